@@ -1,0 +1,68 @@
+"""Everything that can go wrong, as one tree.
+
+    SoupError                    exit code 2: the user's input
+    ├── UsageError               a flag, an argument, an environment variable
+    ├── RecipeError              soup.yaml: one or many problems, each with file:line:column
+    ├── CheckpointError          a file that cannot be read as a checkpoint
+    │   └── MixError             checkpoints that are fine alone and cannot be mixed
+    ├── NetworkError             a network that cannot be built, or that weights do not fit
+    ├── ValidationError          a validation set or metric that cannot be used
+    ├── OutputError              a soup that cannot be written where it should go
+    └── MissingExtra             an optional package that is absent or broken
+    SoupFault                    exit code 3: a promise of ours that did not hold
+
+An error is one line (`str(error)`) that names the file, the key or tensor and both values, and a `hint`:
+what to do about it. It is raised where it is found and printed in one place, `soupcli.cli.console`.
+"""
+
+from __future__ import annotations
+
+
+class SoupError(Exception):
+    """The user's input cannot be used; `hint` says what to do."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(SoupError):
+    """A flag, an argument or an environment variable."""
+
+
+class RecipeError(SoupError):
+    """One or many problems of a recipe; `str()` has one line for each."""
+
+
+class CheckpointError(SoupError):
+    """A file that cannot be read as a checkpoint."""
+
+
+class MixError(CheckpointError):
+    """Checkpoints that are fine alone and cannot be mixed."""
+
+
+class NetworkError(SoupError):
+    """A network that cannot be built, or that the weights do not fit."""
+
+
+class ValidationError(SoupError):
+    """A validation set or a metric that cannot be used."""
+
+
+class OutputError(SoupError):
+    """A soup that cannot be written where it should go."""
+
+
+class MissingExtra(SoupError):
+    """An optional package that is absent or broken."""
+
+    def __init__(self, package: str, extra: str, cause: Exception) -> None:
+        first_line = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+        absent = isinstance(cause, ModuleNotFoundError) and cause.name == package
+        reason = "is not installed" if absent else f"does not import: {first_line}"
+        super().__init__(f"{package} {reason}", hint=f"pip install 'model-soup[{extra}]'")
+
+
+class SoupFault(Exception):
+    """A promise of this program that did not hold; ends with exit code 3."""
