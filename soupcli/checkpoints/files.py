@@ -1,0 +1,141 @@
+"""Files that are read at positions, many at once, under the open-file limit, and noticed when they change."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from soupcli.errors import CheckpointError
+
+MAX_OPEN = 64  # well under the usual limit of 256 to 1,024 open files
+HASH_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """One file as it was when its header was read."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileVersion:
+        """The file at `path` as it is now. Raises CheckpointError where there is none."""
+        try:
+            return cls._from_stat(path, path.stat())
+        except OSError as cause:
+            raise CheckpointError(f"{path}: {cause.strerror}") from cause
+
+    @classmethod
+    def _from_stat(cls, path: Path, stat: os.stat_result) -> FileVersion:
+        return cls(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_dev, stat.st_ino)
+
+    def check(self, descriptor: int) -> None:
+        """Raises CheckpointError where the open file is no longer the one that was recorded."""
+        now = FileVersion._from_stat(self.path, os.fstat(descriptor))
+        if (now.size, now.mtime_ns, now.inode, now.device) != (self.size, self.mtime_ns, self.inode, self.device):
+            was = f"{self.size} bytes when it was opened, {now.size} now"
+            raise CheckpointError(
+                f"{self.path}: changed while it was read ({was})", hint="run again when nothing writes to it"
+            )
+
+
+class _OpenFiles:
+    """The files that were read last, kept open; each is closed when no reader is in it and another needs its place."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: OrderedDict[FileVersion, int] = OrderedDict()
+        self._readers: dict[FileVersion, int] = {}
+
+    @contextmanager
+    def descriptor(self, file: FileVersion) -> Iterator[int]:
+        with self._lock:
+            descriptor = self._open.get(file)
+            if descriptor is None:
+                self._make_room()
+                descriptor = self._open[file] = _open_recorded(file)
+            self._open.move_to_end(file)
+            self._readers[file] = self._readers.get(file, 0) + 1
+        try:
+            yield descriptor
+        finally:
+            with self._lock:
+                self._readers[file] -= 1
+
+    def _make_room(self) -> None:
+        idle = [file for file in self._open if not self._readers.get(file)]
+        for file in idle[: max(0, len(self._open) - MAX_OPEN + 1)]:
+            os.close(self._open.pop(file))
+            self._readers.pop(file, None)
+
+
+def _open_recorded(file: FileVersion) -> int:
+    try:
+        descriptor = os.open(file.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as cause:
+        raise CheckpointError(f"{file.path}: {cause.strerror}") from cause
+    try:
+        file.check(descriptor)
+    except CheckpointError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+_open_files = _OpenFiles()
+
+
+def read_at(file: FileVersion, offset: int, out: Tensor) -> None:
+    """Fills `out` (contiguous, CPU) with the bytes from `offset`. Raises CheckpointError where the file ends early."""
+    view, done = memory_of(out), 0
+    nbytes = len(view)
+    if nbytes == 0:
+        return
+    with _open_files.descriptor(file) as descriptor:
+        while done < nbytes:
+            got = os.preadv(descriptor, [view[done:]], offset + done)
+            if got == 0:
+                raise CheckpointError(
+                    f"{file.path}: ends at byte {offset + done}, {offset + nbytes} were expected",
+                    hint="the file was cut short: copy it again",
+                )
+            done += got
+        file.check(descriptor)
+
+
+def memory_of(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous CPU tensor as bytes, without a copy; valid while the tensor lives."""
+    nbytes = tensor.numel() * tensor.element_size()
+    return memoryview((ctypes.c_char * nbytes).from_address(tensor.data_ptr())).cast("B") if nbytes else memoryview(b"")
+
+
+def read_bytes(file: FileVersion, offset: int, count: int) -> bytes:
+    """`count` bytes of `file` from `offset`, or fewer where it ends."""
+    with _open_files.descriptor(file) as descriptor:
+        return os.pread(descriptor, count, offset)
+
+
+def sha256(file: FileVersion) -> str:
+    """SHA-256 of the whole file, in hexadecimal. Raises CheckpointError where it changes meanwhile."""
+    digest = hashlib.sha256()
+    with _open_files.descriptor(file) as descriptor:
+        offset = 0
+        while chunk := os.pread(descriptor, HASH_CHUNK, offset):
+            digest.update(chunk)
+            offset += len(chunk)
+        file.check(descriptor)
+    return digest.hexdigest()

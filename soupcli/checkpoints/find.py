@@ -1,0 +1,70 @@
+"""From the words after --ckpts to checkpoints: sorted by path, each file once."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from soupcli.checkpoints.checkpoint import StoredCheckpoint
+from soupcli.checkpoints.opening import open_checkpoint
+from soupcli.errors import CheckpointError, UsageError
+from soupcli.progress import Progress, silent
+
+
+class Found(NamedTuple):
+    """Checkpoints in the order of their paths, and a line for each that was given twice."""
+
+    checkpoints: list[StoredCheckpoint]
+    notes: list[str]
+
+
+def find(
+    words: Sequence[str],
+    *,
+    standard_input: Iterable[str] = (),
+    weights_name: str | None = None,
+    progress: Progress = silent,
+) -> Found:
+    """Opens what the words name: paths, globs, or `-` for one path a line of `standard_input`.
+
+    Raises UsageError for an empty word, CheckpointError where a path or glob matches nothing or is no checkpoint.
+    """
+    paths = sorted({path for word in words for path in _expand(word, standard_input)}, key=str)
+    first: dict[tuple[tuple[int, int], ...], StoredCheckpoint] = {}
+    notes: list[str] = []
+    for done, path in enumerate(paths, 1):
+        checkpoint = open_checkpoint(path, weights_name=weights_name)
+        identity = tuple((file.device, file.inode) for file in checkpoint.files)
+        known = first.setdefault(identity, checkpoint)
+        if known is not checkpoint:
+            notes.append(f"{path} is the same file as {known.path}: counted once")
+        progress("opening checkpoints", done, len(paths))
+    return Found(list(first.values()), notes)
+
+
+def _expand(word: str, standard_input: Iterable[str]) -> list[Path]:
+    if word == "-":
+        lines = [line.rstrip("\r\n") for line in standard_input]
+        paths = [Path(line) for line in lines if line.strip()]
+        if not paths:
+            raise UsageError("--ckpts -: standard input has no path", hint="ls -d runs/*/ | soup ... --ckpts -")
+        return paths
+    if not word.strip():
+        raise UsageError("--ckpts: an empty word", hint="is a shell variable unset?")
+    if Path(word).exists():
+        return [Path(word)]
+    pattern = str(Path(word).expanduser()) + ("/" if word.endswith("/") else "")
+    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the word is a shell's pattern, not a folder and one
+    if matches:
+        return [Path(match) for match in matches]
+    if glob.has_magic(word):
+        raise CheckpointError(f"{word}: the glob matches nothing", hint=_nearest_folder(word))
+    raise CheckpointError(f"{word}: no such file or folder", hint=_nearest_folder(word))
+
+
+def _nearest_folder(word: str) -> str:
+    folder = next((parent for parent in Path(word).parents if parent.is_dir()), Path())
+    names = sorted(entry.name for entry in folder.iterdir())[:8]
+    return f"{folder} holds {', '.join(names) or 'nothing'}"

@@ -1,0 +1,309 @@
+"""soup.yaml to frozen models: every problem at once, each with file:line:column.
+
+    recipe = load_recipe(Path("soup.yaml"), settings={"greedy.min_delta": "0.001"}, flags={"metric": "nll"})
+
+Precedence: flag, then `--set`, then `SOUP_*` variable, then the file, then the default. Paths inside a recipe are
+relative to the recipe's folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo
+
+from soupcli.errors import RecipeError
+from soupcli.recipe_yaml import Document, parse_value, read_document, suggestion
+
+Dtype = Literal["float64", "float32", "float16", "bfloat16"]
+
+
+def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
+    base: Path | None = (info.context or {}).get("base")
+    return base / path if base is not None else path
+
+
+def _python_reference(value: str, info: ValidationInfo) -> str:
+    file, colon, function = value.rpartition(":")
+    if not colon or not file.endswith(".py") or not function.isidentifier():
+        raise ValueError(f"expected 'file.py:function', got {value!r}")
+    return f"{_beside_recipe(Path(file), info)}:{function}"
+
+
+def _byte_size(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)", str(value).strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"expected a size such as 5GB or 500MB, got {value!r}")
+    return int(float(match[1]) * 1000 ** ["B", "KB", "MB", "GB", "TB"].index(match[2].upper()))
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise ValueError(f"expected auto, cpu, cuda, cuda:N or mps, got {value!r}")
+    return value
+
+
+RecipePath = Annotated[Path, AfterValidator(_beside_recipe)]
+PythonReference = Annotated[str, AfterValidator(_python_reference)]
+Device = Annotated[str, AfterValidator(_device)]
+ByteSize = Annotated[int, pydantic.BeforeValidator(_byte_size), Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class _Network(_Section):
+    args: dict[str, Any] = {}
+    """Keyword arguments for the builder."""
+
+
+class TimmNetwork(_Network):
+    timm: str
+    """Name of a network for `timm.create_model`."""
+
+
+class TransformersNetwork(_Network):
+    transformers: str
+    """`auto` (the class that the checkpoint's own config.json names) or a class of transformers."""
+
+
+class OpenClipNetwork(_Network):
+    open_clip: str
+    """Name of a network for `open_clip.create_model`."""
+
+
+class TorchvisionNetwork(_Network):
+    torchvision: str
+    """Name of a network for `torchvision.models.get_model`."""
+
+
+class PythonNetwork(_Network):
+    python: PythonReference
+    """`file.py:function`; the function returns the `nn.Module`."""
+    transform: PythonReference | None = None
+    """`file.py:function` from a PIL picture to a tensor, for sets of pictures."""
+
+
+class _Set(_Section):
+    pass
+
+
+class ArraysSet(_Set):
+    arrays: RecipePath
+    """A safetensors file with the tensors `inputs` [N, ...] and `labels` [N]."""
+
+
+class ImagesSet(_Set):
+    images: RecipePath
+    """A folder with one sub-folder of pictures for each class."""
+    class_to_index: dict[str, int] | None = None
+    """Class folder to index of the logit; default: folders sorted by name, counted from 0."""
+    classnames: RecipePath | None = None
+    """A text file with one class name a line, in the order of the labels: builds a zero-shot CLIP classifier."""
+    templates: RecipePath | None = None
+    """A text file with one template a line, `{}` where the class name goes."""
+
+
+class TextSet(_Set):
+    text: RecipePath
+    """A .jsonl, .csv, .tsv or .parquet file, one example a row."""
+    input: list[str] = Field(default=["text"], min_length=1, max_length=2)
+    """One or two text columns."""
+    label: str = "label"
+    """The column of the label."""
+    labels: list[str] | None = None
+    """Class names in the order of the logits, where the label column holds names."""
+    max_length: int | None = Field(default=None, gt=0)
+    """Longest input in tokens; default: what the tokenizer says."""
+
+
+class PythonSet(_Set):
+    python: PythonReference
+    """`file.py:function` from (model, device) to {metric: value}."""
+    higher_is_better: bool = True
+
+
+class CommandSet(_Set):
+    command: str
+    """A command that prints one JSON object {metric: value} on its last line; `{checkpoint}` is the soup's path."""
+    metric: str | None = None
+    """The metric of this set; default: the recipe's."""
+    higher_is_better: bool = True
+
+
+_NETWORKS = ("timm", "transformers", "open_clip", "torchvision", "python")
+_SETS = ("images", "text", "arrays", "python", "command")
+
+
+def _kind_among(kinds: tuple[str, ...]) -> Discriminator:
+    def kind(value: Any) -> str | None:
+        keys = value if isinstance(value, dict) else {name: 0 for name in kinds if hasattr(value, name)}
+        found = [name for name in kinds if name in keys]
+        return found[0] if len(found) == 1 else None
+
+    return Discriminator(
+        kind,
+        custom_error_type="kind",
+        custom_error_message=f"needs exactly one of the keys {', '.join(kinds)}",
+    )
+
+
+NetworkSpec = Annotated[
+    Annotated[TimmNetwork, Tag("timm")]
+    | Annotated[TransformersNetwork, Tag("transformers")]
+    | Annotated[OpenClipNetwork, Tag("open_clip")]
+    | Annotated[TorchvisionNetwork, Tag("torchvision")]
+    | Annotated[PythonNetwork, Tag("python")],
+    _kind_among(_NETWORKS),
+]
+SetSpec = Annotated[
+    Annotated[ImagesSet, Tag("images")]
+    | Annotated[TextSet, Tag("text")]
+    | Annotated[ArraysSet, Tag("arrays")]
+    | Annotated[PythonSet, Tag("python")]
+    | Annotated[CommandSet, Tag("command")],
+    _kind_among(_SETS),
+]
+
+
+class Greedy(_Section):
+    """How `soup greedy` decides."""
+
+    accept: Literal[">=", ">"] = ">="
+    """Keep a candidate whose soup scores at least (`>=`, the paper) or more than (`>`, the authors' code) before."""
+    min_delta: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """The margin by which a candidate must raise the score."""
+
+
+class Learned(_Section):
+    """How `soup learned` fits its coefficients."""
+
+    per: Literal["model", "layer", "tensor"] = "layer"
+    """One coefficient for each ingredient, or one for each ingredient and layer or tensor."""
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {"greedy": Greedy, "learned": Learned}
+
+
+class Recipe(_Section):
+    """A whole recipe, as it stands after files, variables and flags have been put together."""
+
+    model: NetworkSpec | None = None
+    """The network that the weights go into; not needed by `soup uniform` without a validation set."""
+    ckpts: list[str] = []
+    """Checkpoint files, folders or globs; default of --ckpts."""
+    val: dict[str, SetSpec] = {}
+    """Validation sets by name."""
+    metric: str = "accuracy"
+    """The metric that ranks and selects."""
+    batch_norm: Literal["average", "recalibrate", "keep"] = "average"
+    """Running statistics: averaged; or re-estimated before each evaluation and written into the soup (recalibrate);
+    or re-estimated for the evaluations alone while the soup keeps the averaged ones (keep)."""
+    greedy: Greedy = Greedy()
+    learned: Learned = Learned()
+    out: RecipePath = Path("soup")
+    """The folder that the soup is written to."""
+    max_shard_size: ByteSize = 5_000_000_000
+    """Past this size the weights are written as shards with an index."""
+    dtype: Dtype | None = None
+    """The dtype of the output weights; default: the ingredients' own."""
+    device: Device = "auto"
+    """auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps."""
+    batch_size: int = Field(default=64, gt=0)
+    """Examples in one forward pass; no score depends on it."""
+    workers: int | None = Field(default=None, ge=0)
+    """Threads that decode inputs; default: one for each core."""
+
+
+def load_recipe(
+    file: Path | None,
+    *,
+    variables: Mapping[str, object] | None = None,
+    settings: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> Recipe:
+    """The recipe in `file` (None: an empty one) with environment, `--set` and flags laid over it.
+
+    `settings` maps dotted keys to text that is read as YAML. Raises RecipeError with every problem, a line each.
+    """
+    document = read_document(file) if file is not None else Document()
+    for origin, values in (("SOUP_{}", variables or {}), ("--{}", flags or {})):
+        if origin == "--{}":
+            for key, text in (settings or {}).items():
+                document.lay_over(tuple(key.split(".")), parse_value(text, f"--set {key}"), f"--set {key}")
+        for key, value in values.items():
+            shown = key.upper() if origin.startswith("SOUP") else key.replace("_", "-")
+            document.lay_over((key,), value, origin.format(shown), beside_recipe=False)
+    return _validate(document)
+
+
+def _validate(document: Document) -> Recipe:
+    base = document.file.parent if document.file is not None else Path()
+    try:
+        recipe = Recipe.model_validate(document.data, context={"base": base})
+    except pydantic.ValidationError as invalid:
+        raise RecipeError("\n".join(_lines(invalid, document))) from None
+    outside = {key: Path(str(document.data[key])) for key in document.outside if key == "out"}
+    return recipe.model_copy(update=outside) if outside else recipe
+
+
+def _lines(invalid: pydantic.ValidationError, document: Document) -> list[str]:
+    return sorted(dict.fromkeys(_line(error, document) for error in invalid.errors()), key=_natural)
+
+
+def _natural(line: str) -> list[int | str]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", line)]
+
+
+def _line(error: Any, document: Document) -> str:
+    kind = error["type"]
+    path = tuple(part for part in error["loc"] if part != "[key]")
+    names = _without_tags(path)
+    dotted = ".".join(str(part) for part in names)
+    where = document.position(names, of_key=kind == "extra_forbidden")
+    if kind == "extra_forbidden":
+        return f"{where}: {dotted}: unknown key{suggestion(str(names[-1]), _known_keys(path))}"
+    if kind == "missing":
+        return f"{where}: {dotted}: missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    shown = error["input"]
+    told = isinstance(shown, dict | list) or "got" in message
+    message = message[:1].lower() + message[1:]
+    return f"{where}: {dotted}: {message}" + ("" if told else f", got {shown!r}")
+
+
+def _without_tags(path: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The keys of `path` as they stand in the file: pydantic adds the tag of a union to it."""
+    names: list[int | str] = []
+    for part in path:
+        tag = part in _NETWORKS + _SETS and _is_tag(names)
+        if not tag:
+            names.append(part)
+    return tuple(names)
+
+
+def _is_tag(names: list[int | str]) -> bool:
+    return names == ["model"] or (len(names) == 2 and names[0] == "val")
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand where the unknown key at `path` stands."""
+    place = path[:-1]
+    if place and place[0] in _SECTIONS:
+        return list(_SECTIONS[str(place[0])].model_fields)
+    classes: dict[str, type[BaseModel]] = {}
+    if place and place[0] == "model":
+        named = (TimmNetwork, TransformersNetwork, OpenClipNetwork, TorchvisionNetwork, PythonNetwork)
+        classes = dict(zip(_NETWORKS, named, strict=True))
+    elif place and place[0] == "val":
+        classes = dict(zip(_SETS, (ImagesSet, TextSet, ArraysSet, PythonSet, CommandSet), strict=True))
+    if classes:
+        return list(classes[str(place[-1])].model_fields)
+    return list(Recipe.model_fields)
