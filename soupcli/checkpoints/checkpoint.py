@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -71,7 +71,7 @@ class StoredTensor(NamedTuple):
     strides: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StoredCheckpoint:
     """A checkpoint whose tensors lie uncompressed in files: safetensors, shards, torch archives."""
 
@@ -80,8 +80,6 @@ class StoredCheckpoint:
     places: Mapping[str, StoredTensor]
     files: tuple[FileVersion, ...]
     side_files: tuple[Path, ...] = ()
-    layout: str = "safetensors"
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """See Checkpoint.read."""

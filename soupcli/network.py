@@ -1,0 +1,60 @@
+"""A network as the rest of the program sees it: the module, how its inputs are made, how logits come out.
+
+`networks/` makes it from a model library, `validation/` feeds it; neither knows the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Batch = Tensor | dict[str, Tensor]
+Forward = Callable[[Batch], Tensor]  # inputs to logits [N, K]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How a network sees pictures, in two halves, so that the first is done once for many evaluations.
+
+    `decode` gives uint8 [C, H, W] (or the network's own tensor where it normalises by itself), `normalise` gives the
+    float batch [N, C, H, W] that goes in. `description` tells two transforms apart.
+    """
+
+    decode: Callable[[Any], Tensor]  # PIL.Image -> uint8 [C, H, W]
+    normalise: Callable[[Tensor], Tensor]
+    description: str
+    mode: str = "RGB"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A module without its weights, and how to feed it."""
+
+    module: nn.Module
+    pictures: Pictures | None = None
+    tokenizer: Any = None
+    label_names: tuple[str, ...] | None = None  # in the order of the logits
+    ignored_names: tuple[str, ...] = ()  # patterns of tensors that the library drops when it loads
+    zero_shot: Callable[[nn.Module, Sequence[str], Sequence[str]], Forward] | None = None  # class names, templates
+
+    def forward(self, inputs: Batch) -> Tensor:
+        """Logits [N, K] of a batch."""
+        output = self.module(**inputs) if isinstance(inputs, dict) else self.module(inputs)
+        logits: Tensor = output.logits if hasattr(output, "logits") else output
+        return logits
+
+
+def mean_and_std(mean: Sequence[float], std: Sequence[float]) -> Callable[[Tensor], Tensor]:
+    """uint8 [N, C, H, W] to float in the order of operations of torchvision: divide by 255, minus mean, by std."""
+    mean_c11 = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
+    std_c11 = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+
+    def normalise(pictures: Tensor) -> Tensor:
+        unit = pictures.to(torch.float32).div_(255)
+        return unit.sub_(mean_c11.to(unit.device)).div_(std_c11.to(unit.device))
+
+    return normalise

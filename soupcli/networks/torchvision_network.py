@@ -1,0 +1,42 @@
+"""`model: {torchvision: resnet50, args: {num_classes: 10}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from soupcli.errors import NetworkError
+from soupcli.extras import need
+from soupcli.network import Network, Pictures, mean_and_std
+from soupcli.recipe import TorchvisionNetwork
+from soupcli.recipe_yaml import suggestion
+
+
+def build(spec: TorchvisionNetwork, folder: Path, make: Callable[..., nn.Module]) -> Network:
+    """`torchvision.models.get_model` without weights, with the transform of its default weights."""
+    models = need("torchvision.models", extra="torchvision")
+    name = spec.torchvision
+    if name.lower() not in models.list_models():
+        raise NetworkError(f"model.torchvision: has no {name!r}{suggestion(name, models.list_models())}")
+    try:
+        module = make(lambda: models.get_model(name, weights=None, **spec.args))
+    except Exception as cause:
+        raise NetworkError(f"torchvision {name!r}: {cause}", hint="see model.args in the recipe") from cause
+    return Network(module, _pictures(models.get_model_weights(name).DEFAULT.transforms()))
+
+
+def _pictures(preset: Any) -> Pictures:
+    """The classification preset without its last two steps, which follow on the device."""
+    functional = need("torchvision.transforms.functional", extra="torchvision")
+
+    def decode(picture: Any) -> Tensor:
+        resized = functional.resize(
+            picture, preset.resize_size, interpolation=preset.interpolation, antialias=preset.antialias
+        )
+        pixels: Tensor = functional.pil_to_tensor(functional.center_crop(resized, preset.crop_size))
+        return pixels
+
+    return Pictures(decode, mean_and_std(preset.mean, preset.std), f"torchvision:{preset}")

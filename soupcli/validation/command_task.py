@@ -1,0 +1,48 @@
+"""`theirs: {command: "python eval.py --weights {checkpoint}", metric: accuracy}`: any program that prints JSON last."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+from soupcli.errors import ValidationError
+from soupcli.recipe import CommandSet
+from soupcli.validation.python_task import score_of_result
+from soupcli.validation.score import Score
+
+
+def score(spec: CommandSet, checkpoint: Path, *, metric: str) -> Score:
+    """Runs the command on the weights at `checkpoint`; the last line that it prints is a JSON object of metrics.
+
+    No shell is involved: the command is split into words as a shell would, then `{checkpoint}` is replaced in each.
+    Its stderr passes through. Raises ValidationError where it fails or prints something else.
+    """
+    words = [word.replace("{checkpoint}", str(checkpoint)) for word in split(spec.command)]
+    try:
+        ran = subprocess.run(words, stdout=subprocess.PIPE, check=False, text=True)
+    except OSError as cause:
+        raise ValidationError(f"command {words[0]!r}: {cause.strerror}", hint="is it on the PATH?") from cause
+    if ran.returncode:
+        raise ValidationError(f"command exited with {ran.returncode}: {shlex.join(words)}")
+    last = next((line for line in reversed(ran.stdout.splitlines()) if line.strip()), "")
+    try:
+        result = json.loads(last)
+    except ValueError as cause:
+        raise ValidationError(
+            f"command {words[0]!r}: its last line is {last[:80]!r}, not a JSON object of metrics",
+            hint=f'print {{"{metric}": 0.5}} as the last line',
+        ) from cause
+    return score_of_result(result, metric, source=f"command {words[0]!r}", higher_is_better=spec.higher_is_better)
+
+
+def split(command: str) -> list[str]:
+    """The words of a command. Raises ValidationError for an empty one or an open quotation."""
+    try:
+        words = shlex.split(command)
+    except ValueError as cause:
+        raise ValidationError(f"command {command!r}: {cause}") from cause
+    if not words:
+        raise ValidationError("command: is empty")
+    return words

@@ -1,0 +1,78 @@
+"""Metrics as sums over examples: what each example contributes, and the value of the whole.
+
+Contributions are kept for each example, so a score is divided once, over the whole set, and does not change with the
+batch size. Tensors: logits_nk [N, K] float, labels_n [N] int64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from soupcli.errors import ValidationError
+from soupcli.recipe_yaml import suggestion
+from soupcli.validation.score import MetricValue
+
+
+class Metric(NamedTuple):
+    """One metric: its contribution of each example, and the value of all contributions."""
+
+    contribution: Callable[[Tensor, Tensor], Tensor]  # logits_nk, labels_n -> Tensor[N]
+    value: Callable[[Tensor], MetricValue]
+    higher_is_better: bool = True
+
+
+def metric_named(name: str) -> Metric:
+    """The metric, or ValidationError with the nearest name."""
+    if name not in METRICS:
+        raise ValidationError(
+            f"metric: {name!r} is not known{suggestion(name, METRICS)}", hint=f"one of {', '.join(METRICS)}"
+        )
+    return METRICS[name]
+
+
+def _correct(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
+    """1 where the largest logit is the label's; a NaN among the logits is never right."""
+    right = (logits_nk.argmax(dim=1) == labels_n) & ~logits_nk.isnan().any(dim=1)
+    return right.to(torch.uint8)
+
+
+def _correct_top5(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
+    top = logits_nk.topk(min(5, logits_nk.shape[1]), dim=1).indices
+    right = (top == labels_n[:, None]).any(dim=1) & ~logits_nk.isnan().any(dim=1)
+    return right.to(torch.uint8)
+
+
+def _negative_log_likelihood(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
+    return functional.cross_entropy(logits_nk.to(torch.float64), labels_n, reduction="none")
+
+
+def _share(correct_n: Tensor) -> MetricValue:
+    """Correct over all, with the binomial standard error sqrt(p (1 - p) / n)."""
+    n, correct = len(correct_n), int(correct_n.sum())
+    if n == 0:
+        return MetricValue(math.nan, None, 0)
+    share = correct / n
+    return MetricValue(share, math.sqrt(share * (1 - share) / n), n)
+
+
+def _mean(values_n: Tensor) -> MetricValue:
+    """Exactly rounded sum over n, with the standard error of the mean."""
+    n = len(values_n)
+    if n == 0:
+        return MetricValue(math.nan, None, 0)
+    mean = math.fsum(values_n.tolist()) / n
+    stderr = float(values_n.std()) / math.sqrt(n) if n > 1 else None
+    return MetricValue(mean, stderr, n)
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(_correct, _share),
+    "top5": Metric(_correct_top5, _share),
+    "nll": Metric(_negative_log_likelihood, _mean, higher_is_better=False),
+}

@@ -1,0 +1,47 @@
+"""What an evaluation gives, and what a recipe for soups asks of an evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from soupcli.checkpoints.mixing import Mixture
+
+
+class MetricValue(NamedTuple):
+    """A metric over `n` examples (None: not said), with the standard error of the value where there is one."""
+
+    value: float
+    stderr: float | None
+    n: int | None
+
+
+class Score(NamedTuple):
+    """All metrics of one set of weights on one validation set.
+
+    `goodness` orders scores of one metric: the value, negated where lower is better; a NaN is worse than everything.
+    `examples` went through the network to find it: 0 where the score was kept from an earlier run. `outcomes` holds
+    what each example contributed to a metric, Tensor[N] or [N, k] by metric, in the order of the set.
+    """
+
+    metrics: Mapping[str, MetricValue]
+    goodness: float
+    examples: int
+    outcomes: Mapping[str, Tensor]
+
+
+class Evaluate(Protocol):
+    """Any task: in process, python, command."""
+
+    def __call__(self, weights: Mixture, *, at_least: float | None = None) -> Score:
+        """The score of a mixture; may stop early once a goodness of `at_least` is out of reach."""
+
+
+def goodness(value: float, *, higher_is_better: bool) -> float:
+    """What to sort by: larger is better, NaN is worst."""
+    if math.isnan(value):
+        return -math.inf
+    return value if higher_is_better else -value
