@@ -231,16 +231,17 @@ def load_recipe(
 ) -> Recipe:
     """The recipe in `file` (None: an empty one) with environment, `--set` and flags laid over it.
 
-    `settings` maps dotted keys to text that is read as YAML. Raises RecipeError with every problem, a line each.
+    All keys are dotted; the values of `settings` are text that is read as YAML. Raises RecipeError with every problem, a line each.
     """
     document = read_document(file) if file is not None else Document()
-    for origin, values in (("SOUP_{}", variables or {}), ("--{}", flags or {})):
-        if origin == "--{}":
-            for key, text in (settings or {}).items():
-                document.lay_over(tuple(key.split(".")), parse_value(text, f"--set {key}"), f"--set {key}")
-        for key, value in values.items():
-            shown = key.upper() if origin.startswith("SOUP") else key.replace("_", "-")
-            document.lay_over((key,), value, origin.format(shown), beside_recipe=False)
+    for key, value in (variables or {}).items():
+        shown = key.rpartition(".")[2].upper()
+        document.lay_over(tuple(key.split(".")), value, f"SOUP_{shown}", beside_recipe=False)
+    for key, text in (settings or {}).items():
+        document.lay_over(tuple(key.split(".")), parse_value(text, f"--set {key}"), f"--set {key}")
+    for key, value in (flags or {}).items():
+        shown = key.rpartition(".")[2].replace("_", "-")
+        document.lay_over(tuple(key.split(".")), value, f"--{shown}", beside_recipe=False)
     return _validate(document)
 
 

@@ -86,8 +86,7 @@ def fit(
     total = draw.epochs * math.ceil(examples / draw.batch_size)
     step = 0
     network.train()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(draw.seed)  # dropout knows no other generator
+    with seeded(draw.seed):  # dropout knows no other generator
         for _ in range(draw.epochs):
             for indices_b in torch.split(torch.randperm(examples, generator=generator), draw.batch_size):
                 for group in optimizer.param_groups:
@@ -144,6 +143,14 @@ def linear_probe(
 
 
 @contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds torch's own generator on the CPU inside, and afterwards leaves it as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def threads(at_most: int) -> Iterator[None]:
     """Holds torch to `at_most` threads inside: small networks gain nothing from more and wait for them."""
     before = torch.get_num_threads()
@@ -181,11 +188,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file that appears whole or not at all, with mode bits by the umask; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -39,8 +37,3 @@ def load(spec: ArraysSet) -> ArrayExamples:
             hint="labels are integers [N], inputs [N, ...]",
         )
     return ArrayExamples(inputs, labels.to(torch.int64), fingerprint(spec))
-
-
-def beside(path: Path) -> bool:
-    """Whether a path given to --val is such a set."""
-    return path.suffix == ".safetensors"

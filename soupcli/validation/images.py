@@ -22,9 +22,9 @@ from soupcli.validation.examples import ArrayExamples
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
-def fingerprint(spec: ImagesSet, pictures: Pictures) -> str:
-    """Of names, sizes and times of all files, of the labels and of the transform."""
-    digest = hashlib.sha256(pictures.description.encode())
+def fingerprint(spec: ImagesSet) -> str:
+    """Of names, sizes and times of all files, and of the labels."""
+    digest = hashlib.sha256()
     for path, label in _labelled(spec):
         stat = path.stat()
         digest.update(f"{path.relative_to(spec.images)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{label}\n".encode())
@@ -54,7 +54,7 @@ def load(
         for done, _ in enumerate(pool.map(decode_into, range(len(labelled))), 1):
             progress(f"decoding {spec.images}", done, len(labelled))
     labels = torch.tensor([label for _, label in labelled])
-    return ArrayExamples(inputs, labels, fingerprint(spec, pictures), pictures.normalise)
+    return ArrayExamples(inputs, labels, fingerprint(spec), pictures.normalise)
 
 
 def _decode(image_module: Any, pictures: Pictures, path: Path) -> Tensor:

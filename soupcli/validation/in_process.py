@@ -12,7 +12,7 @@ from soupcli.network import Forward
 from soupcli.progress import Progress, silent
 from soupcli.validation.examples import Examples, batches
 from soupcli.validation.metrics import METRICS, metric_named
-from soupcli.validation.score import Score, goodness
+from soupcli.validation.score import Score
 
 
 def score(
@@ -25,7 +25,7 @@ def score(
     task: str = "evaluating",
     progress: Progress = silent,
 ) -> Score:
-    """All `metrics` of a network on `examples`; the first one gives the goodness.
+    """All `metrics` of a network on `examples`; the first one selects.
 
     Raises ValidationError where labels and logits do not go together.
     """
@@ -51,8 +51,7 @@ def score(
 def score_of(outcomes: Mapping[str, Tensor], selecting: str, *, examples: int) -> Score:
     """The score that the contributions of all examples add up to."""
     values = {name: METRICS[name].value(outcome) for name, outcome in outcomes.items()}
-    good = goodness(values[selecting].value, higher_is_better=METRICS[selecting].higher_is_better)
-    return Score(values, good, examples, dict(outcomes))
+    return Score(values, selecting, METRICS[selecting].higher_is_better, examples, dict(outcomes))
 
 
 def _check(logits_nk: Tensor, labels_n: Tensor) -> None:

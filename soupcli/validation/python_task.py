@@ -13,7 +13,7 @@ from soupcli.errors import ValidationError
 from soupcli.python_file import load_function
 from soupcli.recipe import PythonSet
 from soupcli.validation.metrics import METRICS
-from soupcli.validation.score import MetricValue, Score, goodness
+from soupcli.validation.score import MetricValue, Score
 
 
 def score(spec: PythonSet, module: nn.Module, device: torch.device, *, metric: str) -> Score:
@@ -41,7 +41,7 @@ def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: 
         str(name): MetricValue(_number(value, name, source), None, n) for name, value in result.items() if name != "n"
     }
     higher = METRICS[metric].higher_is_better if metric in METRICS else higher_is_better
-    return Score(values, goodness(values[metric].value, higher_is_better=higher), n or 0, {})
+    return Score(values, metric, higher, n or 0, {})
 
 
 def _number(value: Any, name: object, source: str) -> float:

@@ -20,17 +20,29 @@ class MetricValue(NamedTuple):
 
 
 class Score(NamedTuple):
-    """All metrics of one set of weights on one validation set.
+    """All metrics of one set of weights on one validation set; one of them selects.
 
-    `goodness` orders scores of one metric: the value, negated where lower is better; a NaN is worse than everything.
     `examples` went through the network to find it: 0 where the score was kept from an earlier run. `outcomes` holds
-    what each example contributed to a metric, Tensor[N] or [N, k] by metric, in the order of the set.
+    what each example contributed to a metric, Tensor[N] by metric, in the order of the set.
     """
 
     metrics: Mapping[str, MetricValue]
-    goodness: float
+    selecting: str
+    higher_is_better: bool
     examples: int
     outcomes: Mapping[str, Tensor]
+
+    @property
+    def value(self) -> float:
+        """The selecting metric."""
+        return self.metrics[self.selecting].value
+
+    @property
+    def goodness(self) -> float:
+        """What to sort by: larger is better; a NaN is worse than everything."""
+        if math.isnan(self.value):
+            return -math.inf
+        return self.value if self.higher_is_better else -self.value
 
 
 class Evaluate(Protocol):
@@ -38,10 +50,3 @@ class Evaluate(Protocol):
 
     def __call__(self, weights: Mixture, *, at_least: float | None = None) -> Score:
         """The score of a mixture; may stop early once a goodness of `at_least` is out of reach."""
-
-
-def goodness(value: float, *, higher_is_better: bool) -> float:
-    """What to sort by: larger is better, NaN is worst."""
-    if math.isnan(value):
-        return -math.inf
-    return value if higher_is_better else -value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +24,9 @@ ROWS_AT_ONCE = 1024
 Row = dict[str, Any]
 
 
-def fingerprint(spec: TextSet, tokenizer: Any) -> str:
-    """Of the file's content, the columns and the tokenizer."""
-    columns = json.dumps([spec.input, spec.label, spec.labels, spec.max_length])
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    described = backend.to_str() if backend is not None else repr(tokenizer)
-    return f"text:{sha256(FileVersion.of(spec.text))}:{columns}:{hashlib.sha256(described.encode()).hexdigest()}"
+def fingerprint(spec: TextSet) -> str:
+    """Of the file's content."""
+    return f"text:{sha256(FileVersion.of(spec.text))}"
 
 
 def load(
@@ -58,7 +54,7 @@ def load(
     padding = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0)}
     columns = {name: torch.tensor(flat) for name, flat in pieces.items()}
     left = getattr(tokenizer, "padding_side", "right") == "left"
-    return TokenExamples(columns, torch.tensor(starts), labels, fingerprint(spec, tokenizer), padding, left)
+    return TokenExamples(columns, torch.tensor(starts), labels, fingerprint(spec), padding, left)
 
 
 def _cut(spec: TextSet, tokenizer: Any) -> dict[str, Any]:

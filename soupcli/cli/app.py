@@ -1,0 +1,53 @@
+"""The command `soup`. torch is imported inside commands, so that `soup --help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from soupcli import __version__
+from soupcli.cli import demo, evaluate, greedy, init, rank, schema, uniform
+from soupcli.cli.commands import guarded
+
+app = typer.Typer(
+    name="soup",
+    help="Model soups: average the weights of several fine-tuned models into one better and more robust model.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"soup {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _soup(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+for module in (rank, uniform, greedy, evaluate, init, schema, demo):
+    module.register(app)
+
+
+def main() -> None:
+    """Entry point of the console script and of `python -m soupcli`."""
+    sys.exit(guarded(_run))
+
+
+def _run() -> int:
+    try:
+        app(prog_name="soup")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0

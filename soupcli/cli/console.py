@@ -1,0 +1,163 @@
+"""The only place that prints: the result to stdout, everything else to stderr.
+
+Colours follow NO_COLOR and FORCE_COLOR. Bars are drawn where stderr is a terminal; elsewhere every finished
+evaluation is one plain line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+
+def _rich(*, stderr: bool) -> RichConsole:
+    from rich.console import Console as RichConsole
+
+    stream = sys.stderr if stderr else sys.stdout
+    # A pipe gets whole lines: nothing is wrapped or cut to a width that no one looks at.
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else 1_000
+    return RichConsole(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False, width=width)
+
+
+class Table:
+    """Rows of text under headings, the result of a command for people."""
+
+    def __init__(self, *headings: str, title: str | None = None) -> None:
+        """Headings that begin with `>` are of columns of numbers, aligned to the right."""
+        self.headings = headings
+        self.title = title
+        self.rows: list[tuple[list[str], str | None]] = []
+
+    def add(self, *cells: str, style: str | None = None) -> None:
+        """One row; `style` is a colour of rich."""
+        self.rows.append((list(cells), style))
+
+
+def print_result(text: str) -> None:
+    """Text of the result, as it is."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+
+
+def print_table(table: Table) -> None:
+    """A table of the result: with rules on a terminal, plain columns in a pipe."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = _rich(stderr=False)
+    terminal = sys.stdout.isatty() or console.is_terminal
+    rich_table = RichTable(
+        title=Text(table.title) if table.title and terminal else None,
+        box=box.SIMPLE_HEAD if terminal else None,
+        title_justify="left",
+        pad_edge=False,
+        padding=(0, 1) if terminal else (0, 2, 0, 0),
+    )
+    for heading in table.headings:
+        right = heading.startswith(">")
+        rich_table.add_column(
+            Text(heading.removeprefix(">")),
+            justify="right" if right else "left",
+            no_wrap=right or not terminal,
+            overflow="fold",
+        )
+    for cells, style in table.rows:
+        rich_table.add_row(*(Text(cell) for cell in cells), style=style)
+    with console.capture() as capture:
+        console.print(rich_table)
+    print_result("\n".join(line.rstrip() for line in capture.get().splitlines()) if not terminal else capture.get())
+
+
+def note(text: str) -> None:
+    """A line for people that is not the result."""
+    _to_stderr(text)
+
+
+def warn(text: str) -> None:
+    """A line that should be read."""
+    _to_stderr(f"warning: {text}", style="yellow")
+
+
+def fail(text: str, hint: str | None = None) -> None:
+    """An error: the line, then after a blank one what to do."""
+    _to_stderr(text, style="bold red")
+    if hint:
+        _to_stderr(f"\nhint: {hint}")
+
+
+def _to_stderr(text: str, style: str | None = None) -> None:
+    _rich(stderr=True).print(text, style=style, soft_wrap=True)
+
+
+def print_lines(paths: Sequence[str]) -> None:
+    """One path a line: the result with --quiet."""
+    print_result("".join(f"{path}\n" for path in paths))
+
+
+class ProgressReporter:
+    """Turns progress calls into bars on a terminal, into lines elsewhere, into nothing where it is silenced."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self.silent = silent
+        self.terminal = sys.stderr.isatty()
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, task: str, done: int, total: int, *, note: str = "") -> None:
+        """See soupcli.progress.Progress."""
+        if self.silent:
+            return
+        if self.terminal:
+            self._draw(task, done, total, note)
+        elif note:
+            _to_stderr(f"{task} {done}/{total}: {note}")
+
+    def _draw(self, task: str, done: int, total: int, note: str) -> None:
+        if self._bars is None:
+            self._bars = _new_bars()
+            self._bars.start()
+        known = self._tasks.get(task)
+        if known is None:
+            known = self._tasks[task] = self._bars.add_task(task, total=total, note="")
+        self._bars.update(known, completed=done, total=total)
+        if note:
+            self._bars.update(known, note=note)
+        if done >= total:
+            self._bars.remove_task(self._tasks.pop(task))
+
+    def close(self) -> None:
+        """Takes the bars off the screen."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars, self._tasks = None, {}
+
+    def __enter__(self) -> ProgressReporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _new_bars() -> Bars:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
+        console=_rich(stderr=True),
+        transient=True,
+    )

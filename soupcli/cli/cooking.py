@@ -1,0 +1,108 @@
+"""What `soup uniform` and `soup greedy` share: a mixture is written, scored on every set, shown and reported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.mixing import Mixture, differing
+from soupcli.checkpoints.writing import INDEX, REPORT, SoupFolder, Written, write_weights
+from soupcli.cli import console
+from soupcli.cli.options import SoupOptions
+from soupcli.cli.session import Session, report_scores
+from soupcli.cli.tables import score_table
+from soupcli.report import Report, Scored, Soup, Step
+from soupcli.validation.score import Score
+
+Row = tuple[str, Mapping[str, Score]]
+
+
+class Cooked(NamedTuple):
+    """A soup that is decided and scored, and not yet written."""
+
+    mixture: Mixture
+    scores: Mapping[str, Score]
+    ingredients: Sequence[tuple[Checkpoint, Mapping[str, Score]]]  # best first where there was a ranking
+    best: tuple[Checkpoint, Mapping[str, Score]] | None = None
+    uniform: Mapping[str, Score] | None = None
+    steps: Sequence[Step] = ()
+
+
+def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
+    """Writes the soup folder in one step, then shows it."""
+    out = session.recipe.out
+    with SoupFolder(out, force=options.force) as folder:
+        with session.phase("mix") as progress:
+            written = write_weights(
+                cooked.mixture,
+                folder.path,
+                metadata={"format": "pt", "soup": _provenance(session, cooked.mixture)},
+                max_shard_size=session.recipe.max_shard_size,
+                overrides=session.evaluators.running_statistics(cooked.mixture) if session.sets else {},
+                progress=progress,
+            )
+            copied = folder.copy(cooked.mixture.kept.side_files)
+        report = _report(session, cooked, written, [*written.files, *copied, REPORT])
+        (folder.path / REPORT).write_text(report.to_json(), "utf-8")
+        folder.commit()
+    session.progress.close()
+    _show(session, options, cooked, report)
+    return 0
+
+
+def _provenance(session: Session, mixture: Mixture) -> str:
+    """What the weights are made of, as one line of sorted JSON: equal soups have equal bytes."""
+    hashes = (session.hashes.of(member) for member in mixture.members)
+    members = sorted(zip(hashes, mixture.weights, strict=True))
+    return json.dumps({"members": [m for m, _ in members], "weights": [w for _, w in members]}, sort_keys=True)
+
+
+def _report(session: Session, cooked: Cooked, written: Written, files: list[str]) -> Report:
+    mixture, out = cooked.mixture, session.recipe.out
+    dtypes: dict[str, int] = {}
+    for name in mixture.kept.tensors:
+        dtype = str(mixture.spec(name).dtype).removeprefix("torch.")
+        dtypes[dtype] = dtypes.get(dtype, 0) + 1
+    soup = Soup(
+        path=str(out / (INDEX if INDEX in written.files else written.files[0])),
+        hash=written.hash,
+        members=[str(member.path) for member in mixture.members],
+        weights=list(mixture.weights),
+        scores=report_scores(cooked.scores),
+        bytes=written.nbytes,
+        files=files,
+        differing=differing(mixture),
+        dtypes=dtypes,
+    )
+    best = cooked.best
+    return session.report(
+        [session.ingredient(checkpoint, scores) for checkpoint, scores in cooked.ingredients],
+        steps=list(cooked.steps),
+        soup=soup,
+        best=Scored(path=str(best[0].path), scores=report_scores(best[1])) if best else None,
+        uniform=Scored(path="", scores=report_scores(cooked.uniform)) if cooked.uniform is not None else None,
+    )
+
+
+def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report) -> None:
+    assert report.soup is not None
+    if options.as_json:
+        console.print_result(report.to_json())
+        return
+    if options.quiet:
+        console.print_lines([report.soup.path])
+        return
+    members, ingredients = cooked.mixture.members, cooked.ingredients
+    rows: list[Row] = []
+    if cooked.best is not None:
+        rows.append((f"best ingredient ({cooked.best[0].path})", cooked.best[1]))
+    if cooked.uniform is not None:
+        rows.append((f"uniform soup ({len(ingredients)} ingredients)", cooked.uniform))
+    rows.append((f"{session.name} soup ({len(members)} of {len(ingredients)})", cooked.scores))
+    console.print_table(score_table(rows, list(session.sets), first="weights"))
+    if report.soup.differing:
+        shown = ", ".join(report.soup.differing[:3])
+        console.note(f"not averaged and different, taken from {cooked.mixture.kept.path}: {shown}")
+    console.print_result(f"\nsoup: {report.soup.path}")

@@ -1,0 +1,83 @@
+"""Options that several commands share, written once: each command's options are a frozen dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """Where settings come from, and how much is said."""
+
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", "-r", help="Recipe file (default: soup.yaml, if there).", envvar="SOUP_RECIPE"),
+    ] = None
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe key, e.g. greedy.min_delta=0.001. Repeatable."),
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print paths alone, one a line; no progress.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; load no tensor.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngredientOptions(RecipeOptions):
+    """Which checkpoints, and how they are evaluated."""
+
+    ckpts: Annotated[
+        list[str] | None,
+        typer.Option("--ckpts", metavar="PATH...", help="Checkpoint folders, files, globs; - reads paths from stdin."),
+    ] = None
+    val: Annotated[
+        list[str] | None,
+        typer.Option("--val", metavar="SET...", help="Sets of the recipe, or paths; the first one selects."),
+    ] = None
+    weights_name: Annotated[
+        str | None, typer.Option("--weights-name", help="Weights file to take where a folder holds several.")
+    ] = None
+    device: Annotated[
+        str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", envvar="SOUP_DEVICE")
+    ] = None
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="Metric that ranks and selects.", envvar="SOUP_METRIC")
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Examples in one forward pass.", envvar="SOUP_BATCH_SIZE")
+    ] = None
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Threads that decode inputs.", envvar="SOUP_WORKERS")
+    ] = None
+    fresh: Annotated[bool, typer.Option("--fresh", help="Evaluate again what earlier runs have evaluated.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(IngredientOptions):
+    """For commands that measure and write no soup."""
+
+    report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write the report to this file.")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupOptions(IngredientOptions):
+    """For commands that write a soup."""
+
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the soup (default: soup/).", envvar="SOUP_OUT")
+    ] = None
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", help="float32, bfloat16, float16 or float64; default: as it is.", envvar="SOUP_DTYPE"),
+    ] = None
+    max_shard_size: Annotated[
+        str | None,
+        typer.Option("--max-shard-size", help="Larger weights become shards (5GB).", envvar="SOUP_MAX_SHARD_SIZE"),
+    ] = None
+    force: Annotated[bool, typer.Option("--force", help="Replace the soup that is there.")] = False

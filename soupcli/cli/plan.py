@@ -1,0 +1,71 @@
+"""What `--dry-run` shows: the resolved recipe, what would be read, evaluated and written. No tensor is loaded."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import yaml
+
+from soupcli.checkpoints.checkpoint import total_bytes
+from soupcli.checkpoints.mixing import Mixture
+from soupcli.cli import console
+from soupcli.cli.session import Session
+from soupcli.report import dump_json
+
+SCHEMA = "soup-plan/1"
+
+
+class Plan(NamedTuple):
+    """`evaluations`: at most so many; `soup`: what would be written, None for commands that write none."""
+
+    evaluations: int
+    soup: Mixture | None = None
+
+
+def show_plan(session: Session, plan: Plan) -> int:
+    """Prints the plan as a table, as JSON or as the paths of the ingredients."""
+    options, recipe = session.options, session.recipe
+    resolved = recipe.model_dump(mode="json", exclude_none=True)
+    sizes = {str(checkpoint.path): total_bytes(checkpoint) for checkpoint in session.checkpoints}
+    written = sum(plan.soup.spec(name).nbytes for name in plan.soup.kept.tensors) if plan.soup is not None else None
+    if options.as_json:
+        document = {
+            "schema": SCHEMA,
+            "command": session.name,
+            "device": str(session.device),
+            "recipe": resolved,
+            "ingredients": [{"path": path, "bytes": size} for path, size in sizes.items()],
+            "sets": list(session.sets),
+            "evaluations": plan.evaluations,
+            "bytes_read": sum(sizes.values()),
+            "bytes_written": written,
+            "out": str(recipe.out) if written is not None else None,
+        }
+        console.print_result(dump_json(document))
+    elif options.quiet:
+        console.print_lines(list(sizes))
+    else:
+        _show_table(session, plan, sizes, written)
+        console.note("the recipe, resolved:\n" + yaml.safe_dump(resolved, sort_keys=False).rstrip())
+    return 0
+
+
+def _show_table(session: Session, plan: Plan, sizes: dict[str, int], written: int | None) -> None:
+    table = console.Table("plan", "")
+    for number, (path, size) in enumerate(sizes.items()):
+        table.add("ingredients" if number == 0 else "", f"{path}  {human_bytes(size)}")
+    table.add("to read", f"{len(sizes)} checkpoints, {human_bytes(sum(sizes.values()))}")
+    table.add("to evaluate", f"at most {plan.evaluations} times, on {', '.join(session.sets) or 'no set'}")
+    if written is not None:
+        table.add("to write", f"{session.recipe.out}  {human_bytes(written)}")
+    table.add("device", str(session.device))
+    console.print_table(table)
+
+
+def human_bytes(count: int) -> str:
+    """E.g. `346.3 MB`."""
+    size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:.1f} {units[0]}" if units[0] != "B" else f"{count} B"

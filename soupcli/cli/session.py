@@ -1,0 +1,234 @@
+"""Where the parts are put together: from options to a recipe, checkpoints, evaluators and a report.
+
+Nothing heavy happens until it is needed: where every score is known, no network is built and no input decoded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from soupcli.cache_folder import cache_folder
+from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
+from soupcli.checkpoints.content_hash import ContentHashes
+from soupcli.checkpoints.find import find
+from soupcli.checkpoints.mixing import Mixture, check_mixable
+from soupcli.cli import console
+from soupcli.cli.commands import Invocation
+from soupcli.cli.options import IngredientOptions, RecipeOptions
+from soupcli.errors import UsageError
+from soupcli.evaluators import Evaluators
+from soupcli.progress import Progress
+from soupcli.recipe import ArraysSet, ImagesSet, Recipe, SetSpec, TextSet, load_recipe
+from soupcli.recipe_yaml import suggestion
+from soupcli.report import Cost, Ingredient, MetricScore, Report
+from soupcli.validation.score import Score
+from soupcli.validation.score_store import ScoreStore
+from soupcli.versions import versions
+
+DEFAULT_RECIPE = Path("soup.yaml")
+# Options that stand for a key of the recipe.
+RECIPE_KEYS = {
+    **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
+    "min_delta": "greedy.min_delta",
+}
+
+
+def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
+    """The recipe with environment, --set and flags laid over it, in their order of precedence."""
+    values = dataclasses.asdict(options)
+    given = {key: values[key] for key in RECIPE_KEYS if values.get(key) is not None}
+    settings: dict[str, str] = {}
+    for word in options.set_ or []:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {word}: expected KEY=VALUE", hint="e.g. --set greedy.min_delta=0.001")
+        settings[key] = value
+    file = options.recipe
+    if file is None and DEFAULT_RECIPE.is_file():
+        file = DEFAULT_RECIPE
+    return load_recipe(
+        file,
+        variables={RECIPE_KEYS[key]: given[key] for key in given if key in invocation.from_environment},
+        settings=settings,
+        flags={RECIPE_KEYS[key]: given[key] for key in given if key not in invocation.from_environment},
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `name` stands for. Raises UsageError where it is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    count = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}[kind]
+    if int(number or 0) >= count:
+        have = f"this machine has {count} {kind} device{'' if count == 1 else 's'}"
+        raise UsageError(f"--device {name}: {have}", hint="--device auto takes what is there")
+    return torch.device("cuda:0" if name == "cuda" else name)
+
+
+def choose_sets(words: Sequence[str], recipe: Recipe) -> dict[str, SetSpec]:
+    """The sets that --val names, in the recipe or by path. Raises UsageError for what is neither."""
+    chosen: dict[str, SetSpec] = {}
+    for word in words:
+        if word in recipe.val:
+            chosen[word] = recipe.val[word]
+        elif Path(word).exists():
+            chosen[word] = _set_at(Path(word))
+        else:
+            known = f"the recipe has {', '.join(recipe.val)}" if recipe.val else "the recipe has no val: sets"
+            raise UsageError(
+                f"--val {word}: neither a set of the recipe nor a path{suggestion(word, recipe.val)}", hint=known
+            )
+    return chosen
+
+
+def _set_at(path: Path) -> SetSpec:
+    if path.is_dir():
+        return ImagesSet(images=path)
+    kinds: dict[str, Callable[[], SetSpec]] = {
+        ".safetensors": lambda: ArraysSet(arrays=path),
+        **dict.fromkeys((".jsonl", ".csv", ".tsv", ".parquet"), lambda: TextSet(text=path)),
+    }
+    if path.suffix not in kinds:
+        raise UsageError(
+            f"--val {path}: a set is a folder of class folders, or a file that ends in {', '.join(kinds)}",
+            hint="other sets are named in the recipe, under val:",
+        )
+    return kinds[path.suffix]()
+
+
+class Session:
+    """One run of a command: its recipe, its checkpoints, and what has been measured so far."""
+
+    def __init__(self, name: str, options: IngredientOptions, invocation: Invocation) -> None:
+        self.name = name
+        self.options = options
+        self.recipe = resolve_recipe(options, invocation)
+        self.device = choose_device(self.recipe.device)
+        self.progress = console.ProgressReporter(silent=options.quiet)
+        self.sets = choose_sets(options.val or [], self.recipe)
+        self.checkpoints = self._find()
+        self.hashes = ContentHashes(cache_folder() / "hashes", fresh=options.fresh)
+        self.seconds: dict[str, float] = {}
+        self._evaluators: Evaluators | None = None
+
+    def _find(self) -> list[Checkpoint]:
+        words = self.options.ckpts or self.recipe.ckpts
+        if not words:
+            raise UsageError("--ckpts: no checkpoints given", hint="e.g. --ckpts runs/*/")
+        found = find(
+            words,
+            standard_input=sys.stdin if "-" in words else (),
+            weights_name=self.options.weights_name,
+            progress=self.progress,
+        )
+        if not self.options.quiet:
+            for line in found.notes:
+                console.note(line)
+        return list(found.checkpoints)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hashes.close()
+        self.progress.close()
+
+    @property
+    def selecting(self) -> str:
+        """The set that selects: the first after --val. Raises UsageError where there is none."""
+        if not self.sets:
+            known = (
+                f": the recipe has {', '.join(self.recipe.val)}" if self.recipe.val else ", or a path: --val data/val"
+            )
+            raise UsageError(f"soup {self.name}: needs --val", hint=f"name a set of the recipe{known}")
+        return next(iter(self.sets))
+
+    @property
+    def output_dtype(self) -> torch.dtype | None:
+        """The dtype that was asked for, None: the ingredients' own."""
+        return getattr(torch, self.recipe.dtype) if self.recipe.dtype else None
+
+    def check_mixable(self) -> None:
+        """Raises MixError where the checkpoints cannot be mixed."""
+        check_mixable(self.checkpoints)
+
+    @property
+    def evaluators(self) -> Evaluators:
+        """What evaluates mixtures on each set; made when the first score is asked for."""
+        if self._evaluators is None:
+            self.hashes.start(self.checkpoints)
+            store = ScoreStore(cache_folder() / "scores", fresh=self.options.fresh)
+            self._evaluators = Evaluators(
+                self.recipe, self.sets, self.device, self.checkpoints[0], self.hashes, store, self.progress
+            )
+        return self._evaluators
+
+    def average(self, keep_from: Checkpoint | None = None) -> Callable[[Sequence[Checkpoint]], Mixture]:
+        """The mean in the output dtype, with the tensors that are not averaged from `keep_from`."""
+        return lambda members: Mixture.uniform(members, dtype=self.output_dtype, keep_from=keep_from)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[Progress]:
+        """Counts the seconds of a phase of the work."""
+        began = time.monotonic()
+        yield self.progress
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
+
+    def report(self, ingredients: Sequence[Ingredient], **parts: Any) -> Report:
+        """The report of this run so far."""
+        return Report(
+            command=self.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=versions(),
+            device=str(self.device),
+            recipe=self.recipe.model_dump(mode="json", exclude_none=True),
+            ingredients=list(ingredients),
+            selecting_set=next(iter(self.sets), None),
+            cost=self.cost(),
+            **parts,
+        )
+
+    def cost(self) -> Cost:
+        """Examples, seconds and peak memory so far."""
+        examples = self._evaluators.examples if self._evaluators is not None else 0
+        return Cost(examples=examples, seconds=dict(self.seconds), peak_bytes=peak_bytes(self.device))
+
+    def ingredient(self, checkpoint: Checkpoint, scores: Mapping[str, Score]) -> Ingredient:
+        """A checkpoint as it stands in the report."""
+        return Ingredient(
+            path=str(checkpoint.path),
+            hash=self.hashes.of(checkpoint),
+            bytes=total_bytes(checkpoint),
+            scores=report_scores(scores),
+        )
+
+
+def report_scores(scores: Mapping[str, Score]) -> dict[str, dict[str, MetricScore]]:
+    """Scores by set as they stand in the report."""
+    return {
+        name: {metric: MetricScore(value=v.value, stderr=v.stderr, n=v.n) for metric, v in score.metrics.items()}
+        for name, score in scores.items()
+    }
+
+
+def peak_bytes(device: torch.device) -> dict[str, int]:
+    """The most memory that this process held, on the host and on a CUDA device."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peaks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        peaks["device"] = torch.cuda.max_memory_allocated(device)
+    return peaks

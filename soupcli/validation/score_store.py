@@ -1,0 +1,97 @@
+"""Scores kept between runs, each under a key of everything that determines it, one file a key.
+
+`soup rank` then `soup greedy` evaluates nothing twice, and a run that was killed goes on where it stopped. A file is
+written aside and renamed, so readers never see half of one; what does not read back as a score is evaluated again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soupcli.checkpoints.files import memory_of
+from soupcli.checkpoints.writing import write_whole
+from soupcli.errors import OutputError
+from soupcli.report import dump_json
+from soupcli.validation.score import MetricValue, Score
+
+SCHEMA = "soup-score/1"
+_DTYPES = {"uint8": torch.uint8, "int64": torch.int64, "float32": torch.float32, "float64": torch.float64}
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """SHA-256 of the sorted JSON of `parts`."""
+    return hashlib.sha256(dump_json(parts).encode()).hexdigest()
+
+
+class ScoreStore:
+    """Scores by key in `folder`; `fresh` ignores what is there and writes it anew."""
+
+    def __init__(self, folder: Path, *, fresh: bool = False) -> None:
+        self.folder = folder
+        self.fresh = fresh
+        self._known: dict[str, Score] = {}
+
+    def get(self, key: str) -> Score | None:
+        """The score under `key`, with `examples` 0, or None."""
+        if key not in self._known:
+            if self.fresh:
+                return None
+            try:
+                self._known[key] = _from_json(json.loads(self._file(key).read_bytes()))
+            except (OSError, ValueError, KeyError, TypeError, zlib.error, RuntimeError):
+                return None
+        return self._known[key]._replace(examples=0)
+
+    def put(self, key: str, score: Score) -> None:
+        """Keeps the score; where the folder cannot be written it is kept for this run alone."""
+        self._known[key] = score
+        try:
+            write_whole(self._file(key), dump_json(_to_json(score)))
+        except OutputError:
+            return
+
+    def _file(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+
+def _to_json(score: Score) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "selecting": score.selecting,
+        "higher_is_better": score.higher_is_better,
+        "examples": score.examples,
+        "metrics": {name: [repr(v.value), v.stderr, v.n] for name, v in score.metrics.items()},
+        "outcomes": {name: _packed(outcome) for name, outcome in score.outcomes.items()},
+    }
+
+
+def _from_json(content: dict[str, Any]) -> Score:
+    if content["schema"] != SCHEMA:
+        raise ValueError("another schema")
+    metrics = {name: MetricValue(float(value), stderr, n) for name, (value, stderr, n) in content["metrics"].items()}
+    outcomes = {name: _unpacked(packed) for name, packed in content["outcomes"].items()}
+    selecting = content["selecting"]
+    if selecting not in metrics:
+        raise ValueError("the selecting metric is missing")
+    return Score(metrics, selecting, bool(content["higher_is_better"]), int(content["examples"]), outcomes)
+
+
+def _packed(tensor: Tensor) -> list[Any]:
+    data = base64.b64encode(zlib.compress(bytes(memory_of(tensor.contiguous())))).decode()
+    return [str(tensor.dtype).removeprefix("torch."), list(tensor.shape), data]
+
+
+def _unpacked(packed: list[Any]) -> Tensor:
+    name, shape, data = packed
+    raw = bytearray(zlib.decompress(base64.b64decode(data)))
+    dtype = _DTYPES[name]
+    return torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype)

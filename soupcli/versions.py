@@ -1,0 +1,21 @@
+"""Versions of everything that a result can depend on."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+from soupcli import __version__
+
+LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "torchvision", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """This program, Python, torch and those model libraries that are installed; none is imported."""
+    found = {"soup": __version__, "python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
