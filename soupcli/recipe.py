@@ -231,7 +231,8 @@ def load_recipe(
 ) -> Recipe:
     """The recipe in `file` (None: an empty one) with environment, `--set` and flags laid over it.
 
-    All keys are dotted; the values of `settings` are text that is read as YAML. Raises RecipeError with every problem, a line each.
+    All keys are dotted; the values of `settings` are text that is read as YAML. Raises RecipeError with every problem,
+    a line each.
     """
     document = read_document(file) if file is not None else Document()
     for key, value in (variables or {}).items():

@@ -42,12 +42,17 @@ for module in (rank, uniform, greedy, evaluate, init, schema, demo):
 
 def main() -> None:
     """Entry point of the console script and of `python -m soupcli`."""
-    sys.exit(guarded(_run))
+    sys.exit(run(sys.argv[1:]))
 
 
-def _run() -> int:
+def run(words: list[str]) -> int:
+    """`soup WORDS...` to an exit code; whatever goes wrong has been printed."""
+    return guarded(lambda: _invoke(words))
+
+
+def _invoke(words: list[str]) -> int:
     try:
-        app(prog_name="soup")
+        app(words, prog_name="soup")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0

@@ -1,0 +1,116 @@
+"""Fixtures that many tests share: a cache of their own, small families of ingredients, the command line in process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+NET = """
+from torch import nn
+
+def build(width=16):
+    return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees scores or hashes of another, and no SOUP_ variable of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("SOUP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SOUP_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    torch.set_num_threads(1)
+
+
+def build_net(width: int = 16) -> nn.Sequential:
+    """The network of `NET`."""
+    return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def write_family(folder: Path, *, members: int = 5, seed: int = 0) -> list[dict[str, Tensor]]:
+    """A folder in which `soup greedy --ckpts runs/*/ --val val` runs: net.py, soup.yaml, runs/*/, data/*.safetensors.
+
+    The ingredients are one network, trained for real on a small task, then trained on with different seeds and rates.
+    Returns their state dicts in the order of their paths.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    teacher = torch.randn(8, 3, generator=generator)
+    inputs = torch.randn(900, 8, generator=generator)
+    labels = (inputs @ teacher + torch.randn(900, 3, generator=generator)).argmax(dim=1)
+    (folder / "data").mkdir(parents=True)
+    for name, part in {"val": slice(0, 200), "test": slice(200, 500)}.items():
+        save_file({"inputs": inputs[part].clone(), "labels": labels[part].clone()}, folder / f"data/{name}.safetensors")
+    (folder / "net.py").write_text(NET)
+    (folder / "soup.yaml").write_text(
+        'model: {python: "net.py:build"}\nval:\n  val: {arrays: data/val.safetensors}\n'
+        "  test: {arrays: data/test.safetensors}\nmetric: accuracy\n"
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        start = train(build_net(), inputs[500:], labels[500:], steps=40, lr=1e-2, seed=seed)
+        states = []
+        for number in range(members):
+            net = build_net()
+            net.load_state_dict(start.state_dict())
+            train(net, inputs[500:], labels[500:], steps=15, lr=(3e-3, 1e-2, 3e-2)[number % 3], seed=number + 1)
+            state = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+            (folder / f"runs/{number}").mkdir(parents=True)
+            save_file(state, folder / f"runs/{number}/model.safetensors")
+            states.append(state)
+    return states
+
+
+def train(net: nn.Sequential, inputs: Tensor, labels: Tensor, *, steps: int, lr: float, seed: int) -> nn.Sequential:
+    """A few steps of AdamW on random batches."""
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=lr)
+    for _ in range(steps):
+        batch = torch.randint(0, len(inputs), (32,), generator=generator)
+        loss = nn.functional.cross_entropy(net(inputs[batch]), labels[batch])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return net
+
+
+@pytest.fixture
+def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh family (see write_family), and the working folder in it."""
+    folder = tmp_path / "family"
+    write_family(folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+class Ran:
+    """What a command left behind."""
+
+    def __init__(self, code: int, stdout: str, stderr: str) -> None:
+        self.code = code
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+@pytest.fixture
+def soup(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Runs `soup WORDS...` in this process, as the console script would: soup("rank", "--ckpts", "runs/*/")."""
+    from soupcli.cli.app import run
+
+    def invoke(*words: str) -> Ran:
+        capfd.readouterr()
+        code = run([str(word) for word in words])
+        captured = capfd.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return invoke
