@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,11 +85,18 @@ def train(net: nn.Sequential, inputs: Tensor, labels: Tensor, *, steps: int, lr:
     return net
 
 
-@pytest.fixture
-def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh family (see write_family), and the working folder in it."""
-    folder = tmp_path / "family"
+@pytest.fixture(scope="session")
+def _trained_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "family"
     write_family(folder)
+    return folder
+
+
+@pytest.fixture
+def family(_trained_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh copy of one family (see write_family), and the working folder in it."""
+    folder = tmp_path / "family"
+    shutil.copytree(_trained_family, folder)
     monkeypatch.chdir(folder)
     return folder
 
