@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, ValidationInfo
 
 from soupcli.errors import RecipeError
 from soupcli.recipe_yaml import Document, parse_value, read_document, suggestion
@@ -41,6 +41,13 @@ def _byte_size(value: object) -> int:
     if match is None:
         raise ValueError(f"expected a size such as 5GB or 500MB, got {value!r}")
     return int(float(match[1]) * 1000 ** ["B", "KB", "MB", "GB", "TB"].index(match[2].upper()))
+
+
+def _checkpoint_word(word: str, info: ValidationInfo) -> str:
+    """A path or glob of `ckpts`; a final slash, which asks for folders alone, is kept."""
+    if word == "-" or word.startswith("~") or not word.strip():
+        return word
+    return f"{_beside_recipe(Path(word), info)}{'/' if word.endswith('/') else ''}"
 
 
 def _device(value: str) -> str:
@@ -197,7 +204,7 @@ class Recipe(_Section):
 
     model: NetworkSpec | None = None
     """The network that the weights go into; not needed by `soup uniform` without a validation set."""
-    ckpts: list[str] = []
+    ckpts: list[Annotated[str, AfterValidator(_checkpoint_word)]] = []
     """Checkpoint files, folders or globs; default of --ckpts."""
     val: dict[str, SetSpec] = {}
     """Validation sets by name."""
@@ -220,6 +227,13 @@ class Recipe(_Section):
     """Examples in one forward pass; no score depends on it."""
     workers: int | None = Field(default=None, ge=0)
     """Threads that decode inputs; default: one for each core."""
+    _document: Document = PrivateAttr(default_factory=Document)
+
+    def located(self, message: str) -> str:
+        """`message` with the place in the recipe before it, where it begins with a key that the recipe gives."""
+        key, _, rest = message.partition(": ")
+        keys = tuple(key.split("."))
+        return f"{self._document.place(keys)}: {rest}" if self._document.gives(keys) else message
 
 
 def load_recipe(
@@ -248,16 +262,17 @@ def load_recipe(
 
 def _validate(document: Document) -> Recipe:
     base = document.file.parent if document.file is not None else Path()
+    lines, recipe = list(document.problems), None
     try:
         recipe = Recipe.model_validate(document.data, context={"base": base})
     except pydantic.ValidationError as invalid:
-        raise RecipeError("\n".join(_lines(invalid, document))) from None
+        lines += [_line(error, document) for error in invalid.errors()]
+    if recipe is None or lines:
+        raise RecipeError("\n".join(sorted(dict.fromkeys(lines), key=_natural)))
     outside = {key: Path(str(document.data[key])) for key in document.outside if key == "out"}
-    return recipe.model_copy(update=outside) if outside else recipe
-
-
-def _lines(invalid: pydantic.ValidationError, document: Document) -> list[str]:
-    return sorted(dict.fromkeys(_line(error, document) for error in invalid.errors()), key=_natural)
+    recipe = recipe.model_copy(update=outside)
+    recipe._document = document
+    return recipe
 
 
 def _natural(line: str) -> list[int | str]:
@@ -268,17 +283,45 @@ def _line(error: Any, document: Document) -> str:
     kind = error["type"]
     path = tuple(part for part in error["loc"] if part != "[key]")
     names = _without_tags(path)
-    dotted = ".".join(str(part) for part in names)
-    where = document.position(names, of_key=kind == "extra_forbidden")
+    place = document.place(names, of_key=kind == "extra_forbidden")
     if kind == "extra_forbidden":
-        return f"{where}: {dotted}: unknown key{suggestion(str(names[-1]), _known_keys(path))}"
+        return f"{place}: unknown key{suggestion(str(names[-1]), _known_keys(path))}"
     if kind == "missing":
-        return f"{where}: {dotted}: missing"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    shown = error["input"]
-    told = isinstance(shown, dict | list) or "got" in message
-    message = message[:1].lower() + message[1:]
-    return f"{where}: {dotted}: {message}" + ("" if told else f", got {shown!r}")
+        return f"{place}: missing"
+    return f"{place}: {_message(error)}"
+
+
+# What pydantic says for people who write Python, said for people who write a recipe.
+_MESSAGES = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "expected a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "expected a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "expected true or false"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "expected a mapping of keys"),
+    "string_type": "expected text",
+    "path_type": "expected a path",
+    "list_type": "expected a list",
+    "too_short": "expected at least {min_length}",
+    "too_long": "expected at most {max_length}",
+    "greater_than": "expected more than {gt}",
+    "greater_than_equal": "expected at least {ge}",
+    "literal_error": "expected {expected}",
+}
+
+
+def _message(error: Any) -> str:
+    kind, given = error["type"], error["input"]
+    if kind in _MESSAGES:
+        message = _MESSAGES[kind].format(**error.get("ctx", {}))
+    else:
+        message = str(error["msg"]).removeprefix("Value error, ")
+    if "got" not in message and not isinstance(given, dict):
+        message += f", got {'nothing' if given is None else repr(given)}"
+    if kind == "literal_error":
+        message += suggestion(str(given), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+    if kind == "kind" and isinstance(given, dict):
+        kinds = _NETWORKS if error["loc"] == ("model",) else _SETS
+        message += next(filter(None, (suggestion(str(key), kinds) for key in given if key not in kinds)), "")
+    return message
 
 
 def _without_tags(path: tuple[int | str, ...]) -> tuple[int | str, ...]:

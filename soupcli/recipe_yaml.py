@@ -24,15 +24,18 @@ Keys = tuple[int | str, ...]
 
 @dataclass
 class Document:
-    """What a recipe says before it is validated, and where each part of it was said."""
+    """What a recipe says before it is validated, and where each part of it was said.
+
+    `outside`: top keys given by a flag or variable, where paths are not the file's. `problems`: lines of what is wrong
+    already.
+    """
 
     file: Path | None = None
     data: dict[str, Any] = field(default_factory=dict)
     values: dict[Keys, str] = field(default_factory=dict)  # "soup.yaml:8:10" of the value
     keys: dict[Keys, str] = field(default_factory=dict)  # "soup.yaml:8:3" of the key
-    outside: set[str] = field(
-        default_factory=set
-    )  # top keys given by a flag or variable: paths there are not the file's
+    outside: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
 
     def position(self, keys: Keys, *, of_key: bool = False) -> str:
         """Where `keys` stands; a key that is absent is placed at the nearest mapping around it."""
@@ -42,20 +45,43 @@ class Document:
                 return table[keys[:end]]
         return self.values.get((), str(self.file or "recipe"))
 
+    def gives(self, keys: tuple[str, ...]) -> bool:
+        """Whether the recipe says something at `keys`."""
+        place: Any = self.data
+        for key in keys:
+            if not isinstance(place, dict) or key not in place:
+                return False
+            place = place[key]
+        return True
+
+    def place(self, keys: Keys, *, of_key: bool = False) -> str:
+        """`soup.yaml:8:10: learned.steps`, or the flag or variable alone where it says which key it sets."""
+        where = self.position(keys, of_key=of_key)
+        from_file = self.file is not None and where.startswith(f"{self.file}:")
+        if keys in self.values and not from_file:
+            return where
+        return f"{where}: {'.'.join(str(key) for key in keys)}" if keys else where
+
     def lay_over(self, keys: tuple[str, ...], value: Any, origin: str, *, beside_recipe: bool = True) -> None:
         """Sets `keys` to `value`, said at `origin`; mappings on the way are made."""
         place = self.data
-        for key in keys[:-1]:
+        for depth, key in enumerate(keys[:-1], 1):
             if not isinstance(place.get(key), dict):
                 place[key] = {}
+                self._moved(keys[:depth], origin)
             place = place[key]
         place[keys[-1]] = value
+        self._moved(keys, origin)
+        if beside_recipe:
+            self.outside.discard(keys[0])
+        else:
+            self.outside.add(keys[0])
+
+    def _moved(self, keys: Keys, origin: str) -> None:
         for table in (self.values, self.keys):
             for known in [known for known in table if known[: len(keys)] == keys]:
                 del table[known]
             table[keys] = origin
-        if not beside_recipe:
-            self.outside.add(keys[0])
 
 
 class _Loader(yaml.SafeLoader):
@@ -78,7 +104,10 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 
 
 def read_document(file: Path) -> Document:
-    """The recipe in `file` with positions. Raises RecipeError where it is not a mapping of plain YAML."""
+    """The recipe in `file` with positions; doubled keys are among its `problems`.
+
+    Raises RecipeError where it is not a mapping of plain YAML.
+    """
     try:
         if file.stat().st_size > MAX_BYTES:
             raise RecipeError(f"{file}: {file.stat().st_size} bytes, a recipe has at most {MAX_BYTES}")
@@ -91,12 +120,10 @@ def read_document(file: Path) -> Document:
     node = _compose(text, str(file))
     if node is None:
         return document
-    problems: list[str] = []
-    document.data = _build(node, (), str(file), document, problems)
-    if problems:
-        raise RecipeError("\n".join(problems))
-    if not isinstance(document.data, dict):
-        raise RecipeError(f"{_at(node, str(file))}: a recipe is a mapping of keys, not a {_kind(document.data)}")
+    data = _build(node, (), str(file), document)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{_at(node, str(file))}: a recipe is a mapping of keys, not {_kind(data)}")
+    document.data = data
     return document
 
 
@@ -105,10 +132,10 @@ def parse_value(text: str, origin: str) -> Any:
     node = _compose(text, origin)
     if node is None:
         return None
-    problems: list[str] = []
-    value = _build(node, (), origin, Document(), problems)
-    if problems:
-        raise RecipeError("\n".join(problems))
+    document = Document()
+    value = _build(node, (), origin, document)
+    if document.problems:
+        raise RecipeError("\n".join(document.problems))
     return value
 
 
@@ -160,25 +187,26 @@ def _mark(mark: Any, origin: str) -> str:
     return f"{origin}:{mark.line + 1}:{mark.column + 1}"
 
 
-def _build(node: yaml.Node, keys: Keys, origin: str, document: Document, problems: list[str]) -> Any:
+def _build(node: yaml.Node, keys: Keys, origin: str, document: Document) -> Any:
     document.values[keys] = _at(node, origin)
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is None:
-                problems.append(f"{_at(key_node, origin)}: a key must be a word")
+                document.problems.append(f"{_at(key_node, origin)}: a key must be a word")
                 continue
             inner = (*keys, key)
             if key in mapping:
                 dotted = ".".join(str(part) for part in inner)
-                problems.append(f"{_at(key_node, origin)}: {dotted}: given twice, first at {document.keys[inner]}")
+                twice = f"{dotted}: given twice, first at {document.keys[inner]}"
+                document.problems.append(f"{_at(key_node, origin)}: {twice}")
                 continue
             document.keys[inner] = _at(key_node, origin)
-            mapping[key] = _build(value_node, inner, origin, document, problems)
+            mapping[key] = _build(value_node, inner, origin, document)
         return mapping
     if isinstance(node, yaml.SequenceNode):
-        return [_build(item, (*keys, index), origin, document, problems) for index, item in enumerate(node.value)]
+        return [_build(item, (*keys, index), origin, document) for index, item in enumerate(node.value)]
     return _scalar(node)
 
 
@@ -197,4 +225,4 @@ def _scalar(node: yaml.Node) -> Any:
 
 
 def _kind(value: object) -> str:
-    return {"list": "list", "str": "text"}.get(type(value).__name__, type(value).__name__)
+    return {list: "a list", str: "text", bool: "true or false", type(None): "nothing"}.get(type(value), "a number")

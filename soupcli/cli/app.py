@@ -54,5 +54,7 @@ def _invoke(words: list[str]) -> int:
     try:
         app(words, prog_name="soup")
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer ends with 1 where nobody reads its help
+            raise end.__context__ from None
         return end.code if isinstance(end.code, int) else 0
     return 0

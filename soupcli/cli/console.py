@@ -6,7 +6,6 @@ evaluation is one plain line.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -16,24 +15,30 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
+    from rich.table import Table as RichTable
 
 
 def _rich(*, stderr: bool) -> RichConsole:
     from rich.console import Console as RichConsole
 
     stream = sys.stderr if stderr else sys.stdout
-    # A pipe gets whole lines: nothing is wrapped or cut to a width that no one looks at.
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else 1_000
-    return RichConsole(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False, width=width)
+    console = RichConsole(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    if not console.is_terminal:  # a pipe gets whole lines: nothing is cut to a width that no one looks at
+        console.width = UNLIMITED
+    return console
+
+
+UNLIMITED = 100_000  # columns of a line
+LEAST = 24  # columns that the first column of a table keeps when others are many
+GAP = 3  # columns between two columns
 
 
 class Table:
     """Rows of text under headings, the result of a command for people."""
 
-    def __init__(self, *headings: str, title: str | None = None) -> None:
+    def __init__(self, *headings: str) -> None:
         """Headings that begin with `>` are of columns of numbers, aligned to the right."""
         self.headings = headings
-        self.title = title
         self.rows: list[tuple[list[str], str | None]] = []
 
     def add(self, *cells: str, style: str | None = None) -> None:
@@ -48,33 +53,61 @@ def print_result(text: str) -> None:
 
 
 def print_table(table: Table) -> None:
-    """A table of the result: with rules on a terminal, plain columns in a pipe."""
+    """A table of the result: with rules on a terminal, plain columns in a pipe.
+
+    Nothing is ever cut: columns that do not fit stand below, the first column beside them again.
+    """
+    console = _rich(stderr=False)
+    with console.capture() as capture:
+        for columns in _blocks(table, console.width):
+            console.print(_block(table, columns, ruled=console.is_terminal), end="\n\n")
+    print_result("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n"))
+
+
+def _blocks(table: Table, width: int) -> list[list[int]]:
+    """The columns that stand side by side; the first one in every block."""
+    from rich.cells import cell_len
+
+    def needed(column: int) -> int:
+        return GAP + max(
+            cell_len(text) for text in (table.headings[column], *(cells[column] for cells, _ in table.rows))
+        )
+
+    blocks: list[list[int]] = [[0]]
+    first = min(needed(0), LEAST)
+    left = width - first
+    for column in range(1, len(table.headings)):
+        if needed(column) > left and len(blocks[-1]) > 1:
+            blocks.append([0])
+            left = width - first
+        blocks[-1].append(column)
+        left -= needed(column)
+    return blocks
+
+
+def _block(table: Table, columns: Sequence[int], *, ruled: bool) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = _rich(stderr=False)
-    terminal = sys.stdout.isatty() or console.is_terminal
-    rich_table = RichTable(
-        title=Text(table.title) if table.title and terminal else None,
-        box=box.SIMPLE_HEAD if terminal else None,
-        title_justify="left",
+    block = RichTable(
+        box=box.SIMPLE_HEAD if ruled else None,
+        show_edge=False,
         pad_edge=False,
-        padding=(0, 1) if terminal else (0, 2, 0, 0),
+        padding=(0, 1) if ruled else (0, 2, 0, 0),
     )
-    for heading in table.headings:
+    for column in columns:
+        heading = table.headings[column]
         right = heading.startswith(">")
-        rich_table.add_column(
+        block.add_column(
             Text(heading.removeprefix(">")),
             justify="right" if right else "left",
-            no_wrap=right or not terminal,
+            no_wrap=column > 0 or not ruled,
             overflow="fold",
         )
     for cells, style in table.rows:
-        rich_table.add_row(*(Text(cell) for cell in cells), style=style)
-    with console.capture() as capture:
-        console.print(rich_table)
-    print_result("\n".join(line.rstrip() for line in capture.get().splitlines()) if not terminal else capture.get())
+        block.add_row(*(Text(cells[column]) for column in columns), style=style)
+    return block
 
 
 def note(text: str) -> None:

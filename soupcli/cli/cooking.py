@@ -14,6 +14,7 @@ from soupcli.cli.options import SoupOptions
 from soupcli.cli.session import Session, report_scores
 from soupcli.cli.tables import score_table
 from soupcli.report import Report, Scored, Soup, Step
+from soupcli.soups.greedy import Step as Decision
 from soupcli.validation.score import Score
 
 Row = tuple[str, Mapping[str, Score]]
@@ -27,7 +28,7 @@ class Cooked(NamedTuple):
     ingredients: Sequence[tuple[Checkpoint, Mapping[str, Score]]]  # best first where there was a ranking
     best: tuple[Checkpoint, Mapping[str, Score]] | None = None
     uniform: Mapping[str, Score] | None = None
-    steps: Sequence[Step] = ()
+    steps: Sequence[Decision] = ()
 
 
 def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
@@ -79,10 +80,22 @@ def _report(session: Session, cooked: Cooked, written: Written, files: list[str]
     best = cooked.best
     return session.report(
         [session.ingredient(checkpoint, scores) for checkpoint, scores in cooked.ingredients],
-        steps=list(cooked.steps),
+        steps=[_reported(step) for step in cooked.steps],
         soup=soup,
         best=Scored(path=str(best[0].path), scores=report_scores(best[1])) if best else None,
         uniform=Scored(path="", scores=report_scores(cooked.uniform)) if cooked.uniform is not None else None,
+    )
+
+
+def _reported(step: Decision) -> Step:
+    return Step(
+        candidate=str(step.candidate.path),
+        score=step.score,
+        threshold=step.threshold,
+        accepted=step.accepted,
+        reason=step.reason,
+        examples=step.examples,
+        seconds=round(step.seconds, 3),
     )
 
 
@@ -94,15 +107,20 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
     if options.quiet:
         console.print_lines([report.soup.path])
         return
+    if session.sets:
+        console.print_table(score_table(_rows(session, cooked), list(session.sets), first="weights"))
+        console.print_result("")
+    if report.soup.differing:
+        shown = ", ".join(report.soup.differing[:3])
+        console.note(f"not averaged and different, taken from {cooked.mixture.kept.path}: {shown}")
+    console.print_result(f"members: {', '.join(report.soup.members)}\nsoup: {report.soup.path}")
+
+
+def _rows(session: Session, cooked: Cooked) -> list[Row]:
     members, ingredients = cooked.mixture.members, cooked.ingredients
     rows: list[Row] = []
     if cooked.best is not None:
         rows.append((f"best ingredient ({cooked.best[0].path})", cooked.best[1]))
     if cooked.uniform is not None:
         rows.append((f"uniform soup ({len(ingredients)} ingredients)", cooked.uniform))
-    rows.append((f"{session.name} soup ({len(members)} of {len(ingredients)})", cooked.scores))
-    console.print_table(score_table(rows, list(session.sets), first="weights"))
-    if report.soup.differing:
-        shown = ", ".join(report.soup.differing[:3])
-        console.note(f"not averaged and different, taken from {cooked.mixture.kept.path}: {shown}")
-    console.print_result(f"\nsoup: {report.soup.path}")
+    return [*rows, (f"{session.name} soup ({len(members)} of {len(ingredients)})", cooked.scores)]

@@ -29,7 +29,10 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", help="Seed of data splits, start and draws.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the folder alone.")] = False,
 ) -> None:
-    """Fine-tune real models from one start, with validation, test and shifted sets and a recipe."""
+    """Fine-tune real models to try soups on.
+
+    They come from one start, with validation, test and shifted sets and a recipe.
+    """
     code = guarded(lambda: _demo(words or [], seed, quiet))
     if code:
         raise typer.Exit(code)

@@ -11,10 +11,8 @@ from soupcli.cli.commands import Invocation, command
 from soupcli.cli.options import SoupOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from soupcli.report import Step
-    from soupcli.soups.greedy import Step as Decision
+    from soupcli.cli.cooking import Cooked
+    from soupcli.cli.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,59 +34,46 @@ def register(app: typer.Typer) -> None:
 
 
 def greedy(options: GreedyOptions, invocation: Invocation) -> int:
-    """Add checkpoints, best first, as long as the mean does not get worse."""
-    from soupcli.checkpoints.mixing import Mixture
+    """Add checkpoints, best first, while the mean gets no worse."""
     from soupcli.checkpoints.writing import check_free
-    from soupcli.cli.cooking import Cooked, serve
+    from soupcli.cli.cooking import serve
     from soupcli.cli.plan import Plan, show_plan
     from soupcli.cli.session import Session
-    from soupcli.soups.greedy import greedy as recipe_1
-    from soupcli.soups.ranking import rank
 
     with Session("greedy", options, invocation) as session:
-        selecting, settings = session.selecting, session.recipe.greedy
         session.check_mixable()
+        session.require_sets()
         if options.dry_run:
             others = (len(session.sets) - 1) * (3 if options.with_uniform else 2) + int(options.with_uniform)
             mixture = session.average()(session.checkpoints)
             return show_plan(session, Plan(2 * len(session.checkpoints) - 1 + others, mixture))
         check_free(session.recipe.out, force=options.force)
-        evaluate = session.evaluators.on(selecting)
-        with session.phase("rank") as progress:
-            ranking = rank(session.checkpoints, evaluate, progress=progress)
-        best = ranking[0].checkpoint
-        with session.phase("greedy") as progress:
-            soup = recipe_1(
-                ranking,
-                evaluate,
-                accept=settings.accept,
-                min_delta=settings.min_delta,
-                average=session.average(best),
-                progress=progress,
-            )
-        with session.phase("evaluate"):
-            scores = session.evaluators.on_all(soup.mixture)
-            best_scores = session.evaluators.on_all(Mixture.uniform([best]))
-            uniform = (
-                session.evaluators.on_all(session.average(best)(session.checkpoints)) if options.with_uniform else None
-            )
-        ingredients = [(ranked.checkpoint, {selecting: ranked.score}) for ranked in ranking]
-        cooked = Cooked(soup.mixture, scores, ingredients, (best, best_scores), uniform, _reported(soup.steps))
-        return serve(session, options, cooked)
+        return serve(session, options, _cook(session, with_uniform=options.with_uniform))
 
 
-def _reported(steps: Sequence[Decision]) -> list[Step]:
-    from soupcli.report import Step
+def _cook(session: Session, *, with_uniform: bool) -> Cooked:
+    """Ranking, Recipe 1, then the scores on the sets that do not select."""
+    from soupcli.checkpoints.mixing import Mixture
+    from soupcli.cli.cooking import Cooked
+    from soupcli.cli.session import Row
+    from soupcli.soups.greedy import greedy as recipe_1
+    from soupcli.soups.ranking import rank
 
-    return [
-        Step(
-            candidate=str(step.candidate.path),
-            score=step.score,
-            threshold=step.threshold,
-            accepted=step.accepted,
-            reason=step.reason,
-            examples=step.examples,
-            seconds=round(step.seconds, 3),
-        )
-        for step in steps
+    selecting, settings = session.selecting, session.recipe.greedy
+    evaluate = session.evaluators.on(selecting)
+    with session.phase("rank") as progress:
+        ranking = rank(session.checkpoints, evaluate, progress=progress)
+    best = ranking[0].checkpoint
+    average = session.average(best)
+    with session.phase("greedy") as progress:
+        accept, min_delta = settings.accept, settings.min_delta
+        soup = recipe_1(ranking, evaluate, accept=accept, min_delta=min_delta, average=average, progress=progress)
+    rows = [
+        Row("greedy soup", soup.mixture, {selecting: soup.score}),
+        Row("best ingredient", Mixture.uniform([best]), {selecting: ranking[0].score}),
+        *([Row("uniform soup", average(session.checkpoints))] if with_uniform else []),
     ]
+    with session.phase("evaluate"):
+        scores, best_scores, *uniform = session.scores(rows)
+    ingredients = [(ranked.checkpoint, {selecting: ranked.score}) for ranked in ranking]
+    return Cooked(soup.mixture, scores, ingredients, (best, best_scores), next(iter(uniform), None), soup.steps)

@@ -1,6 +1,6 @@
 """Options that take many bare words: `--ckpts a b c --val x`.
 
-The command's own parser sees `--ckpts a --ckpts b --ckpts c`, so help, completion and errors stay Typer's. Such a
+The command's own parser sees `--ckpts=a --ckpts=b --ckpts=c`, so help, completion and errors stay Typer's. Such a
 command takes no positional arguments.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import typer
 from typer.core import TyperCommand, TyperOption
+
+from soupcli.errors import UsageError
 
 
 class ListOptionsCommand(TyperCommand):
@@ -21,13 +22,17 @@ class ListOptionsCommand(TyperCommand):
         options = [param for param in self.get_params(ctx) if isinstance(param, TyperOption)]
         many = {name for option in options if option.multiple for name in option.opts}
         single = {name for option in options if not option.multiple and not option.is_flag for name in option.opts}
-        return super().parse_args(ctx, spread(args, many, single))
+        if ctx.resilient_parsing or not many:  # completion reads lines that are not finished
+            return super().parse_args(ctx, args)
+        asked_for_help = [word for word in args if word in ctx.help_option_names]
+        return super().parse_args(ctx, asked_for_help[:1] or spread(args, many, single))
 
 
 def spread(args: Sequence[str], many: set[str], single: set[str]) -> list[str]:
     """`--ckpts a b` as `--ckpts=a --ckpts=b`; words after `--` belong to the last list option.
 
-    Raises typer.BadParameter for a list option with no value and for an empty word.
+    `many` are the options that take several words, `single` those that take one. Raises UsageError for a list option
+    with no value, for an empty word and for a word that follows no option.
     """
     out: list[str] = []
     option: str | None = None  # the list option whose words are being read
@@ -36,37 +41,43 @@ def spread(args: Sequence[str], many: set[str], single: set[str]) -> list[str]:
     for word in words:
         name, equals, value = word.partition("=")
         if word == "--":
-            for rest in words:
-                out.append(_value(option, rest) if option else rest)
-                given += 1
-            break
-        if name in many:
+            rest = [_given_to(option, following) for following in words]
+            out.extend(rest)
+            given += len(rest)
+        elif name in many:
             _check_given(option, given)
-            option, given = name, 0
-            if equals:
-                out.append(_value(name, value))
-                given = 1
+            option, given = name, int(bool(equals))
+            out.extend([_given_to(name, value)] if equals else [])
         elif word.startswith("-") and word != "-":
             _check_given(option, given)
             option = None
             out.append(word)
-            if name in single and not equals:
-                out.extend([following] if (following := next(words, None)) is not None else [])
-        elif option is not None:
-            out.append(_value(option, word))
-            given += 1
+            if _wants_word(word, single) and (following := next(words, None)) is not None:
+                out.append(following)
         else:
-            out.append(word)
+            out.append(_given_to(option, word))
+            given += 1
     _check_given(option, given)
     return out
 
 
-def _value(option: str, word: str) -> str:
+def _wants_word(word: str, single: set[str]) -> bool:
+    """Whether the next word is the value of `word`: `--out` and `-qo` want one, `--out=x` and `-ox` have it."""
+    if word.startswith("--"):
+        return word in single
+    letters = [f"-{letter}" in single for letter in word[1:]]
+    return True in letters and letters.index(True) == len(letters) - 1
+
+
+def _given_to(option: str | None, word: str) -> str:
+    if option is None:
+        hint = f"checkpoints go after --ckpts: --ckpts {word}" if word.strip() else "is a shell variable unset?"
+        raise UsageError(f"{word!r} follows no option", hint=hint)
     if not word.strip():
-        raise typer.BadParameter(f"{option}: an empty word\n\nhint: is a shell variable unset?")
+        raise UsageError(f"{option}: an empty word", hint="is a shell variable unset?")
     return f"{option}={word}"
 
 
 def _check_given(option: str | None, given: int) -> None:
     if option is not None and not given:
-        raise typer.BadParameter(f"{option} needs at least one value\n\nhint: did a glob match nothing?")
+        raise UsageError(f"{option}: needs at least one value", hint="did a glob match nothing?")

@@ -10,13 +10,13 @@ from soupcli.checkpoints.writing import write_whole
 from soupcli.cli import console
 from soupcli.cli.options import ReportOptions
 from soupcli.cli.plan import Plan, show_plan
-from soupcli.cli.session import Session, report_scores
+from soupcli.cli.session import Row, Session, report_scores
 from soupcli.cli.tables import score_table
 from soupcli.report import Scored
 from soupcli.soups.ranking import rank
 from soupcli.validation.score import Score
 
-Row = tuple[Checkpoint, dict[str, Score]]
+Measured = tuple[Checkpoint, dict[str, Score]]
 
 
 def measure(session: Session, options: ReportOptions) -> int:
@@ -26,17 +26,15 @@ def measure(session: Session, options: ReportOptions) -> int:
         return show_plan(session, Plan(evaluations=len(session.checkpoints) * len(session.sets)))
     with session.phase(session.name) as progress:
         ranking = rank(session.checkpoints, session.evaluators.on(selecting), progress=progress)
-        rows = [(ranked.checkpoint, {selecting: ranked.score}) for ranked in ranking]
-        for done, (checkpoint, scores) in enumerate(rows, 1):
-            scores |= session.evaluators.on_all(Mixture.uniform([checkpoint]))
-            if len(session.sets) > 1:
-                progress("other sets", done, len(rows), note=str(checkpoint.path))
+        scores = session.scores(
+            [Row(str(best.path), Mixture.uniform([best]), {selecting: score}) for best, score in ranking]
+        )
     session.progress.close()
-    _show(session, options, rows)
+    _show(session, options, [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)])
     return 0
 
 
-def _show(session: Session, options: ReportOptions, rows: Sequence[Row]) -> None:
+def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) -> None:
     best = Scored(path=str(rows[0][0].path), scores=report_scores(rows[0][1]))
     ingredients = [session.ingredient(checkpoint, scores) for checkpoint, scores in rows]
     report = session.report(ingredients, best=best)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,12 +24,13 @@ from soupcli.checkpoints.mixing import Mixture, check_mixable
 from soupcli.cli import console
 from soupcli.cli.commands import Invocation
 from soupcli.cli.options import IngredientOptions, RecipeOptions
-from soupcli.errors import UsageError
+from soupcli.errors import SoupError, UsageError
 from soupcli.evaluators import Evaluators
 from soupcli.progress import Progress
-from soupcli.recipe import ArraysSet, ImagesSet, Recipe, SetSpec, TextSet, load_recipe
+from soupcli.recipe import ArraysSet, CommandSet, ImagesSet, PythonSet, Recipe, SetSpec, TextSet, load_recipe
 from soupcli.recipe_yaml import suggestion
 from soupcli.report import Cost, Ingredient, MetricScore, Report
+from soupcli.validation.metrics import metric_named
 from soupcli.validation.score import Score
 from soupcli.validation.score_store import ScoreStore
 from soupcli.versions import versions
@@ -40,6 +41,14 @@ RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
     "min_delta": "greedy.min_delta",
 }
+
+
+class Row(NamedTuple):
+    """Weights that are evaluated on every set, what to call them, and the scores that are known."""
+
+    label: str
+    weights: Mixture
+    known: Mapping[str, Score] = {}
 
 
 def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
@@ -108,6 +117,22 @@ def _set_at(path: Path) -> SetSpec:
     return kinds[path.suffix]()
 
 
+def check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
+    """Raises ValidationError for a metric that nobody knows, before anything is read."""
+    if all(isinstance(spec, PythonSet | CommandSet) for spec in sets.values()):
+        return
+    try:
+        metric_named(recipe.metric)
+    except SoupError as error:
+        _locate(error, recipe)
+        raise
+
+
+def _locate(error: SoupError, recipe: Recipe) -> None:
+    """An error that begins with a key of the recipe says where the recipe gives it."""
+    error.args = (recipe.located(str(error)),)
+
+
 class Session:
     """One run of a command: its recipe, its checkpoints, and what has been measured so far."""
 
@@ -118,6 +143,7 @@ class Session:
         self.device = choose_device(self.recipe.device)
         self.progress = console.ProgressReporter(silent=options.quiet)
         self.sets = choose_sets(options.val or [], self.recipe)
+        check_metric(self.recipe, self.sets)
         self.checkpoints = self._find()
         self.hashes = ContentHashes(cache_folder() / "hashes", fresh=options.fresh)
         self.seconds: dict[str, float] = {}
@@ -127,12 +153,13 @@ class Session:
         words = self.options.ckpts or self.recipe.ckpts
         if not words:
             raise UsageError("--ckpts: no checkpoints given", hint="e.g. --ckpts runs/*/")
-        found = find(
-            words,
-            standard_input=sys.stdin if "-" in words else (),
-            weights_name=self.options.weights_name,
-            progress=self.progress,
-        )
+        with self.progress:
+            found = find(
+                words,
+                standard_input=sys.stdin if "-" in words else (),
+                weights_name=self.options.weights_name,
+                progress=self.progress,
+            )
         if not self.options.quiet:
             for line in found.notes:
                 console.note(line)
@@ -141,18 +168,22 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.hashes.close()
         self.progress.close()
+        if isinstance(error, SoupError):
+            _locate(error, self.recipe)
+
+    def require_sets(self) -> None:
+        """Raises UsageError where no set was named."""
+        if not self.sets:
+            known = f": {', '.join(self.recipe.val)}" if self.recipe.val else ", or a path: --val data/val"
+            raise UsageError(f"soup {self.name}: needs --val", hint=f"name a set of the recipe{known}")
 
     @property
     def selecting(self) -> str:
         """The set that selects: the first after --val. Raises UsageError where there is none."""
-        if not self.sets:
-            known = (
-                f": the recipe has {', '.join(self.recipe.val)}" if self.recipe.val else ", or a path: --val data/val"
-            )
-            raise UsageError(f"soup {self.name}: needs --val", hint=f"name a set of the recipe{known}")
+        self.require_sets()
         return next(iter(self.sets))
 
     @property
@@ -174,6 +205,18 @@ class Session:
                 self.recipe, self.sets, self.device, self.checkpoints[0], self.hashes, store, self.progress
             )
         return self._evaluators
+
+    def scores(self, rows: Sequence[Row]) -> list[dict[str, Score]]:
+        """Each row's score on every set; one set of weights after the other, so that each is loaded once."""
+        found: list[dict[str, Score]] = []
+        for done, row in enumerate(rows, 1):
+            scores = {name: row.known[name] for name in self.sets if name in row.known}
+            for name in [name for name in self.sets if name not in scores]:
+                score = scores[name] = self.evaluators.on(name)(row.weights)
+                note = f"{row.label}: {score.selecting} {score.value:.4f}"
+                self.progress(f"on {name}", done, len(rows), note=note)
+            found.append({name: scores[name] for name in self.sets})
+        return found
 
     def average(self, keep_from: Checkpoint | None = None) -> Callable[[Sequence[Checkpoint]], Mixture]:
         """The mean in the output dtype, with the tensors that are not averaged from `keep_from`."""

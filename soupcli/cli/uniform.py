@@ -18,7 +18,7 @@ def uniform(options: SoupOptions, invocation: Invocation) -> int:
     from soupcli.checkpoints.writing import check_free
     from soupcli.cli.cooking import Cooked, serve
     from soupcli.cli.plan import Plan, show_plan
-    from soupcli.cli.session import Session
+    from soupcli.cli.session import Row, Session
     from soupcli.soups.uniform import uniform as mean_of_all
 
     with Session("uniform", options, invocation) as session:
@@ -29,5 +29,5 @@ def uniform(options: SoupOptions, invocation: Invocation) -> int:
         check_free(session.recipe.out, force=options.force)
         session.hashes.start(session.checkpoints)
         with session.phase("evaluate"):
-            scores = session.evaluators.on_all(mixture) if session.sets else {}
+            [scores] = session.scores([Row("uniform soup", mixture)])
         return serve(session, options, Cooked(mixture, scores, [(member, {}) for member in session.checkpoints]))
