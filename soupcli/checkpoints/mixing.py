@@ -12,8 +12,9 @@ within half a unit in the last place plus 1e-3 of one. Integers and booleans are
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,13 +30,15 @@ class Mixture:
     """A soup before it is written: members in the order of acceptance and the weight of each, which sum to 1.
 
     `dtype` is the dtype of averaged tensors, None: the members' own. `keep_from` gives the tensors that are not
-    averaged, None: the first member does.
+    averaged, None: the first member does. `coefficients` gives some tensors, by name, other weights of the members
+    than `weights` (a learned soup's layers); their sum is what the tensor is scaled by.
     """
 
     members: tuple[Checkpoint, ...]
     weights: tuple[float, ...]
     dtype: torch.dtype | None = None
     keep_from: Checkpoint | None = None
+    coefficients: Mapping[str, tuple[float, ...]] | None = field(default=None, hash=False)
 
     @classmethod
     def uniform(
@@ -47,7 +50,7 @@ class Mixture:
     @property
     def is_uniform(self) -> bool:
         """Whether all weights are the same: then the mean is the sum divided once."""
-        return len(set(self.weights)) == 1
+        return len(set(self.weights)) == 1 and self.coefficients is None
 
     @property
     def kept(self) -> Checkpoint:
@@ -65,9 +68,14 @@ class Mixture:
                 dtype = torch.promote_types(dtype, spec.dtype)
         return TensorSpec(specs[0].shape, dtype)
 
-    def ordered(self) -> list[tuple[Checkpoint, float]]:
-        """Members and weights in the order in which they are summed, whatever the order they were given in."""
-        return sorted(zip(self.members, self.weights, strict=True), key=lambda pair: str(pair[0].path))
+    def weights_of(self, name: str) -> tuple[float, ...]:
+        """The members' weights in tensor `name`."""
+        return self.weights if self.coefficients is None else self.coefficients.get(name, self.weights)
+
+    def ordered(self, name: str | None = None) -> list[tuple[Checkpoint, float]]:
+        """Members and weights (in tensor `name`) in the order in which they are summed, however they were given."""
+        weights = self.weights if name is None else self.weights_of(name)
+        return sorted(zip(self.members, weights, strict=True), key=lambda pair: str(pair[0].path))
 
 
 def is_averaged(dtype: torch.dtype) -> bool:
@@ -129,7 +137,7 @@ def mix(mixture: Mixture, name: str, *, start: int, count: int) -> Tensor:
     spec = mixture.spec(name)
     if not is_averaged(spec.dtype):
         return read_part(mixture.kept, name, start, count)
-    mean = _mean(mixture, name, start, count)
+    mean = (_mean if mixture.is_uniform else _weighted)(mixture, name, start, count)
     if not bool(mean.isfinite().all()):
         _blame(mixture, name, start, count)
     out = mean.to(spec.dtype)
@@ -144,13 +152,11 @@ def mix(mixture: Mixture, name: str, *, start: int, count: int) -> Tensor:
 
 def _mean(mixture: Mixture, name: str, start: int, count: int) -> Tensor:
     """The mean in float64 (complex128): Tensor[count]."""
-    uniform, compensated = mixture.is_uniform, mixture.spec(name).dtype in (torch.float64, torch.complex128)
+    compensated = mixture.spec(name).dtype in (torch.float64, torch.complex128)
     total = torch.zeros(count, dtype=_wide(mixture.spec(name).dtype))
     error = torch.zeros_like(total) if compensated else None
-    for member, weight in mixture.ordered():
+    for member, _ in mixture.ordered():
         term = read_part(member, name, start, count).to(total.dtype)
-        if not uniform:
-            term *= weight
         if error is not None:
             rounded = total + term
             back = rounded - total
@@ -160,7 +166,26 @@ def _mean(mixture: Mixture, name: str, start: int, count: int) -> Tensor:
             total += term
     if error is not None:
         total += error
-    return total.div_(len(mixture.members)) if uniform else total
+    return total.div_(len(mixture.members))
+
+
+def _weighted(mixture: Mixture, name: str, start: int, count: int) -> Tensor:
+    """Tensor[count] in float64 (complex128): the first member and the weighted offsets of the others from it.
+
+    So members that are equal give themselves exactly, whatever their weights.
+    """
+    (first, _), *others = ordered = mixture.ordered(name)
+    base = read_part(first, name, start, count).to(_wide(mixture.spec(name).dtype))
+    total = base * scale_of([weight for _, weight in ordered])
+    for member, weight in others:
+        total += read_part(member, name, start, count).to(base.dtype).sub_(base).mul_(weight)
+    return total
+
+
+def scale_of(weights: Sequence[float]) -> float:
+    """The sum of weights: 1 where they sum to 1 up to rounding, the temperature where one was folded into them."""
+    total = math.fsum(weights)
+    return 1.0 if abs(total - 1.0) < 1e-12 else total
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
