@@ -60,7 +60,8 @@ def print_table(table: Table) -> None:
     console = _rich(stderr=False)
     with console.capture() as capture:
         for columns in _blocks(table, console.width):
-            console.print(_block(table, columns, ruled=console.is_terminal), end="\n\n")
+            console.print(_block(table, columns, ruled=console.is_terminal))
+            console.print()
     print_result("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n"))
 
 

@@ -75,7 +75,8 @@ def greedy(
         needed = best.goodness + min_delta
         at_least = needed if accept == ">=" else math.nextafter(needed, math.inf)
         score = evaluate(trial, at_least=at_least)
-        accepted = score.goodness >= at_least
+        enough = score.goodness >= needed if accept == ">=" else score.goodness > needed
+        accepted = enough and not math.isnan(score.value)
         threshold = needed if score.higher_is_better else -needed
         reason = _reason(score, threshold, accepted)
         steps.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,4 +26,8 @@ def rank(ingredients: Sequence[Checkpoint], evaluate: Evaluate, *, progress: Pro
         score = evaluate(Mixture.uniform([ingredient]))
         ranking.append(Ranked(ingredient, score))
         progress("ranking", done, len(ingredients), note=f"{ingredient.path}: {score.selecting} {score.value:.4f}")
-    return sorted(ranking, key=lambda ranked: (-ranked.score.goodness, str(ranked.checkpoint.path)))
+    return sorted(ranking, key=_best_first)
+
+
+def _best_first(ranked: Ranked) -> tuple[bool, float, str]:
+    return math.isnan(ranked.score.value), -ranked.score.goodness, str(ranked.checkpoint.path)

@@ -1,0 +1,160 @@
+"""Recipe 1 of the paper, against the recipe as it is printed, over tables of outcomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soupcli.errors import ValidationError
+from soupcli.soups.greedy import GreedySoup, greedy
+from soupcli.soups.ranking import rank
+from tests.soups.outcomes import TableEvaluate, checkpoints, random_outcomes, recipe_1
+
+Accept = Literal[">=", ">"]
+GRID = [k / 8 for k in range(9)]  # sums of these and of a margin of 1/8 are exact
+
+
+def cook(
+    names: list[str],
+    value: Callable[[frozenset[str]], float],
+    *,
+    higher: bool = True,
+    accept: Accept = ">=",
+    min_delta: float = 0.0,
+) -> GreedySoup:
+    evaluate = TableEvaluate(value, higher=higher)
+    return greedy(rank(checkpoints(names), evaluate), evaluate, accept=accept, min_delta=min_delta)
+
+
+def members_of(soup: GreedySoup) -> list[str]:
+    return [str(member.path) for member in soup.mixture.members]
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(1, 9),
+    higher=st.booleans(),
+    accept=st.sampled_from([">=", ">"]),
+    min_delta=st.sampled_from([0.0, 0.125, 0.25]),
+    rare=st.sampled_from([[], [math.nan], [math.nan, math.inf, -math.inf]]),
+)
+def test_equals_the_paper(
+    seed: int, count: int, higher: bool, accept: Accept, min_delta: float, rare: list[float]
+) -> None:
+    """Members and their order are those of Recipe 1, for any outcomes, ties, margin and direction, NaN and infinity."""
+    value = random_outcomes(seed, [*GRID, *rare])
+    names = list("abcdefghi"[:count])
+    if all(math.isnan(value(frozenset([name]))) for name in names):
+        return
+    soup = cook(names, value, higher=higher, accept=accept, min_delta=min_delta)
+    assert members_of(soup) == recipe_1(names, value, higher=higher, accept=accept, min_delta=min_delta)
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 9), higher=st.booleans())
+def test_never_worse_than_the_best(seed: int, count: int, higher: bool) -> None:
+    """On the selecting set the soup is at least as good as the best ingredient, and scores what its members score."""
+    value = random_outcomes(seed, GRID)
+    names = list("abcdefghi"[:count])
+    soup = cook(names, value, higher=higher)
+    alone = [value(frozenset([name])) for name in names]
+    assert soup.score.value == value(frozenset(members_of(soup)))
+    assert soup.score.value >= max(alone) if higher else soup.score.value <= min(alone)
+
+
+@given(seed=st.integers(0, 10_000), order=st.permutations("abcdef"))
+def test_order_of_ingredients(seed: int, order: list[str]) -> None:
+    """The order in which ingredients are given changes nothing."""
+    value = random_outcomes(seed, GRID)
+    assert members_of(cook(order, value)) == members_of(cook(sorted(order), value))
+
+
+def test_equal_is_kept_or_not() -> None:
+    """A candidate that changes nothing is kept by `>=`, the paper, and left out by `>`, the authors' code."""
+    assert members_of(cook(["a", "b"], lambda members: 0.5)) == ["a", "b"]
+    assert members_of(cook(["a", "b"], lambda members: 0.5, accept=">")) == ["a"]
+
+
+@pytest.mark.parametrize(("accept", "kept"), [(">=", ["a", "b"]), (">", ["a"])])
+def test_margin(accept: Accept, kept: list[str]) -> None:
+    """A gain of exactly min_delta is enough for `>=` and not for `>`; less is never enough."""
+    value = {"a": 0.5, "b": 0.25, "c": 0.125, "ab": 0.75, "ac": 0.625, "abc": 0.875}
+    soup = cook(["a", "b", "c"], lambda m: value["".join(sorted(m))], accept=accept, min_delta=0.25)
+    assert members_of(soup) == kept
+
+
+def test_lower_is_better() -> None:
+    """Where lower is better a lower score is kept, and thresholds stand in the metric's own units."""
+    value = {"a": 0.5, "b": 0.6, "c": 0.7, "ab": 0.4, "abc": 0.45}
+    soup = cook(["a", "b", "c"], lambda m: value["".join(sorted(m))], higher=False)
+    assert members_of(soup) == ["a", "b"]
+    assert [(step.score, step.threshold) for step in soup.steps] == [(0.5, None), (0.4, 0.5), (0.45, 0.4)]
+
+
+def test_steps() -> None:
+    """Every candidate has a step, in order, with score, threshold, decision and reason."""
+    value = {"a": 0.5, "b": 0.4, "c": 0.3, "d": 0.2, "e": 0.1}
+    value |= {"ab": 0.5, "abc": 0.6, "abcd": math.nan, "abce": 0.2}
+    soup = cook(list("abcde"), lambda m: value["".join(sorted(m))])
+    found = [(str(s.candidate.path), s.threshold, s.accepted, s.reason, s.examples) for s in soup.steps]
+    assert found == [
+        ("a", None, True, "start", 10),
+        ("b", 0.5, True, "equal", 10),
+        ("c", 0.5, True, "better", 10),
+        ("d", 0.6, False, "not a number", 10),
+        ("e", 0.6, False, "worse", 10),
+    ]
+    assert members_of(soup) == ["a", "b", "c"]
+
+
+def test_not_better() -> None:
+    """Equality under `>` is reported as what it is."""
+    assert cook(["a", "b"], lambda members: 0.5, accept=">").steps[1].reason == "not better"
+
+
+def test_all_nan() -> None:
+    """Where the best ingredient's score is not a number there is no soup, and the error names it."""
+    with pytest.raises(ValidationError, match=r"^a: metric is not a number, and no ingredient is better$") as raised:
+        cook(["a", "b"], lambda members: math.nan)
+    assert raised.value.hint == "soup rank shows every score"
+
+
+def test_the_start_is_measured() -> None:
+    """The start is evaluated by the same evaluator, not taken from the ranking."""
+    ranking = rank(checkpoints(["a"]), TableEvaluate(lambda members: 0.9))
+    evaluate = TableEvaluate(lambda members: 0.7)
+    soup = greedy(ranking, evaluate)
+    assert evaluate.asked == [frozenset("a")]
+    assert soup.score.value == 0.7
+
+
+def test_one_evaluation_a_candidate() -> None:
+    """Every candidate costs one evaluation of members and candidate together, told to `progress`."""
+    evaluate = TableEvaluate(lambda members: 1 / len(members))
+    told: list[str] = []
+    ranking = rank(checkpoints(["a", "b", "c"]), TableEvaluate(lambda members: 0.5))
+    greedy(ranking, evaluate, progress=lambda task, done, total, note="": told.append(f"{done}/{total} {note}"))
+    assert evaluate.asked == [frozenset("a"), frozenset("ab"), frozenset("ac")]
+    assert told == [
+        "1/3 a: metric 1.0000: start",
+        "2/3 b: metric 0.5000: left out",
+        "3/3 c: metric 0.5000: left out",
+    ]
+
+
+def test_stops_early() -> None:
+    """`at_least` is what the candidate needs: a value below it is left out, the value itself is kept."""
+    asked: list[float | None] = []
+    table = TableEvaluate(lambda members: 0.5)
+
+    def evaluate(weights: object, *, at_least: float | None = None) -> object:
+        asked.append(at_least)
+        return table(weights)  # type: ignore[arg-type]
+
+    greedy(rank(checkpoints(["a", "b"]), table), evaluate, accept=">", min_delta=0.25)  # type: ignore[arg-type]
+    greedy(rank(checkpoints(["a", "b"]), table), evaluate, min_delta=0.25)  # type: ignore[arg-type]
+    assert asked == [None, math.nextafter(0.75, 1), None, 0.75]
