@@ -325,17 +325,9 @@ def _message(error: Any) -> str:
 
 
 def _without_tags(path: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """The keys of `path` as they stand in the file: pydantic adds the tag of a union to it."""
-    names: list[int | str] = []
-    for part in path:
-        tag = part in _NETWORKS + _SETS and _is_tag(names)
-        if not tag:
-            names.append(part)
-    return tuple(names)
-
-
-def _is_tag(names: list[int | str]) -> bool:
-    return names == ["model"] or (len(names) == 2 and names[0] == "val")
+    """The keys of `path` as they stand in the file: pydantic adds the tag of a union after `model` and `val.NAME`."""
+    tag = {"model": 1, "val": 2}.get(str(path[0]), len(path)) if path else 0
+    return path[:tag] + path[tag + 1 :]
 
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:

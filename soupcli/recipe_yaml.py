@@ -85,13 +85,14 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a float (YAML 1.2) and leaves `on`, `no` and dates as text."""
+    """SafeLoader that reads 1e-3 as a float (YAML 1.2) and leaves `on`, `no`, 010, 12:30 and dates as text."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "int", "merge")]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] == "null"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_INT = re.compile(r"^[-+]?(?:0|[1-9][\d_]*|0x[0-9a-fA-F]+|0o[0-7]+)$")
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
 _FLOAT = re.compile(
     r"""^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?   # 1.5  1.  1.5e-3
@@ -99,6 +100,7 @@ _FLOAT = re.compile(
         |\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$""",
     re.VERBOSE,
 )
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
@@ -128,7 +130,12 @@ def read_document(file: Path) -> Document:
 
 
 def parse_value(text: str, origin: str) -> Any:
-    """The value that `text`, given on the command line at `origin`, stands for in YAML."""
+    """The value that `text`, given on the command line at `origin`, stands for in YAML.
+
+    `>` and `|` begin no block, for which there is no second line: `greedy.accept=>` means what it says.
+    """
+    if text.startswith((">", "|")):
+        return text
     node = _compose(text, origin)
     if node is None:
         return None
@@ -218,7 +225,7 @@ def _scalar(node: yaml.Node) -> Any:
     if kind == "bool":
         return text.lower() == "true"
     if kind == "int":
-        return int(text.replace("_", ""), 0) if not re.fullmatch(r"[-+]?0\d+", text) else text
+        return int(text.replace("_", ""), 0)
     if kind == "float":
         return float(re.sub(r"_|\.(?=[a-zA-Z])", "", text))
     return text
