@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
@@ -36,6 +37,17 @@ class TensorSpec(NamedTuple):
         return self.numel * self.dtype.itemsize
 
 
+class Origin(NamedTuple):
+    """What was taken out of the files: shown in the report, and the key must be the same in all ingredients."""
+
+    format: str
+    key: str | None = None  # e.g. state_dict_ema; None: the weights lie there bare
+    metrics: Mapping[str, float] = MappingProxyType({})  # what its trainer measured and wrote down
+
+
+BARE = Origin("safetensors")
+
+
 class Checkpoint(Protocol):
     """One ingredient: any format, opened by its header."""
 
@@ -54,6 +66,14 @@ class Checkpoint(Protocol):
     @property
     def side_files(self) -> tuple[Path, ...]:
         """Configuration and tokenizer files beside the weights, which a soup carries on."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the configuration and the tokenizer of its network lie."""
+
+    @property
+    def origin(self) -> Origin:
+        """Format, key and the trainer's own metrics."""
 
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """Reads `out.numel()` elements of tensor `name`, from element `start` in row-major order, into `out`.
@@ -80,18 +100,33 @@ class StoredCheckpoint:
     places: Mapping[str, StoredTensor]
     files: tuple[FileVersion, ...]
     side_files: tuple[Path, ...] = ()
+    origin: Origin = BARE
+
+    @property
+    def folder(self) -> Path:
+        """See Checkpoint.folder."""
+        return self.path if self.path.is_dir() else self.path.parent
 
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """See Checkpoint.read."""
-        spec, place = self.tensors[name], self.places[name]
-        if place.strides is None:
-            read_at(place.file, place.offset + start * spec.dtype.itemsize, out)
-            return
-        extent = 1 + sum((size - 1) * stride for size, stride in zip(spec.shape, place.strides, strict=True))
-        stored = torch.empty(extent, dtype=spec.dtype)
-        read_at(place.file, place.offset, stored)
-        dense = stored.as_strided(spec.shape, place.strides).reshape(-1)
-        out.view(-1).copy_(dense[start : start + out.numel()])
+        read_stored(self.tensors[name], self.places[name], out, start)
+
+
+def read_stored(spec: TensorSpec, place: StoredTensor, out: Tensor, start: int) -> None:
+    """Reads `out.numel()` elements from element `start`, in row-major order, of a tensor that lies at `place`."""
+    if place.strides is None:
+        read_at(place.file, place.offset + start * spec.dtype.itemsize, out)
+        return
+    if out.numel() == 0:
+        return
+    row = math.prod(spec.shape[1:])  # elements in one step along the first axis
+    first, last = start // row, (start + out.numel() - 1) // row
+    shape = (last - first + 1, *spec.shape[1:])
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(shape, place.strides, strict=True))
+    stored = torch.empty(extent, dtype=spec.dtype)
+    read_at(place.file, place.offset + first * place.strides[0] * spec.dtype.itemsize, stored)
+    dense = stored.as_strided(shape, place.strides).reshape(-1)
+    out.view(-1).copy_(dense[start - first * row :][: out.numel()])
 
 
 def total_bytes(checkpoint: Checkpoint) -> int:

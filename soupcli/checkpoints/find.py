@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from soupcli.checkpoints.checkpoint import StoredCheckpoint
-from soupcli.checkpoints.opening import open_checkpoint
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.duplicates import same_content
+from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.errors import CheckpointError, UsageError
 from soupcli.progress import Progress, silent
 
@@ -16,32 +17,49 @@ from soupcli.progress import Progress, silent
 class Found(NamedTuple):
     """Checkpoints in the order of their paths, and a line for each that was given twice."""
 
-    checkpoints: list[StoredCheckpoint]
+    checkpoints: list[Checkpoint]
     notes: list[str]
 
 
 def find(
     words: Sequence[str],
     *,
+    how: How | None = None,
     standard_input: Iterable[str] = (),
-    weights_name: str | None = None,
     progress: Progress = silent,
 ) -> Found:
     """Opens what the words name: paths, globs, or `-` for one path a line of `standard_input`.
 
-    Raises UsageError for an empty word, CheckpointError where a path or glob matches nothing or is no checkpoint.
+    Two paths to one file count once, as do copies of a training checkpoint in one folder. Raises UsageError for an
+    empty word, CheckpointError where a path or glob matches nothing or is no checkpoint.
     """
     paths = sorted({path for word in words for path in _expand(word, standard_input)}, key=str)
-    first: dict[tuple[tuple[int, int], ...], StoredCheckpoint] = {}
+    kept: dict[tuple[tuple[int, int], ...], Checkpoint] = {}
+    copies: dict[tuple[Path, int], list[Checkpoint]] = {}
     notes: list[str] = []
     for done, path in enumerate(paths, 1):
-        checkpoint = open_checkpoint(path, weights_name=weights_name)
+        checkpoint = open_checkpoint(path, how)
         identity = tuple((file.device, file.inode) for file in checkpoint.files)
-        known = first.setdefault(identity, checkpoint)
-        if known is not checkpoint:
+        known = kept.get(identity)
+        if known is not None:
             notes.append(f"{path} is the same file as {known.path}: counted once")
+        elif (known := _copied(checkpoint, copies)) is not None:
+            notes.append(f"{path} is a copy of {known.path}: counted once")
+        else:
+            kept[identity] = checkpoint
         progress("opening checkpoints", done, len(paths))
-    return Found(list(first.values()), notes)
+    return Found(list(kept.values()), notes)
+
+
+def _copied(checkpoint: Checkpoint, copies: dict[tuple[Path, int], list[Checkpoint]]) -> Checkpoint | None:
+    """The checkpoint of which this one is a copy: trainers leave copies beside it, named `last` and `model_best`."""
+    if checkpoint.origin.key is None or len(checkpoint.files) != 1:
+        return None
+    file = checkpoint.files[0]
+    beside = copies.setdefault((file.path.parent, file.size), [])
+    known = next((other for other in beside if same_content(file, other.files[0])), None)
+    beside.append(checkpoint)
+    return known
 
 
 def _expand(word: str, standard_input: Iterable[str]) -> list[Path]:

@@ -1,117 +1,108 @@
 """From a path to a checkpoint: the layout is recognised by content, and headers alone are read.
 
-A folder is opened as its library would open it: model.safetensors, its index, pytorch_model.bin, its index; else the
-one weights file that it holds.
+A folder is opened as its library would open it: an adapter, model.safetensors, its index, pytorch_model.bin, its
+index, a distributed checkpoint; else the one file in it that holds weights, whatever its name.
 """
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
-from soupcli.checkpoints import safetensors_file, sharded, torch_file
-from soupcli.checkpoints.checkpoint import StoredCheckpoint, StoredTensor, TensorSpec
+from soupcli.checkpoints import adapter, distributed, folders, safetensors_file, sharded, torch_file
+from soupcli.checkpoints.checkpoint import Checkpoint, Origin, StoredCheckpoint
 from soupcli.checkpoints.files import FileVersion
+from soupcli.checkpoints.foreign import refuse_foreign
+from soupcli.checkpoints.torch_file import Contents
+from soupcli.checkpoints.trainer_state import trainer_metrics
+from soupcli.checkpoints.unwrapping import without_prefixes
 from soupcli.errors import CheckpointError
 
-INDEX_SUFFIX = ".index.json"
-# In the order in which transformers tries them, then open_clip's.
-KNOWN_NAMES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
-WEIGHTS = ("*.safetensors", "*.pt", "*.pth", "*.bin", "*.pth.tar", "*.ckpt", f"*{INDEX_SUFFIX}")
-# What a trainer leaves beside the weights: never opened.
-TRAINER_STATE = ("optimizer.*", "scheduler.*", "scaler.*", "training_args.bin", "rng_state*", "random_states*")
-SIDE_FILES = (
-    "config.json",
-    "generation_config.json",
-    "open_clip_config.json",
-    "*processor_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "chat_template*",
-)
+
+class How(NamedTuple):
+    """What a user may say of how checkpoints are opened."""
+
+    weights_name: str | None = None  # the file to take where a folder holds several
+    key: str | None = None  # where the state dict lies in a file of torch.save
+    trust: bool = False  # whether the plain pickle of a distributed checkpoint may be opened
+    allow: tuple[str, ...] = ()  # classes in pickles that an empty stand-in may take the place of
+    base: Path | None = None  # the network that adapters were trained on
 
 
-def open_checkpoint(path: Path, *, weights_name: str | None = None) -> StoredCheckpoint:
+def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
     """The checkpoint at `path`, a file or folder, by its headers.
 
-    `weights_name` picks the file where a folder holds several. Raises CheckpointError where nothing there can be
-    read, naming what was found.
+    Raises CheckpointError where nothing there can be read, naming what was found.
     """
+    how = how or How()
     if path.is_dir():
-        weights = path / weights_name if weights_name else _weights_file(path)
-        if not weights.is_file():
-            raise CheckpointError(f"{path}: has no file {weights_name}", hint=_listing(path))
-        return _open_file(path, weights, _side_files(path))
+        return _open_folder(path, how)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder")
-    beside = _side_files(path.parent) if path.name in KNOWN_NAMES else ()
-    return _open_file(path, path, beside)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: neither a file nor a folder")
+    if path.name in adapter.WEIGHTS and (path.parent / adapter.CONFIG).is_file():
+        return _open_adapter(path, path.parent, how)
+    return _open_file(path, path, how, whole_folder=path.name in folders.KNOWN_NAMES)
 
 
-def _weights_file(folder: Path) -> Path:
-    for name in KNOWN_NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    found = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_file() and _matches(entry.name, WEIGHTS) and not _matches(entry.name, TRAINER_STATE)
+def _open_folder(path: Path, how: How) -> Checkpoint:
+    if how.weights_name is not None:
+        weights = path / how.weights_name
+        if not weights.is_file():
+            raise CheckpointError(f"{path}: has no file {how.weights_name}", hint=folders.listing(path))
+        if how.weights_name in adapter.WEIGHTS:
+            return _open_adapter(path, path, how)
+        return _open_file(path, weights, how)
+    if (path / adapter.CONFIG).is_file():
+        return _open_adapter(path, path, how)
+    known = folders.known_weights(path)
+    if known is not None:
+        return _open_file(path, known, how)
+    parts = distributed.distributed_folder(path)
+    if parts is not None:
+        side, metrics = folders.side_files(path), trainer_metrics(path)
+        return distributed.open_distributed(path, parts, side, metrics, key=how.key, trust=how.trust, allow=how.allow)
+    refuse_foreign(path)
+    return _open_file(path, folders.only_weights(path), how)
+
+
+def _open_adapter(path: Path, folder: Path, how: How) -> Checkpoint:
+    weights = next((folder / name for name in adapter.WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise CheckpointError(f"{folder}: has {adapter.CONFIG} and no {adapter.WEIGHTS[0]}")
+    stored = _open_file(path, weights, how, prefixes=False)
+    for_base = How(trust=how.trust, allow=how.allow)
+    return adapter.open_adapter(stored, folder, lambda base: open_checkpoint(base, for_base), how.base)
+
+
+def _open_file(
+    path: Path, weights: Path, how: How, *, whole_folder: bool = True, prefixes: bool = True
+) -> StoredCheckpoint:
+    refuse_foreign(weights)
+    if weights.name.endswith(folders.INDEX_SUFFIX):
+        contents, files = sharded.read_index(weights, lambda shard: _contents(shard, how))
+    else:
+        files = (FileVersion.of(weights),)
+        contents = _contents(files[0], how)
+    names = without_prefixes(contents.specs) if prefixes else {name: name for name in contents.specs}
+    origin, folder = contents.origin, weights.parent
+    return StoredCheckpoint(
+        path,
+        {name: contents.specs[stored] for stored, name in names.items()},
+        {name: contents.places[stored] for stored, name in names.items()},
+        files,
+        folders.side_files(folder) if whole_folder else (),
+        origin._replace(metrics={**origin.metrics, **(trainer_metrics(folder) if whole_folder else {})}),
     )
-    indexes = [name for name in found if name.endswith(INDEX_SUFFIX)]
-    if len(indexes or found) == 1:
-        return folder / (indexes or found)[0]
-    if not found:
-        raise CheckpointError(f"{folder}: holds no checkpoint", hint=_listing(folder))
-    raise CheckpointError(
-        f"{folder}: holds {len(found)} checkpoints: {', '.join(found[:8])}",
-        hint=f"pick one with --weights-name {found[0]}, or give the files: --ckpts '{folder}/*'",
-    )
 
 
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
-
-
-def _listing(folder: Path) -> str:
-    below = sorted(entry.parent.name for entry in folder.glob("*/*") if entry.name in KNOWN_NAMES)
-    if below:
-        return f"its sub-folders do ({', '.join(below[:3])}): --ckpts '{folder}/*/'"
-    names = sorted(entry.name for entry in folder.iterdir())
-    return f"it holds {', '.join(names[:8])}" if names else "it is empty"
-
-
-def _side_files(folder: Path) -> tuple[Path, ...]:
-    named = (entry for entry in folder.iterdir() if _matches(entry.name, SIDE_FILES) and entry.is_file())
-    return tuple(sorted(named))
-
-
-def _open_file(path: Path, weights: Path, side_files: tuple[Path, ...]) -> StoredCheckpoint:
-    if weights.name.endswith(INDEX_SUFFIX):
-        (specs, places), shards = sharded.read_index(weights, _contents)
-        return StoredCheckpoint(path, specs, places, shards, side_files)
-    file = FileVersion.of(weights)
-    specs, places = _contents(file)
-    return StoredCheckpoint(path, specs, places, (file,), side_files)
-
-
-def _contents(file: FileVersion) -> tuple[dict[str, TensorSpec], dict[str, StoredTensor]]:
+def _contents(file: FileVersion, how: How) -> Contents:
     if torch_file.is_torch_file(file):
-        return torch_file.read_header(file)
+        return torch_file.read_header(file, key=how.key, allow=how.allow)
     if safetensors_file.is_safetensors(file):
         specs, places, _ = safetensors_file.read_header(file)
-        return specs, places
+        return Contents(specs, places, Origin("safetensors"))
     raise CheckpointError(
         f"{file.path}: not a checkpoint: neither safetensors nor written by torch.save",
         hint="--ckpts takes checkpoint files and folders that hold one",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from soupcli.checkpoints.checkpoint import StoredTensor, TensorSpec
 from soupcli.checkpoints.files import FileVersion, read_bytes
+from soupcli.checkpoints.named_files import file_beside
+from soupcli.checkpoints.torch_file import Contents
 from soupcli.errors import CheckpointError
 
 MAX_INDEX = 100_000_000
-
-Contents = tuple[dict[str, TensorSpec], dict[str, StoredTensor]]
+STALE = "the index is of another save than the shards: save the checkpoint again"
 
 
 def read_index(index: Path, open_shard: Callable[[FileVersion], Contents]) -> tuple[Contents, tuple[FileVersion, ...]]:
@@ -22,16 +23,33 @@ def read_index(index: Path, open_shard: Callable[[FileVersion], Contents]) -> tu
     Raises CheckpointError where a shard is missing or lies elsewhere, and where index and shards disagree.
     """
     weight_map = _weight_map(index)
+    names_in: dict[str, set[str]] = {}
+    for name, file in weight_map.items():
+        names_in.setdefault(file, set()).add(name)
+    shards = tuple(file_beside(index, file) for file in sorted(names_in))
     specs: dict[str, TensorSpec] = {}
     places: dict[str, StoredTensor] = {}
-    shards = tuple(_shard(index, name) for name in sorted(set(weight_map.values())))
-    for shard in shards:
-        shard_specs, shard_places = open_shard(shard)
-        mapped = {name for name, file in weight_map.items() if file == shard.path.name}
-        _compare(index, shard, mapped, set(shard_specs))
-        specs |= shard_specs
-        places |= shard_places
-    return (specs, places), shards
+    opened = [open_shard(shard) for shard in shards]
+    for shard, contents in zip(shards, opened, strict=True):
+        _compare(index, shard, names_in[shard.path.name], set(contents.specs))
+        if contents.origin.key != opened[0].origin.key:
+            raise CheckpointError(
+                f"{shard.path}: its weights are under {contents.origin.key!r}, those of {shards[0].path.name} under "
+                f"{opened[0].origin.key!r}",
+                hint="--key takes the same from both",
+            )
+        specs |= contents.specs
+        places |= contents.places
+    origin = opened[0].origin
+    return Contents(specs, places, origin._replace(format=f"sharded {origin.format}")), shards
+
+
+def is_index(path: Path) -> bool:
+    """Whether the file is JSON that maps tensors to shards."""
+    try:
+        return bool(_weight_map(path))
+    except CheckpointError:
+        return False
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -39,7 +57,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     if file.size > MAX_INDEX:
         raise CheckpointError(f"{index}: {file.size} bytes, an index has at most {MAX_INDEX}")
     try:
-        content: Any = json.loads(read_bytes(file, 0, file.size))
+        content: Any = json.loads(read_bytes(file, 0, file.size), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as cause:
         raise CheckpointError(f"{index}: not JSON: {cause}", hint="copy or save the checkpoint again") from cause
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
@@ -48,23 +66,21 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _shard(index: Path, name: str) -> FileVersion:
-    if PurePosixPath(name).name != name or "\\" in name or name in (".", "..") or "\0" in name:
-        raise CheckpointError(f"{index}: shard {name!r} is not a file name: shards lie beside their index")
-    path = index.parent / name
-    if not path.is_file():
-        raise CheckpointError(f"{index}: names the shard {name}, which is not there", hint="copy the missing shard")
-    return FileVersion.of(path)
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return names
 
 
 def _compare(index: Path, shard: FileVersion, mapped: set[str], stored: set[str]) -> None:
     for name in sorted(mapped - stored):
         raise CheckpointError(
             f"{index}: says that {shard.path.name} has tensor {name!r}, it does not",
-            hint="the index is of another save than the shards: save the checkpoint again",
+            hint=STALE,
         )
     for name in sorted(stored - mapped):
         raise CheckpointError(
             f"{index}: does not name tensor {name!r}, which {shard.path.name} has",
-            hint="the index is of another save than the shards: save the checkpoint again",
+            hint=STALE,
         )

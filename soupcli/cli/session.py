@@ -21,6 +21,7 @@ from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
 from soupcli.checkpoints.content_hash import ContentHashes
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.mixing import Mixture, check_mixable
+from soupcli.checkpoints.opening import How
 from soupcli.cli import console
 from soupcli.cli.commands import Invocation
 from soupcli.cli.options import IngredientOptions, RecipeOptions
@@ -157,7 +158,7 @@ class Session:
             found = find(
                 words,
                 standard_input=sys.stdin if "-" in words else (),
-                weights_name=self.options.weights_name,
+                how=How(weights_name=self.options.weights_name),
                 progress=self.progress,
             )
         if not self.options.quiet:
