@@ -194,6 +194,32 @@ class Learned(_Section):
 
     per: Literal["model", "layer", "tensor"] = "layer"
     """One coefficient for each ingredient, or one for each ingredient and layer or tensor."""
+    constraint: Literal["simplex", "affine"] = "simplex"
+    """Coefficients that sum to 1: between 0 and 1 (`simplex`, the paper), or negative ones too (`affine`)."""
+    start: Literal["uniform", "greedy"] = "uniform"
+    """Coefficients to begin with: of the mean of all, or of the greedy soup."""
+    steps: int = Field(default=100, gt=0)
+    """Steps of AdamW."""
+    lr: float = Field(default=0.1, gt=0.0, allow_inf_nan=False)
+    """Learning rate: what one step adds to a logit (simplex), or to K times a coefficient of K ingredients (affine)."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """The learning rate falls to 0 over the steps, or stays."""
+    batch_size: int = Field(default=64, gt=0)
+    """Examples in one step."""
+    weight_decay: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """Pulls the coefficients towards the start."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the label that is spread over all classes."""
+    temperature: bool = True
+    """Learn a factor of the logits beside the coefficients; the report says it."""
+    fold_temperature: bool = False
+    """Multiply the last linear layer of the soup by the learned factor."""
+    holdout: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of each class of the first set that is not fitted, and chooses the step to keep."""
+    seed: int = Field(default=0, ge=0)
+    """Of the split and of the order of the batches."""
+    resident: Literal["auto", "device", "host", "disk"] = "auto"
+    """Where the ingredients live: on the device, in host memory, or on disk; auto: the first that has room for all."""
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {"greedy": Greedy, "learned": Learned}
