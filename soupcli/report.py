@@ -117,4 +117,13 @@ class Report(_Part):
 
 def dump_json(document: object) -> str:
     """Sorted, indented JSON with a final newline, as every JSON file and output of this program is written."""
-    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    text = _dumped(document, ascii_alone=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a path that is not UTF-8
+        text = _dumped(document, ascii_alone=True)
+    return text + "\n"
+
+
+def _dumped(document: object, *, ascii_alone: bool) -> str:
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=ascii_alone, allow_nan=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -42,6 +43,9 @@ for module in (rank, uniform, greedy, evaluate, init, schema, demo):
 
 def main() -> None:
     """Entry point of the console script and of `python -m soupcli`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # paths go through as they are, and no letter is an error
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
     sys.exit(run(sys.argv[1:]))
 
 

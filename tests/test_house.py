@@ -1,0 +1,150 @@
+"""The floor plan, read from the imports: who may know whom, who prints, who opens files."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "soupcli"
+TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
+
+FLOORS: dict[str, int] = {
+    **dict.fromkeys(("__init__", "errors", "progress", "extras", "versions", "cache_folder"), 0),
+    **dict.fromkeys(("recipe", "recipe_yaml", "report", "network", "python_file", "checkpoints"), 1),
+    **dict.fromkeys(("networks", "validation"), 2),
+    **dict.fromkeys(("soups", "demo", "evaluators"), 3),
+    **dict.fromkeys(("cli", "__main__"), 4),
+}
+# The first may know the second on its own floor.
+NEIGHBOURS = {("recipe", "recipe_yaml"), ("extras", "errors"), ("python_file", "recipe_yaml"), ("__main__", "cli")}
+CORE = {"torch", "typer", "rich", "safetensors", "yaml", "pydantic"}
+OPENING = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "unlink", "rename", "replace"}
+PRINTING = {"print", "pprint", "echo", "secho", "warnings.warn"}
+PRINTING |= {f"sys.{s}.{write}" for s in ("stdout", "stderr") for write in ("write", "writelines", "buffer.write")}
+
+
+def room(file: Path) -> str:
+    """The part of the package that a file belongs to: a folder's name, or its own."""
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def imports(tree: ast.AST, file: Path) -> Iterator[str]:
+    """Dotted names of all modules that the code imports, wherever it does; names taken from them as well."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(file)}:{node.lineno}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports_at_once(tree: ast.Module, file: Path) -> Iterator[str]:
+    """What is imported when the module is; what stands in a function or under TYPE_CHECKING is not."""
+    waiting: list[ast.stmt] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            waiting.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imports(node, file)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            waiting.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt))
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Names of what is called: the last part of a dotted name, or all of it for what belongs to sys or warnings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            dotted = ast.unparse(node.func)
+            yield (dotted if dotted.startswith(("sys.", "warnings.")) else dotted.rpartition(".")[2]), node.lineno
+
+
+def test_every_room_has_a_floor() -> None:
+    """The plan above names every part of the package, and nothing that is not there."""
+    assert {room(file) for file in TREES} == set(FLOORS)
+
+
+def test_imports_go_down() -> None:
+    """A file imports from its own room and from floors below; rooms on one floor do not know each other."""
+    for file, tree in TREES.items():
+        here = room(file)
+        for module in imports(tree, file):
+            first, _, rest = module.partition(".")
+            there = rest.partition(".")[0]
+            if first == "soupcli" and there not in (here, "__version__"):
+                below = FLOORS[there] < FLOORS[here] or (here, there) in NEIGHBOURS
+                assert below, f"{name_of(file)} (floor {FLOORS[here]}) imports {module} (floor {FLOORS[there]})"
+
+
+def test_only_the_console_prints() -> None:
+    """Nothing but cli/console.py writes to a stream or knows rich; the answer to --version is Typer's own echo."""
+    for file, tree in TREES.items():
+        if name_of(file) == "soupcli/cli/console.py":
+            continue
+        allowed = {"echo"} if name_of(file) == "soupcli/cli/app.py" else set()
+        for called, line in calls(tree):
+            assert called not in PRINTING - allowed, f"{name_of(file)}:{line} calls {called}"
+        used = {module.partition(".")[0] for module in imports(tree, file)}
+        assert not used & {"rich", "logging"}, name_of(file)
+
+
+def test_only_the_command_line_knows_typer() -> None:
+    """Typer stays in cli/; nobody imports click, or what Typer keeps to itself."""
+    for file, tree in TREES.items():
+        for module in imports(tree, file):
+            parts = module.split(".")
+            assert parts[0] != "click", name_of(file)
+            if parts[0] == "typer":
+                assert room(file) == "cli", f"{name_of(file)} imports {module}"
+                assert not any(part.startswith("_") for part in parts), f"{name_of(file)} imports {module}"
+
+
+def test_soups_open_nothing() -> None:
+    """What the paper describes knows no files: soups/ reads from checkpoints and evaluations alone."""
+    for file, tree in TREES.items():
+        if room(file) == "soups":
+            assert not [called for called, _ in calls(tree) if called in OPENING], name_of(file)
+            used = {module.partition(".")[0] for module in imports(tree, file)}
+            assert not used & {"os", "io", "pathlib", "shutil", "tempfile", "sys", "argparse"}, name_of(file)
+
+
+def test_optional_extras_are_imported_late() -> None:
+    """Importing any module needs the core dependencies alone; demo/ is an extra itself."""
+    for file, tree in TREES.items():
+        for module in imports_at_once(tree, file):
+            first = module.partition(".")[0]
+            core = first in CORE or first == "soupcli" or first in sys.stdlib_module_names
+            assert core or room(file) == "demo", f"{name_of(file)} imports {module} when it is imported"
+
+
+LIGHT = ["cli/app", "cli/commands", "cli/console", "cli/list_options", "cli/options", "errors", "progress"]
+LIGHT += [f"cli/{command}" for command in ("rank", "uniform", "greedy", "evaluate", "init", "schema", "demo")]
+
+
+@pytest.mark.parametrize("light", LIGHT)
+def test_help_needs_no_torch(light: str) -> None:
+    """What `soup --help` imports is light: no torch, pydantic or rich, and nothing of ours that imports them."""
+    file = PACKAGE / f"{light}.py"
+    for module in imports_at_once(TREES[file], file):
+        assert module.partition(".")[0] not in CORE - {"typer"}, f"{light} imports {module}"
+        if module.startswith("soupcli.") and not module.startswith("soupcli.__"):
+            parts = module.split(".")[1:]
+            assert {"/".join(parts), "/".join(parts[:-1])} & {*LIGHT, "cli"}, f"{light} imports {module}"
+
+
+def test_core_dependencies() -> None:
+    """The distribution needs the six packages of the contract and no other."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    names = {requirement.split(">")[0] for requirement in project["dependencies"]}
+    assert names == {"torch", "typer", "rich", "safetensors", "pyyaml", "pydantic"}
