@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.content_hash import ContentHashes
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.writing import write_weights
-from soupcli.errors import NetworkError
-from soupcli.network import Forward, Network
-from soupcli.networks.batch_norm import has_running_statistics, recalibrate
+from soupcli.errors import NetworkError, ValidationError
+from soupcli.network import Batch, Forward, Network
+from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
 from soupcli.networks.building import build
 from soupcli.networks.live import LiveNetwork
 from soupcli.progress import Progress
+from soupcli.python_file import content_of, users_code
 from soupcli.recipe import ArraysSet, CommandSet, ImagesSet, PythonNetwork, PythonSet, Recipe, SetSpec, TextSet
 from soupcli.validation import arrays, command_task, images, in_process, python_task, text
-from soupcli.validation.examples import Examples, batches
+from soupcli.validation.examples import Examples
 from soupcli.validation.metrics import metric_named
 from soupcli.validation.score import Evaluate, Score
 from soupcli.validation.score_store import ScoreStore, key_of
+from soupcli.validation.set_file import read_lines
 from soupcli.versions import versions
+
+TEMPLATES = ["a photo of a {}."]  # the first of CLIP's own, for sets that name none
 
 
 class Evaluators:
     """Evaluates mixtures on the sets of a run.
 
     `examples` counts what went through the network. The network is built, and inputs are decoded, when a score is
-    asked for that no earlier run has kept.
+    asked for that no earlier run has kept. Raises ValidationError at once for a metric that is not known and for a set
+    whose files are not there.
     """
 
     def __init__(
@@ -59,10 +64,10 @@ class Evaluators:
         self._live: LiveNetwork | None = None
         self._examples: dict[str, Examples] = {}
         self._zero_shot: tuple[tuple[str, Mixture], Forward] | None = None
-        self._fingerprints: dict[str, str | None] = {}
         for name, spec in sets.items():
-            if not isinstance(spec, PythonSet | CommandSet):
+            if _in_process(spec):
                 metric_named(self.metric_of(name))
+        self._fingerprints = {name: _fingerprint(spec) for name, spec in sets.items()}
 
     def on(self, name: str) -> Evaluate:
         """What evaluates mixtures on the set `name`."""
@@ -72,7 +77,8 @@ class Evaluators:
             kept = self._store.get(key) if key is not None else None
             if kept is not None:
                 return kept
-            score = self._measure(name, weights)
+            with users_code():
+                score = self._measure(name, weights)
             self.examples += score.examples
             if key is not None:
                 self._store.put(key, score)
@@ -89,16 +95,12 @@ class Evaluators:
         spec = self.sets[name]
         return (spec.metric if isinstance(spec, CommandSet) else None) or self.recipe.metric
 
-    def running_statistics(self, weights: Mixture) -> dict[str, torch.Tensor]:
-        """Batch-norm statistics re-estimated for `weights`, where the recipe writes them into the soup."""
+    def running_statistics(self, weights: Mixture) -> dict[str, Tensor]:
+        """Batch-norm statistics re-estimated for `weights`, by their names there, where they go into the soup."""
         if self.recipe.batch_norm != "recalibrate":
             return {}
-        self.live.load(weights)
-        return {
-            name: tensor.detach().to("cpu", copy=True)
-            for name, tensor in self.live.network.module.state_dict().items()
-            if name.rpartition(".")[2] in ("running_mean", "running_var")
-        }
+        with users_code():
+            return self._statistics(weights)
 
     @property
     def network(self) -> Network:
@@ -111,20 +113,9 @@ class Evaluators:
     def live(self) -> LiveNetwork:
         """The network that weights go into."""
         if self._live is None:
-            settle = None
-            if self.recipe.batch_norm != "average" and has_running_statistics(self.network.module):
-                settle = self._recalibrate
-            self._live = LiveNetwork(self.network, self.device, settle=settle)
+            again = self.recipe.batch_norm != "average" and layers_with_statistics(self.network.module)
+            self._live = LiveNetwork(self.network, self.device, settle=self._settle if again else None)
         return self._live
-
-    def _recalibrate(self) -> None:
-        """Running statistics from the inputs of the first set that has any."""
-        name = next((n for n, spec in self.sets.items() if not isinstance(spec, PythonSet | CommandSet)), None)
-        if name is None:
-            raise NetworkError("batch_norm: needs a validation set of images, text or arrays to re-estimate from")
-        examples = self._load(name)
-        inputs = (examples.batch(i, self.device) for i in batches(examples.order(), self.recipe.batch_size))
-        recalibrate(self.network.module, self.network.forward, inputs)
 
     def _measure(self, name: str, weights: Mixture) -> Score:
         spec = self.sets[name]
@@ -133,115 +124,182 @@ class Evaluators:
             return self._run_command(spec, weights, metric)
         self.live.load(weights)
         if isinstance(spec, PythonSet):
-            return python_task.score(spec, self.live.network.module, self.device, metric=metric)
+            try:
+                return python_task.score(spec, self.live.network.module, self.device, metric=metric)
+            finally:
+                self.live.forget()
         return in_process.score(
-            self._forward(name, weights),
+            self._forward(name, spec, weights),
             self._load(name),
+            name=f"val.{name}",
             metrics=[metric],
             device=self.device,
             batch_size=self.recipe.batch_size,
-            task=f"evaluating on {name}",
             progress=self._progress,
         )
 
-    def _forward(self, name: str, weights: Mixture) -> Forward:
+    def _forward(self, name: str, spec: SetSpec, weights: Mixture) -> Forward:
         """Inputs to logits; a zero-shot classifier is built once for each set and each weights."""
-        spec = self.sets[name]
-        if self.network.zero_shot is None:
+        zero_shot = self.network.zero_shot
+        classnames = spec.classnames if isinstance(spec, ImagesSet) else None
+        if zero_shot is None and classnames is None:
             return self.network.forward
-        if not isinstance(spec, ImagesSet) or spec.classnames is None:
-            raise NetworkError(f"val.{name}: a CLIP network needs classnames: to classify", hint="classnames: FILE")
+        if zero_shot is None:
+            raise NetworkError(f"val.{name}: classnames: are for a CLIP network", hint="model: {open_clip: NAME}")
+        if classnames is None:
+            raise NetworkError(
+                f"val.{name}: a CLIP network needs classnames: to classify", hint="classnames: FILE, one name a line"
+            )
         if self._zero_shot is None or self._zero_shot[0] != (name, weights):
-            classnames = spec.classnames.read_text("utf-8").splitlines()
-            templates = spec.templates.read_text("utf-8").splitlines() if spec.templates else ["a photo of a {}."]
+            names, templates = read_lines(classnames), _templates(spec)
             with torch.inference_mode():
-                forward = self.network.zero_shot(self.network.module, classnames, templates)
-            self._zero_shot = (name, weights), forward
+                self._zero_shot = (name, weights), zero_shot(self.network.module, names, templates)
         return self._zero_shot[1]
 
     def _run_command(self, spec: CommandSet, weights: Mixture, metric: str) -> Score:
         """An ingredient is evaluated where it lies; a mixture is written for the command and removed after it."""
-        if len(weights.members) == 1 and weights.dtype is None:
-            return command_task.score(spec, weights.members[0].path, metric=metric)
-        with tempfile.TemporaryDirectory(prefix="soup-") as folder:
-            write_weights(weights, Path(folder), metadata={"format": "pt"}, max_shard_size=self.recipe.max_shard_size)
+        command_task.split(spec.command)
+        first = weights.members[0].path
+        if len(weights.members) == 1 and weights.dtype is None and self.recipe.batch_norm == "average":
+            return command_task.score(spec, first, metric=metric)
+        with tempfile.TemporaryDirectory(prefix="soup-") as name:
+            folder = Path(name)
+            written = write_weights(
+                weights,
+                folder,
+                metadata={"format": "pt"},
+                max_shard_size=self.recipe.max_shard_size,
+                overrides=self._statistics(weights) if self.recipe.batch_norm != "average" else {},
+            )
             for file in weights.kept.side_files:
-                (Path(folder) / file.name).write_bytes(file.read_bytes())
-            return command_task.score(spec, Path(folder), metric=metric)
+                (folder / file.name).write_bytes(file.read_bytes())
+            alone = not first.is_dir() and len(written.files) == 1
+            return command_task.score(spec, folder / written.files[0] if alone else folder, metric=metric)
 
     def _load(self, name: str) -> Examples:
         if name not in self._examples:
-            self._examples[name] = self._read_examples(name)
+            self._examples[name] = self._read_examples(name, self.sets[name])
         return self._examples[name]
 
-    def _read_examples(self, name: str) -> Examples:
-        spec, network = self.sets[name], self.network
+    def _read_examples(self, name: str, spec: SetSpec) -> Examples:
+        network = self.network
         if isinstance(spec, ArraysSet):
             return arrays.load(spec)
         if isinstance(spec, ImagesSet):
             if network.pictures is None:
                 raise NetworkError(
-                    f"val.{name}: the network says nothing of how it sees pictures",
-                    hint="add transform: 'net.py:transform' to model:, a function from a PIL picture to a tensor",
+                    f"val.{name}: nothing says how the network {type(network.module).__name__} sees pictures",
+                    hint="processor.save_pretrained(...) puts it beside the weights; a python network takes "
+                    "transform: 'net.py:transform', a function from a PIL picture to a tensor",
                 )
-            return images.load(spec, network.pictures, workers=self.recipe.workers, progress=self._progress)
+            names, workers = network.label_names, self.recipe.workers
+            return images.load(spec, network.pictures, label_names=names, workers=workers, progress=self._progress)
         assert isinstance(spec, TextSet)
         if network.tokenizer is None:
             raise NetworkError(
                 f"val.{name}: {self._first.path} holds no tokenizer",
                 hint="tokenizer.save_pretrained(...) puts one beside the weights",
             )
-        return text.load(spec, network.tokenizer, label_names=network.label_names, progress=self._progress)
+        return text.load(
+            spec,
+            network.tokenizer,
+            label_names=network.label_names,
+            pad_token_id=network.pad_token_id,
+            progress=self._progress,
+        )
+
+    def _calibrating_set(self) -> str:
+        """The first set whose inputs this program makes itself: batch-norm statistics are re-estimated from it."""
+        for name, spec in self.sets.items():
+            if _in_process(spec):
+                return name
+        raise ValidationError(
+            f"batch_norm: {self.recipe.batch_norm} needs a set of images, text or arrays to re-estimate from",
+            hint="name one with --val, or batch_norm: average",
+        )
+
+    def _settle(self, weights: Mixture) -> None:
+        """Re-estimates running statistics, then rounds them as the soup's file does."""
+        examples = self._load(self._calibrating_set())
+        recalibrate(self.network.module, self.network.forward, self._calibrating_inputs(examples))
+        for name, place in self._statistics_of(weights).items():
+            place.copy_(place.to(weights.spec(name).dtype))
+
+    def _calibrating_inputs(self, examples: Examples) -> Iterator[Batch]:
+        done = 0
+        for indices in calibration_batches(len(examples.labels)):
+            yield examples.batch(indices, self.device)
+            done += len(indices)
+            self._progress("re-estimating batch norm", done, len(examples.labels))
+
+    def _statistics(self, weights: Mixture) -> dict[str, Tensor]:
+        """Copies of the running statistics that an evaluation of `weights` works with."""
+        if not layers_with_statistics(self.network.module):
+            return {}
+        self.live.load(weights)
+        return {name: place.detach().to("cpu", copy=True) for name, place in self._statistics_of(weights).items()}
+
+    def _statistics_of(self, weights: Mixture) -> dict[str, Tensor]:
+        """The live network's running means and variances, by their names in the checkpoints."""
+        layers = layers_with_statistics(self.network.module)
+        own = {id(tensor) for layer in layers for tensor in (layer.running_mean, layer.running_var)}
+        return {name: place for name, place in self.live.places(weights.kept).items() if id(place) in own}
 
     def _key(self, name: str, weights: Mixture) -> str | None:
         """The key of a score, None where something unknown determines it: a function or a command of the user."""
-        fingerprint = self._fingerprint(name)
-        if fingerprint is None:
+        if self._fingerprints[name] is None:
             return None
         members = sorted(zip((self._hashes.of(m) for m in weights.members), weights.weights, strict=True))
-        calibration = None if self.recipe.batch_norm == "average" else self._fingerprint(next(iter(self.sets)))
+        average = self.recipe.batch_norm == "average"
         return key_of(
             {
                 "members": members,
                 "kept": self._hashes.of(weights.kept),
                 "dtype": str(weights.dtype),
-                "set": fingerprint,
-                "spec": self.sets[name].model_dump(mode="json"),
+                "set": self._fingerprints[name],
                 "network": self._network_identity(),
                 "metrics": [self.metric_of(name)],
-                "batch_norm": [self.recipe.batch_norm, calibration],
+                "batch_norm": None if average else [self._fingerprints[self._calibrating_set()]],
                 "device": self.device.type,
                 "versions": versions(),
             }
         )
 
-    def _network_identity(self) -> Any:
+    def _network_identity(self) -> list[Any]:
         """What the network is built from: its recipe, the user's code, the configuration beside the weights."""
         spec = self.recipe.model
-        identity: list[Any] = [spec.model_dump(mode="json") if spec is not None else None]
+        beside = [[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in self._first.side_files]
         if isinstance(spec, PythonNetwork):
-            references = [spec.python, *([spec.transform] if spec.transform else [])]
-            identity += [_digest(Path(reference.rpartition(":")[0])) for reference in references]
-        return [*identity, *([file.name, _digest(file)] for file in self._first.side_files)]
-
-    def _fingerprint(self, name: str) -> str | None:
-        if name not in self._fingerprints:
-            self._fingerprints[name] = self._compute_fingerprint(name)
-        return self._fingerprints[name]
-
-    def _compute_fingerprint(self, name: str) -> str | None:
-        spec = self.sets[name]
-        if isinstance(spec, ArraysSet):
-            return arrays.fingerprint(spec)
-        if isinstance(spec, ImagesSet):
-            return images.fingerprint(spec)
-        if isinstance(spec, TextSet):
-            return text.fingerprint(spec)
-        return None
+            code = [content_of(reference) for reference in (spec.python, spec.transform) if reference is not None]
+            return ["python", spec.args, code, beside]
+        return [spec.model_dump(mode="json") if spec is not None else None, beside]
 
 
-def _digest(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as cause:
-        return json.dumps([str(file), cause.strerror])
+def _in_process(spec: SetSpec) -> bool:
+    """Whether this program makes the inputs and counts what comes out."""
+    return not isinstance(spec, PythonSet | CommandSet)
+
+
+def _fingerprint(spec: SetSpec) -> str | None:
+    """Changes with everything in the set, and not with where it lies; None where code of the user's is the set."""
+    if isinstance(spec, ArraysSet):
+        return arrays.fingerprint(spec)
+    if isinstance(spec, ImagesSet):
+        return images.fingerprint(spec)
+    if isinstance(spec, TextSet):
+        return text.fingerprint(spec)
+    return None
+
+
+def _templates(spec: SetSpec) -> list[str]:
+    if not isinstance(spec, ImagesSet) or spec.templates is None:
+        return TEMPLATES
+    lines = read_lines(spec.templates)
+    for number, line in enumerate(lines, 1):
+        try:
+            filled = line.format("name")
+        except (LookupError, ValueError) as cause:
+            raise ValidationError(f"{spec.templates}:{number}: not a template: {cause}") from cause
+        if filled == line:
+            raise ValidationError(f"{spec.templates}:{number}: has no {{}} where the class name goes")
+    return lines

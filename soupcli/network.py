@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +39,26 @@ class Network:
     tokenizer: Any = None
     label_names: tuple[str, ...] | None = None  # in the order of the logits
     ignored_names: tuple[str, ...] = ()  # patterns of tensors that the library drops when it loads
+    stored_names: Callable[[Iterable[str]], Mapping[str, str]] | None = None  # name in a file -> name in the module
+    pad_token_id: int | None = None  # what the configuration pads with, where the tokenizer does not say
     zero_shot: Callable[[nn.Module, Sequence[str], Sequence[str]], Forward] | None = None  # class names, templates
 
     def forward(self, inputs: Batch) -> Tensor:
-        """Logits [N, K] of a batch."""
-        output = self.module(**inputs) if isinstance(inputs, dict) else self.module(inputs)
+        """Logits [N, K] of a batch; floating inputs are taken in the dtype of the weights."""
+        if isinstance(inputs, dict):
+            output = self.module(**{name: like_weights(self.module, tensor) for name, tensor in inputs.items()})
+        else:
+            output = self.module(like_weights(self.module, inputs))
         logits: Tensor = output.logits if hasattr(output, "logits") else output
         return logits
+
+
+def like_weights(module: nn.Module, tensor: Tensor) -> Tensor:
+    """A floating `tensor` in the dtype of the module's first floating parameter, anything else as it is."""
+    if not tensor.is_floating_point():
+        return tensor
+    floating = (parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
+    return tensor.to(next(floating, tensor.dtype))
 
 
 def mean_and_std(mean: Sequence[float], std: Sequence[float]) -> Callable[[Tensor], Tensor]:

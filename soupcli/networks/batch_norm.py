@@ -7,6 +7,8 @@ section 3.2).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,29 +16,71 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from soupcli.network import Batch
 
+BATCH = 64  # examples in a batch, whatever --batch-size says: layers are normalised by their batch meanwhile
+SEED = 0  # of the order of examples: sets are sorted by class, and a batch of one class has other statistics
 
-def has_running_statistics(module: nn.Module) -> bool:
-    """Whether any layer keeps running statistics."""
-    return any(_keeps_statistics(layer) for layer in module.modules())
+
+def layers_with_statistics(module: nn.Module) -> list[_BatchNorm]:
+    """The layers that keep running statistics."""
+    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
+
+
+def calibration_batches(examples: int) -> list[Tensor]:
+    """Indices of all examples, shuffled, in batches that are as even as can be."""
+    order = torch.randperm(examples, generator=torch.Generator().manual_seed(SEED))
+    return list(torch.tensor_split(order, -(-examples // BATCH)))
 
 
 @torch.no_grad()
 def recalibrate(module: nn.Module, forward: Callable[[Batch], Tensor], inputs: Iterable[Batch]) -> None:
-    """Sets running means and variances to their averages over `inputs`; everything else stays in evaluation mode."""
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and _keeps_statistics(layer)]
-    momenta = [layer.momentum for layer in layers]
+    """Sets running means and variances to those of each layer's input over all of `inputs`.
+
+    Layers are normalised by the batch that they see, as in training; everything else stays in evaluation mode.
+    """
+    layers = layers_with_statistics(module)
+    moments = [_Moments() for _ in layers]
+    hooks = [
+        layer.register_forward_pre_hook(partial(_collect, seen)) for layer, seen in zip(layers, moments, strict=True)
+    ]
     for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # a plain average over batches
         layer.train()
     try:
         for batch in inputs:
             forward(batch)
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+        for layer, hook in zip(layers, hooks, strict=True):
+            hook.remove()
             layer.eval()
+    for layer, seen in zip(layers, moments, strict=True):
+        seen.write(layer)
 
 
-def _keeps_statistics(layer: nn.Module) -> bool:
-    return isinstance(layer, _BatchNorm) and layer.running_mean is not None
+class _Moments:
+    """Count, sum and sum of squares of each channel, in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum_c: Tensor | float = 0.0
+        self.squares_c: Tensor | float = 0.0
+
+    def add(self, inputs: Tensor) -> None:
+        dims = [dim for dim in range(inputs.dim()) if dim != 1]  # [N, C, ...]
+        count = inputs.numel() // inputs.shape[1]
+        var_c, mean_c = (part.cpu().double() for part in torch.var_mean(inputs.float(), dims, correction=0))
+        self.count += count
+        self.sum_c = self.sum_c + count * mean_c
+        self.squares_c = self.squares_c + count * (var_c + mean_c**2)
+
+    def write(self, layer: _BatchNorm) -> None:
+        """The variance is the unbiased one, as torch keeps it. A layer that saw no input keeps what it has."""
+        if self.count < 2 or layer.running_mean is None or layer.running_var is None:
+            return
+        assert isinstance(self.sum_c, Tensor)
+        mean_c = self.sum_c / self.count
+        var_c = (self.squares_c / self.count - mean_c**2).clamp(min=0) * (self.count / (self.count - 1))
+        layer.running_mean.copy_(mean_c)
+        layer.running_var.copy_(var_c)
+
+
+def _collect(moments: _Moments, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    moments.add(inputs[0])

@@ -7,32 +7,33 @@ candidate is rejected.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.mixing import Mixture, is_averaged, weights_file
-from soupcli.errors import MixError, NetworkError
+from soupcli.checkpoints.mixing import Mixture, is_averaged
 from soupcli.network import Network
+from soupcli.networks.fitting import Slots
+from soupcli.networks.memory import materialise
+from soupcli.networks.reading import read_ahead
 
 
 class LiveNetwork:
     """A network on its device and the mixture that it holds now."""
 
-    def __init__(self, network: Network, device: torch.device, *, settle: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, network: Network, device: torch.device, *, settle: Callable[[Mixture], None] | None = None
+    ) -> None:
         """`settle` is called after weights were loaded, e.g. to re-estimate batch-norm statistics."""
         self.network = network
         self.device = device
         self.settle = settle
-        _materialise(network.module, device)
-        self._slots = _slots(network.module)
-        self._sum = _RunningSum(torch.device("cpu") if device.type == "mps" else device)
+        materialise(network.module, device)
+        self._slots = Slots(network)
+        self._sum = RunningSum(torch.device("cpu") if device.type == "mps" else device)
         self._loaded: Mixture | None = None
-        self._checked: set[Checkpoint] = set()
 
     @torch.no_grad()
     def load(self, mixture: Mixture) -> None:
@@ -44,142 +45,105 @@ class LiveNetwork:
             return
         self._loaded = None
         for member in mixture.members:
-            self._check(member)
-        self._sum.prepare(mixture)
-        names = [name for name in mixture.kept.tensors if name in self._slots]
-        for name, tensor in self._mixed(mixture, names):
-            self._slots[name].copy_(tensor.to(mixture.spec(name).dtype))
+            self._slots.of(member)
+        places = self._slots.of(mixture.kept)
+        for name, tensor in self._mixed(mixture, list(places)):
+            places[name].copy_(tensor)
         if self.settle is not None:
-            self.settle()
+            self.settle(mixture)
         self._loaded = mixture
 
+    def forget(self) -> None:
+        """Whatever is loaded next is loaded whole: code of the user's had the module in its hands."""
+        self._loaded = None
+        self.network.module.eval()
+
+    def places(self, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
+        """The network's own tensors by the names that they have in `checkpoint`."""
+        return self._slots.of(checkpoint)
+
     def _mixed(self, mixture: Mixture, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """Name and mean (float64 where it was averaged) of each tensor, on the device of the sum."""
+        """Name and value of each tensor of the soup, in the soup's dtype."""
         averaged = [name for name in names if is_averaged(mixture.spec(name).dtype)]
-        passed = [name for name in names if name not in set(averaged)]
-        for name, tensor in _read_ahead(mixture.kept, passed):
-            yield name, tensor
-        members, weights = mixture.members, mixture.weights
-        if len(members) == 1:
-            for name, tensor in _read_ahead(members[0], averaged):
-                yield name, _finite(tensor, name, members)
+        yield from read_ahead([(mixture.kept, name) for name in names if not is_averaged(mixture.spec(name).dtype)])
+        if len(mixture.members) == 1:
+            means: Iterator[tuple[str, Tensor]] = read_ahead([(mixture.members[0], name) for name in averaged])
         elif mixture.is_uniform:
-            for name, total in self._sum.with_members(members, averaged):
-                yield name, _finite(total, name, members).div_(len(members))
+            means = self._sum.means(mixture, averaged)
         else:
-            for name in averaged:
-                total = torch.zeros(mixture.spec(name).shape, dtype=torch.float64, device=self._sum.device)
-                for member, weight in zip(members, weights, strict=True):
-                    total.add_(_read(member, name).to(self._sum.device, torch.float64), alpha=weight)
-                yield name, _finite(total, name, members)
-
-    def _check(self, checkpoint: Checkpoint) -> None:
-        if any(checkpoint is checked for checked in self._checked):
-            return
-        _check_fit(self.network, self._slots, checkpoint)
-        self._checked.add(checkpoint)
+            means = ((name, _mixed_exactly(mixture, name)) for name in averaged)
+        for name, mean in means:
+            yield name, _rounded(mean, mixture, name)
 
 
-class _RunningSum:
-    """The sum of the members of a soup, in float64, extended as members are accepted."""
+class RunningSum:
+    """The sum of the members of a soup, in float64, extended as members are accepted.
+
+    What float64 itself cannot hold of a sum of float64 tensors is carried beside it, as in `checkpoints.mixing`.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._members: tuple[Checkpoint, ...] = ()
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, list[Tensor]] = {}  # the sum, and its error where it is carried
 
-    def prepare(self, mixture: Mixture) -> None:
-        """Forgets the sum where it is not a part of what comes."""
-        a_part = self._members and mixture.members[: len(self._members)] == self._members
-        if mixture.is_uniform and len(mixture.members) > 1 and not a_part:
+    def means(self, mixture: Mixture, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """Name and unrounded mean over all members of each tensor.
+
+        The sum of all members but the last is kept for the next call. Memory for tensors of the members does not grow
+        with their number.
+        """
+        members = mixture.members
+        if not self._members or members[: len(self._members)] != self._members:
             self._members, self._sums = (), {}
-
-    def with_members(self, members: tuple[Checkpoint, ...], names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """Name and sum over `members` of each tensor; all but the last are kept for the next call."""
-        kept, accepted, last = self._members, members[len(self._members) : -1], members[-1:]
-        if len(kept) == len(members):
-            last = ()
+        added, trial = members[len(self._members) : -1], members[max(len(self._members), len(members) - 1) :]
+        kept = members[:-1] if trial else members
         self._members = ()  # not whole until every tensor is
-        readers = [_read_ahead(member, names) for member in (*accepted, *last)]
+        terms = read_ahead([(member, name) for name in names for member in (*added, *trial)])
         for name in names:
-            terms = [next(reader)[1].to(self.device) for reader in readers]
-            total = self._sums.get(name)
-            if total is None:
-                total = torch.zeros(members[0].tensors[name].shape, dtype=torch.float64, device=self.device)
-                self._sums[name] = total
-            for term in terms[: len(accepted)]:
-                total.add_(term.to(torch.float64))
-            yield name, total + terms[-1].to(torch.float64) if last else total.clone()
-        self._members = members if not last else members[:-1]
+            if name not in self._sums:
+                self._sums[name] = self._zeros(mixture, name)
+            total = self._sums[name]
+            for _ in added:
+                _add(total, self._wide(next(terms)[1]))
+            candidate = [part.clone() for part in total]
+            for _ in trial:
+                _add(candidate, self._wide(next(terms)[1]))
+            mean = candidate[0].add_(candidate[1]) if len(candidate) > 1 else candidate[0]
+            yield name, mean.div_(len(members))
+        self._members = kept
+
+    def _zeros(self, mixture: Mixture, name: str) -> list[Tensor]:
+        shape, dtype = mixture.spec(name)
+        wide = torch.complex128 if dtype.is_complex else torch.float64
+        return [torch.zeros(shape, dtype=wide, device=self.device) for _ in range(2 if dtype == wide else 1)]
+
+    def _wide(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device).to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
-def _read(checkpoint: Checkpoint, name: str) -> Tensor:
-    spec = checkpoint.tensors[name]
-    tensor = torch.empty(spec.shape, dtype=spec.dtype)
-    checkpoint.read(name, tensor)
-    return tensor
-
-
-def _read_ahead(checkpoint: Checkpoint, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors one by one; while one is used, the next is read."""
-    if not names:
+def _add(total: list[Tensor], term: Tensor) -> None:
+    """Adds in place; with an error beside the sum, what was rounded off goes there (two-sum, Knuth, TAOCP 2, 4.2.2)."""
+    if len(total) == 1:
+        total[0].add_(term)
         return
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(_read, checkpoint, names[0])
-        for name, following in zip(names, [*names[1:], None], strict=True):
-            tensor = coming.result()
-            if following is not None:
-                coming = reader.submit(_read, checkpoint, following)
-            yield name, tensor
+    rounded = total[0] + term
+    back = rounded - total[0]
+    total[1].add_((total[0] - (rounded - back)) + (term - back))
+    total[0].copy_(rounded)
 
 
-def _finite(tensor: Tensor, name: str, members: Sequence[Checkpoint]) -> Tensor:
-    if bool(tensor.isfinite().all()):
-        return tensor
-    for member in members:
-        if not bool(_read(member, name).to(torch.float64).isfinite().all()):
-            raise MixError(
-                f"{weights_file(member)}: tensor {name!r} holds a NaN or an infinity",
-                hint="its training diverged: leave this ingredient out",
-            )
-    raise MixError(f"tensor {name!r}: the sum of the ingredients overflows float64")
+def _rounded(mean: Tensor, mixture: Mixture, name: str) -> Tensor:
+    """The mean in the soup's dtype; where that is not finite, `mix` says which ingredient or dtype is to blame."""
+    shape, dtype = mixture.spec(name)
+    out = mean.to(dtype)
+    # float8 knows no isfinite
+    if bool((out.float() if dtype.itemsize == 1 else out).isfinite().all()):
+        return out.view(shape)
+    return _mixed_exactly(mixture, name).view(shape)
 
 
-def _materialise(module: nn.Module, device: torch.device) -> None:
-    """Gives parameters memory on `device`, those that are tied the same memory, and moves buffers there."""
-    made: dict[int, nn.Parameter] = {}
-    for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None:
-                if id(parameter) not in made:
-                    made[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device=device), requires_grad=False)
-                part._parameters[name] = made[id(parameter)]
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                part._buffers[name] = buffer.to(device)
+def _mixed_exactly(mixture: Mixture, name: str) -> Tensor:
+    from soupcli.checkpoints.mixing import mix
 
-
-def _slots(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by their names in a state dict, tied ones under each of their names."""
-    return dict(module.state_dict(keep_vars=True))
-
-
-def _check_fit(network: Network, slots: dict[str, Tensor], checkpoint: Checkpoint) -> None:
-    """Raises NetworkError at the first name or shape that does not fit."""
-    present = {id(slots[name]) for name in checkpoint.tensors if name in slots}
-    source, kind = weights_file(checkpoint), type(network.module).__name__
-    for name, slot in slots.items():
-        if name not in checkpoint.tensors and id(slot) not in present:
-            raise NetworkError(f"{source}: has no tensor {name!r}, which the network {kind} needs", hint=_HINT)
-        if name in checkpoint.tensors and tuple(slot.shape) != checkpoint.tensors[name].shape:
-            raise NetworkError(
-                f"{source}: tensor {name!r} has shape {list(checkpoint.tensors[name].shape)}, "
-                f"the network {kind} has {list(slot.shape)}",
-                hint=_HINT,
-            )
-    for name in checkpoint.tensors:
-        if name not in slots and not any(re.search(pattern, name) for pattern in network.ignored_names):
-            raise NetworkError(f"{source}: has tensor {name!r}, which the network {kind} has no place for", hint=_HINT)
-
-
-_HINT = "model: in the recipe must build the network that these weights were saved from"
+    return mix(mixture, name, start=0, count=mixture.spec(name).numel)

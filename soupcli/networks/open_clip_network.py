@@ -1,92 +1,86 @@
 """`model: {open_clip: ViT-B-32}`: a CLIP network as zero-shot classifier over class names and templates.
 
-The classifier is the text tower's mean embedding of all templates for each class, as in Radford et al. 2021
-(arXiv:2103.00020), section 3.1.4; it is built once for each set of weights.
+`{open_clip: auto}` takes the open_clip_config.json beside the weights. The classifier is the text tower's mean
+embedding of all templates for each class, as in Radford et al. 2021 (arXiv:2103.00020), section 3.1.4; it is built once
+for each set of weights.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from soupcli.errors import NetworkError
 from soupcli.extras import need
-from soupcli.network import Batch, Forward, Network, Pictures, mean_and_std
+from soupcli.network import Batch, Forward, Network, Pictures, like_weights, mean_and_std
+from soupcli.networks.without_weights import make_without_weights
 from soupcli.recipe import OpenClipNetwork
 from soupcli.recipe_yaml import suggestion
 
 
-def build(spec: OpenClipNetwork, folder: Path, make: Callable[..., nn.Module]) -> Network:
+def build(spec: OpenClipNetwork, folder: Path) -> Network:
     """`open_clip.create_model` without weights, with its own preprocessing and tokenizer."""
     open_clip = need("open_clip", extra="open-clip")
     name = spec.open_clip
     if name == "auto":
-        name = _register_folder(open_clip, folder)
-    elif name not in open_clip.list_models():
+        name = f"local-dir:{_with_config(folder)}"
+    elif name.replace("/", "-") not in open_clip.list_models():
         raise NetworkError(f"model.open_clip: has no {name!r}{suggestion(name, open_clip.list_models())}")
+    # Nothing is fetched: no weights of the whole, none of either tower.
+    without = {"pretrained": None, "load_weights": False, "pretrained_image": False, "pretrained_text": False}
     try:
-        module = make(lambda: open_clip.create_model(name, pretrained=None, load_weights=False, **spec.args))
-    except (RuntimeError, TypeError, ValueError) as cause:
-        raise NetworkError(f"open_clip {name!r}: {cause}", hint="see model.args in the recipe") from cause
-    tokenizer = open_clip.get_tokenizer(name)
-    return Network(module, _pictures(open_clip, module), zero_shot=partial(_zero_shot, tokenizer))
+        module = make_without_weights(lambda: open_clip.create_model(name, **without, **spec.args))
+        tokenizer = open_clip.get_tokenizer(name)
+    except Exception as cause:
+        first_line = next(iter(str(cause).splitlines()), type(cause).__name__)
+        raise NetworkError(f"open_clip {name!r}: {first_line}", hint="see args: of model: in the recipe") from cause
+    return Network(module, _pictures(module), zero_shot=partial(_zero_shot, open_clip, tokenizer))
 
 
-def _register_folder(open_clip: Any, folder: Path) -> str:
-    """Makes the architecture of the folder's open_clip_config.json known to open_clip, under a name of its own."""
+def _with_config(folder: Path) -> Path:
+    file = folder / "open_clip_config.json"
     try:
-        config = json.loads((folder / "open_clip_config.json").read_text("utf-8"))["model_cfg"]
-    except (OSError, ValueError, KeyError) as cause:
+        json.loads(file.read_text("utf-8"))["model_cfg"]["text_cfg"]
+    except (OSError, ValueError, KeyError, TypeError) as cause:
         raise NetworkError(
-            f"{folder}: its open_clip_config.json has no `model_cfg`", hint="model: {open_clip: NAME}"
+            f"{file}: describes no network: {cause}", hint="name the network: model: {open_clip: NAME}"
         ) from cause
-    name = f"soup-{folder.name}"
-    open_clip.factory._MODEL_CONFIGS[name] = config
-    return name
+    return folder
 
 
-def _pictures(open_clip: Any, module: Any) -> Pictures:
-    """open_clip's evaluation transform without ToTensor and Normalize, which follow on the device."""
-    config = module.visual.preprocess_cfg
-    transform = open_clip.image_transform(
-        module.visual.image_size,
-        is_train=False,
-        mean=config["mean"],
-        std=config["std"],
-        interpolation=config.get("interpolation"),
-        resize_mode=config.get("resize_mode"),
-        fill_color=config.get("fill_color", 0),
-    )
+def _pictures(module: Any) -> Pictures:
+    """open_clip's evaluation transform; its last two steps, ToTensor and Normalize, follow on the device."""
+    own = need("open_clip.transform", extra="open-clip")
+    config = own.PreprocessCfg(**module.visual.preprocess_cfg)
+    transform = own.image_transform_v2(config, is_train=False)
     to_tensor = need("torchvision.transforms.functional", extra="open-clip").pil_to_tensor
-    geometry = transform.transforms[:-2]
 
     def decode(picture: Any) -> Tensor:
-        for step in geometry:
+        for step in transform.transforms[:-2]:
             picture = step(picture)
         pixels: Tensor = to_tensor(picture)
         return pixels
 
-    return Pictures(decode, mean_and_std(config["mean"], config["std"]), f"open_clip:{transform}")
+    return Pictures(decode, mean_and_std(config.mean, config.std), f"open_clip:{config}", config.mode)
 
 
-def _zero_shot(tokenizer: Any, module: Any, classnames: Sequence[str], templates: Sequence[str]) -> Forward:
+def _zero_shot(
+    open_clip: Any, tokenizer: Any, module: Any, classnames: Sequence[str], templates: Sequence[str]
+) -> Forward:
     """Logits of pictures against the class names: temperature times the cosine similarity."""
     device = next(module.parameters()).device
-    columns = []
-    for classname in classnames:
-        tokens = tokenizer([template.format(classname) for template in templates]).to(device)
-        embedding_d = module.encode_text(tokens, normalize=True).mean(dim=0)
-        columns.append(embedding_d / embedding_d.norm())
-    classifier_dk = torch.stack(columns, dim=1)
+    classifier_dk = open_clip.build_zero_shot_classifier(
+        module, tokenizer, list(classnames), list(templates), device=device
+    )
 
     def forward(inputs: Batch) -> Tensor:
-        features_nd = module.encode_image(inputs, normalize=True)
+        assert isinstance(inputs, Tensor)
+        features_nd = module.encode_image(like_weights(module, inputs), normalize=True)
         logits: Tensor = module.logit_scale.exp() * features_nd @ classifier_dk
         return logits
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from soupcli.errors import NetworkError
 from soupcli.network import Network, Pictures
-from soupcli.python_file import load_function
+from soupcli.networks.without_weights import make_without_weights
+from soupcli.python_file import content_of, load_function, told
 from soupcli.recipe import PythonNetwork
 
 
-def build(spec: PythonNetwork, folder: Path, make: Callable[..., nn.Module]) -> Network:
+def build(spec: PythonNetwork, folder: Path) -> Network:
     """The module that the function returns when it is called with `args`."""
     function = load_function(spec.python)
 
@@ -24,15 +25,24 @@ def build(spec: PythonNetwork, folder: Path, make: Callable[..., nn.Module]) -> 
         return module
 
     try:
-        module = make(checked)
+        module = make_without_weights(checked)
     except NetworkError:
         raise
-    except Exception as cause:
-        raise NetworkError(f"{spec.python}: {type(cause).__name__}: {cause}", hint="see model.args") from cause
-    pictures = None
-    if spec.transform is not None:
-        pictures = Pictures(load_function(spec.transform), _as_it_is, f"python:{spec.transform}")
-    return Network(module, pictures)
+    except (Exception, SystemExit) as cause:
+        raise NetworkError(told(cause, spec.python), hint="see args: of model: in the recipe") from cause
+    return Network(module, _pictures(spec.transform) if spec.transform is not None else None)
+
+
+def _pictures(reference: str) -> Pictures:
+    transform = load_function(reference)
+
+    def decode(picture: Any) -> Tensor:
+        made = transform(picture)
+        if not isinstance(made, Tensor):
+            raise TypeError(f"{reference} returned a {type(made).__name__}, a torch.Tensor is needed")
+        return made
+
+    return Pictures(decode, _as_it_is, f"python:{content_of(reference)}")
 
 
 def _as_it_is(pictures: Tensor) -> Tensor:

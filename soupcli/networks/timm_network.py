@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +12,58 @@ from torch import nn
 from soupcli.errors import NetworkError
 from soupcli.extras import need
 from soupcli.network import Network, Pictures, mean_and_std
+from soupcli.networks.without_weights import make_without_weights
 from soupcli.recipe import TimmNetwork
 from soupcli.recipe_yaml import suggestion
 
 
-def build(spec: TimmNetwork, folder: Path, make: Callable[..., nn.Module]) -> Network:
+def build(spec: TimmNetwork, folder: Path) -> Network:
     """`timm.create_model` without weights, with the evaluation transform of its own data config."""
     timm = need("timm", extra="timm")
-    name, args = (spec.timm, dict(spec.args)) if spec.timm != "auto" else _of_folder(folder, spec.args)
+    name, source, config = spec.timm, spec.timm, {}
+    if name == "auto":
+        config = _config_of(folder)
+        name, source = config["architecture"], f"local-dir:{folder}"
     if not timm.is_model(name.split(".")[0]):
         raise NetworkError(f"model.timm: timm {timm.__version__} has no {name!r}{suggestion(name, timm.list_models())}")
     try:
-        module = make(lambda: timm.create_model(name, pretrained=False, **args))
+        module = make_without_weights(lambda: timm.create_model(source, pretrained=False, **spec.args))
+        pictures = _pictures(timm.data, module, {**config.get("model_args", {}), **spec.args})
     except Exception as cause:
-        raise NetworkError(f"timm.create_model({name!r}): {cause}", hint="see model.args in the recipe") from cause
-    image_size = {"img_size": args["img_size"]} if isinstance(args.get("img_size"), int) else {}
-    return Network(module, _pictures(timm.data.resolve_data_config(image_size, model=module)))
+        raise NetworkError(
+            f"timm.create_model({name!r}): {cause}", hint="see args: of model: in the recipe, and timm's own names"
+        ) from cause
+    return Network(module, pictures, label_names=_label_names(config))
 
 
-def _of_folder(folder: Path, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and arguments from the config.json that timm writes beside its weights."""
+def _config_of(folder: Path) -> dict[str, Any]:
+    """The config.json that timm writes beside its weights."""
+    file = folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        name: str = config["architecture"]
-    except (OSError, ValueError, KeyError) as cause:
-        raise NetworkError(f"{folder}/config.json: no `architecture` in it", hint="model: {timm: NAME}") from cause
-    found = {"num_classes": config["num_classes"]} if "num_classes" in config else {}
-    found |= config.get("model_args", {})
-    if config.get("pretrained_cfg"):
-        shown = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "num_classes")
-        found["pretrained_cfg_overlay"] = {k: v for k, v in config["pretrained_cfg"].items() if k in shown}
-    return name, found | args
+        config: Any = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as cause:
+        raise NetworkError(f"{file}: {cause}", hint="name the network: model: {timm: NAME}") from cause
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise NetworkError(f"{file}: names no `architecture`", hint="name the network: model: {timm: NAME}")
+    return config
 
 
-def _pictures(config: dict[str, Any]) -> Pictures:
-    data = need("timm", extra="timm").data
+def _label_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    names = config.get("label_names")
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def _pictures(data: Any, module: nn.Module, args: Mapping[str, Any]) -> Pictures:
+    """timm's evaluation transform for the size and channels that the network was built with."""
+    own = data.resolve_data_config({}, model=module)
+    channels = args.get("in_chans") or own["input_size"][0]
+    size = args.get("img_size") or own["input_size"][1:]
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    wanted: dict[str, Any] = {"input_size": (channels, *size)}
+    for key in ("mean", "std"):
+        if len(own[key]) != channels:
+            wanted[key] = (sum(own[key]) / len(own[key]),)  # as timm does it
+    config = data.resolve_data_config(wanted, model=module)
     decode = data.create_transform(**config, is_training=False, normalize=False)
-    mode = "L" if config["input_size"][0] == 1 else "RGB"
+    mode = "L" if channels == 1 else "RGB"
     return Pictures(decode, mean_and_std(config["mean"], config["std"]), f"timm:{sorted(config.items())}", mode)

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from soupcli.errors import NetworkError
 from soupcli.extras import need
 from soupcli.network import Network, Pictures, mean_and_std
+from soupcli.networks.without_weights import make_without_weights
 from soupcli.recipe import TorchvisionNetwork
 from soupcli.recipe_yaml import suggestion
 
 
-def build(spec: TorchvisionNetwork, folder: Path, make: Callable[..., nn.Module]) -> Network:
+def build(spec: TorchvisionNetwork, folder: Path) -> Network:
     """`torchvision.models.get_model` without weights, with the transform of its default weights."""
     models = need("torchvision.models", extra="torchvision")
-    name = spec.torchvision
-    if name.lower() not in models.list_models():
-        raise NetworkError(f"model.torchvision: has no {name!r}{suggestion(name, models.list_models())}")
+    name, known = spec.torchvision, models.list_models(module=models)  # classification; detection is in sub-modules
+    if name.lower() not in known:
+        raise NetworkError(f"model.torchvision: has no classifier {name!r}{suggestion(name, known)}")
     try:
-        module = make(lambda: models.get_model(name, weights=None, **spec.args))
+        module = make_without_weights(lambda: models.get_model(name, weights=None, **spec.args))
     except Exception as cause:
-        raise NetworkError(f"torchvision {name!r}: {cause}", hint="see model.args in the recipe") from cause
+        raise NetworkError(f"torchvision {name!r}: {cause}", hint="see args: of model: in the recipe") from cause
     return Network(module, _pictures(models.get_model_weights(name).DEFAULT.transforms()))
 
 

@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from soupcli.errors import NetworkError
 from soupcli.extras import need
 from soupcli.network import Network, Pictures
+from soupcli.networks.without_weights import make_without_weights
 from soupcli.recipe import TransformersNetwork
 from soupcli.recipe_yaml import suggestion
 
+PROBE = (3, 61, 97)  # of the picture that shows whether a processor's work can be done in two halves
 
-def build(spec: TransformersNetwork, folder: Path, make: Callable[..., nn.Module]) -> Network:
+
+def build(spec: TransformersNetwork, folder: Path) -> Network:
     """The network of `folder`'s config.json with its tokenizer and image processor, where there are any."""
     transformers = need("transformers", extra="transformers")
     if not (folder / "config.json").is_file():
         raise NetworkError(f"{folder}: has no config.json", hint="model.save_pretrained(...) writes it")
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **spec.args)
-    except (ValueError, OSError, KeyError) as cause:
-        raise NetworkError(f"{folder}/config.json: {str(cause).splitlines()[0]}") from cause
+    local = {"local_files_only": True, "trust_remote_code": False}
+    config = _read("config.json", folder, lambda: transformers.AutoConfig.from_pretrained(folder, **local, **spec.args))
     architecture = _architecture(transformers, spec.transformers, config, folder)
-    module = make(lambda: _from_config(architecture, config))
-    ignored = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
-    names = tuple(config.id2label[i] for i in sorted(config.id2label)) if config.id2label else None
-    return Network(module, _pictures(transformers, folder), _tokenizer(transformers, folder), names, tuple(ignored))
+    module = _read("config.json", folder, lambda: make_without_weights(lambda: _from_config(architecture, config)))
+    return Network(
+        module,
+        _pictures(transformers, folder),
+        _tokenizer(transformers, folder),
+        label_names=tuple(config.id2label[i] for i in sorted(config.id2label)) if config.id2label else None,
+        ignored_names=tuple(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()),
+        stored_names=_stored_names(module),
+        pad_token_id=getattr(config, "pad_token_id", None),
+    )
+
+
+def _read(file: str, folder: Path, reader: Callable[[], Any]) -> Any:
+    """What `reader` makes of a file of the folder. Raises NetworkError, one line, where it fails."""
+    try:
+        return reader()
+    except Exception as cause:
+        first_line = next(iter(str(cause).strip().splitlines()), "")
+        raise NetworkError(
+            f"{folder}/{file}: {type(cause).__name__}: {first_line}",
+            hint="does from_pretrained(...) of the installed transformers open this folder?",
+        ) from cause
 
 
 def _from_config(architecture: Any, config: Any) -> nn.Module:
@@ -54,16 +75,59 @@ def _architecture(transformers: Any, name: str, config: Any, folder: Path) -> An
     return getattr(transformers, name)
 
 
+def _stored_names(module: Any) -> Callable[[Iterable[str]], dict[str, str]] | None:
+    """From names in files to names in the module: transformers 5 goes on saving networks under the names of version 4.
+
+    None where the installed version knows no such names. Raises NetworkError where a tensor is not only renamed but
+    taken apart or put together as well.
+    """
+    try:
+        loading = importlib.import_module("transformers.core_model_loading")
+        conversions = importlib.import_module("transformers.conversion_mapping").get_model_conversion_mapping
+    except (ImportError, AttributeError):
+        return None
+
+    def renamed(stored: Iterable[str]) -> dict[str, str]:
+        transforms = conversions(module)
+        converters = [transform for transform in transforms if isinstance(transform, loading.WeightConverter)]
+        renamings = [transform for transform in transforms if isinstance(transform, loading.WeightRenaming)]
+        state = module.state_dict()
+        names: dict[str, str] = {}
+        for name in sorted(stored):
+            names[name], converted = loading.rename_source_key(
+                name, renamings, converters, module.base_model_prefix, state
+            )
+            if converted is not None:
+                raise NetworkError(
+                    f"tensor {name!r}: transformers stores it in another form than {type(module).__name__} computes "
+                    f"with, which is not read yet",
+                    hint="evaluate with a python or command set that calls from_pretrained",
+                )
+        return names
+
+    return renamed
+
+
 def _tokenizer(transformers: Any, folder: Path) -> Any:
     if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab.*")):
         return None
-    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    local = {"local_files_only": True, "trust_remote_code": False}
+    return _read("tokenizer_config.json", folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **local))
 
 
 def _pictures(transformers: Any, folder: Path) -> Pictures | None:
-    if not (folder / "preprocessor_config.json").is_file() and not (folder / "processor_config.json").is_file():
+    """The folder's image processor: in two halves where that gives the same bits, else as a whole."""
+    file = next((f for f in ("preprocessor_config.json", "processor_config.json") if (folder / f).is_file()), None)
+    if file is None:
         return None
-    processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    processor = _read(
+        file, folder, lambda: transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    )
+    description = f"transformers:{processor.to_json_string()}"
+
+    def whole(picture: Any) -> Tensor:
+        pixels: Tensor = processor(images=picture, return_tensors="pt")["pixel_values"][0]
+        return pixels
 
     def decode(picture: Any) -> Tensor:
         made = processor(images=picture, do_rescale=False, do_normalize=False, return_tensors="pt")
@@ -75,4 +139,16 @@ def _pictures(transformers: Any, folder: Path) -> Pictures | None:
         made: Tensor = processor.rescale_and_normalize(pictures, *settings, processor.image_mean, processor.image_std)
         return made
 
-    return Pictures(decode, normalise, f"transformers:{processor.to_json_string()}")
+    if _same(whole, lambda picture: normalise(decode(picture)[None])[0]):
+        return Pictures(decode, normalise, description)
+    return Pictures(whole, lambda pictures: pictures, description)
+
+
+def _same(whole: Callable[[Any], Tensor], in_halves: Callable[[Any], Tensor]) -> bool:
+    """Whether both make the same of a picture of noise."""
+    noise = torch.randint(0, 256, PROBE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    picture = need("PIL.Image", extra="images").fromarray(noise.permute(1, 2, 0).numpy())
+    try:
+        return torch.equal(whole(picture), in_halves(picture))
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # a processor of another kind
+        return False

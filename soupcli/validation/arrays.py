@@ -5,35 +5,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.files import FileVersion, sha256
 from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.errors import CheckpointError, ValidationError
 from soupcli.recipe import ArraysSet
+from soupcli.recipe_yaml import suggestion
 from soupcli.validation.examples import ArrayExamples
+from soupcli.validation.set_file import content_hash
 
 
 def fingerprint(spec: ArraysSet) -> str:
     """Of the file's content."""
-    return f"arrays:{sha256(FileVersion.of(spec.arrays))}"
+    return f"arrays:{content_hash(spec.arrays)}"
 
 
 def load(spec: ArraysSet) -> ArrayExamples:
     """The examples of the file. Raises ValidationError where tensors are missing or do not go together."""
+    mark = fingerprint(spec)
+    tensors: dict[str, Tensor] = {}
     try:
         stored = open_checkpoint(spec.arrays)
+        for name in ("inputs", "labels"):
+            if name not in stored.tensors:
+                near = suggestion(name, stored.tensors)
+                raise ValidationError(
+                    f"{spec.arrays}: has no tensor {name!r}{near}", hint=f"it has {', '.join(stored.tensors)}"
+                )
+            shape, dtype = stored.tensors[name]
+            tensors[name] = torch.empty(shape, dtype=dtype)
+            stored.read(name, tensors[name])
     except CheckpointError as cause:
         raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause
-    tensors: dict[str, Tensor] = {}
-    for name in ("inputs", "labels"):
-        if name not in stored.tensors:
-            raise ValidationError(f"{spec.arrays}: has no tensor {name!r}, it has {', '.join(stored.tensors)}")
-        shape, dtype = stored.tensors[name]
-        tensors[name] = torch.empty(shape, dtype=dtype)
-        stored.read(name, tensors[name])
     inputs, labels = tensors["inputs"], tensors["labels"]
-    if labels.dim() != 1 or inputs.dim() < 1 or len(inputs) != len(labels) or labels.is_floating_point():
+    counts = not labels.is_floating_point() and not labels.is_complex()
+    if labels.dim() != 1 or inputs.dim() < 1 or len(inputs) != len(labels) or not counts or not len(labels):
         raise ValidationError(
             f"{spec.arrays}: labels are {labels.dtype} {list(labels.shape)}, inputs {list(inputs.shape)}",
-            hint="labels are integers [N], inputs [N, ...]",
+            hint="labels are integers [N], inputs [N, ...], N at least 1",
         )
-    return ArrayExamples(inputs, labels.to(torch.int64), fingerprint(spec))
+    return ArrayExamples(inputs, labels.to(torch.int64), mark)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from soupcli.errors import ValidationError
-from soupcli.network import Forward
+from soupcli.errors import NetworkError, SoupError, ValidationError
+from soupcli.network import Batch, Forward
 from soupcli.progress import Progress, silent
 from soupcli.validation.examples import Examples, batches
 from soupcli.validation.metrics import METRICS, metric_named
@@ -19,32 +19,32 @@ def score(
     forward: Forward,
     examples: Examples,
     *,
+    name: str,
     metrics: Sequence[str],
     device: torch.device,
     batch_size: int,
-    task: str = "evaluating",
     progress: Progress = silent,
 ) -> Score:
-    """All `metrics` of a network on `examples`; the first one selects.
+    """All `metrics` of a network on `examples`, the set `name`; the first one selects.
 
-    Raises ValidationError where labels and logits do not go together.
+    Raises NetworkError where the network fails on a batch and ValidationError where labels and logits do not go
+    together.
     """
-    chosen = {name: metric_named(name) for name in metrics}
+    chosen = {metric: metric_named(metric) for metric in metrics}
     n = len(examples.labels)
     outcomes: dict[str, Tensor] = {}
     done = 0
     with torch.inference_mode():
         for indices in batches(examples.order(), batch_size):
             labels_n = examples.labels[indices]
-            logits_nk = forward(examples.batch(indices, device)).float().cpu()
-            _check(logits_nk, labels_n)
-            for name, metric in chosen.items():
-                contribution = metric.contribution(logits_nk, labels_n)
-                if name not in outcomes:
-                    outcomes[name] = torch.zeros((n, *contribution.shape[1:]), dtype=contribution.dtype)
-                outcomes[name][indices] = contribution
+            logits_nk = _logits(forward, examples.batch(indices, device), labels_n, name)
+            for metric, definition in chosen.items():
+                contribution = definition.contribution(logits_nk, labels_n)
+                if metric not in outcomes:
+                    outcomes[metric] = torch.zeros((n, *contribution.shape[1:]), dtype=contribution.dtype)
+                outcomes[metric][indices] = contribution
             done += len(indices)
-            progress(task, done, n)
+            progress(f"evaluating on {name}", done, n)
     return score_of(outcomes, metrics[0], examples=n)
 
 
@@ -54,14 +54,31 @@ def score_of(outcomes: Mapping[str, Tensor], selecting: str, *, examples: int) -
     return Score(values, selecting, METRICS[selecting].higher_is_better, examples, dict(outcomes))
 
 
-def _check(logits_nk: Tensor, labels_n: Tensor) -> None:
-    if logits_nk.dim() != 2 or len(logits_nk) != len(labels_n):
+def _logits(forward: Forward, inputs: Batch, labels_n: Tensor, name: str) -> Tensor:
+    """[N, K] on the CPU, float32 or wider, one row for each label and one column for each class."""
+    try:
+        logits_nk = forward(inputs)
+    except SoupError:
+        raise
+    except Exception as cause:
+        shown = {k: list(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else list(inputs.shape)
+        first_line = next(iter(str(cause).strip().splitlines()), "")
+        hint = "are these inputs what the network takes?"
+        if isinstance(cause, torch.OutOfMemoryError):
+            hint = "--batch-size: fewer examples at a time need less memory"
+        raise NetworkError(
+            f"{name}: the network fails on a batch {shown}: {type(cause).__name__}: {first_line}", hint=hint
+        ) from cause
+    if not isinstance(logits_nk, Tensor) or logits_nk.dim() != 2 or len(logits_nk) != len(labels_n):
+        given = list(logits_nk.shape) if isinstance(logits_nk, Tensor) else f"a {type(logits_nk).__name__}"
         raise ValidationError(
-            f"the network gives {list(logits_nk.shape)} for {len(labels_n)} examples, logits [N, classes] are needed"
+            f"{name}: the network gives {given} for {len(labels_n)} examples, logits [N, classes] are needed",
+            hint="model: in the recipe must build a classifier; a python set may do with the network as it likes",
         )
     least, most = int(labels_n.min()), int(labels_n.max())
     if least < 0 or most >= logits_nk.shape[1]:
         raise ValidationError(
-            f"labels reach from {least} to {most}, the network has {logits_nk.shape[1]} classes",
+            f"{name}: labels reach from {least} to {most}, the network has {logits_nk.shape[1]} classes",
             hint="is this the validation set of these checkpoints? class_to_index or labels: map classes to logits",
         )
+    return logits_nk.to("cpu", torch.promote_types(logits_nk.dtype, torch.float32))

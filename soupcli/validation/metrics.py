@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -36,16 +37,16 @@ def metric_named(name: str) -> Metric:
     return METRICS[name]
 
 
-def _correct(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
-    """1 where the largest logit is the label's; a NaN among the logits is never right."""
-    right = (logits_nk.argmax(dim=1) == labels_n) & ~logits_nk.isnan().any(dim=1)
-    return right.to(torch.uint8)
+def _correct(logits_nk: Tensor, labels_n: Tensor, *, among: int) -> Tensor:
+    """1 where fewer than `among` logits come before the label's: larger ones, and equal ones of a lower index.
 
-
-def _correct_top5(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
-    top = logits_nk.topk(min(5, logits_nk.shape[1]), dim=1).indices
-    right = (top == labels_n[:, None]).any(dim=1) & ~logits_nk.isnan().any(dim=1)
-    return right.to(torch.uint8)
+    So ties are broken as argmax breaks them, in any batch. A NaN among the logits is never right.
+    """
+    own_n1 = logits_nk.gather(1, labels_n[:, None])
+    lower_nk = torch.arange(logits_nk.shape[1], device=labels_n.device) < labels_n[:, None]
+    before_n = ((logits_nk > own_n1) | ((logits_nk == own_n1) & lower_nk)).sum(dim=1)
+    right_n = (before_n < among) & ~logits_nk.isnan().any(dim=1)
+    return right_n.to(torch.uint8)
 
 
 def _negative_log_likelihood(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
@@ -62,17 +63,18 @@ def _share(correct_n: Tensor) -> MetricValue:
 
 
 def _mean(values_n: Tensor) -> MetricValue:
-    """Exactly rounded sum over n, with the standard error of the mean."""
+    """Exactly rounded sum over n, with the standard error of the mean (None where the values have none)."""
     n = len(values_n)
     if n == 0:
         return MetricValue(math.nan, None, 0)
     mean = math.fsum(values_n.tolist()) / n
-    stderr = float(values_n.std()) / math.sqrt(n) if n > 1 else None
-    return MetricValue(mean, stderr, n)
+    if n == 1 or not math.isfinite(mean):
+        return MetricValue(mean, None, n)
+    return MetricValue(mean, float(values_n.std()) / math.sqrt(n), n)
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(_correct, _share),
-    "top5": Metric(_correct_top5, _share),
+    "accuracy": Metric(partial(_correct, among=1), _share),
+    "top5": Metric(partial(_correct, among=5), _share),
     "nll": Metric(_negative_log_likelihood, _mean, higher_is_better=False),
 }

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from soupcli.errors import ValidationError
-from soupcli.python_file import load_function
+from soupcli.python_file import load_function, told
 from soupcli.recipe import PythonSet
+from soupcli.recipe_yaml import suggestion
 from soupcli.validation.metrics import METRICS
 from soupcli.validation.score import MetricValue, Score
 
@@ -26,26 +27,54 @@ def score(spec: PythonSet, module: nn.Module, device: torch.device, *, metric: s
     try:
         with torch.no_grad():
             result = function(module, device)
-    except Exception as cause:
-        raise ValidationError(f"{spec.python}: {type(cause).__name__}: {cause}") from cause
+    except (Exception, SystemExit) as cause:
+        raise ValidationError(told(cause, spec.python), hint="the function of a python set failed") from cause
     return score_of_result(result, metric, source=spec.python, higher_is_better=spec.higher_is_better)
 
 
 def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: bool) -> Score:
-    """The score in a mapping from metric names to numbers. Raises ValidationError where `metric` is not among them."""
-    if not isinstance(result, Mapping) or metric not in result:
-        found = ", ".join(map(str, result)) if isinstance(result, Mapping) else type(result).__name__
-        raise ValidationError(f"{source}: gave no {metric!r}, it gave {found}", hint=f"return {{{metric!r}: value}}")
-    n = int(result["n"]) if "n" in result else None
+    """The score in a mapping from metric names to numbers; what else it holds beside numbers is not kept.
+
+    Raises ValidationError where `metric` is not among them or is not a number. None and NaN are scores that lose.
+    """
+    if not isinstance(result, Mapping):
+        raise ValidationError(
+            f"{source}: gave a {type(result).__name__}, not {{{metric!r}: value}}", hint="metrics go by their names"
+        )
+    if metric not in result:
+        names = [str(name) for name in result]
+        raise ValidationError(
+            f"{source}: gave no {metric!r}{suggestion(metric, names)}",
+            hint=f"it gave {', '.join(names) or 'nothing'}: choose with --metric or metric: in the recipe",
+        )
+    numbers = {str(name): _number(value) for name, value in result.items()}
+    if numbers[metric] is None:
+        raise ValidationError(f"{source}: {metric!r} is {result[metric]!r}, not a number")
+    n = _count(numbers.get("n"), source)
     values = {
-        str(name): MetricValue(_number(value, name, source), None, n) for name, value in result.items() if name != "n"
+        name: MetricValue(value, None, n)
+        for name, value in numbers.items()
+        if value is not None and (name != "n" or metric == "n")
     }
     higher = METRICS[metric].higher_is_better if metric in METRICS else higher_is_better
     return Score(values, metric, higher, n or 0, {})
 
 
-def _number(value: Any, name: object, source: str) -> float:
+def _number(value: Any) -> float | None:
+    """A number, or a tensor or array of one; None for anything else."""
+    if value is None:
+        return math.nan
+    if isinstance(value, str | bytes | bool):
+        return None
     try:
-        return math.nan if value is None else float(value)
-    except (TypeError, ValueError) as cause:
-        raise ValidationError(f"{source}: {name!r} is {value!r}, not a number") from cause
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _count(value: float | None, source: str) -> int | None:
+    if value is None or math.isnan(value):
+        return None
+    if not value >= 0 or value % 1:
+        raise ValidationError(f"{source}: 'n' is {value}, not a number of examples")
+    return int(value)

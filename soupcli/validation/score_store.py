@@ -24,6 +24,8 @@ from soupcli.report import dump_json
 from soupcli.validation.score import MetricValue, Score
 
 SCHEMA = "soup-score/1"
+# What a file that is damaged, cut short or not ours raises while it is read.
+NO_SCORE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, zlib.error)
 _DTYPES = {"uint8": torch.uint8, "int64": torch.int64, "float32": torch.float32, "float64": torch.float64}
 
 
@@ -46,8 +48,8 @@ class ScoreStore:
             if self.fresh:
                 return None
             try:
-                self._known[key] = _from_json(json.loads(self._file(key).read_bytes()))
-            except (OSError, ValueError, KeyError, TypeError, zlib.error, RuntimeError):
+                self._known[key] = _from_json(key, json.loads(self._file(key).read_bytes()))
+            except NO_SCORE:
                 return None
         return self._known[key]._replace(examples=0)
 
@@ -55,38 +57,49 @@ class ScoreStore:
         """Keeps the score; where the folder cannot be written it is kept for this run alone."""
         self._known[key] = score
         try:
-            write_whole(self._file(key), dump_json(_to_json(score)))
-        except OutputError:
+            write_whole(self._file(key), dump_json(_to_json(key, score)))
+        except (OutputError, OSError):
             return
 
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
 
 
-def _to_json(score: Score) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
+def _to_json(key: str, score: Score) -> dict[str, Any]:
+    content = {
         "selecting": score.selecting,
         "higher_is_better": score.higher_is_better,
         "examples": score.examples,
-        "metrics": {name: [repr(v.value), v.stderr, v.n] for name, v in score.metrics.items()},
+        "metrics": {name: [_text(v.value), _text(v.stderr), v.n] for name, v in score.metrics.items()},
         "outcomes": {name: _packed(outcome) for name, outcome in score.outcomes.items()},
     }
+    return {"schema": SCHEMA, "key": key, "content": content, "digest": key_of(content)}
 
 
-def _from_json(content: dict[str, Any]) -> Score:
-    if content["schema"] != SCHEMA:
-        raise ValueError("another schema")
-    metrics = {name: MetricValue(float(value), stderr, n) for name, (value, stderr, n) in content["metrics"].items()}
+def _from_json(key: str, document: dict[str, Any]) -> Score:
+    """Raises one of NO_SCORE for anything but what `_to_json` made under this key."""
+    content = document["content"]
+    if (document["schema"], document["key"], document["digest"]) != (SCHEMA, key, key_of(content)):
+        raise ValueError("another schema, another key, or damaged")
+    metrics = {
+        name: MetricValue(float(value), None if stderr is None else float(stderr), n)
+        for name, (value, stderr, n) in content["metrics"].items()
+    }
     outcomes = {name: _unpacked(packed) for name, packed in content["outcomes"].items()}
     selecting = content["selecting"]
     if selecting not in metrics:
         raise ValueError("the selecting metric is missing")
-    return Score(metrics, selecting, bool(content["higher_is_better"]), int(content["examples"]), outcomes)
+    return Score(metrics, selecting, content["higher_is_better"], content["examples"], outcomes)
+
+
+def _text(value: float | None) -> str | None:
+    """Exact, also for a NaN and an infinity, which JSON has not."""
+    return None if value is None else repr(value)
 
 
 def _packed(tensor: Tensor) -> list[Any]:
-    data = base64.b64encode(zlib.compress(bytes(memory_of(tensor.contiguous())))).decode()
+    dense = tensor.contiguous()
+    data = base64.b64encode(zlib.compress(bytes(memory_of(dense)))).decode()
     return [str(tensor.dtype).removeprefix("torch."), list(tensor.shape), data]
 
 

@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import re
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import torch
 
-from soupcli.checkpoints.files import FileVersion, sha256
 from soupcli.errors import ValidationError
-from soupcli.extras import need
 from soupcli.progress import Progress, silent
 from soupcli.recipe import TextSet
 from soupcli.recipe_yaml import suggestion
 from soupcli.validation.examples import TokenExamples
+from soupcli.validation.rows import READERS, Row, read_rows
+from soupcli.validation.set_file import content_hash
 
-SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+SUFFIXES = tuple(READERS)
 ROWS_AT_ONCE = 1024
-
-Row = dict[str, Any]
+NO_LIMIT = 1_000_000  # a tokenizer without a longest input says 1e30
 
 
 def fingerprint(spec: TextSet) -> str:
-    """Of the file's content."""
-    return f"text:{sha256(FileVersion.of(spec.text))}"
+    """Of the file's content and of how it is read."""
+    reading = spec.model_dump(mode="json", exclude={"text"}) | {"suffix": spec.text.suffix.lower()}
+    return f"text:{content_hash(spec.text)}:{json.dumps(reading, sort_keys=True)}"
 
 
 def load(
-    spec: TextSet, tokenizer: Any, *, label_names: Sequence[str] | None = None, progress: Progress = silent
+    spec: TextSet,
+    tokenizer: Any,
+    *,
+    label_names: Sequence[str] | None = None,
+    pad_token_id: int | None = None,
+    progress: Progress = silent,
 ) -> TokenExamples:
     """All rows, tokenised once, as the tokenizer does it, cut at its own longest input or at `max_length`.
 
-    Raises ValidationError where a column is missing or a label is neither a number nor a known name.
+    `pad_token_id` pads where the tokenizer has no padding token of its own. Raises ValidationError where a column is
+    missing, a label is neither a class number nor a known name, or sequences of many lengths cannot be padded.
     """
-    rows = _rows(spec)
+    rows = read_rows(spec.text, (*spec.input, spec.label))
     labels = torch.tensor([_label(spec, row, number, label_names) for number, row in enumerate(rows, 1)])
     texts = [[_text(spec, row, number, column) for column in spec.input] for number, row in enumerate(rows, 1)]
     pieces: dict[str, list[int]] = {}
@@ -51,65 +57,26 @@ def load(
         for sequence in encoded["input_ids"]:
             starts.append(starts[-1] + len(sequence))
         progress(f"tokenising {spec.text}", min(begin + ROWS_AT_ONCE, len(rows)), len(rows))
-    padding = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0)}
-    columns = {name: torch.tensor(flat) for name, flat in pieces.items()}
+    columns = {name: torch.tensor(flat, dtype=torch.int64) for name, flat in pieces.items()}
+    padding = _padding(spec, tokenizer, pad_token_id, {end - start for start, end in pairwise(starts)})
     left = getattr(tokenizer, "padding_side", "right") == "left"
     return TokenExamples(columns, torch.tensor(starts), labels, fingerprint(spec), padding, left)
 
 
 def _cut(spec: TextSet, tokenizer: Any) -> dict[str, Any]:
     longest = spec.max_length or tokenizer.model_max_length
-    return {"truncation": True, "max_length": longest} if longest < 1_000_000 else {}
+    return {"truncation": True, "max_length": longest} if longest < NO_LIMIT else {}
 
 
-def _rows(spec: TextSet) -> list[Row]:
-    path = spec.text
-    if not path.is_file():
-        raise ValidationError(f"{path}: no such file")
-    reader = {".jsonl": _jsonl, ".csv": _separated, ".tsv": _separated, ".parquet": _parquet}.get(path.suffix)
-    if reader is None:
-        raise ValidationError(f"{path}: a text set is one of {', '.join(SUFFIXES)}")
-    try:
-        rows = reader(path)
-    except (UnicodeDecodeError, csv.Error) as cause:
-        raise ValidationError(f"{path}: {cause}") from cause
-    if not rows:
-        raise ValidationError(f"{path}: has no rows")
-    for column in (*spec.input, spec.label):
-        if column not in rows[0]:
-            raise ValidationError(
-                f"{path}: has no column {column!r}{suggestion(column, rows[0])}",
-                hint=f"its columns are {', '.join(rows[0])}: name them with input: and label: in the recipe",
-            )
-    return rows
-
-
-def _jsonl(path: Path) -> list[Row]:
-    rows: list[Row] = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as cause:
-                raise ValidationError(f"{path}:{number}: not JSON: {cause}") from cause
-            if not isinstance(row, dict):
-                raise ValidationError(f"{path}:{number}: a row is a JSON object, not a {type(row).__name__}")
-            rows.append(row)
-    return rows
-
-
-def _separated(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8", newline="") as lines:
-        if path.suffix == ".tsv":
-            return [dict(row) for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)]
-        return [dict(row) for row in csv.DictReader(lines)]
-
-
-def _parquet(path: Path) -> list[Row]:
-    rows: list[Row] = need("pyarrow.parquet", extra="parquet").read_table(path).to_pylist()
-    return rows
+def _padding(spec: TextSet, tokenizer: Any, pad_token_id: int | None, lengths: set[int]) -> dict[str, int]:
+    """What each column is padded with: columns that are not named here, e.g. the attention mask, with 0."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else pad_token_id
+    if pad is None and len(lengths) > 1:
+        raise ValidationError(
+            f"{spec.text}: rows have {min(lengths)} to {max(lengths)} tokens, and the tokenizer has no padding token",
+            hint="set tokenizer.pad_token and model.config.pad_token_id, and save both beside the weights",
+        )
+    return {"input_ids": pad or 0, "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0)}
 
 
 def _text(spec: TextSet, row: Row, number: int, column: str) -> str:
@@ -120,16 +87,21 @@ def _text(spec: TextSet, row: Row, number: int, column: str) -> str:
 
 
 def _label(spec: TextSet, row: Row, number: int, label_names: Sequence[str] | None) -> int:
+    """The class: its position among the names, else its number. 2.0 is 2, 2.5 is no class."""
     value = row.get(spec.label)
-    names = spec.labels or label_names or ()
-    if isinstance(value, str) and value in names:
-        return list(names).index(value)
-    try:
-        if isinstance(value, str | int) and not isinstance(value, bool):
-            return int(value)
-    except ValueError:
-        pass
+    names = list(spec.labels or label_names or ())
+    if str(value) in names:
+        return names.index(str(value))
+    if isinstance(value, float | str) and re.fullmatch(r"[-+]?\d+(\.\d*)?", str(value), re.ASCII):
+        value = float(value) if float(value) % 1 else int(float(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    where = f"{spec.text}: row {number}: label {value!r}"
+    if isinstance(value, float):
+        raise ValidationError(
+            f"{where} is a measurement, not a class", hint="metrics of classes need whole numbers or names as labels"
+        )
     raise ValidationError(
-        f"{spec.text}: row {number}: label {value!r} is neither a number nor one of {', '.join(names) or 'no names'}",
+        f"{where} is neither a number nor one of {', '.join(names) or 'no names'}{suggestion(str(value), names)}",
         hint="name the classes in the order of the logits: labels: [negative, positive]",
     )

@@ -1,0 +1,77 @@
+"""A module built without its weights: parameters on the meta device, buffers real.
+
+Every parameter is filled from a checkpoint, so nothing is initialised and no memory is taken. Buffers that no
+checkpoint holds (rotary frequencies, position ids) are computed by the module itself, so they are real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils.weak import WeakIdKeyDictionary
+
+# What torch raises where code wants the values of a tensor on the meta device: .item(), .numpy(), .cpu(), an index.
+NEEDS_VALUES = (NotImplementedError, RuntimeError, TypeError, ValueError)
+
+
+def make_without_weights(builder: Callable[[], nn.Module]) -> nn.Module:
+    """What `builder` returns, in evaluation mode, with parameters on the meta device where its code allows it.
+
+    Code that looks at a parameter's values while it builds, or keeps something made of them, is run again with real
+    parameters: the network is the same, its weights are overwritten either way. torch's random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with _parameters_on_meta():
+                module = builder()
+            built = not _keeps_values(module)
+        except NEEDS_VALUES:
+            built = False
+        if not built:
+            module = builder()
+    return module.eval()
+
+
+def _keeps_values(module: nn.Module) -> bool:
+    """Whether something beside parameters was made of parameters: then it is on the meta device too."""
+    return any(
+        isinstance(value, Tensor) and value.is_meta
+        for part in module.modules()
+        for value in (*part._buffers.values(), *vars(part).values())
+    )
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Parameters lose their memory when a module registers them, and do not get it back when it is moved."""
+    register_parameter, apply = nn.Module.register_parameter, nn.Module._apply
+    twins = WeakIdKeyDictionary()  # a parameter that two modules share stays one parameter
+
+    def register(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and not param.is_meta and not is_lazy(param):
+            if param not in twins:
+                twins[param] = nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad)
+            param = twins[param]
+        register_parameter(self, name, param)
+
+    def move(self: nn.Module, fn: Callable[[Tensor], Tensor], *args: Any, **options: Any) -> nn.Module:
+        def convert(tensor: Tensor) -> Tensor:
+            if not tensor.is_meta or is_lazy(tensor):
+                return fn(tensor)
+            return tensor.to(fn(torch.empty(0, dtype=tensor.dtype)).dtype)
+
+        moved: nn.Module = apply(self, convert, *args, **options)  # type: ignore[no-untyped-call]
+        return moved
+
+    nn.Module.register_parameter = register  # type: ignore[method-assign]
+    nn.Module._apply = move  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register_parameter  # type: ignore[method-assign]
+        nn.Module._apply = apply  # type: ignore[method-assign]
