@@ -1,0 +1,335 @@
+"""The live network as a function of its mixing coefficients: theta_t = sum_k alpha[l(t), k] theta_kt.
+
+    with MixedNetwork(live, ingredients, layers) as network:
+        network.mix(alpha_lk)                     # weights into the live network, in place
+        loss.backward()                           # G = dL/dtheta, as in any network
+        network.step(update)                      # dL/dalpha[l, k] = sum_{t in l} <G_t, theta_kt>, and the next mix
+
+One network, one gradient, and pieces of the ingredients that pass through a few megabytes: the memory does not grow
+with their number. A layer is written when its inner products are complete, and layers follow one another closely, so
+that on disk what is read the second time was read a moment ago.
+
+Letters in names: l layers, k ingredients, n elements of a piece, m of a block of it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.mixing import weights_file
+from soupcli.errors import MixError, NetworkError
+from soupcli.networks.layers import Layer
+from soupcli.networks.live import LiveNetwork
+from soupcli.networks.residence import PIECE_BYTES, Ingredients, Piece, Span, plan
+from soupcli.progress import Progress, silent
+
+BLOCK = 1 << 18  # float64 elements that are multiplied at once: they stay in a cache
+WAVE_BYTES = 256 << 20  # of consecutive layers that are read from disk before their weights are written
+THREADS = 4
+
+# Which layers, and the gradients of their coefficients (l, k), to their next coefficients (l, k).
+Update = Callable[[slice, Tensor], Tensor]
+
+
+class Slot(NamedTuple):
+    """A tensor of the network, the same memory flat, and what the checkpoints call it."""
+
+    tensor: Tensor
+    flat: Tensor
+    name: str
+
+
+class MixedNetwork:
+    """The live network with weights that are mixed by `alpha_lk`: float64 on the CPU, one row for each of `layers`."""
+
+    def __init__(
+        self,
+        live: LiveNetwork,
+        ingredients: Sequence[Checkpoint],
+        layers: Sequence[Layer],
+        *,
+        resident: Literal["auto", "device", "host", "disk"] = "auto",
+        progress: Progress = silent,
+    ) -> None:
+        """Reads every ingredient once: tensors that are the same in all are written for good and never read again.
+
+        Raises NetworkError where an ingredient does not fit the network and MixError where one holds a NaN.
+        """
+        self.layers = layers
+        self.ingredients = ingredients
+        self._device = torch.device("cpu") if live.device.type == "mps" else live.device  # mps knows no float64
+        self._scratch = threading.local()
+        self._gradients: dict[str, Tensor] = {}
+        self._slots = [[_slot(live, ingredients, tensor) for tensor in layer.tensors] for layer in layers]
+        self._places = {slot.name: slot for slots in self._slots for slot in slots}
+        threads = min(THREADS, os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self._source = Ingredients(ingredients, "disk", self._device)
+        varying = self._survey(progress)
+        self._pieces = [self._divide([slot for slot in slots if slot.name in varying]) for slots in self._slots]
+        self._trained = [slot.tensor for name, slot in self._places.items() if name in varying and _is_trained(slot)]
+        sizes = [sum(piece.nbytes for piece in pieces) * len(ingredients) for pieces in self._pieces]
+        gradients = sum(tensor.nbytes for tensor in self._trained)
+        self.residence = plan(sum(sizes), gradients, self._device, wanted=resident)
+        self._waves = _waves(sizes, WAVE_BYTES if self.residence.where == "disk" else None)
+        self._source = Ingredients(ingredients, self.residence.where, self._device)
+
+    def __enter__(self) -> MixedNetwork:
+        for tensor in self._trained:
+            tensor.requires_grad_(True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        for tensor in self._trained:
+            tensor.requires_grad_(False)
+            tensor.grad = None
+
+    @torch.no_grad()
+    def mix(self, alpha_lk: Tensor) -> None:
+        """Weights by `alpha_lk` into the network. They depend on nothing else, not even in their last bits."""
+        with _Tasks(self._pool) as tasks:
+            self._write(tasks, slice(0, len(self.layers)), alpha_lk)
+
+    @torch.no_grad()
+    def step(self, update: Update) -> None:
+        """Takes the gradient that a backward pass left in the network; `update` makes coefficients of it, mixed next.
+
+        Gradients are taken up to a constant for each layer: coefficients that sum to 1 do not move along it. Raises
+        NetworkError where the gradient of a tensor is not finite.
+        """
+        self._take_gradients()
+        with _Tasks(self._pool) as tasks:
+            coming = self._inner(tasks, self._waves[0])
+            for wave, following in zip(self._waves, [*self._waves[1:], None], strict=True):
+                products, coming = coming, self._inner(tasks, following) if following is not None else []
+                gradient_lk = torch.stack([_total(futures, len(self.ingredients)) for futures in products])
+                if not bool(gradient_lk.isfinite().all()):
+                    self._blame_gradient(wave)
+                gradient_lk -= gradient_lk.mean(dim=1, keepdim=True)  # that of offsets from the ingredients' mean
+                self._write(tasks, wave, update(wave, gradient_lk))
+        self._gradients = {}
+
+    def _take_gradients(self) -> None:
+        for slots in self._slots:
+            for slot in slots:
+                if slot.tensor.grad is not None:
+                    grad = slot.tensor.grad
+                    self._gradients[slot.name] = (grad.to_dense() if grad.is_sparse else grad).reshape(-1)
+                    slot.tensor.grad = None
+
+    def _inner(self, tasks: _Tasks, wave: slice) -> list[list[Future[Tensor]]]:
+        """Inner products of the gradient with all ingredients, for each layer of the wave and each of its pieces."""
+        return [
+            [
+                tasks.submit(self._inner_products, piece)
+                for piece in pieces
+                if any(span.name in self._gradients for span in piece.spans)
+            ]
+            for pieces in self._pieces[wave]
+        ]
+
+    def _inner_products(self, piece: Piece) -> Tensor:
+        """Tensor[K] in float64, on the CPU."""
+        gradient_n = torch.cat([self._gradient(span) for span in piece.spans])
+        total_k = torch.zeros(len(self.ingredients), dtype=torch.float64, device=self._device)
+        for part, wide_km in self._blocks(piece):
+            total_k += wide_km @ gradient_n[part]
+        return total_k.cpu()
+
+    def _gradient(self, span: Span) -> Tensor:
+        if span.name not in self._gradients:
+            return torch.zeros(span.numel, dtype=torch.float64, device=self._device)
+        part = self._gradients[span.name][span.start : span.start + span.numel]
+        return part.to(self._device).to(torch.float64)
+
+    def _write(self, tasks: _Tasks, wave: slice, alpha_lk: Tensor) -> None:
+        for pieces, alpha_k in zip(self._pieces[wave], alpha_lk.to(self._device), strict=True):
+            for piece in pieces:
+                tasks.submit(self._write_piece, piece, alpha_k)
+
+    @torch.no_grad()
+    def _write_piece(self, piece: Piece, alpha_k: Tensor) -> None:
+        mixed_n = torch.empty(piece.numel, dtype=torch.float64, device=self._device)
+        for part, wide_km in self._blocks(piece):
+            torch.mv(wide_km.t(), alpha_k, out=mixed_n[part])
+        self._put(piece, mixed_n)
+
+    def _put(self, piece: Piece, values_n: Tensor) -> None:
+        at = 0
+        for span in piece.spans:
+            flat = self._places[span.name].flat[span.start : span.start + span.numel]
+            flat.copy_(values_n[at : at + span.numel].to(flat.dtype))
+            at += span.numel
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()  # the buffers are this thread's to fill again
+
+    def _blocks(self, piece: Piece) -> Iterator[tuple[slice, Tensor]]:
+        """The piece of all ingredients in float64, (k, m) at a time, each valid until the next."""
+        stage_kn = self._source.piece(piece)
+        ingredients, width = len(stage_kn), max(1, BLOCK // len(stage_kn))
+        scratch: Tensor | None = getattr(self._scratch, "wide", None)
+        if scratch is None:
+            scratch = torch.empty(ingredients * width, dtype=torch.float64, device=self._device)
+            self._scratch.wide = scratch
+        for begin in range(0, piece.numel, width):
+            part = slice(begin, min(begin + width, piece.numel))
+            wide_km = scratch[: ingredients * (part.stop - part.start)].view(ingredients, -1)
+            yield part, wide_km.copy_(stage_kn[:, part])
+
+    def _survey(self, progress: Progress) -> set[str]:
+        """Names of the tensors that are not the same in all ingredients; the others are in the network from now on."""
+        pieces = [piece for slots in self._slots for piece in self._divide(slots)]
+        varying: set[str] = set()
+        with _Tasks(self._pool) as tasks:
+            futures = [tasks.submit(self._survey_piece, piece) for piece in pieces]
+            for done, future in enumerate(futures, 1):
+                varying |= future.result()
+                progress("comparing ingredients", done, len(futures))
+        return varying
+
+    @torch.no_grad()
+    def _survey_piece(self, piece: Piece) -> set[str]:
+        first_n = torch.empty(piece.numel, dtype=torch.float64, device=self._device)
+        varies_n = torch.empty(piece.numel, dtype=torch.bool, device=self._device)
+        for part, wide_km in self._blocks(piece):
+            if not bool(wide_km.isfinite().all()):
+                _blame_ingredient(self.ingredients, piece, part.start, wide_km)
+            first_n[part] = wide_km[0]
+            varies_n[part] = (wide_km != wide_km[0]).any(dim=0)
+        self._put(piece, first_n)
+        parts = torch.split(varies_n, [span.numel for span in piece.spans])
+        return {span.name for span, part in zip(piece.spans, parts, strict=True) if bool(part.any())}
+
+    def _divide(self, slots: Sequence[Slot]) -> list[Piece]:
+        """Pieces of these tensors that are as large as PIECE_BYTES allows for all ingredients together."""
+        pieces: list[Piece] = []
+        spans: list[Span] = []
+        dtypes = {slot.name: _dtype(self.ingredients, slot.name) for slot in slots}
+        for dtype in dict.fromkeys(dtypes.values()):
+            most = max(1, PIECE_BYTES // (dtype.itemsize * len(self.ingredients)))
+            room = most
+            for slot in (slot for slot in slots if dtypes[slot.name] == dtype):
+                start, numel = 0, slot.flat.numel()
+                while start < numel:
+                    count = min(numel - start, room)
+                    spans.append(Span(slot.name, start, count))
+                    start, room = start + count, room - count
+                    if not room:
+                        pieces.append(Piece(tuple(spans), dtype))
+                        spans, room = [], most
+            if spans:
+                pieces.append(Piece(tuple(spans), dtype))
+                spans = []
+        return pieces
+
+    def _blame_gradient(self, wave: slice) -> None:
+        """Raises NetworkError with the name of the tensor whose gradient is not finite."""
+        for layer, slots in zip(self.layers[wave], self._slots[wave], strict=True):
+            for slot in slots:
+                gradient = self._gradients.get(slot.name)
+                if gradient is not None and not bool(gradient.isfinite().all()):
+                    raise NetworkError(
+                        f"tensor {slot.name!r} (layer {layer.name}): its gradient is not finite",
+                        hint="a smaller learned.lr, or weights and a network in float32 or bfloat16",
+                    )
+        raise NetworkError("the gradient of the coefficients overflows float64")
+
+
+class _Tasks:
+    """Tasks in threads that are all over when the block ends; one that fails ends the others."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._futures: list[Future[Any]] = []
+
+    def submit(self, work: Callable[..., Any], *args: object) -> Future[Any]:
+        """Begins `work(*args)`."""
+        self._futures.append(self._pool.submit(work, *args))
+        return self._futures[-1]
+
+    def __enter__(self) -> _Tasks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        failed = error is not None
+        first: BaseException | None = None
+        for future in self._futures:
+            if failed:
+                future.cancel()
+            if not future.cancelled():
+                cause = future.exception()
+                failed, first = failed or cause is not None, first or cause
+        if error is None and first is not None:
+            raise first
+
+
+def _total(futures: Sequence[Future[Tensor]], ingredients: int) -> Tensor:
+    """The sum of inner products in the order of the pieces: Tensor[K] in float64."""
+    total_k = torch.zeros(ingredients, dtype=torch.float64)
+    for future in futures:
+        total_k += future.result()
+    return total_k
+
+
+def _slot(live: LiveNetwork, ingredients: Sequence[Checkpoint], tensor: Tensor) -> Slot:
+    """Raises NetworkError where an ingredient does not fit, and for complex tensors."""
+    names = [name for name, place in live.places(ingredients[0]).items() if place is tensor]
+    if tensor.is_complex():
+        raise NetworkError(f"tensor {names[-1]!r} is {tensor.dtype}: learned coefficients need real tensors")
+    if not tensor.is_contiguous():
+        tensor.data = tensor.data.contiguous()
+    return Slot(tensor, tensor.detach().view(-1), names[-1])
+
+
+def _is_trained(slot: Slot) -> bool:
+    return isinstance(slot.tensor, torch.nn.Parameter)
+
+
+def _dtype(ingredients: Sequence[Checkpoint], name: str) -> torch.dtype:
+    """The dtype that holds tensor `name` of every ingredient exactly."""
+    dtype = ingredients[0].tensors[name].dtype
+    for ingredient in ingredients[1:]:
+        if ingredient.tensors[name].dtype != dtype:
+            dtype = torch.promote_types(dtype, ingredient.tensors[name].dtype)
+    return dtype
+
+
+def _waves(sizes: Sequence[int], enough: int | None) -> list[slice]:
+    """Consecutive layers of together at least `enough` bytes; all of them, where that is None."""
+    if enough is None:
+        return [slice(0, len(sizes))]
+    waves, begin, total = [], 0, 0
+    for end, size in enumerate(sizes, 1):
+        total += size
+        if total >= enough or end == len(sizes):
+            waves.append(slice(begin, end))
+            begin, total = end, 0
+    return waves
+
+
+def _blame_ingredient(ingredients: Sequence[Checkpoint], piece: Piece, begin: int, wide_km: Tensor) -> None:
+    """Raises MixError with the first ingredient and tensor that hold a NaN or an infinity."""
+    row, column = (int(index) for index in (~wide_km.isfinite()).nonzero()[0])
+    position, value = begin + column, wide_km[row, column].item()
+    for span in piece.spans:
+        if position < span.numel:
+            raise MixError(
+                f"{weights_file(ingredients[row])}: tensor {span.name!r} holds {value} "
+                f"at element {span.start + position}",
+                hint="its training diverged: leave this ingredient out",
+            )
+        position -= span.numel
