@@ -1,0 +1,77 @@
+"""Every command's flags, frozen: none appears, changes its variable or goes by accident."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import typer.main
+
+from soupcli.cli.app import app
+
+RECIPE = ["--recipe -r $SOUP_RECIPE", "--set...", "--json", "--quiet -q", "--dry-run"]
+INGREDIENTS = [
+    *RECIPE,
+    "--ckpts...",
+    "--val...",
+    "--weights-name",
+    "--device $SOUP_DEVICE",
+    "--metric $SOUP_METRIC",
+    "--batch-size $SOUP_BATCH_SIZE",
+    "--workers $SOUP_WORKERS",
+    "--fresh",
+]
+REPORT = [*INGREDIENTS, "--report"]
+SOUP = [
+    *INGREDIENTS,
+    "--out -o $SOUP_OUT",
+    "--dtype $SOUP_DTYPE",
+    "--max-shard-size $SOUP_MAX_SHARD_SIZE",
+    "--force",
+]
+FLAGS = {
+    "rank": REPORT,
+    "uniform": SOUP,
+    "greedy": [*SOUP, "--min-delta $SOUP_MIN_DELTA", "--with-uniform"],
+    "eval": REPORT,
+    "init": ["--out -o", "--force"],
+    "schema": ["recipe|report"],
+    "demo": ["[KIND] [DIR]", "--seed", "--quiet -q"],
+}
+
+GROUP: Any = typer.main.get_command(app)
+
+
+def described(param: Any) -> str:
+    """A parameter's names, `...` where it takes many words, and its environment variable."""
+    if param.param_type_name == "argument":
+        return str(param.metavar)
+    return " ".join(param.opts) + ("..." if param.multiple else "") + (f" ${param.envvar}" if param.envvar else "")
+
+
+def test_commands() -> None:
+    """The commands of the contract, in the order of its table, and those beside them."""
+    assert list(GROUP.commands) == list(FLAGS)
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_flags(command: str) -> None:
+    """The command has these flags and no others."""
+    assert sorted(described(param) for param in GROUP.commands[command].params) == sorted(FLAGS[command])
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_every_flag_is_explained(command: str) -> None:
+    """Every parameter has a help text that ends its sentence, and every command one line that fits the list."""
+    assert all(param.help and param.help.endswith((".", ").")) for param in GROUP.commands[command].params)
+    first_line = GROUP.commands[command].help.splitlines()[0]
+    assert len(first_line) <= 80 - len("  uniform  ") and first_line.endswith(".")
+
+
+def test_flags_of_soup() -> None:
+    """Beside the commands there are the version, help and completion."""
+    assert sorted(described(param) for param in GROUP.params) == [
+        "--install-completion",
+        "--show-completion",
+        "--version",
+    ]
