@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import os
 import threading
@@ -43,11 +44,19 @@ class FileVersion:
     def _from_stat(cls, path: Path, stat: os.stat_result) -> FileVersion:
         return cls(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_dev, stat.st_ino)
 
+    def __hash__(self) -> int:
+        return hash((self.device, self.inode, self.mtime_ns))
+
     def check(self, descriptor: int) -> None:
         """Raises CheckpointError where the open file is no longer the one that was recorded."""
-        now = FileVersion._from_stat(self.path, os.fstat(descriptor))
-        if (now.size, now.mtime_ns, now.inode, now.device) != (self.size, self.mtime_ns, self.inode, self.device):
-            was = f"{self.size} bytes when it was opened, {now.size} now"
+        now = os.fstat(descriptor)
+        if (
+            now.st_size != self.size
+            or now.st_mtime_ns != self.mtime_ns
+            or now.st_ino != self.inode
+            or now.st_dev != self.device
+        ):
+            was = f"{self.size} bytes when it was opened, {now.st_size} now"
             raise CheckpointError(
                 f"{self.path}: changed while it was read ({was})", hint="run again when nothing writes to it"
             )
@@ -121,6 +130,16 @@ def memory_of(tensor: Tensor) -> memoryview:
     """The memory of a contiguous CPU tensor as bytes, without a copy; valid while the tensor lives."""
     nbytes = tensor.numel() * tensor.element_size()
     return memoryview((ctypes.c_char * nbytes).from_address(tensor.data_ptr())).cast("B") if nbytes else memoryview(b"")
+
+
+def write_at(descriptor: int, data: memoryview | bytes, offset: int) -> None:
+    """Writes all of `data` at `offset`. Raises OSError where the disk takes no more."""
+    view, done = memoryview(data), 0
+    while done < len(view):
+        put = os.pwrite(descriptor, view[done:], offset + done)
+        if put == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done += put
 
 
 def read_bytes(file: FileVersion, offset: int, count: int) -> bytes:

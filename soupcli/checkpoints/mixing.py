@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from soupcli.checkpoints.averaging import Averager, Terms, chunks
+from soupcli.checkpoints.averaging import weights_file as weights_file
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
 from soupcli.errors import MixError
 
-CHUNK = 1 << 18  # elements: 2 MB of float64, which stays in a core's cache
+CHUNK = 1 << 18  # elements that are compared at once
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,12 @@ class Mixture:
         """The members' weights in tensor `name`."""
         return self.weights if self.coefficients is None else self.coefficients.get(name, self.weights)
 
+    def terms(self, name: str) -> Terms:
+        """What tensor `name` is the mean of; for dtypes that are averaged."""
+        weights = self.weights_of(name)
+        uniform = self.is_uniform or set(weights) == {1.0 / len(weights)}
+        return Terms.of(name, self.members, weights=None if uniform else weights, dtype=self.spec(name).dtype)
+
     def ordered(self, name: str | None = None) -> list[tuple[Checkpoint, float]]:
         """Members and weights (in tensor `name`) in the order in which they are summed, however they were given."""
         weights = self.weights if name is None else self.weights_of(name)
@@ -118,17 +126,6 @@ def _check_spec(first: Checkpoint, other: Checkpoint, name: str, spec: TensorSpe
         )
 
 
-def weights_file(checkpoint: Checkpoint) -> str:
-    """The file to name in a message: the weights themselves where there is one file, else the folder."""
-    return str(checkpoint.files[0].path if len(checkpoint.files) == 1 else checkpoint.path)
-
-
-def chunks(numel: int) -> Iterator[tuple[int, int]]:
-    """(start, count) of the pieces in which a tensor of `numel` elements is mixed."""
-    for start in range(0, numel, CHUNK):
-        yield start, min(CHUNK, numel - start)
-
-
 def mix(mixture: Mixture, name: str, *, start: int, count: int) -> Tensor:
     """Elements `start` to `start + count` of the soup's tensor `name`: Tensor[count] of the output dtype.
 
@@ -137,59 +134,17 @@ def mix(mixture: Mixture, name: str, *, start: int, count: int) -> Tensor:
     spec = mixture.spec(name)
     if not is_averaged(spec.dtype):
         return read_part(mixture.kept, name, start, count)
-    mean = (_mean if mixture.is_uniform else _weighted)(mixture, name, start, count)
-    if not bool(mean.isfinite().all()):
-        _blame(mixture, name, start, count)
-    out = mean.to(spec.dtype)
-    narrowed = spec.dtype != mean.dtype and not bool(out.isfinite().all())
-    if narrowed:
-        raise MixError(
-            f"tensor {name!r}: the mean reaches {mean.abs().max().item():.6g}, more than {spec.dtype} holds",
-            hint="choose a wider --dtype, e.g. --dtype bfloat16",
-        )
+    out = torch.empty(count, dtype=spec.dtype)
+    terms, averager = mixture.terms(name), Averager()
+    for first, length in chunks(terms, count):
+        out[first : first + length] = averager.mean(terms, start + first, length)
     return out
-
-
-def _mean(mixture: Mixture, name: str, start: int, count: int) -> Tensor:
-    """The mean in float64 (complex128): Tensor[count]."""
-    compensated = mixture.spec(name).dtype in (torch.float64, torch.complex128)
-    total = torch.zeros(count, dtype=_wide(mixture.spec(name).dtype))
-    error = torch.zeros_like(total) if compensated else None
-    for member, _ in mixture.ordered():
-        term = read_part(member, name, start, count).to(total.dtype)
-        if error is not None:
-            rounded = total + term
-            back = rounded - total
-            error += (total - (rounded - back)) + (term - back)
-            total = rounded
-        else:
-            total += term
-    if error is not None:
-        total += error
-    return total.div_(len(mixture.members))
-
-
-def _weighted(mixture: Mixture, name: str, start: int, count: int) -> Tensor:
-    """Tensor[count] in float64 (complex128): the first member and the weighted offsets of the others from it.
-
-    So members that are equal give themselves exactly, whatever their weights.
-    """
-    (first, _), *others = ordered = mixture.ordered(name)
-    base = read_part(first, name, start, count).to(_wide(mixture.spec(name).dtype))
-    total = base * scale_of([weight for _, weight in ordered])
-    for member, weight in others:
-        total += read_part(member, name, start, count).to(base.dtype).sub_(base).mul_(weight)
-    return total
 
 
 def scale_of(weights: Sequence[float]) -> float:
     """The sum of weights: 1 where they sum to 1 up to rounding, the temperature where one was folded into them."""
     total = math.fsum(weights)
     return 1.0 if abs(total - 1.0) < 1e-12 else total
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.complex128 if dtype.is_complex else torch.float64
 
 
 def read_part(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tensor:
@@ -199,20 +154,6 @@ def read_part(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tens
     return part
 
 
-def _blame(mixture: Mixture, name: str, start: int, count: int) -> None:
-    """Raises MixError naming the ingredient that holds the NaN or infinity."""
-    for member, _ in mixture.ordered():
-        part = read_part(member, name, start, count)
-        bad = (~part.to(_wide(part.dtype)).isfinite()).nonzero()
-        if len(bad):
-            position = int(bad[0]) + start
-            raise MixError(
-                f"{weights_file(member)}: tensor {name!r} holds {part[int(bad[0])].item()} at element {position}",
-                hint="its training diverged: leave this ingredient out",
-            )
-    raise MixError(f"tensor {name!r}: the sum of the ingredients overflows float64")
-
-
 def differing(mixture: Mixture) -> list[str]:
     """Names of integer and boolean tensors that are not the same in all members."""
     names = [name for name, spec in mixture.kept.tensors.items() if not is_averaged(spec.dtype)]
@@ -220,7 +161,9 @@ def differing(mixture: Mixture) -> list[str]:
 
 
 def _differs(mixture: Mixture, name: str) -> bool:
-    for start, count in chunks(mixture.kept.tensors[name].numel):
+    numel = mixture.kept.tensors[name].numel
+    for start in range(0, numel, CHUNK):
+        count = min(CHUNK, numel - start)
         kept = read_part(mixture.kept, name, start, count)
         if any(not torch.equal(read_part(member, name, start, count), kept) for member in mixture.members):
             return True

@@ -15,8 +15,10 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -24,15 +26,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import TensorSpec
+from soupcli.checkpoints.averaging import CPU, Averager, Terms, chunks
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
 from soupcli.checkpoints.exchange import exchange
-from soupcli.checkpoints.files import FileVersion, memory_of, sha256
-from soupcli.checkpoints.mixing import Mixture, chunks, mix
+from soupcli.checkpoints.files import FileVersion, memory_of, sha256, write_at
+from soupcli.checkpoints.mixing import CHUNK, Mixture, is_averaged, read_part
 from soupcli.checkpoints.safetensors_file import NAMES, read_header
+from soupcli.checkpoints.workers import in_threads
 from soupcli.errors import OutputError, SoupFault
 from soupcli.progress import Progress, silent
 
-THREADS = 4  # two that compute on two cores, two that wait for the disk
 REPORT = "soup.json"
 INDEX = "model.safetensors.index.json"
 
@@ -47,8 +50,9 @@ class Written(NamedTuple):
 
 class _Shard(NamedTuple):
     name: str
+    specs: Mapping[str, TensorSpec]
     header: bytes
-    offsets: dict[str, int]  # tensor -> first byte in the file
+    offsets: dict[str, int]  # tensor -> first byte in the file, in the order of the bytes
     nbytes: int
 
 
@@ -58,27 +62,41 @@ def write_weights(
     *,
     metadata: Mapping[str, str],
     max_shard_size: int,
+    final_metadata: Callable[[], Mapping[str, str]] | None = None,
     overrides: Mapping[str, Tensor] | None = None,
+    device: torch.device = CPU,
     progress: Progress = silent,
 ) -> Written:
-    """Mixes every tensor of `mixture` into safetensors files in `folder`.
+    """Mixes every tensor of `mixture` into safetensors files in `folder`, with arithmetic on `device`.
 
-    `overrides` replaces tensors by name (re-estimated batch-norm statistics). Raises MixError where a tensor cannot
-    be mixed and OutputError where the disk is full.
+    `final_metadata` is asked when all is mixed, for what takes the place of `metadata`: text of the same lengths, e.g.
+    hashes that were not known before. `overrides` replaces tensors by name (re-estimated batch-norm statistics).
+    Raises MixError where a tensor cannot be mixed and OutputError where the disk is full.
     """
     names = sorted(mixture.kept.tensors)
     specs = {name: mixture.spec(name) for name in names}
-    shards = _plan(specs, dict(metadata), max_shard_size)
-    _check_space(folder, sum(shard.nbytes for shard in shards))
+    shards = _plan(specs, metadata, max_shard_size)
+    needed = sum(shard.nbytes for shard in shards)
+    _check_space(folder, needed)
     done, total = 0, sum(spec.nbytes for spec in specs.values())
     for shard in shards:
-        done = _write_shard(mixture, folder, shard, specs, overrides or {}, progress, done, total)
+        path = folder / shard.name
+        with _new_file(path, needed) as descriptor:
+            os.ftruncate(descriptor, shard.nbytes)
+            work = partial(_Mixer, descriptor, shard, device)
+            for nbytes in in_threads(work, _pieces(mixture, shard, specs, overrides or {})):
+                done += nbytes
+                progress("mixing", done, total)
+            final = shard if final_metadata is None else _layout(shard.name, shard.specs, final_metadata())
+            if len(final.header) != len(shard.header):
+                raise SoupFault(f"{path}: the final metadata has another length")
+            write_at(descriptor, final.header, 0)
     if len(shards) > 1:
         _write_index(folder, shards, total)
     return _check_written(folder, shards)
 
 
-def _plan(specs: Mapping[str, TensorSpec], metadata: dict[str, str], max_shard_size: int) -> list[_Shard]:
+def _plan(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str], max_shard_size: int) -> list[_Shard]:
     groups: list[list[str]] = [[]]
     size = 0
     for name, spec in specs.items():
@@ -96,9 +114,9 @@ def _plan(specs: Mapping[str, TensorSpec], metadata: dict[str, str], max_shard_s
     ]
 
 
-def _layout(file_name: str, specs: Mapping[str, TensorSpec], metadata: dict[str, str]) -> _Shard:
+def _layout(file_name: str, specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> _Shard:
     """Header and places: wide dtypes first, as safetensors orders them, so that every tensor is aligned."""
-    entries: dict[str, object] = {"__metadata__": metadata}
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
     relative: dict[str, int] = {}
     at = 0
     for name in sorted(specs, key=lambda name: (-specs[name].dtype.itemsize, name)):
@@ -111,6 +129,7 @@ def _layout(file_name: str, specs: Mapping[str, TensorSpec], metadata: dict[str,
     base = 8 + len(header)
     return _Shard(
         file_name,
+        specs,
         struct.pack("<Q", len(header)) + header,
         {name: base + offset for name, offset in relative.items()},
         base + at,
@@ -126,62 +145,63 @@ def _check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _write_shard(
-    mixture: Mixture,
-    folder: Path,
-    shard: _Shard,
-    specs: Mapping[str, TensorSpec],
-    overrides: Mapping[str, Tensor],
-    progress: Progress,
-    done: int,
-    total: int,
-) -> int:
-    def mix_and_write(name: str, start: int, count: int) -> int:
-        replaced = overrides.get(name)
-        if replaced is None:
-            part = mix(mixture, name, start=start, count=count)
-        else:
-            part = replaced.to(specs[name].dtype).reshape(-1)[start : start + count].contiguous()
-        _write_at(descriptor, part, shard.offsets[name] + start * part.element_size())
-        return part.nbytes
-
-    path = folder / shard.name
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+@contextmanager
+def _new_file(path: Path, needed: int) -> Iterator[int]:
+    """A descriptor of the new file `path`. What the disk refuses is an OutputError that says what was `needed`."""
     try:
-        os.ftruncate(descriptor, shard.nbytes)
-        os.pwrite(descriptor, shard.header, 0)
-        pieces = ((name, start, count) for name in shard.offsets for start, count in chunks(specs[name].numel))
-        for nbytes in _in_threads(mix_and_write, pieces):
-            done += nbytes
-            progress("mixing", done, total)
-        os.fsync(descriptor)
-    except OSError as cause:
-        raise OutputError(f"{path}: {cause.strerror}: the soup needs {shard.nbytes} bytes") from cause
-    finally:
-        os.close(descriptor)
-    return done
-
-
-def _in_threads(work: object, pieces: Iterator[tuple[str, int, int]]) -> Iterator[int]:
-    """Results of `work` on each piece, as they are done; at most two pieces a thread are under way."""
-    pending: set[Future[int]] = set()
-    with ThreadPoolExecutor(THREADS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
-            for piece in pieces:
-                pending.add(pool.submit(work, *piece))  # type: ignore[arg-type]
-                if len(pending) >= 2 * THREADS:
-                    finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in finished)
-            yield from (future.result() for future in pending)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    except OSError as cause:
+        raise OutputError(
+            f"{path.parent}: {cause.strerror}: the soup needs {needed} bytes", hint="make room, or choose another --out"
+        ) from cause
 
 
-def _write_at(descriptor: int, part: Tensor, offset: int) -> None:
-    view, done = memory_of(part), 0
-    while done < len(view):
-        done += os.pwrite(descriptor, view[done:], offset + done)
+class _Piece(NamedTuple):
+    """A part of one tensor: of a mean (`source` are its terms), or taken as it is from an ingredient or a tensor."""
+
+    name: str
+    source: Terms | Checkpoint | Tensor
+    start: int
+    numel: int
+
+
+def _pieces(
+    mixture: Mixture, shard: _Shard, specs: Mapping[str, TensorSpec], overrides: Mapping[str, Tensor]
+) -> Iterator[_Piece]:
+    """The whole of a shard, in the order of its bytes."""
+    for name in shard.offsets:
+        spec, replaced = specs[name], overrides.get(name)
+        if replaced is None and is_averaged(spec.dtype):
+            terms = mixture.terms(name)
+            for start, count in chunks(terms):
+                yield _Piece(name, terms, start, count)
+            continue
+        source = mixture.kept if replaced is None else replaced.to(spec.dtype).contiguous().view(-1)
+        for start in range(0, spec.numel, CHUNK):
+            yield _Piece(name, source, start, min(CHUNK, spec.numel - start))
+
+
+class _Mixer:
+    """Mixes pieces and writes each to its place, in one thread."""
+
+    def __init__(self, descriptor: int, shard: _Shard, device: torch.device) -> None:
+        self._descriptor, self._shard = descriptor, shard
+        self._averager = Averager(device)
+
+    def __call__(self, piece: _Piece) -> int:
+        name, source, start, numel = piece
+        if isinstance(source, Terms):
+            part = self._averager.mean(source, start, numel)
+        elif isinstance(source, Tensor):
+            part = source[start : start + numel]
+        else:
+            part = read_part(source, name, start, numel)
+        write_at(self._descriptor, memory_of(part), self._shard.offsets[name] + start * part.element_size())
+        return part.nbytes
 
 
 def _write_index(folder: Path, shards: list[_Shard], total: int) -> None:
@@ -191,14 +211,17 @@ def _write_index(folder: Path, shards: list[_Shard], total: int) -> None:
 
 
 def _check_written(folder: Path, shards: list[_Shard]) -> Written:
-    """Opens what was written and hashes it. Raises SoupFault where it is not what was planned."""
+    """Flushes what was written, opens it again and hashes it. Raises SoupFault where it is not what was planned."""
     hashes: dict[str, str] = {}
     for shard in shards:
         file = FileVersion.of(folder / shard.name)
-        specs, _, _ = read_header(file)
-        if set(specs) != set(shard.offsets) or file.size != shard.nbytes:
-            raise SoupFault(f"{file.path}: written with {file.size} bytes, {shard.nbytes} were planned")
-        hashes[shard.name] = sha256(file)
+        with ThreadPoolExecutor(1) as pool:
+            flushed = pool.submit(_flush, file.path)  # the disk's work, while hashing is the processor's
+            specs, _, _ = read_header(file)
+            if specs != shard.specs or file.size != shard.nbytes:
+                raise SoupFault(f"{file.path}: written with {file.size} bytes, {shard.nbytes} were planned")
+            hashes[shard.name] = sha256(file)
+            flushed.result()
     names = [*hashes, *([INDEX] if len(shards) > 1 else [])]
     return Written(names, sum(shard.nbytes for shard in shards), hash_of_files(hashes))
 
@@ -254,13 +277,13 @@ class SoupFolder:
 
     def commit(self) -> None:
         """Gives the folder its final name; a soup that stood there is removed after it, its other files carried on."""
-        _sync_folder(self.path)
+        _flush(self.path)
         if not self.out.exists():
             self.path.rename(self.out)
         else:
             _carry_on(self.out, self.path)
             exchange(self.path, self.out)
-        _sync_folder(self.out.parent)
+        _flush(self.out.parent)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -296,8 +319,9 @@ def _carry_on(old: Path, new: Path) -> None:
             os.link(entry, new / entry.name)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Waits until the file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

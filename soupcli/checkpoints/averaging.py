@@ -1,0 +1,300 @@
+"""The mean of tensors, chunk by chunk: the exact mean, rounded once, in any order of the ingredients.
+
+    terms = Terms.of("head.weight", members, weights=None, dtype=torch.float32)
+    averager = Averager()                                     # one for each thread
+    for start, count in chunks(terms):
+        part = averager.mean(terms, start, count)             # Tensor[count] of the output dtype, until the next call
+
+Float64 adds without any error as long as all terms are multiples of one power of two, the grid, and the sum stays below
+2**53 of it. The largest and the smallest magnitude of a chunk therefore tell, in one pass, whether its sums are exact;
+of real float32, bfloat16 and float16 weights nearly all are. Elements of the other chunks are taken where both ends of
+the error interval round to one number, and summed without error where not (exact_sum.py). So every result is the exact
+mean rounded once: in each order of the ingredients, on each device, however the tensor is cut into chunks.
+
+Shapes: r ingredients of a batch, c elements of a chunk (twice as many real numbers where they are complex).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.exact_sum import PairSum, exact_mean
+from soupcli.checkpoints.rounding import FORMATS, Format, round_once
+from soupcli.errors import MixError, SoupFault
+
+BLOCK = 1 << 19  # numbers that are converted at once: 4 MB of float64, which a core's share of the cache holds
+ROWS = 8  # ingredients that are read before they are summed
+CPU = torch.device("cpu")
+
+
+def _reals(dtype: torch.dtype) -> int:
+    return 2 if dtype.is_complex else 1
+
+
+def _real(dtype: torch.dtype) -> torch.dtype:
+    return dtype.to_real() if dtype.is_complex else dtype
+
+
+class _Range(NamedTuple):
+    """Between which magnitudes numbers lie, zeros aside."""
+
+    largest: float  # infinite where one is not finite
+    grid: float  # a power of two of which all are multiples; infinite where all are zero
+    zeros: bool = False
+
+    def joined(self, other: _Range) -> _Range:
+        return _Range(max(self.largest, other.largest), min(self.grid, other.grid), self.zeros and other.zeros)
+
+
+class Terms(NamedTuple):
+    """What one tensor of a soup is: the sum of weighted tensors over a divisor."""
+
+    name: str
+    numel: int
+    dtype: torch.dtype  # of the output
+    batches: Sequence[tuple[torch.dtype, Sequence[tuple[Checkpoint, float]]]]  # of one stored dtype, at most ROWS
+    members: int
+    divisor: int  # 1 where the weights are not all the same
+    weight: float  # at least the sum of the weights' magnitudes
+    weight_grid: float  # a power of two of which all weights are multiples
+
+    @classmethod
+    def of(
+        cls, name: str, members: Sequence[Checkpoint], *, weights: Sequence[float] | None, dtype: torch.dtype
+    ) -> Terms:
+        """Tensor `name` of the members: their weighted sum, without `weights` their mean."""
+        factors = (1.0,) * len(members) if weights is None else weights
+        by_dtype: dict[torch.dtype, list[tuple[Checkpoint, float]]] = {}
+        for member, factor in zip(members, factors, strict=True):
+            by_dtype.setdefault(member.tensors[name].dtype, []).append((member, factor))
+        batches = [
+            (stored, group[first : first + ROWS])
+            for stored, group in by_dtype.items()
+            for first in range(0, len(group), ROWS)
+        ]
+        weight = math.fsum(map(abs, factors)) * (1 + 2.0**-40)
+        grid = min((_lowest_digit(factor) for factor in factors if factor), default=1.0)
+        divisor = len(members) if weights is None else 1
+        return cls(name, members[0].tensors[name].numel, dtype, batches, len(members), divisor, weight, grid)
+
+    @property
+    def real_dtype(self) -> torch.dtype:
+        """Dtype of the output's real numbers."""
+        return _real(self.dtype)
+
+    def are_exact(self, range_: _Range) -> bool:
+        """Whether float64 adds weighted terms of such a range without any error."""
+        grid = range_.grid * self.weight_grid
+        return grid > 0 and range_.largest * self.weight <= 2.0**53 * grid
+
+    def error(self, range_: _Range) -> float:
+        """At least the error of a mean of such terms in float64, whatever the order of the additions."""
+        return (self.members + 2) * 2.0**-52 * range_.largest * self.weight / self.divisor
+
+
+def _lowest_digit(number: float) -> float:
+    numerator, denominator = number.as_integer_ratio()
+    return (numerator & -numerator) / denominator
+
+
+def weights_file(checkpoint: Checkpoint) -> str:
+    """The file to name in a message: the weights themselves where there is one file, else the folder."""
+    return str(checkpoint.files[0].path if len(checkpoint.files) == 1 else checkpoint.path)
+
+
+def chunks(terms: Terms, numel: int | None = None) -> Iterator[tuple[int, int]]:
+    """(start, count) of the pieces in which a tensor, or its first `numel` elements, is mixed."""
+    size = BLOCK // min(terms.members, ROWS) // _reals(terms.dtype)
+    end = terms.numel if numel is None else numel
+    for start in range(0, end, size):
+        yield start, min(size, end - start)
+
+
+class Averager:
+    """Mixes chunks of a mixture's tensors, in scratch memory of its own: one for each thread.
+
+    On a CUDA device each has pinned buffers and a stream, so that while one reads another copies and a third adds.
+    """
+
+    def __init__(self, device: torch.device = CPU) -> None:
+        self._device = device if device.type == "cuda" else CPU  # mps has no float64
+        self._stream = torch.cuda.Stream(device) if self._device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._scratch: dict[tuple[str, torch.device], Tensor] = {}
+
+    def mean(self, terms: Terms, start: int, count: int) -> Tensor:
+        """Elements `start` to `start + count` of the mean: Tensor[count] of the output dtype.
+
+        It is valid until the next call. Raises MixError where an ingredient holds a NaN or an infinity, and where the
+        output dtype cannot hold the mean.
+        """
+        with torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext():
+            total_c, range_ = self._add_up(terms, start, count)
+            if not math.isfinite(range_.largest):
+                self._blame(terms, start, count)
+            if terms.are_exact(range_):
+                mean = self._rounded(terms, range_, total_c)
+            else:
+                mean = self._settled(terms, range_, total_c.cpu(), start, count)
+        _check_overflow(terms, range_, mean)
+        return mean.view(terms.dtype)
+
+    def _take(self, use: str, dtype: torch.dtype, *shape: int, device: torch.device = CPU) -> Tensor:
+        """Uninitialised memory that the next call with the same `use` hands out again."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        held = self._scratch.get((use, device))
+        if held is None or held.numel() < nbytes:
+            pinned = self._stream is not None and device == CPU
+            held = torch.empty(nbytes, dtype=torch.uint8, device=device, pin_memory=pinned)
+            self._scratch[use, device] = held
+        return held[:nbytes].view(dtype).view(shape)
+
+    def _add_up(self, terms: Terms, start: int, count: int) -> tuple[Tensor, _Range]:
+        """The sum of the weighted terms in float64, and between which magnitudes the terms lie."""
+        length = count * _reals(terms.dtype)
+        total_c = self._take("total", torch.float64, length, device=self._device)
+        range_ = _Range(0.0, math.inf, True)
+        signs_c: Tensor | None = None
+        for number, (stored, batch) in enumerate(terms.batches):
+            raw_rc = self._read(name=terms.name, stored=stored, batch=batch, start=start, count=count)
+            wide_rc = self._take("wide", torch.float64, len(batch), length, device=self._device)
+            wide_rc.copy_(raw_rc)
+            if terms.divisor == 1:
+                wide_rc.mul_(torch.tensor([[weight] for _, weight in batch], dtype=torch.float64, device=self._device))
+            part_c = self._take("part", torch.float64, length, device=self._device) if number else total_c
+            torch.sum(wide_rc, dim=0, out=part_c)
+            if number:
+                total_c.add_(part_c)
+            range_ = range_.joined(_range(raw_rc, FORMATS[_real(stored)]))
+            if range_.zeros:
+                signs_c = _lesser_signs(signs_c, wide_rc)
+        if range_.zeros and signs_c is not None:
+            total_c.masked_fill_(signs_c == _NEGATIVE_ZERO, -0.0)
+        return total_c, range_
+
+    def _read(
+        self, name: str, stored: torch.dtype, batch: Sequence[tuple[Checkpoint, float]], start: int, count: int
+    ) -> Tensor:
+        """The stored numbers of a batch of ingredients on the device: Tensor[r, c]."""
+        shape = len(batch), count * _reals(stored)
+        read_rc = self._take("read", _real(stored), *shape)
+        for row_c, (member, _) in zip(read_rc, batch, strict=True):
+            member.read(name, row_c.view(stored), start=start)
+        if self._device == CPU:
+            return read_rc
+        # The buffer is read into again only after the range of these numbers has been waited for.
+        return self._take("raw", _real(stored), *shape, device=self._device).copy_(read_rc, non_blocking=True)
+
+    def _rounded(self, terms: Terms, range_: _Range, total_c: Tensor) -> Tensor:
+        """The mean of an exact sum: its quotient in float64 is on the right side of every tie of a narrower dtype."""
+        dtype = terms.real_dtype
+        if terms.divisor > 1:
+            total_c.div_(terms.divisor)
+        tiny = range_.grid * terms.weight_grid / terms.divisor < FORMATS[dtype].least_normal
+        mean_c = self._take("mean", dtype, len(total_c), device=self._device)
+        round_once(total_c, dtype, out=mean_c, tiny=tiny)
+        return mean_c if self._device == CPU else self._take("mean", dtype, len(total_c)).copy_(mean_c)
+
+    def _settled(self, terms: Terms, range_: _Range, total_c: Tensor, start: int, count: int) -> Tensor:
+        """The mean of a sum that may have been rounded."""
+        dtype, error = terms.real_dtype, terms.error(range_)
+        if dtype != torch.float64 and SMALLEST_ERROR < error < 1 / SMALLEST_ERROR:
+            mean_c = total_c / terms.divisor
+            lower_c, upper_c = round_once(mean_c - error, dtype), round_once(mean_c + error, dtype)
+            bits = FORMATS[dtype].bits
+            doubtful_k = (lower_c.view(bits) != upper_c.view(bits)).nonzero()[:, 0]
+        else:
+            upper_c = torch.empty(len(total_c), dtype=dtype)
+            doubtful_k = torch.arange(len(total_c))
+        if len(doubtful_k):
+            upper_c[doubtful_k] = self._summed_without_error(terms, start, count, doubtful_k)
+        return upper_c
+
+    def _summed_without_error(self, terms: Terms, start: int, count: int, chosen_k: Tensor) -> Tensor:
+        """The mean of the chosen numbers of a chunk: Tensor[k]."""
+        pair, dtype = PairSum(len(chosen_k)), terms.real_dtype
+        for weight, values_k in self._chosen(terms, start, count, chosen_k):
+            pair.add(values_k, weight)
+        mean_k, settled_k = pair.mean(terms.divisor, dtype)
+        open_k = (~settled_k).nonzero()[:, 0]
+        step = max(1, BLOCK // terms.members)
+        for first in range(0, len(open_k), step):
+            part = open_k[first : first + step]
+            columns = list(self._chosen(terms, start, count, chosen_k[part]))
+            weights = [weight for weight, _ in columns] if terms.divisor == 1 else None
+            rows = zip(*(values.tolist() for _, values in columns), strict=True)
+            exact = [exact_mean(row, weights, FORMATS[dtype]) for row in rows]
+            mean_k[part] = torch.tensor(exact, dtype=torch.float64).to(dtype)
+        return mean_k
+
+    def _chosen(self, terms: Terms, start: int, count: int, chosen_k: Tensor) -> Iterator[tuple[float, Tensor]]:
+        """Weight and chosen numbers, Tensor[k] of float64, of each term."""
+        for stored, batch in terms.batches:
+            for term in batch:
+                row_c = self._read(terms.name, stored, [term], start, count)[0]
+                yield term[1], row_c.cpu()[chosen_k].to(torch.float64)
+
+    def _blame(self, terms: Terms, start: int, count: int) -> None:
+        """Raises MixError naming the ingredient that holds the NaN or infinity."""
+        for stored, batch in terms.batches:
+            for member, weight in batch:
+                row_c = self._read(terms.name, stored, [(member, weight)], start, count)[0].cpu()
+                bad = (~row_c.to(torch.float64).isfinite()).nonzero()
+                if len(bad):
+                    number, element = int(bad[0]), start + int(bad[0]) // _reals(stored)
+                    found = f"tensor {terms.name!r} holds {row_c[number].item()} at element {element}"
+                    raise MixError(
+                        f"{weights_file(member)}: {found}",
+                        hint="its training diverged: leave this ingredient out",
+                    )
+        raise SoupFault(f"tensor {terms.name!r}: a number that was not finite is gone")
+
+
+SMALLEST_ERROR = 2.0**-900  # of an interval around a mean; below it its ends may not be what they seem
+_NEGATIVE_ZERO = -(1 << 63)  # -0.0 as an integer
+
+
+def _range(numbers: Tensor, format_: Format) -> _Range:
+    """Between which magnitudes `numbers` lie, which are overwritten."""
+    magnitudes = numbers.view(format_.bits).bitwise_and_(format_.magnitude)
+    least, largest = (int(end) for end in torch.aminmax(magnitudes))
+    if largest >= format_.not_finite:
+        return _Range(math.inf, 0.0)
+    zeros = least == 0
+    if largest == 0:
+        return _Range(0.0, math.inf, zeros)
+    if zeros:
+        least = int(magnitudes.sub_(1).bitwise_and_(format_.magnitude).amin()) + 1  # a zero becomes the largest
+    hidden = 1 << (format_.digits - 1)
+    exponent, fraction = divmod(largest, hidden)
+    significand = fraction + hidden if exponent else fraction
+    return _Range(
+        math.ldexp(significand * format_.smallest, max(exponent - 1, 0)),
+        math.ldexp(format_.smallest, max(least // hidden - 1, 0)),
+        zeros,
+    )
+
+
+def _lesser_signs(signs_c: Tensor | None, wide_rc: Tensor) -> Tensor:
+    """For each element -0.0, as an integer, where it is -0.0 in all rows and all before; elsewhere another integer."""
+    of_rows_c = wide_rc.view(torch.int64).amax(dim=0)
+    return of_rows_c if signs_c is None else torch.maximum(signs_c, of_rows_c)
+
+
+def _check_overflow(terms: Terms, range_: _Range, mean: Tensor) -> None:
+    format_ = FORMATS[mean.dtype]
+    if range_.largest * terms.weight / terms.divisor <= format_.largest:
+        return
+    magnitudes = mean.view(format_.bits) & format_.magnitude
+    # Where a dtype has no infinity, torch gives its largest number instead.
+    if int(magnitudes.amax()) >= format_.not_finite - (mean.dtype.itemsize == 1):
+        raise MixError(
+            f"tensor {terms.name!r}: the mean goes beyond {format_.largest:.6g}, the largest number of {terms.dtype}",
+            hint="choose a wider --dtype, e.g. --dtype bfloat16",
+        )
