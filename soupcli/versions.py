@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from importlib import metadata
 
@@ -12,6 +13,11 @@ LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "torchvision", 
 
 def versions() -> dict[str, str]:
     """This program, Python, torch and those model libraries that are installed; none is imported."""
+    return dict(_installed())
+
+
+@functools.cache  # part of the key of every score
+def _installed() -> dict[str, str]:
     found = {"soup": __version__, "python": platform.python_version()}
     for library in LIBRARIES:
         try:
