@@ -25,6 +25,7 @@ from soupcli.python_file import content_of, users_code
 from soupcli.recipe import ArraysSet, CommandSet, ImagesSet, PythonNetwork, PythonSet, Recipe, SetSpec, TextSet
 from soupcli.validation import arrays, command_task, images, in_process, python_task, text
 from soupcli.validation.examples import Examples
+from soupcli.validation.labelled import Labelled
 from soupcli.validation.metrics import metric_named
 from soupcli.validation.score import Evaluate, Score
 from soupcli.validation.score_store import ScoreStore, key_of
@@ -102,6 +103,28 @@ class Evaluators:
         with users_code():
             return self._statistics(weights)
 
+    def labelled(self, name: str) -> Labelled:
+        """The set's examples, and the network's logits for them at whatever weights it has when it is asked.
+
+        Raises ValidationError for sets that are code of the user's: their losses have no gradient.
+        """
+        spec = self.sets[name]
+        if not isinstance(spec, ArraysSet | ImagesSet | TextSet):
+            raise ValidationError(
+                f"val.{name}: coefficients are fitted on labelled examples, which a "
+                f"{type(spec).__name__.removesuffix('Set').lower()} set does not show",
+                hint="name a set of images, text or arrays first: --val SET",
+            )
+
+        def forward() -> Forward:
+            return self._classifier(name, spec) or self.network.forward
+
+        return Labelled(self._load(name), forward, f"val.{name}", self.device, self.recipe.batch_size)
+
+    def key_of_fit(self, name: str, start: Mixture, settings: Mapping[str, Any]) -> str:
+        """The key of coefficients that are fitted on the set `name` from `start` on."""
+        return key_of({"start": self._key(name, start), "batch_size": self.recipe.batch_size, **settings})
+
     @property
     def network(self) -> Network:
         """The recipe's network, without weights."""
@@ -140,21 +163,27 @@ class Evaluators:
 
     def _forward(self, name: str, spec: SetSpec, weights: Mixture) -> Forward:
         """Inputs to logits; a zero-shot classifier is built once for each set and each weights."""
+        if self._zero_shot is None or self._zero_shot[0] != (name, weights):
+            with torch.inference_mode():
+                classifier = self._classifier(name, spec)
+            if classifier is None:
+                return self.network.forward
+            self._zero_shot = (name, weights), classifier
+        return self._zero_shot[1]
+
+    def _classifier(self, name: str, spec: SetSpec) -> Forward | None:
+        """A CLIP network's zero-shot classifier for its present weights, None for other networks."""
         zero_shot = self.network.zero_shot
         classnames = spec.classnames if isinstance(spec, ImagesSet) else None
         if zero_shot is None and classnames is None:
-            return self.network.forward
+            return None
         if zero_shot is None:
             raise NetworkError(f"val.{name}: classnames: are for a CLIP network", hint="model: {open_clip: NAME}")
         if classnames is None:
             raise NetworkError(
                 f"val.{name}: a CLIP network needs classnames: to classify", hint="classnames: FILE, one name a line"
             )
-        if self._zero_shot is None or self._zero_shot[0] != (name, weights):
-            names, templates = read_lines(classnames), _templates(spec)
-            with torch.inference_mode():
-                self._zero_shot = (name, weights), zero_shot(self.network.module, names, templates)
-        return self._zero_shot[1]
+        return zero_shot(self.network.module, read_lines(classnames), _templates(spec))
 
     def _run_command(self, spec: CommandSet, weights: Mixture, metric: str) -> Score:
         """An ingredient is evaluated where it lies; a mixture is written for the command and removed after it."""
@@ -249,11 +278,13 @@ class Evaluators:
         """The key of a score, None where something unknown determines it: a function or a command of the user."""
         if self._fingerprints[name] is None:
             return None
-        members = sorted(zip((self._hashes.of(m) for m in weights.members), weights.weights, strict=True))
+        hashes = [self._hashes.of(member) for member in weights.members]
+        members = sorted(zip(hashes, weights.weights, strict=True))
         average = self.recipe.batch_norm == "average"
         return key_of(
             {
                 "members": members,
+                "coefficients": [hashes, dict(weights.coefficients)] if weights.coefficients else None,
                 "kept": self._hashes.of(weights.kept),
                 "dtype": str(weights.dtype),
                 "set": self._fingerprints[name],

@@ -60,6 +60,19 @@ class Step(_Part):
     seconds: float
 
 
+class Coefficients(_Part):
+    """What a learned soup mixes its layers by."""
+
+    layers: list[str]
+    members: list[str]
+    alpha: list[list[float]]
+    """One row for each layer, one column for each member; rows sum to 1."""
+    tensors: list[list[str]]
+    """The tensors of each layer."""
+    scaled: dict[str, float] = {}
+    """Tensors that are multiplied by the learned temperature beside."""
+
+
 class Soup(_Part):
     path: str
     hash: str
@@ -74,6 +87,30 @@ class Soup(_Part):
     """Tensors that are not averaged (integers, booleans) and differ: the first member's, or the best's, were taken."""
     dtypes: dict[str, int] = {}
     """Output dtype -> number of tensors."""
+    kept_from: str | None = None
+    """The ingredient that gave the tensors which are not averaged, and the side files."""
+    coefficients: Coefficients | None = None
+    """Where a learned soup weighs its members by layer; `weights` are then the means over all elements."""
+
+
+class Fit(_Part):
+    """How the coefficients of a learned soup were fitted."""
+
+    beta: float
+    """The learned factor of the logits; 1 where none was learned."""
+    steps: list[int]
+    """Steps after which the held-out loss was measured; 0 is the start."""
+    fitted: list[float]
+    """Mean loss of the batches since the step before; at the start that of the whole fitted part."""
+    held_out: list[float]
+    kept_step: int
+    """The step with the least held-out loss: its coefficients are the soup's."""
+    fitted_examples: int
+    held_out_examples: int
+    resident: Literal["device", "host", "disk"]
+    """Where the ingredients lived."""
+    resident_bytes: int
+    warnings: list[str] = []
 
 
 class Scored(_Part):
@@ -105,6 +142,8 @@ class Report(_Part):
     """The best ingredient on the selecting set."""
     uniform: Scored | None = None
     """The mean of all ingredients, where it was asked for."""
+    learned: Fit | None = None
+    """The fit of a learned soup."""
     selecting_set: str | None = None
     cost: Cost = Cost()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture, differing
@@ -13,7 +14,7 @@ from soupcli.cli import console
 from soupcli.cli.options import SoupOptions
 from soupcli.cli.session import Session, report_scores
 from soupcli.cli.tables import score_table
-from soupcli.report import Report, Scored, Soup, Step
+from soupcli.report import Coefficients, Fit, Report, Scored, Soup, Step
 from soupcli.soups.greedy import Step as Decision
 from soupcli.validation.score import Score
 
@@ -29,6 +30,8 @@ class Cooked(NamedTuple):
     best: tuple[Checkpoint, Mapping[str, Score]] | None = None
     uniform: Mapping[str, Score] | None = None
     steps: Sequence[Decision] = ()
+    fit: Fit | None = None
+    coefficients: Coefficients | None = None
 
 
 def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
@@ -39,7 +42,7 @@ def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
             written = write_weights(
                 cooked.mixture,
                 folder.path,
-                metadata={"format": "pt", "soup": _provenance(session, cooked.mixture)},
+                metadata={"format": "pt", "soup": provenance(cooked.mixture, session.hashes.of)},
                 max_shard_size=session.recipe.max_shard_size,
                 overrides=session.evaluators.running_statistics(cooked.mixture) if session.sets else {},
                 progress=progress,
@@ -53,11 +56,15 @@ def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
     return 0
 
 
-def _provenance(session: Session, mixture: Mixture) -> str:
+def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:
     """What the weights are made of, as one line of sorted JSON: equal soups have equal bytes."""
-    hashes = (session.hashes.of(member) for member in mixture.members)
+    hashes = [hash_of(member) for member in mixture.members]
     members = sorted(zip(hashes, mixture.weights, strict=True))
-    return json.dumps({"members": [m for m, _ in members], "weights": [w for _, w in members]}, sort_keys=True)
+    made_of: dict[str, Any] = {"members": [m for m, _ in members], "weights": [w for _, w in members]}
+    if mixture.coefficients is not None:
+        rows = {name: sorted(zip(hashes, row, strict=True)) for name, row in mixture.coefficients.items()}
+        made_of["coefficients"] = f"sha256:{hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()}"
+    return json.dumps(made_of, sort_keys=True)
 
 
 def _report(session: Session, cooked: Cooked, written: Written, files: list[str]) -> Report:
@@ -76,6 +83,8 @@ def _report(session: Session, cooked: Cooked, written: Written, files: list[str]
         files=files,
         differing=differing(mixture),
         dtypes=dtypes,
+        kept_from=str(mixture.kept.path),
+        coefficients=cooked.coefficients,
     )
     best = cooked.best
     return session.report(
@@ -84,6 +93,7 @@ def _report(session: Session, cooked: Cooked, written: Written, files: list[str]
         soup=soup,
         best=Scored(path=str(best[0].path), scores=report_scores(best[1])) if best else None,
         uniform=Scored(path="", scores=report_scores(cooked.uniform)) if cooked.uniform is not None else None,
+        learned=cooked.fit,
     )
 
 

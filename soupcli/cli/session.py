@@ -41,6 +41,7 @@ DEFAULT_RECIPE = Path("soup.yaml")
 RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
     "min_delta": "greedy.min_delta",
+    **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
 }
 
 

@@ -212,11 +212,12 @@ class _Fit:
     def loss(self, indices: Tensor, beta: Tensor) -> Tensor:
         """The cross-entropy of beta times the logits, summed over examples."""
         logits_nc = self.task.logits(indices)
-        wide = torch.promote_types(logits_nc.dtype, torch.float32)
-        scaled_nc = logits_nc.to(wide) * beta.to(logits_nc.device, wide)
-        labels_n = self.task.labels[indices].to(logits_nc.device)
-        smoothing = self.settings.label_smoothing
-        return functional.cross_entropy(scaled_nc, labels_n, reduction="sum", label_smoothing=smoothing)
+        return functional.cross_entropy(
+            beta.to(logits_nc.dtype) * logits_nc,
+            self.task.labels[indices],
+            reduction="sum",
+            label_smoothing=self.settings.label_smoothing,
+        )
 
     @torch.no_grad()
     def loss_over(self, indices: Tensor) -> float:

@@ -37,7 +37,7 @@ def score(
     with torch.inference_mode():
         for indices in batches(examples.order(), batch_size):
             labels_n = examples.labels[indices]
-            logits_nk = _logits(forward, examples.batch(indices, device), labels_n, name)
+            logits_nk = logits_of(forward, examples.batch(indices, device), labels_n, name)
             for metric, definition in chosen.items():
                 contribution = definition.contribution(logits_nk, labels_n)
                 if metric not in outcomes:
@@ -54,8 +54,11 @@ def score_of(outcomes: Mapping[str, Tensor], selecting: str, *, examples: int) -
     return Score(values, selecting, METRICS[selecting].higher_is_better, examples, dict(outcomes))
 
 
-def _logits(forward: Forward, inputs: Batch, labels_n: Tensor, name: str) -> Tensor:
-    """[N, K] on the CPU, float32 or wider, one row for each label and one column for each class."""
+def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str) -> Tensor:
+    """[N, K] on the CPU, float32 or wider, one row for each label and one column for each class.
+
+    Raises what `score` raises, with the name of the set.
+    """
     try:
         logits_nk = forward(inputs)
     except SoupError:

@@ -11,6 +11,7 @@ from torch import Tensor
 from soupcli.errors import ValidationError
 from soupcli.network import Forward
 from soupcli.validation.examples import Examples
+from soupcli.validation.in_process import logits_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +20,7 @@ class Labelled:
 
     examples: Examples
     forward: Callable[[], Forward]
+    name: str
     device: torch.device
     batch_size: int
 
@@ -28,22 +30,11 @@ class Labelled:
         return self.examples.labels
 
     def logits(self, indices: Tensor) -> Tensor:
-        """Logits [n, classes] of these examples at the network's present weights.
+        """Logits [n, classes] of these examples at the network's present weights, on the CPU, float32 or wider.
 
-        Raises ValidationError where they do not go together with the labels.
+        Raises NetworkError where the network fails, ValidationError where labels and logits do not go together.
         """
-        logits_nc = self.forward()(self.examples.batch(indices, self.device))
-        if logits_nc.dim() != 2 or len(logits_nc) != len(indices):
-            raise ValidationError(
-                f"the network gives {list(logits_nc.shape)} for {len(indices)} examples, logits [N, classes] are needed"
-            )
-        if int(self.labels[indices].max()) >= logits_nc.shape[1] or int(self.labels[indices].min()) < 0:
-            least, most = int(self.labels.min()), int(self.labels.max())
-            raise ValidationError(
-                f"labels reach from {least} to {most}, the network has {logits_nc.shape[1]} classes",
-                hint="is this the validation set of these checkpoints? class_to_index or labels: map classes to logits",
-            )
-        return logits_nc
+        return logits_of(self.forward(), self.examples.batch(indices, self.device), self.labels[indices], self.name)
 
     def batches(self, indices: Tensor) -> Iterator[Tensor]:
         """These examples in the order in which they are best visited, as many at a time as go through the network."""
