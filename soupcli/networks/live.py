@@ -2,7 +2,7 @@
 
 Memory on the device: the network, one sum in float64, one tensor of a checkpoint, whatever the number of ingredients.
 A candidate is `(sum + candidate) / n` written into the network; the sum is untouched, so nothing is undone when the
-candidate is rejected.
+candidate is rejected. Float64 holds the sum of narrower numbers; float64 tensors, which are rare, are mixed anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.mixing import Mixture, is_averaged
+from soupcli.checkpoints.mixing import Mixture, is_averaged, mix
+from soupcli.checkpoints.rounding import round_once
 from soupcli.network import Network
 from soupcli.networks.fitting import Slots
 from soupcli.networks.memory import materialise
@@ -58,6 +59,11 @@ class LiveNetwork:
         self._loaded = None
         self.network.module.eval()
 
+    def release(self) -> None:
+        """Gives back the memory of the sum, for whoever writes other weights into the network from here on."""
+        self.forget()
+        self._sum = RunningSum(self._sum.device)
+
     def places(self, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
         """The network's own tensors by the names that they have in `checkpoint`."""
         return self._slots.of(checkpoint)
@@ -66,34 +72,30 @@ class LiveNetwork:
         """Name and value of each tensor of the soup, in the soup's dtype."""
         averaged = [name for name in names if is_averaged(mixture.spec(name).dtype)]
         yield from read_ahead([(mixture.kept, name) for name in names if not is_averaged(mixture.spec(name).dtype)])
-        if len(mixture.members) == 1:
+        if len(mixture.members) == 1 and mixture.is_uniform:
             means: Iterator[tuple[str, Tensor]] = read_ahead([(mixture.members[0], name) for name in averaged])
         elif mixture.is_uniform:
             means = self._sum.means(mixture, averaged)
         else:
-            means = ((name, _mixed_exactly(mixture, name)) for name in averaged)
+            means = ((name, _mixed(mixture, name)) for name in averaged)
         for name, mean in means:
             yield name, _rounded(mean, mixture, name)
 
 
 class RunningSum:
-    """The sum of the members of a soup, in float64, extended as members are accepted.
-
-    What float64 itself cannot hold of a sum of float64 tensors is carried beside it, as in `checkpoints.mixing`.
-    """
+    """The sum of the members of a soup, in float64, extended as members are accepted."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._members: tuple[Checkpoint, ...] = ()
-        self._sums: dict[str, list[Tensor]] = {}  # the sum, and its error where it is carried
+        self._sums: dict[str, Tensor] = {}
 
-    def means(self, mixture: Mixture, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """Name and unrounded mean over all members of each tensor.
+    def means(self, members: tuple[Checkpoint, ...], names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """Name and unrounded mean over `members` of each tensor.
 
         The sum of all members but the last is kept for the next call. Memory for tensors of the members does not grow
         with their number.
         """
-        members = mixture.members
         if not self._members or members[: len(self._members)] != self._members:
             self._members, self._sums = (), {}
         added, trial = members[len(self._members) : -1], members[max(len(self._members), len(members) - 1) :]
@@ -101,49 +103,45 @@ class RunningSum:
         self._members = ()  # not whole until every tensor is
         terms = read_ahead([(member, name) for name in names for member in (*added, *trial)])
         for name in names:
-            if name not in self._sums:
-                self._sums[name] = self._zeros(mixture, name)
-            total = self._sums[name]
             for _ in added:
-                _add(total, self._wide(next(terms)[1]))
-            candidate = [part.clone() for part in total]
-            for _ in trial:
-                _add(candidate, self._wide(next(terms)[1]))
-            mean = candidate[0].add_(candidate[1]) if len(candidate) > 1 else candidate[0]
+                self._add(name, next(terms)[1])
+            total = self._sums[name]
+            mean = total + self._on_device(next(terms)[1]) if trial else total.clone()
             yield name, mean.div_(len(members))
         self._members = kept
 
-    def _zeros(self, mixture: Mixture, name: str) -> list[Tensor]:
-        shape, dtype = mixture.spec(name)
-        wide = torch.complex128 if dtype.is_complex else torch.float64
-        return [torch.zeros(shape, dtype=wide, device=self.device) for _ in range(2 if dtype == wide else 1)]
+    def _add(self, name: str, term: Tensor) -> None:
+        term = self._on_device(term)
+        if name in self._sums:
+            self._sums[name].add_(term)
+        else:
+            self._sums[name] = term.to(torch.complex128 if term.is_complex() else torch.float64)
 
-    def _wide(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device).to(torch.complex128 if tensor.is_complex() else torch.float64)
+    def _on_device(self, term: Tensor) -> Tensor:
+        term = term.to(self.device)
+        return term.to(torch.float64) if term.dtype.itemsize == 1 else term  # float8 adds to nothing
 
 
-def _add(total: list[Tensor], term: Tensor) -> None:
-    """Adds in place; with an error beside the sum, what was rounded off goes there (two-sum, Knuth, TAOCP 2, 4.2.2)."""
-    if len(total) == 1:
-        total[0].add_(term)
-        return
-    rounded = total[0] + term
-    back = rounded - total[0]
-    total[1].add_((total[0] - (rounded - back)) + (term - back))
-    total[0].copy_(rounded)
+def _is_wide(mixture: Mixture, name: str) -> bool:
+    """Whether float64 cannot hold the sum of such numbers."""
+    return any(
+        torch.finfo(dtype).bits == 64
+        for dtype in {mixture.spec(name).dtype, *(m.tensors[name].dtype for m in mixture.members)}
+    )
 
 
 def _rounded(mean: Tensor, mixture: Mixture, name: str) -> Tensor:
     """The mean in the soup's dtype; where that is not finite, `mix` says which ingredient or dtype is to blame."""
     shape, dtype = mixture.spec(name)
+    if mean.dtype == torch.float64 and dtype != torch.float64:
+        mean = round_once(mean, dtype)
     out = mean.to(dtype)
-    # float8 knows no isfinite
-    if bool((out.float() if dtype.itemsize == 1 else out).isfinite().all()):
+    if bool((out.float() if dtype.itemsize == 1 else out).isfinite().all()):  # float8 knows no isfinite
         return out.view(shape)
-    return _mixed_exactly(mixture, name).view(shape)
+    return _mixed(mixture, name)
 
 
-def _mixed_exactly(mixture: Mixture, name: str) -> Tensor:
-    from soupcli.checkpoints.mixing import mix
-
-    return mix(mixture, name, start=0, count=mixture.spec(name).numel)
+def _mixed(mixture: Mixture, name: str) -> Tensor:
+    """The whole tensor, as it is written."""
+    spec = mixture.spec(name)
+    return mix(mixture, name, start=0, count=spec.numel).view(spec.shape)
