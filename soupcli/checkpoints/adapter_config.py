@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -114,3 +115,34 @@ def _fits(key: str, module: str) -> bool:
         return re.match(rf"(.*\.)?({key})$", module) is not None
     except re.error:
         return False
+
+
+def soup_config(values: Mapping[str, Any], modules: Mapping[str, tuple[int, Fraction]]) -> dict[str, Any]:
+    """The settings of an adapter made from those that `values` are of, whose `modules` have a rank and an alpha."""
+    ranks = {module: rank for module, (rank, _) in modules.items()}
+    alphas = {module: _number(alpha) for module, (_, alpha) in modules.items()}
+    r, alpha = _commonest(ranks.values()), _commonest(alphas.values())
+    changed: dict[str, Any] = {
+        "r": r,
+        "lora_alpha": alpha,
+        "rank_pattern": {_exactly(m, modules): rank for m, rank in ranks.items() if rank != r},
+        "alpha_pattern": {_exactly(m, modules): number for m, number in alphas.items() if number != alpha},
+        "use_rslora": False,
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+    spent: dict[str, Any] = {"loftq_config": {}, "eva_config": None, "corda_config": None, "lora_ga_config": None}
+    return {**values, **{name: empty for name, empty in spent.items() if name in values}, **changed}
+
+
+def _number(alpha: Fraction) -> int | float:
+    return int(alpha) if alpha.denominator == 1 else float(alpha)
+
+
+def _commonest(values: Iterable[Any]) -> Any:
+    return min(Counter(values).items(), key=lambda item: (-item[1], item[0]))[0]
+
+
+def _exactly(module: str, modules: Iterable[str]) -> str:
+    """A pattern that fits `module` alone: its name, unless another one ends with it."""
+    return f"^{re.escape(module)}" if any(other.endswith(f".{module}") for other in modules) else module

@@ -48,8 +48,10 @@ def load_on_meta(file: FileVersion, offset: int = 0, length: int | None = None, 
                 raise _refused(file, offset, length, cause, allow) from cause
             filled.add(wants_items[1])
         except Exception as cause:  # whatever torch raises over a broken file is the file's fault
-            first_line = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-            raise CheckpointError(f"{file.path}: not a torch checkpoint: {first_line}", hint=SAVE_AGAIN) from cause
+            what = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+            if "meta tensor" in what:
+                what = "it holds a tensor that is not dense"
+            raise CheckpointError(f"{file.path}: not a torch checkpoint: {what}", hint=SAVE_AGAIN) from cause
 
 
 class StandIn:
@@ -84,7 +86,8 @@ def _refused(
 ) -> CheckpointError:
     wanted = _unsafe_globals(file, offset, length, cause, allow)
     if not wanted:
-        what = str(cause).splitlines()[0].removeprefix("Weights only load failed. ")
+        said = re.search(r"WeightsUnpickler error: (.*)", str(cause))
+        what = said[1] if said else "the pickle in it is broken"
         return CheckpointError(f"{file.path}: refused by torch's safe loader: {what}", hint=SAVE_AGAIN)
     allowed = " ".join(f"--allow-class {name}" for name in wanted)
     return CheckpointError(
