@@ -73,13 +73,14 @@ class LiveNetwork:
         averaged = [name for name in names if is_averaged(mixture.spec(name).dtype)]
         yield from read_ahead([(mixture.kept, name) for name in names if not is_averaged(mixture.spec(name).dtype)])
         if len(mixture.members) == 1 and mixture.is_uniform:
-            means: Iterator[tuple[str, Tensor]] = read_ahead([(mixture.members[0], name) for name in averaged])
-        elif mixture.is_uniform:
-            means = self._sum.means(mixture, averaged)
-        else:
-            means = ((name, _mixed(mixture, name)) for name in averaged)
-        for name, mean in means:
+            for name, tensor in read_ahead([(mixture.members[0], name) for name in averaged]):
+                yield name, _rounded(tensor, mixture, name)
+            return
+        summed = [name for name in averaged if mixture.is_uniform and not _is_wide(mixture, name)]
+        for name, mean in self._sum.means(mixture.members, summed) if summed else ():
             yield name, _rounded(mean, mixture, name)
+        for name in sorted({*averaged} - {*summed}):
+            yield name, _mixed(mixture, name)
 
 
 class RunningSum:
@@ -96,7 +97,7 @@ class RunningSum:
         The sum of all members but the last is kept for the next call. Memory for tensors of the members does not grow
         with their number.
         """
-        if not self._members or members[: len(self._members)] != self._members:
+        if not self._members or members[: len(self._members)] != self._members or self._sums.keys() != set(names):
             self._members, self._sums = (), {}
         added, trial = members[len(self._members) : -1], members[max(len(self._members), len(members) - 1) :]
         kept = members[:-1] if trial else members
