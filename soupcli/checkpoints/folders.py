@@ -72,7 +72,7 @@ def only_weights(folder: Path) -> Path:
     if not files:
         raise CheckpointError(f"{folder}: holds no checkpoint", hint=listing(folder))
     names = [entry.name for entry in indexes or found]
-    first = next((name for name in names if name.startswith(PREFERRED)), names[0])
+    first = next((name for start in PREFERRED for name in names if name.startswith(start)), names[0])
     raise CheckpointError(
         f"{folder}: holds {len(names)} checkpoints: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
         hint=f"pick one with --weights-name {first}, or give the files: --ckpts '{folder}/*'",
