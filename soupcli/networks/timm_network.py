@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ def build(spec: TimmNetwork, folder: Path) -> Network:
         raise NetworkError(f"model.timm: timm {timm.__version__} has no {name!r}{suggestion(name, timm.list_models())}")
     try:
         module = make_without_weights(lambda: timm.create_model(source, pretrained=False, **spec.args))
-        pictures = _pictures(timm.data, module, {**config.get("model_args", {}), **spec.args})
+        channels = {**config.get("model_args", {}), **spec.args}.get("in_chans")
+        pictures = _pictures(timm.data, module, channels, spec.args.get("img_size"))
     except Exception as cause:
         raise NetworkError(
             f"timm.create_model({name!r}): {cause}", hint="see args: of model: in the recipe, and timm's own names"
@@ -53,13 +54,12 @@ def _label_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-def _pictures(data: Any, module: nn.Module, args: Mapping[str, Any]) -> Pictures:
-    """timm's evaluation transform for the size and channels that the network was built with."""
+def _pictures(data: Any, module: nn.Module, channels: int | None, size: int | Sequence[int] | None) -> Pictures:
+    """timm's evaluation transform, for the channels and the size that the recipe builds the network with."""
     own = data.resolve_data_config({}, model=module)
-    channels = args.get("in_chans") or own["input_size"][0]
-    size = args.get("img_size") or own["input_size"][1:]
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    wanted: dict[str, Any] = {"input_size": (channels, *size)}
+    channels = channels or own["input_size"][0]
+    height, width = (size, size) if isinstance(size, int) else size or own["input_size"][1:]
+    wanted: dict[str, Any] = {"input_size": (channels, height, width)}
     for key in ("mean", "std"):
         if len(own[key]) != channels:
             wanted[key] = (sum(own[key]) / len(own[key]),)  # as timm does it
