@@ -140,4 +140,5 @@ out: soup/
 
 
 def _line(key: str, value: object) -> str:
-    return yaml.safe_dump({key: value}, default_flow_style=None, sort_keys=False, width=10_000).strip()
+    """`key: value` in one line of YAML."""
+    return yaml.safe_dump({key: value}, default_flow_style=True, sort_keys=False, width=10_000).strip()[1:-1]

@@ -143,14 +143,14 @@ def test_batch_size_changes_nothing(family: Path, soup: Soup) -> None:
 
 
 def test_nan_is_left_out(family: Path, soup: Soup) -> None:
-    """An ingredient whose logits are NaN ranks last, is never accepted, and is null in the report."""
+    """An ingredient whose score is NaN ranks last; a soup whose score is NaN is not kept; both are null."""
     (family / "mine.py").write_text(
-        "import torch\n\ndef evaluate(model, device):\n"
-        "    bad = any((p == 7).any() for p in model.parameters())\n"
+        "def evaluate(model, device):\n"
+        "    bad = any((p > 100).any() for p in model.parameters())\n"
         "    return {'accuracy': float('nan') if bad else 0.5, 'n': 10}\n"
     )
     state = load_file("runs/0/model.safetensors")
-    save_file({name: torch.full_like(tensor, 7) for name, tensor in state.items()}, "runs/0/model.safetensors")
+    save_file({name: torch.full_like(tensor, 700) for name, tensor in state.items()}, "runs/0/model.safetensors")
     ran = soup(
         *("greedy", "--ckpts", "runs/0", "runs/1", "--val", "mine", "--json"),
         *("--set", "val.mine={python: 'mine.py:evaluate'}"),
@@ -159,7 +159,9 @@ def test_nan_is_left_out(family: Path, soup: Soup) -> None:
     report = json.loads(ran.stdout)
     assert [i["path"] for i in report["ingredients"]] == ["runs/1", "runs/0"]
     assert report["ingredients"][1]["scores"]["mine"]["accuracy"]["value"] is None
-    assert report["soup"]["members"][0] == "runs/1"
+    assert report["soup"]["members"] == ["runs/1"]
+    step = report["steps"][1]
+    assert (step["score"], step["accepted"], step["reason"]) == (None, False, "not a number")
 
 
 def test_with_uniform(family: Path, soup: Soup) -> None:
