@@ -29,7 +29,8 @@ from soupcli.checkpoints.exact_sum import PairSum, exact_mean
 from soupcli.checkpoints.rounding import FORMATS, Format, round_once
 from soupcli.errors import MixError, SoupFault
 
-BLOCK = 1 << 19  # numbers that are converted at once: 4 MB of float64, which a core's share of the cache holds
+READ = 1 << 22  # bytes that are read before they are summed
+BLOCK = 1 << 19  # numbers that are converted at once: 4 MB of float64, which stay in the cache
 ROWS = 8  # ingredients that are read before they are summed
 CPU = torch.device("cpu")
 
@@ -53,15 +54,22 @@ class _Range(NamedTuple):
         return _Range(max(self.largest, other.largest), min(self.grid, other.grid), self.zeros and other.zeros)
 
 
+class Term(NamedTuple):
+    """One ingredient in a sum."""
+
+    member: Checkpoint
+    weight: float | None  # None: all weigh the same
+
+
 class Terms(NamedTuple):
     """What one tensor of a soup is: the sum of weighted tensors over a divisor."""
 
     name: str
     numel: int
     dtype: torch.dtype  # of the output
-    batches: Sequence[tuple[torch.dtype, Sequence[tuple[Checkpoint, float]]]]  # of one stored dtype, at most ROWS
+    batches: Sequence[tuple[torch.dtype, Sequence[Term]]]  # of one stored dtype, at most ROWS
     members: int
-    divisor: int  # 1 where the weights are not all the same
+    divisor: int  # 1 where there are weights
     weight: float  # at least the sum of the weights' magnitudes
     weight_grid: float  # a power of two of which all weights are multiples
 
@@ -71,23 +79,30 @@ class Terms(NamedTuple):
     ) -> Terms:
         """Tensor `name` of the members: their weighted sum, without `weights` their mean."""
         factors = (1.0,) * len(members) if weights is None else weights
-        by_dtype: dict[torch.dtype, list[tuple[Checkpoint, float]]] = {}
+        by_dtype: dict[torch.dtype, list[Term]] = {}
         for member, factor in zip(members, factors, strict=True):
-            by_dtype.setdefault(member.tensors[name].dtype, []).append((member, factor))
+            term = Term(member, None if weights is None else factor)
+            by_dtype.setdefault(member.tensors[name].dtype, []).append(term)
         batches = [
             (stored, group[first : first + ROWS])
             for stored, group in by_dtype.items()
             for first in range(0, len(group), ROWS)
         ]
-        weight = math.fsum(map(abs, factors)) * (1 + 2.0**-40)
+        total = math.fsum(map(abs, factors)) * (1 + 2.0**-40)
         grid = min((_lowest_digit(factor) for factor in factors if factor), default=1.0)
         divisor = len(members) if weights is None else 1
-        return cls(name, members[0].tensors[name].numel, dtype, batches, len(members), divisor, weight, grid)
+        return cls(name, members[0].tensors[name].numel, dtype, batches, len(members), divisor, total, grid)
 
     @property
     def real_dtype(self) -> torch.dtype:
         """Dtype of the output's real numbers."""
         return _real(self.dtype)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is the tensor of one ingredient as it is stored."""
+        stored, batch = self.batches[0]
+        return self.members == 1 and stored == self.dtype and batch[0].weight is None
 
     def are_exact(self, range_: _Range) -> bool:
         """Whether float64 adds weighted terms of such a range without any error."""
@@ -111,7 +126,8 @@ def weights_file(checkpoint: Checkpoint) -> str:
 
 def chunks(terms: Terms, numel: int | None = None) -> Iterator[tuple[int, int]]:
     """(start, count) of the pieces in which a tensor, or its first `numel` elements, is mixed."""
-    size = BLOCK // min(terms.members, ROWS) // _reals(terms.dtype)
+    itemsize = max(stored.itemsize for stored, _ in terms.batches)
+    size = READ // itemsize // min(terms.members, ROWS)
     end = terms.numel if numel is None else numel
     for start in range(0, end, size):
         yield start, min(size, end - start)
@@ -135,15 +151,24 @@ class Averager:
         output dtype cannot hold the mean.
         """
         with torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext():
+            if terms.is_copy:
+                return self._copied(terms, start, count)
             total_c, range_ = self._add_up(terms, start, count)
             if not math.isfinite(range_.largest):
                 self._blame(terms, start, count)
             if terms.are_exact(range_):
-                mean = self._rounded(terms, range_, total_c)
+                mean_c = self._rounded(terms, range_, total_c)
             else:
-                mean = self._settled(terms, range_, total_c.cpu(), start, count)
-        _check_overflow(terms, range_, mean)
-        return mean.view(terms.dtype)
+                mean_c = self._settled(terms, range_, total_c.cpu(), start, count)
+        _check_overflow(terms, range_, mean_c)
+        return mean_c.view(terms.dtype)
+
+    def _copied(self, terms: Terms, start: int, count: int) -> Tensor:
+        ((stored, batch),) = terms.batches
+        row_c = self._read(terms.name, stored, batch, start, count)[0]
+        if not math.isfinite(_range(row_c.clone(), FORMATS[_real(stored)]).largest):
+            self._blame(terms, start, count)
+        return row_c.cpu().view(stored)
 
     def _take(self, use: str, dtype: torch.dtype, *shape: int, device: torch.device = CPU) -> Tensor:
         """Uninitialised memory that the next call with the same `use` hands out again."""
@@ -160,27 +185,37 @@ class Averager:
         length = count * _reals(terms.dtype)
         total_c = self._take("total", torch.float64, length, device=self._device)
         range_ = _Range(0.0, math.inf, True)
-        signs_c: Tensor | None = None
         for number, (stored, batch) in enumerate(terms.batches):
-            raw_rc = self._read(name=terms.name, stored=stored, batch=batch, start=start, count=count)
-            wide_rc = self._take("wide", torch.float64, len(batch), length, device=self._device)
-            wide_rc.copy_(raw_rc)
-            if terms.divisor == 1:
-                wide_rc.mul_(torch.tensor([[weight] for _, weight in batch], dtype=torch.float64, device=self._device))
+            raw_rc = self._read(terms.name, stored, batch, start, count)
             part_c = self._take("part", torch.float64, length, device=self._device) if number else total_c
-            torch.sum(wide_rc, dim=0, out=part_c)
+            self._sum_rows(raw_rc, [term.weight for term in batch if term.weight is not None], part_c)
             if number:
                 total_c.add_(part_c)
             range_ = range_.joined(_range(raw_rc, FORMATS[_real(stored)]))
-            if range_.zeros:
-                signs_c = _lesser_signs(signs_c, wide_rc)
-        if range_.zeros and signs_c is not None:
-            total_c.masked_fill_(signs_c == _NEGATIVE_ZERO, -0.0)
+        if range_.zeros and batch[0].weight is None:
+            total_c.masked_fill_(self._negative_zeros(terms, start, count), -0.0)
         return total_c, range_
 
-    def _read(
-        self, name: str, stored: torch.dtype, batch: Sequence[tuple[Checkpoint, float]], start: int, count: int
-    ) -> Tensor:
+    def _sum_rows(self, raw_rc: Tensor, weights: Sequence[float], out_c: Tensor) -> None:
+        """The sum of the rows, with `weights` their weighted sum, in float64."""
+        rows, length = raw_rc.shape
+        for first in range(0, length, BLOCK // ROWS):
+            block_rc = raw_rc[:, first : first + BLOCK // ROWS]
+            wide_rc = self._take("wide", torch.float64, *block_rc.shape, device=self._device).copy_(block_rc)
+            if weights:
+                wide_rc.mul_(torch.tensor(weights, dtype=torch.float64, device=self._device).view(rows, 1))
+            torch.sum(wide_rc, dim=0, out=out_c[first : first + BLOCK // ROWS])
+
+    def _negative_zeros(self, terms: Terms, start: int, count: int) -> Tensor:
+        """Which numbers of the chunk are -0.0 in all ingredients, and so in the mean: Tensor[c] of bool."""
+        every_c = torch.ones(count * _reals(terms.dtype), dtype=torch.bool, device=self._device)
+        for stored, batch in terms.batches:
+            bits = FORMATS[_real(stored)].bits
+            greatest_c = self._read(terms.name, stored, batch, start, count).view(bits).amax(dim=0)
+            every_c &= greatest_c == torch.iinfo(bits).min  # as an integer -0.0 is the least
+        return every_c
+
+    def _read(self, name: str, stored: torch.dtype, batch: Sequence[Term], start: int, count: int) -> Tensor:
         """The stored numbers of a batch of ingredients on the device: Tensor[r, c]."""
         shape = len(batch), count * _reals(stored)
         read_rc = self._take("read", _real(stored), *shape)
@@ -194,11 +229,14 @@ class Averager:
     def _rounded(self, terms: Terms, range_: _Range, total_c: Tensor) -> Tensor:
         """The mean of an exact sum: its quotient in float64 is on the right side of every tie of a narrower dtype."""
         dtype = terms.real_dtype
-        if terms.divisor > 1:
+        if terms.divisor & (terms.divisor - 1):
             total_c.div_(terms.divisor)
+        elif terms.divisor > 1:
+            total_c.mul_(1 / terms.divisor)  # as exact, and faster
         tiny = range_.grid * terms.weight_grid / terms.divisor < FORMATS[dtype].least_normal
         mean_c = self._take("mean", dtype, len(total_c), device=self._device)
-        round_once(total_c, dtype, out=mean_c, tiny=tiny)
+        scratch_c = self._take("part", torch.int64, len(total_c), device=self._device)
+        round_once(total_c, dtype, out=mean_c, scratch=scratch_c, tiny=tiny)
         return mean_c if self._device == CPU else self._take("mean", dtype, len(total_c)).copy_(mean_c)
 
     def _settled(self, terms: Terms, range_: _Range, total_c: Tensor, start: int, count: int) -> Tensor:
@@ -219,7 +257,7 @@ class Averager:
     def _summed_without_error(self, terms: Terms, start: int, count: int, chosen_k: Tensor) -> Tensor:
         """The mean of the chosen numbers of a chunk: Tensor[k]."""
         pair, dtype = PairSum(len(chosen_k)), terms.real_dtype
-        for weight, values_k in self._chosen(terms, start, count, chosen_k):
+        for values_k, weight in self._chosen(terms, start, count, chosen_k):
             pair.add(values_k, weight)
         mean_k, settled_k = pair.mean(terms.divisor, dtype)
         open_k = (~settled_k).nonzero()[:, 0]
@@ -227,37 +265,36 @@ class Averager:
         for first in range(0, len(open_k), step):
             part = open_k[first : first + step]
             columns = list(self._chosen(terms, start, count, chosen_k[part]))
-            weights = [weight for weight, _ in columns] if terms.divisor == 1 else None
-            rows = zip(*(values.tolist() for _, values in columns), strict=True)
+            weights = [weight for _, weight in columns if weight is not None] or None
+            rows = zip(*(values.tolist() for values, _ in columns), strict=True)
             exact = [exact_mean(row, weights, FORMATS[dtype]) for row in rows]
             mean_k[part] = torch.tensor(exact, dtype=torch.float64).to(dtype)
         return mean_k
 
-    def _chosen(self, terms: Terms, start: int, count: int, chosen_k: Tensor) -> Iterator[tuple[float, Tensor]]:
-        """Weight and chosen numbers, Tensor[k] of float64, of each term."""
+    def _chosen(self, terms: Terms, start: int, count: int, chosen_k: Tensor) -> Iterator[tuple[Tensor, float | None]]:
+        """Chosen numbers, Tensor[k] of float64, and weight of each term."""
         for stored, batch in terms.batches:
             for term in batch:
                 row_c = self._read(terms.name, stored, [term], start, count)[0]
-                yield term[1], row_c.cpu()[chosen_k].to(torch.float64)
+                yield row_c.cpu()[chosen_k].to(torch.float64), term.weight
 
     def _blame(self, terms: Terms, start: int, count: int) -> None:
         """Raises MixError naming the ingredient that holds the NaN or infinity."""
         for stored, batch in terms.batches:
-            for member, weight in batch:
-                row_c = self._read(terms.name, stored, [(member, weight)], start, count)[0].cpu()
+            for term in batch:
+                row_c = self._read(terms.name, stored, [term], start, count)[0].cpu()
                 bad = (~row_c.to(torch.float64).isfinite()).nonzero()
                 if len(bad):
                     number, element = int(bad[0]), start + int(bad[0]) // _reals(stored)
                     found = f"tensor {terms.name!r} holds {row_c[number].item()} at element {element}"
                     raise MixError(
-                        f"{weights_file(member)}: {found}",
+                        f"{weights_file(term.member)}: {found}",
                         hint="its training diverged: leave this ingredient out",
                     )
         raise SoupFault(f"tensor {terms.name!r}: a number that was not finite is gone")
 
 
 SMALLEST_ERROR = 2.0**-900  # of an interval around a mean; below it its ends may not be what they seem
-_NEGATIVE_ZERO = -(1 << 63)  # -0.0 as an integer
 
 
 def _range(numbers: Tensor, format_: Format) -> _Range:
@@ -279,12 +316,6 @@ def _range(numbers: Tensor, format_: Format) -> _Range:
         math.ldexp(format_.smallest, max(least // hidden - 1, 0)),
         zeros,
     )
-
-
-def _lesser_signs(signs_c: Tensor | None, wide_rc: Tensor) -> Tensor:
-    """For each element -0.0, as an integer, where it is -0.0 in all rows and all before; elsewhere another integer."""
-    of_rows_c = wide_rc.view(torch.int64).amax(dim=0)
-    return of_rows_c if signs_c is None else torch.maximum(signs_c, of_rows_c)
 
 
 def _check_overflow(terms: Terms, range_: _Range, mean: Tensor) -> None:

@@ -1,8 +1,8 @@
 """Weighted means that plain float64 arithmetic leaves in doubt: by error-free sums, and at last by fractions.
 
     pair = PairSum(count)
-    for values, weight in terms:
-        pair.add(values, weight)                 # Tensor[count] of float64
+    for values in terms:
+        pair.add(values, weight=None)                         # Tensor[count] of float64
     mean, settled = pair.mean(len(terms), torch.float32)
 
 A sum is carried as a pair of float64 numbers, `high + low`, about 106 digits (Ogita, Rump and Oishi 2005, "Accurate sum
@@ -35,16 +35,16 @@ class PairSum:
         self._least = torch.full_like(self._high, math.inf)
         self._terms = 0
 
-    def add(self, values: Tensor, weight: float) -> None:
-        """Adds `weight * values`: Tensor[count] of float64."""
-        parts = (values,) if weight == 1.0 else two_product(values, weight)
+    def add(self, values: Tensor, weight: float | None) -> None:
+        """Adds `values`, or `weight * values`: Tensor[count] of float64."""
+        parts = (values,) if weight is None else two_product(values, weight)
         for part in parts:
             self._high, error = two_sum(self._high, part)
             self._low, error = two_sum(self._low, error)
             self._rounded |= error != 0
         size = parts[0].abs()
         self._largest = torch.maximum(self._largest, torch.maximum(size, values.abs()))
-        nothing = (values == 0) if 1 / SAFE < abs(weight) < SAFE else torch.tensor(False)
+        nothing = (values == 0) if weight is None or 1 / SAFE < abs(weight) < SAFE else torch.tensor(False)
         self._least = torch.minimum(self._least, torch.where(nothing, math.inf, size))
         self._terms += len(parts)
 
@@ -73,12 +73,9 @@ class PairSum:
 def exact_mean(values: Sequence[float], weights: Sequence[float] | None, format_: Format) -> float:
     """The mean of `values` (with `weights`: their weighted sum), computed in fractions and rounded once."""
     factors = (1.0,) * len(values) if weights is None else weights
-    pairs = list(zip(values, factors, strict=True))
-    total = sum(Fraction(value) * Fraction(factor) for value, factor in pairs)
-    if total == 0:
-        return -0.0 if all(_is_negative_zero(value, factor) for value, factor in pairs) else 0.0
-    return nearest(Fraction(total) / (len(values) if weights is None else 1), format_)
-
-
-def _is_negative_zero(value: float, factor: float) -> bool:
-    return 0 in (value, factor) and math.copysign(1, value) != math.copysign(1, factor)
+    total = sum(Fraction(value) * Fraction(factor) for value, factor in zip(values, factors, strict=True))
+    if weights is not None:
+        return nearest(Fraction(total), format_)
+    if total == 0 and all(math.copysign(1, value) < 0 for value in values):
+        return -0.0  # as IEEE 754 adds them
+    return nearest(Fraction(total) / len(values), format_)

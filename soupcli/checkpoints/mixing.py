@@ -1,12 +1,10 @@
-"""The mean of checkpoints, tensor by tensor: exact, rounded once, the same in any order.
+"""Which checkpoints a soup is made of and how much of each; what cannot be mixed is refused here.
 
-    mixture = Mixture.uniform(members)
     check_mixable(members)
+    mixture = Mixture.uniform(members)
     mean = mix(mixture, "head.weight", start=0, count=4096)          # Tensor[4096] of the output dtype
 
-Floating tensors are accumulated in float64 in the order of the members' paths and rounded once to the output dtype;
-float64 itself is accumulated with the rounding error carried along (two-sum, Knuth, TAOCP 2, 4.2.2), so the result is
-within half a unit in the last place plus 1e-3 of one. Integers and booleans are never averaged.
+Floating tensors are averaged as averaging.py says: exactly, and rounded once. Integers and booleans never are.
 """
 
 from __future__ import annotations
@@ -67,7 +65,7 @@ class Mixture:
         dtype = self.dtype or specs[0].dtype
         if self.dtype is None:
             for spec in specs[1:]:
-                dtype = torch.promote_types(dtype, spec.dtype)
+                dtype = _common(dtype, spec.dtype)
         return TensorSpec(specs[0].shape, dtype)
 
     def weights_of(self, name: str) -> tuple[float, ...]:
@@ -84,6 +82,15 @@ class Mixture:
         """Members and weights (in tensor `name`) in the order in which they are summed, however they were given."""
         weights = self.weights if name is None else self.weights_of(name)
         return sorted(zip(self.members, weights, strict=True), key=lambda pair: str(pair[0].path))
+
+
+def _common(one: torch.dtype, other: torch.dtype) -> torch.dtype:
+    """The narrowest dtype that holds the numbers of both."""
+    if one.itemsize > 1 and other.itemsize > 1:
+        return torch.promote_types(one, other)
+    if one == other:
+        return one
+    return torch.promote_types(*(torch.float16 if dtype.itemsize == 1 else dtype for dtype in (one, other)))
 
 
 def is_averaged(dtype: torch.dtype) -> bool:
@@ -119,7 +126,8 @@ def _check_spec(first: Checkpoint, other: Checkpoint, name: str, spec: TensorSpe
             f"{first.path} has {list(expected.shape)}",
             hint="these are different networks, or heads for different classes: leave one of them out",
         )
-    if is_averaged(spec.dtype) != is_averaged(expected.dtype):
+    kinds = [(is_averaged(dtype), dtype.is_complex) for dtype in (spec.dtype, expected.dtype)]
+    if kinds[0] != kinds[1]:
         raise MixError(
             f"{weights_file(other)}: tensor {name!r} has dtype {spec.dtype}, {first.path} has {expected.dtype}",
             hint="one of them was converted: save both in one dtype",

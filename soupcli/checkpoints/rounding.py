@@ -56,17 +56,25 @@ FORMATS = {
 }
 
 
-def round_once(values: Tensor, dtype: torch.dtype, *, out: Tensor | None = None, tiny: bool = True) -> Tensor:
-    """`values`, Tensor of float64, in `dtype` (into `out`): nearest, ties to even; `values` may be overwritten.
+def round_once(
+    values: Tensor,
+    dtype: torch.dtype,
+    *,
+    out: Tensor | None = None,
+    scratch: Tensor | None = None,
+    tiny: bool = True,
+) -> Tensor:
+    """`values`, Tensor of float64, in `dtype`: nearest, ties to even; `values` may be overwritten.
 
-    `tiny=False` says that none but zeros lie below the least normal number of `dtype`, which saves time.
+    `out` takes the result, `scratch` is int64 memory of the same shape. `tiny=False` says that none but zeros lie below
+    the least normal number of `dtype`, which saves time.
     """
     out = torch.empty_like(values, dtype=dtype) if out is None else out
     if dtype.itemsize >= 4:
         return out.copy_(values)
     below = _rounded_below(values, FORMATS[dtype]) if tiny and dtype == torch.bfloat16 else None
     bits = values.view(torch.int64)
-    sticky = (bits & _DROPPED).add_(_DROPPED)  # the lowest bit that is kept is set where a dropped one was
+    sticky = torch.bitwise_and(bits, _DROPPED, out=scratch).add_(_DROPPED)  # carries into the lowest bit that is kept
     bits.bitwise_or_(sticky).bitwise_and_(~_DROPPED)
     if below is not None:
         torch.where(below.isnan(), values, below, out=values)
