@@ -44,11 +44,26 @@ class Network:
     zero_shot: Callable[[nn.Module, Sequence[str], Sequence[str]], Forward] | None = None  # class names, templates
 
     def forward(self, inputs: Batch) -> Tensor:
-        """Logits [N, K] of a batch; floating inputs are taken in the dtype of the weights."""
-        if isinstance(inputs, dict):
-            output = self.module(**{name: like_weights(self.module, tensor) for name, tensor in inputs.items()})
-        else:
-            output = self.module(like_weights(self.module, inputs))
+        """Logits [N, K] of a batch; floating inputs are taken in the dtype of the weights.
+
+        Rows that are padded on the left go in without their padding, those of one length together: networks that count
+        positions from the first token would give each row other logits in another batch.
+        """
+        if not isinstance(inputs, dict):
+            return self._logits(like_weights(self.module, inputs))
+        inputs = {name: like_weights(self.module, tensor) for name, tensor in inputs.items()}
+        if getattr(self.tokenizer, "padding_side", "right") != "left" or "attention_mask" not in inputs:
+            return self._logits(inputs)
+        lengths_n = inputs["attention_mask"].sum(dim=1)
+        order: list[Tensor] = []
+        parts: list[Tensor] = []
+        for length in sorted(set(lengths_n.tolist())):
+            order.append((lengths_n == length).nonzero()[:, 0])
+            parts.append(self._logits({name: tensor[order[-1], -length:] for name, tensor in inputs.items()}))
+        return torch.cat(parts)[torch.cat(order).argsort()]
+
+    def _logits(self, inputs: Batch) -> Tensor:
+        output = self.module(**inputs) if isinstance(inputs, dict) else self.module(inputs)
         logits: Tensor = output.logits if hasattr(output, "logits") else output
         return logits
 
