@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,7 +98,8 @@ def open_distributed(
     for stored, name in renamed.items():
         fqn, entry = state[stored].fqn, state[stored].entry
         tensors[name] = TensorSpec(tuple(entry.size), entry.properties.dtype)
-        pieces[name] = tuple(_piece(file.path, metadata, fqn, chunk, files) for chunk in entry.chunks)
+        chunks = [chunk for chunk in entry.chunks if math.prod(chunk.sizes)]  # a process may hold none of a tensor
+        pieces[name] = tuple(_piece(file.path, metadata, fqn, chunk, files) for chunk in chunks)
         check_boxes(file.path, name, tensors[name].shape, [piece.box for piece in pieces[name]])
     held = (file, *(files[name] for name in sorted(files)))
     origin = Origin("distributed", chosen, metrics)

@@ -1,0 +1,109 @@
+"""From words after --ckpts to checkpoints: sorted, each once, and a line for what is not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from soupcli.checkpoints.find import find
+from soupcli.checkpoints.opening import How
+from soupcli.errors import CheckpointError, UsageError
+from tests.checkpoints.reading import small_net
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three folders of weights, and the working folder above them."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(["b", "a", "c"]):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        save_file(small_net(number).state_dict(), tmp_path / "runs" / name / "model.safetensors")
+    return tmp_path
+
+
+def paths(words: list[str], **options: object) -> list[str]:
+    return [str(checkpoint.path) for checkpoint in find(words, **options).checkpoints]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "words", [["runs/*/"], ["runs/*"], ["runs/c", "runs/a", "runs/b"], ["runs/c/", "runs/[ab]"], ["**/a", "runs/?"]]
+)
+def test_forms(runs: Path, words: list[str]) -> None:
+    """Globs and paths in any order are the same checkpoints in the order of their paths."""
+    assert paths(words) == ["runs/a", "runs/b", "runs/c"]
+
+
+def test_standard_input(runs: Path) -> None:
+    """`-` reads one path a line; blank lines are passed over, an empty input is not."""
+    assert paths(["-"], standard_input=["runs/b\n", "\n", "runs/a\r\n"]) == ["runs/a", "runs/b"]
+    with pytest.raises(UsageError, match="has no path"):
+        find(["-"], standard_input=["\n"])
+
+
+def test_two_paths_to_one_file(runs: Path) -> None:
+    """A folder and its file, a link and what it leads to, two names of one file: counted once, with a line."""
+    (runs / "link").symlink_to("runs/a")
+    os.link(runs / "runs/b/model.safetensors", runs / "hard.safetensors")
+    found = find(["runs/*/", "runs/a/model.safetensors", "link", "hard.safetensors"])
+    assert len(found.checkpoints) == 3
+    assert len(found.notes) == 3
+    assert all("is the same file as" in note for note in found.notes)
+
+
+def test_equal_ingredients_count_each(runs: Path) -> None:
+    """Two runs that happen to end in the same weights are two ingredients."""
+    save_file(small_net(0).state_dict(), runs / "runs/a/model.safetensors")
+    assert len(find(["runs/*"]).checkpoints) == 3
+    torch.save(small_net().state_dict(), runs / "x.pt")
+    torch.save(small_net().state_dict(), runs / "y.pt")
+    assert len(find(["*.pt"]).checkpoints) == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("absent/*", "the glob matches nothing"),
+        ("runs/absent", "no such file or folder"),
+        ("runs", "holds no checkpoint"),
+    ],
+)
+def test_nothing_there(runs: Path, word: str, message: str) -> None:
+    """The line names the word, the hint what is there instead."""
+    with pytest.raises(CheckpointError, match=message) as refused:
+        find([word])
+    assert word in str(refused.value)
+    assert "runs" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("word", ["", " "])
+def test_empty_word(runs: Path, word: str) -> None:
+    """An unset shell variable is a mistake, not the working folder."""
+    with pytest.raises(UsageError, match="an empty word"):
+        find([word])
+
+
+def test_odd_names(runs: Path) -> None:
+    """Names with spaces, newlines, brackets, emoji, a leading dash or no Unicode at all are files like any others."""
+    names = ["with space", "new\nline", "[ab]", "🍲", "-dash", os.fsdecode(b"\xff")]
+    for name in names:
+        save_file(small_net().state_dict(), runs / "plain")
+        (runs / "plain").rename(runs / name)
+    assert sorted(paths([f"./{name}" for name in names])) == sorted(names)
+
+
+def test_how_is_passed_on(runs: Path) -> None:
+    """What the user says of opening holds for every checkpoint, and progress is told of each."""
+    for name in ("a", "b", "c"):
+        save_file({"only": torch.ones(1)}, runs / "runs" / name / "other.safetensors")
+    seen: list[tuple[int, int]] = []
+
+    def progress(task: str, done: int, total: int, *, note: str = "") -> None:
+        seen.append((done, total))
+
+    found = find(["runs/*"], how=How(weights_name="other.safetensors"), progress=progress)
+    assert all(list(checkpoint.tensors) == ["only"] for checkpoint in found.checkpoints)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
