@@ -10,6 +10,7 @@ reading, arithmetic and writing overlap, and memory holds a few chunks for each 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -236,16 +237,17 @@ def hash_of_files(hashes: Mapping[str, str]) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes `text` beside `path`, flushes it to disk and renames it there: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as cause:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise OutputError(f"{path}: {cause.strerror}") from cause
 
 
