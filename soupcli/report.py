@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from soupcli.errors import UsageError
 
 
 def _finite_or_none(value: float | None) -> float | None:
@@ -145,6 +148,8 @@ class Report(_Part):
     learned: Fit | None = None
     """The fit of a learned soup."""
     selecting_set: str | None = None
+    sets: list[str] = []
+    """All sets in the order in which they were named."""
     cost: Cost = Cost()
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
@@ -152,6 +157,20 @@ class Report(_Part):
     def to_json(self) -> str:
         """Sorted JSON, indented, with a final newline."""
         return dump_json(self.model_dump(mode="json", by_alias=True))
+
+
+def read_report(path: Path) -> Report:
+    """The report in `path`. Raises UsageError where that is not one."""
+    try:
+        text = path.read_bytes()
+    except OSError as cause:
+        raise UsageError(f"{path}: {cause.strerror}", hint="a soup's report is the soup.json in its folder") from cause
+    try:
+        return Report.model_validate_json(text)
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path}: not a report of a soup: {where + ': ' if where else ''}{first['msg']}") from invalid
 
 
 def dump_json(document: object) -> str:

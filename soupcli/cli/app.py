@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from soupcli import __version__
-from soupcli.cli import demo, evaluate, greedy, init, rank, schema, uniform
+from soupcli.cli import demo, evaluate, greedy, init, learned, mix, rank, schema, uniform
 from soupcli.cli.commands import guarded
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def _soup(
     pass
 
 
-for module in (rank, uniform, greedy, evaluate, init, schema, demo):
+for module in (rank, uniform, greedy, learned, evaluate, mix, init, schema, demo):
     module.register(app)
 
 

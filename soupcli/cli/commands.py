@@ -58,10 +58,14 @@ def _signature(options_class: Any) -> inspect.Signature:
     kind = inspect.Parameter.KEYWORD_ONLY
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     fields = [
-        inspect.Parameter(field.name, kind, default=field.default, annotation=hints[field.name])
+        inspect.Parameter(field.name, kind, default=_default(field), annotation=hints[field.name])
         for field in dataclasses.fields(options_class)
     ]
     return inspect.Signature([context, *fields])
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
 
 
 def guarded(work: Callable[[], int | None]) -> int:

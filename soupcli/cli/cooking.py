@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture, differing
 from soupcli.checkpoints.writing import INDEX, REPORT, SoupFolder, Written, write_weights
@@ -14,6 +16,7 @@ from soupcli.cli import console
 from soupcli.cli.options import SoupOptions
 from soupcli.cli.session import Session, report_scores
 from soupcli.cli.tables import score_table
+from soupcli.progress import Progress
 from soupcli.report import Coefficients, Fit, Report, Scored, Soup, Step
 from soupcli.soups.greedy import Step as Decision
 from soupcli.validation.score import Score
@@ -39,21 +42,35 @@ def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
     out = session.recipe.out
     with SoupFolder(out, force=options.force) as folder:
         with session.phase("mix") as progress:
-            written = write_weights(
-                cooked.mixture,
-                folder.path,
-                metadata={"format": "pt", "soup": provenance(cooked.mixture, session.hashes.of)},
-                max_shard_size=session.recipe.max_shard_size,
-                overrides=session.evaluators.running_statistics(cooked.mixture) if session.sets else {},
-                progress=progress,
-            )
-            copied = folder.copy(cooked.mixture.kept.side_files)
-        report = _report(session, cooked, written, [*written.files, *copied, REPORT])
+            statistics = session.evaluators.running_statistics(cooked.mixture) if session.sets else {}
+            size = session.recipe.max_shard_size
+            written, files = fill(folder, cooked.mixture, session.hashes.of, size, statistics, progress)
+        report = _report(session, cooked, written, files)
         (folder.path / REPORT).write_text(report.to_json(), "utf-8")
         folder.commit()
     session.progress.close()
     _show(session, options, cooked, report)
     return 0
+
+
+def fill(
+    folder: SoupFolder,
+    mixture: Mixture,
+    hash_of: Callable[[Checkpoint], str],
+    max_shard_size: int,
+    statistics: Mapping[str, Tensor],
+    progress: Progress,
+) -> tuple[Written, list[str]]:
+    """Weights and side files into the folder; returns what was written and the names of all files of the soup."""
+    written = write_weights(
+        mixture,
+        folder.path,
+        metadata={"format": "pt", "soup": provenance(mixture, hash_of)},
+        max_shard_size=max_shard_size,
+        overrides=statistics,
+        progress=progress,
+    )
+    return written, [*written.files, *folder.copy(mixture.kept.side_files), REPORT]
 
 
 def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:

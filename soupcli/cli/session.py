@@ -241,6 +241,7 @@ class Session:
             recipe=self.recipe.model_dump(mode="json", exclude_none=True),
             ingredients=list(ingredients),
             selecting_set=next(iter(self.sets), None),
+            sets=list(self.sets),
             cost=self.cost(),
             **parts,
         )

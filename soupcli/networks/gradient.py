@@ -64,12 +64,15 @@ class MixedNetwork:
 
         Raises NetworkError where an ingredient does not fit the network and MixError where one holds a NaN.
         """
+        live.release()
+        self._live = live
         self.layers = layers
         self.ingredients = ingredients
         self._device = torch.device("cpu") if live.device.type == "mps" else live.device  # mps knows no float64
         self._scratch = threading.local()
         self._gradients: dict[str, Tensor] = {}
-        self._slots = [[_slot(live, ingredients, tensor) for tensor in layer.tensors] for layer in layers]
+        named = [{id(place): name for name, place in live.places(ingredient).items()} for ingredient in ingredients]
+        self._slots = [[_slot(named[0][id(tensor)], tensor) for tensor in layer.tensors] for layer in layers]
         self._places = {slot.name: slot for slots in self._slots for slot in slots}
         threads = min(THREADS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -95,6 +98,12 @@ class MixedNetwork:
         for tensor in self._trained:
             tensor.requires_grad_(False)
             tensor.grad = None
+        self._live.forget()
+
+    def names(self, tensors: Sequence[Tensor]) -> list[str]:
+        """What the checkpoints call these tensors of the network; a tied one has more than one name."""
+        wanted = {id(tensor) for tensor in tensors}
+        return [name for name, place in self._live.places(self.ingredients[0]).items() if id(place) in wanted]
 
     @torch.no_grad()
     def mix(self, alpha_lk: Tensor) -> None:
@@ -285,14 +294,13 @@ def _total(futures: Sequence[Future[Tensor]], ingredients: int) -> Tensor:
     return total_k
 
 
-def _slot(live: LiveNetwork, ingredients: Sequence[Checkpoint], tensor: Tensor) -> Slot:
-    """Raises NetworkError where an ingredient does not fit, and for complex tensors."""
-    names = [name for name, place in live.places(ingredients[0]).items() if place is tensor]
+def _slot(name: str, tensor: Tensor) -> Slot:
+    """Raises NetworkError for complex tensors."""
     if tensor.is_complex():
-        raise NetworkError(f"tensor {names[-1]!r} is {tensor.dtype}: learned coefficients need real tensors")
+        raise NetworkError(f"tensor {name!r} is {tensor.dtype}: coefficients are learned for real tensors alone")
     if not tensor.is_contiguous():
         tensor.data = tensor.data.contiguous()
-    return Slot(tensor, tensor.detach().view(-1), names[-1])
+    return Slot(tensor, tensor.detach().view(-1), name)
 
 
 def _is_trained(slot: Slot) -> bool:

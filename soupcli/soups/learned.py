@@ -12,7 +12,7 @@ Letters in names: l layers, k ingredients, n examples, c classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -248,7 +248,6 @@ class _Fit:
         """All that the rest of the fit depends on; what a float64 is, its shortest decimal says exactly."""
         return {
             "done": self.done,
-            "examples": self.examples,
             "curves": self.curves._asdict(),
             "kept": self.kept,
             "best": {"alpha": self.best_lk.tolist(), "beta": self.best_beta},
@@ -258,16 +257,9 @@ class _Fit:
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
-        self.done, self.examples, self.kept = state["done"], state["examples"], state["kept"]
+        self.done, self.kept = state["done"], state["kept"]
         self.curves = Curves(**state["curves"])
         self.best_lk = torch.tensor(state["best"]["alpha"], dtype=torch.float64)
         self.best_beta = state["best"]["beta"]
         self.free.restore(state["free"])
         self.log_beta.restore(state["log_beta"])
-
-
-def start_of(members: Sequence[int], ingredients: int, layers: int) -> Tensor:
-    """The mean of some ingredients as coefficients: float64 (l, k)."""
-    start_k = torch.zeros(ingredients, dtype=torch.float64)
-    start_k[list(members)] = 1.0 / len(members)
-    return start_k.repeat(layers, 1)

@@ -1,0 +1,133 @@
+"""A learned soup from end to end: the network's layers, their coefficients fitted, an ordinary mixture of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.mixing import Mixture
+from soupcli.errors import NetworkError
+from soupcli.networks.gradient import MixedNetwork
+from soupcli.networks.layers import head_of, layers
+from soupcli.networks.live import LiveNetwork
+from soupcli.networks.residence import Residence
+from soupcli.progress import Progress, silent
+from soupcli.recipe import Learned
+from soupcli.soups.learned import Curves, LearnedSoup, States, learned
+from soupcli.validation.labelled import Labelled
+
+GRID = 2.0**-48  # coefficients are multiples of it: their sum is exactly 1, so what is equal in all stays as it is
+
+
+class Layered(NamedTuple):
+    """Members, and their coefficients (l, k) in each layer; `tensors` of a layer, some of them `scaled` beside."""
+
+    members: list[Checkpoint]
+    alpha_lk: list[list[float]]
+    layers: list[str]
+    tensors: list[list[str]]
+    scaled: dict[str, float]
+
+    def mixture(self, *, dtype: torch.dtype | None, keep_from: Checkpoint | None) -> Mixture:
+        """The soup: its `weights` are the rows' means over all elements, and weigh tensors of no layer."""
+        sizes = [sum(self.members[0].tensors[name].numel for name in names) for names in self.tensors]
+        weights = _mean_over_elements(self.alpha_lk, sizes)
+        coefficients = {
+            name: tuple(weight * self.scaled.get(name, 1.0) for weight in row)
+            for row, names in zip(self.alpha_lk, self.tensors, strict=True)
+            for name in names
+            if tuple(row) != weights or name in self.scaled
+        }
+        return Mixture(tuple(self.members), weights, dtype, keep_from, coefficients or None)
+
+
+class Learnt(NamedTuple):
+    """What a fit ended with."""
+
+    soup: LearnedSoup
+    layered: Layered
+    residence: Residence
+
+
+def learn(
+    live: LiveNetwork,
+    ingredients: Sequence[Checkpoint],
+    task: Labelled,
+    settings: Learned,
+    *,
+    start: Sequence[Checkpoint],
+    states: States | None = None,
+    say_where: Callable[[Residence], None] = lambda residence: None,
+    watch: Callable[[Curves], None] | None = None,
+    progress: Progress = silent,
+) -> Learnt:
+    """Coefficients of `ingredients` fitted on `task`, from the mean of `start` on, in the live network.
+
+    The network holds one ingredient when this is called: integer buffers stay what they are. Raises NetworkError where
+    an ingredient does not fit the network, or the network not what is asked for.
+    """
+    module = live.network.module
+    head = head_of(module, task.forward(), task.examples.batch(task.examples.order()[:1], task.device))
+    folded = _last_linear(module, head) if settings.fold_temperature else []
+    found = layers(module, per=settings.per, head=head)
+    start_k = torch.tensor([float(ingredient in start) / len(start) for ingredient in ingredients], dtype=torch.float64)
+    with MixedNetwork(live, ingredients, found, resident=settings.resident, progress=progress) as network:
+        say_where(network.residence)
+        start_lk = start_k.repeat(len(found), 1)
+        soup = learned(network, task, start_lk, settings, states=states, watch=watch, progress=progress)
+        tensors = [network.names(layer.tensors) for layer in found]
+        scaled = dict.fromkeys(network.names(folded), soup.beta)
+    alpha_lk = soup.alpha_lk if torch.equal(soup.alpha_lk, start_lk) else summing_to_one(soup.alpha_lk)
+    members, rows = _without_absent(ingredients, alpha_lk)
+    return Learnt(soup, Layered(members, rows, [layer.name for layer in found], tensors, scaled), network.residence)
+
+
+def summing_to_one(alpha_lk: Tensor) -> Tensor:
+    """The coefficients on a grid so fine that it changes no weight, the largest of each row making the sum exact."""
+    on_grid_lk = (alpha_lk / GRID).round() * GRID
+    rest_l1 = 1.0 - on_grid_lk.sum(dim=1, keepdim=True)
+    return on_grid_lk.scatter_add(1, on_grid_lk.argmax(dim=1, keepdim=True), rest_l1)
+
+
+def _last_linear(module: nn.Module, head: str | None) -> list[Tensor]:
+    """Weight and bias of the layer that a temperature can be folded into.
+
+    Raises NetworkError where the logits are not the output of one linear layer, or it shares its weights.
+    """
+    kind = type(module).__name__
+    if head is None:
+        raise NetworkError(
+            f"learned.fold_temperature: the logits of {kind} are not the output of one linear layer",
+            hint="fold_temperature: false; the report says the temperature",
+        )
+    tensors: list[Tensor] = list(module.get_submodule(head).parameters())
+    names: Mapping[str, Tensor] = module.state_dict(keep_vars=True)
+    for tensor in tensors:
+        shared = [name for name, other in names.items() if other is tensor]
+        if len(shared) > 1:
+            raise NetworkError(
+                f"learned.fold_temperature: the last layer of {kind} shares {shared[0]!r} and {shared[1]!r}",
+                hint="fold_temperature: false; the report says the temperature",
+            )
+    return tensors
+
+
+def _without_absent(members: Sequence[Checkpoint], alpha_lk: Tensor) -> tuple[list[Checkpoint], list[list[float]]]:
+    """Members and rows without those whose weight is 0 in every layer."""
+    present = (alpha_lk != 0).any(dim=0)
+    kept = [member for member, is_present in zip(members, present.tolist(), strict=True) if is_present]
+    rows: list[list[float]] = alpha_lk[:, present].tolist()
+    return kept, rows
+
+
+def _mean_over_elements(alpha_lk: Sequence[Sequence[float]], sizes: Sequence[int]) -> tuple[float, ...]:
+    """One weight for each member: a layer counts as much as it has elements. Equal rows are their own mean."""
+    if all(row == alpha_lk[0] for row in alpha_lk):
+        return tuple(alpha_lk[0])
+    share_l = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
+    means_k: list[float] = (share_l @ torch.tensor(alpha_lk, dtype=torch.float64)).tolist()
+    return tuple(means_k)
