@@ -19,6 +19,7 @@ from soupcli.checkpoints.adapter_config import CONFIG, AdapterConfig, read_adapt
 from soupcli.checkpoints.adapter_parts import Factors, sort_parts
 from soupcli.checkpoints.checkpoint import Checkpoint, Origin, StoredCheckpoint, TensorSpec
 from soupcli.checkpoints.files import FileVersion
+from soupcli.checkpoints.rounding import round_once
 from soupcli.errors import CheckpointError
 
 __all__ = ["CONFIG", "WEIGHTS", "AdapterCheckpoint", "open_adapter"]
@@ -85,7 +86,7 @@ class AdapterCheckpoint:
             assert whole is not None
             flat.copy_(whole)
             return
-        flat.copy_(change if whole is None else change + whole.double())
+        round_once(change if whole is None else change + whole.double(), out.dtype, out=flat)
 
     def _whole(self, name: str, start: int, count: int) -> Tensor | None:
         """The tensor before the factors change it, the adapter's own or else the base's: [count]."""
@@ -108,7 +109,7 @@ class AdapterCheckpoint:
         row = math.prod(shape[1:])
         first, end = start // row, -(-(start + count) // row)
         rows = b_or[first:end] @ a_ri
-        return rows.reshape(-1)[start - first * row :][:count] * float(factors.scale)
+        return rows.reshape(-1)[start - first * row :][:count] * float(factors.scale)  # a copy
 
     def _own(self, stored: str) -> Tensor:
         spec = self.stored.tensors[stored]

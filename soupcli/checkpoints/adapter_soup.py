@@ -30,6 +30,7 @@ from soupcli.checkpoints.adapter_parts import Factors
 from soupcli.checkpoints.checkpoint import Origin, StoredCheckpoint, TensorSpec
 from soupcli.checkpoints.files import FileVersion
 from soupcli.checkpoints.mixing import Mixture, mix
+from soupcli.checkpoints.rounding import round_once
 from soupcli.errors import MixError
 
 
@@ -139,7 +140,7 @@ class AdapterSoup:
             return
         layer, part = self.layers[name]
         tensor: Tensor = getattr(layer, part)()
-        out.view(-1).copy_(tensor.reshape(-1)[start : start + out.numel()])
+        round_once(tensor.reshape(-1)[start : start + out.numel()].clone(), out.dtype, out=out.view(-1))
 
 
 def adapters_of(mixture: Mixture) -> list[AdapterCheckpoint]:
