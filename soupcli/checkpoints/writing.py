@@ -251,6 +251,15 @@ def write_whole(path: Path, text: str) -> None:
         raise OutputError(f"{path}: {cause.strerror}") from cause
 
 
+def check_file(path: Path) -> None:
+    """Raises OutputError where no file can take the name `path`, before the work whose result goes there."""
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder, a file was expected")
+    parent = next(parent for parent in path.parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise OutputError(f"{path}: nothing can be written in {parent}")
+
+
 class SoupFolder:
     """A folder that is filled beside its final name and takes it in one step, when `commit` is called.
 

@@ -50,12 +50,14 @@ def _demo(words: list[str], seed: int, quiet: bool) -> int:
 
 def _kind_and_folder(words: list[str]) -> tuple[Kind, Path]:
     from soupcli.errors import UsageError
+    from soupcli.recipe_yaml import suggestion
 
     kinds: tuple[Kind, ...] = get_args(Kind)
     kind = next((kind for kind in kinds if words[:1] == [kind]), None)
     rest = words[1:] if kind else words
-    if len(rest) > 1:
-        raise UsageError(f"soup demo: {rest[0]!r} is no demo", hint=f"soup demo [{'|'.join(kinds)}] [DIR]")
+    near = suggestion(rest[0], kinds) if rest and not kind and not Path(rest[0]).exists() else ""
+    if len(rest) > 1 or near:
+        raise UsageError(f"soup demo: {rest[0]!r} is no demo{near}", hint=f"soup demo [{'|'.join(kinds)}] [DIR]")
     chosen: Kind = kind or "digits"
     return chosen, Path(rest[0]) if rest else Path(f"demo-{chosen}")
 

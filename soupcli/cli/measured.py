@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture
-from soupcli.checkpoints.writing import write_whole
+from soupcli.checkpoints.writing import check_file, write_whole
 from soupcli.cli import console
 from soupcli.cli.options import ReportOptions
 from soupcli.cli.plan import Plan, show_plan
@@ -24,6 +24,8 @@ def measure(session: Session, options: ReportOptions) -> int:
     selecting = session.selecting
     if options.dry_run:
         return show_plan(session, Plan(evaluations=len(session.checkpoints) * len(session.sets)))
+    if options.report is not None:
+        check_file(options.report)
     with session.phase(session.name) as progress:
         ranking = rank(session.checkpoints, session.evaluators.on(selecting), progress=progress)
         scores = session.scores(
