@@ -8,7 +8,9 @@ for each set of weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,24 @@ def build(spec: OpenClipNetwork, folder: Path) -> Network:
     # Nothing is fetched: no weights of the whole, none of either tower.
     without = {"pretrained": None, "load_weights": False, "pretrained_image": False, "pretrained_text": False}
     try:
-        module = make_without_weights(lambda: open_clip.create_model(name, **without, **spec.args))
-        tokenizer = open_clip.get_tokenizer(name)
+        with _without_warnings():
+            module = make_without_weights(lambda: open_clip.create_model(name, **without, **spec.args))
+            tokenizer = open_clip.get_tokenizer(name)
     except Exception as cause:
         first_line = next(iter(str(cause).splitlines()), type(cause).__name__)
         raise NetworkError(f"open_clip {name!r}: {first_line}", hint="see args: of model: in the recipe") from cause
     return Network(module, _pictures(module), zero_shot=partial(_zero_shot, open_clip, tokenizer))
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """open_clip warns that weights are random; they are filled in next."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _with_config(folder: Path) -> Path:

@@ -85,6 +85,14 @@ def test_folder_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert loaded(opened(path), path).network.module.get_parameter("text_projection").shape[1] == width
 
 
+def test_warns_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """That weights are random before they are filled in is said to nobody."""
+    folder = folder_of(tmp_path / "run", CONFIG)
+    caplog.clear()
+    opened(folder)
+    assert not caplog.records
+
+
 def test_by_name(tmp_path: Path) -> None:
     """A name of open_clip with arguments over it; nothing is fetched for either tower."""
     folder = folder_of(tmp_path / "run", CONFIG)
