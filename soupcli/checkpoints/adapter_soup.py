@@ -27,10 +27,11 @@ from torch import Tensor
 from soupcli.checkpoints.adapter import AdapterCheckpoint
 from soupcli.checkpoints.adapter_config import soup_config
 from soupcli.checkpoints.adapter_parts import Factors
-from soupcli.checkpoints.checkpoint import Origin, StoredCheckpoint, TensorSpec
+from soupcli.checkpoints.checkpoint import Checkpoint, Origin, TensorSpec
 from soupcli.checkpoints.files import FileVersion
 from soupcli.checkpoints.mixing import Mixture, mix
 from soupcli.checkpoints.rounding import round_once
+from soupcli.checkpoints.selection import Selected
 from soupcli.errors import MixError
 
 
@@ -108,10 +109,9 @@ class AdapterSoup:
 
         Raises MixError where the weights of a tensor do not sum to 1, and for a NaN.
         """
-        kept, members = mixture.kept, adapters_of(mixture)
-        assert isinstance(kept, AdapterCheckpoint)
+        kept, members = _whose(mixture.kept), adapters_of(mixture)
         layers = [_layer(mixture, name, rank) for name in sorted(kept.factors)]
-        whole = _whole(mixture, members, kept)
+        whole = _whole(mixture, kept)
         tensors = {name: whole.spec(name) for name in kept.plain.values()}
         parts: dict[str, tuple[Layer, str]] = {}
         for layer in layers:
@@ -145,15 +145,31 @@ class AdapterSoup:
 
 def adapters_of(mixture: Mixture) -> list[AdapterCheckpoint]:
     """The members, where they are adapters; an empty list where they are not."""
-    return [member for member in mixture.members if isinstance(member, AdapterCheckpoint)]
+    return [_whose(member) for member in mixture.members if is_adapter(member)]
+
+
+def is_adapter(checkpoint: Checkpoint) -> bool:
+    """Whether it is an adapter, some of whose tensors may come from another one."""
+    return isinstance(checkpoint.checkpoint if isinstance(checkpoint, Selected) else checkpoint, AdapterCheckpoint)
+
+
+def _whose(checkpoint: Checkpoint, name: str | None = None) -> AdapterCheckpoint:
+    """The adapter itself, or the one that tensor `name` of it comes from."""
+    if isinstance(checkpoint, Selected):
+        checkpoint = checkpoint.source if name in checkpoint.passed else checkpoint.checkpoint
+    assert isinstance(checkpoint, AdapterCheckpoint)
+    return checkpoint
 
 
 def _layer(mixture: Mixture, name: str, rank: int | None) -> Layer:
     """The change of weight `name`, its terms in an order that does not depend on the mixture's."""
     weighed = mixture.ordered(name)
-    weights = _exact_weights(name, [weight for _, weight in weighed])
-    members = [member for member, _ in weighed if isinstance(member, AdapterCheckpoint)]
-    shares = [weight * member.factors[name].scale for weight, member in zip(weights, members, strict=True)]
+    weights: dict[AdapterCheckpoint, Fraction] = {}
+    for (member, _), weight in zip(weighed, _exact_weights(name, [weight for _, weight in weighed]), strict=True):
+        owner = _whose(member, name)
+        weights[owner] = weights.get(owner, Fraction(0)) + weight
+    members = list(weights)
+    shares = [weights[member] * member.factors[name].scale for member in members]
     rank_sum = sum(member.factors[name].rank for member in members)
     # lora_alpha = scale * rank: other readers of adapters than PEFT take whole numbers alone.
     as_they_are = len(set(shares)) == 1 and (shares[0] * rank_sum).denominator == 1
@@ -219,10 +235,24 @@ def _widest(specs: Sequence[TensorSpec]) -> torch.dtype:
     return dtype
 
 
-def _whole(mixture: Mixture, members: Sequence[AdapterCheckpoint], kept: AdapterCheckpoint) -> Mixture:
+def _whole(mixture: Mixture, kept: AdapterCheckpoint) -> Mixture:
     """The mixture of the adapters' own tensors, for those that are averaged as they are."""
     coefficients = {stored: mixture.weights_of(name) for name, stored in kept.plain.items()}
-    stored: tuple[StoredCheckpoint, ...] = tuple(member.stored for member in members)
     return Mixture(
-        stored, mixture.weights, mixture.dtype, kept.stored, coefficients if mixture.coefficients is not None else None
+        tuple(_stored(member) for member in mixture.members),
+        mixture.weights,
+        mixture.dtype,
+        kept.stored,
+        coefficients if mixture.coefficients is not None else None,
     )
+
+
+def _stored(member: Checkpoint) -> Checkpoint:
+    """The adapter's own tensors, those that are not mixed from the adapter that they come from."""
+    adapter = _whose(member)
+    if not isinstance(member, Selected):
+        return adapter.stored
+    source = _whose(member.source)
+    passed = frozenset(stored for name, stored in source.plain.items() if name in member.passed)
+    specs = {**adapter.stored.tensors, **{stored: source.stored.tensors[stored] for stored in passed}}
+    return Selected(adapter.stored, source.stored, passed, specs)

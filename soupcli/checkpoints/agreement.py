@@ -11,20 +11,29 @@ from pathlib import Path
 
 from soupcli.checkpoints.adapter import AdapterCheckpoint
 from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.selection import Selection
 from soupcli.errors import MixError
 
 # Settings that change what an adapter's tensors mean, whatever their names.
 SETTINGS = ("bias", "lora_bias", "fan_in_fan_out")
 FACTOR = re.compile(r"\.(lora_(embedding_)?[AB]|lora_(up|down))(\.|$)")
+EVERYTHING = Selection()
 OTHER_BASE = "where these are one network under two names, say so: --base PATH"
 MERGE = "merge each adapter into its base (merge_and_unload) and mix the whole networks"
 
 
-def check_agreement(checkpoints: Sequence[Checkpoint], *, key: str | None = None, base: Path | None = None) -> None:
+def check_agreement(
+    checkpoints: Sequence[Checkpoint],
+    *,
+    key: str | None = None,
+    base: Path | None = None,
+    selection: Selection = EVERYTHING,
+) -> None:
     """Raises MixError where two checkpoints were taken from different keys, or cannot be mixed as adapters.
 
     `key` and `base` are what the user asked for: a file that holds one bare state dict goes with any `key`, and with
-    a `base` of the user's the names that adapters give theirs are not compared.
+    a `base` of the user's the names that adapters give theirs are not compared. Tensors that `selection` does not mix
+    may be changed by one adapter and not by another.
     """
     first = checkpoints[0]
     for other in checkpoints[1:]:
@@ -38,9 +47,9 @@ def check_agreement(checkpoints: Sequence[Checkpoint], *, key: str | None = None
         if isinstance(first, AdapterCheckpoint) and isinstance(other, AdapterCheckpoint):
             if base is None:
                 _check_base(first, other)
-            _check_adapters(first, other)
+            _check_adapters(first, other, selection)
     if len(checkpoints) > 1 and not isinstance(first, AdapterCheckpoint):
-        _check_no_factors(first)
+        _check_no_factors(first, selection)
 
 
 def _check_key(first: Checkpoint, other: Checkpoint, *, asked: bool) -> None:
@@ -71,14 +80,14 @@ def _one_folder(one: str | None, other: str | None) -> bool:
     return len(paths) == 2 and all(path.is_dir() for path in paths) and paths[0].samefile(paths[1])
 
 
-def _check_adapters(first: AdapterCheckpoint, other: AdapterCheckpoint) -> None:
+def _check_adapters(first: AdapterCheckpoint, other: AdapterCheckpoint, selection: Selection) -> None:
     for setting in SETTINGS:
         values = first.config.values.get(setting), other.config.values.get(setting)
         if values[0] != values[1]:
             raise MixError(
                 f"{other.config.file.path}: {setting} is {values[1]!r}, {first.path} has {values[0]!r}", hint=MERGE
             )
-    changed = _names(first), _names(other)
+    changed = _names(first, selection), _names(other, selection)
     for one, lacks in ((0, 1), (1, 0)):
         for name in sorted(changed[one] - changed[lacks]):
             adapters = first, other
@@ -88,12 +97,12 @@ def _check_adapters(first: AdapterCheckpoint, other: AdapterCheckpoint) -> None:
             )
 
 
-def _names(adapter: AdapterCheckpoint) -> set[str]:
-    return {*adapter.factors, *adapter.biases, *adapter.plain}
+def _names(adapter: AdapterCheckpoint, selection: Selection) -> set[str]:
+    return {name for name in (*adapter.factors, *adapter.biases, *adapter.plain) if selection.mixes(name)}
 
 
-def _check_no_factors(checkpoint: Checkpoint) -> None:
-    name = next((name for name in checkpoint.tensors if FACTOR.search(name)), None)
+def _check_no_factors(checkpoint: Checkpoint, selection: Selection) -> None:
+    name = next((name for name in checkpoint.tensors if FACTOR.search(name) and selection.mixes(name)), None)
     if name is not None:
         raise MixError(
             f"{checkpoint.path}: tensor {name!r} is a factor of a LoRA adapter, and the mean of factors is not the "
