@@ -22,17 +22,15 @@ from soupcli.networks.building import build
 from soupcli.networks.live import LiveNetwork
 from soupcli.progress import Progress
 from soupcli.python_file import content_of, users_code
-from soupcli.recipe import ArraysSet, CommandSet, ImagesSet, PythonNetwork, PythonSet, Recipe, SetSpec, TextSet
-from soupcli.validation import arrays, command_task, images, in_process, python_task, text
+from soupcli.recipe import CommandSet, ImagesSet, LmEvalSet, PythonNetwork, PythonSet, Recipe, SetSpec, TokensSet
+from soupcli.validation import command_task, in_process, lm_eval_task, loading, prompts, python_task, tokens
 from soupcli.validation.examples import Examples
 from soupcli.validation.labelled import Labelled
+from soupcli.validation.loading import ExampleSet, LabelledSet
 from soupcli.validation.metrics import metric_named
 from soupcli.validation.score import Evaluate, Score
 from soupcli.validation.score_store import ScoreStore, key_of
-from soupcli.validation.set_file import read_lines
 from soupcli.versions import versions
-
-TEMPLATES = ["a photo of a {}."]  # the first of CLIP's own, for sets that name none
 
 
 class Evaluators:
@@ -64,11 +62,13 @@ class Evaluators:
         self._network: Network | None = None
         self._live: LiveNetwork | None = None
         self._examples: dict[str, Examples] = {}
-        self._zero_shot: tuple[tuple[str, Mixture], Forward] | None = None
+        self._tasks: dict[str, lm_eval_task.Tasks] = {}
+        self._zero_shot: tuple[tuple[prompts.Prompts, Mixture], Forward] | None = None
         for name, spec in sets.items():
-            if _in_process(spec):
-                metric_named(self.metric_of(name))
-        self._fingerprints = {name: _fingerprint(spec) for name, spec in sets.items()}
+            if isinstance(spec, ExampleSet):
+                for metric in self.metrics_of(name):
+                    metric_named(metric)
+        self._fingerprints = {name: self._fingerprint(name, spec) for name, spec in sets.items()}
 
     def on(self, name: str) -> Evaluate:
         """What evaluates mixtures on the set `name`."""
@@ -94,7 +94,13 @@ class Evaluators:
     def metric_of(self, name: str) -> str:
         """The metric that selects on the set `name`."""
         spec = self.sets[name]
-        return (spec.metric if isinstance(spec, CommandSet) else None) or self.recipe.metric
+        if isinstance(spec, TokensSet):
+            return "perplexity"
+        return (spec.metric if isinstance(spec, CommandSet | LmEvalSet) else None) or self.recipe.metric
+
+    def metrics_of(self, name: str) -> list[str]:
+        """All metrics that the recipe asks of the set `name`, the selecting one first."""
+        return list(dict.fromkeys([self.metric_of(name), *self.recipe.metrics]))
 
     def running_statistics(self, weights: Mixture) -> dict[str, Tensor]:
         """Batch-norm statistics re-estimated for `weights`, by their names there, where they go into the soup."""
@@ -106,20 +112,30 @@ class Evaluators:
     def labelled(self, name: str) -> Labelled:
         """The set's examples, and the network's logits for them at whatever weights it has when it is asked.
 
-        Raises ValidationError for sets that are code of the user's: their losses have no gradient.
+        Raises ValidationError for sets without one class for each example.
         """
-        spec = self.sets[name]
-        if not isinstance(spec, ArraysSet | ImagesSet | TextSet):
+        spec = self.require_labelled(name)
+        examples = self._load(name, spec)
+        if examples.kind != "classes":
             raise ValidationError(
-                f"val.{name}: coefficients are fitted on labelled examples, which a "
-                f"{type(spec).__name__.removesuffix('Set').lower()} set does not show",
-                hint="name a set of images, text or arrays first: --val SET",
+                f"val.{name}: coefficients are fitted on one class for each example, not on {examples.kind}"
             )
 
         def forward() -> Forward:
-            return self._classifier(name, spec) or self.network.forward
+            return self._judged(name, spec, self._classifier(name, spec) or self.network.forward)
 
-        return Labelled(self._load(name), forward, f"val.{name}", self.device, self.recipe.batch_size)
+        return Labelled(examples, forward, f"val.{name}", self.device, self.recipe.batch_size)
+
+    def require_labelled(self, name: str) -> LabelledSet:
+        """The set. Raises ValidationError for one that shows no labelled examples: its score has no gradient."""
+        spec = self.sets[name]
+        if not isinstance(spec, LabelledSet):
+            kind = type(spec).__name__.removesuffix("Set").lower()
+            raise ValidationError(
+                f"val.{name}: coefficients are fitted on labelled examples, which a {kind} set does not show",
+                hint="name a set of images, text or arrays first: --val SET",
+            )
+        return spec
 
     def key_of_fit(self, name: str, start: Mixture, settings: Mapping[str, Any]) -> str:
         """The key of coefficients that are fitted on the set `name` from `start` on."""
@@ -151,28 +167,40 @@ class Evaluators:
                 return python_task.score(spec, self.live.network.module, self.device, metric=metric)
             finally:
                 self.live.forget()
+        if isinstance(spec, LmEvalSet):
+            try:
+                module, size = self.live.network.module, self.recipe.batch_size
+                return self._harness(name, spec).score(module, self.network.tokenizer, batch_size=size)
+            finally:
+                self.live.forget()
         return in_process.score(
             self._forward(name, spec, weights),
-            self._load(name),
+            self._load(name, spec),
             name=f"val.{name}",
-            metrics=[metric],
+            metrics=self.metrics_of(name),
             device=self.device,
             batch_size=self.recipe.batch_size,
             progress=self._progress,
         )
 
-    def _forward(self, name: str, spec: SetSpec, weights: Mixture) -> Forward:
-        """Inputs to logits; a zero-shot classifier is built once for each set and each weights."""
-        if self._zero_shot is None or self._zero_shot[0] != (name, weights):
-            with torch.inference_mode():
-                classifier = self._classifier(name, spec)
-            if classifier is None:
-                return self.network.forward
-            self._zero_shot = (name, weights), classifier
-        return self._zero_shot[1]
+    def _forward(self, name: str, spec: ExampleSet, weights: Mixture) -> Forward:
+        """Inputs to what the set's metrics take."""
+        if isinstance(spec, TokensSet):
+            return tokens.likelihood_of(self.network.forward, len(self.network.tokenizer))
+        with torch.inference_mode():
+            classifier = self._classifier(name, spec, weights)
+        return self._judged(name, spec, classifier or self.network.forward)
 
-    def _classifier(self, name: str, spec: SetSpec) -> Forward | None:
-        """A CLIP network's zero-shot classifier for its present weights, None for other networks."""
+    def _judged(self, name: str, spec: LabelledSet, forward: Forward) -> Forward:
+        """The logits of those classes that the set covers."""
+        classes = self._load(name, spec).classes
+        return classes.onto(forward) if classes is not None else forward
+
+    def _classifier(self, name: str, spec: LabelledSet, weights: Mixture | None = None) -> Forward | None:
+        """A CLIP network's zero-shot classifier for its present weights, None for other networks.
+
+        Where these are known it is built once for all sets that have the same class names and templates.
+        """
         zero_shot = self.network.zero_shot
         classnames = spec.classnames if isinstance(spec, ImagesSet) else None
         if zero_shot is None and classnames is None:
@@ -183,7 +211,12 @@ class Evaluators:
             raise NetworkError(
                 f"val.{name}: a CLIP network needs classnames: to classify", hint="classnames: FILE, one name a line"
             )
-        return zero_shot(self.network.module, read_lines(classnames), _templates(spec))
+        words = prompts.read(classnames, spec.templates if isinstance(spec, ImagesSet) else None)
+        if weights is None:
+            return zero_shot(self.network.module, *words)
+        if self._zero_shot is None or self._zero_shot[0] != (words, weights):
+            self._zero_shot = (words, weights), zero_shot(self.network.module, *words)
+        return self._zero_shot[1]
 
     def _run_command(self, spec: CommandSet, weights: Mixture, metric: str) -> Score:
         """An ingredient is evaluated where it lies; a mixture is written for the command and removed after it."""
@@ -205,43 +238,33 @@ class Evaluators:
             alone = not first.is_dir() and len(written.files) == 1
             return command_task.score(spec, folder / written.files[0] if alone else folder, metric=metric)
 
-    def _load(self, name: str) -> Examples:
+    def _load(self, name: str, spec: ExampleSet) -> Examples:
         if name not in self._examples:
-            self._examples[name] = self._read_examples(name, self.sets[name])
+            self._examples[name] = loading.load(
+                spec,
+                self.network,
+                name=f"val.{name}",
+                beside=str(self._first.path),
+                metric=self.metric_of(name),
+                workers=self.recipe.workers,
+                progress=self._progress,
+            )
         return self._examples[name]
 
-    def _read_examples(self, name: str, spec: SetSpec) -> Examples:
-        network = self.network
-        if isinstance(spec, ArraysSet):
-            return arrays.load(spec)
-        if isinstance(spec, ImagesSet):
-            if network.pictures is None:
-                raise NetworkError(
-                    f"val.{name}: nothing says how the network {type(network.module).__name__} sees pictures",
-                    hint="processor.save_pretrained(...) puts it beside the weights; a python network takes "
-                    "transform: 'net.py:transform', a function from a PIL picture to a tensor",
-                )
-            names, workers = network.label_names, self.recipe.workers
-            return images.load(spec, network.pictures, label_names=names, workers=workers, progress=self._progress)
-        assert isinstance(spec, TextSet)
-        if network.tokenizer is None:
-            raise NetworkError(
-                f"val.{name}: {self._first.path} holds no tokenizer",
-                hint="tokenizer.save_pretrained(...) puts one beside the weights",
-            )
-        return text.load(
-            spec,
-            network.tokenizer,
-            label_names=network.label_names,
-            pad_token_id=network.pad_token_id,
-            progress=self._progress,
-        )
+    def _harness(self, name: str, spec: LmEvalSet) -> lm_eval_task.Tasks:
+        if name not in self._tasks:
+            self._tasks[name] = lm_eval_task.load(spec)
+        return self._tasks[name]
 
-    def _calibrating_set(self) -> str:
+    def _fingerprint(self, name: str, spec: SetSpec) -> str | None:
+        """Changes with everything in the set, and not with where it lies; None where code of the user's is the set."""
+        return self._harness(name, spec).fingerprint if isinstance(spec, LmEvalSet) else loading.fingerprint(spec)
+
+    def _calibrating_set(self) -> tuple[str, LabelledSet]:
         """The first set whose inputs this program makes itself: batch-norm statistics are re-estimated from it."""
         for name, spec in self.sets.items():
-            if _in_process(spec):
-                return name
+            if isinstance(spec, LabelledSet):
+                return name, spec
         raise ValidationError(
             f"batch_norm: {self.recipe.batch_norm} needs a set of images, text or arrays to re-estimate from",
             hint="name one with --val, or batch_norm: average",
@@ -249,7 +272,7 @@ class Evaluators:
 
     def _settle(self, weights: Mixture) -> None:
         """Re-estimates running statistics, then rounds them as the soup's file does."""
-        examples = self._load(self._calibrating_set())
+        examples = self._load(*self._calibrating_set())
         recalibrate(self.network.module, self.network.forward, self._calibrating_inputs(examples))
         for name, place in self._statistics_of(weights).items():
             place.copy_(place.to(weights.spec(name).dtype))
@@ -289,8 +312,8 @@ class Evaluators:
                 "dtype": str(weights.dtype),
                 "set": self._fingerprints[name],
                 "network": self._network_identity(),
-                "metrics": [self.metric_of(name)],
-                "batch_norm": None if average else [self._fingerprints[self._calibrating_set()]],
+                "metrics": self.metrics_of(name),
+                "batch_norm": None if average else [self._fingerprints[self._calibrating_set()[0]]],
                 "device": self.device.type,
                 "versions": versions(),
             }
@@ -304,33 +327,3 @@ class Evaluators:
             code = [content_of(reference) for reference in (spec.python, spec.transform) if reference is not None]
             return ["python", spec.args, code, beside]
         return [spec.model_dump(mode="json") if spec is not None else None, beside]
-
-
-def _in_process(spec: SetSpec) -> bool:
-    """Whether this program makes the inputs and counts what comes out."""
-    return not isinstance(spec, PythonSet | CommandSet)
-
-
-def _fingerprint(spec: SetSpec) -> str | None:
-    """Changes with everything in the set, and not with where it lies; None where code of the user's is the set."""
-    if isinstance(spec, ArraysSet):
-        return arrays.fingerprint(spec)
-    if isinstance(spec, ImagesSet):
-        return images.fingerprint(spec)
-    if isinstance(spec, TextSet):
-        return text.fingerprint(spec)
-    return None
-
-
-def _templates(spec: SetSpec) -> list[str]:
-    if not isinstance(spec, ImagesSet) or spec.templates is None:
-        return TEMPLATES
-    lines = read_lines(spec.templates)
-    for number, line in enumerate(lines, 1):
-        try:
-            filled = line.format("name")
-        except (LookupError, ValueError) as cause:
-            raise ValidationError(f"{spec.templates}:{number}: not a template: {cause}") from cause
-        if filled == line:
-            raise ValidationError(f"{spec.templates}:{number}: has no {{}} where the class name goes")
-    return lines

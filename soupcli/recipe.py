@@ -11,10 +11,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
 
 from soupcli.errors import RecipeError
 from soupcli.recipe_yaml import Document, parse_value, read_document, suggestion
@@ -50,6 +61,25 @@ def _checkpoint_word(word: str, info: ValidationInfo) -> str:
     return f"{_beside_recipe(Path(word), info)}{'/' if word.endswith('/') else ''}"
 
 
+def _class_ids(value: object, info: ValidationInfo) -> object:
+    """A file, `folders`, a list of ids, or a map from class to indices."""
+    if isinstance(value, Path | str) and str(value):
+        return value if value == "folders" else _beside_recipe(Path(value), info)
+    if isinstance(value, list) and value and all(_is_index(id_) or isinstance(id_, str) for id_ in value):
+        return value
+    if isinstance(value, dict) and value:
+        several = {name: logits if isinstance(logits, list) else [logits] for name, logits in value.items()}
+        if all(logits and all(map(_is_index, logits)) for logits in several.values()):
+            return several
+    raise ValueError(
+        f"expected a file, 'folders', a list of class ids, or a map from class to index or indices, got {value!r}"
+    )
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise ValueError(f"expected auto, cpu, cuda, cuda:N or mps, got {value!r}")
@@ -59,6 +89,10 @@ def _device(value: str) -> str:
 RecipePath = Annotated[Path, AfterValidator(_beside_recipe)]
 PythonReference = Annotated[str, AfterValidator(_python_reference)]
 Device = Annotated[str, AfterValidator(_device)]
+ClassIds = Annotated[
+    Path | Literal["folders"] | list[int | str] | dict[str, list[int]],
+    PlainValidator(_class_ids, json_schema_input_type=str | list[int | str] | dict[str, int | list[int]]),
+]
 ByteSize = Annotated[int, pydantic.BeforeValidator(_byte_size), Field(gt=0)]
 
 
@@ -109,13 +143,33 @@ class ArraysSet(_Set):
 
 class ImagesSet(_Set):
     images: RecipePath
-    """A folder with one sub-folder of pictures for each class."""
+    """A folder with one sub-folder of pictures for each class; or .tar shards in the WebDataset layout: a file, a
+    folder of them, a glob, or ranges such as `val-{0000..0003}.tar`."""
     class_to_index: dict[str, int] | None = None
     """Class folder to index of the logit; default: folders sorted by name, counted from 0."""
+    classes: ClassIds | None = None
+    """Which of the network's classes the set covers, where it does not cover all: the other logits take no part. A
+    file with one class a line (index of the logit, or wnid of ImageNet), a list of them in the order of the set's
+    classes, or `folders`: those that the folders name. Or a map, also as .json file, from each class folder (or label
+    in shards) to the index of its logit, or to several that count as one; folders that it does not name are left out.
+    """
+    labels: RecipePath | None = None
+    """A .json file with the right classes of each picture, such as ReaL's real.json; the largest logit must be one of
+    them. Pictures without any are left out."""
+    border: int = Field(default=0, ge=0)
+    """Pixels that are cut from each side of every picture before the transform (ObjectNet: 2)."""
     classnames: RecipePath | None = None
     """A text file with one class name a line, in the order of the labels: builds a zero-shot CLIP classifier."""
     templates: RecipePath | None = None
     """A text file with one template a line, `{}` where the class name goes."""
+
+    @model_validator(mode="after")
+    def _one_source_of_labels(self) -> Self:
+        if self.labels is not None and (self.classes is not None or self.class_to_index is not None):
+            raise ValueError("labels: holds indices of logits, classes: and class_to_index: do not go with it")
+        if self.class_to_index is not None and isinstance(self.classes, dict):
+            raise ValueError("class_to_index: and a map in classes: both say which folder is which: give one")
+        return self
 
 
 class TextSet(_Set):
@@ -124,11 +178,42 @@ class TextSet(_Set):
     input: list[str] = Field(default=["text"], min_length=1, max_length=2)
     """One or two text columns."""
     label: str = "label"
-    """The column of the label."""
+    """The column of the label: a class, or a number where the metric is one of numbers (pearson, spearman, mse)."""
     labels: list[str] | None = None
     """Class names in the order of the logits, where the label column holds names."""
     max_length: int | None = Field(default=None, gt=0)
     """Longest input in tokens; default: what the tokenizer says."""
+
+
+class TokensSet(_Set):
+    tokens: RecipePath
+    """A UTF-8 text file, on which the perplexity of a causal language model is measured."""
+    context: int = Field(default=1024, gt=1)
+    """Tokens in one window, at most what the network takes."""
+    stride: int | None = Field(default=None, gt=0)
+    """Tokens from the start of one window to that of the next. A token is predicted in the first window that holds it,
+    with more text before it the smaller the stride. Default: the context, so that windows do not overlap."""
+
+    @model_validator(mode="after")
+    def _no_gaps(self) -> Self:
+        if self.stride is not None and self.stride > self.context:
+            raise ValueError(
+                f"stride: {self.stride} is more than the context, {self.context}: tokens would be left out"
+            )
+        return self
+
+
+class LmEvalSet(_Set):
+    lm_eval: list[str] = Field(min_length=1)
+    """Tasks or groups of lm-evaluation-harness; the score is the mean over them."""
+    metric: str = "acc"
+    """The harness's metric, `name` or `name,filter`; all others that the tasks have are reported."""
+    limit: int | None = Field(default=None, gt=0)
+    """Examples of each task, the first ones; default: all."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Examples in the prompt; default: what the task says."""
+    include_path: RecipePath | None = None
+    """A folder of further tasks, in the harness's own YAML."""
 
 
 class PythonSet(_Set):
@@ -146,7 +231,7 @@ class CommandSet(_Set):
 
 
 _NETWORKS = ("timm", "transformers", "open_clip", "torchvision", "python")
-_SETS = ("images", "text", "arrays", "python", "command")
+_SETS = ("images", "text", "arrays", "tokens", "lm_eval", "python", "command")
 
 
 def _kind_among(kinds: tuple[str, ...]) -> Discriminator:
@@ -174,6 +259,8 @@ SetSpec = Annotated[
     Annotated[ImagesSet, Tag("images")]
     | Annotated[TextSet, Tag("text")]
     | Annotated[ArraysSet, Tag("arrays")]
+    | Annotated[TokensSet, Tag("tokens")]
+    | Annotated[LmEvalSet, Tag("lm_eval")]
     | Annotated[PythonSet, Tag("python")]
     | Annotated[CommandSet, Tag("command")],
     _kind_among(_SETS),
@@ -235,7 +322,10 @@ class Recipe(_Section):
     val: dict[str, SetSpec] = {}
     """Validation sets by name."""
     metric: str = "accuracy"
-    """The metric that ranks and selects."""
+    """The metric that ranks and selects: accuracy, top5, nll, ece, f1 (of class 1 where there are two classes, else the
+    mean over classes) or mcc of classes; pearson, spearman or mse of numbers. A set of tokens has its perplexity."""
+    metrics: list[str] = []
+    """Further metrics, reported beside it on every set that has them."""
     batch_norm: Literal["average", "recalibrate", "keep"] = "average"
     """Running statistics: averaged; or re-estimated before each evaluation and written into the soup (recalibrate);
     or re-estimated for the evaluations alone while the soup keeps the averaged ones (keep)."""
@@ -366,7 +456,9 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
         named = (TimmNetwork, TransformersNetwork, OpenClipNetwork, TorchvisionNetwork, PythonNetwork)
         classes = dict(zip(_NETWORKS, named, strict=True))
     elif place and place[0] == "val":
-        classes = dict(zip(_SETS, (ImagesSet, TextSet, ArraysSet, PythonSet, CommandSet), strict=True))
+        classes = dict(
+            zip(_SETS, (ImagesSet, TextSet, ArraysSet, TokensSet, LmEvalSet, PythonSet, CommandSet), strict=True)
+        )
     if classes:
         return list(classes[str(place[-1])].model_fields)
     return list(Recipe.model_fields)

@@ -86,7 +86,7 @@ val:
 metric: 3
 greedy: {accept: "=", min_delta: -1, min_delta: 2}
 learned:
-  steps: 10
+  step: 10
 batch_size: many
 devicee: cpu
 max_shard_size: 5 parsecs
@@ -97,16 +97,16 @@ workers: 1.5
     kinds = "needs exactly one of the keys"
     assert problems(tmp_path, text) == [
         f"soup.yaml:1:8: model: {kinds} timm, transformers, open_clip, torchvision, python, did you mean 'timm'?",
-        f"soup.yaml:3:6: val.a: {kinds} images, text, arrays, python, command, did you mean 'arrays'?",
-        f"soup.yaml:4:6: val.b: {kinds} images, text, arrays, python, command",
-        f"soup.yaml:5:6: val.c: {kinds} images, text, arrays, python, command, got 'data/val'",
+        f"soup.yaml:3:6: val.a: {kinds} images, text, arrays, tokens, lm_eval, python, command, did you mean 'arrays'?",
+        f"soup.yaml:4:6: val.b: {kinds} images, text, arrays, tokens, lm_eval, python, command",
+        f"soup.yaml:5:6: val.c: {kinds} images, text, arrays, tokens, lm_eval, python, command, got 'data/val'",
         "soup.yaml:6:16: val.d.labell: unknown key, did you mean 'label'?",
         "soup.yaml:6:34: val.d.input: expected at least 1, got []",
         "soup.yaml:7:9: metric: expected text, got 3",
         "soup.yaml:8:18: greedy.accept: expected '>=' or '>', got '=', did you mean '>='?",
         "soup.yaml:8:34: greedy.min_delta: expected at least 0.0, got -1",
         "soup.yaml:8:38: greedy.min_delta: given twice, first at soup.yaml:8:23",
-        "soup.yaml:10:3: learned.steps: unknown key",
+        "soup.yaml:10:3: learned.step: unknown key, did you mean 'steps'?",
         "soup.yaml:11:13: batch_size: expected a whole number, got 'many'",
         "soup.yaml:12:1: devicee: unknown key, did you mean 'device'?",
         "soup.yaml:13:17: max_shard_size: expected a size such as 5GB or 500MB, got '5 parsecs'",

@@ -1,4 +1,7 @@
-"""`{arrays: digits-val.safetensors}`: the tensors `inputs` [N, ...] and `labels` [N] in one safetensors file."""
+"""`{arrays: digits-val.safetensors}`: the tensors `inputs` [N, ...] and `labels` [N] in one safetensors file.
+
+Labels are integers, the classes; or floats, numbers that the network predicts.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +39,9 @@ def load(spec: ArraysSet) -> ArrayExamples:
     except CheckpointError as cause:
         raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause
     inputs, labels = tensors["inputs"], tensors["labels"]
-    counts = not labels.is_floating_point() and not labels.is_complex()
-    if labels.dim() != 1 or inputs.dim() < 1 or len(inputs) != len(labels) or not counts or not len(labels):
+    if labels.dim() != 1 or inputs.dim() < 1 or len(inputs) != len(labels) or labels.is_complex() or not len(labels):
         raise ValidationError(
             f"{spec.arrays}: labels are {labels.dtype} {list(labels.shape)}, inputs {list(inputs.shape)}",
-            hint="labels are integers [N], inputs [N, ...], N at least 1",
+            hint="labels are integers or numbers [N], inputs [N, ...], N at least 1",
         )
-    return ArrayExamples(inputs, labels.to(torch.int64), mark)
+    return ArrayExamples(inputs, labels.to(torch.float64 if labels.is_floating_point() else torch.int64), mark)

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from soupcli.network import Batch
+from soupcli.validation.class_map import ClassMap
+
+# What labels are: int64 [N]; int64 [N, M], several right ones, filled up with -1; float64 [N]; int64 [N], the number of
+# tokens that each window predicts.
+LabelKind = Literal["classes", "several", "numbers", "tokens"]
+
+
+def kind_of(labels: Tensor) -> LabelKind:
+    """The kind of such labels, where they are not numbers of tokens."""
+    if labels.is_floating_point():
+        return "numbers"
+    return "several" if labels.dim() == 2 else "classes"
 
 
 class Examples(Protocol):
@@ -17,7 +29,15 @@ class Examples(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """int64 [N]."""
+        """int64 [N] or as `kind` says."""
+
+    @property
+    def kind(self) -> LabelKind:
+        """What the labels are."""
+
+    @property
+    def classes(self) -> ClassMap | None:
+        """Which logits count, where not every one stands for the class of its number."""
 
     @property
     def fingerprint(self) -> str:
@@ -38,6 +58,12 @@ class ArrayExamples:
     labels: Tensor
     fingerprint: str
     normalise: Callable[[Tensor], Tensor] | None = None
+    classes: ClassMap | None = None
+
+    @property
+    def kind(self) -> LabelKind:
+        """One class, several classes or a number for each example."""
+        return kind_of(self.labels)
 
     def order(self) -> Tensor:
         """As they come."""
@@ -59,6 +85,12 @@ class TokenExamples:
     fingerprint: str
     padding: Mapping[str, int]
     pad_left: bool = False
+    classes: ClassMap | None = None
+
+    @property
+    def kind(self) -> LabelKind:
+        """A class or a number for each example."""
+        return kind_of(self.labels)
 
     def order(self) -> Tensor:
         """Longest first: neighbours are of like length, and a batch that is too large for memory shows at once."""

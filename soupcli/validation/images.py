@@ -1,13 +1,19 @@
-"""`{images: /data/imagenet/val}`: one folder of pictures for each class, decoded by the network's own transform."""
+"""`{images: /data/imagenet/val}`: one folder of pictures for each class, or .tar shards of them.
+
+Pictures are decoded by the network's own transform. Labels come from folders or shards (see class_ids.py) or from a
+file (see labels_file.py).
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,21 +23,70 @@ from soupcli.extras import need
 from soupcli.network import Pictures
 from soupcli.progress import Progress, silent
 from soupcli.recipe import ImagesSet
-from soupcli.recipe_yaml import suggestion
+from soupcli.validation import class_folders, labels_file, tar_shards
+from soupcli.validation.class_ids import classes_of
+from soupcli.validation.class_map import ClassMap
 from soupcli.validation.examples import ArrayExamples
+from soupcli.validation.picture_file import PictureFile
 from soupcli.validation.set_file import content_hash
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+SUFFIXES = class_folders.SUFFIXES
+
+
+class LabelledPictures(NamedTuple):
+    """The pictures of a set, their labels (int64 [N], or [N, M] where several are right), and which logits count."""
+
+    pictures: list[PictureFile]
+    labels: Tensor
+    classes: ClassMap | None
 
 
 def fingerprint(spec: ImagesSet) -> str:
-    """Of names, sizes and times of all files, of the labels, and of the names of a zero-shot classifier."""
+    """Of names, sizes and times of all files, of the rest of the recipe's set and of the files that it names."""
     digest = hashlib.sha256()
-    for path, label in _labelled(spec):
-        stat = path.stat()
-        digest.update(f"{path.relative_to(spec.images)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{label}\n".encode())
-    texts = [content_hash(file) for file in (spec.classnames, spec.templates) if file is not None]
-    return ":".join(["images", digest.hexdigest(), *texts])
+    shards = tar_shards.find(spec.images)
+    files = shards if shards is not None else [picture.path for picture in class_folders.find_flat(spec.images)]
+    for path in files:
+        name = path.name if shards is not None else path.relative_to(spec.images)
+        try:
+            stat = path.stat()
+        except OSError as cause:
+            raise ValidationError(f"{path}: {cause.strerror}") from cause
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    settings = spec.model_dump(mode="json", exclude={"images"}, exclude_defaults=True)
+    for key, value in spec:
+        if isinstance(value, Path) and key != "images":
+            settings[key] = content_hash(value)
+    return f"images:{digest.hexdigest()}:{json.dumps(settings, sort_keys=True)}"
+
+
+def find(spec: ImagesSet, *, label_names: Sequence[str] | None = None, progress: Progress = silent) -> LabelledPictures:
+    """The pictures and labels of a set; nothing is decoded. Raises ValidationError where there are none."""
+    shards = tar_shards.find(spec.images)
+    found: list[tuple[PictureFile, str]]
+    if shards is not None:
+        found = [(picture, str(label)) for picture, label in tar_shards.read_index(shards, progress=progress)]
+    elif spec.labels is not None:
+        found = [(picture, "") for picture in class_folders.find_flat(spec.images)]
+    else:
+        found = class_folders.find(spec.images)
+    if not found:
+        raise ValidationError(f"{spec.images}: holds no pictures")
+    if spec.labels is not None:
+        return _labelled_by_file(spec.labels, spec.images, [picture for picture, _ in found])
+    names = list(dict.fromkeys(name for _, name in found))
+    classes = classes_of(spec, names, label_names=label_names, numbered=shards is not None)
+    covered = [(picture, classes.labels[name]) for picture, name in found if name in classes.labels]
+    if not covered:
+        raise ValidationError(f"{spec.images}: classes: covers none of its classes", hint=f"they are {names[:5]}")
+    labels = torch.tensor([label for _, label in covered])
+    return LabelledPictures([picture for picture, _ in covered], labels, classes.class_map)
+
+
+def _labelled_by_file(file: Path, images: Path, pictures: list[PictureFile]) -> LabelledPictures:
+    names = [picture.member or picture.path.relative_to(images).as_posix() for picture in pictures]
+    places, labels = labels_file.read(file, names)
+    return LabelledPictures([pictures[place] for place in places], labels, None)
 
 
 def load(
@@ -48,78 +103,58 @@ def load(
     every folder, else its place among the folders. Raises ValidationError for an empty folder and for a file that is
     not a picture.
     """
-    labelled = _labelled(spec, label_names)
-    image_module = need("PIL.Image", extra="images")
-    first = _decode(image_module, pictures, labelled[0][0])
-    inputs = torch.empty((len(labelled), *first.shape), dtype=first.dtype)
+    mark = fingerprint(spec)
+    labelled = find(spec, label_names=label_names, progress=progress)
+    files, decoder = labelled.pictures, _Decoder(pictures, spec.border)
+    first = decoder.decode(files[0])
+    inputs = torch.empty((len(files), *first.shape), dtype=first.dtype)
 
     def decode_into(index: int) -> None:
-        pixels = _decode(image_module, pictures, labelled[index][0])
+        pixels = decoder.decode(files[index])
         if pixels.shape != first.shape or pixels.dtype != first.dtype:
             raise ValidationError(
-                f"{labelled[index][0]}: becomes {pixels.dtype} {list(pixels.shape)}, "
-                f"{labelled[0][0]} {first.dtype} {list(first.shape)}",
+                f"{files[index]}: becomes {pixels.dtype} {list(pixels.shape)}, "
+                f"{files[0]} {first.dtype} {list(first.shape)}",
                 hint="the transform must make all pictures of one size and dtype",
             )
         inputs[index] = pixels
 
     with ThreadPoolExecutor(max(1, workers if workers is not None else os.cpu_count() or 1)) as pool:
         try:
-            for done, _ in enumerate(pool.map(decode_into, range(len(labelled))), 1):
-                progress(f"decoding {spec.images}", done, len(labelled))
+            for done, _ in enumerate(pool.map(decode_into, range(len(files))), 1):
+                progress(f"decoding {spec.images}", done, len(files))
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    labels = torch.tensor([label for _, label in labelled])
-    return ArrayExamples(inputs, labels, fingerprint(spec), pictures.normalise)
+    return ArrayExamples(inputs, labelled.labels, mark, pictures.normalise, labelled.classes)
 
 
-def _decode(image_module: Any, pictures: Pictures, path: Path) -> Tensor:
-    try:
-        with image_module.open(path) as picture:
-            converted = picture.convert(pictures.mode)
-    except Exception as cause:  # whatever the decoder of the format stumbles over
-        raise ValidationError(f"{path}: not a readable picture: {cause}", hint="remove or replace it") from cause
-    try:
-        return pictures.decode(converted)
-    except Exception as cause:
-        raise ValidationError(f"{path}: the network's transform fails: {type(cause).__name__}: {cause}") from cause
+class _Decoder:
+    """From an encoded picture to what the network's transform makes of it."""
 
+    def __init__(self, pictures: Pictures, border: int) -> None:
+        self._image_module: Any = need("PIL.Image", extra="images")
+        self._pictures = pictures
+        self._border = border
 
-def _labelled(spec: ImagesSet, label_names: Sequence[str] | None = None) -> list[tuple[Path, int]]:
-    """Every picture below the folder and its label, sorted by path; hidden files and folders are none."""
-    if not spec.images.is_dir():
-        raise ValidationError(f"{spec.images}: no such folder", hint="images: takes a folder of class folders")
-    folders = [entry for entry in spec.images.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    folders.sort(key=_by_number if all(entry.name.isdecimal() for entry in folders) else None)
-    index = _class_to_index(spec, folders, label_names)
-    labelled: list[tuple[Path, int]] = []
-    for folder in folders:
-        if folder.name not in index:
-            raise ValidationError(
-                f"{folder}: class_to_index has no {folder.name!r}{suggestion(folder.name, index)}",
-                hint="add it, or move the folder away",
-            )
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-        labelled += [(path, index[folder.name]) for path in files]
-    if not labelled:
-        raise ValidationError(
-            f"{spec.images}: holds no pictures in class folders",
-            hint=f"images: takes a folder with one folder of pictures ({', '.join(sorted(SUFFIXES))}) for each class",
-        )
-    return labelled
+    def decode(self, file: PictureFile) -> Tensor:
+        """Raises ValidationError where it is no picture, or the transform cannot take it."""
+        try:
+            with self._image_module.open(io.BytesIO(file.read())) as picture:
+                converted = self._cropped(picture.convert(self._pictures.mode), file)
+        except ValidationError:
+            raise
+        except Exception as cause:  # whatever the decoder of the format stumbles over
+            raise ValidationError(f"{file}: not a readable picture: {cause}", hint="remove or replace it") from cause
+        try:
+            return self._pictures.decode(converted)
+        except Exception as cause:
+            raise ValidationError(f"{file}: the network's transform fails: {type(cause).__name__}: {cause}") from cause
 
-
-def _by_number(folder: Path) -> tuple[int, str]:
-    """ImageNet-V2's folders are 0 to 999, and 10 comes after 9."""
-    return int(folder.name), folder.name
-
-
-def _class_to_index(spec: ImagesSet, folders: Sequence[Path], label_names: Sequence[str] | None) -> dict[str, int]:
-    if spec.class_to_index is not None:
-        return spec.class_to_index
-    names = [folder.name for folder in folders]
-    if label_names is not None and set(names) <= set(label_names):
-        return {name: list(label_names).index(name) for name in names}
-    return {name: label for label, name in enumerate(names)}
+    def _cropped(self, picture: Any, file: PictureFile) -> Any:
+        if not self._border:
+            return picture
+        (width, height), left = picture.size, self._border
+        if min(width, height) <= 2 * left:
+            raise ValidationError(f"{file}: is {width} x {height}, border: {left} leaves nothing of it")
+        return picture.crop((left, left, width - left, height - left))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ from torch import Tensor
 from soupcli.errors import NetworkError, SoupError, ValidationError
 from soupcli.network import Batch, Forward
 from soupcli.progress import Progress, silent
-from soupcli.validation.examples import Examples, batches
-from soupcli.validation.metrics import METRICS, metric_named
+from soupcli.validation.examples import Examples, LabelKind, batches
+from soupcli.validation.metrics import METRICS, metrics_for
 from soupcli.validation.score import Score
 
 
@@ -25,19 +25,19 @@ def score(
     batch_size: int,
     progress: Progress = silent,
 ) -> Score:
-    """All `metrics` of a network on `examples`, the set `name`; the first one selects.
+    """Those of `metrics` that measure such labels, of a network on `examples`, the set `name`; the first one selects.
 
     Raises NetworkError where the network fails on a batch and ValidationError where labels and logits do not go
-    together.
+    together or the first metric is of other labels.
     """
-    chosen = {metric: metric_named(metric) for metric in metrics}
+    chosen = metrics_for(metrics, examples.kind, where=name)
     n = len(examples.labels)
     outcomes: dict[str, Tensor] = {}
     done = 0
     with torch.inference_mode():
         for indices in batches(examples.order(), batch_size):
             labels_n = examples.labels[indices]
-            logits_nk = logits_of(forward, examples.batch(indices, device), labels_n, name)
+            logits_nk = logits_of(forward, examples.batch(indices, device), labels_n, name, examples.kind)
             for metric, definition in chosen.items():
                 contribution = definition.contribution(logits_nk, labels_n)
                 if metric not in outcomes:
@@ -54,8 +54,10 @@ def score_of(outcomes: Mapping[str, Tensor], selecting: str, *, examples: int) -
     return Score(values, selecting, METRICS[selecting].higher_is_better, examples, dict(outcomes))
 
 
-def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str) -> Tensor:
+def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str, kind: LabelKind = "classes") -> Tensor:
     """[N, K] on the CPU, float32 or wider, one row for each label and one column for each class.
+
+    Labels that are numbers have one column; of tokens, [N, 2] is what `tokens.likelihood_of` gives.
 
     Raises what `score` raises, with the name of the set.
     """
@@ -78,10 +80,34 @@ def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str) -> T
             f"{name}: the network gives {given} for {len(labels_n)} examples, logits [N, classes] are needed",
             hint="model: in the recipe must build a classifier; a python set may do with the network as it likes",
         )
-    least, most = int(labels_n.min()), int(labels_n.max())
-    if least < 0 or most >= logits_nk.shape[1]:
+    _CHECKS[kind](logits_nk.shape[1], labels_n, name)
+    return logits_nk.to("cpu", torch.promote_types(logits_nk.dtype, torch.float32))
+
+
+def _check_classes(classes: int, labels: Tensor, name: str) -> None:
+    least, most = int(labels.min()), int(labels.max())
+    if least < (-1 if labels.dim() == 2 else 0) or most >= classes:
         raise ValidationError(
-            f"{name}: labels reach from {least} to {most}, the network has {logits_nk.shape[1]} classes",
+            f"{name}: labels reach from {least} to {most}, the network has {classes} classes",
             hint="is this the validation set of these checkpoints? class_to_index or labels: map classes to logits",
         )
-    return logits_nk.to("cpu", torch.promote_types(logits_nk.dtype, torch.float32))
+
+
+def _check_numbers(columns: int, labels: Tensor, name: str) -> None:
+    if columns != 1:
+        raise ValidationError(
+            f"{name}: labels are numbers, and the network gives {columns} for each example",
+            hint="a network that predicts a number has one logit: num_labels=1",
+        )
+
+
+def _check_tokens(columns: int, labels: Tensor, name: str) -> None:
+    assert columns == 2
+
+
+_CHECKS: dict[LabelKind, Callable[[int, Tensor, str], None]] = {
+    "classes": _check_classes,
+    "several": _check_classes,
+    "numbers": _check_numbers,
+    "tokens": _check_tokens,
+}

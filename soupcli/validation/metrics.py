@@ -1,31 +1,49 @@
 """Metrics as sums over examples: what each example contributes, and the value of the whole.
 
-Contributions are kept for each example, so a score is divided once, over the whole set, and does not change with the
-batch size. Tensors: logits_nk [N, K] float, labels_n [N] int64.
+Contributions are kept for each example, in integers or float64, so a score is divided once, over the whole set, and
+does not change with the batch size, the order or the number of processes. Tensors: logits_nk [N, K] float, labels as
+`LabelKind` says.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from soupcli.errors import ValidationError
 from soupcli.recipe_yaml import suggestion
+from soupcli.validation.calibration import confidence_and_right, expected_calibration_error
+from soupcli.validation.confusion import best_f1, f1, matthews, predicted_and_true
+from soupcli.validation.correlation import pearson, predicted_and_measured, spearman, squared_error
+from soupcli.validation.examples import LabelKind
+from soupcli.validation.means import least_mean, mean, negative_log_likelihood
+from soupcli.validation.perplexity import best_perplexity, perplexity, sum_and_count
 from soupcli.validation.score import MetricValue
+from soupcli.validation.shares import best_share, correct, share
+
+_LABELS: dict[LabelKind, str] = {
+    "classes": "one class for each example",
+    "several": "several right classes for each example",
+    "numbers": "numbers as labels",
+    "tokens": "text to predict token by token",
+}
 
 
 class Metric(NamedTuple):
-    """One metric: its contribution of each example, and the value of all contributions."""
+    """One metric: its contribution of each example, and the value of all contributions.
 
-    contribution: Callable[[Tensor, Tensor], Tensor]  # logits_nk, labels_n -> Tensor[N]
+    `reachable`, where a part of the set bounds the whole: the best value that the whole can still have, given the
+    contributions seen and the labels unseen. No outcome of the unseen examples gives a better one.
+    """
+
+    contribution: Callable[[Tensor, Tensor], Tensor]  # logits_nk, labels -> Tensor [N, ...]
     value: Callable[[Tensor], MetricValue]
     higher_is_better: bool = True
+    measures: tuple[LabelKind, ...] = ("classes",)
+    reachable: Callable[[Tensor, Tensor], float] | None = None
 
 
 def metric_named(name: str) -> Metric:
@@ -37,44 +55,34 @@ def metric_named(name: str) -> Metric:
     return METRICS[name]
 
 
-def _correct(logits_nk: Tensor, labels_n: Tensor, *, among: int) -> Tensor:
-    """1 where fewer than `among` logits come before the label's: larger ones, and equal ones of a lower index.
+def metrics_for(names: Sequence[str], kind: LabelKind, *, where: str) -> dict[str, Metric]:
+    """The definitions of those of `names` that measure such labels. The first, which selects, must.
 
-    So ties are broken as argmax breaks them, in any batch. A NaN among the logits is never right.
+    Raises ValidationError where it does not; `where` names the set.
     """
-    own_n1 = logits_nk.gather(1, labels_n[:, None])
-    lower_nk = torch.arange(logits_nk.shape[1], device=labels_n.device) < labels_n[:, None]
-    before_n = ((logits_nk > own_n1) | ((logits_nk == own_n1) & lower_nk)).sum(dim=1)
-    right_n = (before_n < among) & ~logits_nk.isnan().any(dim=1)
-    return right_n.to(torch.uint8)
+    fitting = {name: metric_named(name) for name in names if kind in metric_named(name).measures}
+    if names[0] not in fitting:
+        others = [name for name, metric in METRICS.items() if kind in metric.measures]
+        raise ValidationError(
+            f"{where}: has {_LABELS[kind]}, which {names[0]} does not measure", hint=f"--metric {' or '.join(others)}"
+        )
+    return fitting
 
 
-def _negative_log_likelihood(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
-    return functional.cross_entropy(logits_nk.to(torch.float64), labels_n, reduction="none")
-
-
-def _share(correct_n: Tensor) -> MetricValue:
-    """Correct over all, with the binomial standard error sqrt(p (1 - p) / n)."""
-    n, correct = len(correct_n), int(correct_n.sum())
-    if n == 0:
-        return MetricValue(math.nan, None, 0)
-    share = correct / n
-    return MetricValue(share, math.sqrt(share * (1 - share) / n), n)
-
-
-def _mean(values_n: Tensor) -> MetricValue:
-    """Exactly rounded sum over n, with the standard error of the mean (None where the values have none)."""
-    n = len(values_n)
-    if n == 0:
-        return MetricValue(math.nan, None, 0)
-    mean = math.fsum(values_n.tolist()) / n
-    if n == 1 or not math.isfinite(mean):
-        return MetricValue(mean, None, n)
-    return MetricValue(mean, float(values_n.std()) / math.sqrt(n), n)
-
+_right = partial(correct, among=1)
+_right_of_5 = partial(correct, among=5)
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(partial(_correct, among=1), _share),
-    "top5": Metric(partial(_correct, among=5), _share),
-    "nll": Metric(_negative_log_likelihood, _mean, higher_is_better=False),
+    "accuracy": Metric(_right, share, measures=("classes", "several"), reachable=best_share),
+    "top5": Metric(_right_of_5, share, measures=("classes", "several"), reachable=best_share),
+    "nll": Metric(negative_log_likelihood, mean, higher_is_better=False, reachable=least_mean),
+    "ece": Metric(confidence_and_right, expected_calibration_error, higher_is_better=False),
+    "f1": Metric(predicted_and_true, f1, reachable=best_f1),
+    "mcc": Metric(predicted_and_true, matthews),
+    "pearson": Metric(predicted_and_measured, pearson, measures=("numbers",)),
+    "spearman": Metric(predicted_and_measured, spearman, measures=("numbers",)),
+    "mse": Metric(squared_error, mean, higher_is_better=False, measures=("numbers",), reachable=least_mean),
+    "perplexity": Metric(
+        sum_and_count, perplexity, higher_is_better=False, measures=("tokens",), reachable=best_perplexity
+    ),
 }

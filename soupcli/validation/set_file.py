@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from soupcli.checkpoints.files import FileVersion, sha256
 from soupcli.errors import CheckpointError, ValidationError
@@ -31,3 +33,13 @@ def read_lines(path: Path) -> list[str]:
     if not lines:
         raise ValidationError(f"{path}: has no lines")
     return [line.strip() for line in lines]
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises ValidationError where it is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as cause:
+        raise ValidationError(f"{path}: {cause.strerror}") from cause
+    except (ValueError, RecursionError) as cause:
+        raise ValidationError(f"{path}: not JSON: {cause}") from cause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -34,16 +35,21 @@ def load(
     tokenizer: Any,
     *,
     label_names: Sequence[str] | None = None,
+    numbers: bool = False,
     pad_token_id: int | None = None,
     progress: Progress = silent,
 ) -> TokenExamples:
     """All rows, tokenised once, as the tokenizer does it, cut at its own longest input or at `max_length`.
 
-    `pad_token_id` pads where the tokenizer has no padding token of its own. Raises ValidationError where a column is
-    missing, a label is neither a class number nor a known name, or sequences of many lengths cannot be padded.
+    Labels are classes, or float64 where they are `numbers`. `pad_token_id` pads where the tokenizer has no padding
+    token of its own. Raises ValidationError where a column is missing, a label is neither a class number nor a known
+    name (or, of `numbers`, no number), or sequences of many lengths cannot be padded.
     """
     rows = read_rows(spec.text, (*spec.input, spec.label))
-    labels = torch.tensor([_label(spec, row, number, label_names) for number, row in enumerate(rows, 1)])
+    if numbers:
+        labels = torch.tensor([_number(spec, row, place) for place, row in enumerate(rows, 1)], dtype=torch.float64)
+    else:
+        labels = torch.tensor([_label(spec, row, place, label_names) for place, row in enumerate(rows, 1)])
     texts = [[_text(spec, row, number, column) for column in spec.input] for number, row in enumerate(rows, 1)]
     pieces: dict[str, list[int]] = {}
     starts = [0]
@@ -86,6 +92,19 @@ def _text(spec: TextSet, row: Row, number: int, column: str) -> str:
     return value
 
 
+def _number(spec: TextSet, row: Row, number: int) -> float:
+    value = row.get(spec.label)
+    try:
+        measured = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        measured = math.nan
+    if not math.isfinite(measured):
+        raise ValidationError(
+            f"{spec.text}: row {number}: label {value!r} is not a number", hint="--metric accuracy is one of classes"
+        )
+    return measured
+
+
 def _label(spec: TextSet, row: Row, number: int, label_names: Sequence[str] | None) -> int:
     """The class: its position among the names, else its number. 2.0 is 2, 2.5 is no class."""
     value = row.get(spec.label)
@@ -99,7 +118,8 @@ def _label(spec: TextSet, row: Row, number: int, label_names: Sequence[str] | No
     where = f"{spec.text}: row {number}: label {value!r}"
     if isinstance(value, float):
         raise ValidationError(
-            f"{where} is a measurement, not a class", hint="metrics of classes need whole numbers or names as labels"
+            f"{where} is a measurement, not a class",
+            hint="metrics of classes need whole numbers or names as labels; --metric pearson, spearman or mse: numbers",
         )
     raise ValidationError(
         f"{where} is neither a number nor one of {', '.join(names) or 'no names'}{suggestion(str(value), names)}",
