@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -46,6 +47,8 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # paths go through as they are, and no letter is an error
         utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
+    # Threads of torch that wait sleep: awake, they take the cores of those that read and mix, and of other programs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(sys.argv[1:]))
 
 
