@@ -19,6 +19,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -26,7 +28,8 @@ from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.exact_sum import PairSum, exact_mean
-from soupcli.checkpoints.rounding import FORMATS, Format, round_once
+from soupcli.checkpoints.magnitudes import PIECE, Magnitudes, Range
+from soupcli.checkpoints.rounding import FORMATS, round_once
 from soupcli.errors import MixError, SoupFault
 
 READ = 1 << 22  # bytes that are read before they are summed
@@ -41,17 +44,6 @@ def _reals(dtype: torch.dtype) -> int:
 
 def _real(dtype: torch.dtype) -> torch.dtype:
     return dtype.to_real() if dtype.is_complex else dtype
-
-
-class _Range(NamedTuple):
-    """Between which magnitudes numbers lie, zeros aside."""
-
-    largest: float  # infinite where one is not finite
-    grid: float  # a power of two of which all are multiples; infinite where all are zero
-    zeros: bool = False
-
-    def joined(self, other: _Range) -> _Range:
-        return _Range(max(self.largest, other.largest), min(self.grid, other.grid), self.zeros and other.zeros)
 
 
 class Term(NamedTuple):
@@ -104,12 +96,12 @@ class Terms(NamedTuple):
         stored, batch = self.batches[0]
         return self.members == 1 and stored == self.dtype and batch[0].weight is None
 
-    def are_exact(self, range_: _Range) -> bool:
+    def are_exact(self, range_: Range) -> bool:
         """Whether float64 adds weighted terms of such a range without any error."""
         grid = range_.grid * self.weight_grid
         return grid > 0 and range_.largest * self.weight <= 2.0**53 * grid
 
-    def error(self, range_: _Range) -> float:
+    def error(self, range_: Range) -> float:
         """At least the error of a mean of such terms in float64, whatever the order of the additions."""
         return (self.members + 2) * 2.0**-52 * range_.largest * self.weight / self.divisor
 
@@ -133,6 +125,19 @@ def chunks(terms: Terms, numel: int | None = None) -> Iterator[tuple[int, int]]:
         yield start, min(size, end - start)
 
 
+class _Spread(NamedTuple):
+    """Between which magnitudes the terms of a chunk lie."""
+
+    batches: list[Magnitudes]
+
+    @property
+    def pieces(self) -> int:
+        return len(self.batches[0].least)
+
+    def range_of(self, pieces: slice) -> Range:
+        return reduce(Range.joined, (magnitudes.range_of(pieces) for magnitudes in self.batches))
+
+
 class Averager:
     """Mixes chunks of a mixture's tensors, in scratch memory of its own: one for each thread.
 
@@ -153,22 +158,23 @@ class Averager:
         with torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext():
             if terms.is_copy:
                 return self._copied(terms, start, count)
-            total_c, range_ = self._add_up(terms, start, count)
+            total_c, spread = self._add_up(terms, start, count)
+            range_ = spread.range_of(slice(None))
             if not math.isfinite(range_.largest):
                 self._blame(terms, start, count)
-            if terms.are_exact(range_):
-                mean_c = self._rounded(terms, range_, total_c)
-            else:
-                mean_c = self._settled(terms, range_, total_c.cpu(), start, count)
+            mean_c = self._rounded(terms, range_, total_c.clone() if not terms.are_exact(range_) else total_c)
+            if not terms.are_exact(range_):
+                self._settle(terms, spread, total_c.cpu(), mean_c, start)
         _check_overflow(terms, range_, mean_c)
         return mean_c.view(terms.dtype)
 
     def _copied(self, terms: Terms, start: int, count: int) -> Tensor:
         ((stored, batch),) = terms.batches
-        row_c = self._read(terms.name, stored, batch, start, count)[0]
-        if not math.isfinite(_range(row_c.clone(), FORMATS[_real(stored)]).largest):
+        row_rc = self._read(terms.name, stored, batch, start, count)
+        bounds = Magnitudes.of(row_rc.clone(), FORMATS[_real(stored)]).range_of(slice(None))
+        if not math.isfinite(bounds.largest):
             self._blame(terms, start, count)
-        return row_c.cpu().view(stored)
+        return row_rc[0].cpu().view(stored)
 
     def _take(self, use: str, dtype: torch.dtype, *shape: int, device: torch.device = CPU) -> Tensor:
         """Uninitialised memory that the next call with the same `use` hands out again."""
@@ -180,21 +186,21 @@ class Averager:
             self._scratch[use, device] = held
         return held[:nbytes].view(dtype).view(shape)
 
-    def _add_up(self, terms: Terms, start: int, count: int) -> tuple[Tensor, _Range]:
+    def _add_up(self, terms: Terms, start: int, count: int) -> tuple[Tensor, _Spread]:
         """The sum of the weighted terms in float64, and between which magnitudes the terms lie."""
         length = count * _reals(terms.dtype)
         total_c = self._take("total", torch.float64, length, device=self._device)
-        range_ = _Range(0.0, math.inf, True)
+        batches: list[Magnitudes] = []
         for number, (stored, batch) in enumerate(terms.batches):
             raw_rc = self._read(terms.name, stored, batch, start, count)
             part_c = self._take("part", torch.float64, length, device=self._device) if number else total_c
             self._sum_rows(raw_rc, [term.weight for term in batch if term.weight is not None], part_c)
             if number:
                 total_c.add_(part_c)
-            range_ = range_.joined(_range(raw_rc, FORMATS[_real(stored)]))
-        if range_.zeros and batch[0].weight is None:
+            batches.append(Magnitudes.of(raw_rc, FORMATS[_real(stored)]))
+        if batch[0].weight is None and all(magnitudes.zeros for magnitudes in batches):
             total_c.masked_fill_(self._negative_zeros(terms, start, count), -0.0)
-        return total_c, range_
+        return total_c, _Spread(batches)
 
     def _sum_rows(self, raw_rc: Tensor, weights: Sequence[float], out_c: Tensor) -> None:
         """The sum of the rows, with `weights` their weighted sum, in float64."""
@@ -226,7 +232,7 @@ class Averager:
         # The buffer is read into again only after the range of these numbers has been waited for.
         return self._take("raw", _real(stored), *shape, device=self._device).copy_(read_rc, non_blocking=True)
 
-    def _rounded(self, terms: Terms, range_: _Range, total_c: Tensor) -> Tensor:
+    def _rounded(self, terms: Terms, range_: Range, total_c: Tensor) -> Tensor:
         """The mean of an exact sum: its quotient in float64 is on the right side of every tie of a narrower dtype."""
         dtype = terms.real_dtype
         if terms.divisor & (terms.divisor - 1):
@@ -239,9 +245,21 @@ class Averager:
         round_once(total_c, dtype, out=mean_c, scratch=scratch_c, tiny=tiny)
         return mean_c if self._device == CPU else self._take("mean", dtype, len(total_c)).copy_(mean_c)
 
-    def _settled(self, terms: Terms, range_: _Range, total_c: Tensor, start: int, count: int) -> Tensor:
-        """The mean of a sum that may have been rounded."""
-        dtype, error = terms.real_dtype, terms.error(range_)
+    def _settle(self, terms: Terms, spread: _Spread, total_c: Tensor, mean_c: Tensor, start: int) -> None:
+        """Replaces the means of those pieces whose sums may have been rounded."""
+        doubtful = [not terms.are_exact(spread.range_of(slice(i, i + 1))) for i in range(spread.pieces)]
+        first = 0
+        for is_doubtful, run in groupby(doubtful):
+            last = first + len(list(run))
+            if is_doubtful:
+                part = slice(first * PIECE, min(last * PIECE, len(total_c)))
+                begin = start + part.start // _reals(terms.dtype)
+                mean_c[part] = self._settled(terms, spread.range_of(slice(first, last)), total_c[part], begin)
+            first = last
+
+    def _settled(self, terms: Terms, range_: Range, total_c: Tensor, start: int) -> Tensor:
+        """The mean of sums that may have been rounded: Tensor[c]."""
+        dtype, error, count = terms.real_dtype, terms.error(range_), len(total_c) // _reals(terms.dtype)
         if dtype != torch.float64 and SMALLEST_ERROR < error < 1 / SMALLEST_ERROR:
             mean_c = total_c / terms.divisor
             lower_c, upper_c = round_once(mean_c - error, dtype), round_once(mean_c + error, dtype)
@@ -297,28 +315,7 @@ class Averager:
 SMALLEST_ERROR = 2.0**-900  # of an interval around a mean; below it its ends may not be what they seem
 
 
-def _range(numbers: Tensor, format_: Format) -> _Range:
-    """Between which magnitudes `numbers` lie, which are overwritten."""
-    magnitudes = numbers.view(format_.bits).bitwise_and_(format_.magnitude)
-    least, largest = (int(end) for end in torch.aminmax(magnitudes))
-    if largest >= format_.not_finite:
-        return _Range(math.inf, 0.0)
-    zeros = least == 0
-    if largest == 0:
-        return _Range(0.0, math.inf, zeros)
-    if zeros:
-        least = int(magnitudes.sub_(1).bitwise_and_(format_.magnitude).amin()) + 1  # a zero becomes the largest
-    hidden = 1 << (format_.digits - 1)
-    exponent, fraction = divmod(largest, hidden)
-    significand = fraction + hidden if exponent else fraction
-    return _Range(
-        math.ldexp(significand * format_.smallest, max(exponent - 1, 0)),
-        math.ldexp(format_.smallest, max(least // hidden - 1, 0)),
-        zeros,
-    )
-
-
-def _check_overflow(terms: Terms, range_: _Range, mean: Tensor) -> None:
+def _check_overflow(terms: Terms, range_: Range, mean: Tensor) -> None:
     format_ = FORMATS[mean.dtype]
     if range_.largest * terms.weight / terms.divisor <= format_.largest:
         return
