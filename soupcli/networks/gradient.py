@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,11 +29,13 @@ from soupcli.checkpoints.mixing import weights_file
 from soupcli.errors import MixError, NetworkError
 from soupcli.networks.layers import Layer
 from soupcli.networks.live import LiveNetwork
-from soupcli.networks.residence import PIECE_BYTES, Ingredients, Piece, Span, plan
+from soupcli.networks.pieces import Piece, Span, divide
+from soupcli.networks.residence import HELD_BYTES, Ingredients, plan
+from soupcli.networks.tasks import Tasks
 from soupcli.progress import Progress, silent
 
 BLOCK = 1 << 18  # float64 elements that are multiplied at once: they stay in a cache
-WAVE_BYTES = 256 << 20  # of consecutive layers that are read from disk before their weights are written
+WAVE_BYTES = HELD_BYTES // 2  # of consecutive layers that are read from disk before their weights are written
 THREADS = 4
 
 # Which layers, and the gradients of their coefficients (l, k), to their next coefficients (l, k).
@@ -78,7 +80,9 @@ class MixedNetwork:
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self._source = Ingredients(ingredients, "disk", self._device)
         varying = self._survey(progress)
-        self._pieces = [self._divide([slot for slot in slots if slot.name in varying]) for slots in self._slots]
+        self._pieces = [
+            divide([slot.name for slot in slots if slot.name in varying], ingredients) for slots in self._slots
+        ]
         self._trained = [slot.tensor for name, slot in self._places.items() if name in varying and _is_trained(slot)]
         sizes = [sum(piece.nbytes for piece in pieces) * len(ingredients) for pieces in self._pieces]
         gradients = sum(tensor.nbytes for tensor in self._trained)
@@ -108,7 +112,7 @@ class MixedNetwork:
     @torch.no_grad()
     def mix(self, alpha_lk: Tensor) -> None:
         """Weights by `alpha_lk` into the network. They depend on nothing else, not even in their last bits."""
-        with _Tasks(self._pool) as tasks:
+        with Tasks(self._pool) as tasks:
             self._write(tasks, slice(0, len(self.layers)), alpha_lk)
 
     @torch.no_grad()
@@ -119,7 +123,7 @@ class MixedNetwork:
         NetworkError where the gradient of a tensor is not finite.
         """
         self._take_gradients()
-        with _Tasks(self._pool) as tasks:
+        with Tasks(self._pool) as tasks:
             coming = self._inner(tasks, self._waves[0])
             for wave, following in zip(self._waves, [*self._waves[1:], None], strict=True):
                 products, coming = coming, self._inner(tasks, following) if following is not None else []
@@ -138,7 +142,7 @@ class MixedNetwork:
                     self._gradients[slot.name] = (grad.to_dense() if grad.is_sparse else grad).reshape(-1)
                     slot.tensor.grad = None
 
-    def _inner(self, tasks: _Tasks, wave: slice) -> list[list[Future[Tensor]]]:
+    def _inner(self, tasks: Tasks, wave: slice) -> list[list[Future[Tensor]]]:
         """Inner products of the gradient with all ingredients, for each layer of the wave and each of its pieces."""
         return [
             [
@@ -153,7 +157,7 @@ class MixedNetwork:
         """Tensor[K] in float64, on the CPU."""
         gradient_n = torch.cat([self._gradient(span) for span in piece.spans])
         total_k = torch.zeros(len(self.ingredients), dtype=torch.float64, device=self._device)
-        for part, wide_km in self._blocks(piece):
+        for part, wide_km in self._blocks(piece, again=True):
             total_k += wide_km @ gradient_n[part]
         return total_k.cpu()
 
@@ -163,7 +167,7 @@ class MixedNetwork:
         part = self._gradients[span.name][span.start : span.start + span.numel]
         return part.to(self._device).to(torch.float64)
 
-    def _write(self, tasks: _Tasks, wave: slice, alpha_lk: Tensor) -> None:
+    def _write(self, tasks: Tasks, wave: slice, alpha_lk: Tensor) -> None:
         for pieces, alpha_k in zip(self._pieces[wave], alpha_lk.to(self._device), strict=True):
             for piece in pieces:
                 tasks.submit(self._write_piece, piece, alpha_k)
@@ -184,9 +188,9 @@ class MixedNetwork:
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()  # the buffers are this thread's to fill again
 
-    def _blocks(self, piece: Piece) -> Iterator[tuple[slice, Tensor]]:
+    def _blocks(self, piece: Piece, *, again: bool = False) -> Iterator[tuple[slice, Tensor]]:
         """The piece of all ingredients in float64, (k, m) at a time, each valid until the next."""
-        stage_kn = self._source.piece(piece)
+        stage_kn = self._source.piece(piece, again=again)
         ingredients, width = len(stage_kn), max(1, BLOCK // len(stage_kn))
         scratch: Tensor | None = getattr(self._scratch, "wide", None)
         if scratch is None:
@@ -199,9 +203,9 @@ class MixedNetwork:
 
     def _survey(self, progress: Progress) -> set[str]:
         """Names of the tensors that are not the same in all ingredients; the others are in the network from now on."""
-        pieces = [piece for slots in self._slots for piece in self._divide(slots)]
+        pieces = divide(list(self._places), self.ingredients)
         varying: set[str] = set()
-        with _Tasks(self._pool) as tasks:
+        with Tasks(self._pool) as tasks:
             futures = [tasks.submit(self._survey_piece, piece) for piece in pieces]
             for done, future in enumerate(futures, 1):
                 varying |= future.result()
@@ -221,28 +225,6 @@ class MixedNetwork:
         parts = torch.split(varies_n, [span.numel for span in piece.spans])
         return {span.name for span, part in zip(piece.spans, parts, strict=True) if bool(part.any())}
 
-    def _divide(self, slots: Sequence[Slot]) -> list[Piece]:
-        """Pieces of these tensors that are as large as PIECE_BYTES allows for all ingredients together."""
-        pieces: list[Piece] = []
-        spans: list[Span] = []
-        dtypes = {slot.name: _dtype(self.ingredients, slot.name) for slot in slots}
-        for dtype in dict.fromkeys(dtypes.values()):
-            most = max(1, PIECE_BYTES // (dtype.itemsize * len(self.ingredients)))
-            room = most
-            for slot in (slot for slot in slots if dtypes[slot.name] == dtype):
-                start, numel = 0, slot.flat.numel()
-                while start < numel:
-                    count = min(numel - start, room)
-                    spans.append(Span(slot.name, start, count))
-                    start, room = start + count, room - count
-                    if not room:
-                        pieces.append(Piece(tuple(spans), dtype))
-                        spans, room = [], most
-            if spans:
-                pieces.append(Piece(tuple(spans), dtype))
-                spans = []
-        return pieces
-
     def _blame_gradient(self, wave: slice) -> None:
         """Raises NetworkError with the name of the tensor whose gradient is not finite."""
         for layer, slots in zip(self.layers[wave], self._slots[wave], strict=True):
@@ -254,36 +236,6 @@ class MixedNetwork:
                         hint="a smaller learned.lr, or weights and a network in float32 or bfloat16",
                     )
         raise NetworkError("the gradient of the coefficients overflows float64")
-
-
-class _Tasks:
-    """Tasks in threads that are all over when the block ends; one that fails ends the others."""
-
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
-        self._futures: list[Future[Any]] = []
-
-    def submit(self, work: Callable[..., Any], *args: object) -> Future[Any]:
-        """Begins `work(*args)`."""
-        self._futures.append(self._pool.submit(work, *args))
-        return self._futures[-1]
-
-    def __enter__(self) -> _Tasks:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        failed = error is not None
-        first: BaseException | None = None
-        for future in self._futures:
-            if failed:
-                future.cancel()
-            if not future.cancelled():
-                cause = future.exception()
-                failed, first = failed or cause is not None, first or cause
-        if error is None and first is not None:
-            raise first
 
 
 def _total(futures: Sequence[Future[Tensor]], ingredients: int) -> Tensor:
@@ -305,15 +257,6 @@ def _slot(name: str, tensor: Tensor) -> Slot:
 
 def _is_trained(slot: Slot) -> bool:
     return isinstance(slot.tensor, torch.nn.Parameter)
-
-
-def _dtype(ingredients: Sequence[Checkpoint], name: str) -> torch.dtype:
-    """The dtype that holds tensor `name` of every ingredient exactly."""
-    dtype = ingredients[0].tensors[name].dtype
-    for ingredient in ingredients[1:]:
-        if ingredient.tensors[name].dtype != dtype:
-            dtype = torch.promote_types(dtype, ingredient.tensors[name].dtype)
-    return dtype
 
 
 def _waves(sizes: Sequence[int], enough: int | None) -> list[slice]:

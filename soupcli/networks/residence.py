@@ -19,9 +19,10 @@ from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import UsageError
+from soupcli.networks.pieces import PIECE_BYTES, Piece
 
 Where = Literal["device", "host", "disk"]
-PIECE_BYTES = 16 << 20  # of all ingredients together: reads are long, memory is small
+HELD_BYTES = 128 << 20  # that stay in memory, where ingredients are on disk, until they are looked at a second time
 SHARE = 0.6  # of the free memory that ingredients may take: activations and the page cache want some too
 
 
@@ -31,31 +32,6 @@ class Residence(NamedTuple):
     where: Where
     needed: int
     free: int
-
-
-class Span(NamedTuple):
-    """Elements `start` to `start + numel` of the stored tensor `name`."""
-
-    name: str
-    start: int
-    numel: int
-
-
-class Piece(NamedTuple):
-    """Spans of one layer, in one dtype, end to end: [K, count] for all ingredients."""
-
-    spans: tuple[Span, ...]
-    dtype: torch.dtype
-
-    @property
-    def numel(self) -> int:
-        """Elements of one ingredient."""
-        return sum(span.numel for span in self.spans)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one ingredient."""
-        return self.numel * self.dtype.itemsize
 
 
 def plan(
@@ -102,23 +78,41 @@ class Ingredients:
         self.where = where
         self.device = device
         self._kept: dict[Piece, Tensor] = {}
+        self._held = 0
+        self._lock = threading.Lock()
         self._scratch = threading.local()
 
-    def piece(self, piece: Piece) -> Tensor:
+    def piece(self, piece: Piece, *, again: bool = False) -> Tensor:
         """Tensor[K, n] on the device, in the piece's dtype, valid until this thread asks for the next one.
 
-        Raises UsageError where memory does not hold what was to live in it.
+        `again`: it will be asked for a second time soon. Raises UsageError where memory does not hold what was to live
+        in it.
         """
-        kept_kn = self._kept.get(piece)
-        if kept_kn is None:
-            if self.where == "disk":
-                return self._read(piece, self._buffer(piece)).to(self.device, non_blocking=True)
-            kept_kn = self._kept[piece] = self._keep(piece)
-        return kept_kn.to(self.device, non_blocking=True)
+        if self.where == "disk":
+            return self._from_disk(piece, again).to(self.device, non_blocking=True)
+        if piece not in self._kept:
+            self._kept[piece] = self._keep(piece)
+        return self._kept[piece].to(self.device, non_blocking=True)
+
+    def _from_disk(self, piece: Piece, again: bool) -> Tensor:
+        nbytes = len(self.checkpoints) * piece.nbytes
+        with self._lock:
+            held_kn = self._kept.pop(piece, None)
+            hold = again and held_kn is None and self._held + nbytes <= HELD_BYTES
+            self._held += (nbytes if hold else 0) - (nbytes if held_kn is not None else 0)
+        if held_kn is not None:
+            return held_kn
+        if not hold:
+            return self._read(piece, self._buffer(piece))
+        held_kn = self._kept[piece] = self._read(piece, torch.empty(self._shape(piece), dtype=piece.dtype))
+        return held_kn
+
+    def _shape(self, piece: Piece) -> tuple[int, int]:
+        return len(self.checkpoints), piece.numel
 
     def _keep(self, piece: Piece) -> Tensor:
         on_device = self.where == "device"
-        shape = (len(self.checkpoints), piece.numel)
+        shape = self._shape(piece)
         try:
             if on_device:
                 kept_kn = torch.empty(shape, dtype=piece.dtype, device=self.device)
@@ -139,12 +133,12 @@ class Ingredients:
 
     def _buffer(self, piece: Piece) -> Tensor:
         """This thread's buffer as [K, n]; the last copy out of it is over."""
-        nbytes = len(self.checkpoints) * piece.numel * piece.dtype.itemsize
+        nbytes = len(self.checkpoints) * piece.nbytes
         buffer: Tensor | None = getattr(self._scratch, "buffer", None)
         if buffer is None or len(buffer) < nbytes:
             buffer = torch.empty(max(nbytes, PIECE_BYTES), dtype=torch.uint8, pin_memory=self._is_pinned)
             self._scratch.buffer = buffer
-        return buffer[:nbytes].view(piece.dtype).view(len(self.checkpoints), piece.numel)
+        return buffer[:nbytes].view(piece.dtype).view(self._shape(piece))
 
     def _read(self, piece: Piece, out_kn: Tensor) -> Tensor:
         for checkpoint, row_n in zip(self.checkpoints, out_kn, strict=True):
