@@ -8,20 +8,31 @@ from collections.abc import Mapping, Sequence
 from soupcli.cli.console import Table
 from soupcli.validation.score import MetricValue, Score
 
-SHARES = {"accuracy", "top5"}  # shown in per cent
+SHARES = {"accuracy", "top5", "acc", "acc_norm", "exact_match"}  # shown in per cent
 
 
-def score_table(rows: Sequence[tuple[str, Mapping[str, Score]]], sets: Sequence[str], *, first: str) -> Table:
-    """`first` heads the names of the rows; the last row is marked where it is a soup's."""
-    table = Table(first, *(f">{name}" for name in sets))
-    for name, scores in rows:
-        table.add(name, *(shown(scores[s]) if s in scores else "" for s in sets))
+def score_table(
+    rows: Sequence[tuple[str, Mapping[str, Score]]], sets: Sequence[str], *, first: str, metrics: Sequence[str] = ()
+) -> Table:
+    """`first` heads the names of the rows; the last row is marked where it is a soup's.
+
+    Beside the metric that selects on a set stand those of `metrics` that it has, each in a column `set metric`.
+    """
+    columns: list[tuple[str, str | None]] = []
+    for name in sets:
+        found = [scores[name] for _, scores in rows if name in scores]
+        beside = [m for m in metrics if any(m in score.metrics and m != score.selecting for score in found)]
+        columns += [(name, metric) for metric in (None, *beside)]
+    table = Table(first, *(f">{name}" if metric is None else f">{name} {metric}" for name, metric in columns))
+    for label, scores in rows:
+        table.add(label, *(shown(scores[name], metric) if name in scores else "" for name, metric in columns))
     return table
 
 
-def shown(score: Score) -> str:
-    """The selecting metric with its standard error."""
-    return shown_value(score.selecting, score.metrics[score.selecting])
+def shown(score: Score, metric: str | None = None) -> str:
+    """A metric with its standard error, None: the one that selects; nothing where the score has not got it."""
+    metric = metric or score.selecting
+    return shown_value(metric, score.metrics[metric]) if metric in score.metrics else ""
 
 
 def shown_value(metric: str, value: MetricValue) -> str:

@@ -46,11 +46,11 @@ class Metric(NamedTuple):
     reachable: Callable[[Tensor, Tensor], float] | None = None
 
 
-def metric_named(name: str) -> Metric:
-    """The metric, or ValidationError with the nearest name."""
+def metric_named(name: str, *, key: str = "metric") -> Metric:
+    """The metric, or ValidationError with the nearest name; `key` of the recipe gives it."""
     if name not in METRICS:
         raise ValidationError(
-            f"metric: {name!r} is not known{suggestion(name, METRICS)}", hint=f"one of {', '.join(METRICS)}"
+            f"{key}: {name!r} is not known{suggestion(name, METRICS)}", hint=f"one of {', '.join(METRICS)}"
         )
     return METRICS[name]
 
