@@ -135,7 +135,9 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
         console.print_lines([report.soup.path])
         return
     if session.sets:
-        console.print_table(score_table(_rows(session, cooked), list(session.sets), first="weights"))
+        console.print_table(
+            score_table(_rows(session, cooked), list(session.sets), first="weights", metrics=session.recipe.metrics)
+        )
         console.print_result("")
     if report.soup.differing:
         shown = ", ".join(report.soup.differing[:3])

@@ -48,4 +48,4 @@ def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) ->
         console.print_lines([str(checkpoint.path) for checkpoint, _ in rows])
     else:
         named = [(str(checkpoint.path), scores) for checkpoint, scores in rows]
-        console.print_table(score_table(named, list(session.sets), first="checkpoint"))
+        console.print_table(score_table(named, list(session.sets), first="checkpoint", metrics=session.recipe.metrics))

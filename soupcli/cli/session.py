@@ -28,9 +28,10 @@ from soupcli.cli.options import IngredientOptions, RecipeOptions
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluators import Evaluators
 from soupcli.progress import Progress
-from soupcli.recipe import ArraysSet, CommandSet, ImagesSet, PythonSet, Recipe, SetSpec, TextSet, load_recipe
+from soupcli.recipe import ArraysSet, ImagesSet, Recipe, SetSpec, TextSet, TokensSet, load_recipe
 from soupcli.recipe_yaml import suggestion
 from soupcli.report import Cost, Ingredient, MetricScore, Report
+from soupcli.validation.loading import LabelledSet
 from soupcli.validation.metrics import metric_named
 from soupcli.validation.score import Score
 from soupcli.validation.score_store import ScoreStore
@@ -94,7 +95,7 @@ def choose_sets(words: Sequence[str], recipe: Recipe) -> dict[str, SetSpec]:
     for word in words:
         if word in recipe.val:
             chosen[word] = recipe.val[word]
-        elif Path(word).exists():
+        elif Path(word).exists() or word.endswith(".tar"):
             chosen[word] = _set_at(Path(word))
         else:
             known = f"the recipe has {', '.join(recipe.val)}" if recipe.val else "the recipe has no val: sets"
@@ -110,6 +111,8 @@ def _set_at(path: Path) -> SetSpec:
     kinds: dict[str, Callable[[], SetSpec]] = {
         ".safetensors": lambda: ArraysSet(arrays=path),
         **dict.fromkeys((".jsonl", ".csv", ".tsv", ".parquet"), lambda: TextSet(text=path)),
+        ".tar": lambda: ImagesSet(images=path),
+        ".txt": lambda: TokensSet(tokens=path),
     }
     if path.suffix not in kinds:
         raise UsageError(
@@ -121,10 +124,12 @@ def _set_at(path: Path) -> SetSpec:
 
 def check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
     """Raises ValidationError for a metric that nobody knows, before anything is read."""
-    if all(isinstance(spec, PythonSet | CommandSet) for spec in sets.values()):
-        return
+    labelled = any(isinstance(spec, LabelledSet) for spec in sets.values())
     try:
-        metric_named(recipe.metric)
+        for metric in recipe.metrics:
+            metric_named(metric, key="metrics")
+        if labelled:
+            metric_named(recipe.metric)
     except SoupError as error:
         _locate(error, recipe)
         raise
