@@ -8,7 +8,7 @@ from importlib import metadata
 
 from soupcli import __version__
 
-LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "torchvision", "pillow")
+LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "torchvision", "pillow", "lm_eval")
 
 
 def versions() -> dict[str, str]:
