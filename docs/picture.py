@@ -5,6 +5,7 @@ make demo && python docs/picture.py demo        # writes docs/greedy.svg
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import subprocess
@@ -24,7 +25,7 @@ def main(demo: Path) -> None:
     words = shlex.split(COMMAND)
     command = [sys.executable, "-m", "soupcli", *words[1:]]
     ran = subprocess.run(command, cwd=demo, env=terminal, capture_output=True, text=True, check=True)
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text.assemble(("$ ", "bold green"), COMMAND))
     console.print(Text.from_ansi(ran.stdout))
     console.save_svg(str(Path(__file__).parent / "greedy.svg"), title="soup")
