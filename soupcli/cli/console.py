@@ -194,4 +194,5 @@ def _new_bars() -> Bars:
         TextColumn("{task.fields[note]}", style="dim", markup=False),
         console=_rich(stderr=True),
         transient=True,
+        redirect_stdout=False,  # bars may begin while the user's code has its own stdout, which would then stay
     )
