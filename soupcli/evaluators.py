@@ -14,7 +14,8 @@ from torch import Tensor
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.content_hash import ContentHashes
 from soupcli.checkpoints.mixing import Mixture
-from soupcli.checkpoints.writing import write_weights
+from soupcli.checkpoints.selection import Selected, sources
+from soupcli.checkpoints.soup_files import write_soup
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.network import Batch, Forward, Network
 from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
@@ -222,11 +223,12 @@ class Evaluators:
         """An ingredient is evaluated where it lies; a mixture is written for the command and removed after it."""
         command_task.split(spec.command)
         first = weights.members[0].path
-        if len(weights.members) == 1 and weights.dtype is None and self.recipe.batch_norm == "average":
+        as_it_lies = len(weights.members) == 1 and not isinstance(weights.members[0], Selected)
+        if as_it_lies and weights.dtype is None and self.recipe.batch_norm == "average":
             return command_task.score(spec, first, metric=metric)
         with tempfile.TemporaryDirectory(prefix="soup-") as name:
             folder = Path(name)
-            written = write_weights(
+            written, _ = write_soup(
                 weights,
                 folder,
                 metadata={"format": "pt"},
@@ -302,6 +304,7 @@ class Evaluators:
         if self._fingerprints[name] is None:
             return None
         hashes = [self._hashes.of(member) for member in weights.members]
+        selected = any(isinstance(member, Selected) for member in weights.members)
         members = sorted(zip(hashes, weights.weights, strict=True))
         average = self.recipe.batch_norm == "average"
         return key_of(
@@ -309,6 +312,8 @@ class Evaluators:
                 "members": members,
                 "coefficients": [hashes, dict(weights.coefficients)] if weights.coefficients else None,
                 "kept": self._hashes.of(weights.kept),
+                "selection": [self.recipe.include, self.recipe.exclude] if selected else None,
+                "sources": sorted({self._hashes.of(other) for member in weights.members for other in sources(member)}),
                 "dtype": str(weights.dtype),
                 "set": self._fingerprints[name],
                 "network": self._network_identity(),
@@ -322,7 +327,8 @@ class Evaluators:
     def _network_identity(self) -> list[Any]:
         """What the network is built from: its recipe, the user's code, the configuration beside the weights."""
         spec = self.recipe.model
-        beside = [[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in self._first.side_files]
+        files = [file for one in (self._first, *sources(self._first)) for file in one.side_files]
+        beside = [[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in files]
         if isinstance(spec, PythonNetwork):
             code = [content_of(reference) for reference in (spec.python, spec.transform) if reference is not None]
             return ["python", spec.args, code, beside]

@@ -337,6 +337,18 @@ class Recipe(_Section):
     """Past this size the weights are written as shards with an index."""
     dtype: Dtype | None = None
     """The dtype of the output weights; default: the ingredients' own."""
+    include: list[str] = []
+    """Shell patterns of the tensors that are mixed; default: all."""
+    exclude: list[str] = []
+    """Shell patterns of tensors that are not mixed, e.g. heads of other classes: they come from `base`, else from the
+    best ingredient (of `soup uniform`: from the first)."""
+    base: RecipePath | None = None
+    """The network that adapters were trained on; of whole networks, where tensors that are not mixed come from."""
+    key: str | None = None
+    """Where the state dict lies in a file of torch.save, with dots where it lies deeper; default: the first there of
+    state_dict_ema, model_ema, state_dict, model, else the file itself."""
+    adapter_rank: int | None = Field(default=None, gt=0)
+    """The rank that a soup of adapters is approximated to; default: it is exact, of the summed rank."""
     device: Device = "auto"
     """auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps."""
     batch_size: int = Field(default=64, gt=0)
@@ -385,7 +397,7 @@ def _validate(document: Document) -> Recipe:
         lines += [_line(error, document) for error in invalid.errors()]
     if recipe is None or lines:
         raise RecipeError("\n".join(sorted(dict.fromkeys(lines), key=_natural)))
-    outside = {key: Path(str(document.data[key])) for key in document.outside if key == "out"}
+    outside = {key: Path(str(document.data[key])) for key in document.outside if key in ("out", "base")}
     recipe = recipe.model_copy(update=outside)
     recipe._document = document
     return recipe

@@ -47,6 +47,12 @@ class Ingredient(_Part):
     """SHA-256 of the file; of the sorted list of names and hashes where there are several."""
     bytes: int
     scores: Scores = {}
+    format: str = "safetensors"
+    """How its weights were saved."""
+    key: str | None = None
+    """Where in its file they were; null where they lie there bare."""
+    trainer_metrics: dict[str, Number] = {}
+    """What its trainer measured and wrote down beside the weights."""
 
 
 class Step(_Part):
@@ -76,6 +82,15 @@ class Coefficients(_Part):
     """Tensors that are multiplied by the learned temperature beside."""
 
 
+class Adapter(_Part):
+    """What became of adapters."""
+
+    rank: int
+    """Of most layers."""
+    relative_error: float
+    """Of the change of the weights, in the Frobenius norm over all layers; 0 where the adapter is the exact mean."""
+
+
 class Soup(_Part):
     path: str
     hash: str
@@ -90,6 +105,9 @@ class Soup(_Part):
     """Tensors that are not averaged (integers, booleans) and differ: the first member's, or the best's, were taken."""
     dtypes: dict[str, int] = {}
     """Output dtype -> number of tensors."""
+    not_mixed: list[str] = []
+    """Tensors that --include and --exclude left out: the base's, or those of `kept_from`."""
+    adapter: Adapter | None = None
     kept_from: str | None = None
     """The ingredient that gave the tensors which are not averaged, and the side files."""
     coefficients: Coefficients | None = None

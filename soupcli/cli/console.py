@@ -45,6 +45,13 @@ class Table:
         """One row; `style` is a colour of rich."""
         self.rows.append((list(cells), style))
 
+    def extend(self, heading: str, cells: Sequence[str]) -> None:
+        """A further column, unless all of its cells are empty."""
+        if any(cells):
+            self.headings = (*self.headings, heading)
+            for (row, _), cell in zip(self.rows, cells, strict=True):
+                row.append(cell)
+
 
 def print_result(text: str) -> None:
     """Text of the result, as it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,13 +12,15 @@ from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture, differing
-from soupcli.checkpoints.writing import INDEX, REPORT, SoupFolder, Written, write_weights
+from soupcli.checkpoints.opening import How, open_checkpoint
+from soupcli.checkpoints.soup_files import AdapterNotes, soup_specs, write_soup
+from soupcli.checkpoints.writing import INDEX, REPORT, SoupFolder, Written
 from soupcli.cli import console
 from soupcli.cli.options import SoupOptions
 from soupcli.cli.session import Session, report_scores
 from soupcli.cli.tables import score_table
 from soupcli.progress import Progress
-from soupcli.report import Coefficients, Fit, Report, Scored, Soup, Step
+from soupcli.report import Adapter, Coefficients, Fit, Report, Scored, Soup, Step
 from soupcli.soups.greedy import Step as Decision
 from soupcli.validation.score import Score
 
@@ -44,8 +47,13 @@ def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
         with session.phase("mix") as progress:
             statistics = session.evaluators.running_statistics(cooked.mixture) if session.sets else {}
             size = session.recipe.max_shard_size
-            written, files = fill(folder, cooked.mixture, session.hashes.of, size, statistics, progress)
-        report = _report(session, cooked, written, files)
+            rank = session.recipe.adapter_rank
+            written, files, notes = fill(
+                folder, cooked.mixture, session.hashes.of, size, statistics, progress, adapter_rank=rank
+            )
+        if notes is not None and notes.relative_error and session.sets:
+            cooked = cooked._replace(scores=_scores_as_written(session, folder))
+        report = _report(session, cooked, written, files, notes)
         (folder.path / REPORT).write_text(report.to_json(), "utf-8")
         folder.commit()
     session.progress.close()
@@ -60,17 +68,27 @@ def fill(
     max_shard_size: int,
     statistics: Mapping[str, Tensor],
     progress: Progress,
-) -> tuple[Written, list[str]]:
+    *,
+    adapter_rank: int | None = None,
+) -> tuple[Written, list[str], AdapterNotes | None]:
     """Weights and side files into the folder; returns what was written and the names of all files of the soup."""
-    written = write_weights(
+    written, notes = write_soup(
         mixture,
         folder.path,
         metadata={"format": "pt", "soup": provenance(mixture, hash_of)},
         max_shard_size=max_shard_size,
+        adapter_rank=adapter_rank,
         overrides=statistics,
         progress=progress,
     )
-    return written, [*written.files, *folder.copy(mixture.kept.side_files), REPORT]
+    return written, [*written.files, *folder.copy(mixture.kept.side_files), REPORT], notes
+
+
+def _scores_as_written(session: Session, folder: SoupFolder) -> dict[str, Score]:
+    """The scores of an approximated adapter: of what was written, not of the mean that it approximates."""
+    adapter = open_checkpoint(folder.path, How(base=session.recipe.base))
+    with session.phase("evaluate"):
+        return session.evaluators.on_all(Mixture.uniform([adapter]))
 
 
 def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:
@@ -84,12 +102,9 @@ def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:
     return json.dumps(made_of, sort_keys=True)
 
 
-def _report(session: Session, cooked: Cooked, written: Written, files: list[str]) -> Report:
+def _report(session: Session, cooked: Cooked, written: Written, files: list[str], notes: AdapterNotes | None) -> Report:
     mixture, out = cooked.mixture, session.recipe.out
-    dtypes: dict[str, int] = {}
-    for name in mixture.kept.tensors:
-        dtype = str(mixture.spec(name).dtype).removeprefix("torch.")
-        dtypes[dtype] = dtypes.get(dtype, 0) + 1
+    dtypes = Counter(str(spec.dtype).removeprefix("torch.") for spec in soup_specs(mixture).values())
     soup = Soup(
         path=str(out / (INDEX if INDEX in written.files else written.files[0])),
         hash=written.hash,
@@ -99,7 +114,9 @@ def _report(session: Session, cooked: Cooked, written: Written, files: list[str]
         bytes=written.nbytes,
         files=files,
         differing=differing(mixture),
-        dtypes=dtypes,
+        dtypes=dict(dtypes),
+        not_mixed=sorted(name for name in mixture.kept.tensors if not session.selection.mixes(name)),
+        adapter=Adapter(rank=notes.rank, relative_error=notes.relative_error) if notes is not None else None,
         kept_from=str(mixture.kept.path),
         coefficients=cooked.coefficients,
     )
@@ -142,6 +159,12 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
     if report.soup.differing:
         shown = ", ".join(report.soup.differing[:3])
         console.note(f"not averaged and different, taken from {cooked.mixture.kept.path}: {shown}")
+    if report.soup.not_mixed:
+        source = session.recipe.base or cooked.mixture.kept.path
+        console.note(f"not mixed, taken from {source}: {len(report.soup.not_mixed)} tensors")
+    if report.soup.adapter is not None and report.soup.adapter.relative_error:
+        error = report.soup.adapter.relative_error
+        console.note(f"adapter of rank {report.soup.adapter.rank}, {error:.2%} off the exact mean of the changes")
     console.print_result(f"members: {', '.join(report.soup.members)}\nsoup: {report.soup.path}")
 
 

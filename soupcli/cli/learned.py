@@ -104,7 +104,7 @@ def _start(session: Session, ranking: Sequence[Ranked]) -> Sequence[Checkpoint]:
     from soupcli.soups.greedy import greedy as recipe_1
 
     if session.recipe.learned.start == "uniform":
-        return session.checkpoints
+        return session.sharing(ranking[0].checkpoint)
     settings, average = session.recipe.greedy, session.average(ranking[0].checkpoint)
     evaluate = session.evaluators.on(session.selecting)
     with session.phase("greedy") as progress:
@@ -125,7 +125,7 @@ def _learn(session: Session, best: Checkpoint, start: Sequence[Checkpoint]) -> L
         evaluators.live.load(Mixture.uniform([best]))
         learnt = learn(
             evaluators.live,
-            session.checkpoints,
+            session.sharing(best),
             task,
             settings,
             start=start,
@@ -150,7 +150,7 @@ def _store(session: Session, best: Checkpoint, start: Sequence[Checkpoint]) -> F
     from soupcli.validation.fit_store import FitStore
 
     settings = session.recipe.learned.model_dump(mode="json", exclude={"resident", "fold_temperature"})
-    mixture = Mixture.uniform(session.checkpoints, keep_from=best)
+    mixture = Mixture.uniform(session.sharing(best), keep_from=best)
     begin = [session.hashes.of(checkpoint) for checkpoint in start]
     key = session.evaluators.key_of_fit(session.selecting, mixture, {"learned": settings, "begin": begin})
     return FitStore(cache_folder() / "fits", key, fresh=session.options.fresh)

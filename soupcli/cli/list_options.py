@@ -22,7 +22,8 @@ class ListOptionsCommand(TyperCommand):
         options = [param for param in self.get_params(ctx) if isinstance(param, TyperOption)]
         many = {name for option in options if option.multiple for name in option.opts}
         single = {name for option in options if not option.multiple and not option.is_flag for name in option.opts}
-        if ctx.resilient_parsing or not many:  # completion reads lines that are not finished
+        takes_words = any(not isinstance(param, TyperOption) for param in self.get_params(ctx))
+        if ctx.resilient_parsing or takes_words or not many:  # completion reads lines that are not finished
             return super().parse_args(ctx, args)
         asked_for_help = [word for word in args if word in ctx.help_option_names]
         return super().parse_args(ctx, asked_for_help[:1] or spread(args, many, single))

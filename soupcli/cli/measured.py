@@ -48,4 +48,13 @@ def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) ->
         console.print_lines([str(checkpoint.path) for checkpoint, _ in rows])
     else:
         named = [(str(checkpoint.path), scores) for checkpoint, scores in rows]
-        console.print_table(score_table(named, list(session.sets), first="checkpoint", metrics=session.recipe.metrics))
+        table = score_table(named, list(session.sets), first="checkpoint", metrics=session.recipe.metrics)
+        table.extend("by its trainer", [_by_trainer(checkpoint) for checkpoint, _ in rows])
+        console.print_table(table)
+
+
+def _by_trainer(checkpoint: Checkpoint) -> str:
+    """What its trainer measured, e.g. `eval_loss 0.3127, best_metric 0.3001`."""
+    metrics = checkpoint.origin.metrics
+    names = sorted(metrics, key=lambda name: (name == "best_metric", name))
+    return ", ".join(f"{name} {metrics[name]:.4g}" for name in names)

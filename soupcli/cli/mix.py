@@ -32,6 +32,15 @@ class MixOptions:
     weights_name: Annotated[
         str | None, typer.Option("--weights-name", help="Weights file to take where a folder holds several.")
     ] = None
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Open the pickled metadata of torch distributed checkpoints.")
+    ] = False
+    allow_class: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-class", metavar="CLASS", help="A class in checkpoints that may be passed over; repeat it."
+        ),
+    ] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the path alone; no progress.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the ingredients; write nothing.")] = False
@@ -72,14 +81,17 @@ def _reported(options: MixOptions, report: Report, soup: Soup, recipe: Recipe, h
     """The soup's mixture. Raises MixError where an ingredient is not what it was."""
     import torch
 
+    from soupcli.checkpoints.adapter_soup import is_adapter
     from soupcli.checkpoints.mixing import Mixture, check_mixable
     from soupcli.checkpoints.opening import How, open_checkpoint
+    from soupcli.checkpoints.selection import Selection
     from soupcli.errors import MixError
     from soupcli.soups.layered import Layered
 
     known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
     kept_from = soup.kept_from or soup.members[0]
-    how = How(weights_name=options.weights_name)
+    allow = tuple(options.allow_class or ())
+    how = How(options.weights_name, recipe.key, options.trust, allow, recipe.base)
     opened = {path: open_checkpoint(Path(path), how) for path in dict.fromkeys([*soup.members, kept_from])}
     hashes.start(list(opened.values()))
     for path, checkpoint in opened.items():
@@ -89,14 +101,18 @@ def _reported(options: MixOptions, report: Report, soup: Soup, recipe: Recipe, h
                 f"it was {known.get(path, 'not among the ingredients')}",
                 hint="a soup is written again from the very same ingredients",
             )
-    members = [opened[path] for path in soup.members]
-    check_mixable([*members, opened[kept_from]])
+    selection, source = Selection(tuple(recipe.include), tuple(recipe.exclude)), opened[kept_from]
+    if recipe.base is not None and any(selection) and not any(map(is_adapter, opened.values())):
+        source = open_checkpoint(recipe.base, How(trust=options.trust, allow=allow))
+    kept = selection.applied(opened[kept_from], source)
+    members = [selection.applied(opened[path], source) for path in soup.members]
+    check_mixable([*members, kept])
     dtype = getattr(torch, recipe.dtype) if recipe.dtype else None
     layers = soup.coefficients
     if layers is None:
-        return Mixture(tuple(members), tuple(soup.weights), dtype, opened[kept_from])
+        return Mixture(tuple(members), tuple(soup.weights), dtype, kept)
     layered = Layered(members, layers.alpha, layers.layers, layers.tensors, layers.scaled)
-    return layered.mixture(dtype=dtype, keep_from=opened[kept_from])
+    return layered.mixture(dtype=dtype, keep_from=kept)
 
 
 def _write(
@@ -111,7 +127,8 @@ def _write(
     assert soup is not None
     with console.ProgressReporter(silent=options.quiet) as progress, SoupFolder(out, force=options.force) as folder:
         statistics = _statistics(report, recipe, mixture, hashes, progress)
-        written, files = fill(folder, mixture, hashes.of, size, statistics, progress)
+        rank = recipe.adapter_rank
+        written, files, _ = fill(folder, mixture, hashes.of, size, statistics, progress, adapter_rank=rank)
         if written.hash != soup.hash:
             made_by = f"soup {report.versions.get('soup')} and torch {report.versions.get('torch')}"
             raise MixError(

@@ -41,6 +41,33 @@ class IngredientOptions(RecipeOptions):
     weights_name: Annotated[
         str | None, typer.Option("--weights-name", help="Weights file to take where a folder holds several.")
     ] = None
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key", help="State dict to take from a training checkpoint, e.g. state_dict.", envvar="SOUP_KEY"
+        ),
+    ] = None
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Open the pickled metadata of torch distributed checkpoints.")
+    ] = False
+    allow_class: Annotated[
+        list[str] | None,
+        typer.Option("--allow-class", metavar="CLASS...", help="Classes in checkpoints that may be passed over."),
+    ] = None
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="PATTERN...", help="Mix only the tensors with such names, e.g. 'blocks.*'."),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="PATTERN...", help="Do not mix tensors with such names, e.g. 'head.*'."),
+    ] = None
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base", help="Network that adapters change, or that gives what is not mixed.", envvar="SOUP_BASE"
+        ),
+    ] = None
     device: Annotated[
         str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", envvar="SOUP_DEVICE")
     ] = None
@@ -79,5 +106,11 @@ class SoupOptions(IngredientOptions):
     max_shard_size: Annotated[
         str | None,
         typer.Option("--max-shard-size", help="Larger weights become shards (5GB).", envvar="SOUP_MAX_SHARD_SIZE"),
+    ] = None
+    adapter_rank: Annotated[
+        int | None,
+        typer.Option(
+            "--adapter-rank", help="Rank of a soup of adapters (default: exact, the sum).", envvar="SOUP_ADAPTER_RANK"
+        ),
     ] = None
     force: Annotated[bool, typer.Option("--force", help="Replace the soup that is there.")] = False

@@ -8,6 +8,7 @@ import yaml
 
 from soupcli.checkpoints.checkpoint import total_bytes
 from soupcli.checkpoints.mixing import Mixture
+from soupcli.checkpoints.soup_files import soup_specs
 from soupcli.cli import console
 from soupcli.cli.session import Session
 from soupcli.report import dump_json
@@ -27,7 +28,7 @@ def show_plan(session: Session, plan: Plan) -> int:
     options, recipe = session.options, session.recipe
     resolved = recipe.model_dump(mode="json", exclude_none=True)
     sizes = {str(checkpoint.path): total_bytes(checkpoint) for checkpoint in session.checkpoints}
-    written = sum(plan.soup.spec(name).nbytes for name in plan.soup.kept.tensors) if plan.soup is not None else None
+    written = sum(spec.nbytes for spec in soup_specs(plan.soup).values()) if plan.soup is not None else None
     if options.as_json:
         document = {
             "schema": SCHEMA,

@@ -17,11 +17,14 @@ from typing import Any, NamedTuple
 import torch
 
 from soupcli.cache_folder import cache_folder
+from soupcli.checkpoints.adapter_soup import is_adapter
+from soupcli.checkpoints.agreement import check_agreement
 from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
 from soupcli.checkpoints.content_hash import ContentHashes
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.mixing import Mixture, check_mixable
-from soupcli.checkpoints.opening import How
+from soupcli.checkpoints.opening import How, open_checkpoint
+from soupcli.checkpoints.selection import Selected, Selection
 from soupcli.cli import console
 from soupcli.cli.commands import Invocation
 from soupcli.cli.options import IngredientOptions, RecipeOptions
@@ -41,6 +44,7 @@ DEFAULT_RECIPE = Path("soup.yaml")
 # Options that stand for a key of the recipe.
 RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
+    **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank")},
     "min_delta": "greedy.min_delta",
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
 }
@@ -57,7 +61,7 @@ class Row(NamedTuple):
 def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
     """The recipe with environment, --set and flags laid over it, in their order of precedence."""
     values = dataclasses.asdict(options)
-    given = {key: values[key] for key in RECIPE_KEYS if values.get(key) is not None}
+    given = {key: values[key] for key in RECIPE_KEYS if values.get(key) not in (None, [])}
     settings: dict[str, str] = {}
     for word in options.set_ or []:
         key, equals, value = word.partition("=")
@@ -151,7 +155,9 @@ class Session:
         self.progress = console.ProgressReporter(silent=options.quiet)
         self.sets = choose_sets(options.val or [], self.recipe)
         check_metric(self.recipe, self.sets)
+        self.selection = Selection(tuple(self.recipe.include), tuple(self.recipe.exclude))
         self.checkpoints = self._find()
+        self._shared: dict[tuple[Checkpoint, Checkpoint], Checkpoint] = {}
         self.hashes = ContentHashes(cache_folder() / "hashes", fresh=options.fresh)
         self.seconds: dict[str, float] = {}
         self._evaluators: Evaluators | None = None
@@ -160,17 +166,32 @@ class Session:
         words = self.options.ckpts or self.recipe.ckpts
         if not words:
             raise UsageError("--ckpts: no checkpoints given", hint="e.g. --ckpts runs/*/")
+        options, recipe = self.options, self.recipe
+        allow = tuple(options.allow_class or ())
+        how = How(options.weights_name, recipe.key, options.trust, allow, recipe.base)
         with self.progress:
-            found = find(
-                words,
-                standard_input=sys.stdin if "-" in words else (),
-                how=How(weights_name=self.options.weights_name),
-                progress=self.progress,
-            )
+            found = find(words, how=how, standard_input=sys.stdin if "-" in words else (), progress=self.progress)
         if not self.options.quiet:
             for line in found.notes:
                 console.note(line)
-        return list(found.checkpoints)
+        self._check_use(found.checkpoints)
+        self.selection.check(found.checkpoints)
+        if recipe.base is None or not any(self.selection) or any(map(is_adapter, found.checkpoints)):
+            return found.checkpoints
+        base = open_checkpoint(recipe.base, How(trust=options.trust, allow=allow))
+        return [self.selection.applied(checkpoint, base) for checkpoint in found.checkpoints]
+
+    def _check_use(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Raises UsageError for flags that say something of other checkpoints than these."""
+        adapters = any(map(is_adapter, checkpoints))
+        options, rank = self.options, getattr(self.options, "adapter_rank", None)
+        if options.base is not None and not adapters and not any(self.selection):
+            hint = "it goes with adapters, and with --include and --exclude"
+            raise UsageError(f"--base {options.base}: these checkpoints need none", hint=hint)
+        if options.key is not None and all(checkpoint.origin.key is None for checkpoint in checkpoints):
+            raise UsageError(f"--key {options.key}: these checkpoints hold one bare state dict each")
+        if rank is not None and not adapters:
+            raise UsageError(f"--adapter-rank {rank}: these checkpoints are no adapters")
 
     def __enter__(self) -> Session:
         return self
@@ -200,7 +221,21 @@ class Session:
 
     def check_mixable(self) -> None:
         """Raises MixError where the checkpoints cannot be mixed."""
-        check_mixable(self.checkpoints)
+        recipe = self.recipe
+        check_agreement(self.checkpoints, key=recipe.key, base=recipe.base, selection=self.selection)
+        check_mixable(self.sharing(self.checkpoints[0]))
+
+    def sharing(self, source: Checkpoint) -> list[Checkpoint]:
+        """The checkpoints, with the tensors that are not mixed from `source`, or from the base where there is one."""
+        return [self._sharing(checkpoint, source) for checkpoint in self.checkpoints]
+
+    def _sharing(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
+        if isinstance(checkpoint, Selected):
+            return checkpoint
+        key = checkpoint, source
+        if key not in self._shared:
+            self._shared[key] = self.selection.applied(checkpoint, source)
+        return self._shared[key]
 
     @property
     def evaluators(self) -> Evaluators:
@@ -227,7 +262,12 @@ class Session:
 
     def average(self, keep_from: Checkpoint | None = None) -> Callable[[Sequence[Checkpoint]], Mixture]:
         """The mean in the output dtype, with the tensors that are not averaged from `keep_from`."""
-        return lambda members: Mixture.uniform(members, dtype=self.output_dtype, keep_from=keep_from)
+
+        def mean(members: Sequence[Checkpoint]) -> Mixture:
+            shared = [self._sharing(member, keep_from or members[0]) for member in members]
+            return Mixture.uniform(shared, dtype=self.output_dtype, keep_from=keep_from)
+
+        return mean
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Progress]:
@@ -263,6 +303,9 @@ class Session:
             hash=self.hashes.of(checkpoint),
             bytes=total_bytes(checkpoint),
             scores=report_scores(scores),
+            format=checkpoint.origin.format,
+            key=checkpoint.origin.key,
+            trainer_metrics=dict(checkpoint.origin.metrics),
         )
 
 

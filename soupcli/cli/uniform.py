@@ -23,7 +23,7 @@ def uniform(options: SoupOptions, invocation: Invocation) -> int:
 
     with Session("uniform", options, invocation) as session:
         session.check_mixable()
-        mixture = mean_of_all(session.checkpoints, dtype=session.output_dtype)
+        mixture = mean_of_all(session.sharing(session.checkpoints[0]), dtype=session.output_dtype)
         if options.dry_run:
             return show_plan(session, Plan(len(session.sets), mixture))
         check_free(session.recipe.out, force=options.force)

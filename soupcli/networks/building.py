@@ -27,7 +27,7 @@ def build(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Network:
 
     Raises NetworkError where it cannot be built and MissingExtra where its library is absent.
     """
-    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    folder = checkpoint.folder
     spec = spec or spec_of_folder(folder)
     if spec is None:
         raise NetworkError(

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import is_averaged, weights_file
+from soupcli.checkpoints.selection import inherited
 from soupcli.errors import NetworkError
 from soupcli.network import Network
 from soupcli.recipe_yaml import suggestion
@@ -41,12 +42,13 @@ class Slots:
         if self.network.stored_names is not None:
             names = dict(self.network.stored_names(checkpoint.tensors))
         self._check_missing(checkpoint, names)
+        spare = inherited(checkpoint)
         places: dict[str, Tensor] = {}
         for stored, name in names.items():
             if name in self._slots:
                 self._check_tensor(checkpoint, stored, self._slots[name])
                 places[stored] = self._slots[name]
-            elif not any(re.search(pattern, stored) for pattern in self.network.ignored_names):
+            elif stored not in spare and not any(re.search(pattern, stored) for pattern in self.network.ignored_names):
                 raise NetworkError(
                     f"{weights_file(checkpoint)}: has tensor {stored!r}, "
                     f"which the network {self._kind} has no place for{suggestion(stored, self._slots)}",
