@@ -59,5 +59,5 @@ def _centred_ranks(values_n: Tensor) -> list[float]:
 def _cosine(x: list[float], y: list[float]) -> float:
     """Each sum exactly rounded, so the order of the examples does not matter."""
     xy = math.fsum(a * b for a, b in zip(x, y, strict=True))
-    norm = math.sqrt(math.fsum(a * a for a in x)) * math.sqrt(math.fsum(b * b for b in y))
+    norm = math.sqrt(math.fsum(a * a for a in x) * math.fsum(b * b for b in y))  # exact where x and y are multiples
     return max(-1.0, min(1.0, xy / norm)) if norm > 0 and math.isfinite(norm) else math.nan
