@@ -15,8 +15,7 @@ Letters in names: l layers, k ingredients, n elements of a piece, m of a block o
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Literal, NamedTuple
@@ -29,13 +28,15 @@ from soupcli.checkpoints.mixing import weights_file
 from soupcli.errors import MixError, NetworkError
 from soupcli.networks.layers import Layer
 from soupcli.networks.live import LiveNetwork
+from soupcli.networks.offsets import HELD_BYTES, Ingredients, blocks
 from soupcli.networks.pieces import Piece, Span, divide
-from soupcli.networks.residence import HELD_BYTES, Ingredients, plan
+from soupcli.networks.residence import plan
 from soupcli.networks.tasks import Tasks
 from soupcli.progress import Progress, silent
 
-BLOCK = 1 << 18  # float64 elements that are multiplied at once: they stay in a cache
-WAVE_BYTES = HELD_BYTES // 2  # of consecutive layers that are read from disk before their weights are written
+WAVE_BYTES = HELD_BYTES // 2  # of consecutive layers that move together, where ingredients are on disk
+    HELD_BYTES // 2
+)  # of consecutive layers, at least, whose coefficients move before their weights are written
 THREADS = 4
 
 # Which layers, and the gradients of their coefficients (l, k), to their next coefficients (l, k).
@@ -71,7 +72,6 @@ class MixedNetwork:
         self.layers = layers
         self.ingredients = ingredients
         self._device = torch.device("cpu") if live.device.type == "mps" else live.device  # mps knows no float64
-        self._scratch = threading.local()
         self._gradients: dict[str, Tensor] = {}
         named = [{id(place): name for name, place in live.places(ingredient).items()} for ingredient in ingredients]
         self._slots = [[_slot(named[0][id(tensor)], tensor) for tensor in layer.tensors] for layer in layers]
@@ -80,9 +80,7 @@ class MixedNetwork:
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self._source = Ingredients(ingredients, "disk", self._device)
         varying = self._survey(progress)
-        self._pieces = [
-            divide([slot.name for slot in slots if slot.name in varying], ingredients) for slots in self._slots
-        ]
+        self._pieces = [self._divide([slot.name for slot in slots if slot.name in varying]) for slots in self._slots]
         self._trained = [slot.tensor for name, slot in self._places.items() if name in varying and _is_trained(slot)]
         sizes = [sum(piece.nbytes for piece in pieces) * len(ingredients) for pieces in self._pieces]
         gradients = sum(tensor.nbytes for tensor in self._trained)
@@ -119,18 +117,17 @@ class MixedNetwork:
     def step(self, update: Update) -> None:
         """Takes the gradient that a backward pass left in the network; `update` makes coefficients of it, mixed next.
 
-        Gradients are taken up to a constant for each layer: coefficients that sum to 1 do not move along it. Raises
-        NetworkError where the gradient of a tensor is not finite.
+        Inner products are those with the offsets from the ingredients' mean. They differ from dL/dalpha by a constant
+        for each layer, along which coefficients that sum to 1 do not move. Raises NetworkError where the gradient of a
+        tensor is not finite.
         """
         self._take_gradients()
         with Tasks(self._pool) as tasks:
-            coming = self._inner(tasks, self._waves[0])
-            for wave, following in zip(self._waves, [*self._waves[1:], None], strict=True):
-                products, coming = coming, self._inner(tasks, following) if following is not None else []
+            for wave in self._waves:
+                products = self._inner(tasks, wave)
                 gradient_lk = torch.stack([_total(futures, len(self.ingredients)) for futures in products])
                 if not bool(gradient_lk.isfinite().all()):
                     self._blame_gradient(wave)
-                gradient_lk -= gradient_lk.mean(dim=1, keepdim=True)  # that of offsets from the ingredients' mean
                 self._write(tasks, wave, update(wave, gradient_lk))
         self._gradients = {}
 
@@ -154,29 +151,31 @@ class MixedNetwork:
         ]
 
     def _inner_products(self, piece: Piece) -> Tensor:
-        """Tensor[K] in float64, on the CPU."""
-        gradient_n = torch.cat([self._gradient(span) for span in piece.spans])
+        """Tensor[K] in float64, on the CPU: products in the piece's wide dtype, blocks of them summed in float64."""
+        gradient_n = torch.cat([self._gradient(span, piece.wide_dtype) for span in piece.spans])
+        _, offsets_kn = self._source.offsets(piece, again=True)
         total_k = torch.zeros(len(self.ingredients), dtype=torch.float64, device=self._device)
-        for part, wide_km in self._blocks(piece, again=True):
-            total_k += wide_km @ gradient_n[part]
+        for part in blocks(*offsets_kn.shape):
+            total_k += offsets_kn[:, part] @ gradient_n[part]
         return total_k.cpu()
 
-    def _gradient(self, span: Span) -> Tensor:
+    def _gradient(self, span: Span, dtype: torch.dtype) -> Tensor:
         if span.name not in self._gradients:
-            return torch.zeros(span.numel, dtype=torch.float64, device=self._device)
+            return torch.zeros(span.numel, dtype=dtype, device=self._device)
         part = self._gradients[span.name][span.start : span.start + span.numel]
-        return part.to(self._device).to(torch.float64)
+        return part.to(self._device).to(dtype)
 
     def _write(self, tasks: Tasks, wave: slice, alpha_lk: Tensor) -> None:
-        for pieces, alpha_k in zip(self._pieces[wave], alpha_lk.to(self._device), strict=True):
+        for pieces, alpha_k in zip(self._pieces[wave], alpha_lk, strict=True):
             for piece in pieces:
-                tasks.submit(self._write_piece, piece, alpha_k)
+                tasks.submit(self._write_piece, piece, alpha_k.to(self._device, piece.wide_dtype))
 
     @torch.no_grad()
     def _write_piece(self, piece: Piece, alpha_k: Tensor) -> None:
-        mixed_n = torch.empty(piece.numel, dtype=torch.float64, device=self._device)
-        for part, wide_km in self._blocks(piece):
-            torch.mv(wide_km.t(), alpha_k, out=mixed_n[part])
+        mean_n, offsets_kn = self._source.offsets(piece)
+        mixed_n = torch.empty_like(mean_n)
+        for part in blocks(*offsets_kn.shape):
+            torch.addmv(mean_n[part], offsets_kn[:, part].t(), alpha_k, out=mixed_n[part])
         self._put(piece, mixed_n)
 
     def _put(self, piece: Piece, values_n: Tensor) -> None:
@@ -188,22 +187,12 @@ class MixedNetwork:
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()  # the buffers are this thread's to fill again
 
-    def _blocks(self, piece: Piece, *, again: bool = False) -> Iterator[tuple[slice, Tensor]]:
-        """The piece of all ingredients in float64, (k, m) at a time, each valid until the next."""
-        stage_kn = self._source.piece(piece, again=again)
-        ingredients, width = len(stage_kn), max(1, BLOCK // len(stage_kn))
-        scratch: Tensor | None = getattr(self._scratch, "wide", None)
-        if scratch is None:
-            scratch = torch.empty(ingredients * width, dtype=torch.float64, device=self._device)
-            self._scratch.wide = scratch
-        for begin in range(0, piece.numel, width):
-            part = slice(begin, min(begin + width, piece.numel))
-            wide_km = scratch[: ingredients * (part.stop - part.start)].view(ingredients, -1)
-            yield part, wide_km.copy_(stage_kn[:, part])
+    def _divide(self, names: Sequence[str]) -> list[Piece]:
+        return divide({name: self._places[name].tensor.dtype for name in names}, self.ingredients)
 
     def _survey(self, progress: Progress) -> set[str]:
         """Names of the tensors that are not the same in all ingredients; the others are in the network from now on."""
-        pieces = divide(list(self._places), self.ingredients)
+        pieces = self._divide(list(self._places))
         varying: set[str] = set()
         with Tasks(self._pool) as tasks:
             futures = [tasks.submit(self._survey_piece, piece) for piece in pieces]
@@ -214,15 +203,12 @@ class MixedNetwork:
 
     @torch.no_grad()
     def _survey_piece(self, piece: Piece) -> set[str]:
-        first_n = torch.empty(piece.numel, dtype=torch.float64, device=self._device)
-        varies_n = torch.empty(piece.numel, dtype=torch.bool, device=self._device)
-        for part, wide_km in self._blocks(piece):
-            if not bool(wide_km.isfinite().all()):
-                _blame_ingredient(self.ingredients, piece, part.start, wide_km)
-            first_n[part] = wide_km[0]
-            varies_n[part] = (wide_km != wide_km[0]).any(dim=0)
-        self._put(piece, first_n)
-        parts = torch.split(varies_n, [span.numel for span in piece.spans])
+        wide_kn = self._source.raw(piece).to(piece.wide_dtype)
+        if not bool(wide_kn.isfinite().all()):
+            _blame_ingredient(self.ingredients, piece, wide_kn)
+        self._put(piece, wide_kn[0])
+        varies = (wide_kn != wide_kn[0]).any(dim=0)
+        parts = torch.split(varies, [span.numel for span in piece.spans])
         return {span.name for span, part in zip(piece.spans, parts, strict=True) if bool(part.any())}
 
     def _blame_gradient(self, wave: slice) -> None:
@@ -272,10 +258,10 @@ def _waves(sizes: Sequence[int], enough: int | None) -> list[slice]:
     return waves
 
 
-def _blame_ingredient(ingredients: Sequence[Checkpoint], piece: Piece, begin: int, wide_km: Tensor) -> None:
+def _blame_ingredient(ingredients: Sequence[Checkpoint], piece: Piece, wide_kn: Tensor) -> None:
     """Raises MixError with the first ingredient and tensor that hold a NaN or an infinity."""
-    row, column = (int(index) for index in (~wide_km.isfinite()).nonzero()[0])
-    position, value = begin + column, wide_km[row, column].item()
+    row, position = (int(index) for index in (~wide_kn.isfinite()).nonzero()[0])
+    value = wide_kn[row, position].item()
     for span in piece.spans:
         if position < span.numel:
             raise MixError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,10 +22,11 @@ class Span(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Spans of one layer, in one dtype, end to end: [K, n] for all ingredients."""
+    """Spans of one layer, end to end, in one dtype: [K, n] for all ingredients. `wide_dtype` is what is computed in."""
 
     spans: tuple[Span, ...]
     dtype: torch.dtype
+    wide_dtype: torch.dtype
 
     @property
     def numel(self) -> int:
@@ -34,36 +35,39 @@ class Piece(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one ingredient."""
-        return self.numel * self.dtype.itemsize
+        """Bytes of one ingredient while it is worked on."""
+        return self.numel * self.wide_dtype.itemsize
 
 
-def divide(names: Sequence[str], ingredients: Sequence[Checkpoint]) -> list[Piece]:
-    """Pieces of these stored tensors, each as large as it may be for all ingredients together."""
+def divide(used: Mapping[str, torch.dtype], ingredients: Sequence[Checkpoint]) -> list[Piece]:
+    """Pieces of stored tensors, by the dtype that the network uses them in.
+
+    Each is as large as it may be for all ingredients together.
+    """
     pieces: list[Piece] = []
-    dtypes = {name: _dtype(name, ingredients) for name in names}
-    for dtype in dict.fromkeys(dtypes.values()):
-        most = max(1, min(PIECE_ELEMENTS, PIECE_BYTES // (dtype.itemsize * len(ingredients))))
+    dtypes = {name: _dtypes(name, dtype, ingredients) for name, dtype in used.items()}
+    for dtype, wide_dtype in dict.fromkeys(dtypes.values()):
+        most = max(1, min(PIECE_ELEMENTS, PIECE_BYTES // (wide_dtype.itemsize * len(ingredients))))
         spans: list[Span] = []
         room = most
-        for name in (name for name in names if dtypes[name] == dtype):
+        for name in (name for name in used if dtypes[name] == (dtype, wide_dtype)):
             start, end = 0, ingredients[0].tensors[name].numel
             while start < end:
                 count = min(end - start, room)
                 spans.append(Span(name, start, count))
                 start, room = start + count, room - count
                 if not room:
-                    pieces.append(Piece(tuple(spans), dtype))
+                    pieces.append(Piece(tuple(spans), dtype, wide_dtype))
                     spans, room = [], most
         if spans:
-            pieces.append(Piece(tuple(spans), dtype))
+            pieces.append(Piece(tuple(spans), dtype, wide_dtype))
     return pieces
 
 
-def _dtype(name: str, ingredients: Sequence[Checkpoint]) -> torch.dtype:
-    """The dtype that holds tensor `name` of every ingredient exactly."""
-    dtype = ingredients[0].tensors[name].dtype
+def _dtypes(name: str, used: torch.dtype, ingredients: Sequence[Checkpoint]) -> tuple[torch.dtype, torch.dtype]:
+    """The dtype that holds tensor `name` of every ingredient exactly, and float32 or the float64 that is asked for."""
+    stored = ingredients[0].tensors[name].dtype
     for ingredient in ingredients[1:]:
-        if ingredient.tensors[name].dtype != dtype:
-            dtype = torch.promote_types(dtype, ingredient.tensors[name].dtype)
-    return dtype
+        if ingredient.tensors[name].dtype != stored:
+            stored = torch.promote_types(stored, ingredient.tensors[name].dtype)
+    return stored, torch.float64 if torch.float64 in (stored, used) else torch.float32
