@@ -35,8 +35,6 @@ from soupcli.networks.tasks import Tasks
 from soupcli.progress import Progress, silent
 
 WAVE_BYTES = HELD_BYTES // 2  # of consecutive layers that move together, where ingredients are on disk
-    HELD_BYTES // 2
-)  # of consecutive layers, at least, whose coefficients move before their weights are written
 THREADS = 4
 
 # Which layers, and the gradients of their coefficients (l, k), to their next coefficients (l, k).
