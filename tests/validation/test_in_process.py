@@ -101,7 +101,9 @@ def test_not_logits(forward: Any, given: str) -> None:
 
 def test_a_network_that_fails() -> None:
     """What the network raises is told in one line with the shape of the batch; out of memory has a hint of its own."""
-    with pytest.raises(NetworkError, match=r"^val\.digits: the network fails on a batch \[50, 3\]: RuntimeError: .*mat1"):
+    with pytest.raises(
+        NetworkError, match=r"^val\.digits: the network fails on a batch \[50, 3\]: RuntimeError: .*mat1"
+    ):
         scored(nn.Linear(5, 4), examples())
 
     def full(inputs: Tensor) -> Tensor:
