@@ -124,7 +124,8 @@ def _check_spec(first: Checkpoint, other: Checkpoint, name: str, spec: TensorSpe
         raise MixError(
             f"{weights_file(other)}: tensor {name!r} has shape {list(spec.shape)}, "
             f"{first.path} has {list(expected.shape)}",
-            hint="these are different networks, or heads for different classes: leave one of them out",
+            hint="these are different networks: leave one of them out; or heads for different classes: "
+            f"--exclude '{name.rpartition('.')[0] or name}.*' mixes all but them",
         )
     kinds = [(is_averaged(dtype), dtype.is_complex) for dtype in (spec.dtype, expected.dtype)]
     if kinds[0] != kinds[1]:
