@@ -174,9 +174,10 @@ class Evaluators:
                 return self._harness(name, spec).score(module, self.network.tokenizer, batch_size=size)
             finally:
                 self.live.forget()
+        examples = self._load(name, spec)
         return in_process.score(
             self._forward(name, spec, weights),
-            self._load(name, spec),
+            examples,
             name=f"val.{name}",
             metrics=self.metrics_of(name),
             device=self.device,
