@@ -15,6 +15,7 @@ from soupcli.recipe_yaml import suggestion
 Row = dict[str, Any]
 
 ENCODING = "utf-8-sig"  # with or without the mark that spreadsheets put first
+LONGEST_FIELD = 1 << 30  # of csv and tsv; Python's own limit is less than a long document
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
@@ -67,6 +68,7 @@ def _tsv(path: Path) -> list[Row]:
 
 
 def _separated(path: Path, **format_: Any) -> list[Row]:
+    csv.field_size_limit(LONGEST_FIELD)
     with path.open(encoding=ENCODING, newline="") as lines:
         reader = csv.reader(lines, **format_)
         header = next(reader, [])

@@ -63,6 +63,8 @@ def load(
         for sequence in encoded["input_ids"]:
             starts.append(starts[-1] + len(sequence))
         progress(f"tokenising {spec.text}", min(begin + ROWS_AT_ONCE, len(rows)), len(rows))
+    if empty := [number for number, (start, end) in enumerate(pairwise(starts), 1) if start == end]:
+        raise ValidationError(f"{spec.text}: row {empty[0]}: becomes no token", hint="leave rows without text out")
     columns = {name: torch.tensor(flat, dtype=torch.int64) for name, flat in pieces.items()}
     padding = _padding(spec, tokenizer, pad_token_id, {end - start for start, end in pairwise(starts)})
     left = getattr(tokenizer, "padding_side", "right") == "left"
