@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.files import FileVersion, read_at
+from soupcli.checkpoints.files import FileVersion, announce, read_at
 
 
 class TensorSpec(NamedTuple):
@@ -127,6 +127,12 @@ def read_stored(spec: TensorSpec, place: StoredTensor, out: Tensor, start: int) 
     read_at(place.file, place.offset + first * place.strides[0] * spec.dtype.itemsize, stored)
     dense = stored.as_strided(shape, place.strides).reshape(-1)
     out.view(-1).copy_(dense[start - first * row :][: out.numel()])
+
+
+def announce_checkpoint(checkpoint: Checkpoint) -> None:
+    """Has the files of a checkpoint that is needed next read in the background."""
+    for file in checkpoint.files:
+        announce(file)
 
 
 def total_bytes(checkpoint: Checkpoint) -> int:

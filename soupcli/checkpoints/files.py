@@ -148,6 +148,13 @@ def read_bytes(file: FileVersion, offset: int, count: int) -> bytes:
         return os.pread(descriptor, count, offset)
 
 
+def announce(file: FileVersion) -> None:
+    """Asks the system to read the file into its cache in the background, where it can; returns at once."""
+    if hasattr(os, "posix_fadvise"):
+        with _open_files.descriptor(file) as descriptor:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+
+
 def sha256(file: FileVersion) -> str:
     """SHA-256 of the whole file, in hexadecimal. Raises CheckpointError where it changes meanwhile."""
     digest = hashlib.sha256()

@@ -53,6 +53,7 @@ def greedy(options: GreedyOptions, invocation: Invocation) -> int:
 
 def _cook(session: Session, *, with_uniform: bool) -> Cooked:
     """Ranking, Recipe 1, then the scores on the sets that do not select."""
+    from soupcli.checkpoints.checkpoint import announce_checkpoint
     from soupcli.checkpoints.mixing import Mixture
     from soupcli.cli.cooking import Cooked
     from soupcli.cli.session import Row
@@ -62,12 +63,19 @@ def _cook(session: Session, *, with_uniform: bool) -> Cooked:
     selecting, settings = session.selecting, session.recipe.greedy
     evaluate = session.evaluators.on(selecting)
     with session.phase("rank") as progress:
-        ranking = rank(session.checkpoints, evaluate, progress=progress)
+        ranking = rank(session.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
     best = ranking[0].checkpoint
     average = session.average(best)
     with session.phase("greedy") as progress:
-        accept, min_delta = settings.accept, settings.min_delta
-        soup = recipe_1(ranking, evaluate, accept=accept, min_delta=min_delta, average=average, progress=progress)
+        soup = recipe_1(
+            ranking,
+            evaluate,
+            accept=settings.accept,
+            min_delta=settings.min_delta,
+            average=average,
+            announce=announce_checkpoint,
+            progress=progress,
+        )
     rows = [
         Row("greedy soup", soup.mixture, {selecting: soup.score}),
         Row("best ingredient", Mixture.uniform([best]), {selecting: ranking[0].score}),

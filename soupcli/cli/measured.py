@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.mixing import Mixture
-from soupcli.checkpoints.writing import check_file, write_whole
+from soupcli.checkpoints.writing import REPORT, check_file, write_whole
 from soupcli.cli import console
 from soupcli.cli.options import ReportOptions
 from soupcli.cli.plan import Plan, show_plan
 from soupcli.cli.session import Row, Session, report_scores
 from soupcli.cli.tables import score_table
-from soupcli.report import Scored
+from soupcli.errors import SoupError
+from soupcli.report import Scored, read_report
 from soupcli.soups.ranking import rank
 from soupcli.validation.score import Score
 
@@ -27,7 +28,8 @@ def measure(session: Session, options: ReportOptions) -> int:
     if options.report is not None:
         check_file(options.report)
     with session.phase(session.name) as progress:
-        ranking = rank(session.checkpoints, session.evaluators.on(selecting), progress=progress)
+        evaluate = session.evaluators.on(selecting)
+        ranking = rank(session.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
         scores = session.scores(
             [Row(str(best.path), Mixture.uniform([best]), {selecting: score}) for best, score in ranking]
         )
@@ -47,10 +49,22 @@ def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) ->
     elif options.quiet:
         console.print_lines([str(checkpoint.path) for checkpoint, _ in rows])
     else:
-        named = [(str(checkpoint.path), scores) for checkpoint, scores in rows]
+        named = [(_label(checkpoint), scores) for checkpoint, scores in rows]
         table = score_table(named, list(session.sets), first="checkpoint", metrics=session.recipe.metrics)
         table.extend("by its trainer", [_by_trainer(checkpoint) for checkpoint, _ in rows])
         console.print_table(table)
+
+
+def _label(checkpoint: Checkpoint) -> str:
+    """The path; a soup's with what it is made of, e.g. `soup (greedy, 7 of 12)`."""
+    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    try:
+        report = read_report(folder / REPORT)
+    except SoupError:
+        return str(checkpoint.path)
+    if report.soup is None:
+        return str(checkpoint.path)
+    return f"{checkpoint.path} ({report.command}, {len(report.soup.members)} of {len(report.ingredients)})"
 
 
 def _by_trainer(checkpoint: Checkpoint) -> str:

@@ -19,7 +19,7 @@ from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.errors import ValidationError
 from soupcli.progress import Progress, silent
-from soupcli.soups.ranking import Ranked
+from soupcli.soups.ranking import Ranked, unannounced
 from soupcli.validation.score import Evaluate, Score
 
 
@@ -50,13 +50,14 @@ def greedy(
     accept: Literal[">=", ">"] = ">=",
     min_delta: float = 0.0,
     average: Callable[[Sequence[Checkpoint]], Mixture] = Mixture.uniform,
+    announce: Callable[[Checkpoint], None] = unannounced,
     progress: Progress = silent,
 ) -> GreedySoup:
     """Recipe 1 over a ranking, best first.
 
     A candidate stays when the score of the mean of members and candidate is at least (`>=`) or more than (`>`) the
-    members' own plus `min_delta`. The start is evaluated like every candidate. Raises ValidationError where the best
-    ingredient's score is not a number.
+    members' own plus `min_delta`. The start is evaluated like every candidate. `announce` hears of the next candidate
+    before one is evaluated. Raises ValidationError where the best ingredient's score is not a number.
     """
     members = [ranking[0].checkpoint]
     began = time.monotonic()
@@ -71,6 +72,8 @@ def greedy(
     progress("greedy", 1, len(ranking), note=f"{members[0].path}: {best.selecting} {best.value:.4f}: start")
     for done, (candidate, _) in enumerate(ranking[1:], 2):
         began = time.monotonic()
+        if done < len(ranking):
+            announce(ranking[done].checkpoint)
         trial = average([*members, candidate])
         needed = best.goodness + min_delta
         at_least = needed if accept == ">=" else math.nextafter(needed, math.inf)

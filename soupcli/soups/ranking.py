@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.progress import Progress, silent
 from soupcli.validation.score import Evaluate, Score
+
+
+def unannounced(checkpoint: Checkpoint) -> None:
+    """Where nothing is read ahead."""
 
 
 class Ranked(NamedTuple):
@@ -19,10 +23,21 @@ class Ranked(NamedTuple):
     score: Score
 
 
-def rank(ingredients: Sequence[Checkpoint], evaluate: Evaluate, *, progress: Progress = silent) -> list[Ranked]:
-    """Every ingredient evaluated alone, best first; ties in the order of the paths, a NaN last."""
+def rank(
+    ingredients: Sequence[Checkpoint],
+    evaluate: Evaluate,
+    *,
+    announce: Callable[[Checkpoint], None] = unannounced,
+    progress: Progress = silent,
+) -> list[Ranked]:
+    """Every ingredient evaluated alone, best first; ties in the order of the paths, a NaN last.
+
+    `announce` hears of the next ingredient before one is evaluated, so that reading overlaps evaluation.
+    """
     ranking: list[Ranked] = []
     for done, ingredient in enumerate(ingredients, 1):
+        if done < len(ingredients):
+            announce(ingredients[done])
         score = evaluate(Mixture.uniform([ingredient]))
         ranking.append(Ranked(ingredient, score))
         progress("ranking", done, len(ingredients), note=f"{ingredient.path}: {score.selecting} {score.value:.4f}")

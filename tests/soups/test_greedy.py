@@ -158,3 +158,18 @@ def test_stops_early() -> None:
     greedy(rank(checkpoints(["a", "b"]), table), evaluate, accept=">", min_delta=0.25)  # type: ignore[arg-type]
     greedy(rank(checkpoints(["a", "b"]), table), evaluate, min_delta=0.25)  # type: ignore[arg-type]
     assert asked == [None, math.nextafter(0.75, 1), None, 0.75]
+
+
+def test_next_candidate_is_announced_before_one_is_evaluated() -> None:
+    """Candidate n + 1 is announced before candidate n is evaluated, so that its reading overlaps."""
+    events: list[str] = []
+
+    def value(members: frozenset[str]) -> float:
+        events.append("".join(sorted(members)))
+        return 0.5
+
+    evaluate = TableEvaluate(value)
+    ranking = rank(checkpoints(["a", "b", "c"]), evaluate)
+    events.clear()
+    greedy(ranking, evaluate, announce=lambda checkpoint: events.append(f"announced {checkpoint.path}"))
+    assert events == ["a", "announced c", "ab", "abc"]

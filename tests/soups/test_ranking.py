@@ -57,3 +57,15 @@ def test_each_evaluated_once_and_told() -> None:
     rank(checkpoints(["a", "b"]), evaluate, progress=lambda task, done, total, note="": told.append(f"{done} {note}"))
     assert evaluate.asked == [frozenset("a"), frozenset("b")]
     assert told == ["1 a: metric 0.5000", "2 b: metric 0.5000"]
+
+
+def test_next_is_announced_before_one_is_evaluated() -> None:
+    """The next ingredient is announced before the present one is evaluated, so that its reading overlaps."""
+    events: list[str] = []
+
+    def value(members: frozenset[str]) -> float:
+        events.append(f"evaluated {''.join(members)}")
+        return 0.5
+
+    rank(checkpoints(["a", "b", "c"]), TableEvaluate(value), announce=lambda c: events.append(f"announced {c.path}"))
+    assert events == ["announced b", "evaluated a", "announced c", "evaluated b", "evaluated c"]
