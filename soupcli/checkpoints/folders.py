@@ -33,10 +33,12 @@ TRAINER_STATE = (
     "custom_checkpoint_*",
     "dl_state_dict*",
 )
-# Files that are never weights, of which folders may hold thousands: not looked into.
-OTHER_KINDS = (
-    *("*.bmp", "*.gif", "*.jpeg", "*.jpg", "*.png", "*.tif", "*.tiff", "*.webp"),
-    *("*.csv", "*.jsonl", "*.log", "*.md", "*.parquet", "*.py", "*.pyc", "*.sh", "*.tsv", "*.txt", "*.yaml", "*.yml"),
+# Endings of files that are never weights, of which folders may hold thousands: not looked into.
+OTHER_KINDS = frozenset(
+    {
+        *(".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
+        *(".csv", ".jsonl", ".log", ".md", ".parquet", ".py", ".pyc", ".sh", ".tsv", ".txt", ".yaml", ".yml"),
+    }
 )
 SIDE_FILES = (
     "config.json",
@@ -81,7 +83,9 @@ def only_weights(folder: Path) -> Path:
 
 def _holds_weights(entry: Path) -> bool:
     name = entry.name
-    if name.startswith(".") or matches(name, TRAINER_STATE + OTHER_KINDS) or not entry.is_file():
+    if name.startswith(".") or entry.suffix.lower() in OTHER_KINDS or matches(name, TRAINER_STATE):
+        return False
+    if not entry.is_file():
         return False
     if entry.suffix == ".json":
         return name.endswith(INDEX_SUFFIX) and sharded.is_index(entry)

@@ -7,6 +7,7 @@ verl: https://verl.readthedocs.io/en/latest/advance/checkpoint.html.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from soupcli.errors import CheckpointError
@@ -14,6 +15,17 @@ from soupcli.errors import CheckpointError
 CONVERTER = "zero_to_fp32.py"
 ZERO = re.compile(r"(.*_)?mp_rank_\d+.*(_model|_optim)_states\.pt|.*_optim_states\.pt")
 VERL = re.compile(r"(model|optim|extra_state)_world_size_\d+_rank_\d+\.pt")
+
+PARTS = "DCP_SHARDING_INFO"  # torch.distributed.checkpoint.HuggingFaceStorageWriter(save_distributed=True)
+
+
+def refuse_parts(path: Path, metadata: Mapping[str, str]) -> None:
+    """Raises CheckpointError where a safetensors file holds what one process had of each tensor."""
+    if PARTS in metadata:
+        raise CheckpointError(
+            f"{path}: a part that torch's distributed checkpoint wrote, of tensors that lie in several files",
+            hint="torch.distributed.checkpoint._consolidate_hf_safetensors.consolidate_safetensors_files joins them",
+        )
 
 
 def refuse_foreign(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from soupcli.checkpoints import adapter, distributed, folders, safetensors_file, sharded, torch_file
 from soupcli.checkpoints.checkpoint import Checkpoint, Origin, StoredCheckpoint
 from soupcli.checkpoints.files import FileVersion
-from soupcli.checkpoints.foreign import refuse_foreign
+from soupcli.checkpoints.foreign import refuse_foreign, refuse_parts
 from soupcli.checkpoints.torch_file import Contents
 from soupcli.checkpoints.trainer_state import trainer_metrics
 from soupcli.checkpoints.unwrapping import without_prefixes
@@ -101,7 +101,8 @@ def _contents(file: FileVersion, how: How) -> Contents:
     if torch_file.is_torch_file(file):
         return torch_file.read_header(file, key=how.key, allow=how.allow)
     if safetensors_file.is_safetensors(file):
-        specs, places, _ = safetensors_file.read_header(file)
+        specs, places, metadata = safetensors_file.read_header(file)
+        refuse_parts(file.path, metadata)
         return Contents(specs, places, Origin("safetensors"))
     raise CheckpointError(
         f"{file.path}: not a checkpoint: neither safetensors nor written by torch.save",

@@ -184,6 +184,17 @@ def test_deepspeed_by_content(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "x.pt")
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+def test_parts_in_safetensors(tmp_path: Path) -> None:
+    """Parts of tensors that torch's distributed checkpoint writes as safetensors are not taken for whole ones."""
+    from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
+
+    save(small_net().state_dict(), storage_writer=HuggingFaceStorageWriter(str(tmp_path), save_distributed=True))
+    with pytest.raises(CheckpointError, match="a part that torch's distributed checkpoint wrote") as refused:
+        open_checkpoint(tmp_path)
+    assert "consolidate_safetensors_files" in str(refused.value.hint)
+
+
 def test_what_is_no_checkpoint(tmp_path: Path) -> None:
     """Empty folders, folders of folders, text, devices and absent paths each have a line and a hint of their own."""
     (tmp_path / "empty").mkdir()
