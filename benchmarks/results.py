@@ -46,9 +46,9 @@ def measure(kind: str, seed: int, folder: Path) -> Run:
     report = json.loads(soup(*words, cwd=folder))
     return Run(
         seed,
-        per_cent(report["best"]["scores"]),
-        per_cent(report["uniform"]["scores"]),
-        per_cent(report["soup"]["scores"]),
+        per_cent(report["best"]["scores"], sets),
+        per_cent(report["uniform"]["scores"], sets),
+        per_cent(report["soup"]["scores"], sets),
         len(report["soup"]["members"]),
         len(report["ingredients"]),
     )
@@ -60,9 +60,9 @@ def soup(*words: str, cwd: Path | None = None) -> str:
     return subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, check=True, text=True).stdout
 
 
-def per_cent(scores: dict[str, Any]) -> dict[str, float]:
-    """Accuracy by set."""
-    return {name: 100 * metrics["accuracy"]["value"] for name, metrics in scores.items()}
+def per_cent(scores: dict[str, Any], sets: list[str]) -> dict[str, float]:
+    """Accuracy by set, in the order of the recipe."""
+    return {name: 100 * scores[name]["accuracy"]["value"] for name in sets}
 
 
 def table(kind: str, runs: list[Run]) -> str:
