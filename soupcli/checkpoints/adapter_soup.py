@@ -33,6 +33,7 @@ from soupcli.checkpoints.mixing import Mixture, mix
 from soupcli.checkpoints.rounding import round_once
 from soupcli.checkpoints.selection import Selected
 from soupcli.errors import MixError
+from soupcli.progress import Progress, silent
 
 
 class Term(NamedTuple):
@@ -104,13 +105,16 @@ class AdapterSoup:
     relative_error: float  # of the change, in the Frobenius norm over all layers; 0 where it is exact
 
     @classmethod
-    def of(cls, mixture: Mixture, *, rank: int | None = None) -> AdapterSoup:
+    def of(cls, mixture: Mixture, *, rank: int | None = None, progress: Progress = silent) -> AdapterSoup:
         """The adapter that `mixture`, whose members are adapters, is; of rank `rank` at most.
 
         Raises MixError where the weights of a tensor do not sum to 1, and for a NaN.
         """
         kept, members = _whose(mixture.kept), adapters_of(mixture)
-        layers = [_layer(mixture, name, rank) for name in sorted(kept.factors)]
+        layers = []
+        for done, name in enumerate(sorted(kept.factors), 1):
+            layers.append(_layer(mixture, name, rank))
+            progress("adding up adapters", done, len(kept.factors))
         whole = _whole(mixture, kept)
         tensors = {name: whole.spec(name) for name in kept.plain.values()}
         parts: dict[str, tuple[Layer, str]] = {}
@@ -195,7 +199,9 @@ def _exact_weights(name: str, weights: Sequence[float]) -> list[Fraction]:
 
 def _approximate(layer: Layer, rank: int) -> Layer:
     """The nearest layer of at most `rank`, with the singular values shared between its factors, at a scale of 1."""
-    a, b = layer.a(), layer.b() * float(layer.scale)
+    scaled = tuple(term._replace(multiplier=term.multiplier * float(layer.scale)) for term in layer.terms)
+    layer = layer._replace(terms=scaled, scale=Fraction(1))
+    a, b = layer.a(), layer.b()
     q_or, triangle_rr = torch.linalg.qr(b.flatten(1))
     q_ir, other_rr = torch.linalg.qr(a.flatten(1).T)
     left, values, right = torch.linalg.svd(triangle_rr @ other_rr.T)
@@ -203,7 +209,7 @@ def _approximate(layer: Layer, rank: int) -> Layer:
     root = values[:kept].sqrt()
     new_a = (root[:, None] * (right[:kept] @ q_ir.T)).reshape(kept, *a.shape[1:])
     new_b = ((q_or @ left[:, :kept]) * root).reshape(b.shape[0], kept, *b.shape[2:])
-    return layer._replace(rank=kept, scale=Fraction(1), approximation=Approximation(new_a, new_b, values))
+    return layer._replace(rank=kept, approximation=Approximation(new_a, new_b, values))
 
 
 def _relative_error(layers: Sequence[Layer]) -> float:

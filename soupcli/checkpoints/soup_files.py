@@ -56,7 +56,7 @@ def write_soup(
     )
     if not adapters_of(mixture):
         return write(mixture, max_shard_size=max_shard_size, overrides=overrides), None
-    soup = AdapterSoup.of(mixture, rank=adapter_rank)
+    soup = AdapterSoup.of(mixture, rank=adapter_rank, progress=progress)
     # PEFT reads one file of this name; as a mixture of one, its tensors are streamed like any others.
     written = write(Mixture.uniform([soup]), max_shard_size=sys.maxsize)
     (folder / written.files[0]).rename(folder / WEIGHTS[0])

@@ -288,6 +288,29 @@ def test_base_without_its_outer_module(tmp_path: Path) -> None:
         assert torch.allclose(found[name].double(), tensor.double(), rtol=0, atol=1e-7), name
 
 
+@pytest.mark.parametrize("rank", [None, 2])
+def test_biases(tmp_path: Path, rank: int | None) -> None:
+    """Biases of the layers, and of the factors B, are averaged with their scale, at a lower rank too."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 4))
+    save_file(net.state_dict(), tmp_path / "base.safetensors")
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+    def base() -> nn.Module:
+        made = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 4))
+        made.load_state_dict(state)
+        return made
+
+    settings = {"target_modules": ["0", "1"], "bias": "lora_only", "lora_bias": True, "lora_alpha": 6}
+    folders = [save_adapter(tmp_path / f"{seed}", base(), seed, r=2, **settings) for seed in range(3)]
+    opened = adapters(folders, base=tmp_path / "base.safetensors")
+    write(Mixture.uniform(opened), tmp_path / "soup", rank)
+    members = [merged(folder, base()) for folder in folders]
+    soup = merged(tmp_path / "soup", base())
+    chosen = [name for name in soup if rank is None or name.endswith("bias")]
+    assert_mean({name: soup[name] for name in chosen}, members, [1 / 3] * 3)
+
+
 def gpt2() -> nn.Module:
     config = transformers.GPT2Config(
         n_embd=16, n_layer=1, n_head=2, vocab_size=40, n_positions=8, bos_token_id=1, eos_token_id=2
