@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from soupcli.cli.app import run
 from soupcli.cli.list_options import spread
 from soupcli.errors import UsageError
 
@@ -83,3 +84,25 @@ def test_spread_keeps_every_word(groups: list[tuple[str, list[str]]]) -> None:
 def test_after_two_dashes(words: list[str]) -> None:
     """After `--` every word is a value, whatever it begins with."""
     assert spread(["--ckpts", "--", *words], MANY, SINGLE) == [f"--ckpts={word}" for word in words]
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("soup rank --ckpts ru", []),
+        ("soup rank --ckpts a b --va", ["--val"]),
+        ("soup rank --ck", ["--ckpts"]),
+        ("soup rank --ckpts --va", ["--val"]),
+        ("soup gr", ["greedy"]),
+    ],
+)
+def test_completion(
+    line: str, completed: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shell completes options and commands on lines that are not finished; paths it completes itself."""
+    monkeypatch.setenv("_SOUP_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    run([])
+    captured = capfd.readouterr()
+    assert (captured.out.split(), captured.err) == (completed, "")

@@ -155,6 +155,19 @@ def test_side_files(bert_family: Path, soup: Soup, monkeypatch: pytest.MonkeyPat
     assert json.loads((out / "soup.json").read_text()) == json.loads(ran.stdout)
 
 
+def test_shards_load(bert_family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A soup in shards loads with transformers as the whole one does."""
+    monkeypatch.chdir(bert_family)
+    loaded = []
+    for size in ("1GB", "4KB"):
+        out = tmp_path / size
+        assert soup("uniform", "--ckpts", "runs/[0-4]", "--out", str(out), "--max-shard-size", size).code == 0
+        loaded.append(transformers.AutoModelForSequenceClassification.from_pretrained(out).state_dict())
+        assert (out / "model.safetensors.index.json").exists() == (size == "4KB")
+    assert loaded[0].keys() == loaded[1].keys()
+    assert all(torch.equal(tensor, loaded[1][name]) for name, tensor in loaded[0].items())
+
+
 def test_init_needs_no_help(bert_family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`soup init` recognises checkpoints, network, sentences and labels; its recipe ranks as the written one does."""
     monkeypatch.chdir(bert_family)

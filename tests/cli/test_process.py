@@ -1,0 +1,172 @@
+"""`soup` as a process: pipes that close, streams that are no terminals or are, Ctrl-C, the two ways to start it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from soupcli.cli import app
+from tests.conftest import Ran
+
+Soup = Callable[..., Ran]
+ROOT = Path(__file__).parents[2]
+SOUP = [sys.executable, "-m", "soupcli"]
+RANK = ["rank", "--ckpts", "runs/*/", "--val", "val"]
+GREEDY = ["greedy", "--ckpts", "runs/*/", "--val", "val", "--json"]
+LINE = re.compile(r"ranking [1-5]/5: runs/\d: accuracy 0\.\d{4}")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment with this package, and without what forces or forbids colours."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    return kept | {"PYTHONPATH": str(ROOT)} | variables
+
+
+def test_head(family: Path) -> None:
+    """`soup rank ... | head -1` gives the first line, ends with 0, and stderr has one plain line an evaluation."""
+    script = f"set -o pipefail; {sys.executable} -m soupcli rank --ckpts runs/*/ --val val | head -1"
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), check=False)
+    assert (ran.returncode, ran.stdout.split()) == (0, ["checkpoint", "val"])
+    lines = ran.stderr.splitlines()
+    assert len(lines) == 5
+    assert all(LINE.fullmatch(line) for line in lines), ran.stderr
+
+
+@pytest.mark.parametrize("words", [RANK, ["--help"], ["schema", "recipe"]], ids=lambda words: words[0])
+def test_nobody_reads(family: Path, words: list[str]) -> None:
+    """A pipe that is closed before anything is written to it ends the command quietly, with 0."""
+    process = subprocess.Popen(
+        [*SOUP, *words, "--quiet"] if words is RANK else [*SOUP, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
+def test_ctrl_c(family: Path, soup: Soup) -> None:
+    """Ctrl-C during greedy ends with 130 and one line; the same command then evaluates only what was not finished."""
+    slow = "from torch import nn\nimport time\n\nclass Slow(nn.Sequential):\n    def forward(self, x):\n"
+    slow += "        time.sleep(0.02)\n        return super().forward(x)\n\n"
+    net = (family / "net.py").read_text()
+    (family / "net.py").write_text(slow + net.replace("return nn.Sequential", "return Slow"))
+    process = subprocess.Popen(
+        [*SOUP, *GREEDY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stdout is not None and process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line.rstrip())
+        if line.startswith("greedy 2/5"):
+            process.send_signal(signal.SIGINT)
+    assert process.stdout.read() == ""
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait() == 130, lines
+    assert lines.pop() == "interrupted: what was evaluated is kept, the same command goes on from there"
+    assert all(line.startswith(("ranking ", "greedy ")) for line in lines)
+    assert sorted(entry.name for entry in family.iterdir() if entry.name != "__pycache__") == [
+        *("data", "net.py", "runs", "soup.yaml")
+    ]
+    again = soup(*GREEDY)
+    assert again.code == 0
+    finished = len([line for line in lines if not line.endswith(": start")])
+    assert 6 <= finished < 9
+    assert json.loads(again.stdout)["cost"]["examples"] == (9 - finished) * 200
+
+
+def test_on_a_terminal(family: Path) -> None:
+    """On a terminal stderr has bars that are taken away again, no line stays, and the cursor is given back."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([*SOUP, *RANK], stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment()) as ran:
+        os.close(theirs)
+        seen = b""
+        while chunk := read_terminal(ours):
+            seen += chunk
+        assert ran.stdout is not None
+        stdout = ran.stdout.read()
+    os.close(ours)
+    assert ran.returncode == 0
+    assert stdout.startswith("checkpoint") and "\x1b" not in stdout
+    assert b"ranking" in seen
+    assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")
+    assert b"accuracy 0." not in seen[seen.rindex(b"\x1b[?25h") :]
+
+
+def read_terminal(descriptor: int) -> bytes:
+    """What came next, nothing when the other side is closed."""
+    try:
+        return os.read(descriptor, 65_536)
+    except OSError:  # Linux reports the closed side as an error
+        return b""
+
+
+def test_help_is_light() -> None:
+    """`soup --help` imports neither torch nor anything else that is heavy, and stays plain where CI forces colours."""
+    script = (
+        "import sys; from soupcli.cli.app import run; code = run(['--help'])\n"
+        "heavy = {'torch', 'numpy', 'rich', 'yaml', 'safetensors', 'transformers', 'timm'} & set(sys.modules)\n"
+        "sys.exit(f'{heavy} imported' if heavy else code)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env=environment(GITHUB_ACTIONS="true"),
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("Usage: soup ") and "\x1b" not in ran.stdout
+
+
+def test_two_ways_to_start() -> None:
+    """`python -m soupcli` is `soup`."""
+    script = Path(sys.executable).with_name("soup")
+    ran = [
+        subprocess.run([*start, "rank", "-h"], capture_output=True, text=True, env=environment(), check=False)
+        for start in (SOUP, [str(script)])
+    ]
+    assert ran[0].returncode == ran[1].returncode == 0
+    assert ran[0].stdout == ran[1].stdout
+    assert ran[0].stdout.startswith("Usage: soup rank ")
+
+
+def test_forced_colours(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FORCE_COLOR draws into a pipe what a terminal would get; NO_COLOR takes the colours away again."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "─" in soup(*RANK).stdout
+    assert "\x1b[1;31m" in soup("rank").stderr
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[1;31m" not in soup("rank").stderr
+
+
+@pytest.mark.parametrize(("encoding", "expected"), [("ascii", b"77.50% ? 2.95"), ("utf-8", "77.50% ± 2.95".encode())])
+def test_stdout_that_knows_few_letters(
+    family: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, expected: bytes
+) -> None:
+    """A stream that cannot hold a letter gets another one; a path of other bytes passes through UTF-8 as it is."""
+    Path("runs/0").rename(os.fsdecode(b"runs/\xff"))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    monkeypatch.setattr(sys, "argv", ["soup", "rank", "--ckpts", "runs/*/", "--val", "val"])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 0
+    assert expected in written.getvalue()
+    assert (b"runs/\xff " in written.getvalue()) == (encoding == "utf-8")
