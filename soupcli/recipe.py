@@ -138,7 +138,7 @@ class _Set(_Section):
 
 class ArraysSet(_Set):
     arrays: RecipePath
-    """A safetensors file with the tensors `inputs` [N, ...] and `labels` [N]."""
+    """A safetensors file with the tensors `inputs` [N, ...] and `labels` [N]: integers, or floats for numbers."""
 
 
 class ImagesSet(_Set):
