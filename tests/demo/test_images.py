@@ -274,6 +274,7 @@ def test_package_is_read_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (gzip.compress(idx(torch.zeros(339, dtype=torch.uint8))), "not Fashion-MNIST"),
         (gzip.compress(idx(torch.full((300,), 10, dtype=torch.uint8))), "not Fashion-MNIST"),
     ],
+    ids=["no gzip", "cut gzip", "two dimensions", "cut idx", "another count", "a wrong label"],
 )
 def test_damaged_package_is_an_error(
     content: bytes, message: str, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
