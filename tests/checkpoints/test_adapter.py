@@ -301,7 +301,7 @@ def test_biases(tmp_path: Path, rank: int | None) -> None:
         made.load_state_dict(state)
         return made
 
-    settings = {"target_modules": ["0", "1"], "bias": "lora_only", "lora_bias": True, "lora_alpha": 6}
+    settings = {"target_modules": ["0", "1"], "bias": "lora_only", "lora_bias": True, "lora_alpha": 12}
     folders = [save_adapter(tmp_path / f"{seed}", base(), seed, r=2, **settings) for seed in range(3)]
     opened = adapters(folders, base=tmp_path / "base.safetensors")
     write(Mixture.uniform(opened), tmp_path / "soup", rank)
