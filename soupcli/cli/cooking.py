@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from soupcli.checkpoints.averaging import CPU
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture, differing
 from soupcli.checkpoints.opening import How, open_checkpoint
@@ -49,7 +51,14 @@ def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
             size = session.recipe.max_shard_size
             rank = session.recipe.adapter_rank
             written, files, notes = fill(
-                folder, cooked.mixture, session.hashes.of, size, statistics, progress, adapter_rank=rank
+                folder,
+                cooked.mixture,
+                session.hashes.of,
+                size,
+                statistics,
+                progress,
+                adapter_rank=rank,
+                device=session.device,
             )
         if notes is not None and notes.relative_error and session.sets:
             cooked = cooked._replace(scores=_scores_as_written(session, folder))
@@ -70,15 +79,25 @@ def fill(
     progress: Progress,
     *,
     adapter_rank: int | None = None,
+    device: torch.device = CPU,
 ) -> tuple[Written, list[str], AdapterNotes | None]:
-    """Weights and side files into the folder; returns what was written and the names of all files of the soup."""
+    """Weights and side files into the folder; returns what was written and the names of all files of the soup.
+
+    The ingredients' hashes are asked for when all is mixed: until then they are computed beside it.
+    """
+
+    def metadata(hash_of: Callable[[Checkpoint], str]) -> dict[str, str]:
+        return {"format": "pt", "soup": provenance(mixture, hash_of)}
+
     written, notes = write_soup(
         mixture,
         folder.path,
-        metadata={"format": "pt", "soup": provenance(mixture, hash_of)},
+        metadata=metadata(lambda _: f"sha256:{'0' * 64}"),
+        final_metadata=lambda: metadata(hash_of),
         max_shard_size=max_shard_size,
         adapter_rank=adapter_rank,
         overrides=statistics,
+        device=device,
         progress=progress,
     )
     return written, [*written.files, *folder.copy(mixture.kept.side_files), REPORT], notes
