@@ -501,17 +501,17 @@ def test_networks_that_cannot_be_fed(arrays: dict[str, Any], tmp_path: Path) -> 
     class_folders(tmp_path / "val", {"a": 1})
     (tmp_path / "names.txt").write_text("a\n")
     (tmp_path / "val.csv").write_text("text,label\ngood,1\n")
-    for spec, message, hint in (
-        (
-            {"images": tmp_path / "val"},
-            r"val\.val: nothing says how the network Sequential sees pictures",
-            "transform:",
-        ),
-        ({"text": tmp_path / "val.csv"}, r"val\.val: runs/0 holds no tokenizer", "save_pretrained"),
-        ({"images": tmp_path / "val", "classnames": tmp_path / "names.txt"}, "classnames: are for a CLIP", "open_clip"),
+    with Path("net.py").open("a") as net:
+        net.write("\ndef transform(picture):\n    import torch\n    return torch.zeros(8)\n")
+    pictures = {"images": tmp_path / "val"}
+    sees = {"transform": "net.py:transform"}
+    for spec, model, message, hint in (
+        (pictures, {}, r"val\.val: nothing says how the network Sequential sees pictures", "transform:"),
+        ({"text": tmp_path / "val.csv"}, {}, r"val\.val: runs/0 holds no tokenizer", "save_pretrained"),
+        (pictures | {"classnames": tmp_path / "names.txt"}, sees, "classnames: are for a CLIP", "open_clip"),
     ):
         with pytest.raises(NetworkError, match=message) as raised:
-            score({**arrays, "val": {"val": spec}}, Path("runs/0"))
+            score({"model": {**arrays["model"], **model}, "val": {"val": spec}}, Path("runs/0"))
         assert hint in str(raised.value.hint)
 
 

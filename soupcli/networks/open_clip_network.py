@@ -8,7 +8,6 @@ for each set of weights.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -47,13 +46,14 @@ def build(spec: OpenClipNetwork, folder: Path) -> Network:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """open_clip warns that weights are random; they are filled in next."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """open_clip's log says that weights are random; they are filled in next."""
+    log = need("open_clip.factory", extra="open-clip").logging
+    before = log.root.manager.disable
+    log.disable(log.WARNING)
     try:
         yield
     finally:
-        logging.disable(before)
+        log.disable(before)
 
 
 def _with_config(folder: Path) -> Path:
