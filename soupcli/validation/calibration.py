@@ -27,11 +27,23 @@ def expected_calibration_error(outcomes_n2: Tensor) -> MetricValue:
     n = len(outcomes_n2)
     if n == 0 or bool(outcomes_n2.isnan().any()):
         return MetricValue(math.nan, None, n)
+    bin_n, gap_n = _bins_and_gaps(outcomes_n2)
+    gaps = [abs(math.fsum(gap_n[bin_n == number].tolist())) for number in range(BINS)]
+    return MetricValue(math.fsum(gaps) / n, None, n)
+
+
+def weighted_calibration_error(outcomes_n2: Tensor, weights_bn: Tensor) -> Tensor:
+    """float64 [B]: the error of each resample; weights_bn [B, N] float64, how often example n counts in it.
+
+    A standard error that is taken from its slopes is too large where bins have hardly a gap.
+    """
+    bin_n, gap_n = _bins_and_gaps(outcomes_n2)
+    gaps_bk = weights_bn.new_zeros(len(weights_bn), BINS).index_add(1, bin_n, weights_bn * gap_n)
+    return gaps_bk.abs().sum(dim=1) / weights_bn.sum(dim=1)
+
+
+def _bins_and_gaps(outcomes_n2: Tensor) -> tuple[Tensor, Tensor]:
+    """int64 [N] the bin, float64 [N] right less confidence."""
     confidence_n, right_n = outcomes_n2[:, 0].contiguous(), outcomes_n2[:, 1]
     edges = torch.arange(1, BINS, dtype=torch.float64) / BINS
-    bin_n = torch.bucketize(confidence_n, edges)
-    gaps = []
-    for number in range(BINS):
-        inside_n = bin_n == number
-        gaps.append(abs(math.fsum((right_n - confidence_n)[inside_n].tolist())))
-    return MetricValue(math.fsum(gaps) / n, None, n)
+    return torch.bucketize(confidence_n, edges), right_n - confidence_n

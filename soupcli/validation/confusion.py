@@ -1,7 +1,8 @@
 """F1 and the Matthews correlation coefficient, from counts of predicted and true classes.
 
 Tensors: logits_nk [N, K] float, labels_n [N] int64; outcomes_n3 [N, 3] int64: predicted class, label, K. A network that
-gives a NaN predicts -1, which is no class and always wrong.
+gives a NaN predicts -1, which is no class and always wrong. weights_bn [B, N] float64: how often example n counts in
+resample b.
 """
 
 from __future__ import annotations
@@ -70,6 +71,41 @@ def matthews(outcomes_n3: Tensor) -> MetricValue:
     covariance = n * right - sum(t * p for t, p in zip(true, named, strict=True))
     spread = (n * n - sum(t * t for t in true)) * (n * n - sum(p * p for p in named))
     return MetricValue(covariance / math.sqrt(spread) if spread else 0.0, None, n)
+
+
+def weighted_f1(outcomes_n3: Tensor, weights_bn: Tensor) -> Tensor:
+    """float64 [B]: as `f1` of each resample."""
+    predicted_n, labels_n, classes = outcomes_n3[:, 0], outcomes_n3[:, 1], int(outcomes_n3[0, 2])
+    right_bk = _summed(weights_bn * (predicted_n == labels_n), labels_n, classes)
+    true_bk = _summed(weights_bn, labels_n, classes)
+    named_bk = _summed(weights_bn * (predicted_n != NO_CLASS), predicted_n.clamp(min=0), classes)
+    if classes == 2:
+        other_b = (weights_bn * ((predicted_n == NO_CLASS) & (labels_n == 0))).sum(dim=1)
+        return _ratio(2 * right_bk[:, 1], true_bk[:, 1] + named_bk[:, 1] + other_b)
+    either_bk = true_bk + named_bk
+    return _ratio(2 * right_bk, either_bk).sum(dim=1) / (either_bk > 0).sum(dim=1)
+
+
+def weighted_matthews(outcomes_n3: Tensor, weights_bn: Tensor) -> Tensor:
+    """float64 [B]: as `matthews` of each resample."""
+    predicted_n, labels_n = outcomes_n3[:, 0] - NO_CLASS, outcomes_n3[:, 1] - NO_CLASS
+    size, n_b = int(outcomes_n3[0, 2]) - NO_CLASS, weights_bn.sum(dim=1)
+    true_bk, named_bk = _summed(weights_bn, labels_n, size), _summed(weights_bn, predicted_n, size)
+    right_b = (weights_bn * (predicted_n == labels_n)).sum(dim=1)
+    covariance_b = n_b * right_b - (true_bk * named_bk).sum(dim=1)
+    spread_b = (n_b**2 - true_bk.square().sum(dim=1)) * (n_b**2 - named_bk.square().sum(dim=1))
+    one_sided_b = spread_b <= 0
+    return torch.where(one_sided_b, 0.0, covariance_b / spread_b.masked_fill(one_sided_b, 1.0).sqrt())
+
+
+def _summed(weights_bn: Tensor, class_n: Tensor, classes: int) -> Tensor:
+    """float64 [B, K]: the weights of each class."""
+    return weights_bn.new_zeros(len(weights_bn), classes).index_add(1, class_n, weights_bn)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """0 where the whole is 0."""
+    return part / whole.masked_fill(whole == 0, 1.0)
 
 
 def _outcomes(predicted_n: Tensor, labels_n: Tensor, classes: int) -> Tensor:

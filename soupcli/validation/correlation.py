@@ -1,6 +1,7 @@
 """How predicted numbers go with measured ones: Pearson, Spearman, mean squared error.
 
-Tensors: logits_n1 [N, 1] float, numbers_n [N] float64; outcomes_n2 [N, 2] float64: predicted, measured.
+Tensors: logits_n1 [N, 1] float, numbers_n [N] float64; outcomes_n2 [N, 2] float64: predicted, measured;
+weights_bn [B, N] float64: how often example n counts in resample b.
 """
 
 from __future__ import annotations
@@ -41,6 +42,33 @@ def spearman(outcomes_n2: Tensor) -> MetricValue:
         return MetricValue(math.nan, None, n)
     x, y = (_centred_ranks(column) for column in outcomes_n2.T)
     return MetricValue(_cosine(x, y), None, n)
+
+
+def weighted_pearson(outcomes_n2: Tensor, weights_bn: Tensor) -> Tensor:
+    """float64 [B]: r of each resample, NaN where either side is constant there."""
+    x_n, y_n = (outcomes_n2 - outcomes_n2.mean(dim=0)).unbind(dim=1)
+    return _weighted_r(x_n[None], y_n[None], weights_bn)
+
+
+def weighted_spearman(outcomes_n2: Tensor, weights_bn: Tensor) -> Tensor:
+    """float64 [B]: r of the ranks in each resample, NaN where either side is constant there."""
+    x_bn, y_bn = (_weighted_ranks(column, weights_bn) for column in outcomes_n2.T)
+    return _weighted_r(x_bn, y_bn, weights_bn)
+
+
+def _weighted_ranks(values_n: Tensor, weights_bn: Tensor) -> Tensor:
+    """float64 [B, N]: mean ranks in each resample, all less by the same."""
+    groups, group_n = torch.unique(values_n, return_inverse=True)
+    counts_bg = weights_bn.new_zeros(len(weights_bn), len(groups)).index_add(1, group_n, weights_bn)
+    return (counts_bg.cumsum(dim=1) - counts_bg / 2)[:, group_n]
+
+
+def _weighted_r(x_bn: Tensor, y_bn: Tensor, weights_bn: Tensor) -> Tensor:
+    share_bn = weights_bn / weights_bn.sum(dim=1, keepdim=True)
+    x_bn = x_bn - (share_bn * x_bn).sum(dim=1, keepdim=True)
+    y_bn = y_bn - (share_bn * y_bn).sum(dim=1, keepdim=True)
+    xx_b, yy_b, xy_b = ((share_bn * product).sum(dim=1) for product in (x_bn * x_bn, y_bn * y_bn, x_bn * y_bn))
+    return torch.where((xx_b > 0) & (yy_b > 0), xy_b / (xx_b * yy_b).sqrt(), math.nan).clamp(-1, 1)
 
 
 def _centred(values: list[float]) -> list[float]:

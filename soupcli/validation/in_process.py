@@ -13,6 +13,7 @@ from soupcli.progress import Progress, silent
 from soupcli.validation.examples import Examples, LabelKind, batches
 from soupcli.validation.metrics import METRICS, metrics_for
 from soupcli.validation.score import Score
+from soupcli.validation.standard_error import with_error
 
 
 def score(
@@ -50,7 +51,7 @@ def score(
 
 def score_of(outcomes: Mapping[str, Tensor], selecting: str, *, examples: int) -> Score:
     """The score that the contributions of all examples add up to."""
-    values = {name: METRICS[name].value(outcome) for name, outcome in outcomes.items()}
+    values = {name: with_error(METRICS[name], outcome) for name, outcome in outcomes.items()}
     return Score(values, selecting, METRICS[selecting].higher_is_better, examples, dict(outcomes))
 
 

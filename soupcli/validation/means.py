@@ -1,4 +1,7 @@
-"""Means of what each example contributes: negative log-likelihood, squared error."""
+"""Means of what each example contributes: negative log-likelihood, squared error; and the share of right ones.
+
+Tensors: values_n [N]; weights_bn [B, N] float64, how often example n counts in resample b.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,11 @@ def mean(values_n: Tensor) -> MetricValue:
     if n == 1 or not math.isfinite(value):
         return MetricValue(value, None, n)
     return MetricValue(value, float(values_n.std()) / math.sqrt(n), n)
+
+
+def weighted_mean(values_n: Tensor, weights_bn: Tensor) -> Tensor:
+    """float64 [B]: the mean of each resample."""
+    return weights_bn @ values_n.to(torch.float64) / weights_bn.sum(dim=1)
 
 
 def least_mean(values_n: Tensor, unseen: Tensor) -> float:

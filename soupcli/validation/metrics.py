@@ -15,12 +15,23 @@ from torch import Tensor
 
 from soupcli.errors import ValidationError
 from soupcli.recipe_yaml import suggestion
-from soupcli.validation.calibration import confidence_and_right, expected_calibration_error
-from soupcli.validation.confusion import best_f1, f1, matthews, predicted_and_true
-from soupcli.validation.correlation import pearson, predicted_and_measured, spearman, squared_error
+from soupcli.validation.calibration import (
+    confidence_and_right,
+    expected_calibration_error,
+    weighted_calibration_error,
+)
+from soupcli.validation.confusion import best_f1, f1, matthews, predicted_and_true, weighted_f1, weighted_matthews
+from soupcli.validation.correlation import (
+    pearson,
+    predicted_and_measured,
+    spearman,
+    squared_error,
+    weighted_pearson,
+    weighted_spearman,
+)
 from soupcli.validation.examples import LabelKind
-from soupcli.validation.means import least_mean, mean, negative_log_likelihood
-from soupcli.validation.perplexity import best_perplexity, perplexity, sum_and_count
+from soupcli.validation.means import least_mean, mean, negative_log_likelihood, weighted_mean
+from soupcli.validation.perplexity import best_perplexity, perplexity, sum_and_count, weighted_perplexity
 from soupcli.validation.score import MetricValue
 from soupcli.validation.shares import best_share, correct, share
 
@@ -35,12 +46,15 @@ _LABELS: dict[LabelKind, str] = {
 class Metric(NamedTuple):
     """One metric: its contribution of each example, and the value of all contributions.
 
+    `weighted`: the value where example n counts weights_bn[b, n] times; it does not change when all weights are
+    multiplied by one number.
     `reachable`, where a part of the set bounds the whole: the best value that the whole can still have, given the
     contributions seen and the labels unseen. No outcome of the unseen examples gives a better one.
     """
 
     contribution: Callable[[Tensor, Tensor], Tensor]  # logits_nk, labels -> Tensor [N, ...]
     value: Callable[[Tensor], MetricValue]
+    weighted: Callable[[Tensor, Tensor], Tensor]  # contributions, weights_bn float64 [B, N] -> float64 [B]
     higher_is_better: bool = True
     measures: tuple[LabelKind, ...] = ("classes",)
     reachable: Callable[[Tensor, Tensor], float] | None = None
@@ -73,16 +87,23 @@ _right = partial(correct, among=1)
 _right_of_5 = partial(correct, among=5)
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(_right, share, measures=("classes", "several"), reachable=best_share),
-    "top5": Metric(_right_of_5, share, measures=("classes", "several"), reachable=best_share),
-    "nll": Metric(negative_log_likelihood, mean, higher_is_better=False, reachable=least_mean),
-    "ece": Metric(confidence_and_right, expected_calibration_error, higher_is_better=False),
-    "f1": Metric(predicted_and_true, f1, reachable=best_f1),
-    "mcc": Metric(predicted_and_true, matthews),
-    "pearson": Metric(predicted_and_measured, pearson, measures=("numbers",)),
-    "spearman": Metric(predicted_and_measured, spearman, measures=("numbers",)),
-    "mse": Metric(squared_error, mean, higher_is_better=False, measures=("numbers",), reachable=least_mean),
+    "accuracy": Metric(_right, share, weighted_mean, measures=("classes", "several"), reachable=best_share),
+    "top5": Metric(_right_of_5, share, weighted_mean, measures=("classes", "several"), reachable=best_share),
+    "nll": Metric(negative_log_likelihood, mean, weighted_mean, higher_is_better=False, reachable=least_mean),
+    "ece": Metric(confidence_and_right, expected_calibration_error, weighted_calibration_error, higher_is_better=False),
+    "f1": Metric(predicted_and_true, f1, weighted_f1, reachable=best_f1),
+    "mcc": Metric(predicted_and_true, matthews, weighted_matthews),
+    "pearson": Metric(predicted_and_measured, pearson, weighted_pearson, measures=("numbers",)),
+    "spearman": Metric(predicted_and_measured, spearman, weighted_spearman, measures=("numbers",)),
+    "mse": Metric(
+        squared_error, mean, weighted_mean, higher_is_better=False, measures=("numbers",), reachable=least_mean
+    ),
     "perplexity": Metric(
-        sum_and_count, perplexity, higher_is_better=False, measures=("tokens",), reachable=best_perplexity
+        sum_and_count,
+        perplexity,
+        weighted_perplexity,
+        higher_is_better=False,
+        measures=("tokens",),
+        reachable=best_perplexity,
     ),
 }

@@ -1,6 +1,7 @@
 """Perplexity: the exponential of the mean negative log-likelihood of the tokens that were predicted.
 
-outcomes_n2 [N, 2] float64: of each window the sum of its tokens' negative log-likelihoods, and their number.
+outcomes_n2 [N, 2] float64: of each window the sum of its tokens' negative log-likelihoods, and their number;
+weights_bn [B, N] float64, how often window n counts in resample b.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ def perplexity(outcomes_n2: Tensor) -> MetricValue:
         return MetricValue(value, None, tokens)
     residuals = math.fsum((sums - mean * counts).square().tolist())
     return MetricValue(value, value * math.sqrt(residuals * windows / (windows - 1)) / tokens, tokens)
+
+
+def weighted_perplexity(outcomes_n2: Tensor, weights_bn: Tensor) -> Tensor:
+    """float64 [B]: over the windows of each resample."""
+    return ((weights_bn @ outcomes_n2[:, 0]) / (weights_bn @ outcomes_n2[:, 1])).exp()
 
 
 def best_perplexity(outcomes_n2: Tensor, unseen_n: Tensor) -> float:
