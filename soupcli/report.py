@@ -139,6 +139,24 @@ class Scored(_Part):
     scores: Scores
 
 
+class Comparison(_Part):
+    """A soup against the best ingredient: one metric of one set, over the same examples."""
+
+    set: str
+    metric: str
+    soup: str
+    best: str
+    difference: Number
+    """The soup's value less that of the best ingredient."""
+    low: Number = None
+    """The 95% interval of the difference, by a paired bootstrap; null where a set shows no single examples."""
+    high: Number = None
+    p: Number = None
+    """Exact McNemar test, two-sided, where each example is right or wrong."""
+    n: int | None
+    higher_is_better: bool
+
+
 class Cost(_Part):
     examples: int = 0
     """Examples that went through the network."""
@@ -168,6 +186,10 @@ class Report(_Part):
     selecting_set: str | None = None
     sets: list[str] = []
     """All sets in the order in which they were named."""
+    comparisons: list[Comparison] = []
+    """Soup against best ingredient on every set, every metric of both."""
+    warnings: list[str] = []
+    """What should be known before the scores are believed."""
     cost: Cost = Cost()
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, use_attribute_docstrings=True)

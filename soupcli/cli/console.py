@@ -7,6 +7,7 @@ evaluation is one plain line.
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -57,6 +58,14 @@ def print_result(text: str) -> None:
     """Text of the result, as it is."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
+
+
+def print_sentences(sentences: Sequence[str]) -> None:
+    """Sentences of the result, one a line; on a terminal they break between words."""
+    console = _rich(stderr=False)
+    if console.is_terminal:
+        sentences = [textwrap.fill(sentence, console.width, break_on_hyphens=False) for sentence in sentences]
+    print_result("\n".join(sentences) + "\n")
 
 
 def print_table(table: Table) -> None:

@@ -18,15 +18,17 @@ from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.checkpoints.soup_files import AdapterNotes, soup_specs, write_soup
 from soupcli.checkpoints.writing import INDEX, REPORT, SoupFolder, Written
 from soupcli.cli import console
+from soupcli.cli.comparing import Side, compare, sentences
 from soupcli.cli.options import SoupOptions
 from soupcli.cli.session import Session, report_scores
 from soupcli.cli.tables import score_table
 from soupcli.progress import Progress
-from soupcli.report import Adapter, Coefficients, Fit, Report, Scored, Soup, Step
+from soupcli.report import Adapter, Coefficients, Comparison, Fit, Report, Scored, Soup, Step
 from soupcli.soups.greedy import Step as Decision
 from soupcli.validation.score import Score
 
 Row = tuple[str, Mapping[str, Score]]
+SELECTING = ("greedy", "learned")  # commands whose soup depends on the first set
 
 
 class Cooked(NamedTuple):
@@ -139,7 +141,12 @@ def _report(session: Session, cooked: Cooked, written: Written, files: list[str]
         kept_from=str(mixture.kept.path),
         coefficients=cooked.coefficients,
     )
-    best = cooked.best
+    best, comparisons = cooked.best, []
+    if best is not None:
+        with session.phase("compare") as progress:
+            sides = Side(soup.path, cooked.scores), Side(str(best[0].path), best[1])
+            comparisons = compare(*sides, progress=progress)
+    warn_of_selection(session)
     return session.report(
         [session.ingredient(checkpoint, scores) for checkpoint, scores in cooked.ingredients],
         steps=[_reported(step) for step in cooked.steps],
@@ -147,7 +154,18 @@ def _report(session: Session, cooked: Cooked, written: Written, files: list[str]
         best=Scored(path=str(best[0].path), scores=report_scores(best[1])) if best else None,
         uniform=Scored(path="", scores=report_scores(cooked.uniform)) if cooked.uniform is not None else None,
         learned=cooked.fit,
+        comparisons=comparisons,
     )
+
+
+def warn_of_selection(session: Session) -> None:
+    """A soup that was selected on the only set that it is scored on looks better there than it is."""
+    if session.name in SELECTING and len(session.sets) == 1:
+        name = session.selecting
+        session.warnings.append(
+            f"{name} selected this soup, so its score there is flattered, and no other set was given: "
+            f"name one that takes no part (--val {name} test)"
+        )
 
 
 def _reported(step: Decision) -> Step:
@@ -164,6 +182,8 @@ def _reported(step: Decision) -> Step:
 
 def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report) -> None:
     assert report.soup is not None
+    for warning in report.warnings:
+        console.warn(warning)
     if options.as_json:
         console.print_result(report.to_json())
         return
@@ -175,6 +195,8 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
             score_table(_rows(session, cooked), list(session.sets), first="weights", metrics=session.recipe.metrics)
         )
         console.print_result("")
+    if cooked.best is not None:
+        console.print_sentences([*_compared(session, cooked, report.comparisons), ""])
     if report.soup.differing:
         shown = ", ".join(report.soup.differing[:3])
         console.note(f"not averaged and different, taken from {cooked.mixture.kept.path}: {shown}")
@@ -185,6 +207,15 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
         error = report.soup.adapter.relative_error
         console.note(f"adapter of rank {report.soup.adapter.rank}, {error:.2%} off the exact mean of the changes")
     console.print_result(f"members: {', '.join(report.soup.members)}\nsoup: {report.soup.path}")
+
+
+def _compared(session: Session, cooked: Cooked, comparisons: list[Comparison]) -> list[str]:
+    assert cooked.best is not None
+    best = Side(str(cooked.best[0].path), cooked.best[1])
+    if [str(member.path) for member in cooked.mixture.members] == [best.path]:
+        return ["the soup is the best ingredient alone"]
+    selected = session.selecting if session.name in SELECTING else None
+    return sentences(comparisons, Side("", cooked.scores), best, selected=selected)
 
 
 def _rows(session: Session, cooked: Cooked) -> list[Row]:

@@ -160,6 +160,7 @@ class Session:
         self._shared: dict[tuple[Checkpoint, Checkpoint], Checkpoint] = {}
         self.hashes = ContentHashes(cache_folder() / "hashes", fresh=options.fresh)
         self.seconds: dict[str, float] = {}
+        self.warnings: list[str] = []
         self._evaluators: Evaluators | None = None
 
     def _find(self) -> list[Checkpoint]:
@@ -287,6 +288,7 @@ class Session:
             ingredients=list(ingredients),
             selecting_set=next(iter(self.sets), None),
             sets=list(self.sets),
+            warnings=self.warnings,
             cost=self.cost(),
             **parts,
         )

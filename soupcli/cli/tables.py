@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from soupcli.cli.console import Table
-from soupcli.validation.score import MetricValue, Score
-
-SHARES = {"accuracy", "top5", "acc", "acc_norm", "exact_match"}  # shown in per cent
+from soupcli.validation.score import SHARES, MetricValue, Score
 
 
 def score_table(

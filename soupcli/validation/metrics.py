@@ -32,7 +32,7 @@ from soupcli.validation.correlation import (
 from soupcli.validation.examples import LabelKind
 from soupcli.validation.means import least_mean, mean, negative_log_likelihood, weighted_mean
 from soupcli.validation.perplexity import best_perplexity, perplexity, sum_and_count, weighted_perplexity
-from soupcli.validation.score import MetricValue
+from soupcli.validation.score import MetricValue, Score
 from soupcli.validation.shares import best_share, correct, share
 
 _LABELS: dict[LabelKind, str] = {
@@ -67,6 +67,11 @@ def metric_named(name: str, *, key: str = "metric") -> Metric:
             f"{key}: {name!r} is not known{suggestion(name, METRICS)}", hint=f"one of {', '.join(METRICS)}"
         )
     return METRICS[name]
+
+
+def is_higher_better(metric: str, score: Score) -> bool:
+    """Whether larger values of one of the score's metrics are better; one that is not known goes as the selecting."""
+    return METRICS[metric].higher_is_better if metric in METRICS else score.higher_is_better
 
 
 def metrics_for(names: Sequence[str], kind: LabelKind, *, where: str) -> dict[str, Metric]:

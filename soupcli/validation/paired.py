@@ -18,7 +18,7 @@ from torch import Tensor
 from soupcli.validation.metrics import METRICS
 from soupcli.validation.score import Score
 
-DRAWS = 2000
+DRAWS = 1000
 SEED = 0
 INTERVAL = (0.025, 0.975)
 FEW = 64  # kinds of examples that are counted, not drawn one by one

@@ -185,7 +185,8 @@ def test_table(family: Path, soup: Soup) -> None:
     ]
     value = report["best"]["scores"]["val"]["accuracy"]
     assert f"{value['value'] * 100:.2f}% ± {value['stderr'] * 100:.2f}" in lines[1]
-    assert lines[4:] == ["", f"members: {', '.join(report['soup']['members'])}", "soup: soup/model.safetensors"]
+    assert lines[4:6] == ["", "the soup is the best ingredient alone"]
+    assert lines[6:] == ["", f"members: {', '.join(report['soup']['members'])}", "soup: soup/model.safetensors"]
 
 
 def test_progress_lines(family: Path, soup: Soup) -> None:
