@@ -317,7 +317,8 @@ SMALLEST_ERROR = 2.0**-900  # of an interval around a mean; below it its ends ma
 
 def _check_overflow(terms: Terms, range_: Range, mean: Tensor) -> None:
     format_ = FORMATS[mean.dtype]
-    if range_.largest * terms.weight / terms.divisor <= format_.largest:
+    slack = 1 + 2.0**-39 if mean.dtype.itemsize == 1 else 1  # the bound of the weights is as much too large
+    if range_.largest * terms.weight / terms.divisor <= format_.largest * slack:
         return
     magnitudes = mean.view(format_.bits) & format_.magnitude
     # Where a dtype has no infinity, torch gives its largest number instead.

@@ -1,0 +1,282 @@
+"""`soup uniform` beside reading and writing the same bytes, mergekit and the usual loop: time and memory.
+
+    python benchmarks/merge.py                       # make bench-merge: everything, 10 minutes and 25 GB on 2 cores
+    python benchmarks/merge.py --parts wall help     # some parts
+    python benchmarks/merge.py --mergekit ENV        # an environment that has mergekit (default: one is made)
+
+Ingredients are ViTs of timm with seeded noise, made on the spot. What is compared takes turns, so that a noisy machine
+is as noisy to all; ratios are of medians. Files are in the page cache, results are flushed to disk by all but the loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import venv
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from soupcli.checkpoints.find import find
+from soupcli.checkpoints.mixing import Mixture
+from soupcli.checkpoints.writing import write_weights
+
+ROOT = Path(__file__).parent.parent
+MERGEKIT = "mergekit==0.1.5"
+CHUNK = 4 << 20  # bytes that the plain copy reads at once
+PARTS = ("merge", "wall", "memory", "help")
+
+# The usual script: the paper's release adds state dicts up one after the other, as this does.
+LOOP = """
+import sys, torch
+*paths, out = sys.argv[1:]
+soup = None
+for path in paths:
+    state = torch.load(path, map_location="cpu")
+    terms = {name: tensor * (1 / len(paths)) for name, tensor in state.items()}
+    soup = terms if soup is None else {name: terms[name] + tensor for name, tensor in soup.items()}
+torch.save(soup, out)
+"""
+
+
+class Family(NamedTuple):
+    """Ingredients of one size, as safetensors folders or as files of torch.save."""
+
+    label: str
+    count: int
+    architecture: str
+    depth: int
+    dtype: torch.dtype
+
+    def make(self, base: Path, *, pickled: bool = False) -> list[Path]:
+        """The files, made where they are not there yet."""
+        folder = base / f"{self.architecture}-{self.depth}-{str(self.dtype).removeprefix('torch.')}"
+        return [self._ingredient(folder, number, pickled) for number in range(self.count)]
+
+    def _ingredient(self, folder: Path, number: int, pickled: bool) -> Path:
+        run = folder / f"{number:02d}"
+        file = run / ("model.pt" if pickled else "model.safetensors")
+        if not file.exists():
+            run.mkdir(parents=True, exist_ok=True)
+            state = self._state(number)
+            torch.save(state, file) if pickled else save_file(state, file)
+        return file
+
+    def _state(self, number: int) -> dict[str, Tensor]:
+        import timm
+
+        with torch.device("meta"):
+            shapes = timm.create_model(self.architecture, depth=self.depth).state_dict()
+        common, own = torch.Generator().manual_seed(0), torch.Generator().manual_seed(number + 1)
+        state = {}
+        for name, tensor in shapes.items():
+            start = torch.randn(tensor.shape, generator=common) * 0.02
+            state[name] = (start + torch.randn(tensor.shape, generator=own) * 0.001).to(self.dtype)
+        return state
+
+
+VIT_B = Family("8 x 86M float32", 8, "vit_base_patch16_224", 12, torch.float32)
+VIT_B_BF16 = Family("8 x 86M bfloat16", 8, "vit_base_patch16_224", 12, torch.bfloat16)
+VIT_S = Family("32 x 22M float32", 32, "vit_small_patch16_224", 12, torch.float32)
+FEW_VIT_S = VIT_S._replace(label="8 x 22M float32", count=8)
+DEEP_VIT_S = FEW_VIT_S._replace(label="8 x 43M float32", depth=24)
+DEEP_VIT_B = VIT_B._replace(label="8 x 171M float32", depth=24)
+
+
+def measure_merge(base: Path, rounds: int) -> None:
+    """The merge alone: mixed, written, flushed, read back and hashed; against the plain reading and writing."""
+    print("merge alone                plain read + write     merge   merge / plain   target")
+    for family, target in ((VIT_B, 2.0), (VIT_B_BF16, 2.5), (VIT_S, 2.0)):
+        files = family.make(base)
+        members = list(find([str(file.parent) for file in files]).checkpoints)
+        plain, merge = in_turns(
+            rounds,
+            lambda files=files: copy_bytes(files, base / "plain"),
+            lambda members=members: merge_into(members, base),
+        )
+        show = f"{family.label:24} {plain:20.2f} s {merge:7.2f} s {merge / plain:15.2f}"
+        print(f"{show}   {target}", flush=True)
+    print()
+
+
+def copy_bytes(files: Sequence[Path], target: Path) -> None:
+    """Reads all files and writes as many bytes as one of them holds, with two threads; flushed to disk."""
+    size = files[0].stat().st_size
+    chunks: SimpleQueue[tuple[Path, int]] = SimpleQueue()
+    for offset in range(0, size, CHUNK):
+        for file in files:
+            chunks.put((file, offset))
+    output = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    os.ftruncate(output, size)
+
+    def work() -> None:
+        buffer = memoryview(bytearray(CHUNK))
+        opened = {file: os.open(file, os.O_RDONLY) for file in files}
+        for file, offset in drained(chunks):
+            got = os.preadv(opened[file], [buffer], offset)
+            if file == files[0]:
+                os.pwrite(output, buffer[:got], offset)
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.fsync(output)
+    os.close(output)
+    target.unlink()
+
+
+def drained(queue: SimpleQueue[tuple[Path, int]]) -> Iterator[tuple[Path, int]]:
+    """What is left in a queue."""
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return
+
+
+def merge_into(members: Sequence, base: Path) -> None:
+    """The mean of all, written to a temporary folder."""
+    with tempfile.TemporaryDirectory(dir=base) as folder:
+        write_weights(Mixture.uniform(members), Path(folder), metadata={"format": "pt"}, max_shard_size=sys.maxsize)
+
+
+def measure_wall(base: Path, rounds: int, mergekit: Path) -> None:
+    """Whole processes, from start to end; hashes are computed anew each time."""
+    print("whole process           soup   mergekit   soup / mergekit    soup on .pt    loop on .pt   soup / loop")
+    for family in (VIT_B, VIT_B_BF16, VIT_S):
+        files, pickles = family.make(base), family.make(base, pickled=True)
+        soup, theirs, soup_pt, loop = in_turns(
+            rounds,
+            lambda files=files: run_soup([file.parent for file in files], base, "model.safetensors"),
+            lambda files=files: run_mergekit(files, base, mergekit),
+            lambda pickles=pickles: run_soup([file.parent for file in pickles], base, "model.pt"),
+            lambda pickles=pickles: run_loop(pickles, base),
+        )
+        print(
+            f"{family.label:20} {soup:6.2f} s {theirs:8.2f} s {soup / theirs:16.2f} {soup_pt:12.2f} s {loop:12.2f} s "
+            f"{soup_pt / loop:13.2f}",
+            flush=True,
+        )
+    print("targets: soup / mergekit at most 0.33, soup / loop at most 0.25\n")
+
+
+def run_soup(folders: Sequence[Path], base: Path, weights_name: str) -> int:
+    """`soup uniform` in a process of its own, without what earlier runs kept; returns its peak memory in bytes."""
+    with tempfile.TemporaryDirectory(dir=base) as temporary:
+        words = [sys.executable, "-m", "soupcli", "uniform", "--ckpts", *map(str, folders), "--json"]
+        words += ["--out", f"{temporary}/soup", "--weights-name", weights_name]
+        environment = os.environ | {"SOUP_CACHE": f"{temporary}/cache", "PYTHONPATH": str(ROOT)}
+        ran = subprocess.run(words, cwd=temporary, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        ran.check_returncode()
+        peak: int = json.loads(ran.stdout)["cost"]["peak_bytes"]["host"]
+        return peak
+
+
+def run_mergekit(files: Sequence[Path], base: Path, environment: Path) -> None:
+    """`mergekit-pytorch` with its linear method on the same files."""
+    with tempfile.TemporaryDirectory(dir=base) as temporary:
+        models = "".join(f"  - model: {file}\n    parameters: {{weight: 1.0}}\n" for file in files)
+        recipe = Path(temporary) / "linear.yaml"
+        recipe.write_text(f"merge_method: linear\nmodels:\n{models}")
+        words = [environment / "bin/mergekit-pytorch", recipe, f"{temporary}/out", "--quiet"]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def run_loop(files: Sequence[Path], base: Path) -> None:
+    """The usual loop in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=base) as temporary:
+        subprocess.run([sys.executable, "-c", LOOP, *map(str, files), f"{temporary}/soup.pt"], check=True)
+
+
+def mergekit_environment(folder: Path) -> Path:
+    """The environment `folder`, made with the versions of constraints.txt where it is not there yet."""
+    if not (folder / "bin/mergekit-pytorch").exists():
+        print(f"installing {MERGEKIT} in {folder}", flush=True)
+        venv.create(folder, with_pip=True)
+        words = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*words, "--constraint", ROOT / "constraints.txt", MERGEKIT], check=True)
+    return folder
+
+
+def measure_memory(base: Path) -> None:
+    """Peak memory of whole processes above that of `import torch`."""
+    code = "import resource, torch; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    ran = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, text=True)
+    torch_alone = int(ran.stdout)
+    print(f"peak memory above import torch ({torch_alone / 1e6:.0f} MB)   target: at most 200 MB, within 10%")
+    above = {}
+    for family in (FEW_VIT_S, VIT_S, DEEP_VIT_S, VIT_B, DEEP_VIT_B, VIT_B_BF16):
+        peaks = [run_soup([file.parent for file in family.make(base)], base, "model.safetensors") for _ in range(3)]
+        above[family] = statistics.median(peaks) - torch_alone
+        print(f"{family.label:24} {above[family] / 1e6:6.0f} MB", flush=True)
+    print(f"32 / 8 ingredients {above[VIT_S] / above[FEW_VIT_S]:.3f}", end="; ")
+    print(f"twice the model {above[DEEP_VIT_S] / above[FEW_VIT_S]:.3f} and {above[DEEP_VIT_B] / above[VIT_B]:.3f}\n")
+
+
+def measure_help(rounds: int) -> None:
+    """`soup --help` beside an interpreter that does nothing and one that imports torch."""
+    words = [sys.executable, "-c"]
+    start = "import sys; sys.argv = ['soup', '--help']; from soupcli.cli.app import main; "
+    nothing, ours, torchs = in_turns(
+        rounds,
+        lambda: subprocess.run([*words, "pass"], check=True),
+        lambda: subprocess.run([*words, f"{start}main()"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL),
+        lambda: subprocess.run([*words, "import torch"], check=True),
+    )
+    loaded = f"{start}\ntry: main()\nfinally: sys.stderr.write(str('torch' in sys.modules))"
+    ran = subprocess.run([*words, loaded], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    print(f"soup --help {ours:.3f} s (target 0.25 s): {ours / torchs:.2f} of `import torch`", end=", ")
+    print(f"{ours / nothing:.1f} of an interpreter that does nothing; torch imported: {ran.stderr}")
+
+
+def in_turns(rounds: int, *works: Callable[[], object]) -> list[float]:
+    """The median seconds of each, one after the other in every round; the first round warms up."""
+    taken: list[list[float]] = [[] for _ in works]
+    for number in range(rounds + 1):
+        for work, seconds in zip(works, taken, strict=True):
+            began = time.perf_counter()
+            work()
+            if number:
+                seconds.append(time.perf_counter() - began)
+    return [statistics.median(seconds) for seconds in taken]
+
+
+def main() -> None:
+    """Runs the parts and prints their tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where ingredients are made and kept (default: a temporary folder)")
+    parser.add_argument("--mergekit", type=Path, default=ROOT / ".venv-mergekit", help="environment with mergekit")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        base = options.folder or Path(temporary)
+        base.mkdir(parents=True, exist_ok=True)
+        if "merge" in options.parts:
+            measure_merge(base, options.rounds)
+        if "wall" in options.parts:
+            measure_wall(base, options.rounds, mergekit_environment(options.mergekit))
+        if "memory" in options.parts:
+            measure_memory(base)
+        if "help" in options.parts:
+            measure_help(2 * options.rounds + 1)
+
+
+if __name__ == "__main__":
+    main()
