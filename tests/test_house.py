@@ -15,9 +15,9 @@ PACKAGE = ROOT / "soupcli"
 TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
 
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(("__init__", "errors", "progress", "extras", "versions", "cache_folder"), 0),
+    **dict.fromkeys(("__init__", "errors", "progress", "extras", "versions", "cache_folder", "wording"), 0),
     **dict.fromkeys(("recipe", "recipe_yaml", "report", "network", "python_file", "checkpoints"), 1),
-    **dict.fromkeys(("networks", "validation"), 2),
+    **dict.fromkeys(("networks", "validation", "figures"), 2),
     **dict.fromkeys(("soups", "demo", "evaluators"), 3),
     **dict.fromkeys(("cli", "__main__"), 4),
 }
@@ -129,7 +129,7 @@ def test_optional_extras_are_imported_late() -> None:
 
 
 LIGHT = ["cli/app", "cli/commands", "cli/console", "cli/list_options", "cli/options", "errors", "progress"]
-LIGHT += [f"cli/{command}" for command in ("rank", "uniform", "greedy", "evaluate", "init", "schema", "demo")]
+LIGHT += [f"cli/{command}" for command in ("rank", "uniform", "greedy", "evaluate", "init", "schema", "demo", "plot")]
 
 
 @pytest.mark.parametrize("light", LIGHT)

@@ -235,13 +235,13 @@ def hash_of_files(hashes: Mapping[str, str]) -> str:
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes `text` beside `path`, flushes it to disk and renames it there: whole or not at all."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes `content` beside `path`, flushes it to disk and renames it there: whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with aside.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

@@ -9,7 +9,8 @@ from soupcli.progress import Progress, silent
 from soupcli.report import Comparison
 from soupcli.validation.metrics import is_higher_better
 from soupcli.validation.paired import difference
-from soupcli.validation.score import SHARES, Score
+from soupcli.validation.score import Score
+from soupcli.wording import SHARES
 
 
 class Side(NamedTuple):

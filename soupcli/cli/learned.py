@@ -158,7 +158,7 @@ def _store(session: Session, best: Checkpoint, start: Sequence[Checkpoint]) -> F
 
 def _say_where(session: Session, residence: Residence) -> None:
     """The plan: where the ingredients live, what they need and what was free."""
-    from soupcli.cli.plan import human_bytes
+    from soupcli.wording import human_bytes
 
     if session.options.quiet:
         return

@@ -12,6 +12,7 @@ from soupcli.checkpoints.soup_files import soup_specs
 from soupcli.cli import console
 from soupcli.cli.session import Session
 from soupcli.report import dump_json
+from soupcli.wording import human_bytes
 
 SCHEMA = "soup-plan/1"
 
@@ -61,12 +62,3 @@ def _show_table(session: Session, plan: Plan, sizes: dict[str, int], written: in
         table.add("to write", f"{session.recipe.out}  {human_bytes(written)}")
     table.add("device", str(session.device))
     console.print_table(table)
-
-
-def human_bytes(count: int) -> str:
-    """E.g. `346.3 MB`."""
-    size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while size >= 1000 and len(units) > 1:
-        size /= 1000
-        units.pop(0)
-    return f"{size:.1f} {units[0]}" if units[0] != "B" else f"{count} B"

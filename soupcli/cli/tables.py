@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from soupcli.cli.console import Table
-from soupcli.validation.score import SHARES, MetricValue, Score
+from soupcli.validation.score import MetricValue, Score
+from soupcli.wording import shown as in_words
 
 
 def score_table(
@@ -35,8 +35,4 @@ def shown(score: Score, metric: str | None = None) -> str:
 
 def shown_value(metric: str, value: MetricValue) -> str:
     """E.g. `95.12% ± 0.61` for a share, `0.1834 ± 0.0102` otherwise."""
-    if math.isnan(value.value):
-        return "NaN"
-    factor, digits, unit = (100, 2, "%") if metric in SHARES else (1, 4, "")
-    error = f" ± {value.stderr * factor:.{digits}f}" if value.stderr is not None else ""
-    return f"{value.value * factor:.{digits}f}{unit}{error}"
+    return in_words(metric, value.value, value.stderr)

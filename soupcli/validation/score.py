@@ -10,8 +10,6 @@ from torch import Tensor
 
 from soupcli.checkpoints.mixing import Mixture
 
-SHARES = {"accuracy", "top5", "acc", "acc_norm", "exact_match"}  # metrics that people read in per cent
-
 
 class MetricValue(NamedTuple):
     """A metric over `n` examples (None: not said), with the standard error of the value where there is one."""

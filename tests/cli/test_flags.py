@@ -59,6 +59,7 @@ FLAGS = {
         "--dry-run",
         "--force",
     ],
+    "plot": ["REPORT...", "--out -o", "--kind...", "--theme", "--quiet -q"],
     "init": ["--out -o", "--force"],
     "schema": ["recipe|report"],
     "demo": ["[KIND] [DIR]", "--seed", "--quiet -q"],

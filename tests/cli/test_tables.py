@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.cli import console
-from soupcli.cli.plan import human_bytes
 from soupcli.cli.tables import score_table, shown_value
 from soupcli.validation.score import MetricValue, Score
 
@@ -32,22 +31,6 @@ from soupcli.validation.score import MetricValue, Score
 def test_values(metric: str, value: MetricValue, shown: str) -> None:
     """Shares are per cent, other metrics as they are, each with its standard error where there is one."""
     assert shown_value(metric, value) == shown
-
-
-@pytest.mark.parametrize(
-    ("count", "shown"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (346_290_581, "346.3 MB"),
-        (2 * 10**12, "2.0 TB"),
-        (10**16, "10000.0 TB"),
-    ],
-)
-def test_bytes(count: int, shown: str) -> None:
-    """Sizes are decimal, with one digit."""
-    assert human_bytes(count) == shown
 
 
 def score(value: float) -> Score:

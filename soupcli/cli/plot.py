@@ -1,0 +1,124 @@
+"""`soup plot soup.json`: figures of a report, as PNG or SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from soupcli.cli import console
+from soupcli.cli.commands import Invocation, command
+
+if TYPE_CHECKING:
+    from soupcli.figures.figure import Figure
+    from soupcli.figures.matplotlib import Suffix
+    from soupcli.figures.reports import Reports
+
+EXAMPLES = "soup plot soup/soup.json rank.json --kind scores --out figure1.svg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotOptions:
+    """Options of `soup plot`."""
+
+    reports: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A soup.json or a --report; further ones add their scores and soups to the same ingredients.",
+            metavar="REPORT...",
+        ),
+    ]
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The picture, .png or .svg; of several, a name for each beside it.")
+    ] = Path("plot.png")
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", metavar="NAME", help="Figure to draw (default: all that can be). Repeatable."),
+    ] = None
+    theme: Annotated[Literal["light", "dark"], typer.Option("--theme", help="The ground to draw on.")] = "light"
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing of figures that cannot be drawn.")] = False
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the app."""
+    command(app, "plot", examples=EXAMPLES)(plot)
+
+
+def plot(options: PlotOptions, invocation: Invocation) -> int:
+    """Draw the figures of a report, as PNG or SVG.
+
+    scores: the selecting score against every other set, a dot for each ingredient. A greedy soup's report has its
+    ingredients' scores on the selecting set alone: name beside it a report of soup rank on all sets
+    (soup rank --ckpts runs/*/ --val val test --report rank.json; soup plot soup.json rank.json).
+    path: the greedy soup step by step. coefficients: the layers of a learned soup.
+
+    With one --kind the picture is --out; otherwise each takes its name: plot-scores.png, plot-path.png.
+    """
+    from soupcli.checkpoints.writing import check_file, write_whole
+    from soupcli.errors import UsageError
+    from soupcli.figures.matplotlib import drawn
+
+    suffix = _suffix(options.out)
+    reports = read(options.reports)
+    figures = _asked_for(reports, options.kind) if options.kind else _possible(reports, quiet=options.quiet)
+    if not figures:
+        raise UsageError(f"{reports.name}: holds nothing to draw")
+    files = {figure.kind: _file(options, figure) for figure in figures}
+    for file in files.values():
+        check_file(file)
+    for figure in figures:
+        write_whole(files[figure.kind], drawn(figure, suffix, options.theme))
+    console.print_lines([str(file) for file in files.values()])
+    return 0
+
+
+def read(paths: Sequence[Path]) -> Reports:
+    """The reports in files, or in the folders of soups. Raises UsageError where one is none."""
+    from soupcli.checkpoints.writing import REPORT
+    from soupcli.figures.reports import Source, gather
+    from soupcli.report import read_report
+
+    files = [path / REPORT if path.is_dir() else path for path in paths]
+    return gather([Source(file, read_report(file, ignore_unknown=True)) for file in dict.fromkeys(files)])
+
+
+def _suffix(out: Path) -> Suffix:
+    from soupcli.errors import UsageError
+
+    suffixes: dict[str, Suffix] = {".png": "png", ".svg": "svg"}
+    if out.suffix.lower() not in suffixes:
+        raise UsageError(f"--out {out}: a picture ends in {' or '.join(suffixes)}", hint="soup report writes HTML")
+    return suffixes[out.suffix.lower()]
+
+
+def _asked_for(reports: Reports, kinds: Sequence[str]) -> list[Figure]:
+    from soupcli.errors import UsageError
+    from soupcli.figures.kinds import KINDS
+    from soupcli.recipe_yaml import suggestion
+
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UsageError(
+                f"--kind {kind}: no such figure{suggestion(kind, KINDS)}", hint=f"one of {', '.join(KINDS)}"
+            )
+    return [KINDS[kind](reports) for kind in dict.fromkeys(kinds)]
+
+
+def _possible(reports: Reports, *, quiet: bool) -> list[Figure]:
+    """Every figure that the reports hold. What only some of them lack is said."""
+    from soupcli.figures.kinds import possible
+
+    figures, missing = possible(reports)
+    if not quiet:
+        for error in missing:
+            console.note(f"not drawn: {error}\nhint: {error.hint}")
+    return figures
+
+
+def _file(options: PlotOptions, figure: Figure) -> Path:
+    if options.kind and len(set(options.kind)) == 1:
+        return options.out
+    return options.out.with_name(f"{options.out.stem}-{figure.kind}{options.out.suffix}")

@@ -1,0 +1,137 @@
+"""A figure as plain data: panels with axes, and the marks, lines and cells in them. Nothing here draws.
+
+Values are in the units of the axes; sizes are in CSS pixels. Whoever draws it adds nothing of his own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Role = Literal[
+    "ingredient", "best", "uniform", "greedy", "learned", "ensemble", "soup", "kept", "left-out", "corner", "mean"
+]
+Ramp = Literal["amount", "signed", "height"]
+Point = tuple[float, float]
+
+
+class Mark(NamedTuple):
+    """A dot or another shape, by its role, with one standard error to each side where there is one."""
+
+    role: Role
+    x: float
+    y: float
+    name: str  # said where a pointer rests on it
+    x_error: float | None = None
+    y_error: float | None = None
+
+
+class Line(NamedTuple):
+    """Polylines of one kind."""
+
+    paths: tuple[tuple[Point, ...], ...]
+    style: Literal["solid", "guide", "contour"]
+    name: str = ""
+
+
+class Cells(NamedTuple):
+    """A heat map: rows from below, `x_edges` and `y_edges` are one more than columns and rows."""
+
+    x_edges: tuple[float, ...]
+    y_edges: tuple[float, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    names: tuple[tuple[str, ...], ...]
+    scale: Axis
+    ramp: Ramp
+
+
+class Axis(NamedTuple):
+    """From `low` to `high`, with texts at some values; `slanted`: the texts are names and may be long."""
+
+    title: str
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
+    slanted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One pair of axes, `width` by `height` between them."""
+
+    title: str
+    x: Axis
+    y: Axis
+    marks: tuple[Mark, ...] = ()
+    lines: tuple[Line, ...] = ()
+    cells: Cells | None = None
+    texts: tuple[tuple[Point, str], ...] = ()  # beside points
+    width: float = 340
+    height: float = 250
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """Panels side by side, `columns` in a row, under one legend; `caption` says what is seen, for readers without."""
+
+    kind: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    legend: tuple[tuple[Role, str], ...] = ()
+    columns: int = 2
+
+
+def printable(text: str) -> str:
+    """`text` with whatever no reader shows (control characters, bytes that are no UTF-8) written as an escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def named(text: str, longest: int = 28) -> str:
+    """`text` to be drawn as a label: printable, and with its middle left out where it is long."""
+    shown = printable(text)
+    if len(shown) <= longest:
+        return shown
+    end = longest // 2
+    return f"{shown[: longest - end - 1]}…{shown[-end:]}"
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """What tells paths apart: without the folders (and the file name) that all of them share."""
+    parts = [path.rstrip("/").split("/") for path in paths]
+    if len(parts) > 1:
+        while min(map(len, parts)) > 1 and len({tuple(part[:1]) for part in parts}) == 1:
+            parts = [part[1:] for part in parts]
+        while min(map(len, parts)) > 1 and len({part[-1] for part in parts}) == 1:
+            parts = [part[:-1] for part in parts]
+    else:
+        parts = [part[-1:] for part in parts]
+    return [named("/".join(part)) for part in parts]
+
+
+def scaled(title: str, values: Iterable[float], *, margin: float = 0.06, count: int = 5) -> Axis:
+    """An axis around finite values, with about `count` round ticks."""
+    finite = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = min(finite), max(finite)
+    spread = high - low or max(abs(high) * 0.02, 1e-6)
+    low, high = low - spread * margin, high + spread * margin
+    return Axis(title, low, high, ticks(low, high, count))
+
+
+def ticks(low: float, high: float, count: int = 5) -> tuple[tuple[float, str], ...]:
+    """Multiples of 1, 2, 2.5 or 5 times a power of ten between two numbers, with as many digits as they need."""
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.75)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9) + (1 if f"{step:e}".startswith("2.5") else 0))
+    return tuple((number * step, f"{number * step + 0.0:.{digits}f}") for number in range(first, last + 1))
+
+
+def categories(title: str, names: Sequence[str], *, width: float, slanted: bool = True) -> Axis:
+    """An axis of names at 0, 1, 2 ...; where they would stand closer than a line of text, some are left out."""
+    every = max(1, math.ceil(13 * len(names) / width))
+    shown = tuple((float(number), name) for number, name in enumerate(names) if number % every == 0)
+    return Axis(title, -0.5, len(names) - 0.5, shown, slanted)

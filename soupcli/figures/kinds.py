@@ -1,0 +1,29 @@
+"""The figures that there are, by the name that `--kind` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from soupcli.errors import UsageError
+from soupcli.figures import coefficients, path, scores
+from soupcli.figures.figure import Figure
+from soupcli.figures.reports import Reports
+
+KINDS: dict[str, Callable[[Reports], Figure]] = {
+    "scores": scores.figure,
+    "path": path.figure,
+    "coefficients": coefficients.figure,
+}
+
+
+def possible(reports: Reports) -> tuple[list[Figure], list[UsageError]]:
+    """What can be drawn, and why scores cannot where there are ingredients that were scored."""
+    figures: list[Figure] = []
+    missing: list[UsageError] = []
+    for kind, make in KINDS.items():
+        try:
+            figures.append(make(reports))
+        except UsageError as error:
+            if kind == "scores" and reports.sets:
+                missing.append(error)
+    return figures, missing

@@ -1,0 +1,81 @@
+"""The greedy path: the score of members and candidate together, step by step, beside each candidate's own."""
+
+from __future__ import annotations
+
+from soupcli.figures.figure import Figure, Line, Mark, Panel, Role, categories, printable, scaled, short_names
+from soupcli.figures.reports import Reports, factor, score_of, titled
+from soupcli.report import Report, Step
+from soupcli.wording import shown
+
+
+def figure(reports: Reports) -> Figure:
+    """One panel. Raises UsageError where no report has steps."""
+    report = reports.having("steps", wanted="greedy steps", command="soup greedy").report
+    selecting = report.selecting_set or reports.sets[0]
+    metric = reports.metric(selecting)
+    own = {ingredient.path: ingredient.scores for ingredient in report.ingredients}
+    marks: list[Mark] = []
+    by = factor(metric)
+    for number, step in enumerate(report.steps):
+        alone = score_of(own.get(step.candidate, {}), selecting, metric)
+        if alone is not None and alone.value is not None:
+            error = None if alone.stderr is None else alone.stderr * by
+            name = printable(f"{step.candidate} alone: {shown(metric, alone.value, alone.stderr)}")
+            marks.append(Mark("ingredient", number, alone.value * by, name, None, error))
+        if step.score is not None:
+            role: Role = "kept" if step.accepted else "left-out"
+            marks.append(Mark(role, number, step.score * by, printable(_words(step, metric))))
+    if not marks:
+        marks = [Mark("ingredient", 0, 0.0, "")]
+    width = min(860.0, max(340.0, 30.0 * len(report.steps)))
+    names = short_names([step.candidate for step in report.steps])
+    kept = sum(step.accepted for step in report.steps)
+    panel = Panel(
+        title="",
+        x=categories("candidate, in the order in which they were tried", names, width=width),
+        y=scaled(titled(selecting, metric), [value for mark in marks for value in _reach(mark)], margin=0.08),
+        marks=tuple(marks),
+        lines=(Line((_staircase(report, by),), "solid", "score of the members"),),
+        width=width,
+        height=280,
+    )
+    return Figure(
+        kind="path",
+        title="The greedy path",
+        caption=printable(
+            f"{len(report.steps)} candidates, best first: {kept} were kept. Grey dots are the score on {selecting} of "
+            "a candidate alone, with one standard error to each side; the line is the score of the members so far; a "
+            "ring is what members and candidate would have had together where the candidate was left out."
+        ),
+        panels=(panel,),
+        legend=(
+            ("ingredient", "candidate alone"),
+            ("kept", "kept: members with it"),
+            ("left-out", "left out: members with it"),
+        ),
+        columns=1,
+    )
+
+
+def _reach(mark: Mark) -> tuple[float, ...]:
+    error = mark.y_error or 0.0
+    return mark.y - error, mark.y + error
+
+
+def _words(step: Step, metric: str) -> str:
+    held = "" if step.threshold is None else f", at least {shown(metric, step.threshold, None)} was needed"
+    verdict = "kept" if step.accepted else "left out"
+    return f"with {step.candidate}: {shown(metric, step.score, None)}{held}: {verdict} ({step.reason})"
+
+
+def _staircase(report: Report, by: float) -> tuple[tuple[float, float], ...]:
+    """The members' score after every step."""
+    points: list[tuple[float, float]] = []
+    for number, step in enumerate(report.steps):
+        if step.accepted and step.score is not None:
+            level = step.score * by
+            points += [(float(number), points[-1][1])] if points else []
+            points.append((float(number), level))
+    if points:
+        points.append((len(report.steps) - 0.5, points[-1][1]))
+    return tuple(points)

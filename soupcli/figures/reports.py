@@ -1,0 +1,154 @@
+"""What several reports say together: the first one's ingredients, with the scores and the soups of all.
+
+`soup greedy` scores every ingredient on the selecting set alone; `soup rank --val A B ... --report rank.json` on all.
+Ingredients are told by their content, not by their paths.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from soupcli.errors import UsageError
+from soupcli.figures.figure import Role
+from soupcli.report import Ingredient, MetricScore, Report, Scores
+from soupcli.wording import SHARES
+
+SOUPS: dict[str, Role] = {"greedy": "greedy", "learned": "learned", "uniform": "uniform"}
+
+
+class Source(NamedTuple):
+    """A report and where it was read from."""
+
+    path: Path
+    report: Report
+
+
+class Scored(NamedTuple):
+    """Weights with scores that are marked in a figure."""
+
+    role: Role
+    label: str
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Reports:
+    """See the head of this file."""
+
+    sources: tuple[Source, ...]
+    ingredients: tuple[Ingredient, ...]
+    marked: tuple[Scored, ...]
+    sets: tuple[str, ...]  # the selecting one first
+
+    @property
+    def first(self) -> Report:
+        """The report that was named first."""
+        return self.sources[0].report
+
+    @property
+    def name(self) -> str:
+        """What to call them in an error."""
+        return ", ".join(str(source.path) for source in self.sources)
+
+    def having(self, part: str, *, wanted: str, command: str) -> Source:
+        """The first report that has `part`. Raises UsageError that names `command`, which makes such a report."""
+        found = next((source for source in self.sources if getattr(source.report, part)), None)
+        if found is None:
+            raise UsageError(f"{self.name}: no {wanted}", hint=f"{command} makes a report that has it")
+        return found
+
+    def metric(self, name: str) -> str:
+        """The metric that selects on a set. Raises UsageError where nothing was measured on it."""
+        metrics = {metric for scores in self._all_scores() for metric in scores.get(name, {})}
+        spec = self.first.recipe.get("val", {}).get(name, {})
+        own = spec.get("metric") if isinstance(spec, dict) else None
+        for metric in (own, self.first.recipe.get("metric"), *sorted(metrics)):
+            if metric in metrics:
+                return str(metric)
+        raise UsageError(f"{self.name}: no score on {name}")
+
+    def _all_scores(self) -> Iterable[Scores]:
+        yield from (ingredient.scores for ingredient in self.ingredients)
+        yield from (marked.scores for marked in self.marked)
+
+    def ranking_command(self, sets: Sequence[str]) -> str:
+        """The command that scores every ingredient on `sets`."""
+        paths = [ingredient.path for ingredient in self.ingredients]
+        parents = {os.path.dirname(path.rstrip("/")) for path in paths}  # noqa: PTH120 - words of the command line
+        parent = next(iter(parents))
+        words = f"{shlex.quote(parent)}/*" if len(parents) == 1 and parent else shlex.join(paths)
+        return f"soup rank --ckpts {words} --val {shlex.join(sets)} --report rank.json"
+
+
+def gather(sources: Sequence[Source]) -> Reports:
+    """The reports as one. Raises UsageError for a later one that has none of the first one's ingredients."""
+    first = sources[0].report
+    scores: dict[str, Scores] = {ingredient.hash: {} for ingredient in first.ingredients}
+    for source in sources:
+        same = [ingredient for ingredient in source.report.ingredients if ingredient.hash in scores]
+        if not same and source.report.ingredients and first.ingredients:
+            raise UsageError(
+                f"{source.path}: has none of the {len(first.ingredients)} ingredients of {sources[0].path}",
+                hint="reports that are drawn together are of the same ingredients",
+            )
+        for ingredient in same:
+            scores[ingredient.hash] = _joined(scores[ingredient.hash], ingredient.scores)
+    marked = _marked(sources)
+    soups = {source.report.soup.hash for source in sources if source.report.soup is not None}
+    ingredients = [
+        ingredient.model_copy(update={"scores": scores[ingredient.hash]})
+        for ingredient in first.ingredients
+        if ingredient.hash not in soups
+    ]
+    sets = list(dict.fromkeys(name for source in sources for name in source.report.sets))
+    selecting = first.selecting_set
+    ordered = sorted(sets, key=lambda name: name != selecting)
+    return Reports(tuple(sources), tuple(ingredients), tuple(marked), tuple(ordered))
+
+
+def _joined(one: Scores, other: Scores) -> Scores:
+    return {name: {**other.get(name, {}), **one.get(name, {})} for name in (*one, *other)}
+
+
+def _marked(sources: Sequence[Source]) -> list[Scored]:
+    """Best ingredient, soups and ensembles of all reports, each once."""
+    found: dict[tuple[str, str], Scored] = {}
+    for source in sources:
+        report = source.report
+        if report.best is not None:
+            best = Scored("best", f"best ingredient ({report.best.path})", report.best.scores)
+            known = found.get(("best", report.best.path))
+            scores = _joined(known.scores, best.scores) if known else best.scores
+            found["best", report.best.path] = best._replace(scores=scores)
+        if report.uniform is not None:
+            label = f"uniform soup ({len(report.ingredients)} ingredients)"
+            found["uniform", ""] = Scored("uniform", label, report.uniform.scores)
+        if report.soup is not None and report.soup.scores:
+            soup, command = report.soup, report.command
+            label = f"{command} soup ({len(soup.members)} of {len(report.ingredients)})"
+            others = [scored for scored in found.values() if scored.label == label]
+            label += f", {source.path}" if others else ""
+            key = ("uniform", "") if command == "uniform" else ("soup", soup.hash)
+            found[key] = Scored(SOUPS.get(command, "soup"), label, soup.scores)
+    return list(found.values())
+
+
+def score_of(scores: Scores, name: str, metric: str) -> MetricScore | None:
+    """A score, None where it was not measured or is not a number."""
+    score = scores.get(name, {}).get(metric)
+    return score if score is not None and score.value is not None else None
+
+
+def factor(metric: str) -> float:
+    """What values of a metric are drawn in: per cent of shares."""
+    return 100.0 if metric in SHARES else 1.0
+
+
+def titled(name: str, metric: str) -> str:
+    """An axis title: set, metric, unit."""
+    return f"{metric} on {name}{' (%)' if metric in SHARES else ''}"

@@ -1,0 +1,25 @@
+"""Numbers in words for people: scores with their standard errors, sizes, the same in tables and on pages."""
+
+from __future__ import annotations
+
+import math
+
+SHARES = {"accuracy", "top5", "acc", "acc_norm", "exact_match"}  # shown in per cent
+
+
+def shown(metric: str, value: float | None, stderr: float | None) -> str:
+    """E.g. `95.12% ± 0.61` for a share, `0.1834 ± 0.0102` otherwise; None is a NaN that JSON has not."""
+    if value is None or math.isnan(value):
+        return "NaN"
+    factor, digits, unit = (100, 2, "%") if metric in SHARES else (1, 4, "")
+    error = f" ± {stderr * factor:.{digits}f}" if stderr is not None else ""
+    return f"{value * factor:.{digits}f}{unit}{error}"
+
+
+def human_bytes(count: int) -> str:
+    """E.g. `346.3 MB`."""
+    size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:.1f} {units[0]}" if units[0] != "B" else f"{count} B"
