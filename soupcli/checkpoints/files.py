@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import itertools
 import os
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from soupcli.errors import CheckpointError
 
-MAX_OPEN = 64  # well under the usual limit of 256 to 1,024 open files
+MOST_OPEN = 1024
 HASH_CHUNK = 1 << 20
 
 
@@ -73,23 +75,43 @@ class _OpenFiles:
     @contextmanager
     def descriptor(self, file: FileVersion) -> Iterator[int]:
         with self._lock:
-            descriptor = self._open.get(file)
-            if descriptor is None:
-                self._make_room()
-                descriptor = self._open[file] = _open_recorded(file)
-            self._open.move_to_end(file)
-            self._readers[file] = self._readers.get(file, 0) + 1
+            descriptor = self._enter(file)
+        if descriptor is None:
+            opened = _open_recorded(file)  # may take long: others read meanwhile
+            with self._lock:
+                descriptor = self._enter(file)
+                if descriptor is None:
+                    self._make_room()
+                    self._open[file], self._readers[file] = opened, 1
+                    descriptor = opened
+                else:
+                    os.close(opened)
         try:
             yield descriptor
         finally:
             with self._lock:
                 self._readers[file] -= 1
 
+    def _enter(self, file: FileVersion) -> int | None:
+        descriptor = self._open.get(file)
+        if descriptor is not None:
+            self._open.move_to_end(file)
+            self._readers[file] += 1
+        return descriptor
+
     def _make_room(self) -> None:
-        idle = [file for file in self._open if not self._readers.get(file)]
-        for file in idle[: max(0, len(self._open) - MAX_OPEN + 1)]:
-            os.close(self._open.pop(file))
-            self._readers.pop(file, None)
+        spare = len(self._open) - _most_open() + 1
+        if spare > 0:
+            idle = (file for file in self._open if not self._readers[file])
+            for file in list(itertools.islice(idle, spare)):
+                del self._readers[file]
+                os.close(self._open.pop(file))
+
+
+def _most_open() -> int:
+    """Half of the files that the process may have open: others need some too."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST_OPEN if limit == resource.RLIM_INFINITY else max(8, min(MOST_OPEN, limit // 2))
 
 
 def _open_recorded(file: FileVersion) -> int:
@@ -157,11 +179,11 @@ def announce(file: FileVersion) -> None:
 
 def sha256(file: FileVersion) -> str:
     """SHA-256 of the whole file, in hexadecimal. Raises CheckpointError where it changes meanwhile."""
-    digest = hashlib.sha256()
+    digest, chunk = hashlib.sha256(), memoryview(bytearray(HASH_CHUNK))
     with _open_files.descriptor(file) as descriptor:
         offset = 0
-        while chunk := os.pread(descriptor, HASH_CHUNK, offset):
-            digest.update(chunk)
-            offset += len(chunk)
+        while got := os.preadv(descriptor, [chunk], offset):
+            digest.update(chunk[:got])
+            offset += got
         file.check(descriptor)
     return digest.hexdigest()

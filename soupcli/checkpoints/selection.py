@@ -102,6 +102,13 @@ def sources(checkpoint: Checkpoint) -> list[Checkpoint]:
     return []
 
 
+def adapted(checkpoint: Checkpoint) -> Collection[str]:
+    """Weights that the factors of an adapter change."""
+    if isinstance(checkpoint, Selected):
+        return {*adapted(checkpoint.checkpoint), *adapted(checkpoint.source)}
+    return checkpoint.factors.keys() if isinstance(checkpoint, AdapterCheckpoint) else ()
+
+
 def inherited(checkpoint: Checkpoint) -> Collection[str]:
     """Tensors that an adapter's base has and the adapted network may do without, e.g. another head."""
     if isinstance(checkpoint, Selected):

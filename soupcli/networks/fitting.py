@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 
@@ -10,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import is_averaged, weights_file
-from soupcli.checkpoints.selection import inherited
+from soupcli.checkpoints.selection import adapted, inherited
 from soupcli.errors import NetworkError
 from soupcli.network import Network
 from soupcli.recipe_yaml import suggestion
@@ -54,7 +55,19 @@ class Slots:
                     f"which the network {self._kind} has no place for{suggestion(stored, self._slots)}",
                     hint=_HINT,
                 )
+        self._check_shared(checkpoint, places)
         return places
+
+    def _check_shared(self, checkpoint: Checkpoint, places: Mapping[str, Tensor]) -> None:
+        """An adapter changes one layer: with its weight, the layers that share it would change too."""
+        for stored in adapted(checkpoint):
+            sharing = [name for name, slot in self._slots.items() if slot is places.get(stored)]
+            if len(sharing) > 1:
+                raise NetworkError(
+                    f"{weights_file(checkpoint)}: adapts {stored!r}, whose weight the network {self._kind} shares "
+                    f"between {sharing[0]!r} and {sharing[1]!r}: it cannot be evaluated as merged weights",
+                    hint="such adapters are mixed without --val",
+                )
 
     def _check_missing(self, checkpoint: Checkpoint, names: Mapping[str, str]) -> None:
         filled = {id(self._slots[name]) for name in names.values() if name in self._slots}
@@ -62,10 +75,11 @@ class Slots:
         if missing:
             spare = [stored for stored, name in names.items() if name not in self._slots]
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            near = suggestion(missing[0], spare).replace("did you mean", "its nearest is").rstrip("?")
+            near = difflib.get_close_matches(missing[0], spare, n=1)
+            nearest = f", its nearest is {near[0]!r}" if near else ""
             raise NetworkError(
                 f"{weights_file(checkpoint)}: has no tensor {missing[0]!r}{more}, "
-                f"which the network {self._kind} needs{near}",
+                f"which the network {self._kind} needs{nearest}",
                 hint=_HINT,
             )
 

@@ -28,7 +28,7 @@ from soupcli.checkpoints.mixing import weights_file
 from soupcli.errors import MixError, NetworkError
 from soupcli.networks.layers import Layer
 from soupcli.networks.live import LiveNetwork
-from soupcli.networks.offsets import HELD_BYTES, Ingredients, blocks
+from soupcli.networks.offsets import HELD_BYTES, InMemory, OnDisk, Reader, Source, parts
 from soupcli.networks.pieces import Piece, Span, divide
 from soupcli.networks.residence import plan
 from soupcli.networks.tasks import Tasks
@@ -76,7 +76,7 @@ class MixedNetwork:
         self._places = {slot.name: slot for slots in self._slots for slot in slots}
         threads = min(THREADS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        self._source = Ingredients(ingredients, "disk", self._device)
+        self._reader = Reader(ingredients, self._device)
         varying = self._survey(progress)
         self._pieces = [self._divide([slot.name for slot in slots if slot.name in varying]) for slots in self._slots]
         self._trained = [slot.tensor for name, slot in self._places.items() if name in varying and _is_trained(slot)]
@@ -84,7 +84,8 @@ class MixedNetwork:
         gradients = sum(tensor.nbytes for tensor in self._trained)
         self.residence = plan(sum(sizes), gradients, self._device, wanted=resident)
         self._waves = _waves(sizes, WAVE_BYTES if self.residence.where == "disk" else None)
-        self._source = Ingredients(ingredients, self.residence.where, self._device)
+        where = self.residence.where
+        self._source: Source = OnDisk(self._reader) if where == "disk" else InMemory(self._reader, where)
 
     def __enter__(self) -> MixedNetwork:
         for tensor in self._trained:
@@ -151,10 +152,9 @@ class MixedNetwork:
     def _inner_products(self, piece: Piece) -> Tensor:
         """Tensor[K] in float64, on the CPU: products in the piece's wide dtype, blocks of them summed in float64."""
         gradient_n = torch.cat([self._gradient(span, piece.wide_dtype) for span in piece.spans])
-        _, offsets_kn = self._source.offsets(piece, again=True)
         total_k = torch.zeros(len(self.ingredients), dtype=torch.float64, device=self._device)
-        for part in blocks(*offsets_kn.shape):
-            total_k += offsets_kn[:, part] @ gradient_n[part]
+        for part, _, offsets_km in self._source.blocks(piece, again=True):
+            total_k += offsets_km @ gradient_n[part]
         return total_k.cpu()
 
     def _gradient(self, span: Span, dtype: torch.dtype) -> Tensor:
@@ -170,10 +170,9 @@ class MixedNetwork:
 
     @torch.no_grad()
     def _write_piece(self, piece: Piece, alpha_k: Tensor) -> None:
-        mean_n, offsets_kn = self._source.offsets(piece)
-        mixed_n = torch.empty_like(mean_n)
-        for part in blocks(*offsets_kn.shape):
-            torch.addmv(mean_n[part], offsets_kn[:, part].t(), alpha_k, out=mixed_n[part])
+        mixed_n = torch.empty(piece.numel, dtype=piece.wide_dtype, device=self._device)
+        for part, mean_m, offsets_km in self._source.blocks(piece):
+            torch.addmv(mean_m, offsets_km.t(), alpha_k, out=mixed_n[part])
         self._put(piece, mixed_n)
 
     def _put(self, piece: Piece, values_n: Tensor) -> None:
@@ -201,13 +200,16 @@ class MixedNetwork:
 
     @torch.no_grad()
     def _survey_piece(self, piece: Piece) -> set[str]:
-        wide_kn = self._source.raw(piece).to(piece.wide_dtype)
-        if not bool(wide_kn.isfinite().all()):
-            _blame_ingredient(self.ingredients, piece, wide_kn)
-        self._put(piece, wide_kn[0])
-        varies = (wide_kn != wide_kn[0]).any(dim=0)
-        parts = torch.split(varies, [span.numel for span in piece.spans])
-        return {span.name for span, part in zip(piece.spans, parts, strict=True) if bool(part.any())}
+        raw_kn = self._reader.raw(piece)
+        varies_n = torch.empty(piece.numel, dtype=torch.bool)
+        for part in parts(piece.numel):
+            wide_km = raw_kn[:, part].to(piece.wide_dtype)
+            if not bool(wide_km.isfinite().all()):
+                _blame_ingredient(self.ingredients, piece, part.start, wide_km)
+            varies_n[part] = (wide_km != wide_km[0]).any(dim=0)
+        self._put(piece, raw_kn[0])
+        by_span = torch.split(varies_n, [span.numel for span in piece.spans])
+        return {span.name for span, part in zip(piece.spans, by_span, strict=True) if bool(part.any())}
 
     def _blame_gradient(self, wave: slice) -> None:
         """Raises NetworkError with the name of the tensor whose gradient is not finite."""
@@ -256,10 +258,10 @@ def _waves(sizes: Sequence[int], enough: int | None) -> list[slice]:
     return waves
 
 
-def _blame_ingredient(ingredients: Sequence[Checkpoint], piece: Piece, wide_kn: Tensor) -> None:
+def _blame_ingredient(ingredients: Sequence[Checkpoint], piece: Piece, begin: int, wide_km: Tensor) -> None:
     """Raises MixError with the first ingredient and tensor that hold a NaN or an infinity."""
-    row, position = (int(index) for index in (~wide_kn.isfinite()).nonzero()[0])
-    value = wide_kn[row, position].item()
+    row, column = (int(index) for index in (~wide_km.isfinite()).nonzero()[0])
+    position, value = begin + column, wide_km[row, column].item()
     for span in piece.spans:
         if position < span.numel:
             raise MixError(

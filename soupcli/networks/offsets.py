@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import UsageError
-from soupcli.networks.pieces import PIECE_BYTES, Piece
+from soupcli.networks.pieces import Piece, largest
 from soupcli.networks.residence import Where
 
-BLOCK = 1 << 19  # elements of all ingredients that are worked on at once: they stay in a cache
+CPU = torch.device("cpu")
 WIDTH = 1 << 14  # elements of one ingredient whose products are summed in its own dtype
-HELD_BYTES = 160 << 20  # of offsets that stay in memory, where ingredients are on disk, until they are used again
+HELD_BYTES = 160 << 20  # that stay in memory, where ingredients are on disk, until they are used again
 
 
 class Offsets(NamedTuple):
@@ -34,117 +34,50 @@ class Offsets(NamedTuple):
     mean_n: Tensor
     offsets_kn: Tensor
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory."""
-        return self.mean_n.nbytes + self.offsets_kn.nbytes
+
+class Block(NamedTuple):
+    """A part of the elements of a piece."""
+
+    part: slice
+    mean_m: Tensor
+    offsets_km: Tensor
 
 
-class Ingredients:
-    """Pieces of all ingredients, for threads that each look at one piece at a time."""
+class Source(Protocol):
+    """Offsets from wherever the ingredients live, for threads that each look at one piece at a time."""
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], where: Where, device: torch.device) -> None:
-        """`device` is where the arithmetic is done."""
-        self.checkpoints = checkpoints
-        self.where = where
-        self.device = device
-        self._lock = threading.Lock()
-        self._scratch = threading.local()
-        self._raw: dict[Piece, Tensor] = {}
-        self._offsets: dict[Piece, Offsets] = {}
-        self._held = 0
-
-    def raw(self, piece: Piece) -> Tensor:
-        """Tensor[K, n] as it is stored, on the CPU; valid until this thread asks again."""
-        return self._read(piece, self._buffer("raw", self._shape(piece), piece.dtype, CPU))
-
-    def offsets(self, piece: Piece, *, again: bool = False) -> Offsets:
-        """Mean and offsets on the device, valid until this thread asks again.
+    def blocks(self, piece: Piece, *, again: bool = False) -> Iterator[Block]:
+        """All blocks of a piece, on the device, each to be used before the next is asked for; none is left out.
 
         `again`: they will be asked for a second time soon. Raises UsageError where memory does not hold what was to
         live in it.
         """
-        kept = self._offsets.get(piece)
-        if kept is not None:
-            if self.where == "disk":
-                self._release(piece, kept)
-            return kept
-        if self.where == "disk":
-            return self._centred(piece, None, keep=again and self._reserve(piece))
-        if self._stays_centred(piece):
-            return self._centred(piece, None, keep=True)
-        if piece not in self._raw:
-            self._raw[piece] = self._read_into_place(piece)
-        return self._centred(piece, self._raw[piece], keep=False)
 
-    def _stays_centred(self, piece: Piece) -> bool:
-        """Whether offsets take no more memory than what is stored, and are kept where they are used."""
-        at_hand = self.where == "device" or self.device == CPU
-        return at_hand and piece.dtype == piece.wide_dtype
 
-    def _centred(self, piece: Piece, raw_kn: Tensor | None, *, keep: bool) -> Offsets:
-        """Mean and offsets of a piece, which is read where it was not; `keep`: in memory where it is found again."""
-        shape, dtype = self._shape(piece), piece.wide_dtype
-        if keep:
-            kept = Offsets(self._memory((piece.numel,), dtype), self._memory(shape, dtype))
-        else:
-            mean_n = self._buffer("mean", (piece.numel,), dtype, self.device)
-            kept = Offsets(mean_n, self._buffer("wide", shape, dtype, self.device))
-        if raw_kn is None and self.device == CPU and dtype == piece.dtype:
-            self._read(piece, kept.offsets_kn)
-        else:
-            kept.offsets_kn.copy_(self.raw(piece) if raw_kn is None else raw_kn, non_blocking=True)
-        share_k = torch.full(shape[:1], 1.0 / shape[0], dtype=dtype, device=self.device)
-        for part in blocks(*shape):
-            block_km = kept.offsets_kn[:, part]
-            torch.mv(block_km.t(), share_k, out=kept.mean_n[part])
-            block_km.sub_(kept.mean_n[part])
-        if keep:
-            self._offsets[piece] = kept
-        return kept
+class Reader:
+    """Reads pieces and centres them, with the arithmetic on `device`, in memory that each thread has for itself."""
 
-    def _reserve(self, piece: Piece) -> bool:
-        nbytes = (len(self.checkpoints) + 1) * piece.numel * piece.wide_dtype.itemsize
-        with self._lock:
-            fits = self._held + nbytes <= HELD_BYTES
-            self._held += nbytes if fits else 0
-        return fits
+    def __init__(self, checkpoints: Sequence[Checkpoint], device: torch.device) -> None:
+        self.checkpoints = checkpoints
+        self.device = device
+        self._scratch = threading.local()
 
-    def _release(self, piece: Piece, held: Offsets) -> None:
-        with self._lock:
-            del self._offsets[piece]
-            self._held -= held.nbytes
-
-    def _read_into_place(self, piece: Piece) -> Tensor:
-        if self.where == "host":
-            return self._read(piece, self._memory(self._shape(piece), piece.dtype, on_host=True))
-        return self._memory(self._shape(piece), piece.dtype).copy_(self.raw(piece))
-
-    def _memory(self, shape: tuple[int, ...], dtype: torch.dtype, *, on_host: bool = False) -> Tensor:
-        try:
-            if on_host:
-                return torch.empty(shape, dtype=dtype, pin_memory=self.device.type == "cuda")
-            return torch.empty(shape, dtype=dtype, device=self.device)
-        except RuntimeError as cause:  # torch's out-of-memory errors are of this class
-            raise UsageError(
-                f"--resident {self.where}: the ingredients do not fit: {str(cause).splitlines()[0]}",
-                hint="--resident disk needs no memory for them",
-            ) from cause
-
-    def _shape(self, piece: Piece) -> tuple[int, int]:
+    def shape(self, piece: Piece) -> tuple[int, int]:
+        """(K, n)."""
         return len(self.checkpoints), piece.numel
 
-    def _buffer(self, use: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """This thread's memory for one use; what was in it is over."""
-        nbytes = torch.Size(shape).numel() * dtype.itemsize
-        buffers: dict[str, Tensor] = self._scratch.__dict__
-        if use not in buffers or len(buffers[use]) < nbytes:
-            pinned = self.device.type == "cuda" and device == CPU
-            size = max(nbytes, PIECE_BYTES) if len(shape) > 1 else nbytes
-            buffers[use] = torch.empty(size, dtype=torch.uint8, device=device, pin_memory=pinned)
-        return buffers[use][:nbytes].view(dtype).view(shape)
+    def raw(self, piece: Piece) -> Tensor:
+        """Tensor[K, n] as it is stored, on the CPU; valid until this thread asks again."""
+        return self.read(piece, self._buffer("raw", self.shape(piece), piece.dtype, CPU))
 
-    def _read(self, piece: Piece, out_kn: Tensor) -> Tensor:
+    def own(self, piece: Piece) -> Offsets:
+        """This thread's memory for offsets."""
+        shape, dtype = self.shape(piece), piece.wide_dtype
+        mean_n = self._buffer("mean", shape[1:], dtype, self.device)
+        return Offsets(mean_n, self._buffer("wide", shape, dtype, self.device))
+
+    def read(self, piece: Piece, out_kn: Tensor) -> Tensor:
+        """Fills `out_kn`, on the CPU, and returns it."""
         for checkpoint, row_n in zip(self.checkpoints, out_kn, strict=True):
             at = 0
             for name, start, count in piece.spans:
@@ -152,15 +85,128 @@ class Ingredients:
                 at += count
         return out_kn
 
+    def centred(self, piece: Piece, raw_kn: Tensor | None, out: Offsets) -> Iterator[Block]:
+        """Fills `out` from what is stored (`raw_kn` where it was read); passes each block on while it is in a cache."""
+        if raw_kn is None and self.device == CPU and piece.wide_dtype == piece.dtype:
+            self.read(piece, out.offsets_kn)
+        else:
+            out.offsets_kn.copy_(self.raw(piece) if raw_kn is None else raw_kn, non_blocking=True)
+        ingredients = len(out.offsets_kn)
+        share_k = torch.full((ingredients,), 1.0 / ingredients, dtype=piece.wide_dtype, device=self.device)
+        for block in _blocks(out):
+            torch.mv(block.offsets_km.t(), share_k, out=block.mean_m)
+            block.offsets_km.sub_(block.mean_m)
+            yield block
 
-CPU = torch.device("cpu")
+    def _buffer(self, use: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """This thread's memory for one use; what was in it is over."""
+        nbytes = torch.Size(shape).numel() * dtype.itemsize
+        buffers: dict[str, Tensor] = self._scratch.__dict__
+        if use not in buffers or len(buffers[use]) < nbytes:
+            pinned = self.device.type == "cuda" and device == CPU
+            size = largest(len(self.checkpoints)) if len(shape) > 1 else nbytes
+            buffers[use] = torch.empty(size, dtype=torch.uint8, device=device, pin_memory=pinned)
+        return buffers[use][:nbytes].view(dtype).view(shape)
 
 
-def blocks(ingredients: int, numel: int) -> Iterator[slice]:
-    """The parts of a piece that are worked on at once."""
-    width = max(1, min(WIDTH, BLOCK // ingredients))
-    for begin in range(0, numel, width):
-        yield slice(begin, min(begin + width, numel))
+class OnDisk:
+    """Read each time. A few pieces are held for the second time, in memory that is used again and again."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self._lock = threading.Lock()
+        self._held: dict[Piece, Offsets] = {}
+        self._memory: list[Offsets] = []
+        self._size = largest(len(reader.checkpoints))
+        self._to_make = HELD_BYTES // self._size
+
+    def blocks(self, piece: Piece, *, again: bool = False) -> Iterator[Block]:
+        """See Source."""
+        held = self._held.pop(piece, None)
+        if held is not None:
+            yield from _blocks(_as(held, self.reader.shape(piece), piece.wide_dtype))
+            with self._lock:
+                self._memory.append(held)
+            return
+        memory = self._take() if again else None
+        if memory is None:
+            yield from self.reader.centred(piece, None, self.reader.own(piece))
+            return
+        yield from self.reader.centred(piece, None, _as(memory, self.reader.shape(piece), piece.wide_dtype))
+        self._held[piece] = memory
+
+    def _take(self) -> Offsets | None:
+        """Memory to hold a piece in, None where all of it is taken."""
+        with self._lock:
+            if self._memory:
+                return self._memory.pop()
+            if not self._to_make:
+                return None
+            self._to_make -= 1
+        sizes = self._size // len(self.reader.checkpoints), self._size
+        return Offsets(*(torch.empty(size, dtype=torch.uint8, device=self.reader.device) for size in sizes))
+
+
+class InMemory:
+    """Read once. Offsets are kept where they take no more memory than what is stored, and lie where they are used."""
+
+    def __init__(self, reader: Reader, where: Where) -> None:
+        self.reader = reader
+        self.where = where
+        self._raw: dict[Piece, Tensor] = {}
+        self._offsets: dict[Piece, Offsets] = {}
+
+    def blocks(self, piece: Piece, *, again: bool = False) -> Iterator[Block]:
+        """See Source."""
+        if piece in self._offsets:
+            yield from _blocks(self._offsets[piece])
+            return
+        if piece not in self._raw:
+            shape, dtype = self.reader.shape(piece), piece.wide_dtype
+            at_hand = self.where == "device" or self.reader.device == CPU
+            if at_hand and piece.dtype == dtype:
+                kept = Offsets(self._empty(shape[1:], dtype), self._empty(shape, dtype))
+                yield from self.reader.centred(piece, None, kept)
+                self._offsets[piece] = kept
+                return
+            self._raw[piece] = self._read(piece)
+        yield from self.reader.centred(piece, self._raw[piece], self.reader.own(piece))
+
+    def _read(self, piece: Piece) -> Tensor:
+        kept_kn = self._empty(self.reader.shape(piece), piece.dtype)
+        if kept_kn.device == CPU:
+            return self.reader.read(piece, kept_kn)
+        return kept_kn.copy_(self.reader.raw(piece))
+
+    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        device = self.reader.device
+        try:
+            if self.where == "device":
+                return torch.empty(shape, dtype=dtype, device=device)
+            return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+        except RuntimeError as cause:  # torch's out-of-memory errors are of this class
+            raise UsageError(
+                f"--resident {self.where}: the ingredients do not fit: {str(cause).splitlines()[0]}",
+                hint="--resident disk needs no memory for them",
+            ) from cause
+
+
+def parts(numel: int) -> Iterator[slice]:
+    """The parts of so many elements that are worked on at once."""
+    for begin in range(0, numel, WIDTH):
+        yield slice(begin, min(begin + WIDTH, numel))
+
+
+def _blocks(whole: Offsets) -> Iterator[Block]:
+    for part in parts(len(whole.mean_n)):
+        yield Block(part, whole.mean_n[part], whole.offsets_kn[:, part])
+
+
+def _as(memory: Offsets, shape: tuple[int, int], dtype: torch.dtype) -> Offsets:
+    """Bytes as the mean and offsets of a piece."""
+    ingredients, numel = shape
+    mean_n = memory.mean_n[: numel * dtype.itemsize].view(dtype)
+    return Offsets(mean_n, memory.offsets_kn[: ingredients * numel * dtype.itemsize].view(dtype).view(shape))
 
 
 def _read_as(checkpoint: Checkpoint, name: str, start: int, out_n: Tensor) -> None:

@@ -9,8 +9,8 @@ import torch
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 
-PIECE_BYTES = 16 << 20  # of all ingredients together: reads are long, memory is small
-PIECE_ELEMENTS = 1 << 18  # of one ingredient
+PIECE_BYTES = 4 << 20  # of all ingredients together, which a cache holds
+ROW_BYTES = 16 << 10  # of one ingredient, at least: shorter reads cost more than they read
 
 
 class Span(NamedTuple):
@@ -39,6 +39,11 @@ class Piece(NamedTuple):
         return self.numel * self.wide_dtype.itemsize
 
 
+def largest(ingredients: int) -> int:
+    """Bytes of the largest piece of so many ingredients."""
+    return max(PIECE_BYTES, ingredients * ROW_BYTES)
+
+
 def divide(used: Mapping[str, torch.dtype], ingredients: Sequence[Checkpoint]) -> list[Piece]:
     """Pieces of stored tensors, by the dtype that the network uses them in.
 
@@ -47,7 +52,7 @@ def divide(used: Mapping[str, torch.dtype], ingredients: Sequence[Checkpoint]) -
     pieces: list[Piece] = []
     dtypes = {name: _dtypes(name, dtype, ingredients) for name, dtype in used.items()}
     for dtype, wide_dtype in dict.fromkeys(dtypes.values()):
-        most = max(1, min(PIECE_ELEMENTS, PIECE_BYTES // (wide_dtype.itemsize * len(ingredients))))
+        most = largest(len(ingredients)) // (wide_dtype.itemsize * len(ingredients))
         spans: list[Span] = []
         room = most
         for name in (name for name in used if dtypes[name] == (dtype, wide_dtype)):

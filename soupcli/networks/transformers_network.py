@@ -17,6 +17,7 @@ from soupcli.networks.without_weights import make_without_weights
 from soupcli.recipe import TransformersNetwork
 from soupcli.recipe_yaml import suggestion
 
+LOCAL = {"local_files_only": True, "trust_remote_code": False}  # nothing is fetched, no code of the folder's is run
 PROBE = (3, 61, 97)  # of the picture that shows whether a processor's work can be done in two halves
 
 
@@ -25,8 +26,7 @@ def build(spec: TransformersNetwork, folder: Path) -> Network:
     transformers = need("transformers", extra="transformers")
     if not (folder / "config.json").is_file():
         raise NetworkError(f"{folder}: has no config.json", hint="model.save_pretrained(...) writes it")
-    local = {"local_files_only": True, "trust_remote_code": False}
-    config = _read("config.json", folder, lambda: transformers.AutoConfig.from_pretrained(folder, **local, **spec.args))
+    config = _read("config.json", folder, lambda: transformers.AutoConfig.from_pretrained(folder, **LOCAL, **spec.args))
     architecture = _architecture(transformers, spec.transformers, config, folder)
     module = _read("config.json", folder, lambda: make_without_weights(lambda: _from_config(architecture, config)))
     return Network(
@@ -111,8 +111,7 @@ def _stored_names(module: Any) -> Callable[[Iterable[str]], dict[str, str]] | No
 def _tokenizer(transformers: Any, folder: Path) -> Any:
     if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab.*")):
         return None
-    local = {"local_files_only": True, "trust_remote_code": False}
-    return _read("tokenizer_config.json", folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **local))
+    return _read("tokenizer_config.json", folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **LOCAL))
 
 
 def _pictures(transformers: Any, folder: Path) -> Pictures | None:
@@ -120,9 +119,7 @@ def _pictures(transformers: Any, folder: Path) -> Pictures | None:
     file = next((f for f in ("preprocessor_config.json", "processor_config.json") if (folder / f).is_file()), None)
     if file is None:
         return None
-    processor = _read(
-        file, folder, lambda: transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    )
+    processor = _read(file, folder, lambda: transformers.AutoImageProcessor.from_pretrained(folder, **LOCAL))
     description = f"transformers:{processor.to_json_string()}"
 
     def whole(picture: Any) -> Tensor:

@@ -19,7 +19,9 @@ from soupcli.checkpoints.agreement import check_agreement
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.checkpoints.soup_files import write_soup
-from soupcli.errors import CheckpointError, MixError
+from soupcli.errors import CheckpointError, MixError, NetworkError
+from soupcli.networks.building import build
+from soupcli.networks.fitting import Slots
 from tests.checkpoints.reading import assert_same, read, read_all
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
@@ -349,6 +351,23 @@ def test_other_layers(tmp_path: Path, build: Callable[[], nn.Module], targets: l
     assert_mean(merged(tmp_path / "soup", base()), members, [0.5, 0.5])
     write(Mixture.uniform(opened), tmp_path / "small", 2)
     assert set(merged(tmp_path / "small", base())) == set(members[0])
+
+
+def test_shared_weights(tmp_path: Path) -> None:
+    """An adapter of an embedding that is the output layer too cannot be evaluated as merged weights."""
+    net = gpt2()
+    net.save_pretrained(tmp_path / "base")
+    for target in ("wte", "c_attn"):
+        folder = save_adapter(tmp_path / target, gpt2(), 0, target_modules=[target])
+        checkpoint = open_checkpoint(folder, How(base=tmp_path / "base"))
+        slots = Slots(build(None, checkpoint))
+        if target == "c_attn":
+            assert slots.of(checkpoint)
+            continue
+        with pytest.raises(
+            NetworkError, match=r"adapts 'transformer\.wte\.weight', whose weight the network .* shares"
+        ):
+            slots.of(checkpoint)
 
 
 def test_dtypes(make: Make, llama: Path, tmp_path: Path) -> None:
