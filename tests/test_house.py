@@ -129,7 +129,10 @@ def test_optional_extras_are_imported_late() -> None:
 
 
 LIGHT = ["cli/app", "cli/commands", "cli/console", "cli/list_options", "cli/options", "errors", "progress"]
-LIGHT += [f"cli/{command}" for command in ("rank", "uniform", "greedy", "evaluate", "init", "schema", "demo", "plot")]
+LIGHT += [
+    f"cli/{command}"
+    for command in ("rank", "uniform", "greedy", "evaluate", "init", "schema", "demo", "plot", "report")
+]
 
 
 @pytest.mark.parametrize("light", LIGHT)

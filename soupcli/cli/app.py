@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from soupcli import __version__
-from soupcli.cli import demo, evaluate, greedy, init, learned, mix, plot, rank, schema, uniform
+from soupcli.cli import demo, evaluate, greedy, init, learned, mix, plot, rank, report, schema, uniform
 from soupcli.cli.commands import guarded
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ def _soup(
     pass
 
 
-for module in (rank, uniform, greedy, learned, evaluate, mix, plot, init, schema, demo):
+for module in (rank, uniform, greedy, learned, evaluate, mix, plot, report, init, schema, demo):
     module.register(app)
 
 

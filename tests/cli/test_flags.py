@@ -60,6 +60,7 @@ FLAGS = {
         "--force",
     ],
     "plot": ["REPORT...", "--out -o", "--kind...", "--theme", "--quiet -q"],
+    "report": ["REPORT...", "--out -o"],
     "init": ["--out -o", "--force"],
     "schema": ["recipe|report"],
     "demo": ["[KIND] [DIR]", "--seed", "--quiet -q"],
