@@ -97,7 +97,7 @@ class Evaluators:
         spec = self.sets[name]
         if isinstance(spec, TokensSet):
             return "perplexity"
-        return (spec.metric if isinstance(spec, CommandSet | LmEvalSet) else None) or self.recipe.metric
+        return (None if isinstance(spec, PythonSet) else spec.metric) or self.recipe.metric
 
     def metrics_of(self, name: str) -> list[str]:
         """All metrics that the recipe asks of the set `name`, the selecting one first."""

@@ -136,12 +136,17 @@ class _Set(_Section):
     pass
 
 
-class ArraysSet(_Set):
+class _LabelledSet(_Set):
+    metric: str | None = None
+    """The metric that ranks and selects on this set; default: the recipe's. `--metric` goes over both."""
+
+
+class ArraysSet(_LabelledSet):
     arrays: RecipePath
     """A safetensors file with the tensors `inputs` [N, ...] and `labels` [N]: integers, or floats for numbers."""
 
 
-class ImagesSet(_Set):
+class ImagesSet(_LabelledSet):
     images: RecipePath
     """A folder with one sub-folder of pictures for each class; or .tar shards in the WebDataset layout: a file, a
     folder of them, a glob, or ranges such as `val-{0000..0003}.tar`."""
@@ -172,7 +177,7 @@ class ImagesSet(_Set):
         return self
 
 
-class TextSet(_Set):
+class TextSet(_LabelledSet):
     text: RecipePath
     """A .jsonl, .csv, .tsv or .parquet file, one example a row."""
     input: list[str] = Field(default=["text"], min_length=1, max_length=2)
@@ -323,7 +328,8 @@ class Recipe(_Section):
     """Validation sets by name."""
     metric: str = "accuracy"
     """The metric that ranks and selects: accuracy, top5, nll, ece, f1 (of class 1 where there are two classes, else the
-    mean over classes) or mcc of classes; pearson, spearman or mse of numbers. A set of tokens has its perplexity."""
+    mean over classes) or mcc of classes; pearson, spearman or mse of numbers. `accuracy+f1` is the mean of the
+    two. A set of tokens has its perplexity."""
     metrics: list[str] = []
     """Further metrics, reported beside it on every set that has them."""
     batch_norm: Literal["average", "recalibrate", "keep"] = "average"

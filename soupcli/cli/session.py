@@ -93,12 +93,17 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda:0" if name == "cuda" else name)
 
 
-def choose_sets(words: Sequence[str], recipe: Recipe) -> dict[str, SetSpec]:
-    """The sets that --val names, in the recipe or by path. Raises UsageError for what is neither."""
+def choose_sets(words: Sequence[str], recipe: Recipe, *, asked: str | None = None) -> dict[str, SetSpec]:
+    """The sets that --val names, in the recipe or by path; `asked`: the metric of --metric, over that of a set.
+
+    Raises UsageError for what is neither.
+    """
     chosen: dict[str, SetSpec] = {}
     for word in words:
         if word in recipe.val:
-            chosen[word] = recipe.val[word]
+            spec = recipe.val[word]
+            over = asked is not None and isinstance(spec, LabelledSet)
+            chosen[word] = spec.model_copy(update={"metric": None}) if over else spec
         elif Path(word).exists() or word.endswith(".tar"):
             chosen[word] = _set_at(Path(word))
         else:
@@ -134,6 +139,9 @@ def check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
             metric_named(metric, key="metrics")
         if labelled:
             metric_named(recipe.metric)
+        for name, spec in sets.items():
+            if isinstance(spec, LabelledSet) and spec.metric is not None:
+                metric_named(spec.metric, key=f"val.{name}.metric")
     except SoupError as error:
         _locate(error, recipe)
         raise
@@ -153,7 +161,7 @@ class Session:
         self.recipe = resolve_recipe(options, invocation)
         self.device = choose_device(self.recipe.device)
         self.progress = console.ProgressReporter(silent=options.quiet)
-        self.sets = choose_sets(options.val or [], self.recipe)
+        self.sets = choose_sets(options.val or [], self.recipe, asked=options.metric)
         check_metric(self.recipe, self.sets)
         self.selection = Selection(tuple(self.recipe.include), tuple(self.recipe.exclude))
         self.checkpoints = self._find()

@@ -53,7 +53,7 @@ def fingerprint(spec: ImagesSet) -> str:
         except OSError as cause:
             raise ValidationError(f"{path}: {cause.strerror}") from cause
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    settings = spec.model_dump(mode="json", exclude={"images"}, exclude_defaults=True)
+    settings = spec.model_dump(mode="json", exclude={"images", "metric"}, exclude_defaults=True)
     for key, value in spec:
         if isinstance(value, Path) and key != "images":
             settings[key] = content_hash(value)

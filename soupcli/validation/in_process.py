@@ -11,7 +11,7 @@ from soupcli.errors import NetworkError, SoupError, ValidationError
 from soupcli.network import Batch, Forward
 from soupcli.progress import Progress, silent
 from soupcli.validation.examples import Examples, LabelKind, batches
-from soupcli.validation.metrics import METRICS, metrics_for
+from soupcli.validation.metrics import metric_named, metrics_for
 from soupcli.validation.score import Score
 from soupcli.validation.standard_error import with_error
 
@@ -51,8 +51,8 @@ def score(
 
 def score_of(outcomes: Mapping[str, Tensor], selecting: str, *, examples: int) -> Score:
     """The score that the contributions of all examples add up to."""
-    values = {name: with_error(METRICS[name], outcome) for name, outcome in outcomes.items()}
-    return Score(values, selecting, METRICS[selecting].higher_is_better, examples, dict(outcomes))
+    values = {name: with_error(metric_named(name), outcome) for name, outcome in outcomes.items()}
+    return Score(values, selecting, metric_named(selecting).higher_is_better, examples, dict(outcomes))
 
 
 def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str, kind: LabelKind = "classes") -> Tensor:

@@ -7,11 +7,8 @@ does not change with the batch size, the order or the number of processes. Tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
-
-from torch import Tensor
 
 from soupcli.errors import ValidationError
 from soupcli.recipe_yaml import suggestion
@@ -31,8 +28,10 @@ from soupcli.validation.correlation import (
 )
 from soupcli.validation.examples import LabelKind
 from soupcli.validation.means import least_mean, mean, negative_log_likelihood, weighted_mean
+from soupcli.validation.metric import Metric
+from soupcli.validation.metric_mean import SIGN, mean_of
 from soupcli.validation.perplexity import best_perplexity, perplexity, sum_and_count, weighted_perplexity
-from soupcli.validation.score import MetricValue, Score
+from soupcli.validation.score import Score
 from soupcli.validation.shares import best_share, correct, share
 
 _LABELS: dict[LabelKind, str] = {
@@ -43,25 +42,13 @@ _LABELS: dict[LabelKind, str] = {
 }
 
 
-class Metric(NamedTuple):
-    """One metric: its contribution of each example, and the value of all contributions.
-
-    `weighted`: the value where example n counts weights_bn[b, n] times; it does not change when all weights are
-    multiplied by one number.
-    `reachable`, where a part of the set bounds the whole: the best value that the whole can still have, given the
-    contributions seen and the labels unseen. No outcome of the unseen examples gives a better one.
-    """
-
-    contribution: Callable[[Tensor, Tensor], Tensor]  # logits_nk, labels -> Tensor [N, ...]
-    value: Callable[[Tensor], MetricValue]
-    weighted: Callable[[Tensor, Tensor], Tensor]  # contributions, weights_bn float64 [B, N] -> float64 [B]
-    higher_is_better: bool = True
-    measures: tuple[LabelKind, ...] = ("classes",)
-    reachable: Callable[[Tensor, Tensor], float] | None = None
-
-
 def metric_named(name: str, *, key: str = "metric") -> Metric:
-    """The metric, or ValidationError with the nearest name; `key` of the recipe gives it."""
+    """The metric, or with `+` in its name the mean of several; ValidationError with the nearest name.
+
+    `key` of the recipe gives it.
+    """
+    if SIGN in name:
+        return mean_of([metric_named(part.strip(), key=key) for part in name.split(SIGN)], name, key=key)
     if name not in METRICS:
         raise ValidationError(
             f"{key}: {name!r} is not known{suggestion(name, METRICS)}", hint=f"one of {', '.join(METRICS)}"
@@ -95,11 +82,11 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric(_right, share, weighted_mean, measures=("classes", "several"), reachable=best_share),
     "top5": Metric(_right_of_5, share, weighted_mean, measures=("classes", "several"), reachable=best_share),
     "nll": Metric(negative_log_likelihood, mean, weighted_mean, higher_is_better=False, reachable=least_mean),
-    "ece": Metric(confidence_and_right, expected_calibration_error, weighted_calibration_error, higher_is_better=False),
-    "f1": Metric(predicted_and_true, f1, weighted_f1, reachable=best_f1),
-    "mcc": Metric(predicted_and_true, matthews, weighted_matthews),
-    "pearson": Metric(predicted_and_measured, pearson, weighted_pearson, measures=("numbers",)),
-    "spearman": Metric(predicted_and_measured, spearman, weighted_spearman, measures=("numbers",)),
+    "ece": Metric(confidence_and_right, expected_calibration_error, weighted_calibration_error, higher_is_better=False, width=2),
+    "f1": Metric(predicted_and_true, f1, weighted_f1, reachable=best_f1, width=3),
+    "mcc": Metric(predicted_and_true, matthews, weighted_matthews, width=3),
+    "pearson": Metric(predicted_and_measured, pearson, weighted_pearson, measures=("numbers",), width=2),
+    "spearman": Metric(predicted_and_measured, spearman, weighted_spearman, measures=("numbers",), width=2),
     "mse": Metric(
         squared_error, mean, weighted_mean, higher_is_better=False, measures=("numbers",), reachable=least_mean
     ),
@@ -109,6 +96,6 @@ METRICS: dict[str, Metric] = {
         weighted_perplexity,
         higher_is_better=False,
         measures=("tokens",),
-        reachable=best_perplexity,
+        reachable=best_perplexity, width=2,
     ),
 }

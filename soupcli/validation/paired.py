@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from soupcli.validation.metrics import METRICS
+from soupcli.validation.metrics import metric_named
 from soupcli.validation.score import Score
 
 DRAWS = 1000
@@ -43,7 +43,7 @@ def difference(first: Score, second: Score, metric: str) -> Difference:
     a, b = first.outcomes.get(metric), second.outcomes.get(metric)
     if a is None or b is None or len(a) != len(b) or len(a) < 2 or not math.isfinite(value):
         return Difference(value)
-    low, high = bootstrap_interval(METRICS[metric].weighted, a, b) or (None, None)
+    low, high = bootstrap_interval(metric_named(metric).weighted, a, b) or (None, None)
     p = exact_mcnemar(int((a > b).sum()), int((a < b).sum())) if a.dtype == torch.uint8 else None
     return Difference(value, low, high, p)
 

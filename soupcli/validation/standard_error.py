@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from soupcli.validation.metrics import Metric
+from soupcli.validation.metric import Metric
 from soupcli.validation.score import MetricValue
 
 

@@ -26,7 +26,7 @@ NO_LIMIT = 1_000_000  # a tokenizer without a longest input says 1e30
 
 def fingerprint(spec: TextSet) -> str:
     """Of the file's content and of how it is read."""
-    reading = spec.model_dump(mode="json", exclude={"text"}) | {"suffix": spec.text.suffix.lower()}
+    reading = spec.model_dump(mode="json", exclude={"text", "metric"}) | {"suffix": spec.text.suffix.lower()}
     return f"text:{content_hash(spec.text)}:{json.dumps(reading, sort_keys=True)}"
 
 

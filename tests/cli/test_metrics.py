@@ -45,9 +45,30 @@ def test_report(family: Path, soup: Soup, metric: str) -> None:
     assert scores[0]["ece"]["stderr"] is None
 
 
+def test_metric_of_a_set(family: Path, soup: Soup) -> None:
+    """A set may have a metric of its own, a mean of two as well; --metric goes over it, the recipe's does not."""
+    own = ("--set", "val.val.metric=accuracy+mcc", "--set", "metric=nll")
+    ran = soup("rank", "--ckpts", "runs/*/", "--val", "val", "test", "--json", *own)
+    assert ran.code == 0, ran.stderr
+    scores = json.loads(ran.stdout)["best"]["scores"]
+    assert (sorted(scores["val"]), sorted(scores["test"])) == (["accuracy+mcc"], ["nll"])
+    over = json.loads(soup("rank", "--ckpts", "runs/*/", "--val", "val", "--json", *own, "--metric", "f1").stdout)
+    assert list(over["best"]["scores"]["val"]) == ["f1"]
+    parts = json.loads(
+        soup("rank", "--ckpts", "runs/*/", "--val", "val", "--json", "--set", "metrics=[mcc, accuracy]").stdout
+    )
+    wanted = {
+        one["path"]: (one["scores"]["val"]["mcc"]["value"] + one["scores"]["val"]["accuracy"]["value"]) / 2
+        for one in parts["ingredients"]
+    }
+    found = json.loads(ran.stdout)["ingredients"]
+    assert {one["path"]: one["scores"]["val"]["accuracy+mcc"]["value"] for one in found} == pytest.approx(wanted)
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
+        (("--set", "val.val.metric=f_1"), "--set val.val.metric: 'f_1' is not known, did you mean 'f1'?"),
         (("--metric", "f_1"), "--metric: 'f_1' is not known, did you mean 'f1'?"),
         (("--set", "metrics=[eec]"), "--set metrics: 'eec' is not known, did you mean 'ece'?"),
         (("--metric", "pearson"), "val.val: has one class for each example, which pearson does not measure"),
