@@ -23,7 +23,17 @@ from soupcli.networks.building import build
 from soupcli.networks.live import LiveNetwork
 from soupcli.progress import Progress
 from soupcli.python_file import content_of, users_code
-from soupcli.recipe import CommandSet, ImagesSet, LmEvalSet, PythonNetwork, PythonSet, Recipe, SetSpec, TokensSet
+from soupcli.recipe import (
+    CommandSet,
+    ImagesSet,
+    LmEvalSet,
+    PythonNetwork,
+    PythonSet,
+    Recipe,
+    SetSpec,
+    TextSet,
+    TokensSet,
+)
 from soupcli.validation import command_task, in_process, lm_eval_task, loading, prompts, python_task, tokens
 from soupcli.validation.examples import Examples
 from soupcli.validation.labelled import Labelled
@@ -199,10 +209,18 @@ class Evaluators:
         return classes.onto(forward) if classes is not None else forward
 
     def _classifier(self, name: str, spec: LabelledSet, weights: Mixture | None = None) -> Forward | None:
-        """A CLIP network's zero-shot classifier for its present weights, None for other networks.
+        """What makes logits of networks that are no classifiers themselves, for their present weights; else None.
 
-        Where these are known it is built once for all sets that have the same class names and templates.
+        A CLIP network's zero-shot classifier is built once for all sets of the same class names and templates where
+        the weights are known; a network from text to text is asked how likely the words of the labels are.
         """
+        if self.network.answers is not None and isinstance(spec, TextSet):
+            if spec.labels is None:
+                raise NetworkError(
+                    f"val.{name}: the network answers in words, and the set does not say which",
+                    hint="labels: [negative, positive], in the order of the classes",
+                )
+            return self.network.answers(self.network.module, spec.labels)
         zero_shot = self.network.zero_shot
         classnames = spec.classnames if isinstance(spec, ImagesSet) else None
         if zero_shot is None and classnames is None:

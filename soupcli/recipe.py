@@ -9,6 +9,7 @@ relative to the recipe's folder.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -78,6 +79,18 @@ def _class_ids(value: object, info: ValidationInfo) -> object:
 
 def _is_index(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def template_columns(template: str) -> list[str]:
+    """The columns in braces, each once. Raises ValueError where braces hold anything but a name."""
+    try:
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
+    except ValueError as cause:
+        raise ValueError(f"template: {cause}: a brace that is none is written twice, {{{{") from cause
+    for _, column, form, conversion in fields:
+        if not column or form or conversion or re.search(r"[.\[]", column):
+            raise ValueError(f"template: {{{column}}} is not the name of a column")
+    return list(dict.fromkeys(str(column) for _, column, _, _ in fields))
 
 
 def _device(value: str) -> str:
@@ -184,10 +197,24 @@ class TextSet(_LabelledSet):
     """One or two text columns."""
     label: str = "label"
     """The column of the label: a class, or a number where the metric is one of numbers (pearson, spearman, mse)."""
+    template: str | None = None
+    """What goes in, in place of `input`, with columns in braces: `rte sentence1: {sentence1} sentence2: {sentence2}`.
+    """
     labels: list[str] | None = None
-    """Class names in the order of the logits, where the label column holds names."""
+    """Class names in the order of the logits, where the label column holds names. For a network from text to text these
+    are the words that it answers with: the logit of a class is the log-likelihood of its words."""
     max_length: int | None = Field(default=None, gt=0)
     """Longest input in tokens; default: what the tokenizer says."""
+
+    @model_validator(mode="after")
+    def _readable_template(self) -> Self:
+        if self.template is None:
+            return self
+        if "input" in self.model_fields_set:
+            raise ValueError("template: names its columns itself, input: does not go with it")
+        if not template_columns(self.template):
+            raise ValueError(f"template: has no {{column}} in braces, got {self.template!r}")
+        return self
 
 
 class TokensSet(_Set):

@@ -67,6 +67,22 @@ def gpt2(folder: Path, *, pad_token_id: int | None = 0, tokenizer: dict[str, Any
     return saved(transformers.GPT2ForSequenceClassification(config), folder, **options)
 
 
+def t5(folder: Path, *, words: list[str], **options: Any) -> Any:
+    """A network from text to text over `words`, with a tokenizer that ends every text with </s>."""
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    model.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=model, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64
+    )
+    tokenizer.save_pretrained(folder)
+    config = transformers.T5Config(
+        vocab_size=len(vocabulary), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0
+    )
+    return saved(transformers.T5ForConditionalGeneration(config), folder, **options)
+
+
 def vit(folder: Path, **options: Any) -> Any:
     """A picture classifier of three classes at 32 pixels, with its image processor."""
     names = {0: "cat", 1: "dog", 2: "emu"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from soupcli.errors import NetworkError
 from soupcli.extras import need
 from soupcli.network import Network, Pictures
+from soupcli.networks import text_to_text
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.recipe import TransformersNetwork
 from soupcli.recipe_yaml import suggestion
@@ -29,14 +31,16 @@ def build(spec: TransformersNetwork, folder: Path) -> Network:
     config = _read("config.json", folder, lambda: transformers.AutoConfig.from_pretrained(folder, **LOCAL, **spec.args))
     architecture = _architecture(transformers, spec.transformers, config, folder)
     module = _read("config.json", folder, lambda: make_without_weights(lambda: _from_config(architecture, config)))
+    tokenizer = _tokenizer(transformers, folder)
     return Network(
         module,
         _pictures(transformers, folder),
-        _tokenizer(transformers, folder),
+        tokenizer,
         label_names=tuple(config.id2label[i] for i in sorted(config.id2label)) if config.id2label else None,
         ignored_names=tuple(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()),
         stored_names=_stored_names(module),
         pad_token_id=getattr(config, "pad_token_id", None),
+        answers=partial(text_to_text.answers, tokenizer) if tokenizer and text_to_text.writes(module) else None,
     )
 
 

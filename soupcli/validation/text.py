@@ -1,4 +1,7 @@
-"""`{text: data/sst2-dev.jsonl, input: [sentence], label: label}`: rows of jsonl, csv, tsv or parquet."""
+"""`{text: data/sst2-dev.jsonl, input: [sentence], label: label}`: rows of jsonl, csv, tsv or parquet.
+
+Or `template: "sst2 sentence: {sentence}"` in place of `input`, for networks that are told the task.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import torch
 
 from soupcli.errors import ValidationError
 from soupcli.progress import Progress, silent
-from soupcli.recipe import TextSet
+from soupcli.recipe import TextSet, template_columns
 from soupcli.recipe_yaml import suggestion
 from soupcli.validation.examples import TokenExamples
 from soupcli.validation.rows import READERS, Row, read_rows
@@ -45,12 +48,13 @@ def load(
     token of its own. Raises ValidationError where a column is missing, a label is neither a class number nor a known
     name (or, of `numbers`, no number), or sequences of many lengths cannot be padded.
     """
-    rows = read_rows(spec.text, (*spec.input, spec.label))
+    columns_read = template_columns(spec.template) if spec.template is not None else spec.input
+    rows = read_rows(spec.text, (*columns_read, spec.label))
     if numbers:
         labels = torch.tensor([_number(spec, row, place) for place, row in enumerate(rows, 1)], dtype=torch.float64)
     else:
         labels = torch.tensor([_label(spec, row, place, label_names) for place, row in enumerate(rows, 1)])
-    texts = [[_text(spec, row, number, column) for column in spec.input] for number, row in enumerate(rows, 1)]
+    texts = [_texts(spec, row, number, columns_read) for number, row in enumerate(rows, 1)]
     pieces: dict[str, list[int]] = {}
     starts = [0]
     for begin in range(0, len(rows), ROWS_AT_ONCE):
@@ -85,6 +89,12 @@ def _padding(spec: TextSet, tokenizer: Any, pad_token_id: int | None, lengths: s
             hint="set tokenizer.pad_token and model.config.pad_token_id, and save both beside the weights",
         )
     return {"input_ids": pad or 0, "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0)}
+
+
+def _texts(spec: TextSet, row: Row, number: int, columns: Sequence[str]) -> list[str]:
+    """What goes in: the columns, one or two; or the template, filled."""
+    texts = [_text(spec, row, number, column) for column in columns]
+    return texts if spec.template is None else [spec.template.format(**dict(zip(columns, texts, strict=True)))]
 
 
 def _text(spec: TextSet, row: Row, number: int, column: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from soupcli.errors import ValidationError
-from soupcli.recipe import TextSet
+from soupcli.errors import RecipeError, ValidationError
+from soupcli.recipe import TextSet, load_recipe
 from soupcli.validation import text
 from tests import transformers_toys as toys
 from tests.transformers_toys import bert_tokenizer, word_tokenizer
@@ -158,3 +158,36 @@ def test_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = tokenizer(SENTENCES, padding=True, return_tensors="pt")
     assert torch.equal(found.batch(torch.arange(4), CPU)["input_ids"], wanted["input_ids"])
     assert done == [(3, 4), (4, 4)]
+
+
+def test_template(tmp_path: Path) -> None:
+    """Columns go into the template where it names them, one more than once; braces that are none are doubled."""
+    spec = write(tmp_path, [0, 1, 1, 0], other=["the plot", "very bad", "a", "good"])
+    made = bert_tokenizer(tmp_path / "run")
+    template = "film {other} was {text} {{ {other}"
+    found = text.load(TextSet(text=spec.text, template=template), made)
+    filled = [f"film {o} was {t} {{ {o}" for t, o in zip(SENTENCES, ["the plot", "very bad", "a", "good"], strict=True)]
+    wanted = made(filled, padding=True, truncation=True, return_tensors="pt")
+    batch = found.batch(torch.arange(4), CPU)
+    assert all(torch.equal(batch[name], wanted[name]) for name in batch)
+    assert text.fingerprint(TextSet(text=spec.text, template=template)) != text.fingerprint(TextSet(text=spec.text))
+    with pytest.raises(ValidationError, match="has no column 'txt', did you mean 'text'"):
+        text.load(TextSet(text=spec.text, template="a {txt}"), made)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ("template: 'sst2: {a}', input: [a]", "val.v: template: names its columns itself, input: does not go with it"),
+        ("template: 'sst2:'", r"val.v: template: has no \{column\} in braces, got 'sst2:'"),
+        ("template: 'a {b} {'", "val.v: template: .*a brace that is none is written twice, {{"),
+        ("template: '{a.b}'", r"val.v: template: \{a.b\} is not the name of a column"),
+        ("template: '{a!r}'", r"val.v: template: \{a\} is not the name of a column"),
+        ("template: '{}'", r"val.v: template: \{\} is not the name of a column"),
+    ],
+)
+def test_templates_that_are_none(keys: str, problem: str, tmp_path: Path) -> None:
+    """A template has columns in braces and nothing else there, and is the one thing that says what goes in."""
+    (tmp_path / "soup.yaml").write_text(f"val:\n  v: {{text: x.jsonl, {keys}}}\n")
+    with pytest.raises(RecipeError, match=rf"soup.yaml:2:\d+: {problem}"):
+        load_recipe(tmp_path / "soup.yaml")
