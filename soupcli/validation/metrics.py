@@ -82,7 +82,9 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric(_right, share, weighted_mean, measures=("classes", "several"), reachable=best_share),
     "top5": Metric(_right_of_5, share, weighted_mean, measures=("classes", "several"), reachable=best_share),
     "nll": Metric(negative_log_likelihood, mean, weighted_mean, higher_is_better=False, reachable=least_mean),
-    "ece": Metric(confidence_and_right, expected_calibration_error, weighted_calibration_error, higher_is_better=False, width=2),
+    "ece": Metric(
+        confidence_and_right, expected_calibration_error, weighted_calibration_error, higher_is_better=False, width=2
+    ),
     "f1": Metric(predicted_and_true, f1, weighted_f1, reachable=best_f1, width=3),
     "mcc": Metric(predicted_and_true, matthews, weighted_matthews, width=3),
     "pearson": Metric(predicted_and_measured, pearson, weighted_pearson, measures=("numbers",), width=2),
@@ -96,6 +98,7 @@ METRICS: dict[str, Metric] = {
         weighted_perplexity,
         higher_is_better=False,
         measures=("tokens",),
-        reachable=best_perplexity, width=2,
+        reachable=best_perplexity,
+        width=2,
     ),
 }
