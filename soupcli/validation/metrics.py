@@ -58,7 +58,8 @@ def metric_named(name: str, *, key: str = "metric") -> Metric:
 
 def is_higher_better(metric: str, score: Score) -> bool:
     """Whether larger values of one of the score's metrics are better; one that is not known goes as the selecting."""
-    return METRICS[metric].higher_is_better if metric in METRICS else score.higher_is_better
+    known = all(part.strip() in METRICS for part in metric.split(SIGN))
+    return metric_named(metric).higher_is_better if known else score.higher_is_better
 
 
 def metrics_for(names: Sequence[str], kind: LabelKind, *, where: str) -> dict[str, Metric]:
