@@ -65,7 +65,7 @@ class Mixture:
         dtype = self.dtype or specs[0].dtype
         if self.dtype is None:
             for spec in specs[1:]:
-                dtype = _common(dtype, spec.dtype)
+                dtype = common_dtype(dtype, spec.dtype)
         return TensorSpec(specs[0].shape, dtype)
 
     def weights_of(self, name: str) -> tuple[float, ...]:
@@ -84,7 +84,7 @@ class Mixture:
         return sorted(zip(self.members, weights, strict=True), key=lambda pair: str(pair[0].path))
 
 
-def _common(one: torch.dtype, other: torch.dtype) -> torch.dtype:
+def common_dtype(one: torch.dtype, other: torch.dtype) -> torch.dtype:
     """The narrowest dtype that holds the numbers of both."""
     if one.itemsize > 1 and other.itemsize > 1:
         return torch.promote_types(one, other)

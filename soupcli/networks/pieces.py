@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.mixing import common_dtype
 
 PIECE_BYTES = 4 << 20  # of all ingredients together, which a cache holds
 ROW_BYTES = 16 << 10  # of one ingredient, at least: shorter reads cost more than they read
@@ -73,6 +74,5 @@ def _dtypes(name: str, used: torch.dtype, ingredients: Sequence[Checkpoint]) -> 
     """The dtype that holds tensor `name` of every ingredient exactly, and float32 or the float64 that is asked for."""
     stored = ingredients[0].tensors[name].dtype
     for ingredient in ingredients[1:]:
-        if ingredient.tensors[name].dtype != stored:
-            stored = torch.promote_types(stored, ingredient.tensors[name].dtype)
+        stored = common_dtype(stored, ingredient.tensors[name].dtype)
     return stored, torch.float64 if torch.float64 in (stored, used) else torch.float32

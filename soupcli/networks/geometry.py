@@ -1,0 +1,206 @@
+"""Where checkpoints lie to each other in the space of their weights: inner products, layer by layer, in one pass.
+
+    groups = layers_by_name(first.tensors)                     # {"blocks.0": ["blocks.0.attn.qkv.weight", ...], ...}
+    geometry = measure([base, *ingredients], groups)
+    gram_lkk = geometry.about(0)                               # of the ingredients' offsets from the base
+    angles(gram_lkk[2]), distances(gram_lkk.sum(0))            # of one layer, of all
+
+Each chunk of all checkpoints is read together, centred at its mean and multiplied in float64, so that distances are
+as sharp between checkpoints that hardly differ as between strangers: products of the weights themselves would lose the
+difference of two large numbers. What is held is chunks of a fixed size and one matrix for each layer, whatever the
+number of checkpoints. Products about another point than the mean, and those of whole weights, follow from these.
+
+Letters in names: l layers, k checkpoints, n elements of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.workers import in_threads
+from soupcli.networks.offsets import CPU, Reader
+from soupcli.networks.pieces import Piece, divide
+from soupcli.progress import Progress, silent
+
+# What is left of a difference of two squares of which each is right to so much of itself: nothing.
+ROUNDING = 2.0**-44
+
+
+class NotFinite(NamedTuple):
+    """A tensor of a checkpoint with NaNs or infinities."""
+
+    checkpoint: int  # its place in the list
+    name: str
+    element: int  # the first one, in row-major order
+    value: float
+    elements: int  # how many there are
+
+
+class Geometry(NamedTuple):
+    """Inner products of checkpoints in float64, layer by layer.
+
+    Elements that are not finite in one checkpoint are left out of all.
+    """
+
+    layers: list[str]
+    sizes: list[int]  # elements
+    gram_lkk: Tensor  # of the offsets from the mean of the checkpoints
+    along_lk: Tensor  # of each offset with the mean
+    square_l: Tensor  # of the mean with itself
+    not_finite: list[NotFinite]  # by checkpoint, then by layer
+
+    def about(self, reference: int) -> Tensor:
+        """[l, k-1, k-1]: inner products of the others' offsets from one of the checkpoints."""
+        others = [k for k in range(self.gram_lkk.shape[1]) if k != reference]
+        gram_lkk = self.gram_lkk[:, others][:, :, others]
+        along_lk, square_l = self.gram_lkk[:, others, reference], self.gram_lkk[:, reference, reference]
+        about_lkk = gram_lkk - along_lk[:, :, None] - along_lk[:, None, :] + square_l[:, None, None]
+        scale_lk = gram_lkk.diagonal(dim1=-2, dim2=-1) + square_l[:, None]
+        same_lk = about_lkk.diagonal(dim1=-2, dim2=-1) <= ROUNDING * scale_lk
+        return about_lkk.masked_fill(same_lk[:, :, None] | same_lk[:, None, :], 0.0)
+
+    def whole(self) -> Tensor:
+        """[l, k, k]: inner products of the weights themselves."""
+        along_lkk = self.along_lk[:, :, None] + self.along_lk[:, None, :]
+        return self.gram_lkk + along_lkk + self.square_l[:, None, None]
+
+
+def distances(gram_kk: Tensor) -> Tensor:
+    """[..., k, k]: Euclidean distances between points, from the inner products of their offsets from anywhere."""
+    square_k = gram_kk.diagonal(dim1=-2, dim2=-1)
+    scale_kk = square_k[..., :, None] + square_k[..., None, :]
+    square_kk = scale_kk - 2 * gram_kk
+    return square_kk.masked_fill(square_kk <= ROUNDING * scale_kk, 0.0).sqrt()
+
+
+def lengths(gram_kk: Tensor) -> Tensor:
+    """[..., k]: distances from the point that the offsets begin at."""
+    return gram_kk.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+
+
+def angles(gram_kk: Tensor) -> Tensor:
+    """[..., k, k]: angles in degrees between offsets, NaN where one has no length.
+
+    From |u/|u| - v/|v|| = 2 sin(angle/2): the arc cosine would lose small angles.
+    """
+    length_k = lengths(gram_kk)
+    cosine_kk = gram_kk / (length_k[..., :, None] * length_k[..., None, :])
+    chord_kk = (2 - 2 * cosine_kk).clamp(0, 4).sqrt()
+    return torch.rad2deg(2 * torch.asin(chord_kk / 2))
+
+
+def measure(
+    checkpoints: Sequence[Checkpoint], groups: Mapping[str, Sequence[str]], *, progress: Progress = silent
+) -> Geometry:
+    """Reads the tensors of all groups once. They are real floating tensors of one shape in all checkpoints.
+
+    Raises CheckpointError where a file ends early or changes.
+    """
+    pieces = [
+        (layer, piece)
+        for layer, names in enumerate(groups.values())
+        for piece in divide(dict.fromkeys(names, torch.float64), checkpoints)
+    ]
+    count, layers = len(checkpoints), len(groups)
+    gram_lkk = torch.zeros(layers, count + 1, count + 1, dtype=torch.float64)  # the last one is the mean
+    found: dict[tuple[int, str], NotFinite] = {}
+    done, total = 0, sum(piece.numel for _, piece in pieces)
+    waiting: dict[int, _Products] = {}
+    added = 0
+    for number, products in in_threads(lambda: _Multiplier(checkpoints), enumerate(piece for _, piece in pieces)):
+        waiting[number] = products
+        while added in waiting:  # in the order of the pieces: the same sums whichever thread is first
+            layer, piece = pieces[added]
+            products = waiting.pop(added)
+            gram_lkk[layer] += products.gram_kk
+            for bad in products.not_finite:
+                known = found.get(bad[:2], bad._replace(elements=0))
+                found[bad[:2]] = known._replace(elements=known.elements + bad.elements)
+            added, done = added + 1, done + piece.numel
+            progress("measuring", done, total)
+    sizes = [sum(checkpoints[0].tensors[name].numel for name in names) for names in groups.values()]
+    in_order = sorted(found.values(), key=lambda bad: bad.checkpoint)
+    inner = slice(0, count)
+    return Geometry(
+        list(groups), sizes, gram_lkk[:, inner, inner], gram_lkk[:, inner, count], gram_lkk[:, count, count], in_order
+    )
+
+
+class _Products(NamedTuple):
+    """What one piece adds."""
+
+    gram_kk: Tensor  # of offsets and, last, the mean
+    not_finite: list[NotFinite]
+
+
+class _Multiplier:
+    """Reads and multiplies pieces, in memory of its own: one for each thread."""
+
+    def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
+        self._reader = Reader(checkpoints, CPU)
+
+    def __call__(self, numbered: tuple[int, Piece]) -> tuple[int, _Products]:
+        number, piece = numbered
+        size = len(self._reader.checkpoints) + 1
+        gram_kk, finite = torch.zeros(size, size, dtype=torch.float64), True
+        for _, mean_m, offsets_km in self._reader.centred(piece, None, self._reader.own(piece)):
+            bad_m = ~mean_m.isfinite()
+            if bool(bad_m.any()):
+                finite = False
+                offsets_km.masked_fill_(bad_m, 0.0)
+                mean_m.masked_fill_(bad_m, 0.0)
+            gram_kk[:-1, :-1] += offsets_km @ offsets_km.t()
+            gram_kk[:-1, -1] += offsets_km @ mean_m
+            gram_kk[-1, -1] += mean_m @ mean_m
+        return number, _Products(gram_kk, [] if finite else _not_finite(piece, self._reader.raw(piece)))
+
+
+def _not_finite(piece: Piece, raw_kn: Tensor) -> list[NotFinite]:
+    found = []
+    for k, raw_n in enumerate(raw_kn):
+        at = 0
+        for name, start, count in piece.spans:
+            bad = first_not_finite(raw_n[at : at + count])
+            at += count
+            if bad is not None:
+                found.append(NotFinite(k, name, start + bad[0], *bad[1:]))
+    return found
+
+
+def first_not_finite(values_n: Tensor) -> tuple[int, float, int] | None:
+    """Place and value of the first NaN or infinity and how many there are, None where all numbers are finite."""
+    wide_n = values_n.to(torch.float64)  # float8 knows no isfinite
+    bad = (~wide_n.isfinite()).nonzero()
+    return (int(bad[0]), float(wide_n[bad[0]]), len(bad)) if len(bad) else None
+
+
+def layers_by_name(names: Iterable[str]) -> dict[str, list[str]]:
+    """Tensor names by layer, from the names alone: `blocks.3`, `bert.encoder.layer.0`, `stages.2.blocks.1`, `head`.
+
+    A layer is a numbered part with parts of its own, the deepest of them that stand one in another
+    (`stages.2.blocks.1`); what lies in none is by the module that holds it.
+    """
+    names = list(names)
+    blocks = {prefix for name in names for prefix, rest in _numbered(name) if "." in rest}
+    divided: dict[str, list[str]] = {}
+    for name in names:
+        inside = [prefix for prefix, _ in _numbered(name) if prefix in blocks]
+        divided.setdefault(inside[-1] if inside else name.rpartition(".")[0] or name, []).append(name)
+    return divided
+
+
+def _numbered(name: str) -> list[tuple[str, str]]:
+    """(`stages.2`, `blocks.1.fc1.weight`), (`stages.2.blocks.1`, `fc1.weight`): each number close to the one before."""
+    parts = name.split(".")
+    found: list[tuple[str, str]] = []
+    last: int | None = None
+    for place, part in enumerate(parts[:-1]):
+        if part.isdigit() and (last is None or place - last <= 2):
+            found.append((".".join(parts[: place + 1]), ".".join(parts[place + 1 :])))
+            last = place
+    return found

@@ -1,0 +1,172 @@
+"""Inner products of checkpoints, streamed: the same as computed in one go, however they are cut, sharp where needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.opening import open_checkpoint
+from soupcli.networks import pieces
+from soupcli.networks.geometry import angles, distances, layers_by_name, lengths, measure
+
+State = dict[str, Tensor]
+
+
+def saved(folder: Path, states: Sequence[State]) -> list[Checkpoint]:
+    """Each state dict as a checkpoint of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, state in enumerate(states):
+        save_file(state, folder / f"{number:02}.safetensors")
+    return [open_checkpoint(folder / f"{number:02}.safetensors") for number in range(len(states))]
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
+    """Pieces of so many elements of one checkpoint."""
+    monkeypatch.setattr(pieces, "largest", lambda checkpoints: checkpoints * elements * 8)
+
+
+def random_states(count: int, *, spread: float, dtype: torch.dtype = torch.float32) -> list[State]:
+    """Copies of one network, each moved by a little of its own."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    start = {"blocks.0.fc.weight": draw(70, 40), "blocks.0.norm.weight": draw(40), "head.weight": draw(5, 70)}
+    return [
+        {name: (tensor + spread * draw(*tensor.shape)).to(dtype) for name, tensor in start.items()}
+        for _ in range(count)
+    ]
+
+
+def rows(states: Sequence[State], names: Sequence[str]) -> Tensor:
+    """Each state as one long vector of float64."""
+    return torch.stack([torch.cat([state[name].double().flatten() for name in names]) for state in states])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_equals_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """Layer by layer the inner products are those of whole vectors, from the mean, a checkpoint and the origin."""
+    cut(monkeypatch, 97)
+    states = random_states(5, spread=0.1, dtype=dtype)
+    groups = layers_by_name(states[0])
+    geometry = measure(saved(tmp_path, states), groups)
+    assert geometry.layers == ["blocks.0", "head"] and geometry.sizes == [70 * 40 + 40, 350]
+    for layer, names in enumerate(groups.values()):
+        vectors = rows(states, names)
+        offsets, about = vectors - vectors.mean(dim=0), (vectors - vectors[2])[[0, 1, 3, 4]]
+        torch.testing.assert_close(geometry.gram_lkk[layer], offsets @ offsets.T, rtol=1e-12, atol=1e-10)
+        torch.testing.assert_close(geometry.about(2)[layer], about @ about.T, rtol=1e-11, atol=1e-10)
+        torch.testing.assert_close(geometry.whole()[layer], vectors @ vectors.T, rtol=1e-12, atol=1e-10)
+        torch.testing.assert_close(
+            distances(geometry.gram_lkk[layer]), torch.cdist(vectors, vectors), rtol=1e-9, atol=1e-6
+        )
+
+
+def test_angles_are_those_of_the_vectors(tmp_path: Path) -> None:
+    """Lengths and angles of offsets and of whole weights, and no angle where there is no offset."""
+    states = random_states(4, spread=0.5)
+    geometry = measure(saved(tmp_path, [*states, states[0]]), layers_by_name(states[0]))
+    vectors = rows([*states, states[0]], list(states[0]))
+    about = vectors[1:] - vectors[0]
+    expected = torch.rad2deg(torch.nn.functional.cosine_similarity(about[0], about[1], dim=0).acos())
+    found = angles(geometry.about(0).sum(0))
+    torch.testing.assert_close(found[0, 1], expected)
+    torch.testing.assert_close(lengths(geometry.about(0).sum(0))[:3], about[:3].norm(dim=1))
+    assert bool(found[3].isnan().all())  # the last one is the first again
+    whole = angles(geometry.whole().sum(0))
+    cosine = torch.nn.functional.cosine_similarity(vectors[0], vectors[1], dim=0)
+    torch.testing.assert_close(whole[0, 1], torch.rad2deg(cosine.acos()))
+
+
+def test_sharp_between_near_copies(tmp_path: Path) -> None:
+    """Checkpoints that differ by a millionth of their size have distances right to ten digits."""
+    states = random_states(3, spread=0.0, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    for state in states:
+        state["blocks.0.fc.weight"] += 1e-6 * torch.randn(70, 40, generator=generator, dtype=torch.float64)
+    geometry = measure(saved(tmp_path, states), layers_by_name(states[0]))
+    vectors = rows(states, list(states[0]))
+    expected = (vectors[0] - vectors[1]).norm()
+    found = distances(geometry.gram_lkk.sum(0))[0, 1]
+    assert abs(found / expected - 1) < 1e-9
+    assert geometry.gram_lkk[1].abs().max() < 1e-25  # the head did not move
+
+
+def test_the_same_bits_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever thread is first, the sums are the same."""
+    cut(monkeypatch, 50)
+    states = random_states(4, spread=0.3)
+    checkpoints = saved(tmp_path, states)
+    first, second = (measure(checkpoints, layers_by_name(states[0])) for _ in range(2))
+    assert torch.equal(first.gram_lkk, second.gram_lkk) and torch.equal(first.along_lk, second.along_lk)
+
+
+def test_numbers_that_are_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are told by checkpoint, tensor and element, and the rest is measured without these elements."""
+    cut(monkeypatch, 64)
+    states = random_states(3, spread=0.1)
+    states[1]["head.weight"][1, 3] = torch.nan
+    states[1]["head.weight"][4, 2:5] = -torch.inf
+    states[2]["blocks.0.norm.weight"][7] = torch.inf
+    geometry = measure(saved(tmp_path, states), layers_by_name(states[0]))
+    assert [(bad.checkpoint, bad.name, bad.element, bad.elements) for bad in geometry.not_finite] == [
+        (1, "head.weight", 73, 4),
+        (2, "blocks.0.norm.weight", 7, 1),
+    ]
+    assert geometry.not_finite[1].value == torch.inf
+    vectors = rows(states, ["head.weight"])
+    vectors = vectors[:, vectors.isfinite().all(dim=0)]
+    offsets = vectors - vectors.mean(dim=0)
+    torch.testing.assert_close(geometry.gram_lkk[1], offsets @ offsets.T, rtol=1e-12, atol=1e-12)
+
+
+def test_mixed_dtypes(tmp_path: Path) -> None:
+    """Checkpoints of several dtypes, float8 among them, are measured as the numbers that they hold."""
+    states = random_states(3, spread=0.2)
+    states[1] = {name: tensor.to(torch.bfloat16) for name, tensor in states[1].items()}
+    states[2] = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in states[2].items()}
+    geometry = measure(saved(tmp_path, states), {"all": list(states[0])})
+    vectors = rows(states, list(states[0]))
+    offsets = vectors - vectors.mean(dim=0)
+    torch.testing.assert_close(geometry.gram_lkk[0], offsets @ offsets.T, rtol=1e-12, atol=1e-10)
+
+
+@settings(max_examples=25, deadline=None)
+@given(count=st.integers(1, 6), order=st.randoms(use_true_random=False))
+def test_order_of_the_checkpoints(tmp_path_factory: pytest.TempPathFactory, count: int, order: object) -> None:
+    """Another order gives the same matrix with rows and columns in that order."""
+    states = random_states(count, spread=0.2)
+    places = list(range(count))
+    order.shuffle(places)  # type: ignore[attr-defined]
+    folder = tmp_path_factory.mktemp("order")
+    one = measure(saved(folder / "a", states), {"all": list(states[0])}).gram_lkk[0]
+    other = measure(saved(folder / "b", [states[k] for k in places]), {"all": list(states[0])}).gram_lkk[0]
+    torch.testing.assert_close(other, one[places][:, places], rtol=1e-12, atol=1e-9)
+
+
+def test_layers_from_names() -> None:
+    """What people call a layer, in the names of the usual libraries."""
+    names = {
+        "vision_model.encoder.layers.11.mlp.fc1.weight": "vision_model.encoder.layers.11",
+        "blocks.3.attn.qkv.weight": "blocks.3",
+        "blocks.3.mlp.0.weight": "blocks.3",
+        "stages.2.blocks.1.mlp.fc1.weight": "stages.2.blocks.1",
+        "layer1.0.downsample.0.weight": "layer1.0",
+        "model.layers.4.mlp.experts.7.w1.weight": "model.layers.4",
+        "bert.embeddings.word_embeddings.weight": "bert.embeddings.word_embeddings",
+        "conv1.weight": "conv1",
+        "head.bias": "head",
+        "pos_embed": "pos_embed",
+        "0.weight": "0",
+    }
+    found = {name: layer for layer, members in layers_by_name(names).items() for name in members}
+    assert found == names
