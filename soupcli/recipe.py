@@ -306,6 +306,35 @@ class Greedy(_Section):
     """Keep a candidate whose soup scores at least (`>=`, the paper) or more than (`>`, the authors' code) before."""
     min_delta: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     """The margin by which a candidate must raise the score."""
+    strategy: Literal["forward", "pruned", "replacement", "budgeted"] = "forward"
+    """Which soups are tried: one more ingredient at a time (forward, Recipe 1); all, then one less at a time (pruned,
+    arXiv:2301.10092); the best addition of each round, members too (replacement, which gives whole-number weights);
+    or the first of many that saved logits predict to be good (budgeted, RADIN, arXiv:2401.17790)."""
+    order: Literal["ranked", "random"] = "ranked"
+    """Whom forward and pruned try first: the best ingredient (pruned: last), or one that is drawn."""
+    orders: int = Field(default=1, gt=0)
+    """In how many orders they go through the ingredients, the further ones drawn; the best soup is taken."""
+    rounds: int = Field(default=50, gt=0)
+    """Additions of replacement, at most."""
+    budget: int | None = Field(default=None, gt=0)
+    """Soups that budgeted evaluates, beside the best ingredient alone."""
+    candidates: int = Field(default=1000, gt=0)
+    """Soups whose score budgeted predicts."""
+    seed: int = Field(default=0, ge=0)
+    """Of orders and candidates that are drawn."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        budgeted = self.strategy == "budgeted"
+        if budgeted and self.budget is None:
+            raise ValueError("strategy: budgeted needs a budget: the number of soups to evaluate")
+        if self.budget is not None and not budgeted:
+            raise ValueError(f"budget: is for strategy: budgeted, not for {self.strategy}")
+        if budgeted and self.min_delta:
+            raise ValueError("min_delta: budgeted takes the best of its soups, by whatever margin")
+        if self.strategy in ("replacement", "budgeted") and (self.orders > 1 or self.order == "random"):
+            raise ValueError(f"order: and orders: are for forward and pruned, not for {self.strategy}")
+        return self
 
 
 class Learned(_Section):

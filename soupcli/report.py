@@ -67,6 +67,32 @@ class Step(_Part):
     examples: int
     """Examples that were evaluated; 0 where the score was known from an earlier run."""
     seconds: float
+    action: Literal["add", "remove", "take"] = "add"
+    """What was tried: the candidate added to the members or removed from them, or a soup of its own taken."""
+    members: list[str] = []
+    """What was evaluated, where that is not the members so far with or without the candidate."""
+
+
+Strategy = Literal["forward", "pruned", "replacement", "budgeted"]
+
+
+class Order(_Part):
+    """One order in which a search went through the ingredients, and what it found."""
+
+    order: list[str]
+    members: list[str]
+    score: Number
+    evaluations: int
+
+
+class Search(_Part):
+    """Which soups were tried; `steps` are those of the order that found the soup."""
+
+    strategy: Strategy
+    evaluations: int
+    """Soups whose score was asked for, in all orders; the ranking is not among them."""
+    orders: list[Order] = []
+    """Where there were several."""
 
 
 class Coefficients(_Part):
@@ -176,6 +202,8 @@ class Report(_Part):
     ingredients: list[Ingredient]
     """Best first where there was a ranking, otherwise by path."""
     steps: list[Step] = []
+    search: Search | None = None
+    """Of the greedy recipe."""
     soup: Soup | None = None
     best: Scored | None = None
     """The best ingredient on the selecting set."""

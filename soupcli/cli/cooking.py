@@ -20,11 +20,12 @@ from soupcli.checkpoints.writing import INDEX, REPORT, SoupFolder, Written
 from soupcli.cli import console
 from soupcli.cli.comparing import Side, compare, sentences
 from soupcli.cli.options import SoupOptions
+from soupcli.cli.searched import reported_search
 from soupcli.cli.session import Session, report_scores
 from soupcli.cli.tables import score_table
 from soupcli.progress import Progress
-from soupcli.report import Adapter, Coefficients, Comparison, Fit, Report, Scored, Soup, Step
-from soupcli.soups.greedy import Step as Decision
+from soupcli.report import Adapter, Coefficients, Comparison, Fit, Report, Scored, Soup
+from soupcli.soups.search import Found
 from soupcli.validation.score import Score
 
 Row = tuple[str, Mapping[str, Score]]
@@ -39,7 +40,7 @@ class Cooked(NamedTuple):
     ingredients: Sequence[tuple[Checkpoint, Mapping[str, Score]]]  # best first where there was a ranking
     best: tuple[Checkpoint, Mapping[str, Score]] | None = None
     uniform: Mapping[str, Score] | None = None
-    steps: Sequence[Decision] = ()
+    search: Found | None = None
     fit: Fit | None = None
     coefficients: Coefficients | None = None
 
@@ -149,7 +150,7 @@ def _report(session: Session, cooked: Cooked, written: Written, files: list[str]
     warn_of_selection(session)
     return session.report(
         [session.ingredient(checkpoint, scores) for checkpoint, scores in cooked.ingredients],
-        steps=[_reported(step) for step in cooked.steps],
+        **reported_search(session.recipe.greedy.strategy, cooked.search) if cooked.search is not None else {},
         soup=soup,
         best=Scored(path=str(best[0].path), scores=report_scores(best[1])) if best else None,
         uniform=Scored(path="", scores=report_scores(cooked.uniform)) if cooked.uniform is not None else None,
@@ -166,18 +167,6 @@ def warn_of_selection(session: Session) -> None:
             f"{name} selected this soup, so its score there is flattered, and no other set was given: "
             f"name one that takes no part (--val {name} test)"
         )
-
-
-def _reported(step: Decision) -> Step:
-    return Step(
-        candidate=str(step.candidate.path),
-        score=step.score,
-        threshold=step.threshold,
-        accepted=step.accepted,
-        reason=step.reason,
-        examples=step.examples,
-        seconds=round(step.seconds, 3),
-    )
 
 
 def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report) -> None:

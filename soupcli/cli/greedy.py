@@ -23,6 +23,20 @@ class GreedyOptions(SoupOptions):
         float | None,
         typer.Option("--min-delta", help="Margin by which a candidate must raise the score.", envvar="SOUP_MIN_DELTA"),
     ] = None
+    strategy: Annotated[
+        str | None,
+        typer.Option("--strategy", help="forward, pruned, replacement or budgeted.", envvar="SOUP_STRATEGY"),
+    ] = None
+    orders: Annotated[
+        int | None,
+        typer.Option(
+            "--orders", help="Orders to try: the ranking and random ones; the best soup stays.", envvar="SOUP_ORDERS"
+        ),
+    ] = None
+    budget: Annotated[
+        int | None,
+        typer.Option("--budget", help="Soups that --strategy budgeted evaluates.", envvar="SOUP_BUDGET"),
+    ] = None
     with_uniform: Annotated[
         bool, typer.Option("--with-uniform", help="Report the mean of all ingredients beside the soup.")
     ] = False
@@ -39,6 +53,7 @@ def greedy(options: GreedyOptions, invocation: Invocation) -> int:
     from soupcli.cli.cooking import serve
     from soupcli.cli.plan import Plan, show_plan
     from soupcli.cli.session import Session
+    from soupcli.soups.search import most_evaluations
 
     with Session("greedy", options, invocation) as session:
         session.check_mixable()
@@ -46,7 +61,8 @@ def greedy(options: GreedyOptions, invocation: Invocation) -> int:
         if options.dry_run:
             others = (len(session.sets) - 1) * (3 if options.with_uniform else 2) + int(options.with_uniform)
             mixture = session.average()(session.checkpoints)
-            return show_plan(session, Plan(2 * len(session.checkpoints) - 1 + others, mixture))
+            evaluations = most_evaluations(len(session.checkpoints), session.recipe.greedy)
+            return show_plan(session, Plan(evaluations + others, mixture))
         check_free(session.recipe.out, force=options.force)
         return serve(session, options, _cook(session, with_uniform=options.with_uniform))
 
@@ -57,25 +73,25 @@ def _cook(session: Session, *, with_uniform: bool) -> Cooked:
     from soupcli.checkpoints.mixing import Mixture
     from soupcli.cli.cooking import Cooked
     from soupcli.cli.session import Row
-    from soupcli.soups.greedy import greedy as recipe_1
     from soupcli.soups.ranking import rank
+    from soupcli.soups.search import search
 
-    selecting, settings = session.selecting, session.recipe.greedy
+    selecting = session.selecting
     evaluate = session.evaluators.on(selecting)
     with session.phase("rank") as progress:
         ranking = rank(session.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
     best = ranking[0].checkpoint
     average = session.average(best)
     with session.phase("greedy") as progress:
-        soup = recipe_1(
+        found = search(
             ranking,
             evaluate,
-            accept=settings.accept,
-            min_delta=settings.min_delta,
+            session.recipe.greedy,
             average=average,
             announce=announce_checkpoint,
             progress=progress,
         )
+    soup = found.soup
     rows = [
         Row("greedy soup", soup.mixture, {selecting: soup.score}),
         Row("best ingredient", Mixture.uniform([best]), {selecting: ranking[0].score}),
@@ -84,4 +100,4 @@ def _cook(session: Session, *, with_uniform: bool) -> Cooked:
     with session.phase("evaluate"):
         scores, best_scores, *uniform = session.scores(rows)
     ingredients = [(ranked.checkpoint, {selecting: ranked.score}) for ranked in ranking]
-    return Cooked(soup.mixture, scores, ingredients, (best, best_scores), next(iter(uniform), None), soup.steps)
+    return Cooked(soup.mixture, scores, ingredients, (best, best_scores), next(iter(uniform), None), found)

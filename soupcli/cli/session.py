@@ -45,7 +45,7 @@ DEFAULT_RECIPE = Path("soup.yaml")
 RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
     **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank")},
-    "min_delta": "greedy.min_delta",
+    **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget")},
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
 }
 

@@ -10,29 +10,15 @@ return average(ingredients)
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture
-from soupcli.errors import ValidationError
 from soupcli.progress import Progress, silent
+from soupcli.soups.deciding import Rule, Step, begin, decide
 from soupcli.soups.ranking import Ranked, unannounced
 from soupcli.validation.score import Evaluate, Score
-
-
-class Step(NamedTuple):
-    """One decision: the score of members and candidate together, and what it was held against (None: the start)."""
-
-    candidate: Checkpoint
-    score: float
-    threshold: float | None
-    accepted: bool
-    reason: str
-    examples: int
-    seconds: float
 
 
 class GreedySoup(NamedTuple):
@@ -53,48 +39,25 @@ def greedy(
     announce: Callable[[Checkpoint], None] = unannounced,
     progress: Progress = silent,
 ) -> GreedySoup:
-    """Recipe 1 over a ranking, best first.
+    """Recipe 1 over a ranking, best first, or in any other order.
 
     A candidate stays when the score of the mean of members and candidate is at least (`>=`) or more than (`>`) the
     members' own plus `min_delta`. The start is evaluated like every candidate. `announce` hears of the next candidate
-    before one is evaluated. Raises ValidationError where the best ingredient's score is not a number.
+    before one is evaluated. Raises ValidationError where the first ingredient's score is not a number.
     """
     members = [ranking[0].checkpoint]
-    began = time.monotonic()
     soup = average(members)
-    best = evaluate(soup)
-    if math.isnan(best.value):
-        raise ValidationError(
-            f"{members[0].path}: {best.selecting} is not a number, and no ingredient is better",
-            hint="soup rank shows every score",
-        )
-    steps = [Step(members[0], best.value, None, True, "start", best.examples, time.monotonic() - began)]
+    best, start = begin(soup, evaluate, candidate=members[0])
+    steps = [start]
     progress("greedy", 1, len(ranking), note=f"{members[0].path}: {best.selecting} {best.value:.4f}: start")
     for done, (candidate, _) in enumerate(ranking[1:], 2):
-        began = time.monotonic()
         if done < len(ranking):
             announce(ranking[done].checkpoint)
         trial = average([*members, candidate])
-        needed = best.goodness + min_delta
-        at_least = needed if accept == ">=" else math.nextafter(needed, math.inf)
-        score = evaluate(trial, at_least=at_least)
-        enough = score.goodness >= needed if accept == ">=" else score.goodness > needed
-        accepted = enough and not math.isnan(score.value)
-        threshold = needed if score.higher_is_better else -needed
-        reason = _reason(score, threshold, accepted)
-        steps.append(
-            Step(candidate, score.value, threshold, accepted, reason, score.examples, time.monotonic() - began)
-        )
-        if accepted:
+        score, step = decide(trial, evaluate, best, Rule(accept, min_delta), candidate=candidate)
+        steps.append(step)
+        if step.accepted:
             members, best, soup = [*members, candidate], score, trial
-        note = f"{candidate.path}: {score.selecting} {score.value:.4f}: {'kept' if accepted else 'left out'}"
+        note = f"{candidate.path}: {score.selecting} {score.value:.4f}: {'kept' if step.accepted else 'left out'}"
         progress("greedy", done, len(ranking), note=note)
     return GreedySoup(soup, best, steps)
-
-
-def _reason(score: Score, threshold: float, accepted: bool) -> str:
-    if math.isnan(score.value):
-        return "not a number"
-    if accepted:
-        return "equal" if score.value == threshold else "better"
-    return "not better" if score.value == threshold else "worse"

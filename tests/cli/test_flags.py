@@ -39,7 +39,14 @@ SOUP = [
 FLAGS = {
     "rank": REPORT,
     "uniform": SOUP,
-    "greedy": [*SOUP, "--min-delta $SOUP_MIN_DELTA", "--with-uniform"],
+    "greedy": [
+        *SOUP,
+        "--min-delta $SOUP_MIN_DELTA",
+        "--strategy $SOUP_STRATEGY",
+        "--orders $SOUP_ORDERS",
+        "--budget $SOUP_BUDGET",
+        "--with-uniform",
+    ],
     "learned": [
         *SOUP,
         "--per $SOUP_PER",

@@ -1,0 +1,86 @@
+"""One decision of a search: a trial soup evaluated, and held against the soup so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Literal, NamedTuple
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.mixing import Mixture
+from soupcli.errors import ValidationError
+from soupcli.validation.score import Evaluate, Score
+
+Action = Literal["add", "remove", "take"]
+
+
+class Step(NamedTuple):
+    """One decision: the score of the trial soup, and what it was held against (None: the start).
+
+    `action` says what the trial did: `candidate` joins the members (`add`) or leaves them (`remove`), or the trial is
+    a soup of its own (`take`), made of `members`, of which `candidate` is the best.
+    """
+
+    candidate: Checkpoint
+    score: float
+    threshold: float | None
+    accepted: bool
+    reason: str
+    examples: int
+    seconds: float
+    action: Action = "add"
+    members: tuple[Checkpoint, ...] = ()
+
+
+class Rule(NamedTuple):
+    """A trial is taken where it scores at least (`>=`) or more than (`>`) the soup so far plus `min_delta`."""
+
+    accept: Literal[">=", ">"] = ">="
+    min_delta: float = 0.0
+
+
+def begin(soup: Mixture, evaluate: Evaluate, *, candidate: Checkpoint, action: Action = "add") -> tuple[Score, Step]:
+    """The start of a search is evaluated like every trial. Raises ValidationError where it is not a number."""
+    began = time.monotonic()
+    score = evaluate(soup)
+    if math.isnan(score.value):
+        several = len(soup.members) > 1
+        raise ValidationError(
+            f"{f'the mean of {len(soup.members)}' if several else candidate.path}: {score.selecting} is not a number"
+            + (", and there is nothing to begin with" if several else ", and no ingredient is better"),
+            hint="soup rank shows every score",
+        )
+    members = soup.members if action == "take" else ()
+    took = time.monotonic() - began
+    return score, Step(candidate, score.value, None, True, "start", score.examples, took, action, members)
+
+
+def decide(
+    trial: Mixture,
+    evaluate: Evaluate,
+    best: Score,
+    rule: Rule,
+    *,
+    candidate: Checkpoint,
+    action: Action = "add",
+) -> tuple[Score, Step]:
+    """Evaluates `trial`, no further than the decision needs, and holds it against `best`."""
+    began = time.monotonic()
+    needed = best.goodness + rule.min_delta
+    at_least = needed if rule.accept == ">=" else math.nextafter(needed, math.inf)
+    score = evaluate(trial, at_least=at_least)
+    enough = score.goodness >= needed if rule.accept == ">=" else score.goodness > needed
+    accepted = enough and not math.isnan(score.value)
+    threshold = needed if score.higher_is_better else -needed
+    reason = _reason(score, threshold, accepted)
+    members = trial.members if action == "take" else ()
+    took = time.monotonic() - began
+    return score, Step(candidate, score.value, threshold, accepted, reason, score.examples, took, action, members)
+
+
+def _reason(score: Score, threshold: float, accepted: bool) -> str:
+    if math.isnan(score.value):
+        return "not a number"
+    if accepted:
+        return "equal" if score.value == threshold else "better"
+    return "not better" if score.value == threshold else "worse"

@@ -1,0 +1,130 @@
+"""Which soups are tried, by the recipe's `greedy:` section: Recipe 1, its restarts in other orders, and other searches.
+
+found = search(ranking, evaluate, Greedy(strategy="pruned"))     # found.soup, found.evaluations
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.mixing import Mixture
+from soupcli.errors import ValidationError
+from soupcli.progress import Progress, silent
+from soupcli.recipe import Greedy
+from soupcli.soups.budgeted import Predict, budgeted
+from soupcli.soups.greedy import GreedySoup, greedy
+from soupcli.soups.pruned import pruned
+from soupcli.soups.ranking import Ranked, unannounced
+from soupcli.soups.replacement import with_replacement
+from soupcli.validation.score import Evaluate
+
+
+class Found(NamedTuple):
+    """The best soup of the search, and each that was found, with the order of ingredients that it was found in."""
+
+    soup: GreedySoup
+    soups: list[tuple[list[Checkpoint], GreedySoup]]
+
+    @property
+    def evaluations(self) -> int:
+        """Scores that the search asked for: those that were known, and repeated ones, among them."""
+        return sum(len(soup.steps) for _, soup in self.soups)
+
+
+def search(
+    ranking: Sequence[Ranked],
+    evaluate: Evaluate,
+    settings: Greedy,
+    *,
+    average: Callable[[Sequence[Checkpoint]], Mixture] = Mixture.uniform,
+    predict: Predict | None = None,
+    announce: Callable[[Checkpoint], None] = unannounced,
+    progress: Progress = silent,
+) -> Found:
+    """The best soup by the score on the selecting set; of equally good ones, the first that was found.
+
+    `predict` gives the scores of ensembles, which a budget needs. Raises ValidationError where there is nothing to
+    begin with but NaN.
+    """
+    orders = orders_of(ranking, settings)
+    soups: list[GreedySoup] = []
+    for order in orders:
+        if settings.strategy == "forward":
+            soup = greedy(
+                order,
+                evaluate,
+                accept=settings.accept,
+                min_delta=settings.min_delta,
+                average=average,
+                announce=announce,
+                progress=progress,
+            )
+        else:
+            soup = _other(order, evaluate, settings, average, predict, progress)
+        soups.append(soup)
+    best = max(soups, key=lambda soup: soup.score.goodness)
+    return Found(best, [([ranked.checkpoint for ranked in order], s) for order, s in zip(orders, soups, strict=True)])
+
+
+def _other(
+    ranking: Sequence[Ranked],
+    evaluate: Evaluate,
+    settings: Greedy,
+    average: Callable[[Sequence[Checkpoint]], Mixture],
+    predict: Predict | None,
+    progress: Progress,
+) -> GreedySoup:
+    """A search that is not Recipe 1."""
+    if settings.strategy == "pruned":
+        accept, min_delta = settings.accept, settings.min_delta
+        return pruned(ranking, evaluate, accept=accept, min_delta=min_delta, average=average, progress=progress)
+    if settings.strategy == "replacement":
+        return with_replacement(
+            ranking,
+            evaluate,
+            rounds=settings.rounds,
+            min_delta=settings.min_delta,
+            average=average,
+            progress=progress,
+        )
+    if predict is None or settings.budget is None:
+        raise ValidationError("greedy.strategy: budgeted needs saved logits and a budget", hint="--logits DIR")
+    return budgeted(
+        ranking,
+        evaluate,
+        predict,
+        budget=settings.budget,
+        candidates=settings.candidates,
+        seed=settings.seed,
+        average=average,
+        progress=progress,
+    )
+
+
+def orders_of(ranking: Sequence[Ranked], settings: Greedy) -> list[list[Ranked]]:
+    """The orders in which ingredients are tried: the ranking, unless random ones alone are asked for, then random ones.
+
+    A random order may begin with an ingredient whose score is a NaN: such ones are moved to its end.
+    """
+    generator = torch.Generator().manual_seed(settings.seed)
+    orders = [list(ranking)] if settings.order == "ranked" else []
+    while len(orders) < settings.orders:
+        shuffled = [ranking[i] for i in torch.randperm(len(ranking), generator=generator).tolist()]
+        orders.append(sorted(shuffled, key=lambda ranked: math.isnan(ranked.score.value)))
+    return orders
+
+
+def most_evaluations(ingredients: int, settings: Greedy) -> int:
+    """How many scores a search may ask for, the ranking's among them."""
+    searched = {
+        "forward": ingredients - 1,
+        "pruned": ingredients * (ingredients + 1) // 2,
+        "replacement": settings.rounds * ingredients,
+        "budgeted": settings.budget or 0,
+    }[settings.strategy]
+    return ingredients + searched + (settings.orders - 1) * (searched + int(settings.strategy == "forward"))
