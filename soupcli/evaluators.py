@@ -111,7 +111,8 @@ class Evaluators:
 
     def metrics_of(self, name: str) -> list[str]:
         """All metrics that the recipe asks of the set `name`, the selecting one first."""
-        return list(dict.fromkeys([self.metric_of(name), *self.recipe.metrics]))
+        gates = [gate.metric for gate in self.recipe.wanted if gate.set == name and gate.metric is not None]
+        return list(dict.fromkeys([self.metric_of(name), *self.recipe.metrics, *gates]))
 
     def running_statistics(self, weights: Mixture) -> dict[str, Tensor]:
         """Batch-norm statistics re-estimated for `weights`, by their names there, where they go into the soup."""

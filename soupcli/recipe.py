@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from soupcli.errors import RecipeError
+from soupcli.gates import Wanted, leaves, parse, parse_gain, wanted
 from soupcli.recipe_yaml import Document, parse_value, read_document, suggestion
 
 Dtype = Literal["float64", "float32", "float16", "bfloat16"]
@@ -93,6 +94,18 @@ def template_columns(template: str) -> list[str]:
     return list(dict.fromkeys(str(column) for _, column, _, _ in fields))
 
 
+def _gate(value: object) -> object:
+    """A bound, or a map from metric to bound, of which each can be read."""
+    for _, bound in leaves({"": value}):
+        parse(bound)
+    return value
+
+
+def _gain(value: object) -> object:
+    parse_gain(value)
+    return value
+
+
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise ValueError(f"expected auto, cpu, cuda, cuda:N or mps, got {value!r}")
@@ -106,6 +119,8 @@ ClassIds = Annotated[
     Path | Literal["folders"] | list[int | str] | dict[str, list[int]],
     PlainValidator(_class_ids, json_schema_input_type=str | list[int | str] | dict[str, int | list[int]]),
 ]
+GateBounds = Annotated[Any, PlainValidator(_gate, json_schema_input_type=str | dict[str, Any])]
+Gain = Annotated[float | str, PlainValidator(_gain, json_schema_input_type=float | str)]
 ByteSize = Annotated[int, pydantic.BeforeValidator(_byte_size), Field(gt=0)]
 
 
@@ -391,6 +406,13 @@ class Recipe(_Section):
     batch_norm: Literal["average", "recalibrate", "keep"] = "average"
     """Running statistics: averaged; or re-estimated before each evaluation and written into the soup (recalibrate);
     or re-estimated for the evaluations alone while the soup keeps the averaged ones (keep)."""
+    gates: dict[str, GateBounds] = {}
+    """What a soup must reach, by set or `set.metric`: `">= best - 0.5"` (against the best ingredient; for accuracy and
+    other shares in points of a per cent), `">= 0.8"` or `">= 80%"`. A candidate that breaks one is not accepted; a soup
+    that breaks one is written, and ends with exit code 1."""
+    require_gain: Gain | None = None
+    """How much better than the best ingredient the soup must be, e.g. 0.1 (points of a per cent for shares); on the set
+    that did not select where one was held out, else on the one that did; or on a set by name: `test=0.1`."""
     greedy: Greedy = Greedy()
     learned: Learned = Learned()
     out: RecipePath = Path("soup")
@@ -419,10 +441,20 @@ class Recipe(_Section):
     """Threads that decode inputs; default: one for each core."""
     _document: Document = PrivateAttr(default_factory=Document)
 
+    @property
+    def wanted(self) -> list[Wanted]:
+        """Each gate, with its set and metric."""
+        return wanted(self.gates, self.val)
+
+    def place(self, key: str) -> str | None:
+        """`soup.yaml:8:10` where the recipe file gives the dotted key, None where something else does."""
+        place = self._document.position(self._document.keys_of(key))
+        return place if self._document.file is not None and place.startswith(f"{self._document.file}:") else None
+
     def located(self, message: str) -> str:
         """`message` with the place in the recipe before it, where it begins with a key that the recipe gives."""
         key, _, rest = message.partition(": ")
-        keys = tuple(key.split("."))
+        keys = self._document.keys_of(key)
         return f"{self._document.place(keys)}: {rest}" if self._document.gives(keys) else message
 
 
@@ -457,12 +489,24 @@ def _validate(document: Document) -> Recipe:
         recipe = Recipe.model_validate(document.data, context={"base": base})
     except pydantic.ValidationError as invalid:
         lines += [_line(error, document) for error in invalid.errors()]
+    if recipe is not None:
+        lines += _unknown_sets(recipe, document)
     if recipe is None or lines:
         raise RecipeError("\n".join(sorted(dict.fromkeys(lines), key=_natural)))
     outside = {key: Path(str(document.data[key])) for key in document.outside if key in ("out", "base")}
     recipe = recipe.model_copy(update=outside)
     recipe._document = document
     return recipe
+
+
+def _unknown_sets(recipe: Recipe, document: Document) -> list[str]:
+    """A line for each gate of a set that the recipe has not got."""
+    unknown = [gate for gate in recipe.wanted if gate.set not in recipe.val]
+    places = [document.place(document.keys_of(gate.key), of_key=True) for gate in unknown]
+    return [
+        f"{place}: no set {gate.set!r}{suggestion(gate.set, recipe.val)}"
+        for place, gate in zip(places, unknown, strict=True)
+    ]
 
 
 def _natural(line: str) -> list[int | str]:

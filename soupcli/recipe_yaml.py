@@ -45,6 +45,15 @@ class Document:
                 return table[keys[:end]]
         return self.values.get((), str(self.file or "recipe"))
 
+    def keys_of(self, dotted: str) -> tuple[str, ...]:
+        """The keys that `dotted` leads along; a key may have dots itself."""
+        parts = dotted.split(".")
+        for end in range(len(parts), 1, -1):
+            keys = (parts[0], ".".join(parts[1:end]), *parts[end:])
+            if self.gives(keys):
+                return keys
+        return tuple(parts)
+
     def gives(self, keys: tuple[str, ...]) -> bool:
         """Whether the recipe says something at `keys`."""
         place: Any = self.data

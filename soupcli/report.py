@@ -183,6 +183,24 @@ class Comparison(_Part):
     higher_is_better: bool
 
 
+class GateResult(_Part):
+    """What the recipe wants of a soup on a set, and what became of it."""
+
+    soup: str
+    set: str
+    metric: str
+    gate: str
+    """E.g. `>= best - 0.5`."""
+    key: str
+    """The recipe's key that says it, e.g. `gates.imagenet-a` or `require_gain`."""
+    value: Number
+    needed: Number
+    """What the value was held against."""
+    met: bool | None
+    """Null where there was no ingredient to hold the soup against."""
+    reason: str
+
+
 class Cost(_Part):
     examples: int = 0
     """Examples that went through the network."""
@@ -216,6 +234,8 @@ class Report(_Part):
     """All sets in the order in which they were named."""
     comparisons: list[Comparison] = []
     """Soup against best ingredient on every set, every metric of both."""
+    gates: list[GateResult] = []
+    """What `gates:` and `--require-gain` came to."""
     warnings: list[str] = []
     """What should be known before the scores are believed."""
     cost: Cost = Cost()

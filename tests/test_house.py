@@ -15,7 +15,7 @@ PACKAGE = ROOT / "soupcli"
 TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
 
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(("__init__", "errors", "progress", "extras", "versions", "cache_folder", "wording"), 0),
+    **dict.fromkeys(("__init__", "errors", "progress", "extras", "versions", "cache_folder", "gates", "wording"), 0),
     **dict.fromkeys(("recipe", "recipe_yaml", "report", "network", "python_file", "checkpoints"), 1),
     **dict.fromkeys(("networks", "validation", "figures"), 2),
     **dict.fromkeys(("soups", "demo", "evaluators"), 3),

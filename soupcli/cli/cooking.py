@@ -19,6 +19,7 @@ from soupcli.checkpoints.soup_files import AdapterNotes, soup_specs, write_soup
 from soupcli.checkpoints.writing import INDEX, REPORT, SoupFolder, Written
 from soupcli.cli import console
 from soupcli.cli.comparing import Side, compare, sentences
+from soupcli.cli.gatekeeping import answer, reported, sentence, verdicts
 from soupcli.cli.options import SoupOptions
 from soupcli.cli.searched import reported_search
 from soupcli.cli.session import Session, report_scores
@@ -26,6 +27,7 @@ from soupcli.cli.tables import score_table
 from soupcli.progress import Progress
 from soupcli.report import Adapter, Coefficients, Comparison, Fit, Report, Scored, Soup
 from soupcli.soups.search import Found
+from soupcli.validation.gating import Verdict
 from soupcli.validation.score import Score
 
 Row = tuple[str, Mapping[str, Score]]
@@ -44,9 +46,14 @@ class Cooked(NamedTuple):
     fit: Fit | None = None
     coefficients: Coefficients | None = None
 
+    @property
+    def best_scores(self) -> Mapping[str, Score] | None:
+        """Of the best ingredient, where it is known."""
+        return self.best[1] if self.best is not None else None
+
 
 def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
-    """Writes the soup folder in one step, then shows it."""
+    """Writes the soup folder in one step, then shows it; the exit code says whether it passes its gates."""
     out = session.recipe.out
     with SoupFolder(out, force=options.force) as folder:
         with session.phase("mix") as progress:
@@ -65,12 +72,13 @@ def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
             )
         if notes is not None and notes.relative_error and session.sets:
             cooked = cooked._replace(scores=_scores_as_written(session, folder))
-        report = _report(session, cooked, written, files, notes)
+        found = verdicts(session.gates, cooked.scores, cooked.best_scores)
+        report = _report(session, cooked, written, files, notes, found)
         (folder.path / REPORT).write_text(report.to_json(), "utf-8")
         folder.commit()
     session.progress.close()
-    _show(session, options, cooked, report)
-    return 0
+    _show(session, options, cooked, report, found)
+    return answer(found)
 
 
 def fill(
@@ -124,7 +132,14 @@ def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:
     return json.dumps(made_of, sort_keys=True)
 
 
-def _report(session: Session, cooked: Cooked, written: Written, files: list[str], notes: AdapterNotes | None) -> Report:
+def _report(
+    session: Session,
+    cooked: Cooked,
+    written: Written,
+    files: list[str],
+    notes: AdapterNotes | None,
+    found: Sequence[Verdict],
+) -> Report:
     mixture, out = cooked.mixture, session.recipe.out
     dtypes = Counter(str(spec.dtype).removeprefix("torch.") for spec in soup_specs(mixture).values())
     soup = Soup(
@@ -156,6 +171,7 @@ def _report(session: Session, cooked: Cooked, written: Written, files: list[str]
         uniform=Scored(path="", scores=report_scores(cooked.uniform)) if cooked.uniform is not None else None,
         learned=cooked.fit,
         comparisons=comparisons,
+        gates=[reported(verdict, soup.path) for verdict in found],
     )
 
 
@@ -169,7 +185,7 @@ def warn_of_selection(session: Session) -> None:
         )
 
 
-def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report) -> None:
+def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report, found: Sequence[Verdict]) -> None:
     assert report.soup is not None
     for warning in report.warnings:
         console.warn(warning)
@@ -184,8 +200,9 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
             score_table(_rows(session, cooked), list(session.sets), first="weights", metrics=session.recipe.metrics)
         )
         console.print_result("")
-    if cooked.best is not None:
-        console.print_sentences([*_compared(session, cooked, report.comparisons), ""])
+    said = _compared(session, cooked, report.comparisons) + [sentence(verdict) for verdict in found]
+    if said:
+        console.print_sentences([*said, ""])
     if report.soup.differing:
         shown = ", ".join(report.soup.differing[:3])
         console.note(f"not averaged and different, taken from {cooked.mixture.kept.path}: {shown}")
@@ -199,7 +216,8 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
 
 
 def _compared(session: Session, cooked: Cooked, comparisons: list[Comparison]) -> list[str]:
-    assert cooked.best is not None
+    if cooked.best is None:
+        return []
     best = Side(str(cooked.best[0].path), cooked.best[1])
     if [str(member.path) for member in cooked.mixture.members] == [best.path]:
         return ["the soup is the best ingredient alone"]

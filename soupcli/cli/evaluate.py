@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from soupcli.cli.commands import Invocation, command
-from soupcli.cli.options import ReportOptions
+from soupcli.cli.options import EvalOptions
 
 
 def register(app: typer.Typer) -> None:
@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
     command(app, "eval", examples="soup eval --ckpts soup/ runs/*/ --val imagenet-val imagenet-v2")(evaluate)
 
 
-def evaluate(options: ReportOptions, invocation: Invocation) -> int:
+def evaluate(options: EvalOptions, invocation: Invocation) -> int:
     """Evaluate checkpoints, soups too, on any number of sets."""
     from soupcli.cli.measured import measure
     from soupcli.cli.session import Session

@@ -51,6 +51,7 @@ def greedy(options: GreedyOptions, invocation: Invocation) -> int:
     """Add checkpoints, best first, while the mean gets no worse."""
     from soupcli.checkpoints.writing import check_free
     from soupcli.cli.cooking import serve
+    from soupcli.cli.gatekeeping import check_gates, gated_evaluations
     from soupcli.cli.plan import Plan, show_plan
     from soupcli.cli.session import Session
     from soupcli.soups.search import most_evaluations
@@ -62,8 +63,10 @@ def greedy(options: GreedyOptions, invocation: Invocation) -> int:
             others = (len(session.sets) - 1) * (3 if options.with_uniform else 2) + int(options.with_uniform)
             mixture = session.average()(session.checkpoints)
             evaluations = most_evaluations(len(session.checkpoints), session.recipe.greedy)
+            others += gated_evaluations(session, evaluations - len(session.checkpoints))
             return show_plan(session, Plan(evaluations + others, mixture))
         check_free(session.recipe.out, force=options.force)
+        check_gates(session)
         return serve(session, options, _cook(session, with_uniform=options.with_uniform))
 
 
@@ -72,6 +75,7 @@ def _cook(session: Session, *, with_uniform: bool) -> Cooked:
     from soupcli.checkpoints.checkpoint import announce_checkpoint
     from soupcli.checkpoints.mixing import Mixture
     from soupcli.cli.cooking import Cooked
+    from soupcli.cli.gatekeeping import Gatekeeper
     from soupcli.cli.session import Row
     from soupcli.soups.ranking import rank
     from soupcli.soups.search import search
@@ -82,10 +86,11 @@ def _cook(session: Session, *, with_uniform: bool) -> Cooked:
         ranking = rank(session.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
     best = ranking[0].checkpoint
     average = session.average(best)
+    keeper = Gatekeeper(session, Mixture.uniform([best]), ranking[0].score)
     with session.phase("greedy") as progress:
         found = search(
             ranking,
-            evaluate,
+            keeper.guarded(evaluate),
             session.recipe.greedy,
             average=average,
             announce=announce_checkpoint,
@@ -93,8 +98,8 @@ def _cook(session: Session, *, with_uniform: bool) -> Cooked:
         )
     soup = found.soup
     rows = [
-        Row("greedy soup", soup.mixture, {selecting: soup.score}),
-        Row("best ingredient", Mixture.uniform([best]), {selecting: ranking[0].score}),
+        Row("greedy soup", soup.mixture, {**keeper.known(soup.mixture), selecting: soup.score}),
+        Row("best ingredient", Mixture.uniform([best]), keeper.best),
         *([Row("uniform soup", average(session.checkpoints))] if with_uniform else []),
     ]
     with session.phase("evaluate"):

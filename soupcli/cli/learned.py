@@ -53,6 +53,7 @@ def learned(options: LearnedOptions, invocation: Invocation) -> int:
     """Fit mixing coefficients by gradient, on labelled examples."""
     from soupcli.checkpoints.writing import check_free
     from soupcli.cli.cooking import serve
+    from soupcli.cli.gatekeeping import check_gates
     from soupcli.cli.plan import Plan, show_plan
     from soupcli.cli.session import Session
 
@@ -65,6 +66,7 @@ def learned(options: LearnedOptions, invocation: Invocation) -> int:
             evaluations = ranked + sets + (sets - 1) + sets * int(options.with_uniform)
             return show_plan(session, Plan(evaluations, session.average()(session.checkpoints)))
         check_free(session.recipe.out, force=options.force)
+        check_gates(session)
         return serve(session, options, _cook(session, with_uniform=options.with_uniform))
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.writing import REPORT, check_file, write_whole
 from soupcli.cli import console
 from soupcli.cli.comparing import Side, compare, sentences
+from soupcli.cli.gatekeeping import answer, check_gates, reported, sentence, verdicts
 from soupcli.cli.options import ReportOptions
 from soupcli.cli.plan import Plan, show_plan
 from soupcli.cli.session import Row, Session, report_scores
 from soupcli.cli.tables import score_table
-from soupcli.errors import SoupError
+from soupcli.errors import SoupError, UsageError
 from soupcli.report import Comparison, Report, Scored, read_report
 from soupcli.soups.ranking import rank
+from soupcli.validation.gating import Verdict
 from soupcli.validation.score import Score
 
 Measured = tuple[Checkpoint, dict[str, Score]]
@@ -28,6 +31,7 @@ def measure(session: Session, options: ReportOptions) -> int:
         return show_plan(session, Plan(evaluations=len(session.checkpoints) * len(session.sets)))
     if options.report is not None:
         check_file(options.report)
+    check_gates(session)
     with session.phase(session.name) as progress:
         evaluate = session.evaluators.on(selecting)
         ranking = rank(session.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
@@ -35,18 +39,20 @@ def measure(session: Session, options: ReportOptions) -> int:
             [Row(str(best.path), Mixture.uniform([best]), {selecting: score}) for best, score in ranking]
         )
     session.progress.close()
-    _show(session, options, [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)])
-    return 0
+    return _show(session, options, [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)])
 
 
-def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) -> None:
+def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) -> int:
     best = Scored(path=str(rows[0][0].path), scores=report_scores(rows[0][1]))
     soups = {checkpoint: report for checkpoint, _ in rows if (report := _report_of(checkpoint)) is not None}
     with session.phase("compare"):
-        compared = _compared(session, rows, soups)
-    comparisons = [comparison for found, _, _ in compared for comparison in found]
-    ingredients = [session.ingredient(checkpoint, scores) for checkpoint, scores in rows]
-    report = session.report(ingredients, best=best, comparisons=comparisons)
+        judged = _judged(session, rows, soups)
+    report = session.report(
+        [session.ingredient(checkpoint, scores) for checkpoint, scores in rows],
+        best=best,
+        comparisons=[comparison for one in judged for comparison in one.comparisons],
+        gates=[reported(verdict, one.soup.path) for one in judged for verdict in one.verdicts],
+    )
     if options.report is not None:
         write_whole(options.report, report.to_json())
     if options.as_json:
@@ -58,19 +64,45 @@ def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) ->
         table = score_table(named, list(session.sets), first="checkpoint", metrics=session.recipe.metrics)
         table.extend("by its trainer", [_by_trainer(checkpoint) for checkpoint, _ in rows])
         console.print_table(table)
-        for found, soup, other in compared:
-            console.print_sentences(["", f"{soup.path} against {other.path}:", *sentences(found, soup, other)])
+        for one in judged:
+            console.print_sentences(["", *one.said])
+    return answer([verdict for one in judged for verdict in one.verdicts])
 
 
-def _compared(
-    session: Session, rows: Sequence[Measured], soups: Mapping[Checkpoint, Report]
-) -> list[tuple[list[Comparison], Side, Side]]:
-    """Every soup among the rows against the first row that is none."""
-    best = next((Side(str(row.path), scores) for row, scores in rows if row not in soups), None)
-    if session.name != "eval" or best is None:
+class _Judged(NamedTuple):
+    """A soup among the checkpoints, and the best ingredient among them."""
+
+    soup: Side
+    best: Side | None
+    comparisons: list[Comparison]
+    verdicts: list[Verdict]
+
+    @property
+    def said(self) -> list[str]:
+        """What it comes to, for people."""
+        against = f" against {self.best.path}" if self.best is not None else ""
+        compared = sentences(self.comparisons, self.soup, self.best) if self.best is not None else []
+        return [f"{self.soup.path}{against}:", *compared, *(sentence(verdict) for verdict in self.verdicts)]
+
+
+def _judged(session: Session, rows: Sequence[Measured], soups: Mapping[Checkpoint, Report]) -> list[_Judged]:
+    """Every soup among the rows, held against the first row that is none and against the gates."""
+    if session.name != "eval":
         return []
-    sides = [Side(str(row.path), scores) for row, scores in rows if row in soups]
-    return [(compare(side, best, progress=session.progress), side, best) for side in sides]
+    best = next((Side(str(row.path), scores) for row, scores in rows if row not in soups), None)
+    if session.recipe.require_gain is not None and (best is None or not soups):
+        raise UsageError(
+            f"--require-gain: there is no {'ingredient' if soups else 'soup'} among the checkpoints",
+            hint="soup eval --ckpts soup/ runs/*/ has both",
+        )
+    found = []
+    for row, scores in rows:
+        if row in soups:
+            side = Side(str(row.path), scores)
+            comparisons = compare(side, best, progress=session.progress) if best is not None else []
+            held = verdicts(session.gates, scores, best.scores if best is not None else None)
+            found.append(_Judged(side, best, comparisons, held))
+    return [one for one in found if one.comparisons or one.verdicts]
 
 
 def _report_of(checkpoint: Checkpoint) -> Report | None:

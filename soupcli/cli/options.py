@@ -83,6 +83,17 @@ class IngredientOptions(RecipeOptions):
     fresh: Annotated[bool, typer.Option("--fresh", help="Evaluate again what earlier runs have evaluated.")] = False
 
 
+RequireGain = Annotated[
+    str | None,
+    typer.Option(
+        "--require-gain",
+        metavar="[SET=]MARGIN",
+        help="Exit 1 unless the soup is so much better than the best ingredient (accuracy: in points of a per cent).",
+        envvar="SOUP_REQUIRE_GAIN",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(IngredientOptions):
     """For commands that measure and write no soup."""
@@ -90,6 +101,13 @@ class ReportOptions(IngredientOptions):
     report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write the report to this file.")] = (
         None
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(ReportOptions):
+    """Options of `soup eval`."""
+
+    require_gain: RequireGain = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,4 +131,5 @@ class SoupOptions(IngredientOptions):
             "--adapter-rank", help="Rank of a soup of adapters (default: exact, the sum).", envvar="SOUP_ADAPTER_RANK"
         ),
     ] = None
+    require_gain: RequireGain = None
     force: Annotated[bool, typer.Option("--force", help="Replace the soup that is there.")] = False

@@ -27,6 +27,7 @@ from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.checkpoints.selection import Selected, Selection
 from soupcli.cli import console
 from soupcli.cli.commands import Invocation
+from soupcli.cli.gatekeeping import gates_of_run
 from soupcli.cli.options import IngredientOptions, RecipeOptions
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluators import Evaluators
@@ -44,7 +45,7 @@ DEFAULT_RECIPE = Path("soup.yaml")
 # Options that stand for a key of the recipe.
 RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
-    **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank")},
+    **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank", "require_gain")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget")},
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
 }
@@ -162,13 +163,14 @@ class Session:
         self.device = choose_device(self.recipe.device)
         self.progress = console.ProgressReporter(silent=options.quiet)
         self.sets = choose_sets(options.val or [], self.recipe, asked=options.metric)
+        self.warnings: list[str] = []
+        self.gates = gates_of_run(self)
         check_metric(self.recipe, self.sets)
         self.selection = Selection(tuple(self.recipe.include), tuple(self.recipe.exclude))
         self.checkpoints = self._find()
         self._shared: dict[tuple[Checkpoint, Checkpoint], Checkpoint] = {}
         self.hashes = ContentHashes(cache_folder() / "hashes", fresh=options.fresh)
         self.seconds: dict[str, float] = {}
-        self.warnings: list[str] = []
         self._evaluators: Evaluators | None = None
 
     def _find(self) -> list[Checkpoint]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from soupcli.cli.commands import Invocation, command
 from soupcli.cli.options import SoupOptions
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.mixing import Mixture
+    from soupcli.cli.cooking import Cooked
+    from soupcli.cli.session import Session
+    from soupcli.validation.score import Score
 
 
 def register(app: typer.Typer) -> None:
@@ -16,18 +25,42 @@ def register(app: typer.Typer) -> None:
 def uniform(options: SoupOptions, invocation: Invocation) -> int:
     """Average all checkpoints; needs no model and no validation set."""
     from soupcli.checkpoints.writing import check_free
-    from soupcli.cli.cooking import Cooked, serve
+    from soupcli.cli.cooking import serve
+    from soupcli.cli.gatekeeping import check_gates, needs_best
     from soupcli.cli.plan import Plan, show_plan
-    from soupcli.cli.session import Row, Session
+    from soupcli.cli.session import Session
     from soupcli.soups.uniform import uniform as mean_of_all
 
     with Session("uniform", options, invocation) as session:
         session.check_mixable()
         mixture = mean_of_all(session.sharing(session.checkpoints[0]), dtype=session.output_dtype)
         if options.dry_run:
-            return show_plan(session, Plan(len(session.sets), mixture))
+            ranked = len(session.checkpoints) + len(session.sets) - 1 if needs_best(session) else 0
+            return show_plan(session, Plan(len(session.sets) + ranked, mixture))
         check_free(session.recipe.out, force=options.force)
+        check_gates(session)
         session.hashes.start(session.checkpoints)
-        with session.phase("evaluate"):
-            [scores] = session.scores([Row("uniform soup", mixture)])
-        return serve(session, options, Cooked(mixture, scores, [(member, {}) for member in session.checkpoints]))
+        return serve(session, options, _cook(session, mixture))
+
+
+def _cook(session: Session, mixture: Mixture) -> Cooked:
+    """The scores of the mean; of the ingredients too, where a gate asks for the best of them."""
+    from soupcli.checkpoints.checkpoint import announce_checkpoint
+    from soupcli.checkpoints.mixing import Mixture
+    from soupcli.cli.cooking import Cooked
+    from soupcli.cli.gatekeeping import needs_best
+    from soupcli.cli.session import Row
+    from soupcli.soups.ranking import rank
+
+    rows = [Row("uniform soup", mixture)]
+    ingredients: list[tuple[Checkpoint, dict[str, Score]]] = [(member, {}) for member in session.checkpoints]
+    if needs_best(session):
+        selecting = session.selecting
+        with session.phase("rank") as progress:
+            evaluate = session.evaluators.on(selecting)
+            ranking = rank(session.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
+        ingredients = [(ranked.checkpoint, {selecting: ranked.score}) for ranked in ranking]
+        rows.append(Row("best ingredient", Mixture.uniform([ranking[0].checkpoint]), ingredients[0][1]))
+    with session.phase("evaluate"):
+        scores, *best = session.scores(rows)
+    return Cooked(mixture, scores, ingredients, (ingredients[0][0], best[0]) if best else None)

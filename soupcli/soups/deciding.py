@@ -70,7 +70,7 @@ def decide(
     at_least = needed if rule.accept == ">=" else math.nextafter(needed, math.inf)
     score = evaluate(trial, at_least=at_least)
     enough = score.goodness >= needed if rule.accept == ">=" else score.goodness > needed
-    accepted = enough and not math.isnan(score.value)
+    accepted = enough and not math.isnan(score.value) and score.refused is None
     threshold = needed if score.higher_is_better else -needed
     reason = _reason(score, threshold, accepted)
     members = trial.members if action == "take" else ()
@@ -81,6 +81,8 @@ def decide(
 def _reason(score: Score, threshold: float, accepted: bool) -> str:
     if math.isnan(score.value):
         return "not a number"
+    if score.refused is not None:
+        return score.refused
     if accepted:
         return "equal" if score.value == threshold else "better"
     return "not better" if score.value == threshold else "worse"

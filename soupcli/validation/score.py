@@ -23,7 +23,8 @@ class Score(NamedTuple):
     """All metrics of one set of weights on one validation set; one of them selects.
 
     `examples` went through the network to find it: 0 where the score was kept from an earlier run. `outcomes` holds
-    what each example contributed to a metric, Tensor[N] by metric, in the order of the set.
+    what each example contributed to a metric, Tensor[N] by metric, in the order of the set. `refused` says why these
+    weights may not be taken, however good they are here.
     """
 
     metrics: Mapping[str, MetricValue]
@@ -31,6 +32,7 @@ class Score(NamedTuple):
     higher_is_better: bool
     examples: int
     outcomes: Mapping[str, Tensor]
+    refused: str | None = None
 
     @property
     def value(self) -> float:

@@ -34,6 +34,7 @@ SOUP = [
     "--dtype $SOUP_DTYPE",
     "--max-shard-size $SOUP_MAX_SHARD_SIZE",
     "--adapter-rank $SOUP_ADAPTER_RANK",
+    "--require-gain $SOUP_REQUIRE_GAIN",
     "--force",
 ]
 FLAGS = {
@@ -54,7 +55,7 @@ FLAGS = {
         "--resident $SOUP_RESIDENT",
         "--with-uniform",
     ],
-    "eval": REPORT,
+    "eval": [*REPORT, "--require-gain $SOUP_REQUIRE_GAIN"],
     "mix": [
         "REPORT",
         "--out -o $SOUP_OUT",

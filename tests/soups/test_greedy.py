@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from soupcli.checkpoints.mixing import Mixture
 from soupcli.errors import ValidationError
 from soupcli.soups.greedy import GreedySoup, greedy
 from soupcli.soups.ranking import rank
+from soupcli.validation.score import Score
 from tests.soups.outcomes import TableEvaluate, checkpoints, random_outcomes, recipe_1
 
 Accept = Literal[">=", ">"]
@@ -173,3 +175,19 @@ def test_next_candidate_is_announced_before_one_is_evaluated() -> None:
     events.clear()
     greedy(ranking, evaluate, announce=lambda checkpoint: events.append(f"announced {checkpoint.path}"))
     assert events == ["a", "announced c", "ab", "abc"]
+
+
+def test_refused() -> None:
+    """A candidate that may not be taken is left out however good it is, with the reason; the next one is tried on."""
+    table = TableEvaluate(lambda members: len(members) / 10)
+
+    def evaluate(weights: Mixture, *, at_least: float | None = None) -> Score:
+        score = table(weights)
+        refused = at_least is not None and any(str(member.path) == "b" for member in weights.members)
+        return score._replace(refused="breaks the gate") if refused else score
+
+    soup = greedy(rank(checkpoints(list("abc")), table), evaluate)
+    assert members_of(soup) == ["a", "c"]
+    assert [(step.accepted, step.reason) for step in soup.steps] == [
+        *((True, "start"), (False, "breaks the gate"), (True, "better"))
+    ]
