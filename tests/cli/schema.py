@@ -15,7 +15,18 @@ TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "null": (type(None),),
 }
-KNOWN = {"$defs", "$ref", "additionalProperties", "anyOf", "const", "default", "description", "items", "pattern"}
+KNOWN = {
+    "$defs",
+    "$ref",
+    "additionalProperties",
+    "anyOf",
+    "const",
+    "default",
+    "description",
+    "enum",
+    "items",
+    "pattern",
+}
 KNOWN |= {"properties", "required", "title", "type"}
 
 
@@ -31,6 +42,8 @@ def broken(schema: dict[str, Any], value: Any, defs: dict[str, Any], place: str 
         return
     if value != schema.get("const", value):
         yield f"{place}: {value!r} is not {schema['const']!r}"
+    if value not in schema.get("enum", [value]):
+        yield f"{place}: {value!r} is none of {schema['enum']}"
     if not re.search(schema.get("pattern", ""), str(value)):
         yield f"{place}: {value!r} does not match {schema['pattern']}"
     yield from _broken_inside(schema, value, defs, place)
