@@ -8,9 +8,11 @@ relative to the recipe's folder.
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -106,6 +108,26 @@ def _gain(value: object) -> object:
     return value
 
 
+def _numbers(value: object) -> object:
+    """`0.7,0.3`, as a flag gives it, as a list."""
+    if isinstance(value, str):
+        return [word.strip() for word in value.split(",")]
+    return value if isinstance(value, list) else [value]
+
+
+def _grid(value: object) -> object:
+    """`0:1:0.25` as [0, 0.25, 0.5, 0.75, 1], in decimals; else as `_numbers`."""
+    if not isinstance(value, str) or ":" not in value:
+        return _numbers(value)
+    try:
+        first, last, step = map(Fraction, value.split(":"))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"expected first:last:step, e.g. 0:1:0.1, got {value!r}") from None
+    if step <= 0 or last < first or (last - first) / step > 1000:
+        raise ValueError(f"expected first:last:step that goes up, in at most 1000 steps, got {value!r}")
+    return [float(first + step * number) for number in range((last - first) // step + 1)]
+
+
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise ValueError(f"expected auto, cpu, cuda, cuda:N or mps, got {value!r}")
@@ -121,6 +143,17 @@ ClassIds = Annotated[
 ]
 GateBounds = Annotated[Any, PlainValidator(_gate, json_schema_input_type=str | dict[str, Any])]
 Gain = Annotated[float | str, PlainValidator(_gain, json_schema_input_type=float | str)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Numbers = Annotated[
+    list[Finite],
+    Field(min_length=1),
+    pydantic.BeforeValidator(_numbers, json_schema_input_type=str | float | list[float]),
+]
+Grid = Annotated[
+    list[Finite],
+    Field(min_length=1),
+    pydantic.BeforeValidator(_grid, json_schema_input_type=str | float | list[float]),
+]
 ByteSize = Annotated[int, pydantic.BeforeValidator(_byte_size), Field(gt=0)]
 
 
@@ -385,7 +418,43 @@ class Learned(_Section):
     """Where the ingredients live: on the device, in host memory, or on disk; auto: the first that has room for all."""
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {"greedy": Greedy, "learned": Learned}
+class Mix(_Section):
+    """What `soup mix` makes of its checkpoints."""
+
+    method: Literal["mean", "stock"] = "mean"
+    """The weighted mean, or Model Stock (arXiv:2403.19522), which needs a base."""
+    weights: Numbers | None = None
+    """The weight of each checkpoint in the order in which they are named; default: all the same."""
+    alpha: Grid | None = None
+    """How far to go from the base (0) to the mean of the checkpoints (1), WiSE-FT (arXiv:2109.01903): a number, a list
+    or first:last:step, of which the best on the first validation set is written."""
+    per: Literal["model", "layer", "tensor"] = "layer"
+    """What stock measures an angle of."""
+    any_weights: bool = False
+    """Take weights that are negative, or do not sum to 1, as they are; an alpha below 0 or above 1 too."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.method == "stock" and (self.weights is not None or self.alpha is not None):
+            raise ValueError("method: stock finds the weights: weights: and alpha: do not go with it")
+        if self.weights is not None:
+            self._check_weights(self.weights)
+        outside = [alpha for alpha in self.alpha or () if not 0 <= alpha <= 1]
+        if outside and not self.any_weights:
+            raise ValueError(f"alpha: {outside[0]:g} is not between 0 and 1 (any_weights: true takes it)")
+        return self
+
+    def _check_weights(self, weights: list[float]) -> None:
+        total, negative = math.fsum(weights), [weight for weight in weights if weight < 0]
+        if negative and not self.any_weights:
+            raise ValueError(f"weights: {negative[0]:g} is negative (any_weights: true takes it)")
+        if abs(total - 1) > 1e-9 and not self.any_weights:
+            raise ValueError(f"weights: sum to {total:.10g}, not to 1 (any_weights: true takes them as they are)")
+        if not any(weights):
+            raise ValueError("weights: all are 0")
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {"greedy": Greedy, "learned": Learned, "mix": Mix}
 
 
 class Recipe(_Section):
@@ -415,6 +484,7 @@ class Recipe(_Section):
     that did not select where one was held out, else on the one that did; or on a set by name: `test=0.1`."""
     greedy: Greedy = Greedy()
     learned: Learned = Learned()
+    mix: Mix = Mix()
     out: RecipePath = Path("soup")
     """The folder that the soup is written to."""
     max_shard_size: ByteSize = 5_000_000_000

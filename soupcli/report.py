@@ -108,6 +108,23 @@ class Coefficients(_Part):
     """Tensors that are multiplied by the learned temperature beside."""
 
 
+class Stock(_Part):
+    """What Model Stock found in each layer."""
+
+    layers: list[str]
+    cosines: list[float]
+    """The mean cosine of the angle between two ingredients' offsets from the base."""
+    ratios: list[float]
+    """How far from the base (0) to the mean of the ingredients (1) the soup is."""
+
+
+class Alpha(_Part):
+    """A point between the base (0) and the mean of the ingredients (1)."""
+
+    alpha: float
+    scores: Scores
+
+
 class Adapter(_Part):
     """What became of adapters."""
 
@@ -229,6 +246,11 @@ class Report(_Part):
     """The mean of all ingredients, where it was asked for."""
     learned: Fit | None = None
     """The fit of a learned soup."""
+    stock: Stock | None = None
+    alphas: list[Alpha] = []
+    """Every point that `soup mix --alpha` evaluated."""
+    alpha: float | None = None
+    """The point that was written."""
     selecting_set: str | None = None
     sets: list[str] = []
     """All sets in the order in which they were named."""

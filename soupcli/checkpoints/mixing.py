@@ -49,8 +49,8 @@ class Mixture:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all weights are the same: then the mean is the sum divided once."""
-        return len(set(self.weights)) == 1 and self.coefficients is None
+        """Whether all weights are the same and sum to 1: then the mean is the sum divided once."""
+        return len(set(self.weights)) == 1 and scale_of(self.weights) == 1.0 and self.coefficients is None
 
     @property
     def kept(self) -> Checkpoint:

@@ -22,7 +22,7 @@ from soupcli.cli.comparing import Side, compare, sentences
 from soupcli.cli.gatekeeping import answer, reported, sentence, verdicts
 from soupcli.cli.options import SoupOptions
 from soupcli.cli.searched import reported_search
-from soupcli.cli.session import Session, report_scores
+from soupcli.cli.session import Session, begins_at_base, report_scores
 from soupcli.cli.tables import score_table
 from soupcli.progress import Progress
 from soupcli.report import Adapter, Coefficients, Comparison, Fit, Report, Scored, Soup
@@ -45,6 +45,8 @@ class Cooked(NamedTuple):
     search: Found | None = None
     fit: Fit | None = None
     coefficients: Coefficients | None = None
+    beside: Sequence[Row] = ()  # further rows of the table
+    parts: Mapping[str, Any] = {}  # further keys of the report
 
     @property
     def best_scores(self) -> Mapping[str, Score] | None:
@@ -172,6 +174,7 @@ def _report(
         learned=cooked.fit,
         comparisons=comparisons,
         gates=[reported(verdict, soup.path) for verdict in found],
+        **cooked.parts,
     )
 
 
@@ -207,12 +210,20 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
         shown = ", ".join(report.soup.differing[:3])
         console.note(f"not averaged and different, taken from {cooked.mixture.kept.path}: {shown}")
     if report.soup.not_mixed:
-        source = session.recipe.base or cooked.mixture.kept.path
+        of_base = session.recipe.base if not begins_at_base(session.name, session.recipe) else None
+        source = of_base or cooked.mixture.kept.path
         console.note(f"not mixed, taken from {source}: {len(report.soup.not_mixed)} tensors")
     if report.soup.adapter is not None and report.soup.adapter.relative_error:
         error = report.soup.adapter.relative_error
         console.note(f"adapter of rank {report.soup.adapter.rank}, {error:.2%} off the exact mean of the changes")
-    console.print_result(f"members: {', '.join(report.soup.members)}\nsoup: {report.soup.path}")
+    console.print_result(f"members: {_members(report.soup)}\nsoup: {report.soup.path}")
+
+
+def _members(soup: Soup) -> str:
+    """The paths; with the weights, where one soup holds more of one member than of another."""
+    if len(set(soup.weights)) == 1 or soup.coefficients is not None:
+        return ", ".join(soup.members)
+    return ", ".join(f"{path} ({weight:.4g})" for path, weight in zip(soup.members, soup.weights, strict=True))
 
 
 def _compared(session: Session, cooked: Cooked, comparisons: list[Comparison]) -> list[str]:
@@ -232,4 +243,4 @@ def _rows(session: Session, cooked: Cooked) -> list[Row]:
         rows.append((f"best ingredient ({cooked.best[0].path})", cooked.best[1]))
     if cooked.uniform is not None:
         rows.append((f"uniform soup ({len(ingredients)} ingredients)", cooked.uniform))
-    return [*rows, (f"{session.name} soup ({len(members)} of {len(ingredients)})", cooked.scores)]
+    return [*rows, *cooked.beside, (f"{session.name} soup ({len(members)} of {len(ingredients)})", cooked.scores)]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from soupcli.cli.cooking import Cooked
     from soupcli.cli.session import Session
     from soupcli.networks.residence import Residence
-    from soupcli.report import Coefficients, Fit
-    from soupcli.soups.layered import Layered, Learnt
+    from soupcli.report import Fit
+    from soupcli.soups.layered import Learnt
     from soupcli.soups.learned import Curves
     from soupcli.soups.ranking import Ranked
     from soupcli.validation.fit_store import FitStore
@@ -74,6 +74,7 @@ def _cook(session: Session, *, with_uniform: bool) -> Cooked:
     """Ranking, fit, then the scores on all sets."""
     from soupcli.checkpoints.mixing import Mixture
     from soupcli.cli.cooking import Cooked
+    from soupcli.cli.searched import reported_coefficients
     from soupcli.cli.session import Row
     from soupcli.soups.ranking import rank
 
@@ -97,7 +98,7 @@ def _cook(session: Session, *, with_uniform: bool) -> Cooked:
         (best.checkpoint, best_scores),
         next(iter(uniform), None),
         fit=_reported_fit(learnt),
-        coefficients=_reported_coefficients(learnt.layered),
+        coefficients=reported_coefficients(learnt.layered),
     )
 
 
@@ -183,18 +184,6 @@ def _watch(session: Session) -> Callable[[Curves], None]:
 
 def _named(fit: Curves) -> dict[str, Sequence[float]]:
     return {"fitted": fit.fitted, "held out": fit.held_out}
-
-
-def _reported_coefficients(layered: Layered) -> Coefficients:
-    from soupcli.report import Coefficients
-
-    return Coefficients(
-        layers=layered.layers,
-        members=[str(member.path) for member in layered.members],
-        alpha=layered.alpha_lk,
-        tensors=layered.tensors,
-        scaled=layered.scaled,
-    )
 
 
 def _reported_fit(learnt: Learnt) -> Fit:

@@ -1,7 +1,7 @@
 """Options that take many bare words: `--ckpts a b c --val x`.
 
-The command's own parser sees `--ckpts=a --ckpts=b --ckpts=c`, so help, completion and errors stay Typer's. Such a
-command takes no positional arguments.
+The command's own parser sees `--ckpts=a --ckpts=b --ckpts=c`, so help, completion and errors stay Typer's. A word of
+the command's own, such as the REPORT of `soup mix REPORT`, stands before the first such option.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ class ListOptionsCommand(TyperCommand):
         many = {name for option in options if option.multiple for name in option.opts}
         single = {name for option in options if not option.multiple and not option.is_flag for name in option.opts}
         takes_words = any(not isinstance(param, TyperOption) for param in self.get_params(ctx))
-        if ctx.resilient_parsing or takes_words or not many:  # completion reads lines that are not finished
+        if ctx.resilient_parsing or not many:  # completion reads lines that are not finished
             return super().parse_args(ctx, args)
         asked_for_help = [word for word in args if word in ctx.help_option_names]
-        return super().parse_args(ctx, asked_for_help[:1] or spread(args, many, single))
+        return super().parse_args(ctx, asked_for_help[:1] or spread(args, many, single, words=takes_words))
 
 
-def spread(args: Sequence[str], many: set[str], single: set[str]) -> list[str]:
+def spread(args: Sequence[str], many: set[str], single: set[str], *, words: bool = False) -> list[str]:
     """`--ckpts a b` as `--ckpts=a --ckpts=b`; words after `--` belong to the last list option.
 
     `many` are the options that take several words, `single` those that take one. Raises UsageError for a list option
-    with no value, for an empty word and for a word that follows no option.
+    with no value, for an empty word and, unless the command takes `words` of its own, for one that follows no option.
     """
     out: list[str] = []
     option: str | None = None  # the list option whose words are being read
     given = 0
-    words = iter(args)
-    for word in words:
+    rest_of = iter(args)
+    for word in rest_of:
         name, equals, value = word.partition("=")
         if word == "--":
-            rest = [_given_to(option, following) for following in words]
+            own = words and option is None
+            rest = list(rest_of) if own else [_given_to(option, following) for following in rest_of]
             out.extend(rest)
             given += len(rest)
         elif name in many:
@@ -53,8 +54,10 @@ def spread(args: Sequence[str], many: set[str], single: set[str]) -> list[str]:
             _check_given(option, given)
             option = None
             out.append(word)
-            if _wants_word(word, single) and (following := next(words, None)) is not None:
+            if _wants_word(word, single) and (following := next(rest_of, None)) is not None:
                 out.append(following)
+        elif words and option is None and word.strip():
+            out.append(word)
         else:
             out.append(_given_to(option, word))
             given += 1

@@ -1,175 +1,78 @@
-"""`soup mix soup.json`: a soup written again from its ingredients, byte for byte, as its report says."""
+"""`soup mix`: checkpoints mixed by given weights, along the line from the start, or by Model Stock; or a soup again.
+
+soup mix --ckpts runs/a runs/b --weights 0.7,0.3
+soup mix --ckpts runs/*/ --base init/ --alpha 0:1:0.1 --val imagenet-val imagenet-r
+soup mix --ckpts runs/*/ --base init/ --method stock
+soup mix soup/soup.json --out again/
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from soupcli.cli import console
 from soupcli.cli.commands import Invocation, command
+from soupcli.cli.options import SoupOptions
+from soupcli.errors import UsageError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from soupcli.checkpoints.content_hash import ContentHashes
-    from soupcli.checkpoints.mixing import Mixture
-    from soupcli.recipe import Recipe
-    from soupcli.report import Report, Soup
+# What can be said beside a report; all else stands in it.
+BESIDE_REPORT = {"report", "out", "weights_name", "trust", "allow_class", "as_json", "quiet", "dry_run", "force"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixOptions:
+class MixOptions(SoupOptions):
     """Options of `soup mix`."""
 
-    report: Annotated[Path, typer.Argument(help="The soup.json of a soup.", metavar="REPORT")]
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the soup (default: as it was).", envvar="SOUP_OUT")
+    report: Annotated[
+        Path | None, typer.Argument(help="The soup.json of a soup that is written again.", metavar="[REPORT]")
     ] = None
-    weights_name: Annotated[
-        str | None, typer.Option("--weights-name", help="Weights file to take where a folder holds several.")
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="The weights of --ckpts, in order: 0.7,0.3.", envvar="SOUP_WEIGHTS"),
     ] = None
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Open the pickled metadata of torch distributed checkpoints.")
-    ] = False
-    allow_class: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow-class", metavar="CLASS", help="A class in checkpoints that may be passed over; repeat it."
-        ),
+    method: Annotated[
+        str | None, typer.Option("--method", help="mean, or stock (Model Stock), with --base.", envvar="SOUP_METHOD")
     ] = None
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the path alone; no progress.")] = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the ingredients; write nothing.")] = False
-    force: Annotated[bool, typer.Option("--force", help="Replace the soup that is there.")] = False
+    alpha: Annotated[
+        str | None,
+        typer.Option("--alpha", help="From --base (0) to the mean (1): 0.5, or 0:1:0.1.", envvar="SOUP_ALPHA"),
+    ] = None
+    any_weights: Annotated[
+        bool | None,
+        typer.Option("--any-weights", help="Take weights that are negative or do not sum to 1."),
+    ] = None
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the app."""
-    command(app, "mix", examples="soup mix soup/soup.json --out again/")(mix)
+    command(app, "mix", examples="soup mix --ckpts runs/a runs/b --weights 0.7,0.3")(mix)
 
 
 def mix(options: MixOptions, invocation: Invocation) -> int:
-    """Write a soup again from its ingredients, as its report says."""
-    from soupcli.cache_folder import cache_folder
-    from soupcli.checkpoints.content_hash import ContentHashes
-    from soupcli.checkpoints.writing import check_free
-    from soupcli.errors import UsageError
-    from soupcli.recipe import Recipe
-    from soupcli.report import read_report
+    """Mix checkpoints by weights, or write a soup again from its report."""
+    if options.report is not None:
+        from soupcli.cli.again import write_again
 
-    report = read_report(options.report)
-    if report.soup is None:
-        raise UsageError(f"{options.report}: of soup {report.command}, which writes no soup")
-    recipe = Recipe.model_validate(report.recipe)
-    out = options.out or recipe.out
-    hashes = ContentHashes(cache_folder() / "hashes")
-    try:
-        mixture = _reported(options, report, report.soup, recipe, hashes)
-        if options.dry_run:
-            return _show_members(options, mixture)
-        check_free(out, force=options.force)
-        return _write(options, report, recipe, mixture, out, hashes)
-    finally:
-        hashes.close()
+        _check_alone(options, invocation)
+        return write_again(options, options.report)
+    from soupcli.cli.blending import blend
+
+    return blend(options, invocation)
 
 
-def _reported(options: MixOptions, report: Report, soup: Soup, recipe: Recipe, hashes: ContentHashes) -> Mixture:
-    """The soup's mixture. Raises MixError where an ingredient is not what it was."""
-    import torch
-
-    from soupcli.checkpoints.adapter_soup import is_adapter
-    from soupcli.checkpoints.mixing import Mixture, check_mixable
-    from soupcli.checkpoints.opening import How, open_checkpoint
-    from soupcli.checkpoints.selection import Selection
-    from soupcli.errors import MixError
-    from soupcli.soups.layered import Layered
-
-    known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
-    kept_from = soup.kept_from or soup.members[0]
-    allow = tuple(options.allow_class or ())
-    how = How(options.weights_name, recipe.key, options.trust, allow, recipe.base)
-    opened = {path: open_checkpoint(Path(path), how) for path in dict.fromkeys([*soup.members, kept_from])}
-    hashes.start(list(opened.values()))
-    for path, checkpoint in opened.items():
-        if hashes.of(checkpoint) != known.get(path):
-            raise MixError(
-                f"{path}: has changed since {options.report} was written: it is {hashes.of(checkpoint)}, "
-                f"it was {known.get(path, 'not among the ingredients')}",
-                hint="a soup is written again from the very same ingredients",
+def _check_alone(options: MixOptions, invocation: Invocation) -> None:
+    """Raises UsageError for a flag that a report leaves nothing to say to."""
+    for field in dataclasses.fields(options):
+        given = (
+            getattr(options, field.name) not in (field.default, []) and field.name not in invocation.from_environment
+        )
+        if given and field.name not in BESIDE_REPORT:
+            flag = field.name.strip("_").replace("_", "-")
+            raise UsageError(
+                f"--{flag}: does not go with {options.report}, which says what is mixed and how",
+                hint="leave one of the two out: soup mix REPORT writes that soup again, byte for byte",
             )
-    selection, source = Selection(tuple(recipe.include), tuple(recipe.exclude)), opened[kept_from]
-    if recipe.base is not None and any(selection) and not any(map(is_adapter, opened.values())):
-        source = open_checkpoint(recipe.base, How(trust=options.trust, allow=allow))
-    kept = selection.applied(opened[kept_from], source)
-    members = [selection.applied(opened[path], source) for path in soup.members]
-    check_mixable([*members, kept])
-    dtype = getattr(torch, recipe.dtype) if recipe.dtype else None
-    layers = soup.coefficients
-    if layers is None:
-        return Mixture(tuple(members), tuple(soup.weights), dtype, kept)
-    layered = Layered(members, layers.alpha, layers.layers, layers.tensors, layers.scaled)
-    return layered.mixture(dtype=dtype, keep_from=kept)
-
-
-def _write(
-    options: MixOptions, report: Report, recipe: Recipe, mixture: Mixture, out: Path, hashes: ContentHashes
-) -> int:
-    """Writes the soup, if it is the one of the report. Raises MixError where its bytes are others."""
-    from soupcli.checkpoints.writing import INDEX, REPORT, SoupFolder
-    from soupcli.cli.cooking import fill
-    from soupcli.errors import MixError
-
-    soup, size = report.soup, recipe.max_shard_size
-    assert soup is not None
-    with console.ProgressReporter(silent=options.quiet) as progress, SoupFolder(out, force=options.force) as folder:
-        statistics = _statistics(report, recipe, mixture, hashes, progress)
-        rank = recipe.adapter_rank
-        written, files, _ = fill(folder, mixture, hashes.of, size, statistics, progress, adapter_rank=rank)
-        if written.hash != soup.hash:
-            made_by = f"soup {report.versions.get('soup')} and torch {report.versions.get('torch')}"
-            raise MixError(
-                f"{options.report}: the soup is {soup.hash}, from the same ingredients {written.hash} was mixed",
-                hint=f"it was written by {made_by}: other versions may mix other bytes",
-            )
-        path = str(out / (INDEX if INDEX in written.files else written.files[0]))
-        again = report.model_copy(update={"soup": soup.model_copy(update={"path": path, "files": files})})
-        (folder.path / REPORT).write_text(again.to_json(), "utf-8")
-        folder.commit()
-    if options.as_json:
-        console.print_result(again.to_json())
-    else:
-        console.print_result(path if options.quiet else f"soup: {path}")
-    return 0
-
-
-def _statistics(
-    report: Report, recipe: Recipe, mixture: Mixture, hashes: ContentHashes, progress: console.ProgressReporter
-) -> Mapping[str, Tensor]:
-    """Batch-norm statistics, where the soup's were re-estimated: from the same set, through the network."""
-    from soupcli.cache_folder import cache_folder
-    from soupcli.cli.session import choose_device, choose_sets
-    from soupcli.evaluators import Evaluators
-    from soupcli.validation.score_store import ScoreStore
-
-    if recipe.batch_norm != "recalibrate" or not report.sets:
-        return {}
-    store, device = ScoreStore(cache_folder() / "scores"), choose_device(recipe.device)
-    sets = choose_sets(report.sets, recipe)
-    evaluators = Evaluators(recipe, sets, device, mixture.kept, hashes, store, progress)
-    return evaluators.running_statistics(mixture)
-
-
-def _show_members(options: MixOptions, mixture: Mixture) -> int:
-    """What would be mixed: every ingredient is there, and is what it was."""
-    if options.quiet:
-        console.print_lines([str(member.path) for member in mixture.members])
-        return 0
-    table = console.Table("member", ">weight")
-    for member, weight in zip(mixture.members, mixture.weights, strict=True):
-        table.add(str(member.path), f"{weight:.4f}")
-    console.print_table(table)
-    return 0

@@ -1,11 +1,12 @@
-"""A search as it stands in the report: its steps, and each order where there were several."""
+"""Searches and mixing coefficients as they stand in the report."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from soupcli.report import Order, Search, Step, Strategy
+from soupcli.report import Coefficients, Order, Search, Step, Strategy
 from soupcli.soups.deciding import Step as Decision
+from soupcli.soups.layered import Layered
 from soupcli.soups.search import Found
 
 
@@ -38,4 +39,15 @@ def _reported(step: Decision) -> Step:
         seconds=round(step.seconds, 3),
         action=step.action,
         members=[str(member.path) for member in step.members],
+    )
+
+
+def reported_coefficients(layered: Layered) -> Coefficients:
+    """The key `soup.coefficients`."""
+    return Coefficients(
+        layers=layered.layers,
+        members=[str(member.path) for member in layered.members],
+        alpha=layered.alpha_lk,
+        tensors=layered.tensors,
+        scaled=layered.scaled,
     )

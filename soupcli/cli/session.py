@@ -48,6 +48,7 @@ RECIPE_KEYS = {
     **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank", "require_gain")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget")},
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
+    **{key: f"mix.{key}" for key in ("method", "weights", "alpha", "any_weights")},
 }
 
 
@@ -78,6 +79,11 @@ def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
         settings=settings,
         flags={RECIPE_KEYS[key]: given[key] for key in given if key not in invocation.from_environment},
     )
+
+
+def begins_at_base(command: str, recipe: Recipe) -> bool:
+    """Whether the base is a member of the soup, and not where tensors come from that are not mixed."""
+    return command == "mix" and (recipe.mix.alpha is not None or recipe.mix.method == "stock")
 
 
 def choose_device(name: str) -> torch.device:
@@ -187,7 +193,8 @@ class Session:
                 console.note(line)
         self._check_use(found.checkpoints)
         self.selection.check(found.checkpoints)
-        if recipe.base is None or not any(self.selection) or any(map(is_adapter, found.checkpoints)):
+        adapters = any(map(is_adapter, found.checkpoints))
+        if recipe.base is None or not any(self.selection) or adapters or begins_at_base(self.name, recipe):
             return found.checkpoints
         base = open_checkpoint(recipe.base, How(trust=options.trust, allow=allow))
         return [self.selection.applied(checkpoint, base) for checkpoint in found.checkpoints]
@@ -196,7 +203,8 @@ class Session:
         """Raises UsageError for flags that say something of other checkpoints than these."""
         adapters = any(map(is_adapter, checkpoints))
         options, rank = self.options, getattr(self.options, "adapter_rank", None)
-        if options.base is not None and not adapters and not any(self.selection):
+        needs_base = adapters or any(self.selection) or begins_at_base(self.name, self.recipe)
+        if options.base is not None and not needs_base:
             hint = "it goes with adapters, and with --include and --exclude"
             raise UsageError(f"--base {options.base}: these checkpoints need none", hint=hint)
         if options.key is not None and all(checkpoint.origin.key is None for checkpoint in checkpoints):

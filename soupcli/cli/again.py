@@ -1,0 +1,129 @@
+"""A soup written again from its ingredients, byte for byte, as its report says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from soupcli.cache_folder import cache_folder
+from soupcli.checkpoints.adapter_soup import is_adapter
+from soupcli.checkpoints.content_hash import ContentHashes
+from soupcli.checkpoints.mixing import Mixture, check_mixable
+from soupcli.checkpoints.opening import How, open_checkpoint
+from soupcli.checkpoints.selection import Selection
+from soupcli.checkpoints.writing import INDEX, REPORT, SoupFolder, check_free
+from soupcli.cli import console
+from soupcli.cli.cooking import fill
+from soupcli.cli.session import begins_at_base, choose_device, choose_sets
+from soupcli.errors import MixError, UsageError
+from soupcli.evaluators import Evaluators
+from soupcli.recipe import Recipe
+from soupcli.report import Report, Soup, read_report
+from soupcli.soups.layered import Layered
+from soupcli.validation.score_store import ScoreStore
+
+if TYPE_CHECKING:
+    from soupcli.cli.mix import MixOptions
+
+
+def write_again(options: MixOptions, file: Path) -> int:
+    """The soup of the report in `file`. Raises MixError where an ingredient is not what it was."""
+    report = read_report(file)
+    if report.soup is None:
+        raise UsageError(f"{file}: of soup {report.command}, which writes no soup")
+    recipe = Recipe.model_validate(report.recipe)
+    out = options.out or recipe.out
+    hashes = ContentHashes(cache_folder() / "hashes")
+    try:
+        mixture = _reported(options, report, report.soup, recipe, hashes)
+        if options.dry_run:
+            return _show_members(options, mixture)
+        check_free(out, force=options.force)
+        return _write(options, report, recipe, mixture, out, hashes)
+    finally:
+        hashes.close()
+
+
+def _reported(options: MixOptions, report: Report, soup: Soup, recipe: Recipe, hashes: ContentHashes) -> Mixture:
+    """The soup's mixture. Raises MixError where an ingredient is not what it was."""
+    known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
+    kept_from = soup.kept_from or soup.members[0]
+    allow = tuple(options.allow_class or ())
+    how = How(options.weights_name, recipe.key, options.trust, allow, recipe.base)
+    opened = {path: open_checkpoint(Path(path), how) for path in dict.fromkeys([*soup.members, kept_from])}
+    hashes.start(list(opened.values()))
+    for path, checkpoint in opened.items():
+        if hashes.of(checkpoint) != known.get(path):
+            raise MixError(
+                f"{path}: has changed since {options.report} was written: it is {hashes.of(checkpoint)}, "
+                f"it was {known.get(path, 'not among the ingredients')}",
+                hint="a soup is written again from the very same ingredients",
+            )
+    selection, source = Selection(tuple(recipe.include), tuple(recipe.exclude)), opened[kept_from]
+    begun = begins_at_base(report.command, recipe)
+    if recipe.base is not None and any(selection) and not begun and not any(map(is_adapter, opened.values())):
+        source = open_checkpoint(recipe.base, How(trust=options.trust, allow=allow))
+    kept = selection.applied(opened[kept_from], source)
+    members = [selection.applied(opened[path], source) for path in soup.members]
+    check_mixable([*members, kept])
+    dtype = getattr(torch, recipe.dtype) if recipe.dtype else None
+    layers = soup.coefficients
+    if layers is None:
+        return Mixture(tuple(members), tuple(soup.weights), dtype, kept)
+    layered = Layered(members, layers.alpha, layers.layers, layers.tensors, layers.scaled)
+    return layered.mixture(dtype=dtype, keep_from=kept)
+
+
+def _write(
+    options: MixOptions, report: Report, recipe: Recipe, mixture: Mixture, out: Path, hashes: ContentHashes
+) -> int:
+    """Writes the soup, if it is the one of the report. Raises MixError where its bytes are others."""
+    soup, size = report.soup, recipe.max_shard_size
+    assert soup is not None
+    with console.ProgressReporter(silent=options.quiet) as progress, SoupFolder(out, force=options.force) as folder:
+        statistics = _statistics(report, recipe, mixture, hashes, progress)
+        rank = recipe.adapter_rank
+        written, files, _ = fill(folder, mixture, hashes.of, size, statistics, progress, adapter_rank=rank)
+        if written.hash != soup.hash:
+            made_by = f"soup {report.versions.get('soup')} and torch {report.versions.get('torch')}"
+            raise MixError(
+                f"{options.report}: the soup is {soup.hash}, from the same ingredients {written.hash} was mixed",
+                hint=f"it was written by {made_by}: other versions may mix other bytes",
+            )
+        path = str(out / (INDEX if INDEX in written.files else written.files[0]))
+        again = report.model_copy(update={"soup": soup.model_copy(update={"path": path, "files": files})})
+        (folder.path / REPORT).write_text(again.to_json(), "utf-8")
+        folder.commit()
+    if options.as_json:
+        console.print_result(again.to_json())
+    else:
+        console.print_result(path if options.quiet else f"soup: {path}")
+    return 0
+
+
+def _statistics(
+    report: Report, recipe: Recipe, mixture: Mixture, hashes: ContentHashes, progress: console.ProgressReporter
+) -> Mapping[str, Tensor]:
+    """Batch-norm statistics, where the soup's were re-estimated: from the same set, through the network."""
+    if recipe.batch_norm != "recalibrate" or not report.sets:
+        return {}
+    store, device = ScoreStore(cache_folder() / "scores"), choose_device(recipe.device)
+    sets = choose_sets(report.sets, recipe)
+    evaluators = Evaluators(recipe, sets, device, mixture.kept, hashes, store, progress)
+    return evaluators.running_statistics(mixture)
+
+
+def _show_members(options: MixOptions, mixture: Mixture) -> int:
+    """What would be mixed: every ingredient is there, and is what it was."""
+    if options.quiet:
+        console.print_lines([str(member.path) for member in mixture.members])
+        return 0
+    table = console.Table("member", ">weight")
+    for member, weight in zip(mixture.members, mixture.weights, strict=True):
+        table.add(str(member.path), f"{weight:.4f}")
+    console.print_table(table)
+    return 0
