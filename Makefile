@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 DEMO := demo
 CACHE_DEMO := $(CURDIR)/$(DEMO)/.cache
 
-.PHONY: demo test check format results bench-merge clean
+.PHONY: demo test check format results bench-merge bench-learned clean
 
 # The stamp is older than what it was made from: the environment is made anew.
 $(READY): pyproject.toml constraints.txt
@@ -39,6 +39,9 @@ results: $(READY)
 
 bench-merge: $(READY)
 	$(BIN)/python benchmarks/merge.py
+
+bench-learned: $(READY)
+	$(BIN)/python benchmarks/learned.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

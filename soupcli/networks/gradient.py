@@ -26,6 +26,7 @@ from torch import Tensor
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import weights_file
 from soupcli.errors import MixError, NetworkError
+from soupcli.networks.batch_norm_gradient import statistics_of, through_statistics
 from soupcli.networks.layers import Layer
 from soupcli.networks.live import LiveNetwork
 from soupcli.networks.offsets import HELD_BYTES, InMemory, OnDisk, Reader, Source, parts
@@ -79,26 +80,29 @@ class MixedNetwork:
         self._reader = Reader(ingredients, self._device)
         varying = self._survey(progress)
         self._pieces = [self._divide([slot.name for slot in slots if slot.name in varying]) for slots in self._slots]
-        self._trained = [slot.tensor for name, slot in self._places.items() if name in varying and _is_trained(slot)]
+        self._statistics = statistics_of(live.network.module)
+        self._leaves = {name: leaf for name in varying if (leaf := self._leaf(self._places[name])) is not None}
         sizes = [sum(piece.nbytes for piece in pieces) * len(ingredients) for pieces in self._pieces]
-        gradients = sum(tensor.nbytes for tensor in self._trained)
+        gradients = sum(leaf.nbytes for leaf in self._leaves.values())
         self.residence = plan(sum(sizes), gradients, self._device, wanted=resident)
         self._waves = _waves(sizes, WAVE_BYTES if self.residence.where == "disk" else None)
         where = self.residence.where
         self._source: Source = OnDisk(self._reader) if where == "disk" else InMemory(self._reader, where)
 
     def __enter__(self) -> MixedNetwork:
-        for tensor in self._trained:
-            tensor.requires_grad_(True)
+        for leaf in self._leaves.values():
+            leaf.requires_grad_(True)
+        self._hooks = through_statistics(self._live.network.module, self._statistics)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
-        for tensor in self._trained:
-            tensor.requires_grad_(False)
-            tensor.grad = None
+        self._hooks.close()
+        for leaf in self._leaves.values():
+            leaf.requires_grad_(False)
+            leaf.grad = None
         self._live.forget()
 
     def names(self, tensors: Sequence[Tensor]) -> list[str]:
@@ -131,12 +135,14 @@ class MixedNetwork:
         self._gradients = {}
 
     def _take_gradients(self) -> None:
-        for slots in self._slots:
-            for slot in slots:
-                if slot.tensor.grad is not None:
-                    grad = slot.tensor.grad
-                    self._gradients[slot.name] = (grad.to_dense() if grad.is_sparse else grad).reshape(-1)
-                    slot.tensor.grad = None
+        for name, leaf in self._leaves.items():
+            if leaf.grad is not None:
+                self._gradients[name] = (leaf.grad.to_dense() if leaf.grad.is_sparse else leaf.grad).reshape(-1)
+                leaf.grad = None
+
+    def _leaf(self, slot: Slot) -> Tensor | None:
+        """What autograd leaves the tensor's gradient in; None for buffers that no gradient goes to."""
+        return slot.tensor if isinstance(slot.tensor, torch.nn.Parameter) else self._statistics.get(id(slot.tensor))
 
     def _inner(self, tasks: Tasks, wave: slice) -> list[list[Future[Tensor]]]:
         """Inner products of the gradient with all ingredients, for each layer of the wave and each of its pieces."""
@@ -239,10 +245,6 @@ def _slot(name: str, tensor: Tensor) -> Slot:
     if not tensor.is_contiguous():
         tensor.data = tensor.data.contiguous()
     return Slot(tensor, tensor.detach().view(-1), name)
-
-
-def _is_trained(slot: Slot) -> bool:
-    return isinstance(slot.tensor, torch.nn.Parameter)
 
 
 def _waves(sizes: Sequence[int], enough: int | None) -> list[slice]:
