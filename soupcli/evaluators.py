@@ -18,6 +18,7 @@ from soupcli.checkpoints.selection import Selected, sources
 from soupcli.checkpoints.soup_files import write_soup
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.network import Batch, Forward, Network
+from soupcli.networks import flops
 from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
 from soupcli.networks.building import build
 from soupcli.networks.live import LiveNetwork
@@ -39,7 +40,7 @@ from soupcli.validation.examples import Examples
 from soupcli.validation.labelled import Labelled
 from soupcli.validation.loading import ExampleSet, LabelledSet
 from soupcli.validation.metrics import metric_named
-from soupcli.validation.score import Evaluate, Score
+from soupcli.validation.score import Evaluate, MetricValue, Score
 from soupcli.validation.score_store import ScoreStore, key_of
 from soupcli.versions import versions
 
@@ -79,6 +80,8 @@ class Evaluators:
             if isinstance(spec, ExampleSet):
                 for metric in self.metrics_of(name):
                     metric_named(metric)
+        if recipe.cost.flops:
+            self._counted_set()
         self._fingerprints = {name: self._fingerprint(name, spec) for name, spec in sets.items()}
 
     def on(self, name: str) -> Evaluate:
@@ -120,6 +123,32 @@ class Evaluators:
             return {}
         with users_code():
             return self._statistics(weights)
+
+    def flops(self) -> tuple[str, int]:
+        """A set of examples, and the operations of a forward pass of the first example that is visited there."""
+        name, spec = self._counted_set()
+        key = key_of({"flops": self._fingerprints[name], "network": self._network_identity(), "versions": versions()})
+        kept = self._store.get(key)
+        if kept is None:
+            weights = Mixture.uniform([self._first])
+            with users_code():
+                self.live.load(weights)
+                examples = self._load(name, spec)
+                batch = examples.batch(examples.order()[:1], self.device)
+                operations = flops.count(self._forward(name, spec, weights), batch)
+            kept = Score({"flops": MetricValue(operations, None, 1)}, "flops", False, 1, {})
+            self._store.put(key, kept)
+        return name, int(kept.value)
+
+    def _counted_set(self) -> tuple[str, ExampleSet]:
+        """The first set whose examples go through the network here, one by one."""
+        for name, spec in self.sets.items():
+            if isinstance(spec, ExampleSet):
+                return name, spec
+        raise ValidationError(
+            "cost.flops: needs a set of images, text, arrays or tokens, to show the network an example of it",
+            hint="name one with --val, or leave --flops out",
+        )
 
     def labelled(self, name: str) -> Labelled:
         """The set's examples, and the network's logits for them at whatever weights it has when it is asked.

@@ -454,7 +454,18 @@ class Mix(_Section):
             raise ValueError("weights: all are 0")
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {"greedy": Greedy, "learned": Learned, "mix": Mix}
+class Cost(_Section):
+    """What a forward pass costs."""
+
+    flops: bool = False
+    """Count the floating-point operations of a forward pass of one example; the report has them beside an ensemble's.
+    """
+    beside: dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = {}
+    """Other networks by name and their operations, from the literature: two for each multiplication with its addition.
+    """
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {"greedy": Greedy, "learned": Learned, "mix": Mix, "cost": Cost}
 
 
 class Recipe(_Section):
@@ -485,6 +496,7 @@ class Recipe(_Section):
     greedy: Greedy = Greedy()
     learned: Learned = Learned()
     mix: Mix = Mix()
+    cost: Cost = Cost()
     out: RecipePath = Path("soup")
     """The folder that the soup is written to."""
     max_shard_size: ByteSize = 5_000_000_000

@@ -218,6 +218,22 @@ class GateResult(_Part):
     reason: str
 
 
+class Flops(_Part):
+    """Floating-point operations of one example, two for each multiplication with its addition."""
+
+    set: str
+    """Whose first example was counted."""
+    forward: int
+    """Of one network, so of the soup as well."""
+    ingredients: int
+    ensemble: int
+    """Of all ingredients."""
+    ensemble_of_members: int | None = None
+    """Of the soup's members; null where there is no soup."""
+    beside: dict[str, float] = {}
+    """Of other networks, as the recipe gives them."""
+
+
 class Cost(_Part):
     examples: int = 0
     """Examples that went through the network."""
@@ -251,6 +267,8 @@ class Report(_Part):
     """Every point that `soup mix --alpha` evaluated."""
     alpha: float | None = None
     """The point that was written."""
+    flops: Flops | None = None
+    """Where the recipe asks for them."""
     selecting_set: str | None = None
     sets: list[str] = []
     """All sets in the order in which they were named."""

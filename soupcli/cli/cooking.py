@@ -19,6 +19,7 @@ from soupcli.checkpoints.soup_files import AdapterNotes, soup_specs, write_soup
 from soupcli.checkpoints.writing import INDEX, REPORT, SoupFolder, Written
 from soupcli.cli import console
 from soupcli.cli.comparing import Side, compare, sentences
+from soupcli.cli.flops import cost_of, counted
 from soupcli.cli.gatekeeping import answer, reported, sentence, verdicts
 from soupcli.cli.options import SoupOptions
 from soupcli.cli.searched import reported_search
@@ -175,6 +176,7 @@ def _report(
         comparisons=comparisons,
         gates=[reported(verdict, soup.path) for verdict in found],
         **cooked.parts,
+        flops=counted(session, ingredients=len(cooked.ingredients), members=len(mixture.members)),
     )
 
 
@@ -206,6 +208,8 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
     said = _compared(session, cooked, report.comparisons) + [sentence(verdict) for verdict in found]
     if said:
         console.print_sentences([*said, ""])
+    if report.flops is not None:
+        console.print_sentences([cost_of(report.flops), ""])
     if report.soup.differing:
         shown = ", ".join(report.soup.differing[:3])
         console.note(f"not averaged and different, taken from {cooked.mixture.kept.path}: {shown}")

@@ -47,6 +47,7 @@ RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
     **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank", "require_gain")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget")},
+    "flops": "cost.flops",
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
     **{key: f"mix.{key}" for key in ("method", "weights", "alpha", "any_weights")},
 }

@@ -25,6 +25,7 @@ INGREDIENTS = [
     "--metric $SOUP_METRIC",
     "--batch-size $SOUP_BATCH_SIZE",
     "--workers $SOUP_WORKERS",
+    "--flops $SOUP_FLOPS",
     "--fresh",
 ]
 REPORT = [*INGREDIENTS, "--report"]
