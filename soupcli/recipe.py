@@ -174,11 +174,17 @@ class TimmNetwork(_Network):
 class TransformersNetwork(_Network):
     transformers: str
     """`auto` (the class that the checkpoint's own config.json names) or a class of transformers."""
+    head: int | None = Field(default=None, gt=0)
+    """Classes of a linear layer on the normalised image embedding of CLIP or ALIGN. Weights are then named `model.*`
+    and `classification_head.*`, as the authors of model soups save theirs."""
 
 
 class OpenClipNetwork(_Network):
     open_clip: str
     """Name of a network for `open_clip.create_model`."""
+    head: int | None = Field(default=None, gt=0)
+    """Classes of a linear layer on the normalised image embedding. Weights are then named `model.*` and
+    `classification_head.*`, as the authors of model soups save theirs."""
 
 
 class TorchvisionNetwork(_Network):
