@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.selection import Selected, sources
 from soupcli.checkpoints.soup_files import write_soup
 from soupcli.errors import NetworkError, ValidationError
+from soupcli.leftovers import scratch_folder
 from soupcli.network import Batch, Forward, Network
 from soupcli.networks import flops
 from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
@@ -275,8 +274,7 @@ class Evaluators:
         as_it_lies = len(weights.members) == 1 and not isinstance(weights.members[0], Selected)
         if as_it_lies and weights.dtype is None and self.recipe.batch_norm == "average":
             return command_task.score(spec, first, metric=metric)
-        with tempfile.TemporaryDirectory(prefix="soup-") as name:
-            folder = Path(name)
+        with scratch_folder() as folder:
             written, _ = write_soup(
                 weights,
                 folder,
