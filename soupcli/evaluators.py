@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -35,6 +35,8 @@ from soupcli.recipe import (
     TokensSet,
 )
 from soupcli.validation import command_task, in_process, lm_eval_task, loading, prompts, python_task, tokens
+from soupcli.validation.batching import BatchSize, unsaid
+from soupcli.validation.difficulty import Difficulty
 from soupcli.validation.examples import Examples
 from soupcli.validation.labelled import Labelled
 from soupcli.validation.loading import ExampleSet, LabelledSet
@@ -47,9 +49,9 @@ from soupcli.versions import versions
 class Evaluators:
     """Evaluates mixtures on the sets of a run.
 
-    `examples` counts what went through the network. The network is built, and inputs are decoded, when a score is
-    asked for that no earlier run has kept. Raises ValidationError at once for a metric that is not known and for a set
-    whose files are not there.
+    `examples` counts what went through the network; `warn` is told what a user should know. The network is built, and
+    inputs are decoded, when a score is asked for that no earlier run has kept. Raises ValidationError at once for a
+    metric that is not known and for a set whose files are not there.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Evaluators:
         hashes: ContentHashes,
         store: ScoreStore,
         progress: Progress,
+        warn: Callable[[str], None] = unsaid,
     ) -> None:
         self.recipe = recipe
         self.sets = sets
@@ -70,9 +73,11 @@ class Evaluators:
         self._hashes = hashes
         self._store = store
         self._progress = progress
+        self._batch_size = BatchSize(recipe.batch_size, say=warn)
         self._network: Network | None = None
         self._live: LiveNetwork | None = None
         self._examples: dict[str, Examples] = {}
+        self._difficulty = {name: Difficulty() for name in sets}
         self._tasks: dict[str, lm_eval_task.Tasks] = {}
         self._zero_shot: tuple[tuple[prompts.Prompts, Mixture], Forward] | None = None
         for name, spec in sets.items():
@@ -88,14 +93,16 @@ class Evaluators:
 
         def evaluate(weights: Mixture, *, at_least: float | None = None) -> Score:
             key = self._key(name, weights)
-            kept = self._store.get(key) if key is not None else None
-            if kept is not None:
-                return kept
-            with users_code():
-                score = self._measure(name, weights)
-            self.examples += score.examples
-            if key is not None:
-                self._store.put(key, score)
+            stop = at_least if self.recipe.early_stop else None
+            score = self._store.get(key, at_least=stop) if key is not None else None
+            if score is None:
+                with users_code():
+                    score = self._measure(name, weights, at_least)
+                self.examples += score.examples
+                if key is not None:
+                    self._store.put(key, score)
+            if key is not None and len(weights.members) == 1 and score.difficulty is not None:
+                self._difficulty[name].add(key, score.difficulty)
             return score
 
         return evaluate
@@ -196,7 +203,7 @@ class Evaluators:
             self._live = LiveNetwork(self.network, self.device, settle=self._settle if again else None)
         return self._live
 
-    def _measure(self, name: str, weights: Mixture) -> Score:
+    def _measure(self, name: str, weights: Mixture, at_least: float | None) -> Score:
         spec = self.sets[name]
         metric = self.metric_of(name)
         if isinstance(spec, CommandSet):
@@ -220,7 +227,10 @@ class Evaluators:
             name=f"val.{name}",
             metrics=self.metrics_of(name),
             device=self.device,
-            batch_size=self.recipe.batch_size,
+            batch_size=self._batch_size,
+            at_least=at_least,
+            give_up=self.recipe.early_stop,
+            difficulty=self._difficulty[name].of_examples(),
             progress=self._progress,
         )
 

@@ -527,6 +527,8 @@ class Recipe(_Section):
     """Examples in one forward pass; no score depends on it."""
     workers: int | None = Field(default=None, ge=0)
     """Threads that decode inputs; default: one for each core."""
+    early_stop: bool = True
+    """Give up a candidate of `soup greedy` once it can no longer be good enough; no decision depends on it."""
     _document: Document = PrivateAttr(default_factory=Document)
 
     @property

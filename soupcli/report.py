@@ -60,6 +60,7 @@ class Step(_Part):
 
     candidate: str
     score: Number
+    """Null where the evaluation was given up, or where the score is not a number."""
     threshold: Number
     """What the score was held against; null for the start."""
     accepted: bool
@@ -71,6 +72,8 @@ class Step(_Part):
     """What was tried: the candidate added to the members or removed from them, or a soup of its own taken."""
     members: list[str] = []
     """What was evaluated, where that is not the members so far with or without the candidate."""
+    bound: Number = None
+    """The best score that was left to reach where the evaluation was given up, out of reach of the threshold."""
 
 
 Strategy = Literal["forward", "pruned", "replacement", "budgeted"]

@@ -37,6 +37,14 @@ class GreedyOptions(SoupOptions):
         int | None,
         typer.Option("--budget", help="Soups that --strategy budgeted evaluates.", envvar="SOUP_BUDGET"),
     ] = None
+    early_stop: Annotated[
+        bool | None,
+        typer.Option(
+            "--early-stop/--no-early-stop",
+            help="Give up candidates that are out of reach (default), or evaluate every one to the end.",
+            envvar="SOUP_EARLY_STOP",
+        ),
+    ] = None
     with_uniform: Annotated[
         bool, typer.Option("--with-uniform", help="Report the mean of all ingredients beside the soup.")
     ] = False

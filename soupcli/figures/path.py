@@ -22,9 +22,10 @@ def figure(reports: Reports) -> Figure:
             error = None if alone.stderr is None else alone.stderr * by
             name = printable(f"{step.candidate} alone: {shown(metric, alone.value, alone.stderr)}")
             marks.append(Mark("ingredient", number, alone.value * by, name, None, error))
-        if step.score is not None:
+        reached = step.score if step.score is not None else step.bound
+        if reached is not None:
             role: Role = "kept" if step.accepted else "left-out"
-            marks.append(Mark(role, number, step.score * by, printable(_words(step, metric))))
+            marks.append(Mark(role, number, reached * by, printable(_words(step, metric))))
     if not marks:
         marks = [Mark("ingredient", 0, 0.0, "")]
     width = min(860.0, max(340.0, 30.0 * len(report.steps)))
@@ -45,7 +46,8 @@ def figure(reports: Reports) -> Figure:
         caption=printable(
             f"{len(report.steps)} candidates, best first: {kept} were kept. Grey dots are the score on {selecting} of "
             "a candidate alone, with one standard error to each side; the line is the score of the members so far; a "
-            "ring is what members and candidate would have had together where the candidate was left out."
+            "ring is what members and candidate would have had together where the candidate was left out, at best "
+            "where the evaluation was given up."
         ),
         panels=(panel,),
         legend=(
@@ -65,7 +67,9 @@ def _reach(mark: Mark) -> tuple[float, ...]:
 def _words(step: Step, metric: str) -> str:
     held = "" if step.threshold is None else f", at least {shown(metric, step.threshold, None)} was needed"
     verdict = "kept" if step.accepted else "left out"
-    return f"with {step.candidate}: {shown(metric, step.score, None)}{held}: {verdict} ({step.reason})"
+    given_up = step.score is None and step.bound is not None
+    score = f"{shown(metric, step.bound, None)} at best" if given_up else shown(metric, step.score, None)
+    return f"with {step.candidate}: {score}{held}: {verdict} ({step.reason})"
 
 
 def _staircase(report: Report, by: float) -> tuple[tuple[float, float], ...]:
