@@ -60,7 +60,6 @@ class Step(_Part):
 
     candidate: str
     score: Number
-    """Null where the evaluation was given up, or where the score is not a number."""
     threshold: Number
     """What the score was held against; null for the start."""
     accepted: bool
@@ -72,8 +71,6 @@ class Step(_Part):
     """What was tried: the candidate added to the members or removed from them, or a soup of its own taken."""
     members: list[str] = []
     """What was evaluated, where that is not the members so far with or without the candidate."""
-    bound: Number = None
-    """The best score that was left to reach where the evaluation was given up, out of reach of the threshold."""
 
 
 Strategy = Literal["forward", "pruned", "replacement", "budgeted"]
@@ -221,20 +218,54 @@ class GateResult(_Part):
     reason: str
 
 
-class Flops(_Part):
-    """Floating-point operations of one example, two for each multiplication with its addition."""
+class Place(_Part):
+    """A mixture on the plane through three checkpoints, and its scores."""
 
-    set: str
-    """Whose first example was counted."""
-    forward: int
-    """Of one network, so of the soup as well."""
-    ingredients: int
-    ensemble: int
-    """Of all ingredients."""
-    ensemble_of_members: int | None = None
-    """Of the soup's members; null where there is no soup."""
-    beside: dict[str, float] = {}
-    """Of other networks, as the recipe gives them."""
+    x: float
+    y: float
+    """Distances in the space of the weights, from the first checkpoint along the plane's two axes."""
+    weights: list[float]
+    """Of the three checkpoints; negative ones outside the triangle. They sum to 1."""
+    scores: Scores
+
+
+class Landscape(_Part):
+    """Scores over the plane through three checkpoints."""
+
+    members: list[str]
+    """The three, the plane's origin first."""
+    corners: list[Place]
+    """Where they lie."""
+    mean: Place
+    columns: list[float]
+    rows: list[float]
+    """Places of the grid along both axes."""
+    grid: list[Place]
+    """Row by row, the first row at the least y."""
+
+
+class Pair(_Part):
+    """Two ingredients, the angle between them as seen from their start, and their mean."""
+
+    members: list[str]
+    angle: Number
+    """Degrees; null where one of them is the start."""
+    scores: Scores
+    """Of their mean."""
+    gains: list[Comparison]
+    """Their mean against the better of the two on each set, every metric."""
+
+
+class Pairs(_Part):
+    """Pairs of ingredients."""
+
+    start: str
+    """The checkpoint that angles are seen from."""
+    possible: int
+    """How many pairs there are."""
+    seed: int
+    """What drew the pairs, where not all were taken."""
+    pairs: list[Pair]
 
 
 class Cost(_Part):
@@ -270,8 +301,6 @@ class Report(_Part):
     """Every point that `soup mix --alpha` evaluated."""
     alpha: float | None = None
     """The point that was written."""
-    flops: Flops | None = None
-    """Where the recipe asks for them."""
     selecting_set: str | None = None
     sets: list[str] = []
     """All sets in the order in which they were named."""
@@ -279,6 +308,10 @@ class Report(_Part):
     """Soup against best ingredient on every set, every metric of both."""
     gates: list[GateResult] = []
     """What `gates:` and `--require-gain` came to."""
+    landscape: Landscape | None = None
+    """What `soup landscape` measures."""
+    pairs: Pairs | None = None
+    """What `soup pairs` measures."""
     warnings: list[str] = []
     """What should be known before the scores are believed."""
     cost: Cost = Cost()

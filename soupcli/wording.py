@@ -16,6 +16,13 @@ def shown(metric: str, value: float | None, stderr: float | None) -> str:
     return f"{value * factor:.{digits}f}{unit}{error}"
 
 
+def signed(metric: str, difference: float | None) -> str:
+    """E.g. `+0.50` in per cent of a share, `-0.0123` otherwise."""
+    if difference is None or math.isnan(difference):
+        return "NaN"
+    return f"{difference * 100 + 0.0:+.2f}" if metric in SHARES else f"{difference + 0.0:+.4f}"
+
+
 def human_bytes(count: int) -> str:
     """E.g. `346.3 MB`."""
     size, units = float(count), ["B", "kB", "MB", "GB", "TB"]

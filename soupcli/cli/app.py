@@ -10,10 +10,22 @@ from typing import Annotated
 import typer
 
 from soupcli import __version__
-from soupcli.cli import demo, evaluate, greedy, init, interruption, learned, mix, plot, rank, report, schema, uniform
+from soupcli.cli import (
+    demo,
+    evaluate,
+    greedy,
+    init,
+    landscape,
+    learned,
+    mix,
+    pairs,
+    plot,
+    rank,
+    report,
+    schema,
+    uniform,
+)
 from soupcli.cli.commands import guarded
-
-SIGNALLED = 128  # exit codes above it are of signals
 
 app = typer.Typer(
     name="soup",
@@ -40,7 +52,7 @@ def _soup(
     pass
 
 
-for module in (rank, uniform, greedy, learned, evaluate, mix, plot, report, init, schema, demo):
+for module in (rank, uniform, greedy, learned, evaluate, mix, landscape, pairs, plot, report, init, schema, demo):
     module.register(app)
 
 
@@ -51,11 +63,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
     # Threads of torch that wait sleep: awake, they take the cores of those that read and mix, and of other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with interruption.heard():
-        code = run(sys.argv[1:])
-        if code > SIGNALLED:  # threads that still read or hash are not waited for
-            os._exit(code)
-    sys.exit(code)
+    sys.exit(run(sys.argv[1:]))
 
 
 def run(words: list[str]) -> int:

@@ -39,7 +39,6 @@ def _reported(step: Decision) -> Step:
         seconds=round(step.seconds, 3),
         action=step.action,
         members=[str(member.path) for member in step.members],
-        bound=step.bound,
     )
 
 

@@ -47,11 +47,10 @@ RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
     **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank", "require_gain")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget")},
-    "flops": "cost.flops",
-    "early_stop": "early_stop",
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
     **{key: f"mix.{key}" for key in ("method", "weights", "alpha", "any_weights")},
 }
+FROM_BASE = {"pairs"}  # commands that see all checkpoints from --base, whatever they are
 
 
 class Row(NamedTuple):
@@ -205,7 +204,7 @@ class Session:
         """Raises UsageError for flags that say something of other checkpoints than these."""
         adapters = any(map(is_adapter, checkpoints))
         options, rank = self.options, getattr(self.options, "adapter_rank", None)
-        needs_base = adapters or any(self.selection) or begins_at_base(self.name, self.recipe)
+        needs_base = adapters or any(self.selection) or begins_at_base(self.name, self.recipe) or self.name in FROM_BASE
         if options.base is not None and not needs_base:
             hint = "it goes with adapters, and with --include and --exclude"
             raise UsageError(f"--base {options.base}: these checkpoints need none", hint=hint)
@@ -265,14 +264,7 @@ class Session:
             self.hashes.start(self.checkpoints)
             store = ScoreStore(cache_folder() / "scores", fresh=self.options.fresh)
             self._evaluators = Evaluators(
-                self.recipe,
-                self.sets,
-                self.device,
-                self.checkpoints[0],
-                self.hashes,
-                store,
-                self.progress,
-                console.warn,
+                self.recipe, self.sets, self.device, self.checkpoints[0], self.hashes, store, self.progress
             )
         return self._evaluators
 

@@ -32,7 +32,7 @@ class Line(NamedTuple):
     """Polylines of one kind."""
 
     paths: tuple[tuple[Point, ...], ...]
-    style: Literal["solid", "guide", "contour"]
+    style: Literal["solid", "guide", "contour", "edge"]
     name: str = ""
 
 

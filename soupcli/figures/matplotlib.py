@@ -90,7 +90,7 @@ class _Drawing:
         for (x, y), words in panel.texts:
             left, top = placed.at(x, y)
             how = {"color": "#fff", "fontweight": "bold", "path_effects": outline, "zorder": 9}
-            self._text(page, left + 9, top - 8, words, SMALL, **how)
+            self._text(page, left + 9, top - 8, words, NORMAL, **how)
         page.set_zorder(5)
 
     def _ticks(self, axes: Any, placed: Placed) -> None:
@@ -117,6 +117,7 @@ class _Drawing:
         styles = {
             "solid": {"colors": colour("kept", self.theme), "linewidths": 1.35, "zorder": 2},
             "guide": {"colors": self.ground.faint, "linewidths": 0.8, "linestyles": [(0, (5, 4))], "zorder": 1.5},
+            "edge": {"colors": "#ffffff", "linewidths": 1.0, "linestyles": [(0, (5, 4))], "zorder": 2.2},
             "contour": {"colors": "#ffffff", "alpha": 0.65, "linewidths": 0.8, "zorder": 2},
         }
         axes.add_collection(collection([list(path) for path in paths], **styles[style]), autolim=False)

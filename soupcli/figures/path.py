@@ -22,14 +22,17 @@ def figure(reports: Reports) -> Figure:
             error = None if alone.stderr is None else alone.stderr * by
             name = printable(f"{step.candidate} alone: {shown(metric, alone.value, alone.stderr)}")
             marks.append(Mark("ingredient", number, alone.value * by, name, None, error))
-        reached = step.score if step.score is not None else step.bound
-        if reached is not None:
+        if step.score is not None:
             role: Role = "kept" if step.accepted else "left-out"
-            marks.append(Mark(role, number, reached * by, printable(_words(step, metric))))
+            marks.append(Mark(role, number, step.score * by, printable(_words(step, metric))))
     if not marks:
         marks = [Mark("ingredient", 0, 0.0, "")]
     width = min(860.0, max(340.0, 30.0 * len(report.steps)))
-    names = short_names([step.candidate for step in report.steps])
+    names = [
+        f"− {name}" if step.action == "remove" else name
+        for name, step in zip(short_names([step.candidate for step in report.steps]), report.steps, strict=True)
+    ]
+    forward = all(step.action == "add" for step in report.steps)
     kept = sum(step.accepted for step in report.steps)
     panel = Panel(
         title="",
@@ -44,16 +47,16 @@ def figure(reports: Reports) -> Figure:
         kind="path",
         title="The greedy path",
         caption=printable(
-            f"{len(report.steps)} candidates, best first: {kept} were kept. Grey dots are the score on {selecting} of "
-            "a candidate alone, with one standard error to each side; the line is the score of the members so far; a "
-            "ring is what members and candidate would have had together where the candidate was left out, at best "
-            "where the evaluation was given up."
+            f"{len(report.steps)} steps, of which {kept} were taken. Grey dots are the score on {selecting} of a "
+            "candidate alone, with one standard error to each side; the line is the score of the members so far; a "
+            "ring is the score of what was tried and not taken"
+            + (": members and candidate together." if forward else ". A name after a minus was tried without.")
         ),
         panels=(panel,),
         legend=(
             ("ingredient", "candidate alone"),
-            ("kept", "kept: members with it"),
-            ("left-out", "left out: members with it"),
+            ("kept", "kept: members with it" if forward else "taken"),
+            ("left-out", "left out: members with it" if forward else "not taken"),
         ),
         columns=1,
     )
@@ -66,10 +69,20 @@ def _reach(mark: Mark) -> tuple[float, ...]:
 
 def _words(step: Step, metric: str) -> str:
     held = "" if step.threshold is None else f", at least {shown(metric, step.threshold, None)} was needed"
-    verdict = "kept" if step.accepted else "left out"
-    given_up = step.score is None and step.bound is not None
-    score = f"{shown(metric, step.bound, None)} at best" if given_up else shown(metric, step.score, None)
-    return f"with {step.candidate}: {score}{held}: {verdict} ({step.reason})"
+    return f"{tried(step)}: {shown(metric, step.score, None)}{held}: {decision(step)}"
+
+
+def tried(step: Step) -> str:
+    """E.g. `with runs/a`, `without runs/a`, `runs/a + runs/b`."""
+    if step.action == "take":
+        return " + ".join(step.members) or step.candidate
+    return f"{'with' if step.action == 'add' else 'without'} {step.candidate}"
+
+
+def decision(step: Step) -> str:
+    """E.g. `left out (worse)`."""
+    yes, no = ("kept", "left out") if step.action == "add" else ("taken", "not taken")
+    return f"{yes if step.accepted else no} ({step.reason})"
 
 
 def _staircase(report: Report, by: float) -> tuple[tuple[float, float], ...]:

@@ -37,6 +37,7 @@ def _rules() -> Iterator[str]:
     yield ".solid{stroke:var(--kept);stroke-width:1.8;fill:none}"
     yield ".guide{stroke:var(--faint);stroke-dasharray:4 3;fill:none}"
     yield ".contour{stroke:#fff;stroke-opacity:.65;stroke-width:1;fill:none}"
+    yield ".edge{stroke:#fff;stroke-dasharray:5 4;stroke-width:1.2;fill:none}"
     yield ".on-cells{fill:#fff;stroke:#111;stroke-width:3;paint-order:stroke;font-weight:600}"
     for role, style in STYLES.items():
         if style.shape == "ring":
@@ -113,7 +114,7 @@ def _panel(placed: Placed) -> Iterator[str]:
     yield from (shape(mark.role, *placed.at(mark.x, mark.y), mark.name) for mark in panel.marks)
     for (x, y), words in panel.texts:
         left, top = placed.at(x, y)
-        yield _text(left + 9, top - 8, words, "small on-cells")
+        yield _text(left + 9, top - 8, words, "normal on-cells")
     yield "</g>"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from soupcli.errors import UsageError
 from soupcli.figures.kinds import KINDS, possible
-from tests.figures.made import gathered, greedy, learned, ranked
+from tests.figures.made import gathered, greedy, learned, ranked, report, score
 
 PATHS = [f"runs/{number:02}" for number in range(12)]
 
@@ -105,7 +107,97 @@ def test_path() -> None:
     assert [name for _, name in panel.x.ticks] == [f"{number:02}" for number in range(12)]
     last = panel.marks[-1].name
     assert last == "with runs/11: 89.00%, at least 90.20% was needed: left out (worse)"
-    assert "3 were kept" in figure.caption
+    assert "12 steps, of which 3 were taken" in figure.caption
+
+
+def test_path_of_other_searches() -> None:
+    """Members that were tried without, and soups of their own, are named as what they are."""
+    document = greedy(PATHS)
+    document["steps"][2] |= {"action": "remove", "accepted": True, "reason": "better"}
+    document["steps"][3] |= {"action": "take", "members": ["runs/01", "runs/02"]}
+    figure = KINDS["path"](gathered(document))
+    assert [name for _, name in figure.panels[0].x.ticks][2:4] == ["− 02", "03"]
+    names = [mark.name.split(":")[0] for mark in figure.panels[0].marks if mark.role != "ingredient"]
+    assert names[2:5] == ["without runs/02", "runs/01 + runs/02", "with runs/04"]
+    assert [text for _, text in figure.legend] == ["candidate alone", "taken", "not taken"]
+
+
+def landscape(paths: list[str]) -> dict[str, Any]:
+    """A report of `soup landscape` over a bowl whose least error is at (1, 1)."""
+    columns, rows = [-1.0, 0.0, 1.0, 2.0, 3.0], [-1.0, 0.0, 1.0, 2.0]
+
+    def place(x: float, y: float) -> dict[str, Any]:
+        height = 0.95 - 0.02 * ((x - 1) ** 2 + (y - 1) ** 2)
+        weights = [1 - x / 2 - y / 2, x / 2, y / 2]
+        return {"x": x, "y": y, "weights": weights, "scores": {name: score(height) for name in ("val", "test")}}
+
+    found = {
+        "members": paths,
+        "corners": [place(0, 0), place(2, 0), place(0, 2)],
+        "mean": place(2 / 3, 2 / 3),
+        "columns": columns,
+        "rows": rows,
+        "grid": [place(x, y) for y in rows for x in columns],
+    }
+    return report("landscape", paths, sets=("val", "test"), landscape=found)
+
+
+def test_landscape() -> None:
+    """A panel for each set: cells of error, corners by letter and the mean; a soup of the three lies where it lies."""
+    document = landscape(PATHS[:3])
+    document["landscape"]["grid"][7]["scores"]["val"]["accuracy"]["value"] = None
+    figure = KINDS["landscape"](gathered(document, greedy(PATHS[:3], kept=2)))
+    assert [panel.cells.scale.title for panel in figure.panels if panel.cells] == [
+        "error on val (%)",
+        "error on test (%)",
+    ]
+    first, second = figure.panels
+    assert first.cells is not None and second.cells is not None
+    assert first.cells.values[1][2] is None
+    assert second.cells.values[2][2] == pytest.approx(5.0)
+    assert second.cells.x_edges == (-1.5, -0.5, 0.5, 1.5, 2.5, 3.5)
+    assert [text for _, text in second.texts] == ["A", "B", "C"]
+    assert [(mark.role, mark.x, mark.y) for mark in second.marks] == [
+        ("corner", 0, 0),
+        ("corner", 2, 0),
+        ("corner", 0, 2),
+        ("mean", pytest.approx(2 / 3), pytest.approx(2 / 3)),
+        ("greedy", 1.0, 0.0),
+    ]
+    assert [text for _, text in figure.legend] == [
+        "A: runs/00",
+        "B: runs/01",
+        "C: runs/02",
+        "their mean",
+        "greedy soup",
+    ]
+    scale = (second.x.high - second.x.low) / second.width, (second.y.high - second.y.low) / second.height
+    assert scale[0] == pytest.approx(scale[1])  # a circle is a circle
+    assert len(second.lines[1].paths) > 10
+    others = KINDS["landscape"](gathered(document, greedy(PATHS[:4], kept=4)))
+    assert {mark.role for mark in others.panels[0].marks} == {"corner", "mean"}
+
+
+def test_angles() -> None:
+    """A dot for each pair that has an angle and a gain, one standard error to each side, and a line at 0."""
+    gain = {"set": "val", "metric": "accuracy", "soup": "", "best": "runs/00", "n": 400, "higher_is_better": True}
+    measured = [
+        {
+            "members": PATHS[:2],
+            "angle": 60.0,
+            "scores": {},
+            "gains": [gain | {"difference": 0.01, "low": -0.0096, "high": 0.0296}],
+        },
+        {"members": PATHS[1:3], "angle": 70.0, "scores": {}, "gains": [gain | {"difference": -0.02}]},
+        {"members": PATHS[2:4], "angle": None, "scores": {}, "gains": [gain | {"difference": 0.5}]},
+    ]
+    pairs = {"start": "start", "possible": 66, "seed": 0, "pairs": measured}
+    figure = KINDS["angles"](gathered(report("pairs", PATHS, sets=("val",), pairs=pairs)))
+    panel = figure.panels[0]
+    assert [(mark.x, mark.y) for mark in panel.marks] == [(60.0, 1.0), (70.0, -2.0)]
+    assert [mark.y_error for mark in panel.marks] == [pytest.approx(1.0), None]
+    assert panel.lines[0].paths == (((panel.x.low, 0.0), (panel.x.high, 0.0)),)
+    assert "one of 3 of 66 pairs" in figure.caption and "start" in figure.caption
 
 
 def test_path_with_a_nan() -> None:
@@ -129,7 +221,15 @@ def test_coefficients() -> None:
     assert signed is not None and signed.ramp == "signed" and signed.scale.low == -signed.scale.high
 
 
-@pytest.mark.parametrize(("kind", "lacks"), [("path", "no greedy steps"), ("coefficients", "no learned coefficients")])
+@pytest.mark.parametrize(
+    ("kind", "lacks"),
+    [
+        ("path", "no greedy steps"),
+        ("coefficients", "no learned coefficients"),
+        ("landscape", "no landscape"),
+        ("angles", "no pairs"),
+    ],
+)
 def test_what_a_report_does_not_hold(kind: str, lacks: str) -> None:
     """A figure of what was not done says which command does it."""
     with pytest.raises(UsageError, match=lacks) as raised:

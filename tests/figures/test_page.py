@@ -98,7 +98,7 @@ def test_what_it_says() -> None:
     assert cells["92.00% ± 1.36"] >= 1 and cells["left out (worse)"] == 10
     assert cells["+0.50"] == 2 and cells["+0.10 to +0.90"] == 2 and cells["< 0.001"] == 2 and cells["better"] == 2
     heads = parsed.said("th")
-    assert all(heads.count(path) >= 2 for path in PATHS)  # as a step and as an ingredient
+    assert all(path in heads and f"with {path}" in heads for path in PATHS)  # as an ingredient and as a step
     assert "val (selected on it)" in heads and "learned soup (12 of 12)" in heads
     assert parsed.said("p")[1] == "Warning: val selected this soup"
     assert parsed.said("dd").count("2.15.0") == 1
@@ -193,6 +193,27 @@ def test_hostile_reports(paths: list[str], words: str) -> None:
     text.encode()
     assert outside(text) == []
     assert not Parsed(text).open
+
+
+def test_gates_and_searches() -> None:
+    """What the recipe wanted and whether it came; how many soups a search asked for, in which orders."""
+    gate = {"soup": "soup/", "set": "test", "metric": "accuracy", "gate": ">= best - 0.5", "key": "gates.test"}
+    gates = [
+        gate | {"value": 0.8, "needed": 0.79, "met": True, "reason": "enough"},
+        gate | {"value": 0.7, "needed": 0.79, "met": False, "reason": "less"},
+        gate | {"value": 0.7, "needed": None, "met": None, "reason": "no ingredient"},
+    ]
+    order = {"order": PATHS, "members": PATHS[:2], "score": 0.92, "evaluations": 12}
+    search = {"strategy": "forward", "evaluations": 24, "orders": [order, order]}
+    parsed = Parsed(page(gathered(greedy(PATHS, gates=gates, search=search))))
+    assert "Gates" in parsed.said("h2")
+    assert [text for text in parsed.said("td") if "met" in text or "held" in text] == [
+        "met",
+        "not met",
+        "not held against anything",
+    ]
+    assert "Strategy forward: 24 soups were asked for." in parsed.said("p")
+    assert "Orders that were tried" in parsed.said("summary")
 
 
 def test_other_commands() -> None:

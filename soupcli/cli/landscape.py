@@ -1,0 +1,157 @@
+"""`soup landscape --ckpts A B C --val V`: scores over the plane through three checkpoints (the paper's Figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from soupcli.cli import console
+from soupcli.cli.commands import Invocation, command
+from soupcli.cli.options import ReportOptions
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.mixing import Mixture
+    from soupcli.cli.session import Session
+    from soupcli.report import Place, Report
+    from soupcli.soups.landscape import Plane, Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandscapeOptions(ReportOptions):
+    """Options of `soup landscape`."""
+
+    grid: Annotated[int, typer.Option("--grid", min=2, help="Points along each axis; N takes N x N evaluations.")] = 11
+    margin: Annotated[
+        float, typer.Option("--margin", min=0.0, help="How far beyond the triangle, as a share of its extent.")
+    ] = 0.25
+    report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Where the report is written.")] = (
+        Path("landscape.json")
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the app."""
+    example = "soup landscape --ckpts start/ runs/a runs/b --val test; soup plot landscape.json --kind landscape"
+    command(app, "landscape", examples=example)(landscape)
+
+
+def landscape(options: LandscapeOptions, invocation: Invocation) -> int:
+    """Score the plane through three checkpoints, on a grid.
+
+    Every point of the plane is a mixture of the three, outside the triangle with negative weights. Every one is
+    evaluated, on each set, and kept: an interrupted run goes on, a finer grid evaluates what is new. soup plot and
+    soup report draw the report.
+    """
+    from soupcli.checkpoints.writing import check_file, write_whole
+    from soupcli.cli.plan import Plan, show_plan
+    from soupcli.cli.session import Session
+    from soupcli.errors import UsageError
+
+    with Session("landscape", options, invocation) as session:
+        if len(session.checkpoints) != 3:
+            raise UsageError(
+                f"--ckpts: {len(session.checkpoints)} checkpoints, a plane goes through three",
+                hint="e.g. the start and two runs, or the three best of soup rank --quiet",
+            )
+        session.check_mixable()
+        session.require_sets()
+        if options.dry_run:
+            return show_plan(session, Plan((options.grid**2 + 4) * len(session.sets)))
+        assert options.report is not None
+        check_file(options.report)
+        report = _measure(session, options)
+        write_whole(options.report, report.to_json())
+        _show(options, report, session)
+    return 0
+
+
+def _measure(session: Session, options: LandscapeOptions) -> Report:
+    """Corners, mean and grid evaluated on every set."""
+    from soupcli.cli.session import report_scores
+    from soupcli.report import Landscape, Place
+    from soupcli.soups.landscape import landscape as over_plane
+
+    plane = _plane(session)
+    columns, rows = plane.grid(options.grid, options.margin)
+    places = [*plane.corners, *((x, y) for y in rows for x in columns)]
+    evaluators = {name: session.evaluators.on(name) for name in session.sets}
+    with session.phase("landscape") as progress:
+        members = session.sharing(session.checkpoints[0])
+        points = over_plane(places, plane, lambda weights: _mixture(session, weights), evaluators, progress=progress)
+        mean = session.evaluators.on_all(session.average()(members))
+
+    def placed(point: Point) -> Place:
+        (x, y), weights, scores = point
+        return Place(x=x, y=y, weights=list(weights), scores=report_scores(scores))
+
+    thirds = (1 / 3, 1 / 3, 1 / 3)
+    x, y = plane.place(thirds)
+    found = Landscape(
+        members=[str(checkpoint.path) for checkpoint in session.checkpoints],
+        corners=[placed(point) for point in points[:3]],
+        mean=Place(x=x, y=y, weights=list(thirds), scores=report_scores(mean)),
+        columns=columns,
+        rows=rows,
+        grid=[placed(point) for point in points[3:]],
+    )
+    ingredients = [
+        session.ingredient(checkpoint, point.scores)
+        for checkpoint, point in zip(session.checkpoints, points, strict=False)
+    ]
+    return session.report(ingredients, landscape=found)
+
+
+def _mixture(session: Session, weights: Sequence[float]) -> Mixture:
+    """The mixture of those whose weight is not 0: a corner is the checkpoint itself, as `soup rank` evaluates it."""
+    from soupcli.checkpoints.mixing import Mixture
+
+    present = [number for number, weight in enumerate(weights) if weight]
+    if len(present) == 1:
+        return Mixture.uniform([session.checkpoints[present[0]]])
+    members = session.sharing(session.checkpoints[0])
+    taken = tuple(members[number] for number in present)
+    return Mixture(taken, tuple(weights[number] for number in present), session.output_dtype, members[0])
+
+
+def _plane(session: Session) -> Plane:
+    """Raises MixError where the three lie on one line."""
+    from soupcli.cli.offsets import inner_products
+    from soupcli.errors import MixError
+    from soupcli.soups.landscape import plane_through
+
+    members = session.sharing(session.checkpoints[0])
+    with session.phase("measure") as progress:
+        plane = plane_through(inner_products(members[0], members[1:], progress=progress))
+    if plane.is_flat:
+        a, b, c = (str(member.path) for member in members)
+        raise MixError(
+            f"{a}, {b} and {c} lie on one line: no plane goes through them",
+            hint="two of them are the same weights, or one is a mixture of the others: name three that differ",
+        )
+    return plane
+
+
+def _show(options: LandscapeOptions, report: Report, session: Session) -> None:
+    from soupcli.wording import shown
+
+    session.progress.close()
+    found = report.landscape
+    assert found is not None
+    if options.as_json:
+        console.print_result(report.to_json())
+        return
+    if options.quiet:
+        console.print_lines([str(options.report)])
+        return
+    columns = [(name, metric) for name in report.sets for metric in found.mean.scores[name]]
+    table = console.Table("weights", *(f">{name} {metric}" for name, metric in columns), ">distance")
+    for label, place in [*zip(found.members, found.corners, strict=True), ("their mean", found.mean)]:
+        scores = [place.scores[name][metric] for name, metric in columns]
+        cells = [shown(metric, score.value, score.stderr) for (_, metric), score in zip(columns, scores, strict=True)]
+        table.add(label, *cells, f"{(place.x**2 + place.y**2) ** 0.5:.4g}")
+    console.print_table(table)
+    console.print_result(f"\n{len(found.grid)} points of the plane: {options.report}")

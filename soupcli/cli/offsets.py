@@ -1,0 +1,28 @@
+"""Inner products of checkpoints' offsets from one of them, for commands that draw where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.errors import CheckpointError
+from soupcli.networks.geometry import measure
+from soupcli.progress import Progress, silent
+
+
+def inner_products(origin: Checkpoint, others: Sequence[Checkpoint], *, progress: Progress = silent) -> Tensor:
+    """[k, k] in float64: of the offsets of `others` from `origin`, over all real floating tensors, read in one pass.
+
+    Raises CheckpointError where a checkpoint holds a NaN or an infinity.
+    """
+    names = [name for name, spec in origin.tensors.items() if spec.dtype.is_floating_point]
+    geometry = measure([origin, *others], {"all": names}, progress=progress)
+    for bad in geometry.not_finite:
+        path = [origin, *others][bad.checkpoint].path
+        raise CheckpointError(
+            f"{path}: tensor {bad.name!r} holds {bad.value} at element {bad.element}",
+            hint="this checkpoint is damaged, or its training diverged: leave it out",
+        )
+    return geometry.about(0).sum(0)
