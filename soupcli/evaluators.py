@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +15,9 @@ from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.selection import Selected, sources
 from soupcli.checkpoints.soup_files import write_soup
 from soupcli.errors import NetworkError, ValidationError
+from soupcli.leftovers import scratch_folder
 from soupcli.network import Batch, Forward, Network
+from soupcli.networks import flops
 from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
 from soupcli.networks.building import build
 from soupcli.networks.live import LiveNetwork
@@ -35,11 +35,13 @@ from soupcli.recipe import (
     TokensSet,
 )
 from soupcli.validation import command_task, in_process, lm_eval_task, loading, prompts, python_task, tokens
+from soupcli.validation.batching import BatchSize, unsaid
+from soupcli.validation.difficulty import Difficulty
 from soupcli.validation.examples import Examples
 from soupcli.validation.labelled import Labelled
 from soupcli.validation.loading import ExampleSet, LabelledSet
 from soupcli.validation.metrics import metric_named
-from soupcli.validation.score import Evaluate, Score
+from soupcli.validation.score import Evaluate, MetricValue, Score
 from soupcli.validation.score_store import ScoreStore, key_of
 from soupcli.versions import versions
 
@@ -47,9 +49,9 @@ from soupcli.versions import versions
 class Evaluators:
     """Evaluates mixtures on the sets of a run.
 
-    `examples` counts what went through the network. The network is built, and inputs are decoded, when a score is
-    asked for that no earlier run has kept. Raises ValidationError at once for a metric that is not known and for a set
-    whose files are not there.
+    `examples` counts what went through the network; `warn` is told what a user should know. The network is built, and
+    inputs are decoded, when a score is asked for that no earlier run has kept. Raises ValidationError at once for a
+    metric that is not known and for a set whose files are not there.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Evaluators:
         hashes: ContentHashes,
         store: ScoreStore,
         progress: Progress,
+        warn: Callable[[str], None] = unsaid,
     ) -> None:
         self.recipe = recipe
         self.sets = sets
@@ -70,15 +73,19 @@ class Evaluators:
         self._hashes = hashes
         self._store = store
         self._progress = progress
+        self._batch_size = BatchSize(recipe.batch_size, say=warn)
         self._network: Network | None = None
         self._live: LiveNetwork | None = None
         self._examples: dict[str, Examples] = {}
+        self._difficulty = {name: Difficulty() for name in sets}
         self._tasks: dict[str, lm_eval_task.Tasks] = {}
         self._zero_shot: tuple[tuple[prompts.Prompts, Mixture], Forward] | None = None
         for name, spec in sets.items():
             if isinstance(spec, ExampleSet):
                 for metric in self.metrics_of(name):
                     metric_named(metric)
+        if recipe.cost.flops:
+            self._counted_set()
         self._fingerprints = {name: self._fingerprint(name, spec) for name, spec in sets.items()}
 
     def on(self, name: str) -> Evaluate:
@@ -86,14 +93,16 @@ class Evaluators:
 
         def evaluate(weights: Mixture, *, at_least: float | None = None) -> Score:
             key = self._key(name, weights)
-            kept = self._store.get(key) if key is not None else None
-            if kept is not None:
-                return kept
-            with users_code():
-                score = self._measure(name, weights)
-            self.examples += score.examples
-            if key is not None:
-                self._store.put(key, score)
+            stop = at_least if self.recipe.early_stop else None
+            score = self._store.get(key, at_least=stop) if key is not None else None
+            if score is None:
+                with users_code():
+                    score = self._measure(name, weights, at_least)
+                self.examples += score.examples
+                if key is not None:
+                    self._store.put(key, score)
+            if key is not None and len(weights.members) == 1 and score.difficulty is not None:
+                self._difficulty[name].add(key, score.difficulty)
             return score
 
         return evaluate
@@ -120,6 +129,32 @@ class Evaluators:
             return {}
         with users_code():
             return self._statistics(weights)
+
+    def flops(self) -> tuple[str, int]:
+        """A set of examples, and the operations of a forward pass of the first example that is visited there."""
+        name, spec = self._counted_set()
+        key = key_of({"flops": self._fingerprints[name], "network": self._network_identity(), "versions": versions()})
+        kept = self._store.get(key)
+        if kept is None:
+            weights = Mixture.uniform([self._first])
+            with users_code():
+                self.live.load(weights)
+                examples = self._load(name, spec)
+                batch = examples.batch(examples.order()[:1], self.device)
+                operations = flops.count(self._forward(name, spec, weights), batch)
+            kept = Score({"flops": MetricValue(operations, None, 1)}, "flops", False, 1, {})
+            self._store.put(key, kept)
+        return name, int(kept.value)
+
+    def _counted_set(self) -> tuple[str, ExampleSet]:
+        """The first set whose examples go through the network here, one by one."""
+        for name, spec in self.sets.items():
+            if isinstance(spec, ExampleSet):
+                return name, spec
+        raise ValidationError(
+            "cost.flops: needs a set of images, text, arrays or tokens, to show the network an example of it",
+            hint="name one with --val, or leave --flops out",
+        )
 
     def labelled(self, name: str) -> Labelled:
         """The set's examples, and the network's logits for them at whatever weights it has when it is asked.
@@ -168,7 +203,7 @@ class Evaluators:
             self._live = LiveNetwork(self.network, self.device, settle=self._settle if again else None)
         return self._live
 
-    def _measure(self, name: str, weights: Mixture) -> Score:
+    def _measure(self, name: str, weights: Mixture, at_least: float | None) -> Score:
         spec = self.sets[name]
         metric = self.metric_of(name)
         if isinstance(spec, CommandSet):
@@ -192,7 +227,10 @@ class Evaluators:
             name=f"val.{name}",
             metrics=self.metrics_of(name),
             device=self.device,
-            batch_size=self.recipe.batch_size,
+            batch_size=self._batch_size,
+            at_least=at_least,
+            give_up=self.recipe.early_stop,
+            difficulty=self._difficulty[name].of_examples(),
             progress=self._progress,
         )
 
@@ -246,8 +284,7 @@ class Evaluators:
         as_it_lies = len(weights.members) == 1 and not isinstance(weights.members[0], Selected)
         if as_it_lies and weights.dtype is None and self.recipe.batch_norm == "average":
             return command_task.score(spec, first, metric=metric)
-        with tempfile.TemporaryDirectory(prefix="soup-") as name:
-            folder = Path(name)
+        with scratch_folder() as folder:
             written, _ = write_soup(
                 weights,
                 folder,

@@ -174,11 +174,17 @@ class TimmNetwork(_Network):
 class TransformersNetwork(_Network):
     transformers: str
     """`auto` (the class that the checkpoint's own config.json names) or a class of transformers."""
+    head: int | None = Field(default=None, gt=0)
+    """Classes of a linear layer on the normalised image embedding of CLIP or ALIGN. Weights are then named `model.*`
+    and `classification_head.*`, as the authors of model soups save theirs."""
 
 
 class OpenClipNetwork(_Network):
     open_clip: str
     """Name of a network for `open_clip.create_model`."""
+    head: int | None = Field(default=None, gt=0)
+    """Classes of a linear layer on the normalised image embedding. Weights are then named `model.*` and
+    `classification_head.*`, as the authors of model soups save theirs."""
 
 
 class TorchvisionNetwork(_Network):
@@ -454,7 +460,18 @@ class Mix(_Section):
             raise ValueError("weights: all are 0")
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {"greedy": Greedy, "learned": Learned, "mix": Mix}
+class Cost(_Section):
+    """What a forward pass costs."""
+
+    flops: bool = False
+    """Count the floating-point operations of a forward pass of one example; the report has them beside an ensemble's.
+    """
+    beside: dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = {}
+    """Other networks by name and their operations, from the literature: two for each multiplication with its addition.
+    """
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {"greedy": Greedy, "learned": Learned, "mix": Mix, "cost": Cost}
 
 
 class Recipe(_Section):
@@ -485,6 +502,7 @@ class Recipe(_Section):
     greedy: Greedy = Greedy()
     learned: Learned = Learned()
     mix: Mix = Mix()
+    cost: Cost = Cost()
     out: RecipePath = Path("soup")
     """The folder that the soup is written to."""
     max_shard_size: ByteSize = 5_000_000_000
@@ -509,6 +527,8 @@ class Recipe(_Section):
     """Examples in one forward pass; no score depends on it."""
     workers: int | None = Field(default=None, ge=0)
     """Threads that decode inputs; default: one for each core."""
+    early_stop: bool = True
+    """Give up a candidate of `soup greedy` once it can no longer be good enough; no decision depends on it."""
     _document: Document = PrivateAttr(default_factory=Document)
 
     @property

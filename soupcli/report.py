@@ -60,6 +60,7 @@ class Step(_Part):
 
     candidate: str
     score: Number
+    """Null where the evaluation was given up, or where the score is not a number."""
     threshold: Number
     """What the score was held against; null for the start."""
     accepted: bool
@@ -71,6 +72,8 @@ class Step(_Part):
     """What was tried: the candidate added to the members or removed from them, or a soup of its own taken."""
     members: list[str] = []
     """What was evaluated, where that is not the members so far with or without the candidate."""
+    bound: Number = None
+    """The best score that was left to reach where the evaluation was given up, out of reach of the threshold."""
 
 
 Strategy = Literal["forward", "pruned", "replacement", "budgeted"]
@@ -218,6 +221,22 @@ class GateResult(_Part):
     reason: str
 
 
+class Flops(_Part):
+    """Floating-point operations of one example, two for each multiplication with its addition."""
+
+    set: str
+    """Whose first example was counted."""
+    forward: int
+    """Of one network, so of the soup as well."""
+    ingredients: int
+    ensemble: int
+    """Of all ingredients."""
+    ensemble_of_members: int | None = None
+    """Of the soup's members; null where there is no soup."""
+    beside: dict[str, float] = {}
+    """Of other networks, as the recipe gives them."""
+
+
 class Place(_Part):
     """A mixture on the plane through three checkpoints, and its scores."""
 
@@ -301,6 +320,8 @@ class Report(_Part):
     """Every point that `soup mix --alpha` evaluated."""
     alpha: float | None = None
     """The point that was written."""
+    flops: Flops | None = None
+    """Where the recipe asks for them."""
     selecting_set: str | None = None
     sets: list[str] = []
     """All sets in the order in which they were named."""

@@ -24,6 +24,8 @@ from torch.nn.functional import cross_entropy
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.errors import NetworkError, RecipeError, ValidationError
+from soupcli.soups.greedy import GreedySoup, greedy
+from soupcli.soups.ranking import rank
 from soupcli.validation.score import Score
 from tests import transformers_toys as toys
 from tests.conftest import Ran, write_family
@@ -548,3 +550,62 @@ def test_code_that_is_not_there(arrays: dict[str, Any]) -> None:
     """A file of the recipe's that is missing is an error that names it."""
     with pytest.raises(RecipeError, match=r"nets\.py: No such file or directory, the recipe names nets\.py:build"):
         score({**arrays, "model": {"python": "nets.py:build"}}, Path("runs/0"))
+
+
+def cooked(recipe: dict[str, Any], runs: list[Path], cache: Path, **options: Any) -> tuple[GreedySoup, int, int]:
+    """Recipe 1 over the set `val`, the examples of its ranking, and those of greedy."""
+    found = evaluators(recipe, runs[0], cache=cache)
+    evaluate = found.on("val")
+    ranking = rank([open_checkpoint(run) for run in runs], evaluate)
+    before = found.examples
+    return greedy(ranking, evaluate, **options), before, found.examples - before
+
+
+def assert_giving_up_changes_nothing(recipe: dict[str, Any], runs: list[Path], cache: Path) -> tuple[int, int]:
+    """Members, thresholds, decisions and scores to the bit, whatever is given up, and a second run evaluates nothing.
+
+    Returns the examples of greedy with early stops and without.
+    """
+    early, _, fewer = cooked(recipe, runs, cache / "early")
+    full, _, all_of_them = cooked({**recipe, "early_stop": False}, runs, cache / "full")
+    assert [member.path for member in early.mixture.members] == [member.path for member in full.mixture.members]
+    assert early.score.metrics == full.score.metrics
+    for ours, theirs in zip(early.steps, full.steps, strict=True):
+        assert (ours.threshold, ours.accepted) == (theirs.threshold, theirs.accepted)
+        assert ours.score == theirs.score or ours.bound is not None
+    again, ranked, evaluated = cooked(recipe, runs, cache / "early")
+    assert (ranked, evaluated) == (0, 0)
+    assert [step[2:5] for step in again.steps] == [step[2:5] for step in early.steps]
+    _, _, whole = cooked({**recipe, "early_stop": False}, runs, cache / "early")
+    assert whole > 0 or fewer == all_of_them  # what was stopped is not taken for a score
+    return fewer, all_of_them
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "nll", "f1", "mcc"])
+def test_giving_up(arrays: dict[str, Any], metric: str, tmp_path: Path) -> None:
+    """With real networks: less is evaluated, and no decision or score is another one."""
+    runs = [Path(f"runs/{i}") for i in range(5)]
+    fewer, all_of_them = assert_giving_up_changes_nothing({**arrays, "metric": metric}, runs, tmp_path / "cache")
+    assert fewer < all_of_them if metric != "mcc" else fewer == all_of_them
+
+
+@pytest.mark.parametrize("kind", ["recalibrate", "keep"])
+def test_giving_up_with_batch_norm(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics are re-estimated from the whole set, however soon the evaluation after it is given up."""
+    write_normed_family(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    recipe = {"model": {"python": "net.py:build"}, "val": {"val": {"arrays": "val.safetensors"}}, "batch_norm": kind}
+    assert_giving_up_changes_nothing(recipe, [Path(f"runs/{i}") for i in range(3)], tmp_path / "cache")
+
+
+def test_giving_up_with_sentences(tmp_path: Path) -> None:
+    """Sequences of many lengths, visited by difficulty and length, padded in other batches."""
+    runs = []
+    rows = [{"text": f"{SENTENCES[i % 5]} {PAIRS[i % 3]}" * (1 + i % 3), "label": i % 2} for i in range(48)]
+    (tmp_path / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for seed in range(3):
+        torch.manual_seed(seed)
+        runs.append(tmp_path / f"{seed}")
+        toys.bert(runs[-1])
+    recipe = {"val": {"val": {"text": tmp_path / "val.jsonl"}}}
+    assert_giving_up_changes_nothing(recipe, runs, tmp_path / "cache")

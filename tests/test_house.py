@@ -16,6 +16,7 @@ TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rgl
 
 FLOORS: dict[str, int] = {
     **dict.fromkeys(("__init__", "errors", "progress", "extras", "versions", "cache_folder", "gates", "wording"), 0),
+    "leftovers": 0,
     **dict.fromkeys(("recipe", "recipe_yaml", "report", "network", "python_file", "checkpoints"), 1),
     **dict.fromkeys(("networks", "validation", "figures"), 2),
     **dict.fromkeys(("soups", "demo", "evaluators"), 3),
@@ -128,7 +129,8 @@ def test_optional_extras_are_imported_late() -> None:
             assert core or room(file) == "demo", f"{name_of(file)} imports {module} when it is imported"
 
 
-LIGHT = ["cli/app", "cli/commands", "cli/console", "cli/list_options", "cli/options", "errors", "progress"]
+LIGHT = ["cli/app", "cli/commands", "cli/console", "cli/list_options", "cli/options", "cli/interruption"]
+LIGHT += ["errors", "progress", "leftovers"]
 LIGHT += [
     f"cli/{command}"
     for command in (

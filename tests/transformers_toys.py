@@ -92,3 +92,35 @@ def vit(folder: Path, **options: Any) -> Any:
     processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.4, 0.5, 0.6])
     processor.save_pretrained(folder)
     return saved(transformers.ViTForImageClassification(config), folder, **options)
+
+
+def clip(folder: Path, **options: Any) -> Any:
+    """CLIP at 32 pixels, with a tokenizer that ends with the token that its text tower looks at."""
+    bert_tokenizer(folder)
+    text = {**SIZES, "vocab_size": len(WORDS), "max_position_embeddings": 32, "eos_token_id": 3, "pad_token_id": 0}
+    config = transformers.CLIPConfig(
+        text_config=text, vision_config={**SIZES, "image_size": 32, "patch_size": 8}, projection_dim=12
+    )
+    transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
+    return saved(transformers.CLIPModel(config), folder, **options)
+
+
+def align(folder: Path, **options: Any) -> Any:
+    """ALIGN: an EfficientNet of three blocks at 32 pixels, and a BERT."""
+    bert_tokenizer(folder)
+    vision = {
+        "image_size": 32,
+        "width_coefficient": 0.5,
+        "depth_coefficient": 1.0,
+        "kernel_sizes": [3, 3, 3],
+        "in_channels": [32, 16, 24],
+        "out_channels": [16, 24, 32],
+        "strides": [1, 2, 2],
+        "num_block_repeats": [1, 1, 1],
+        "expand_ratios": [1, 6, 6],
+        "hidden_dim": 16,
+    }
+    text = {**SIZES, "vocab_size": len(WORDS), "max_position_embeddings": 32}
+    config = transformers.AlignConfig(text_config=text, vision_config=vision, projection_dim=16)
+    transformers.EfficientNetImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return saved(transformers.AlignModel(config), folder, **options)

@@ -1,8 +1,6 @@
-"""A mixture to safetensors on disk: streamed, flushed, checked; the folder appears whole or not at all.
+"""A mixture to safetensors on disk: streamed, flushed, checked.
 
-    with SoupFolder(Path("soup"), force=False) as folder:
-        written = write_weights(mixture, folder.path, max_shard_size=5_000_000_000)
-        folder.commit()
+    written = write_weights(mixture, folder, metadata={"format": "pt"}, max_shard_size=5_000_000_000)
 
 The header is known before the first tensor is mixed, so each chunk goes to its place from whichever thread mixed it:
 reading, arithmetic and writing overlap, and memory holds a few chunks for each thread, whatever the size of the soup.
@@ -10,18 +8,15 @@ reading, arithmetic and writing overlap, and memory holds a few chunks for each 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import torch
@@ -29,15 +24,18 @@ from torch import Tensor
 
 from soupcli.checkpoints.averaging import CPU, Averager, Terms, chunks
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
-from soupcli.checkpoints.exchange import exchange
 from soupcli.checkpoints.files import FileVersion, memory_of, sha256, write_at
 from soupcli.checkpoints.mixing import CHUNK, Mixture, is_averaged, read_part
 from soupcli.checkpoints.safetensors_file import NAMES, read_header
+from soupcli.checkpoints.soup_folder import MAKE_ROOM, check_space
+from soupcli.checkpoints.soup_folder import REPORT as REPORT
+from soupcli.checkpoints.whole_file import check_file as check_file
+from soupcli.checkpoints.whole_file import flush
+from soupcli.checkpoints.whole_file import write_whole as write_whole
 from soupcli.checkpoints.workers import in_threads
 from soupcli.errors import OutputError, SoupFault
 from soupcli.progress import Progress, silent
 
-REPORT = "soup.json"
 INDEX = "model.safetensors.index.json"
 
 
@@ -78,7 +76,7 @@ def write_weights(
     specs = {name: mixture.spec(name) for name in names}
     shards = _plan(specs, metadata, max_shard_size)
     needed = sum(shard.nbytes for shard in shards)
-    _check_space(folder, needed)
+    check_space(folder.parent, needed)
     done, total = 0, sum(spec.nbytes for spec in specs.values())
     for shard in shards:
         path = folder / shard.name
@@ -137,15 +135,6 @@ def _layout(file_name: str, specs: Mapping[str, TensorSpec], metadata: Mapping[s
     )
 
 
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OutputError(
-            f"{folder.parent}: {free} bytes are free, the soup needs {needed}",
-            hint="make room, or choose another --out",
-        )
-
-
 @contextmanager
 def _new_file(path: Path, needed: int) -> Iterator[int]:
     """A descriptor of the new file `path`. What the disk refuses is an OutputError that says what was `needed`."""
@@ -157,7 +146,7 @@ def _new_file(path: Path, needed: int) -> Iterator[int]:
             os.close(descriptor)
     except OSError as cause:
         raise OutputError(
-            f"{path.parent}: {cause.strerror}: the soup needs {needed} bytes", hint="make room, or choose another --out"
+            f"{path.parent.parent}: {cause.strerror}: the soup needs {needed} bytes", hint=MAKE_ROOM
         ) from cause
 
 
@@ -201,7 +190,9 @@ class _Mixer:
             part = source[start : start + numel]
         else:
             part = read_part(source, name, start, numel)
-        write_at(self._descriptor, memory_of(part), self._shard.offsets[name] + start * part.element_size())
+        memory = memory_of(part)
+        if memory[:64].tobytes().strip(b"\0") or torch.any(part.view(torch.uint8)):  # zeros stay a hole in the file
+            write_at(self._descriptor, memory, self._shard.offsets[name] + start * part.element_size())
         return part.nbytes
 
 
@@ -217,7 +208,7 @@ def _check_written(folder: Path, shards: list[_Shard]) -> Written:
     for shard in shards:
         file = FileVersion.of(folder / shard.name)
         with ThreadPoolExecutor(1) as pool:
-            flushed = pool.submit(_flush, file.path)  # the disk's work, while hashing is the processor's
+            flushed = pool.submit(flush, file.path)  # the disk's work, while hashing is the processor's
             specs, _, _ = read_header(file)
             if specs != shard.specs or file.size != shard.nbytes:
                 raise SoupFault(f"{file.path}: written with {file.size} bytes, {shard.nbytes} were planned")
@@ -233,107 +224,3 @@ def hash_of_files(hashes: Mapping[str, str]) -> str:
         return f"sha256:{next(iter(hashes.values()))}"
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes `content` beside `path`, flushes it to disk and renames it there: whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as cause:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise OutputError(f"{path}: {cause.strerror}") from cause
-
-
-def check_file(path: Path) -> None:
-    """Raises OutputError where no file can take the name `path`, before the work whose result goes there."""
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder, a file was expected")
-    parent = next(parent for parent in path.parents if parent.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise OutputError(f"{path}: nothing can be written in {parent}")
-
-
-class SoupFolder:
-    """A folder that is filled beside its final name and takes it in one step, when `commit` is called.
-
-    Raises OutputError where the final name is taken: by a soup, unless `force`; by anything else, always.
-    """
-
-    def __init__(self, out: Path, *, force: bool) -> None:
-        self.out = out
-        check_free(out, force=force)
-        self.path = out.parent / f".{out.name or 'soup'}.{os.getpid()}.tmp"
-
-    def __enter__(self) -> SoupFolder:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(self.path, ignore_errors=True)
-            self.path.mkdir()
-        except OSError as cause:
-            raise OutputError(f"{self.out}: {cause.strerror}", hint="choose another --out") from cause
-        return self
-
-    def copy(self, files: tuple[Path, ...]) -> list[str]:
-        """Copies side files into the folder and returns their names."""
-        for file in files:
-            shutil.copyfile(file, self.path / file.name)
-        return [file.name for file in files]
-
-    def commit(self) -> None:
-        """Gives the folder its final name; a soup that stood there is removed after it, its other files carried on."""
-        _flush(self.path)
-        if not self.out.exists():
-            self.path.rename(self.out)
-        else:
-            _carry_on(self.out, self.path)
-            exchange(self.path, self.out)
-        _flush(self.out.parent)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-
-
-def check_free(out: Path, *, force: bool) -> None:
-    """Raises OutputError where a soup cannot take the name `out`."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not out.is_dir():
-        raise OutputError(f"{out}: is a file, a soup is a folder", hint="choose another --out")
-    if not (out / REPORT).exists():
-        raise OutputError(f"{out}: exists and is not a soup (it has no {REPORT})", hint="choose another --out")
-    if not force:
-        raise OutputError(f"{out}: a soup is there already", hint="--force replaces it, --out writes elsewhere")
-
-
-def _carry_on(old: Path, new: Path) -> None:
-    """Links the files of `old` that no soup command wrote into `new`."""
-    try:
-        ours = set(json.loads((old / REPORT).read_text("utf-8"))["soup"]["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = set()
-    for entry in old.iterdir():
-        written_by_soup = entry.name in ours or entry.name == REPORT or entry.name.startswith("model")
-        if written_by_soup or (new / entry.name).exists():
-            continue
-        if entry.is_dir():
-            shutil.copytree(entry, new / entry.name, copy_function=os.link)
-        else:
-            os.link(entry, new / entry.name)
-
-
-def _flush(path: Path) -> None:
-    """Waits until the file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from soupcli.cache_folder import cache_folder
 from soupcli.checkpoints.adapter_soup import is_adapter
+from soupcli.checkpoints.claim import claim
 from soupcli.checkpoints.content_hash import ContentHashes
 from soupcli.checkpoints.mixing import Mixture, check_mixable
 from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.checkpoints.selection import Selection
-from soupcli.checkpoints.writing import INDEX, REPORT, SoupFolder, check_free
+from soupcli.checkpoints.soup_folder import REPORT, SoupFolder, check_free
+from soupcli.checkpoints.writing import INDEX
 from soupcli.cli import console
 from soupcli.cli.cooking import fill
 from soupcli.cli.session import begins_at_base, choose_device, choose_sets
@@ -42,8 +44,9 @@ def write_again(options: MixOptions, file: Path) -> int:
         mixture = _reported(options, report, report.soup, recipe, hashes)
         if options.dry_run:
             return _show_members(options, mixture)
-        check_free(out, force=options.force)
-        return _write(options, report, recipe, mixture, out, hashes)
+        with claim(out):
+            check_free(out, force=options.force)
+            return _write(options, report, recipe, mixture, out, hashes)
     finally:
         hashes.close()
 

@@ -15,6 +15,7 @@ from soupcli.cli import (
     evaluate,
     greedy,
     init,
+    interruption,
     landscape,
     learned,
     mix,
@@ -26,6 +27,8 @@ from soupcli.cli import (
     uniform,
 )
 from soupcli.cli.commands import guarded
+
+SIGNALLED = 128  # exit codes above it are of signals
 
 app = typer.Typer(
     name="soup",
@@ -63,7 +66,11 @@ def main() -> None:
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
     # Threads of torch that wait sleep: awake, they take the cores of those that read and mix, and of other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(run(sys.argv[1:]))
+    with interruption.heard():
+        code = run(sys.argv[1:])
+        if code > SIGNALLED:  # threads that still read or hash are not waited for
+            os._exit(code)
+    sys.exit(code)
 
 
 def run(words: list[str]) -> int:

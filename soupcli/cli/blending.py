@@ -9,9 +9,8 @@ from soupcli.checkpoints.adapter_soup import is_adapter
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture, check_mixable, is_averaged
 from soupcli.checkpoints.opening import How, open_checkpoint
-from soupcli.checkpoints.writing import check_free
 from soupcli.cli.commands import Invocation
-from soupcli.cli.cooking import Cooked, serve
+from soupcli.cli.cooking import Cooked, reserved, serve
 from soupcli.cli.mix import MixOptions
 from soupcli.cli.plan import Plan, show_plan
 from soupcli.cli.searched import reported_coefficients
@@ -37,9 +36,9 @@ def blend(options: MixOptions, invocation: Invocation) -> int:
         if options.dry_run:
             number = len(session.recipe.mix.alpha or [1.0])
             return show_plan(session, Plan(number * len(session.sets), Mixture.uniform(ingredients)))
-        check_free(session.recipe.out, force=options.force)
-        session.hashes.start([*ingredients, *([base] if base is not None else [])])
-        return serve(session, options, _cook(session, ingredients, base))
+        with reserved(session, options):
+            session.hashes.start([*ingredients, *([base] if base is not None else [])])
+            return serve(session, options, _cook(session, ingredients, base))
 
 
 def _cook(session: Session, ingredients: Sequence[Checkpoint], base: Checkpoint | None) -> Cooked:

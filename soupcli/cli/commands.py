@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, get_type_hints
 
 import typer
 
-from soupcli.cli import console
+from soupcli.cli import console, interruption
 from soupcli.cli.list_options import ListOptionsCommand
 from soupcli.errors import SoupError
 
-DONE, ANSWER_NO, USER_ERROR, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, ANSWER_NO, USER_ERROR, FAULT = 0, 1, 2, 3
 
 
 class Invocation(NamedTuple):
@@ -79,9 +79,10 @@ def guarded(work: Callable[[], int | None]) -> int:
     except BrokenPipeError:
         _drop_stdout()
         return DONE
-    except KeyboardInterrupt:
-        console.fail("interrupted: what was evaluated is kept, the same command goes on from there")
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        code = interruption.code_of(interrupt)
+        interruption.tell(code)
+        return code
     except Exception as fault:  # noqa: BLE001 - the last resort: whatever is left is a fault of ours
         return _fault(fault)
     return code

@@ -144,6 +144,13 @@ def fail(text: str, hint: str | None = None) -> None:
         _to_stderr(f"\nhint: {hint}")
 
 
+def show_cursor() -> None:
+    """Gives a terminal its cursor back, where bars were not taken off the screen."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K\x1b[?25h")
+        sys.stderr.flush()
+
+
 def _to_stderr(text: str, style: str | None = None) -> None:
     _rich(stderr=True).print(text, style=style, soft_wrap=True)
 

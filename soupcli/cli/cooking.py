@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -13,12 +14,15 @@ from torch import Tensor
 
 from soupcli.checkpoints.averaging import CPU
 from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.claim import claim
 from soupcli.checkpoints.mixing import Mixture, differing
 from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.checkpoints.soup_files import AdapterNotes, soup_specs, write_soup
-from soupcli.checkpoints.writing import INDEX, REPORT, SoupFolder, Written
+from soupcli.checkpoints.soup_folder import REPORT, SoupFolder, check_free, check_space
+from soupcli.checkpoints.writing import INDEX, Written
 from soupcli.cli import console
 from soupcli.cli.comparing import Side, compare, sentences
+from soupcli.cli.flops import cost_of, counted
 from soupcli.cli.gatekeeping import answer, reported, sentence, verdicts
 from soupcli.cli.options import SoupOptions
 from soupcli.cli.searched import reported_search
@@ -52,6 +56,17 @@ class Cooked(NamedTuple):
     def best_scores(self) -> Mapping[str, Score] | None:
         """Of the best ingredient, where it is known."""
         return self.best[1] if self.best is not None else None
+
+
+@contextmanager
+def reserved(session: Session, options: SoupOptions) -> Iterator[None]:
+    """While the soup is cooked: its folder is this process's. Raises OutputError where it has no place or no room."""
+    out = session.recipe.out
+    with claim(out):
+        check_free(out, force=options.force)
+        one = session.average()(session.checkpoints[:1])
+        check_space(out.absolute().parent, sum(spec.nbytes for spec in soup_specs(one).values()))
+        yield
 
 
 def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
@@ -102,6 +117,8 @@ def fill(
     def metadata(hash_of: Callable[[Checkpoint], str]) -> dict[str, str]:
         return {"format": "pt", "soup": provenance(mixture, hash_of)}
 
+    specs, side_files = soup_specs(mixture), mixture.kept.side_files
+    folder.need(sum(spec.nbytes for spec in specs.values()) + sum(file.stat().st_size for file in side_files))
     written, notes = write_soup(
         mixture,
         folder.path,
@@ -113,7 +130,7 @@ def fill(
         device=device,
         progress=progress,
     )
-    return written, [*written.files, *folder.copy(mixture.kept.side_files), REPORT], notes
+    return written, [*written.files, *folder.copy(side_files), REPORT], notes
 
 
 def _scores_as_written(session: Session, folder: SoupFolder) -> dict[str, Score]:
@@ -175,6 +192,7 @@ def _report(
         comparisons=comparisons,
         gates=[reported(verdict, soup.path) for verdict in found],
         **cooked.parts,
+        flops=counted(session, ingredients=len(cooked.ingredients), members=len(mixture.members)),
     )
 
 
@@ -206,6 +224,8 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
     said = _compared(session, cooked, report.comparisons) + [sentence(verdict) for verdict in found]
     if said:
         console.print_sentences([*said, ""])
+    if report.flops is not None:
+        console.print_sentences([cost_of(report.flops), ""])
     if report.soup.differing:
         shown = ", ".join(report.soup.differing[:3])
         console.note(f"not averaged and different, taken from {cooked.mixture.kept.path}: {shown}")

@@ -37,6 +37,14 @@ class GreedyOptions(SoupOptions):
         int | None,
         typer.Option("--budget", help="Soups that --strategy budgeted evaluates.", envvar="SOUP_BUDGET"),
     ] = None
+    early_stop: Annotated[
+        bool | None,
+        typer.Option(
+            "--early-stop/--no-early-stop",
+            help="Give up candidates that are out of reach (default), or evaluate every one to the end.",
+            envvar="SOUP_EARLY_STOP",
+        ),
+    ] = None
     with_uniform: Annotated[
         bool, typer.Option("--with-uniform", help="Report the mean of all ingredients beside the soup.")
     ] = False
@@ -49,8 +57,7 @@ def register(app: typer.Typer) -> None:
 
 def greedy(options: GreedyOptions, invocation: Invocation) -> int:
     """Add checkpoints, best first, while the mean gets no worse."""
-    from soupcli.checkpoints.writing import check_free
-    from soupcli.cli.cooking import serve
+    from soupcli.cli.cooking import reserved, serve
     from soupcli.cli.gatekeeping import check_gates, gated_evaluations
     from soupcli.cli.plan import Plan, show_plan
     from soupcli.cli.session import Session
@@ -65,9 +72,9 @@ def greedy(options: GreedyOptions, invocation: Invocation) -> int:
             evaluations = most_evaluations(len(session.checkpoints), session.recipe.greedy)
             others += gated_evaluations(session, evaluations - len(session.checkpoints))
             return show_plan(session, Plan(evaluations + others, mixture))
-        check_free(session.recipe.out, force=options.force)
-        check_gates(session)
-        return serve(session, options, _cook(session, with_uniform=options.with_uniform))
+        with reserved(session, options):
+            check_gates(session)
+            return serve(session, options, _cook(session, with_uniform=options.with_uniform))
 
 
 def _cook(session: Session, *, with_uniform: bool) -> Cooked:

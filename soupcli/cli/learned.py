@@ -51,8 +51,7 @@ def register(app: typer.Typer) -> None:
 
 def learned(options: LearnedOptions, invocation: Invocation) -> int:
     """Fit mixing coefficients by gradient, on labelled examples."""
-    from soupcli.checkpoints.writing import check_free
-    from soupcli.cli.cooking import serve
+    from soupcli.cli.cooking import reserved, serve
     from soupcli.cli.gatekeeping import check_gates
     from soupcli.cli.plan import Plan, show_plan
     from soupcli.cli.session import Session
@@ -65,9 +64,9 @@ def learned(options: LearnedOptions, invocation: Invocation) -> int:
             ranked = number if session.recipe.learned.start == "uniform" else 2 * number - 1
             evaluations = ranked + sets + (sets - 1) + sets * int(options.with_uniform)
             return show_plan(session, Plan(evaluations, session.average()(session.checkpoints)))
-        check_free(session.recipe.out, force=options.force)
-        check_gates(session)
-        return serve(session, options, _cook(session, with_uniform=options.with_uniform))
+        with reserved(session, options):
+            check_gates(session)
+            return serve(session, options, _cook(session, with_uniform=options.with_uniform))
 
 
 def _cook(session: Session, *, with_uniform: bool) -> Cooked:

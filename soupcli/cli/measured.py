@@ -10,6 +10,7 @@ from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.writing import REPORT, check_file, write_whole
 from soupcli.cli import console
 from soupcli.cli.comparing import Side, compare, sentences
+from soupcli.cli.flops import cost_of, counted
 from soupcli.cli.gatekeeping import answer, check_gates, reported, sentence, verdicts
 from soupcli.cli.options import ReportOptions
 from soupcli.cli.plan import Plan, show_plan
@@ -52,6 +53,7 @@ def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) ->
         best=best,
         comparisons=[comparison for one in judged for comparison in one.comparisons],
         gates=[reported(verdict, one.soup.path) for one in judged for verdict in one.verdicts],
+        flops=counted(session, ingredients=len(rows)),
     )
     if options.report is not None:
         write_whole(options.report, report.to_json())
@@ -64,6 +66,8 @@ def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) ->
         table = score_table(named, list(session.sets), first="checkpoint", metrics=session.recipe.metrics)
         table.extend("by its trainer", [_by_trainer(checkpoint) for checkpoint, _ in rows])
         console.print_table(table)
+        if report.flops is not None:
+            console.print_sentences(["", cost_of(report.flops)])
         for one in judged:
             console.print_sentences(["", *one.said])
     return answer([verdict for one in judged for verdict in one.verdicts])

@@ -80,6 +80,12 @@ class IngredientOptions(RecipeOptions):
     workers: Annotated[
         int | None, typer.Option("--workers", help="Threads that decode inputs.", envvar="SOUP_WORKERS")
     ] = None
+    flops: Annotated[
+        bool | None,
+        typer.Option(
+            "--flops/--no-flops", help="Count a forward pass's operations, and an ensemble's.", envvar="SOUP_FLOPS"
+        ),
+    ] = None
     fresh: Annotated[bool, typer.Option("--fresh", help="Evaluate again what earlier runs have evaluated.")] = False
 
 

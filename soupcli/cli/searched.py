@@ -39,6 +39,7 @@ def _reported(step: Decision) -> Step:
         seconds=round(step.seconds, 3),
         action=step.action,
         members=[str(member.path) for member in step.members],
+        bound=step.bound,
     )
 
 

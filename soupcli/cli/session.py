@@ -47,6 +47,8 @@ RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
     **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank", "require_gain")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget")},
+    "flops": "cost.flops",
+    "early_stop": "early_stop",
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
     **{key: f"mix.{key}" for key in ("method", "weights", "alpha", "any_weights")},
 }
@@ -264,7 +266,14 @@ class Session:
             self.hashes.start(self.checkpoints)
             store = ScoreStore(cache_folder() / "scores", fresh=self.options.fresh)
             self._evaluators = Evaluators(
-                self.recipe, self.sets, self.device, self.checkpoints[0], self.hashes, store, self.progress
+                self.recipe,
+                self.sets,
+                self.device,
+                self.checkpoints[0],
+                self.hashes,
+                store,
+                self.progress,
+                console.warn,
             )
         return self._evaluators
 

@@ -24,8 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def uniform(options: SoupOptions, invocation: Invocation) -> int:
     """Average all checkpoints; needs no model and no validation set."""
-    from soupcli.checkpoints.writing import check_free
-    from soupcli.cli.cooking import serve
+    from soupcli.cli.cooking import reserved, serve
     from soupcli.cli.gatekeeping import check_gates, needs_best
     from soupcli.cli.plan import Plan, show_plan
     from soupcli.cli.session import Session
@@ -37,10 +36,10 @@ def uniform(options: SoupOptions, invocation: Invocation) -> int:
         if options.dry_run:
             ranked = len(session.checkpoints) + len(session.sets) - 1 if needs_best(session) else 0
             return show_plan(session, Plan(len(session.sets) + ranked, mixture))
-        check_free(session.recipe.out, force=options.force)
-        check_gates(session)
-        session.hashes.start(session.checkpoints)
-        return serve(session, options, _cook(session, mixture))
+        with reserved(session, options):
+            check_gates(session)
+            session.hashes.start(session.checkpoints)
+            return serve(session, options, _cook(session, mixture))
 
 
 def _cook(session: Session, mixture: Mixture) -> Cooked:

@@ -22,9 +22,10 @@ def figure(reports: Reports) -> Figure:
             error = None if alone.stderr is None else alone.stderr * by
             name = printable(f"{step.candidate} alone: {shown(metric, alone.value, alone.stderr)}")
             marks.append(Mark("ingredient", number, alone.value * by, name, None, error))
-        if step.score is not None:
+        reached = step.score if step.score is not None else step.bound
+        if reached is not None:
             role: Role = "kept" if step.accepted else "left-out"
-            marks.append(Mark(role, number, step.score * by, printable(_words(step, metric))))
+            marks.append(Mark(role, number, reached * by, printable(_words(step, metric))))
     if not marks:
         marks = [Mark("ingredient", 0, 0.0, "")]
     width = min(860.0, max(340.0, 30.0 * len(report.steps)))
@@ -49,7 +50,7 @@ def figure(reports: Reports) -> Figure:
         caption=printable(
             f"{len(report.steps)} steps, of which {kept} were taken. Grey dots are the score on {selecting} of a "
             "candidate alone, with one standard error to each side; the line is the score of the members so far; a "
-            "ring is the score of what was tried and not taken"
+            "ring is the score of what was tried and not taken, at best where the evaluation was given up"
             + (": members and candidate together." if forward else ". A name after a minus was tried without.")
         ),
         panels=(panel,),
@@ -69,7 +70,9 @@ def _reach(mark: Mark) -> tuple[float, ...]:
 
 def _words(step: Step, metric: str) -> str:
     held = "" if step.threshold is None else f", at least {shown(metric, step.threshold, None)} was needed"
-    return f"{tried(step)}: {shown(metric, step.score, None)}{held}: {decision(step)}"
+    given_up = step.score is None and step.bound is not None
+    score = f"{shown(metric, step.bound, None)} at best" if given_up else shown(metric, step.score, None)
+    return f"{tried(step)}: {score}{held}: {decision(step)}"
 
 
 def tried(step: Step) -> str:

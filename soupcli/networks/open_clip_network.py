@@ -2,7 +2,7 @@
 
 `{open_clip: auto}` takes the open_clip_config.json beside the weights. The classifier is the text tower's mean
 embedding of all templates for each class, as in Radford et al. 2021 (arXiv:2103.00020), section 3.1.4; it is built once
-for each set of weights.
+for each set of weights. With `head: 1000` it is a classifier itself (see image_head.py).
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from torch import Tensor
 from soupcli.errors import NetworkError
 from soupcli.extras import need
 from soupcli.network import Batch, Forward, Network, Pictures, like_weights, mean_and_std
+from soupcli.networks.image_head import ImageHead
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.recipe import OpenClipNetwork
 from soupcli.recipe_yaml import suggestion
+
+TEXT_TRANSFORMER = r"^model\.transformer\."
 
 
 def build(spec: OpenClipNetwork, folder: Path) -> Network:
@@ -36,12 +39,23 @@ def build(spec: OpenClipNetwork, folder: Path) -> Network:
     without = {"pretrained": None, "load_weights": False, "pretrained_image": False, "pretrained_text": False}
     try:
         with _without_warnings():
-            module = make_without_weights(lambda: open_clip.create_model(name, **without, **spec.args))
+            module = make_without_weights(lambda: _module(open_clip.create_model(name, **without, **spec.args), spec))
             tokenizer = open_clip.get_tokenizer(name)
     except Exception as cause:
         first_line = next(iter(str(cause).splitlines()), type(cause).__name__)
         raise NetworkError(f"open_clip {name!r}: {first_line}", hint="see args: of model: in the recipe") from cause
+    if spec.head is not None:
+        return Network(module, _pictures(module.model), ignored_names=(TEXT_TRANSFORMER,))
     return Network(module, _pictures(module), zero_shot=partial(_zero_shot, open_clip, tokenizer))
+
+
+def _module(clip: Any, spec: OpenClipNetwork) -> Any:
+    """The network; with a head on its images it needs no text transformer, and the authors' files hold none."""
+    if spec.head is None:
+        return clip
+    features = clip.visual.output_dim
+    del clip.transformer
+    return ImageHead(clip, lambda model, pictures: model.encode_image(pictures), features=features, classes=spec.head)
 
 
 @contextmanager

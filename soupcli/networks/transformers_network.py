@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from soupcli.errors import NetworkError
 from soupcli.extras import need
 from soupcli.network import Network, Pictures
-from soupcli.networks import text_to_text
+from soupcli.networks import dual_encoder, text_to_text
+from soupcli.networks.image_head import ImageHead
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.recipe import TransformersNetwork
 from soupcli.recipe_yaml import suggestion
@@ -30,7 +31,7 @@ def build(spec: TransformersNetwork, folder: Path) -> Network:
         raise NetworkError(f"{folder}: has no config.json", hint="model.save_pretrained(...) writes it")
     config = _read("config.json", folder, lambda: transformers.AutoConfig.from_pretrained(folder, **LOCAL, **spec.args))
     architecture = _architecture(transformers, spec.transformers, config, folder)
-    module = _read("config.json", folder, lambda: make_without_weights(lambda: _from_config(architecture, config)))
+    module = _read("config.json", folder, lambda: make_without_weights(lambda: _module(architecture, config, spec)))
     tokenizer = _tokenizer(transformers, folder)
     return Network(
         module,
@@ -38,10 +39,21 @@ def build(spec: TransformersNetwork, folder: Path) -> Network:
         tokenizer,
         label_names=tuple(config.id2label[i] for i in sorted(config.id2label)) if config.id2label else None,
         ignored_names=tuple(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()),
-        stored_names=_stored_names(module),
+        stored_names=_stored_names(module) if spec.head is None else None,
         pad_token_id=getattr(config, "pad_token_id", None),
         answers=partial(text_to_text.answers, tokenizer) if tokenizer and text_to_text.writes(module) else None,
+        zero_shot=dual_encoder.zero_shot(tokenizer) if tokenizer and dual_encoder.is_dual_encoder(module) else None,
     )
+
+
+def _module(architecture: Any, config: Any, spec: TransformersNetwork) -> nn.Module:
+    module = _from_config(architecture, config)
+    if spec.head is None:
+        return module
+    if not dual_encoder.is_dual_encoder(module):
+        raise ValueError(f"head: is for CLIPModel and AlignModel, this is a {type(module).__name__}")
+    features = dual_encoder.embedding_size(module)
+    return ImageHead(module, dual_encoder.image_embedding, features=features, classes=spec.head)
 
 
 def _read(file: str, folder: Path, reader: Callable[[], Any]) -> Any:

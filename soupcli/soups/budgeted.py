@@ -18,7 +18,7 @@ import torch
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.progress import Progress, silent
-from soupcli.soups.deciding import Rule, Step, begin, decide
+from soupcli.soups.deciding import Rule, Step, begin, decide, told
 from soupcli.soups.greedy import GreedySoup
 from soupcli.soups.ranking import Ranked
 from soupcli.validation.score import Evaluate, Score
@@ -65,7 +65,7 @@ def budgeted(
         steps.append(step)
         if step.accepted:
             best, soup = score, trial
-        note = f"{len(trial.members)} members: {score.selecting} {score.value:.4f}: {step.reason}"
+        note = f"{len(trial.members)} members: {told(score)}: {step.reason}"
         progress("greedy", done, min(budget, len(order)), note=note)
     return GreedySoup(soup, best, steps)
 

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.progress import Progress, silent
-from soupcli.soups.deciding import Rule, Step, begin, decide
+from soupcli.soups.deciding import Rule, Step, begin, decide, told
 from soupcli.soups.ranking import Ranked, unannounced
 from soupcli.validation.score import Evaluate, Score
 
@@ -58,6 +58,6 @@ def greedy(
         steps.append(step)
         if step.accepted:
             members, best, soup = [*members, candidate], score, trial
-        note = f"{candidate.path}: {score.selecting} {score.value:.4f}: {'kept' if step.accepted else 'left out'}"
+        note = f"{candidate.path}: {told(score)}: {'kept' if step.accepted else 'left out'}"
         progress("greedy", done, len(ranking), note=note)
     return GreedySoup(soup, best, steps)

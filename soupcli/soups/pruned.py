@@ -15,7 +15,7 @@ from typing import Literal
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.progress import Progress, silent
-from soupcli.soups.deciding import Rule, Step, begin, decide
+from soupcli.soups.deciding import Rule, Step, begin, decide, told
 from soupcli.soups.greedy import GreedySoup
 from soupcli.soups.ranking import Ranked
 from soupcli.validation.score import Evaluate
@@ -54,6 +54,6 @@ def pruned(
                 members = [member for member in members if member is not candidate]
                 best, soup, taken = score, trial, True
             word = "taken away" if step.accepted else "stays"
-            note = f"without {candidate.path}: {score.selecting} {score.value:.4f}: {word}"
+            note = f"without {candidate.path}: {told(score)}: {word}"
             progress("pruning", done, len(ranking), note=note)
     return GreedySoup(soup, best, steps)

@@ -19,7 +19,8 @@ def score(spec: CommandSet, checkpoint: Path, *, metric: str) -> Score:
     No shell is involved: the command is split into words as a shell would, then `{checkpoint}` is replaced in each.
     Its stderr passes through, its stdin is empty. Raises ValidationError where it fails or prints something else.
     """
-    words = [word.replace("{checkpoint}", str(checkpoint)) for word in split(spec.command)]
+    place = f"./{checkpoint}" if str(checkpoint).startswith("-") else str(checkpoint)  # a path is never an option
+    words = [word.replace("{checkpoint}", place) for word in split(spec.command)]
     try:
         ran = subprocess.run(
             words,

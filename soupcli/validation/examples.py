@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,6 +15,7 @@ from soupcli.validation.class_map import ClassMap
 # What labels are: int64 [N]; int64 [N, M], several right ones, filled up with -1; float64 [N]; int64 [N], the number of
 # tokens that each window predicts.
 LabelKind = Literal["classes", "several", "numbers", "tokens"]
+BLOCKS = 8  # of examples of like difficulty, in each of which sequences are sorted by length
 
 
 def kind_of(labels: Tensor) -> LabelKind:
@@ -43,8 +44,8 @@ class Examples(Protocol):
     def fingerprint(self) -> str:
         """Changes with every example and with the way in which inputs are made."""
 
-    def order(self) -> Tensor:
-        """The order in which examples are best visited: int64 [N]."""
+    def order(self, difficulty: Tensor | None = None) -> Tensor:
+        """The order in which examples are best visited, the hardest first where it is said which are: int64 [N]."""
 
     def batch(self, indices: Tensor, device: torch.device) -> Batch:
         """The inputs of these examples, on the device."""
@@ -65,9 +66,9 @@ class ArrayExamples:
         """One class, several classes or a number for each example."""
         return kind_of(self.labels)
 
-    def order(self) -> Tensor:
-        """As they come."""
-        return torch.arange(len(self.labels))
+    def order(self, difficulty: Tensor | None = None) -> Tensor:
+        """As they come, or the hardest first."""
+        return hardest_first(torch.arange(len(self.labels)), difficulty)
 
     def batch(self, indices: Tensor, device: torch.device) -> Tensor:
         """Tensor [n, ...]."""
@@ -92,9 +93,18 @@ class TokenExamples:
         """A class or a number for each example."""
         return kind_of(self.labels)
 
-    def order(self) -> Tensor:
-        """Longest first: neighbours are of like length, and a batch that is too large for memory shows at once."""
-        return torch.argsort(self.starts.diff(), descending=True, stable=True)
+    def order(self, difficulty: Tensor | None = None) -> Tensor:
+        """Longest first: neighbours are of like length, and a batch that is too large for memory shows at once.
+
+        The hardest first only block by block, so that neighbours still are.
+        """
+        longest_first = torch.argsort(self.starts.diff(), descending=True, stable=True)
+        if difficulty is None:
+            return longest_first
+        place = torch.empty_like(longest_first)
+        place[longest_first] = torch.arange(len(place))
+        blocks = torch.split(hardest_first(longest_first, difficulty), -(-len(place) // BLOCKS))
+        return torch.cat([block[place[block].argsort()] for block in blocks])
 
     def batch(self, indices: Tensor, device: torch.device) -> dict[str, Tensor]:
         """Each column [n, longest], padded."""
@@ -110,6 +120,6 @@ class TokenExamples:
         }
 
 
-def batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """The indices of one batch after another."""
-    yield from torch.split(order, batch_size)
+def hardest_first(order: Tensor, difficulty: Tensor | None) -> Tensor:
+    """The order by difficulty, larger first, among equals as it is; as it is where nothing is known."""
+    return order if difficulty is None else order[difficulty[order].argsort(descending=True, stable=True)]

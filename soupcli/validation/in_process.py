@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -10,10 +11,17 @@ from torch import Tensor
 from soupcli.errors import NetworkError, SoupError, ValidationError
 from soupcli.network import Batch, Forward
 from soupcli.progress import Progress, silent
-from soupcli.validation.examples import Examples, LabelKind, batches
+from soupcli.validation.batching import BatchSize, is_out_of_memory
+from soupcli.validation.difficulty import distance_of, levels_of
+from soupcli.validation.examples import Examples, LabelKind
+from soupcli.validation.metric import Metric
 from soupcli.validation.metrics import metric_named, metrics_for
-from soupcli.validation.score import Score
+from soupcli.validation.score import Score, Stopped, goodness_of
 from soupcli.validation.standard_error import with_error
+
+CPU = torch.device("cpu")
+DISTANCE = "distance"  # of a network from an example, kept beside what the example contributes to the metrics
+LOOKS = 16  # in a set, at least, where an evaluation may be given up: few, large batches would run past the end
 
 
 def score(
@@ -23,30 +31,80 @@ def score(
     name: str,
     metrics: Sequence[str],
     device: torch.device,
-    batch_size: int,
+    batch_size: BatchSize,
+    at_least: float | None = None,
+    give_up: bool = True,
+    difficulty: Tensor | None = None,
     progress: Progress = silent,
 ) -> Score:
     """Those of `metrics` that measure such labels, of a network on `examples`, the set `name`; the first one selects.
 
-    Raises NetworkError where the network fails on a batch and ValidationError where labels and logits do not go
-    together or the first metric is of other labels.
+    Where it need only be known whether the score's goodness is `at_least` so much, the hardest examples by `difficulty`
+    are visited first, in smaller batches, and `give_up` ends the evaluation once that is out of reach; the outcome of
+    no example depends on `give_up`. Raises NetworkError where the network fails on a batch and ValidationError where
+    labels and logits do not go together or the first metric is of other labels.
     """
     chosen = metrics_for(metrics, examples.kind, where=name)
-    n = len(examples.labels)
-    outcomes: dict[str, Tensor] = {}
+    n, kind = len(examples.labels), examples.kind
+    order = examples.order() if at_least is None else examples.order(difficulty)
+    watch = _Watch(chosen[metrics[0]], examples.labels[order], at_least if give_up else None)
+    where = device if device.type == "cuda" else CPU
+    parts: dict[str, list[Tensor]] = {metric: [] for metric in (*chosen, DISTANCE)}
     done = 0
+
+    def logits(indices: Tensor) -> Tensor:
+        inputs, labels = examples.batch(indices, device), examples.labels[indices]
+        return checked_logits(forward, inputs, labels, name, kind).to(where)
+
     with torch.inference_mode():
-        for indices in batches(examples.order(), batch_size):
-            labels_n = examples.labels[indices]
-            logits_nk = logits_of(forward, examples.batch(indices, device), labels_n, name, examples.kind)
+        at_most = None if at_least is None else -(-n // LOOKS)
+        for indices, logits_nk in batch_size.through(order, logits, at_most=at_most):
+            labels = examples.labels[indices].to(where)
+            parts[DISTANCE].append(distance_of(logits_nk, labels, kind))
             for metric, definition in chosen.items():
-                contribution = definition.contribution(logits_nk, labels_n)
-                if metric not in outcomes:
-                    outcomes[metric] = torch.zeros((n, *contribution.shape[1:]), dtype=contribution.dtype)
-                outcomes[metric][indices] = contribution
+                parts[metric].append(definition.contribution(logits_nk, labels))
             done += len(indices)
+            if (bound := watch.out_of_reach(parts[metrics[0]], done)) is not None:
+                progress(f"evaluating on {name}", n, n)
+                return watch.stopped(metrics[0], done, bound)
             progress(f"evaluating on {name}", done, n)
-    return score_of(outcomes, metrics[0], examples=n)
+    outcomes = {metric: _in_order(of_batches, order) for metric, of_batches in parts.items()}
+    levels = levels_of(outcomes.pop(DISTANCE), kind)
+    return score_of(outcomes, metrics[0], examples=n)._replace(difficulty=levels)
+
+
+class _Watch:
+    """Whether the selecting metric can still be good enough, looked at LOOKS times in an evaluation at most."""
+
+    def __init__(self, metric: Metric, labels: Tensor, at_least: float | None) -> None:
+        self.metric = metric
+        self._labels = labels  # in the order of the visits
+        self._at_least = at_least if metric.reachable is not None else None
+        self._next = 0
+
+    def out_of_reach(self, parts: list[Tensor], done: int) -> float | None:
+        """The best value that is left to reach, where that is not enough."""
+        n, reachable = len(self._labels), self.metric.reachable
+        if self._at_least is None or reachable is None or done < self._next or done == n:
+            return None
+        self._next = done + n // LOOKS
+        parts[:] = [torch.cat(parts)]
+        bound = reachable(parts[0].cpu(), self._labels[done:])
+        enough = goodness_of(bound, higher_is_better=self.metric.higher_is_better) >= self._at_least
+        return None if enough or math.isnan(bound) else bound
+
+    def stopped(self, selecting: str, seen: int, bound: float) -> Score:
+        """The score of an evaluation that is given up."""
+        stopped = Stopped(seen, len(self._labels), bound)
+        return Score({}, selecting, self.metric.higher_is_better, seen, {}, stopped=stopped)
+
+
+def _in_order(parts: list[Tensor], order: Tensor) -> Tensor:
+    """What batches contributed, on the CPU, in the order of the set."""
+    visited = torch.cat(parts).cpu()
+    found = torch.empty_like(visited)
+    found[order] = visited
+    return found
 
 
 def score_of(outcomes: Mapping[str, Tensor], selecting: str, *, examples: int) -> Score:
@@ -56,7 +114,12 @@ def score_of(outcomes: Mapping[str, Tensor], selecting: str, *, examples: int) -
 
 
 def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str, kind: LabelKind = "classes") -> Tensor:
-    """[N, K] on the CPU, float32 or wider, one row for each label and one column for each class.
+    """What `checked_logits` gives, on the CPU."""
+    return checked_logits(forward, inputs, labels_n, name, kind).to("cpu")
+
+
+def checked_logits(forward: Forward, inputs: Batch, labels: Tensor, name: str, kind: LabelKind) -> Tensor:
+    """[N, K] float32 or wider, one row for each label and one column for each class.
 
     Labels that are numbers have one column; of tokens, [N, 2] is what `tokens.likelihood_of` gives.
 
@@ -70,19 +133,19 @@ def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str, kind
         shown = {k: list(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else list(inputs.shape)
         first_line = next(iter(str(cause).strip().splitlines()), "")
         hint = "are these inputs what the network takes?"
-        if isinstance(cause, torch.OutOfMemoryError):
+        if is_out_of_memory(cause):
             hint = "--batch-size: fewer examples at a time need less memory"
         raise NetworkError(
             f"{name}: the network fails on a batch {shown}: {type(cause).__name__}: {first_line}", hint=hint
         ) from cause
-    if not isinstance(logits_nk, Tensor) or logits_nk.dim() != 2 or len(logits_nk) != len(labels_n):
+    if not isinstance(logits_nk, Tensor) or logits_nk.dim() != 2 or len(logits_nk) != len(labels):
         given = list(logits_nk.shape) if isinstance(logits_nk, Tensor) else f"a {type(logits_nk).__name__}"
         raise ValidationError(
-            f"{name}: the network gives {given} for {len(labels_n)} examples, logits [N, classes] are needed",
+            f"{name}: the network gives {given} for {len(labels)} examples, logits [N, classes] are needed",
             hint="model: in the recipe must build a classifier; a python set may do with the network as it likes",
         )
-    _CHECKS[kind](logits_nk.shape[1], labels_n, name)
-    return logits_nk.to("cpu", torch.promote_types(logits_nk.dtype, torch.float32))
+    _CHECKS[kind](logits_nk.shape[1], labels, name)
+    return logits_nk.to(torch.promote_types(logits_nk.dtype, torch.float32))
 
 
 def _check_classes(classes: int, labels: Tensor, name: str) -> None:

@@ -21,9 +21,9 @@ from soupcli.checkpoints.files import memory_of
 from soupcli.checkpoints.writing import write_whole
 from soupcli.errors import OutputError
 from soupcli.report import dump_json
-from soupcli.validation.score import MetricValue, Score
+from soupcli.validation.score import MetricValue, Score, Stopped, goodness_of
 
-SCHEMA = "soup-score/1"
+SCHEMA = "soup-score/2"
 # What a file that is damaged, cut short or not ours raises while it is read.
 NO_SCORE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, zlib.error)
 _DTYPES = {"uint8": torch.uint8, "int64": torch.int64, "float32": torch.float32, "float64": torch.float64}
@@ -42,8 +42,22 @@ class ScoreStore:
         self.fresh = fresh
         self._known: dict[str, Score] = {}
 
-    def get(self, key: str) -> Score | None:
-        """The score under `key`, with `examples` 0, or None."""
+    def get(self, key: str, *, at_least: float | None = None) -> Score | None:
+        """The score under `key`, with `examples` 0, or None.
+
+        Where it need only be known whether its goodness is `at_least` so much, also that of an evaluation which was
+        stopped with less in reach.
+        """
+        full = self._get(key)
+        if full is not None or at_least is None:
+            return full
+        stopped = self._get(_of_stopped(key))
+        if stopped is None or stopped.stopped is None:
+            return None
+        bound = goodness_of(stopped.stopped.bound, higher_is_better=stopped.higher_is_better)
+        return stopped if bound < at_least else None
+
+    def _get(self, key: str) -> Score | None:
         if key not in self._known:
             if self.fresh:
                 return None
@@ -55,6 +69,8 @@ class ScoreStore:
 
     def put(self, key: str, score: Score) -> None:
         """Keeps the score; where the folder cannot be written it is kept for this run alone."""
+        if score.stopped is not None:
+            key = _of_stopped(key)
         self._known[key] = score
         try:
             write_whole(self._file(key), dump_json(_to_json(key, score)))
@@ -65,6 +81,11 @@ class ScoreStore:
         return self.folder / key[:2] / f"{key}.json"
 
 
+def _of_stopped(key: str) -> str:
+    """Where an evaluation for `key` is kept that was stopped: never under the key of the whole."""
+    return key_of({"stopped": key})
+
+
 def _to_json(key: str, score: Score) -> dict[str, Any]:
     content = {
         "selecting": score.selecting,
@@ -72,6 +93,8 @@ def _to_json(key: str, score: Score) -> dict[str, Any]:
         "examples": score.examples,
         "metrics": {name: [_text(v.value), _text(v.stderr), v.n] for name, v in score.metrics.items()},
         "outcomes": {name: _packed(outcome) for name, outcome in score.outcomes.items()},
+        "difficulty": None if score.difficulty is None else _packed(score.difficulty),
+        "stopped": score.stopped and [score.stopped.seen, score.stopped.total, _text(score.stopped.bound)],
     }
     return {"schema": SCHEMA, "key": key, "content": content, "digest": key_of(content)}
 
@@ -86,10 +109,23 @@ def _from_json(key: str, document: dict[str, Any]) -> Score:
         for name, (value, stderr, n) in content["metrics"].items()
     }
     outcomes = {name: _unpacked(packed) for name, packed in content["outcomes"].items()}
+    difficulty = None if content["difficulty"] is None else _unpacked(content["difficulty"])
+    stopped = None
+    if content["stopped"] is not None:
+        seen, total, bound = content["stopped"]
+        stopped = Stopped(seen, total, float(bound))
     selecting = content["selecting"]
-    if selecting not in metrics:
+    if selecting not in metrics and stopped is None:
         raise ValueError("the selecting metric is missing")
-    return Score(metrics, selecting, content["higher_is_better"], content["examples"], outcomes)
+    return Score(
+        metrics,
+        selecting,
+        content["higher_is_better"],
+        content["examples"],
+        outcomes,
+        stopped=stopped,
+        difficulty=difficulty,
+    )
 
 
 def _text(value: float | None) -> str | None:

@@ -19,7 +19,7 @@ from soupcli.errors import ValidationError
 from soupcli.network import Batch, Forward
 from soupcli.recipe import TokensSet
 from soupcli.validation.class_map import ClassMap
-from soupcli.validation.examples import LabelKind
+from soupcli.validation.examples import LabelKind, hardest_first
 from soupcli.validation.set_file import content_hash
 
 NOT_PREDICTED = -100
@@ -38,9 +38,9 @@ class TokenWindows:
     kind: LabelKind = "tokens"
     classes: ClassMap | None = None
 
-    def order(self) -> Tensor:
-        """As they come: all but the last are of one length."""
-        return torch.arange(len(self.labels))
+    def order(self, difficulty: Tensor | None = None) -> Tensor:
+        """As they come, or the hardest first: all but the last are of one length."""
+        return hardest_first(torch.arange(len(self.labels)), difficulty)
 
     def batch(self, indices: Tensor, device: torch.device) -> dict[str, Tensor]:
         """`input_ids` [n, L] and `targets` [n, L], the token that follows each, or -100 where it is not predicted.

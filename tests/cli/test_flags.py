@@ -25,6 +25,7 @@ INGREDIENTS = [
     "--metric $SOUP_METRIC",
     "--batch-size $SOUP_BATCH_SIZE",
     "--workers $SOUP_WORKERS",
+    "--flops --no-flops $SOUP_FLOPS",
     "--fresh",
 ]
 REPORT = [*INGREDIENTS, "--report"]
@@ -43,6 +44,7 @@ FLAGS = {
     "greedy": [
         *SOUP,
         "--min-delta $SOUP_MIN_DELTA",
+        "--early-stop --no-early-stop $SOUP_EARLY_STOP",
         "--strategy $SOUP_STRATEGY",
         "--orders $SOUP_ORDERS",
         "--budget $SOUP_BUDGET",
@@ -80,7 +82,11 @@ def described(param: Any) -> str:
     """A parameter's names, `...` where it takes many words, and its environment variable."""
     if param.param_type_name == "argument":
         return str(param.metavar)
-    return " ".join(param.opts) + ("..." if param.multiple else "") + (f" ${param.envvar}" if param.envvar else "")
+    return (
+        " ".join([*param.opts, *param.secondary_opts])
+        + ("..." if param.multiple else "")
+        + (f" ${param.envvar}" if param.envvar else "")
+    )
 
 
 def test_commands() -> None:

@@ -132,3 +132,42 @@ def test_errors(tmp_path: Path) -> None:
     (folder / "open_clip_config.json").unlink()
     with pytest.raises(NetworkError, match=r"open_clip_config\.json: describes no network: .*No such file"):
         opened(folder)
+
+
+class AuthorsWrapper(torch.nn.Module):
+    """What the authors of model soups save, line by line as in their utils.py: no text transformer, a linear head."""
+
+    def __init__(self, model: Any, classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.classification_head = torch.nn.Linear(model.text_projection.shape[1], classes)
+        if hasattr(self.model, "transformer"):
+            delattr(self.model, "transformer")
+
+    def forward(self, images: torch.Tensor) -> Any:
+        features = self.model.encode_image(images)
+        return self.classification_head(features / features.norm(dim=-1, keepdim=True))
+
+
+def test_the_authors_layout(tmp_path: Path) -> None:
+    """A `model_N.pt` as torch.save of that wrapper's state dict writes it: its logits, bit for bit; text left over."""
+    folder = folder_of(tmp_path / "run", CONFIG)
+    clip = open_clip.create_model(f"local-dir:{folder}")
+    whole = {f"model.{name}": tensor for name, tensor in clip.state_dict().items()}
+    wrapper = randomised(AuthorsWrapper(clip, 7))
+    files = tmp_path / "soups"
+    files.mkdir()
+    torch.save(wrapper.state_dict(), files / "model_0.pt")
+    assert "model.transformer.resblocks.0.ln_1.weight" not in wrapper.state_dict()
+    assert "model.token_embedding.weight" in wrapper.state_dict()
+    (files / "open_clip_config.json").write_text((folder / "open_clip_config.json").read_text())
+    network = build(OpenClipNetwork(open_clip="auto", head=7), open_checkpoint(files / "model_0.pt"))
+    loaded(network, files / "model_0.pt")
+    inputs = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(network.forward(inputs), wrapper(inputs))
+    assert network.zero_shot is None
+    torch.save(whole | wrapper.state_dict(), files / "model_1.pt")
+    loaded(network, files / "model_1.pt")
+    with torch.inference_mode():
+        assert torch.equal(network.forward(inputs), wrapper(inputs))

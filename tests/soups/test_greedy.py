@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from typing import Literal
 
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.errors import ValidationError
 from soupcli.soups.greedy import GreedySoup, greedy
 from soupcli.soups.ranking import rank
-from soupcli.validation.score import Score
-from tests.soups.outcomes import TableEvaluate, checkpoints, random_outcomes, recipe_1
+from soupcli.validation import in_process
+from soupcli.validation.batching import BatchSize
+from soupcli.validation.difficulty import Difficulty
+from soupcli.validation.examples import ArrayExamples
+from soupcli.validation.score import Score, Stopped
+from tests.soups.outcomes import TableEvaluate, checkpoints, random_outcomes, recipe_1, score_of
 
 Accept = Literal[">=", ">"]
 GRID = [k / 8 for k in range(9)]  # sums of these and of a margin of 1/8 are exact
@@ -191,3 +197,67 @@ def test_refused() -> None:
     assert [(step.accepted, step.reason) for step in soup.steps] == [
         *((True, "start"), (False, "breaks the gate"), (True, "better"))
     ]
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(2, 7),
+    metric=st.sampled_from(["accuracy", "nll", "f1"]),
+    accept=st.sampled_from([">=", ">"]),
+    min_delta=st.sampled_from([0.0, 0.01, 0.1]),
+)
+@settings(max_examples=60, deadline=None)
+def test_giving_up_decides_nothing(seed: int, count: int, metric: str, accept: Accept, min_delta: float) -> None:
+    """Members, thresholds and decisions over random outcomes are the same with and without early stops."""
+    names, n = list("abcdefg"[:count]), 40
+    labels = torch.randint(0, 3, (n,), generator=torch.Generator().manual_seed(seed))
+
+    def cook_once(*, give_up: bool) -> GreedySoup:
+        seen = Difficulty()
+
+        def evaluate(weights: Mixture, *, at_least: float | None = None) -> Score:
+            members = frozenset(str(member.path) for member in weights.members)
+            digest = hashlib.sha256(f"{seed}:{sorted(members)}".encode()).digest()
+            logits = torch.randn(n, 3, generator=torch.Generator().manual_seed(digest[0] % 16)).round()
+            logits[torch.arange(n), labels] += 1
+            score = in_process.score(
+                lambda inputs: inputs,  # type: ignore[arg-type, return-value]
+                ArrayExamples(logits, labels, ""),
+                name="val",
+                metrics=[metric],
+                device=torch.device("cpu"),
+                batch_size=BatchSize(16),
+                at_least=at_least,
+                give_up=give_up,
+                difficulty=seen.of_examples(),
+            )
+            if len(members) == 1 and score.difficulty is not None:
+                seen.add(min(members), score.difficulty)
+            return score
+
+        return greedy(rank(checkpoints(names), evaluate), evaluate, accept=accept, min_delta=min_delta)
+
+    early, full = cook_once(give_up=True), cook_once(give_up=False)
+    assert members_of(early) == members_of(full)
+    assert early.score.metrics == full.score.metrics
+    assert [(s.threshold, s.accepted) for s in early.steps] == [(s.threshold, s.accepted) for s in full.steps]
+    assert all(step.bound is None and not math.isnan(step.score) for step in full.steps)
+    assert sum(step.examples for step in early.steps) <= sum(step.examples for step in full.steps)
+
+
+def test_told_what_was_given_up() -> None:
+    """A candidate that was given up has no score, and the step, its reason and progress say after how many examples."""
+    told: list[str] = []
+
+    def evaluate(weights: Mixture, *, at_least: float | None = None) -> Score:
+        if at_least is None:
+            return score_of(0.5)
+        return Score({}, "metric", True, 3, {}, stopped=Stopped(3, 10, 0.4))
+
+    ranking = rank(checkpoints(["a", "b"]), evaluate)
+    soup = greedy(ranking, evaluate, progress=lambda task, done, total, note="": told.append(note))
+    step = soup.steps[1]
+    assert math.isnan(step.score)
+    assert step[2:6] == (0.5, False, "out of reach after 3 of 10", 3)
+    assert step.bound == 0.4
+    assert told[1] == "b: metric at most 0.4000 after 3 of 10: left out"

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupcli.validation.score import MetricValue, Score
+from soupcli.validation.score import MetricValue, Score, Stopped
 from soupcli.validation.score_store import ScoreStore, key_of
 
 KEY = key_of({"weights": "a"})
@@ -150,3 +150,28 @@ def test_keys() -> None:
     assert key_of({"a": 1, "b": [2.5, "x"]}) == key_of({"b": [2.5, "x"], "a": 1})
     assert key_of({"a": 1, "b": [2.5, "x"]}) != key_of({"a": 1, "b": ["x", 2.5]})
     assert key_of({"a": None}) != key_of({"a": "None"})
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_stopped(tmp_path: Path, higher: bool) -> None:
+    """An evaluation that was stopped is served where it settles the question, and never where the whole is wanted."""
+    sign = 1 if higher else -1
+    stopped = Score({}, "accuracy", higher, 3, {}, stopped=Stopped(3, 9, 0.5))
+    for again in (False, True):
+        store = ScoreStore(tmp_path)
+        if not again:
+            store.put(KEY, stopped)
+        assert store.get(KEY) is None
+        assert store.get(KEY, at_least=sign * 0.5) is None
+        assert store.get(KEY, at_least=sign * 0.4 if higher else -0.6) is None
+        assert store.get(KEY, at_least=math.nextafter(sign * 0.5, math.inf)) == stopped._replace(examples=0)
+    store.put(KEY, a_score())
+    for at_least in (None, 0.1, 1.0):
+        assert_kept(store.get(KEY, at_least=at_least), a_score_of(store))
+
+
+def a_score_of(store: ScoreStore) -> Score:
+    """The whole score that the store has."""
+    whole = store.get(KEY)
+    assert whole is not None and whole.stopped is None
+    return whole

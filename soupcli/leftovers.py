@@ -1,0 +1,122 @@
+"""Files and folders that are made aside and must not outlive their making: named so that the next run knows them.
+
+    with unfinished(aside(path)) as place:
+        ...                                    # write `place`, then rename it; whatever is left of it is removed
+
+The name tells process and machine. What a killed process left is removed by whoever makes the same thing again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+DAY = 86_400.0  # seconds; what another machine left is removed when it is older
+
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_NAME = re.compile(r"(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-\d+\.(?:tmp|old)")
+_numbers = count()
+_places: set[Path] = set()
+_kept = threading.RLock()
+
+
+def aside(path: Path, ending: str = "tmp") -> Path:
+    """A name beside `path` that nothing else takes, in this process or another."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{_HOST}-{next(_numbers)}.{ending}")
+
+
+def left_by_others(path: Path) -> list[Path]:
+    """What stands at names of `aside(path)` and was not made by this process."""
+    start = f".{path.name}."
+    try:
+        entries = [entry for entry in os.scandir(path.parent) if entry.name.startswith(start)]
+    except OSError:
+        return []
+    names = [entry.name for entry in entries if _NAME.fullmatch(entry.name[len(start) :])]
+    return [place for name in sorted(names) if (place := path.parent / name) not in _places]
+
+
+def remove_abandoned(path: Path) -> None:
+    """Removes what processes that have ended left aside of `path`."""
+    for place in left_by_others(path):
+        if _abandoned(place):
+            remove(place)
+
+
+def _abandoned(place: Path) -> bool:
+    named = _NAME.search(place.name)
+    if named is not None and named["host"] == _HOST:
+        return not is_running(int(named["pid"]))
+    try:
+        return time.time() - place.stat().st_mtime > DAY
+    except OSError:
+        return False
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def remove(place: Path) -> None:
+    """Removes a file or folder, as far as it can be."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            place.unlink()
+
+
+@contextmanager
+def unfinished(place: Path) -> Iterator[Path]:
+    """While it is made; in the end, however that comes, what still has this name is removed."""
+    _places.add(place)
+    try:
+        yield place
+    finally:
+        remove(place)
+        _places.discard(place)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder for temporary files, removed in the end; those of killed processes are removed before."""
+    path = Path(tempfile.gettempdir()) / "soup"
+    remove_abandoned(path)
+    with unfinished(aside(path)) as place:
+        place.mkdir(mode=0o700)
+        yield place
+
+
+@contextmanager
+def finishing() -> Iterator[None]:
+    """While names are exchanged: `remove_all` waits until it is done."""
+    with _kept:
+        yield
+
+
+def remove_all(patience: float) -> None:
+    """Before this process ends from another thread: removes all that is unfinished, and lets nothing finish after.
+
+    Waits `patience` seconds at most for what is being finished.
+    """
+    if _kept.acquire(timeout=patience):  # and never given back
+        for place in list(_places):
+            remove(place)

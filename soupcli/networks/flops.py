@@ -1,0 +1,33 @@
+"""Floating-point operations of a forward pass, as torch counts them: two for each multiplication with its addition.
+
+Matrix products, convolutions and attention count; what acts on single elements (norms, activations, sums) does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from soupcli.network import Batch
+
+
+def count(forward: Callable[[Batch], Tensor], inputs: Batch) -> int:
+    """Operations of one pass of these inputs through `forward`."""
+    with _attention_in_steps(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        forward(inputs)
+    return int(counter.get_total_flops())
+
+
+@contextmanager
+def _attention_in_steps() -> Iterator[None]:
+    """nn.MultiheadAttention has a fast path that is one operation, of which torch's counter knows nothing."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
