@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from soupcli.cache_folder import cache_folder
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.content_hash import ContentHashes
 from soupcli.checkpoints.mixing import Mixture
@@ -17,7 +19,7 @@ from soupcli.checkpoints.soup_files import write_soup
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.leftovers import scratch_folder
 from soupcli.network import Batch, Forward, Network
-from soupcli.networks import flops
+from soupcli.networks import flops, residence
 from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
 from soupcli.networks.building import build
 from soupcli.networks.live import LiveNetwork
@@ -37,7 +39,8 @@ from soupcli.recipe import (
 from soupcli.validation import command_task, in_process, lm_eval_task, loading, prompts, python_task, tokens
 from soupcli.validation.batching import BatchSize, unsaid
 from soupcli.validation.difficulty import Difficulty
-from soupcli.validation.examples import Examples
+from soupcli.validation.examples import ArrayExamples, Examples
+from soupcli.validation.input_cache import InputCache
 from soupcli.validation.labelled import Labelled
 from soupcli.validation.loading import ExampleSet, LabelledSet
 from soupcli.validation.metrics import metric_named
@@ -49,9 +52,10 @@ from soupcli.versions import versions
 class Evaluators:
     """Evaluates mixtures on the sets of a run.
 
-    `examples` counts what went through the network; `warn` is told what a user should know. The network is built, and
-    inputs are decoded, when a score is asked for that no earlier run has kept. Raises ValidationError at once for a
-    metric that is not known and for a set whose files are not there.
+    `examples` counts what went through the network, `inputs` what was decoded; the sets `on_device` live there whole.
+    `warn` is told what a user should know. The network is built, and inputs are decoded, when a score is asked for that
+    no earlier run has kept. Raises ValidationError at once for a metric that is not known and for a set whose files are
+    not there.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class Evaluators:
         self._first = first
         self._hashes = hashes
         self._store = store
+        self.inputs = InputCache(cache_folder() / "inputs" if recipe.cache_inputs else None, say=warn)
+        self.on_device: tuple[str, ...] = ()
         self._progress = progress
         self._batch_size = BatchSize(recipe.batch_size, say=warn)
         self._network: Network | None = None
@@ -306,9 +312,22 @@ class Evaluators:
                 beside=str(self._first.path),
                 metric=self.metric_of(name),
                 workers=self.recipe.workers,
+                cache=self.inputs,
+                mark=key_of({"network": self._network_identity()}),
                 progress=self._progress,
             )
+            self._settle_inputs(name)
         return self._examples[name]
+
+    def _settle_inputs(self, name: str) -> None:
+        """The whole set goes to a CUDA device where it fits beside the network, its sum and what a batch needs."""
+        examples = self._examples[name]
+        if self.device.type != "cuda" or not isinstance(examples, ArrayExamples):
+            return
+        network = sum(tensor.nbytes for tensor in self.network.module.state_dict().values())
+        if residence.plan(examples.inputs.nbytes, 4 * network, self.device, wanted="auto").where == "device":
+            self._examples[name] = replace(examples, inputs=examples.inputs.to(self.device))
+            self.on_device += (name,)
 
     def _harness(self, name: str, spec: LmEvalSet) -> lm_eval_task.Tasks:
         if name not in self._tasks:

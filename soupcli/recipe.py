@@ -527,6 +527,8 @@ class Recipe(_Section):
     """Examples in one forward pass; no score depends on it."""
     workers: int | None = Field(default=None, ge=0)
     """Threads that decode inputs; default: one for each core."""
+    cache_inputs: bool = True
+    """Keep decoded pictures and token ids for the next run, in `inputs/` of the cache folder."""
     early_stop: bool = True
     """Give up a candidate of `soup greedy` once it can no longer be good enough; no decision depends on it."""
     _document: Document = PrivateAttr(default_factory=Document)

@@ -290,6 +290,12 @@ class Pairs(_Part):
 class Cost(_Part):
     examples: int = 0
     """Examples that went through the network."""
+    decoded: int = 0
+    """Inputs that were decoded or tokenised in this run; of a set of tokens its tokens."""
+    cached: int = 0
+    """Inputs that an earlier run had decoded or tokenised."""
+    on_device: list[str] = []
+    """Sets whose inputs lived on the device as a whole."""
     seconds: dict[str, float] = {}
     peak_bytes: dict[str, int] = {}
 

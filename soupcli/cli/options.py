@@ -86,6 +86,12 @@ class IngredientOptions(RecipeOptions):
             "--flops/--no-flops", help="Count a forward pass's operations, and an ensemble's.", envvar="SOUP_FLOPS"
         ),
     ] = None
+    cache_inputs: Annotated[
+        bool | None,
+        typer.Option(
+            "--cache/--no-cache", help="Keep decoded inputs for the next run (default).", envvar="SOUP_CACHE_INPUTS"
+        ),
+    ] = None
     fresh: Annotated[bool, typer.Option("--fresh", help="Evaluate again what earlier runs have evaluated.")] = False
 
 

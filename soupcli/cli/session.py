@@ -48,7 +48,7 @@ RECIPE_KEYS = {
     **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank", "require_gain")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget")},
     "flops": "cost.flops",
-    "early_stop": "early_stop",
+    **{key: key for key in ("early_stop", "cache_inputs")},
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
     **{key: f"mix.{key}" for key in ("method", "weights", "alpha", "any_weights")},
 }
@@ -323,8 +323,12 @@ class Session:
 
     def cost(self) -> Cost:
         """Examples, seconds and peak memory so far."""
-        examples = self._evaluators.examples if self._evaluators is not None else 0
-        return Cost(examples=examples, seconds=dict(self.seconds), peak_bytes=peak_bytes(self.device))
+        cost = Cost(seconds=dict(self.seconds), peak_bytes=peak_bytes(self.device))
+        found = self._evaluators
+        if found is None:
+            return cost
+        inputs = {"decoded": found.inputs.decoded, "cached": found.inputs.cached, "on_device": list(found.on_device)}
+        return cost.model_copy(update={"examples": found.examples, **inputs})
 
     def ingredient(self, checkpoint: Checkpoint, scores: Mapping[str, Score]) -> Ingredient:
         """A checkpoint as it stands in the report."""

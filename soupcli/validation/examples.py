@@ -72,7 +72,7 @@ class ArrayExamples:
 
     def batch(self, indices: Tensor, device: torch.device) -> Tensor:
         """Tensor [n, ...]."""
-        inputs = self.inputs[indices].to(device)
+        inputs = self.inputs[indices.to(self.inputs.device)].to(device)
         return self.normalise(inputs) if self.normalise is not None else inputs
 
 

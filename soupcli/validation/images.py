@@ -10,8 +10,9 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from soupcli.validation import class_folders, labels_file, tar_shards
 from soupcli.validation.class_ids import classes_of
 from soupcli.validation.class_map import ClassMap
 from soupcli.validation.examples import ArrayExamples
+from soupcli.validation.input_cache import InputCache, Put, input_key
 from soupcli.validation.picture_file import PictureFile
 from soupcli.validation.set_file import content_hash
 
@@ -43,6 +45,16 @@ class LabelledPictures(NamedTuple):
 
 def fingerprint(spec: ImagesSet) -> str:
     """Of names, sizes and times of all files, of the rest of the recipe's set and of the files that it names."""
+    digest = _files(spec)
+    settings = spec.model_dump(mode="json", exclude={"images", "metric"}, exclude_defaults=True)
+    for key, value in spec:
+        if isinstance(value, Path) and key != "images":
+            settings[key] = content_hash(value)
+    return f"images:{digest}:{json.dumps(settings, sort_keys=True)}"
+
+
+def _files(spec: ImagesSet) -> str:
+    """SHA-256 of names, sizes and times of all files."""
     digest = hashlib.sha256()
     shards = tar_shards.find(spec.images)
     files = shards if shards is not None else [picture.path for picture in class_folders.find_flat(spec.images)]
@@ -53,11 +65,12 @@ def fingerprint(spec: ImagesSet) -> str:
         except OSError as cause:
             raise ValidationError(f"{path}: {cause.strerror}") from cause
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    settings = spec.model_dump(mode="json", exclude={"images", "metric"}, exclude_defaults=True)
-    for key, value in spec:
-        if isinstance(value, Path) and key != "images":
-            settings[key] = content_hash(value)
-    return f"images:{digest.hexdigest()}:{json.dumps(settings, sort_keys=True)}"
+    return digest.hexdigest()
+
+
+def _name(images: Path, file: PictureFile) -> str:
+    """The picture's name in the set, wherever that lies."""
+    return file.member or file.path.relative_to(images).as_posix()
 
 
 def find(spec: ImagesSet, *, label_names: Sequence[str] | None = None, progress: Progress = silent) -> LabelledPictures:
@@ -84,7 +97,7 @@ def find(spec: ImagesSet, *, label_names: Sequence[str] | None = None, progress:
 
 
 def _labelled_by_file(file: Path, images: Path, pictures: list[PictureFile]) -> LabelledPictures:
-    names = [picture.member or picture.path.relative_to(images).as_posix() for picture in pictures]
+    names = [_name(images, picture) for picture in pictures]
     places, labels = labels_file.read(file, names)
     return LabelledPictures([pictures[place] for place in places], labels, None)
 
@@ -95,9 +108,12 @@ def load(
     *,
     label_names: Sequence[str] | None = None,
     workers: int | None = None,
+    cache: InputCache | None = None,
     progress: Progress = silent,
 ) -> ArrayExamples:
     """All pictures, decoded once by `workers` threads (None: one for each core) and kept as uint8 [N, C, H, W].
+
+    `cache` has them where an earlier run has decoded the same files in the same way.
 
     A folder's label is what `class_to_index` says, else its place among the network's `label_names` where they name
     every folder, else its place among the folders. Raises ValidationError for an empty folder and for a file that is
@@ -105,11 +121,30 @@ def load(
     """
     mark = fingerprint(spec)
     labelled = find(spec, label_names=label_names, progress=progress)
-    files, decoder = labelled.pictures, _Decoder(pictures, spec.border)
-    first = decoder.decode(files[0])
-    inputs = torch.empty((len(files), *first.shape), dtype=first.dtype)
+    cache = cache or InputCache(None)
+    key = input_key("images", _files(spec), [_name(spec.images, file) for file in labelled.pictures], spec.border)
+    key = input_key(key, pictures.description, pictures.mode)
+    kept = cache.get(key)
+    if kept is not None:
+        inputs = kept["inputs"]
+        cache.cached += len(inputs)
+    else:
+        rows = partial(cache.rows, key)
+        inputs = _decoded(labelled.pictures, _Decoder(pictures, spec.border), rows, workers, progress)
+    return ArrayExamples(inputs, labelled.labels, mark, pictures.normalise, labelled.classes)
 
-    def decode_into(index: int) -> None:
+
+def _decoded(
+    files: Sequence[PictureFile],
+    decoder: _Decoder,
+    rows: Callable[[Sequence[int], torch.dtype, Callable[[Put], None]], Tensor],
+    workers: int | None,
+    progress: Progress,
+) -> Tensor:
+    """What the decoder makes of each picture, in the tensor of `rows`: shape, dtype and what fills it."""
+    first = decoder.decode(files[0])
+
+    def decode(index: int) -> Tensor:
         pixels = decoder.decode(files[index])
         if pixels.shape != first.shape or pixels.dtype != first.dtype:
             raise ValidationError(
@@ -117,16 +152,18 @@ def load(
                 f"{files[0]} {first.dtype} {list(first.shape)}",
                 hint="the transform must make all pictures of one size and dtype",
             )
-        inputs[index] = pixels
+        return pixels
 
-    with ThreadPoolExecutor(max(1, workers if workers is not None else os.cpu_count() or 1)) as pool:
-        try:
-            for done, _ in enumerate(pool.map(decode_into, range(len(files))), 1):
-                progress(f"decoding {spec.images}", done, len(files))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return ArrayExamples(inputs, labelled.labels, mark, pictures.normalise, labelled.classes)
+    def fill(put: Put) -> None:
+        with ThreadPoolExecutor(max(1, workers if workers is not None else os.cpu_count() or 1)) as pool:
+            try:
+                for done, _ in enumerate(pool.map(lambda i: put(i, decode(i)), range(len(files))), 1):
+                    progress("decoding pictures", done, len(files))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    return rows((len(files), *first.shape), first.dtype, fill)
 
 
 class _Decoder:

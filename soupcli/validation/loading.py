@@ -8,6 +8,7 @@ from soupcli.progress import Progress, silent
 from soupcli.recipe import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSet
 from soupcli.validation import arrays, images, text, tokens
 from soupcli.validation.examples import Examples
+from soupcli.validation.input_cache import InputCache
 from soupcli.validation.metrics import metric_named
 
 LabelledSet = ArraysSet | ImagesSet | TextSet
@@ -33,9 +34,13 @@ def load(
     beside: str,
     metric: str,
     workers: int | None = None,
+    cache: InputCache | None = None,
+    mark: str = "",
     progress: Progress = silent,
 ) -> Examples:
     """The examples of the set `name`, labelled as `metric` needs it; `beside` is where a tokenizer was looked for.
+
+    `cache` has inputs that earlier runs have made; `mark` tells the network's tokenizer from all others.
 
     Raises NetworkError where the network does not say how it sees such inputs, ValidationError for faults of the set.
     """
@@ -48,18 +53,29 @@ def load(
                 hint="processor.save_pretrained(...) puts it beside the weights; a python network takes "
                 "transform: 'net.py:transform', a function from a PIL picture to a tensor",
             )
-        return images.load(spec, network.pictures, label_names=network.label_names, workers=workers, progress=progress)
+        return images.load(
+            spec,
+            network.pictures,
+            label_names=network.label_names,
+            workers=workers,
+            cache=cache,
+            progress=progress,
+        )
     if network.tokenizer is None:
         raise NetworkError(
             f"{name}: {beside} holds no tokenizer", hint="tokenizer.save_pretrained(...) puts one beside the weights"
         )
     if isinstance(spec, TokensSet):
-        return tokens.load(spec, network.tokenizer, longest=tokens.longest_input(network.module))
+        return tokens.load(
+            spec, network.tokenizer, longest=tokens.longest_input(network.module), cache=cache, mark=mark
+        )
     return text.load(
         spec,
         network.tokenizer,
         label_names=network.label_names,
         numbers="numbers" in metric_named(metric).measures,
         pad_token_id=network.pad_token_id,
+        cache=cache,
+        mark=mark,
         progress=progress,
     )

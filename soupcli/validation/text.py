@@ -13,12 +13,14 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from soupcli.errors import ValidationError
 from soupcli.progress import Progress, silent
 from soupcli.recipe import TextSet, template_columns
 from soupcli.recipe_yaml import suggestion
 from soupcli.validation.examples import TokenExamples
+from soupcli.validation.input_cache import InputCache, input_key
 from soupcli.validation.rows import READERS, Row, read_rows
 from soupcli.validation.set_file import content_hash
 
@@ -40,9 +42,13 @@ def load(
     label_names: Sequence[str] | None = None,
     numbers: bool = False,
     pad_token_id: int | None = None,
+    cache: InputCache | None = None,
+    mark: str = "",
     progress: Progress = silent,
 ) -> TokenExamples:
     """All rows, tokenised once, as the tokenizer does it, cut at its own longest input or at `max_length`.
+
+    `cache` has them where an earlier run has tokenised the same file; `mark` tells the tokenizer from all others.
 
     Labels are classes, or float64 where they are `numbers`. `pad_token_id` pads where the tokenizer has no padding
     token of its own. Raises ValidationError where a column is missing, a label is neither a class number nor a known
@@ -55,9 +61,20 @@ def load(
     else:
         labels = torch.tensor([_label(spec, row, place, label_names) for place, row in enumerate(rows, 1)])
     texts = [_texts(spec, row, number, columns_read) for number, row in enumerate(rows, 1)]
+    key = input_key("text", fingerprint(spec), mark)
+    cache = cache or InputCache(None)
+    columns = cache.made(key, lambda: _tokenised(spec, texts, tokenizer, progress), count=lambda _: len(rows))
+    starts = columns.pop("starts")
+    padding = _padding(spec, tokenizer, pad_token_id, set(starts.diff().tolist()))
+    left = getattr(tokenizer, "padding_side", "right") == "left"
+    return TokenExamples(columns, starts, labels, fingerprint(spec), padding, left)
+
+
+def _tokenised(spec: TextSet, texts: Sequence[Sequence[str]], tokenizer: Any, progress: Progress) -> dict[str, Tensor]:
+    """The tokenizer's columns, all rows end to end, and `starts` [N + 1], where each row begins."""
     pieces: dict[str, list[int]] = {}
     starts = [0]
-    for begin in range(0, len(rows), ROWS_AT_ONCE):
+    for begin in range(0, len(texts), ROWS_AT_ONCE):
         part = texts[begin : begin + ROWS_AT_ONCE]
         encoded = tokenizer(*[list(column) for column in zip(*part, strict=True)], **_cut(spec, tokenizer))
         for name, sequences in encoded.items():
@@ -66,13 +83,11 @@ def load(
                 flat.extend(sequence)
         for sequence in encoded["input_ids"]:
             starts.append(starts[-1] + len(sequence))
-        progress(f"tokenising {spec.text}", min(begin + ROWS_AT_ONCE, len(rows)), len(rows))
+        progress(f"tokenising {spec.text}", min(begin + ROWS_AT_ONCE, len(texts)), len(texts))
     if empty := [number for number, (start, end) in enumerate(pairwise(starts), 1) if start == end]:
         raise ValidationError(f"{spec.text}: row {empty[0]}: becomes no token", hint="leave rows without text out")
     columns = {name: torch.tensor(flat, dtype=torch.int64) for name, flat in pieces.items()}
-    padding = _padding(spec, tokenizer, pad_token_id, {end - start for start, end in pairwise(starts)})
-    left = getattr(tokenizer, "padding_side", "right") == "left"
-    return TokenExamples(columns, torch.tensor(starts), labels, fingerprint(spec), padding, left)
+    return {**columns, "starts": torch.tensor(starts)}
 
 
 def _cut(spec: TextSet, tokenizer: Any) -> dict[str, Any]:

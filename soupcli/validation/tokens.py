@@ -20,6 +20,7 @@ from soupcli.network import Batch, Forward
 from soupcli.recipe import TokensSet
 from soupcli.validation.class_map import ClassMap
 from soupcli.validation.examples import LabelKind, hardest_first
+from soupcli.validation.input_cache import InputCache, input_key
 from soupcli.validation.set_file import content_hash
 
 NOT_PREDICTED = -100
@@ -61,28 +62,42 @@ def fingerprint(spec: TokensSet) -> str:
     return f"tokens:{content_hash(spec.tokens)}:{json.dumps([spec.context, spec.stride])}"
 
 
-def load(spec: TokensSet, tokenizer: Any, *, longest: int | None = None) -> TokenWindows:
+def load(
+    spec: TokensSet,
+    tokenizer: Any,
+    *,
+    longest: int | None = None,
+    cache: InputCache | None = None,
+    mark: str = "",
+) -> TokenWindows:
     """The whole text, tokenised once as the tokenizer does it, in windows.
 
-    `longest`: the most tokens that the network takes, where it says so. Raises ValidationError for a longer context
+    `longest`: the most tokens that the network takes, where it says so. `cache` has the tokens where an earlier run has
+    tokenised the same text; `mark` tells the tokenizer from all others. Raises ValidationError for a longer context
     and for a text with nothing to predict.
     """
-    mark = fingerprint(spec)
     if longest is not None and spec.context > longest:
         raise ValidationError(
             f"{spec.tokens}: windows of {spec.context} tokens, the network takes {longest}", hint=f"context: {longest}"
         )
+    key = input_key("tokens", content_hash(spec.tokens), mark)
+    cache = cache or InputCache(None)
+    ids = cache.made(key, lambda: {"ids": _tokenised(spec, tokenizer)}, count=lambda made: len(made["ids"]))["ids"]
+    if len(ids) < 2:
+        raise ValidationError(f"{spec.tokens}: has {len(ids)} tokens, at least 2 are needed to predict one")
+    starts, ends, predicted = windows(len(ids), spec.context, spec.stride or spec.context)
+    return TokenWindows(ids, starts, ends, predicted, fingerprint(spec))
+
+
+def _tokenised(spec: TokensSet, tokenizer: Any) -> Tensor:
+    """int64 [T]."""
     try:
         text = spec.tokens.read_bytes().decode("utf-8")
     except UnicodeDecodeError as cause:
         raise ValidationError(
             f"{spec.tokens}: not UTF-8 at byte {cause.start}", hint="convert it with iconv"
         ) from cause
-    ids = torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
-    if len(ids) < 2:
-        raise ValidationError(f"{spec.tokens}: has {len(ids)} tokens, at least 2 are needed to predict one")
-    starts, ends, predicted = windows(len(ids), spec.context, spec.stride or spec.context)
-    return TokenWindows(ids, starts, ends, predicted, mark)
+    return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
 
 
 def longest_input(module: nn.Module) -> int | None:

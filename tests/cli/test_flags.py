@@ -26,6 +26,7 @@ INGREDIENTS = [
     "--batch-size $SOUP_BATCH_SIZE",
     "--workers $SOUP_WORKERS",
     "--flops --no-flops $SOUP_FLOPS",
+    "--cache --no-cache $SOUP_CACHE_INPUTS",
     "--fresh",
 ]
 REPORT = [*INGREDIENTS, "--report"]

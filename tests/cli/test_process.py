@@ -22,7 +22,7 @@ Soup = Callable[..., Ran]
 ROOT = Path(__file__).parents[2]
 SOUP = [sys.executable, "-m", "soupcli"]
 RANK = ["rank", "--ckpts", "runs/*/", "--val", "val"]
-GREEDY = ["greedy", "--ckpts", "runs/*/", "--val", "val", "--json"]
+GREEDY = ["greedy", "--ckpts", "runs/*/", "--val", "val", "--json", "--no-early-stop"]
 LINE = re.compile(r"ranking [1-5]/5: runs/\d: accuracy 0\.\d{4}")
 
 
