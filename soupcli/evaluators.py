@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,11 +39,13 @@ from soupcli.recipe import (
 from soupcli.validation import command_task, in_process, lm_eval_task, loading, prompts, python_task, tokens
 from soupcli.validation.batching import BatchSize, unsaid
 from soupcli.validation.difficulty import Difficulty
+from soupcli.validation.ensembles import Ensembles
 from soupcli.validation.examples import ArrayExamples, Examples
 from soupcli.validation.input_cache import InputCache
 from soupcli.validation.labelled import Labelled
 from soupcli.validation.loading import ExampleSet, LabelledSet
 from soupcli.validation.metrics import metric_named
+from soupcli.validation.saved_logits import Collected, LogitFile, LogitFolder, Source
 from soupcli.validation.score import Evaluate, MetricValue, Score
 from soupcli.validation.score_store import ScoreStore, key_of
 from soupcli.versions import versions
@@ -68,6 +70,7 @@ class Evaluators:
         store: ScoreStore,
         progress: Progress,
         warn: Callable[[str], None] = unsaid,
+        logits: LogitFolder | None = None,
     ) -> None:
         self.recipe = recipe
         self.sets = sets
@@ -79,6 +82,8 @@ class Evaluators:
         self.inputs = InputCache(cache_folder() / "inputs" if recipe.cache_inputs else None, say=warn)
         self.on_device: tuple[str, ...] = ()
         self._progress = progress
+        self.again = 0  # scores that were known and asked for again, because the logits were not
+        self._logits = logits
         self._batch_size = BatchSize(recipe.batch_size, say=warn)
         self._network: Network | None = None
         self._live: LiveNetwork | None = None
@@ -101,9 +106,12 @@ class Evaluators:
             key = self._key(name, weights)
             stop = at_least if self.recipe.early_stop else None
             score = self._store.get(key, at_least=stop) if key is not None else None
+            file = self.logit_file(name, weights)
+            if score is not None and file is not None and not file.is_there:
+                self.again, score = self.again + 1, None
             if score is None:
                 with users_code():
-                    score = self._measure(name, weights, at_least)
+                    score = self._measure(name, weights, at_least, file)
                 self.examples += score.examples
                 if key is not None:
                     self._store.put(key, score)
@@ -116,6 +124,33 @@ class Evaluators:
     def on_all(self, weights: Mixture) -> dict[str, Score]:
         """The mixture's score on every set."""
         return {name: self.on(name)(weights) for name in self.sets}
+
+    def logit_file(self, name: str, weights: Mixture) -> LogitFile | None:
+        """Where a network's logits on the set `name` are kept; None for mixtures, and where none are asked for."""
+        alone = len(weights.members) == 1 and weights.is_uniform and weights.dtype is None
+        if self._logits is None or not alone or not isinstance(self.sets[name], LabelledSet):
+            return None
+        parts, member, fingerprint = self._parts(name, weights), weights.members[0], self._fingerprints[name]
+        if parts is None or fingerprint is None:
+            return None
+        return self._logits.file(Source(key_of(parts), self._hashes.of(member), fingerprint, str(member.path), name))
+
+    def ensembles(self, name: str, members: Sequence[Checkpoint], metrics: Sequence[str]) -> Ensembles:
+        """What scores ensembles of `members` on the set `name`; networks whose logits are missing are evaluated.
+
+        Raises ValidationError for a set that has no logits.
+        """
+        files: dict[Checkpoint, LogitFile] = {}
+        for member in members:
+            file = self.logit_file(name, Mixture.uniform([member]))
+            if file is None:
+                raise ValidationError(
+                    f"val.{name}: ensembles are scored from logits, which it does not show",
+                    hint="name a set of images, text or arrays first: --val SET",
+                )
+            self.on(name)(Mixture.uniform([member]))
+            files[member] = file
+        return Ensembles(files, metrics, name=f"val.{name}")
 
     def metric_of(self, name: str) -> str:
         """The metric that selects on the set `name`."""
@@ -209,7 +244,7 @@ class Evaluators:
             self._live = LiveNetwork(self.network, self.device, settle=self._settle if again else None)
         return self._live
 
-    def _measure(self, name: str, weights: Mixture, at_least: float | None) -> Score:
+    def _measure(self, name: str, weights: Mixture, at_least: float | None, file: LogitFile | None) -> Score:
         spec = self.sets[name]
         metric = self.metric_of(name)
         if isinstance(spec, CommandSet):
@@ -227,7 +262,8 @@ class Evaluators:
             finally:
                 self.live.forget()
         examples = self._load(name, spec)
-        return in_process.score(
+        collected = Collected(examples.labels, examples.kind) if file is not None else None
+        score = in_process.score(
             self._forward(name, spec, weights),
             examples,
             name=f"val.{name}",
@@ -237,8 +273,12 @@ class Evaluators:
             at_least=at_least,
             give_up=self.recipe.early_stop,
             difficulty=self._difficulty[name].of_examples(),
+            keep=collected,
             progress=self._progress,
         )
+        if file is not None and collected is not None and score.stopped is None:
+            file.save(collected)
+        return score
 
     def _forward(self, name: str, spec: ExampleSet, weights: Mixture) -> Forward:
         """Inputs to what the set's metrics take."""
@@ -377,28 +417,30 @@ class Evaluators:
 
     def _key(self, name: str, weights: Mixture) -> str | None:
         """The key of a score, None where something unknown determines it: a function or a command of the user."""
+        parts = self._parts(name, weights)
+        return key_of({**parts, "metrics": self.metrics_of(name)}) if parts is not None else None
+
+    def _parts(self, name: str, weights: Mixture) -> dict[str, Any] | None:
+        """What determines the outputs of a network on a set; None where something unknown does."""
         if self._fingerprints[name] is None:
             return None
         hashes = [self._hashes.of(member) for member in weights.members]
         selected = any(isinstance(member, Selected) for member in weights.members)
         members = sorted(zip(hashes, weights.weights, strict=True))
         average = self.recipe.batch_norm == "average"
-        return key_of(
-            {
-                "members": members,
-                "coefficients": [hashes, dict(weights.coefficients)] if weights.coefficients else None,
-                "kept": self._hashes.of(weights.kept),
-                "selection": [self.recipe.include, self.recipe.exclude] if selected else None,
-                "sources": sorted({self._hashes.of(other) for member in weights.members for other in sources(member)}),
-                "dtype": str(weights.dtype),
-                "set": self._fingerprints[name],
-                "network": self._network_identity(),
-                "metrics": self.metrics_of(name),
-                "batch_norm": None if average else [self._fingerprints[self._calibrating_set()[0]]],
-                "device": self.device.type,
-                "versions": versions(),
-            }
-        )
+        return {
+            "members": members,
+            "coefficients": [hashes, dict(weights.coefficients)] if weights.coefficients else None,
+            "kept": self._hashes.of(weights.kept),
+            "selection": [self.recipe.include, self.recipe.exclude] if selected else None,
+            "sources": sorted({self._hashes.of(other) for member in weights.members for other in sources(member)}),
+            "dtype": str(weights.dtype),
+            "set": self._fingerprints[name],
+            "network": self._network_identity(),
+            "batch_norm": None if average else [self._fingerprints[self._calibrating_set()[0]]],
+            "device": self.device.type,
+            "versions": versions(),
+        }
 
     def _network_identity(self) -> list[Any]:
         """What the network is built from: its recipe, the user's code, the configuration beside the weights."""

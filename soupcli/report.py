@@ -287,6 +287,13 @@ class Pairs(_Part):
     pairs: list[Pair]
 
 
+class Ensemble(_Part):
+    """Networks whose logits are averaged."""
+
+    members: list[str]
+    scores: Scores
+
+
 class Cost(_Part):
     examples: int = 0
     """Examples that went through the network."""
@@ -321,6 +328,12 @@ class Report(_Part):
     """The mean of all ingredients, where it was asked for."""
     learned: Fit | None = None
     """The fit of a learned soup."""
+    second_best: Scored | None = None
+    """The ingredient after the best, where ensembles were asked for."""
+    ensemble: Ensemble | None = None
+    """Of all ingredients."""
+    greedy_ensemble: Ensemble | None = None
+    """Of those that Recipe 1 takes when it averages outputs."""
     stock: Stock | None = None
     alphas: list[Alpha] = []
     """Every point that `soup mix --alpha` evaluated."""
@@ -328,6 +341,8 @@ class Report(_Part):
     """The point that was written."""
     flops: Flops | None = None
     """Where the recipe asks for them."""
+    scores_file: str | None = None
+    """Where the ingredients' scores were taken from, where they were not measured."""
     selecting_set: str | None = None
     sets: list[str] = []
     """All sets in the order in which they were named."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from soupcli.cli.commands import Invocation, command
-from soupcli.cli.options import SoupOptions
+from soupcli.cli.options import Scores, SoupOptions
+from soupcli.errors import UsageError
 
 if TYPE_CHECKING:
     from soupcli.cli.cooking import Cooked
     from soupcli.cli.session import Session
+    from soupcli.soups.ranking import Ranked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,13 @@ class GreedyOptions(SoupOptions):
             envvar="SOUP_EARLY_STOP",
         ),
     ] = None
+    logits: Annotated[
+        Path | None,
+        typer.Option(
+            "--logits", metavar="DIR", help="Ensembles beside the soup, from logits here; those missing are made."
+        ),
+    ] = None
+    scores: Scores = None
     with_uniform: Annotated[
         bool, typer.Option("--with-uniform", help="Report the mean of all ingredients beside the soup.")
     ] = False
@@ -72,34 +82,38 @@ def greedy(options: GreedyOptions, invocation: Invocation) -> int:
             evaluations = most_evaluations(len(session.checkpoints), session.recipe.greedy)
             others += gated_evaluations(session, evaluations - len(session.checkpoints))
             return show_plan(session, Plan(evaluations + others, mixture))
+        if session.recipe.greedy.strategy == "budgeted" and session.logits is None:
+            hint = "soup rank --save-logits DIR, then soup greedy --logits DIR"
+            raise UsageError("--strategy budgeted: needs --logits", hint=hint)
         with reserved(session, options):
             check_gates(session)
-            return serve(session, options, _cook(session, with_uniform=options.with_uniform))
+            return serve(session, options, _cook(session, options))
 
 
-def _cook(session: Session, *, with_uniform: bool) -> Cooked:
-    """Ranking, Recipe 1, then the scores on the sets that do not select."""
+def _cook(session: Session, options: GreedyOptions) -> Cooked:
+    """Ranking, search, then the scores on the sets that do not select."""
     from soupcli.checkpoints.checkpoint import announce_checkpoint
     from soupcli.checkpoints.mixing import Mixture
     from soupcli.cli.cooking import Cooked
+    from soupcli.cli.ensembling import ensembles, predict_from_logits, say_again
     from soupcli.cli.gatekeeping import Gatekeeper
     from soupcli.cli.session import Row
-    from soupcli.soups.ranking import rank
     from soupcli.soups.search import search
 
     selecting = session.selecting
     evaluate = session.evaluators.on(selecting)
-    with session.phase("rank") as progress:
-        ranking = rank(session.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
+    ranking = _ranking(session, options)
     best = ranking[0].checkpoint
     average = session.average(best)
-    keeper = Gatekeeper(session, Mixture.uniform([best]), ranking[0].score)
+    measured = ranking[0].score if options.scores is None else evaluate(Mixture.uniform([best]))
+    keeper = Gatekeeper(session, Mixture.uniform([best]), measured)
     with session.phase("greedy") as progress:
         found = search(
             ranking,
             keeper.guarded(evaluate),
             session.recipe.greedy,
             average=average,
+            predict=predict_from_logits(session),
             announce=announce_checkpoint,
             progress=progress,
         )
@@ -107,9 +121,35 @@ def _cook(session: Session, *, with_uniform: bool) -> Cooked:
     rows = [
         Row("greedy soup", soup.mixture, {**keeper.known(soup.mixture), selecting: soup.score}),
         Row("best ingredient", Mixture.uniform([best]), keeper.best),
-        *([Row("uniform soup", average(session.checkpoints))] if with_uniform else []),
+        *([Row("uniform soup", average(session.checkpoints))] if options.with_uniform else []),
     ]
     with session.phase("evaluate"):
         scores, best_scores, *uniform = session.scores(rows)
-    ingredients = [(ranked.checkpoint, {selecting: ranked.score}) for ranked in ranking]
-    return Cooked(soup.mixture, scores, ingredients, (best, best_scores), next(iter(uniform), None), found)
+    cooked = Cooked(
+        soup.mixture,
+        scores,
+        [(ranked.checkpoint, {selecting: ranked.score}) for ranked in ranking],
+        (best, best_scores),
+        next(iter(uniform), None),
+        found,
+        parts={"scores_file": str(options.scores)} if options.scores is not None else {},
+    )
+    if session.logits is not None:
+        beside = ensembles(session, ranking)
+        cooked = cooked._replace(beside=beside.rows, parts={**cooked.parts, **beside.parts})
+        say_again(session)
+    return cooked
+
+
+def _ranking(session: Session, options: GreedyOptions) -> list[Ranked]:
+    """Best first: by what is measured, or by what a file says."""
+    from soupcli.checkpoints.checkpoint import announce_checkpoint
+    from soupcli.cli.published import published
+    from soupcli.soups.ranking import rank
+
+    selecting, evaluators = session.selecting, session.evaluators
+    if options.scores is not None:
+        return published(session, options.scores, selecting, evaluators.metric_of(selecting))
+    with session.phase("rank") as progress:
+        evaluate = evaluators.on(selecting)
+        return rank(session.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)

@@ -10,6 +10,7 @@ from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.writing import REPORT, check_file, write_whole
 from soupcli.cli import console
 from soupcli.cli.comparing import Side, compare, sentences
+from soupcli.cli.ensembling import say_again
 from soupcli.cli.flops import cost_of, counted
 from soupcli.cli.gatekeeping import answer, check_gates, reported, sentence, verdicts
 from soupcli.cli.options import ReportOptions
@@ -40,6 +41,7 @@ def measure(session: Session, options: ReportOptions) -> int:
             [Row(str(best.path), Mixture.uniform([best]), {selecting: score}) for best, score in ranking]
         )
     session.progress.close()
+    say_again(session)
     return _show(session, options, [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)])
 
 

@@ -106,6 +106,12 @@ RequireGain = Annotated[
 ]
 
 
+Scores = Annotated[
+    Path | None,
+    typer.Option("--scores", metavar="FILE", help="Rank by scores in this jsonl file (model_name, one key a set)."),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(IngredientOptions):
     """For commands that measure and write no soup."""

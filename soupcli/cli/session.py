@@ -37,11 +37,13 @@ from soupcli.recipe_yaml import suggestion
 from soupcli.report import Cost, Ingredient, MetricScore, Report
 from soupcli.validation.loading import LabelledSet
 from soupcli.validation.metrics import metric_named
+from soupcli.validation.saved_logits import LogitFolder
 from soupcli.validation.score import Score
 from soupcli.validation.score_store import ScoreStore
 from soupcli.versions import versions
 
 DEFAULT_RECIPE = Path("soup.yaml")
+CALIBRATION = ("nll", "ece")  # what soups and ensembles are compared by where logits are kept
 # Options that stand for a key of the recipe.
 RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
@@ -169,6 +171,10 @@ class Session:
         self.name = name
         self.options = options
         self.recipe = resolve_recipe(options, invocation)
+        self.logits: Path | None = getattr(options, "save_logits", None) or getattr(options, "logits", None)
+        if self.logits is not None:
+            metrics = dict.fromkeys((*self.recipe.metrics, *CALIBRATION))
+            self.recipe = self.recipe.model_copy(update={"metrics": list(metrics)})
         self.device = choose_device(self.recipe.device)
         self.progress = console.ProgressReporter(silent=options.quiet)
         self.sets = choose_sets(options.val or [], self.recipe, asked=options.metric)
@@ -274,6 +280,7 @@ class Session:
                 store,
                 self.progress,
                 console.warn,
+                LogitFolder(self.logits) if self.logits is not None else None,
             )
         return self._evaluators
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from soupcli.checkpoints.checkpoint import Checkpoint
@@ -41,6 +41,11 @@ def rank(
         score = evaluate(Mixture.uniform([ingredient]))
         ranking.append(Ranked(ingredient, score))
         progress("ranking", done, len(ingredients), note=f"{ingredient.path}: {score.selecting} {score.value:.4f}")
+    return sorted_by_score(ranking)
+
+
+def sorted_by_score(ranking: Iterable[Ranked]) -> list[Ranked]:
+    """Best first; ties in the order of the paths, a NaN last."""
     return sorted(ranking, key=_best_first)
 
 

@@ -35,14 +35,16 @@ def score(
     at_least: float | None = None,
     give_up: bool = True,
     difficulty: Tensor | None = None,
+    keep: Callable[[Tensor, Tensor], None] | None = None,
     progress: Progress = silent,
 ) -> Score:
     """Those of `metrics` that measure such labels, of a network on `examples`, the set `name`; the first one selects.
 
     Where it need only be known whether the score's goodness is `at_least` so much, the hardest examples by `difficulty`
     are visited first, in smaller batches, and `give_up` ends the evaluation once that is out of reach; the outcome of
-    no example depends on `give_up`. Raises NetworkError where the network fails on a batch and ValidationError where
-    labels and logits do not go together or the first metric is of other labels.
+    no example depends on `give_up`. `keep` is given the indices and logits of every batch. Raises NetworkError where
+    the network fails on a batch and ValidationError where labels and logits do not go together or the first metric is
+    of other labels.
     """
     chosen = metrics_for(metrics, examples.kind, where=name)
     n, kind = len(examples.labels), examples.kind
@@ -61,6 +63,8 @@ def score(
         for indices, logits_nk in batch_size.through(order, logits, at_most=at_most):
             labels = examples.labels[indices].to(where)
             parts[DISTANCE].append(distance_of(logits_nk, labels, kind))
+            if keep is not None:
+                keep(indices, logits_nk)
             for metric, definition in chosen.items():
                 parts[metric].append(definition.contribution(logits_nk, labels))
             done += len(indices)

@@ -40,7 +40,7 @@ SOUP = [
     "--force",
 ]
 FLAGS = {
-    "rank": REPORT,
+    "rank": [*REPORT, "--save-logits", "--scores"],
     "uniform": SOUP,
     "greedy": [
         *SOUP,
@@ -49,6 +49,8 @@ FLAGS = {
         "--strategy $SOUP_STRATEGY",
         "--orders $SOUP_ORDERS",
         "--budget $SOUP_BUDGET",
+        "--logits",
+        "--scores",
         "--with-uniform",
     ],
     "learned": [

@@ -93,7 +93,7 @@ def test_goes_on(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> N
     assert again["landscape"] == whole["landscape"]
     examples = whole["cost"]["examples"]
     assert examples == 20 * (200 + 300)
-    assert again["cost"]["examples"] == examples - sum(200 if name == "val" else 300 for name, _ in done)
+    assert again["cost"]["examples"] == examples - sum(200 if name == "val" else 300 for name, *_ in done)
     assert measured(soup)["cost"]["examples"] == 0
 
 
