@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 DEMO := demo
 CACHE_DEMO := $(CURDIR)/$(DEMO)/.cache
 
-.PHONY: demo test check format results bench-merge bench-learned clean
+.PHONY: demo test check format torture results bench-merge bench-learned clean
 
 # The stamp is older than what it was made from: the environment is made anew.
 $(READY): pyproject.toml constraints.txt
@@ -36,6 +36,10 @@ format: $(READY)
 # Every seed of every demo, into docs/results.md (about an hour on 2 cores).
 results: $(READY)
 	$(BIN)/python benchmarks/results.py
+
+# Kills, hostile files, many processes at once, very large ingredients: what the tests try for seconds, for minutes.
+torture: $(READY)
+	$(BIN)/python -m tests.torture
 
 bench-merge: $(READY)
 	$(BIN)/python benchmarks/merge.py

@@ -32,7 +32,7 @@ from pydantic import (
 
 from soupcli.errors import RecipeError
 from soupcli.gates import Wanted, leaves, parse, parse_gain, wanted
-from soupcli.recipe_yaml import Document, parse_value, read_document, suggestion
+from soupcli.recipe_yaml import MOST_DIGITS, Document, parse_value, read_document, suggestion
 
 Dtype = Literal["float64", "float32", "float16", "bfloat16"]
 
@@ -602,7 +602,7 @@ def _unknown_sets(recipe: Recipe, document: Document) -> list[str]:
 
 
 def _natural(line: str) -> list[int | str]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", line)]
+    return [int(part) if part.isdecimal() and len(part) < MOST_DIGITS else part for part in re.split(r"(\d+)", line)]
 
 
 def _line(error: Any, document: Document) -> str:

@@ -18,6 +18,7 @@ from soupcli.errors import RecipeError
 
 MAX_BYTES = 1_000_000  # a recipe is written by hand
 MAX_DEPTH = 40
+MOST_DIGITS = 400  # a longer number is text, which no key takes
 
 Keys = tuple[int | str, ...]
 
@@ -162,8 +163,9 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def _compose(text: str, origin: str) -> yaml.Node | None:
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         return _guarded_compose(loader, origin)
     except yaml.YAMLError as cause:
         mark = getattr(cause, "problem_mark", None)
@@ -171,7 +173,8 @@ def _compose(text: str, origin: str) -> yaml.Node | None:
         problem = getattr(cause, "problem", None) or str(cause).splitlines()[0]
         raise RecipeError(f"{where}: not YAML: {problem}") from cause
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _guarded_compose(loader: _Loader, origin: str) -> yaml.Node | None:
@@ -233,7 +236,7 @@ def _scalar(node: yaml.Node) -> Any:
         return None
     if kind == "bool":
         return text.lower() == "true"
-    if kind == "int":
+    if kind == "int" and len(text) < MOST_DIGITS:
         return int(text.replace("_", ""), 0)
     if kind == "float":
         return float(re.sub(r"_|\.(?=[a-zA-Z])", "", text))

@@ -88,6 +88,8 @@ class _OpenFiles:
                     os.close(opened)
         try:
             yield descriptor
+        except OSError as cause:
+            raise CheckpointError(f"{file.path}: {cause.strerror}") from cause
         finally:
             with self._lock:
                 self._readers[file] -= 1

@@ -81,7 +81,7 @@ def _parse(file: FileVersion, header: bytes) -> dict[str, Any]:
 
     try:
         entries = json.loads(header.decode("utf-8"), object_pairs_hook=unique)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as cause:
+    except (ValueError, RecursionError) as cause:
         _refuse(file, f"its header is not JSON ({cause.__class__.__name__})")
     if not isinstance(entries, dict):
         _refuse(file, "its header is not a JSON object")
@@ -94,7 +94,7 @@ def _entry(file: FileVersion, name: str, entry: Any) -> tuple[TensorSpec, tuple[
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise CheckpointError(
-            f"{file.path}: tensor {name!r} has dtype {dtype}, which this version does not read",
+            f"{file.path}: tensor {name!r} has dtype {dtype!r}, which this version does not read",
             hint=f"save it as one of {', '.join(DTYPES)}",
         )
     if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:

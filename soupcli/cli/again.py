@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from soupcli.cache_folder import cache_folder
@@ -37,7 +38,7 @@ def write_again(options: MixOptions, file: Path) -> int:
     report = read_report(file)
     if report.soup is None:
         raise UsageError(f"{file}: of soup {report.command}, which writes no soup")
-    recipe = Recipe.model_validate(report.recipe)
+    recipe = _recipe_of(report, file)
     out = options.out or recipe.out
     hashes = ContentHashes(cache_folder() / "hashes")
     try:
@@ -49,6 +50,15 @@ def write_again(options: MixOptions, file: Path) -> int:
             return _write(options, report, recipe, mixture, out, hashes)
     finally:
         hashes.close()
+
+
+def _recipe_of(report: Report, file: Path) -> Recipe:
+    try:
+        return Recipe.model_validate(report.recipe)
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        where = ".".join(map(str, ("recipe", *first["loc"])))
+        raise UsageError(f"{file}: not a report of a soup: {where}: {first['msg']}") from invalid
 
 
 def _reported(options: MixOptions, report: Report, soup: Soup, recipe: Recipe, hashes: ContentHashes) -> Mixture:

@@ -14,7 +14,7 @@ import typer
 
 from soupcli.cli import console, interruption
 from soupcli.cli.list_options import ListOptionsCommand
-from soupcli.errors import SoupError
+from soupcli.errors import RecipeError, SoupError
 
 DONE, ANSWER_NO, USER_ERROR, FAULT = 0, 1, 2, 3
 
@@ -74,7 +74,7 @@ def guarded(work: Callable[[], int | None]) -> int:
         code = work() or DONE
         sys.stdout.flush()
     except SoupError as error:
-        console.fail(str(error), error.hint)
+        console.fail(str(error) if isinstance(error, RecipeError) else _in_one_line(error), error.hint)
         return USER_ERROR
     except BrokenPipeError:
         _drop_stdout()
@@ -88,13 +88,18 @@ def guarded(work: Callable[[], int | None]) -> int:
     return code
 
 
+def _in_one_line(error: Exception) -> str:
+    """Of what files say, and libraries, a new line is no end of ours; a recipe's problems alone have a line each."""
+    return str(error).strip().replace("\n", "\\n")
+
+
 def _fault(fault: Exception) -> int:
     if os.environ.get("SOUP_DEBUG") == "1":
         traceback.print_exc()
     last = traceback.extract_tb(fault.__traceback__)[-1]
     where = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - a name out of a traceback
     console.fail(
-        f"internal error: {type(fault).__name__}: {fault} ({where})",
+        f"internal error: {type(fault).__name__}: {_in_one_line(fault)} ({where})",
         "this is a fault of soup: SOUP_DEBUG=1 shows the traceback to report",
     )
     return FAULT

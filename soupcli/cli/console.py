@@ -30,6 +30,8 @@ def _rich(*, stderr: bool) -> RichConsole:
 
 
 UNLIMITED = 100_000  # columns of a line
+LONGEST = 2_000  # letters of an error
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != ord("\n")}
 LEAST = 24  # columns that the first column of a table keeps when others are many
 GAP = 3  # columns between two columns
 
@@ -138,10 +140,16 @@ def warn(text: str) -> None:
 
 
 def fail(text: str, hint: str | None = None) -> None:
-    """An error: the line, then after a blank one what to do."""
-    _to_stderr(text, style="bold red")
+    """An error: the line, then after a blank one what to do; what files made up of it instructs no terminal."""
+    _to_stderr(_legible(text), style="bold red")
     if hint:
-        _to_stderr(f"\nhint: {hint}")
+        _to_stderr(f"\nhint: {_legible(hint)}")
+
+
+def _legible(text: str) -> str:
+    """Without control characters, and without the middle of a line that no one could read."""
+    lines = text.translate(_CONTROLS).split("\n")
+    return "\n".join(f"{line[:LONGEST]} ... {line[-100:]}" if len(line) > LONGEST + 100 else line for line in lines)
 
 
 def show_cursor() -> None:

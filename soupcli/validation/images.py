@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -33,6 +34,10 @@ from soupcli.validation.picture_file import PictureFile
 from soupcli.validation.set_file import content_hash
 
 SUFFIXES = class_folders.SUFFIXES
+# Those of the suffixes, whatever a file's name is: Pillow knows formats that start other programs (EPS).
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "MPO")
+LARGE = 8_000_000  # pixels
+MOST_PIXELS_A_BYTE = 400  # of a large picture; photographs have fewer than 30
 
 
 class LabelledPictures(NamedTuple):
@@ -166,18 +171,32 @@ def _decoded(
     return rows((len(files), *first.shape), first.dtype, fill)
 
 
+def _check_size(size: tuple[int, int], file: PictureFile, nbytes: int) -> None:
+    """Raises ValidationError for a few bytes that say they are a large picture, before memory is taken for it."""
+    pixels = size[0] * size[1]
+    if pixels > LARGE and pixels > MOST_PIXELS_A_BYTE * nbytes:
+        raise ValidationError(
+            f"{file}: {nbytes} bytes that say they are {size[0]} x {size[1]} pixels", hint="remove or replace it"
+        )
+
+
 class _Decoder:
     """From an encoded picture to what the network's transform makes of it."""
 
     def __init__(self, pictures: Pictures, border: int) -> None:
         self._image_module: Any = need("PIL.Image", extra="images")
+        # Of which Pillow says where it is opened; the sizes below are those that it lets pass.
+        warnings.simplefilter("error", self._image_module.DecompressionBombWarning)
+        need("PIL.TiffImagePlugin", extra="images").logger.disabled = True  # it prints what the error says
         self._pictures = pictures
         self._border = border
 
     def decode(self, file: PictureFile) -> Tensor:
         """Raises ValidationError where it is no picture, or the transform cannot take it."""
         try:
-            with self._image_module.open(io.BytesIO(file.read())) as picture:
+            encoded = file.read()
+            with self._image_module.open(io.BytesIO(encoded), formats=FORMATS) as picture:
+                _check_size(picture.size, file, len(encoded))
                 converted = self._cropped(picture.convert(self._pictures.mode), file)
         except ValidationError:
             raise

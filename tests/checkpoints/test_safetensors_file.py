@@ -74,7 +74,7 @@ ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (b'{"a": 1, "a": 2}', "has the key 'a' twice"),
         ({"a": 3}, "needs dtype, shape and data_offsets"),
         ({"a": {"dtype": "F32", "shape": [1]}}, "needs dtype, shape and data_offsets"),
-        ({"a": {**ONE, "dtype": "F5"}}, "has dtype F5, which this version does not read"),
+        ({"a": {**ONE, "dtype": "F5"}}, "has dtype 'F5', which this version does not read"),
         ({"a": {**ONE, "dtype": 3}}, "has dtype 3"),
         ({"a": {**ONE, "shape": [-1]}}, r"has shape \[-1\]"),
         ({"a": {**ONE, "shape": [True]}}, r"has shape \[True\]"),

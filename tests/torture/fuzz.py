@@ -1,0 +1,369 @@
+"""A seeded fuzzer of every reader: what is broken or hostile is told in one line, in time, in little memory.
+
+python -m tests.torture fuzz --seed 0 --inputs 20000
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import random
+import struct
+import tarfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from safetensors.torch import save, save_file
+
+from soupcli.cli.app import run
+from soupcli.cli.commands import guarded
+from soupcli.network import Pictures
+from soupcli.recipe import ArraysSet
+from soupcli.validation import arrays, images, tar_shards
+from soupcli.validation.fit_store import FitStore
+from soupcli.validation.picture_file import PictureFile
+from soupcli.validation.score_store import ScoreStore, key_of
+from tests.conftest import write_family
+from tests.torture.mutations import encoded, mutated_bytes, mutated_json
+
+SECONDS = 1.0  # of processor time
+MEMORY = 100_000_000  # bytes above the start
+CANARY = Path("canary")
+
+
+Result = tuple[Counter[str], list[str]]  # what was tried how often, and a line for each broken promise
+
+
+class Target(NamedTuple):
+    """A reader: writes a mutated file, then what reads it. `silent`: a cache, which is passed over instead."""
+
+    name: str
+    write: Callable[[random.Random], None]
+    read: Callable[[], int]
+    silent: bool = False
+
+
+class Outcome(NamedTuple):
+    """What a reader made of one input."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    memory: int
+
+
+def faults(outcome: Outcome, *, silent: bool) -> Iterator[str]:
+    """What is wrong with an outcome; nothing where the promise holds."""
+    lines = outcome.stderr.split("\n")
+    if outcome.code not in ((0,) if silent else (0, 2)):
+        yield f"exit code {outcome.code}"
+    if outcome.code == 2 and outcome.stdout:
+        yield "stdout is not empty"
+    if "Traceback" in outcome.stderr or "internal error" in outcome.stderr:
+        yield "a traceback or an internal error"
+    recipe = all(".yaml" in line or not line for line in lines)
+    if outcome.code == 2 and not (lines[0] and (recipe or (lines[1] == "" and (len(lines) == 2 or len(lines) == 4)))):
+        yield "not one line and a hint"
+    if any(ord(letter) < 32 and letter != "\n" for letter in outcome.stderr):
+        yield "a control character"
+    if max(map(len, lines)) > 4_000:
+        yield f"a line of {max(map(len, lines))} letters"
+    if outcome.seconds > SECONDS:
+        yield f"{outcome.seconds:.1f} seconds"
+    if outcome.memory > MEMORY:
+        yield f"{outcome.memory / 1e6:.0f} MB"
+    if CANARY.exists():
+        CANARY.unlink()
+        yield "CODE WAS RUN"
+
+
+def observed(read: Callable[[], int]) -> Outcome:
+    """Runs a reader in this process and measures it."""
+    out, err = io.StringIO(), io.StringIO()
+    before = _reset_peak()
+    began = time.process_time()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = read()
+    seconds = time.process_time() - began
+    return Outcome(code, out.getvalue(), err.getvalue(), seconds, max(0, _peak() - before))
+
+
+def _reset_peak() -> int:
+    """Bytes that the process holds now; the peak is counted from here, where the system lets it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def campaign(folder: Path, *, inputs: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """How many inputs each reader was given and what became of them, and a line for each broken promise."""
+    counts: Counter[str] = Counter()
+    broken: list[str] = []
+    before = Path.cwd()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    try:
+        targets = all_targets()
+        for number in range(inputs):
+            target, rng = targets[number % len(targets)], random.Random(f"{seed}/{number}")
+            target.write(rng)
+            outcome = observed(target.read)
+            counts[f"{target.name}: {'passed over' if target.silent else f'exit {outcome.code}'}"] += 1
+            for fault in faults(outcome, silent=target.silent):
+                broken.append(f"input {number} ({target.name}): {fault}: {outcome.stderr[-300:]!r}")
+                with contextlib.suppress(OSError):
+                    Path(f"broken-{number}").write_text(f"{target.name}: {fault}\n{outcome.stderr}")
+    finally:
+        os.chdir(before)
+    return counts, broken
+
+
+def all_targets() -> list[Target]:
+    """Every reader, over files that are whole to begin with, in the working folder."""
+    write_family(Path(), members=3)
+    os.environ["SOUP_CACHE"] = str(Path("cache").absolute())
+    good = "runs/0/model.safetensors"
+    assert run(["uniform", "--ckpts", "runs/0", "runs/1", "--out", "good", "--quiet"]) == 0
+    dry = ["--dry-run", "--quiet"]
+    state = torch.load(io.BytesIO(torch_bytes({"w": torch.arange(6.0)})), weights_only=True)
+    assert set(state) == {"w"}
+    os.makedirs("index", exist_ok=True)  # noqa: PTH103
+    for shard in ("a", "b"):
+        save_file({shard: torch.ones(2)}, f"index/{shard}.safetensors")
+    index = {"metadata": {"total_size": 16}, "weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}
+    report = json.loads(Path("good/soup.json").read_bytes())
+    recipe = Path("soup.yaml").read_bytes() + RECIPE
+    return [
+        Target("header", _header, lambda: run(["uniform", "--ckpts", "x.safetensors", good, *dry])),
+        Target("tensors", _header, lambda: run(["uniform", "--ckpts", "x.safetensors", "--out", "o", "--force", "-q"])),
+        Target("index", lambda r: _json(r, index, "index/model.safetensors.index.json"), lambda: _open("index", dry)),
+        Target("torch", _torch, lambda: run(["uniform", "--ckpts", "x.pt", *dry])),
+        Target("recipe", lambda r: _recipe(r, recipe), lambda: _rank(["--recipe", "x.yaml", *dry])),
+        Target("report", lambda r: _json(r, report, "x.json"), lambda: run(["mix", "x.json", *dry])),
+        Target("arrays", _arrays, lambda: _read(lambda: arrays.load(ArraysSet(arrays=Path("x.safetensors"))))),
+        Target("shards", _tar, lambda: _read(lambda: tar_shards.read_index([Path("x.tar")]))),
+        Target("pictures", _picture, lambda: _read(_decode)),
+        Target("scores", _score, _kept_score, silent=True),
+        Target("fits", _fit, _kept_fit, silent=True),
+    ]
+
+
+RECIPE = b"greedy: {accept: '>=', min_delta: 0.0}\nlearned: {steps: 10, per: layer}\nworkers: 1\nbatch_size: 8\n"
+HOSTILE_YAML = [
+    b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nval: *c\n",
+    b"model: !!python/object/apply:os.system ['touch canary']\n",
+    b"? [a, b]\n: x\n",
+    b"<<: {model: x}\n",
+    b"%TAG ! tag:yaml.org,2002:python/\n---\nx: !object/new:os.system [touch canary]\n",
+    b"x: " + b"{a: " * 500 + b"1" + b"}" * 500,
+    b"--- a\n--- b\n",
+    b"batch_size: 1" + b"0" * 5000 + b"\n",
+    b"'" + b"\\" * 1000,
+]
+
+
+def _rank(words: list[str]) -> int:
+    return run(["rank", "--ckpts", "runs/0", "--val", "val", *words])
+
+
+def _open(path: str, words: list[str]) -> int:
+    return run(["uniform", "--ckpts", path, *words])
+
+
+def _read(reader: Callable[[], object]) -> int:
+    def read() -> int:
+        reader()
+        return 0
+
+    return guarded(read)
+
+
+def _json(rng: random.Random, document: Any, path: str) -> None:
+    whole = json.dumps(document).encode()
+    Path(path).write_bytes(mutated_json(document, rng) if rng.random() < 0.7 else mutated_bytes(whole, rng))
+
+
+def _recipe(rng: random.Random, whole: bytes) -> None:
+    hostile = rng.random() < 0.2
+    data = rng.choice(HOSTILE_YAML) + (whole if rng.random() < 0.5 else b"") if hostile else mutated_bytes(whole, rng)
+    Path("x.yaml").write_bytes(data)
+
+
+def _header(rng: random.Random) -> None:
+    tensors = {"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.int64), "c": torch.ones(1, dtype=torch.bfloat16)}
+    whole = save(tensors)
+    Path("x.safetensors").write_bytes(_mutated_safetensors(whole, rng))
+
+
+def _mutated_safetensors(whole: bytes, rng: random.Random) -> bytes:
+    """Raw bytes changed, or a header whose length goes with what it says."""
+    if rng.random() < 0.4:
+        return mutated_bytes(whole, rng)
+    (length,) = struct.unpack("<Q", whole[:8])
+    header = mutated_json(json.loads(whole[8 : 8 + length]), rng)
+    said = len(header) if rng.random() < 0.9 else rng.choice([0, 1, 2**63 - 1, 2**64 - 1, length, 100_000_001])
+    return struct.pack("<Q", said) + header + whole[8 + length :]
+
+
+def _arrays(rng: random.Random) -> None:
+    whole = save({"inputs": torch.ones(4, 3), "labels": torch.arange(4)})
+    Path("x.safetensors").write_bytes(_mutated_safetensors(whole, rng))
+
+
+class Bomb:
+    """What a stranger's pickle does when it is opened as pickle opens things."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch canary",)
+
+
+def torch_bytes(content: Any) -> bytes:
+    """What `torch.save` writes."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def _torch(rng: random.Random) -> None:
+    content: Any = {"state_dict": {"w": torch.arange(6.0).view(2, 3), "n": torch.tensor(3)}, "epoch": 2}
+    kind = rng.random()
+    if kind < 0.15:
+        content["optimizer"] = Bomb()
+        data = torch_bytes(content)
+    elif kind < 0.3:
+        data = _rezipped(torch_bytes(content), rng)
+    elif kind < 0.4:
+        data = rng.choice([pickle.dumps(Bomb()), b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + pickle.dumps(Bomb())])
+    else:
+        data = mutated_bytes(torch_bytes(content), rng)
+    Path("x.pt").write_bytes(data)
+
+
+def _rezipped(whole: bytes, rng: random.Random) -> bytes:
+    """The archive with a record that is changed, compressed (a bomb), doubled, or named to lead out."""
+    out = io.BytesIO()
+    kind = rng.randrange(5)
+    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(out, "w") as new:
+        for info in old.infolist():
+            data = old.read(info)
+            if info.filename.endswith("data.pkl"):
+                if kind == 0:
+                    data = mutated_bytes(data, rng)
+                elif kind == 1:
+                    data = bytes(300_000_000) if rng.random() < 0.02 else bytes(3_000_000)
+                elif kind == 2:
+                    data = pickle.dumps(Bomb())
+            name = f"../../{info.filename}" if kind == 3 else info.filename
+            new.writestr(name, data, zipfile.ZIP_DEFLATED if kind == 1 else zipfile.ZIP_STORED)
+            if kind == 4 and not info.filename.endswith("byteorder"):
+                with contextlib.suppress(UserWarning):
+                    new.writestr(info.filename, data)
+    return out.getvalue()
+
+
+def _tar(rng: random.Random) -> None:
+    file = io.BytesIO()
+    kind = rng.randrange(10)
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, data in {"a.png": b"x" * 30, "a.cls": b"1", "b.png": b"y" * 9, "b.json": b'{"label": 2}'}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            if name == "b.png" and kind < 3:
+                info.name = rng.choice(["../../b.png", "/b.png", "x/../../b.png"])
+            if name == "a.png" and kind in (3, 4):
+                info.type, info.linkname, info.size = rng.choice([tarfile.SYMTYPE, tarfile.LNKTYPE]), "/etc/passwd", 0
+            if name == "b.json" and kind == 5:
+                info.pax_headers = {"size": rng.choice(["-1", "1" * 5000, "9" * 18, "x"])}
+            archive.addfile(info, io.BytesIO(data))
+    Path("x.tar").write_bytes(mutated_bytes(file.getvalue(), rng) if kind > 5 else file.getvalue())
+
+
+def _picture(rng: random.Random) -> None:
+    file = io.BytesIO()
+    kind = rng.randrange(12)
+    picture = Image.new("RGB", (40, 30), (200, 10, 10))
+    picture.save(file, rng.choice(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]))
+    data = mutated_bytes(file.getvalue(), rng)
+    if kind == 0:
+        data = picture_bomb(rng.choice([8_000, 20_000, 2**31 - 1]))
+    Path("x.png").write_bytes(data)
+
+
+def picture_bomb(side: int) -> bytes:
+    """A PNG of a few bytes that says it has `side` x `side` pixels."""
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    body = zlib.compress(bytes(1_000_000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def _decode() -> object:
+    decoder = images._Decoder(Pictures(lambda picture: torch.zeros(3, 4, 4), lambda pixels: pixels, ""), 0)
+    return decoder.decode(PictureFile(Path("x.png")))
+
+
+KEY = "ab" * 32
+SCORE = {
+    "selecting": "accuracy",
+    "higher_is_better": True,
+    "examples": 4,
+    "metrics": {"accuracy": ["0.5", "0.25", 4]},
+    "outcomes": {"accuracy": ["uint8", [4], "eJxjYGBkYAQAAAoABA=="]},
+}
+
+
+def _sealed(rng: random.Random, path: Path, part: str, content: Any, head: dict[str, Any]) -> None:
+    """A kept file whose bytes are changed, or its content, with the digest that goes with it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if rng.random() < 0.6:
+        with contextlib.suppress(ValueError, RecursionError):
+            content = json.loads(mutated_json(content, rng).decode("utf-8", "surrogatepass"))
+    try:
+        digest = key_of(content)
+    except (ValueError, RecursionError, TypeError):
+        digest = ""
+    whole = encoded({**head, "digest": digest, part: content}).encode("utf-8", "surrogatepass")
+    path.write_bytes(mutated_bytes(whole, rng) if rng.random() < 0.5 else whole)
+
+
+def _score(rng: random.Random) -> None:
+    path = Path("store") / KEY[:2] / f"{KEY}.json"
+    _sealed(rng, path, "content", SCORE, {"schema": "soup-score/1", "key": KEY})
+
+
+def _kept_score() -> int:
+    score = ScoreStore(Path("store")).get(KEY)
+    return guarded(lambda: int(score is not None and not isinstance(score.value, float)))
+
+
+def _fit(rng: random.Random) -> None:
+    _sealed(rng, Path("fits/fit.json"), "state", {"step": 3, "alpha": [[0.5, 0.5]]}, {"schema": "soup-fit/1"})
+
+
+def _kept_fit() -> int:
+    kept = FitStore(Path("fits"), "fit").get()
+    return int(kept is not None and not isinstance(kept, dict))
