@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -38,6 +39,7 @@ from soupcli.recipe import (
 )
 from soupcli.validation import command_task, in_process, lm_eval_task, loading, prompts, python_task, tokens
 from soupcli.validation.batching import BatchSize, unsaid
+from soupcli.validation.contents import ContentStore, contents_of, shared
 from soupcli.validation.difficulty import Difficulty
 from soupcli.validation.ensembles import Ensembles
 from soupcli.validation.examples import ArrayExamples, Examples
@@ -45,6 +47,7 @@ from soupcli.validation.input_cache import InputCache
 from soupcli.validation.labelled import Labelled
 from soupcli.validation.loading import ExampleSet, LabelledSet
 from soupcli.validation.metrics import metric_named
+from soupcli.validation.parts import Part, part_of, whole_of
 from soupcli.validation.saved_logits import Collected, LogitFile, LogitFolder, Source
 from soupcli.validation.score import Evaluate, MetricValue, Score
 from soupcli.validation.score_store import ScoreStore, key_of
@@ -71,9 +74,12 @@ class Evaluators:
         progress: Progress,
         warn: Callable[[str], None] = unsaid,
         logits: LogitFolder | None = None,
+        *,
+        parts: Mapping[str, Part] | None = None,
     ) -> None:
         self.recipe = recipe
         self.sets = sets
+        self.parts = parts or {}
         self.device = device
         self.examples = 0
         self._first = first
@@ -88,6 +94,7 @@ class Evaluators:
         self._network: Network | None = None
         self._live: LiveNetwork | None = None
         self._examples: dict[str, Examples] = {}
+        self._whole: dict[str, Examples] = {}
         self._difficulty = {name: Difficulty() for name in sets}
         self._tasks: dict[str, lm_eval_task.Tasks] = {}
         self._zero_shot: tuple[tuple[prompts.Prompts, Mixture], Forward] | None = None
@@ -98,6 +105,7 @@ class Evaluators:
         if recipe.cost.flops:
             self._counted_set()
         self._fingerprints = {name: self._fingerprint(name, spec) for name, spec in sets.items()}
+        self._contents = ContentStore(store.folder.parent / "contents")
 
     def on(self, name: str) -> Evaluate:
         """What evaluates mixtures on the set `name`."""
@@ -161,8 +169,14 @@ class Evaluators:
 
     def metrics_of(self, name: str) -> list[str]:
         """All metrics that the recipe asks of the set `name`, the selecting one first."""
-        gates = [gate.metric for gate in self.recipe.wanted if gate.set == name and gate.metric is not None]
+        whole = whole_of(name)
+        gates = [gate.metric for gate in self.recipe.wanted if gate.set in (name, whole) and gate.metric is not None]
         return list(dict.fromkeys([self.metric_of(name), *self.recipe.metrics, *gates]))
+
+    def shared(self, name: str, others: str) -> int | None:
+        """How many examples of a set are also in another, None where nobody has looked into one of them."""
+        own, other = (self._contents.get(self._key_of_contents(one)) for one in (name, others))
+        return shared(own, other) if own is not None and other is not None else None
 
     def running_statistics(self, weights: Mixture) -> dict[str, Tensor]:
         """Batch-norm statistics re-estimated for `weights`, by their names there, where they go into the soup."""
@@ -345,10 +359,23 @@ class Evaluators:
 
     def _load(self, name: str, spec: ExampleSet) -> Examples:
         if name not in self._examples:
-            self._examples[name] = loading.load(
+            examples, part = self._load_whole(name, spec), self.parts.get(name)
+            if part is not None:
+                examples = part_of(examples, part, str(self._fingerprints[name]))
+            key = self._key_of_contents(name)
+            if self._contents.get(key) is None:
+                self._contents.put(key, contents_of(examples))
+            self._examples[name] = examples
+        return self._examples[name]
+
+    def _load_whole(self, name: str, spec: ExampleSet) -> Examples:
+        """The set that `name` is, or is a part of."""
+        whole = whole_of(name) if name in self.parts else name
+        if whole not in self._whole:
+            examples = loading.load(
                 spec,
                 self.network,
-                name=f"val.{name}",
+                name=f"val.{whole}",
                 beside=str(self._first.path),
                 metric=self.metric_of(name),
                 workers=self.recipe.workers,
@@ -356,18 +383,21 @@ class Evaluators:
                 mark=key_of({"network": self._network_identity()}),
                 progress=self._progress,
             )
-            self._settle_inputs(name)
-        return self._examples[name]
+            self._whole[whole] = self._settled(whole, examples)
+        return self._whole[whole]
 
-    def _settle_inputs(self, name: str) -> None:
-        """The whole set goes to a CUDA device where it fits beside the network, its sum and what a batch needs."""
-        examples = self._examples[name]
+    def _key_of_contents(self, name: str) -> str:
+        return key_of({"set": self._fingerprints[name], "network": self._network_identity()})
+
+    def _settled(self, name: str, examples: Examples) -> Examples:
+        """The whole set on a CUDA device, where it fits beside the network, its sum and what a batch needs."""
         if self.device.type != "cuda" or not isinstance(examples, ArrayExamples):
-            return
+            return examples
         network = sum(tensor.nbytes for tensor in self.network.module.state_dict().values())
-        if residence.plan(examples.inputs.nbytes, 4 * network, self.device, wanted="auto").where == "device":
-            self._examples[name] = replace(examples, inputs=examples.inputs.to(self.device))
-            self.on_device += (name,)
+        if residence.plan(examples.inputs.nbytes, 4 * network, self.device, wanted="auto").where != "device":
+            return examples
+        self.on_device += (name,)
+        return replace(examples, inputs=examples.inputs.to(self.device))
 
     def _harness(self, name: str, spec: LmEvalSet) -> lm_eval_task.Tasks:
         if name not in self._tasks:
@@ -376,7 +406,10 @@ class Evaluators:
 
     def _fingerprint(self, name: str, spec: SetSpec) -> str | None:
         """Changes with everything in the set, and not with where it lies; None where code of the user's is the set."""
-        return self._harness(name, spec).fingerprint if isinstance(spec, LmEvalSet) else loading.fingerprint(spec)
+        if isinstance(spec, LmEvalSet):
+            return self._harness(name, spec).fingerprint
+        found, part = loading.fingerprint(spec), self.parts.get(name)
+        return found if part is None else f"{found}:{json.dumps([part.share, part.held_out])}"
 
     def _calibrating_set(self) -> tuple[str, LabelledSet]:
         """The first set whose inputs this program makes itself: batch-norm statistics are re-estimated from it."""

@@ -499,6 +499,9 @@ class Recipe(_Section):
     require_gain: Gain | None = None
     """How much better than the best ingredient the soup must be, e.g. 0.1 (points of a per cent for shares); on the set
     that did not select where one was held out, else on the one that did; or on a set by name: `test=0.1`."""
+    holdout: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Share of the first set, of each class, that takes no part in the selection and is reported as a set of its own;
+    the set is then `SET[selecting]` and `SET[held out]`. Default: nothing is held out."""
     greedy: Greedy = Greedy()
     learned: Learned = Learned()
     mix: Mix = Mix()
@@ -628,6 +631,7 @@ _MESSAGES = {
     "list_type": "expected a list",
     "too_short": "expected at least {min_length}",
     "too_long": "expected at most {max_length}",
+    "less_than": "expected less than {lt}",
     "greater_than": "expected more than {gt}",
     "greater_than_equal": "expected at least {ge}",
     "literal_error": "expected {expected}",

@@ -348,6 +348,8 @@ class Report(_Part):
     """All sets in the order in which they were named."""
     comparisons: list[Comparison] = []
     """Soup against best ingredient on every set, every metric of both."""
+    shared_examples: dict[str, int] = {}
+    """Set -> how many of its examples are in the selecting set too, where there are any."""
     gates: list[GateResult] = []
     """What `gates:` and `--require-gain` came to."""
     landscape: Landscape | None = None

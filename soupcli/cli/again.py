@@ -27,6 +27,7 @@ from soupcli.evaluators import Evaluators
 from soupcli.recipe import Recipe
 from soupcli.report import Report, Soup, read_report
 from soupcli.soups.layered import Layered
+from soupcli.validation.parts import divide, whole_of
 from soupcli.validation.score_store import ScoreStore
 
 if TYPE_CHECKING:
@@ -125,8 +126,9 @@ def _statistics(
     if recipe.batch_norm != "recalibrate" or not report.sets:
         return {}
     store, device = ScoreStore(cache_folder() / "scores"), choose_device(recipe.device)
-    sets = choose_sets(report.sets, recipe)
-    evaluators = Evaluators(recipe, sets, device, mixture.kept, hashes, store, progress)
+    words = list(dict.fromkeys(map(whole_of, report.sets)))
+    sets, parts = divide(choose_sets(words, recipe), recipe.holdout)
+    evaluators = Evaluators(recipe, sets, device, mixture.kept, hashes, store, progress, parts=parts)
     return evaluators.running_statistics(mixture)
 
 

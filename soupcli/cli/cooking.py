@@ -20,7 +20,7 @@ from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.checkpoints.soup_files import AdapterNotes, soup_specs, write_soup
 from soupcli.checkpoints.soup_folder import REPORT, SoupFolder, check_free, check_space
 from soupcli.checkpoints.writing import INDEX, Written
-from soupcli.cli import console
+from soupcli.cli import console, selection
 from soupcli.cli.comparing import Side, compare, sentences
 from soupcli.cli.flops import cost_of, counted
 from soupcli.cli.gatekeeping import answer, reported, sentence, verdicts
@@ -35,7 +35,6 @@ from soupcli.validation.gating import Verdict
 from soupcli.validation.score import Score
 
 Row = tuple[str, Mapping[str, Score]]
-SELECTING = ("greedy", "learned")  # commands whose soup depends on the first set
 
 
 class Cooked(NamedTuple):
@@ -181,7 +180,8 @@ def _report(
         with session.phase("compare") as progress:
             sides = Side(soup.path, cooked.scores), Side(str(best[0].path), best[1])
             comparisons = compare(*sides, progress=progress)
-    warn_of_selection(session)
+    seen = selection.shared_examples(session)
+    session.warnings += selection.warnings(session, seen)
     return session.report(
         [session.ingredient(checkpoint, scores) for checkpoint, scores in cooked.ingredients],
         **reported_search(session.recipe.greedy.strategy, cooked.search) if cooked.search is not None else {},
@@ -190,20 +190,11 @@ def _report(
         uniform=Scored(path="", scores=report_scores(cooked.uniform)) if cooked.uniform is not None else None,
         learned=cooked.fit,
         comparisons=comparisons,
+        shared_examples=seen,
         gates=[reported(verdict, soup.path) for verdict in found],
         **cooked.parts,
         flops=counted(session, ingredients=len(cooked.ingredients), members=len(mixture.members)),
     )
-
-
-def warn_of_selection(session: Session) -> None:
-    """A soup that was selected on the only set that it is scored on looks better there than it is."""
-    if session.name in SELECTING and len(session.sets) == 1:
-        name = session.selecting
-        session.warnings.append(
-            f"{name} selected this soup, so its score there is flattered, and no other set was given: "
-            f"name one that takes no part (--val {name} test)"
-        )
 
 
 def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report, found: Sequence[Verdict]) -> None:
@@ -252,7 +243,7 @@ def _compared(session: Session, cooked: Cooked, comparisons: list[Comparison]) -
     best = Side(str(cooked.best[0].path), cooked.best[1])
     if [str(member.path) for member in cooked.mixture.members] == [best.path]:
         return ["the soup is the best ingredient alone"]
-    selected = session.selecting if session.name in SELECTING else None
+    selected = session.selecting if selection.selects(session) else None
     return sentences(comparisons, Side("", cooked.scores), best, selected=selected)
 
 

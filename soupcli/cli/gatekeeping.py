@@ -14,6 +14,7 @@ from soupcli.gates import Bound, parse, parse_gain
 from soupcli.recipe_yaml import suggestion
 from soupcli.report import GateResult
 from soupcli.validation.gating import Gate, Verdict, check, judge
+from soupcli.validation.parts import held_out_of, whole_of
 from soupcli.validation.score import Evaluate, Score
 
 if TYPE_CHECKING:
@@ -37,10 +38,12 @@ def gates_of_run(session: Session) -> list[Gate]:
         if recipe.gates or recipe.require_gain is not None:
             session.warnings.append("the gates of the recipe are not checked: without --val nothing is evaluated")
         return []
-    wanted = [Gate(gate.set, gate.metric, parse(gate.text), gate.text, gate.key) for gate in recipe.wanted]
     if isinstance(session.options, SoupOptions):
-        _add_sets(session, [gate.set for gate in wanted])
-    return [*(gate for gate in wanted if gate.set in sets), *_required_gain(session)]
+        _add_sets(session, [gate.set for gate in recipe.wanted])
+    wanted = [
+        Gate(_reported(session, gate.set), gate.metric, parse(gate.text), gate.text, gate.key) for gate in recipe.wanted
+    ]
+    return [*(gate for gate in wanted if gate.set in session.sets), *_required_gain(session)]
 
 
 def _required_gain(session: Session) -> list[Gate]:
@@ -48,8 +51,9 @@ def _required_gain(session: Session) -> list[Gate]:
     if session.recipe.require_gain is None:
         return []
     gain = parse_gain(session.recipe.require_gain)
-    name = gain.set or session.selecting
+    name = gain.set or whole_of(session.selecting)
     _add_sets(session, [name])
+    name = _reported(session, name)
     if name not in session.sets:
         raise UsageError(
             f"--require-gain {session.recipe.require_gain}: no set {name!r}{suggestion(name, session.sets)}",
@@ -62,8 +66,14 @@ def _required_gain(session: Session) -> list[Gate]:
 def _add_sets(session: Session, names: Sequence[str]) -> None:
     from soupcli.cli.session import choose_sets
 
-    recipe, more = session.recipe, [name for name in names if name not in session.sets]
-    session.sets |= choose_sets([n for n in more if n in recipe.val], recipe, asked=session.options.metric)
+    recipe, known = session.recipe, {whole_of(name) for name in session.sets}
+    more = [name for name in names if name in recipe.val and name not in known]
+    session.sets |= choose_sets(more, recipe, asked=session.options.metric)
+
+
+def _reported(session: Session, name: str) -> str:
+    """The set, or the part of it that is held out: what a soup is held against takes no part in selecting it."""
+    return held_out_of(name) if held_out_of(name) in session.parts else name
 
 
 def check_gates(session: Session) -> None:
@@ -74,8 +84,13 @@ def check_gates(session: Session) -> None:
 
 def gated_evaluations(session: Session, trials: int) -> int:
     """How many more evaluations than without gates a search of so many trials makes at most."""
-    sets = {gate.set for gate in session.gates if gate.key != GAIN} - {session.selecting}
+    sets = {gate.set for gate in _of_candidates(session)} - {session.selecting}
     return len(sets) * max(0, trials - 1)
+
+
+def _of_candidates(session: Session) -> list[Gate]:
+    """Gates that are asked of each candidate: not the gain, and none on a part that is held out from selecting."""
+    return [gate for gate in session.gates if gate.key != GAIN and gate.set not in session.parts]
 
 
 def needs_best(session: Session) -> bool:
@@ -94,7 +109,8 @@ class Gatekeeper:
 
     def guarded(self, evaluate: Evaluate) -> Evaluate:
         """`evaluate`, of the selecting set, with gates: a score that breaks one says so in `refused`."""
-        if not self._session.gates:
+        gates = _of_candidates(self._session)
+        if not gates:
             return evaluate
 
         def with_gates(weights: Mixture, *, at_least: float | None = None) -> Score:
@@ -102,9 +118,7 @@ class Gatekeeper:
             if at_least is None or score.goodness < at_least:
                 return score
             scores = {self._session.selecting: score}
-            for gate in self._session.gates:
-                if gate.key == GAIN:  # asked of the soup, not of each candidate
-                    continue
+            for gate in gates:
                 verdict = judge(gate, self._on(gate.set, weights, scores), self._on(gate.set, self._best, self.best))
                 if not verdict.met:
                     return score._replace(refused=f"breaks the gate {said(verdict)}")

@@ -38,6 +38,10 @@ class IngredientOptions(RecipeOptions):
         list[str] | None,
         typer.Option("--val", metavar="SET...", help="Sets of the recipe, or paths; the first one selects."),
     ] = None
+    holdout: Annotated[
+        float | None,
+        typer.Option("--holdout", help="Share of the first set to report on, not to select by.", envvar="SOUP_HOLDOUT"),
+    ] = None
     weights_name: Annotated[
         str | None, typer.Option("--weights-name", help="Weights file to take where a folder holds several.")
     ] = None

@@ -37,6 +37,7 @@ from soupcli.recipe_yaml import suggestion
 from soupcli.report import Cost, Ingredient, MetricScore, Report
 from soupcli.validation.loading import LabelledSet
 from soupcli.validation.metrics import metric_named
+from soupcli.validation.parts import divide
 from soupcli.validation.saved_logits import LogitFolder
 from soupcli.validation.score import Score
 from soupcli.validation.score_store import ScoreStore
@@ -47,7 +48,7 @@ CALIBRATION = ("nll", "ece")  # what soups and ensembles are compared by where l
 # Options that stand for a key of the recipe.
 RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
-    **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank", "require_gain")},
+    **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank", "require_gain", "holdout")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget")},
     "flops": "cost.flops",
     **{key: key for key in ("early_stop", "cache_inputs")},
@@ -146,7 +147,7 @@ def _set_at(path: Path) -> SetSpec:
 def check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
     """Raises ValidationError for a metric that nobody knows, before anything is read."""
     labelled = any(isinstance(spec, LabelledSet) for spec in sets.values())
-    try:
+    with _located(recipe):
         for metric in recipe.metrics:
             metric_named(metric, key="metrics")
         if labelled:
@@ -154,6 +155,13 @@ def check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
         for name, spec in sets.items():
             if isinstance(spec, LabelledSet) and spec.metric is not None:
                 metric_named(spec.metric, key=f"val.{name}.metric")
+
+
+@contextmanager
+def _located(recipe: Recipe) -> Iterator[None]:
+    """Errors that begin with a key of the recipe say where the recipe gives it."""
+    try:
+        yield
     except SoupError as error:
         _locate(error, recipe)
         raise
@@ -178,6 +186,10 @@ class Session:
         self.device = choose_device(self.recipe.device)
         self.progress = console.ProgressReporter(silent=options.quiet)
         self.sets = choose_sets(options.val or [], self.recipe, asked=options.metric)
+        if options.holdout is not None:
+            self.require_sets()
+        with _located(self.recipe):
+            self.sets, self.parts = divide(self.sets, self.recipe.holdout)
         self.warnings: list[str] = []
         self.gates = gates_of_run(self)
         check_metric(self.recipe, self.sets)
@@ -281,6 +293,7 @@ class Session:
                 self.progress,
                 console.warn,
                 LogitFolder(self.logits) if self.logits is not None else None,
+                parts=self.parts,
             )
         return self._evaluators
 

@@ -43,11 +43,11 @@ class Labelled:
         yield from torch.split(indices[rank[indices].argsort()], self.batch_size)
 
 
-def split_by_class(labels_n: Tensor, share: float, *, seed: int) -> tuple[Tensor, Tensor]:
+def split_by_class(labels_n: Tensor, share: float, *, seed: int, key: str = "learned.holdout") -> tuple[Tensor, Tensor]:
     """Indices of the examples that stay and of those that are held out, each in ascending order.
 
     About `share` of every class is held out: rounded over the classes together, so that the whole is right to half an
-    example. Raises ValidationError where either part would be empty.
+    example. Raises ValidationError where either part would be empty; `key` of the recipe gives the share.
     """
     generator = torch.Generator().manual_seed(seed)
     held_out = torch.zeros(len(labels_n), dtype=torch.bool)
@@ -60,6 +60,6 @@ def split_by_class(labels_n: Tensor, share: float, *, seed: int) -> tuple[Tensor
         held_out[of_class[torch.randperm(len(of_class), generator=generator)[:count]]] = True
     if taken in (0, len(labels_n)):
         raise ValidationError(
-            f"learned.holdout: {share} of {len(labels_n)} examples leaves one part empty", hint="a larger set is needed"
+            f"{key}: {share} of {len(labels_n)} examples leaves one part empty", hint="a larger set is needed"
         )
     return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()

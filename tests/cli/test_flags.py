@@ -14,6 +14,7 @@ INGREDIENTS = [
     *RECIPE,
     "--ckpts...",
     "--val...",
+    "--holdout $SOUP_HOLDOUT",
     "--weights-name",
     "--key $SOUP_KEY",
     "--trust",
