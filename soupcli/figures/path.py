@@ -22,10 +22,10 @@ def figure(reports: Reports) -> Figure:
             error = None if alone.stderr is None else alone.stderr * by
             name = printable(f"{step.candidate} alone: {shown(metric, alone.value, alone.stderr)}")
             marks.append(Mark("ingredient", number, alone.value * by, name, None, error))
-        reached = step.score if step.score is not None else step.bound
-        if reached is not None:
+        level = step.score if step.score is not None else step.bound
+        if level is not None:
             role: Role = "kept" if step.accepted else "left-out"
-            marks.append(Mark(role, number, reached * by, printable(_words(step, metric))))
+            marks.append(Mark(role, number, level * by, printable(_words(step, metric))))
     if not marks:
         marks = [Mark("ingredient", 0, 0.0, "")]
     width = min(860.0, max(340.0, 30.0 * len(report.steps)))
@@ -70,9 +70,13 @@ def _reach(mark: Mark) -> tuple[float, ...]:
 
 def _words(step: Step, metric: str) -> str:
     held = "" if step.threshold is None else f", at least {shown(metric, step.threshold, None)} was needed"
+    return f"{tried(step)}: {reached(step, metric)}{held}: {decision(step)}"
+
+
+def reached(step: Step, metric: str) -> str:
+    """The score, or what it would have been at best where the evaluation was given up."""
     given_up = step.score is None and step.bound is not None
-    score = f"{shown(metric, step.bound, None)} at best" if given_up else shown(metric, step.score, None)
-    return f"{tried(step)}: {score}{held}: {decision(step)}"
+    return f"{shown(metric, step.bound, None)} at best" if given_up else shown(metric, step.score, None)
 
 
 def tried(step: Step) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from soupcli.figures import html
 from soupcli.figures.html import Column
-from soupcli.figures.path import decision, tried
+from soupcli.figures.path import decision, reached, tried
 from soupcli.figures.reports import Reports
 from soupcli.report import Comparison, Ingredient, MetricScore, Report, Scores, Step
 from soupcli.wording import human_bytes, shown, signed
@@ -203,8 +203,7 @@ def _step_metric(report: Report) -> str:
 
 def _step_row(step: Step, metric: str) -> list[str]:
     needed = "" if step.threshold is None else shown(metric, step.threshold, None)
-    score = shown(metric, step.score, None)
-    return [tried(step), score, needed, decision(step), f"{step.examples:,}", f"{step.seconds:.2f}"]
+    return [tried(step), reached(step, metric), needed, decision(step), f"{step.examples:,}", f"{step.seconds:.2f}"]
 
 
 def ingredients(reports: Reports) -> Iterable[str]:
