@@ -55,7 +55,7 @@ def _scale(values: list[float]) -> Axis:
     """From 0 on; to both sides of it where some are negative."""
     most = max([*map(abs, values), 1e-6])
     low = -most if min(values, default=0.0) < 0 else 0.0
-    return Axis("coefficient", low, most, ticks(low, most, 4))
+    return Axis("coefficient", low, most, ticks(low, most, 5))
 
 
 def _ramp(scale: Axis) -> Ramp:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from soupcli.errors import UsageError
-from soupcli.figures import angles, coefficients, landscape, path, scores
+from soupcli.figures import alpha, angles, coefficients, landscape, path, scores
 from soupcli.figures.figure import Figure
 from soupcli.figures.reports import Reports
 
@@ -13,6 +13,7 @@ KINDS: dict[str, Callable[[Reports], Figure]] = {
     "scores": scores.figure,
     "path": path.figure,
     "coefficients": coefficients.figure,
+    "alpha": alpha.figure,
     "landscape": landscape.figure,
     "angles": angles.figure,
 }

@@ -51,6 +51,7 @@ def page(reports: Reports) -> str:
         html.section("Soup against best ingredient", *sections.comparisons(reports)),
         html.section("Gates", *sections.gates(reports)),
         html.section("Figures", *map(html.figure, figures), *hints),
+        html.section("From the base to the mean", *sections.alphas(report)),
         html.section("Plane", *sections.plane(report)),
         html.section("Pairs", *sections.pairs(report)),
         html.section("Members", *sections.members(report)),

@@ -35,6 +35,7 @@ def figure(reports: Reports) -> Figure:
     ]
     forward = all(step.action == "add" for step in report.steps)
     kept = sum(step.accepted for step in report.steps)
+    given_up = any(step.score is None and step.bound is not None for step in report.steps)
     panel = Panel(
         title="",
         x=categories("candidate, in the order in which they were tried", names, width=width),
@@ -50,8 +51,9 @@ def figure(reports: Reports) -> Figure:
         caption=printable(
             f"{len(report.steps)} steps, of which {kept} were taken. Grey dots are the score on {selecting} of a "
             "candidate alone, with one standard error to each side; the line is the score of the members so far; a "
-            "ring is the score of what was tried and not taken, at best where the evaluation was given up"
-            + (": members and candidate together." if forward else ". A name after a minus was tried without.")
+            f"ring is {'members and candidate together' if forward else 'what was tried'}, and not taken."
+            + ("" if forward else " A name after a minus was tried without.")
+            + (" Where an evaluation was given up, the ring is its score at best." if given_up else "")
         ),
         panels=(panel,),
         legend=(

@@ -130,7 +130,6 @@ def _caption(reports: Reports, selecting: str, others: list[str], rows: list[Sco
     )
     errors = [read[1] for row in rows if row.role == "ingredient" and (read := across(row.scores)) and read[1]]
     if len(reports.ingredients) > MANY and errors:
-        text += (
-            f" Those of the ingredients are left out: on {selecting} they are about {statistics.median(errors):.2g}."
-        )
+        unit = " points" if reports.metric(selecting) in SHARES else ""
+        text += f" Those of the ingredients are left out: on {selecting} about {statistics.median(errors):.2g}{unit}."
     return printable(text)

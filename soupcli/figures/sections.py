@@ -109,6 +109,21 @@ def gates(reports: Reports) -> Iterable[str]:
         yield html.table("What the recipe wants of a soup", columns, rows)
 
 
+def alphas(report: Report) -> Iterable[str]:
+    """Every point between the base and the mean."""
+    columns = _columns((point.scores for point in report.alphas), report.sets)
+    if columns:
+        headings = [Column("alpha"), *(Column(f"{name} {metric}", is_number=True) for name, metric in columns)]
+        rows = [
+            [
+                f"{point.alpha:g}{' (taken)' if point.alpha == report.alpha else ''}",
+                *(_cell(point.scores, *column) for column in columns),
+            ]
+            for point in report.alphas
+        ]
+        yield html.table("At 0 the base, at 1 the mean of the checkpoints", headings, rows)
+
+
 def plane(report: Report) -> Iterable[str]:
     """The corners of a landscape and their mean."""
     found = report.landscape

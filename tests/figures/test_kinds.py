@@ -47,7 +47,7 @@ def test_many_dots_have_no_whiskers() -> None:
     figure = KINDS["scores"](gathered(greedy(paths), ranked(paths)))
     dots = [mark for mark in figure.panels[1].marks if mark.role == "ingredient"]
     assert len(dots) == 80 and all(mark.x_error is None and mark.y_error is None for mark in dots)
-    assert "they are about 1." in figure.caption
+    assert "on val about 1." in figure.caption
     assert all(mark.x_error for mark in figure.panels[1].marks if mark.role != "ingredient")
 
 
@@ -200,6 +200,19 @@ def test_angles() -> None:
     assert "one of 3 of 66 pairs" in figure.caption and "start" in figure.caption
 
 
+def test_alpha() -> None:
+    """A mark for each point of every set, the taken one filled, and a line through them."""
+    points = [{"alpha": a / 4, "scores": {"val": score(0.8 + a / 100), "test": score(0.7)}} for a in range(5)]
+    document = report("mix", PATHS, sets=("val", "test"), alphas=points, alpha=0.75)
+    figure = KINDS["alpha"](gathered(document))
+    marks = figure.panels[0].marks
+    assert [(mark.x, mark.y) for mark in marks] == [(a / 4, pytest.approx(80 + a)) for a in range(5)]
+    assert [mark.role for mark in marks] == ["left-out", "left-out", "left-out", "kept", "left-out"]
+    assert marks[0].y_error == pytest.approx(2.0)
+    assert figure.panels[0].lines[0].paths == (tuple((mark.x, mark.y) for mark in marks),)
+    assert [panel.y.title for panel in figure.panels] == ["accuracy on val (%)", "accuracy on test (%)"]
+
+
 def test_path_with_a_nan() -> None:
     """A step whose score is not a number has no mark of its own."""
     document = greedy(PATHS)
@@ -226,6 +239,7 @@ def test_coefficients() -> None:
     [
         ("path", "no greedy steps"),
         ("coefficients", "no learned coefficients"),
+        ("alpha", "no points between"),
         ("landscape", "no landscape"),
         ("angles", "no pairs"),
     ],

@@ -1,0 +1,46 @@
+"""Scores between a base and the mean of fine-tuned checkpoints, point by point (WiSE-FT, Wortsman et al. 2021)."""
+
+from __future__ import annotations
+
+from soupcli.figures.figure import Figure, Line, Mark, Panel, Role, printable, scaled
+from soupcli.figures.reports import Reports, factor, score_of, titled
+from soupcli.report import Report
+from soupcli.wording import shown
+
+
+def figure(reports: Reports) -> Figure:
+    """A panel for each set. Raises UsageError where no report has points."""
+    wanted, command = "points between a base and a mean", "soup mix --ckpts P... --base INIT --alpha 0:1:0.1 --val V"
+    report = reports.having("alphas", wanted=wanted, command=command).report
+    panels = [_panel(report, name, reports.metric(name)) for name in report.sets]
+    return Figure(
+        kind="alpha",
+        title="From the base to the mean",
+        caption=printable(
+            f"{len(report.alphas)} mixtures: at 0 the base, at 1 the mean of the checkpoints, each scored on "
+            f"{', '.join(report.sets)}. Lines through marks are one standard error to each side; the filled mark is "
+            "the one that was taken."
+        ),
+        panels=tuple(panels),
+        legend=(("kept", "taken"), ("left-out", "not taken")),
+        columns=1 if len(panels) == 1 else 2,
+    )
+
+
+def _panel(report: Report, name: str, metric: str) -> Panel:
+    marks: list[Mark] = []
+    by = factor(metric)
+    for point in report.alphas:
+        score = score_of(point.scores, name, metric)
+        if score is not None and score.value is not None:
+            error = None if score.stderr is None else score.stderr * by
+            words = f"alpha {point.alpha:g}: {shown(metric, score.value, score.stderr)}"
+            role: Role = "kept" if point.alpha == report.alpha else "left-out"
+            marks.append(Mark(role, point.alpha, score.value * by, words, None, error))
+    return Panel(
+        title="",
+        x=scaled("alpha", [mark.x for mark in marks]),
+        y=scaled(titled(name, metric), [m.y + side * (m.y_error or 0.0) for m in marks for side in (-1, 1)]),
+        marks=tuple(marks),
+        lines=(Line((tuple((mark.x, mark.y) for mark in marks),), "solid"),) if marks else (),
+    )
