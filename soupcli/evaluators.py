@@ -23,6 +23,7 @@ from soupcli.network import Batch, Forward, Network
 from soupcli.networks import flops, residence
 from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
 from soupcli.networks.building import build
+from soupcli.networks.computing import arrange, computing, eagerly
 from soupcli.networks.live import LiveNetwork
 from soupcli.progress import Progress
 from soupcli.python_file import content_of, users_code
@@ -196,7 +197,7 @@ class Evaluators:
                 self.live.load(weights)
                 examples = self._load(name, spec)
                 batch = examples.batch(examples.order()[:1], self.device)
-                operations = flops.count(self._forward(name, spec, weights), batch)
+                operations = flops.count(eagerly(self._forward(name, spec, weights)), batch)
             kept = Score({"flops": MetricValue(operations, None, 1)}, "flops", False, 1, {})
             self._store.put(key, kept)
         return name, int(kept.value)
@@ -224,7 +225,7 @@ class Evaluators:
             )
 
         def forward() -> Forward:
-            return self._judged(name, spec, self._classifier(name, spec) or self.network.forward)
+            return self._judged(name, spec, eagerly(self._classifier(name, spec) or self.network.forward))
 
         return Labelled(examples, forward, f"val.{name}", self.device, self.recipe.batch_size)
 
@@ -244,6 +245,11 @@ class Evaluators:
         return key_of({"start": self._key(name, start), "batch_size": self.recipe.batch_size, **settings})
 
     @property
+    def batch_size(self) -> int:
+        """Examples that go through the network at a time: less than was asked for where memory ran out."""
+        return self._batch_size.most
+
+    @property
     def network(self) -> Network:
         """The recipe's network, without weights."""
         if self._network is None:
@@ -256,6 +262,8 @@ class Evaluators:
         if self._live is None:
             again = self.recipe.batch_norm != "average" and layers_with_statistics(self.network.module)
             self._live = LiveNetwork(self.network, self.device, settle=self._settle if again else None)
+            recipe = self.recipe
+            arrange(self.network.module, channels_last=recipe.channels_last, compiled=recipe.compile)
         return self._live
 
     def _measure(self, name: str, weights: Mixture, at_least: float | None, file: LogitFile | None) -> Score:
@@ -295,12 +303,15 @@ class Evaluators:
         return score
 
     def _forward(self, name: str, spec: ExampleSet, weights: Mixture) -> Forward:
-        """Inputs to what the set's metrics take."""
+        """Inputs to what the set's metrics take, computed as the recipe says."""
+        recipe, device = self.recipe, self.device
         if isinstance(spec, TokensSet):
-            return tokens.likelihood_of(self.network.forward, len(self.network.tokenizer))
-        with torch.inference_mode():
-            classifier = self._classifier(name, spec, weights)
-        return self._judged(name, spec, classifier or self.network.forward)
+            forward = tokens.likelihood_of(self.network.forward, len(self.network.tokenizer))
+        else:
+            with torch.inference_mode():
+                classifier = self._classifier(name, spec, weights)
+            forward = self._judged(name, spec, classifier or self.network.forward)
+        return computing(forward, amp=recipe.amp, channels_last=recipe.channels_last, device=device)
 
     def _judged(self, name: str, spec: LabelledSet, forward: Forward) -> Forward:
         """The logits of those classes that the set covers."""
@@ -424,7 +435,7 @@ class Evaluators:
     def _settle(self, weights: Mixture) -> None:
         """Re-estimates running statistics, then rounds them as the soup's file does."""
         examples = self._load(*self._calibrating_set())
-        recalibrate(self.network.module, self.network.forward, self._calibrating_inputs(examples))
+        recalibrate(self.network.module, eagerly(self.network.forward), self._calibrating_inputs(examples))
         for name, place in self._statistics_of(weights).items():
             place.copy_(place.to(weights.spec(name).dtype))
 
@@ -472,6 +483,7 @@ class Evaluators:
             "network": self._network_identity(),
             "batch_norm": None if average else [self._fingerprints[self._calibrating_set()[0]]],
             "device": self.device.type,
+            "computing": [self.recipe.amp, self.recipe.channels_last, self.recipe.compile],
             "versions": versions(),
         }
 

@@ -527,9 +527,15 @@ class Recipe(_Section):
     device: Device = "auto"
     """auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps."""
     batch_size: int = Field(default=64, gt=0)
-    """Examples in one forward pass; no score depends on it."""
+    """Examples in one forward pass; no score depends on it. Where memory runs out it is halved."""
     workers: int | None = Field(default=None, ge=0)
     """Threads that decode inputs; default: one for each core."""
+    amp: Literal["bf16", "fp16"] | None = None
+    """Evaluate in mixed precision (torch.autocast); default: in the precision of the weights. Scores depend on it."""
+    channels_last: bool = False
+    """Pictures and convolutions with their channels last, which some devices compute faster."""
+    compile: bool = False
+    """Compile the network with torch.compile: slower to begin with, faster afterwards."""
     cache_inputs: bool = True
     """Keep decoded pictures and token ids for the next run, in `inputs/` of the cache folder."""
     early_stop: bool = True

@@ -303,6 +303,8 @@ class Cost(_Part):
     """Inputs that an earlier run had decoded or tokenised."""
     on_device: list[str] = []
     """Sets whose inputs lived on the device as a whole."""
+    batch_size: int | None = None
+    """Examples in one forward pass at the end: less than the recipe's where memory ran out."""
     seconds: dict[str, float] = {}
     peak_bytes: dict[str, int] = {}
 

@@ -90,6 +90,23 @@ class IngredientOptions(RecipeOptions):
             "--flops/--no-flops", help="Count a forward pass's operations, and an ensemble's.", envvar="SOUP_FLOPS"
         ),
     ] = None
+    amp: Annotated[
+        str | None, typer.Option("--amp", help="Evaluate in mixed precision: bf16 or fp16.", envvar="SOUP_AMP")
+    ] = None
+    channels_last: Annotated[
+        bool | None,
+        typer.Option(
+            "--channels-last/--no-channels-last",
+            help="Evaluate pictures with their channels last.",
+            envvar="SOUP_CHANNELS_LAST",
+        ),
+    ] = None
+    compile: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile", help="Compile the network (torch.compile) to evaluate it.", envvar="SOUP_COMPILE"
+        ),
+    ] = None
     cache_inputs: Annotated[
         bool | None,
         typer.Option(

@@ -51,7 +51,7 @@ RECIPE_KEYS = {
     **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank", "require_gain", "holdout")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget")},
     "flops": "cost.flops",
-    **{key: key for key in ("early_stop", "cache_inputs")},
+    **{key: key for key in ("amp", "channels_last", "compile", "early_stop", "cache_inputs")},
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
     **{key: f"mix.{key}" for key in ("method", "weights", "alpha", "any_weights")},
 }
@@ -348,7 +348,7 @@ class Session:
         if found is None:
             return cost
         inputs = {"decoded": found.inputs.decoded, "cached": found.inputs.cached, "on_device": list(found.on_device)}
-        return cost.model_copy(update={"examples": found.examples, **inputs})
+        return cost.model_copy(update={"examples": found.examples, "batch_size": found.batch_size, **inputs})
 
     def ingredient(self, checkpoint: Checkpoint, scores: Mapping[str, Score]) -> Ingredient:
         """A checkpoint as it stands in the report."""

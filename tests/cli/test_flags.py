@@ -27,6 +27,9 @@ INGREDIENTS = [
     "--batch-size $SOUP_BATCH_SIZE",
     "--workers $SOUP_WORKERS",
     "--flops --no-flops $SOUP_FLOPS",
+    "--amp $SOUP_AMP",
+    "--channels-last --no-channels-last $SOUP_CHANNELS_LAST",
+    "--compile --no-compile $SOUP_COMPILE",
     "--cache --no-cache $SOUP_CACHE_INPUTS",
     "--fresh",
 ]
