@@ -138,6 +138,7 @@ LIGHT += [
         "uniform",
         "greedy",
         "evaluate",
+        "inspect",
         "init",
         "schema",
         "demo",

@@ -15,6 +15,7 @@ from soupcli.cli import (
     evaluate,
     greedy,
     init,
+    inspect,
     interruption,
     landscape,
     learned,
@@ -55,7 +56,22 @@ def _soup(
     pass
 
 
-for module in (rank, uniform, greedy, learned, evaluate, mix, landscape, pairs, plot, report, init, schema, demo):
+for module in (
+    rank,
+    uniform,
+    greedy,
+    learned,
+    evaluate,
+    inspect,
+    mix,
+    landscape,
+    pairs,
+    plot,
+    report,
+    init,
+    schema,
+    demo,
+):
     module.register(app)
 
 

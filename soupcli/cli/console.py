@@ -70,6 +70,17 @@ def print_sentences(sentences: Sequence[str]) -> None:
     print_result("\n".join(sentences) + "\n")
 
 
+def print_text(text: str, *, indent: int = 0, style: str | None = None) -> None:
+    """A sentence of the result: wrapped at words on a terminal, one line in a pipe."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = _rich(stderr=False)
+    with console.capture() as capture:
+        console.print(Padding(Text(text, style=style or ""), (0, 0, 0, indent), expand=False))
+    print_result("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
 def print_table(table: Table) -> None:
     """A table of the result: with rules on a terminal, plain columns in a pipe.
 

@@ -55,7 +55,7 @@ RECIPE_KEYS = {
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
     **{key: f"mix.{key}" for key in ("method", "weights", "alpha", "any_weights")},
 }
-FROM_BASE = {"pairs"}  # commands that see all checkpoints from --base, whatever they are
+FROM_BASE = {"inspect", "pairs"}  # commands that see all checkpoints from --base, whatever they are
 
 
 class Row(NamedTuple):
@@ -282,20 +282,23 @@ class Session:
         """What evaluates mixtures on each set; made when the first score is asked for."""
         if self._evaluators is None:
             self.hashes.start(self.checkpoints)
-            store = ScoreStore(cache_folder() / "scores", fresh=self.options.fresh)
-            self._evaluators = Evaluators(
-                self.recipe,
-                self.sets,
-                self.device,
-                self.checkpoints[0],
-                self.hashes,
-                store,
-                self.progress,
-                console.warn,
-                LogitFolder(self.logits) if self.logits is not None else None,
-                parts=self.parts,
-            )
+            self._evaluators = self.evaluators_by(self.recipe)
         return self._evaluators
+
+    def evaluators_by(self, recipe: Recipe) -> Evaluators:
+        """What evaluates on the same sets as another recipe says."""
+        return Evaluators(
+            recipe,
+            self.sets,
+            self.device,
+            self.checkpoints[0],
+            self.hashes,
+            ScoreStore(cache_folder() / "scores", fresh=self.options.fresh),
+            self.progress,
+            console.warn,
+            LogitFolder(self.logits) if self.logits is not None else None,
+            parts=self.parts,
+        )
 
     def scores(self, rows: Sequence[Row]) -> list[dict[str, Score]]:
         """Each row's score on every set; one set of weights after the other, so that each is loaded once."""

@@ -65,6 +65,7 @@ FLAGS = {
         "--with-uniform",
     ],
     "eval": [*REPORT, "--require-gain $SOUP_REQUIRE_GAIN"],
+    "inspect": [*REPORT, "--strict"],
     "mix": [
         "[REPORT]",
         *SOUP,

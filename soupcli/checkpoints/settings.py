@@ -1,0 +1,94 @@
+"""What the files beside the weights say, compared: networks that saw other inputs have other weights.
+
+for setting in differing_settings(checkpoints):
+    setting.key, setting.values, setting.of_inputs         # preprocessor_config.json: image_mean
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+
+MAX_BYTES = 1_000_000  # of a file that is looked into; larger ones are compared by their hash
+# Notes of the library that wrote the file, with no meaning for the network.
+NOTES = (
+    *("_name_or_path", "name_or_path", "_commit_hash", "*transformers_version", "torch_dtype", "dtype", "auto_map*"),
+    *("tokenizer_class", "tokenizer_file", "special_tokens_map_file", "processor_class", "*processor_type"),
+    *("feature_extractor_type", "backend", "is_local", "use_cache", "local_files_only", "*_extra_id_type"),
+)
+# Files all of whose settings are about inputs, and keys that are wherever they stand.
+FILES_OF_INPUTS = (
+    *("*processor_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*"),
+    *("merges.txt", "*.model", "*.tiktoken", "chat_template*"),
+)
+KEYS_OF_INPUTS = (
+    *("*image_size*", "*.mean", "*.mean.*", "*.std", "*.std.*", "*_mean*", "*_std*", "*input_size*"),
+    *("*interpolation*", "*crop_*", "*resample*", "*preprocess_cfg*", "id2label*", "label2id*"),
+)
+ABSENT = "nothing"
+
+
+class Setting(NamedTuple):
+    """A setting that is not the same beside all checkpoints, and its value beside each."""
+
+    key: str  # file: key.with.dots
+    values: tuple[str, ...]  # in the order of the checkpoints
+    of_inputs: bool  # whether it says what the network sees, or what its outputs are called
+
+
+def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
+    """Every setting of the side files that differs, sorted. A file that is there for some alone counts as a whole."""
+    known = [dict(_settings(checkpoint.side_files)) for checkpoint in checkpoints]
+    files = [{key.partition(": ")[0] for key in settings} for settings in known]
+    found: list[Setting] = []
+    for key in sorted({key for settings in known for key in settings}):
+        file, _, name = key.partition(": ")
+        if not all(file in present for present in files):
+            key, name = file, ""
+        values = tuple(
+            settings.get(key, ABSENT) if name else ("there" if file in present else ABSENT)
+            for settings, present in zip(known, files, strict=True)
+        )
+        setting = Setting(key, values, _of_inputs(file, name))
+        if len(set(values)) > 1 and setting not in found:
+            found.append(setting)
+    return found
+
+
+def _of_inputs(file: str, name: str) -> bool:
+    return any(fnmatchcase(file, pattern) for pattern in FILES_OF_INPUTS) or any(
+        fnmatchcase(name, pattern) for pattern in KEYS_OF_INPUTS
+    )
+
+
+def _settings(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    for file in files:
+        content = file.read_bytes()
+        document: Any = None
+        if file.suffix == ".json" and len(content) <= MAX_BYTES:
+            try:
+                document = json.loads(content)
+            except (ValueError, RecursionError):
+                document = None
+        if isinstance(document, dict):
+            yield from ((f"{file.name}: {key}", value) for key, value in _flat(document) if not _is_note(key))
+        else:
+            yield f"{file.name}: content", f"sha256:{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in document.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(value, sort_keys=True)
+
+
+def _is_note(key: str) -> bool:
+    return any(fnmatchcase(key.rpartition(".")[2], pattern) for pattern in NOTES)
