@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +14,10 @@ from pathlib import Path
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.files import FileVersion, sha256
 from soupcli.checkpoints.writing import hash_of_files, write_whole
-from soupcli.errors import OutputError
+from soupcli.errors import CheckpointError, OutputError
 
 THREADS = 2
+YOUNG = 2_000_000_000  # nanoseconds: file systems tell times apart no finer
 
 
 class ContentHashes:
@@ -26,6 +29,7 @@ class ContentHashes:
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
         self.folder = folder
         self.fresh = fresh
+        self._began = time.time_ns()
         self._pool = ThreadPoolExecutor(THREADS)
         self._futures: dict[FileVersion, Future[str]] = {}
 
@@ -38,6 +42,22 @@ class ContentHashes:
     def of(self, checkpoint: Checkpoint) -> str:
         """`sha256:...` of the file, or of the sorted list of names and hashes of several."""
         return hash_of_files({file.path.name: self._future(file).result() for file in checkpoint.files})
+
+    def confirm(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Raises CheckpointError for a file that is no longer what it was when it was opened.
+
+        Its size and times tell; where they were others, or so young that a change may not show in them, its content.
+        """
+        for file in dict.fromkeys(file for checkpoint in checkpoints for file in checkpoint.files):
+            now, opened = FileVersion.of(file.path), self._future(file).result()
+            if (now != file or self._is_young(file)) and sha256(now) != opened:
+                raise CheckpointError(
+                    f"{file.path}: changed while it was used ({file.size} bytes when it was opened, {now.size} now)",
+                    hint="run again when nothing writes to it",
+                )
+
+    def _is_young(self, file: FileVersion) -> bool:
+        return max(file.mtime_ns, file.ctime_ns) > self._began - YOUNG
 
     def close(self) -> None:
         """Drops what has not begun."""
@@ -54,11 +74,13 @@ class ContentHashes:
         if not self.fresh:
             try:
                 known: str = json.loads(kept.read_bytes())["sha256"]
-                if len(known) == 64:
+                if re.fullmatch("[0-9a-f]{64}", known):
                     return known
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 pass  # not hashed before
         digest = sha256(file)
+        if self._is_young(file):
+            return digest  # the next change may leave its times as they are
         with contextlib.suppress(OutputError):  # a cache that cannot be written costs time alone
             write_whole(kept, json.dumps({"sha256": digest}) + "\n")
         return digest

@@ -108,6 +108,7 @@ def _write(
                 f"{options.report}: the soup is {soup.hash}, from the same ingredients {written.hash} was mixed",
                 hint=f"it was written by {made_by}: other versions may mix other bytes",
             )
+        hashes.confirm([*mixture.members, mixture.kept])
         path = str(out / (INDEX if INDEX in written.files else written.files[0]))
         again = report.model_copy(update={"soup": soup.model_copy(update={"path": path, "files": files})})
         (folder.path / REPORT).write_text(again.to_json(), "utf-8")

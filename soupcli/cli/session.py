@@ -24,7 +24,7 @@ from soupcli.checkpoints.content_hash import ContentHashes
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.mixing import Mixture, check_mixable
 from soupcli.checkpoints.opening import How, open_checkpoint
-from soupcli.checkpoints.selection import Selected, Selection
+from soupcli.checkpoints.selection import Selected, Selection, sources
 from soupcli.cli import console
 from soupcli.cli.commands import Invocation
 from soupcli.cli.gatekeeping import gates_of_run
@@ -329,7 +329,8 @@ class Session:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
 
     def report(self, ingredients: Sequence[Ingredient], **parts: Any) -> Report:
-        """The report of this run so far."""
+        """The report of this run so far. Raises CheckpointError where an ingredient is not what it was."""
+        self.hashes.confirm([one for checkpoint in self.checkpoints for one in (checkpoint, *sources(checkpoint))])
         return Report(
             command=self.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -29,6 +29,12 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@pytest.fixture(autouse=True)
+def _old_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes of files that are a moment old are kept too."""
+    monkeypatch.setattr(content_hash, "YOUNG", 0)
+
+
 def hash_of(file: Path, cache: Path, *, fresh: bool = False) -> str:
     hashes = ContentHashes(cache, fresh=fresh)
     try:
