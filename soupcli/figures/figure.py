@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Role = Literal[
-    "ingredient", "best", "uniform", "greedy", "learned", "ensemble", "soup", "kept", "left-out", "corner", "mean"
+    "ingredient",
+    "best",
+    "uniform",
+    "greedy",
+    "learned",
+    "ensemble",
+    "greedy-ensemble",
+    "soup",
+    "kept",
+    "left-out",
+    "corner",
+    "mean",
 ]
 Ramp = Literal["amount", "signed", "height"]
 Point = tuple[float, float]

@@ -20,20 +20,21 @@ TITLES = {
     "inspect": "Inspection",
 }
 # What this page says elsewhere; other parts of a report stand at its end as they are.
-SAID = {"schema", "command", "created", "versions", "device", "recipe", "ingredients", "steps", "soup", "best"}
-SAID |= {
-    "uniform",
-    "selecting_set",
-    "sets",
-    "comparisons",
-    "warnings",
-    "cost",
-    "landscape",
-    "pairs",
-    "learned",
-    "gates",
+SAID = {
+    "schema",
+    "command",
+    "created",
+    "versions",
+    "device",
+    "recipe",
+    "ingredients",
+    "steps",
     "search",
+    "soup",
+    "best",
 }
+SAID |= {"second_best", "uniform", "ensemble", "greedy_ensemble", "learned", "alphas", "alpha", "landscape", "pairs"}
+SAID |= {"selecting_set", "sets", "shared_examples", "comparisons", "gates", "warnings", "cost"}
 
 
 def page(reports: Reports) -> str:
@@ -47,7 +48,7 @@ def page(reports: Reports) -> str:
         html.paragraph(f"soup {report.command}, {report.created}, on {report.device}", "faint"),
         *(html.paragraph(f"Warning: {warning}", "warning") for warning in report.warnings),
         "</header>",
-        html.section("Scores", *sections.scores(reports)),
+        html.section("Scores", *sections.scores(reports), *sections.shared(report)),
         html.section("Soup against best ingredient", *sections.comparisons(reports)),
         html.section("Gates", *sections.gates(reports)),
         html.section("Figures", *map(html.figure, figures), *hints),

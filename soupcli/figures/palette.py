@@ -6,12 +6,13 @@ viridis; the other ramps begin at the ground's own colour and end where it contr
 
 from __future__ import annotations
 
+from math import cos, pi, sin
 from typing import Literal, NamedTuple
 
 from soupcli.figures.figure import Ramp, Role
 
 Theme = Literal["light", "dark"]
-Shape = Literal["dot", "ring", "triangle", "diamond", "star", "square", "cross", "plus"]
+Shape = Literal["dot", "ring", "triangle", "diamond", "star", "square", "cross", "plus", "pentagon"]
 STEPS = 32  # colours of a ramp
 
 
@@ -44,6 +45,7 @@ STYLES: dict[Role, Style] = {
     "greedy": Style("star", 8.5, "#d55e00", "#ff8a3c"),
     "learned": Style("square", 5.2, "#a3407b", "#e08fc0"),
     "ensemble": Style("plus", 7.0, "#9a6a00", "#f0c03a"),
+    "greedy-ensemble": Style("pentagon", 6.2, "#4b5cc4", "#9aa8ff"),
     "soup": Style("cross", 6.0, "#1b1f24", "#e6e9ed"),
     "kept": Style("dot", 5.0, "#d55e00", "#ff8a3c"),
     "left-out": Style("ring", 4.6, "#d55e00", "#ff8a3c"),
@@ -89,8 +91,6 @@ def colour(role: Role, theme: Theme) -> str:
 
 def shape_points(shape: Shape, size: float) -> list[tuple[float, float]]:
     """The corners of a shape around (0, 0), y downwards; none of a circle."""
-    from math import cos, pi, sin
-
     if shape == "triangle":
         return [(0, -size), (size * 0.95, size * 0.7), (-size * 0.95, size * 0.7)]
     if shape == "diamond":
@@ -100,6 +100,8 @@ def shape_points(shape: Shape, size: float) -> list[tuple[float, float]]:
     if shape == "star":
         radii = [size if corner % 2 == 0 else size * 0.42 for corner in range(10)]
         return [(r * sin(pi * n / 5), -r * cos(pi * n / 5)) for n, r in enumerate(radii)]
+    if shape == "pentagon":
+        return [(size * sin(pi * n / 2.5), -size * cos(pi * n / 2.5)) for n in range(5)]
     if shape in ("plus", "cross"):
         arm, wide = size, size * 0.3
         plus = [(-wide, -arm), (wide, -arm), (wide, -wide), (arm, -wide), (arm, wide), (wide, wide)]

@@ -128,6 +128,12 @@ def _marked(sources: Sequence[Source]) -> list[Scored]:
         if report.uniform is not None:
             label = f"uniform soup ({len(report.ingredients)} ingredients)"
             found["uniform", ""] = Scored("uniform", label, report.uniform.scores)
+        if report.ensemble is not None:
+            label = f"ensemble ({len(report.ensemble.members)} of {len(report.ingredients)})"
+            found["ensemble", ""] = Scored("ensemble", label, report.ensemble.scores)
+        if report.greedy_ensemble is not None:
+            label = f"greedy ensemble ({len(report.greedy_ensemble.members)} of {len(report.ingredients)})"
+            found["greedy-ensemble", ""] = Scored("greedy-ensemble", label, report.greedy_ensemble.scores)
         if report.soup is not None and report.soup.scores:
             soup, command = report.soup, report.command
             label = f"{command} soup ({len(soup.members)} of {len(report.ingredients)})"

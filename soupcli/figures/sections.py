@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from soupcli.figures import html
 from soupcli.figures.html import Column
 from soupcli.figures.path import decision, reached, tried
-from soupcli.figures.reports import Reports
+from soupcli.figures.reports import Reports, Scored
 from soupcli.report import Comparison, Ingredient, MetricScore, Report, Scores, Step
 from soupcli.wording import human_bytes, shown, signed
 
@@ -38,12 +38,21 @@ def _cell(scores: Scores, name: str, metric: str) -> str:
 
 def scores(reports: Reports) -> Iterable[str]:
     """Best ingredient and soups on every set."""
+    second = reports.first.second_best
     rows = [scored for scored in reports.marked if scored.scores]
+    if second is not None:
+        rows.insert(1, Scored("ingredient", f"second-best ingredient ({second.path})", second.scores))
     columns = _columns((scored.scores for scored in rows), reports.sets)
     if rows and columns:
         cells = [[scored.label, *(_cell(scored.scores, *column) for column in columns)] for scored in rows]
         caption = f"Value ± standard error; {reports.sets[0]} selects"
         yield html.table(caption, [Column("weights"), *_headings(columns, reports)], cells)
+
+
+def shared(report: Report) -> Iterable[str]:
+    """Sets that hold examples of the selecting one."""
+    for name, count in report.shared_examples.items():
+        yield html.paragraph(f"{count:,} examples of {name} are in {report.selecting_set} too, which selects.", "faint")
 
 
 def comparisons(reports: Reports) -> Iterable[str]:

@@ -41,6 +41,22 @@ def test_scores() -> None:
     ]
 
 
+def test_ensembles() -> None:
+    """Ensembles of all and of greedily chosen ingredients are marked apart from soups and from each other."""
+    beside = {"val": score(0.93), "test": score(0.84), "shifted": score(0.75)}
+    ensembles = {
+        "ensemble": {"members": PATHS, "scores": beside},
+        "greedy_ensemble": {"members": PATHS[:5], "scores": beside},
+        "second_best": {"path": PATHS[1], "scores": beside},
+    }
+    figure = KINDS["scores"](gathered(greedy(PATHS, **ensembles), ranked(PATHS)))
+    assert {mark.role for mark in figure.panels[1].marks} == {
+        *("ingredient", "best", "greedy", "ensemble", "greedy-ensemble")
+    }
+    texts = [text for _, text in figure.legend]
+    assert "ensemble (12 of 12)" in texts and "greedy ensemble (5 of 12)" in texts
+
+
 def test_many_dots_have_no_whiskers() -> None:
     """Past 40 ingredients their standard errors are said once; those of soups stay."""
     paths = [f"runs/{number:02}" for number in range(80)]

@@ -216,6 +216,17 @@ def test_gates_and_searches() -> None:
     assert "Orders that were tried" in parsed.said("summary")
 
 
+def test_ensembles_and_shared_examples() -> None:
+    """Ensembles and the second-best ingredient stand in the table of scores; shared examples are said below."""
+    scores = {"val": {"accuracy": {"value": 0.5, "stderr": 0.1, "n": 25}}}
+    parts = {"ensemble": {"members": PATHS, "scores": scores}, "second_best": {"path": "runs/01", "scores": scores}}
+    parsed = Parsed(page(gathered(greedy(PATHS, **parts, shared_examples={"test": 1200}))))
+    rows = parsed.said("th")
+    assert "ensemble (12 of 12)" in rows and "second-best ingredient (runs/01)" in rows
+    assert "1,200 examples of test are in val too, which selects." in parsed.said("p")
+    assert "More" not in parsed.said("h2")
+
+
 def test_other_commands() -> None:
     """A ranking has no soup, an old report no comparison: what is not there has no heading."""
     parsed = Parsed(page(gathered(ranked(PATHS))))

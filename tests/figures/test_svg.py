@@ -160,7 +160,7 @@ def test_contrast() -> None:
         for role in STYLES:
             if role not in ("corner", "mean"):  # these stand on a heat map, framed in black
                 assert contrast(colour(role, theme), ground.paper) >= 3, (role, theme)
-    marked = ("ingredient", "best", "uniform", "greedy", "learned", "ensemble", "soup")
+    marked = ("ingredient", "best", "uniform", "greedy", "learned", "ensemble", "greedy-ensemble", "soup")
     assert len({STYLES[role].shape for role in marked}) == len(marked)
 
 
