@@ -357,7 +357,8 @@ class Greedy(_Section):
     """How `soup greedy` decides."""
 
     accept: Literal[">=", ">"] = ">="
-    """Keep a candidate whose soup scores at least (`>=`, the paper) or more than (`>`, the authors' code) before."""
+    """Keep a candidate whose soup scores at least (`>=`, the paper) or more than (`>`, the authors' code) before; where
+    members are pruned, take one away by the same rule."""
     min_delta: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     """The margin by which a candidate must raise the score."""
     strategy: Literal["forward", "pruned", "replacement", "budgeted"] = "forward"

@@ -10,6 +10,7 @@ from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture, check_mixable, is_averaged
 from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.cli.commands import Invocation
+from soupcli.cli.console import Table
 from soupcli.cli.cooking import Cooked, reserved, serve
 from soupcli.cli.mix import MixOptions
 from soupcli.cli.plan import Plan, show_plan
@@ -56,7 +57,8 @@ def _mean(session: Session, ingredients: Sequence[Checkpoint]) -> Cooked:
     mixture = weighted(ingredients, weights, dtype=session.output_dtype, keep_from=first)
     with session.phase("evaluate"):
         [scores] = session.scores([Row("mix", mixture)])
-    return Cooked(mixture, scores, [(ingredient, {}) for ingredient in ingredients])
+    label = f"weighted mean ({len(mixture.members)})" if weights else f"mean ({len(mixture.members)})"
+    return Cooked(mixture, scores, [(ingredient, {}) for ingredient in ingredients], label=label)
 
 
 def _line(session: Session, ingredients: Sequence[Checkpoint], base: Checkpoint) -> Cooked:
@@ -77,6 +79,7 @@ def _line(session: Session, ingredients: Sequence[Checkpoint], base: Checkpoint)
         points[chosen],
         scores[chosen],
         [(member, {}) for member in (*ingredients, base)],
+        label=f"soup (alpha {alphas[chosen]:g})",
         beside=[(f"alpha {a:g}", row) for a, row in zip(alphas, scores, strict=True)] if several else [],
         parts={"alphas": found if session.sets else [], "alpha": alphas[chosen]},
     )
@@ -98,8 +101,17 @@ def _stock(session: Session, ingredients: Sequence[Checkpoint], base: Checkpoint
         scores,
         [(member, {}) for member in (*ingredients, base)],
         coefficients=reported_coefficients(stocked.layered),
+        label=f"Model Stock ({len(ingredients)} ingredients and {base.path})",
+        beneath=_stock_table(found),
         parts={"stock": found},
     )
+
+
+def _stock_table(found: Stock) -> Table:
+    table = Table("layer", ">cos of the angle", ">part of the mean")
+    for layer, cosine, share in zip(found.layers, found.cosines, found.ratios, strict=True):
+        table.add(layer, f"{cosine:.4f}", f"{share:.4f}")
+    return table
 
 
 def _layers(session: Session, base: Checkpoint) -> dict[str, list[str]]:

@@ -48,7 +48,9 @@ class Cooked(NamedTuple):
     search: Found | None = None
     fit: Fit | None = None
     coefficients: Coefficients | None = None
+    label: str | None = None  # what the table calls the soup, where that is not its command
     beside: Sequence[Row] = ()  # further rows of the table
+    beneath: console.Table | None = None  # a further table
     parts: Mapping[str, Any] = {}  # further keys of the report
 
     @property
@@ -207,11 +209,7 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
     if options.quiet:
         console.print_lines([report.soup.path])
         return
-    if session.sets:
-        console.print_table(
-            score_table(_rows(session, cooked), list(session.sets), first="weights", metrics=session.recipe.metrics)
-        )
-        console.print_result("")
+    _show_tables(session, cooked)
     said = _compared(session, cooked, report.comparisons) + [sentence(verdict) for verdict in found]
     if said:
         console.print_sentences([*said, ""])
@@ -228,6 +226,16 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
         error = report.soup.adapter.relative_error
         console.note(f"adapter of rank {report.soup.adapter.rank}, {error:.2%} off the exact mean of the changes")
     console.print_result(f"members: {_members(report.soup)}\nsoup: {report.soup.path}")
+
+
+def _show_tables(session: Session, cooked: Cooked) -> None:
+    tables = [cooked.beneath]
+    if session.sets:
+        rows, metrics = _rows(session, cooked), session.recipe.metrics
+        tables.insert(0, score_table(rows, list(session.sets), first="weights", metrics=metrics))
+    for table in filter(None, tables):
+        console.print_table(table)
+        console.print_result("")
 
 
 def _members(soup: Soup) -> str:
@@ -254,4 +262,5 @@ def _rows(session: Session, cooked: Cooked) -> list[Row]:
         rows.append((f"best ingredient ({cooked.best[0].path})", cooked.best[1]))
     if cooked.uniform is not None:
         rows.append((f"uniform soup ({len(ingredients)} ingredients)", cooked.uniform))
-    return [*rows, *cooked.beside, (f"{session.name} soup ({len(members)} of {len(ingredients)})", cooked.scores)]
+    label = cooked.label or f"{session.name} soup ({len(members)} of {len(ingredients)})"
+    return [*rows, *cooked.beside, (label, cooked.scores)]

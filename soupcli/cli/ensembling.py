@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.cli import console
 from soupcli.cli.cooking import Row
@@ -18,10 +19,11 @@ from soupcli.validation.score import Score
 
 
 class Beside(NamedTuple):
-    """Further rows of the table and keys of the report."""
+    """Further rows of the table and keys of the report, and the ingredients with their scores on all sets."""
 
     rows: list[Row]
     parts: dict[str, Any]
+    ingredients: list[tuple[Checkpoint, dict[str, Score]]]
 
 
 def predict_from_logits(session: Session) -> Predict | None:
@@ -66,18 +68,19 @@ def ensembles(session: Session, ranking: Sequence[Ranked]) -> Beside:
         ).mixture
         every = Mixture.uniform(members)
         scores = [{name: score(mixture) for name, score in on.items()} for mixture in (every, chosen)]
+    with session.phase("evaluate"):
+        alone = [(member, evaluators.on_all(Mixture.uniform([member]))) for member in members]
     rows: list[Row] = []
     parts: dict[str, Any] = {
         "ensemble": Ensemble(members=_paths(every), scores=report_scores(scores[0])),
         "greedy_ensemble": Ensemble(members=_paths(chosen), scores=report_scores(scores[1])),
     }
-    for second in members[1:2]:
-        alone = session.evaluators.on_all(Mixture.uniform([second]))
-        rows.append((f"second best ({second.path})", alone))
-        parts["second_best"] = Scored(path=str(second.path), scores=report_scores(alone))
+    for second, its_scores in alone[1:2]:
+        rows.append((f"second best ({second.path})", its_scores))
+        parts["second_best"] = Scored(path=str(second.path), scores=report_scores(its_scores))
     rows.append((f"ensemble ({len(members)} networks)", scores[0]))
     rows.append((f"greedy ensemble ({len(chosen.members)} networks)", scores[1]))
-    return Beside(rows, parts)
+    return Beside(rows, parts, alone)
 
 
 def _paths(mixture: Mixture) -> list[str]:

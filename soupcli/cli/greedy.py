@@ -136,7 +136,12 @@ def _cook(session: Session, options: GreedyOptions) -> Cooked:
     )
     if session.logits is not None:
         beside = ensembles(session, ranking)
-        cooked = cooked._replace(beside=beside.rows, parts={**cooked.parts, **beside.parts})
+        ingredients = [
+            (ranked.checkpoint, {**scores, selecting: ranked.score})
+            for ranked, (_, scores) in zip(ranking, beside.ingredients, strict=True)
+        ]
+        parts = {**cooked.parts, **beside.parts}
+        cooked = cooked._replace(ingredients=ingredients, beside=beside.rows, parts=parts)
         say_again(session)
     return cooked
 

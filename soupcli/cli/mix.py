@@ -30,6 +30,12 @@ class MixOptions(SoupOptions):
     report: Annotated[
         Path | None, typer.Argument(help="The soup.json of a soup that is written again.", metavar="[REPORT]")
     ] = None
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base", help="Start of --alpha and --method stock; network that adapters change.", envvar="SOUP_BASE"
+        ),
+    ] = None
     weights: Annotated[
         str | None,
         typer.Option("--weights", help="The weights of --ckpts, in order: 0.7,0.3.", envvar="SOUP_WEIGHTS"),

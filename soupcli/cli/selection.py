@@ -14,7 +14,8 @@ SELECTING = ("greedy", "learned")  # commands whose soup depends on the first se
 
 def selects(session: Session) -> bool:
     """Whether the soup of this run depends on the first set."""
-    return session.name in SELECTING
+    chooses_alpha = session.name == "mix" and len(session.recipe.mix.alpha or ()) > 1
+    return session.name in SELECTING or chooses_alpha
 
 
 def shared_examples(session: Session) -> dict[str, int]:
