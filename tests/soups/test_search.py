@@ -20,10 +20,10 @@ from soupcli.soups.budgeted import draw
 from soupcli.soups.ranking import rank
 from soupcli.soups.search import Found, most_evaluations, orders_of, search
 from soupcli.validation.score import Score
+from tests.soups.by_hand import Value, pruned_by_hand, ranked, replaced_by_hand
 from tests.soups.outcomes import TableEvaluate, checkpoints, random_outcomes, recipe_1, score_of
 
 Accept = Literal[">=", ">"]
-Value = Callable[[frozenset[str]], float]
 GRID = [k / 8 for k in range(9)]  # sums of these and of a margin of 1/8 are exact
 TABLES = {
     "seed": st.integers(0, 10_000),
@@ -62,28 +62,8 @@ def members_of(soup: Found) -> list[str]:
     return [str(member.path) for member in soup.soup.mixture.members]
 
 
-def ranked(names: list[str], good: Value) -> list[str]:
-    return sorted(names, key=lambda name: (-good(frozenset([name])), name))
-
-
 def signed(value: Value, *, higher: bool) -> Value:
     return lambda members: value(members) if higher else -value(members)
-
-
-def pruned_by_hand(names: list[str], good: Value, accept: str, min_delta: float) -> list[str]:
-    """All; then passes from the worst to the best, in each of which whoever can be spared goes."""
-    members = ranked(names, good)
-    while True:
-        before = list(members)
-        for name in reversed(before):
-            rest = [member for member in members if member != name]
-            if not rest:
-                break
-            gain = good(frozenset(rest)) - good(frozenset(members)) - min_delta
-            if gain > 0 or (gain == 0 and accept == ">="):
-                members = rest
-        if members == before:
-            return members
 
 
 @given(**TABLES)
@@ -97,23 +77,6 @@ def test_pruned(seed: int, count: int, higher: bool, accept: Accept, min_delta: 
     assert count + soup.evaluations <= most_evaluations(count, Greedy(**settings))
     removed = [str(step.candidate.path) for step in soup.soup.steps if step.action == "remove" and step.accepted]
     assert sorted([*removed, *members_of(soup)]) == names
-
-
-def replaced_by_hand(names: list[str], good: Value, min_delta: float, rounds: int) -> dict[str, Fraction]:
-    """Ensemble selection with replacement: the best addition of each round while it is better than none."""
-
-    def score(counts: Counter[str]) -> float:
-        return good(frozenset(f"{name}={Fraction(n, counts.total())}" for name, n in counts.items()))
-
-    order = sorted(names, key=lambda name: (-good(frozenset([f"{name}=1"])), name))
-    counts = Counter([order[0]])
-    for _ in range(rounds):
-        trials = [counts + Counter([name]) for name in order]
-        best = max(trials, key=score)
-        if not score(best) > score(counts) + min_delta:
-            break
-        counts = best
-    return {name: Fraction(n, counts.total()) for name, n in counts.items()}
 
 
 @given(
