@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from pydantic import ValidationError
@@ -18,14 +18,14 @@ from soupcli.checkpoints.mixing import Mixture, check_mixable
 from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.checkpoints.selection import Selection
 from soupcli.checkpoints.soup_folder import REPORT, SoupFolder, check_free
-from soupcli.checkpoints.writing import INDEX
+from soupcli.checkpoints.writing import INDEX, Written
 from soupcli.cli import console
 from soupcli.cli.cooking import fill
 from soupcli.cli.session import begins_at_base, choose_device, choose_sets
 from soupcli.errors import MixError, UsageError
 from soupcli.evaluators import Evaluators
 from soupcli.recipe import Recipe
-from soupcli.report import Report, Soup, read_report
+from soupcli.report import Report, read_report
 from soupcli.soups.layered import Layered
 from soupcli.validation.parts import divide, whole_of
 from soupcli.validation.score_store import ScoreStore
@@ -39,11 +39,11 @@ def write_again(options: MixOptions, file: Path) -> int:
     report = read_report(file)
     if report.soup is None:
         raise UsageError(f"{file}: of soup {report.command}, which writes no soup")
-    recipe = _recipe_of(report, file)
+    recipe = recipe_of(report, file)
     out = options.out or recipe.out
     hashes = ContentHashes(cache_folder() / "hashes")
     try:
-        mixture = _reported(options, report, report.soup, recipe, hashes)
+        mixture = reported(options, report, file, recipe, hashes)
         if options.dry_run:
             return _show_members(options, mixture)
         with claim(out):
@@ -53,7 +53,8 @@ def write_again(options: MixOptions, file: Path) -> int:
         hashes.close()
 
 
-def _recipe_of(report: Report, file: Path) -> Recipe:
+def recipe_of(report: Report, file: Path) -> Recipe:
+    """The recipe that the report holds. Raises UsageError where it is none."""
     try:
         return Recipe.model_validate(report.recipe)
     except ValidationError as invalid:
@@ -62,25 +63,47 @@ def _recipe_of(report: Report, file: Path) -> Recipe:
         raise UsageError(f"{file}: not a report of a soup: {where}: {first['msg']}") from invalid
 
 
-def _reported(options: MixOptions, report: Report, soup: Soup, recipe: Recipe, hashes: ContentHashes) -> Mixture:
-    """The soup's mixture. Raises MixError where an ingredient is not what it was."""
+class Opening(Protocol):
+    """Options that say how checkpoints are opened."""
+
+    @property
+    def weights_name(self) -> str | None:
+        """See cli/options.py."""
+
+    @property
+    def trust(self) -> bool:
+        """See cli/options.py."""
+
+    @property
+    def allow_class(self) -> list[str] | None:
+        """See cli/options.py."""
+
+
+def how_to_open(options: Opening, recipe: Recipe) -> How:
+    """As it was when the report was written."""
+    return How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()), recipe.base)
+
+
+def reported(options: Opening, report: Report, file: Path, recipe: Recipe, hashes: ContentHashes) -> Mixture:
+    """The mixture of the report in `file`. Raises MixError where an ingredient is not what it was."""
+    soup = report.soup
+    assert soup is not None
     known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
     kept_from = soup.kept_from or soup.members[0]
-    allow = tuple(options.allow_class or ())
-    how = How(options.weights_name, recipe.key, options.trust, allow, recipe.base)
+    how = how_to_open(options, recipe)
     opened = {path: open_checkpoint(Path(path), how) for path in dict.fromkeys([*soup.members, kept_from])}
     hashes.start(list(opened.values()))
     for path, checkpoint in opened.items():
         if hashes.of(checkpoint) != known.get(path):
             raise MixError(
-                f"{path}: has changed since {options.report} was written: it is {hashes.of(checkpoint)}, "
+                f"{path}: has changed since {file} was written: it is {hashes.of(checkpoint)}, "
                 f"it was {known.get(path, 'not among the ingredients')}",
                 hint="a soup is written again from the very same ingredients",
             )
     selection, source = Selection(tuple(recipe.include), tuple(recipe.exclude)), opened[kept_from]
     begun = begins_at_base(report.command, recipe)
     if recipe.base is not None and any(selection) and not begun and not any(map(is_adapter, opened.values())):
-        source = open_checkpoint(recipe.base, How(trust=options.trust, allow=allow))
+        source = open_checkpoint(recipe.base, How(trust=how.trust, allow=how.allow))
     kept = selection.applied(opened[kept_from], source)
     members = [selection.applied(opened[path], source) for path in soup.members]
     check_mixable([*members, kept])
@@ -96,12 +119,10 @@ def _write(
     options: MixOptions, report: Report, recipe: Recipe, mixture: Mixture, out: Path, hashes: ContentHashes
 ) -> int:
     """Writes the soup, if it is the one of the report. Raises MixError where its bytes are others."""
-    soup, size = report.soup, recipe.max_shard_size
+    soup = report.soup
     assert soup is not None
     with console.ProgressReporter(silent=options.quiet) as progress, SoupFolder(out, force=options.force) as folder:
-        statistics = _statistics(report, recipe, mixture, hashes, progress)
-        rank = recipe.adapter_rank
-        written, files, _ = fill(folder, mixture, hashes.of, size, statistics, progress, adapter_rank=rank)
+        written, files = mixed(folder, report, recipe, mixture, hashes, progress)
         if written.hash != soup.hash:
             made_by = f"soup {report.versions.get('soup')} and torch {report.versions.get('torch')}"
             raise MixError(
@@ -118,6 +139,21 @@ def _write(
     else:
         console.print_result(path if options.quiet else f"soup: {path}")
     return 0
+
+
+def mixed(
+    folder: SoupFolder,
+    report: Report,
+    recipe: Recipe,
+    mixture: Mixture,
+    hashes: ContentHashes,
+    progress: console.ProgressReporter,
+) -> tuple[Written, list[str]]:
+    """Mixes the report's mixture into the folder; returns what was written, and the names of all files."""
+    statistics = _statistics(report, recipe, mixture, hashes, progress)
+    size, rank = recipe.max_shard_size, recipe.adapter_rank
+    written, files, _ = fill(folder, mixture, hashes.of, size, statistics, progress, adapter_rank=rank)
+    return written, files
 
 
 def _statistics(

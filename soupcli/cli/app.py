@@ -26,6 +26,7 @@ from soupcli.cli import (
     report,
     schema,
     uniform,
+    verify,
 )
 from soupcli.cli.commands import guarded
 
@@ -66,6 +67,7 @@ for module in (
     mix,
     landscape,
     pairs,
+    verify,
     plot,
     report,
     init,

@@ -113,6 +113,9 @@ class IngredientOptions(RecipeOptions):
             "--cache/--no-cache", help="Keep decoded inputs for the next run (default).", envvar="SOUP_CACHE_INPUTS"
         ),
     ] = None
+    relative: Annotated[
+        bool, typer.Option("--relative", help="Write paths into the report as seen from the working folder.")
+    ] = False
     fresh: Annotated[bool, typer.Option("--fresh", help="Evaluate again what earlier runs have evaluated.")] = False
 
 

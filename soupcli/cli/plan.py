@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import NamedTuple
 
 import yaml
@@ -11,7 +12,9 @@ from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.soup_files import soup_specs
 from soupcli.cli import console
 from soupcli.cli.session import Session
+from soupcli.recipe import CommandSet, PythonNetwork, PythonSet
 from soupcli.report import dump_json
+from soupcli.validation.command_task import split
 from soupcli.wording import human_bytes
 
 SCHEMA = "soup-plan/1"
@@ -30,6 +33,7 @@ def show_plan(session: Session, plan: Plan) -> int:
     resolved = recipe.model_dump(mode="json", exclude_none=True)
     sizes = {str(checkpoint.path): total_bytes(checkpoint) for checkpoint in session.checkpoints}
     written = sum(spec.nbytes for spec in soup_specs(plan.soup).values()) if plan.soup is not None else None
+    code, commands = _code(session)
     if options.as_json:
         document = {
             "schema": SCHEMA,
@@ -38,6 +42,8 @@ def show_plan(session: Session, plan: Plan) -> int:
             "recipe": resolved,
             "ingredients": [{"path": path, "bytes": size} for path, size in sizes.items()],
             "sets": list(session.sets),
+            "code": code,
+            "commands": commands,
             "evaluations": plan.evaluations,
             "bytes_read": sum(sizes.values()),
             "bytes_written": written,
@@ -47,12 +53,23 @@ def show_plan(session: Session, plan: Plan) -> int:
     elif options.quiet:
         console.print_lines(list(sizes))
     else:
-        _show_table(session, plan, sizes, written)
+        _show_table(session, plan, sizes, written, {"runs code": code, "runs command": commands})
         console.note("the recipe, resolved:\n" + yaml.safe_dump(resolved, sort_keys=False).rstrip())
     return 0
 
 
-def _show_table(session: Session, plan: Plan, sizes: dict[str, int], written: int | None) -> None:
+def _code(session: Session) -> tuple[list[str], list[str]]:
+    """The functions and commands of the recipe's own that the run would start, as they would be started."""
+    model, sets = session.recipe.model, session.sets.values()
+    named = [model.python, model.transform] if isinstance(model, PythonNetwork) else []
+    code = [*named, *(spec.python for spec in sets if isinstance(spec, PythonSet))]
+    commands = [shlex.join(split(spec.command)) for spec in sets if isinstance(spec, CommandSet)]
+    return [reference for reference in code if reference is not None], commands
+
+
+def _show_table(
+    session: Session, plan: Plan, sizes: dict[str, int], written: int | None, runs: dict[str, list[str]]
+) -> None:
     table = console.Table("plan", "")
     for number, (path, size) in enumerate(sizes.items()):
         table.add("ingredients" if number == 0 else "", f"{path}  {human_bytes(size)}")
@@ -60,5 +77,8 @@ def _show_table(session: Session, plan: Plan, sizes: dict[str, int], written: in
     table.add("to evaluate", f"at most {plan.evaluations} times, on {', '.join(session.sets) or 'no set'}")
     if written is not None:
         table.add("to write", f"{session.recipe.out}  {human_bytes(written)}")
+    for what, references in runs.items():
+        for reference in references:
+            table.add(what, reference)
     table.add("device", str(session.device))
     console.print_table(table)

@@ -34,7 +34,7 @@ from soupcli.evaluators import Evaluators
 from soupcli.progress import Progress
 from soupcli.recipe import ArraysSet, ImagesSet, Recipe, SetSpec, TextSet, TokensSet, load_recipe
 from soupcli.recipe_yaml import suggestion
-from soupcli.report import Cost, Ingredient, MetricScore, Report
+from soupcli.report import Cost, Ingredient, MetricScore, Report, relative
 from soupcli.validation.loading import LabelledSet
 from soupcli.validation.metrics import metric_named
 from soupcli.validation.parts import divide
@@ -331,7 +331,7 @@ class Session:
     def report(self, ingredients: Sequence[Ingredient], **parts: Any) -> Report:
         """The report of this run so far. Raises CheckpointError where an ingredient is not what it was."""
         self.hashes.confirm([one for checkpoint in self.checkpoints for one in (checkpoint, *sources(checkpoint))])
-        return Report(
+        report = Report(
             command=self.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
@@ -344,6 +344,7 @@ class Session:
             cost=self.cost(),
             **parts,
         )
+        return relative(report, Path.cwd()) if self.options.relative else report
 
     def cost(self) -> Cost:
         """Examples, seconds and peak memory so far."""

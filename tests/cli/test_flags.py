@@ -32,6 +32,7 @@ INGREDIENTS = [
     "--compile --no-compile $SOUP_COMPILE",
     "--cache --no-cache $SOUP_CACHE_INPUTS",
     "--fresh",
+    "--relative",
 ]
 REPORT = [*INGREDIENTS, "--report"]
 SOUP = [
@@ -76,6 +77,7 @@ FLAGS = {
     ],
     "landscape": [*REPORT, "--grid", "--margin"],
     "pairs": [*REPORT, "--pairs", "--seed"],
+    "verify": ["SOUP", "--rebuild", "--weights-name", "--trust", "--allow-class...", "--json", "--quiet -q"],
     "plot": ["REPORT...", "--out -o", "--kind...", "--theme", "--quiet -q"],
     "report": ["REPORT...", "--out -o"],
     "init": ["--out -o", "--force"],

@@ -1,0 +1,138 @@
+"""What `soup verify` checks: the soup's bytes, what they say of their members, the members, a soup mixed again."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from soupcli.cache_folder import cache_folder
+from soupcli.checkpoints.content_hash import ContentHashes
+from soupcli.checkpoints.files import FileVersion, sha256
+from soupcli.checkpoints.opening import open_checkpoint
+from soupcli.checkpoints.safetensors_file import read_header
+from soupcli.checkpoints.soup_folder import REPORT, SoupFolder
+from soupcli.checkpoints.writing import hash_of_files
+from soupcli.cli import console
+from soupcli.cli.again import how_to_open, mixed, recipe_of, reported
+from soupcli.cli.commands import ANSWER_NO, DONE
+from soupcli.cli.verify import VerifyOptions
+from soupcli.errors import SoupError, UsageError
+from soupcli.leftovers import scratch_folder
+from soupcli.recipe import Recipe
+from soupcli.report import Report, Soup, dump_json, read_report
+
+SCHEMA = "soup-verification/1"
+
+
+class Check(NamedTuple):
+    """One thing that was looked at; `as_reported` is None where it is not there to be looked at."""
+
+    what: str
+    as_reported: bool | None
+    found: str
+
+
+def check(options: VerifyOptions) -> int:
+    """Checks, shows, and says whether all is as reported. Raises UsageError where there is no report of a soup."""
+    file = options.soup / REPORT if options.soup.is_dir() else options.soup
+    report = read_report(file)
+    if report.soup is None:
+        raise UsageError(f"{file}: of soup {report.command}, which writes no soup")
+    recipe = recipe_of(report, file)
+    hashes = ContentHashes(cache_folder() / "hashes", fresh=True)
+    try:
+        checks = [*_weights(file.parent, report, report.soup), *_members(options, report, report.soup, recipe, hashes)]
+        if options.rebuild:
+            checks += _rebuilt(options, file, report, recipe, hashes)
+    finally:
+        hashes.close()
+    verified = all(one.as_reported is not False for one in checks)
+    _show(options, checks, verified=verified)
+    return DONE if verified else ANSWER_NO
+
+
+def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
+    """Every file of the soup is there, its weights have the reported hash, and their headers the reported members."""
+    missing = [name for name in soup.files if Path(name).name != name or not (folder / name).is_file()]
+    yield Check("files", not missing, f"{len(soup.files)} are there" if not missing else f"missing: {missing[0]}")
+    names = [name for name in soup.files if name.endswith(".safetensors") and name not in missing]
+    if not names:
+        yield Check("weights", False, "none are there")
+        return
+    weights = [FileVersion.of(folder / name) for name in names]
+    found = hash_of_files({file.path.name: sha256(file) for file in weights})
+    yield Check("weights", found == soup.hash, found if found == soup.hash else f"{found}, reported {soup.hash}")
+    known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
+    expected = sorted(known.get(member, "") for member in soup.members)
+    for file in weights:
+        said = _said_members(file)
+        if said != expected:
+            yield Check(f"header of {file.path.name}", False, "names other members than the report")
+
+
+def _said_members(file: FileVersion) -> object:
+    """The members' hashes that the weights' own header names."""
+    try:
+        said = json.loads(read_header(file)[2]["soup"])
+        return said["members"]
+    except (SoupError, KeyError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def _members(
+    options: VerifyOptions, report: Report, soup: Soup, recipe: Recipe, hashes: ContentHashes
+) -> Iterator[Check]:
+    """Each member that is still there has the reported hash."""
+    known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
+    kept_from = [soup.kept_from] if soup.kept_from is not None else []
+    for path in dict.fromkeys([*soup.members, *kept_from]):
+        if not Path(path).exists():
+            yield Check(path, None, "not there any more")
+            continue
+        try:
+            found = hashes.of(open_checkpoint(Path(path), how_to_open(options, recipe)))
+        except SoupError as error:
+            yield Check(path, False, str(error))
+            continue
+        expected = known.get(path, "not among the ingredients")
+        yield Check(path, found == expected, found if found == expected else f"{found}, reported {expected}")
+
+
+def _rebuilt(
+    options: VerifyOptions, file: Path, report: Report, recipe: Recipe, hashes: ContentHashes
+) -> Iterator[Check]:
+    """The soup mixed again, from the very same members, has the same bytes, its side files too."""
+    try:
+        mixture = reported(options, report, file, recipe, hashes)
+    except SoupError as error:
+        yield Check("rebuilt", False, str(error))
+        return
+    with (
+        console.ProgressReporter(silent=options.quiet) as progress,
+        scratch_folder() as aside,
+        SoupFolder(aside / "soup", force=False) as folder,
+    ):
+        _, files = mixed(folder, report, recipe, mixture, hashes, progress)
+        names = [name for name in files if name != REPORT]
+        others = [name for name in names if not _same(file.parent / name, folder.path / name)]
+    yield Check("rebuilt", not others, f"differs in {', '.join(others)}" if others else f"{len(names)} equal files")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.is_file() and filecmp.cmp(one, other, shallow=False)
+
+
+def _show(options: VerifyOptions, checks: list[Check], *, verified: bool) -> None:
+    if options.as_json:
+        document = {"schema": SCHEMA, "soup": str(options.soup), "verified": verified}
+        console.print_result(dump_json({**document, "checks": [one._asdict() for one in checks]}))
+    elif options.quiet:
+        console.print_lines([one.what for one in checks if one.as_reported is False])
+    else:
+        table = console.Table("checked", "as reported", "")
+        for what, as_reported, found in checks:
+            table.add(what, {True: "yes", False: "NO", None: "-"}[as_reported], found)
+        console.print_table(table)
