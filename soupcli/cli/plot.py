@@ -54,7 +54,7 @@ def plot(options: PlotOptions, invocation: Invocation) -> int:
     ingredients' scores on the selecting set alone: name beside it a report of soup rank on all sets
     (soup rank --ckpts runs/*/ --val val test --report rank.json; soup plot soup.json rank.json).
     path: the greedy soup step by step. coefficients: the layers of a learned soup. alpha: soup mix
-    --alpha. landscape: the report of soup landscape. angles: that of soup pairs.
+    --alpha. landscape: the report of soup landscape. angles: that of soup pairs. geometry: soup inspect.
 
     With one --kind the picture is --out; otherwise each takes its name: plot-scores.png, plot-path.png.
     """

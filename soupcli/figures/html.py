@@ -17,12 +17,16 @@ class Column(NamedTuple):
     is_number: bool = False
 
 
-def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column heads its rows; a wide one scrolls by itself, also with the arrow keys."""
+def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]], *, words: bool = False) -> str:
+    """A table whose first column heads its rows; a wide one scrolls by itself, also with the arrow keys.
+
+    `words`: its cells are sentences, which break into lines.
+    """
+    kind = ' class="words"' if words else ""
     head = "".join(f'<th scope="col"{_aligned(column)}>{text(column.heading)}</th>' for column in columns)
     body = "".join(f"<tr>{_row(columns, row)}</tr>" for row in rows)
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}"><table>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}"><table{kind}>'
         f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -87,6 +91,7 @@ STYLE = (
     "caption{text-align:left;color:var(--faint);padding-bottom:.3rem}"
     "th,td{padding:.28rem .7rem;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top}"
     "thead th{border-bottom:1px solid var(--faint);white-space:nowrap}td{white-space:nowrap}"
+    ".words td{white-space:normal}"
     "tbody th{font-weight:500;overflow-wrap:anywhere;min-width:11rem}"
     ".number{text-align:right;font-variant-numeric:tabular-nums}"
     "dl{display:grid;gap:.15rem;margin:.4rem 0}dl div{display:grid;grid-template-columns:11rem 1fr;gap:1rem}"

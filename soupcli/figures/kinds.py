@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from soupcli.errors import UsageError
-from soupcli.figures import alpha, angles, coefficients, landscape, path, scores
+from soupcli.figures import alpha, angles, coefficients, geometry, landscape, path, scores
 from soupcli.figures.figure import Figure
 from soupcli.figures.reports import Reports
 
@@ -16,6 +16,7 @@ KINDS: dict[str, Callable[[Reports], Figure]] = {
     "alpha": alpha.figure,
     "landscape": landscape.figure,
     "angles": angles.figure,
+    "geometry": geometry.figure,
 }
 SCORED = ("rank", "eval", "greedy", "learned", "uniform")  # commands whose reports may hold scores of ingredients
 

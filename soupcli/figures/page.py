@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import yaml
 
-from soupcli.figures import html, sections
+from soupcli.figures import html, inspected, sections
 from soupcli.figures.kinds import possible
 from soupcli.figures.reports import Reports
 from soupcli.report import Report
@@ -34,7 +34,7 @@ SAID = {
     "best",
 }
 SAID |= {"second_best", "uniform", "ensemble", "greedy_ensemble", "learned", "alphas", "alpha", "landscape", "pairs"}
-SAID |= {"selecting_set", "sets", "shared_examples", "comparisons", "gates", "warnings", "cost"}
+SAID |= {"selecting_set", "sets", "shared_examples", "comparisons", "gates", "inspection", "warnings", "cost"}
 
 
 def page(reports: Reports) -> str:
@@ -48,11 +48,14 @@ def page(reports: Reports) -> str:
         html.paragraph(f"soup {report.command}, {report.created}, on {report.device}", "faint"),
         *(html.paragraph(f"Warning: {warning}", "warning") for warning in report.warnings),
         "</header>",
+        html.section("Verdict", *inspected.verdicts(report)),
         html.section("Scores", *sections.scores(reports), *sections.shared(report)),
         html.section("Soup against best ingredient", *sections.comparisons(reports)),
         html.section("Gates", *sections.gates(reports)),
         html.section("Figures", *map(html.figure, figures), *hints),
         html.section("From the base to the mean", *sections.alphas(report)),
+        html.section("Checkpoints", *inspected.checkpoints(report)),
+        html.section("Barriers", *inspected.barriers(report)),
         html.section("Plane", *sections.plane(report)),
         html.section("Pairs", *sections.pairs(report)),
         html.section("Members", *sections.members(report)),

@@ -62,6 +62,10 @@ class Reports:
             raise UsageError(f"{self.name}: no {wanted}", hint=f"{command} makes a report that has it")
         return found
 
+    def lacking(self, part: str, why: str) -> UsageError:
+        """The error of a part that is not there and cannot be."""
+        return UsageError(f"{self.name}: no {part}: {why}")
+
     def metric(self, name: str) -> str:
         """The metric that selects on a set. Raises UsageError where nothing was measured on it."""
         metrics = {metric for scores in self._all_scores() for metric in scores.get(name, {})}

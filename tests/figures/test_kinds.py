@@ -229,6 +229,38 @@ def test_alpha() -> None:
     assert [panel.y.title for panel in figure.panels] == ["accuracy on val (%)", "accuracy on test (%)"]
 
 
+def inspected(**parts: Any) -> dict[str, Any]:
+    """A report of `soup inspect` over three ingredients."""
+    angles = [[0.0, 10.0, 20.0], [10.0, 0.0, 30.0], [20.0, 30.0, 0.0]]
+    geometry = {
+        "paths": PATHS[:3],
+        "from_mean": [1.0, 1.0, 1.0],
+        "distances": angles,
+        "angles": angles,
+        "layer_spread": {"blocks.0": 0.25, "head": None},
+    }
+    found = {"mixable": True, "checkpoints": [], "geometry": geometry | parts}
+    return report("inspect", PATHS[:3], sets=("val",), inspection=found)
+
+
+def test_geometry() -> None:
+    """Every two ingredients' angle, none with itself, offsets where there is a base; each layer that has a spread."""
+    angles, layers = KINDS["geometry"](gathered(inspected())).panels
+    assert angles.cells is not None
+    assert angles.cells.values == ((20.0, 30.0, None), (10.0, None, 30.0), (None, 10.0, 20.0))
+    assert [name for _, name in angles.y.ticks] == ["02", "01", "00"]
+    assert [(mark.x, mark.y) for mark in layers.marks] == [(0, 25.0)]
+    offsets = [[0.0, 70.0, None], [70.0, 0.0, 80.0], [None, 80.0, 0.0]]
+    figure = KINDS["geometry"](gathered(inspected(base="start", offset_angles=offsets, layer_spread={})))
+    assert len(figure.panels) == 1 and "offsets from start" in figure.caption
+    assert figure.panels[0].cells is not None
+    assert figure.panels[0].cells.values == ((None, 80.0, None), (70.0, None, 80.0), (None, 70.0, None))
+    refused = inspected()
+    refused["inspection"] |= {"mixable": False, "refused": "runs/01: tensor 'a' differs", "geometry": None}
+    with pytest.raises(UsageError, match="no geometry: these checkpoints cannot be mixed: runs/01: tensor 'a'"):
+        KINDS["geometry"](gathered(refused))
+
+
 def test_path_with_a_nan() -> None:
     """A step whose score is not a number has no mark of its own."""
     document = greedy(PATHS)
@@ -258,6 +290,7 @@ def test_coefficients() -> None:
         ("alpha", "no points between"),
         ("landscape", "no landscape"),
         ("angles", "no pairs"),
+        ("geometry", "no geometry"),
     ],
 )
 def test_what_a_report_does_not_hold(kind: str, lacks: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from soupcli.figures import page as page_module
 from soupcli.figures.page import page
-from tests.figures.made import gathered, greedy, learned, ranked
+from tests.figures.made import gathered, greedy, learned, ranked, report
 
 PATHS = [f"runs/{number:02}" for number in range(12)]
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -225,6 +225,31 @@ def test_ensembles_and_shared_examples() -> None:
     assert "ensemble (12 of 12)" in rows and "second-best ingredient (runs/01)" in rows
     assert "1,200 examples of test are in val too, which selects." in parsed.said("p")
     assert "More" not in parsed.said("h2")
+
+
+def test_inspection() -> None:
+    """Verdict, what the files hold, where one differs, and the barrier; a healthy family has no cause to show."""
+    value = {"value": 0.5, "stderr": 0.1, "n": 25}
+    barrier = {"set": "val", "metric": "accuracy", "mean": {"accuracy": value}, "half_way": {"runs/00": {}}}
+    found = {
+        "mixable": True,
+        "checkpoints": [{"path": "runs/00", "tensors": 4, "parameters": 12345}],
+        "differences": [{"path": "runs/00", "kind": "shape", "tensor": "<b>", "found": "[1]", "expected": "[2]"}],
+        "duplicates": [["runs/01", "runs/02"]],
+        "barriers": [barrier | {"height": {"runs/00": 0.125}}],
+        "verdicts": [{"cause": "no common start", "evidence": "89.9°", "words": "two starts", "remedy": "leave out"}],
+    }
+    parsed = Parsed(page(gathered(report("inspect", PATHS, inspection=found))))
+    assert parsed.said("h2")[:3] == ["Verdict", "Checkpoints", "Barriers"]
+    cells = parsed.said("td")
+    assert {"89.9°", "two starts", "leave out", "12,345", "<b>", "+0.1250", "50.00% ± 10.00"} <= set(cells)
+    assert "runs/01 = runs/02" in parsed.said("dd")
+    healthy = found | {"verdicts": []}
+    said = Parsed(page(gathered(report("inspect", PATHS, inspection=healthy)))).said("p")
+    assert "Nothing speaks against mixing them." in said
+    refused = found | {"mixable": False, "refused": "runs/01: shape", "verdicts": []}
+    said = Parsed(page(gathered(report("inspect", PATHS, inspection=refused)))).said("p")
+    assert "These checkpoints cannot be mixed: runs/01: shape" in said
 
 
 def test_other_commands() -> None:
