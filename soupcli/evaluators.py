@@ -112,15 +112,10 @@ class Evaluators:
         """What evaluates mixtures on the set `name`."""
 
         def evaluate(weights: Mixture, *, at_least: float | None = None) -> Score:
-            key = self._key(name, weights)
-            stop = at_least if self.recipe.early_stop else None
-            score = self._store.get(key, at_least=stop) if key is not None else None
-            file = self.logit_file(name, weights)
-            if score is not None and file is not None and not file.is_there:
-                self.again, score = self.again + 1, None
+            key, score = self._kept(name, weights, at_least)
             if score is None:
                 with users_code():
-                    score = self._measure(name, weights, at_least, file)
+                    score = self._measure(name, weights, at_least)
                 self.examples += score.examples
                 if key is not None:
                     self._store.put(key, score)
@@ -129,6 +124,16 @@ class Evaluators:
             return score
 
         return evaluate
+
+    def _kept(self, name: str, weights: Mixture, at_least: float | None) -> tuple[str | None, Score | None]:
+        """The key of a score; the score where an earlier run has kept it, and the logits where they are asked for."""
+        key = self._key(name, weights)
+        stop = at_least if self.recipe.early_stop else None
+        score = self._store.get(key, at_least=stop) if key is not None else None
+        file = self.logit_file(name, weights) if score is not None else None
+        if file is not None and not file.is_there:
+            self.again, score = self.again + 1, None
+        return key, score
 
     def on_all(self, weights: Mixture) -> dict[str, Score]:
         """The mixture's score on every set."""
@@ -266,7 +271,7 @@ class Evaluators:
             arrange(self.network.module, channels_last=recipe.channels_last, compiled=recipe.compile)
         return self._live
 
-    def _measure(self, name: str, weights: Mixture, at_least: float | None, file: LogitFile | None) -> Score:
+    def _measure(self, name: str, weights: Mixture, at_least: float | None) -> Score:
         spec = self.sets[name]
         metric = self.metric_of(name)
         if isinstance(spec, CommandSet):
@@ -284,6 +289,7 @@ class Evaluators:
             finally:
                 self.live.forget()
         examples = self._load(name, spec)
+        file = self.logit_file(name, weights)
         collected = Collected(examples.labels, examples.kind) if file is not None else None
         score = in_process.score(
             self._forward(name, spec, weights),
