@@ -16,6 +16,9 @@ from soupcli.recipe import load_recipe
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
+OWN_DATA = {"digits", "imagenet-shifts"}  # a demo, and sets for any network
+SYSTEMS = {"clip-vit-b32-imagenet", "align-imagenet", "vit-g14-imagenet", "basic-l-imagenet", "bert-glue", "t5-glue"}
+SYSTEMS |= {"zero-shot-transfer", "llm-anneal"}  # each run in tests/configs/
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
@@ -28,6 +31,12 @@ def test_recipe_is_valid_and_says_how_to_run_it(file: Path) -> None:
     assert f"--recipe configs/{file.name}" in head
     assert "Needs:" in head
     assert "Expect" in head
+    assert file.stem in OWN_DATA or all(word in head for word in ("Data:", "Hardware:", "Time,"))
+
+
+def test_every_system_has_its_recipe() -> None:
+    """The systems that model soups were shown on, by name."""
+    assert {file.stem for file in RECIPES} >= SYSTEMS
 
 
 def test_digits_recipe_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soup: Callable[..., Any]) -> None:

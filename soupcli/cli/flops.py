@@ -9,12 +9,14 @@ UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
 def counted(session: Session, *, ingredients: int, members: int | None = None) -> Flops | None:
-    """The count where the recipe asks for it; `members`: of the soup, None where there is none.
+    """The count where it is asked for; a recipe's wish is none of a soup's that is made without any set.
+
+    `members`: of the soup, None where there is none.
 
     Raises ValidationError where no set is one of examples that go through the network one by one.
     """
     settings = session.recipe.cost
-    if not settings.flops:
+    if not settings.flops or not (session.sets or session.options.flops):
         return None
     with session.phase("count"):
         name, forward = session.evaluators.flops()

@@ -68,3 +68,12 @@ def test_no_examples(family: Path, soup: Soup) -> None:
     assert ran.code == 2
     assert "--flops: needs a set of images, text, arrays or tokens" in ran.stderr
     assert not Path("ran").exists()
+
+
+def test_without_a_set(family: Path, soup: Soup) -> None:
+    """A recipe that asks for a count leaves soup uniform as it is where no set is named; the flag insists."""
+    words = ("uniform", "--ckpts", "runs/*/", "--json")
+    assert json.loads(soup(*words, "--set", "cost.flops=true").stdout)["flops"] is None
+    ran = soup(*words, "--flops", "--force")
+    assert ran.code == 2
+    assert "--flops: needs a set of images, text, arrays or tokens" in ran.stderr

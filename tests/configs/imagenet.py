@@ -1,0 +1,89 @@
+"""ImageNet and its shifted sets at a toy size, in the layout of the recipes, and the authors' way to score them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from soupcli.validation.class_ids import imagenet_wnids
+from tests.pictures import noise
+
+CLASSES = 12
+WNIDS = sorted(imagenet_wnids())[:CLASSES]
+R, A = (1, 2, 5, 8, 11), (0, 3, 7)  # the classes that the two sets cover
+OBJECTS = {"bench": [4, 9], "mug": [2]}  # yoyo is none of ImageNet's
+SETS = ("heldout", "imagenet", "v2", "r", "sketch", "objectnet", "a")
+Logits = Callable[[Sequence[Path]], Tensor]  # picture files to [N, 12]
+
+
+def write(data: Path, *, size: int = 40) -> None:
+    """Every set of the recipes, of noise, each picture another."""
+
+    def picture(file: Path, number: int) -> None:
+        noise(file, size=(size + number % 3, size), seed=number)
+
+    for place, (folder, classes, each) in enumerate(
+        (
+            ("imagenet-minival", WNIDS, 2),
+            ("imagenet/val", WNIDS, 2),
+            ("imagenetv2-matched-frequency-format-val", [str(k) for k in range(CLASSES)], 1),
+            ("imagenet-r", [WNIDS[k] for k in R], 2),
+            ("sketch", WNIDS, 1),
+            ("imagenet-a", [WNIDS[k] for k in A], 2),
+            ("objectnet-1.0/images", ["bench", "mug", "yoyo"], 3),
+        )
+    ):
+        for number in range(len(classes) * each):
+            name = f"ILSVRC2012_val_{number + 1:08d}.JPEG"
+            picture(data / folder / classes[number // each] / name, 1000 * place + number)
+    (data / "objectnet-1.0/classes.json").write_text(json.dumps(OBJECTS))
+    generator = torch.Generator().manual_seed(0)
+    right = torch.randint(0, CLASSES, (2 * CLASSES, 4), generator=generator).tolist()
+    right[3] = []
+    (data / "real.json").write_text(json.dumps(right))
+    named = {f"ILSVRC2012_val_{n + 1:08d}.JPEG": sorted(set(r[:2])) for n, r in enumerate(right)}
+    (data / "multilabel.json").write_text(json.dumps(named))
+
+
+def accuracies(data: Path, logits_of: Logits) -> dict[str, float]:
+    """Each set's accuracy as the authors' own evaluation has it: logits projected to the set's classes, then argmax."""
+    folders = {"heldout": "imagenet-minival", "imagenet": "imagenet/val", "sketch": "sketch", "r": "imagenet-r"}
+    folders |= {"a": "imagenet-a", "v2": "imagenetv2-matched-frequency-format-val"}
+    found: dict[str, float] = {}
+    for name, folder in folders.items():
+        files = sorted((data / folder).glob("*/*"))
+        truth = [int(f.parent.name) if name == "v2" else WNIDS.index(f.parent.name) for f in files]
+        covered = sorted(set(truth))
+        guessed = logits_of(files)[:, covered].argmax(dim=1).tolist()
+        found[name] = sum(covered[g] == t for g, t in zip(guessed, truth, strict=True)) / len(files)
+    files = [f for f in sorted((data / "objectnet-1.0/images").glob("*/*")) if f.parent.name in OBJECTS]
+    cut = [_without_border(f) for f in files]
+    logits = logits_of(cut)
+    each = torch.stack([logits[:, columns].max(dim=1).values for columns in OBJECTS.values()], dim=1)
+    truth = [list(OBJECTS).index(f.parent.name) for f in files]
+    found["objectnet"] = sum(g == t for g, t in zip(each.argmax(dim=1).tolist(), truth, strict=True)) / len(files)
+    return found
+
+
+def _without_border(file: Path) -> Path:
+    """A copy without the two pixels at each side."""
+    out = file.parents[3] / "cut" / file.parent.name / f"{file.stem}.png"  # without losses
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(file) as picture:
+        picture.crop((2, 2, picture.width - 2, picture.height - 2)).save(out)
+    return out
+
+
+def in_any(file: Path, data: Path, logits_of: Logits) -> float:
+    """The share of ImageNet's pictures whose largest logit is among their labels in a list or map; none: left out."""
+    files = sorted((data / "imagenet/val").glob("*/*"))
+    content = json.loads(file.read_text())
+    labels = [content[int(f.stem[-8:]) - 1] if isinstance(content, list) else content[f.name] for f in files]
+    guessed = logits_of(files).argmax(dim=1).tolist()
+    kept = [(g, right) for g, right in zip(guessed, labels, strict=True) if right]
+    return sum(g in right for g, right in kept) / len(kept)
