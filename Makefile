@@ -33,6 +33,10 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The page of all recipe keys, from the program's own models.
+docs: $(READY)
+	$(BIN)/python docs/recipes.py
+
 # Every seed of every demo, into docs/results.md (about an hour on 2 cores).
 results: $(READY)
 	$(BIN)/python benchmarks/results.py
