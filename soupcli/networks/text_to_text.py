@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from soupcli.errors import NetworkError
 from soupcli.network import Batch, Forward
 
 
@@ -26,8 +27,11 @@ def writes(module: nn.Module) -> bool:
 
 
 def answers(tokenizer: Any, module: Any, words: Sequence[str]) -> Forward:
-    """Inputs to logits [N, K]: the log-likelihood of each of `words`, in nats."""
-    targets = [torch.tensor(ids) for ids in tokenizer(text_target=list(words))["input_ids"]]
+    """Inputs to logits [N, K]: the log-likelihood of each of `words`, in nats.
+
+    Raises NetworkError for words that the tokenizer does not know or does not tell apart.
+    """
+    targets = [torch.tensor(ids) for ids in _targets(tokenizer, words)]
 
     def forward(inputs: Batch) -> Tensor:
         assert isinstance(inputs, dict)
@@ -37,6 +41,19 @@ def answers(tokenizer: Any, module: Any, words: Sequence[str]) -> Forward:
         return torch.stack(columns, dim=1)
 
     return forward
+
+
+def _targets(tokenizer: Any, words: Sequence[str]) -> list[list[int]]:
+    targets: list[list[int]] = tokenizer(text_target=list(words))["input_ids"]
+    for place, (word, ids) in enumerate(zip(words, targets, strict=True)):
+        if tokenizer.unk_token_id in ids:
+            raise NetworkError(
+                f"labels: the tokenizer does not know {word!r}", hint="a label is what the network writes"
+            )
+        if ids in targets[:place]:
+            same = words[targets.index(ids)]
+            raise NetworkError(f"labels: {same!r} and {word!r} are the same to the tokenizer")
+    return targets
 
 
 def _log_likelihood(module: Any, encoded: Any, mask: Tensor | None, target_t: Tensor) -> Tensor:

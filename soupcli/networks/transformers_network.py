@@ -51,7 +51,10 @@ def _module(architecture: Any, config: Any, spec: TransformersNetwork) -> nn.Mod
     if spec.head is None:
         return module
     if not dual_encoder.is_dual_encoder(module):
-        raise ValueError(f"head: is for CLIPModel and AlignModel, this is a {type(module).__name__}")
+        raise NetworkError(
+            f"model.head: is for CLIPModel and AlignModel, this is a {type(module).__name__}",
+            hint="classifiers of transformers have a head of their own",
+        )
     features = dual_encoder.embedding_size(module)
     return ImageHead(module, dual_encoder.image_embedding, features=features, classes=spec.head)
 
@@ -60,6 +63,8 @@ def _read(file: str, folder: Path, reader: Callable[[], Any]) -> Any:
     """What `reader` makes of a file of the folder. Raises NetworkError, one line, where it fails."""
     try:
         return reader()
+    except NetworkError:
+        raise
     except Exception as cause:
         first_line = next(iter(str(cause).strip().splitlines()), "")
         raise NetworkError(

@@ -87,3 +87,18 @@ def test_words_must_be_named(rows: Path, tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match=r"val\.val: the network answers in words, and the set does not say") as e:
         score({"val": {"val": {"text": rows, "template": TEMPLATE}}}, tmp_path / "run")
     assert "labels: [negative, positive]" in str(e.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["equivalent", "equivalnt"], "labels: the tokenizer does not know 'equivalnt'"),
+        (["not good", "not  good"], "labels: 'not good' and 'not  good' are the same to the tokenizer"),
+    ],
+)
+def test_words_that_are_none(labels: list[str], message: str, rows: Path, tmp_path: Path) -> None:
+    """A misspelt label would be scored as any other unknown word, two equal ones as a coin."""
+    toys.t5(tmp_path / "run", words=WORDS)
+    rows.write_text("".join(json.dumps(row | {"label": n % 2}) + "\n" for n, row in enumerate(ROWS)))
+    with pytest.raises(NetworkError, match=message):
+        score({"val": {"val": {"text": rows, "template": TEMPLATE, "labels": labels}}}, tmp_path / "run")
