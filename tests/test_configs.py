@@ -13,6 +13,8 @@ import pytest
 
 from soupcli.demo import digits
 from soupcli.recipe import load_recipe
+from tests.cli.words import unknown_words
+from tests.configs.running import commands
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
@@ -31,6 +33,9 @@ def test_recipe_is_valid_and_says_how_to_run_it(file: Path) -> None:
     assert f"--recipe configs/{file.name}" in head
     assert "Needs:" in head
     assert "Expect" in head
+    shown = [shlex.join(["soup", *words]) for words in commands(file.stem)]
+    assert shown
+    assert [problem for command in shown for problem in unknown_words(command)] == []
     assert file.stem in OWN_DATA or all(word in head for word in ("Data:", "Hardware:", "Time,"))
 
 

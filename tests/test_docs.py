@@ -16,14 +16,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
-import typer.main
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
-from soupcli.cli.app import app
 from soupcli.recipe import load_recipe
+from tests.cli.words import unknown_words
 from tests.conftest import Ran, write_family
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +35,6 @@ FENCE = re.compile(
 ELSEWHERE = ("make", "pip")  # first words of lines that set up this project, or fetch: other tests run them, or nobody
 MOST_NOT_RUN = 16
 COOKING = ("uniform", "greedy", "learned", "mix")
-GROUP: Any = typer.main.get_command(app)
 
 
 class Block(NamedTuple):
@@ -75,11 +75,15 @@ OTHER_NAMES |= {"imagenet-val": "val", "imagenet-v2": "test", "imagenet-a": "tes
 
 @pytest.fixture(scope="session")
 def _family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A family as `soup demo` makes them, of a network that is trained in a moment."""
+    """A family as `soup demo` makes them, of a network that is trained in a moment; `start/` is near all of them."""
     folder = tmp_path_factory.mktemp("docs") / "family"
     write_family(folder)
     for run in sorted((folder / "runs").iterdir()):
         run.rename(run.with_name(f"{run.name.zfill(2)}-lr1e-3"))
+    states = [load_file(file) for file in sorted(folder.glob("runs/*/model.safetensors"))]
+    (folder / "start").mkdir()
+    start = {name: 0.9 * torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
+    save_file(start, folder / "start/model.safetensors")
     named = "".join(f"  {name}: {{arrays: data/{of}.safetensors}}\n" for name, of in OTHER_NAMES.items())
     recipe = folder / "soup.yaml"
     recipe.write_text(re.sub(r"^val:\n", f"val:\n{named}", recipe.read_text("utf-8"), flags=re.MULTILINE), "utf-8")
@@ -154,21 +158,7 @@ def make_room(command: str) -> None:
 @pytest.mark.parametrize("block", SHELL_BLOCKS, ids=str)
 def test_flags(block: Block) -> None:
     """Every `soup` command of the page, run or not, has flags and words that the program knows."""
-    for command in block.commands:
-        for part in re.split(r"\s*(?:\||&&|;|\$\()\s*", command):
-            words = part.rstrip(")").split()
-            started = next((n for n, word in enumerate(words) if word in ("soup", "soupcli")), None)
-            if started is None or started + 1 >= len(words) or (words[0] not in ("soup", "python", "torchrun", "srun")):
-                continue
-            name, rest = words[started + 1], words[started + 2 :]
-            if name.startswith("-"):
-                continue
-            assert name in GROUP.commands, f"{block}: soup has no command {name!r}"
-            known = {option for param in GROUP.commands[name].params for option in (*param.opts, *param.secondary_opts)}
-            known |= {"--help", "-h"}
-            for word in rest:
-                if word.startswith("-") and word != "-" and not re.fullmatch(r"-\d.*", word):
-                    assert word.partition("=")[0] in known, f"{block}: soup {name} has no {word}"
+    assert [problem for command in block.commands for problem in unknown_words(command)] == []
 
 
 def test_few_are_not_run() -> None:
