@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 DEMO := demo
 CACHE_DEMO := $(CURDIR)/$(DEMO)/.cache
 
-.PHONY: demo test check format torture results bench-merge bench-learned clean
+.PHONY: demo test check format docs torture results bench-merge bench-learned clean
 
 # The stamp is older than what it was made from: the environment is made anew.
 $(READY): pyproject.toml constraints.txt
