@@ -17,7 +17,7 @@ CLASSES = 12
 WNIDS = sorted(imagenet_wnids())[:CLASSES]
 R, A = (1, 2, 5, 8, 11), (0, 3, 7)  # the classes that the two sets cover
 OBJECTS = {"bench": [4, 9], "mug": [2]}  # yoyo is none of ImageNet's
-SETS = ("heldout", "imagenet", "v2", "r", "sketch", "objectnet", "a")
+SETS = ("imagenet-2p", "imagenet", "imagenet-v2", "imagenet-r", "imagenet-sketch", "objectnet", "imagenet-a")
 Logits = Callable[[Sequence[Path]], Tensor]  # picture files to [N, 12]
 
 
@@ -52,12 +52,13 @@ def write(data: Path, *, size: int = 40) -> None:
 
 def accuracies(data: Path, logits_of: Logits) -> dict[str, float]:
     """Each set's accuracy as the authors' own evaluation has it: logits projected to the set's classes, then argmax."""
-    folders = {"heldout": "imagenet-minival", "imagenet": "imagenet/val", "sketch": "sketch", "r": "imagenet-r"}
-    folders |= {"a": "imagenet-a", "v2": "imagenetv2-matched-frequency-format-val"}
+    folders = {"imagenet-2p": "imagenet-minival", "imagenet": "imagenet/val", "imagenet-sketch": "sketch"}
+    folders |= {"imagenet-v2": "imagenetv2-matched-frequency-format-val"}
+    folders |= {name: name for name in ("imagenet-r", "imagenet-a")}
     found: dict[str, float] = {}
     for name, folder in folders.items():
         files = sorted((data / folder).glob("*/*"))
-        truth = [int(f.parent.name) if name == "v2" else WNIDS.index(f.parent.name) for f in files]
+        truth = [int(f.parent.name) if name == "imagenet-v2" else WNIDS.index(f.parent.name) for f in files]
         covered = sorted(set(truth))
         guessed = logits_of(files)[:, covered].argmax(dim=1).tolist()
         found[name] = sum(covered[g] == t for g, t in zip(guessed, truth, strict=True)) / len(files)

@@ -68,9 +68,9 @@ def checked(
     scores = {key: value["accuracy"]["value"] for key, value in report["soup"]["scores"].items()}
     assert {key: scores[key] for key in imagenet.SETS} == wanted
     recipe = ["--recipe", f"configs/{name}.yaml", *numbers]
-    ranked = json.loads(soup("rank", *recipe, "--ckpts", ckpts, "--val", "heldout", "--json").stdout)
+    ranked = json.loads(soup("rank", *recipe, "--ckpts", ckpts, "--val", "imagenet-2p", "--json").stdout)
     assert [one["path"] for one in ranked["ingredients"]] == [one["path"] for one in report["ingredients"]]
-    assert scores["heldout"] >= ranked["best"]["scores"]["heldout"]["accuracy"]["value"]
+    assert scores["imagenet-2p"] >= ranked["best"]["scores"]["imagenet-2p"]["accuracy"]["value"]
     assert soup("uniform", *recipe, "--ckpts", ckpts, "--out", "mean", "--quiet").code == 0
     ran = soup("eval", *recipe, "--ckpts", out, "mean", "--val", "imagenet", "--json")
     assert ran.code == 0, ran.stderr
@@ -105,6 +105,12 @@ def test_clip(home: Path, soup: Soup) -> None:
     numbers = settings(model__args=json.dumps(args), model__head=str(imagenet.CLASSES))
     report = checked(soup, "clip-vit-b32-imagenet", numbers, logits_of)
     assert report["uniform"] is not None
+    columns = ("ImageNet2p", "ImageNet", "ImageNetV2", "ImageNetSketch", "ImageNetR", "ObjectNet", "ImageNetA")
+    published = [{"model_name": f"model_{n}"} | dict.fromkeys(columns, (2, 3, 1)[n] / 4) for n in range(MEMBERS)]
+    Path("individual_model_results.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in published))
+    [told] = [words for words in commands("clip-vit-b32-imagenet") if "--scores" in words]
+    ran = soup(*told, *numbers, "--quiet")
+    assert ran.stdout.split() == [f"soups/model_{n}.pt" for n in (1, 0, 2)], ran.stderr
 
 
 def test_align(home: Path, soup: Soup) -> None:
