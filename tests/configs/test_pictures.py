@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tests.pictures import class_folders
 
 Soup = Callable[..., Ran]
 MEMBERS = 3
+CLOSE = 0.03  # of the spread of bfloat16 logits, whose last bits depend on the batch
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("imagenet")
     imagenet.write(folder / "data")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 @pytest.fixture
@@ -49,7 +57,12 @@ def home(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def checked(
-    soup: Soup, name: str, numbers: list[str], logits_of: Callable[[dict[str, Tensor]], imagenet.Logits]
+    soup: Soup,
+    name: str,
+    numbers: list[str],
+    logits_of: Callable[[dict[str, Tensor]], imagenet.Logits],
+    *,
+    margin: float = 0.0,
 ) -> Any:
     """rank, uniform, greedy and eval with the recipe; the soups' scores are those of the library on the written files.
 
@@ -64,9 +77,9 @@ def checked(
     state: dict[str, Tensor] = {}
     for file in sorted(Path(out).glob("*.safetensors")):
         state |= load_file(file)
-    wanted = imagenet.accuracies(Path("data"), logits_of(state))
+    wanted = imagenet.accuracies(Path("data"), logits_of(state), margin=margin)
     scores = {key: value["accuracy"]["value"] for key, value in report["soup"]["scores"].items()}
-    assert {key: scores[key] for key in imagenet.SETS} == wanted
+    assert all(wanted[key].holds(scores[key]) for key in imagenet.SETS), (wanted, scores)
     recipe = ["--recipe", f"configs/{name}.yaml", *numbers]
     ranked = json.loads(soup("rank", *recipe, "--ckpts", ckpts, "--val", "imagenet-2p", "--json").stdout)
     assert [one["path"] for one in ranked["ingredients"]] == [one["path"] for one in report["ingredients"]]
@@ -175,16 +188,19 @@ def test_vit_g14(home: Path, soup: Soup) -> None:
         assert Path(f"runs/{number}/model.safetensors.index.json").is_file()
     numbers = settings(**{f"model__args__{key}": str(value) for key, value in args.items()}, max_shard_size="40KB")
     logits_of = timm_logits(model, torch.bfloat16)
-    report = checked(soup, "vit-g14-imagenet", numbers, logits_of)
+    report = checked(soup, "vit-g14-imagenet", numbers, logits_of, margin=CLOSE)
     assert report["soup"]["dtypes"] == {"bfloat16": len(model.state_dict())}
     assert "model.safetensors.index.json" in report["soup"]["files"]
     scores = {name: score["accuracy"]["value"] for name, score in report["soup"]["scores"].items()}
     state = {name: t for f in Path("configs/soup-vit-g14").glob("*.safetensors") for name, t in load_file(f).items()}
     logits = logits_of(state)
     for name in ("real", "multilabel"):
-        assert scores[name] == imagenet.in_any(Path(f"data/{name}.json"), Path("data"), logits)
-    real, accuracy = validated(model, Path("data/imagenet/val"), Path("data/real.json"))
-    assert (scores["real"], scores["imagenet"]) == (pytest.approx(real), pytest.approx(accuracy))
+        assert imagenet.in_any(Path(f"data/{name}.json"), Path("data"), logits, margin=CLOSE).holds(scores[name])
+    validated_real, validated_plain = validated(model, Path("data/imagenet/val"), Path("data/real.json"))
+    doubt = imagenet.in_any(Path("data/real.json"), Path("data"), logits, margin=CLOSE)
+    assert scores["real"] == pytest.approx(validated_real, abs=doubt.high - doubt.low + 1e-9)
+    plain = imagenet.accuracies(Path("data"), logits, margin=CLOSE)["imagenet"]
+    assert scores["imagenet"] == pytest.approx(validated_plain, abs=plain.high - plain.low + 1e-9)
 
 
 def validated(model: Any, images: Path, real_json: Path) -> tuple[float, float]:
