@@ -7,6 +7,7 @@ there are. Nothing is asked of a page but its blocks, so new pages are held with
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import runpy
@@ -23,6 +24,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from soupcli.cli.app import run as run_soup
 from soupcli.recipe import load_recipe
 from tests.cli.words import unknown_words
 from tests.conftest import Ran, write_family
@@ -72,6 +74,14 @@ SHELL_BLOCKS = [block for block in BLOCKS if block.kind in ("sh", "bash", "shell
 OTHER_NAMES = {"rotated": "test", "blurred": "test", "noisy": "test"}
 OTHER_NAMES |= {"imagenet-val": "val", "imagenet-v2": "test", "imagenet-a": "test"}
 
+# What a reader of a later page has made already.
+EARLIER = [
+    ["greedy", "--val", "val", "test"],
+    ["learned", "--val", "val", "test", "--set", "learned.steps=3", "--out", "learned"],
+    ["uniform", "--val", "val", "test", "--out", "uniform"],
+    ["rank", "--val", "val", "test", "--report", "rank.json"],
+]
+
 
 @pytest.fixture(scope="session")
 def _family(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -87,6 +97,10 @@ def _family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     named = "".join(f"  {name}: {{arrays: data/{of}.safetensors}}\n" for name, of in OTHER_NAMES.items())
     recipe = folder / "soup.yaml"
     recipe.write_text(re.sub(r"^val:\n", f"val:\n{named}", recipe.read_text("utf-8"), flags=re.MULTILINE), "utf-8")
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOUP_CACHE", str(folder.parent / "cache"))
+        for words in EARLIER:
+            assert run_soup([*words, "--quiet", "--ckpts", *sorted(map(str, Path().glob("runs/*")))]) == 0
     return folder
 
 
