@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from soupcli.progress import Progress, silent
-from soupcli.report import Comparison
+from soupcli.report import Comparison, GateResult
 from soupcli.validation.metrics import is_higher_better
 from soupcli.validation.paired import difference
 from soupcli.validation.score import Score
@@ -56,13 +56,18 @@ def sentences(comparisons: list[Comparison], soup: Side, best: Side, *, selected
     found = []
     for of in comparisons:
         if of.metric == soup.scores[of.set].selecting:
-            metric = "" if of.metric == "accuracy" else f" {of.metric}"
             how = " (selected on it)" if of.set == selected else ""
-            found.append(f"{of.set}{metric}{how}: {sentence(of, soup.scores[of.set], best.scores[of.set])}")
+            values = (side.scores[of.set].metrics[of.metric].value for side in (soup, best))
+            found.append(f"{where(of)}{how}: {sentence(of, *values)}")
     return found
 
 
-def sentence(comparison: Comparison, soup: Score, best: Score) -> str:
+def where(of: Comparison | GateResult) -> str:
+    """The set, and the metric where it is another than accuracy."""
+    return of.set if of.metric == "accuracy" else f"{of.set} {of.metric}"
+
+
+def sentence(comparison: Comparison, soup: float | None, best: float | None) -> str:
     """E.g. `soup 97.2% vs best 96.7%: +0.5 (95% interval +0.1 to +0.9, p = 0.01) on 4,000 examples`."""
     metric = comparison.metric
     factor, digits, unit = (100, _digits(comparison), "%") if metric in SHARES else (1, 4, "")
@@ -70,7 +75,7 @@ def sentence(comparison: Comparison, soup: Score, best: Score) -> str:
     def shown(value: float | None, sign: str = "") -> str:
         return f"{round((value or 0.0) * factor, digits) + 0.0:{sign}.{digits}f}"
 
-    values = [shown(score.metrics[metric].value) + unit for score in (soup, best)]
+    values = [shown(value) + unit for value in (soup, best)]
     sure = []
     if comparison.low is not None:
         sure.append(f"95% interval {shown(comparison.low, '+')} to {shown(comparison.high, '+')}")

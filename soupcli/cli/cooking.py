@@ -20,7 +20,7 @@ from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.checkpoints.soup_files import AdapterNotes, soup_specs, write_soup
 from soupcli.checkpoints.soup_folder import REPORT, SoupFolder, check_free, check_space
 from soupcli.checkpoints.writing import INDEX, Written
-from soupcli.cli import console, selection
+from soupcli.cli import ci_formats, console, selection
 from soupcli.cli.comparing import Side, compare, sentences
 from soupcli.cli.flops import cost_of, counted
 from soupcli.cli.gatekeeping import answer, reported, sentence, verdicts
@@ -205,27 +205,33 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
         console.warn(warning)
     if options.as_json:
         console.print_result(report.to_json())
-        return
-    if options.quiet:
+    elif options.quiet:
         console.print_lines([report.soup.path])
-        return
+    elif options.output_format != "text":
+        console.print_result(ci_formats.formatted(options.output_format, report, session.recipe.place))
+    else:
+        _show_people(session, cooked, report, report.soup, found)
+
+
+def _show_people(session: Session, cooked: Cooked, report: Report, soup: Soup, found: Sequence[Verdict]) -> None:
+    """Tables, sentences, and what became of the soup."""
     _show_tables(session, cooked)
     said = _compared(session, cooked, report.comparisons) + [sentence(verdict) for verdict in found]
     if said:
         console.print_sentences([*said, ""])
     if report.flops is not None:
         console.print_sentences([cost_of(report.flops), ""])
-    if report.soup.differing:
-        shown = ", ".join(report.soup.differing[:3])
+    if soup.differing:
+        shown = ", ".join(soup.differing[:3])
         console.note(f"not averaged and different, taken from {cooked.mixture.kept.path}: {shown}")
-    if report.soup.not_mixed:
+    if soup.not_mixed:
         of_base = session.recipe.base if not begins_at_base(session.name, session.recipe) else None
         source = of_base or cooked.mixture.kept.path
-        console.note(f"not mixed, taken from {source}: {len(report.soup.not_mixed)} tensors")
-    if report.soup.adapter is not None and report.soup.adapter.relative_error:
-        error = report.soup.adapter.relative_error
-        console.note(f"adapter of rank {report.soup.adapter.rank}, {error:.2%} off the exact mean of the changes")
-    console.print_result(f"members: {_members(report.soup)}\nsoup: {report.soup.path}")
+        console.note(f"not mixed, taken from {source}: {len(soup.not_mixed)} tensors")
+    if soup.adapter is not None and soup.adapter.relative_error:
+        error = soup.adapter.relative_error
+        console.note(f"adapter of rank {soup.adapter.rank}, {error:.2%} off the exact mean of the changes")
+    console.print_result(f"members: {_members(soup)}\nsoup: {soup.path}")
 
 
 def _show_tables(session: Session, cooked: Cooked) -> None:

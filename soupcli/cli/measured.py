@@ -8,12 +8,12 @@ from typing import NamedTuple
 from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.writing import REPORT, check_file, write_whole
-from soupcli.cli import console
+from soupcli.cli import ci_formats, console
 from soupcli.cli.comparing import Side, compare, sentences
 from soupcli.cli.ensembling import say_again
 from soupcli.cli.flops import cost_of, counted
 from soupcli.cli.gatekeeping import answer, check_gates, reported, sentence, verdicts
-from soupcli.cli.options import ReportOptions
+from soupcli.cli.options import EvalOptions, ReportOptions
 from soupcli.cli.plan import Plan, show_plan
 from soupcli.cli.session import Row, Session, report_scores
 from soupcli.cli.tables import score_table
@@ -63,6 +63,8 @@ def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) ->
         console.print_result(report.to_json())
     elif options.quiet:
         console.print_lines([str(checkpoint.path) for checkpoint, _ in rows])
+    elif isinstance(options, EvalOptions) and options.output_format != "text":
+        console.print_result(ci_formats.formatted(options.output_format, report, session.recipe.place))
     else:
         named = [(_label(checkpoint, soups.get(checkpoint)), scores) for checkpoint, scores in rows]
         table = score_table(named, list(session.sets), first="checkpoint", metrics=session.recipe.metrics)

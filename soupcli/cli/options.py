@@ -136,6 +136,14 @@ Scores = Annotated[
 ]
 
 
+OutputFormat = Annotated[
+    str,
+    typer.Option(
+        "--output-format", metavar="text|github|junit", help="The result as text, as annotations, or as JUnit XML."
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(IngredientOptions):
     """For commands that measure and write no soup."""
@@ -150,6 +158,7 @@ class EvalOptions(ReportOptions):
     """Options of `soup eval`."""
 
     require_gain: RequireGain = None
+    output_format: OutputFormat = "text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,4 +183,5 @@ class SoupOptions(IngredientOptions):
         ),
     ] = None
     require_gain: RequireGain = None
+    output_format: OutputFormat = "text"
     force: Annotated[bool, typer.Option("--force", help="Replace the soup that is there.")] = False

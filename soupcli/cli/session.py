@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 
@@ -26,6 +26,7 @@ from soupcli.checkpoints.mixing import Mixture, check_mixable
 from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.checkpoints.selection import Selected, Selection, sources
 from soupcli.cli import console
+from soupcli.cli.ci_formats import Format
 from soupcli.cli.commands import Invocation
 from soupcli.cli.gatekeeping import gates_of_run
 from soupcli.cli.options import IngredientOptions, RecipeOptions
@@ -90,6 +91,18 @@ def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
 def begins_at_base(command: str, recipe: Recipe) -> bool:
     """Whether the base is a member of the soup, and not where tensors come from that are not mixed."""
     return command == "mix" and (recipe.mix.alpha is not None or recipe.mix.method == "stock")
+
+
+def _check_output(options: IngredientOptions) -> None:
+    """Raises UsageError for an output format that is not known, or beside another one."""
+    wanted, known = getattr(options, "output_format", "text"), get_args(Format)
+    if wanted not in known:
+        raise UsageError(
+            f"--output-format {wanted}: not known{suggestion(wanted, known)}", hint=f"one of {', '.join(known)}"
+        )
+    for flag, given in (("--json", options.as_json), ("--quiet", options.quiet)):
+        if wanted != "text" and given:
+            raise UsageError(f"--output-format {wanted}: {flag} prints another result", hint="give one of them")
 
 
 def choose_device(name: str) -> torch.device:
@@ -178,6 +191,7 @@ class Session:
     def __init__(self, name: str, options: IngredientOptions, invocation: Invocation) -> None:
         self.name = name
         self.options = options
+        _check_output(options)
         self.recipe = resolve_recipe(options, invocation)
         self.logits: Path | None = getattr(options, "save_logits", None) or getattr(options, "logits", None)
         if self.logits is not None:

@@ -33,7 +33,7 @@ def comparison(difference: float, **parts: Any) -> Comparison:
 
 def test_sentence() -> None:
     """The sentence of the documentation, from its numbers."""
-    found = sentence(comparison(0.005, low=0.0012, high=0.0091, p=0.01), score(0.972), score(0.967))
+    found = sentence(comparison(0.005, low=0.0012, high=0.0091, p=0.01), 0.972, 0.967)
     assert found == "soup 97.2% vs best 96.7%: +0.5 (95% interval +0.1 to +0.9, p = 0.01) on 4,000 examples"
 
 
@@ -50,7 +50,7 @@ def test_sentence() -> None:
 )
 def test_parts_of_the_sentence(parts: dict[str, Any], metric: str, expected: str) -> None:
     """Per cent for shares, with a second digit where it says something; what is not known is not said."""
-    found = sentence(comparison(0.005, **{"n": 9, "metric": metric, **parts}), score(0.9, metric), score(0.5, metric))
+    found = sentence(comparison(0.005, **{"n": 9, "metric": metric, **parts}), 0.9, 0.5)
     assert found.split(": ", 1)[1].startswith(expected)
 
 
@@ -70,7 +70,7 @@ def test_breaks_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    text = sentence(comparison(0.005, low=0.0012, high=0.0091, p=0.01), score(0.972), score(0.967))
+    text = sentence(comparison(0.005, low=0.0012, high=0.0091, p=0.01), 0.972, 0.967)
     with contextlib.redirect_stdout(Terminal()) as screen:
         console.print_sentences([text])
     lines = screen.getvalue().splitlines()

@@ -42,6 +42,7 @@ SOUP = [
     "--max-shard-size $SOUP_MAX_SHARD_SIZE",
     "--adapter-rank $SOUP_ADAPTER_RANK",
     "--require-gain $SOUP_REQUIRE_GAIN",
+    "--output-format",
     "--force",
 ]
 FLAGS = {
@@ -65,7 +66,7 @@ FLAGS = {
         "--resident $SOUP_RESIDENT",
         "--with-uniform",
     ],
-    "eval": [*REPORT, "--require-gain $SOUP_REQUIRE_GAIN"],
+    "eval": [*REPORT, "--require-gain $SOUP_REQUIRE_GAIN", "--output-format"],
     "inspect": [*REPORT, "--strict"],
     "mix": [
         "[REPORT]",
