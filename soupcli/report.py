@@ -470,8 +470,10 @@ def read_report(path: Path, *, ignore_unknown: bool = False) -> Report:
     except OSError as cause:
         raise UsageError(f"{path}: {cause.strerror}", hint="a soup's report is the soup.json in its folder") from cause
     try:
-        return Report.model_validate_json(text)
-    except ValidationError as invalid:
+        return Report.model_validate(json.loads(text))  # pydantic's own reader knows no paths of other bytes than UTF-8
+    except (ValueError, RecursionError) as invalid:
+        if not isinstance(invalid, ValidationError):
+            raise UsageError(f"{path}: not a report of a soup: not JSON: {invalid}") from invalid
         if ignore_unknown and (known := _without_unknown(text, invalid)) is not None:
             return known
         errors = [error for error in invalid.errors() if not ignore_unknown or error["type"] != "extra_forbidden"]

@@ -7,13 +7,21 @@ from pathlib import Path, PurePosixPath
 from soupcli.checkpoints.files import FileVersion
 from soupcli.errors import CheckpointError
 
+LONGEST_NAME = 255  # of a file, on every usual file system
+
 
 def file_beside(naming: Path, name: str) -> FileVersion:
     """The file `name`, which the file `naming` names, in the same folder.
 
     Raises CheckpointError where it is missing, where the name is a path, and where it is a link out of the folder.
     """
-    if PurePosixPath(name).name != name or "\\" in name or name in ("", ".", "..") or "\0" in name:
+    if (
+        len(name) > LONGEST_NAME
+        or PurePosixPath(name).name != name
+        or "\\" in name
+        or name in ("", ".", "..")
+        or "\0" in name
+    ):
         raise CheckpointError(
             f"{naming}: names {name!r}, which is not a file name", hint="the files that it names lie beside it"
         )

@@ -79,6 +79,8 @@ def guarded(work: Callable[[], int | None]) -> int:
     except BrokenPipeError:
         _drop_stdout()
         return DONE
+    except OSError as refused:
+        return _refused(refused)
     except KeyboardInterrupt as interrupt:
         code = interruption.code_of(interrupt)
         interruption.tell(code)
@@ -88,9 +90,19 @@ def guarded(work: Callable[[], int | None]) -> int:
     return code
 
 
-def _in_one_line(error: Exception) -> str:
+def _in_one_line(error: object) -> str:
     """Of what files say, and libraries, a new line is no end of ours; a recipe's problems alone have a line each."""
     return str(error).strip().replace("\n", "\\n")
+
+
+def _refused(refused: OSError) -> int:
+    """What the system says of a file that the user named, where nothing more is known of it; else a fault of ours."""
+    if refused.filename is None:
+        return _fault(refused)
+    if os.environ.get("SOUP_DEBUG") == "1":
+        traceback.print_exc()
+    console.fail(f"{_in_one_line(os.fsdecode(refused.filename))}: {refused.strerror}")
+    return USER_ERROR
 
 
 def _fault(fault: Exception) -> int:
