@@ -110,9 +110,9 @@ def _mixture(session: Session, weights: Sequence[float]) -> Mixture:
     from soupcli.checkpoints.mixing import Mixture
 
     present = [number for number, weight in enumerate(weights) if weight]
-    if len(present) == 1:
-        return Mixture.uniform([session.checkpoints[present[0]]])
     members = session.sharing(session.checkpoints[0])
+    if len(present) == 1:
+        return Mixture.uniform([members[present[0]]])
     taken = tuple(members[number] for number in present)
     return Mixture(taken, tuple(weights[number] for number in present), session.output_dtype, members[0])
 

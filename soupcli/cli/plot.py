@@ -28,7 +28,7 @@ class PlotOptions:
         list[Path],
         typer.Argument(
             help="A soup.json or a --report; further ones add their scores and soups to the same ingredients.",
-            metavar="REPORT...",
+            metavar="REPORT",
         ),
     ]
     out: Annotated[
@@ -66,7 +66,10 @@ def plot(options: PlotOptions, invocation: Invocation) -> int:
     reports = read(options.reports)
     figures = _asked_for(reports, options.kind) if options.kind else _possible(reports, quiet=options.quiet)
     if not figures:
-        raise UsageError(f"{reports.name}: holds nothing to draw")
+        raise UsageError(
+            f"{reports.name}: holds nothing to draw",
+            hint="reports of soup greedy, learned, landscape, pairs and inspect do, and of rank on several sets",
+        )
     files = {figure.kind: _file(options, figure) for figure in figures}
     for file in files.values():
         check_file(file)

@@ -20,7 +20,7 @@ class ReportPageOptions:
         list[Path],
         typer.Argument(
             help="A soup.json or a --report; further ones add their scores and soups to the same ingredients.",
-            metavar="REPORT...",
+            metavar="REPORT",
         ),
     ]
     out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html")

@@ -135,6 +135,19 @@ def test_is_drawn(family: Path, soup: Soup) -> None:
     assert "The plane through three checkpoints" in Path("report.html").read_text()
 
 
+def test_tensors_that_are_not_mixed(family: Path, soup: Soup) -> None:
+    """With --exclude the plane is that of the others: every corner has the first checkpoint's head."""
+    found = measured(soup, "--exclude", "2.*")["landscape"]
+    names, points = load_file("runs/0/model.safetensors"), [vector(Path(path)) for path in CKPTS[1:]]
+    head = sum(tensor.numel() for name, tensor in names.items() if name.startswith("2."))
+    assert list(names)[-1].startswith("2.")
+    for point in points[1:]:
+        point[-head:] = points[0][-head:]
+    assert found["corners"][1]["x"] == pytest.approx(float((points[1] - points[0]).norm()), abs=1e-9)
+    for corner, point in zip(found["corners"], points, strict=True):
+        assert corner["scores"]["test"]["accuracy"]["value"] == accuracy(point, names, "test")
+
+
 def test_errors(family: Path, soup: Soup) -> None:
     """Other than three checkpoints, three on one line, no set: one line and what to do."""
     ran = soup("landscape", "--ckpts", "runs/0", "runs/1", "--val", "val")

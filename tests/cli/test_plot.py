@@ -75,6 +75,16 @@ def test_errors(cooked: Path, soup: Soup, words: tuple[str, ...], says: str) -> 
     assert set(cooked.rglob("*")) == before
 
 
+def test_nothing_to_draw(family: Path, soup: Soup) -> None:
+    """A uniform soup without a validation set has no figure; the hint says what has."""
+    soup("uniform", "--ckpts", "runs/*/")
+    ran = soup("plot", "soup")
+    assert (ran.code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(
+        "soup/soup.json: holds nothing to draw\n\nhint: reports of soup greedy, learned, landscape"
+    )
+
+
 def test_keys_of_a_later_version(cooked: Path, soup: Soup) -> None:
     """Keys that this version does not know are passed over; a key that is wrong is an error."""
     report = json.loads(Path("soup/soup.json").read_text())
