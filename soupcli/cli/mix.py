@@ -28,7 +28,7 @@ class MixOptions(SoupOptions):
     """Options of `soup mix`."""
 
     report: Annotated[
-        Path | None, typer.Argument(help="The soup.json of a soup that is written again.", metavar="[REPORT]")
+        Path | None, typer.Argument(help="The soup.json of a soup that is written again.", metavar="REPORT")
     ] = None
     base: Annotated[
         Path | None,

@@ -25,6 +25,7 @@ from soupcli.checkpoints.find import find
 from soupcli.checkpoints.mixing import Mixture, check_mixable
 from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.checkpoints.selection import Selected, Selection, sources
+from soupcli.checkpoints.whole_file import check_file
 from soupcli.cli import console
 from soupcli.cli.ci_formats import Format
 from soupcli.cli.commands import Invocation
@@ -195,6 +196,7 @@ class Session:
         self.recipe = resolve_recipe(options, invocation)
         self.logits: Path | None = getattr(options, "save_logits", None) or getattr(options, "logits", None)
         if self.logits is not None:
+            check_file(self.logits / ".soup-logits")
             metrics = dict.fromkeys((*self.recipe.metrics, *CALIBRATION))
             self.recipe = self.recipe.model_copy(update={"metrics": list(metrics)})
         self.device = choose_device(self.recipe.device)

@@ -140,3 +140,9 @@ def test_sets_without_logits(family: Path, soup: Soup) -> None:
     assert ran.code == 2 and "val.mine: ensembles are scored from logits, which it does not show" in ran.stderr
     report = report_of(soup(*words, "--val", "val", "mine", "--force"))
     assert list(report["ensemble"]["scores"]) == ["val"]
+
+
+def test_where_nothing_can_be_written(family: Path, soup: Soup) -> None:
+    """A folder that cannot be made is an error before anything is evaluated."""
+    ran = soup("rank", *WORDS, "--save-logits", "soup.yaml/logits")
+    assert ran.code == 2 and "nothing can be written in soup.yaml" in ran.stderr and "ranking" not in ran.stderr

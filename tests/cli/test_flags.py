@@ -69,7 +69,7 @@ FLAGS = {
     "eval": [*REPORT, "--require-gain $SOUP_REQUIRE_GAIN", "--output-format"],
     "inspect": [*REPORT, "--strict"],
     "mix": [
-        "[REPORT]",
+        "REPORT",
         *SOUP,
         "--weights $SOUP_WEIGHTS",
         "--method $SOUP_METHOD",
