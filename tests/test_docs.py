@@ -34,7 +34,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>[^\n]+?) -->\n+)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-ELSEWHERE = ("make", "pip")  # first words of lines that set up this project, or fetch: other tests run them, or nobody
+# First words of lines that set up, fetch, or start many processes: other tests run the latter; flags are checked here.
+ELSEWHERE = ("make", "pip", "torchrun", "srun", "sbatch")
 MOST_NOT_RUN = 16
 COOKING = ("uniform", "greedy", "learned", "mix")
 
@@ -52,7 +53,7 @@ class Block(NamedTuple):
     def commands(self) -> list[str]:
         """Its lines, continued ones joined, without comments and empty ones."""
         lines = re.sub(r"\\\n\s*", " ", self.text).splitlines()
-        return [line for line in (re.sub(r"(^|\s)#\s.*$", "", line).strip() for line in lines) if line]
+        return [line for line in (re.sub(r"^#.*|\s#\s.*$", "", line).strip() for line in lines) if line]
 
     def __str__(self) -> str:
         return f"{self.page.name}:{self.line}"
