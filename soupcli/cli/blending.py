@@ -12,6 +12,7 @@ from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.cli.commands import Invocation
 from soupcli.cli.console import Table
 from soupcli.cli.cooking import Cooked, reserved, serve
+from soupcli.cli.gatekeeping import refuse_gain
 from soupcli.cli.mix import MixOptions
 from soupcli.cli.plan import Plan, show_plan
 from soupcli.cli.searched import reported_coefficients
@@ -37,6 +38,7 @@ def blend(options: MixOptions, invocation: Invocation) -> int:
         if options.dry_run:
             number = len(session.recipe.mix.alpha or [1.0])
             return show_plan(session, Plan(number * len(session.sets), Mixture.uniform(ingredients)))
+        refuse_gain(options)
         with reserved(session, options):
             session.hashes.start([*ingredients, *([base] if base is not None else [])])
             return serve(session, options, _cook(session, ingredients, base))

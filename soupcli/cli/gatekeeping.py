@@ -82,6 +82,15 @@ def check_gates(session: Session) -> None:
         check(gate, gate.metric or session.evaluators.metric_of(gate.set))
 
 
+def refuse_gain(options: SoupOptions) -> None:
+    """Raises UsageError for --require-gain where ingredients are not evaluated, so that none is known as the best."""
+    if options.require_gain is not None:
+        raise UsageError(
+            f"--require-gain {options.require_gain}: soup mix evaluates the mixture alone, not its ingredients",
+            hint="soup eval --ckpts soup/ runs/*/ --require-gain ... holds a soup against them",
+        )
+
+
 def gated_evaluations(session: Session, trials: int) -> int:
     """How many more evaluations than without gates a search of so many trials makes at most."""
     sets = {gate.set for gate in _of_candidates(session)} - {session.selecting}

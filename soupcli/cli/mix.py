@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
 
 
 def mix(options: MixOptions, invocation: Invocation) -> int:
-    """Mix checkpoints by weights, or write a soup again from its report."""
+    """Mix by weights, or again as a report says."""
     if options.report is not None:
         from soupcli.cli.again import write_again
 

@@ -257,3 +257,13 @@ def test_dry_run_counts(tagged: Path, soup: Soup) -> None:
     words = ["greedy", "--ckpts", "runs/*/", "--val", "same", "--dry-run", "--json"]
     without = json.loads(soup(*words).stdout)["evaluations"]
     assert json.loads(soup(*words, "--set", "gates.tagged=>= best").stdout)["evaluations"] == without + 5
+
+
+def test_mix(tagged: Path, soup: Soup) -> None:
+    """A mixture by weights is held against numbers; nothing is known of a best ingredient, so a gain is refused."""
+    words = ["mix", "--ckpts", "runs/0", "runs/1", "--weights", "0.5,0.5", "--val", "same"]
+    assert soup(*words, "--set", "gates.tagged=>= 80%").code == 0
+    assert soup(*words, "--set", "gates.tagged=>= 90%", "--force").code == 1
+    ran = soup(*words, "--require-gain", "0.1", "--force")
+    assert ran.code == 2
+    assert ran.stderr.startswith("--require-gain 0.1: soup mix evaluates the mixture alone")
