@@ -35,7 +35,7 @@ from soupcli.networks.residence import plan
 from soupcli.networks.tasks import Tasks
 from soupcli.progress import Progress, silent
 
-WAVE_BYTES = HELD_BYTES // 2  # of consecutive layers that move together, where ingredients are on disk
+WAVE_BYTES = HELD_BYTES  # of consecutive layers, at least, that move together where ingredients are on disk
 THREADS = 4
 
 # Which layers, and the gradients of their coefficients (l, k), to their next coefficients (l, k).

@@ -25,7 +25,7 @@ from soupcli.networks.residence import Where
 
 CPU = torch.device("cpu")
 WIDTH = 1 << 14  # elements of one ingredient whose products are summed in its own dtype
-HELD_BYTES = 160 << 20  # that stay in memory, where ingredients are on disk, until they are used again
+HELD_BYTES = 128 << 20  # that stay in memory, where ingredients are on disk, until they are used again
 
 
 class Offsets(NamedTuple):
@@ -118,7 +118,8 @@ class OnDisk:
         self._held: dict[Piece, Offsets] = {}
         self._memory: list[Offsets] = []
         self._size = largest(len(reader.checkpoints))
-        self._to_make = HELD_BYTES // self._size
+        self._mean_size = self._size // len(reader.checkpoints)
+        self._to_make = HELD_BYTES // (self._size + self._mean_size)
 
     def blocks(self, piece: Piece, *, again: bool = False) -> Iterator[Block]:
         """See Source."""
@@ -143,7 +144,7 @@ class OnDisk:
             if not self._to_make:
                 return None
             self._to_make -= 1
-        sizes = self._size // len(self.reader.checkpoints), self._size
+        sizes = self._mean_size, self._size
         return Offsets(*(torch.empty(size, dtype=torch.uint8, device=self.reader.device) for size in sizes))
 
 

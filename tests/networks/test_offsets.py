@@ -32,7 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "PIECE_BYTES", 12_000)
     monkeypatch.setattr(pieces, "ROW_BYTES", 100)
     monkeypatch.setattr(offsets, "WIDTH", 64)
-    monkeypatch.setattr(offsets, "HELD_BYTES", 24_000)  # two pieces of five
+    monkeypatch.setattr(offsets, "HELD_BYTES", 32_000)  # two pieces of five, with their means
 
 
 SOURCES: dict[str, Callable[[Reader], Source]] = {
