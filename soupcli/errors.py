@@ -8,6 +8,7 @@
     ├── NetworkError             a network that cannot be built, or that weights do not fit
     ├── ValidationError          a validation set or metric that cannot be used
     ├── OutputError              a soup that cannot be written where it should go
+    ├── ProcessError             another process of the same run that ended or does not answer
     └── MissingExtra             an optional package that is absent or broken
     SoupFault                    exit code 3: a promise of ours that did not hold
 
@@ -52,6 +53,10 @@ class ValidationError(SoupError):
 
 class OutputError(SoupError):
     """A soup that cannot be written where it should go."""
+
+
+class ProcessError(SoupError):
+    """Another process of the same run ended or does not answer."""
 
 
 class MissingExtra(SoupError):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from soupcli import processes
 from soupcli.cache_folder import cache_folder
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.content_hash import ContentHashes
@@ -112,12 +113,12 @@ class Evaluators:
         """What evaluates mixtures on the set `name`."""
 
         def evaluate(weights: Mixture, *, at_least: float | None = None) -> Score:
-            key, score = self._kept(name, weights, at_least)
+            key, score = processes.from_first(lambda: self._kept(name, weights, at_least))
             if score is None:
                 with users_code():
                     score = self._measure(name, weights, at_least)
                 self.examples += score.examples
-                if key is not None:
+                if key is not None and processes.is_first():
                     self._store.put(key, score)
             if key is not None and len(weights.members) == 1 and score.difficulty is not None:
                 self._difficulty[name].add(key, score.difficulty)
@@ -273,23 +274,11 @@ class Evaluators:
 
     def _measure(self, name: str, weights: Mixture, at_least: float | None) -> Score:
         spec = self.sets[name]
-        metric = self.metric_of(name)
-        if isinstance(spec, CommandSet):
-            return self._run_command(spec, weights, metric)
+        if not isinstance(spec, ExampleSet):
+            return processes.from_first(lambda: self._measure_whole(spec, name, weights))
         self.live.load(weights)
-        if isinstance(spec, PythonSet):
-            try:
-                return python_task.score(spec, self.live.network.module, self.device, metric=metric)
-            finally:
-                self.live.forget()
-        if isinstance(spec, LmEvalSet):
-            try:
-                module, size = self.live.network.module, self.recipe.batch_size
-                return self._harness(name, spec).score(module, self.network.tokenizer, batch_size=size)
-            finally:
-                self.live.forget()
         examples = self._load(name, spec)
-        file = self.logit_file(name, weights)
+        file = self.logit_file(name, weights) if processes.is_first() else None
         collected = Collected(examples.labels, examples.kind) if file is not None else None
         score = in_process.score(
             self._forward(name, spec, weights),
@@ -307,6 +296,24 @@ class Evaluators:
         if file is not None and collected is not None and score.stopped is None:
             file.save(collected)
         return score
+
+    def _measure_whole(self, spec: SetSpec, name: str, weights: Mixture) -> Score:
+        """The score on a set whose examples are not seen here."""
+        metric = self.metric_of(name)
+        if isinstance(spec, CommandSet):
+            return self._run_command(spec, weights, metric)
+        self.live.load(weights)
+        if isinstance(spec, PythonSet):
+            try:
+                return python_task.score(spec, self.live.network.module, self.device, metric=metric)
+            finally:
+                self.live.forget()
+        assert isinstance(spec, LmEvalSet)
+        try:
+            module, size = self.live.network.module, self.recipe.batch_size
+            return self._harness(name, spec).score(module, self.network.tokenizer, batch_size=size)
+        finally:
+            self.live.forget()
 
     def _forward(self, name: str, spec: ExampleSet, weights: Mixture) -> Forward:
         """Inputs to what the set's metrics take, computed as the recipe says."""
@@ -380,7 +387,7 @@ class Evaluators:
             if part is not None:
                 examples = part_of(examples, part, str(self._fingerprints[name]))
             key = self._key_of_contents(name)
-            if self._contents.get(key) is None:
+            if processes.is_first() and self._contents.get(key) is None:
                 self._contents.put(key, contents_of(examples))
             self._examples[name] = examples
         return self._examples[name]
@@ -389,17 +396,18 @@ class Evaluators:
         """The set that `name` is, or is a part of."""
         whole = whole_of(name) if name in self.parts else name
         if whole not in self._whole:
-            examples = loading.load(
-                spec,
-                self.network,
-                name=f"val.{whole}",
-                beside=str(self._first.path),
-                metric=self.metric_of(name),
-                workers=self.recipe.workers,
-                cache=self.inputs,
-                mark=key_of({"network": self._network_identity()}),
-                progress=self._progress,
-            )
+            with processes.first_before_others():
+                examples = loading.load(
+                    spec,
+                    self.network,
+                    name=f"val.{whole}",
+                    beside=str(self._first.path),
+                    metric=self.metric_of(name),
+                    workers=self.recipe.workers,
+                    cache=self.inputs,
+                    mark=key_of({"network": self._network_identity()}),
+                    progress=self._progress,
+                )
             self._whole[whole] = self._settled(whole, examples)
         return self._whole[whole]
 

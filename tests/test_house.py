@@ -16,7 +16,7 @@ TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rgl
 
 FLOORS: dict[str, int] = {
     **dict.fromkeys(("__init__", "errors", "progress", "extras", "versions", "cache_folder", "gates", "wording"), 0),
-    "leftovers": 0,
+    **dict.fromkeys(("leftovers", "processes"), 0),
     **dict.fromkeys(("recipe", "recipe_yaml", "report", "network", "python_file", "checkpoints"), 1),
     **dict.fromkeys(("networks", "validation", "figures"), 2),
     **dict.fromkeys(("soups", "demo", "evaluators"), 3),
@@ -24,6 +24,7 @@ FLOORS: dict[str, int] = {
 }
 # The first may know the second on its own floor.
 NEIGHBOURS = {("recipe", "recipe_yaml"), ("extras", "errors"), ("python_file", "recipe_yaml"), ("__main__", "cli")}
+NEIGHBOURS |= {("processes", "errors")}
 CORE = {"torch", "typer", "rich", "safetensors", "yaml", "pydantic"}
 OPENING = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "unlink", "rename", "replace"}
 PRINTING = {"print", "pprint", "echo", "secho", "warnings.warn"}
@@ -130,7 +131,7 @@ def test_optional_extras_are_imported_late() -> None:
 
 
 LIGHT = ["cli/app", "cli/commands", "cli/console", "cli/list_options", "cli/options", "cli/interruption"]
-LIGHT += ["errors", "progress", "leftovers"]
+LIGHT += ["errors", "progress", "leftovers", "processes"]
 LIGHT += [
     f"cli/{command}"
     for command in (

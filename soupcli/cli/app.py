@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from soupcli import __version__
+from soupcli import __version__, processes
 from soupcli.cli import (
     demo,
     evaluate,
@@ -29,7 +29,9 @@ from soupcli.cli import (
     verify,
 )
 from soupcli.cli.commands import guarded
+from soupcli.errors import UsageError
 
+TOGETHER = {"rank", "greedy", "learned", "eval"}  # commands that several processes do as one
 SIGNALLED = 128  # exit codes above it are of signals
 
 app = typer.Typer(
@@ -86,8 +88,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with interruption.heard():
         code = run(sys.argv[1:])
-        if code > SIGNALLED:  # threads that still read or hash are not waited for
+        if code > SIGNALLED or (code and processes.started() > 1):  # threads and processes are not waited for
             os._exit(code)
+    processes.leave()
     sys.exit(code)
 
 
@@ -96,7 +99,17 @@ def run(words: list[str]) -> int:
     return guarded(lambda: _invoke(words))
 
 
+def _together(words: list[str]) -> None:
+    """Meets the other processes. Raises UsageError for commands that would do everything as often as there are."""
+    if processes.started() > 1:
+        if not TOGETHER.intersection(words[:1]):
+            named = f"soup {words[0]}" if words else "soup"
+            raise UsageError(f"{named}: runs in one process", hint=f"in several: {', '.join(sorted(TOGETHER))}")
+        processes.join()
+
+
 def _invoke(words: list[str]) -> int:
+    _together(words)
     try:
         app(words, prog_name="soup")
     except SystemExit as end:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from soupcli import processes
+
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress as Bars
@@ -58,6 +60,8 @@ class Table:
 
 def print_result(text: str) -> None:
     """Text of the result, as it is."""
+    if not processes.is_first():
+        return
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
 
@@ -142,16 +146,23 @@ def _block(table: Table, columns: Sequence[int], *, ruled: bool) -> RichTable:
 
 def note(text: str) -> None:
     """A line for people that is not the result."""
-    _to_stderr(text)
+    if processes.is_first():
+        _to_stderr(text)
 
 
 def warn(text: str) -> None:
     """A line that should be read."""
-    _to_stderr(f"warning: {text}", style="yellow")
+    if processes.is_first():
+        _to_stderr(f"warning: {text}", style="yellow")
 
 
 def fail(text: str, hint: str | None = None) -> None:
-    """An error: the line, then after a blank one what to do; what files made up of it instructs no terminal."""
+    """An error: the line, then after a blank one what to do; what files made up of it instructs no terminal.
+
+    Of several processes that fail, the first one's alone.
+    """
+    if not processes.fails_first():
+        return
     _to_stderr(_legible(text), style="bold red")
     if hint:
         _to_stderr(f"\nhint: {_legible(hint)}")
@@ -183,7 +194,7 @@ class ProgressReporter:
     """Turns progress calls into bars on a terminal, into lines elsewhere, into nothing where it is silenced."""
 
     def __init__(self, *, silent: bool = False) -> None:
-        self.silent = silent
+        self.silent = silent or not processes.is_first()
         self.terminal = sys.stderr.isatty()
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}

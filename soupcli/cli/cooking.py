@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from soupcli import processes
 from soupcli.checkpoints.averaging import CPU
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.claim import claim
@@ -21,6 +22,7 @@ from soupcli.checkpoints.soup_files import AdapterNotes, soup_specs, write_soup
 from soupcli.checkpoints.soup_folder import REPORT, SoupFolder, check_free, check_space
 from soupcli.checkpoints.writing import INDEX, Written
 from soupcli.cli import ci_formats, console, selection
+from soupcli.cli.commands import DONE
 from soupcli.cli.comparing import Side, compare, sentences
 from soupcli.cli.flops import cost_of, counted
 from soupcli.cli.gatekeeping import answer, reported, sentence, verdicts
@@ -63,6 +65,9 @@ class Cooked(NamedTuple):
 def reserved(session: Session, options: SoupOptions) -> Iterator[None]:
     """While the soup is cooked: its folder is this process's. Raises OutputError where it has no place or no room."""
     out = session.recipe.out
+    if not processes.is_first():
+        yield
+        return
     with claim(out):
         check_free(out, force=options.force)
         one = session.average()(session.checkpoints[:1])
@@ -72,6 +77,11 @@ def reserved(session: Session, options: SoupOptions) -> Iterator[None]:
 
 def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
     """Writes the soup folder in one step, then shows it; the exit code says whether it passes its gates."""
+    with processes.first_alone() as is_first:
+        return _serve(session, options, cooked) if is_first else DONE
+
+
+def _serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
     out = session.recipe.out
     with SoupFolder(out, force=options.force) as folder:
         with session.phase("mix") as progress:

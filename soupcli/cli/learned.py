@@ -147,15 +147,18 @@ def _learn(session: Session, best: Checkpoint, start: Sequence[Checkpoint]) -> L
 
 def _store(session: Session, best: Checkpoint, start: Sequence[Checkpoint]) -> FitStore:
     """Where the fit is kept, under everything that determines it; where the ingredients live does not."""
+    from soupcli import processes
     from soupcli.cache_folder import cache_folder
     from soupcli.checkpoints.mixing import Mixture
     from soupcli.validation.fit_store import FitStore
 
-    settings = session.recipe.learned.model_dump(mode="json", exclude={"resident", "fold_temperature"})
-    mixture = Mixture.uniform(session.sharing(best), keep_from=best)
-    begin = [session.hashes.of(checkpoint) for checkpoint in start]
-    key = session.evaluators.key_of_fit(session.selecting, mixture, {"learned": settings, "begin": begin})
-    return FitStore(cache_folder() / "fits", key, fresh=session.options.fresh)
+    def key() -> str:
+        settings = session.recipe.learned.model_dump(mode="json", exclude={"resident", "fold_temperature"})
+        mixture = Mixture.uniform(session.sharing(best), keep_from=best)
+        begin = [session.hashes.of(checkpoint) for checkpoint in start]
+        return session.evaluators.key_of_fit(session.selecting, mixture, {"learned": settings, "begin": begin})
+
+    return FitStore(cache_folder() / "fits", processes.from_first(key), fresh=session.options.fresh)
 
 
 def _say_where(session: Session, residence: Residence) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.writing import REPORT, check_file, write_whole
 from soupcli.cli import ci_formats, console
+from soupcli.cli.commands import DONE
 from soupcli.cli.comparing import Side, compare, sentences
 from soupcli.cli.ensembling import say_again
 from soupcli.cli.flops import cost_of, counted
@@ -31,7 +33,7 @@ def measure(session: Session, options: ReportOptions) -> int:
     selecting = session.selecting
     if options.dry_run:
         return show_plan(session, Plan(evaluations=len(session.checkpoints) * len(session.sets)))
-    if options.report is not None:
+    if options.report is not None and processes.is_first():
         check_file(options.report)
     check_gates(session)
     with session.phase(session.name) as progress:
@@ -41,8 +43,10 @@ def measure(session: Session, options: ReportOptions) -> int:
             [Row(str(best.path), Mixture.uniform([best]), {selecting: score}) for best, score in ranking]
         )
     session.progress.close()
+    rows = [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)]
     say_again(session)
-    return _show(session, options, [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)])
+    with processes.first_alone() as is_first:
+        return _show(session, options, rows) if is_first else DONE
 
 
 def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) -> int:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, get_args
 
 import torch
 
+from soupcli import processes
 from soupcli.cache_folder import cache_folder
 from soupcli.checkpoints.adapter_soup import is_adapter
 from soupcli.checkpoints.agreement import check_agreement
@@ -108,16 +109,17 @@ def _check_output(options: IngredientOptions) -> None:
 
 def choose_device(name: str) -> torch.device:
     """The device that `name` stands for. Raises UsageError where it is not there."""
+    local = processes.local_number()
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda:0")
+            return torch.device(f"cuda:{(local or 0) % torch.cuda.device_count()}")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, _, number = name.partition(":")
     count = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}[kind]
     if int(number or 0) >= count:
         have = f"this machine has {count} {kind} device{'' if count == 1 else 's'}"
         raise UsageError(f"--device {name}: {have}", hint="--device auto takes what is there")
-    return torch.device("cuda:0" if name == "cuda" else name)
+    return torch.device(f"cuda:{(local or 0) % count}" if name == "cuda" else name)
 
 
 def choose_sets(words: Sequence[str], recipe: Recipe, *, asked: str | None = None) -> dict[str, SetSpec]:
@@ -297,7 +299,8 @@ class Session:
     def evaluators(self) -> Evaluators:
         """What evaluates mixtures on each set; made when the first score is asked for."""
         if self._evaluators is None:
-            self.hashes.start(self.checkpoints)
+            if processes.is_first():
+                self.hashes.start(self.checkpoints)
             self._evaluators = self.evaluators_by(self.recipe)
         return self._evaluators
 

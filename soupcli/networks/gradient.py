@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import weights_file
 from soupcli.errors import MixError, NetworkError
@@ -81,7 +82,8 @@ class MixedNetwork:
         varying = self._survey(progress)
         self._pieces = [self._divide([slot.name for slot in slots if slot.name in varying]) for slots in self._slots]
         self._statistics = statistics_of(live.network.module)
-        self._leaves = {name: leaf for name in varying if (leaf := self._leaf(self._places[name])) is not None}
+        leaves = ((name, self._leaf(slot)) for name, slot in self._places.items() if name in varying)
+        self._leaves = {name: leaf for name, leaf in leaves if leaf is not None}
         sizes = [sum(piece.nbytes for piece in pieces) * len(ingredients) for pieces in self._pieces]
         gradients = sum(leaf.nbytes for leaf in self._leaves.values())
         self.residence = plan(sum(sizes), gradients, self._device, wanted=resident)
@@ -115,6 +117,21 @@ class MixedNetwork:
         """Weights by `alpha_lk` into the network. They depend on nothing else, not even in their last bits."""
         with Tasks(self._pool) as tasks:
             self._write(tasks, slice(0, len(self.layers)), alpha_lk)
+
+    @torch.no_grad()
+    def add_up(self, givers: int) -> None:
+        """Of several processes: the gradients that the first `givers` of them hold are added, in their order.
+
+        As one process adds up gradients of batches that follow one another, to the last bit.
+        """
+        if processes.count() == 1:
+            return
+        for name, leaf in self._leaves.items():
+            own = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+            leaf.grad = None
+            for part in processes.from_each(own.to_dense() if own.is_sparse else own)[:givers]:
+                total = self._gradients.get(name)
+                self._gradients[name] = part.reshape(-1) if total is None else total.add_(part.reshape(-1))
 
     @torch.no_grad()
     def step(self, update: Update) -> None:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from soupcli import processes
 from soupcli.errors import UsageError
 
 Where = Literal["device", "host", "disk"]
@@ -27,7 +28,7 @@ def plan(
     needed: int, other: int, device: torch.device, *, wanted: Literal["auto", "device", "host", "disk"]
 ) -> Residence:
     """Where `needed` bytes of ingredients go on a machine whose network wants `other` bytes on `device` beside them."""
-    free = {"host": free_on_host()}
+    free = {"host": free_on_host() // processes.on_this_machine()}
     if device.type == "cuda":
         free["device"] = torch.cuda.mem_get_info(device)[0] + _idle_in_allocator(device)
     elif device.type == "cpu":

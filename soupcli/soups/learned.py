@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from soupcli import processes
 from soupcli.errors import NetworkError
 from soupcli.progress import Progress, silent
 from soupcli.recipe import Learned
@@ -35,6 +36,9 @@ class Mixed(Protocol):
 
     def mix(self, alpha_lk: Tensor) -> None:
         """Weights by these coefficients."""
+
+    def add_up(self, givers: int) -> None:
+        """Of several processes: their gradients so far, added up in the order of the first `givers`."""
 
     def step(self, update: Callable[[slice, Tensor], Tensor]) -> None:
         """Coefficients and weights moved by `update`, from some rows and their gradient (l, k) to their next values."""
@@ -179,19 +183,28 @@ class _Fit:
 
     def backward(self, indices: Tensor, step: int) -> float:
         """The mean loss of a batch; its gradient is in the network and goes into the step of beta."""
-        log_beta = self.log_beta.values.clone().requires_grad_(self.settings.temperature)
-        total = 0.0
-        for part in self.task.batches(indices):
-            loss = self.loss(part, log_beta.exp()) / len(indices)
-            if loss.requires_grad:
-                torch.autograd.backward(loss)
-            total += float(loss.detach())
+        total, slope = 0.0, torch.zeros_like(self.log_beta.values)
+        for of_round in processes.rounds(list(self.task.batches(indices))):
+            part = processes.mine(of_round)
+            made = self.backward_part(part, len(indices)) if part is not None else None
+            self.network.add_up(len(of_round))
+            for of_part in processes.gathered(made)[: len(of_round)]:
+                assert of_part is not None
+                total, slope = total + of_part[0], slope + of_part[1]
         if not math.isfinite(total):
             raise NetworkError(f"step {step + 1}: the loss is {total}", hint="a smaller learned.lr")
         self.examples += len(indices)
-        if log_beta.grad is not None:
-            self.log_beta.step(slice(None), log_beta.grad, number=step + 1, lr=self.lr(step))
+        if self.settings.temperature:
+            self.log_beta.step(slice(None), slope, number=step + 1, lr=self.lr(step))
         return total
+
+    def backward_part(self, part: Tensor, examples: int) -> tuple[float, float]:
+        """The part's share of the mean loss over so many examples, and of its derivative by the log of beta."""
+        log_beta = self.log_beta.values.clone().requires_grad_(self.settings.temperature)
+        loss = self.loss(part, log_beta.exp()) / examples
+        if loss.requires_grad:
+            torch.autograd.backward(loss)
+        return float(loss.detach()), float(log_beta.grad) if log_beta.grad is not None else 0.0
 
     def move(self, step: int, rows: slice, gradient_lk: Tensor) -> Tensor:
         """One step of AdamW on some layers, from dL/dalpha to the next alpha."""
@@ -224,7 +237,8 @@ class _Fit:
         """The mean loss of many examples at the network's present weights."""
         beta = self.log_beta.values.exp()
         self.examples += len(indices)
-        return math.fsum(float(self.loss(part, beta)) for part in self.task.batches(indices)) / len(indices)
+        parts = processes.shared_out(list(self.task.batches(indices)), lambda part: float(self.loss(part, beta)))
+        return math.fsum(loss for _, loss in parts) / len(indices)
 
     def measure(self, fitted: float) -> None:
         """Ends a round: the held-out loss is taken, the best kept, the state put away."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from soupcli import processes
 from soupcli.errors import SoupError
 
 # What torch says where it raises a plain RuntimeError: its CPU allocator, MPS, cuBLAS and cuDNN.
@@ -49,6 +50,26 @@ class BatchSize:
                 failed = 0
             yield indices, made[: len(indices)]
             begin += size
+
+    def shared_out(
+        self, order: Tensor, work: Callable[[Tensor], Tensor], *, at_most: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `through` gives, in every process, on the CPU; each of them works on a part of the very same batches."""
+        size = self._even(len(order), at_most)
+
+        def made(indices: Tensor) -> Tensor:
+            full = torch.cat([indices, indices[-1:].expand(size - len(indices))])
+            return self._in_halves(work, full)[: len(indices)].cpu()
+
+        yield from processes.shared_out(torch.split(order, size), made)
+
+    def _in_halves(self, work: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
+        """As few at a time as memory holds."""
+        made = _tried(work, indices)
+        if made is not None:
+            return made
+        self._say(f"memory ran out with {len(indices)} examples at a time: the run goes on with fewer")
+        return torch.cat([self._in_halves(work, half) for half in torch.tensor_split(indices, 2)])
 
     def _even(self, examples: int, at_most: int | None) -> int:
         most = min(self.most, at_most or self.most)

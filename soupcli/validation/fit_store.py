@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from soupcli import processes
 from soupcli.checkpoints.writing import write_whole
 from soupcli.errors import OutputError
 from soupcli.report import dump_json
@@ -27,6 +28,9 @@ class FitStore:
 
     def get(self) -> dict[str, Any] | None:
         """The state, None where there is none or where it does not read back as it was written."""
+        return processes.from_first(self._read)
+
+    def _read(self) -> dict[str, Any] | None:
         if self.fresh:
             return None
         try:
@@ -39,5 +43,7 @@ class FitStore:
 
     def put(self, state: dict[str, Any]) -> None:
         """Replaces the state; where the folder cannot be written, an interrupted fit begins again."""
+        if not processes.is_first():
+            return
         with contextlib.suppress(OutputError):
             write_whole(self.file, dump_json({"schema": SCHEMA, "digest": key_of(state), "state": state}))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from soupcli import processes
 from soupcli.errors import NetworkError, SoupError, ValidationError
 from soupcli.network import Batch, Forward
 from soupcli.progress import Progress, silent
@@ -50,7 +51,8 @@ def score(
     n, kind = len(examples.labels), examples.kind
     order = examples.order() if at_least is None else examples.order(difficulty)
     watch = _Watch(chosen[metrics[0]], examples.labels[order], at_least if give_up else None)
-    where = device if device.type == "cuda" else CPU
+    together = processes.count() > 1
+    where = device if device.type == "cuda" and not together else CPU
     parts: dict[str, list[Tensor]] = {metric: [] for metric in (*chosen, DISTANCE)}
     done = 0
 
@@ -60,7 +62,8 @@ def score(
 
     with torch.inference_mode():
         at_most = None if at_least is None else -(-n // LOOKS)
-        for indices, logits_nk in batch_size.through(order, logits, at_most=at_most):
+        through = batch_size.shared_out if together else batch_size.through
+        for indices, logits_nk in through(order, logits, at_most=at_most):
             labels = examples.labels[indices].to(where)
             parts[DISTANCE].append(distance_of(logits_nk, labels, kind))
             if keep is not None:

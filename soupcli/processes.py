@@ -1,0 +1,191 @@
+"""One run in several processes, started by torchrun: which of them this is, and the few things that they say together.
+
+    torchrun --nproc-per-node 4 -m soupcli greedy --ckpts runs/*/ --val val
+
+All of them do the same, in step: they take the same decisions from the same numbers, and share the examples of a set.
+The first one alone prints, writes and keeps scores. With one process all of this is nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from soupcli.errors import ProcessError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+TIMEOUT = 1800.0  # seconds that a process waits for the others, e.g. while the first one decodes
+_alone = False  # the first process works by itself for a while
+
+
+def started() -> int:
+    """How many processes torchrun has started; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys() else 1
+
+
+def number() -> int:
+    """Which of them this is, from 0 on."""
+    return int(os.environ["RANK"]) if started() > 1 else 0
+
+
+def local_number() -> int | None:
+    """Which of the processes on this machine this is: the number of its device; None for one process alone."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if started() > 1 else None
+
+
+def on_this_machine() -> int:
+    """How many of them share this machine's memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if started() > 1 else 1
+
+
+def is_first() -> bool:
+    """Whether this process prints and writes."""
+    return number() == 0
+
+
+def count() -> int:
+    """How many processes share the work that comes now."""
+    return 1 if _alone else started()
+
+
+def join() -> None:
+    """Meets the other processes. Raises ProcessError where one of them does not come in time."""
+    if started() == 1:
+        return
+    import torch
+    from torch import distributed
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device((local_number() or 0) % torch.cuda.device_count())
+    with _errors():
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(seconds=_patience()))
+
+
+def leave() -> None:
+    """Ends what `join` began."""
+    if started() > 1:
+        from torch import distributed
+
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def fails_first() -> bool:
+    """Whether this process is the first one that ends with an error: the others' errors only follow from it."""
+    if started() == 1:
+        return True
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        return is_first()
+    try:
+        return int(distributed.distributed_c10d._get_default_store().add("soup/failed", 1)) == 1
+    except RuntimeError:
+        return True
+
+
+def gathered(value: T) -> list[T]:
+    """What every process gives, in their order."""
+    if count() == 1:
+        return [value]
+    from torch import distributed
+
+    found: list[Any] = [None] * count()
+    with _errors():
+        distributed.all_gather_object(found, value)
+    return found
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What the first process makes, in every process; the others make nothing."""
+    if count() == 1:
+        return make()
+    from torch import distributed
+
+    told: list[Any] = [make() if is_first() else None]
+    with _errors():
+        distributed.broadcast_object_list(told, src=0)
+    made: T = told[0]
+    return made
+
+
+def from_each(tensor: Tensor) -> list[Tensor]:
+    """The tensor of every process, in their order, on its own device; all are of one shape and dtype."""
+    if count() == 1:
+        return [tensor]
+    import torch
+    from torch import distributed
+
+    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(count())]
+    with _errors():
+        distributed.all_gather(parts, tensor.contiguous())
+    return parts
+
+
+def rounds(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Items by as many as there are processes: the first one's, the second one's, ..."""
+    yield from (items[begin : begin + count()] for begin in range(0, len(items), count()))
+
+
+def mine(of_round: Sequence[T]) -> T | None:
+    """This process's item of a round, None where there are fewer."""
+    place = number() if count() > 1 else 0
+    return of_round[place] if place < len(of_round) else None
+
+
+def shared_out(items: Sequence[T], work: Callable[[T], Any]) -> Iterator[tuple[T, Any]]:
+    """Every item and what `work` makes of it, in their order; each process works on its share, round by round."""
+    for of_round in rounds(items):
+        own = mine(of_round)
+        yield from zip(of_round, gathered(work(own) if own is not None else None), strict=False)
+
+
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """The first process goes through the block, then the others: they find what it has left in the cache."""
+    if not is_first():
+        gathered(None)
+    yield
+    if is_first():
+        gathered(None)
+
+
+@contextmanager
+def first_alone() -> Iterator[bool]:
+    """True in the first process, which waits for no other within the block; the others have nothing to do there."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield is_first()
+    finally:
+        _alone = before
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as cause:  # all that torch.distributed raises is of this class
+        first_line = next(iter(str(cause).strip().splitlines()), "")
+        raise ProcessError(
+            f"process {number()} of {started()}: another ended, or did not answer in {_patience():g} s: {first_line}",
+            hint="what was evaluated is kept, the same command goes on; SOUP_PROCESS_TIMEOUT=SECONDS waits longer",
+        ) from cause
+
+
+def _patience() -> float:
+    word = os.environ.get("SOUP_PROCESS_TIMEOUT", str(TIMEOUT))
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"SOUP_PROCESS_TIMEOUT={word}: expected seconds, more than 0")
+    return seconds

@@ -1,0 +1,171 @@
+"""Several processes, started by torchrun on the CPU, do as one: the same decisions, scores and bytes, said once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soupcli import processes
+from soupcli.errors import UsageError
+from tests.conftest import Ran, write_family
+
+Soup = Callable[..., Ran]
+ROOT = Path(__file__).parent.parent
+VARYING = ("created", "cost", "steps", "recipe")
+DYING = """
+import os
+from torch import nn
+
+class Net(nn.Sequential):
+    passes = 0
+
+    def forward(self, inputs):
+        Net.passes += 1
+        if os.environ.get("RANK") == "1" and Net.passes == 12 and not os.path.exists("died"):
+            open("died", "w").close()
+            os._exit(9)
+        return super().forward(inputs)
+
+def build(width=16):
+    return Net(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
+"""
+
+
+def together(count: int, *words: str) -> Ran:
+    """`torchrun --nproc-per-node COUNT -m soupcli WORDS...` in the working folder."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m", "soupcli", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "SOUP_PROCESS_TIMEOUT": "60"}
+    done = subprocess.run(run, capture_output=True, text=True, timeout=200, env=environment, check=False)
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def decided(report: dict[str, Any]) -> dict[str, Any]:
+    """What does not depend on when and where a run was; decisions without their seconds."""
+    steps = [{key: value for key, value in step.items() if key != "seconds"} for step in report["steps"]]
+    same = {key: value for key, value in report.items() if key not in VARYING}
+    return {**same, "steps": steps}
+
+
+def said(ran: Ran) -> list[str]:
+    """Lines of stderr but torchrun's own and those of free memory."""
+    return [line for line in ran.stderr.splitlines() if "torch/distributed" not in line and " are free)" not in line]
+
+
+def compared(soup: Soup, monkeypatch: pytest.MonkeyPatch, count: int, *words: str) -> tuple[dict[str, Any], Ran]:
+    """The report of one process and what several left behind, each with a cache of its own."""
+    alone = soup(*words, "--json")
+    assert alone.code == 0, alone.stderr
+    Path("soup").rename("alone")
+    monkeypatch.setenv("SOUP_CACHE", str(Path.cwd() / "another-cache"))
+    ran = together(count, *words, "--json")
+    assert ran.code == 0, ran.stderr
+    one, several = json.loads(alone.stdout), json.loads(ran.stdout)  # one document: one process prints
+    assert decided(several) == decided(one)
+    assert Path("soup/model.safetensors").read_bytes() == Path("alone/model.safetensors").read_bytes()
+    assert said(ran) == said(alone)
+    return several, ran
+
+
+@pytest.fixture
+def undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A family of which some are kept and some are left out, and the working folder in it."""
+    write_family(tmp_path / "undecided", seed=1)
+    monkeypatch.chdir(tmp_path / "undecided")
+    return tmp_path / "undecided"
+
+
+def test_greedy(undecided: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes share each set: members, scores, where candidates were given up, and bytes are one process's."""
+    words = ("greedy", "--ckpts", "runs/*/", "--val", "val", "test", "--metric", "nll", "--batch-size", "16")
+    report, _ = compared(soup, monkeypatch, 2, *words)
+    assert len(report["soup"]["members"]) > 1
+    assert any(step["bound"] is not None for step in report["steps"])
+
+
+def test_learned(undecided: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three processes share each step's batches: coefficients, curves and bytes are one process's."""
+    words = ("learned", "--ckpts", "runs/*/", "--val", "val", "--batch-size", "16", "--set", "learned.steps=10")
+    report, _ = compared(soup, monkeypatch, 3, *words, "learned.lr=0.3")
+    assert report["learned"]["kept_step"] > 0
+
+
+def test_a_process_dies(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends all of them; nothing is written; the next run goes on from the scores that were kept, to the same end."""
+    (family / "net.py").write_text(DYING)
+    words = ("greedy", "--ckpts", "runs/*/", "--val", "val", "--metric", "nll", "--batch-size", "32")
+    ran = together(2, *words)
+    assert ran.code != 0
+    assert "exitcode  : 9" in ran.stderr
+    assert "internal error" not in ran.stderr
+    assert Path("died").exists() and not Path("soup").exists()
+    again = json.loads(soup(*words, "--json").stdout)
+    monkeypatch.setenv("SOUP_CACHE", str(family / "another-cache"))
+    (family / "net.py").write_text(DYING + "\n")
+    whole = json.loads(soup(*words, "--json", "--force").stdout)
+    assert again["soup"]["hash"] == whole["soup"]["hash"]
+    assert again["cost"]["examples"] < whole["cost"]["examples"]
+
+
+def test_an_error_is_said_once(family: Path) -> None:
+    """What all of them run into is one line, with the exit code of the error."""
+    ran = together(2, "rank", "--ckpts", "runs/*/", "--val", "nowhere")
+    assert ran.code != 0
+    assert ran.stdout == ""
+    assert ran.stderr.count("--val nowhere: neither a set of the recipe nor a path") == 1
+    assert "exitcode  : 2" in ran.stderr
+
+
+def test_one_process() -> None:
+    """Without torchrun nothing is shared, and nobody is waited for."""
+    assert (processes.started(), processes.count(), processes.number(), processes.is_first()) == (1, 1, 0, True)
+    assert processes.local_number() is None
+    assert processes.gathered(3) == [3]
+    assert processes.from_first(lambda: 4) == 4
+    assert list(processes.shared_out([1, 2, 3], lambda item: item * 10)) == [(1, 10), (2, 20), (3, 30)]
+    with processes.first_before_others(), processes.first_alone() as is_first:
+        assert is_first
+    processes.join()
+    processes.leave()
+
+
+@pytest.fixture
+def third_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "6", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+
+
+def test_shares(third_of_four: None) -> None:
+    """A process takes its item of each round, on the device of its place on the machine."""
+    assert (processes.started(), processes.number(), processes.local_number()) == (8, 6, 2)
+    assert processes.on_this_machine() == 4
+    parts = list(processes.rounds(list(range(19))))
+    assert [len(part) for part in parts] == [8, 8, 3]
+    assert [processes.mine(part) for part in parts] == [6, 14, None]
+    with processes.first_alone() as is_first:
+        assert (is_first, processes.count()) == (False, 1)
+    assert processes.count() == 8
+
+
+def test_commands_that_run_alone(third_of_four: None, soup: Soup) -> None:
+    """A command that would do everything eight times over is refused before it begins."""
+    ran = soup("demo", "digits")
+    assert ran.code == 2
+    assert ran.stderr == ""  # the first process says it
+
+
+def test_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SOUP_PROCESS_TIMEOUT takes seconds."""
+    monkeypatch.setenv("SOUP_PROCESS_TIMEOUT", "7")
+    assert processes._patience() == 7.0
+    for word in ("0", "soon", "inf", "-1"):
+        monkeypatch.setenv("SOUP_PROCESS_TIMEOUT", word)
+        with pytest.raises(UsageError, match=f"SOUP_PROCESS_TIMEOUT={word}: expected seconds"):
+            processes._patience()
