@@ -12,11 +12,13 @@ import os
 import pickle
 import random
 import struct
+import subprocess
+import sys
 import tarfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save, save_file
 
+from soupcli.checkpoints.writing import INDEX
 from soupcli.cli.app import run
 from soupcli.cli.commands import guarded
 from soupcli.network import Pictures
@@ -35,6 +38,7 @@ from soupcli.validation.score_store import ScoreStore, key_of
 from tests.conftest import write_family
 from tests.torture.mutations import encoded, mutated_bytes, mutated_json
 
+PROCESSES = 199  # of so many inputs one is read by a process of its own too
 SECONDS = 1.0  # of processor time
 MEMORY = 100_000_000  # bytes above the start
 CANARY = Path("canary")
@@ -50,6 +54,12 @@ class Target(NamedTuple):
     write: Callable[[random.Random], None]
     read: Callable[[], int]
     silent: bool = False
+    words: tuple[str, ...] = ()  # of the command that reads it, which is started as a process now and then
+
+
+def command(name: str, write: Callable[[random.Random], None], *words: str) -> Target:
+    """A reader that is a command."""
+    return Target(name, write, lambda: run(list(words)), words=words)
 
 
 class Outcome(NamedTuple):
@@ -98,6 +108,13 @@ def observed(read: Callable[[], int]) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue(), seconds, max(0, _peak() - before))
 
 
+def started(words: Sequence[str]) -> Outcome:
+    """The same as a process: what an interpreter says at its end is seen too."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run([sys.executable, "-m", "soupcli", *words], capture_output=True, env=environment, check=False)
+    return Outcome(ran.returncode, ran.stdout.decode(), ran.stderr.decode(), 0.0, 0)
+
+
 def _reset_peak() -> int:
     """Bytes that the process holds now; the peak is counted from here, where the system lets it."""
     with contextlib.suppress(OSError):
@@ -128,6 +145,11 @@ def campaign(folder: Path, *, inputs: int, seed: int) -> tuple[Counter[str], lis
             target, rng = targets[number % len(targets)], random.Random(f"{seed}/{number}")
             target.write(rng)
             outcome = observed(target.read)
+            if target.words and number % PROCESSES == 0:
+                outcome, same = started(target.words), outcome.code
+                counts["as processes"] += 1
+                if outcome.code != same:
+                    broken.append(f"input {number} ({target.name}): {same} here, {outcome.code} as a process")
             counts[f"{target.name}: {'passed over' if target.silent else f'exit {outcome.code}'}"] += 1
             for fault in faults(outcome, silent=target.silent):
                 broken.append(f"input {number} ({target.name}): {fault}: {outcome.stderr[-300:]!r}")
@@ -154,12 +176,12 @@ def all_targets() -> list[Target]:
     report = json.loads(Path("good/soup.json").read_bytes())
     recipe = Path("soup.yaml").read_bytes() + RECIPE
     return [
-        Target("header", _header, lambda: run(["uniform", "--ckpts", "x.safetensors", good, *dry])),
-        Target("tensors", _header, lambda: run(["uniform", "--ckpts", "x.safetensors", "--out", "o", "--force", "-q"])),
-        Target("index", lambda r: _json(r, index, "index/model.safetensors.index.json"), lambda: _open("index", dry)),
-        Target("torch", _torch, lambda: run(["uniform", "--ckpts", "x.pt", *dry])),
-        Target("recipe", lambda r: _recipe(r, recipe), lambda: _rank(["--recipe", "x.yaml", *dry])),
-        Target("report", lambda r: _json(r, report, "x.json"), lambda: run(["mix", "x.json", *dry])),
+        command("header", _header, "uniform", "--ckpts", "x.safetensors", good, *dry),
+        command("tensors", _header, "uniform", "--ckpts", "x.safetensors", "--out", "o", "--force", "--quiet"),
+        command("index", lambda r: _json(r, index, f"index/{INDEX}"), "uniform", "--ckpts", "index", *dry),
+        command("torch", _torch, "uniform", "--ckpts", "x.pt", *dry),
+        command("recipe", lambda r: _recipe(r, recipe), *RANK, "--recipe", "x.yaml", *dry),
+        command("report", lambda r: _json(r, report, "x.json"), "mix", "x.json", *dry),
         Target("arrays", _arrays, lambda: _read(lambda: arrays.load(ArraysSet(arrays=Path("x.safetensors"))))),
         Target("shards", _tar, lambda: _read(lambda: tar_shards.read_index([Path("x.tar")]))),
         Target("pictures", _picture, lambda: _read(_decode)),
@@ -168,6 +190,7 @@ def all_targets() -> list[Target]:
     ]
 
 
+RANK = ("rank", "--ckpts", "runs/0", "--val", "val")
 RECIPE = b"greedy: {accept: '>=', min_delta: 0.0}\nlearned: {steps: 10, per: layer}\nworkers: 1\nbatch_size: 8\n"
 HOSTILE_YAML = [
     b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nval: *c\n",
@@ -180,14 +203,6 @@ HOSTILE_YAML = [
     b"batch_size: 1" + b"0" * 5000 + b"\n",
     b"'" + b"\\" * 1000,
 ]
-
-
-def _rank(words: list[str]) -> int:
-    return run(["rank", "--ckpts", "runs/0", "--val", "val", *words])
-
-
-def _open(path: str, words: list[str]) -> int:
-    return run(["uniform", "--ckpts", path, *words])
 
 
 def _read(reader: Callable[[], object]) -> int:

@@ -14,7 +14,7 @@ from tests.torture.fuzz import Outcome, faults
 ROOT = Path(__file__).parents[2]
 SHORT = {
     "kills": ["--kills", "12"],
-    "fuzz": ["--inputs", "330"],
+    "fuzz": ["--inputs", "220"],
     "hammer": ["--rounds", "60"],
     "many": ["--ingredients", "300"],
     "large": ["--gigabytes", "0.25"],
