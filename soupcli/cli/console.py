@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,8 @@ def print_sentences(sentences: Sequence[str]) -> None:
     """Sentences of the result, one a line; on a terminal they break between words."""
     console = _rich(stderr=False)
     if console.is_terminal:
-        sentences = [textwrap.fill(sentence, console.width, break_on_hyphens=False) for sentence in sentences]
+        fill = partial(textwrap.fill, width=console.width, subsequent_indent="  ", break_on_hyphens=False)
+        sentences = [fill(sentence) for sentence in sentences]
     print_result("\n".join(sentences) + "\n")
 
 

@@ -76,7 +76,8 @@ def test_breaks_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = screen.getvalue().splitlines()
     assert len(lines) > 1
     assert max(map(len, lines)) <= 40
-    assert " ".join(lines) == text
+    assert " ".join(line.strip() for line in lines) == text
+    assert all(line.startswith("  ") for line in lines[1:])
 
 
 def test_report(family: Path, soup: Soup) -> None:
