@@ -165,6 +165,7 @@ class Evaluators:
                 )
             self.on(name)(Mixture.uniform([member]))
             files[member] = file
+        processes.from_first(lambda: None)  # which writes the files that all of them read
         return Ensembles(files, metrics, name=f"val.{name}")
 
     def metric_of(self, name: str) -> str:
