@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 DEMO := demo
 CACHE_DEMO := $(CURDIR)/$(DEMO)/.cache
 
-.PHONY: demo test check format docs torture results bench-merge bench-learned clean
+.PHONY: demo test check format docs torture results bench-merge bench-learned bench-inspect clean
 
 # The stamp is older than what it was made from: the environment is made anew.
 $(READY): pyproject.toml constraints.txt
@@ -50,6 +50,9 @@ bench-merge: $(READY)
 
 bench-learned: $(READY)
 	$(BIN)/python benchmarks/learned.py
+
+bench-inspect: $(READY)
+	$(BIN)/python benchmarks/inspection.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,8 +65,9 @@ def trained(net: nn.Sequential, *, steps: int, lr: float, seed: int, data: Task 
     return net.eval()
 
 
+@cache
 def from_seed(seed: int, *, norm: bool = False, steps: int = 300) -> nn.Sequential:
-    """A network trained from its own random numbers."""
+    """A network trained from its own random numbers; made once, not to be changed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return trained(build(norm=norm), steps=steps, lr=3e-3, seed=seed)
@@ -78,10 +80,11 @@ def copy(net: nn.Sequential, *, norm: bool = False) -> nn.Sequential:
     return other
 
 
+@cache
 def fine_tuned(
     start: nn.Sequential, *, seed: int, lr: float = 1e-3, steps: int = 60, norm: bool = False
 ) -> nn.Sequential:
-    """A copy of `start`, trained on."""
+    """A copy of `start`, trained on; made once, not to be changed."""
     return trained(copy(start, norm=norm), steps=steps, lr=lr, seed=seed)
 
 
