@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 DEMO := demo
 CACHE_DEMO := $(CURDIR)/$(DEMO)/.cache
 
-.PHONY: demo test check format docs torture results bench-merge bench-learned bench-inspect clean
+.PHONY: demo test check format docs torture results bench-merge bench-greedy bench-learned bench-inspect clean
 
 # The stamp is older than what it was made from: the environment is made anew.
 $(READY): pyproject.toml constraints.txt
@@ -44,6 +44,9 @@ results: $(READY)
 # Kills, hostile files, many processes at once, very large ingredients: what the tests try for seconds, for minutes.
 torture: $(READY)
 	$(BIN)/python -m tests.torture
+
+bench-greedy: $(READY)
+	$(BIN)/python benchmarks/greedy.py
 
 bench-merge: $(READY)
 	$(BIN)/python benchmarks/merge.py
