@@ -62,8 +62,8 @@ COMMANDS = [
         {
             "uniform": lambda report: report["uniform"]["scores"],
             "greedy": soup,
-            "ensemble": lambda report: report["ensembles"]["all"]["scores"],
-            "greedy ensemble": lambda report: report["ensembles"]["greedy"]["scores"],
+            "ensemble": lambda report: report["ensemble"]["scores"],
+            "greedy ensemble": lambda report: report["greedy_ensemble"]["scores"],
         },
     ),
     Command(
