@@ -91,14 +91,14 @@ class Family(NamedTuple):
     ingredients: int
 
 
-def measure(kind: str, base: Path, seed: int) -> Family:
+def measure(kind: str, base: Path, commands: Sequence[Command], seed: int) -> Family:
     """One family made, ranked and mixed in every way by the command line."""
     folder = base / f"{kind}-{seed}"
     run(["demo", kind, str(folder), "--seed", str(seed), "--quiet"])
     sets = list(yaml.safe_load((folder / "soup.yaml").read_text())["val"])
     scores: dict[str, Scores] = {}
     greedy: Report = {}
-    for number, command in enumerate(COMMANDS):
+    for number, command in enumerate(commands):
         words = command.words.replace("SETS", " ".join(sets)).replace("SEED", str(seed)).split()[1:]
         out = [] if words[0] == "rank" else ["--out", f"soups/{number}", "--force"]
         report = json.loads(run([*words, "--json", *out], cwd=folder))
@@ -201,13 +201,15 @@ def main() -> None:
     parser.add_argument("--demos", nargs="+", choices=DEMOS, default=list(DEMOS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--folder", type=Path, help="where families are made and kept (default: a temporary folder)")
+    parser.add_argument("--skip", choices=("learned",), help="commands to leave out, where time is short")
     parser.add_argument("--jobs", type=int, default=1, help="families that are measured at once")
     options = parser.parse_args()
+    chosen = [command for command in COMMANDS if command.words.split()[1] != options.skip]
     with tempfile.TemporaryDirectory() as temporary:
         base = (options.folder or Path(temporary)).resolve()
         for kind in options.demos:
             with ThreadPoolExecutor(options.jobs) as pool:
-                families = list(pool.map(partial(measure, kind, base), options.seeds))
+                families = list(pool.map(partial(measure, kind, base, chosen), options.seeds))
             text = page_of(kind, families)
             print(text, flush=True)
             if tuple(options.seeds) == SEEDS:
