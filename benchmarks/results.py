@@ -3,6 +3,7 @@
     python benchmarks/results.py                                  # make results: all demos, seeds 0 to 4
     python benchmarks/results.py --demos digits --seeds 0 1       # a part; the page is not written
     python benchmarks/results.py --folder results/ --jobs 2       # families kept; goes on from what is there
+    python benchmarks/results.py --demos text --quick             # best, uniform and greedy alone: minutes a seed
 
 Each family is made by `soup demo KIND DIR --seed S`; each line of a table is read from the report of the command that
 the page shows beside it, run in that folder. What was evaluated once is kept, so a second run takes minutes.
@@ -80,6 +81,17 @@ COMMANDS = [
     ),
 ]
 
+QUICK = [
+    Command(
+        "soup greedy --ckpts runs/*/ --val SETS --with-uniform",
+        {
+            "best ingredient": lambda report: report["best"]["scores"],
+            "uniform": lambda report: report["uniform"]["scores"],
+            "greedy": soup,
+        },
+    )
+]
+
 
 class Family(NamedTuple):
     """What was measured on one family of ingredients."""
@@ -92,10 +104,11 @@ class Family(NamedTuple):
 
 
 def measure(kind: str, base: Path, commands: Sequence[Command], seed: int) -> Family:
-    """One family made, ranked and mixed in every way by the command line."""
+    """One family made, ranked and mixed by the command line; by QUICK on the selecting and the test set alone."""
     folder = base / f"{kind}-{seed}"
     run(["demo", kind, str(folder), "--seed", str(seed), "--quiet"])
     sets = list(yaml.safe_load((folder / "soup.yaml").read_text())["val"])
+    sets = sets if commands is COMMANDS else [SELECTING, TEST]
     scores: dict[str, Scores] = {}
     greedy: Report = {}
     for number, command in enumerate(commands):
@@ -120,12 +133,12 @@ def run(words: Sequence[str], cwd: Path | None = None) -> str:
     return ran.stdout
 
 
-def page_of(kind: str, families: Sequence[Family]) -> str:
-    """One demo in Markdown: means and standard errors over seeds, gains, commands, then every seed."""
+def page_of(kind: str, commands: Sequence[Command], families: Sequence[Family]) -> str:
+    """One demo in Markdown: commands, means and standard errors over seeds, gains, then every seed."""
     sets = columns(families[0].sets)
     lines = list(families[0].scores)
     members = ", ".join(f"{family.members} of {family.ingredients}" for family in families)
-    text = [f"### `soup demo {kind}`", "", *heading("weights", sets)]
+    text = [f"### `soup demo {kind}`", "", *listed(commands), "", *heading("weights", sets)]
     text += [row(line, [mean(values(families, line, name)) for name in sets]) for line in lines]
     text += ["", f"Gain over the best ingredient, mean over {len(families)} seeds:", "", *heading("weights", sets)]
     text += [row(line, [mean(gains(families, line, name), sign="+") for name in sets]) for line in lines[1:]]
@@ -179,11 +192,11 @@ def row(first: str, cells: Sequence[str]) -> str:
     return f"| {first} | {' | '.join(cells)} |"
 
 
-def commands() -> Iterator[str]:
+def listed(commands: Sequence[Command]) -> Iterator[str]:
     """Which command gives which lines."""
     yield "| lines | command |"
     yield "| --- | --- |"
-    for command in COMMANDS:
+    for command in commands:
         yield f"| {'; '.join(command.lines)} | `{command.words}` |"
 
 
@@ -201,20 +214,19 @@ def main() -> None:
     parser.add_argument("--demos", nargs="+", choices=DEMOS, default=list(DEMOS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--folder", type=Path, help="where families are made and kept (default: a temporary folder)")
-    parser.add_argument("--skip", choices=("learned",), help="commands to leave out, where time is short")
+    parser.add_argument("--quick", action="store_true", help="best, uniform and greedy, without the shifted sets")
     parser.add_argument("--jobs", type=int, default=1, help="families that are measured at once")
     options = parser.parse_args()
-    chosen = [command for command in COMMANDS if command.words.split()[1] != options.skip]
+    chosen = QUICK if options.quick else COMMANDS
     with tempfile.TemporaryDirectory() as temporary:
         base = (options.folder or Path(temporary)).resolve()
         for kind in options.demos:
             with ThreadPoolExecutor(options.jobs) as pool:
                 families = list(pool.map(partial(measure, kind, base, chosen), options.seeds))
-            text = page_of(kind, families)
+            text = page_of(kind, chosen, families)
             print(text, flush=True)
             if tuple(options.seeds) == SEEDS:
-                page = replaced(PAGE.read_text("utf-8"), "commands", "\n".join(commands()) + "\n")
-                PAGE.write_text(replaced(page, kind, text), "utf-8")
+                PAGE.write_text(replaced(PAGE.read_text("utf-8"), kind, text), "utf-8")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def _is_checkpoint(folder: Path) -> bool:
 def _model(folder: Path, checkpoint: Path | None) -> dict[str, object] | None:
     spec = spec_of_folder(checkpoint) if checkpoint is not None else None
     if spec is not None:
-        return spec.model_dump(exclude={"args"})
+        return spec.model_dump(exclude={"args"}, exclude_defaults=True)
     for file in sorted(folder.glob("*.py")):
         if "def build(" in file.read_text("utf-8", errors="replace"):
             return {"python": f"{file.relative_to(folder)}:build"}

@@ -36,14 +36,14 @@ class BatchSize:
         Batches are as even as can be, and the last one is filled up with its last example: every example is computed
         in the same shape, whatever the order, so that kernels round it alike.
         """
-        begin, size, failed = 0, self._even(len(order), at_most), 0
+        begin, size, failed = 0, self.even(len(order), at_most), 0
         while begin < len(order):
             indices = order[begin : begin + size]
             full = torch.cat([indices, indices[-1:].expand(size - len(indices))])
             made = _tried(work, full)
             if made is None:
                 self.most, failed = size // 2, failed or size
-                size = self._even(len(order), at_most)
+                size = self.even(len(order), at_most)
                 continue
             if failed:
                 self._say(f"memory ran out with {failed} examples at a time: the run goes on with {size}")
@@ -55,7 +55,7 @@ class BatchSize:
         self, order: Tensor, work: Callable[[Tensor], Tensor], *, at_most: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """What `through` gives, in every process, on the CPU; each of them works on a part of the very same batches."""
-        size = self._even(len(order), at_most)
+        size = self.even(len(order), at_most)
 
         def made(indices: Tensor) -> Tensor:
             full = torch.cat([indices, indices[-1:].expand(size - len(indices))])
@@ -71,7 +71,8 @@ class BatchSize:
         self._say(f"memory ran out with {len(indices)} examples at a time: the run goes on with fewer")
         return torch.cat([self._in_halves(work, half) for half in torch.tensor_split(indices, 2)])
 
-    def _even(self, examples: int, at_most: int | None) -> int:
+    def even(self, examples: int, at_most: int | None = None) -> int:
+        """Examples in each of as few batches as can be, all as large as the others."""
         most = min(self.most, at_most or self.most)
         return -(-examples // -(-examples // most)) if examples else most
 

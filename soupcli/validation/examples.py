@@ -41,6 +41,10 @@ class Examples(Protocol):
         """Which logits count, where not every one stands for the class of its number."""
 
     @property
+    def alike(self) -> bool:
+        """Whether all inputs have one shape, so that no example is padded for its neighbours."""
+
+    @property
     def fingerprint(self) -> str:
         """Changes with every example and with the way in which inputs are made."""
 
@@ -65,6 +69,11 @@ class ArrayExamples:
     def kind(self) -> LabelKind:
         """One class, several classes or a number for each example."""
         return kind_of(self.labels)
+
+    @property
+    def alike(self) -> bool:
+        """They are."""
+        return True
 
     def order(self, difficulty: Tensor | None = None) -> Tensor:
         """As they come, or the hardest first."""
@@ -92,6 +101,11 @@ class TokenExamples:
     def kind(self) -> LabelKind:
         """A class or a number for each example."""
         return kind_of(self.labels)
+
+    @property
+    def alike(self) -> bool:
+        """Sequences have many lengths."""
+        return False
 
     def order(self, difficulty: Tensor | None = None) -> Tensor:
         """Longest first: neighbours are of like length, and a batch that is too large for memory shows at once.
@@ -123,3 +137,14 @@ class TokenExamples:
 def hardest_first(order: Tensor, difficulty: Tensor | None) -> Tensor:
     """The order by difficulty, larger first, among equals as it is; as it is where nothing is known."""
     return order if difficulty is None else order[difficulty[order].argsort(descending=True, stable=True)]
+
+
+def hardest_batches_first(order: Tensor, size: int, difficulty: Tensor) -> Tensor:
+    """The order with whole batches of `size` by the difficulty of all in them; what is left over stays last.
+
+    Every example keeps the neighbours that it has in `order`, and so, to the last bit, its logits.
+    """
+    whole = len(order) // size * size
+    batches = order[:whole].view(-1, size)
+    hardest = difficulty[batches].sum(dim=1).argsort(descending=True, stable=True)
+    return torch.cat([batches[hardest].flatten(), order[whole:]])

@@ -14,7 +14,7 @@ from soupcli.network import Batch, Forward
 from soupcli.progress import Progress, silent
 from soupcli.validation.batching import BatchSize, is_out_of_memory
 from soupcli.validation.difficulty import distance_of, levels_of
-from soupcli.validation.examples import Examples, LabelKind
+from soupcli.validation.examples import Examples, LabelKind, hardest_batches_first
 from soupcli.validation.metric import Metric
 from soupcli.validation.metrics import metric_named, metrics_for
 from soupcli.validation.score import Score, Stopped, goodness_of
@@ -42,14 +42,17 @@ def score(
     """Those of `metrics` that measure such labels, of a network on `examples`, the set `name`; the first one selects.
 
     Where it need only be known whether the score's goodness is `at_least` so much, the hardest examples by `difficulty`
-    are visited first, in smaller batches, and `give_up` ends the evaluation once that is out of reach; the outcome of
-    no example depends on `give_up`. `keep` is given the indices and logits of every batch. Raises NetworkError where
-    the network fails on a batch and ValidationError where labels and logits do not go together or the first metric is
-    of other labels.
+    are visited first, and `give_up` ends the evaluation once that is out of reach; the outcome of no example depends on
+    `give_up`. Of metrics that count, batches are smaller; of others they have the shapes of a full evaluation's, so
+    that what is equal scores the same to the last bit. `keep` is given the indices and
+    logits of every batch. Raises NetworkError where the network fails on a batch and ValidationError where labels and
+    logits do not go together or the first metric is of other labels.
     """
     chosen = metrics_for(metrics, examples.kind, where=name)
     n, kind = len(examples.labels), examples.kind
-    order = examples.order() if at_least is None else examples.order(difficulty)
+    order, at_most = examples.order(), None
+    if at_least is not None:
+        order, at_most = _hardest_first(examples, difficulty, batch_size, counts=chosen[metrics[0]].counts)
     watch = _Watch(chosen[metrics[0]], examples.labels[order], at_least if give_up else None)
     together = processes.count() > 1
     where = device if device.type == "cuda" and not together else CPU
@@ -61,7 +64,6 @@ def score(
         return checked_logits(forward, inputs, labels, name, kind).to(where)
 
     with torch.inference_mode():
-        at_most = None if at_least is None else -(-n // LOOKS)
         through = batch_size.shared_out if together else batch_size.through
         for indices, logits_nk in through(order, logits, at_most=at_most):
             labels = examples.labels[indices].to(where)
@@ -78,6 +80,18 @@ def score(
     outcomes = {metric: _in_order(of_batches, order) for metric, of_batches in parts.items()}
     levels = levels_of(outcomes.pop(DISTANCE), kind)
     return score_of(outcomes, metrics[0], examples=n)._replace(difficulty=levels)
+
+
+def _hardest_first(
+    examples: Examples, difficulty: Tensor | None, batch_size: BatchSize, *, counts: bool
+) -> tuple[Tensor, int | None]:
+    """The order of the visits and how many examples a batch holds at most, for a metric that `counts` or does not."""
+    if counts:
+        return examples.order(difficulty), -(-len(examples.labels) // LOOKS)
+    if difficulty is None or examples.alike:
+        return examples.order(difficulty), None
+    order = examples.order()
+    return hardest_batches_first(order, batch_size.even(len(order)), difficulty), None
 
 
 class _Watch:

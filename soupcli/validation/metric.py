@@ -18,6 +18,8 @@ class Metric(NamedTuple):
     multiplied by one number.
     `reachable`, where a part of the set bounds the whole: the best value that the whole can still have, given the
     contributions seen and the labels unseen. No outcome of the unseen examples gives a better one.
+    `counts`: contributions are whole numbers, which the last places of logits do not move: the score is the same in
+    batches of any size and make-up.
     """
 
     contribution: Callable[[Tensor, Tensor], Tensor]  # logits_nk, labels -> Tensor [N, ...]
@@ -27,3 +29,4 @@ class Metric(NamedTuple):
     measures: tuple[LabelKind, ...] = ("classes",)
     reachable: Callable[[Tensor, Tensor], float] | None = None
     width: int = 1  # numbers that an example contributes
+    counts: bool = False

@@ -47,7 +47,8 @@ def mean_of(parts: Sequence[Metric], name: str, *, key: str) -> Metric:
         return math.fsum(bounds) / len(bounds)
 
     bounded: Callable[[Tensor, Tensor], float] | None = reachable if all(part.reachable for part in parts) else None
-    return Metric(contribution, value, weighted, True, measures, bounded, sum(part.width for part in parts))
+    width, counts = sum(part.width for part in parts), all(part.counts for part in parts)
+    return Metric(contribution, value, weighted, True, measures, bounded, width, counts)
 
 
 def _columns(contribution: Tensor) -> Tensor:

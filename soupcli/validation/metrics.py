@@ -80,14 +80,18 @@ _right = partial(correct, among=1)
 _right_of_5 = partial(correct, among=5)
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(_right, share, weighted_mean, measures=("classes", "several"), reachable=best_share),
-    "top5": Metric(_right_of_5, share, weighted_mean, measures=("classes", "several"), reachable=best_share),
+    "accuracy": Metric(
+        _right, share, weighted_mean, measures=("classes", "several"), reachable=best_share, counts=True
+    ),
+    "top5": Metric(
+        _right_of_5, share, weighted_mean, measures=("classes", "several"), reachable=best_share, counts=True
+    ),
     "nll": Metric(negative_log_likelihood, mean, weighted_mean, higher_is_better=False, reachable=least_mean),
     "ece": Metric(
         confidence_and_right, expected_calibration_error, weighted_calibration_error, higher_is_better=False, width=2
     ),
-    "f1": Metric(predicted_and_true, f1, weighted_f1, reachable=best_f1, width=3),
-    "mcc": Metric(predicted_and_true, matthews, weighted_matthews, width=3),
+    "f1": Metric(predicted_and_true, f1, weighted_f1, reachable=best_f1, width=3, counts=True),
+    "mcc": Metric(predicted_and_true, matthews, weighted_matthews, width=3, counts=True),
     "pearson": Metric(predicted_and_measured, pearson, weighted_pearson, measures=("numbers",), width=2),
     "spearman": Metric(predicted_and_measured, spearman, weighted_spearman, measures=("numbers",), width=2),
     "mse": Metric(

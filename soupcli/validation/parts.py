@@ -83,6 +83,11 @@ class PartOfExamples:
         """As of the whole."""
         return self.whole.classes
 
+    @property
+    def alike(self) -> bool:
+        """As of the whole."""
+        return self.whole.alike
+
     def order(self, difficulty: Tensor | None = None) -> Tensor:
         """As the whole is best visited."""
         place = torch.full((len(self.whole.labels),), -1, dtype=torch.int64)

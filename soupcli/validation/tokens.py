@@ -38,6 +38,7 @@ class TokenWindows:
     fingerprint: str
     kind: LabelKind = "tokens"
     classes: ClassMap | None = None
+    alike: bool = False  # the last one is shorter
 
     def order(self, difficulty: Tensor | None = None) -> Tensor:
         """As they come, or the hardest first: all but the last are of one length."""

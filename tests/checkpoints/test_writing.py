@@ -19,7 +19,9 @@ from torch import Tensor
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.mixing import Mixture
-from soupcli.checkpoints.writing import REPORT, SoupFolder, Written, check_file, check_free, write_weights, write_whole
+from soupcli.checkpoints.soup_folder import REPORT, SoupFolder, check_free
+from soupcli.checkpoints.whole_file import check_file, write_whole
+from soupcli.checkpoints.writing import Written, write_weights
 from soupcli.errors import MixError, OutputError
 from tests.checkpoints.exactly import InMemory
 from tests.checkpoints.reading import assert_same, opened

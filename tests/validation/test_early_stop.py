@@ -14,7 +14,7 @@ from torch import Tensor
 from soupcli.validation import in_process
 from soupcli.validation.batching import BatchSize
 from soupcli.validation.class_map import ClassMap
-from soupcli.validation.examples import ArrayExamples, LabelKind, TokenExamples
+from soupcli.validation.examples import ArrayExamples, LabelKind, TokenExamples, hardest_batches_first
 from soupcli.validation.metrics import METRICS
 from soupcli.validation.score import Score, goodness_of
 from soupcli.validation.tokens import TokenWindows
@@ -29,6 +29,7 @@ class Told:
 
     classes = None
     fingerprint = ""
+    alike = True
 
     def __init__(self, logits: Tensor, labels: Tensor, kind: LabelKind) -> None:
         self.logits, self.labels, self.kind = logits, labels, kind
@@ -173,3 +174,14 @@ def test_order_of_windows() -> None:
     windows = TokenWindows(torch.arange(40), starts, starts + 4, 3 * ones, "mark")
     assert windows.order().tolist() == list(range(10))
     assert windows.order(torch.tensor([0, 0, 5, 0, 9, 0, 0, 0, 0, 0])).tolist() == [4, 2, 0, 1, 3, 5, 6, 7, 8, 9]
+
+
+def test_whole_batches_of_metrics_that_do_not_count() -> None:
+    """Examples keep their neighbours, whatever the difficulty: what is equal scores the same to the last bit."""
+    order, difficulty_n = torch.arange(22).flip(0), torch.arange(22)
+    found = hardest_batches_first(order, 5, difficulty_n * 7 % 11)
+    batches = {tuple(batch) for batch in order[:20].view(-1, 5).tolist()}
+    assert {tuple(batch) for batch in found[:20].view(-1, 5).tolist()} == batches
+    assert found[20:].tolist() == order[20:].tolist()
+    sums = [int((difficulty_n * 7 % 11)[batch].sum()) for batch in found[:20].view(-1, 5)]
+    assert sums == sorted(sums, reverse=True)
