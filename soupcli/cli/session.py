@@ -5,6 +5,7 @@ Nothing heavy happens until it is needed: where every score is known, no network
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -397,10 +398,19 @@ def report_scores(scores: Mapping[str, Score]) -> dict[str, dict[str, MetricScor
 
 def peak_bytes(device: torch.device) -> dict[str, int]:
     """The most memory that this process held, on the host and on a CUDA device."""
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    peaks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    peaks = {"host": _peak_of_host()}
     if device.type == "cuda":
         peaks["device"] = torch.cuda.max_memory_allocated(device)
     return peaks
+
+
+def _peak_of_host() -> int:
+    """Of this program alone where the system tells; getrusage counts what started it too (Linux keeps it over exec)."""
+    import resource
+
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
