@@ -21,6 +21,11 @@ from soupcli.errors import CheckpointError
 
 MOST_OPEN = 1024
 HASH_CHUNK = 1 << 20
+WRITABLE = 0x200  # PyBUF_WRITE
+
+_view_of_memory = ctypes.pythonapi.PyMemoryView_FromMemory  # a ctypes array would be a new type for each length
+_view_of_memory.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
+_view_of_memory.restype = ctypes.py_object
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,8 @@ def read_at(file: FileVersion, offset: int, out: Tensor) -> None:
 def memory_of(tensor: Tensor) -> memoryview:
     """The memory of a contiguous CPU tensor as bytes, without a copy; valid while the tensor lives."""
     nbytes = tensor.numel() * tensor.element_size()
-    return memoryview((ctypes.c_char * nbytes).from_address(tensor.data_ptr())).cast("B") if nbytes else memoryview(b"")
+    view: memoryview = _view_of_memory(tensor.data_ptr(), nbytes, WRITABLE) if nbytes else memoryview(b"")
+    return view
 
 
 def write_at(descriptor: int, data: memoryview | bytes, offset: int) -> None:
