@@ -36,7 +36,10 @@ def test_recipe_is_valid_and_says_how_to_run_it(file: Path) -> None:
     shown = [shlex.join(["soup", *words]) for words in commands(file.stem)]
     assert shown
     assert [problem for command in shown for problem in unknown_words(command)] == []
-    assert file.stem in OWN_DATA or all(word in head for word in ("Data:", "Hardware:", "Time,"))
+    if file.stem not in OWN_DATA:
+        assert all(word in head for word in ("Data:", "Hardware:", "Time, an estimate:"))
+        assert "not measured" in head.partition("Time,")[2].partition("Expect")[0].lower()
+        assert re.search(r"^# Expect .*(Table \d|appendix|Fine-tuning)", head, re.MULTILINE), "a figure names its source"
 
 
 def test_every_system_has_its_recipe() -> None:
