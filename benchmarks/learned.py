@@ -37,7 +37,8 @@ from soupcli.network import Batch, Network
 from soupcli.networks.gradient import MixedNetwork
 from soupcli.networks.layers import Layer, layers
 from soupcli.networks.live import LiveNetwork
-from soupcli.recipe import ArraysSet, Learned
+from soupcli.recipe.methods import Learned
+from soupcli.recipe.sets import ArraysSet
 from soupcli.soups.learned import Curves, learned
 from soupcli.validation import arrays
 from soupcli.validation.labelled import Labelled

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from soupcli.recipe import Recipe
+from soupcli.recipe.recipe import Recipe
 
 PAGE = Path(__file__).with_name("recipes.md")
 HEAD = """# Recipes

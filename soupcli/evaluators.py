@@ -28,17 +28,9 @@ from soupcli.networks.computing import arrange, computing, eagerly
 from soupcli.networks.live import LiveNetwork
 from soupcli.progress import Progress
 from soupcli.python_file import content_of, users_code
-from soupcli.recipe import (
-    CommandSet,
-    ImagesSet,
-    LmEvalSet,
-    PythonNetwork,
-    PythonSet,
-    Recipe,
-    SetSpec,
-    TextSet,
-    TokensSet,
-)
+from soupcli.recipe.networks import PythonNetwork
+from soupcli.recipe.recipe import Recipe
+from soupcli.recipe.sets import CommandSet, ImagesSet, LmEvalSet, PythonSet, SetSpec, TextSet, TokensSet
 from soupcli.validation import command_task, in_process, lm_eval_task, loading, prompts, python_task, tokens
 from soupcli.validation.batching import BatchSize, unsaid
 from soupcli.validation.contents import ContentStore, contents_of, shared

@@ -12,7 +12,7 @@ from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.evaluators import Evaluators
 from soupcli.progress import silent
-from soupcli.recipe import Recipe
+from soupcli.recipe.recipe import Recipe
 from soupcli.validation.score import Score
 from soupcli.validation.score_store import ScoreStore
 

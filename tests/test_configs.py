@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from soupcli.demo import digits
-from soupcli.recipe import load_recipe
+from soupcli.recipe.loading import load_recipe
 from tests.cli.words import unknown_words
 from tests.configs.running import commands
 
@@ -39,7 +39,9 @@ def test_recipe_is_valid_and_says_how_to_run_it(file: Path) -> None:
     if file.stem not in OWN_DATA:
         assert all(word in head for word in ("Data:", "Hardware:", "Time, an estimate:"))
         assert "not measured" in head.partition("Time,")[2].partition("Expect")[0].lower()
-        assert re.search(r"^# Expect .*(Table \d|appendix|Fine-tuning)", head, re.MULTILINE), "a figure names its source"
+        assert re.search(r"^# Expect .*(Table \d|appendix|Fine-tuning)", head, re.MULTILINE), (
+            "a figure names its source"
+        )
 
 
 def test_every_system_has_its_recipe() -> None:

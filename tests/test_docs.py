@@ -25,7 +25,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from soupcli.cli.app import run as run_soup
-from soupcli.recipe import load_recipe
+from soupcli.recipe.loading import load_recipe
 from tests.cli.words import unknown_words
 from tests.conftest import Ran, write_family
 

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.errors import NetworkError, RecipeError, ValidationError
-from soupcli.recipe import load_recipe
+from soupcli.recipe.loading import load_recipe
 from soupcli.validation.class_ids import imagenet_wnids
 from tests import transformers_toys as toys
 from tests.conftest import write_family

@@ -13,17 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.errors import RecipeError
-from soupcli.recipe import (
-    ArraysSet,
-    CommandSet,
-    ImagesSet,
-    PythonNetwork,
-    PythonSet,
-    Recipe,
-    TextSet,
-    TimmNetwork,
-    load_recipe,
-)
+from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.networks import PythonNetwork, TimmNetwork
+from soupcli.recipe.recipe import Recipe
+from soupcli.recipe.sets import ArraysSet, CommandSet, ImagesSet, PythonSet, TextSet
 
 CONTRACT = """
 model: {timm: vit_base_patch32_clip_224, args: {num_classes: 1000}}

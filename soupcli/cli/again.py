@@ -24,7 +24,7 @@ from soupcli.cli.cooking import fill
 from soupcli.cli.session import begins_at_base, choose_device, choose_sets
 from soupcli.errors import MixError, UsageError
 from soupcli.evaluators import Evaluators
-from soupcli.recipe import Recipe
+from soupcli.recipe.recipe import Recipe
 from soupcli.report import Report, read_report
 from soupcli.soups.layered import Layered
 from soupcli.validation.parts import divide, whole_of

@@ -12,7 +12,8 @@ from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.soup_files import soup_specs
 from soupcli.cli import console
 from soupcli.cli.session import Session
-from soupcli.recipe import CommandSet, PythonNetwork, PythonSet
+from soupcli.recipe.networks import PythonNetwork
+from soupcli.recipe.sets import CommandSet, PythonSet
 from soupcli.report import dump_json
 from soupcli.validation.command_task import split
 from soupcli.wording import human_bytes

@@ -18,7 +18,7 @@ def schema(
     of: Annotated[Literal["recipe", "report"], typer.Argument(help="What to describe.", metavar="recipe|report")],
 ) -> None:
     """Print the JSON Schema of a recipe or of a report."""
-    from soupcli.recipe import Recipe
+    from soupcli.recipe.recipe import Recipe
     from soupcli.report import Report, dump_json
 
     console.print_result(dump_json((Recipe if of == "recipe" else Report).model_json_schema(by_alias=True)))

@@ -36,7 +36,9 @@ from soupcli.cli.options import IngredientOptions, RecipeOptions
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluators import Evaluators
 from soupcli.progress import Progress
-from soupcli.recipe import ArraysSet, ImagesSet, Recipe, SetSpec, TextSet, TokensSet, load_recipe
+from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.recipe import Recipe
+from soupcli.recipe.sets import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSet
 from soupcli.recipe_yaml import suggestion
 from soupcli.report import Cost, Ingredient, MetricScore, Report, relative
 from soupcli.validation.loading import LabelledSet

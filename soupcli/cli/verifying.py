@@ -21,7 +21,7 @@ from soupcli.cli.commands import ANSWER_NO, DONE
 from soupcli.cli.verify import VerifyOptions
 from soupcli.errors import SoupError, UsageError
 from soupcli.leftovers import scratch_folder
-from soupcli.recipe import Recipe
+from soupcli.recipe.recipe import Recipe
 from soupcli.report import Report, Soup, dump_json, read_report
 
 SCHEMA = "soup-verification/1"

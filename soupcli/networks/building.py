@@ -11,7 +11,7 @@ from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import NetworkError
 from soupcli.network import Network
 from soupcli.networks import open_clip_network, python_network, timm_network, torchvision_network, transformers_network
-from soupcli.recipe import NetworkSpec, OpenClipNetwork, TimmNetwork, TransformersNetwork
+from soupcli.recipe.networks import NetworkSpec, OpenClipNetwork, TimmNetwork, TransformersNetwork
 
 _BUILDERS: dict[str, Callable[[Any, Path], Network]] = {
     "TimmNetwork": timm_network.build,

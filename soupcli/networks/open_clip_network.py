@@ -21,7 +21,7 @@ from soupcli.extras import need
 from soupcli.network import Batch, Forward, Network, Pictures, like_weights, mean_and_std
 from soupcli.networks.image_head import ImageHead
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.recipe import OpenClipNetwork
+from soupcli.recipe.networks import OpenClipNetwork
 from soupcli.recipe_yaml import suggestion
 
 TEXT_TRANSFORMER = r"^model\.transformer\."

@@ -11,7 +11,7 @@ from soupcli.errors import NetworkError
 from soupcli.network import Network, Pictures
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.python_file import content_of, load_function, told
-from soupcli.recipe import PythonNetwork
+from soupcli.recipe.networks import PythonNetwork
 
 
 def build(spec: PythonNetwork, folder: Path) -> Network:

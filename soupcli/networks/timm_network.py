@@ -13,7 +13,7 @@ from soupcli.errors import NetworkError
 from soupcli.extras import need
 from soupcli.network import Network, Pictures, mean_and_std
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.recipe import TimmNetwork
+from soupcli.recipe.networks import TimmNetwork
 from soupcli.recipe_yaml import suggestion
 
 

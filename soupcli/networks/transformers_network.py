@@ -17,7 +17,7 @@ from soupcli.network import Network, Pictures
 from soupcli.networks import dual_encoder, text_to_text
 from soupcli.networks.image_head import ImageHead
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.recipe import TransformersNetwork
+from soupcli.recipe.networks import TransformersNetwork
 from soupcli.recipe_yaml import suggestion
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # nothing is fetched, no code of the folder's is run

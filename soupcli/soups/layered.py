@@ -16,7 +16,7 @@ from soupcli.networks.layers import head_of, layers
 from soupcli.networks.live import LiveNetwork
 from soupcli.networks.residence import Residence
 from soupcli.progress import Progress, silent
-from soupcli.recipe import Learned
+from soupcli.recipe.methods import Learned
 from soupcli.soups.learned import Curves, LearnedSoup, States, learned
 from soupcli.validation.labelled import Labelled
 

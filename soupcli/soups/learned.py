@@ -23,7 +23,7 @@ from torch.nn import functional
 from soupcli import processes
 from soupcli.errors import NetworkError
 from soupcli.progress import Progress, silent
-from soupcli.recipe import Learned
+from soupcli.recipe.methods import Learned
 from soupcli.soups.adamw import AdamW
 from soupcli.validation.labelled import Labelled, split_by_class
 

@@ -15,7 +15,7 @@ from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.errors import ValidationError
 from soupcli.progress import Progress, silent
-from soupcli.recipe import Greedy
+from soupcli.recipe.methods import Greedy
 from soupcli.soups.budgeted import Predict, budgeted
 from soupcli.soups.greedy import GreedySoup, greedy
 from soupcli.soups.pruned import pruned

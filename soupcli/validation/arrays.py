@@ -10,7 +10,7 @@ from torch import Tensor
 
 from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.errors import CheckpointError, ValidationError
-from soupcli.recipe import ArraysSet
+from soupcli.recipe.sets import ArraysSet
 from soupcli.recipe_yaml import suggestion
 from soupcli.validation.examples import ArrayExamples
 from soupcli.validation.set_file import content_hash

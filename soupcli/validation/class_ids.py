@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from soupcli.errors import ValidationError
-from soupcli.recipe import ImagesSet
+from soupcli.recipe.sets import ImagesSet
 from soupcli.recipe_yaml import suggestion
 from soupcli.validation.class_map import ClassMap
 from soupcli.validation.set_file import read_json, read_lines

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from soupcli.errors import ValidationError
-from soupcli.recipe import CommandSet
+from soupcli.recipe.sets import CommandSet
 from soupcli.validation.python_task import score_of_result
 from soupcli.validation.score import Score
 

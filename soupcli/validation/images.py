@@ -24,7 +24,7 @@ from soupcli.errors import ValidationError
 from soupcli.extras import need
 from soupcli.network import Pictures
 from soupcli.progress import Progress, silent
-from soupcli.recipe import ImagesSet
+from soupcli.recipe.sets import ImagesSet
 from soupcli.validation import class_folders, labels_file, tar_shards
 from soupcli.validation.class_ids import classes_of
 from soupcli.validation.class_map import ClassMap

@@ -22,7 +22,7 @@ from torch import nn
 
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.extras import need
-from soupcli.recipe import LmEvalSet
+from soupcli.recipe.sets import LmEvalSet
 from soupcli.recipe_yaml import suggestion
 from soupcli.validation.score import MetricValue, Score
 

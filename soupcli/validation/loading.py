@@ -5,7 +5,7 @@ from __future__ import annotations
 from soupcli.errors import NetworkError
 from soupcli.network import Network
 from soupcli.progress import Progress, silent
-from soupcli.recipe import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSet
+from soupcli.recipe.sets import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSet
 from soupcli.validation import arrays, images, text, tokens
 from soupcli.validation.examples import Examples
 from soupcli.validation.input_cache import InputCache

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from soupcli.errors import ValidationError
 from soupcli.network import Batch
-from soupcli.recipe import SetSpec
+from soupcli.recipe.sets import SetSpec
 from soupcli.validation.class_map import ClassMap
 from soupcli.validation.examples import Examples, LabelKind
 from soupcli.validation.labelled import split_by_class

@@ -11,7 +11,7 @@ from torch import nn
 
 from soupcli.errors import ValidationError
 from soupcli.python_file import load_function, told
-from soupcli.recipe import PythonSet
+from soupcli.recipe.sets import PythonSet
 from soupcli.recipe_yaml import suggestion
 from soupcli.validation.metrics import METRICS
 from soupcli.validation.score import MetricValue, Score

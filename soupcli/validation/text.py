@@ -17,7 +17,7 @@ from torch import Tensor
 
 from soupcli.errors import ValidationError
 from soupcli.progress import Progress, silent
-from soupcli.recipe import TextSet, template_columns
+from soupcli.recipe.sets import TextSet, template_columns
 from soupcli.recipe_yaml import suggestion
 from soupcli.validation.examples import TokenExamples
 from soupcli.validation.input_cache import InputCache, input_key

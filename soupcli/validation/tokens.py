@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from soupcli.errors import ValidationError
 from soupcli.network import Batch, Forward
-from soupcli.recipe import TokensSet
+from soupcli.recipe.sets import TokensSet
 from soupcli.validation.class_map import ClassMap
 from soupcli.validation.examples import LabelKind, hardest_first
 from soupcli.validation.input_cache import InputCache, input_key

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from soupcli.recipe import Recipe
+from soupcli.recipe.recipe import Recipe
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]

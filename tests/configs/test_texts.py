@@ -17,7 +17,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from soupcli.recipe import TextSet, load_recipe
+from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.sets import TextSet
 from tests import transformers_toys as toys
 from tests.configs.running import commands, moved, neighbours, settings
 from tests.conftest import Ran

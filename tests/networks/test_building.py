@@ -11,7 +11,7 @@ from torch import nn
 from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.errors import NetworkError
 from soupcli.networks.building import build, spec_of_folder
-from soupcli.recipe import OpenClipNetwork, TimmNetwork, TransformersNetwork
+from soupcli.recipe.networks import OpenClipNetwork, TimmNetwork, TransformersNetwork
 from tests.networks.helpers import saved
 
 

@@ -15,7 +15,7 @@ from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.errors import NetworkError
 from soupcli.network import Network
 from soupcli.networks.building import build
-from soupcli.recipe import TransformersNetwork
+from soupcli.recipe.networks import TransformersNetwork
 from tests import transformers_toys as toys
 from tests.networks.helpers import loaded
 from tests.pictures import noise

@@ -17,7 +17,7 @@ from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.errors import NetworkError
 from soupcli.network import Network
 from soupcli.networks.building import build
-from soupcli.recipe import OpenClipNetwork
+from soupcli.recipe.networks import OpenClipNetwork
 from tests.networks.helpers import assert_same, loaded, randomised
 from tests.pictures import noise
 from tests.transformers_toys import bert_tokenizer

@@ -14,7 +14,7 @@ from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.errors import NetworkError, RecipeError
 from soupcli.network import Network
 from soupcli.networks.building import build
-from soupcli.recipe import PythonNetwork
+from soupcli.recipe.networks import PythonNetwork
 from tests.networks.helpers import assert_same, loaded, randomised, saved
 
 NET = """

@@ -17,7 +17,7 @@ from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.errors import NetworkError
 from soupcli.network import Network
 from soupcli.networks.building import build
-from soupcli.recipe import TimmNetwork
+from soupcli.recipe.networks import TimmNetwork
 from tests.networks.helpers import assert_same, loaded, randomised, saved
 from tests.pictures import noise
 

@@ -12,7 +12,7 @@ from torchvision import models
 from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.errors import NetworkError
 from soupcli.networks.building import build
-from soupcli.recipe import TorchvisionNetwork
+from soupcli.recipe.networks import TorchvisionNetwork
 from tests.networks.helpers import assert_same, loaded, randomised, saved
 from tests.pictures import noise
 

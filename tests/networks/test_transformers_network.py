@@ -18,7 +18,7 @@ from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.errors import NetworkError
 from soupcli.network import Network
 from soupcli.networks.building import build
-from soupcli.recipe import TransformersNetwork
+from soupcli.recipe.networks import TransformersNetwork
 from tests import transformers_toys as toys
 from tests.networks.helpers import assert_same, loaded
 from tests.pictures import noise

@@ -13,7 +13,7 @@ from torch import Tensor
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.network import Network
-from soupcli.recipe import Learned
+from soupcli.recipe.methods import Learned
 from soupcli.soups.layered import Learnt, learn
 from soupcli.validation.examples import ArrayExamples
 from soupcli.validation.labelled import Labelled

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.errors import ValidationError
-from soupcli.recipe import Greedy
+from soupcli.recipe.methods import Greedy
 from soupcli.soups.budgeted import draw
 from soupcli.soups.ranking import rank
 from soupcli.soups.search import Found, most_evaluations, orders_of, search

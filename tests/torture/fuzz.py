@@ -30,7 +30,7 @@ from soupcli.checkpoints.writing import INDEX
 from soupcli.cli.app import run
 from soupcli.cli.commands import guarded
 from soupcli.network import Pictures
-from soupcli.recipe import ArraysSet
+from soupcli.recipe.sets import ArraysSet
 from soupcli.validation import arrays, images, tar_shards
 from soupcli.validation.fit_store import FitStore
 from soupcli.validation.picture_file import PictureFile

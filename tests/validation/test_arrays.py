@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from soupcli.errors import ValidationError
-from soupcli.recipe import ArraysSet
+from soupcli.recipe.sets import ArraysSet
 from soupcli.validation import arrays
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from soupcli.errors import ValidationError
-from soupcli.recipe import ImagesSet
+from soupcli.recipe.sets import ImagesSet
 from soupcli.validation.class_ids import Classes, classes_of, imagenet_wnids
 from soupcli.validation.class_map import ClassMap
 

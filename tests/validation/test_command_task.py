@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from soupcli.errors import ValidationError
-from soupcli.recipe import CommandSet
+from soupcli.recipe.sets import CommandSet
 from soupcli.validation import command_task
 from soupcli.validation.score import Score
 

@@ -15,7 +15,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from soupcli.errors import ValidationError
 from soupcli.network import Pictures
-from soupcli.recipe import ImagesSet
+from soupcli.recipe.sets import ImagesSet
 from soupcli.validation import images
 from tests.pictures import class_folders, noise
 

@@ -17,7 +17,7 @@ import transformers
 from torch import Tensor
 
 from soupcli.network import Pictures
-from soupcli.recipe import ImagesSet, TextSet, TokensSet
+from soupcli.recipe.sets import ImagesSet, TextSet, TokensSet
 from soupcli.validation import images, input_cache, text, tokens
 from soupcli.validation.input_cache import InputCache, Put
 from tests import transformers_toys as toys

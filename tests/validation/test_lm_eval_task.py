@@ -20,7 +20,7 @@ from lm_eval.tasks import TaskManager
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.errors import NetworkError, ValidationError
-from soupcli.recipe import LmEvalSet
+from soupcli.recipe.sets import LmEvalSet
 from soupcli.validation import lm_eval_task
 from tests import transformers_toys as toys
 from tests.evaluating import evaluators, score

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.errors import ValidationError
-from soupcli.recipe import Recipe
+from soupcli.recipe.recipe import Recipe
 from soupcli.validation.examples import ArrayExamples, TokenExamples
 from soupcli.validation.parts import Part, PartOfExamples, divide, held_out_of, part_of, whole_of
 

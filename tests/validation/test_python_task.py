@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from soupcli.errors import ValidationError
-from soupcli.recipe import PythonSet
+from soupcli.recipe.sets import PythonSet
 from soupcli.validation import python_task
 from soupcli.validation.python_task import score_of_result
 from soupcli.validation.score import Score

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from soupcli.errors import RecipeError, ValidationError
-from soupcli.recipe import TextSet, load_recipe
+from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.sets import TextSet
 from soupcli.validation import text
 from tests import transformers_toys as toys
 from tests.transformers_toys import bert_tokenizer, word_tokenizer

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.errors import NetworkError, SoupError, ValidationError
-from soupcli.recipe import TokensSet
+from soupcli.recipe.sets import TokensSet
 from soupcli.validation import tokens
 from tests import transformers_toys as toys
 from tests.evaluating import evaluators, score

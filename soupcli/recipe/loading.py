@@ -1,0 +1,73 @@
+"""A recipe from its file, `SOUP_*` variables, `--set` and flags.
+
+Precedence: flag, then `--set`, then `SOUP_*` variable, then the file, then the default. Paths inside a recipe are
+relative to the recipe's folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pydantic
+
+from soupcli.errors import RecipeError
+from soupcli.recipe.problems import line_of
+from soupcli.recipe.recipe import Recipe
+from soupcli.recipe_yaml import MOST_DIGITS, Document, parse_value, read_document, suggestion
+
+
+def load_recipe(
+    file: Path | None,
+    *,
+    variables: Mapping[str, object] | None = None,
+    settings: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> Recipe:
+    """The recipe in `file` (None: an empty one) with environment, `--set` and flags laid over it.
+
+    All keys are dotted; the values of `settings` are text that is read as YAML. Raises RecipeError with every problem,
+    a line each.
+    """
+    document = read_document(file) if file is not None else Document()
+    for key, value in (variables or {}).items():
+        shown = key.rpartition(".")[2].upper()
+        document.lay_over(tuple(key.split(".")), value, f"SOUP_{shown}", beside_recipe=False)
+    for key, text in (settings or {}).items():
+        document.lay_over(tuple(key.split(".")), parse_value(text, f"--set {key}"), f"--set {key}")
+    for key, value in (flags or {}).items():
+        shown = key.rpartition(".")[2].replace("_", "-")
+        document.lay_over(tuple(key.split(".")), value, f"--{shown}", beside_recipe=False)
+    return _validate(document)
+
+
+def _validate(document: Document) -> Recipe:
+    base = document.file.parent if document.file is not None else Path()
+    lines, recipe = list(document.problems), None
+    try:
+        recipe = Recipe.model_validate(document.data, context={"base": base})
+    except pydantic.ValidationError as invalid:
+        lines += [line_of(error, document) for error in invalid.errors()]
+    if recipe is not None:
+        lines += _unknown_sets(recipe, document)
+    if recipe is None or lines:
+        raise RecipeError("\n".join(sorted(dict.fromkeys(lines), key=_natural)))
+    outside = {key: Path(str(document.data[key])) for key in document.outside if key in ("out", "base")}
+    recipe = recipe.model_copy(update=outside)
+    recipe._document = document
+    return recipe
+
+
+def _unknown_sets(recipe: Recipe, document: Document) -> list[str]:
+    """A line for each gate of a set that the recipe has not got."""
+    unknown = [gate for gate in recipe.wanted if gate.set not in recipe.val]
+    places = [document.place(document.keys_of(gate.key), of_key=True) for gate in unknown]
+    return [
+        f"{place}: no set {gate.set!r}{suggestion(gate.set, recipe.val)}"
+        for place, gate in zip(places, unknown, strict=True)
+    ]
+
+
+def _natural(line: str) -> list[int | str]:
+    return [int(part) if part.isdecimal() and len(part) < MOST_DIGITS else part for part in re.split(r"(\d+)", line)]

@@ -1,0 +1,133 @@
+"""How a soup is made: the sections `greedy:`, `learned:`, `mix:` and `cost:`."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from soupcli.recipe.section import Section
+from soupcli.recipe.values import Grid, Numbers
+
+
+class Greedy(Section):
+    """How `soup greedy` decides."""
+
+    accept: Literal[">=", ">"] = ">="
+    """Keep a candidate whose soup scores at least (`>=`, the paper) or more than (`>`, the authors' code) before; where
+    members are pruned, take one away by the same rule."""
+    min_delta: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """The margin by which a candidate must raise the score."""
+    strategy: Literal["forward", "pruned", "replacement", "budgeted"] = "forward"
+    """Which soups are tried: one more ingredient at a time (forward, Recipe 1); all, then one less at a time (pruned,
+    arXiv:2301.10092); the best addition of each round, members too (replacement, which gives whole-number weights);
+    or the first of many that saved logits predict to be good (budgeted, RADIN, arXiv:2401.17790)."""
+    order: Literal["ranked", "random"] = "ranked"
+    """Whom forward and pruned try first: the best ingredient (pruned: last), or one that is drawn."""
+    orders: int = Field(default=1, gt=0)
+    """In how many orders they go through the ingredients, the further ones drawn; the best soup is taken."""
+    rounds: int = Field(default=50, gt=0)
+    """Additions of replacement, at most."""
+    budget: int | None = Field(default=None, gt=0)
+    """Soups that budgeted evaluates, beside the best ingredient alone."""
+    candidates: int = Field(default=1000, gt=0)
+    """Soups whose score budgeted predicts."""
+    seed: int = Field(default=0, ge=0)
+    """Of orders and candidates that are drawn."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        budgeted = self.strategy == "budgeted"
+        if budgeted and self.budget is None:
+            raise ValueError("strategy: budgeted needs a budget: the number of soups to evaluate")
+        if self.budget is not None and not budgeted:
+            raise ValueError(f"budget: is for strategy: budgeted, not for {self.strategy}")
+        if budgeted and self.min_delta:
+            raise ValueError("min_delta: budgeted takes the best of its soups, by whatever margin")
+        if self.strategy in ("replacement", "budgeted") and (self.orders > 1 or self.order == "random"):
+            raise ValueError(f"order: and orders: are for forward and pruned, not for {self.strategy}")
+        return self
+
+
+class Learned(Section):
+    """How `soup learned` fits its coefficients."""
+
+    per: Literal["model", "layer", "tensor"] = "layer"
+    """One coefficient for each ingredient, or one for each ingredient and layer or tensor."""
+    constraint: Literal["simplex", "affine"] = "simplex"
+    """Coefficients that sum to 1: between 0 and 1 (`simplex`, the paper), or negative ones too (`affine`)."""
+    start: Literal["uniform", "greedy"] = "uniform"
+    """Coefficients to begin with: of the mean of all, or of the greedy soup."""
+    steps: int = Field(default=100, gt=0)
+    """Steps of AdamW."""
+    lr: float = Field(default=0.1, gt=0.0, allow_inf_nan=False)
+    """Learning rate: what one step adds to a logit (simplex), or to K times a coefficient of K ingredients (affine)."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """The learning rate falls to 0 over the steps, or stays."""
+    batch_size: int = Field(default=64, gt=0)
+    """Examples in one step."""
+    weight_decay: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """Pulls the coefficients towards the start."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the label that is spread over all classes."""
+    temperature: bool = True
+    """Learn a factor of the logits beside the coefficients; the report says it."""
+    fold_temperature: bool = False
+    """Multiply the last linear layer of the soup by the learned factor."""
+    holdout: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of each class of the first set that is not fitted, and chooses the step to keep."""
+    seed: int = Field(default=0, ge=0)
+    """Of the split and of the order of the batches."""
+    resident: Literal["auto", "device", "host", "disk"] = "auto"
+    """Where the ingredients live: on the device, in host memory, or on disk; auto: the first that has room for all."""
+
+
+class Mix(Section):
+    """What `soup mix` makes of its checkpoints."""
+
+    method: Literal["mean", "stock"] = "mean"
+    """The weighted mean, or Model Stock (arXiv:2403.19522), which needs a base."""
+    weights: Numbers | None = None
+    """The weight of each checkpoint in the order in which they are named; default: all the same."""
+    alpha: Grid | None = None
+    """How far to go from the base (0) to the mean of the checkpoints (1), WiSE-FT (arXiv:2109.01903): a number, a list
+    or first:last:step, of which the best on the first validation set is written."""
+    per: Literal["model", "layer", "tensor"] = "layer"
+    """What stock measures an angle of."""
+    any_weights: bool = False
+    """Take weights that are negative, or do not sum to 1, as they are; an alpha below 0 or above 1 too."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.method == "stock" and (self.weights is not None or self.alpha is not None):
+            raise ValueError("method: stock finds the weights: weights: and alpha: do not go with it")
+        if self.weights is not None:
+            self._check_weights(self.weights)
+        outside = [alpha for alpha in self.alpha or () if not 0 <= alpha <= 1]
+        if outside and not self.any_weights:
+            raise ValueError(f"alpha: {outside[0]:g} is not between 0 and 1 (any_weights: true takes it)")
+        return self
+
+    def _check_weights(self, weights: list[float]) -> None:
+        total, negative = math.fsum(weights), [weight for weight in weights if weight < 0]
+        if negative and not self.any_weights:
+            raise ValueError(f"weights: {negative[0]:g} is negative (any_weights: true takes it)")
+        if abs(total - 1) > 1e-9 and not self.any_weights:
+            raise ValueError(f"weights: sum to {total:.10g}, not to 1 (any_weights: true takes them as they are)")
+        if not any(weights):
+            raise ValueError("weights: all are 0")
+
+
+class Cost(Section):
+    """What a forward pass costs."""
+
+    flops: bool = False
+    """Count the floating-point operations of a forward pass of one example; the report has them beside an ensemble's.
+    """
+    beside: dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = {}
+    """Other networks by name and their operations, from the literature: two for each multiplication with its addition.
+    """
+
+
+METHODS: dict[str, type[Section]] = {"greedy": Greedy, "learned": Learned, "mix": Mix, "cost": Cost}

@@ -1,0 +1,101 @@
+"""The recipe as a whole: its top keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PrivateAttr
+
+from soupcli.gates import Wanted, wanted
+from soupcli.recipe.methods import Cost, Greedy, Learned, Mix
+from soupcli.recipe.networks import NetworkSpec
+from soupcli.recipe.section import Section
+from soupcli.recipe.sets import SetSpec
+from soupcli.recipe.values import ByteSize, CheckpointWord, Device, Dtype, Gain, GateBounds, RecipePath
+from soupcli.recipe_yaml import Document
+
+
+class Recipe(Section):
+    """A whole recipe, as it stands after files, variables and flags have been put together."""
+
+    model: NetworkSpec | None = None
+    """The network that the weights go into; not needed by `soup uniform` without a validation set."""
+    ckpts: list[CheckpointWord] = []
+    """Checkpoint files, folders or globs; default of --ckpts."""
+    val: dict[str, SetSpec] = {}
+    """Validation sets by name."""
+    metric: str = "accuracy"
+    """The metric that ranks and selects: accuracy, top5, nll, ece, f1 (of class 1 where there are two classes, else the
+    mean over classes) or mcc of classes; pearson, spearman or mse of numbers. `accuracy+f1` is the mean of the
+    two. A set of tokens has its perplexity."""
+    metrics: list[str] = []
+    """Further metrics, reported beside it on every set that has them."""
+    batch_norm: Literal["average", "recalibrate", "keep"] = "average"
+    """Running statistics: averaged; or re-estimated before each evaluation and written into the soup (recalibrate);
+    or re-estimated for the evaluations alone while the soup keeps the averaged ones (keep)."""
+    gates: dict[str, GateBounds] = {}
+    """What a soup must reach, by set or `set.metric`: `">= best - 0.5"` (against the best ingredient; for accuracy and
+    other shares in points of a per cent), `">= 0.8"` or `">= 80%"`. A candidate that breaks one is not accepted; a soup
+    that breaks one is written, and ends with exit code 1."""
+    require_gain: Gain | None = None
+    """How much better than the best ingredient the soup must be, e.g. 0.1 (points of a per cent for shares); on the set
+    that did not select where one was held out, else on the one that did; or on a set by name: `test=0.1`."""
+    holdout: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Share of the first set, of each class, that takes no part in the selection and is reported as a set of its own;
+    the set is then `SET[selecting]` and `SET[held out]`. Default: nothing is held out."""
+    greedy: Greedy = Greedy()
+    learned: Learned = Learned()
+    mix: Mix = Mix()
+    cost: Cost = Cost()
+    out: RecipePath = Path("soup")
+    """The folder that the soup is written to."""
+    max_shard_size: ByteSize = 5_000_000_000
+    """Past this size the weights are written as shards with an index."""
+    dtype: Dtype | None = None
+    """The dtype of the output weights; default: the ingredients' own."""
+    include: list[str] = []
+    """Shell patterns of the tensors that are mixed; default: all."""
+    exclude: list[str] = []
+    """Shell patterns of tensors that are not mixed, e.g. heads of other classes: they come from `base`, else from the
+    best ingredient (of `soup uniform`: from the first)."""
+    base: RecipePath | None = None
+    """The network that adapters were trained on; of whole networks, where tensors that are not mixed come from."""
+    key: str | None = None
+    """Where the state dict lies in a file of torch.save, with dots where it lies deeper; default: the first there of
+    state_dict_ema, model_ema, state_dict, model, else the file itself."""
+    adapter_rank: int | None = Field(default=None, gt=0)
+    """The rank that a soup of adapters is approximated to; default: it is exact, of the summed rank."""
+    device: Device = "auto"
+    """auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps."""
+    batch_size: int = Field(default=64, gt=0)
+    """Examples in one forward pass; no score depends on it. Where memory runs out it is halved."""
+    workers: int | None = Field(default=None, ge=0)
+    """Threads that decode inputs; default: one for each core."""
+    amp: Literal["bf16", "fp16"] | None = None
+    """Evaluate in mixed precision (torch.autocast); default: in the precision of the weights. Scores depend on it."""
+    channels_last: bool = False
+    """Pictures and convolutions with their channels last, which some devices compute faster."""
+    compile: bool = False
+    """Compile the network with torch.compile: slower to begin with, faster afterwards."""
+    cache_inputs: bool = True
+    """Keep decoded pictures and token ids for the next run, in `inputs/` of the cache folder."""
+    early_stop: bool = True
+    """Give up a candidate of `soup greedy` once it can no longer be good enough; no decision depends on it."""
+    _document: Document = PrivateAttr(default_factory=Document)
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """Each gate, with its set and metric."""
+        return wanted(self.gates, self.val)
+
+    def place(self, key: str) -> str | None:
+        """`soup.yaml:8:10` where the recipe file gives the dotted key, None where something else does."""
+        place = self._document.position(self._document.keys_of(key))
+        return place if self._document.file is not None and place.startswith(f"{self._document.file}:") else None
+
+    def located(self, message: str) -> str:
+        """`message` with the place in the recipe before it, where it begins with a key that the recipe gives."""
+        key, _, rest = message.partition(": ")
+        keys = self._document.keys_of(key)
+        return f"{self._document.place(keys)}: {rest}" if self._document.gives(keys) else message

@@ -1,0 +1,162 @@
+"""`val:`, one class for each kind of validation set."""
+
+from __future__ import annotations
+
+import re
+import string
+from typing import Annotated, Self
+
+from pydantic import Field, Tag, model_validator
+
+from soupcli.recipe.section import Section, kind_among
+from soupcli.recipe.values import ClassIds, PythonReference, RecipePath
+
+
+class _Set(Section):
+    pass
+
+
+class _LabelledSet(_Set):
+    metric: str | None = None
+    """The metric that ranks and selects on this set; default: the recipe's. `--metric` goes over both."""
+
+
+class ArraysSet(_LabelledSet):
+    arrays: RecipePath
+    """A safetensors file with the tensors `inputs` [N, ...] and `labels` [N]: integers, or floats for numbers."""
+
+
+class ImagesSet(_LabelledSet):
+    images: RecipePath
+    """A folder with one sub-folder of pictures for each class; or .tar shards in the WebDataset layout: a file, a
+    folder of them, a glob, or ranges such as `val-{0000..0003}.tar`."""
+    class_to_index: dict[str, int] | None = None
+    """Class folder to index of the logit; default: folders sorted by name, counted from 0."""
+    classes: ClassIds | None = None
+    """Which of the network's classes the set covers, where it does not cover all: the other logits take no part. A
+    file with one class a line (index of the logit, or wnid of ImageNet), a list of them in the order of the set's
+    classes, or `folders`: those that the folders name. Or a map, also as .json file, from each class folder (or label
+    in shards) to the index of its logit, or to several that count as one; folders that it does not name are left out.
+    """
+    labels: RecipePath | None = None
+    """A .json file with the right classes of each picture, such as ReaL's real.json; the largest logit must be one of
+    them. Pictures without any are left out."""
+    border: int = Field(default=0, ge=0)
+    """Pixels that are cut from each side of every picture before the transform (ObjectNet: 2)."""
+    classnames: RecipePath | None = None
+    """A text file with one class name a line, in the order of the labels: builds a zero-shot CLIP classifier."""
+    templates: RecipePath | None = None
+    """A text file with one template a line, `{}` where the class name goes."""
+
+    @model_validator(mode="after")
+    def _one_source_of_labels(self) -> Self:
+        if self.labels is not None and (self.classes is not None or self.class_to_index is not None):
+            raise ValueError("labels: holds indices of logits, classes: and class_to_index: do not go with it")
+        if self.class_to_index is not None and isinstance(self.classes, dict):
+            raise ValueError("class_to_index: and a map in classes: both say which folder is which: give one")
+        return self
+
+
+class TextSet(_LabelledSet):
+    text: RecipePath
+    """A .jsonl, .csv, .tsv or .parquet file, one example a row."""
+    input: list[str] = Field(default=["text"], min_length=1, max_length=2)
+    """One or two text columns."""
+    label: str = "label"
+    """The column of the label: a class, or a number where the metric is one of numbers (pearson, spearman, mse)."""
+    template: str | None = None
+    """What goes in, in place of `input`, with columns in braces: `rte sentence1: {sentence1} sentence2: {sentence2}`.
+    """
+    labels: list[str] | None = None
+    """Class names in the order of the logits, where the label column holds names. For a network from text to text these
+    are the words that it answers with: the logit of a class is the log-likelihood of its words."""
+    max_length: int | None = Field(default=None, gt=0)
+    """Longest input in tokens; default: what the tokenizer says."""
+
+    @model_validator(mode="after")
+    def _readable_template(self) -> Self:
+        if self.template is None:
+            return self
+        if "input" in self.model_fields_set:
+            raise ValueError("template: names its columns itself, input: does not go with it")
+        if not template_columns(self.template):
+            raise ValueError(f"template: has no {{column}} in braces, got {self.template!r}")
+        return self
+
+
+class TokensSet(_Set):
+    tokens: RecipePath
+    """A UTF-8 text file, on which the perplexity of a causal language model is measured."""
+    context: int = Field(default=1024, gt=1)
+    """Tokens in one window, at most what the network takes."""
+    stride: int | None = Field(default=None, gt=0)
+    """Tokens from the start of one window to that of the next. A token is predicted in the first window that holds it,
+    with more text before it the smaller the stride. Default: the context, so that windows do not overlap."""
+
+    @model_validator(mode="after")
+    def _no_gaps(self) -> Self:
+        if self.stride is not None and self.stride > self.context:
+            raise ValueError(
+                f"stride: {self.stride} is more than the context, {self.context}: tokens would be left out"
+            )
+        return self
+
+
+class LmEvalSet(_Set):
+    lm_eval: list[str] = Field(min_length=1)
+    """Tasks or groups of lm-evaluation-harness; the score is the mean over them."""
+    metric: str = "acc"
+    """The harness's metric, `name` or `name,filter`; all others that the tasks have are reported."""
+    limit: int | None = Field(default=None, gt=0)
+    """Examples of each task, the first ones; default: all."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Examples in the prompt; default: what the task says."""
+    include_path: RecipePath | None = None
+    """A folder of further tasks, in the harness's own YAML."""
+
+
+class PythonSet(_Set):
+    python: PythonReference
+    """`file.py:function` from (model, device) to {metric: value}."""
+    higher_is_better: bool = True
+
+
+class CommandSet(_Set):
+    command: str
+    """A command that prints one JSON object {metric: value} on its last line; `{checkpoint}` is the soup's path."""
+    metric: str | None = None
+    """The metric of this set; default: the recipe's."""
+    higher_is_better: bool = True
+
+
+def template_columns(template: str) -> list[str]:
+    """The columns in braces, each once. Raises ValueError where braces hold anything but a name."""
+    try:
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
+    except ValueError as cause:
+        raise ValueError(f"template: {cause}: a brace that is none is written twice, {{{{") from cause
+    for _, column, form, conversion in fields:
+        if not column or form or conversion or re.search(r"[.\[]", column):
+            raise ValueError(f"template: {{{column}}} is not the name of a column")
+    return list(dict.fromkeys(str(column) for _, column, _, _ in fields))
+
+
+SETS: dict[str, type[_Set]] = {
+    "images": ImagesSet,
+    "text": TextSet,
+    "arrays": ArraysSet,
+    "tokens": TokensSet,
+    "lm_eval": LmEvalSet,
+    "python": PythonSet,
+    "command": CommandSet,
+}
+SetSpec = Annotated[
+    Annotated[ImagesSet, Tag("images")]
+    | Annotated[TextSet, Tag("text")]
+    | Annotated[ArraysSet, Tag("arrays")]
+    | Annotated[TokensSet, Tag("tokens")]
+    | Annotated[LmEvalSet, Tag("lm_eval")]
+    | Annotated[PythonSet, Tag("python")]
+    | Annotated[CommandSet, Tag("command")],
+    kind_among(tuple(SETS)),
+]

@@ -1,0 +1,123 @@
+"""What a single value of a recipe may be: paths beside the recipe, sizes, grids, gates; as pydantic checks them."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
+
+from soupcli.gates import leaves, parse, parse_gain
+
+Dtype = Literal["float64", "float32", "float16", "bfloat16"]
+
+
+def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
+    base: Path | None = (info.context or {}).get("base")
+    return base / path if base is not None else path
+
+
+def _python_reference(value: str, info: ValidationInfo) -> str:
+    file, colon, function = value.rpartition(":")
+    if not colon or not file.endswith(".py") or not function.isidentifier():
+        raise ValueError(f"expected 'file.py:function', got {value!r}")
+    return f"{_beside_recipe(Path(file), info)}:{function}"
+
+
+def _byte_size(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)", str(value).strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"expected a size such as 5GB or 500MB, got {value!r}")
+    return int(float(match[1]) * 1000 ** ["B", "KB", "MB", "GB", "TB"].index(match[2].upper()))
+
+
+def _checkpoint_word(word: str, info: ValidationInfo) -> str:
+    """A path or glob of `ckpts`; a final slash, which asks for folders alone, is kept."""
+    if word == "-" or word.startswith("~") or not word.strip():
+        return word
+    return f"{_beside_recipe(Path(word), info)}{'/' if word.endswith('/') else ''}"
+
+
+def _class_ids(value: object, info: ValidationInfo) -> object:
+    """A file, `folders`, a list of ids, or a map from class to indices."""
+    if isinstance(value, Path | str) and str(value):
+        return value if value == "folders" else _beside_recipe(Path(value), info)
+    if isinstance(value, list) and value and all(_is_index(id_) or isinstance(id_, str) for id_ in value):
+        return value
+    if isinstance(value, dict) and value:
+        several = {name: logits if isinstance(logits, list) else [logits] for name, logits in value.items()}
+        if all(logits and all(map(_is_index, logits)) for logits in several.values()):
+            return several
+    raise ValueError(
+        f"expected a file, 'folders', a list of class ids, or a map from class to index or indices, got {value!r}"
+    )
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _gate(value: object) -> object:
+    """A bound, or a map from metric to bound, of which each can be read."""
+    for _, bound in leaves({"": value}):
+        parse(bound)
+    return value
+
+
+def _gain(value: object) -> object:
+    parse_gain(value)
+    return value
+
+
+def _numbers(value: object) -> object:
+    """`0.7,0.3`, as a flag gives it, as a list."""
+    if isinstance(value, str):
+        return [word.strip() for word in value.split(",")]
+    return value if isinstance(value, list) else [value]
+
+
+def _grid(value: object) -> object:
+    """`0:1:0.25` as [0, 0.25, 0.5, 0.75, 1], in decimals; else as `_numbers`."""
+    if not isinstance(value, str) or ":" not in value:
+        return _numbers(value)
+    try:
+        first, last, step = map(Fraction, value.split(":"))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"expected first:last:step, e.g. 0:1:0.1, got {value!r}") from None
+    if step <= 0 or last < first or (last - first) / step > 1000:
+        raise ValueError(f"expected first:last:step that goes up, in at most 1000 steps, got {value!r}")
+    return [float(first + step * number) for number in range((last - first) // step + 1)]
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise ValueError(f"expected auto, cpu, cuda, cuda:N or mps, got {value!r}")
+    return value
+
+
+RecipePath = Annotated[Path, AfterValidator(_beside_recipe)]
+PythonReference = Annotated[str, AfterValidator(_python_reference)]
+CheckpointWord = Annotated[str, AfterValidator(_checkpoint_word)]
+Device = Annotated[str, AfterValidator(_device)]
+ClassIds = Annotated[
+    Path | Literal["folders"] | list[int | str] | dict[str, list[int]],
+    PlainValidator(_class_ids, json_schema_input_type=str | list[int | str] | dict[str, int | list[int]]),
+]
+GateBounds = Annotated[Any, PlainValidator(_gate, json_schema_input_type=str | dict[str, Any])]
+Gain = Annotated[float | str, PlainValidator(_gain, json_schema_input_type=float | str)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Numbers = Annotated[
+    list[Finite],
+    Field(min_length=1),
+    BeforeValidator(_numbers, json_schema_input_type=str | float | list[float]),
+]
+Grid = Annotated[
+    list[Finite],
+    Field(min_length=1),
+    BeforeValidator(_grid, json_schema_input_type=str | float | list[float]),
+]
+ByteSize = Annotated[int, BeforeValidator(_byte_size), Field(gt=0)]
