@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soupcli.report import Cost, Ingredient, MetricScore, Report, Scored, Soup, Step, dump_json
+from soupcli.report.json_text import dump_json
+from soupcli.report.report import Cost, Report
+from soupcli.report.scores import Ingredient, MetricScore, Scored
+from soupcli.report.soups import Soup, Step
 
 HASH = "sha256:" + "0" * 64
 

@@ -25,7 +25,8 @@ from soupcli.cli.session import begins_at_base, choose_device, choose_sets
 from soupcli.errors import MixError, UsageError
 from soupcli.evaluators import Evaluators
 from soupcli.recipe.recipe import Recipe
-from soupcli.report import Report, read_report
+from soupcli.report.reading import read_report
+from soupcli.report.report import Report
 from soupcli.soups.layered import Layered
 from soupcli.validation.parts import divide, whole_of
 from soupcli.validation.score_store import ScoreStore

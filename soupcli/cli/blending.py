@@ -19,7 +19,7 @@ from soupcli.cli.searched import reported_coefficients
 from soupcli.cli.session import Row, Session, begins_at_base, report_scores
 from soupcli.errors import UsageError
 from soupcli.networks.geometry import layers_by_name
-from soupcli.report import Alpha, Stock
+from soupcli.report.soups import Alpha, Stock
 from soupcli.soups.interpolated import interpolated, weighted
 from soupcli.soups.stock import stock
 from soupcli.validation.score import Score

@@ -12,7 +12,10 @@ from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
 from soupcli.cli.comparing import sentence, where
-from soupcli.report import Comparison, GateResult, Ingredient, Report, Scored, Soup
+from soupcli.report.comparisons import Comparison, GateResult
+from soupcli.report.report import Report
+from soupcli.report.scores import Ingredient, Scored
+from soupcli.report.soups import Soup
 
 Format = Literal["text", "github", "junit"]
 Level = Literal["notice", "warning", "error"]

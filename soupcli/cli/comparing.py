@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from soupcli.progress import Progress, silent
-from soupcli.report import Comparison, GateResult
+from soupcli.report.comparisons import Comparison, GateResult
 from soupcli.validation.metrics import is_higher_better
 from soupcli.validation.paired import difference
 from soupcli.validation.score import Score

@@ -31,7 +31,10 @@ from soupcli.cli.searched import reported_search
 from soupcli.cli.session import Session, begins_at_base, report_scores
 from soupcli.cli.tables import score_table
 from soupcli.progress import Progress
-from soupcli.report import Adapter, Coefficients, Comparison, Fit, Report, Scored, Soup
+from soupcli.report.comparisons import Comparison
+from soupcli.report.report import Report
+from soupcli.report.scores import Scored
+from soupcli.report.soups import Adapter, Coefficients, Fit, Soup
 from soupcli.soups.search import Found
 from soupcli.validation.gating import Verdict
 from soupcli.validation.score import Score

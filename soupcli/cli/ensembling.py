@@ -10,7 +10,7 @@ from soupcli.checkpoints.mixing import Mixture
 from soupcli.cli import console
 from soupcli.cli.cooking import Row
 from soupcli.cli.session import Session, report_scores
-from soupcli.report import Ensemble, Scored
+from soupcli.report.scores import Ensemble, Scored
 from soupcli.soups.budgeted import Predict
 from soupcli.soups.greedy import greedy
 from soupcli.soups.ranking import Ranked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from soupcli.cli.session import Session
-from soupcli.report import Flops
+from soupcli.report.comparisons import Flops
 
 UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 

@@ -12,7 +12,7 @@ from soupcli.cli.options import EvalOptions, SoupOptions
 from soupcli.errors import UsageError
 from soupcli.gates import Bound, parse, parse_gain
 from soupcli.recipe_yaml import suggestion
-from soupcli.report import GateResult
+from soupcli.report.comparisons import GateResult
 from soupcli.validation.gating import Gate, Verdict, check, judge
 from soupcli.validation.parts import held_out_of, whole_of
 from soupcli.validation.score import Evaluate, Score

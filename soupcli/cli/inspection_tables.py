@@ -13,7 +13,7 @@ from soupcli.cli.inspected import Examined
 from soupcli.cli.options import ReportOptions
 from soupcli.cli.session import Session, report_scores
 from soupcli.cli.tables import shown_value
-from soupcli.report import Barriers, Differing, Distances, Found, Inspected, Inspection
+from soupcli.report.inspection import Barriers, Differing, Distances, Found, Inspected, Inspection
 from soupcli.soups.barrier import Barrier
 from soupcli.validation.score import MetricValue, Score
 from soupcli.wording import human_bytes

@@ -16,7 +16,8 @@ from soupcli.cli.options import ReportOptions
 if TYPE_CHECKING:
     from soupcli.checkpoints.mixing import Mixture
     from soupcli.cli.session import Session
-    from soupcli.report import Place, Report
+    from soupcli.report.report import Report
+    from soupcli.report.surveys import Place
     from soupcli.soups.landscape import Plane, Point
 
 
@@ -72,7 +73,7 @@ def landscape(options: LandscapeOptions, invocation: Invocation) -> int:
 def _measure(session: Session, options: LandscapeOptions) -> Report:
     """Corners, mean and grid evaluated on every set."""
     from soupcli.cli.session import report_scores
-    from soupcli.report import Landscape, Place
+    from soupcli.report.surveys import Landscape, Place
     from soupcli.soups.landscape import landscape as over_plane
 
     plane = _plane(session)

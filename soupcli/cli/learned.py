@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from soupcli.cli.cooking import Cooked
     from soupcli.cli.session import Session
     from soupcli.networks.residence import Residence
-    from soupcli.report import Fit
+    from soupcli.report.soups import Fit
     from soupcli.soups.layered import Learnt
     from soupcli.soups.learned import Curves
     from soupcli.soups.ranking import Ranked
@@ -189,7 +189,7 @@ def _named(fit: Curves) -> dict[str, Sequence[float]]:
 
 
 def _reported_fit(learnt: Learnt) -> Fit:
-    from soupcli.report import Fit
+    from soupcli.report.soups import Fit
 
     soup, residence = learnt.soup, learnt.residence
     return Fit(

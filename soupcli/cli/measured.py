@@ -20,7 +20,10 @@ from soupcli.cli.plan import Plan, show_plan
 from soupcli.cli.session import Row, Session, report_scores
 from soupcli.cli.tables import score_table
 from soupcli.errors import SoupError, UsageError
-from soupcli.report import Comparison, Report, Scored, read_report
+from soupcli.report.comparisons import Comparison
+from soupcli.report.reading import read_report
+from soupcli.report.report import Report
+from soupcli.report.scores import Scored
 from soupcli.soups.ranking import rank
 from soupcli.validation.gating import Verdict
 from soupcli.validation.score import Score

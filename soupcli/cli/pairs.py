@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.session import Session
-    from soupcli.report import Pair, Report
+    from soupcli.report.report import Report
+    from soupcli.report.surveys import Pair
     from soupcli.soups.pairs import Paired
     from soupcli.validation.score import Score
 
@@ -94,7 +95,7 @@ def _measure(session: Session, start: Checkpoint, chosen: Sequence[tuple[int, in
     from soupcli.cli.offsets import inner_products
     from soupcli.cli.session import Row
     from soupcli.networks.geometry import angles
-    from soupcli.report import Pairs
+    from soupcli.report.surveys import Pairs
     from soupcli.soups.pairs import evaluate_pairs
 
     members = session.sharing(start)
@@ -120,7 +121,7 @@ def _measure(session: Session, start: Checkpoint, chosen: Sequence[tuple[int, in
 def _pair(session: Session, of: Paired, angle_kk: Tensor, alone: Sequence[Mapping[str, Score]]) -> Pair:
     from soupcli.cli.comparing import Side, compare
     from soupcli.cli.session import report_scores
-    from soupcli.report import Pair
+    from soupcli.report.surveys import Pair
 
     paths = [str(session.checkpoints[number].path) for number in of.pair]
     mean = f"mean of {paths[0]} and {paths[1]}"

@@ -14,7 +14,7 @@ from soupcli.cli import console
 from soupcli.cli.session import Session
 from soupcli.recipe.networks import PythonNetwork
 from soupcli.recipe.sets import CommandSet, PythonSet
-from soupcli.report import dump_json
+from soupcli.report.json_text import dump_json
 from soupcli.validation.command_task import split
 from soupcli.wording import human_bytes
 

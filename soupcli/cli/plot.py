@@ -83,7 +83,7 @@ def read(paths: Sequence[Path]) -> Reports:
     """The reports in files, or in the folders of soups. Raises UsageError where one is none."""
     from soupcli.checkpoints.writing import REPORT
     from soupcli.figures.reports import Source, gather
-    from soupcli.report import read_report
+    from soupcli.report.reading import read_report
 
     files = [path / REPORT if path.is_dir() else path for path in paths]
     return gather([Source(file, read_report(file, ignore_unknown=True)) for file in dict.fromkeys(files)])

@@ -11,7 +11,7 @@ from soupcli.cli.options import ReportOptions
 from soupcli.cli.session import Session, report_scores
 from soupcli.cli.tables import score_table
 from soupcli.errors import UsageError
-from soupcli.report import Scored
+from soupcli.report.scores import Scored
 from soupcli.soups.ranking import Ranked, sorted_by_score
 from soupcli.validation.metrics import metric_named
 from soupcli.validation.score import MetricValue, Score

@@ -19,6 +19,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema of a recipe or of a report."""
     from soupcli.recipe.recipe import Recipe
-    from soupcli.report import Report, dump_json
+    from soupcli.report.json_text import dump_json
+    from soupcli.report.report import Report
 
     console.print_result(dump_json((Recipe if of == "recipe" else Report).model_json_schema(by_alias=True)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from soupcli.report import Coefficients, Order, Search, Step, Strategy
+from soupcli.report.soups import Coefficients, Order, Search, Step, Strategy
 from soupcli.soups.deciding import Step as Decision
 from soupcli.soups.layered import Layered
 from soupcli.soups.search import Found

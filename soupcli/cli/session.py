@@ -40,7 +40,9 @@ from soupcli.recipe.loading import load_recipe
 from soupcli.recipe.recipe import Recipe
 from soupcli.recipe.sets import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSet
 from soupcli.recipe_yaml import suggestion
-from soupcli.report import Cost, Ingredient, MetricScore, Report, relative
+from soupcli.report.paths import relative
+from soupcli.report.report import Cost, Report
+from soupcli.report.scores import Ingredient, MetricScore
 from soupcli.validation.loading import LabelledSet
 from soupcli.validation.metrics import metric_named
 from soupcli.validation.parts import divide

@@ -22,7 +22,10 @@ from soupcli.cli.verify import VerifyOptions
 from soupcli.errors import SoupError, UsageError
 from soupcli.leftovers import scratch_folder
 from soupcli.recipe.recipe import Recipe
-from soupcli.report import Report, Soup, dump_json, read_report
+from soupcli.report.json_text import dump_json
+from soupcli.report.reading import read_report
+from soupcli.report.report import Report
+from soupcli.report.soups import Soup
 
 SCHEMA = "soup-verification/1"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from soupcli.figures.figure import Figure, Line, Mark, Panel, Role, printable, scaled
 from soupcli.figures.reports import Reports, factor, score_of, titled
-from soupcli.report import Report
+from soupcli.report.report import Report
 from soupcli.wording import shown
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from soupcli.figures.figure import Figure, Line, Mark, Panel, printable, scaled
 from soupcli.figures.reports import Reports, factor
-from soupcli.report import Pair
+from soupcli.report.surveys import Pair
 from soupcli.wording import SHARES, signed
 
 INTERVAL = 2 * 1.96  # standard errors that a 95% interval is wide

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from soupcli.figures.figure import Cells, Figure, Mark, Panel, categories, named, printable, scaled, short_names
 from soupcli.figures.reports import Reports
-from soupcli.report import Distances, Inspection
+from soupcli.report.inspection import Distances, Inspection
 
 WIDTH, HEIGHT = 620.0, 620.0  # of the largest heat map
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from soupcli.figures import html
 from soupcli.figures.html import Column
-from soupcli.report import Barriers, Inspection, MetricScore, Report
+from soupcli.report.inspection import Barriers, Inspection
+from soupcli.report.report import Report
+from soupcli.report.scores import MetricScore
 from soupcli.wording import shown
 
 

@@ -21,7 +21,8 @@ from soupcli.figures.figure import (
     ticks,
 )
 from soupcli.figures.reports import SOUPS, Reports, Source, factor, score_of
-from soupcli.report import Landscape, Place, Scores
+from soupcli.report.scores import Scores
+from soupcli.report.surveys import Landscape, Place
 from soupcli.wording import SHARES, shown
 
 LETTERS = ("A", "B", "C")

@@ -9,7 +9,7 @@ import yaml
 from soupcli.figures import html, inspected, sections
 from soupcli.figures.kinds import possible
 from soupcli.figures.reports import Reports
-from soupcli.report import Report
+from soupcli.report.report import Report
 from soupcli.wording import human_bytes
 
 TITLES = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from soupcli.figures.figure import Figure, Line, Mark, Panel, Role, categories, printable, scaled, short_names
 from soupcli.figures.reports import Reports, factor, score_of, titled
-from soupcli.report import Report, Step
+from soupcli.report.report import Report
+from soupcli.report.soups import Step
 from soupcli.wording import shown
 
 

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from soupcli.errors import UsageError
 from soupcli.figures.figure import Role
-from soupcli.report import Ingredient, MetricScore, Report, Scores
+from soupcli.report.report import Report
+from soupcli.report.scores import Ingredient, MetricScore, Scores
 from soupcli.wording import SHARES
 
 SOUPS: dict[str, Role] = {"greedy": "greedy", "learned": "learned", "uniform": "uniform"}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from soupcli.errors import UsageError
 from soupcli.figures.figure import Figure, Mark, Panel, Role, named, printable, scaled
 from soupcli.figures.reports import Reports, Scored, factor, score_of, titled
-from soupcli.report import MetricScore, Scores
+from soupcli.report.scores import MetricScore, Scores
 from soupcli.wording import SHARES, shown
 
 MANY = 40  # dots, past which their standard errors are said and not drawn

@@ -8,7 +8,10 @@ from soupcli.figures import html
 from soupcli.figures.html import Column
 from soupcli.figures.path import decision, reached, tried
 from soupcli.figures.reports import Reports, Scored
-from soupcli.report import Comparison, Ingredient, MetricScore, Report, Scores, Step
+from soupcli.report.comparisons import Comparison
+from soupcli.report.report import Report
+from soupcli.report.scores import Ingredient, MetricScore, Scores
+from soupcli.report.soups import Step
 from soupcli.wording import human_bytes, shown, signed
 
 SELECTING = ("greedy", "learned")  # commands whose soup depends on the first set

@@ -15,7 +15,7 @@ from torch import Tensor
 from soupcli.checkpoints.files import memory_of
 from soupcli.checkpoints.whole_file import write_whole
 from soupcli.errors import OutputError
-from soupcli.report import dump_json
+from soupcli.report.json_text import dump_json
 from soupcli.validation.examples import ArrayExamples, Examples, TokenExamples
 from soupcli.validation.parts import PartOfExamples
 from soupcli.validation.tokens import TokenWindows

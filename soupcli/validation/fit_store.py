@@ -13,7 +13,7 @@ from typing import Any
 from soupcli import processes
 from soupcli.checkpoints.writing import write_whole
 from soupcli.errors import OutputError
-from soupcli.report import dump_json
+from soupcli.report.json_text import dump_json
 from soupcli.validation.score_store import key_of
 
 SCHEMA = "soup-fit/1"

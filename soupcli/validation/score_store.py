@@ -20,7 +20,7 @@ from torch import Tensor
 from soupcli.checkpoints.files import memory_of
 from soupcli.checkpoints.writing import write_whole
 from soupcli.errors import OutputError
-from soupcli.report import dump_json
+from soupcli.report.json_text import dump_json
 from soupcli.validation.score import MetricValue, Score, Stopped, goodness_of
 
 SCHEMA = "soup-score/2"

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.cli.ci_formats import formatted, github, junit
-from soupcli.report import Comparison, GateResult, Report
+from soupcli.report.comparisons import Comparison, GateResult
+from soupcli.report.report import Report
 from tests.cli.test_process import SOUP, environment
 from tests.conftest import Ran
 from tests.test_report import report as a_report

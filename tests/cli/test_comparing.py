@@ -13,7 +13,7 @@ from scipy import stats
 
 from soupcli.cli import console
 from soupcli.cli.comparing import Side, compare, sentence, sentences
-from soupcli.report import Comparison
+from soupcli.report.comparisons import Comparison
 from soupcli.validation.score import MetricValue, Score
 from tests.cli.test_tables import Terminal
 from tests.conftest import Ran

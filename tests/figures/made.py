@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from soupcli.figures.reports import Reports, Source, gather
-from soupcli.report import Report
+from soupcli.report.report import Report
 
 SETS = ("val", "test", "shifted")
 

@@ -1,0 +1,57 @@
+"""A soup held against others: the best ingredient, gates, what an ensemble costs."""
+
+from __future__ import annotations
+
+from soupcli.report.scores import Number, Part
+
+
+class Comparison(Part):
+    """A soup against the best ingredient: one metric of one set, over the same examples."""
+
+    set: str
+    metric: str
+    soup: str
+    best: str
+    difference: Number
+    """The soup's value less that of the best ingredient."""
+    low: Number = None
+    """The 95% interval of the difference, by a paired bootstrap; null where a set shows no single examples."""
+    high: Number = None
+    p: Number = None
+    """Exact McNemar test, two-sided, where each example is right or wrong."""
+    n: int | None
+    higher_is_better: bool
+
+
+class GateResult(Part):
+    """What the recipe wants of a soup on a set, and what became of it."""
+
+    soup: str
+    set: str
+    metric: str
+    gate: str
+    """E.g. `>= best - 0.5`."""
+    key: str
+    """The recipe's key that says it, e.g. `gates.imagenet-a` or `require_gain`."""
+    value: Number
+    needed: Number
+    """What the value was held against."""
+    met: bool | None
+    """Null where there was no ingredient to hold the soup against."""
+    reason: str
+
+
+class Flops(Part):
+    """Floating-point operations of one example, two for each multiplication with its addition."""
+
+    set: str
+    """Whose first example was counted."""
+    forward: int
+    """Of one network, so of the soup as well."""
+    ingredients: int
+    ensemble: int
+    """Of all ingredients."""
+    ensemble_of_members: int | None = None
+    """Of the soup's members; null where there is no soup."""
+    beside: dict[str, float] = {}
+    """Of other networks, as the recipe gives them."""

@@ -1,0 +1,91 @@
+"""What `soup inspect` finds."""
+
+from __future__ import annotations
+
+from soupcli.report.scores import MetricScore, Number, Part
+
+
+class Inspected(Part):
+    """What the files of one checkpoint hold."""
+
+    path: str
+    tensors: int
+    parameters: int
+    dtypes: dict[str, int] = {}
+    """Dtype -> number of tensors."""
+    tied: list[list[str]] = []
+    """Names of one and the same matrix."""
+
+
+class Differing(Part):
+    """What one checkpoint has otherwise than most of the others."""
+
+    path: str
+    kind: str
+    tensor: str | None = None
+    found: str
+    expected: str
+
+
+class Distances(Part):
+    """Where the ingredients lie; matrices of numbers are in the order of `paths`, angles in degrees."""
+
+    paths: list[str]
+    base: str | None = None
+    from_base: list[Number] = []
+    from_mean: list[Number]
+    distances: list[list[Number]]
+    angles: list[list[Number]]
+    """Between whole weights (of matrices: biases and norms are left out)."""
+    offset_angles: list[list[Number]] = []
+    """Between offsets from the base."""
+    layer_angles: dict[str, Number] = {}
+    """Layer -> the largest angle between whole weights of two ingredients."""
+    layer_spread: dict[str, Number] = {}
+    """Layer -> distance of the ingredients from their mean (root mean square), relative to the mean's length."""
+    groups: list[list[str]] = []
+    """Ingredients with a common start, the largest group first."""
+
+
+class Barriers(Part):
+    """Scores on the straight line from each ingredient to the mean of all, on one set."""
+
+    set: str
+    metric: str
+    """What heights are told in."""
+    mean: dict[str, MetricScore]
+    half_way: dict[str, dict[str, MetricScore]]
+    """Ingredient -> score of the middle between it and the mean."""
+    height: dict[str, Number]
+    """Ingredient -> how much worse the middle is than the ingredient alone; negative where it is better."""
+    settled_mean: dict[str, MetricScore] | None = None
+    """The mean with batch-norm statistics estimated again."""
+
+
+class Found(Part):
+    """One cause of failing soups that there is evidence of."""
+
+    cause: str
+    evidence: str
+    words: str
+    remedy: str
+
+
+class Inspection(Part):
+    """What `soup inspect` found."""
+
+    mixable: bool
+    refused: str | None = None
+    """Why they cannot be mixed."""
+    checkpoints: list[Inspected]
+    differences: list[Differing] = []
+    integers: list[str] = []
+    """Tensors that are never averaged and are not the same in all."""
+    not_finite: dict[str, dict[str, str]] = {}
+    """Checkpoint -> tensor -> its first NaN or infinity."""
+    duplicates: list[list[str]] = []
+    settings: dict[str, list[str]] = {}
+    """Setting of the files beside the weights -> its value beside each checkpoint, where they differ."""
+    geometry: Distances | None = None
+    barriers: list[Barriers] = []
+    verdicts: list[Found] = []

@@ -1,0 +1,91 @@
+"""The report as a whole: its top keys."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from soupcli.report.comparisons import Comparison, Flops, GateResult
+from soupcli.report.inspection import Inspection
+from soupcli.report.json_text import dump_json
+from soupcli.report.scores import Ensemble, Ingredient, Part, Scored
+from soupcli.report.soups import Alpha, Fit, Search, Soup, Step, Stock
+from soupcli.report.surveys import Landscape, Pairs
+
+
+class Cost(Part):
+    examples: int = 0
+    """Examples that went through the network."""
+    decoded: int = 0
+    """Inputs that were decoded or tokenised in this run; of a set of tokens its tokens."""
+    cached: int = 0
+    """Inputs that an earlier run had decoded or tokenised."""
+    on_device: list[str] = []
+    """Sets whose inputs lived on the device as a whole."""
+    batch_size: int | None = None
+    """Examples in one forward pass at the end: less than the recipe's where memory ran out."""
+    seconds: dict[str, float] = {}
+    peak_bytes: dict[str, int] = {}
+
+
+class Report(Part):
+    schema_: Literal["soup-report/1"] = Field(default="soup-report/1", alias="schema")
+    command: str
+    created: str
+    """UTC, ISO 8601."""
+    versions: dict[str, str]
+    device: str
+    recipe: dict[str, Any]
+    """The resolved recipe."""
+    ingredients: list[Ingredient]
+    """Best first where there was a ranking, otherwise by path."""
+    steps: list[Step] = []
+    search: Search | None = None
+    """Of the greedy recipe."""
+    soup: Soup | None = None
+    best: Scored | None = None
+    """The best ingredient on the selecting set."""
+    uniform: Scored | None = None
+    """The mean of all ingredients, where it was asked for."""
+    learned: Fit | None = None
+    """The fit of a learned soup."""
+    second_best: Scored | None = None
+    """The ingredient after the best, where ensembles were asked for."""
+    ensemble: Ensemble | None = None
+    """Of all ingredients."""
+    greedy_ensemble: Ensemble | None = None
+    """Of those that Recipe 1 takes when it averages outputs."""
+    stock: Stock | None = None
+    alphas: list[Alpha] = []
+    """Every point that `soup mix --alpha` evaluated."""
+    alpha: float | None = None
+    """The point that was written."""
+    flops: Flops | None = None
+    """Where the recipe asks for them."""
+    scores_file: str | None = None
+    """Where the ingredients' scores were taken from, where they were not measured."""
+    inspection: Inspection | None = None
+    """Of `soup inspect`."""
+    selecting_set: str | None = None
+    sets: list[str] = []
+    """All sets in the order in which they were named."""
+    comparisons: list[Comparison] = []
+    """Soup against best ingredient on every set, every metric of both."""
+    shared_examples: dict[str, int] = {}
+    """Set -> how many of its examples are in the selecting set too, where there are any."""
+    gates: list[GateResult] = []
+    """What `gates:` and `--require-gain` came to."""
+    landscape: Landscape | None = None
+    """What `soup landscape` measures."""
+    pairs: Pairs | None = None
+    """What `soup pairs` measures."""
+    warnings: list[str] = []
+    """What should be known before the scores are believed."""
+    cost: Cost = Cost()
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+
+    def to_json(self) -> str:
+        """Sorted JSON, indented, with a final newline."""
+        return dump_json(self.model_dump(mode="json", by_alias=True))

@@ -1,0 +1,60 @@
+"""Scores, and what has them: single checkpoints and ensembles."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+
+def _finite_or_none(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else None
+
+
+# JSON has no NaN: a score that is not a number is written as null.
+Number = Annotated[float | None, BeforeValidator(lambda value: value), PlainSerializer(_finite_or_none)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class MetricScore(Part):
+    """One metric of one set of weights on one validation set."""
+
+    value: Number
+    stderr: Number = None
+    """Standard error of the value; null where the metric has none."""
+    n: int | None
+    """Examples; null where a `python` or `command` set did not say."""
+
+
+Scores = dict[str, dict[str, MetricScore]]
+"""Validation set -> metric -> score."""
+
+
+class Ingredient(Part):
+    path: str
+    hash: str = Field(pattern="^sha256:[0-9a-f]{64}$")
+    """SHA-256 of the file; of the sorted list of names and hashes where there are several."""
+    bytes: int
+    scores: Scores = {}
+    format: str = "safetensors"
+    """How its weights were saved."""
+    key: str | None = None
+    """Where in its file they were; null where they lie there bare."""
+    trainer_metrics: dict[str, Number] = {}
+    """What its trainer measured and wrote down beside the weights."""
+
+
+class Scored(Part):
+    path: str
+    scores: Scores
+
+
+class Ensemble(Part):
+    """Networks whose logits are averaged."""
+
+    members: list[str]
+    scores: Scores

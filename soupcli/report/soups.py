@@ -1,0 +1,131 @@
+"""The soup that a command wrote, and how it came about: decisions of a search, a fit, angles."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from soupcli.report.scores import Number, Part, Scores
+
+Strategy = Literal["forward", "pruned", "replacement", "budgeted"]
+
+
+class Step(Part):
+    """One decision of the greedy recipe."""
+
+    candidate: str
+    score: Number
+    """Null where the evaluation was given up, or where the score is not a number."""
+    threshold: Number
+    """What the score was held against; null for the start."""
+    accepted: bool
+    reason: str
+    examples: int
+    """Examples that were evaluated; 0 where the score was known from an earlier run."""
+    seconds: float
+    action: Literal["add", "remove", "take"] = "add"
+    """What was tried: the candidate added to the members or removed from them, or a soup of its own taken."""
+    members: list[str] = []
+    """What was evaluated, where that is not the members so far with or without the candidate."""
+    bound: Number = None
+    """The best score that was left to reach where the evaluation was given up, out of reach of the threshold."""
+
+
+class Order(Part):
+    """One order in which a search went through the ingredients, and what it found."""
+
+    order: list[str]
+    members: list[str]
+    score: Number
+    evaluations: int
+
+
+class Search(Part):
+    """Which soups were tried; `steps` are those of the order that found the soup."""
+
+    strategy: Strategy
+    evaluations: int
+    """Soups whose score was asked for, in all orders; the ranking is not among them."""
+    orders: list[Order] = []
+    """Where there were several."""
+
+
+class Coefficients(Part):
+    """What a learned soup mixes its layers by."""
+
+    layers: list[str]
+    members: list[str]
+    alpha: list[list[float]]
+    """One row for each layer, one column for each member; rows sum to 1."""
+    tensors: list[list[str]]
+    """The tensors of each layer."""
+    scaled: dict[str, float] = {}
+    """Tensors that are multiplied by the learned temperature beside."""
+
+
+class Stock(Part):
+    """What Model Stock found in each layer."""
+
+    layers: list[str]
+    cosines: list[float]
+    """The mean cosine of the angle between two ingredients' offsets from the base."""
+    ratios: list[float]
+    """How far from the base (0) to the mean of the ingredients (1) the soup is."""
+
+
+class Alpha(Part):
+    """A point between the base (0) and the mean of the ingredients (1)."""
+
+    alpha: float
+    scores: Scores
+
+
+class Adapter(Part):
+    """What became of adapters."""
+
+    rank: int
+    """Of most layers."""
+    relative_error: float
+    """Of the change of the weights, in the Frobenius norm over all layers; 0 where the adapter is the exact mean."""
+
+
+class Soup(Part):
+    path: str
+    hash: str
+    members: list[str]
+    """In the order of acceptance."""
+    weights: list[float]
+    scores: Scores = {}
+    bytes: int = 0
+    files: list[str] = []
+    """Every file of the soup folder that this command wrote."""
+    differing: list[str] = []
+    """Tensors that are not averaged (integers, booleans) and differ: the first member's, or the best's, were taken."""
+    dtypes: dict[str, int] = {}
+    """Output dtype -> number of tensors."""
+    not_mixed: list[str] = []
+    """Tensors that --include and --exclude left out: the base's, or those of `kept_from`."""
+    adapter: Adapter | None = None
+    kept_from: str | None = None
+    """The ingredient that gave the tensors which are not averaged, and the side files."""
+    coefficients: Coefficients | None = None
+    """Where a learned soup weighs its members by layer; `weights` are then the means over all elements."""
+
+
+class Fit(Part):
+    """How the coefficients of a learned soup were fitted."""
+
+    beta: float
+    """The learned factor of the logits; 1 where none was learned."""
+    steps: list[int]
+    """Steps after which the held-out loss was measured; 0 is the start."""
+    fitted: list[float]
+    """Mean loss of the batches since the step before; at the start that of the whole fitted part."""
+    held_out: list[float]
+    kept_step: int
+    """The step with the least held-out loss: its coefficients are the soup's."""
+    fitted_examples: int
+    held_out_examples: int
+    resident: Literal["device", "host", "disk"]
+    """Where the ingredients lived."""
+    resident_bytes: int
+    warnings: list[str] = []
