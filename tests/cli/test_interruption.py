@@ -39,20 +39,57 @@ def interrupted(words: list[str], ready: str, signalled: signal.Signals) -> tupl
         return process.wait(timeout=60), lines, time.monotonic() - began
 
 
-@pytest.mark.parametrize("signalled", CODES)
-@pytest.mark.parametrize("forward", [DEAF, BUSY, WAITING], ids=["deaf code", "a long call", "a waiting thread"])
-def test_in_a_forward_pass(family: Path, signalled: signal.Signals, forward: str) -> None:
-    """Neither code that catches everything nor a call into C nor a thread that is waited for keeps it alive."""
+def asleep(family: Path, forward: str) -> None:
+    """Makes the family's network do that with its first batch, once the file `ready` is there."""
     slow = (
         "import concurrent.futures, pathlib, time\nimport torch\nfrom torch import nn\n\nclass Slow(nn.Sequential):\n"
     )
     slow += f"    def forward(self, x):\n        pathlib.Path('ready').touch()\n        {forward}\n\n"
     net = (family / "net.py").read_text()
     (family / "net.py").write_text(slow + net.replace("return nn.Sequential", "return Slow"))
+
+
+@pytest.mark.parametrize("signalled", CODES)
+@pytest.mark.parametrize("forward", [DEAF, BUSY, WAITING], ids=["deaf code", "a long call", "a waiting thread"])
+def test_in_a_forward_pass(family: Path, signalled: signal.Signals, forward: str) -> None:
+    """Neither code that catches everything nor a call into C nor a thread that is waited for keeps it alive."""
+    asleep(family, forward)
     code, lines, _ = interrupted(GREEDY, "ready", signalled)
     assert code == CODES[signalled]
     assert lines == [f"{WORDS[signalled]}: what was evaluated is kept, the same command goes on from there"]
     assert not [entry.name for entry in family.iterdir() if entry.name.startswith(".")]
+
+
+SLOW_OF_SPEECH = """import time
+from soupcli.cli import app, console, interruption
+
+interruption.PATIENCE, interruption.LAST_WORDS = 0.1, 60
+say = console.fail
+
+def slowly(*words):
+    time.sleep(0.5)
+    say(*words)
+
+console.fail = slowly
+app.main()
+"""
+
+
+@pytest.mark.parametrize("signals", [1, 3])
+def test_last_words_are_waited_for(family: Path, signals: int) -> None:
+    """One line, once, where the process is to end while it is being said, and where a signal comes again."""
+    asleep(family, "time.sleep(600)")
+    command = [sys.executable, "-c", SLOW_OF_SPEECH, *GREEDY]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        while not Path("ready").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        for _ in range(signals):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        assert process.stderr is not None
+        assert process.stderr.read() == "interrupted: what was evaluated is kept, the same command goes on from there\n"
+        assert process.wait(timeout=60) == 130
 
 
 @pytest.mark.parametrize("signalled", CODES)
