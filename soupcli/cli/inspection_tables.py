@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 from soupcli.checkpoints.checkpoint import total_bytes
 from soupcli.checkpoints.survey import FATAL
-from soupcli.checkpoints.writing import write_whole
 from soupcli.cli import console
+from soupcli.cli.delivery import deliver
 from soupcli.cli.inspected import Examined
 from soupcli.cli.options import ReportOptions
 from soupcli.cli.session import Session, report_scores
 from soupcli.cli.tables import shown_value
 from soupcli.report.inspection import Barriers, Differing, Distances, Found, Inspected, Inspection
+from soupcli.report.scores import MetricScore
 from soupcli.soups.barrier import Barrier
-from soupcli.validation.score import MetricValue, Score
+from soupcli.validation.score import Score
 from soupcli.wording import human_bytes
 
 LINES = 8  # of one kind that a table shows; the report has all
@@ -32,13 +33,7 @@ def show(session: Session, options: ReportOptions, examined: Examined) -> None:
         ],
         inspection=inspection,
     )
-    if options.report is not None:
-        write_whole(options.report, report.to_json())
-    if options.as_json:
-        console.print_result(report.to_json())
-    elif options.quiet:
-        console.print_lines(_going_together(examined, inspection))
-    else:
+    if deliver(options, report, paths=_going_together(examined, inspection)):
         _print(session, examined, inspection)
 
 
@@ -109,18 +104,16 @@ def _distances(session: Session, examined: Examined) -> Distances | None:
 def _barriers(name: str, barrier: Barrier, examined: Examined) -> Barriers:
     paths = [str(one.path) for one in examined.facts.checkpoints]
 
-    def reported(score: Score) -> dict[str, object]:
-        return dict(report_scores({name: score})[name])
+    def reported(score: Score) -> dict[str, MetricScore]:
+        return report_scores({name: score})[name]
 
-    return Barriers.model_validate(
-        {
-            "set": name,
-            "metric": barrier.metric,
-            "mean": reported(barrier.mean),
-            "half_way": {path: reported(score) for path, score in zip(paths, barrier.half_way, strict=True)},
-            "height": {path: barrier.height(number) for number, path in enumerate(paths)},
-            "settled_mean": reported(barrier.settled_mean) if barrier.settled_mean is not None else None,
-        }
+    return Barriers(
+        set=name,
+        metric=barrier.metric,
+        mean=reported(barrier.mean),
+        half_way={path: reported(score) for path, score in zip(paths, barrier.half_way, strict=True)},
+        height={path: barrier.height(number) for number, path in enumerate(paths)},
+        settled_mean=reported(barrier.settled_mean) if barrier.settled_mean is not None else None,
     )
 
 
@@ -235,17 +228,16 @@ def _heights(name: str, barrier: Barrier, paths: Sequence[str]) -> console.Table
     for place, path in enumerate(paths):
         alone, middle = barrier.alone[place], barrier.half_way[place]
         height = f"{barrier.height(place):+.4f}"
-        table.add(path, _short(selecting, alone.metrics), _short(selecting, middle.metrics), height)
-    table.add("the mean of all", _short(selecting, barrier.mean.metrics), "", "")
+        table.add(path, _short(alone), _short(middle), height)
+    table.add("the mean of all", _short(barrier.mean), "", "")
     if barrier.settled_mean is not None:
-        table.add("the same, batch norm again", _short(selecting, barrier.settled_mean.metrics), "", "")
+        table.add("the same, batch norm again", _short(barrier.settled_mean), "", "")
     return table
 
 
-def _short(metric: str, values: object) -> str:
-    assert isinstance(values, dict)
-    value: MetricValue = values[metric]
-    return shown_value(metric, value._replace(stderr=None))
+def _short(score: Score) -> str:
+    """Its value on the selecting metric, without the error."""
+    return shown_value(score.selecting, score.metrics[score.selecting]._replace(stderr=None))
 
 
 def _print_verdicts(inspection: Inspection) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from soupcli.cli import console
 from soupcli.cli.commands import Invocation, command
-from soupcli.cli.options import ReportOptions
+from soupcli.cli.options import ReportOptions, ReportResult
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.mixing import Mixture
@@ -29,9 +29,7 @@ class LandscapeOptions(ReportOptions):
     margin: Annotated[
         float, typer.Option("--margin", min=0.0, help="How far beyond the triangle, as a share of its extent.")
     ] = 0.25
-    report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Where the report is written.")] = (
-        Path("landscape.json")
-    )
+    report: ReportResult = Path("landscape.json")
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +45,8 @@ def landscape(options: LandscapeOptions, invocation: Invocation) -> int:
     evaluated, on each set, and kept: an interrupted run goes on, a finer grid evaluates what is new. soup plot and
     soup report draw the report.
     """
-    from soupcli.checkpoints.writing import check_file, write_whole
+    from soupcli.checkpoints.writing import check_file
+    from soupcli.cli.delivery import deliver
     from soupcli.cli.plan import Plan, show_plan
     from soupcli.cli.session import Session
     from soupcli.errors import UsageError
@@ -65,8 +64,9 @@ def landscape(options: LandscapeOptions, invocation: Invocation) -> int:
         assert options.report is not None
         check_file(options.report)
         report = _measure(session, options)
-        write_whole(options.report, report.to_json())
-        _show(options, report, session)
+        session.progress.close()
+        if deliver(options, report, paths=[str(options.report)]):
+            _show(options, report)
     return 0
 
 
@@ -136,18 +136,11 @@ def _plane(session: Session) -> Plane:
     return plane
 
 
-def _show(options: LandscapeOptions, report: Report, session: Session) -> None:
+def _show(options: LandscapeOptions, report: Report) -> None:
     from soupcli.wording import shown
 
-    session.progress.close()
     found = report.landscape
     assert found is not None
-    if options.as_json:
-        console.print_result(report.to_json())
-        return
-    if options.quiet:
-        console.print_lines([str(options.report)])
-        return
     columns = [(name, metric) for name in report.sets for metric in found.mean.scores[name]]
     table = console.Table("weights", *(f">{name} {metric}" for name, metric in columns), ">distance")
     for label, place in [*zip(found.members, found.corners, strict=True), ("their mean", found.mean)]:

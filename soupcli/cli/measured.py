@@ -8,10 +8,11 @@ from typing import NamedTuple
 from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.mixing import Mixture
-from soupcli.checkpoints.writing import REPORT, check_file, write_whole
+from soupcli.checkpoints.writing import REPORT, check_file
 from soupcli.cli import ci_formats, console
 from soupcli.cli.commands import DONE
 from soupcli.cli.comparing import Side, compare, sentences
+from soupcli.cli.delivery import deliver
 from soupcli.cli.ensembling import say_again
 from soupcli.cli.flops import cost_of, counted
 from soupcli.cli.gatekeeping import answer, check_gates, reported, sentence, verdicts
@@ -64,23 +65,15 @@ def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) ->
         gates=[reported(verdict, one.soup.path) for one in judged for verdict in one.verdicts],
         flops=counted(session, ingredients=len(rows)),
     )
-    if options.report is not None:
-        write_whole(options.report, report.to_json())
-    if options.as_json:
-        console.print_result(report.to_json())
-    elif options.quiet:
-        console.print_lines([str(checkpoint.path) for checkpoint, _ in rows])
-    elif isinstance(options, EvalOptions) and options.output_format != "text":
-        console.print_result(ci_formats.formatted(options.output_format, report, session.recipe.place))
-    else:
+    if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in rows]):
         named = [(_label(checkpoint, soups.get(checkpoint)), scores) for checkpoint, scores in rows]
-        table = score_table(named, list(session.sets), first="checkpoint", metrics=session.recipe.metrics)
-        table.extend("by its trainer", [_by_trainer(checkpoint) for checkpoint, _ in rows])
-        console.print_table(table)
-        if report.flops is not None:
-            console.print_sentences(["", cost_of(report.flops)])
-        for one in judged:
-            console.print_sentences(["", *one.said])
+        if isinstance(options, EvalOptions) and options.output_format != "text":
+            console.print_result(ci_formats.formatted(options.output_format, report, session.recipe.place))
+        else:
+            table = score_table(named, list(session.sets), first="checkpoint", metrics=session.recipe.metrics)
+            table.extend("by its trainer", [_by_trainer(checkpoint) for checkpoint, _ in rows])
+            console.print_table(table)
+            _print_beneath(report, judged)
     return answer([verdict for one in judged for verdict in one.verdicts])
 
 
@@ -98,6 +91,14 @@ class _Judged(NamedTuple):
         against = f" against {self.best.path}" if self.best is not None else ""
         compared = sentences(self.comparisons, self.soup, self.best) if self.best is not None else []
         return [f"{self.soup.path}{against}:", *compared, *(sentence(verdict) for verdict in self.verdicts)]
+
+
+def _print_beneath(report: Report, judged: Sequence[_Judged]) -> None:
+    """The cost, and what every soup comes to."""
+    if report.flops is not None:
+        console.print_sentences(["", cost_of(report.flops)])
+    for one in judged:
+        console.print_sentences(["", *one.said])
 
 
 def _judged(session: Session, rows: Sequence[Measured], soups: Mapping[Checkpoint, Report]) -> list[_Judged]:

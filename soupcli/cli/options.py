@@ -8,6 +8,44 @@ from typing import Annotated
 
 import typer
 
+WeightsName = Annotated[
+    str | None, typer.Option("--weights-name", help="Weights file to take where a folder holds several.")
+]
+Trust = Annotated[bool, typer.Option("--trust", help="Open the pickled metadata of torch distributed checkpoints.")]
+AllowClass = Annotated[
+    list[str] | None,
+    typer.Option("--allow-class", metavar="CLASS...", help="Classes in checkpoints that may be passed over."),
+]
+RequireGain = Annotated[
+    str | None,
+    typer.Option(
+        "--require-gain",
+        metavar="[SET=]MARGIN",
+        help="Exit 1 unless the soup is so much better than the best ingredient (accuracy: in points of a per cent).",
+        envvar="SOUP_REQUIRE_GAIN",
+    ),
+]
+Scores = Annotated[
+    Path | None,
+    typer.Option("--scores", metavar="FILE", help="Rank by scores in this jsonl file (model_name, one key a set)."),
+]
+OutputFormat = Annotated[
+    str,
+    typer.Option(
+        "--output-format", metavar="text|github|junit", help="The result as text, as annotations, or as JUnit XML."
+    ),
+]
+ReportResult = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Where the report is written.")
+]  # of commands whose result is a report
+ReportFiles = Annotated[
+    list[Path],
+    typer.Argument(
+        help="A soup.json or a --report; further ones add their scores and soups to the same ingredients.",
+        metavar="REPORT",
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
@@ -42,22 +80,15 @@ class IngredientOptions(RecipeOptions):
         float | None,
         typer.Option("--holdout", help="Share of the first set to report on, not to select by.", envvar="SOUP_HOLDOUT"),
     ] = None
-    weights_name: Annotated[
-        str | None, typer.Option("--weights-name", help="Weights file to take where a folder holds several.")
-    ] = None
+    weights_name: WeightsName = None
     key: Annotated[
         str | None,
         typer.Option(
             "--key", help="State dict to take from a training checkpoint, e.g. state_dict.", envvar="SOUP_KEY"
         ),
     ] = None
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Open the pickled metadata of torch distributed checkpoints.")
-    ] = False
-    allow_class: Annotated[
-        list[str] | None,
-        typer.Option("--allow-class", metavar="CLASS...", help="Classes in checkpoints that may be passed over."),
-    ] = None
+    trust: Trust = False
+    allow_class: AllowClass = None
     include: Annotated[
         list[str] | None,
         typer.Option("--include", metavar="PATTERN...", help="Mix only the tensors with such names, e.g. 'blocks.*'."),
@@ -117,31 +148,6 @@ class IngredientOptions(RecipeOptions):
         bool, typer.Option("--relative", help="Write paths into the report as seen from the working folder.")
     ] = False
     fresh: Annotated[bool, typer.Option("--fresh", help="Evaluate again what earlier runs have evaluated.")] = False
-
-
-RequireGain = Annotated[
-    str | None,
-    typer.Option(
-        "--require-gain",
-        metavar="[SET=]MARGIN",
-        help="Exit 1 unless the soup is so much better than the best ingredient (accuracy: in points of a per cent).",
-        envvar="SOUP_REQUIRE_GAIN",
-    ),
-]
-
-
-Scores = Annotated[
-    Path | None,
-    typer.Option("--scores", metavar="FILE", help="Rank by scores in this jsonl file (model_name, one key a set)."),
-]
-
-
-OutputFormat = Annotated[
-    str,
-    typer.Option(
-        "--output-format", metavar="text|github|junit", help="The result as text, as annotations, or as JUnit XML."
-    ),
-]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import typer
 
 from soupcli.cli import console
 from soupcli.cli.commands import Invocation, command
-from soupcli.cli.options import ReportOptions
+from soupcli.cli.options import ReportOptions, ReportResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +32,7 @@ class PairsOptions(ReportOptions):
         int | None, typer.Option("--pairs", min=1, help="Draw so many pairs (default: all, N(N-1)/2 evaluations).")
     ] = None
     seed: Annotated[int, typer.Option("--seed", min=0, help="What draws them.")] = 0
-    report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Where the report is written.")] = (
-        Path("pairs.json")
-    )
+    report: ReportResult = Path("pairs.json")
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +48,8 @@ def pairs(options: PairsOptions, invocation: Invocation) -> int:
     of their mean less that of the better of the two. N checkpoints take N(N-1)/2 evaluations on each set beside their
     own; --pairs draws fewer. soup plot and soup report draw the report.
     """
-    from soupcli.checkpoints.writing import check_file, write_whole
+    from soupcli.checkpoints.writing import check_file
+    from soupcli.cli.delivery import deliver
     from soupcli.cli.plan import Plan, show_plan
     from soupcli.cli.session import Session
     from soupcli.soups.pairs import choose_pairs
@@ -65,8 +64,9 @@ def pairs(options: PairsOptions, invocation: Invocation) -> int:
         assert options.report is not None
         check_file(options.report)
         report = _measure(session, start, chosen, options.seed)
-        write_whole(options.report, report.to_json())
-        _show(options, report, session)
+        session.progress.close()
+        if deliver(options, report, paths=[str(options.report)]):
+            _show(options, report, session)
     return 0
 
 
@@ -135,15 +135,8 @@ def _pair(session: Session, of: Paired, angle_kk: Tensor, alone: Sequence[Mappin
 
 
 def _show(options: PairsOptions, report: Report, session: Session) -> None:
-    session.progress.close()
     found = report.pairs
     assert found is not None
-    if options.as_json:
-        console.print_result(report.to_json())
-        return
-    if options.quiet:
-        console.print_lines([str(options.report)])
-        return
     metrics = {name: session.evaluators.metric_of(name) for name in report.sets}
     table = console.Table("pair", ">angle", *(f">gain on {name}" for name in report.sets))
     for pair in sorted(found.pairs, key=lambda pair: (pair.angle is None, pair.angle or 0.0)):

@@ -11,6 +11,7 @@ import typer
 
 from soupcli.cli import console
 from soupcli.cli.commands import Invocation, command
+from soupcli.cli.options import ReportFiles
 
 if TYPE_CHECKING:
     from soupcli.figures.figure import Figure
@@ -24,13 +25,7 @@ EXAMPLES = "soup plot soup/soup.json rank.json --kind scores --out figure1.svg"
 class PlotOptions:
     """Options of `soup plot`."""
 
-    reports: Annotated[
-        list[Path],
-        typer.Argument(
-            help="A soup.json or a --report; further ones add their scores and soups to the same ingredients.",
-            metavar="REPORT",
-        ),
-    ]
+    reports: ReportFiles
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The picture, .png or .svg; of several, a name for each beside it.")
     ] = Path("plot.png")
@@ -61,6 +56,7 @@ def plot(options: PlotOptions, invocation: Invocation) -> int:
     from soupcli.checkpoints.writing import check_file, write_whole
     from soupcli.errors import UsageError
     from soupcli.figures.matplotlib import drawn
+    from soupcli.figures.reports import read
 
     suffix = _suffix(options.out)
     reports = read(options.reports)
@@ -77,16 +73,6 @@ def plot(options: PlotOptions, invocation: Invocation) -> int:
         write_whole(files[figure.kind], drawn(figure, suffix, options.theme))
     console.print_lines([str(file) for file in files.values()])
     return 0
-
-
-def read(paths: Sequence[Path]) -> Reports:
-    """The reports in files, or in the folders of soups. Raises UsageError where one is none."""
-    from soupcli.checkpoints.writing import REPORT
-    from soupcli.figures.reports import Source, gather
-    from soupcli.report.reading import read_report
-
-    files = [path / REPORT if path.is_dir() else path for path in paths]
-    return gather([Source(file, read_report(file, ignore_unknown=True)) for file in dict.fromkeys(files)])
 
 
 def _suffix(out: Path) -> Suffix:

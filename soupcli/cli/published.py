@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from soupcli.checkpoints.writing import write_whole
 from soupcli.cli import console
+from soupcli.cli.delivery import deliver
 from soupcli.cli.options import ReportOptions
 from soupcli.cli.session import Session, report_scores
 from soupcli.cli.tables import score_table
@@ -41,13 +41,7 @@ def rank_published(session: Session, options: ReportOptions, file: Path, words: 
         update={"selecting_set": columns[0], "sets": columns}
     )
     session.progress.close()
-    if options.report is not None:
-        write_whole(options.report, report.to_json())
-    if options.as_json:
-        console.print_result(report.to_json())
-    elif options.quiet:
-        console.print_lines([str(checkpoint.path) for checkpoint, _ in named])
-    else:
+    if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in named]):
         console.print_table(score_table([(str(c.path), found) for c, found in named], columns, first="checkpoint"))
     return 0
 

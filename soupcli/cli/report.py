@@ -10,19 +10,14 @@ import typer
 
 from soupcli.cli import console
 from soupcli.cli.commands import Invocation, command
+from soupcli.cli.options import ReportFiles
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportPageOptions:
     """Options of `soup report`."""
 
-    reports: Annotated[
-        list[Path],
-        typer.Argument(
-            help="A soup.json or a --report; further ones add their scores and soups to the same ingredients.",
-            metavar="REPORT",
-        ),
-    ]
+    reports: ReportFiles
     out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html")
 
 
@@ -39,8 +34,8 @@ def report(options: ReportPageOptions, invocation: Invocation) -> int:
     ingredients' scores on the selecting set alone, soup rank --val A B --report rank.json has them on all.
     """
     from soupcli.checkpoints.writing import check_file, write_whole
-    from soupcli.cli.plot import read
     from soupcli.figures.page import page
+    from soupcli.figures.reports import read
 
     check_file(options.out)
     write_whole(options.out, page(read(options.reports)))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from soupcli.cli.commands import Invocation, command
+from soupcli.cli.options import AllowClass, Trust, WeightsName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,16 +18,9 @@ class VerifyOptions:
 
     soup: Annotated[Path, typer.Argument(help="The folder of a soup, or its soup.json.", metavar="SOUP")]
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Mix it again, aside, and compare the bytes.")] = False
-    weights_name: Annotated[
-        str | None, typer.Option("--weights-name", help="Weights file to take where a folder holds several.")
-    ] = None
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Open the pickled metadata of torch distributed checkpoints.")
-    ] = False
-    allow_class: Annotated[
-        list[str] | None,
-        typer.Option("--allow-class", metavar="CLASS...", help="Classes in checkpoints that may be passed over."),
-    ] = None
+    weights_name: WeightsName = None
+    trust: Trust = False
+    allow_class: AllowClass = None
     as_json: Annotated[bool, typer.Option("--json", help="Print what was checked as one JSON document.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print what is not as reported alone.")] = False
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from soupcli.checkpoints.soup_folder import REPORT
 from soupcli.errors import UsageError
 from soupcli.figures.figure import Role
+from soupcli.report.reading import read_report
 from soupcli.report.report import Report
 from soupcli.report.scores import Ingredient, MetricScore, Scores
 from soupcli.wording import SHARES
@@ -88,6 +90,12 @@ class Reports:
         parent = next(iter(parents))
         words = f"{shlex.quote(parent)}/*" if len(parents) == 1 and parent else shlex.join(paths)
         return f"soup rank --ckpts {words} --val {shlex.join(sets)} --report rank.json"
+
+
+def read(paths: Sequence[Path]) -> Reports:
+    """The reports in files, or in the folders of soups. Raises UsageError where one is none."""
+    files = [path / REPORT if path.is_dir() else path for path in paths]
+    return gather([Source(file, read_report(file, ignore_unknown=True)) for file in dict.fromkeys(files)])
 
 
 def gather(sources: Sequence[Source]) -> Reports:

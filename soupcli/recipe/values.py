@@ -46,15 +46,23 @@ def _class_ids(value: object, info: ValidationInfo) -> object:
     """A file, `folders`, a list of ids, or a map from class to indices."""
     if isinstance(value, Path | str) and str(value):
         return value if value == "folders" else _beside_recipe(Path(value), info)
+    found = ids_or_logits(value)
+    if found is None:
+        raise ValueError(
+            f"expected a file, 'folders', a list of class ids, or a map from class to index or indices, got {value!r}"
+        )
+    return found
+
+
+def ids_or_logits(value: object) -> list[int | str] | dict[str, list[int]] | None:
+    """A list of class ids, or a map from each class to the indices of its logits; None for whatever else it may be."""
     if isinstance(value, list) and value and all(_is_index(id_) or isinstance(id_, str) for id_ in value):
         return value
     if isinstance(value, dict) and value:
-        several = {name: logits if isinstance(logits, list) else [logits] for name, logits in value.items()}
-        if all(logits and all(map(_is_index, logits)) for logits in several.values()):
-            return several
-    raise ValueError(
-        f"expected a file, 'folders', a list of class ids, or a map from class to index or indices, got {value!r}"
-    )
+        logits_of = {name: logits if isinstance(logits, list) else [logits] for name, logits in value.items()}
+        if all(logits and all(map(_is_index, logits)) for logits in logits_of.values()):
+            return logits_of
+    return None
 
 
 def _is_index(value: object) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from soupcli.errors import ValidationError
 from soupcli.recipe.sets import ImagesSet
+from soupcli.recipe.values import ids_or_logits
 from soupcli.recipe_yaml import suggestion
 from soupcli.validation.class_map import ClassMap
 from soupcli.validation.set_file import read_json, read_lines
@@ -145,15 +146,13 @@ def _ids(spec: ImagesSet) -> tuple[str, Sequence[Id] | dict[str, list[int]] | No
 
 def _checked(content: Any, file: Path) -> Sequence[Id] | dict[str, list[int]]:
     """Raises ValidationError for JSON that is neither a list of ids nor a map to indices."""
-    if isinstance(content, list) and content and all(_is_index(id_) or isinstance(id_, str) for id_ in content):
-        return content
-    if isinstance(content, dict) and content:
-        logits_of = {name: value if isinstance(value, list) else [value] for name, value in content.items()}
-        if all(logits and all(map(_is_index, logits)) for logits in logits_of.values()):
-            return logits_of
-    raise ValidationError(
-        f"{file}: neither a list of class ids nor a map from each class folder to the index of a logit, or to several"
-    )
+    found = ids_or_logits(content)
+    if found is None:
+        raise ValidationError(
+            f"{file}: neither a list of class ids nor a map from each class folder to the index of a logit, "
+            "or to several"
+        )
+    return found
 
 
 @cache
@@ -165,7 +164,3 @@ def imagenet_wnids() -> dict[str, int]:
 def _places(names: Sequence[str]) -> dict[str, int]:
     """The first place of each name."""
     return {name: place for place, name in reversed(list(enumerate(names)))}
-
-
-def _is_index(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

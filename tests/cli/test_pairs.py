@@ -81,8 +81,8 @@ def test_less_is_better(started: Path, soup: Soup) -> None:
     for pair in report["pairs"]["pairs"]:
         gain = next(gain for gain in pair["gains"] if gain["set"] == "test")
         assert gain["best"] == min(pair["members"], key=alone.__getitem__) and gain["higher_is_better"] is False
-    from soupcli.cli.plot import read
     from soupcli.figures.kinds import KINDS
+    from soupcli.figures.reports import read
 
     marks = KINDS["angles"](read([Path("nll.json")])).panels[1].marks
     gains = [next(g for g in pair["gains"] if g["set"] == "test") for pair in report["pairs"]["pairs"]]
