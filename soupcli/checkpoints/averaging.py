@@ -27,14 +27,15 @@ import torch
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.exact_sum import PairSum, exact_mean
-from soupcli.checkpoints.magnitudes import PIECE, Magnitudes, Range
-from soupcli.checkpoints.rounding import FORMATS, round_once
+from soupcli.checkpoints.exact_sum import exact_means
+from soupcli.checkpoints.magnitudes import PIECE, Range, Spread
+from soupcli.checkpoints.rounding import FORMATS, Format, round_once
 from soupcli.errors import MixError, SoupFault
 
-READ = 1 << 22  # bytes that are read before they are summed
-BLOCK = 1 << 19  # numbers that are converted at once: 4 MB of float64, which stay in the cache
+READ = 1 << 21  # bytes that are read before they are summed
+BLOCK = 1 << 18  # numbers that are converted at once: 2 MB of float64, which stay in the cache
 ROWS = 8  # ingredients that are read before they are summed
+FEW_DIGITS = 24  # of a weight, behind the point: with more, float64 does not add weighted float32 numbers exactly
 CPU = torch.device("cpu")
 
 
@@ -101,9 +102,23 @@ class Terms(NamedTuple):
         grid = range_.grid * self.weight_grid
         return grid > 0 and range_.largest * self.weight <= 2.0**53 * grid
 
+    def need_no_pieces(self, range_: Range) -> bool:
+        """Whether terms of such a range are exact, or would hardly be in parts of it: weights have too many digits."""
+        return self.are_exact(range_) or self.weight_grid < 2.0**-FEW_DIGITS
+
     def error(self, range_: Range) -> float:
         """At least the error of a mean of such terms in float64, whatever the order of the additions."""
         return (self.members + 2) * 2.0**-52 * range_.largest * self.weight / self.divisor
+
+    @property
+    def weights(self) -> list[float]:
+        """One for each term, in the order of the batches; none where all weigh the same."""
+        return [term.weight for _, batch in self.batches for term in batch if term.weight is not None]
+
+    @property
+    def stored_format(self) -> Format:
+        """The finest format that a term is stored in."""
+        return max((FORMATS[_real(stored)] for stored, _ in self.batches), key=lambda format_: format_.digits)
 
 
 def _lowest_digit(number: float) -> float:
@@ -123,19 +138,6 @@ def chunks(terms: Terms, numel: int | None = None) -> Iterator[tuple[int, int]]:
     end = terms.numel if numel is None else numel
     for start in range(0, end, size):
         yield start, min(size, end - start)
-
-
-class _Spread(NamedTuple):
-    """Between which magnitudes the terms of a chunk lie."""
-
-    batches: list[Magnitudes]
-
-    @property
-    def pieces(self) -> int:
-        return len(self.batches[0].least)
-
-    def range_of(self, pieces: slice) -> Range:
-        return reduce(Range.joined, (magnitudes.range_of(pieces) for magnitudes in self.batches))
 
 
 class Averager:
@@ -158,21 +160,23 @@ class Averager:
         with torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext():
             if terms.is_copy:
                 return self._copied(terms, start, count)
-            total_c, spread = self._add_up(terms, start, count)
-            range_ = spread.range_of(slice(None))
+            total_c, spreads = self._add_up(terms, start, count)
+            range_ = reduce(Range.joined, (spread.whole for spread in spreads))
             if not math.isfinite(range_.largest):
                 self._blame(terms, start, count)
-            mean_c = self._rounded(terms, range_, total_c.clone() if not terms.are_exact(range_) else total_c)
-            if not terms.are_exact(range_):
-                self._settle(terms, spread, total_c.cpu(), mean_c, start)
+            if terms.are_exact(range_):
+                mean_c = self._rounded(terms, range_, total_c)
+            else:
+                mean_c = self._rounded(terms, range_, total_c.clone())
+                self._settle(terms, spreads, total_c.cpu(), mean_c, start)
         _check_overflow(terms, range_, mean_c)
         return mean_c.view(terms.dtype)
 
     def _copied(self, terms: Terms, start: int, count: int) -> Tensor:
         ((stored, batch),) = terms.batches
         row_rc = self._read(terms.name, stored, batch, start, count)
-        bounds = Magnitudes.of(row_rc.clone(), FORMATS[_real(stored)]).range_of(slice(None))
-        if not math.isfinite(bounds.largest):
+        spread = Spread.of(row_rc.clone(), FORMATS[_real(stored)], lambda _: True)
+        if not math.isfinite(spread.whole.largest):
             self._blame(terms, start, count)
         return row_rc[0].cpu().view(stored)
 
@@ -186,21 +190,21 @@ class Averager:
             self._scratch[use, device] = held
         return held[:nbytes].view(dtype).view(shape)
 
-    def _add_up(self, terms: Terms, start: int, count: int) -> tuple[Tensor, _Spread]:
-        """The sum of the weighted terms in float64, and between which magnitudes the terms lie."""
+    def _add_up(self, terms: Terms, start: int, count: int) -> tuple[Tensor, list[Spread]]:
+        """The sum of the weighted terms in float64, and between which magnitudes the terms of each batch lie."""
         length = count * _reals(terms.dtype)
         total_c = self._take("total", torch.float64, length, device=self._device)
-        batches: list[Magnitudes] = []
+        spreads: list[Spread] = []
         for number, (stored, batch) in enumerate(terms.batches):
             raw_rc = self._read(terms.name, stored, batch, start, count)
             part_c = self._take("part", torch.float64, length, device=self._device) if number else total_c
             self._sum_rows(raw_rc, [term.weight for term in batch if term.weight is not None], part_c)
             if number:
                 total_c.add_(part_c)
-            batches.append(Magnitudes.of(raw_rc, FORMATS[_real(stored)]))
-        if batch[0].weight is None and all(magnitudes.zeros for magnitudes in batches):
+            spreads.append(Spread.of(raw_rc, FORMATS[_real(stored)], terms.need_no_pieces))
+        if batch[0].weight is None and all(spread.zeros for spread in spreads):
             total_c.masked_fill_(self._negative_zeros(terms, start, count), -0.0)
-        return total_c, _Spread(batches)
+        return total_c, spreads
 
     def _sum_rows(self, raw_rc: Tensor, weights: Sequence[float], out_c: Tensor) -> None:
         """The sum of the rows, with `weights` their weighted sum, in float64."""
@@ -245,21 +249,25 @@ class Averager:
         round_once(total_c, dtype, out=mean_c, scratch=scratch_c, tiny=tiny)
         return mean_c if self._device == CPU else self._take("mean", dtype, len(total_c)).copy_(mean_c)
 
-    def _settle(self, terms: Terms, spread: _Spread, total_c: Tensor, mean_c: Tensor, start: int) -> None:
+    def _settle(self, terms: Terms, spreads: Sequence[Spread], total_c: Tensor, mean_c: Tensor, start: int) -> None:
         """Replaces the means of those pieces whose sums may have been rounded."""
-        doubtful = [not terms.are_exact(spread.range_of(slice(i, i + 1))) for i in range(spread.pieces)]
+        ranges = [
+            reduce(Range.joined, (spread.piece(number) for spread in spreads))
+            for number in range(-(-len(total_c) // PIECE))
+        ]
         first = 0
-        for is_doubtful, run in groupby(doubtful):
-            last = first + len(list(run))
-            if is_doubtful:
+        for is_exact, run in groupby(ranges, terms.are_exact):
+            bounds = list(run)
+            last = first + len(bounds)
+            if not is_exact:
                 part = slice(first * PIECE, min(last * PIECE, len(total_c)))
                 begin = start + part.start // _reals(terms.dtype)
-                mean_c[part] = self._settled(terms, spread.range_of(slice(first, last)), total_c[part], begin)
+                mean_c[part] = self._settled(terms, reduce(Range.joined, bounds), total_c[part], begin)
             first = last
 
     def _settled(self, terms: Terms, range_: Range, total_c: Tensor, start: int) -> Tensor:
         """The mean of sums that may have been rounded: Tensor[c]."""
-        dtype, error, count = terms.real_dtype, terms.error(range_), len(total_c) // _reals(terms.dtype)
+        dtype, error = terms.real_dtype, terms.error(range_)
         if dtype != torch.float64 and SMALLEST_ERROR < error < 1 / SMALLEST_ERROR:
             mean_c = total_c / terms.divisor
             lower_c, upper_c = round_once(mean_c - error, dtype), round_once(mean_c + error, dtype)
@@ -268,33 +276,21 @@ class Averager:
         else:
             upper_c = torch.empty(len(total_c), dtype=dtype)
             doubtful_k = torch.arange(len(total_c))
-        if len(doubtful_k):
-            upper_c[doubtful_k] = self._summed_without_error(terms, start, count, doubtful_k)
+        for chosen_k in _near_one_another(doubtful_k, most=max(1, BLOCK // terms.members)):
+            columns_tk = self._columns(terms, start, chosen_k)
+            upper_c[chosen_k] = exact_means(columns_tk, terms.weights, terms.divisor, dtype, terms.stored_format)
         return upper_c
 
-    def _summed_without_error(self, terms: Terms, start: int, count: int, chosen_k: Tensor) -> Tensor:
-        """The mean of the chosen numbers of a chunk: Tensor[k]."""
-        pair, dtype = PairSum(len(chosen_k)), terms.real_dtype
-        for values_k, weight in self._chosen(terms, start, count, chosen_k):
-            pair.add(values_k, weight)
-        mean_k, settled_k = pair.mean(terms.divisor, dtype)
-        open_k = (~settled_k).nonzero()[:, 0]
-        step = max(1, BLOCK // terms.members)
-        for first in range(0, len(open_k), step):
-            part = open_k[first : first + step]
-            columns = list(self._chosen(terms, start, count, chosen_k[part]))
-            weights = [weight for _, weight in columns if weight is not None] or None
-            rows = zip(*(values.tolist() for values, _ in columns), strict=True)
-            exact = [exact_mean(row, weights, FORMATS[dtype]) for row in rows]
-            mean_k[part] = torch.tensor(exact, dtype=torch.float64).to(dtype)
-        return mean_k
-
-    def _chosen(self, terms: Terms, start: int, count: int, chosen_k: Tensor) -> Iterator[tuple[Tensor, float | None]]:
-        """Chosen numbers, Tensor[k] of float64, and weight of each term."""
-        for stored, batch in terms.batches:
-            for term in batch:
-                row_c = self._read(terms.name, stored, [term], start, count)[0]
-                yield row_c.cpu()[chosen_k].to(torch.float64), term.weight
+    def _columns(self, terms: Terms, start: int, chosen_k: Tensor) -> Tensor:
+        """The terms' numbers at these places: Tensor[t, k] of float64, t in the order of the batches."""
+        reals = _reals(terms.dtype)
+        first, last = (int(end) // reals for end in (chosen_k[0], chosen_k[-1]))
+        near_k = chosen_k - first * reals
+        rows = [
+            self._read(terms.name, stored, batch, start + first, last - first + 1).cpu()[:, near_k].to(torch.float64)
+            for stored, batch in terms.batches
+        ]
+        return torch.cat(rows)
 
     def _blame(self, terms: Terms, start: int, count: int) -> None:
         """Raises MixError naming the ingredient that holds the NaN or infinity."""
@@ -310,6 +306,13 @@ class Averager:
                         hint="its training diverged: leave this ingredient out",
                     )
         raise SoupFault(f"tensor {terms.name!r}: a number that was not finite is gone")
+
+
+def _near_one_another(places_k: Tensor, *, most: int) -> Iterator[Tensor]:
+    """Ascending places, those of one piece together, at most so many."""
+    _, counts = torch.unique_consecutive(places_k // PIECE, return_counts=True)
+    for near_k in torch.split(places_k, counts.tolist()):
+        yield from torch.split(near_k, most)
 
 
 SMALLEST_ERROR = 2.0**-900  # of an interval around a mean; below it its ends may not be what they seem

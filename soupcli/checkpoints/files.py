@@ -10,10 +10,9 @@ import os
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from torch import Tensor
 
@@ -69,50 +68,56 @@ class FileVersion:
             )
 
 
+class _Opened:
+    """One open file and how many read it now."""
+
+    __slots__ = ("descriptor", "readers")
+
+    def __init__(self, descriptor: int, readers: int) -> None:
+        self.descriptor = descriptor
+        self.readers = readers
+
+
 class _OpenFiles:
     """The files that were read last, kept open; each is closed when no reader is in it and another needs its place."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: OrderedDict[FileVersion, int] = OrderedDict()
-        self._readers: dict[FileVersion, int] = {}
+        self._open: OrderedDict[FileVersion, _Opened] = OrderedDict()
 
-    @contextmanager
-    def descriptor(self, file: FileVersion) -> Iterator[int]:
+    def enter(self, file: FileVersion) -> _Opened:
+        """The open file, for one reader more until it leaves."""
         with self._lock:
-            descriptor = self._enter(file)
-        if descriptor is None:
-            opened = _open_recorded(file)  # may take long: others read meanwhile
+            opened = self._enter(file)
+        if opened is None:
+            descriptor = _open_recorded(file)  # may take long: others read meanwhile
             with self._lock:
-                descriptor = self._enter(file)
-                if descriptor is None:
+                opened = self._enter(file)
+                if opened is None:
                     self._make_room()
-                    self._open[file], self._readers[file] = opened, 1
-                    descriptor = opened
-                else:
-                    os.close(opened)
-        try:
-            yield descriptor
-        except OSError as cause:
-            raise CheckpointError(f"{file.path}: {cause.strerror}") from cause
-        finally:
-            with self._lock:
-                self._readers[file] -= 1
+                    opened = self._open[file] = _Opened(descriptor, readers=1)
+                    return opened
+            os.close(descriptor)
+        return opened
 
-    def _enter(self, file: FileVersion) -> int | None:
-        descriptor = self._open.get(file)
-        if descriptor is not None:
+    def leave(self, opened: _Opened) -> None:
+        """One reader less."""
+        with self._lock:
+            opened.readers -= 1
+
+    def _enter(self, file: FileVersion) -> _Opened | None:
+        opened = self._open.get(file)
+        if opened is not None:
             self._open.move_to_end(file)
-            self._readers[file] += 1
-        return descriptor
+            opened.readers += 1
+        return opened
 
     def _make_room(self) -> None:
         spare = len(self._open) - _most_open() + 1
         if spare > 0:
-            idle = (file for file in self._open if not self._readers[file])
+            idle = (file for file, opened in self._open.items() if not opened.readers)
             for file in list(itertools.islice(idle, spare)):
-                del self._readers[file]
-                os.close(self._open.pop(file))
+                os.close(self._open.pop(file).descriptor)
 
 
 def _most_open() -> int:
@@ -137,13 +142,34 @@ def _open_recorded(file: FileVersion) -> int:
 _open_files = _OpenFiles()
 
 
+class _Reading:
+    """`with _Reading(file) as descriptor`: the file open, what the system refuses as CheckpointError."""
+
+    __slots__ = ("_file", "_opened")
+
+    def __init__(self, file: FileVersion) -> None:
+        self._file = file
+
+    def __enter__(self) -> int:
+        self._opened = _open_files.enter(self._file)
+        return self._opened.descriptor
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _open_files.leave(self._opened)
+        if isinstance(error, OSError):
+            raise CheckpointError(f"{self._file.path}: {error.strerror}") from error
+
+
 def read_at(file: FileVersion, offset: int, out: Tensor) -> None:
     """Fills `out` (contiguous, CPU) with the bytes from `offset`. Raises CheckpointError where the file ends early."""
-    view, done = memory_of(out), 0
+    view = memory_of(out)
     nbytes = len(view)
     if nbytes == 0:
         return
-    with _open_files.descriptor(file) as descriptor:
+    with _Reading(file) as descriptor:
+        done = os.preadv(descriptor, [view], offset)
         while done < nbytes:
             got = os.preadv(descriptor, [view[done:]], offset + done)
             if got == 0:
@@ -174,21 +200,21 @@ def write_at(descriptor: int, data: memoryview | bytes, offset: int) -> None:
 
 def read_bytes(file: FileVersion, offset: int, count: int) -> bytes:
     """`count` bytes of `file` from `offset`, or fewer where it ends."""
-    with _open_files.descriptor(file) as descriptor:
+    with _Reading(file) as descriptor:
         return os.pread(descriptor, count, offset)
 
 
 def announce(file: FileVersion) -> None:
     """Asks the system to read the file into its cache in the background, where it can; returns at once."""
     if hasattr(os, "posix_fadvise"):
-        with _open_files.descriptor(file) as descriptor:
+        with _Reading(file) as descriptor:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def sha256(file: FileVersion) -> str:
     """SHA-256 of the whole file, in hexadecimal. Raises CheckpointError where it changes meanwhile."""
     digest, chunk = hashlib.sha256(), memoryview(bytearray(HASH_CHUNK))
-    with _open_files.descriptor(file) as descriptor:
+    with _Reading(file) as descriptor:
         offset = 0
         while got := os.preadv(descriptor, [chunk], offset):
             digest.update(chunk[:got])

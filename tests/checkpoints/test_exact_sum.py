@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupcli.checkpoints.exact_sum import PairSum, exact_mean
+from soupcli.checkpoints.exact_sum import PairSum, exact_mean, exact_means
 from soupcli.checkpoints.rounding import FORMATS
 from tests.checkpoints.exactly import BITS, rounded, weighted
 
@@ -45,12 +45,26 @@ def test_exact_mean(terms: list[tuple[float, float]]) -> None:
     """The mean and the weighted sum in fractions, rounded once."""
     values, weights = [value for value, _ in terms], [weight for _, weight in terms]
     format_ = FORMATS[torch.float64]
-    assert exact_mean(values, None, format_) == float(weighted(values))
+    assert exact_mean(values, [], format_) == float(weighted(values))
     assert exact_mean(values, weights, format_) == float(weighted(values, weights))
+
+
+@given(
+    st.lists(st.lists(st.floats(-4, 4, width=32), min_size=6, max_size=6), min_size=1, max_size=9),
+    st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+)
+@settings(max_examples=100, deadline=None)
+def test_columns(rows: list[list[float]], dtype: torch.dtype) -> None:
+    """Columns of any width side by side: those that float64 adds exactly and those that it does not."""
+    columns = torch.tensor(rows, dtype=torch.float64)
+    found = exact_means(columns, [], len(rows), dtype, FORMATS[torch.float32])
+    for mean, column in zip(found.view(BITS[dtype]).tolist(), columns.T.tolist(), strict=True):
+        exact = weighted(column)
+        assert exact == 0 or mean == rounded(exact, dtype)
 
 
 def test_negative_zeros() -> None:
     """Only a sum of nothing but -0.0 is -0.0."""
     format_ = FORMATS[torch.float32]
-    assert math.copysign(1, exact_mean([-0.0, -0.0], None, format_)) == -1
-    assert math.copysign(1, exact_mean([-0.0, 0.0], None, format_)) == 1
+    assert math.copysign(1, exact_mean([-0.0, -0.0], [], format_)) == -1
+    assert math.copysign(1, exact_mean([-0.0, 0.0], [], format_)) == 1

@@ -9,8 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupcli.checkpoints.magnitudes import PIECE, Magnitudes, Range
+from soupcli.checkpoints.magnitudes import PIECE, Range, Spread
 from soupcli.checkpoints.rounding import FORMATS
+
+
+def enough(range_: Range) -> bool:
+    return True
+
+
+def never(range_: Range) -> bool:
+    return False
+
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -21,7 +30,7 @@ def test_bounds(dtype: torch.dtype, values: list[float]) -> None:
     """The largest magnitude is the largest, and every number is a multiple of the grid."""
     stored = torch.tensor([values], dtype=torch.float64).to(dtype)
     kept = stored.to(torch.float64).flatten().tolist()
-    range_ = Magnitudes.of(stored, FORMATS[dtype]).range_of(slice(None))
+    range_ = Spread.of(stored, FORMATS[dtype], enough).whole
     assert range_.largest == max(map(abs, kept))
     if any(kept):
         assert all((Fraction(value) / Fraction(range_.grid)).denominator == 1 for value in kept)
@@ -34,10 +43,31 @@ def test_pieces() -> None:
     """One tiny number widens the range of its own piece alone, and joined ranges bound both."""
     numbers = torch.ones(2, 3 * PIECE + 10)
     numbers[1, PIECE + 5] = 2.0**-100
-    magnitudes = Magnitudes.of(numbers, FORMATS[torch.float32])
-    ranges = [magnitudes.range_of(slice(piece, piece + 1)) for piece in range(4)]
+    spread = Spread.of(numbers, FORMATS[torch.float32], never)
+    ranges = [spread.piece(number) for number in range(4)]
     assert [range_.grid for range_ in ranges] == [2.0**-23, 2.0**-123, 2.0**-23, 2.0**-23]
     assert ranges[0].joined(ranges[1]) == ranges[1]
+
+
+@given(st.integers(0, 2**32), st.lists(st.sampled_from([0.0, -0.0, 2.0**-40, 1.0, -1.5]), min_size=1, max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_pieces_with_zeros(seed: int, values: list[float]) -> None:
+    """Zeros bound nothing: each piece is bounded by its other numbers, and never narrower than they are."""
+    chosen = torch.randint(len(values), (2 * PIECE - 3,), generator=torch.Generator().manual_seed(seed))
+    chosen[:PIECE] = 0
+    numbers = torch.tensor(values)[chosen].view(1, -1)
+    spread = Spread.of(numbers.clone(), FORMATS[torch.float32], never)
+    for number, piece in enumerate(numbers.abs().split(PIECE, dim=1)):
+        range_ = spread.piece(number)
+        assert range_.largest >= float(piece.max())
+        assert all(value % range_.grid == 0 for value in piece.flatten().tolist() if value)
+    assert spread.whole.largest == float(numbers.abs().max())
+
+
+def test_not_asked_for() -> None:
+    """Where the whole is narrow enough, pieces are as it is."""
+    spread = Spread.of(torch.ones(2, 2 * PIECE), FORMATS[torch.float32], enough)
+    assert (spread.pieces, spread.piece(1)) == ((), Range(1.0, 2.0**-23))
 
 
 def test_not_finite() -> None:
@@ -45,4 +75,4 @@ def test_not_finite() -> None:
     for value in (math.nan, math.inf, -math.inf):
         numbers = torch.zeros(3, 50)
         numbers[2, 49] = value
-        assert Magnitudes.of(numbers, FORMATS[torch.float32]).range_of(slice(None)).largest == math.inf
+        assert Spread.of(numbers, FORMATS[torch.float32], enough).whole.largest == math.inf
