@@ -1,13 +1,14 @@
 """Every command of README.md and docs/*.md is run, in a folder like the one that the page speaks of.
 
-The ```sh blocks of a page are run from top to bottom in a fresh family of small ingredients. A block that cannot run
-here says so in a comment before it, `<!-- not run: REASON -->`, and its commands are checked against the flags that
-there are. Nothing is asked of a page but its blocks, so new pages are held without a line here.
+The ```sh blocks of a page are run from top to bottom in a fresh family of small ingredients, all of them: lines that
+install, or start many processes, are alone in being held to the flags that there are and no more.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import functools
 import os
 import re
 import runpy
@@ -15,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -25,18 +27,16 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from soupcli.cli.app import run as run_soup
+from soupcli.demo import digits
 from soupcli.recipe.loading import load_recipe
 from tests.cli.words import unknown_words
-from tests.conftest import Ran, write_family
+from tests.conftest import Ran, build_net, write_family
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^\n]+?) -->\n+)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
-)
-# First words of lines that set up, fetch, or start many processes: other tests run the latter; flags are checked here.
+FENCE = re.compile(r"```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+# First words of lines that set up, fetch, or start many processes (test_processes.py and test_slurm.py do the latter).
 ELSEWHERE = ("make", "pip", "torchrun", "srun", "sbatch")
-MOST_NOT_RUN = 16
 COOKING = ("uniform", "greedy", "learned", "mix")
 
 
@@ -47,7 +47,6 @@ class Block(NamedTuple):
     line: int
     kind: str
     text: str
-    reason: str | None  # why it is not run
 
     @property
     def commands(self) -> list[str]:
@@ -62,7 +61,7 @@ class Block(NamedTuple):
 def blocks_of(page: Path) -> list[Block]:
     text = page.read_text("utf-8")
     return [
-        Block(page, text[: found.start("text")].count("\n") + 1, found["kind"], found["text"], found["reason"])
+        Block(page, text[: found.start("text")].count("\n") + 1, found["kind"], found["text"])
         for found in FENCE.finditer(text)
     ]
 
@@ -105,6 +104,37 @@ def _family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_layouts(folder: Path) -> None:
+    """The ingredients as training checkpoints, and adapters of `base/`, as the page on checkpoints names them."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    files = sorted(folder.glob("runs/*/model.safetensors"))
+    for number, state in enumerate(map(load_file, files)):
+        averaged = {name: 0.99 * tensor for name, tensor in state.items()}
+        torch.save({"epoch": 9, "state_dict": state, "state_dict_ema": averaged}, folder / f"runs/{number}.pth.tar")
+        torch.save({"model": state, "args": argparse.Namespace(lr=0.1 * number)}, folder / f"runs/{number}.pt")
+    shutil.copytree(files[0].parent, folder / "base")
+    for seed in range(3):
+        network = build_net()
+        network.load_state_dict(load_file(files[0]))
+        with warnings.catch_warnings():  # PEFT's advice
+            warnings.simplefilter("ignore")
+            adapted = peft.get_peft_model(network, peft.LoraConfig(r=8, target_modules=["0", "2"]))
+            generator = torch.Generator().manual_seed(seed)
+            for parameter in (p for p in adapted.parameters() if p.requires_grad):
+                parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+            adapted.save_pretrained(folder / f"adapters/{seed}")
+
+
+PREPARED = {"checkpoints.md": write_layouts}  # what a page speaks of beside the family
+SMALL = functools.partial(digits.Size, runs=3, epochs=(1, 2), pretraining_epochs=2)  # of `soup demo`
+JQ = """import json, sys
+value = json.load(sys.stdin)
+for key in filter(None, sys.argv[1].split(".")):
+    value = value[key]
+print(json.dumps(value))
+"""
+
+
 @pytest.fixture
 def place(_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the family with `soup` on the path, the working folder."""
@@ -112,9 +142,11 @@ def place(_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(_family, folder)
     monkeypatch.chdir(folder)
     (tmp_path / "bin").mkdir()
-    script = tmp_path / "bin/soup"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m soupcli "$@"\n')
-    script.chmod(0o755)
+    (tmp_path / "jq.py").write_text(JQ)
+    tools = {"soup": "-m soupcli"} | ({} if shutil.which("jq") else {"jq": str(tmp_path / "jq.py")})
+    for name, words in tools.items():
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
+        (tmp_path / "bin" / name).chmod(0o755)
     (tmp_path / "bin/python").symlink_to(sys.executable)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -122,12 +154,18 @@ def place(_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands(page: Path, place: Path, soup: Callable[..., Ran]) -> None:
+def test_commands(page: Path, place: Path, soup: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command of the page ends well, one after the other: with 0, or with 1 where a gate says no."""
     variables: dict[str, str] = {}
-    for block in (block for block in SHELL_BLOCKS if block.page == page and block.reason is None):
+    monkeypatch.setattr(digits, "Size", SMALL)
+    PREPARED.get(page.name, lambda _: None)(place)
+    for block in (block for block in SHELL_BLOCKS if block.page == page):
         for command in block.commands:
-            if command.split()[0] in ELSEWHERE or " ... " in command:
+            first, *words = command.split()
+            if first in ELSEWHERE:
+                continue
+            if first == "cd":
+                monkeypatch.chdir(words[0])
                 continue
             make_room(command)
             ran = run(command, soup, variables)
@@ -150,16 +188,16 @@ def run(command: str, soup: Callable[..., Ran], variables: dict[str, str]) -> Ra
     done = subprocess.run(shell, capture_output=True, text=True, check=False, timeout=120)
     if assigned:
         variables[assigned[1]] = done.stdout.rstrip("\n")
-    missing_jq = done.returncode == 127 and "jq" in done.stderr
-    return Ran(0 if missing_jq else done.returncode, done.stdout, done.stderr)
+    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def expanded(word: str) -> list[str]:
     """What a shell makes of a word: quotes go, and a pattern outside of them becomes the paths that it fits."""
     bare = shlex.split(word)
     found = Path().glob(word.rstrip("/")) if word == "".join(bare) and re.search(r"[*?\[]", word) else ()
-    end = "/" if word.endswith("/") else ""
-    return sorted(f"{path}{end}" for path in found) or bare
+    if word.endswith("/"):
+        return sorted(f"{path}/" for path in found if path.is_dir()) or bare
+    return sorted(map(str, found)) or bare
 
 
 def make_room(command: str) -> None:
@@ -174,16 +212,6 @@ def make_room(command: str) -> None:
 def test_flags(block: Block) -> None:
     """Every `soup` command of the page, run or not, has flags and words that the program knows."""
     assert [problem for command in block.commands for problem in unknown_words(command)] == []
-
-
-def test_few_are_not_run() -> None:
-    """Blocks that are only looked at are few, and each says why."""
-    left_out = [block for block in SHELL_BLOCKS if block.reason is not None]
-    assert len(left_out) <= MOST_NOT_RUN, [str(block) for block in left_out]
-    assert all(len(str(block.reason)) > 8 for block in left_out)
-    for page in PAGES:
-        marks = len(re.findall(r"<!-- not run", page.read_text("utf-8")))
-        assert marks == sum(block.page == page and block.reason is not None for block in BLOCKS), page
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.kind == "yaml"], ids=str)
