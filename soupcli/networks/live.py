@@ -8,6 +8,7 @@ candidate is rejected. Float64 holds the sum of narrower numbers; float64 tensor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -19,6 +20,10 @@ from soupcli.network import Network
 from soupcli.networks.fitting import Slots
 from soupcli.networks.memory import materialise
 from soupcli.networks.reading import read_ahead
+
+Rows = slice | EllipsisType  # of a tensor along its first axis
+ALL: Rows = ...
+BAND = 1 << 16  # numbers, 512 KiB of float64
 
 
 class LiveNetwork:
@@ -48,8 +53,8 @@ class LiveNetwork:
         for member in mixture.members:
             self._slots.of(member)
         places = self._slots.of(mixture.kept)
-        for name, tensor in self._mixed(mixture, list(places)):
-            places[name].copy_(tensor)
+        for name, rows, values in self._mixed(mixture, list(places)):
+            places[name][rows].copy_(values)
         if self.settle is not None:
             self.settle(mixture)
         self._loaded = mixture
@@ -68,19 +73,21 @@ class LiveNetwork:
         """The network's own tensors by the names that they have in `checkpoint`."""
         return self._slots.of(checkpoint)
 
-    def _mixed(self, mixture: Mixture, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """Name and value of each tensor of the soup, in the soup's dtype."""
-        averaged = [name for name in names if is_averaged(mixture.spec(name).dtype)]
-        yield from read_ahead([(mixture.kept, name) for name in names if not is_averaged(mixture.spec(name).dtype)])
+    def _mixed(self, mixture: Mixture, names: Sequence[str]) -> Iterator[tuple[str, Rows, Tensor]]:
+        """Name, rows and their values of the tensors of the soup, in the soup's dtype; all rows of each in the end."""
+        dtypes = {name: mixture.spec(name).dtype for name in names}
+        averaged = [name for name in names if is_averaged(dtypes[name])]
+        passing = [(mixture.kept, name) for name in names if not is_averaged(dtypes[name])]
+        yield from ((name, ALL, tensor) for name, tensor in read_ahead(passing))
         if len(mixture.members) == 1 and mixture.is_uniform:
             for name, tensor in read_ahead([(mixture.members[0], name) for name in averaged]):
-                yield name, _rounded(tensor, mixture, name)
+                yield name, *_rounded(tensor, ALL, dtypes[name], mixture, name)
             return
-        summed = [name for name in averaged if mixture.is_uniform and not _is_wide(mixture, name)]
-        for name, mean in self._sum.means(mixture.members, summed) if summed else ():
-            yield name, _rounded(mean, mixture, name)
+        summed = [n for n in averaged if mixture.is_uniform and not _is_wide(dtypes[n], mixture.members, n)]
+        for name, rows, mean in self._sum.means(mixture.members, summed) if summed else ():
+            yield name, *_rounded(mean, rows, dtypes[name], mixture, name)
         for name in sorted({*averaged} - {*summed}):
-            yield name, _mixed(mixture, name)
+            yield name, ALL, _mixed(mixture, name)
 
 
 class RunningSum:
@@ -91,8 +98,8 @@ class RunningSum:
         self._members: tuple[Checkpoint, ...] = ()
         self._sums: dict[str, Tensor] = {}
 
-    def means(self, members: tuple[Checkpoint, ...], names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """Name and unrounded mean over `members` of each tensor.
+    def means(self, members: tuple[Checkpoint, ...], names: Sequence[str]) -> Iterator[tuple[str, Rows, Tensor]]:
+        """Name, rows and their unrounded mean over `members`: each tensor, a band of rows after the other.
 
         The sum of all members but the last is kept for the next call. Memory for tensors of the members does not grow
         with their number.
@@ -107,8 +114,10 @@ class RunningSum:
             for _ in added:
                 self._add(name, next(terms)[1])
             total = self._sums[name]
-            mean = total + self._on_device(next(terms)[1]) if trial else total.clone()
-            yield name, mean.div_(len(members))
+            term = self._on_device(next(terms)[1]) if trial else None
+            for rows in _bands(total):
+                mean = total[rows].clone() if term is None else total[rows] + term[rows]
+                yield name, rows, mean.div_(len(members))
         self._members = kept
 
     def _add(self, name: str, term: Tensor) -> None:
@@ -123,23 +132,33 @@ class RunningSum:
         return term.to(torch.float64) if term.dtype.itemsize == 1 else term  # float8 adds to nothing
 
 
-def _is_wide(mixture: Mixture, name: str) -> bool:
+def _is_wide(dtype: torch.dtype, members: Sequence[Checkpoint], name: str) -> bool:
     """Whether float64 cannot hold the sum of such numbers."""
-    return any(
-        torch.finfo(dtype).bits == 64
-        for dtype in {mixture.spec(name).dtype, *(m.tensors[name].dtype for m in mixture.members)}
-    )
+    dtypes = {dtype, *(member.tensors[name].dtype for member in members)}
+    return any(torch.finfo(dtype).bits == 64 for dtype in dtypes)
 
 
-def _rounded(mean: Tensor, mixture: Mixture, name: str) -> Tensor:
+def _bands(tensor: Tensor) -> Iterator[Rows]:
+    """Rows that a core's own cache holds while they are divided, rounded and written; all of them on other devices."""
+    height = max(1, BAND * len(tensor) // max(1, tensor.numel())) if tensor.dim() else 0
+    if tensor.device.type != "cpu" or not tensor.dim() or height >= len(tensor):
+        yield ALL
+        return
+    yield from (slice(begin, begin + height) for begin in range(0, len(tensor), height))
+
+
+def _rounded(mean: Tensor, rows: Rows, dtype: torch.dtype, mixture: Mixture, name: str) -> tuple[Rows, Tensor]:
     """The mean in the soup's dtype; where that is not finite, `mix` says which ingredient or dtype is to blame."""
-    shape, dtype = mixture.spec(name)
     if mean.dtype == torch.float64 and dtype != torch.float64:
         mean = round_once(mean, dtype)
     out = mean.to(dtype)
-    if bool((out.float() if dtype.itemsize == 1 else out).isfinite().all()):  # float8 knows no isfinite
-        return out.view(shape)
-    return _mixed(mixture, name)
+    return (rows, out) if _is_finite(out) else (ALL, _mixed(mixture, name))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are. A finite sum says so in one pass; one that overflows says nothing."""
+    wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # float8 knows neither
+    return bool(wide.sum().isfinite()) or bool(wide.isfinite().all())
 
 
 def _mixed(mixture: Mixture, name: str) -> Tensor:

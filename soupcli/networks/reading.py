@@ -1,4 +1,4 @@
-"""Tensors of checkpoints one after another; while one is used, the next is read."""
+"""Tensors of checkpoints one after another; while some are used, the next are read."""
 
 from __future__ import annotations
 
@@ -10,22 +10,47 @@ from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 
+Wanted = tuple[Checkpoint, str]
+TOGETHER = 1 << 21  # bytes, at most, of small tensors that are read in one go: handing over costs more than they do
 
-def read_ahead(wanted: Sequence[tuple[Checkpoint, str]]) -> Iterator[tuple[str, Tensor]]:
-    """Name and content of each tensor, in the stored dtype, on the CPU; two of them in memory at a time."""
-    if not wanted:
+
+def read_ahead(wanted: Sequence[Wanted]) -> Iterator[tuple[str, Tensor]]:
+    """Name and content of each tensor, in the stored dtype, on the CPU.
+
+    Two at a time are in memory, or twice TOGETHER of smaller ones.
+    """
+    batches = list(_batches(wanted))
+    if not batches:
         return
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(_read, *wanted[0])
-        for (_, name), following in zip(wanted, [*wanted[1:], None], strict=True):
-            tensor = coming.result()
+        coming = reader.submit(_read, batches[0])
+        for batch, following in zip(batches, [*batches[1:], None], strict=True):
+            tensors = coming.result()
             if following is not None:
-                coming = reader.submit(_read, *following)
-            yield name, tensor
+                coming = reader.submit(_read, following)
+            for _, name in batch:
+                yield name, tensors.pop(0)
 
 
-def _read(checkpoint: Checkpoint, name: str) -> Tensor:
-    spec = checkpoint.tensors[name]
-    tensor = torch.empty(spec.shape, dtype=spec.dtype)
-    checkpoint.read(name, tensor)
-    return tensor
+def _batches(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+    """What is read in one go: a tensor, or as many small ones as TOGETHER holds."""
+    batch: list[Wanted] = []
+    nbytes = 0
+    for checkpoint, name in wanted:
+        size = checkpoint.tensors[name].nbytes
+        if batch and nbytes + size > TOGETHER:
+            yield batch
+            batch, nbytes = [], 0
+        batch.append((checkpoint, name))
+        nbytes += size
+    if batch:
+        yield batch
+
+
+def _read(batch: Sequence[Wanted]) -> list[Tensor]:
+    tensors: list[Tensor] = []
+    for checkpoint, name in batch:
+        spec = checkpoint.tensors[name]
+        tensors.append(torch.empty(spec.shape, dtype=spec.dtype))
+        checkpoint.read(name, tensors[-1])
+    return tensors
