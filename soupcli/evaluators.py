@@ -112,8 +112,8 @@ class Evaluators:
                 self.examples += score.examples
                 if key is not None and processes.is_first():
                     self._store.put(key, score)
-            if key is not None and len(weights.members) == 1 and score.difficulty is not None:
-                self._difficulty[name].add(key, score.difficulty)
+            if score.difficulty is not None:
+                self._difficulty[name].add(_shares(weights), score.difficulty)
             return score
 
         return evaluate
@@ -282,7 +282,7 @@ class Evaluators:
             batch_size=self._batch_size,
             at_least=at_least,
             give_up=self.recipe.early_stop,
-            difficulty=self._difficulty[name].of_examples(),
+            difficulty=self._difficulty[name].expected(_shares(weights)) if at_least is not None else None,
             keep=collected,
             progress=self._progress,
         )
@@ -503,3 +503,11 @@ class Evaluators:
             code = [content_of(reference) for reference in (spec.python, spec.transform) if reference is not None]
             return ["python", spec.args, code, beside]
         return [spec.model_dump(mode="json") if spec is not None else None, beside]
+
+
+def _shares(weights: Mixture) -> dict[str, float]:
+    """The weight of each member, by its path."""
+    shares: dict[str, float] = {}
+    for member, weight in zip(weights.members, weights.weights, strict=True):
+        shares[str(member.path)] = shares.get(str(member.path), 0.0) + weight
+    return shares

@@ -7,12 +7,16 @@ it does not expect. Nothing but the order of visits depends on it. Tensors: logi
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+
 import torch
 from torch import Tensor
 
 from soupcli.validation.examples import LabelKind
 
 LEVELS = 255
+REMEMBERED = 64  # soups
 WRONG = 128  # from this level on another class is more probable than any right one, or most of the set is easier
 
 
@@ -41,22 +45,50 @@ def levels_of(distance_n: Tensor, kind: LabelKind) -> Tensor:
 
 
 class Difficulty:
-    """The examples of a set by how many ingredients got them wrong; among equals by how far all were off."""
+    """The levels of those who were evaluated on a whole set, and from them what a soup will find hard there.
+
+    Members of soups go by any name of their own, each with its weight in the soup.
+    """
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._alone: dict[str, Tensor] = {}
+        self._soups: OrderedDict[frozenset[str], Tensor] = OrderedDict()
         self._wrong_n: Tensor | int = 0
         self._sum_n: Tensor | int = 0
 
-    def add(self, ingredient: str, levels_n: Tensor) -> None:
-        """Counts what an ingredient alone got wrong, once."""
-        if ingredient not in self._seen:
-            self._seen.add(ingredient)
+    def add(self, members: Collection[str], levels_n: Tensor) -> None:
+        """Takes what an ingredient alone, or the soup of these members, got wrong."""
+        if len(members) > 1:
+            self._soups[frozenset(members)] = levels_n
+            if len(self._soups) > REMEMBERED:
+                self._soups.popitem(last=False)
+            return
+        (ingredient,) = members
+        if ingredient not in self._alone:
+            self._alone[ingredient] = levels_n
             self._wrong_n = self._wrong_n + (levels_n >= WRONG).to(torch.int64)
             self._sum_n = self._sum_n + levels_n.to(torch.int64)
 
+    def expected(self, members: Mapping[str, float]) -> Tensor | None:
+        """[N], larger is harder for the soup of these weights; None before the first ingredient.
+
+        A mean of weights gives about the mean of the logits: the levels of the soup that shares most members, and those
+        of the members that it lacks, count by the members' weights.
+        """
+        wanted = frozenset(members)
+        known = [*self._soups.items(), *((frozenset([name]), levels) for name, levels in self._alone.items())]
+        near = [(soup, levels) for soup, levels in known if soup & wanted]
+        if not near:
+            return self.of_examples()
+        soup, levels_n = min(near, key=lambda one: len(one[0] ^ wanted))
+        expected_n = sum(members[name] for name in soup & wanted) * levels_n.to(torch.float64)
+        for name in sorted(wanted - soup):
+            if name in self._alone:
+                expected_n += members[name] * self._alone[name]
+        return expected_n
+
     def of_examples(self) -> Tensor | None:
-        """int64 [N], larger is harder; None before the first ingredient."""
+        """int64 [N]: how many ingredients got them wrong; among equals how far all were off. None before the first."""
         if not isinstance(self._wrong_n, Tensor):
             return None
-        return self._wrong_n * (len(self._seen) * LEVELS + 1) + self._sum_n
+        return self._wrong_n * (len(self._alone) * LEVELS + 1) + self._sum_n

@@ -22,7 +22,8 @@ from soupcli.validation.standard_error import with_error
 
 CPU = torch.device("cpu")
 DISTANCE = "distance"  # of a network from an example, kept beside what the example contributes to the metrics
-LOOKS = 16  # in a set, at least, where an evaluation may be given up: few, large batches would run past the end
+LOOKS = 64  # in a set, at least, where an evaluation may be given up: few, large batches would run past the end
+LEAST = 8  # examples in a batch, however small the set is
 
 
 def score(
@@ -87,7 +88,7 @@ def _hardest_first(
 ) -> tuple[Tensor, int | None]:
     """The order of the visits and how many examples a batch holds at most, for a metric that `counts` or does not."""
     if counts:
-        return examples.order(difficulty), -(-len(examples.labels) // LOOKS)
+        return examples.order(difficulty), max(LEAST, -(-len(examples.labels) // LOOKS))
     if difficulty is None or examples.alike:
         return examples.order(difficulty), None
     order = examples.order()

@@ -349,7 +349,7 @@ class Alive(TorchDispatchMode):
 
 def test_memory_does_not_grow(tmp_path: Path) -> None:
     """Eight ingredients, summed one by one or all at once, take the memory that three take."""
-    size, many = 10_000, 8
+    size, many = 600_000, 8  # of more bytes than are read in one go
     states = [{"weight": torch.full((1, size), float(seed)), "bias": torch.zeros(1)} for seed in range(many)]
     files = ingredients(tmp_path, states)
 

@@ -209,7 +209,7 @@ def test_refused() -> None:
 @settings(max_examples=60, deadline=None)
 def test_giving_up_decides_nothing(seed: int, count: int, metric: str, accept: Accept, min_delta: float) -> None:
     """Members, thresholds and decisions over random outcomes are the same with and without early stops."""
-    names, n = list("abcdefg"[:count]), 40
+    names, n = list("abcdefg"[:count]), 100
     labels = torch.randint(0, 3, (n,), generator=torch.Generator().manual_seed(seed))
 
     def cook_once(*, give_up: bool) -> GreedySoup:
@@ -229,10 +229,10 @@ def test_giving_up_decides_nothing(seed: int, count: int, metric: str, accept: A
                 batch_size=BatchSize(16),
                 at_least=at_least,
                 give_up=give_up,
-                difficulty=seen.of_examples(),
+                difficulty=seen.expected(dict.fromkeys(members, 1 / len(members))),
             )
-            if len(members) == 1 and score.difficulty is not None:
-                seen.add(min(members), score.difficulty)
+            if score.difficulty is not None:
+                seen.add(members, score.difficulty)
             return score
 
         return greedy(rank(checkpoints(names), evaluate), evaluate, accept=accept, min_delta=min_delta)
