@@ -20,8 +20,9 @@ from soupcli.checkpoints.selection import Selection
 from soupcli.checkpoints.soup_folder import REPORT, SoupFolder, check_free
 from soupcli.checkpoints.writing import INDEX, Written
 from soupcli.cli import console
+from soupcli.cli.choosing import choose_device, choose_sets
 from soupcli.cli.cooking import fill
-from soupcli.cli.session import begins_at_base, choose_device, choose_sets
+from soupcli.cli.resolving import begins_at_base
 from soupcli.errors import MixError, UsageError
 from soupcli.evaluators import Evaluators
 from soupcli.recipe.recipe import Recipe

@@ -15,8 +15,10 @@ from soupcli.cli.cooking import Cooked, reserved, serve
 from soupcli.cli.gatekeeping import refuse_gain
 from soupcli.cli.mix import MixOptions
 from soupcli.cli.plan import Plan, show_plan
+from soupcli.cli.reporting import report_scores
+from soupcli.cli.resolving import begins_at_base
 from soupcli.cli.searched import reported_coefficients
-from soupcli.cli.session import Row, Session, begins_at_base, report_scores
+from soupcli.cli.session import Row, Session
 from soupcli.errors import UsageError
 from soupcli.networks.geometry import layers_by_name
 from soupcli.report.soups import Alpha, Stock

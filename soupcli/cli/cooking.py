@@ -27,8 +27,10 @@ from soupcli.cli.comparing import Side, compare, sentences
 from soupcli.cli.flops import cost_of, counted
 from soupcli.cli.gatekeeping import answer, reported, sentence, verdicts
 from soupcli.cli.options import SoupOptions
+from soupcli.cli.reporting import report_scores
+from soupcli.cli.resolving import begins_at_base
 from soupcli.cli.searched import reported_search
-from soupcli.cli.session import Session, begins_at_base, report_scores
+from soupcli.cli.session import Session
 from soupcli.cli.tables import score_table
 from soupcli.progress import Progress
 from soupcli.report.comparisons import Comparison

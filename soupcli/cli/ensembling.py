@@ -9,7 +9,8 @@ from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.cli import console
 from soupcli.cli.cooking import Row
-from soupcli.cli.session import Session, report_scores
+from soupcli.cli.reporting import report_scores
+from soupcli.cli.session import Session
 from soupcli.report.scores import Ensemble, Scored
 from soupcli.soups.budgeted import Predict
 from soupcli.soups.greedy import greedy

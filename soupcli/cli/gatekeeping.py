@@ -64,7 +64,7 @@ def _required_gain(session: Session) -> list[Gate]:
 
 
 def _add_sets(session: Session, names: Sequence[str]) -> None:
-    from soupcli.cli.session import choose_sets
+    from soupcli.cli.choosing import choose_sets
 
     recipe, known = session.recipe, {whole_of(name) for name in session.sets}
     more = [name for name in names if name in recipe.val and name not in known]

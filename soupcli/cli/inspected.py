@@ -110,12 +110,9 @@ def _spread(
     session: Session, checkpoints: Sequence[Checkpoint], names: Sequence[str]
 ) -> tuple[Spread | None, list[NotFinite]]:
     """Where checkpoints lie, from the tensors that they share."""
-    recipe, options = session.recipe, session.options
     if not names:
         return None, []
-    base = None
-    if recipe.base is not None:
-        base = open_checkpoint(recipe.base, How(trust=options.trust, allow=tuple(options.allow_class or ())))
+    base = session.open_base(session.recipe.base) if session.recipe.base is not None else None
     in_base = set(shared_names([checkpoints[0], base], session.selection)) if base is not None else set()
     not_finite: list[NotFinite] = []
     geometries = []

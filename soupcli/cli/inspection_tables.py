@@ -11,7 +11,8 @@ from soupcli.cli import console
 from soupcli.cli.delivery import deliver
 from soupcli.cli.inspected import Examined
 from soupcli.cli.options import ReportOptions
-from soupcli.cli.session import Session, report_scores
+from soupcli.cli.reporting import report_scores
+from soupcli.cli.session import Session
 from soupcli.cli.tables import shown_value
 from soupcli.report.inspection import Barriers, Differing, Distances, Found, Inspected, Inspection
 from soupcli.report.scores import MetricScore

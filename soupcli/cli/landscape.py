@@ -72,7 +72,7 @@ def landscape(options: LandscapeOptions, invocation: Invocation) -> int:
 
 def _measure(session: Session, options: LandscapeOptions) -> Report:
     """Corners, mean and grid evaluated on every set."""
-    from soupcli.cli.session import report_scores
+    from soupcli.cli.reporting import report_scores
     from soupcli.report.surveys import Landscape, Place
     from soupcli.soups.landscape import landscape as over_plane
 

@@ -18,7 +18,8 @@ from soupcli.cli.flops import cost_of, counted
 from soupcli.cli.gatekeeping import answer, check_gates, reported, sentence, verdicts
 from soupcli.cli.options import EvalOptions, ReportOptions
 from soupcli.cli.plan import Plan, show_plan
-from soupcli.cli.session import Row, Session, report_scores
+from soupcli.cli.reporting import report_scores
+from soupcli.cli.session import Row, Session
 from soupcli.cli.tables import score_table
 from soupcli.errors import SoupError, UsageError
 from soupcli.report.comparisons import Comparison

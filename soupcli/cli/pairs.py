@@ -72,7 +72,6 @@ def pairs(options: PairsOptions, invocation: Invocation) -> int:
 
 def _start(session: Session) -> Checkpoint:
     """Raises UsageError where there is no start, or fewer than two checkpoints beside it."""
-    from soupcli.checkpoints.opening import How, open_checkpoint
     from soupcli.errors import UsageError
 
     base = session.recipe.base
@@ -83,8 +82,7 @@ def _start(session: Session) -> Checkpoint:
         )
     if len(session.checkpoints) < 2:
         raise UsageError("--ckpts: one checkpoint, a pair needs two")
-    options = session.options
-    return open_checkpoint(base, How(trust=options.trust, allow=tuple(options.allow_class or ())))
+    return session.open_base(base)
 
 
 def _measure(session: Session, start: Checkpoint, chosen: Sequence[tuple[int, int]], seed: int) -> Report:
@@ -120,7 +118,7 @@ def _measure(session: Session, start: Checkpoint, chosen: Sequence[tuple[int, in
 
 def _pair(session: Session, of: Paired, angle_kk: Tensor, alone: Sequence[Mapping[str, Score]]) -> Pair:
     from soupcli.cli.comparing import Side, compare
-    from soupcli.cli.session import report_scores
+    from soupcli.cli.reporting import report_scores
     from soupcli.report.surveys import Pair
 
     paths = [str(session.checkpoints[number].path) for number in of.pair]

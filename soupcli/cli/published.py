@@ -8,7 +8,8 @@ from pathlib import Path
 from soupcli.cli import console
 from soupcli.cli.delivery import deliver
 from soupcli.cli.options import ReportOptions
-from soupcli.cli.session import Session, report_scores
+from soupcli.cli.reporting import report_scores
+from soupcli.cli.session import Session
 from soupcli.cli.tables import score_table
 from soupcli.errors import UsageError
 from soupcli.report.scores import Scored

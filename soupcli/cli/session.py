@@ -5,15 +5,13 @@ Nothing heavy happens until it is needed: where every score is known, no network
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,7 +19,7 @@ from soupcli import processes
 from soupcli.cache_folder import cache_folder
 from soupcli.checkpoints.adapter_soup import is_adapter
 from soupcli.checkpoints.agreement import check_agreement
-from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
+from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.content_hash import ContentHashes
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.mixing import Mixture, check_mixable
@@ -29,40 +27,26 @@ from soupcli.checkpoints.opening import How, open_checkpoint
 from soupcli.checkpoints.selection import Selected, Selection, sources
 from soupcli.checkpoints.whole_file import check_file
 from soupcli.cli import console
-from soupcli.cli.ci_formats import Format
+from soupcli.cli.choosing import check_metric, choose_device, choose_sets
 from soupcli.cli.commands import Invocation
 from soupcli.cli.gatekeeping import gates_of_run
-from soupcli.cli.options import IngredientOptions, RecipeOptions
+from soupcli.cli.options import IngredientOptions
+from soupcli.cli.reporting import peak_bytes, report_ingredient
+from soupcli.cli.resolving import begins_at_base, check_output, locate, located, resolve_recipe
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluators import Evaluators
 from soupcli.progress import Progress
-from soupcli.recipe.loading import load_recipe
 from soupcli.recipe.recipe import Recipe
-from soupcli.recipe.sets import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSet
-from soupcli.recipe_yaml import suggestion
 from soupcli.report.paths import relative
 from soupcli.report.report import Cost, Report
-from soupcli.report.scores import Ingredient, MetricScore
-from soupcli.validation.loading import LabelledSet
-from soupcli.validation.metrics import metric_named
+from soupcli.report.scores import Ingredient
 from soupcli.validation.parts import divide
 from soupcli.validation.saved_logits import LogitFolder
 from soupcli.validation.score import Score
 from soupcli.validation.score_store import ScoreStore
 from soupcli.versions import versions
 
-DEFAULT_RECIPE = Path("soup.yaml")
 CALIBRATION = ("nll", "ece")  # what soups and ensembles are compared by where logits are kept
-# Options that stand for a key of the recipe.
-RECIPE_KEYS = {
-    **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
-    **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank", "require_gain", "holdout")},
-    **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget")},
-    "flops": "cost.flops",
-    **{key: key for key in ("amp", "channels_last", "compile", "early_stop", "cache_inputs")},
-    **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
-    **{key: f"mix.{key}" for key in ("method", "weights", "alpha", "any_weights")},
-}
 FROM_BASE = {"inspect", "pairs"}  # commands that see all checkpoints from --base, whatever they are
 
 
@@ -74,132 +58,13 @@ class Row(NamedTuple):
     known: Mapping[str, Score] = {}
 
 
-def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
-    """The recipe with environment, --set and flags laid over it, in their order of precedence."""
-    values = dataclasses.asdict(options)
-    given = {key: values[key] for key in RECIPE_KEYS if values.get(key) not in (None, [])}
-    settings: dict[str, str] = {}
-    for word in options.set_ or []:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--set {word}: expected KEY=VALUE", hint="e.g. --set greedy.min_delta=0.001")
-        settings[key] = value
-    file = options.recipe
-    if file is None and DEFAULT_RECIPE.is_file():
-        file = DEFAULT_RECIPE
-    return load_recipe(
-        file,
-        variables={RECIPE_KEYS[key]: given[key] for key in given if key in invocation.from_environment},
-        settings=settings,
-        flags={RECIPE_KEYS[key]: given[key] for key in given if key not in invocation.from_environment},
-    )
-
-
-def begins_at_base(command: str, recipe: Recipe) -> bool:
-    """Whether the base is a member of the soup, and not where tensors come from that are not mixed."""
-    return command == "mix" and (recipe.mix.alpha is not None or recipe.mix.method == "stock")
-
-
-def _check_output(options: IngredientOptions) -> None:
-    """Raises UsageError for an output format that is not known, or beside another one."""
-    wanted, known = getattr(options, "output_format", "text"), get_args(Format)
-    if wanted not in known:
-        raise UsageError(
-            f"--output-format {wanted}: not known{suggestion(wanted, known)}", hint=f"one of {', '.join(known)}"
-        )
-    for flag, given in (("--json", options.as_json), ("--quiet", options.quiet)):
-        if wanted != "text" and given:
-            raise UsageError(f"--output-format {wanted}: {flag} prints another result", hint="give one of them")
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that `name` stands for. Raises UsageError where it is not there."""
-    local = processes.local_number()
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device(f"cuda:{(local or 0) % torch.cuda.device_count()}")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    count = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}[kind]
-    if int(number or 0) >= count:
-        have = f"this machine has {count} {kind} device{'' if count == 1 else 's'}"
-        raise UsageError(f"--device {name}: {have}", hint="--device auto takes what is there")
-    return torch.device(f"cuda:{(local or 0) % count}" if name == "cuda" else name)
-
-
-def choose_sets(words: Sequence[str], recipe: Recipe, *, asked: str | None = None) -> dict[str, SetSpec]:
-    """The sets that --val names, in the recipe or by path; `asked`: the metric of --metric, over that of a set.
-
-    Raises UsageError for what is neither.
-    """
-    chosen: dict[str, SetSpec] = {}
-    for word in words:
-        if word in recipe.val:
-            spec = recipe.val[word]
-            over = asked is not None and isinstance(spec, LabelledSet)
-            chosen[word] = spec.model_copy(update={"metric": None}) if over else spec
-        elif Path(word).exists() or word.endswith(".tar"):
-            chosen[word] = _set_at(Path(word))
-        else:
-            known = f"the recipe has {', '.join(recipe.val)}" if recipe.val else "the recipe has no val: sets"
-            raise UsageError(
-                f"--val {word}: neither a set of the recipe nor a path{suggestion(word, recipe.val)}", hint=known
-            )
-    return chosen
-
-
-def _set_at(path: Path) -> SetSpec:
-    if path.is_dir():
-        return ImagesSet(images=path)
-    kinds: dict[str, Callable[[], SetSpec]] = {
-        ".safetensors": lambda: ArraysSet(arrays=path),
-        **dict.fromkeys((".jsonl", ".csv", ".tsv", ".parquet"), lambda: TextSet(text=path)),
-        ".tar": lambda: ImagesSet(images=path),
-        ".txt": lambda: TokensSet(tokens=path),
-    }
-    if path.suffix not in kinds:
-        raise UsageError(
-            f"--val {path}: a set is a folder of class folders, or a file that ends in {', '.join(kinds)}",
-            hint="other sets are named in the recipe, under val:",
-        )
-    return kinds[path.suffix]()
-
-
-def check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
-    """Raises ValidationError for a metric that nobody knows, before anything is read."""
-    labelled = any(isinstance(spec, LabelledSet) for spec in sets.values())
-    with _located(recipe):
-        for metric in recipe.metrics:
-            metric_named(metric, key="metrics")
-        if labelled:
-            metric_named(recipe.metric)
-        for name, spec in sets.items():
-            if isinstance(spec, LabelledSet) and spec.metric is not None:
-                metric_named(spec.metric, key=f"val.{name}.metric")
-
-
-@contextmanager
-def _located(recipe: Recipe) -> Iterator[None]:
-    """Errors that begin with a key of the recipe say where the recipe gives it."""
-    try:
-        yield
-    except SoupError as error:
-        _locate(error, recipe)
-        raise
-
-
-def _locate(error: SoupError, recipe: Recipe) -> None:
-    """An error that begins with a key of the recipe says where the recipe gives it."""
-    error.args = (recipe.located(str(error)),)
-
-
 class Session:
     """One run of a command: its recipe, its checkpoints, and what has been measured so far."""
 
     def __init__(self, name: str, options: IngredientOptions, invocation: Invocation) -> None:
         self.name = name
         self.options = options
-        _check_output(options)
+        check_output(options)
         self.recipe = resolve_recipe(options, invocation)
         self.logits: Path | None = getattr(options, "save_logits", None) or getattr(options, "logits", None)
         if self.logits is not None:
@@ -211,7 +76,7 @@ class Session:
         self.sets = choose_sets(options.val or [], self.recipe, asked=options.metric)
         if options.holdout is not None:
             self.require_sets()
-        with _located(self.recipe):
+        with located(self.recipe):
             self.sets, self.parts = divide(self.sets, self.recipe.holdout)
         self.warnings: list[str] = []
         self.gates = gates_of_run(self)
@@ -228,8 +93,7 @@ class Session:
         if not words:
             raise UsageError("--ckpts: no checkpoints given", hint="e.g. --ckpts runs/*/")
         options, recipe = self.options, self.recipe
-        allow = tuple(options.allow_class or ())
-        how = How(options.weights_name, recipe.key, options.trust, allow, recipe.base)
+        how = How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()), recipe.base)
         with self.progress:
             found = find(words, how=how, standard_input=sys.stdin if "-" in words else (), progress=self.progress)
         if not self.options.quiet:
@@ -240,8 +104,12 @@ class Session:
         adapters = any(map(is_adapter, found.checkpoints))
         if recipe.base is None or not any(self.selection) or adapters or begins_at_base(self.name, recipe):
             return found.checkpoints
-        base = open_checkpoint(recipe.base, How(trust=options.trust, allow=allow))
+        base = self.open_base(recipe.base)
         return [self.selection.applied(checkpoint, base) for checkpoint in found.checkpoints]
+
+    def open_base(self, path: Path) -> Checkpoint:
+        """The checkpoint of --base, a whole network."""
+        return open_checkpoint(path, How(trust=self.options.trust, allow=tuple(self.options.allow_class or ())))
 
     def _check_use(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Raises UsageError for flags that say something of other checkpoints than these."""
@@ -263,7 +131,7 @@ class Session:
         self.hashes.close()
         self.progress.close()
         if isinstance(error, SoupError):
-            _locate(error, self.recipe)
+            locate(error, self.recipe)
 
     def require_sets(self) -> None:
         """Raises UsageError where no set was named."""
@@ -381,40 +249,4 @@ class Session:
 
     def ingredient(self, checkpoint: Checkpoint, scores: Mapping[str, Score]) -> Ingredient:
         """A checkpoint as it stands in the report."""
-        return Ingredient(
-            path=str(checkpoint.path),
-            hash=self.hashes.of(checkpoint),
-            bytes=total_bytes(checkpoint),
-            scores=report_scores(scores),
-            format=checkpoint.origin.format,
-            key=checkpoint.origin.key,
-            trainer_metrics=dict(checkpoint.origin.metrics),
-        )
-
-
-def report_scores(scores: Mapping[str, Score]) -> dict[str, dict[str, MetricScore]]:
-    """Scores by set as they stand in the report."""
-    return {
-        name: {metric: MetricScore(value=v.value, stderr=v.stderr, n=v.n) for metric, v in score.metrics.items()}
-        for name, score in scores.items()
-    }
-
-
-def peak_bytes(device: torch.device) -> dict[str, int]:
-    """The most memory that this process held, on the host and on a CUDA device."""
-    peaks = {"host": _peak_of_host()}
-    if device.type == "cuda":
-        peaks["device"] = torch.cuda.max_memory_allocated(device)
-    return peaks
-
-
-def _peak_of_host() -> int:
-    """Of this program alone where the system tells; getrusage counts what started it too (Linux keeps it over exec)."""
-    import resource
-
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return report_ingredient(checkpoint, scores, self.hashes)
