@@ -98,6 +98,9 @@ class Explicit:
             weights = self.kept = self.kept or self.mixed()
         return torch.func.functional_call(self.module, weights, (inputs,))
 
+    def add_up(self, givers: int) -> None:
+        """One process alone: its gradient is the gradient."""
+
     def step(self, update: Callable[[slice, Tensor], Tensor]) -> None:
         gradient_lk = self.alpha_lk.grad.double()
         self.mix(update(slice(0, len(gradient_lk)), gradient_lk - gradient_lk.mean(dim=1, keepdim=True)))

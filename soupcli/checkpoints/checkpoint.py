@@ -8,8 +8,9 @@ checkpoint.read("head.weight", torch.empty(spec.shape, dtype=spec.dtype))
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -110,6 +111,50 @@ class StoredCheckpoint:
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """See Checkpoint.read."""
         read_stored(self.tensors[name], self.places[name], out, start)
+
+
+def read_dense(checkpoint: Checkpoint, name: str, start: int, dtype: torch.dtype, out: memoryview) -> bool:
+    """Fills `out` with the bytes from element `start` of a tensor on, whatever follows it included.
+
+    False, and nothing is read, where they do not lie in a file as they are, in this dtype.
+    """
+    if not isinstance(checkpoint, StoredCheckpoint):
+        return False
+    place = checkpoint.places[name]
+    if place.strides is not None or checkpoint.tensors[name].dtype != dtype:
+        return False
+    read_at(place.file, place.offset + start * dtype.itemsize, out)
+    return True
+
+
+def in_file_order(checkpoint: Checkpoint, names: Iterable[str]) -> list[str]:
+    """The names as their tensors lie in the files, where that is known."""
+    if not isinstance(checkpoint, StoredCheckpoint):
+        return list(names)
+    places = checkpoint.places
+    return sorted(names, key=lambda name: (str(places[name].file.path), places[name].offset))
+
+
+def neighbours(checkpoints: Sequence[Checkpoint]) -> set[tuple[str, str]]:
+    """Pairs of tensors of which the second one begins where the first one ends, in the files of every checkpoint.
+
+    They are of one dtype: elements that follow one another are read with one call of `read_dense`.
+    """
+    found: set[tuple[str, str]] | None = None
+    for checkpoint in checkpoints:
+        pairs = {pair for pair in pairwise(in_file_order(checkpoint, checkpoint.tensors)) if _touch(checkpoint, *pair)}
+        found = pairs if found is None else found & pairs
+    return found or set()
+
+
+def _touch(checkpoint: Checkpoint, first: str, second: str) -> bool:
+    if not isinstance(checkpoint, StoredCheckpoint):
+        return False
+    (spec, place), (next_spec, next_place) = (
+        (checkpoint.tensors[name], checkpoint.places[name]) for name in (first, second)
+    )
+    follows = place.file == next_place.file and place.offset + spec.nbytes == next_place.offset
+    return follows and place.strides is None and next_place.strides is None and spec.dtype == next_spec.dtype
 
 
 def read_stored(spec: TensorSpec, place: StoredTensor, out: Tensor, start: int) -> None:

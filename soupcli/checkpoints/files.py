@@ -162,9 +162,9 @@ class _Reading:
             raise CheckpointError(f"{self._file.path}: {error.strerror}") from error
 
 
-def read_at(file: FileVersion, offset: int, out: Tensor) -> None:
+def read_at(file: FileVersion, offset: int, out: Tensor | memoryview) -> None:
     """Fills `out` (contiguous, CPU) with the bytes from `offset`. Raises CheckpointError where the file ends early."""
-    view = memory_of(out)
+    view = out if isinstance(out, memoryview) else memory_of(out)
     nbytes = len(view)
     if nbytes == 0:
         return

@@ -15,7 +15,7 @@ Letters in names: l layers, k checkpoints, n elements of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,8 +23,8 @@ from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.workers import in_threads
-from soupcli.networks.offsets import CPU, Reader
 from soupcli.networks.pieces import Piece, divide
+from soupcli.networks.sources import CPU, Reader, block_width
 from soupcli.progress import Progress, silent
 
 # What is left of a difference of two squares of which each is right to so much of itself: nothing.
@@ -148,7 +148,7 @@ class _Multiplier:
         number, piece = numbered
         size = len(self._reader.checkpoints) + 1
         gram_kk, finite = torch.zeros(size, size, dtype=torch.float64), True
-        for _, mean_m, offsets_km in self._reader.centred(piece, None, self._reader.own(piece)):
+        for mean_m, offsets_km in self._centred(piece):
             bad_m = ~mean_m.isfinite()
             if bool(bad_m.any()):
                 finite = False
@@ -158,6 +158,16 @@ class _Multiplier:
             gram_kk[:-1, -1] += offsets_km @ mean_m
             gram_kk[-1, -1] += mean_m @ mean_m
         return number, _Products(gram_kk, [] if finite else _not_finite(piece, self._reader.raw(piece)))
+
+    def _centred(self, piece: Piece) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mean [m] and offsets from it [k, m] of each block, to be used before the next one is asked for."""
+        raw_kn = self._reader.raw(piece)
+        count = len(raw_kn)
+        share_k = torch.full((count,), 1.0 / count, dtype=piece.wide_dtype)
+        for raw_km in torch.split(raw_kn, block_width(count), dim=1):
+            offsets_km = self._reader.scratch("wide", raw_km.shape, piece.wide_dtype, CPU).copy_(raw_km)
+            mean_m = torch.mv(offsets_km.t(), share_k)
+            yield mean_m, offsets_km.sub_(mean_m)
 
 
 def _not_finite(piece: Piece, raw_kn: Tensor) -> list[NotFinite]:

@@ -6,17 +6,17 @@
         network.step(update)                      # dL/dalpha[l, k] = sum_{t in l} <G_t, theta_kt>, and the next mix
 
 One network, one gradient, and pieces of the ingredients that pass through a few megabytes: the memory does not grow
-with their number. A layer is written when its inner products are complete, and layers follow one another closely, so
-that on disk what is read the second time was read a moment ago.
+with their number. Consecutive layers whose ingredients fit the memory that is held move together: on disk, what was
+read for their inner products is written from there.
 
-Letters in names: l layers, k ingredients, n elements of a piece, m of a block of it.
+Letters in names: l layers, r those of a group, k ingredients, n elements of a piece, m of a block of it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Literal, NamedTuple
 
@@ -28,15 +28,15 @@ from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import weights_file
 from soupcli.errors import MixError, NetworkError
 from soupcli.networks.batch_norm_gradient import statistics_of, through_statistics
+from soupcli.networks.groups import Group, grouped
 from soupcli.networks.layers import Layer
 from soupcli.networks.live import LiveNetwork
-from soupcli.networks.offsets import HELD_BYTES, InMemory, OnDisk, Reader, Source, parts
 from soupcli.networks.pieces import Piece, Span, divide
 from soupcli.networks.residence import plan
+from soupcli.networks.sources import HELD_BYTES, InMemory, OnDisk, Reader, Source, block_width
 from soupcli.networks.tasks import Tasks
 from soupcli.progress import Progress, silent
 
-WAVE_BYTES = HELD_BYTES  # of consecutive layers, at least, that move together where ingredients are on disk
 THREADS = 4
 
 # Which layers, and the gradients of their coefficients (l, k), to their next coefficients (l, k).
@@ -80,16 +80,16 @@ class MixedNetwork:
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self._reader = Reader(ingredients, self._device)
         varying = self._survey(progress)
-        self._pieces = [self._divide([slot.name for slot in slots if slot.name in varying]) for slots in self._slots]
         self._statistics = statistics_of(live.network.module)
         leaves = ((name, self._leaf(slot)) for name, slot in self._places.items() if name in varying)
         self._leaves = {name: leaf for name, leaf in leaves if leaf is not None}
-        sizes = [sum(piece.nbytes for piece in pieces) * len(ingredients) for pieces in self._pieces]
+        used = [{slot.name: slot.tensor.dtype for slot in slots if slot.name in varying} for slots in self._slots]
+        self._groups = grouped(used, ingredients, most=HELD_BYTES)
+        needed = sum(piece.nbytes for group in self._groups for piece in group.pieces) * len(ingredients)
         gradients = sum(leaf.nbytes for leaf in self._leaves.values())
-        self.residence = plan(sum(sizes), gradients, self._device, wanted=resident)
-        self._waves = _waves(sizes, WAVE_BYTES if self.residence.where == "disk" else None)
-        where = self.residence.where
-        self._source: Source = OnDisk(self._reader) if where == "disk" else InMemory(self._reader, where)
+        self.residence = plan(needed, gradients, self._device, wanted=resident)
+        where, pieces = self.residence.where, [group.pieces for group in self._groups]
+        self._source: Source = OnDisk(self._reader, pieces) if where == "disk" else InMemory(self._reader, where)
 
     def __enter__(self) -> MixedNetwork:
         for leaf in self._leaves.values():
@@ -115,8 +115,7 @@ class MixedNetwork:
     @torch.no_grad()
     def mix(self, alpha_lk: Tensor) -> None:
         """Weights by `alpha_lk` into the network. They depend on nothing else, not even in their last bits."""
-        with Tasks(self._pool) as tasks:
-            self._write(tasks, slice(0, len(self.layers)), alpha_lk)
+        self._write(self._groups, alpha_lk)
 
     @torch.no_grad()
     def add_up(self, givers: int) -> None:
@@ -142,13 +141,13 @@ class MixedNetwork:
         tensor is not finite.
         """
         self._take_gradients()
-        with Tasks(self._pool) as tasks:
-            for wave in self._waves:
-                products = self._inner(tasks, wave)
-                gradient_lk = torch.stack([_total(futures, len(self.ingredients)) for futures in products])
-                if not bool(gradient_lk.isfinite().all()):
-                    self._blame_gradient(wave)
-                self._write(tasks, wave, update(wave, gradient_lk))
+        on_disk = self.residence.where == "disk"
+        for wave in [[group] for group in self._groups] if on_disk else [self._groups]:
+            rows = slice(wave[0].rows.start, wave[-1].rows.stop)
+            gradient_lk = self._inner(wave)
+            if not bool(gradient_lk.isfinite().all()):
+                self._blame_gradient(rows)
+            self._write(wave, update(rows, gradient_lk))
         self._gradients = {}
 
     def _take_gradients(self) -> None:
@@ -161,51 +160,76 @@ class MixedNetwork:
         """What autograd leaves the tensor's gradient in; None for buffers that no gradient goes to."""
         return slot.tensor if isinstance(slot.tensor, torch.nn.Parameter) else self._statistics.get(id(slot.tensor))
 
-    def _inner(self, tasks: Tasks, wave: slice) -> list[list[Future[Tensor]]]:
-        """Inner products of the gradient with all ingredients, for each layer of the wave and each of its pieces."""
-        return [
-            [
-                tasks.submit(self._inner_products, piece)
-                for piece in pieces
-                if any(span.name in self._gradients for span in piece.spans)
+    def _inner(self, groups: Sequence[Group]) -> Tensor:
+        """Inner products of the gradient with all ingredients, added up in the order of the pieces: float64 [l, K]."""
+        with Tasks(self._pool) as tasks:
+            futures = [
+                [
+                    tasks.submit(self._inner_products, group, piece)
+                    for piece in group.pieces
+                    if any(span.name in self._gradients for span in piece.spans)
+                ]
+                for group in groups
             ]
-            for pieces in self._pieces[wave]
-        ]
-
-    def _inner_products(self, piece: Piece) -> Tensor:
-        """Tensor[K] in float64, on the CPU: products in the piece's wide dtype, blocks of them summed in float64."""
-        gradient_n = torch.cat([self._gradient(span, piece.wide_dtype) for span in piece.spans])
-        total_k = torch.zeros(len(self.ingredients), dtype=torch.float64, device=self._device)
-        for part, _, offsets_km in self._source.blocks(piece, again=True):
-            total_k += offsets_km @ gradient_n[part]
-        return total_k.cpu()
-
-    def _gradient(self, span: Span, dtype: torch.dtype) -> Tensor:
-        if span.name not in self._gradients:
-            return torch.zeros(span.numel, dtype=dtype, device=self._device)
-        part = self._gradients[span.name][span.start : span.start + span.numel]
-        return part.to(self._device).to(dtype)
-
-    def _write(self, tasks: Tasks, wave: slice, alpha_lk: Tensor) -> None:
-        for pieces, alpha_k in zip(self._pieces[wave], alpha_lk, strict=True):
-            for piece in pieces:
-                tasks.submit(self._write_piece, piece, alpha_k.to(self._device, piece.wide_dtype))
+        total_lk = torch.zeros(sum(group.size for group in groups), len(self.ingredients), dtype=torch.float64)
+        for total_rk, of_group in zip(torch.split(total_lk, [group.size for group in groups]), futures, strict=True):
+            for future in of_group:
+                total_rk += future.result()
+        return total_lk
 
     @torch.no_grad()
-    def _write_piece(self, piece: Piece, alpha_k: Tensor) -> None:
-        mixed_n = torch.empty(piece.numel, dtype=piece.wide_dtype, device=self._device)
-        for part, mean_m, offsets_km in self._source.blocks(piece):
-            torch.addmv(mean_m, offsets_km.t(), alpha_k, out=mixed_n[part])
-        self._put(piece, mixed_n)
+    def _inner_products(self, group: Group, piece: Piece) -> Tensor:
+        """float64 [r, K] on the CPU: products in the piece's wide dtype, blocks of them summed in float64."""
+        rows, sizes = self._blocks(group, piece)
+        gradients = torch.split(self._joined_gradient(piece), sizes)
+        blocks = zip(self._source.blocks(piece, sizes, again=True), gradients, strict=True)
+        products_bk = torch.stack([torch.mv(offsets_km, gradient_m) for (_, offsets_km), gradient_m in blocks])
+        total_rk = torch.zeros(group.size, len(self.ingredients), dtype=torch.float64)
+        return total_rk.index_add_(0, torch.tensor(rows), products_bk.cpu().double())
 
-    def _put(self, piece: Piece, values_n: Tensor) -> None:
-        at = 0
-        for span in piece.spans:
-            flat = self._places[span.name].flat[span.start : span.start + span.numel]
-            flat.copy_(values_n[at : at + span.numel].to(flat.dtype))
-            at += span.numel
+    def _write(self, groups: Sequence[Group], alpha_lk: Tensor) -> None:
+        """Weights of the groups' layers, which follow one another, by their rows of coefficients."""
+        wide_lk = alpha_lk.to(self._device)
+        of_dtype = {torch.float64: wide_lk, torch.float32: wide_lk.float()}
+        with Tasks(self._pool) as tasks:
+            for group in groups:
+                begin = group.rows.start - groups[0].rows.start
+                for piece in group.pieces:
+                    alpha_rk = of_dtype[piece.wide_dtype][begin : begin + group.size]
+                    tasks.submit(self._write_piece, group, piece, alpha_rk)
+
+    @torch.no_grad()
+    def _write_piece(self, group: Group, piece: Piece, alpha_rk: Tensor) -> None:
+        rows, sizes = self._blocks(group, piece)
+        flats = [self._flat(span) for span in piece.spans]
+        as_it_is = len(flats) == 1 and flats[0].dtype == piece.wide_dtype and flats[0].device == self._device
+        shape, dtype = (piece.numel,), piece.wide_dtype
+        mixed_n = flats[0] if as_it_is else self._reader.scratch("mixed", shape, dtype, self._device)
+        outs = zip(torch.split(mixed_n, sizes), rows, strict=True)
+        for (mean_m, offsets_km), (out_m, row) in zip(self._source.blocks(piece, sizes), outs, strict=True):
+            torch.addmv(mean_m, offsets_km.t(), alpha_rk[row], out=out_m)
+        if not as_it_is:
+            torch._foreach_copy_(flats, torch.split(mixed_n, [span.numel for span in piece.spans]))
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()  # the buffers are this thread's to fill again
+
+    def _blocks(self, group: Group, piece: Piece) -> tuple[list[int], list[int]]:
+        """Rows and sizes of the blocks that a piece is worked on in."""
+        blocks = group.blocks(piece, block_width(len(self.ingredients)))
+        return [row for row, _ in blocks], [numel for _, numel in blocks]
+
+    def _joined_gradient(self, piece: Piece) -> Tensor:
+        """[n] in the wide dtype, on the device; 0 where there is none."""
+        parts: list[Tensor] = []
+        for span in piece.spans:
+            whole = self._gradients.get(span.name)
+            part = torch.zeros(span.numel) if whole is None else whole[span.start : span.start + span.numel]
+            parts.append(part.to(self._device).to(piece.wide_dtype))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _flat(self, span: Span) -> Tensor:
+        """The memory of a span in the live network."""
+        return self._places[span.name].flat[span.start : span.start + span.numel]
 
     def _divide(self, names: Sequence[str]) -> list[Piece]:
         return divide({name: self._places[name].tensor.dtype for name in names}, self.ingredients)
@@ -225,18 +249,19 @@ class MixedNetwork:
     def _survey_piece(self, piece: Piece) -> set[str]:
         raw_kn = self._reader.raw(piece)
         varies_n = torch.empty(piece.numel, dtype=torch.bool)
-        for part in parts(piece.numel):
-            wide_km = raw_kn[:, part].to(piece.wide_dtype)
+        width = block_width(len(raw_kn))
+        for begin, raw_km in zip(range(0, piece.numel, width), torch.split(raw_kn, width, dim=1), strict=True):
+            wide_km = raw_km.to(piece.wide_dtype)
             if not bool(wide_km.isfinite().all()):
-                _blame_ingredient(self.ingredients, piece, part.start, wide_km)
-            varies_n[part] = (wide_km != wide_km[0]).any(dim=0)
-        self._put(piece, raw_kn[0])
-        by_span = torch.split(varies_n, [span.numel for span in piece.spans])
-        return {span.name for span, part in zip(piece.spans, by_span, strict=True) if bool(part.any())}
+                _blame_ingredient(self.ingredients, piece, begin, wide_km)
+            varies_n[begin : begin + width] = (wide_km != wide_km[0]).any(dim=0)
+        for span, place in piece.placed():
+            self._flat(span).copy_(raw_kn[0, place])
+        return {span.name for span, place in piece.placed() if bool(varies_n[place].any())}
 
-    def _blame_gradient(self, wave: slice) -> None:
+    def _blame_gradient(self, rows: slice) -> None:
         """Raises NetworkError with the name of the tensor whose gradient is not finite."""
-        for layer, slots in zip(self.layers[wave], self._slots[wave], strict=True):
+        for layer, slots in zip(self.layers[rows], self._slots[rows], strict=True):
             for slot in slots:
                 gradient = self._gradients.get(slot.name)
                 if gradient is not None and not bool(gradient.isfinite().all()):
@@ -247,14 +272,6 @@ class MixedNetwork:
         raise NetworkError("the gradient of the coefficients overflows float64")
 
 
-def _total(futures: Sequence[Future[Tensor]], ingredients: int) -> Tensor:
-    """The sum of inner products in the order of the pieces: Tensor[K] in float64."""
-    total_k = torch.zeros(ingredients, dtype=torch.float64)
-    for future in futures:
-        total_k += future.result()
-    return total_k
-
-
 def _slot(name: str, tensor: Tensor) -> Slot:
     """Raises NetworkError for complex tensors."""
     if tensor.is_complex():
@@ -262,19 +279,6 @@ def _slot(name: str, tensor: Tensor) -> Slot:
     if not tensor.is_contiguous():
         tensor.data = tensor.data.contiguous()
     return Slot(tensor, tensor.detach().view(-1), name)
-
-
-def _waves(sizes: Sequence[int], enough: int | None) -> list[slice]:
-    """Consecutive layers of together at least `enough` bytes; all of them, where that is None."""
-    if enough is None:
-        return [slice(0, len(sizes))]
-    waves, begin, total = [], 0, 0
-    for end, size in enumerate(sizes, 1):
-        total += size
-        if total >= enough or end == len(sizes):
-            waves.append(slice(begin, end))
-            begin, total = end, 0
-    return waves
 
 
 def _blame_ingredient(ingredients: Sequence[Checkpoint], piece: Piece, begin: int, wide_km: Tensor) -> None:

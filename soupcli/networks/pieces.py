@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
-from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.checkpoint import Checkpoint, in_file_order
 from soupcli.checkpoints.mixing import common_dtype
 
-PIECE_BYTES = 4 << 20  # of all ingredients together, which a cache holds
+PIECE_BYTES = 8 << 20  # of all ingredients together, in what is computed in: much of a cache, and few calls
 ROW_BYTES = 16 << 10  # of one ingredient, at least: shorter reads cost more than they read
 
 
@@ -23,7 +23,7 @@ class Span(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Spans of one layer, end to end, in one dtype: [K, n] for all ingredients. `wide_dtype` is what is computed in."""
+    """Spans end to end, in one dtype: [K, n] for all ingredients. `wide_dtype` is what is computed in."""
 
     spans: tuple[Span, ...]
     dtype: torch.dtype
@@ -36,8 +36,15 @@ class Piece(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one ingredient while it is worked on."""
-        return self.numel * self.wide_dtype.itemsize
+        """Bytes of one ingredient, as it is stored."""
+        return self.numel * self.dtype.itemsize
+
+    def placed(self) -> Iterator[tuple[Span, slice]]:
+        """The spans, and where each of them is in the piece."""
+        at = 0
+        for span in self.spans:
+            yield span, slice(at, at + span.numel)
+            at += span.numel
 
 
 def largest(ingredients: int) -> int:
@@ -46,17 +53,18 @@ def largest(ingredients: int) -> int:
 
 
 def divide(used: Mapping[str, torch.dtype], ingredients: Sequence[Checkpoint]) -> list[Piece]:
-    """Pieces of stored tensors, by the dtype that the network uses them in.
+    """Pieces of stored tensors, by the dtype that the network uses them in, as they follow one another in the files.
 
     Each is as large as it may be for all ingredients together.
     """
     pieces: list[Piece] = []
+    names = in_file_order(ingredients[0], used)
     dtypes = {name: _dtypes(name, dtype, ingredients) for name, dtype in used.items()}
     for dtype, wide_dtype in dict.fromkeys(dtypes.values()):
         most = largest(len(ingredients)) // (wide_dtype.itemsize * len(ingredients))
         spans: list[Span] = []
         room = most
-        for name in (name for name in used if dtypes[name] == (dtype, wide_dtype)):
+        for name in (name for name in names if dtypes[name] == (dtype, wide_dtype)):
             start, end = 0, ingredients[0].tensors[name].numel
             while start < end:
                 count = min(end - start, room)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import MixError, NetworkError
 from soupcli.network import Network
-from soupcli.networks import gradient, offsets, pieces
+from soupcli.networks import gradient, pieces, sources
 from soupcli.networks.gradient import MixedNetwork
 from soupcli.networks.layers import Layer, layers
 from soupcli.networks.live import LiveNetwork
@@ -27,13 +27,12 @@ COUNT = 4
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces, blocks and waves so small that even toys have many of each."""
-    for module in (pieces, offsets):
-        monkeypatch.setattr(module, "PIECE_BYTES", 1024, raising=False)
+    """Pieces, blocks and groups so small that even toys have many of each, and some pieces are held."""
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 1024)
     monkeypatch.setattr(pieces, "ROW_BYTES", 200)
-    monkeypatch.setattr(offsets, "WIDTH", 7)
-    monkeypatch.setattr(offsets, "HELD_BYTES", 4096)
-    monkeypatch.setattr(gradient, "WAVE_BYTES", 2048)
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 4 * COUNT * 7)
+    monkeypatch.setattr(sources, "HELD_BYTES", 4096)
+    monkeypatch.setattr(gradient, "HELD_BYTES", 4096)
 
 
 def loss_of(logits_nc: Tensor) -> Tensor:
@@ -323,13 +322,6 @@ def test_complex_is_refused(tmp_path: Path) -> None:
     ingredients = written(tmp_path, [{n: t.clone() for n, t in module.state_dict().items()}] * 2)
     with pytest.raises(NetworkError, match=r"'phase' is torch\.complex64"):
         MixedNetwork(live_with(module, ingredients), ingredients, layers(module, per="model"))
-
-
-def test_waves() -> None:
-    """Consecutive layers move together once they are large enough; without a limit all of them do."""
-    assert gradient._waves([1, 2, 3, 9, 1], 4) == [slice(0, 3), slice(3, 4), slice(4, 5)]
-    assert gradient._waves([1, 2], None) == [slice(0, 2)]
-    assert gradient._waves([0, 0, 0], 4) == [slice(0, 3)]
 
 
 def test_layer_names_each_tensor_once() -> None:
