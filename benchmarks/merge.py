@@ -157,20 +157,25 @@ def merge_into(members: Sequence, base: Path) -> None:
 
 
 def measure_wall(base: Path, rounds: int, mergekit: Path) -> None:
-    """Whole processes, from start to end; hashes are computed anew each time."""
-    print("whole process           soup   mergekit   soup / mergekit    soup on .pt    loop on .pt   soup / loop")
+    """Whole processes, from start to end; hashes are computed anew each time. All of them import torch first."""
+    print(
+        "whole process        import torch       soup   mergekit   soup / mergekit   soup on .pt   loop on .pt", end=""
+    )
+    print("   soup / loop   both less import torch")
     for family in (VIT_B, VIT_B_BF16, VIT_S):
         files, pickles = family.make(base), family.make(base, pickled=True)
-        soup, theirs, soup_pt, loop = in_turns(
+        torch_alone, soup, theirs, soup_pt, loop = in_turns(
             rounds,
+            lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True),
             lambda files=files: run_soup([file.parent for file in files], base, "model.safetensors"),
             lambda files=files: run_mergekit(files, base, mergekit),
             lambda pickles=pickles: run_soup([file.parent for file in pickles], base, "model.pt"),
             lambda pickles=pickles: run_loop(pickles, base),
         )
         print(
-            f"{family.label:20} {soup:6.2f} s {theirs:8.2f} s {soup / theirs:16.2f} {soup_pt:12.2f} s {loop:12.2f} s "
-            f"{soup_pt / loop:13.2f}",
+            f"{family.label:20} {torch_alone:10.2f} s {soup:8.2f} s {theirs:8.2f} s {soup / theirs:17.2f} "
+            f"{soup_pt:11.2f} s {loop:11.2f} s {soup_pt / loop:13.2f} "
+            f"{(soup_pt - torch_alone) / (loop - torch_alone):24.2f}",
             flush=True,
         )
     print("targets: soup / mergekit at most 0.33, soup / loop at most 0.25\n")

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from soupcli.network import Batch
 
 
 def count(forward: Callable[[Batch], Tensor], inputs: Batch) -> int:
     """Operations of one pass of these inputs through `forward`."""
+    from torch.utils.flop_counter import FlopCounterMode  # it imports triton, which takes a tenth of a second
+
     with _attention_in_steps(), torch.no_grad(), FlopCounterMode(display=False) as counter:
         forward(inputs)
     return int(counter.get_total_flops())
