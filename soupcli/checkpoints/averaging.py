@@ -117,8 +117,10 @@ class Terms(NamedTuple):
 
     @property
     def stored_format(self) -> Format:
-        """The finest format that a term is stored in."""
-        return max((FORMATS[_real(stored)] for stored, _ in self.batches), key=lambda format_: format_.digits)
+        """A format that holds the numbers of all terms."""
+        formats = [FORMATS[_real(stored)] for stored, _ in self.batches]
+        most_digits = max(formats, key=lambda format_: format_.digits)
+        return most_digits._replace(smallest=min(format_.smallest for format_ in formats))
 
 
 def _lowest_digit(number: float) -> float:

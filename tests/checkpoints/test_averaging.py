@@ -120,6 +120,12 @@ def test_dtypes_that_differ() -> None:
         assert bits_of(found) == [rounded(weighted(column), dtype) for column in columns]
 
 
+def test_dtypes_of_other_ranges() -> None:
+    """A bfloat16 number that no float16 could hold decides which way a tie goes."""
+    rows = [torch.tensor([2 + 2.0**-7], dtype=torch.float16), torch.tensor([2.0**-100], dtype=torch.bfloat16)]
+    assert mean(rows, dtype=torch.bfloat16).item() == 1 + 2.0**-7
+
+
 def test_complex() -> None:
     """Real and imaginary parts are averaged each by itself."""
     rows = [torch.complex(torch.tensor([0.1, -2.0]), torch.tensor([float(seed), 0.3])) for seed in range(3)]
