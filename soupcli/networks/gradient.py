@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,10 +34,14 @@ from soupcli.networks.live import LiveNetwork
 from soupcli.networks.pieces import Piece, Span, divide
 from soupcli.networks.residence import plan
 from soupcli.networks.sources import HELD_BYTES, InMemory, OnDisk, Reader, Source, block_width
-from soupcli.networks.tasks import Tasks
+from soupcli.networks.tasks import each
 from soupcli.progress import Progress, silent
 
 THREADS = 4
+SURVEYED = 16  # pieces that are compared between two reports of progress
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Which layers, and the gradients of their coefficients (l, k), to their next coefficients (l, k).
 Update = Callable[[slice, Tensor], Tensor]
@@ -76,8 +80,8 @@ class MixedNetwork:
         named = [{id(place): name for name, place in live.places(ingredient).items()} for ingredient in ingredients]
         self._slots = [[_slot(named[0][id(tensor)], tensor) for tensor in layer.tensors] for layer in layers]
         self._places = {slot.name: slot for slots in self._slots for slot in slots}
-        threads = min(THREADS, os.cpu_count() or 1)
-        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self._threads = min(THREADS, os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,))
         self._reader = Reader(ingredients, self._device)
         varying = self._survey(progress)
         self._statistics = statistics_of(live.network.module)
@@ -162,24 +166,22 @@ class MixedNetwork:
 
     def _inner(self, groups: Sequence[Group]) -> Tensor:
         """Inner products of the gradient with all ingredients, added up in the order of the pieces: float64 [l, K]."""
-        with Tasks(self._pool) as tasks:
-            futures = [
-                [
-                    tasks.submit(self._inner_products, group, piece)
-                    for piece in group.pieces
-                    if any(span.name in self._gradients for span in piece.spans)
-                ]
-                for group in groups
-            ]
+        work = [
+            (group, piece)
+            for group in groups
+            for piece in group.pieces
+            if any(span.name in self._gradients for span in piece.spans)
+        ]
         total_lk = torch.zeros(sum(group.size for group in groups), len(self.ingredients), dtype=torch.float64)
-        for total_rk, of_group in zip(torch.split(total_lk, [group.size for group in groups]), futures, strict=True):
-            for future in of_group:
-                total_rk += future.result()
+        for (group, _), products_rk in zip(work, self._each(self._inner_products, work), strict=True):
+            begin = group.rows.start - groups[0].rows.start
+            total_lk[begin : begin + group.size] += products_rk
         return total_lk
 
     @torch.no_grad()
-    def _inner_products(self, group: Group, piece: Piece) -> Tensor:
+    def _inner_products(self, work: tuple[Group, Piece]) -> Tensor:
         """float64 [r, K] on the CPU: products in the piece's wide dtype, blocks of them summed in float64."""
+        group, piece = work
         rows, sizes = self._blocks(group, piece)
         gradients = torch.split(self._joined_gradient(piece), sizes)
         blocks = zip(self._source.blocks(piece, sizes, again=True), gradients, strict=True)
@@ -191,15 +193,19 @@ class MixedNetwork:
         """Weights of the groups' layers, which follow one another, by their rows of coefficients."""
         wide_lk = alpha_lk.to(self._device)
         of_dtype = {torch.float64: wide_lk, torch.float32: wide_lk.float()}
-        with Tasks(self._pool) as tasks:
-            for group in groups:
-                begin = group.rows.start - groups[0].rows.start
-                for piece in group.pieces:
-                    alpha_rk = of_dtype[piece.wide_dtype][begin : begin + group.size]
-                    tasks.submit(self._write_piece, group, piece, alpha_rk)
+        first = groups[0].rows.start
+        self._each(
+            self._write_piece,
+            [
+                (group, piece, of_dtype[piece.wide_dtype][group.rows.start - first : group.rows.stop - first])
+                for group in groups
+                for piece in group.pieces
+            ],
+        )
 
     @torch.no_grad()
-    def _write_piece(self, group: Group, piece: Piece, alpha_rk: Tensor) -> None:
+    def _write_piece(self, work: tuple[Group, Piece, Tensor]) -> None:
+        group, piece, alpha_rk = work
         rows, sizes = self._blocks(group, piece)
         flats = [self._flat(span) for span in piece.spans]
         as_it_is = len(flats) == 1 and flats[0].dtype == piece.wide_dtype and flats[0].device == self._device
@@ -231,18 +237,16 @@ class MixedNetwork:
         """The memory of a span in the live network."""
         return self._places[span.name].flat[span.start : span.start + span.numel]
 
-    def _divide(self, names: Sequence[str]) -> list[Piece]:
-        return divide({name: self._places[name].tensor.dtype for name in names}, self.ingredients)
+    def _each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        return each(self._pool, self._threads, work, items)
 
     def _survey(self, progress: Progress) -> set[str]:
         """Names of the tensors that are not the same in all ingredients; the others are in the network from now on."""
-        pieces = self._divide(list(self._places))
+        pieces = divide({name: slot.tensor.dtype for name, slot in self._places.items()}, self.ingredients)
         varying: set[str] = set()
-        with Tasks(self._pool) as tasks:
-            futures = [tasks.submit(self._survey_piece, piece) for piece in pieces]
-            for done, future in enumerate(futures, 1):
-                varying |= future.result()
-                progress("comparing ingredients", done, len(futures))
+        for begin in range(0, len(pieces), SURVEYED):
+            varying |= set().union(*self._each(self._survey_piece, pieces[begin : begin + SURVEYED]))
+            progress("comparing ingredients", min(begin + SURVEYED, len(pieces)), len(pieces))
         return varying
 
     @torch.no_grad()

@@ -103,7 +103,10 @@ class Reader:
 
 
 class OnDisk:
-    """Read each time. Of the group that is worked on, as much as fits is held for the second time."""
+    """Read each time. Of the group that is worked on, as much as fits is held for the second time.
+
+    Where there is one group alone, what is held of it is not read again.
+    """
 
     def __init__(self, reader: Reader, groups: Sequence[Sequence[Piece]]) -> None:
         self.reader = reader
@@ -119,14 +122,16 @@ class OnDisk:
                 most = max(most, end)
         self._memory = torch.empty(most, dtype=torch.uint8, device=reader.device)
         self._held: set[Piece] = set()
+        self._alone = len(groups) == 1
 
     def blocks(self, piece: Piece, sizes: Sequence[int], *, again: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """See Source."""
-        if not again and piece in self._held:
-            self._held.remove(piece)
+        if piece in self._held:
+            if not self._alone:
+                self._held.remove(piece)
             return _blocks(self.reader, piece, self._place(piece), sizes, centred=True)
         place = None
-        if again and piece in self._places:
+        if piece in self._places and (again or self._alone):
             self._held.add(piece)
             place = self._place(piece)
         return _blocks(self.reader, piece, _brought(self.reader, piece, place), sizes, centred=False)

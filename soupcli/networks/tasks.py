@@ -1,38 +1,45 @@
-"""Work in threads that is all over when a block ends, well or badly."""
+"""The same work on many items, in the threads of a pool; all of it is over when the call ends, well or badly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import Any
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-class Tasks:
-    """Tasks in threads that are all over when the block ends; one that fails ends the others."""
+def each(pool: ThreadPoolExecutor, threads: int, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """What `work` makes of each item, in their order; so many threads take one item after another.
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
-        self._futures: list[Future[Any]] = []
+    Raises the first error, when no thread works any more.
+    """
+    todo, lock, stop = iter(enumerate(items)), threading.Lock(), threading.Event()
+    found: dict[int, Result] = {}
 
-    def submit(self, work: Callable[..., Any], *args: object) -> Future[Any]:
-        """Begins `work(*args)`."""
-        self._futures.append(self._pool.submit(work, *args))
-        return self._futures[-1]
+    def take() -> None:
+        while not stop.is_set():
+            with lock:
+                place, item = next(todo, (None, None))
+            if place is None or item is None:
+                return
+            try:
+                found[place] = work(item)
+            except BaseException:
+                stop.set()
+                raise
 
-    def __enter__(self) -> Tasks:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        failed = error is not None
-        first: BaseException | None = None
-        for future in self._futures:
-            if failed:
-                future.cancel()
-            if not future.cancelled():
-                cause = future.exception()
-                failed, first = failed or cause is not None, first or cause
-        if error is None and first is not None:
-            raise first
+    futures = [pool.submit(take) for _ in range(min(threads, len(items)))]
+    try:
+        errors = [future.exception() for future in futures]
+    except BaseException:
+        stop.set()
+        for future in futures:
+            future.exception()
+        raise
+    for error in errors:
+        if error is not None:
+            raise error
+    return [found[place] for place in range(len(items))]
