@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -82,7 +84,8 @@ class Evaluators:
         self.inputs = InputCache(cache_folder() / "inputs" if recipe.cache_inputs else None, say=warn)
         self.on_device: tuple[str, ...] = ()
         self._progress = progress
-        self.again = 0  # scores that were known and asked for again, because the logits were not
+        self._again: set[str] = set()
+        self._expected: list[Mixture] = []
         self._logits = logits
         self._batch_size = BatchSize(recipe.batch_size, say=warn)
         self._network: Network | None = None
@@ -105,28 +108,79 @@ class Evaluators:
         """What evaluates mixtures on the set `name`."""
 
         def evaluate(weights: Mixture, *, at_least: float | None = None) -> Score:
-            key, score = processes.from_first(lambda: self._kept(name, weights, at_least))
+            score = processes.from_first(lambda: self._kept(name, weights, at_least))
             if score is None:
                 with users_code():
-                    score = self._measure(name, weights, at_least)
-                self.examples += score.examples
-                if key is not None and processes.is_first():
-                    self._store.put(key, score)
+                    dealt = self._dealt(name, weights) if at_least is None else []
+                    measured = dealt or [(weights, self._measure(name, weights, at_least))]
+                for one, of_one in measured:
+                    self._keep(name, one, of_one)
+                score = next(of_one for one, of_one in measured if one == weights)
             if score.difficulty is not None:
                 self._difficulty[name].add(_shares(weights), score.difficulty)
             return score
 
         return evaluate
 
-    def _kept(self, name: str, weights: Mixture, at_least: float | None) -> tuple[str | None, Score | None]:
-        """The key of a score; the score where an earlier run has kept it, and the logits where they are asked for."""
+    @contextmanager
+    def expecting(self, mixtures: Sequence[Mixture]) -> Iterator[None]:
+        """Within the block these are evaluated whole: several processes may each take one of them."""
+        self._expected = list(mixtures)
+        try:
+            yield
+        finally:
+            self._expected = []
+
+    @property
+    def again(self) -> int:
+        """Scores that were known, and measured again because the logits were not."""
+        return len(self._again)
+
+    def _keep(self, name: str, weights: Mixture, score: Score) -> None:
+        self.examples += score.examples
+        if processes.is_first() and (key := self._key(name, weights)) is not None:
+            self._store.put(key, score)
+
+    def _dealt(self, name: str, weights: Mixture) -> list[tuple[Mixture, Score]]:
+        """The mixture and others that are expected, each evaluated by one process; none where all share the set."""
+        spec = self.sets[name]
+        if processes.count() == 1 or weights not in self._expected or not isinstance(spec, ExampleSet):
+            return []
+        unknown = processes.from_first(lambda: self._unknown(name, besides=weights))
+        of_round = [weights, *(self._expected[place] for place in unknown)][: processes.count()]
+        examples = self._load(name, spec)  # the first process decodes before the others do
+        batches = -(-len(examples.labels) // self._batch_size.even(len(examples.labels)))
+        if not processes.deals_out(len(of_round), batches):
+            return []
+        if self.recipe.batch_norm != "average":
+            self._load(*self._calibrating_set())
+        own = processes.mine(of_round)
+        collected = Collected(examples.labels, examples.kind) if own is not None and self._wants_logits(name) else None
+        with processes.by_itself():
+            score = self._measure_examples(name, spec, own, None, collected) if own is not None else None
+        done = processes.gathered((score, self._batch_size.most))
+        self._batch_size.most = min(most for _, most in done)
+        for one, logits in zip(of_round, processes.to_first(collected), strict=False):
+            if logits is not None and (file := self.logit_file(name, one)) is not None:
+                file.save(logits)
+        return [(one, found) for one, (found, _) in zip(of_round, done, strict=False) if found is not None]
+
+    def _unknown(self, name: str, *, besides: Mixture) -> list[int]:
+        """Places of expected mixtures whose scores are not known, as many as there are other processes."""
+        expected = enumerate(self._expected)
+        unknown = (place for place, one in expected if one != besides and self._kept(name, one, None) is None)
+        return list(islice(unknown, processes.count() - 1))
+
+    def _kept(self, name: str, weights: Mixture, at_least: float | None) -> Score | None:
+        """The score that an earlier run has kept, where its logits are kept too if they are asked for."""
         key = self._key(name, weights)
         stop = at_least if self.recipe.early_stop else None
         score = self._store.get(key, at_least=stop) if key is not None else None
         file = self.logit_file(name, weights) if score is not None else None
         if file is not None and not file.is_there:
-            self.again, score = self.again + 1, None
-        return key, score
+            self._again.add(str(key))
+            return None
+        return score
 
     def on_all(self, weights: Mixture) -> dict[str, Score]:
         """The mixture's score on every set."""
@@ -135,12 +189,15 @@ class Evaluators:
     def logit_file(self, name: str, weights: Mixture) -> LogitFile | None:
         """Where a network's logits on the set `name` are kept; None for mixtures, and where none are asked for."""
         alone = len(weights.members) == 1 and weights.is_uniform and weights.dtype is None
-        if self._logits is None or not alone or not isinstance(self.sets[name], LabelledSet):
+        if not alone or not self._wants_logits(name) or self._logits is None:
             return None
         parts, member, fingerprint = self._parts(name, weights), weights.members[0], self._fingerprints[name]
         if parts is None or fingerprint is None:
             return None
         return self._logits.file(Source(key_of(parts), self._hashes.of(member), fingerprint, str(member.path), name))
+
+    def _wants_logits(self, name: str) -> bool:
+        return self._logits is not None and isinstance(self.sets[name], LabelledSet)
 
     def ensembles(self, name: str, members: Sequence[Checkpoint], metrics: Sequence[str]) -> Ensembles:
         """What scores ensembles of `members` on the set `name`; networks whose logits are missing are evaluated.
@@ -269,11 +326,20 @@ class Evaluators:
         spec = self.sets[name]
         if not isinstance(spec, ExampleSet):
             return processes.from_first(lambda: self._measure_whole(spec, name, weights))
+        file = self.logit_file(name, weights) if processes.is_first() else None
+        examples = self._load(name, spec)
+        collected = Collected(examples.labels, examples.kind) if file is not None else None
+        score = self._measure_examples(name, spec, weights, at_least, collected)
+        if file is not None and collected is not None and score.stopped is None:
+            file.save(collected)
+        return score
+
+    def _measure_examples(
+        self, name: str, spec: ExampleSet, weights: Mixture, at_least: float | None, collected: Collected | None
+    ) -> Score:
         self.live.load(weights)
         examples = self._load(name, spec)
-        file = self.logit_file(name, weights) if processes.is_first() else None
-        collected = Collected(examples.labels, examples.kind) if file is not None else None
-        score = in_process.score(
+        return in_process.score(
             self._forward(name, spec, weights),
             examples,
             name=f"val.{name}",
@@ -286,9 +352,6 @@ class Evaluators:
             keep=collected,
             progress=self._progress,
         )
-        if file is not None and collected is not None and score.stopped is None:
-            file.save(collected)
-        return score
 
     def _measure_whole(self, spec: SetSpec, name: str, weights: Mixture) -> Score:
         """The score on a set whose examples are not seen here."""

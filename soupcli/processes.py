@@ -2,8 +2,9 @@
 
     torchrun --nproc-per-node 4 -m soupcli greedy --ckpts runs/*/ --val val
 
-All of them do the same, in step: they take the same decisions from the same numbers, and share the examples of a set.
-The first one alone prints, writes and keeps scores. With one process all of this is nothing.
+All of them do the same, in step: they take the same decisions from the same numbers, and share the examples of a set,
+or each evaluates a checkpoint of its own. The first one alone prints, writes and keeps scores. With one process all of
+this is nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TIMEOUT = 1800.0  # seconds that a process waits for the others, e.g. while the first one decodes
-_alone = False  # the first process works by itself for a while
+_alone = False  # this process works by itself for a while
 
 
 def started() -> int:
@@ -129,6 +130,26 @@ def from_each(tensor: Tensor) -> list[Tensor]:
     return parts
 
 
+def to_first(value: T) -> list[T]:
+    """In the first process what every process gives, in their order; nothing in the others."""
+    if count() == 1:
+        return [value]
+    from torch import distributed
+
+    found: list[Any] | None = [None] * count() if is_first() else None
+    with _errors():
+        distributed.gather_object(value, found, dst=0)
+    return found or []
+
+
+def deals_out(items: int, parts: int) -> bool:
+    """Whether each process takes one of so many items whole, or all share the `parts` of each: what ends first.
+
+    One item for each process keeps all of them busy; with fewer items, those that have none would wait.
+    """
+    return items > 1 and parts <= items * -(-parts // count())
+
+
 def rounds(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Items by as many as there are processes: the first one's, the second one's, ..."""
     yield from (items[begin : begin + count()] for begin in range(0, len(items), count()))
@@ -160,10 +181,17 @@ def first_before_others() -> Iterator[None]:
 @contextmanager
 def first_alone() -> Iterator[bool]:
     """True in the first process, which waits for no other within the block; the others have nothing to do there."""
+    with by_itself():
+        yield is_first()
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """Within the block each process works for itself, and waits for no other."""
     global _alone
     before, _alone = _alone, True
     try:
-        yield is_first()
+        yield
     finally:
         _alone = before
 

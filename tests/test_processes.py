@@ -36,6 +36,19 @@ class Net(nn.Sequential):
 def build(width=16):
     return Net(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
 """
+TELLING = """
+import os
+from torch import nn
+
+class Net(nn.Sequential):
+    def forward(self, inputs):
+        with open("passes", "a") as file:
+            file.write(f"{os.environ.get('RANK', '0')} {float(self[0].weight.sum())!r}\\n")
+        return super().forward(inputs)
+
+def build(width=16):
+    return Net(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
+"""
 
 
 def together(count: int, *words: str) -> Ran:
@@ -89,6 +102,31 @@ def test_greedy(undecided: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) ->
     assert any(step["bound"] is not None for step in report["steps"])
 
 
+def test_rank_deals_out_checkpoints(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five checkpoints three processes take one each and share the set for the other two; all is as one gives it."""
+    (family / "net.py").write_text(TELLING)
+    words = ("rank", "--ckpts", "runs/*/", "--val", "val", "--batch-size", "16", "--save-logits")
+    alone = soup(*words, "one", "--json", "--report", "one.json")
+    monkeypatch.setenv("SOUP_CACHE", str(family / "another-cache"))
+    Path("passes").unlink()
+    ran = together(3, *words, "three", "--json", "--report", "three.json")
+    assert ran.code == 0, ran.stderr
+    one, three = json.loads(alone.stdout), json.loads(ran.stdout)
+    assert decided(three) == decided(one)
+    assert three["cost"]["examples"] == one["cost"]["examples"]
+    assert said(ran) == said(alone)
+    logits = {file.relative_to("one"): file.read_bytes() for file in Path("one").rglob("*.safetensors")}
+    assert len(logits) == 5
+    assert logits == {file.relative_to("three"): file.read_bytes() for file in Path("three").rglob("*.safetensors")}
+    processes_of: dict[str, set[str]] = {}
+    for process, network in (line.split() for line in Path("passes").read_text().splitlines()):
+        processes_of.setdefault(network, set()).add(process)
+    assert sorted(map(len, processes_of.values())) == [1, 1, 1, 3, 3]
+    assert {min(those) for those in processes_of.values() if len(those) == 1} == {"0", "1", "2"}
+    again = soup(*words, "three", "--json")
+    assert json.loads(again.stdout)["cost"]["examples"] == 0
+
+
 def test_learned(undecided: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three processes share each step's batches: coefficients, curves and bytes are one process's."""
     words = ("learned", "--ckpts", "runs/*/", "--val", "val", "--batch-size", "16", "--set", "learned.steps=10")
@@ -127,6 +165,7 @@ def test_one_process() -> None:
     assert (processes.started(), processes.count(), processes.number(), processes.is_first()) == (1, 1, 0, True)
     assert processes.local_number() is None
     assert processes.gathered(3) == [3]
+    assert processes.to_first(3) == [3]
     assert processes.from_first(lambda: 4) == 4
     assert list(processes.shared_out([1, 2, 3], lambda item: item * 10)) == [(1, 10), (2, 20), (3, 30)]
     with processes.first_before_others(), processes.first_alone() as is_first:
@@ -152,6 +191,16 @@ def test_shares(third_of_four: None) -> None:
     with processes.first_alone() as is_first:
         assert (is_first, processes.count()) == (False, 1)
     assert processes.count() == 8
+
+
+def test_dealing_out(third_of_four: None) -> None:
+    """Eight processes take whole items where they have one each, or where sharing their parts takes as long."""
+    deals_out = processes.deals_out
+    assert deals_out(8, 1000)
+    assert not deals_out(7, 1000)
+    assert deals_out(7, 7)  # shared, each is one round
+    assert not deals_out(2, 17)
+    assert not deals_out(1, 1)
 
 
 def test_commands_that_run_alone(third_of_four: None, soup: Soup) -> None:

@@ -148,14 +148,11 @@ def _cook(session: Session, options: GreedyOptions) -> Cooked:
 
 def _ranking(session: Session, options: GreedyOptions) -> list[Ranked]:
     """Best first: by what is measured, or by what a file says."""
-    from soupcli.checkpoints.checkpoint import announce_checkpoint
     from soupcli.cli.published import published
-    from soupcli.soups.ranking import rank
     from soupcli.validation.parts import whole_of
 
     selecting, evaluators = session.selecting, session.evaluators
     if options.scores is not None:
         return published(session, options.scores, whole_of(selecting), evaluators.metric_of(selecting))
     with session.phase("rank") as progress:
-        evaluate = evaluators.on(selecting)
-        return rank(session.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
+        return session.ranking(progress)

@@ -75,11 +75,10 @@ def _cook(session: Session, *, with_uniform: bool) -> Cooked:
     from soupcli.cli.cooking import Cooked
     from soupcli.cli.searched import reported_coefficients
     from soupcli.cli.session import Row
-    from soupcli.soups.ranking import rank
 
     selecting = session.selecting
     with session.phase("rank") as progress:
-        ranking = rank(session.checkpoints, session.evaluators.on(selecting), progress=progress)
+        ranking = session.ranking(progress)
     best = ranking[0]
     learnt = _learn(session, best.checkpoint, _start(session, ranking))
     mixture = learnt.layered.mixture(dtype=session.output_dtype, keep_from=best.checkpoint)

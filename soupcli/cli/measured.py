@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from soupcli import processes
-from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
+from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.writing import REPORT, check_file
 from soupcli.cli import ci_formats, console
@@ -26,7 +26,6 @@ from soupcli.report.comparisons import Comparison
 from soupcli.report.reading import read_report
 from soupcli.report.report import Report
 from soupcli.report.scores import Scored
-from soupcli.soups.ranking import rank
 from soupcli.validation.gating import Verdict
 from soupcli.validation.score import Score
 
@@ -42,16 +41,15 @@ def measure(session: Session, options: ReportOptions) -> int:
         check_file(options.report)
     check_gates(session)
     with session.phase(session.name) as progress:
-        evaluate = session.evaluators.on(selecting)
-        ranking = rank(session.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
-        scores = session.scores(
-            [Row(str(best.path), Mixture.uniform([best]), {selecting: score}) for best, score in ranking]
-        )
+        ranking = session.ranking(progress)
+        rows = [Row(str(best.path), Mixture.uniform([best]), {selecting: score}) for best, score in ranking]
+        with session.evaluators.expecting([row.weights for row in rows]):
+            scores = session.scores(rows)
     session.progress.close()
-    rows = [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)]
+    measured = [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)]
     say_again(session)
     with processes.first_alone() as is_first:
-        return _show(session, options, rows) if is_first else DONE
+        return _show(session, options, measured) if is_first else DONE
 
 
 def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) -> int:

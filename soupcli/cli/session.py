@@ -19,7 +19,7 @@ from soupcli import processes
 from soupcli.cache_folder import cache_folder
 from soupcli.checkpoints.adapter_soup import is_adapter
 from soupcli.checkpoints.agreement import check_agreement
-from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.content_hash import ContentHashes
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.mixing import Mixture, check_mixable
@@ -40,6 +40,7 @@ from soupcli.recipe.recipe import Recipe
 from soupcli.report.paths import relative
 from soupcli.report.report import Cost, Report
 from soupcli.report.scores import Ingredient
+from soupcli.soups.ranking import Ranked, rank
 from soupcli.validation.parts import divide
 from soupcli.validation.saved_logits import LogitFolder
 from soupcli.validation.score import Score
@@ -191,6 +192,12 @@ class Session:
             LogitFolder(self.logits) if self.logits is not None else None,
             parts=self.parts,
         )
+
+    def ranking(self, progress: Progress) -> list[Ranked]:
+        """All checkpoints, best first by their scores on the selecting set."""
+        with self.evaluators.expecting([Mixture.uniform([checkpoint]) for checkpoint in self.checkpoints]):
+            evaluate = self.evaluators.on(self.selecting)
+            return rank(self.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
 
     def scores(self, rows: Sequence[Row]) -> list[dict[str, Score]]:
         """Each row's score on every set; one set of weights after the other, so that each is loaded once."""

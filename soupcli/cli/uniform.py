@@ -44,20 +44,17 @@ def uniform(options: SoupOptions, invocation: Invocation) -> int:
 
 def _cook(session: Session, mixture: Mixture) -> Cooked:
     """The scores of the mean; of the ingredients too, where a gate asks for the best of them."""
-    from soupcli.checkpoints.checkpoint import announce_checkpoint
     from soupcli.checkpoints.mixing import Mixture
     from soupcli.cli.cooking import Cooked
     from soupcli.cli.gatekeeping import needs_best
     from soupcli.cli.session import Row
-    from soupcli.soups.ranking import rank
 
     rows = [Row("uniform soup", mixture)]
     ingredients: list[tuple[Checkpoint, dict[str, Score]]] = [(member, {}) for member in session.checkpoints]
     if needs_best(session):
         selecting = session.selecting
         with session.phase("rank") as progress:
-            evaluate = session.evaluators.on(selecting)
-            ranking = rank(session.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
+            ranking = session.ranking(progress)
         ingredients = [(ranked.checkpoint, {selecting: ranked.score}) for ranked in ranking]
         rows.append(Row("best ingredient", Mixture.uniform([ranking[0].checkpoint]), ingredients[0][1]))
     with session.phase("evaluate"):
