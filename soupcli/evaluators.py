@@ -319,7 +319,7 @@ class Evaluators:
             again = self.recipe.batch_norm != "average" and layers_with_statistics(self.network.module)
             self._live = LiveNetwork(self.network, self.device, settle=self._settle if again else None)
             recipe = self.recipe
-            arrange(self.network.module, channels_last=recipe.channels_last, compiled=recipe.compile)
+            arrange(self.network, channels_last=recipe.channels_last, compiled=recipe.compile)
         return self._live
 
     def _measure(self, name: str, weights: Mixture, at_least: float | None) -> Score:

@@ -42,6 +42,7 @@ class Network:
     stored_names: Callable[[Iterable[str]], Mapping[str, str]] | None = None  # name in a file -> name in the module
     pad_token_id: int | None = None  # what the configuration pads with, where the tokenizer does not say
     zero_shot: Callable[[nn.Module, Sequence[str], Sequence[str]], Forward] | None = None  # class names, templates
+    towers: tuple[str, ...] = ()  # parts that compute, where logits do not come from the module's own forward
     answers: Callable[[nn.Module, Sequence[str]], Forward] | None = None  # of a network from text to text: label words
 
     def forward(self, inputs: Batch) -> Tensor:

@@ -30,6 +30,7 @@ from soupcli.validation.score import Score
 from tests import transformers_toys as toys
 from tests.conftest import Ran, write_family
 from tests.evaluating import evaluators, score
+from tests.memory import Alive, Spied
 from tests.networks.helpers import randomised, saved
 from tests.pictures import class_folders
 
@@ -550,6 +551,44 @@ def test_code_that_is_not_there(arrays: dict[str, Any]) -> None:
     """A file of the recipe's that is missing is an error that names it."""
     with pytest.raises(RecipeError, match=r"nets\.py: No such file or directory, the recipe names nets\.py:build"):
         score({**arrays, "model": {"python": "nets.py:build"}}, Path("runs/0"))
+
+
+SPARE = """
+import torch
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+        self.spare = nn.Parameter(torch.zeros(600_000))
+
+def build():
+    return Net()
+"""
+
+
+def test_memory_of_greedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranking and search hold the network, one sum and what is read of one checkpoint: for nine as for three."""
+    states = write_family(tmp_path / "family", members=9)
+    monkeypatch.chdir(tmp_path / "family")
+    Path("net.py").write_text(SPARE)
+    for number, state in enumerate(states):
+        save_file({**state, "spare": torch.full((600_000,), float(number))}, f"runs/{number}/model.safetensors")
+    recipe = {"model": {"python": "net.py:build"}, "val": {"val": {"arrays": "data/val.safetensors"}}}
+    nbytes = 4 * 600_000
+
+    def peak(members: int) -> int:
+        with Alive() as alive:
+            files = [open_checkpoint(Path(f"runs/{number}")) for number in range(members)]
+            spies = [Spied(file, on_read=alive.count) for file in files]
+            found = evaluators(recipe, Path("runs/0"), cache=tmp_path / f"cache-{members}")
+            soup = greedy(rank(spies, found.on("val")), found.on("val"), min_delta=-1.0)
+            assert len(soup.mixture.members) == members
+        return alive.peak
+
+    of_three, of_nine = peak(3), peak(9)
+    assert of_nine == pytest.approx(of_three, rel=0.05)
+    assert of_three < 6.5 * nbytes  # the network, a sum that is twice as wide, one that is read and the next one
 
 
 def cooked(recipe: dict[str, Any], runs: list[Path], cache: Path, **options: Any) -> tuple[GreedySoup, int, int]:

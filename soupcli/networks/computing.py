@@ -1,6 +1,6 @@
 """How a network computes: in mixed precision, channels last, compiled. What is mixed does not depend on it, scores do.
 
-arrange(network.module, channels_last=True, compiled=True)
+arrange(network, channels_last=True, compiled=True)
 forward = computing(network.forward, amp="bf16", channels_last=True, device=device)
 """
 
@@ -9,22 +9,23 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from soupcli.network import Batch, Forward
+from soupcli.network import Batch, Forward, Network
 
 Amp = Literal["bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def arrange(module: nn.Module, *, channels_last: bool, compiled: bool) -> None:
-    """Prepares a module that has its memory; parameters stay the same objects, and weights go into them as before."""
+def arrange(network: Network, *, channels_last: bool, compiled: bool) -> None:
+    """Prepares a network that has its memory; parameters stay the same objects, and weights go into them as before."""
     if channels_last:
-        for parameter in module.parameters():
+        for parameter in network.module.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     if compiled:
-        module.compile()
+        for part in [network.module.get_submodule(name) for name in network.towers] or [network.module]:
+            part.compile()
 
 
 def computing(forward: Forward, *, amp: Amp | None, channels_last: bool, device: torch.device) -> Forward:

@@ -46,7 +46,7 @@ def build(spec: OpenClipNetwork, folder: Path) -> Network:
         raise NetworkError(f"open_clip {name!r}: {first_line}", hint="see args: of model: in the recipe") from cause
     if spec.head is not None:
         return Network(module, _pictures(module.model), ignored_names=(TEXT_TRANSFORMER,))
-    return Network(module, _pictures(module), zero_shot=partial(_zero_shot, open_clip, tokenizer))
+    return Network(module, _pictures(module), zero_shot=partial(_zero_shot, open_clip, tokenizer), towers=("visual",))
 
 
 def _module(clip: Any, spec: OpenClipNetwork) -> Any:

@@ -33,6 +33,7 @@ def build(spec: TransformersNetwork, folder: Path) -> Network:
     architecture = _architecture(transformers, spec.transformers, config, folder)
     module = _read("config.json", folder, lambda: make_without_weights(lambda: _module(architecture, config, spec)))
     tokenizer = _tokenizer(transformers, folder)
+    two_towers = tokenizer is not None and dual_encoder.is_dual_encoder(module)
     return Network(
         module,
         _pictures(transformers, folder),
@@ -42,7 +43,8 @@ def build(spec: TransformersNetwork, folder: Path) -> Network:
         stored_names=_stored_names(module) if spec.head is None else None,
         pad_token_id=getattr(config, "pad_token_id", None),
         answers=partial(text_to_text.answers, tokenizer) if tokenizer and text_to_text.writes(module) else None,
-        zero_shot=dual_encoder.zero_shot(tokenizer) if tokenizer and dual_encoder.is_dual_encoder(module) else None,
+        zero_shot=dual_encoder.zero_shot(tokenizer) if two_towers else None,
+        towers=("vision_model",) if two_towers else (),
     )
 
 

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.opening import open_checkpoint
 from soupcli.networks.computing import arrange, computing, eagerly
+from tests import transformers_toys as toys
 from tests.conftest import write_family
 from tests.evaluating import evaluators, score
 from tests.networks.helpers import randomised, saved
 from tests.networks.test_live import ingredients, live_net, state_of
+from tests.networks.test_open_clip_network import CONFIG, folder_of
 from tests.pictures import class_folders
 
 CPU = torch.device("cpu")
@@ -66,7 +68,7 @@ def test_weights_go_in_as_before(tmp_path: Path) -> None:
     """Channels last and compiled, the network's parameters are the same objects, which mixtures are loaded into."""
     live = live_net()
     before = dict(live.network.module.named_parameters())
-    arrange(live.network.module, channels_last=True, compiled=True)
+    arrange(live.network, channels_last=True, compiled=True)
     after = dict(live.network.module.named_parameters())
     assert all(after[name] is parameter for name, parameter in before.items())
     live.load(Mixture.uniform(ingredients(tmp_path, [state_of(3)])))
@@ -99,6 +101,36 @@ def test_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(compiled_code) == 1
     labelled = found.labelled("val")
     assert labelled.logits(torch.arange(5)).shape == (5, 3)
+
+
+def _clip(folder: Path) -> Path:
+    toys.clip(folder)
+    return folder
+
+
+@pytest.mark.parametrize("library", ["open_clip", "transformers"])
+def test_compiled_towers(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zero-shot classifiers call no forward of the whole network: the tower that sees pictures is compiled."""
+    compile_, ran = nn.Module.compile, []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        def run(*given: Any) -> Any:
+            ran.append(len(given))
+            return graph.forward(*given)
+
+        return run
+
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compile_(module, backend=backend))
+    class_folders(tmp_path / "val", {"0": 3, "1": 2})
+    (tmp_path / "names.txt").write_text("tabby cat\ngreat dane\n")
+    run = folder_of(tmp_path / "run", CONFIG) if library == "open_clip" else _clip(tmp_path / "run")
+    spec = {"images": tmp_path / "val", "classnames": tmp_path / "names.txt"}
+    recipe = {"val": {"val": spec}, "metric": "nll"}
+    plain = score(recipe, run, cache=tmp_path / "plain")
+    assert not ran
+    compiled = score({**recipe, "compile": True}, run, cache=tmp_path / "compiled")
+    assert ran
+    assert compiled.value == pytest.approx(plain.value, rel=1e-4)
 
 
 def test_eagerly() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,8 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from soupcli.checkpoints.checkpoint import StoredCheckpoint
 from soupcli.checkpoints.mixing import Mixture
@@ -26,6 +22,7 @@ from soupcli.errors import CheckpointError, MixError
 from soupcli.network import Network
 from soupcli.networks.live import LiveNetwork
 from soupcli.networks.without_weights import make_without_weights
+from tests.memory import Alive, Spied
 from tests.networks.helpers import CPU
 
 State = dict[str, Tensor]
@@ -243,25 +240,6 @@ def test_overflow(tmp_path: Path, members: int) -> None:
         live_net().load(mixture)
 
 
-class Spied:
-    """A checkpoint that counts what is read from it, and that fails at the n-th reading of a tensor."""
-
-    def __init__(self, checkpoint: StoredCheckpoint, *, on_read: Callable[[Tensor], None] | None = None) -> None:
-        self.path, self.tensors, self.files = checkpoint.path, checkpoint.tensors, checkpoint.files
-        self.side_files = checkpoint.side_files
-        self.readings = 0
-        self.fail_at: int | None = None
-        self._checkpoint, self._on_read = checkpoint, on_read
-
-    def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
-        self.readings += 1
-        if self._on_read is not None:
-            self._on_read(out)
-        if self.fail_at == self.readings:
-            raise CheckpointError("interrupted")
-        self._checkpoint.read(name, out, start=start)
-
-
 @pytest.mark.parametrize("fail_at", [1, 2, 3])
 @pytest.mark.parametrize("broken", [1, 2])
 def test_interrupted(tmp_path: Path, fail_at: int, broken: int) -> None:
@@ -322,29 +300,6 @@ def test_only_the_candidate_is_read(tmp_path: Path) -> None:
         live.load(Mixture.uniform([spies[i] for i in members]))
     floating, kept = 3, 2  # tensors; what is not averaged is read from the first member, once for each mixture
     assert [spy.readings for spy in spies] == [floating + 3 * kept, 2 * floating, floating, floating]
-
-
-class Alive(TorchDispatchMode):
-    """The most bytes that tensors made while it is on held at once, those included that were read into."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.peak = 0
-        self._made: list[weakref.ref[Tensor]] = []
-
-    def count(self, tensor: Tensor) -> None:
-        self._made = [made for made in [*self._made, weakref.ref(tensor)] if made() is not None]
-        storages = [alive.untyped_storage() for made in self._made if (alive := made()) is not None]
-        self.peak = max(self.peak, sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()))
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, Tensor):
-                self.count(leaf)
-        return made
 
 
 def test_memory_does_not_grow(tmp_path: Path) -> None:
