@@ -227,13 +227,14 @@ def validated(model: Any, images: Path, real_json: Path) -> tuple[float, float]:
 
 
 def test_basic_l(home: Path, soup: Soup) -> None:
-    """A CoAtNet; the report's operations are torch's count, N times that for an ensemble, CoAtNet-7's beside."""
+    """A CoAtNet by timm's own saver; operations are torch's count, N times that for an ensemble, CoAtNet-7's beside."""
     args = {"img_size": 64, "num_classes": imagenet.CLASSES, "stem_width": 8}
     shape = {"embed_dim": [8, 8, 32, 32], "depths": [1, 1, 1, 1]}
     model = timm.create_model("coatnet_5_224", **args, **{key: tuple(value) for key, value in shape.items()}).eval()
     for number, state in enumerate(neighbours(model.state_dict(), MEMBERS)):
-        (home / f"runs/{number}").mkdir(parents=True)
-        save_file(state, f"runs/{number}/model.safetensors")
+        model.load_state_dict(state)
+        given_to_timm = args | {key: tuple(value) for key, value in shape.items()}
+        timm.models.save_for_hf(model, f"runs/{number}", model_args=given_to_timm, safe_serialization=True)
     given = {f"model__args__{key}": str(value) for key, value in (args | shape).items()}
     report = checked(soup, "basic-l-imagenet", settings(**given), timm_logits(model))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -243,6 +244,10 @@ def test_basic_l(home: Path, soup: Soup) -> None:
     assert (found["forward"], found["ensemble"]) == (forward, MEMBERS * forward)
     assert found["ensemble_of_members"] == members * forward
     assert list(found["beside"].values()) == [5.172e12]
+    loaded = timm.create_model("local-dir:configs/soup-basic-l", pretrained=True).eval()
+    pixels = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(loaded(pixels), model(pixels))  # `checked` left the soup's weights in it
 
 
 def test_zero_shot_transfer(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,20 +90,25 @@ def soup_scores(soup: Soup, recipe: str) -> dict[str, float]:
 
 
 def test_bert(home: Path, soup: Soup) -> None:
-    """Each set's score is scikit-learn's of the predictions that transformers makes with the soup's folder."""
+    """Each set's score is what transformers' own Trainer measures with the soup's folder, by scikit-learn's metrics."""
     family(toys.bert(home / "start"), home / "start")
     scores = soup_scores(soup, "bert-glue")
     model = transformers.AutoModelForSequenceClassification.from_pretrained("soup-mrpc").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained("soup-mrpc")
+    arguments = transformers.TrainingArguments(
+        str(home / "trainer"), per_device_eval_batch_size=5, use_cpu=True, report_to=[], disable_tqdm=True
+    )
     for name, columns in COLUMNS.items():
-        rows = rows_of(name)
-        with torch.inference_mode():
-            logits = [
-                model(**tokenizer(*(row[c] for c in columns), truncation=True, return_tensors="pt")).logits[0]
-                for row in rows
-            ]
-        named = torch.stack(logits).argmax(dim=1).tolist()
-        assert scores[name] == pytest.approx(GLUE[name]([row["label"] for row in rows], named), rel=1e-12)
+
+        def glue(found: transformers.EvalPrediction, metric: Callable[..., float] = GLUE[name]) -> dict[str, float]:
+            return {"glue": metric(found.label_ids.tolist(), found.predictions.argmax(axis=1).tolist())}
+
+        examples = [
+            {**tokenizer(*(row[column] for column in columns), truncation=True), "labels": row["label"]}
+            for row in rows_of(name)
+        ]
+        trainer = transformers.Trainer(model, arguments, processing_class=tokenizer, compute_metrics=glue)
+        assert scores[name] == pytest.approx(trainer.evaluate(examples)["eval_glue"], rel=1e-12)
 
 
 def test_t5(home: Path, soup: Soup) -> None:
