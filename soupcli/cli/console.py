@@ -35,6 +35,7 @@ def _rich(*, stderr: bool) -> RichConsole:
 UNLIMITED = 100_000  # columns of a line
 LONGEST = 2_000  # letters of an error
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != ord("\n")}
+NARROW = 100  # columns of a terminal
 LEAST = 24  # columns that the first column of a table keeps when others are many
 GAP = 3  # columns between two columns
 
@@ -105,19 +106,18 @@ def _blocks(table: Table, width: int) -> list[list[int]]:
     from rich.cells import cell_len
 
     def needed(column: int) -> int:
-        return GAP + max(
-            cell_len(text) for text in (table.headings[column], *(cells[column] for cells, _ in table.rows))
-        )
+        heading = table.headings[column].removeprefix(">")
+        return max(cell_len(text) for text in (heading, *(cells[column] for cells, _ in table.rows)))
 
     blocks: list[list[int]] = [[0]]
     first = min(needed(0), LEAST)
     left = width - first
     for column in range(1, len(table.headings)):
-        if needed(column) > left and len(blocks[-1]) > 1:
+        if GAP + needed(column) > left and len(blocks[-1]) > 1:
             blocks.append([0])
             left = width - first
         blocks[-1].append(column)
-        left -= needed(column)
+        left -= GAP + needed(column)
     return blocks
 
 
@@ -239,15 +239,21 @@ class ProgressReporter:
 
 
 def _new_bars() -> Bars:
+    """Where the line is narrow the note, with its score at the end, has the room; if need be it is what is cut."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
+    console = _rich(stderr=True)
+    narrow = console.width < NARROW
+    note = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}", style="dim", markup=False),
-        console=_rich(stderr=True),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=8 if narrow else 24, table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        *([] if narrow else [TimeElapsedColumn(table_column=Column(no_wrap=True))]),
+        TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=note),
+        expand=True,
+        console=console,
         transient=True,
         redirect_stdout=False,  # bars may begin while the user's code has its own stdout, which would then stay
     )

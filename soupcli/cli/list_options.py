@@ -22,18 +22,20 @@ class ListOptionsCommand(TyperCommand):
         options = [param for param in self.get_params(ctx) if isinstance(param, TyperOption)]
         many = {name for option in options if option.multiple for name in option.opts}
         single = {name for option in options if not option.multiple and not option.is_flag for name in option.opts}
+        known = {name for option in options for name in (*option.opts, *option.secondary_opts)}
         takes_words = any(not isinstance(param, TyperOption) for param in self.get_params(ctx))
         if ctx.resilient_parsing or not many:  # completion reads lines that are not finished
             return super().parse_args(ctx, args)
         asked_for_help = [word for word in args if word in ctx.help_option_names]
-        return super().parse_args(ctx, asked_for_help[:1] or spread(args, many, single, words=takes_words))
+        return super().parse_args(ctx, asked_for_help[:1] or spread(args, many, single, known, words=takes_words))
 
 
-def spread(args: Sequence[str], many: set[str], single: set[str], *, words: bool = False) -> list[str]:
+def spread(args: Sequence[str], many: set[str], single: set[str], known: set[str], *, words: bool = False) -> list[str]:
     """`--ckpts a b` as `--ckpts=a --ckpts=b`; words after `--` belong to the last list option.
 
-    `many` are the options that take several words, `single` those that take one. Raises UsageError for a list option
-    with no value, for an empty word and, unless the command takes `words` of its own, for one that follows no option.
+    `many` are the options that take several words, `single` those that take one; an option that is not `known` is the
+    last word that comes out, for Typer to refuse. Raises UsageError for a list option with no value, for an empty word
+    and, unless the command takes `words` of its own, for one that follows no option.
     """
     out: list[str] = []
     option: str | None = None  # the list option whose words are being read
@@ -54,6 +56,8 @@ def spread(args: Sequence[str], many: set[str], single: set[str], *, words: bool
             _check_given(option, given)
             option = None
             out.append(word)
+            if name.startswith("--") and name not in known:
+                return out
             if _wants_word(word, single) and (following := next(rest_of, None)) is not None:
                 out.append(following)
         elif words and option is None and word.strip():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,7 @@ from soupcli.report.report import Report
 from soupcli.report.soups import Soup
 
 SCHEMA = "soup-verification/1"
+HASH = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")  # a table shows its beginning, --json all of it
 
 
 class Check(NamedTuple):
@@ -137,5 +139,5 @@ def _show(options: VerifyOptions, checks: list[Check], *, verified: bool) -> Non
     else:
         table = console.Table("checked", "as reported", "")
         for what, as_reported, found in checks:
-            table.add(what, {True: "yes", False: "NO", None: "-"}[as_reported], found)
+            table.add(what, {True: "yes", False: "NO", None: "-"}[as_reported], HASH.sub(r"\1...", found))
         console.print_table(table)

@@ -11,6 +11,7 @@ from soupcli.cli.list_options import spread
 from soupcli.errors import UsageError
 
 MANY, SINGLE = {"--ckpts", "--val", "--set"}, {"--out", "-o", "--recipe", "-r", "--metric"}
+KNOWN = MANY | SINGLE | {"--json"}
 
 
 @pytest.mark.parametrize(
@@ -30,18 +31,19 @@ MANY, SINGLE = {"--ckpts", "--val", "--set"}, {"--out", "-o", "--recipe", "-r", 
         ("--metric --ckpts", "--metric --ckpts"),
         ("--metric", "--metric"),
         ("", ""),
+        ("--ckpts a --jsn b --val v", "--ckpts=a --jsn"),
     ],
 )
 def test_spread(words: str, expected: str) -> None:
-    """Every bare word is given to the list option that it follows; other options keep their values."""
-    assert spread(words.split(), MANY, SINGLE) == expected.split()
+    """Every bare word is given to the list option that it follows; others keep theirs; an unknown one is the end."""
+    assert spread(words.split(), MANY, SINGLE, KNOWN) == expected.split()
 
 
 @pytest.mark.parametrize("words", ["--ckpts", "--ckpts --val x", "--ckpts --json", "--val x --ckpts", "--ckpts --"])
 def test_no_value(words: str) -> None:
     """A list option without a value asks whether a glob matched nothing."""
     with pytest.raises(UsageError, match=r"^--ckpts: needs at least one value$") as raised:
-        spread(words.split(), MANY, SINGLE)
+        spread(words.split(), MANY, SINGLE, KNOWN)
     assert raised.value.hint == "did a glob match nothing?"
 
 
@@ -49,7 +51,7 @@ def test_no_value(words: str) -> None:
 def test_empty_word(words: list[str]) -> None:
     """An empty word is an unset shell variable, never the working folder."""
     with pytest.raises(UsageError, match=r"^--ckpts: an empty word$") as raised:
-        spread(words, MANY, SINGLE)
+        spread(words, MANY, SINGLE, KNOWN)
     assert raised.value.hint == "is a shell variable unset?"
 
 
@@ -57,8 +59,14 @@ def test_empty_word(words: list[str]) -> None:
 def test_stray_word(words: str) -> None:
     """A word that follows no list option is an error that says where checkpoints go."""
     with pytest.raises(UsageError, match=r"^'runs/a' follows no option$") as raised:
-        spread(words.split(), MANY, SINGLE)
+        spread(words.split(), MANY, SINGLE, KNOWN)
     assert raised.value.hint == "checkpoints go after --ckpts: --ckpts runs/a"
+
+
+def test_unknown_option(capfd: pytest.CaptureFixture[str]) -> None:
+    """An option that there is none of is what is wrong, not the word after it."""
+    assert run(["rank", "--ckpts", "a", "--batchsize", "3"]) == 2
+    assert "No such option: --batchsize" in capfd.readouterr().err
 
 
 _word = st.text(min_size=1, max_size=8).filter(lambda word: word.strip() and not (word[0] == "-" and word != "-"))
@@ -72,18 +80,18 @@ _group = st.one_of(
 @given(st.lists(_group, max_size=6))
 def test_spread_keeps_every_word(groups: list[tuple[str, list[str]]]) -> None:
     """Whatever the words, each option gets its own, in their order, and spreading what is spread changes nothing."""
-    out = spread([word for option, words in groups for word in (option, *words)], MANY, SINGLE)
+    out = spread([word for option, words in groups for word in (option, *words)], MANY, SINGLE, KNOWN)
     expected: list[str] = []
     for option, words in groups:
         expected += [f"{option}={word}" for word in words] if option in MANY else [option, *words]
     assert out == expected
-    assert spread(out, MANY, SINGLE) == out
+    assert spread(out, MANY, SINGLE, KNOWN) == out
 
 
 @given(st.lists(st.text(min_size=1, max_size=8).filter(str.strip), min_size=1, max_size=5))
 def test_after_two_dashes(words: list[str]) -> None:
     """After `--` every word is a value, whatever it begins with."""
-    assert spread(["--ckpts", "--", *words], MANY, SINGLE) == [f"--ckpts={word}" for word in words]
+    assert spread(["--ckpts", "--", *words], MANY, SINGLE, KNOWN) == [f"--ckpts={word}" for word in words]
 
 
 @pytest.mark.parametrize(
