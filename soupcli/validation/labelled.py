@@ -13,6 +13,9 @@ from soupcli.network import Forward
 from soupcli.validation.examples import Examples
 from soupcli.validation.in_process import logits_of
 
+PARTS = 4  # of a batch, by length
+FEWEST = 8  # examples of a part
+
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
@@ -37,10 +40,17 @@ class Labelled:
         return logits_of(self.forward(), self.examples.batch(indices, self.device), self.labels[indices], self.name)
 
     def batches(self, indices: Tensor) -> Iterator[Tensor]:
-        """These examples in the order in which they are best visited, as many at a time as go through the network."""
+        """These examples in the order in which they are best visited, as many at a time as go through the network.
+
+        On the CPU, which does not gain by large batches, those of differing lengths go in a few parts of like length:
+        less is padded.
+        """
         rank = torch.empty(len(self.labels), dtype=torch.int64)
         rank[self.examples.order()] = torch.arange(len(rank))
-        yield from torch.split(indices[rank[indices].argsort()], self.batch_size)
+        size = self.batch_size
+        if self.device.type == "cpu" and not self.examples.alike:
+            size = min(size, max(FEWEST, -(-len(indices) // PARTS)))
+        yield from torch.split(indices[rank[indices].argsort()], size)
 
 
 def split_by_class(labels_n: Tensor, share: float, *, seed: int, key: str = "learned.holdout") -> tuple[Tensor, Tensor]:

@@ -73,3 +73,14 @@ def test_what_does_not_go_together() -> None:
     task = Labelled(ArrayExamples(inputs, torch.tensor([0, 1]), "x"), lambda: nn.Linear(4, 2), "val.v", CPU, 2)
     with pytest.raises(NetworkError, match=r"val\.v: the network fails on a batch \[2, 3\]"):
         task.logits(torch.arange(2))
+
+
+def test_parts_of_like_length() -> None:
+    """On the CPU texts go in quarters of a batch, so that a short one is not padded to the longest of all."""
+    lengths = torch.arange(1, 65)[torch.randperm(64, generator=torch.Generator().manual_seed(0))]
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    columns = {"input_ids": torch.ones(int(starts[-1]), dtype=torch.int64)}
+    examples = TokenExamples(columns, starts, torch.zeros(64, dtype=torch.int64), "x", {}, False)
+    parts = list(Labelled(examples, lambda: nn.Identity(), "val", CPU, 64).batches(torch.arange(64)))
+    assert [int(lengths[part].max()) for part in parts] == [64, 48, 32, 16]
+    assert sorted(torch.cat(parts).tolist()) == list(range(64))
