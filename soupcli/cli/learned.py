@@ -167,7 +167,8 @@ def _say_where(session: Session, residence: Residence) -> None:
     if session.options.quiet:
         return
     on_device = "in memory" if session.device.type == "cpu" else f"on {session.device}"
-    places = {"device": on_device, "host": "in host memory", "disk": "on disk, read in every step"}
+    places = {"device": on_device, "host": "in host memory", "disk": "on disk, read as they are needed"}
+    session.progress.close()  # a bar of the comparison before would stay above the line
     sizes = f"{human_bytes(residence.needed)} of them differ, {human_bytes(residence.free)} are free"
     console.note(f"{len(session.checkpoints)} ingredients live {places[residence.where]} ({sizes})")
 

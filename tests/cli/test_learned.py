@@ -74,7 +74,11 @@ def test_mix_writes_it_again(family: Path, soup: Soup, per: str, constraint: str
 def test_resident(family: Path, soup: Soup) -> None:
     """Wherever the ingredients live, the same bytes; where that is, is said."""
     bytes_by_place = {}
-    for place, said in {"device": "in memory", "host": "in host memory", "disk": "on disk, read in every step"}.items():
+    for place, said in {
+        "device": "in memory",
+        "host": "in host memory",
+        "disk": "on disk, read as they are needed",
+    }.items():
         ran = soup(*BEGIN, "--force", "--fresh", *STEPS, "--resident", place)
         assert ran.code == 0, ran.stderr
         assert f"5 ingredients live {said} (" in ran.stderr
@@ -205,6 +209,28 @@ def test_uncovered_parameters(family: Path, soup: Soup) -> None:
     ran = soup(*BEGIN)
     assert ran.code == 2
     assert "has no tensor '2.bias', which the network Sequential needs" in ran.stderr
+
+
+def test_gradient_that_is_not_finite(family: Path, soup: Soup) -> None:
+    """A gradient that is NaN where the loss is a number ends the run with the tensor's name, layer and what to do."""
+    Path("net.py").write_text(
+        """
+from torch import nn
+
+class Net(nn.Sequential):
+    def forward(self, x):
+        zero = (self[2].bias - self[2].bias.detach()).abs().sqrt().sum()  # its derivative is NaN
+        return super().forward(x) + zero
+
+def build(width=16):
+    return Net(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
+"""
+    )
+    ran = soup(*BEGIN, *STEPS)
+    assert ran.code == 2, ran.stderr
+    assert "tensor '2.bias' (layer 2): its gradient is not finite" in ran.stderr
+    assert "hint: a smaller learned.lr" in ran.stderr
+    assert not Path("soup").exists()
 
 
 def test_same_ingredients(family: Path, soup: Soup) -> None:
