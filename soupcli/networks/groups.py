@@ -5,6 +5,7 @@ Letters in names: r layers of a group, k ingredients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -41,13 +42,14 @@ class Group(NamedTuple):
 def grouped(
     layers: Sequence[Mapping[str, torch.dtype]], ingredients: Sequence[Checkpoint], *, most: int
 ) -> list[Group]:
-    """Groups of consecutive layers, each of at most `most` bytes of all ingredients together, or of one layer alone.
+    """Groups of consecutive layers, each of at most `most` bytes in memory, or of one layer alone.
 
     A layer is its tensors' names and the dtypes that the network uses them in.
     """
     groups: list[Group] = []
     begin, total = 0, 0
-    sizes = [sum(piece.nbytes for piece in divide(layer, ingredients)) * len(ingredients) for layer in layers]
+    rows = len(ingredients)
+    sizes = [sum(math.prod(p.shape(rows)) * p.dtype.itemsize for p in divide(layer, ingredients)) for layer in layers]
     for end, size in enumerate([*sizes, most + 1]):
         if total + size > most and end > begin:
             groups.append(_group(layers, begin, end, ingredients))

@@ -39,6 +39,10 @@ class Piece(NamedTuple):
         """Bytes of one ingredient, as it is stored."""
         return self.numel * self.dtype.itemsize
 
+    def shape(self, ingredients: int) -> tuple[int, int]:
+        """(K, n), with a row more for the mean where offsets from it take the place of what is stored."""
+        return ingredients + int(self.dtype == self.wide_dtype), self.numel
+
     def placed(self) -> Iterator[tuple[Span, slice]]:
         """The spans, and where each of them is in the piece."""
         at = 0

@@ -53,8 +53,8 @@ class Reader:
         self._scratch = threading.local()
 
     def shape(self, piece: Piece) -> tuple[int, int]:
-        """(K, n), with a row more where offsets from the mean take the place of what is stored."""
-        return len(self.checkpoints) + int(piece.dtype == piece.wide_dtype), piece.numel
+        """Of a piece in memory: see Piece."""
+        return piece.shape(len(self.checkpoints))
 
     def raw(self, piece: Piece) -> Tensor:
         """Tensor[K, n] as it is stored, on the CPU; valid until this thread asks again."""
