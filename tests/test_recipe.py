@@ -185,6 +185,13 @@ def test_flags_and_variables_are_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_key_is_named_once(tmp_path: Path) -> None:
+    """What a section says of one of its keys stands behind the flag that gave it, without the key again."""
+    assert problems(tmp_path, "{}", flags={"mix.weights": "0.5,0.6"}) == [
+        "--weights: sum to 1.1, not to 1 (any_weights: true takes them as they are)"
+    ]
+
+
 def test_out_by_flag_is_in_the_working_folder(tmp_path: Path) -> None:
     """`out` of the file or --set lies beside the recipe, that of a flag or variable in the working folder."""
     assert load(tmp_path, "out: x\n").out == tmp_path / "x"

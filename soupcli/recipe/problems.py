@@ -22,7 +22,9 @@ def line_of(error: Any, document: Document) -> str:
         return f"{place}: unknown key{suggestion(str(names[-1]), _known_keys(path))}"
     if kind == "missing":
         return f"{place}: missing"
-    return f"{place}: {_message(error)}"
+    said = _message(error)
+    own_key = f"{place.removeprefix('--').replace('-', '_')}: "  # a section's check begins with the key it is about
+    return f"{place}: {said.removeprefix(own_key) if place.startswith('--') else said}"
 
 
 # What pydantic says for people who write Python, said for people who write a recipe.
