@@ -10,7 +10,7 @@ import torch
 from soupcli.checkpoints.content_hash import ContentHashes
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.checkpoints.opening import open_checkpoint
-from soupcli.evaluators import Evaluators
+from soupcli.evaluators.evaluators import Evaluators
 from soupcli.progress import silent
 from soupcli.recipe.recipe import Recipe
 from soupcli.validation.score import Score

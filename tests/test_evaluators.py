@@ -367,7 +367,7 @@ def test_dtype_and_versions(arrays: dict[str, Any], monkeypatch: pytest.MonkeyPa
     assert found.on("val")(Mixture.uniform(members, dtype=torch.bfloat16)).examples == 200
     assert found.on("val")(Mixture.uniform(members)).examples == 0
     assert found.examples == 400
-    monkeypatch.setattr("soupcli.evaluators.versions", lambda: {"torch": "1.0"})
+    monkeypatch.setattr("soupcli.evaluators.identity.versions", lambda: {"torch": "1.0"})
     assert score(arrays, Path("runs/0")).examples == 200
 
 

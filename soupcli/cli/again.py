@@ -24,7 +24,7 @@ from soupcli.cli.choosing import choose_device, choose_sets
 from soupcli.cli.cooking import fill
 from soupcli.cli.resolving import begins_at_base
 from soupcli.errors import MixError, UsageError
-from soupcli.evaluators import Evaluators
+from soupcli.evaluators.evaluators import Evaluators
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.reading import read_report
 from soupcli.report.report import Report

@@ -34,7 +34,7 @@ from soupcli.cli.options import IngredientOptions
 from soupcli.cli.reporting import peak_bytes, report_ingredient
 from soupcli.cli.resolving import begins_at_base, check_output, locate, located, resolve_recipe
 from soupcli.errors import SoupError, UsageError
-from soupcli.evaluators import Evaluators
+from soupcli.evaluators.evaluators import Evaluators
 from soupcli.progress import Progress
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.paths import relative

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from soupcli.cli import cooking
-from soupcli.evaluators import Evaluators
+from soupcli.evaluators.evaluators import Evaluators
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]

@@ -73,7 +73,7 @@ def test_goes_on(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> N
     """An interrupted run keeps every point, and the same command evaluates the rest alone; the report is the same."""
     whole = measured(soup, "--fresh")
     monkeypatch.setenv("SOUP_CACHE", str(family / "another-cache"))
-    from soupcli.evaluators import Evaluators
+    from soupcli.evaluators.evaluators import Evaluators
 
     measure, done = Evaluators._measure, []
 
