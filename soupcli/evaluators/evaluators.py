@@ -67,7 +67,8 @@ class Evaluators:
         self.sets = sets
         self.device = device
         self.examples = 0
-        self.inputs = InputCache(cache_folder() / "inputs" if recipe.cache_inputs else None, say=warn)
+        folder = cache_folder() / "inputs" if recipe.cache_inputs else None
+        self.inputs = InputCache(folder, limit=recipe.cache_limit, say=warn)
         self._first = first
         self._hashes = hashes
         self._store = store

@@ -80,6 +80,8 @@ class Recipe(Section):
     """Compile the network with torch.compile: slower to begin with, faster afterwards."""
     cache_inputs: bool = True
     """Keep decoded pictures and token ids for the next run, in `inputs/` of the cache folder."""
+    cache_limit: ByteSize = 50_000_000_000
+    """Past this size the decoded inputs that were unused for longest are removed from the cache folder."""
     early_stop: bool = True
     """Give up a candidate of `soup greedy` once it can no longer be good enough; no decision depends on it."""
     _document: Document = PrivateAttr(default_factory=Document)

@@ -3,7 +3,7 @@
 A file is written aside, tensor by tensor and row by row, flushed and renamed; the next run maps it into memory, so that
 pages are shared between processes and no second copy is held. Its header holds the key and a checksum of each part of
 the data: what was cut short, damaged or made under another key is never used. Where the disk takes no more, inputs are
-kept in memory.
+kept in memory. Past a limit the files that were unused for longest are removed; whoever has one mapped keeps it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,18 +41,25 @@ Put = Callable[[int, Tensor], None]  # row number, row
 class InputCache:
     """Inputs by key in `folder`; None: nothing is kept. `say` is told, once, where the folder takes no more.
 
+    `limit` is in bytes, of all files; the newest one stays however large it is.
     `decoded` counts the examples that were made in this run, `cached` those that an earlier one had made.
     """
 
-    def __init__(self, folder: Path | None, *, say: Callable[[str], None] = unsaid) -> None:
+    def __init__(self, folder: Path | None, *, limit: int | None = None, say: Callable[[str], None] = unsaid) -> None:
         self.folder = folder
+        self.limit = limit
         self.decoded = 0
         self.cached = 0
         self._say = say
 
     def get(self, key: str) -> dict[str, Tensor] | None:
         """The tensors under `key`, mapped into memory, or None."""
-        return _mapped(self._file(key), key) if self.folder is not None else None
+        if self.folder is None:
+            return None
+        found = _mapped(self._file(key), key)
+        if found is not None:
+            _mark_used(self._file(key))
+        return found
 
     def made(
         self, key: str, make: Callable[[], dict[str, Tensor]], *, count: Callable[[dict[str, Tensor]], int]
@@ -96,6 +104,8 @@ class InputCache:
                     _write(descriptor, key, specs, fill)
                     os.fsync(descriptor)
                     _aside_of(file).replace(file)
+            if self.limit is not None:
+                _remove_unused(file, self.limit)
         except OSError as cause:
             self._say(f"{self.folder}: {cause.strerror}: decoded inputs are not kept for the next run")
             self.folder = None
@@ -189,6 +199,28 @@ def _checksums(content: mmap.mmap, start: int) -> list[str]:
         found = list(pool.map(lambda at: f"{zlib.crc32(view[at : at + PART]):08x}", parts))
     view.release()
     return found
+
+
+def _mark_used(file: Path) -> None:
+    """Its time of access is now, whatever the file system does by itself; the time of change stays."""
+    with contextlib.suppress(OSError):
+        os.utime(file, ns=(time.time_ns(), file.stat().st_mtime_ns))
+
+
+def _remove_unused(newest: Path, limit: int) -> None:
+    """Removes files beside `newest`, the longest unused first, until all together have at most `limit` bytes."""
+    others: list[tuple[int, int, Path]] = []
+    for file in newest.parent.glob(f"*{newest.suffix}"):
+        with contextlib.suppress(OSError):  # another process removes too
+            stat = file.stat()
+            others.append((stat.st_atime_ns, stat.st_size, file))
+    spare = sum(size for _, size, _ in others) - limit
+    for _, size, file in sorted(other for other in others if other[2] != newest):
+        if spare <= 0:
+            return
+        with contextlib.suppress(OSError):
+            file.unlink()
+        spare -= size
 
 
 def _aside_of(file: Path) -> Path:

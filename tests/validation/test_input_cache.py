@@ -235,3 +235,26 @@ def test_sentences_and_texts(tmp_path: Path) -> None:
     assert torch.equal(again.labels, sentences.labels)
     assert torch.equal(same.ids, windows.ids)
     assert load("b")[2] == (everything, 0)
+
+
+def test_what_was_unused_for_longest_is_removed(tmp_path: Path) -> None:
+    """Past the limit, in the order of the last use; the newest stays, and what is mapped stays readable."""
+    cache = InputCache(tmp_path)
+
+    def keep(key: str, numbers: int = 100) -> dict[str, Tensor]:
+        return cache.made(key, lambda: {"inputs": torch.arange(numbers)}, count=lambda _: numbers)
+
+    def there() -> set[str]:
+        return {file.stem for file in tmp_path.glob("*.safetensors")}
+
+    keep("a")
+    keep("b")
+    mapped = cache.get("a")
+    cache.limit = 5 * next(tmp_path.glob("*.safetensors")).stat().st_size // 2
+    keep("c")
+    assert there() == {"a", "c"}
+    keep("d", 1000)
+    assert there() == {"d"}
+    assert mapped is not None
+    assert mapped["inputs"].tolist() == list(range(100))
+    assert cache.get("a") is None
