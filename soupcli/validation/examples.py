@@ -15,7 +15,7 @@ from soupcli.validation.class_map import ClassMap
 # What labels are: int64 [N]; int64 [N, M], several right ones, filled up with -1; float64 [N]; int64 [N], the number of
 # tokens that each window predicts.
 LabelKind = Literal["classes", "several", "numbers", "tokens"]
-BLOCKS = 16  # of examples of like difficulty, in each of which sequences are sorted by length
+BLOCKS = 8  # of examples of like difficulty, in each of which sequences are sorted by length
 
 
 def kind_of(labels: Tensor) -> LabelKind:
