@@ -115,17 +115,17 @@ def lightning_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[
     folder = tmp_path_factory.mktemp("lightning")
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(8, 4)), batch_size=4)
     for name, task in {"plain": Task(0.1), "object": Task(0.1, Head(3))}.items():
-        trainer = lightning.Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            default_root_dir=folder,
-        )
-        with warnings.catch_warnings():  # Lightning's own, of torch's and of its advice on workers
+        with warnings.catch_warnings():  # Lightning's own, of torch's, and its advice on workers and Slurm
             warnings.simplefilter("ignore")
+            trainer = lightning.Trainer(
+                max_epochs=1,
+                accelerator="cpu",
+                logger=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                enable_checkpointing=False,
+                default_root_dir=folder,
+            )
             trainer.fit(task, data)
         trainer.save_checkpoint(folder / f"{name}.ckpt")
     return folder, task.state_dict()

@@ -124,14 +124,14 @@ def test_stops_as_soon_as_it_is_settled() -> None:
     right_n[100:140] = 0
     examples = Told(torch.stack([1 - right_n, right_n], dim=1), torch.ones(160, dtype=torch.int64), "classes")
     difficulty = 1 - right_n
-    for allowed, seen in ((0, 10), (9, 10), (10, 20), (39, 40)):
+    for allowed, seen in ((0, 8), (7, 8), (8, 16), (39, 40)):  # a 64th of the set would be 3: the least is 8
         found = scored(examples, "accuracy", at_least=(160 - allowed) / 160, difficulty=difficulty, size=64)
         assert found.stopped is not None
         assert found.stopped == (seen, 160, (160 - seen) / 160)
     assert scored(examples, "accuracy", at_least=120 / 160, difficulty=difficulty).value == 120 / 160
     in_any_order = scored(examples, "accuracy", at_least=1.0, size=64).stopped
     assert in_any_order is not None
-    assert in_any_order.seen == 110
+    assert in_any_order.seen == 104
 
 
 def test_subsets_of_classes() -> None:
@@ -148,7 +148,7 @@ def test_subsets_of_classes() -> None:
             forward, examples, batch_size=BatchSize(7), at_least=at_least, difficulty=full.difficulty, **options
         )
         assert (found.stopped is not None) == stopped
-        assert found.examples == (20 if stopped else 60)
+        assert found.examples == (21 if stopped else 60)  # 20 are wrong, in batches of 7
 
 
 def test_order_of_sequences() -> None:
