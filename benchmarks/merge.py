@@ -5,7 +5,8 @@
     python benchmarks/merge.py --mergekit ENV        # an environment that has mergekit (default: one is made)
 
 Ingredients are ViTs of timm with seeded noise, made on the spot. What is compared takes turns, so that a noisy machine
-is as noisy to all; ratios are of medians. Files are in the page cache, results are flushed to disk by all but the loop.
+is as noisy to all; ratios are of medians. Files are in the page cache but where it says `from disk`: these were dropped
+from it. Results are flushed to disk by all but the loop.
 """
 
 from __future__ import annotations
@@ -97,18 +98,33 @@ DEEP_VIT_B = VIT_B._replace(label="8 x 171M float32", depth=24)
 
 def measure_merge(base: Path, rounds: int) -> None:
     """The merge alone: mixed, written, flushed, read back and hashed; against the plain reading and writing."""
-    print("merge alone                plain read + write     merge   merge / plain   target")
+    print("merge alone                          plain read + write     merge   merge / plain   target")
     for family, target in ((VIT_B, 2.0), (VIT_B_BF16, 2.5), (VIT_S, 2.0)):
         files = family.make(base)
         members = list(find([str(file.parent) for file in files]).checkpoints)
-        plain, merge = in_turns(
-            rounds,
-            lambda files=files: copy_bytes(files, base / "plain"),
-            lambda members=members: merge_into(members, base),
-        )
-        show = f"{family.label:24} {plain:20.2f} s {merge:7.2f} s {merge / plain:15.2f}"
-        print(f"{show}   {target}", flush=True)
+        for label, before in (("", _nothing), (" from disk", lambda files=files: drop_from_cache(files))):
+            plain, merge = in_turns(
+                rounds,
+                lambda files=files: copy_bytes(files, base / "plain"),
+                lambda members=members: merge_into(members, base),
+                before=before,
+            )
+            show = f"{family.label + label:34} {plain:20.2f} s {merge:7.2f} s {merge / plain:15.2f}"
+            print(f"{show}   {target}", flush=True)
     print()
+
+
+def _nothing() -> None:
+    pass
+
+
+def drop_from_cache(files: Sequence[Path]) -> None:
+    """Asks the system to forget what it holds of the files in memory."""
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)  # what is not on disk yet stays in memory
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
 
 
 def copy_bytes(files: Sequence[Path], target: Path) -> None:
@@ -214,7 +230,7 @@ def mergekit_environment(folder: Path) -> Path:
     if not (folder / "bin/mergekit-pytorch").exists():
         print(f"installing {MERGEKIT} in {folder}", flush=True)
         venv.create(folder, with_pip=True)
-        words = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        words = [folder / "bin/python", "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
         subprocess.run([*words, "--constraint", ROOT / "constraints.txt", MERGEKIT], check=True)
     return folder
 
@@ -250,11 +266,15 @@ def measure_help(rounds: int) -> None:
     print(f"{ours / nothing:.1f} of an interpreter that does nothing; torch imported: {ran.stderr}")
 
 
-def in_turns(rounds: int, *works: Callable[[], object]) -> list[float]:
-    """The median seconds of each, one after the other in every round; the first round warms up."""
+def in_turns(rounds: int, *works: Callable[[], object], before: Callable[[], None] = _nothing) -> list[float]:
+    """The median seconds of each, one after the other in every round; the first round warms up.
+
+    `before` is called ahead of each, and its time not counted.
+    """
     taken: list[list[float]] = [[] for _ in works]
     for number in range(rounds + 1):
         for work, seconds in zip(works, taken, strict=True):
+            before()
             began = time.perf_counter()
             work()
             if number:

@@ -32,7 +32,7 @@ from soupcli.checkpoints.magnitudes import PIECE, Range, Spread
 from soupcli.checkpoints.rounding import FORMATS, Format, round_once
 from soupcli.errors import MixError, SoupFault
 
-READ = 1 << 21  # bytes that are read before they are summed
+READ = 1 << 22  # bytes that are read before they are summed
 BLOCK = 1 << 18  # numbers that are converted at once: 2 MB of float64, which stay in the cache
 ROWS = 8  # ingredients that are read before they are summed
 FEW_DIGITS = 24  # of a weight, behind the point: with more, float64 does not add weighted float32 numbers exactly

@@ -19,7 +19,7 @@ import torch
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
-MAX_THREADS = 16
+MIN_THREADS, MAX_THREADS = 2, 16  # one reads while another computes; more than there are cores are in each other's way
 
 
 def in_threads(
@@ -49,7 +49,7 @@ def in_threads(
             results.put(None)
 
     computing = torch.get_num_threads()
-    count = threads or min((os.cpu_count() or 1) + 1, MAX_THREADS)
+    count = threads or min(max(os.cpu_count() or 1, MIN_THREADS), MAX_THREADS)
     workers = [threading.Thread(target=work, name=f"mix-{number}", daemon=True) for number in range(count)]
     for worker in workers:
         worker.start()
