@@ -102,7 +102,7 @@ def measure_merge(base: Path, rounds: int) -> None:
     for family, target in ((VIT_B, 2.0), (VIT_B_BF16, 2.5), (VIT_S, 2.0)):
         files = family.make(base)
         members = list(find([str(file.parent) for file in files]).checkpoints)
-        for label, before in (("", _nothing), (" from disk", lambda files=files: drop_from_cache(files))):
+        for label, before in _caches(files):
             plain, merge = in_turns(
                 rounds,
                 lambda files=files: copy_bytes(files, base / "plain"),
@@ -116,6 +116,12 @@ def measure_merge(base: Path, rounds: int) -> None:
 
 def _nothing() -> None:
     pass
+
+
+def _caches(files: Sequence[Path]) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A label and what comes before each run: files stay in memory, or are dropped from it."""
+    yield "", _nothing
+    yield " from disk", lambda: drop_from_cache(files)
 
 
 def drop_from_cache(files: Sequence[Path]) -> None:
@@ -174,26 +180,26 @@ def merge_into(members: Sequence, base: Path) -> None:
 
 def measure_wall(base: Path, rounds: int, mergekit: Path) -> None:
     """Whole processes, from start to end; hashes are computed anew each time. All of them import torch first."""
-    print(
-        "whole process        import torch       soup   mergekit   soup / mergekit   soup on .pt   loop on .pt", end=""
-    )
-    print("   soup / loop   both less import torch")
+    columns = "import torch       soup   mergekit   soup / mergekit   soup on .pt   loop on .pt   soup / loop"
+    print(f"{'whole process':31}{columns}   both less import torch")
     for family in (VIT_B, VIT_B_BF16, VIT_S):
         files, pickles = family.make(base), family.make(base, pickled=True)
-        torch_alone, soup, theirs, soup_pt, loop = in_turns(
-            rounds,
-            lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True),
-            lambda files=files: run_soup([file.parent for file in files], base, "model.safetensors"),
-            lambda files=files: run_mergekit(files, base, mergekit),
-            lambda pickles=pickles: run_soup([file.parent for file in pickles], base, "model.pt"),
-            lambda pickles=pickles: run_loop(pickles, base),
-        )
-        print(
-            f"{family.label:20} {torch_alone:10.2f} s {soup:8.2f} s {theirs:8.2f} s {soup / theirs:17.2f} "
-            f"{soup_pt:11.2f} s {loop:11.2f} s {soup_pt / loop:13.2f} "
-            f"{(soup_pt - torch_alone) / (loop - torch_alone):24.2f}",
-            flush=True,
-        )
+        for label, before in _caches([*files, *pickles]):
+            torch_alone, soup, theirs, soup_pt, loop = in_turns(
+                rounds,
+                lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True),
+                lambda files=files: run_soup([file.parent for file in files], base, "model.safetensors"),
+                lambda files=files: run_mergekit(files, base, mergekit),
+                lambda pickles=pickles: run_soup([file.parent for file in pickles], base, "model.pt"),
+                lambda pickles=pickles: run_loop(pickles, base),
+                before=before,
+            )
+            print(
+                f"{family.label + label:30} {torch_alone:10.2f} s {soup:8.2f} s {theirs:8.2f} s {soup / theirs:17.2f} "
+                f"{soup_pt:11.2f} s {loop:11.2f} s {soup_pt / loop:13.2f} "
+                f"{(soup_pt - torch_alone) / (loop - torch_alone):24.2f}",
+                flush=True,
+            )
     print("targets: soup / mergekit at most 0.33, soup / loop at most 0.25\n")
 
 
