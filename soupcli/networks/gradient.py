@@ -14,6 +14,7 @@ Letters in names: l layers, r those of a group, k ingredients, n elements of a p
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -252,16 +253,18 @@ class MixedNetwork:
     @torch.no_grad()
     def _survey_piece(self, piece: Piece) -> set[str]:
         raw_kn = self._reader.raw(piece)
-        varies_n = torch.empty(piece.numel, dtype=torch.bool)
         width = block_width(len(raw_kn))
         for begin, raw_km in zip(range(0, piece.numel, width), torch.split(raw_kn, width, dim=1), strict=True):
             wide_km = raw_km.to(piece.wide_dtype)
-            if not bool(wide_km.isfinite().all()):
+            if not all(math.isfinite(end) for end in torch.stack(wide_km.aminmax()).tolist()):  # a NaN is both ends
                 _blame_ingredient(self.ingredients, piece, begin, wide_km)
-            varies_n[begin : begin + width] = (wide_km != wide_km[0]).any(dim=0)
+        varying: set[str] = set()
         for span, place in piece.placed():
             self._flat(span).copy_(raw_kn[0, place])
-        return {span.name for span, place in piece.placed() if bool(varies_n[place].any())}
+            first_n, *others_kn = (row_n[place].view(torch.uint8) for row_n in raw_kn)
+            if not all(torch.equal(other_n, first_n) for other_n in others_kn):  # most differ from the second on
+                varying.add(span.name)
+        return varying
 
     def _blame_gradient(self, rows: slice) -> None:
         """Raises NetworkError with the name of the tensor whose gradient is not finite."""
