@@ -10,7 +10,7 @@ import torch
 from soupcli.checkpoints.checkpoint import Checkpoint, in_file_order
 from soupcli.checkpoints.mixing import common_dtype
 
-PIECE_BYTES = 8 << 20  # of all ingredients together, in what is computed in: a cache, and few calls
+PIECE_BYTES = 8 << 20  # of all ingredients together, in what is computed in: much of a cache, and few calls
 ROW_BYTES = 16 << 10  # of one ingredient, at least: shorter reads cost more than they read
 
 
