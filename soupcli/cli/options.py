@@ -152,8 +152,15 @@ class IngredientOptions(RecipeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(IngredientOptions):
-    """For commands that measure and write no soup."""
+    """For commands that measure and write no soup; options of one are taken, so that all commands share a line."""
 
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Shared; no soup is written here.", envvar="SOUP_OUT")
+    ] = None
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="Shared; no soup is written here.", envvar="SOUP_DTYPE")
+    ] = None
+    force: Annotated[bool, typer.Option("--force", help="Shared; a report is replaced without it.")] = False
     report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write the report to this file.")] = (
         None
     )

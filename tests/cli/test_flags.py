@@ -34,7 +34,7 @@ INGREDIENTS = [
     "--fresh",
     "--relative",
 ]
-REPORT = [*INGREDIENTS, "--report"]
+REPORT = [*INGREDIENTS, "--report", "--out -o $SOUP_OUT", "--dtype $SOUP_DTYPE", "--force"]
 SOUP = [
     *INGREDIENTS,
     "--out -o $SOUP_OUT",

@@ -65,6 +65,29 @@ def test_quiet(family: Path, soup: Soup, words: list[str]) -> None:
         assert ran.stdout.splitlines() == [ingredient["path"] for ingredient in ranking]
 
 
+def test_one_line_of_shared_options(family: Path, soup: Soup, words: list[str]) -> None:
+    """Every command takes the options that all share; what writes no soup prints what it prints without them."""
+    shared = [
+        "--out",
+        "elsewhere",
+        "--dtype",
+        "bfloat16",
+        "--metric",
+        "accuracy",
+        "--batch-size",
+        "7",
+        "--workers",
+        "1",
+    ]
+    ran = soup(*words, "--quiet", *shared, "--device", "cpu", "--force", "--fresh")
+    assert ran.code == 0, ran.stderr
+    if words[0] in ("uniform", "greedy"):
+        assert ran.stdout == "elsewhere/model.safetensors\n"
+    else:
+        assert ran.stdout == soup(*words, "--quiet").stdout
+        assert not Path("elsewhere").exists()
+
+
 def test_plain_text_in_a_pipe(family: Path, soup: Soup, words: list[str]) -> None:
     """Where nobody looks there are no escape codes and no rules, on neither stream, and no line is cut."""
     ran = soup(*words)
