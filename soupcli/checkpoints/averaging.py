@@ -21,125 +21,19 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import groupby
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.checkpoint import weights_file
 from soupcli.checkpoints.exact_sum import exact_means
 from soupcli.checkpoints.magnitudes import PIECE, Range, Spread
-from soupcli.checkpoints.rounding import FORMATS, Format, round_once
+from soupcli.checkpoints.rounding import FORMATS, round_once
+from soupcli.checkpoints.terms import ROWS, Term, Terms, real, reals
 from soupcli.errors import MixError, SoupFault
 
-READ = 1 << 22  # bytes that are read before they are summed
 BLOCK = 1 << 18  # numbers that are converted at once: 2 MB of float64, which stay in the cache
-ROWS = 8  # ingredients that are read before they are summed
-FEW_DIGITS = 24  # of a weight, behind the point: with more, float64 does not add weighted float32 numbers exactly
 CPU = torch.device("cpu")
-
-
-def _reals(dtype: torch.dtype) -> int:
-    return 2 if dtype.is_complex else 1
-
-
-def _real(dtype: torch.dtype) -> torch.dtype:
-    return dtype.to_real() if dtype.is_complex else dtype
-
-
-class Term(NamedTuple):
-    """One ingredient in a sum."""
-
-    member: Checkpoint
-    weight: float | None  # None: all weigh the same
-
-
-class Terms(NamedTuple):
-    """What one tensor of a soup is: the sum of weighted tensors over a divisor."""
-
-    name: str
-    numel: int
-    dtype: torch.dtype  # of the output
-    batches: Sequence[tuple[torch.dtype, Sequence[Term]]]  # of one stored dtype, at most ROWS
-    members: int
-    divisor: int  # 1 where there are weights
-    weight: float  # at least the sum of the weights' magnitudes
-    weight_grid: float  # a power of two of which all weights are multiples
-
-    @classmethod
-    def of(
-        cls, name: str, members: Sequence[Checkpoint], *, weights: Sequence[float] | None, dtype: torch.dtype
-    ) -> Terms:
-        """Tensor `name` of the members: their weighted sum, without `weights` their mean."""
-        factors = (1.0,) * len(members) if weights is None else weights
-        by_dtype: dict[torch.dtype, list[Term]] = {}
-        for member, factor in zip(members, factors, strict=True):
-            term = Term(member, None if weights is None else factor)
-            by_dtype.setdefault(member.tensors[name].dtype, []).append(term)
-        batches = [
-            (stored, group[first : first + ROWS])
-            for stored, group in by_dtype.items()
-            for first in range(0, len(group), ROWS)
-        ]
-        total = math.fsum(map(abs, factors)) * (1 + 2.0**-40)
-        grid = min((_lowest_digit(factor) for factor in factors if factor), default=1.0)
-        divisor = len(members) if weights is None else 1
-        return cls(name, members[0].tensors[name].numel, dtype, batches, len(members), divisor, total, grid)
-
-    @property
-    def real_dtype(self) -> torch.dtype:
-        """Dtype of the output's real numbers."""
-        return _real(self.dtype)
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether it is the tensor of one ingredient as it is stored."""
-        stored, batch = self.batches[0]
-        return self.members == 1 and stored == self.dtype and batch[0].weight is None
-
-    def are_exact(self, range_: Range) -> bool:
-        """Whether float64 adds weighted terms of such a range without any error."""
-        grid = range_.grid * self.weight_grid
-        return grid > 0 and range_.largest * self.weight <= 2.0**53 * grid
-
-    def need_no_pieces(self, range_: Range) -> bool:
-        """Whether terms of such a range are exact, or would hardly be in parts of it: weights have too many digits."""
-        return self.are_exact(range_) or self.weight_grid < 2.0**-FEW_DIGITS
-
-    def error(self, range_: Range) -> float:
-        """At least the error of a mean of such terms in float64, whatever the order of the additions."""
-        return (self.members + 2) * 2.0**-52 * range_.largest * self.weight / self.divisor
-
-    @property
-    def weights(self) -> list[float]:
-        """One for each term, in the order of the batches; none where all weigh the same."""
-        return [term.weight for _, batch in self.batches for term in batch if term.weight is not None]
-
-    @property
-    def stored_format(self) -> Format:
-        """A format that holds the numbers of all terms."""
-        formats = [FORMATS[_real(stored)] for stored, _ in self.batches]
-        most_digits = max(formats, key=lambda format_: format_.digits)
-        return most_digits._replace(smallest=min(format_.smallest for format_ in formats))
-
-
-def _lowest_digit(number: float) -> float:
-    numerator, denominator = number.as_integer_ratio()
-    return (numerator & -numerator) / denominator
-
-
-def weights_file(checkpoint: Checkpoint) -> str:
-    """The file to name in a message: the weights themselves where there is one file, else the folder."""
-    return str(checkpoint.files[0].path if len(checkpoint.files) == 1 else checkpoint.path)
-
-
-def chunks(terms: Terms, numel: int | None = None) -> Iterator[tuple[int, int]]:
-    """(start, count) of the pieces in which a tensor, or its first `numel` elements, is mixed."""
-    itemsize = max(stored.itemsize for stored, _ in terms.batches)
-    size = READ // itemsize // min(terms.members, ROWS)
-    end = terms.numel if numel is None else numel
-    for start in range(0, end, size):
-        yield start, min(size, end - start)
 
 
 class Averager:
@@ -177,7 +71,7 @@ class Averager:
     def _copied(self, terms: Terms, start: int, count: int) -> Tensor:
         ((stored, batch),) = terms.batches
         row_rc = self._read(terms.name, stored, batch, start, count)
-        spread = Spread.of(row_rc.clone(), FORMATS[_real(stored)], lambda _: True)
+        spread = Spread.of(row_rc.clone(), FORMATS[real(stored)], lambda _: True)
         if not math.isfinite(spread.whole.largest):
             self._blame(terms, start, count)
         return row_rc[0].cpu().view(stored)
@@ -194,7 +88,7 @@ class Averager:
 
     def _add_up(self, terms: Terms, start: int, count: int) -> tuple[Tensor, list[Spread]]:
         """The sum of the weighted terms in float64, and between which magnitudes the terms of each batch lie."""
-        length = count * _reals(terms.dtype)
+        length = count * reals(terms.dtype)
         total_c = self._take("total", torch.float64, length, device=self._device)
         spreads: list[Spread] = []
         for number, (stored, batch) in enumerate(terms.batches):
@@ -203,7 +97,7 @@ class Averager:
             self._sum_rows(raw_rc, [term.weight for term in batch if term.weight is not None], part_c)
             if number:
                 total_c.add_(part_c)
-            spreads.append(Spread.of(raw_rc, FORMATS[_real(stored)], terms.need_no_pieces))
+            spreads.append(Spread.of(raw_rc, FORMATS[real(stored)], terms.need_no_pieces))
         if batch[0].weight is None and all(spread.zeros for spread in spreads):
             total_c.masked_fill_(self._negative_zeros(terms, start, count), -0.0)
         return total_c, spreads
@@ -220,23 +114,23 @@ class Averager:
 
     def _negative_zeros(self, terms: Terms, start: int, count: int) -> Tensor:
         """Which numbers of the chunk are -0.0 in all ingredients, and so in the mean: Tensor[c] of bool."""
-        every_c = torch.ones(count * _reals(terms.dtype), dtype=torch.bool, device=self._device)
+        every_c = torch.ones(count * reals(terms.dtype), dtype=torch.bool, device=self._device)
         for stored, batch in terms.batches:
-            bits = FORMATS[_real(stored)].bits
+            bits = FORMATS[real(stored)].bits
             greatest_c = self._read(terms.name, stored, batch, start, count).view(bits).amax(dim=0)
             every_c &= greatest_c == torch.iinfo(bits).min  # as an integer -0.0 is the least
         return every_c
 
     def _read(self, name: str, stored: torch.dtype, batch: Sequence[Term], start: int, count: int) -> Tensor:
         """The stored numbers of a batch of ingredients on the device: Tensor[r, c]."""
-        shape = len(batch), count * _reals(stored)
-        read_rc = self._take("read", _real(stored), *shape)
+        shape = len(batch), count * reals(stored)
+        read_rc = self._take("read", real(stored), *shape)
         for row_c, (member, _) in zip(read_rc, batch, strict=True):
             member.read(name, row_c.view(stored), start=start)
         if self._device == CPU:
             return read_rc
         # The buffer is read into again only after the range of these numbers has been waited for.
-        return self._take("raw", _real(stored), *shape, device=self._device).copy_(read_rc, non_blocking=True)
+        return self._take("raw", real(stored), *shape, device=self._device).copy_(read_rc, non_blocking=True)
 
     def _rounded(self, terms: Terms, range_: Range, total_c: Tensor) -> Tensor:
         """The mean of an exact sum: its quotient in float64 is on the right side of every tie of a narrower dtype."""
@@ -263,7 +157,7 @@ class Averager:
             last = first + len(bounds)
             if not is_exact:
                 part = slice(first * PIECE, min(last * PIECE, len(total_c)))
-                begin = start + part.start // _reals(terms.dtype)
+                begin = start + part.start // reals(terms.dtype)
                 mean_c[part] = self._settled(terms, reduce(Range.joined, bounds), total_c[part], begin)
             first = last
 
@@ -285,9 +179,9 @@ class Averager:
 
     def _columns(self, terms: Terms, start: int, chosen_k: Tensor) -> Tensor:
         """The terms' numbers at these places: Tensor[t, k] of float64, t in the order of the batches."""
-        reals = _reals(terms.dtype)
-        first, last = (int(end) // reals for end in (chosen_k[0], chosen_k[-1]))
-        near_k = chosen_k - first * reals
+        per_element = reals(terms.dtype)
+        first, last = (int(end) // per_element for end in (chosen_k[0], chosen_k[-1]))
+        near_k = chosen_k - first * per_element
         rows = [
             self._read(terms.name, stored, batch, start + first, last - first + 1).cpu()[:, near_k].to(torch.float64)
             for stored, batch in terms.batches
@@ -301,7 +195,7 @@ class Averager:
                 row_c = self._read(terms.name, stored, [term], start, count)[0].cpu()
                 bad = (~row_c.to(torch.float64).isfinite()).nonzero()
                 if len(bad):
-                    number, element = int(bad[0]), start + int(bad[0]) // _reals(stored)
+                    number, element = int(bad[0]), start + int(bad[0]) // reals(stored)
                     found = f"tensor {terms.name!r} holds {row_c[number].item()} at element {element}"
                     raise MixError(
                         f"{weights_file(term.member)}: {found}",

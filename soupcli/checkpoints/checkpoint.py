@@ -180,6 +180,11 @@ def announce_checkpoint(checkpoint: Checkpoint) -> None:
         announce(file)
 
 
+def weights_file(checkpoint: Checkpoint) -> str:
+    """The file to name in a message: the weights themselves where there is one file, else the folder."""
+    return str(checkpoint.files[0].path if len(checkpoint.files) == 1 else checkpoint.path)
+
+
 def total_bytes(checkpoint: Checkpoint) -> int:
     """Bytes of the files that hold the weights."""
     return sum(file.size for file in checkpoint.files)

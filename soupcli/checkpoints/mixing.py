@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.averaging import Averager, Terms, chunks
-from soupcli.checkpoints.averaging import weights_file as weights_file
-from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
+from soupcli.checkpoints.averaging import Averager
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, weights_file
+from soupcli.checkpoints.terms import Terms, chunks
 from soupcli.errors import MixError
 
 CHUNK = 1 << 18  # elements that are compared at once

@@ -22,13 +22,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.averaging import CPU, Averager, Terms, chunks
+from soupcli.checkpoints.averaging import CPU, Averager
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
 from soupcli.checkpoints.files import FileVersion, memory_of, sha256, write_at
 from soupcli.checkpoints.mixing import CHUNK, Mixture, is_averaged, read_part
 from soupcli.checkpoints.safetensors_file import NAMES, read_header
 from soupcli.checkpoints.soup_folder import MAKE_ROOM, check_space
 from soupcli.checkpoints.soup_folder import REPORT as REPORT
+from soupcli.checkpoints.terms import Terms, chunks
 from soupcli.checkpoints.whole_file import check_file as check_file
 from soupcli.checkpoints.whole_file import flush
 from soupcli.checkpoints.whole_file import write_whole as write_whole

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.mixing import is_averaged, weights_file
+from soupcli.checkpoints.checkpoint import Checkpoint, weights_file
+from soupcli.checkpoints.mixing import is_averaged
 from soupcli.checkpoints.selection import adapted, inherited
 from soupcli.errors import NetworkError
 from soupcli.network import Network

@@ -25,8 +25,7 @@ import torch
 from torch import Tensor
 
 from soupcli import processes
-from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.mixing import weights_file
+from soupcli.checkpoints.checkpoint import Checkpoint, weights_file
 from soupcli.errors import MixError, NetworkError
 from soupcli.networks.batch_norm_gradient import statistics_of, through_statistics
 from soupcli.networks.groups import Group, grouped

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from soupcli.checkpoints.averaging import READ, ROWS, Averager, Terms, chunks
+from soupcli.checkpoints.averaging import Averager
+from soupcli.checkpoints.terms import READ, ROWS, Terms, chunks
 from soupcli.errors import MixError
 from tests.checkpoints.exactly import BITS, InMemory, rounded, weighted
 
