@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+settings.register_profile("seeded", derandomize=True)  # the same examples each time, as all tests are seeded
+settings.load_profile("seeded")
 
 NET = """
 from torch import nn
