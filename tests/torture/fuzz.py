@@ -165,7 +165,8 @@ def all_targets() -> list[Target]:
     write_family(Path(), members=3)
     os.environ["SOUP_CACHE"] = str(Path("cache").absolute())
     good = "runs/0/model.safetensors"
-    assert run(["uniform", "--ckpts", "runs/0", "runs/1", "--out", "good", "--quiet"]) == 0
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert run(["uniform", "--ckpts", "runs/0", "runs/1", "--out", "good", "--quiet"]) == 0
     dry = ["--dry-run", "--quiet"]
     state = torch.load(io.BytesIO(torch_bytes({"w": torch.arange(6.0)})), weights_only=True)
     assert set(state) == {"w"}
