@@ -69,7 +69,6 @@ class Evaluators:
         self.examples = 0
         folder = cache_folder() / "inputs" if recipe.cache_inputs else None
         self.inputs = InputCache(folder, limit=recipe.cache_limit, say=warn)
-        self._first = first
         self._hashes = hashes
         self._store = store
         self._progress = progress
@@ -82,7 +81,7 @@ class Evaluators:
             self._counted_set()
         self._identity = Identity(recipe, sets, parts or {}, device, first, hashes)
         contents = ContentStore(store.folder.parent / "contents")
-        self._resident = Resident(self._identity, first, self.inputs, contents, progress)
+        self._resident = Resident(self._identity, self.inputs, contents, progress)
 
     def on(self, name: str) -> Evaluate:
         """What evaluates mixtures on the set `name`."""
@@ -174,7 +173,7 @@ class Evaluators:
     def flops(self) -> tuple[str, int]:
         """A set of examples, and the operations of a forward pass of the first example that is visited there."""
         name, spec = self._counted_set()
-        identity, weights = self._identity, Mixture.uniform([self._first])
+        identity, weights = self._identity, Mixture.uniform([self._identity.first])
         key = key_of({"flops": identity.fingerprints[name], "network": identity.of_network(), "versions": versions()})
         kept = self._store.get(key)
         if kept is None:
@@ -288,7 +287,7 @@ class Evaluators:
     def _measure(self, name: str, weights: Mixture, at_least: float | None) -> Score:
         spec = self.sets[name]
         if not isinstance(spec, ExampleSet):
-            return processes.from_first(lambda: self._measure_unseen(spec, name, weights))
+            return processes.from_first(lambda: unseen.measure(spec, name, weights, self._resident, self._identity))
         file = self.logit_file(name, weights) if processes.is_first() else None
         examples = self._resident.examples.of(name, spec)
         collected = Collected(examples.labels, examples.kind) if file is not None else None
@@ -315,10 +314,6 @@ class Evaluators:
             keep=collected,
             progress=self._progress,
         )
-
-    def _measure_unseen(self, spec: unseen.UnseenSet, name: str, weights: Mixture) -> Score:
-        metric = self.metric_of(name)
-        return unseen.measure(spec, name, weights, metric=metric, resident=self._resident, identity=self._identity)
 
 
 def _shares(weights: Mixture) -> dict[str, float]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from soupcli import processes
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.evaluators.identity import Identity
 from soupcli.network import Network
 from soupcli.networks import residence
@@ -27,7 +26,6 @@ class MadeOnce:
         self,
         identity: Identity,
         network: Callable[[], Network],
-        first: Checkpoint,
         inputs: InputCache,
         contents: ContentStore,
         progress: Progress,
@@ -35,7 +33,6 @@ class MadeOnce:
         self.on_device: tuple[str, ...] = ()
         self._identity = identity
         self._network = network
-        self._first = first
         self._inputs = inputs
         self._contents = contents
         self._progress = progress
@@ -63,7 +60,7 @@ class MadeOnce:
                     spec,
                     self._network(),
                     name=f"val.{whole}",
-                    beside=str(self._first.path),
+                    beside=str(self._identity.first.path),
                     metric=self._identity.metric_of(name),
                     workers=self._identity.recipe.workers,
                     cache=self._inputs,

@@ -45,7 +45,7 @@ class Identity:
         self.sets = sets
         self.parts = parts
         self.device = device
-        self._first = first
+        self.first = first
         self._hashes = hashes
         self._tasks: dict[str, lm_eval_task.Tasks] = {}
         for name, spec in sets.items():
@@ -102,7 +102,7 @@ class Identity:
     def of_network(self) -> list[Any]:
         """What the network is built from: its recipe, the user's code, the configuration beside the weights."""
         spec = self.recipe.model
-        files = [file for one in (self._first, *sources(self._first)) for file in one.side_files]
+        files = [file for one in (self.first, *sources(self.first)) for file in one.side_files]
         beside = [[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in files]
         if isinstance(spec, PythonNetwork):
             code = [content_of(reference) for reference in (spec.python, spec.transform) if reference is not None]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.mixing import Mixture
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluators.examples import MadeOnce
@@ -34,7 +33,6 @@ class Resident:
     def __init__(
         self,
         identity: Identity,
-        first: Checkpoint,
         inputs: InputCache,
         contents: ContentStore,
         progress: Progress,
@@ -42,9 +40,8 @@ class Resident:
         self.recipe = identity.recipe
         self.device = identity.device
         self._identity = identity
-        self._first = first
         self._progress = progress
-        self.examples = MadeOnce(identity, lambda: self.network, first, inputs, contents, progress)
+        self.examples = MadeOnce(identity, lambda: self.network, inputs, contents, progress)
         self._network: Network | None = None
         self._live: LiveNetwork | None = None
         self._zero_shot: tuple[tuple[prompts.Prompts, Mixture], Forward] | None = None
@@ -53,7 +50,7 @@ class Resident:
     def network(self) -> Network:
         """The recipe's network, without weights."""
         if self._network is None:
-            self._network = build(self.recipe.model, self._first)
+            self._network = build(self.recipe.model, self._identity.first)
         return self._network
 
     @property

@@ -15,10 +15,9 @@ from soupcli.validation.score import Score
 UnseenSet = CommandSet | PythonSet | LmEvalSet
 
 
-def measure(
-    spec: UnseenSet, name: str, weights: Mixture, *, metric: str, resident: Resident, identity: Identity
-) -> Score:
-    """The score of `weights` on the set `name`; `metric` selects."""
+def measure(spec: UnseenSet, name: str, weights: Mixture, resident: Resident, identity: Identity) -> Score:
+    """The score of `weights` on the set `name`."""
+    metric = identity.metric_of(name)
     if isinstance(spec, CommandSet):
         return _run_command(spec, weights, metric, resident)
     resident.live.load(weights)
