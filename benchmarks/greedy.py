@@ -188,7 +188,7 @@ def make_vits(folder: Path, count: int) -> None:
 TIMED = """
 import json, sys, time
 from soupcli.cli.app import run
-from soupcli.network import Network
+from soupcli.networks.network import Network
 import torch
 inside, inner = [0.0], Network._logits
 def logits(self, inputs):

@@ -32,16 +32,16 @@ from torch import Tensor, nn
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.find import find
+from soupcli.datasets import arrays
 from soupcli.demo import digits
-from soupcli.network import Batch, Network
-from soupcli.networks.gradient import MixedNetwork
-from soupcli.networks.layers import Layer, layers
+from soupcli.evaluation.labelled import Labelled
+from soupcli.networks.learned.layers import Layer, layers
+from soupcli.networks.learned.mixed_network import MixedNetwork
 from soupcli.networks.live import LiveNetwork
+from soupcli.networks.network import Batch, Network
 from soupcli.recipe.methods import Learned
 from soupcli.recipe.sets import ArraysSet
-from soupcli.soups.learned import Curves, learned
-from soupcli.validation import arrays
-from soupcli.validation.labelled import Labelled
+from soupcli.soups.learned_fit import Curves, learned
 
 CPU = torch.device("cpu")
 WIDTH, DEPTH, TOKENS, BATCH, CLASSES = 384, 12, 16, 8, 10

@@ -31,8 +31,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from soupcli.checkpoints.find import find
-from soupcli.checkpoints.mixing import Mixture
-from soupcli.checkpoints.writing import write_weights
+from soupcli.mixing.mixture import Mixture
+from soupcli.mixing.write_soup import write_weights
 
 ROOT = Path(__file__).parent.parent
 MERGEKIT = "mergekit==0.1.5"

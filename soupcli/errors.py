@@ -13,7 +13,7 @@
     SoupFault                    exit code 3: a promise of ours that did not hold
 
 An error is one line (`str(error)`) that names the file, the key or tensor and both values, and a `hint`:
-what to do about it. It is raised where it is found and printed in one place, `soupcli.cli.console`.
+what to do about it. It is raised where it is found and printed in one place, `soupcli.output.console`.
 """
 
 from __future__ import annotations

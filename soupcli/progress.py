@@ -1,7 +1,7 @@
 """The one callback through which long loops say how far they are.
 
 Whatever loops over ingredients, tensors or batches takes a `progress: Progress` and calls it;
-`soupcli.cli.console` turns the calls into bars on a terminal and into plain lines elsewhere.
+`soupcli.output.console` turns the calls into bars on a terminal and into plain lines elsewhere.
 """
 
 from __future__ import annotations
@@ -21,3 +21,7 @@ class Progress(Protocol):
 
 def silent(task: str, done: int, total: int, *, note: str = "") -> None:
     """Says nothing: the default of every function that reports progress."""
+
+
+def unsaid(text: str) -> None:
+    """Where nobody is told."""

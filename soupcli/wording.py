@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 
 SHARES = {"accuracy", "top5", "acc", "acc_norm", "exact_match"}  # shown in per cent
 
@@ -30,3 +32,9 @@ def human_bytes(count: int) -> str:
         size /= 1000
         units.pop(0)
     return f"{size:.1f} {units[0]}" if units[0] != "B" else f"{count} B"
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`, did you mean 'x'?` for the nearest of the known words, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f", did you mean {near[0]!r}?" if near else ""

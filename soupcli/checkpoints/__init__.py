@@ -1,4 +1,4 @@
-"""Bytes on disk: find checkpoints, open them (headers only), read tensors, mix them, write a soup.
+"""What a checkpoint is: find, open by the header, read tensors one at a time.
 
-One file for each format; `opening.py` recognises which. Everything else speaks `Checkpoint`.
+One file for each format in `formats/`; `open.py` recognises which. Everything else speaks `Checkpoint`.
 """

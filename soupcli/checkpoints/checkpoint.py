@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.files import FileVersion, announce, read_at
+from soupcli.files.reading import FileVersion, announce, read_at
 
 
 class TensorSpec(NamedTuple):
@@ -188,3 +188,24 @@ def weights_file(checkpoint: Checkpoint) -> str:
 def total_bytes(checkpoint: Checkpoint) -> int:
     """Bytes of the files that hold the weights."""
     return sum(file.size for file in checkpoint.files)
+
+
+def common_dtype(one: torch.dtype, other: torch.dtype) -> torch.dtype:
+    """The narrowest dtype that holds the numbers of both."""
+    if one.itemsize > 1 and other.itemsize > 1:
+        return torch.promote_types(one, other)
+    if one == other:
+        return one
+    return torch.promote_types(*(torch.float16 if dtype.itemsize == 1 else dtype for dtype in (one, other)))
+
+
+def is_averaged(dtype: torch.dtype) -> bool:
+    """Whether tensors of this dtype are averaged; integers and booleans pass through."""
+    return dtype.is_floating_point or dtype.is_complex
+
+
+def read_part(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tensor:
+    """Elements `start` to `start + count` of a stored tensor: Tensor[count] of the stored dtype."""
+    part = torch.empty(count, dtype=checkpoint.tensors[name].dtype)
+    checkpoint.read(name, part, start=start)
+    return part

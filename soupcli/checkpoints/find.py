@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.duplicates import same_content
-from soupcli.checkpoints.opening import How, open_checkpoint
+from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError, UsageError
+from soupcli.files.reading import same_content
 from soupcli.progress import Progress, silent
 
 

@@ -10,28 +10,156 @@ from typing import Annotated
 import typer
 
 from soupcli import __version__, processes
-from soupcli.cli import (
-    demo,
-    evaluate,
-    greedy,
-    init,
-    inspect,
-    interruption,
-    landscape,
-    learned,
-    mix,
-    pairs,
-    plot,
-    rank,
-    report,
-    schema,
-    uniform,
-    verify,
+from soupcli.cli import signals
+from soupcli.cli.options import (
+    DemoOptions,
+    EvalOptions,
+    GreedyOptions,
+    InitOptions,
+    InspectOptions,
+    LandscapeOptions,
+    LearnedOptions,
+    MixOptions,
+    PairsOptions,
+    PlotOptions,
+    RankOptions,
+    ReportPageOptions,
+    SchemaOptions,
+    SoupOptions,
+    VerifyOptions,
 )
-from soupcli.cli.commands import guarded
+from soupcli.cli.parsing import Command, add_command, guarded
 from soupcli.errors import UsageError
 
-TOGETHER = {"rank", "greedy", "learned", "eval"}  # commands that several processes do as one
+COMMANDS = (
+    Command(
+        "rank",
+        RankOptions,
+        "soupcli.commands.rank:rank",
+        "Evaluate every checkpoint alone, best first.",
+        example="soup rank --ckpts runs/*/ --val imagenet-val",
+        several_processes=True,
+    ),
+    Command(
+        "uniform",
+        SoupOptions,
+        "soupcli.commands.uniform:uniform",
+        "Average all checkpoints; needs no model and no validation set.",
+        example="soup uniform --ckpts runs/*/ --out soup/",
+    ),
+    Command(
+        "greedy",
+        GreedyOptions,
+        "soupcli.commands.greedy:greedy",
+        "Add checkpoints, best first, while the mean gets no worse.",
+        example="soup greedy --ckpts runs/*/ --val imagenet-val imagenet-v2",
+        several_processes=True,
+    ),
+    Command(
+        "learned",
+        LearnedOptions,
+        "soupcli.commands.learned:learned",
+        "Fit mixing coefficients by gradient, on labelled examples.",
+        example="soup learned --ckpts runs/*/ --val imagenet-val imagenet-v2",
+        several_processes=True,
+    ),
+    Command(
+        "eval",
+        EvalOptions,
+        "soupcli.commands.evaluate:evaluate",
+        "Evaluate checkpoints, soups too, on any number of sets.",
+        example="soup eval --ckpts soup/ runs/*/ --val imagenet-val imagenet-v2",
+        several_processes=True,
+    ),
+    Command(
+        "inspect",
+        InspectOptions,
+        "soupcli.commands.inspect:inspect",
+        "Say whether checkpoints can and should be mixed, and why not.",
+        example="soup inspect --ckpts runs/*/ --base start/ --val imagenet-val",
+    ),
+    Command(
+        "mix",
+        MixOptions,
+        "soupcli.commands.mix:mix",
+        "Mix by weights, or again as a report says.",
+        example="soup mix --ckpts runs/a runs/b --weights 0.7,0.3",
+    ),
+    Command(
+        "landscape",
+        LandscapeOptions,
+        "soupcli.commands.landscape:landscape",
+        "Score the plane through three checkpoints, on a grid.\n\n"
+        "Every point of the plane is a mixture of the three, outside the triangle with negative weights.\n"
+        "Every one is evaluated, on each set, and kept: an interrupted run goes on, a finer grid evaluates\n"
+        "what is new. soup plot and soup report draw the report.",
+        example="soup landscape --ckpts start/ runs/a runs/b --val test; soup plot landscape.json --kind landscape",
+    ),
+    Command(
+        "pairs",
+        PairsOptions,
+        "soupcli.commands.pairs:pairs",
+        "Measure angle and gain of pairs of checkpoints.\n\n"
+        "The angle is that of their offsets from --base, the network that they were fine-tuned from; the gain\n"
+        "is the score of their mean less that of the better of the two. N checkpoints take N(N-1)/2\n"
+        "evaluations on each set beside their own; --pairs draws fewer. soup plot and soup report draw the\n"
+        "report.",
+        example="soup pairs --ckpts runs/*/ --base start/ --val test; soup plot pairs.json --kind angles",
+    ),
+    Command(
+        "verify",
+        VerifyOptions,
+        "soupcli.commands.verify:verify",
+        "Check a soup against its report and its ingredients.",
+        example="soup verify soup/ --rebuild",
+    ),
+    Command(
+        "plot",
+        PlotOptions,
+        "soupcli.commands.plot:plot",
+        "Draw the figures of a report, as PNG or SVG.\n\n"
+        "scores: the selecting score against every other set, a dot for each ingredient. A greedy soup's\n"
+        "report has its ingredients' scores on the selecting set alone: name beside it a report of soup rank\n"
+        "on all sets (soup rank --ckpts runs/*/ --val val test --report rank.json; soup plot soup.json\n"
+        "rank.json). path: the greedy soup step by step. coefficients: the layers of a learned soup. alpha:\n"
+        "soup mix --alpha. landscape: the report of soup landscape. angles: that of soup pairs. geometry:\n"
+        "soup inspect.\n\n"
+        "With one --kind the picture is --out; otherwise each takes its name: plot-scores.png, plot-path.png.",
+        example="soup plot soup/soup.json rank.json --kind scores --out figure1.svg",
+    ),
+    Command(
+        "report",
+        ReportPageOptions,
+        "soupcli.commands.report:report",
+        "Write a report as one HTML page that needs nothing else.\n\n"
+        "Scores with their standard errors, figures, steps, members, cost, versions and the recipe, on light\n"
+        "and dark ground and on paper. It loads nothing from elsewhere. Like soup plot it takes several\n"
+        "reports: a greedy soup's own has its ingredients' scores on the selecting set alone, soup rank --val\n"
+        "A B --report rank.json has them on all.",
+        example="soup report soup/soup.json rank.json --out report.html",
+    ),
+    Command(
+        "init",
+        InitOptions,
+        "soupcli.commands.init:init",
+        "Write a commented soup.yaml from what is found in this folder.",
+        example="soup init",
+    ),
+    Command(
+        "schema",
+        SchemaOptions,
+        "soupcli.commands.schema:schema",
+        "Print the JSON Schema of a recipe or of a report.",
+    ),
+    Command(
+        "demo",
+        DemoOptions,
+        "soupcli.commands.demo:demo",
+        "Fine-tune real models to try soups on.\n\n"
+        "They come from one start, with validation, test and shifted sets and a recipe.",
+        example="soup demo digits demo/",
+    ),
+)
 SIGNALLED = 128  # exit codes above it are of signals
 
 app = typer.Typer(
@@ -59,24 +187,8 @@ def _soup(
     pass
 
 
-for module in (
-    rank,
-    uniform,
-    greedy,
-    learned,
-    evaluate,
-    inspect,
-    mix,
-    landscape,
-    pairs,
-    verify,
-    plot,
-    report,
-    init,
-    schema,
-    demo,
-):
-    module.register(app)
+for row in COMMANDS:
+    add_command(app, row)
 
 
 def main() -> None:
@@ -86,7 +198,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
     # Threads of torch that wait sleep: awake, they take the cores of those that read and mix, and of other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with interruption.heard():
+    with signals.handle_signals():
         code = run(sys.argv[1:])
         if code > SIGNALLED or (code and processes.started() > 1):  # threads and processes are not waited for
             os._exit(code)
@@ -99,17 +211,18 @@ def run(words: list[str]) -> int:
     return guarded(lambda: _invoke(words))
 
 
-def _together(words: list[str]) -> None:
+def _meet_other_processes(words: list[str]) -> None:
     """Meets the other processes. Raises UsageError for commands that would do everything as often as there are."""
     if processes.started() > 1:
-        if not TOGETHER.intersection(words[:1]):
+        together = sorted(row.name for row in COMMANDS if row.several_processes)
+        if not words or words[0] not in together:
             named = f"soup {words[0]}" if words else "soup"
-            raise UsageError(f"{named}: runs in one process", hint=f"in several: {', '.join(sorted(TOGETHER))}")
+            raise UsageError(f"{named}: runs in one process", hint=f"in several: {', '.join(together)}")
         processes.join()
 
 
 def _invoke(words: list[str]) -> int:
-    _together(words)
+    _meet_other_processes(words)
     try:
         app(words, prog_name="soup")
     except SystemExit as end:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -198,3 +198,201 @@ class SoupOptions(IngredientOptions):
     require_gain: RequireGain = None
     output_format: OutputFormat = "text"
     force: Annotated[bool, typer.Option("--force", help="Replace the soup that is there.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GreedyOptions(SoupOptions):
+    """Options of `soup greedy`."""
+
+    min_delta: Annotated[
+        float | None,
+        typer.Option("--min-delta", help="Margin by which a candidate must raise the score.", envvar="SOUP_MIN_DELTA"),
+    ] = None
+    strategy: Annotated[
+        str | None,
+        typer.Option("--strategy", help="forward, pruned, replacement or budgeted.", envvar="SOUP_STRATEGY"),
+    ] = None
+    orders: Annotated[
+        int | None,
+        typer.Option(
+            "--orders", help="Orders to try: the ranking and random ones; the best soup stays.", envvar="SOUP_ORDERS"
+        ),
+    ] = None
+    budget: Annotated[
+        int | None,
+        typer.Option("--budget", help="Soups that --strategy budgeted evaluates.", envvar="SOUP_BUDGET"),
+    ] = None
+    early_stop: Annotated[
+        bool | None,
+        typer.Option(
+            "--early-stop/--no-early-stop",
+            help="Give up candidates that are out of reach (default), or evaluate every one to the end.",
+            envvar="SOUP_EARLY_STOP",
+        ),
+    ] = None
+    logits: Annotated[
+        Path | None,
+        typer.Option(
+            "--logits", metavar="DIR", help="Ensembles beside the soup, from logits here; those missing are made."
+        ),
+    ] = None
+    scores: Scores = None
+    with_uniform: Annotated[
+        bool, typer.Option("--with-uniform", help="Report the mean of all ingredients beside the soup.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitOptions:
+    """Options of `soup init`."""
+
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The recipe to write.")] = Path("soup.yaml")
+    force: Annotated[bool, typer.Option("--force", help="Replace the recipe that is there.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(ReportOptions):
+    """Options of `soup inspect`."""
+
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where a reason not to mix was found.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandscapeOptions(ReportOptions):
+    """Options of `soup landscape`."""
+
+    grid: Annotated[int, typer.Option("--grid", min=2, help="Points along each axis; N takes N x N evaluations.")] = 11
+    margin: Annotated[
+        float, typer.Option("--margin", min=0.0, help="How far beyond the triangle, as a share of its extent.")
+    ] = 0.25
+    report: ReportResult = Path("landscape.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedOptions(SoupOptions):
+    """Options of `soup learned`."""
+
+    per: Annotated[
+        str | None, typer.Option("--per", help="One coefficient per model, layer or tensor.", envvar="SOUP_PER")
+    ] = None
+    constraint: Annotated[
+        str | None,
+        typer.Option("--constraint", help="simplex, or affine: negative coefficients too.", envvar="SOUP_CONSTRAINT"),
+    ] = None
+    resident: Annotated[
+        str | None,
+        typer.Option("--resident", help="Where ingredients live: device, host, disk or auto.", envvar="SOUP_RESIDENT"),
+    ] = None
+    with_uniform: Annotated[
+        bool, typer.Option("--with-uniform", help="Report the mean of all ingredients beside the soup.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixOptions(SoupOptions):
+    """Options of `soup mix`."""
+
+    report: Annotated[
+        Path | None, typer.Argument(help="The soup.json of a soup that is written again.", metavar="REPORT")
+    ] = None
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base", help="Start of --alpha and --method stock; network that adapters change.", envvar="SOUP_BASE"
+        ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="The weights of --ckpts, in order: 0.7,0.3.", envvar="SOUP_WEIGHTS"),
+    ] = None
+    method: Annotated[
+        str | None, typer.Option("--method", help="mean, or stock (Model Stock), with --base.", envvar="SOUP_METHOD")
+    ] = None
+    alpha: Annotated[
+        str | None,
+        typer.Option("--alpha", help="From --base (0) to the mean (1): 0.5, or 0:1:0.1.", envvar="SOUP_ALPHA"),
+    ] = None
+    any_weights: Annotated[
+        bool | None,
+        typer.Option("--any-weights", help="Take weights that are negative or do not sum to 1."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsOptions(ReportOptions):
+    """Options of `soup pairs`."""
+
+    pairs: Annotated[
+        int | None, typer.Option("--pairs", min=1, help="Draw so many pairs (default: all, N(N-1)/2 evaluations).")
+    ] = None
+    seed: Annotated[int, typer.Option("--seed", min=0, help="What draws them.")] = 0
+    report: ReportResult = Path("pairs.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotOptions:
+    """Options of `soup plot`."""
+
+    reports: ReportFiles
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The picture, .png or .svg; of several, a name for each beside it.")
+    ] = Path("plot.png")
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", metavar="NAME", help="Figure to draw (default: all that can be). Repeatable."),
+    ] = None
+    theme: Annotated[Literal["light", "dark"], typer.Option("--theme", help="The ground to draw on.")] = "light"
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing of figures that cannot be drawn.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankOptions(ReportOptions):
+    """Options of `soup rank`."""
+
+    save_logits: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-logits", metavar="DIR", help="Keep every network's logits here, for soup greedy --logits."
+        ),
+    ] = None
+    scores: Scores = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportPageOptions:
+    """Options of `soup report`."""
+
+    reports: ReportFiles
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """Options of `soup verify`."""
+
+    soup: Annotated[Path, typer.Argument(help="The folder of a soup, or its soup.json.", metavar="SOUP")]
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Mix it again, aside, and compare the bytes.")] = False
+    weights_name: WeightsName = None
+    trust: Trust = False
+    allow_class: AllowClass = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was checked as one JSON document.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print what is not as reported alone.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaOptions:
+    """Options of `soup schema`."""
+
+    of: Annotated[Literal["recipe", "report"], typer.Argument(help="What to describe.", metavar="recipe|report")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Options of `soup demo`."""
+
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help="digits (default), text or images; then the folder.", metavar="[KIND] [DIR]"),
+    ] = None
+    seed: Annotated[int, typer.Option("--seed", help="Seed of data splits, start and draws.")] = 0
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the folder alone.")] = False

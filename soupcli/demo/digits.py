@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from soupcli.demo import digits_network, finetune
 from soupcli.demo.digits_network import CLASSES, DigitNetwork
 from soupcli.demo.finetune import BatchLoss, Draw
-from soupcli.extras import need
+from soupcli.environment import need
 from soupcli.progress import Progress, silent
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from soupcli.cache_folder import cache_folder
+from soupcli.environment import cache_folder
 from soupcli.errors import SoupError
 from soupcli.progress import Progress, silent
 

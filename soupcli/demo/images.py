@@ -27,7 +27,7 @@ from soupcli.demo import fashion, finetune
 from soupcli.demo.digits import warp
 from soupcli.demo.fashion import CLASSES
 from soupcli.demo.finetune import BatchLoss, Draw
-from soupcli.extras import need
+from soupcli.environment import need
 from soupcli.progress import Progress, silent
 
 SIDE = 32  # of every picture

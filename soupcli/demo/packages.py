@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from soupcli.cache_folder import cache_folder
+from soupcli.environment import cache_folder
 from soupcli.errors import SoupError
 from soupcli.progress import Progress, silent
 

@@ -30,7 +30,7 @@ from torch.nn.utils.rnn import pad_sequence
 from soupcli.demo import finetune, packages, sentences
 from soupcli.demo.finetune import BatchLoss, Draw
 from soupcli.demo.sentences import LABELS
-from soupcli.extras import need
+from soupcli.environment import need
 from soupcli.progress import Progress, silent
 
 NETWORK = packages.Package(

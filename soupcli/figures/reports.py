@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from soupcli.checkpoints.soup_folder import REPORT
 from soupcli.errors import UsageError
 from soupcli.figures.figure import Role
+from soupcli.mixing.soup_folder import REPORT
 from soupcli.report.reading import read_report
 from soupcli.report.report import Report
 from soupcli.report.scores import Ingredient, MetricScore, Scores

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from soupcli.network import Batch
+from soupcli.networks.network import Batch
 
 BATCH = 64  # examples in a batch, whatever --batch-size says: layers are normalised by their batch meanwhile
 SEED = 0  # of the order of examples: sets are sorted by class, and a batch of one class has other statistics

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from soupcli.network import Batch
+from soupcli.networks.network import Batch
 
 
 def count(forward: Callable[[Batch], Tensor], inputs: Batch) -> int:

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.workers import in_threads
-from soupcli.networks.pieces import Piece, divide
-from soupcli.networks.sources import CPU, Reader, block_width
+from soupcli.networks.learned.offsets import CPU, Reader, block_width
+from soupcli.networks.learned.pieces import Piece, divide
 from soupcli.progress import Progress, silent
+from soupcli.threads import in_threads
 
 # What is left of a difference of two squares of which each is right to so much of itself: nothing.
 ROUNDING = 2.0**-44

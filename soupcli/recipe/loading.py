@@ -13,9 +13,10 @@ from pathlib import Path
 import pydantic
 
 from soupcli.errors import RecipeError
-from soupcli.recipe.problems import line_of
+from soupcli.recipe.document import MOST_DIGITS, Document, parse_value, read_document
+from soupcli.recipe.messages import line_of
 from soupcli.recipe.recipe import Recipe
-from soupcli.recipe_yaml import MOST_DIGITS, Document, parse_value, read_document, suggestion
+from soupcli.wording import suggestion
 
 
 def load_recipe(

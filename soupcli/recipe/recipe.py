@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr
 
-from soupcli.gates import Wanted, wanted
+from soupcli.recipe.document import Document
+from soupcli.recipe.gates import Wanted, wanted
 from soupcli.recipe.methods import Cost, Greedy, Learned, Mix
 from soupcli.recipe.networks import NetworkSpec
 from soupcli.recipe.section import Section
 from soupcli.recipe.sets import SetSpec
 from soupcli.recipe.values import ByteSize, CheckpointWord, Device, Dtype, Gain, GateBounds, RecipePath
-from soupcli.recipe_yaml import Document
 
 
 class Recipe(Section):

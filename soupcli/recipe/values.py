@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
-from soupcli.gates import leaves, parse, parse_gain
+from soupcli.recipe.gates import leaves, parse, parse_gain
 
 Dtype = Literal["float64", "float32", "float16", "bfloat16"]
 

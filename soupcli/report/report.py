@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from soupcli.files.json_text import dump_json
 from soupcli.report.comparisons import Comparison, Flops, GateResult
 from soupcli.report.inspection import Inspection
-from soupcli.report.json_text import dump_json
 from soupcli.report.scores import Ensemble, Ingredient, Part, Scored
 from soupcli.report.soups import Alpha, Fit, Search, Soup, Step, Stock
 from soupcli.report.surveys import Landscape, Pairs

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import torch
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.mixing import Mixture
+from soupcli.evaluation.score import Evaluate, Score
+from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
-from soupcli.soups.deciding import Rule, Step, begin, decide, told
+from soupcli.soups.decision import Rule, Step, begin, decide, told
 from soupcli.soups.greedy import GreedySoup
 from soupcli.soups.ranking import Ranked
-from soupcli.validation.score import Evaluate, Score
 
 Predict = Callable[[Sequence[Mixture]], Sequence[Score]]
 

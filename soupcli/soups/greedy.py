@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.mixing import Mixture
+from soupcli.evaluation.score import Evaluate, Score
+from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
-from soupcli.soups.deciding import Rule, Step, begin, decide, told
+from soupcli.soups.decision import Rule, Step, begin, decide, told
 from soupcli.soups.ranking import Ranked, unannounced
-from soupcli.validation.score import Evaluate, Score
 
 
 class GreedySoup(NamedTuple):

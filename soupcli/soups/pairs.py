@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.mixing import Mixture
+from soupcli.evaluation.score import Evaluate, Score
+from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
-from soupcli.validation.score import Evaluate, Score
 
 Pair = tuple[int, int]  # places in the list of ingredients
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.mixing import Mixture
+from soupcli.evaluation.score import Evaluate, Score
+from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
-from soupcli.soups.deciding import Rule, Step, begin, decide
+from soupcli.soups.decision import Rule, Step, begin, decide
 from soupcli.soups.greedy import GreedySoup
 from soupcli.soups.ranking import Ranked
-from soupcli.validation.score import Evaluate, Score
 
 Counts = Mapping[Checkpoint, int]
 

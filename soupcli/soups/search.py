@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.mixing import Mixture
 from soupcli.errors import ValidationError
+from soupcli.evaluation.score import Evaluate
+from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
 from soupcli.recipe.methods import Greedy
 from soupcli.soups.budgeted import Predict, budgeted
@@ -21,7 +22,6 @@ from soupcli.soups.greedy import GreedySoup, greedy
 from soupcli.soups.pruned import pruned
 from soupcli.soups.ranking import Ranked, unannounced
 from soupcli.soups.replacement import with_replacement
-from soupcli.validation.score import Evaluate
 
 
 class Found(NamedTuple):

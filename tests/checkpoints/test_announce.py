@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from soupcli.checkpoints.files import FileVersion, announce, read_bytes
 from soupcli.errors import CheckpointError
+from soupcli.files.reading import FileVersion, announce, read_bytes
 
 
 def test_announced_file_reads_as_before(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.find import find
-from soupcli.checkpoints.opening import How
+from soupcli.checkpoints.open import How
 from soupcli.errors import CheckpointError, UsageError
-from tests.checkpoints.reading import small_net
+from tests.helpers.tensors_of import small_net
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def test_fault_with_traceback(family: Path, soup: Soup, monkeypatch: pytest.Monk
 
 def test_interrupted(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends with 130 and one line; what was evaluated is kept, and the same command goes on from there."""
-    from soupcli.evaluators.evaluators import Evaluators
+    from soupcli.evaluation.evaluators import Evaluators
 
     measure, calls = Evaluators._measure, iter(range(100))
 

@@ -21,12 +21,12 @@ from timm.data.real_labels import RealLabelsImagenet
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests import transformers_toys as toys
-from tests.configs import imagenet
-from tests.configs.running import CONFIGS, commands, moved, neighbours, settings
 from tests.conftest import Ran
-from tests.networks.test_open_clip_network import CONFIG, AuthorsWrapper, folder_of
-from tests.pictures import class_folders
+from tests.helpers import imagenet_toys as imagenet
+from tests.helpers import transformers_toys as toys
+from tests.helpers.config_runs import CONFIGS, commands, moved, neighbours, settings
+from tests.helpers.pictures import class_folders
+from tests.networks.libraries.test_open_clip import CONFIG, AuthorsWrapper, folder_of
 
 Soup = Callable[..., Ran]
 MEMBERS = 3

@@ -19,10 +19,10 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from soupcli.recipe.loading import load_recipe
 from soupcli.recipe.sets import TextSet
-from tests import transformers_toys as toys
-from tests.configs.running import commands, moved, neighbours, settings
 from tests.conftest import Ran
-from tests.validation.test_lm_eval_task import task
+from tests.evaluation.outside.test_lm_eval import task
+from tests.helpers import transformers_toys as toys
+from tests.helpers.config_runs import commands, moved, neighbours, settings
 
 Soup = Callable[..., Ran]
 COLUMNS = {

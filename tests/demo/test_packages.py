@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from soupcli.cache_folder import cache_folder
 from soupcli.demo import packages
+from soupcli.environment import cache_folder
 from soupcli.errors import SoupError
 
 METADATA = "Metadata-Version: 2.1\nName: pantry\nVersion: 1.0\n"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soupcli.cache_folder import cache_folder
 from soupcli.demo import finetune, sentences
 from soupcli.demo.sentences import Sentence
+from soupcli.environment import cache_folder
 from soupcli.errors import SoupError
 
 REAL = cache_folder() / sentences.PACKAGE.archive  # before the tests get a cache of their own

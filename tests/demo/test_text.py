@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 
-from soupcli.cache_folder import cache_folder
 from soupcli.demo import finetune, sentences, text
+from soupcli.environment import cache_folder
 from soupcli.errors import OutputError
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.opening import open_checkpoint
-from soupcli.networks import pieces
+from soupcli.checkpoints.open import open_checkpoint
 from soupcli.networks.geometry import angles, distances, layers_by_name, lengths, measure
+from soupcli.networks.learned import pieces
 
 State = dict[str, Tensor]
 

@@ -15,15 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from soupcli.checkpoints.checkpoint import StoredCheckpoint
-from soupcli.checkpoints.mixing import Mixture
-from soupcli.checkpoints.opening import open_checkpoint
-from soupcli.checkpoints.writing import write_weights
+from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError, MixError
-from soupcli.network import Network
+from soupcli.mixing.mixture import Mixture
+from soupcli.mixing.write_soup import write_weights
 from soupcli.networks.live import LiveNetwork
+from soupcli.networks.network import Network
 from soupcli.networks.without_weights import make_without_weights
-from tests.memory import Alive, Spied
-from tests.networks.helpers import CPU
+from tests.helpers.memory import Alive, Spied
+from tests.helpers.network_toys import CPU
 
 State = dict[str, Tensor]
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from soupcli.errors import NetworkError
-from soupcli.network import Network
 from soupcli.networks.live import LiveNetwork
+from soupcli.networks.network import Network
 from soupcli.networks.without_weights import make_without_weights
-from tests.networks.helpers import CPU, assert_same, filled, randomised, saved
+from tests.helpers.network_toys import CPU, assert_same, filled, randomised, saved
 
 
 class Tied(nn.Module):

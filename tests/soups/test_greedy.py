@@ -12,16 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupcli.checkpoints.mixing import Mixture
+from soupcli.datasets.examples import ArrayExamples
 from soupcli.errors import ValidationError
+from soupcli.evaluation import loop as in_process
+from soupcli.evaluation.batches import BatchSize
+from soupcli.evaluation.hardest_first import Difficulty
+from soupcli.evaluation.score import Score, Stopped
+from soupcli.mixing.mixture import Mixture
 from soupcli.soups.greedy import GreedySoup, greedy
 from soupcli.soups.ranking import rank
-from soupcli.validation import in_process
-from soupcli.validation.batching import BatchSize
-from soupcli.validation.difficulty import Difficulty
-from soupcli.validation.examples import ArrayExamples
-from soupcli.validation.score import Score, Stopped
-from tests.soups.outcomes import TableEvaluate, checkpoints, random_outcomes, recipe_1, score_of
+from tests.helpers.outcomes import TableEvaluate, checkpoints, random_outcomes, recipe_1, score_of
 
 Accept = Literal[">=", ">"]
 GRID = [k / 8 for k in range(9)]  # sums of these and of a margin of 1/8 are exact

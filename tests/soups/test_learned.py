@@ -1,237 +1,109 @@
-"""The learned soup: what it finds, where it begins and ends, what it says, and that an interruption changes nothing."""
+"""From coefficients to a mixture: weights, layers, a folded temperature, and what is refused."""
 
 from __future__ import annotations
 
-import itertools
-import json
 from pathlib import Path
-from typing import Any, get_args
 
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from soupcli.errors import NetworkError
-from soupcli.networks.residence import Where
-from soupcli.soups.learned import CONSTRAINTS, FLOOR, Curves, LearnedSoup, _Fit, affine, simplex
-from soupcli.validation.examples import ArrayExamples
-from soupcli.validation.labelled import Labelled
-from tests.learned_toys import CPU
-from tests.soups.learned_family import Family, settings
-
-ALL = list(itertools.product(["model", "layer", "tensor"], ["simplex", "affine"]))
+from soupcli.mixing.mixture import mix
+from soupcli.soups.learned import Layered, _last_linear, summing_to_one
+from tests.helpers.learned_family import Family, settings
+from tests.helpers.learned_toys import Tied
 
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Family:
-    return Family(tmp_path / "family")
+    return Family(tmp_path / "family", members=3)
 
 
-class Kept:
-    """States of a fit, as they come back from JSON."""
-
-    def __init__(self, *, stop_after: int | None = None) -> None:
-        self.states: list[str] = []
-        self.stop_after = stop_after
-
-    def get(self) -> dict[str, Any] | None:
-        state: dict[str, Any] | None = json.loads(self.states[-1]) if self.states else None
-        return state
-
-    def put(self, state: dict[str, Any]) -> None:
-        self.states.append(json.dumps(state))
-        if len(self.states) == self.stop_after:
-            raise KeyboardInterrupt
+def mixed(layered: Layered, name: str) -> Tensor:
+    mixture = layered.mixture(dtype=None, keep_from=None)
+    spec = mixture.spec(name)
+    return mix(mixture, name, start=0, count=spec.numel).view(spec.shape)
 
 
-@pytest.mark.parametrize(("per", "constraint"), ALL)
-def test_useless_ingredient(toy: Family, per: str, constraint: str) -> None:
-    """An ingredient of loud noise gets next to nothing in each layer, and the soup is better than the start."""
-    ingredients = toy.ingredients([toy.useless(), *toy.states[:3]])
-    fitting = settings(per=per, constraint=constraint, steps=80, lr=0.3)
-    soup = toy.fit(ingredients, fitting).soup
-    assert soup.alpha_lk.shape[1] == 4
-    torch.testing.assert_close(soup.alpha_lk.sum(dim=1), torch.ones(len(soup.alpha_lk), dtype=torch.float64))
-    assert soup.alpha_lk[:, 0].abs().max() < 0.1
-    assert soup.alpha_lk[:, 0].abs().mean() < 0.05
-    assert soup.curves.held_out[soup.kept] < soup.curves.held_out[0] / 2
-    if constraint == "simplex":
-        assert soup.alpha_lk.min() >= 0
+def test_mixture_is_what_was_fitted(toy: Family) -> None:
+    """Each tensor of the mixture is the sum of its layer's coefficients times the ingredients."""
+    layered = toy.fit(toy.ingredients(), settings(constraint="affine")).layered
+    assert layered.layers == ["0", "2"]
+    assert [sorted(names) for names in layered.tensors] == [["0.bias", "0.weight"], ["2.bias", "2.weight"]]
+    for row, names in zip(layered.alpha_lk, layered.tensors, strict=True):
+        assert sum(row) == 1.0
+        for name in names:
+            exact = sum(a * state[name].double() for a, state in zip(row, toy.states, strict=True))
+            torch.testing.assert_close(mixed(layered, name).double(), exact, rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize(("per", "constraint"), ALL)
-def test_one_ingredient(toy: Family, per: str, constraint: str) -> None:
-    """Alone it is its own soup: weight 1 everywhere."""
-    layered = toy.fit(toy.ingredients(toy.states[:1]), settings(per=per, constraint=constraint)).layered
-    assert all(row == [1.0] for row in layered.alpha_lk)
+def test_weights_count_elements(toy: Family) -> None:
+    """`weights` is the mean of the rows over all elements; equal rows are the weights and need no coefficients."""
+    members = toy.ingredients()
+    tensors = [["0.weight", "0.bias"], ["2.weight", "2.bias"]]
+    layered = Layered(members, [[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]], ["0", "2"], tensors, {})
+    mixture = layered.mixture(dtype=torch.bfloat16, keep_from=members[1])
+    first, second = 8 * 16 + 16, 16 * 3 + 3
+    assert mixture.weights == pytest.approx((first / (first + second), *[second / (first + second) / 2] * 2))
+    assert mixture.coefficients is not None and set(mixture.coefficients) == {n for names in tensors for n in names}
+    assert (mixture.dtype, mixture.kept) == (torch.bfloat16, members[1])
+    alike = Layered(members, [[0.25, 0.25, 0.5]] * 2, ["0", "2"], tensors, {}).mixture(dtype=None, keep_from=None)
+    assert (alike.weights, alike.coefficients) == ((0.25, 0.25, 0.5), None)
 
 
-@pytest.mark.parametrize("constraint", CONSTRAINTS)
-def test_identical_ingredients(toy: Family, constraint: str) -> None:
-    """Copies of one get no gradient: the mean stays, in every layer."""
-    learnt = toy.fit(toy.ingredients([toy.states[0]] * 4), settings(constraint=constraint))
-    assert learnt.residence.needed == 0
-    assert all(row == [0.25] * 4 for row in learnt.layered.alpha_lk)
-
-
-@pytest.mark.parametrize(("per", "constraint"), ALL)
-def test_same_from_everywhere(toy: Family, per: str, constraint: str) -> None:
-    """Device, host memory and disk give the same coefficients and curves, bit for bit."""
-    found = [
-        toy.fit(toy.ingredients(), settings(per=per, constraint=constraint, resident=where))
-        for where in get_args(Where)
-    ]
-    assert [learnt.residence.where for learnt in found] == list(get_args(Where))
-    for other in found[1:]:
-        assert torch.equal(other.soup.alpha_lk, found[0].soup.alpha_lk)
-        assert (other.soup.beta, other.soup.curves) == (found[0].soup.beta, found[0].soup.curves)
-
-
-def test_affine_goes_below_zero(toy: Family) -> None:
-    """Where an ingredient lies on the wrong side, affine subtracts it; the simplex cannot."""
-    away = {name: t + 3 * (toy.states[1][name] - t).sign() * 0.1 for name, t in toy.states[0].items()}
-    ingredients = toy.ingredients([toy.states[0], away])
-    for constraint, below in (("affine", True), ("simplex", False)):
-        alpha_lk = toy.fit(ingredients, settings(constraint=constraint, per="layer", steps=60)).soup.alpha_lk
-        assert bool((alpha_lk < 0).any()) == below
-
-
-@pytest.mark.parametrize("stop_after", [1, 2, 6])
-def test_goes_on(toy: Family, stop_after: int) -> None:
-    """Interrupted after any round, a fit ends in the same coefficients, curves and count of examples, to the bit."""
-    ingredients, fitting = toy.ingredients(), settings(constraint="affine")
-    whole = toy.fit(ingredients, fitting, states=Kept()).soup
-    kept = Kept(stop_after=stop_after)
-    with pytest.raises(KeyboardInterrupt):
-        toy.fit(ingredients, fitting, states=kept)
-    kept.stop_after = None
-    rounds = len(kept.states)
-    resumed = toy.fit(ingredients, fitting, states=kept).soup
-    assert len(kept.states) == len(whole.curves.steps)
-    assert rounds == stop_after
-    assert torch.equal(resumed.alpha_lk, whole.alpha_lk)
-    assert (resumed.beta, resumed.curves, resumed.kept) == (whole.beta, whole.curves, whole.kept)
-    again = toy.fit(ingredients, fitting, states=kept).soup
-    assert (again.examples, again.curves) == (0, whole.curves)
-    assert torch.equal(again.alpha_lk, whole.alpha_lk)
-
-
-def test_curves(toy: Family) -> None:
-    """They begin at step 0, have a point for each round, end at the last step; the least held-out loss is kept."""
-    seen: list[int] = []
-    fitting = settings(steps=25, batch_size=40)
-    soup = toy.fit(toy.ingredients(), fitting, watch=lambda curves: seen.append(len(curves.steps))).soup
-    assert soup.curves.steps == [0, 3, 6, 9, 12, 15, 18, 21, 24, 25]  # a tenth of the steps, before a pass of 4 is over
-    assert seen == list(range(1, 11))
-    assert soup.curves.held_out[soup.kept] == min(soup.curves.held_out)
-    assert (soup.fitted_examples, soup.held_out_examples) == (160, 40)
-    assert soup.examples == 160 + 25 * 40 + 10 * 40
-
-
-def test_start_is_kept_where_nothing_gains(toy: Family) -> None:
-    """With labels of noise the held-out part gains nothing: the start is kept as it was, and the warning says so."""
-    labels = torch.randint(0, 3, (200,), generator=torch.Generator().manual_seed(3))
-    ingredients = toy.ingredients([toy.useless(seed) for seed in range(4)])
-    learnt = toy.fit(ingredients, settings(steps=60, lr=1.0, per="tensor", seed=2), labels=labels)
-    curves = learnt.soup.curves
-    if learnt.soup.kept == 0:
-        assert all(row == [0.25] * 4 for row in learnt.layered.alpha_lk)
-    assert (learnt.soup.warning is not None) == (
-        curves.fitted[-1] < curves.fitted[0] and curves.held_out[-1] >= curves.held_out[0]
-    )
-
-
-def a_fit(fitted: list[float], held_out: list[float], kept: int) -> LearnedSoup:
-    curves = Curves([0, 5, 10], fitted, held_out)
-    return LearnedSoup(torch.ones(1, 1), 1.0, curves, kept, 80, 20, 100)
-
-
-def test_warning() -> None:
-    """It is said where the fitted part gains and the held-out part does not, with numbers and with what was kept."""
-    assert a_fit([2.0, 1.0, 0.5], [2.0, 1.5, 1.9], 1).warning is None
-    assert a_fit([2.0, 2.0, 2.0], [2.0, 2.0, 2.1], 0).warning is None
-    said = "the loss fell from 2.0000 to 0.5000 on the 80 fitted examples, not on the 20 held out (2.0000 to 2.5000): "
-    assert a_fit([2.0, 1.0, 0.5], [2.0, 1.9, 2.5], 1).warning == said + "step 5 was kept"
-    assert a_fit([2.0, 1.0, 0.5], [2.0, 2.1, 2.5], 0).warning == said + "the start was kept"
-
-
-def test_temperature(toy: Family) -> None:
-    """Networks that are far too sure get a factor below 1, timid ones above; without it the factor stays 1."""
-    labels = toy.data["labels"].clone()
-    labels[::4] = (labels[::4] + 1) % 3
+def test_folded_temperature(toy: Family) -> None:
+    """Folded, the last layer is multiplied by beta, weight and bias: the logits are beta times those without."""
     ingredients = toy.ingredients()
-    cool = toy.fit(ingredients, settings(steps=60), labels=labels).soup
-    timid = [{n: t * (0.2 if n.startswith("2.") else 1) for n, t in state.items()} for state in toy.states]
-    hot = toy.fit(toy.ingredients(timid), settings(steps=60)).soup
-    assert cool.beta < 0.9 < 1.5 < hot.beta
-    assert toy.fit(toy.ingredients(), settings(temperature=False)).soup.beta == 1.0
+    plain = toy.fit(ingredients, settings())
+    folded = toy.fit(ingredients, settings(fold_temperature=True))
+    beta = folded.soup.beta
+    assert beta == plain.soup.beta != 1.0
+    assert (plain.layered.scaled, folded.layered.scaled) == ({}, {"2.weight": beta, "2.bias": beta})
+    for name in ("0.weight", "0.bias"):
+        assert torch.equal(mixed(plain.layered, name), mixed(folded.layered, name))
+    for name in ("2.weight", "2.bias"):
+        scaled = mixed(plain.layered, name) * beta
+        torch.testing.assert_close(mixed(folded.layered, name), scaled, rtol=1e-6, atol=1e-8)
 
 
-def test_seed_and_smoothing_and_decay(toy: Family) -> None:
-    """Each setting does something; the same ones twice do the same."""
+def test_folding_is_refused() -> None:
+    """Where the logits are not one linear layer's, or its weights are shared, the network and the names are said."""
+    with pytest.raises(NetworkError, match="the logits of Tied are not the output of one linear layer"):
+        _last_linear(Tied(), None)
+    with pytest.raises(NetworkError, match=r"the last layer of Tied shares 'embed\.weight' and 'head\.weight'"):
+        _last_linear(Tied(), "head")
+    linear = nn.Sequential(nn.Linear(2, 3, bias=False))
+    assert [tuple(tensor.shape) for tensor in _last_linear(linear, "0")] == [(3, 2)]
+
+
+def test_members_without_weight_are_left_out(toy: Family) -> None:
+    """A start that stays keeps its members alone, with weights that say the mean exactly."""
     ingredients = toy.ingredients()
-    base = toy.fit(ingredients, settings()).soup
-    assert torch.equal(toy.fit(ingredients, settings()).soup.alpha_lk, base.alpha_lk)
-    for other in ({"seed": 1}, {"label_smoothing": 0.2}, {"weight_decay": 0.5}, {"schedule": "constant"}, {"lr": 0.1}):
-        assert not torch.equal(toy.fit(ingredients, settings(**other)).soup.alpha_lk, base.alpha_lk), other
-
-
-def test_start(toy: Family) -> None:
-    """A start of some ingredients begins at their mean; those left out can come back, under the simplex too."""
-    ingredients = toy.ingredients([toy.useless(), *toy.states[:3]])
-    for constraint in CONSTRAINTS:
-        soup = toy.fit(ingredients, settings(constraint=constraint, steps=80), start=ingredients[:1]).soup
-        alone = toy.fit(ingredients[:1], settings(steps=1)).soup
-        assert soup.curves.held_out[0] == alone.curves.held_out[0]
-        assert soup.curves.held_out[soup.kept] < soup.curves.held_out[0] / 2
-        assert (soup.alpha_lk[:, 1:] != 0).all()
-
-
-@given(st.lists(st.floats(-3, 3), min_size=4, max_size=4))
-def test_constraints(free: list[float]) -> None:
-    """Both sum to 1; at 0 they are the start; a shift of all free numbers changes nothing."""
-    free_lk = torch.tensor([free], dtype=torch.float64)
-    start_lk = torch.tensor([[0.5, 0.25, 0.125, 0.125]], dtype=torch.float64)
-    for alpha_of in (simplex, affine):
-        torch.testing.assert_close(alpha_of(torch.zeros(1, 4, dtype=torch.float64), start_lk), start_lk)
-        torch.testing.assert_close(alpha_of(free_lk, start_lk), alpha_of(free_lk + 1, start_lk))
-        assert float(alpha_of(free_lk, start_lk).sum()) == pytest.approx(1.0, abs=1e-12)
-    assert (simplex(free_lk, start_lk) > 0).all()
-
-
-def test_left_out_by_the_start() -> None:
-    """What a greedy start left out has a small share of the softmax, so that its gradient is not 0."""
-    alpha_lk = simplex(
-        torch.zeros(1, 4, dtype=torch.float64), torch.tensor([[0.5, 0.5, 0.0, 0.0]], dtype=torch.float64)
+    learnt = toy.fit(
+        ingredients, settings(steps=1, lr=1e-300, constraint="affine", temperature=False), start=ingredients[1:]
     )
-    assert alpha_lk[0, 2].item() == alpha_lk[0, 3].item() == pytest.approx(FLOOR / 4, rel=0.05)
+    assert learnt.soup.kept == 0
+    assert learnt.layered.members == ingredients[1:]
+    assert learnt.layered.alpha_lk == [[0.5, 0.5]] * 2
 
 
-def test_passes_take_all_examples(toy: Family) -> None:
-    """Each pass goes over every fitted example once, in another order."""
-    task = Labelled(ArrayExamples(toy.data["inputs"], toy.data["labels"], "x"), lambda: None, "val", CPU, 64)  # type: ignore[arg-type,return-value]
-    fit = _Fit(None, task, torch.ones(1, 1), settings(batch_size=64), None, None, lambda *_, **__: None)  # type: ignore[arg-type]
-    passes: list[Tensor] = []
-    for number in range(2):
-        passes.append(torch.cat([fit.batch(number * fit.passes + step) for step in range(fit.passes)]))
-        assert torch.equal(passes[-1].sort().values, fit.fitted)
-    assert not torch.equal(*passes)
+def test_where_they_live_is_said(toy: Family) -> None:
+    """Before the fit, once."""
+    said: list[str] = []
+    toy.fit(toy.ingredients(), settings(resident="disk"), say_where=lambda residence: said.append(residence.where))
+    assert said == ["disk"]
 
 
-def test_schedule(toy: Family) -> None:
-    """Half a cosine from lr to 0, or lr for all steps."""
-    fit = _Fit.__new__(_Fit)
-    fit.settings = settings(steps=10, lr=0.4)
-    assert [fit.lr(0), fit.lr(5)] == pytest.approx([0.4, 0.2])
-    assert fit.lr(9) < 0.01
-    fit.settings = settings(steps=10, lr=0.4, schedule="constant")
-    assert fit.lr(9) == 0.4
-
-
-def test_loss_that_is_not_finite(toy: Family) -> None:
-    """A network whose loss is NaN ends the fit with the step, before anything is kept."""
-    states = [{name: t * 1e30 for name, t in state.items()} for state in toy.states]
-    with pytest.raises(NetworkError, match=r"the loss is (nan|inf)"):
-        toy.fit(toy.ingredients(states), settings())
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=8))
+def test_sum_is_exactly_one(numbers: list[float]) -> None:
+    """On the grid every partial sum is exact, in any order, and no coefficient moves by more than its spacing."""
+    alpha_lk = torch.tensor([numbers], dtype=torch.float64)
+    alpha_lk = alpha_lk - alpha_lk.mean() + 1 / len(numbers)
+    rows = summing_to_one(alpha_lk)
+    assert (sum(rows[0].tolist()), sum(reversed(rows[0].tolist()))) == (1.0, 1.0)
+    assert (rows - alpha_lk).abs().max() <= 2.0**-48 * (len(numbers) + 1)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.soups.ranking import rank
-from tests.soups.outcomes import TableEvaluate, checkpoints
+from tests.helpers.outcomes import TableEvaluate, checkpoints
 
 VALUES = st.one_of(st.sampled_from([0.0, 0.5, 0.75, 1.0]), st.just(math.nan), st.floats(0, 1))
 

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soupcli.checkpoints.mixing import Mixture
 from soupcli.errors import ValidationError
+from soupcli.evaluation.score import Score
+from soupcli.mixing.mixture import Mixture
 from soupcli.recipe.methods import Greedy
 from soupcli.soups.budgeted import draw
 from soupcli.soups.ranking import rank
 from soupcli.soups.search import Found, most_evaluations, orders_of, search
-from soupcli.validation.score import Score
-from tests.soups.by_hand import Value, pruned_by_hand, ranked, replaced_by_hand
-from tests.soups.outcomes import TableEvaluate, checkpoints, random_outcomes, recipe_1, score_of
+from tests.helpers.outcomes import TableEvaluate, checkpoints, random_outcomes, recipe_1, score_of
+from tests.helpers.soups_by_hand import Value, pruned_by_hand, ranked, replaced_by_hand
 
 Accept = Literal[">=", ">"]
 GRID = [k / 8 for k in range(9)]  # sums of these and of a margin of 1/8 are exact
@@ -43,7 +43,7 @@ class WeighedEvaluate:
         self.asked: list[frozenset[str]] = []
 
     def __call__(self, weights: Mixture, *, at_least: float | None = None) -> Score:
-        """See soupcli.validation.score.Evaluate."""
+        """See soupcli.evaluation.score.Evaluate."""
         shares = zip(weights.members, weights.weights, strict=True)
         key = frozenset(f"{member.path}={Fraction(share).limit_denominator(1000)}" for member, share in shares)
         self.asked.append(key)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from soupcli.soups.uniform import uniform
-from tests.soups.outcomes import checkpoints
+from soupcli.soups.weighted import uniform
+from tests.helpers.outcomes import checkpoints
 
 
 def test_equal_weights() -> None:

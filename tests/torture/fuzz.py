@@ -26,15 +26,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save, save_file
 
-from soupcli.checkpoints.writing import INDEX
 from soupcli.cli.app import run
-from soupcli.cli.commands import guarded
-from soupcli.network import Pictures
+from soupcli.cli.parsing import guarded
+from soupcli.datasets import arrays, images, tar_shards
+from soupcli.datasets.image_folders import PictureFile
+from soupcli.evaluation.kept_scores import FitStore, ScoreStore
+from soupcli.files.json_text import key_of
+from soupcli.mixing.write_soup import INDEX
+from soupcli.networks.network import Pictures
 from soupcli.recipe.sets import ArraysSet
-from soupcli.validation import arrays, images, tar_shards
-from soupcli.validation.fit_store import FitStore
-from soupcli.validation.picture_file import PictureFile
-from soupcli.validation.score_store import ScoreStore, key_of
 from tests.conftest import write_family
 from tests.torture.mutations import encoded, mutated_bytes, mutated_json
 

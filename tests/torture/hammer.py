@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
-from soupcli.checkpoints.claim import claim
 from soupcli.errors import OutputError
-from soupcli.validation.fit_store import FitStore
-from soupcli.validation.score import MetricValue, Score
-from soupcli.validation.score_store import ScoreStore, key_of
+from soupcli.evaluation.kept_scores import FitStore, ScoreStore
+from soupcli.evaluation.score import Score
+from soupcli.files.json_text import key_of
+from soupcli.files.lock import claim
+from soupcli.metrics.metric import MetricValue
 
 
 def score(number: int) -> Score:

@@ -61,7 +61,7 @@ def in_fork(words: list[str], *, kill_after: float | None = None) -> int | None:
 
 def import_everything() -> None:
     """What commands import when they need it, so that forks begin with their work."""
-    for name in ("cli.learned", "soups.layered", "networks.gradient", "networks.tasks", "validation.fit_store"):
+    for name in ("commands.learned", "soups.learned", "networks.learned.mixed_network", "evaluation.kept_scores"):
         importlib.import_module(f"soupcli.{name}")
     with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):  # noqa: PTH123
         assert run(COMMANDS["greedy"]) == 0

@@ -1,0 +1,270 @@
+"""A PEFT LoRA adapter as the whole network that it makes of its base: W + s B A, computed when it is read.
+
+So adapters are evaluated and mixed like any checkpoints. Where the base is not at hand, the products s B A stand for
+themselves: enough to mix, not to evaluate. How a mean is written as an adapter again is told in adapter_soup.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from soupcli.checkpoints.adapters.config import CONFIG, AdapterConfig, read_adapter_config
+from soupcli.checkpoints.checkpoint import Checkpoint, Origin, StoredCheckpoint, TensorSpec
+from soupcli.errors import CheckpointError
+from soupcli.files.reading import FileVersion
+from soupcli.mixing.arithmetic.rounding import round_once
+
+PREFIX = "base_model.model."
+WRAPPED = ".base_layer."  # a layer of the base inside a layer of PEFT
+PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
+BIAS = ".lora_B.bias"
+MERGE = "merge each adapter into its base (merge_and_unload) and mix the whole networks"
+
+
+class Factors(NamedTuple):
+    """Names of the stored A [r, in, ...] and B [out, r, ...] of one layer, and its scale: the change is s B A."""
+
+    module: str
+    a: str
+    b: str
+    bias: str | None  # of B: [out]
+    rank: int
+    scale: Fraction
+    embedding: bool
+
+
+def sort_parts(tensors: Mapping[str, TensorSpec], config: AdapterConfig) -> tuple[list[Factors], dict[str, str]]:
+    """Factors by module, and name in the network -> stored name of whole tensors.
+
+    Raises CheckpointError for a factor without its other half and for factors that are not LoRA's.
+    """
+    factors: list[Factors] = []
+    used: set[str] = set()
+    for a in sorted(tensors):
+        for end_a, end_b in PAIRS:
+            if a.endswith(end_a):
+                pair = _pair(tensors, config, a, a.removesuffix(end_a), end_b)
+                factors.append(pair)
+                used |= {pair.a, pair.b, *([pair.bias] if pair.bias else [])}
+    if not factors:
+        raise CheckpointError(f"{config.file.path}: there are no LoRA factors beside it")
+    whole = [name for name in sorted(tensors) if name not in used]
+    for name in whole:
+        if ".lora_" in name:
+            raise CheckpointError(f"{config.file.path}: tensor {name!r} is no factor of a plain LoRA", hint=MERGE)
+    return factors, {plain_name(name): name for name in whole}
+
+
+def plain_name(stored: str) -> str:
+    """A stored name as the network without PEFT has it."""
+    return stored.removeprefix(PREFIX).replace(WRAPPED, ".")
+
+
+def _pair(tensors: Mapping[str, TensorSpec], config: AdapterConfig, a: str, stem: str, end_b: str) -> Factors:
+    b, module = stem + end_b, plain_name(stem)
+    if b not in tensors:
+        raise CheckpointError(f"{config.file.path}: tensor {a!r} has no {b!r} to go with it")
+    shape_a, shape_b = tensors[a].shape, tensors[b].shape
+    if len(shape_a) < 2 or len(shape_b) < 2 or 0 in shape_a or shape_a[0] != shape_b[1]:
+        raise CheckpointError(
+            f"{config.file.path}: the factors of {module} have shapes {list(shape_a)} and {list(shape_b)}, "
+            "not [r, in] and [out, r]",
+            hint=f"grouped convolutions cannot be mixed as adapters: {MERGE}",
+        )
+    bias = stem + BIAS if end_b == PAIRS[0][1] and stem + BIAS in tensors else None
+    embedding = end_b == PAIRS[1][1]
+    return Factors(module, a, b, bias, shape_a[0], config.scale(module, shape_a[0]), embedding)
+
+
+__all__ = ["CONFIG", "WEIGHTS", "AdapterCheckpoint", "open_adapter"]
+
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+PARAMETERS = (".weight", ".in_proj_weight")  # what a layer's factors change; the other one is MultiheadAttention's
+
+
+@dataclass(frozen=True, eq=False)
+class AdapterCheckpoint:
+    """See Checkpoint. `stored` holds the adapter's own tensors."""
+
+    path: Path
+    config: AdapterConfig
+    stored: StoredCheckpoint
+    base: Checkpoint | None
+    base_names: Mapping[str, str]  # name -> the base's own name
+    factors: Mapping[str, Factors]  # weight -> what changes it
+    biases: Mapping[str, Factors]  # bias -> the factors whose B has one
+    plain: Mapping[str, str]  # name -> stored name, of tensors that the adapter holds whole
+    tensors: Mapping[str, TensorSpec]
+
+    @property
+    def files(self) -> tuple[FileVersion, ...]:
+        """The adapter's own files; the base has its own."""
+        return (*self.stored.files, self.config.file)
+
+    @property
+    def side_files(self) -> tuple[Path, ...]:
+        """See Checkpoint.side_files."""
+        return self.stored.side_files
+
+    @property
+    def origin(self) -> Origin:
+        """See Checkpoint.origin."""
+        return self.stored.origin._replace(format="PEFT adapter")
+
+    @property
+    def folder(self) -> Path:
+        """The base's. Raises CheckpointError where the base is not at hand."""
+        if self.base is None:
+            raise CheckpointError(
+                f"{self.path}: its base {self.config.base or '(not named)'} is not a folder here",
+                hint="--base PATH names the network that the adapters were trained on",
+            )
+        return self.base.folder
+
+    @property
+    def inherited(self) -> Collection[str]:
+        """Tensors that are the base's alone; a head that the adapted network does without may be among them."""
+        return self.base_names.keys() - self.factors.keys() - self.biases.keys() - self.plain.keys()
+
+    def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
+        """See Checkpoint.read."""
+        count, flat = out.numel(), out.view(-1)
+        whole = self._whole(name, start, count)
+        if name in self.factors:
+            change = self._product(self.factors[name], self.tensors[name].shape, start, count)
+        elif name in self.biases:
+            bias, scale = self.biases[name].bias, self.biases[name].scale
+            assert bias is not None
+            change = self._own(bias).double()[start : start + count] * float(scale)
+        else:
+            assert whole is not None
+            flat.copy_(whole)
+            return
+        round_once(change if whole is None else change + whole.double(), out.dtype, out=flat)
+
+    def _whole(self, name: str, start: int, count: int) -> Tensor | None:
+        """The tensor before the factors change it, the adapter's own or else the base's: [count]."""
+        source: Checkpoint | None = self.stored
+        stored = self.plain.get(name)
+        if stored is None:
+            source, stored = self.base, self.base_names.get(name)
+        if source is None or stored is None:
+            return None
+        part = torch.empty(count, dtype=source.tensors[stored].dtype)
+        source.read(stored, part, start=start)
+        return part
+
+    def _product(self, factors: Factors, shape: tuple[int, ...], start: int, count: int) -> Tensor:
+        """Elements of s B A, or of its transpose where the layer has it so: float64 [count]."""
+        a_ri = self._own(factors.a).double().flatten(1)
+        b_or = self._own(factors.b).double().flatten(1)
+        if is_transposed(factors, shape, self.stored.tensors, self.config):
+            a_ri, b_or = b_or.T, a_ri.T
+        row = math.prod(shape[1:])
+        first, end = start // row, -(-(start + count) // row)
+        rows = b_or[first:end] @ a_ri
+        return rows.reshape(-1)[start - first * row :][:count] * float(factors.scale)  # a copy
+
+    def _own(self, stored: str) -> Tensor:
+        spec = self.stored.tensors[stored]
+        tensor = torch.empty(spec.shape, dtype=spec.dtype)
+        self.stored.read(stored, tensor)
+        return tensor
+
+
+def open_adapter(
+    stored: StoredCheckpoint, folder: Path, open_base: Callable[[Path], Checkpoint], base: Path | None
+) -> AdapterCheckpoint:
+    """The adapter whose tensors are `stored`, on `base` (None: the folder that its configuration names, if it is one).
+
+    Raises CheckpointError where its settings allow no exact mean, and where adapter and base do not fit.
+    """
+    config = read_adapter_config(folder)
+    parts, plain = sort_parts(stored.tensors, config)
+    if base is None and config.base is not None and Path(config.base).is_dir():
+        base = Path(config.base)
+    opened = open_base(base) if base is not None else None
+    names = _base_names(stored.path, opened, [part.module for part in parts]) if opened is not None else {}
+    factors = {_changed(part.module, names) or f"{part.module}.weight": part for part in parts}
+    biases = {f"{part.module}.bias": part for part in parts if part.bias is not None}
+    specs = {name: opened.tensors[own] for name, own in names.items()} if opened is not None else {}
+    specs |= {name: stored.tensors[own] for name, own in plain.items()}
+    for name, part in factors.items():
+        specs[name] = _changed_spec(name, part, stored, config, specs.get(name))
+    for name, part in biases.items():
+        bias = stored.tensors[part.bias or ""]
+        specs[name] = TensorSpec(bias.shape, _wider(bias.dtype, specs.get(name)))
+    return AdapterCheckpoint(stored.path, config, stored, opened, names, factors, biases, plain, specs)
+
+
+def is_transposed(
+    factors: Factors, shape: tuple[int, ...], own: Mapping[str, TensorSpec], config: AdapterConfig
+) -> bool:
+    """Whether a weight of `shape` changes by (B A)^T: embeddings do, and GPT-2's Conv1D."""
+    out_in = (own[factors.b].shape[0], *own[factors.a].shape[1:])
+    if factors.embedding or shape != out_in:
+        return True
+    return bool(config.values.get("fan_in_fan_out")) and len(shape) == 2 and shape[0] == shape[1]
+
+
+def _changed_spec(
+    name: str, part: Factors, stored: StoredCheckpoint, config: AdapterConfig, before: TensorSpec | None
+) -> TensorSpec:
+    own = stored.tensors
+    out_in = (own[part.b].shape[0], *own[part.a].shape[1:])
+    turned = part.embedding or (before is None and bool(config.values.get("fan_in_fan_out")) and len(out_in) == 2)
+    shape = out_in[::-1] if turned else out_in
+    if before is not None and not part.embedding and len(out_in) == 2 and before.shape == out_in[::-1]:
+        shape = out_in[::-1]
+    if before is not None and before.shape != shape:
+        raise CheckpointError(
+            f"{stored.path}: changes {name!r} as if it had shape {list(shape)}, its base has {list(before.shape)}",
+            hint="--base PATH names the network that the adapters were trained on",
+        )
+    return TensorSpec(shape, _wider(torch.promote_types(own[part.a].dtype, own[part.b].dtype), before))
+
+
+def _wider(dtype: torch.dtype, before: TensorSpec | None) -> torch.dtype:
+    return dtype if before is None else torch.promote_types(dtype, before.dtype)
+
+
+def _base_names(path: Path, base: Checkpoint, modules: Sequence[str]) -> dict[str, str]:
+    """Name in the adapted network -> name in the base, which may have been saved with or without its outer module.
+
+    Raises CheckpointError where the base has no such module.
+    """
+    for added, removed in _prefixes(base, modules[0]):
+        names = {added + name.removeprefix(removed): name for name in base.tensors}
+        if all(_changed(module, names) for module in modules):
+            return names
+    names = dict.fromkeys(base.tensors, "")
+    lost = next((module for module in modules if _changed(module, names) is None), modules[0])
+    near = difflib.get_close_matches(f"{lost}.weight", names, n=1)
+    raise CheckpointError(
+        f"{base.path}: has no {lost}.weight, which {path} adapts" + (f"; its nearest is {near[0]!r}" if near else ""),
+        hint="--base PATH names the network that the adapters were trained on",
+    )
+
+
+def _prefixes(base: Checkpoint, module: str) -> Iterator[tuple[str, str]]:
+    """What may have to be added to the base's names and taken from them: nothing first."""
+    yield "", ""
+    steps = module.split(".")
+    for count in range(1, len(steps)):
+        yield ".".join(steps[:count]) + ".", ""
+    for outer in sorted({name.partition(".")[0] for name in base.tensors}):
+        yield "", f"{outer}."
+
+
+def _changed(module: str, names: Mapping[str, str]) -> str | None:
+    """The parameter that the factors of `module` change, None where there is none."""
+    return next((module + end for end in PARAMETERS if module + end in names), None)

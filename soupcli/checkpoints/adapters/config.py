@@ -1,0 +1,148 @@
+"""What adapter_config.json says of a LoRA adapter: its base, its scales, and whether a mean of it can be exact.
+
+Format: PEFT's LoraConfig. A layer computes W x + s B A x with s = lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA
+(Hu et al. 2021, arXiv:2106.09685; Kalajdzievski 2023, arXiv:2312.03732).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from soupcli.errors import CheckpointError
+from soupcli.files.reading import FileVersion, read_bytes
+
+CONFIG = "adapter_config.json"
+MAX_BYTES = 10_000_000
+MAX_PATTERN = 400  # characters: patterns are regular expressions, and come from the file
+# Settings under which a layer is no longer W + s B A, or W no longer the base's.
+UNMIXABLE = (
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "layer_replication",
+)
+# Initialisations that change the base's own weights: B A is then relative to weights that no file holds.
+REBASING = re.compile(r"(pissa|corda|olora|loftq|lora_ga)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The settings of one adapter, checked."""
+
+    file: FileVersion
+    values: Mapping[str, Any]
+
+    @property
+    def base(self) -> str | None:
+        """Name or folder of the network that it was trained on."""
+        return self.values.get("base_model_name_or_path") or None
+
+    def scale(self, module: str, rank: int) -> Fraction:
+        """The factor s of `module`, whose A has `rank` rows. Raises CheckpointError where the ranks disagree."""
+        said = _for_module(self.values.get("rank_pattern"), module, self.values.get("r"))
+        if said != rank:
+            raise CheckpointError(f"{self.file.path}: says that {module} has rank {said}, its tensors have {rank}")
+        alpha = _for_module(self.values.get("alpha_pattern"), module, self.values.get("lora_alpha"))
+        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            raise CheckpointError(f"{self.file.path}: lora_alpha of {module} is {alpha!r}, not a number")
+        if self.values.get("use_rslora"):
+            return Fraction(alpha / math.sqrt(rank))
+        return Fraction(alpha) / rank
+
+
+def read_adapter_config(folder: Path) -> AdapterConfig:
+    """The settings in `folder`.
+
+    Raises CheckpointError where they cannot be read, and where they say that the adapter is not W + s B A.
+    """
+    file = FileVersion.of(folder / CONFIG)
+    values: Any = None
+    if file.size <= MAX_BYTES:
+        try:
+            values = json.loads(read_bytes(file, 0, file.size))
+        except (ValueError, RecursionError) as cause:
+            raise CheckpointError(f"{file.path}: not JSON: {cause}") from cause
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file.path}: not a JSON object of at most {MAX_BYTES} bytes")
+    kind = values.get("peft_type")
+    if kind != "LORA":
+        raise CheckpointError(f"{file.path}: a {kind} adapter, only LORA adapters are mixed")
+    for name in UNMIXABLE:
+        if values.get(name):
+            raise CheckpointError(
+                f"{file.path}: {name} is {_short(values[name])}: the mean of such adapters is not an adapter",
+                hint="merge each into its base (merge_and_unload) and mix the whole networks",
+            )
+    start = values.get("init_lora_weights")
+    if isinstance(start, str) and REBASING.match(start):
+        raise CheckpointError(
+            f"{file.path}: init_lora_weights is {start!r}, which changes the base when it is loaded",
+            hint="save it as an adapter of the unchanged base: "
+            "save_pretrained(folder, path_initial_model_for_weight_conversion=...)",
+        )
+    return AdapterConfig(file, values)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _for_module(pattern: object, module: str, default: object) -> Any:
+    """The value for `module`: of the first pattern that fits the end of its name, as PEFT looks it up."""
+    for key, value in pattern.items() if isinstance(pattern, Mapping) else ():
+        if isinstance(key, str) and len(key) <= MAX_PATTERN and _fits(key, module):
+            return value
+    return default
+
+
+def _fits(key: str, module: str) -> bool:
+    try:
+        return re.match(rf"(.*\.)?({key})$", module) is not None
+    except re.error:
+        return False
+
+
+def soup_config(values: Mapping[str, Any], modules: Mapping[str, tuple[int, Fraction]]) -> dict[str, Any]:
+    """The settings of an adapter made from those that `values` are of, whose `modules` have a rank and an alpha."""
+    ranks = {module: rank for module, (rank, _) in modules.items()}
+    alphas = {module: _number(alpha) for module, (_, alpha) in modules.items()}
+    r, alpha = _commonest(ranks.values()), _commonest(alphas.values())
+    changed: dict[str, Any] = {
+        "r": r,
+        "lora_alpha": alpha,
+        "rank_pattern": {_exactly(m, modules): rank for m, rank in ranks.items() if rank != r},
+        "alpha_pattern": {_exactly(m, modules): number for m, number in alphas.items() if number != alpha},
+        "use_rslora": False,
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+    spent: dict[str, Any] = {"loftq_config": {}, "eva_config": None, "corda_config": None, "lora_ga_config": None}
+    return {**values, **{name: empty for name, empty in spent.items() if name in values}, **changed}
+
+
+def _number(alpha: Fraction) -> int | float:
+    return int(alpha) if alpha.denominator == 1 else float(alpha)
+
+
+def _commonest(values: Iterable[Any]) -> Any:
+    return min(Counter(values).items(), key=lambda item: (-item[1], item[0]))[0]
+
+
+def _exactly(module: str, modules: Iterable[str]) -> str:
+    """A pattern that fits `module` alone: its name, unless another one ends with it."""
+    return f"^{re.escape(module)}" if any(other.endswith(f".{module}") for other in modules) else module

@@ -1,0 +1,1 @@
+"""Do checkpoints agree: tensors, settings, differences."""

@@ -1,0 +1,149 @@
+"""What must be the same in all ingredients beside names and shapes: keys in their files, settings of adapters.
+
+check_agreement(checkpoints)                              # raises MixError, naming both
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged, weights_file
+from soupcli.checkpoints.tensor_filter import Selection
+from soupcli.errors import MixError
+
+# Settings that change what an adapter's tensors mean, whatever their names.
+SETTINGS = ("bias", "lora_bias", "fan_in_fan_out")
+FACTOR = re.compile(r"\.(lora_(embedding_)?[AB]|lora_(up|down))(\.|$)")
+EVERYTHING = Selection()
+OTHER_BASE = "where these are one network under two names, say so: --base PATH"
+MERGE = "merge each adapter into its base (merge_and_unload) and mix the whole networks"
+
+
+def check_agreement(
+    checkpoints: Sequence[Checkpoint],
+    *,
+    key: str | None = None,
+    base: Path | None = None,
+    selection: Selection = EVERYTHING,
+) -> None:
+    """Raises MixError where two checkpoints were taken from different keys, or cannot be mixed as adapters.
+
+    `key` and `base` are what the user asked for: a file that holds one bare state dict goes with any `key`, and with
+    a `base` of the user's the names that adapters give theirs are not compared. Tensors that `selection` does not mix
+    may be changed by one adapter and not by another.
+    """
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        _check_key(first, other, asked=key is not None)
+        if isinstance(first, AdapterCheckpoint) != isinstance(other, AdapterCheckpoint):
+            adapter, whole = (first, other) if isinstance(first, AdapterCheckpoint) else (other, first)
+            raise MixError(
+                f"{adapter.path}: is an adapter, {whole.path} is a whole network",
+                hint="merge the adapter into its base (merge_and_unload), or leave one of them out",
+            )
+        if isinstance(first, AdapterCheckpoint) and isinstance(other, AdapterCheckpoint):
+            if base is None:
+                _check_base(first, other)
+            _check_adapters(first, other, selection)
+    if len(checkpoints) > 1 and not isinstance(first, AdapterCheckpoint):
+        _check_no_factors(first, selection)
+
+
+def _check_key(first: Checkpoint, other: Checkpoint, *, asked: bool) -> None:
+    keys = first.origin.key, other.origin.key
+    if keys[0] != keys[1] and not (asked and None in keys):
+        shown = [repr(key) if key is not None else "the file itself" for key in keys]
+        wanted = next((key for key in keys if key is not None and not key.endswith("ema")), "state_dict")
+        raise MixError(
+            f"{other.path}: its weights are taken from {shown[1]}, those of {first.path} from {shown[0]}",
+            hint=f"--key {wanted} takes the same from all",
+        )
+
+
+def _check_base(first: AdapterCheckpoint, other: AdapterCheckpoint) -> None:
+    bases = first.config.base, other.config.base
+    revisions = first.config.values.get("revision"), other.config.values.get("revision")
+    if bases[0] != bases[1] and not _one_folder(*bases):
+        raise MixError(f"{other.path}: an adapter of {bases[1]}, {first.path} is of {bases[0]}", hint=OTHER_BASE)
+    if revisions[0] != revisions[1]:
+        raise MixError(
+            f"{other.path}: an adapter of revision {revisions[1]} of {bases[1]}, {first.path} is of {revisions[0]}",
+            hint=OTHER_BASE,
+        )
+
+
+def _one_folder(one: str | None, other: str | None) -> bool:
+    paths = [Path(name) for name in (one, other) if name is not None]
+    return len(paths) == 2 and all(path.is_dir() for path in paths) and paths[0].samefile(paths[1])
+
+
+def _check_adapters(first: AdapterCheckpoint, other: AdapterCheckpoint, selection: Selection) -> None:
+    for setting in SETTINGS:
+        values = first.config.values.get(setting), other.config.values.get(setting)
+        if values[0] != values[1]:
+            raise MixError(
+                f"{other.config.file.path}: {setting} is {values[1]!r}, {first.path} has {values[0]!r}", hint=MERGE
+            )
+    changed = _names(first, selection), _names(other, selection)
+    for one, lacks in ((0, 1), (1, 0)):
+        for name in sorted(changed[one] - changed[lacks]):
+            adapters = first, other
+            raise MixError(
+                f"{adapters[lacks].path}: does not adapt {name}, {adapters[one].path} does",
+                hint=f"adapters of the same target modules are mixed; else {MERGE}",
+            )
+
+
+def _names(adapter: AdapterCheckpoint, selection: Selection) -> set[str]:
+    return {name for name in (*adapter.factors, *adapter.biases, *adapter.plain) if selection.mixes(name)}
+
+
+def _check_no_factors(checkpoint: Checkpoint, selection: Selection) -> None:
+    name = next((name for name in checkpoint.tensors if FACTOR.search(name) and selection.mixes(name)), None)
+    if name is not None:
+        raise MixError(
+            f"{checkpoint.path}: tensor {name!r} is a factor of a LoRA adapter, and the mean of factors is not the "
+            "mean of what they do",
+            hint="save the adapters with PEFT's save_pretrained, or merge them into their base",
+        )
+
+
+def check_mixable(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raises MixError at the first tensor that a checkpoint lacks, has alone, or has in another shape or kind."""
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        for name in first.tensors:
+            if name not in other.tensors:
+                near = difflib.get_close_matches(name, other.tensors, n=1)
+                nearest = f", its nearest is {near[0]!r}" if near else ""
+                raise MixError(
+                    f"{weights_file(other)}: has no tensor {name!r}, {first.path} has{nearest}", hint=_HINT_NAMES
+                )
+        for name, spec in other.tensors.items():
+            if name not in first.tensors:
+                raise MixError(f"{weights_file(other)}: has tensor {name!r}, {first.path} has not", hint=_HINT_NAMES)
+            _check_spec(first, other, name, spec)
+
+
+_HINT_NAMES = "soups are made of checkpoints of one network: leave out the one that differs"
+
+
+def _check_spec(first: Checkpoint, other: Checkpoint, name: str, spec: TensorSpec) -> None:
+    expected = first.tensors[name]
+    if spec.shape != expected.shape:
+        raise MixError(
+            f"{weights_file(other)}: tensor {name!r} has shape {list(spec.shape)}, "
+            f"{first.path} has {list(expected.shape)}",
+            hint="these are different networks: leave one of them out; or heads for different classes: "
+            f"--exclude '{name.rpartition('.')[0] or name}.*' mixes all but them",
+        )
+    kinds = [(is_averaged(dtype), dtype.is_complex) for dtype in (spec.dtype, expected.dtype)]
+    if kinds[0] != kinds[1]:
+        raise MixError(
+            f"{weights_file(other)}: tensor {name!r} has dtype {spec.dtype}, {first.path} has {expected.dtype}",
+            hint="one of them was converted: save both in one dtype",
+        )

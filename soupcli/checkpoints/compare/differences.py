@@ -1,0 +1,173 @@
+"""What headers say of several checkpoints: where they differ, all of it, also where they cannot be mixed.
+
+differences = survey(checkpoints, selection)             # every one, each with what most of the others have
+names = shared_names(checkpoints, selection)             # floating tensors of one shape in all
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+
+from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
+from soupcli.checkpoints.checkpoint import Checkpoint, StoredCheckpoint, TensorSpec, is_averaged, read_part
+from soupcli.checkpoints.tensor_filter import Selection
+
+Kind = Literal["lacks", "has alone", "shape", "dtype", "key", "tied", "format"]
+# Differences that keep checkpoints from being mixed.
+FATAL: tuple[Kind, ...] = ("lacks", "has alone", "shape", "key", "format")
+NEAR = 400  # names among which the nearest is looked for
+SAMPLE = 1 << 10  # elements that are compared before whole tensors are
+
+
+class Difference(NamedTuple):
+    """Something that one checkpoint has otherwise than most of the others."""
+
+    checkpoint: Checkpoint
+    kind: Kind
+    tensor: str | None
+    found: str  # e.g. [12, 64]
+    expected: str  # what most of them have
+
+    def __str__(self) -> str:
+        """One line without the checkpoint's path."""
+        if self.kind == "lacks":
+            return f"has no tensor {self.tensor!r}" + (f", its nearest is {self.found!r}" if self.found else "")
+        if self.kind == "has alone":
+            return f"has tensor {self.tensor!r}, most have not"
+        if self.kind in ("key", "format"):
+            return f"its weights are taken from {self.found}, those of most from {self.expected}"
+        if self.kind == "tied":
+            return f"tied weights: {self.found}; in most: {self.expected}"
+        return f"tensor {self.tensor!r} has {self.kind} {self.found}, most have {self.expected}"
+
+
+def survey(checkpoints: Sequence[Checkpoint], selection: Selection) -> list[Difference]:
+    """Every difference in keys, names, shapes and dtypes, by checkpoint; of several checkpoints."""
+    found = [
+        *_odd_ones(checkpoints, "format", lambda one: "an adapter" if _is_adapter(one) else "a whole network"),
+        *_odd_ones(checkpoints, "key", lambda one: repr(one.origin.key) if one.origin.key else "the file itself"),
+    ]
+    names = dict.fromkeys(name for one in checkpoints for name in one.tensors if selection.mixes(name))
+    for name in names:
+        holders = [one for one in checkpoints if name in one.tensors]
+        others = [one for one in checkpoints if name not in one.tensors]
+        if len(holders) * 2 >= len(checkpoints):
+            found += [Difference(one, "lacks", name, _nearest(name, one), "") for one in others]
+        else:
+            found += [Difference(one, "has alone", name, "", "") for one in holders]
+        found += _odd_ones(holders, "shape", partial(_shape_of, name), name)
+        found += _odd_ones(holders, "dtype", partial(_dtype_of, name), name)
+    place = {one: number for number, one in enumerate(checkpoints)}
+    return sorted(found, key=lambda difference: place[difference.checkpoint])
+
+
+def shared_names(checkpoints: Iterable[Checkpoint], selection: Selection) -> list[str]:
+    """Names of real floating tensors that all have in one shape, in the order of the first."""
+    first, *others = checkpoints
+    return [
+        name
+        for name, spec in first.tensors.items()
+        if selection.mixes(name)
+        and _is_real(spec)
+        and all(
+            name in one.tensors and one.tensors[name].shape == spec.shape and _is_real(one.tensors[name])
+            for one in others
+        )
+    ]
+
+
+def same_weights(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two checkpoints hold the same tensors bit for bit, in whatever files."""
+    return one.tensors == other.tensors and all(
+        _same_tensor((one, name), (other, name), spec) for name, spec in one.tensors.items()
+    )
+
+
+def differing_integers(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Names of tensors that all have, that are never averaged (integers, booleans) and not the same in all."""
+    first, *others = checkpoints
+    names = [
+        name
+        for name, spec in first.tensors.items()
+        if not is_averaged(spec.dtype) and all(one.tensors.get(name) == spec for one in others)
+    ]
+    return [n for n in names if not all(_same_tensor((first, n), (one, n), first.tensors[n]) for one in others)]
+
+
+def differing_ties(checkpoints: Sequence[Checkpoint], ties: Mapping[Checkpoint, str]) -> list[Difference]:
+    """Those whose tied weights are other ones than most have; `ties`: in words."""
+    return _odd_ones(checkpoints, "tied", ties.__getitem__)
+
+
+def tied(checkpoint: Checkpoint) -> list[tuple[str, ...]]:
+    """Names of matrices that are one: by where they lie in the file, or with the same numbers stored twice."""
+    if not isinstance(checkpoint, StoredCheckpoint):
+        return []
+    groups: dict[Hashable, list[str]] = {}
+    for name, spec in checkpoint.tensors.items():
+        if len(spec.shape) < 2 or not spec.numel or not is_averaged(spec.dtype):
+            continue
+        sample = read_part(checkpoint, name, 0, min(SAMPLE, spec.numel))
+        values = sample.view(torch.uint8).numpy().tobytes()
+        if values != values[: spec.dtype.itemsize] * len(sample):  # all zeros or ones are nothing to share
+            groups.setdefault((spec, values), []).append(name)
+    return [group for names in groups.values() for group in _same_in_full(checkpoint, names)]
+
+
+def _same_in_full(checkpoint: Checkpoint, names: Sequence[str]) -> list[tuple[str, ...]]:
+    first, spec = names[0], checkpoint.tensors[names[0]]
+    same = [first, *(name for name in names[1:] if _same_tensor((checkpoint, first), (checkpoint, name), spec))]
+    return [tuple(same)] if len(same) > 1 else []
+
+
+def _same_tensor(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], spec: TensorSpec) -> bool:
+    size = 1 << 18
+    return all(
+        torch.equal(
+            *(read_part(*each, start, min(size, spec.numel - start)).view(torch.uint8) for each in (one, other))
+        )
+        for start in range(0, spec.numel, size)
+    )
+
+
+def _odd_ones(
+    checkpoints: Sequence[Checkpoint], kind: Kind, value_of: Callable[[Checkpoint], str], tensor: str | None = None
+) -> list[Difference]:
+    """Those whose value is not the one that most have; where as many have each, the first one's counts."""
+    values = [value_of(one) for one in checkpoints]
+    usual = Counter(values).most_common(1)[0][0] if values else ""
+    return [
+        Difference(one, kind, tensor, value, usual)
+        for one, value in zip(checkpoints, values, strict=True)
+        if value != usual
+    ]
+
+
+def _nearest(name: str, checkpoint: Checkpoint) -> str:
+    """A name that differs by what is put before it, else one that is written nearly alike."""
+    leaf = name.rpartition(".")[2]
+    candidates = [other for other in checkpoint.tensors if other.rpartition(".")[2] == leaf]
+    prefixed = (other for other in candidates if other.endswith(f".{name}") or name.endswith(f".{other}"))
+    return next(prefixed, "") or next(iter(difflib.get_close_matches(name, candidates[:NEAR], n=1)), "")
+
+
+def _is_adapter(checkpoint: Checkpoint) -> bool:
+    return isinstance(checkpoint, AdapterCheckpoint)
+
+
+def _is_real(spec: TensorSpec) -> bool:
+    return spec.dtype.is_floating_point
+
+
+def _shape_of(name: str, checkpoint: Checkpoint) -> str:
+    return str(list(checkpoint.tensors[name].shape))
+
+
+def _dtype_of(name: str, checkpoint: Checkpoint) -> str:
+    return str(checkpoint.tensors[name].dtype).removeprefix("torch.")

@@ -1,0 +1,121 @@
+"""The safetensors format, header first: u64 length, JSON, then the tensors' bytes without gaps.
+
+Format: https://github.com/huggingface/safetensors#format. Every statement of a header is checked before a byte of
+tensor data is trusted.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, NoReturn
+
+import torch
+
+from soupcli.checkpoints.checkpoint import StoredTensor, TensorSpec
+from soupcli.errors import CheckpointError
+from soupcli.files.reading import FileVersion, read_bytes
+
+MAX_HEADER = 100_000_000  # the format's own limit
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+Header = tuple[dict[str, TensorSpec], dict[str, StoredTensor], dict[str, str]]
+
+
+def is_safetensors(file: FileVersion) -> bool:
+    """Whether the file begins as a safetensors file does: a u64 length, then `{`."""
+    return file.size >= 9 and read_bytes(file, 8, 1) == b"{"
+
+
+def read_header(file: FileVersion) -> Header:
+    """Specs and places of all tensors, and the metadata. Raises CheckpointError where the header does not hold."""
+    (length,) = struct.unpack("<Q", read_bytes(file, 0, 8))
+    if length > MAX_HEADER or 8 + length > file.size:
+        _refuse(file, f"the header says it has {length} bytes, the file has {file.size}")
+    entries = _parse(file, read_bytes(file, 8, length))
+    metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        _refuse(file, "its __metadata__ is not a mapping of text to text")
+    base = 8 + length
+    specs: dict[str, TensorSpec] = {}
+    places: dict[str, StoredTensor] = {}
+    spans: list[tuple[int, int, str]] = []
+    for name, entry in entries.items():
+        specs[name], (begin, end) = _entry(file, name, entry)
+        places[name] = StoredTensor(file, base + begin)
+        spans.append((begin, end, name))
+    _check_spans(file, spans, file.size - base)
+    return specs, places, metadata
+
+
+def _refuse(file: FileVersion, what: str) -> NoReturn:
+    raise CheckpointError(f"{file.path}: not a valid safetensors file: {what}", hint="copy or save the file again")
+
+
+def _parse(file: FileVersion, header: bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        if len(set(names)) != len(names):
+            doubled = next(name for name in names if names.count(name) > 1)
+            _refuse(file, f"the header has the key {doubled!r} twice")
+        return dict(pairs)
+
+    try:
+        entries = json.loads(header.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as cause:
+        _refuse(file, f"its header is not JSON ({cause.__class__.__name__})")
+    if not isinstance(entries, dict):
+        _refuse(file, "its header is not a JSON object")
+    return entries
+
+
+def _entry(file: FileVersion, name: str, entry: Any) -> tuple[TensorSpec, tuple[int, int]]:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        _refuse(file, f"tensor {name!r} needs dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise CheckpointError(
+            f"{file.path}: tensor {name!r} has dtype {dtype!r}, which this version does not read",
+            hint=f"save it as one of {', '.join(DTYPES)}",
+        )
+    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
+        _refuse(file, f"tensor {name!r} has shape {shape} and data_offsets {offsets}")
+    spec = TensorSpec(tuple(shape), DTYPES[dtype])
+    if offsets[1] - offsets[0] != spec.nbytes:
+        _refuse(file, f"tensor {name!r} needs {spec.nbytes} bytes, its data_offsets span {offsets[1] - offsets[0]}")
+    return spec, (offsets[0], offsets[1])
+
+
+def _counts(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values
+    )
+
+
+def _check_spans(file: FileVersion, spans: list[tuple[int, int, str]], data_bytes: int) -> None:
+    at = 0
+    for begin, end, name in sorted(spans):
+        if begin != at:
+            _refuse(file, f"tensor {name!r} begins at byte {begin} of the data, {at} was expected")
+        at = end
+    if at != data_bytes:
+        _refuse(file, f"its tensors end at byte {at} of the data, which has {data_bytes}")

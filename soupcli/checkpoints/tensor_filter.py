@@ -1,0 +1,116 @@
+"""Which tensors are mixed, by --include and --exclude: the rest come from one source, the base or the best ingredient.
+
+    selection = Selection(("backbone.*",), ())
+    shared = selection.applied(ingredient, best)             # backbone.* of the ingredient, all else of the best
+
+What is the same in all members of a mixture comes out of it as it went in, so nothing else has to know.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
+from soupcli.checkpoints.checkpoint import Checkpoint, Origin, TensorSpec
+from soupcli.errors import UsageError
+from soupcli.files.reading import FileVersion
+
+
+class Selection(NamedTuple):
+    """Shell patterns of names: mixed is what fits one of `include` (none: everything) and none of `exclude`."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def mixes(self, name: str) -> bool:
+        """Whether the tensor is mixed."""
+        included = not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
+        return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+
+    def check(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Raises UsageError for a pattern that fits no tensor, and where nothing is left to mix."""
+        names = list(dict.fromkeys(name for checkpoint in checkpoints for name in checkpoint.tensors))
+        for flag, patterns in (("--include", self.include), ("--exclude", self.exclude)):
+            for pattern in patterns:
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.3) or names[:1]
+                    raise UsageError(f"{flag} {pattern}: fits no tensor", hint=f"tensors have names like {near[0]!r}")
+        if not any(self.mixes(name) for name in names):
+            raise UsageError("--include, --exclude: no tensor is left to mix")
+
+    def applied(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
+        """`checkpoint` with the tensors that are not mixed from `source`."""
+        if checkpoint is source or not any(self):
+            return checkpoint
+        own = {name: spec for name, spec in checkpoint.tensors.items() if self.mixes(name)}
+        passed = {name: spec for name, spec in source.tensors.items() if not self.mixes(name)}
+        return Selected(checkpoint, source, frozenset(passed), own | passed)
+
+
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """See Checkpoint: an ingredient of which some tensors were taken from another checkpoint."""
+
+    checkpoint: Checkpoint
+    source: Checkpoint
+    passed: frozenset[str]  # tensors of the source
+    tensors: Mapping[str, TensorSpec]
+
+    @property
+    def path(self) -> Path:
+        """See Checkpoint.path."""
+        return self.checkpoint.path
+
+    @property
+    def files(self) -> tuple[FileVersion, ...]:
+        """The ingredient's own."""
+        return self.checkpoint.files
+
+    @property
+    def side_files(self) -> tuple[Path, ...]:
+        """Those of whose head it has: the source's, where the source has any."""
+        return self.source.side_files or self.checkpoint.side_files
+
+    @property
+    def folder(self) -> Path:
+        """See Checkpoint.folder."""
+        return self.source.folder if self.source.side_files else self.checkpoint.folder
+
+    @property
+    def origin(self) -> Origin:
+        """See Checkpoint.origin."""
+        return self.checkpoint.origin
+
+    def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
+        """See Checkpoint.read."""
+        (self.source if name in self.passed else self.checkpoint).read(name, out, start=start)
+
+
+def sources(checkpoint: Checkpoint) -> list[Checkpoint]:
+    """Other checkpoints that some of its tensors come from: what they are determines what it is."""
+    if isinstance(checkpoint, Selected):
+        return [checkpoint.source, *sources(checkpoint.source), *sources(checkpoint.checkpoint)]
+    if isinstance(checkpoint, AdapterCheckpoint) and checkpoint.base is not None:
+        return [checkpoint.base, *sources(checkpoint.base)]
+    return []
+
+
+def adapted(checkpoint: Checkpoint) -> Collection[str]:
+    """Weights that the factors of an adapter change."""
+    if isinstance(checkpoint, Selected):
+        return {*adapted(checkpoint.checkpoint), *adapted(checkpoint.source)}
+    return checkpoint.factors.keys() if isinstance(checkpoint, AdapterCheckpoint) else ()
+
+
+def inherited(checkpoint: Checkpoint) -> Collection[str]:
+    """Tensors that an adapter's base has and the adapted network may do without, e.g. another head."""
+    if isinstance(checkpoint, Selected):
+        return inherited(checkpoint.checkpoint)
+    return checkpoint.inherited if isinstance(checkpoint, AdapterCheckpoint) else ()

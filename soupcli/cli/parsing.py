@@ -1,0 +1,211 @@
+"""How a function of one options object becomes a command: its flags, its exit codes, its errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+from soupcli.cli import signals
+from soupcli.errors import RecipeError, SoupError, UsageError
+from soupcli.output import console
+
+
+class ListOptionsCommand(TyperCommand):
+    """A command whose repeatable options also take several words at once."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Typer's own parsing, after bare words were given the option that they follow."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, TyperOption)]
+        many = {name for option in options if option.multiple for name in option.opts}
+        single = {name for option in options if not option.multiple and not option.is_flag for name in option.opts}
+        known = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+        takes_words = any(not isinstance(param, TyperOption) for param in self.get_params(ctx))
+        if ctx.resilient_parsing or not many:  # completion reads lines that are not finished
+            return super().parse_args(ctx, args)
+        asked_for_help = [word for word in args if word in ctx.help_option_names]
+        return super().parse_args(ctx, asked_for_help[:1] or spread(args, many, single, known, words=takes_words))
+
+
+def spread(args: Sequence[str], many: set[str], single: set[str], known: set[str], *, words: bool = False) -> list[str]:
+    """`--ckpts a b` as `--ckpts=a --ckpts=b`; words after `--` belong to the last list option.
+
+    `many` are the options that take several words, `single` those that take one; an option that is not `known` is the
+    last word that comes out, for Typer to refuse. Raises UsageError for a list option with no value, for an empty word
+    and, unless the command takes `words` of its own, for one that follows no option.
+    """
+    out: list[str] = []
+    option: str | None = None  # the list option whose words are being read
+    given = 0
+    rest_of = iter(args)
+    for word in rest_of:
+        name, equals, value = word.partition("=")
+        if word == "--":
+            own = words and option is None
+            rest = list(rest_of) if own else [_given_to(option, following) for following in rest_of]
+            out.extend(rest)
+            given += len(rest)
+        elif name in many:
+            _check_given(option, given)
+            option, given = name, int(bool(equals))
+            out.extend([_given_to(name, value)] if equals else [])
+        elif word.startswith("-") and word != "-":
+            _check_given(option, given)
+            option = None
+            out.append(word)
+            if name.startswith("--") and name not in known:
+                return out
+            if _wants_word(word, single) and (following := next(rest_of, None)) is not None:
+                out.append(following)
+        elif words and option is None and word.strip():
+            out.append(word)
+        else:
+            out.append(_given_to(option, word))
+            given += 1
+    _check_given(option, given)
+    return out
+
+
+def _wants_word(word: str, single: set[str]) -> bool:
+    """Whether the next word is the value of `word`: `--out` and `-qo` want one, `--out=x` and `-ox` have it."""
+    if word.startswith("--"):
+        return word in single
+    letters = [f"-{letter}" in single for letter in word[1:]]
+    return True in letters and letters.index(True) == len(letters) - 1
+
+
+def _given_to(option: str | None, word: str) -> str:
+    if option is None:
+        hint = f"checkpoints go after --ckpts: --ckpts {word}" if word.strip() else "is a shell variable unset?"
+        raise UsageError(f"{word!r} follows no option", hint=hint)
+    if not word.strip():
+        raise UsageError(f"{option}: an empty word", hint="is a shell variable unset?")
+    return f"{option}={word}"
+
+
+def _check_given(option: str | None, given: int) -> None:
+    if option is not None and not given:
+        raise UsageError(f"{option}: needs at least one value", hint="did a glob match nothing?")
+
+
+DONE, ANSWER_NO, USER_ERROR, FAULT = 0, 1, 2, 3
+
+
+class Invocation(NamedTuple):
+    """What Typer knows beside the values: which of them came from the environment."""
+
+    from_environment: frozenset[str]
+
+
+class Command(NamedTuple):
+    """One command: a row of the table in `cli/app.py`."""
+
+    name: str
+    options: type  # a dataclass whose fields are Typer's arguments and options
+    function: str  # "module:function" of (options, invocation) -> exit code; imported when the command runs
+    help: str
+    example: str | None = None
+    several_processes: bool = False  # whether several processes do it as one
+
+
+def add_command(app: typer.Typer, row: Command) -> None:
+    """Adds a command to the app. Its module is imported when it is called."""
+
+    def run(ctx: typer.Context, **values: Any) -> None:
+        options = row.options(**values)
+        sources = {key: ctx.get_parameter_source(key) for key in values}
+        environment = frozenset(
+            key for key, source in sources.items() if source is not None and source.name == "ENVIRONMENT"
+        )
+        code = guarded(lambda: _function(row)(options, Invocation(environment)))
+        if code:
+            raise typer.Exit(code)
+
+    run.__doc__ = row.help
+    run.__signature__ = _signature(row.options)  # type: ignore[attr-defined]
+    run.__annotations__ = {"ctx": typer.Context, **get_type_hints(row.options, include_extras=True)}
+    app.command(row.name, cls=ListOptionsCommand, epilog=row.example)(run)
+
+
+def _function(row: Command) -> Callable[[Any, Invocation], int | None]:
+    module, _, name = row.function.partition(":")
+    function: Callable[[Any, Invocation], int | None] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _signature(options_class: Any) -> inspect.Signature:
+    hints = get_type_hints(options_class, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    fields = [
+        inspect.Parameter(field.name, kind, default=_default(field), annotation=hints[field.name])
+        for field in dataclasses.fields(options_class)
+    ]
+    return inspect.Signature([context, *fields])
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+
+
+def guarded(work: Callable[[], int | None]) -> int:
+    """Runs a command and turns whatever ends it into an exit code; errors are printed here and nowhere else."""
+    try:
+        code = work() or DONE
+        sys.stdout.flush()
+    except SoupError as error:
+        console.fail(str(error) if isinstance(error, RecipeError) else _in_one_line(error), error.hint)
+        return USER_ERROR
+    except BrokenPipeError:
+        _drop_stdout()
+        return DONE
+    except OSError as refused:
+        return _refused(refused)
+    except KeyboardInterrupt as interrupt:
+        code = signals.code_of(interrupt)
+        signals.tell(code)
+        return code
+    except Exception as fault:  # noqa: BLE001 - the last resort: whatever is left is a fault of ours
+        return _fault(fault)
+    return code
+
+
+def _in_one_line(error: object) -> str:
+    """Of what files say, and libraries, a new line is no end of ours; a recipe's problems alone have a line each."""
+    return str(error).strip().replace("\n", "\\n")
+
+
+def _refused(refused: OSError) -> int:
+    """What the system says of a file that the user named, where nothing more is known of it; else a fault of ours."""
+    if refused.filename is None:
+        return _fault(refused)
+    if os.environ.get("SOUP_DEBUG") == "1":
+        traceback.print_exc()
+    console.fail(f"{_in_one_line(os.fsdecode(refused.filename))}: {refused.strerror}")
+    return USER_ERROR
+
+
+def _fault(fault: Exception) -> int:
+    if os.environ.get("SOUP_DEBUG") == "1":
+        traceback.print_exc()
+    last = traceback.extract_tb(fault.__traceback__)[-1]
+    where = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - a name out of a traceback
+    console.fail(
+        f"internal error: {type(fault).__name__}: {_in_one_line(fault)} ({where})",
+        "this is a fault of soup: SOUP_DEBUG=1 shows the traceback to report",
+    )
+    return FAULT
+
+
+def _drop_stdout() -> None:
+    """Lets the interpreter end without a second complaint about the closed pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())

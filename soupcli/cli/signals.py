@@ -1,0 +1,89 @@
+"""Ctrl-C and SIGTERM: the command ends within two seconds, whatever it is doing.
+
+The signal is an exception in the main thread, which cleans up on its way out. Where that is not heard (a long call into
+C, a thread that waits, the user's code that catches everything), a second thread, woken by the system itself, removes
+what is unfinished and ends the process. A second signal changes nothing: what the first began is finished.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from soupcli.files.unfinished import remove_all
+from soupcli.output import console
+
+PATIENCE = 1.2  # seconds that the main thread has
+LAST_WORDS = 0.5  # and seconds more where it has begun to say how to go on
+_telling = threading.Lock()
+_told = threading.Event()
+_ending = threading.Event()
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as Ctrl-C is a KeyboardInterrupt."""
+
+
+def code_of(interrupt: KeyboardInterrupt) -> int:
+    """128 and the number of the signal."""
+    return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+
+
+def tell(code: int, *, patience: float = -1) -> None:
+    """The one line that says how to go on. Who comes second waits until it stands there, `patience` seconds at most."""
+    if not _telling.acquire(timeout=patience):
+        return
+    try:
+        if not _told.is_set():
+            word = "terminated" if code == 128 + signal.SIGTERM else "interrupted"
+            console.fail(f"{word}: what was evaluated is kept, the same command goes on from there")
+            _told.set()
+    finally:
+        _telling.release()
+
+
+@contextmanager
+def handle_signals() -> Iterator[None]:
+    """While a command runs, both signals are heard; one that whoever started this process ignores stays ignored."""
+    ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {
+        number: signal.signal(number, _end) for number, usual in ours.items() if signal.getsignal(number) == usual
+    }
+    _ending.clear()
+    woken, waking = os.pipe()
+    os.set_blocking(waking, False)
+    others = signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(woken,), name="interruption", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(others)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(waking)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Only the first signal is an exception: what cleans up after it is not torn away by another one."""
+    if not _ending.is_set():
+        _ending.set()
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _watch(woken: int) -> None:
+    heard = {signal.SIGINT, signal.SIGTERM}
+    while not heard.intersection(numbers := os.read(woken, 1)):
+        if not numbers:
+            os.close(woken)
+            return
+    time.sleep(PATIENCE)
+    remove_all(patience=0.3)
+    if not _told.is_set():
+        console.show_cursor()
+        tell(128 + numbers[0], patience=LAST_WORDS)
+    os._exit(128 + numbers[0])

@@ -1,0 +1,47 @@
+"""`soup demo [digits|text|images] [DIR]`: real ingredients to try soups on, fine-tuned on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from soupcli.cli.options import DemoOptions
+from soupcli.cli.parsing import DONE, Invocation
+from soupcli.output import console
+
+Kind = Literal["digits", "text", "images"]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def demo(options: DemoOptions, invocation: Invocation) -> int:
+    """Fine-tune real models to try soups on."""
+    kind, folder = _kind_and_folder(options.words or [])
+    with console.ProgressReporter(silent=options.quiet) as progress:
+        _maker(kind)(folder, seed=options.seed, progress=progress)
+    if not options.quiet:
+        console.note(f"next: cd {folder} && soup greedy --ckpts runs/*/ --val val")
+    console.print_result(str(folder))
+    return DONE
+
+
+def _kind_and_folder(words: list[str]) -> tuple[Kind, Path]:
+    from soupcli.errors import UsageError
+    from soupcli.wording import suggestion
+
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    kind = next((kind for kind in kinds if words[:1] == [kind]), None)
+    rest = words[1:] if kind else words
+    near = suggestion(rest[0], kinds) if rest and not kind and not Path(rest[0]).exists() else ""
+    if len(rest) > 1 or near:
+        raise UsageError(f"soup demo: {rest[0]!r} is no demo{near}", hint=f"soup demo [{'|'.join(kinds)}] [DIR]")
+    chosen: Kind = kind or "digits"
+    return chosen, Path(rest[0]) if rest else Path(f"demo-{chosen}")
+
+
+def _maker(kind: Kind) -> Callable[..., None]:
+    from soupcli.demo import digits, images, text
+
+    makers: dict[Kind, Callable[..., None]] = {"digits": digits.make, "text": text.make, "images": images.make}
+    return makers[kind]

@@ -1,0 +1,314 @@
+"""`soup inspect --ckpts P... [--base INIT] [--val V]`: whether checkpoints can be mixed, and whether they should be."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+from soupcli.checkpoints.checkpoint import Checkpoint, read_part
+from soupcli.checkpoints.compare.differences import (
+    FATAL,
+    differing_integers,
+    differing_ties,
+    same_weights,
+    shared_names,
+    survey,
+    tied,
+)
+from soupcli.checkpoints.compare.settings import differing_settings
+from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.cli.options import InspectOptions, ReportOptions
+from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
+from soupcli.datasets.load import LabelledSet
+from soupcli.diagnosis.barrier import Barrier, half_way
+from soupcli.diagnosis.causes import judge
+from soupcli.diagnosis.facts import Facts, Spread, groups_of, spread_of
+from soupcli.diagnosis.findings import Examined, NotFinite
+from soupcli.errors import MixError, NetworkError
+from soupcli.evaluation.score import Score
+from soupcli.mixing.mixture import Mixture
+from soupcli.mixing.write_soup import write_soup
+from soupcli.networks.geometry import first_not_finite, measure
+from soupcli.output.inspection import print_inspection
+from soupcli.report.inspection import Barriers, Differing, Distances, Found, Inspected, Inspection
+from soupcli.report.scores import MetricScore
+from soupcli.run.deliver import deliver
+from soupcli.run.run import Row, Session
+from soupcli.run.to_report import report_scores
+
+
+def inspect(options: InspectOptions, invocation: Invocation) -> int:
+    """Say whether checkpoints can and should be mixed, and why not."""
+    from soupcli.files.atomic import check_file
+    from soupcli.run.dry_run import Plan, show_plan
+    from soupcli.run.run import Session
+
+    with Session("inspect", options, invocation) as session:
+        if options.dry_run:
+            return show_plan(session, Plan((2 * len(session.checkpoints) + 1) * len(session.sets)))
+        if options.report is not None:
+            check_file(options.report)
+        examined = examine(session)
+        session.progress.close()
+        show(session, options, examined)
+        return ANSWER_NO if options.strict and examined.verdicts else DONE
+
+
+CHUNK = 1 << 20  # elements that are looked at once
+BESIDE = ("accuracy", "nll")  # measured on every set that has them
+
+
+def examine(session: Session) -> Examined:
+    """Looks at the checkpoints of a session, reading each once; evaluates them where there are sets."""
+    checkpoints = session.checkpoints
+    session.hashes.start(checkpoints)
+    with session.phase("inspect"):
+        ties = {one: tied(one) for one in checkpoints}
+        words = {one: "; ".join(" = ".join(group) for group in groups) or "none" for one, groups in ties.items()}
+        differences = [*survey(checkpoints, session.selection), *differing_ties(checkpoints, words)]
+        sound, spread, not_finite = _looked_at(session)
+        duplicates = [pair for pair in _near_copies(sound, spread) if same_weights(*pair)]
+        settings, integers = differing_settings(checkpoints), differing_integers(checkpoints)
+    refused = _refused(session, not_finite)
+    with session.phase("evaluate"):
+        alone, barriers = _evaluated(session, mixable=refused is None) if session.sets else ([], {})
+    facts = Facts(
+        checkpoints=checkpoints,
+        differences=differences,
+        not_finite=not_finite,
+        duplicates=duplicates,
+        settings=settings,
+        located=sound,
+        spread=spread,
+        barrier=barriers.get(next(iter(session.sets), "")),
+    )
+    empty: dict[str, Score] = {}
+    return Examined(facts, refused, ties, integers, alone or [empty for _ in checkpoints], barriers, judge(facts))
+
+
+def _refused(session: Session, not_finite: Sequence[NotFinite]) -> str | None:
+    """Why the checkpoints cannot be mixed, None where they can."""
+    try:
+        session.check_mixable()
+    except MixError as error:
+        return str(error)
+    if not_finite:
+        checkpoint, name, value = not_finite[0]
+        return f"{checkpoint.path}: tensor {name!r} holds {value}"
+    return None
+
+
+def _looked_at(session: Session) -> tuple[list[Checkpoint], Spread | None, list[NotFinite]]:
+    """Those whose numbers are finite, where they lie, and which tensors of the others are not.
+
+    Every number is read once; where some are not finite, a second time without these checkpoints.
+    """
+    checkpoints = session.checkpoints
+    names = shared_names(checkpoints, session.selection)
+    spread, not_finite = _spread(session, checkpoints, names)
+    known = set(names)
+    for checkpoint in checkpoints:
+        not_finite += _not_finite(checkpoint, [name for name in checkpoint.tensors if name not in known])
+    broken = {checkpoint for checkpoint, _, _ in not_finite}
+    sound = [checkpoint for checkpoint in checkpoints if checkpoint not in broken]
+    if len(sound) < len(checkpoints):
+        spread = _spread(session, sound, names)[0] if sound else None
+    return sound, spread, not_finite
+
+
+def _spread(
+    session: Session, checkpoints: Sequence[Checkpoint], names: Sequence[str]
+) -> tuple[Spread | None, list[NotFinite]]:
+    """Where checkpoints lie, from the tensors that they share."""
+    if not names:
+        return None, []
+    base = session.open_base(session.recipe.base) if session.recipe.base is not None else None
+    in_base = set(shared_names([checkpoints[0], base], session.selection)) if base is not None else set()
+    not_finite: list[NotFinite] = []
+    geometries = []
+    for first in (None, base):
+        everyone = [*([first] if first is not None else []), *checkpoints]
+        some = [name for name in names if (name in in_base) == (first is not None)]
+        geometry = measure(everyone, groups_of(some, checkpoints[0]), progress=session.progress)
+        not_finite += [(everyone[bad.checkpoint], bad.name, bad.value) for bad in geometry.not_finite]
+        geometries.append(geometry)
+        if base is None:
+            return spread_of(geometry, None), not_finite
+    return spread_of(*geometries), not_finite
+
+
+def _not_finite(checkpoint: Checkpoint, names: Sequence[str]) -> list[NotFinite]:
+    """Of those tensors that not all checkpoints share."""
+    found: list[NotFinite] = []
+    for name in names:
+        spec = checkpoint.tensors[name]
+        for start in range(0, spec.numel if spec.dtype.is_floating_point else 0, CHUNK):
+            bad = first_not_finite(read_part(checkpoint, name, start, min(CHUNK, spec.numel - start)))
+            if bad is not None:
+                found.append((checkpoint, name, bad[1]))
+                break
+    return found
+
+
+def _near_copies(checkpoints: Sequence[Checkpoint], spread: Spread | None) -> list[tuple[Checkpoint, Checkpoint]]:
+    pairs = combinations(range(len(checkpoints)), 2)
+    return [
+        (checkpoints[one], checkpoints[other])
+        for one, other in pairs
+        if spread is not None and spread.distance_kk[one, other] == 0
+    ]
+
+
+def _evaluated(session: Session, *, mixable: bool) -> tuple[list[dict[str, Score]], dict[str, Barrier]]:
+    """Scores of each checkpoint alone and, where they can be mixed, the barriers."""
+    metrics = list(dict.fromkeys([*session.recipe.metrics, *BESIDE]))
+    session.recipe = session.recipe.model_copy(update={"metrics": metrics})
+    members = session.sharing(session.checkpoints[0])
+    if not mixable:
+        return [_alone(session, member) for member in members], {}
+    mean = Mixture.uniform(members)
+    alone = session.scores([Row(str(member.path), Mixture.uniform([member])) for member in members])
+    if len(members) < 2:
+        return alone, {}
+    [of_mean] = session.scores([Row("the mean of all", mean)])
+    with tempfile.TemporaryDirectory(prefix="soup-") as folder:
+        between = session.scores(_half_way(session, mean, Path(folder)))
+    barriers = {
+        name: Barrier([scores[name] for scores in alone], [scores[name] for scores in between], of_mean[name])
+        for name in session.sets
+    }
+    selecting = session.selecting
+    settled = _settled(session, mean, barriers[selecting])
+    return alone, barriers | {selecting: barriers[selecting]._replace(settled_mean=settled)}
+
+
+def _alone(session: Session, member: Checkpoint) -> dict[str, Score]:
+    """Its scores; none where it does not fit the network or holds what is not finite."""
+    try:
+        return session.scores([Row(str(member.path), Mixture.uniform([member]))])[0]
+    except (MixError, NetworkError):
+        return {}
+
+
+def _half_way(session: Session, mean: Mixture, folder: Path) -> list[Row]:
+    """The middle between each member and the mean, which is written down once: else each would read all members."""
+    write_soup(mean, folder, metadata={"format": "pt"}, max_shard_size=session.recipe.max_shard_size)
+    written = open_checkpoint(folder, How(base=session.recipe.base))
+    return [Row(f"half way to {member.path}", half_way(written, member)) for member in mean.members]
+
+
+def _settled(session: Session, mean: Mixture, barrier: Barrier) -> Score | None:
+    """The mean's score with batch-norm statistics estimated for it, where it lags behind the best ingredient."""
+    best = max(score.goodness for score in barrier.alone)
+    statistics = any(name.endswith("running_mean") for name in mean.kept.tensors)
+    labelled = any(isinstance(spec, LabelledSet) for spec in session.sets.values())
+    if not (statistics and labelled) or session.recipe.batch_norm != "average" or barrier.mean.goodness >= best:
+        return None
+    again = session.evaluators_by(session.recipe.model_copy(update={"batch_norm": "keep"}))
+    return again.on(session.selecting)(mean)
+
+
+def show(session: Session, options: ReportOptions, examined: Examined) -> None:
+    """Prints tables and verdicts, the report, or the paths of those that go together."""
+    inspection = inspection_of(session, examined)
+    report = session.report(
+        [
+            session.ingredient(checkpoint, scores)
+            for checkpoint, scores in zip(session.checkpoints, examined.alone, strict=True)
+        ],
+        inspection=inspection,
+    )
+    if deliver(options, report, paths=_going_together(examined, inspection)):
+        print_inspection(session, examined, inspection)
+
+
+def inspection_of(session: Session, examined: Examined) -> Inspection:
+    """What was found as it stands in the report."""
+    facts = examined.facts
+    not_finite: dict[str, dict[str, str]] = {}
+    for checkpoint, name, value in facts.not_finite:
+        not_finite.setdefault(str(checkpoint.path), {})[name] = str(value)
+    return Inspection(
+        mixable=examined.refused is None,
+        refused=examined.refused,
+        checkpoints=[
+            Inspected(
+                path=str(one.path),
+                tensors=len(one.tensors),
+                parameters=sum(spec.numel for spec in one.tensors.values()),
+                dtypes=Counter(str(spec.dtype).removeprefix("torch.") for spec in one.tensors.values()),
+                tied=[list(group) for group in examined.ties[one]],
+            )
+            for one in facts.checkpoints
+        ],
+        differences=[
+            Differing(
+                path=str(each.checkpoint.path),
+                kind=each.kind,
+                tensor=each.tensor,
+                found=each.found,
+                expected=each.expected,
+            )
+            for each in facts.differences
+        ],
+        integers=examined.integers,
+        not_finite=not_finite,
+        duplicates=[[str(one.path), str(other.path)] for one, other in facts.duplicates],
+        settings={setting.key: list(setting.values) for setting in facts.settings},
+        geometry=_distances(session, examined),
+        barriers=[_barriers(name, barrier, examined) for name, barrier in examined.barriers.items()],
+        verdicts=[
+            Found(cause=cause.name, evidence=evidence, words=cause.words, remedy=cause.remedy)
+            for cause, evidence in examined.verdicts
+        ],
+    )
+
+
+def _distances(session: Session, examined: Examined) -> Distances | None:
+    spread = examined.facts.spread
+    if spread is None:
+        return None
+    paths = [str(one.path) for one in examined.facts.located]
+    return Distances(
+        paths=paths,
+        base=str(session.recipe.base) if spread.from_base_k is not None else None,
+        from_base=spread.from_base_k.tolist() if spread.from_base_k is not None else [],
+        from_mean=spread.from_mean_k.tolist(),
+        distances=spread.distance_kk.tolist(),
+        angles=spread.whole_kk.tolist(),
+        offset_angles=spread.offset_kk.tolist() if spread.offset_kk is not None else [],
+        layer_angles={
+            layer: float(angle_kk.nan_to_num(0.0).max())
+            for layer, angle_kk in zip(spread.layers, spread.angle_lkk, strict=True)
+        },
+        layer_spread=dict(spread.scatter),
+        groups=[[paths[one] for one in group] for group in spread.clusters()],
+    )
+
+
+def _barriers(name: str, barrier: Barrier, examined: Examined) -> Barriers:
+    paths = [str(one.path) for one in examined.facts.checkpoints]
+
+    def reported(score: Score) -> dict[str, MetricScore]:
+        return report_scores({name: score})[name]
+
+    return Barriers(
+        set=name,
+        metric=barrier.metric,
+        mean=reported(barrier.mean),
+        half_way={path: reported(score) for path, score in zip(paths, barrier.half_way, strict=True)},
+        height={path: barrier.height(number) for number, path in enumerate(paths)},
+        settled_mean=reported(barrier.settled_mean) if barrier.settled_mean is not None else None,
+    )
+
+
+def _going_together(examined: Examined, inspection: Inspection) -> list[str]:
+    """The largest group with a common start, without those that cannot be mixed with it."""
+    odd = {each.path for each in inspection.differences if each.kind in FATAL} | set(inspection.not_finite)
+    odd |= {other for _, other in inspection.duplicates}
+    groups = inspection.geometry.groups if inspection.geometry is not None else []
+    together = groups[0] if groups else [each.path for each in inspection.checkpoints]
+    return [path for path in together if path not in odd]

@@ -1,0 +1,88 @@
+"""`soup plot soup.json`: figures of a report, as PNG or SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soupcli.cli.parsing import Invocation
+from soupcli.output import console
+
+if TYPE_CHECKING:
+    from soupcli.figures.draw.matplotlib import Suffix
+    from soupcli.figures.figure import Figure
+    from soupcli.figures.reports import Reports
+from soupcli.cli.options import PlotOptions
+
+
+def plot(options: PlotOptions, invocation: Invocation) -> int:
+    """Draw the figures of a report, as PNG or SVG.
+
+    scores: the selecting score against every other set, a dot for each ingredient. A greedy soup's report has its
+    ingredients' scores on the selecting set alone: name beside it a report of soup rank on all sets
+    (soup rank --ckpts runs/*/ --val val test --report rank.json; soup plot soup.json rank.json).
+    path: the greedy soup step by step. coefficients: the layers of a learned soup. alpha: soup mix
+    --alpha. landscape: the report of soup landscape. angles: that of soup pairs. geometry: soup inspect.
+
+    With one --kind the picture is --out; otherwise each takes its name: plot-scores.png, plot-path.png.
+    """
+    from soupcli.errors import UsageError
+    from soupcli.figures.draw.matplotlib import drawn
+    from soupcli.figures.reports import read
+    from soupcli.files.atomic import check_file, write_whole
+
+    suffix = _suffix(options.out)
+    reports = read(options.reports)
+    figures = _asked_for(reports, options.kind) if options.kind else _possible(reports, quiet=options.quiet)
+    if not figures:
+        raise UsageError(
+            f"{reports.name}: holds nothing to draw",
+            hint="reports of soup greedy, learned, landscape, pairs and inspect do, and of rank on several sets",
+        )
+    files = {figure.kind: _file(options, figure) for figure in figures}
+    for file in files.values():
+        check_file(file)
+    for figure in figures:
+        write_whole(files[figure.kind], drawn(figure, suffix, options.theme))
+    console.print_lines([str(file) for file in files.values()])
+    return 0
+
+
+def _suffix(out: Path) -> Suffix:
+    from soupcli.errors import UsageError
+
+    suffixes: dict[str, Suffix] = {".png": "png", ".svg": "svg"}
+    if out.suffix.lower() not in suffixes:
+        raise UsageError(f"--out {out}: a picture ends in {' or '.join(suffixes)}", hint="soup report writes HTML")
+    return suffixes[out.suffix.lower()]
+
+
+def _asked_for(reports: Reports, kinds: Sequence[str]) -> list[Figure]:
+    from soupcli.errors import UsageError
+    from soupcli.figures.registry import KINDS
+    from soupcli.wording import suggestion
+
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UsageError(
+                f"--kind {kind}: no such figure{suggestion(kind, KINDS)}", hint=f"one of {', '.join(KINDS)}"
+            )
+    return [KINDS[kind](reports) for kind in dict.fromkeys(kinds)]
+
+
+def _possible(reports: Reports, *, quiet: bool) -> list[Figure]:
+    """Every figure that the reports hold. What only some of them lack is said."""
+    from soupcli.figures.registry import possible
+
+    figures, missing = possible(reports)
+    if not quiet:
+        for error in missing:
+            console.note(f"not drawn: {error}\nhint: {error.hint}")
+    return figures
+
+
+def _file(options: PlotOptions, figure: Figure) -> Path:
+    if options.kind and len(set(options.kind)) == 1:
+        return options.out
+    return options.out.with_name(f"{options.out.stem}-{figure.kind}{options.out.suffix}")

@@ -1,0 +1,17 @@
+"""`soup schema recipe|report`: JSON Schema of what people write and of what comes out."""
+
+from __future__ import annotations
+
+from soupcli.cli.options import SchemaOptions
+from soupcli.cli.parsing import DONE, Invocation
+from soupcli.files.json_text import dump_json
+from soupcli.output import console
+from soupcli.recipe.recipe import Recipe
+from soupcli.report.report import Report
+
+
+def schema(options: SchemaOptions, invocation: Invocation) -> int:
+    """Print the JSON Schema of a recipe or of a report."""
+    model = Recipe if options.of == "recipe" else Report
+    console.print_result(dump_json(model.model_json_schema(by_alias=True)))
+    return DONE

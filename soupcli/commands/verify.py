@@ -1,0 +1,149 @@
+"""`soup verify soup/`: whether a soup is what its report says, and can be made again."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from soupcli.checkpoints.formats.safetensors import read_header
+from soupcli.checkpoints.hashes import ContentHashes
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.cli.options import VerifyOptions
+from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
+from soupcli.environment import cache_folder
+from soupcli.errors import SoupError, UsageError
+from soupcli.files.json_text import dump_json
+from soupcli.files.reading import FileVersion, hash_of_files, sha256
+from soupcli.files.unfinished import scratch_folder
+from soupcli.mixing.soup_folder import REPORT, SoupFolder
+from soupcli.output import console
+from soupcli.recipe.recipe import Recipe
+from soupcli.report.reading import read_report
+from soupcli.report.report import Report
+from soupcli.report.soups import Soup
+from soupcli.run.rewrite import how_to_open, mixed, recipe_of, reported
+
+
+def verify(options: VerifyOptions, invocation: Invocation) -> int:
+    """Check a soup against its report and its ingredients."""
+
+    return check(options)
+
+
+SCHEMA = "soup-verification/1"
+HASH = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")  # a table shows its beginning, --json all of it
+
+
+class Check(NamedTuple):
+    """One thing that was looked at; `as_reported` is None where it is not there to be looked at."""
+
+    what: str
+    as_reported: bool | None
+    found: str
+
+
+def check(options: VerifyOptions) -> int:
+    """Checks, shows, and says whether all is as reported. Raises UsageError where there is no report of a soup."""
+    file = options.soup / REPORT if options.soup.is_dir() else options.soup
+    report = read_report(file)
+    if report.soup is None:
+        raise UsageError(f"{file}: of soup {report.command}, which writes no soup")
+    recipe = recipe_of(report, file)
+    hashes = ContentHashes(cache_folder() / "hashes", fresh=True)
+    try:
+        checks = [*_weights(file.parent, report, report.soup), *_members(options, report, report.soup, recipe, hashes)]
+        if options.rebuild:
+            checks += _rebuilt(options, file, report, recipe, hashes)
+    finally:
+        hashes.close()
+    verified = all(one.as_reported is not False for one in checks)
+    _show(options, checks, verified=verified)
+    return DONE if verified else ANSWER_NO
+
+
+def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
+    """Every file of the soup is there, its weights have the reported hash, and their headers the reported members."""
+    missing = [name for name in soup.files if Path(name).name != name or not (folder / name).is_file()]
+    yield Check("files", not missing, f"{len(soup.files)} are there" if not missing else f"missing: {missing[0]}")
+    names = [name for name in soup.files if name.endswith(".safetensors") and name not in missing]
+    if not names:
+        yield Check("weights", False, "none are there")
+        return
+    weights = [FileVersion.of(folder / name) for name in names]
+    found = hash_of_files({file.path.name: sha256(file) for file in weights})
+    yield Check("weights", found == soup.hash, found if found == soup.hash else f"{found}, reported {soup.hash}")
+    known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
+    expected = sorted(known.get(member, "") for member in soup.members)
+    for file in weights:
+        said = _said_members(file)
+        if said != expected:
+            yield Check(f"header of {file.path.name}", False, "names other members than the report")
+
+
+def _said_members(file: FileVersion) -> object:
+    """The members' hashes that the weights' own header names."""
+    try:
+        said = json.loads(read_header(file)[2]["soup"])
+        return said["members"]
+    except (SoupError, KeyError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def _members(
+    options: VerifyOptions, report: Report, soup: Soup, recipe: Recipe, hashes: ContentHashes
+) -> Iterator[Check]:
+    """Each member that is still there has the reported hash."""
+    known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
+    kept_from = [soup.kept_from] if soup.kept_from is not None else []
+    for path in dict.fromkeys([*soup.members, *kept_from]):
+        if not Path(path).exists():
+            yield Check(path, None, "not there any more")
+            continue
+        try:
+            found = hashes.of(open_checkpoint(Path(path), how_to_open(options, recipe)))
+        except SoupError as error:
+            yield Check(path, False, str(error))
+            continue
+        expected = known.get(path, "not among the ingredients")
+        yield Check(path, found == expected, found if found == expected else f"{found}, reported {expected}")
+
+
+def _rebuilt(
+    options: VerifyOptions, file: Path, report: Report, recipe: Recipe, hashes: ContentHashes
+) -> Iterator[Check]:
+    """The soup mixed again, from the very same members, has the same bytes, its side files too."""
+    try:
+        mixture = reported(options, report, file, recipe, hashes)
+    except SoupError as error:
+        yield Check("rebuilt", False, str(error))
+        return
+    with (
+        console.ProgressReporter(silent=options.quiet) as progress,
+        scratch_folder() as aside,
+        SoupFolder(aside / "soup", force=False) as folder,
+    ):
+        _, files = mixed(folder, report, recipe, mixture, hashes, progress)
+        names = [name for name in files if name != REPORT]
+        others = [name for name in names if not _same(file.parent / name, folder.path / name)]
+    yield Check("rebuilt", not others, f"differs in {', '.join(others)}" if others else f"{len(names)} equal files")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.is_file() and filecmp.cmp(one, other, shallow=False)
+
+
+def _show(options: VerifyOptions, checks: list[Check], *, verified: bool) -> None:
+    if options.as_json:
+        document = {"schema": SCHEMA, "soup": str(options.soup), "verified": verified}
+        console.print_result(dump_json({**document, "checks": [one._asdict() for one in checks]}))
+    elif options.quiet:
+        console.print_lines([one.what for one in checks if one.as_reported is False])
+    else:
+        table = console.Table("checked", "as reported", "")
+        for what, as_reported, found in checks:
+            table.add(what, {True: "yes", False: "NO", None: "-"}[as_reported], HASH.sub(r"\1...", found))
+        console.print_table(table)

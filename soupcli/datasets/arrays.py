@@ -1,0 +1,47 @@
+"""`{arrays: digits-val.safetensors}`: the tensors `inputs` [N, ...] and `labels` [N] in one safetensors file.
+
+Labels are integers, the classes; or floats, numbers that the network predicts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.datasets.examples import ArrayExamples
+from soupcli.datasets.prompts import content_hash
+from soupcli.errors import CheckpointError, ValidationError
+from soupcli.recipe.sets import ArraysSet
+from soupcli.wording import suggestion
+
+
+def fingerprint(spec: ArraysSet) -> str:
+    """Of the file's content."""
+    return f"arrays:{content_hash(spec.arrays)}"
+
+
+def load(spec: ArraysSet) -> ArrayExamples:
+    """The examples of the file. Raises ValidationError where tensors are missing or do not go together."""
+    mark = fingerprint(spec)
+    tensors: dict[str, Tensor] = {}
+    try:
+        stored = open_checkpoint(spec.arrays)
+        for name in ("inputs", "labels"):
+            if name not in stored.tensors:
+                near = suggestion(name, stored.tensors)
+                raise ValidationError(
+                    f"{spec.arrays}: has no tensor {name!r}{near}", hint=f"it has {', '.join(stored.tensors)}"
+                )
+            shape, dtype = stored.tensors[name]
+            tensors[name] = torch.empty(shape, dtype=dtype)
+            stored.read(name, tensors[name])
+    except CheckpointError as cause:
+        raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause
+    inputs, labels = tensors["inputs"], tensors["labels"]
+    if labels.dim() != 1 or inputs.dim() < 1 or len(inputs) != len(labels) or labels.is_complex() or not len(labels):
+        raise ValidationError(
+            f"{spec.arrays}: labels are {labels.dtype} {list(labels.shape)}, inputs {list(inputs.shape)}",
+            hint="labels are integers or numbers [N], inputs [N, ...], N at least 1",
+        )
+    return ArrayExamples(inputs, labels.to(torch.float64 if labels.is_floating_point() else torch.int64), mark)

@@ -1,0 +1,55 @@
+"""Which logits stand for the classes of a set that covers a part of a network's classes, or counts several as one.
+
+ImageNet-V2, R, Sketch, A and ObjectNet are judged among the classes that they cover: the other logits take no part
+(Hendrycks et al. 2021, arXiv:1907.07174). Where several logits count as one class, as in ObjectNet, the largest of them
+is its logit, as in the authors' own evaluation of model soups (datasets/objectnet.py, project_logits).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from soupcli.errors import ValidationError
+from soupcli.networks.network import Batch, Forward
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Class c of a set is judged by the logits `columns[c]`. None: by logit c, and there are exactly `count`.
+
+    `source` names the set in messages.
+    """
+
+    count: int
+    source: str
+    columns: tuple[tuple[int, ...], ...] | None = None
+
+    def onto(self, forward: Forward) -> Forward:
+        """Inputs to logits [N, `count`]; it raises ValidationError where the network has other classes."""
+        if self.columns is None:
+            return lambda inputs: self._checked(forward(inputs))
+        largest, widest = max(map(max, self.columns)), max(map(len, self.columns))
+        index_cm = torch.tensor([[*logits, *logits[:1] * (widest - len(logits))] for logits in self.columns])
+
+        def project(inputs: Batch) -> Tensor:
+            logits_nk = forward(inputs)
+            if logits_nk.dim() == 2 and logits_nk.shape[1] <= largest:
+                raise ValidationError(
+                    f"{self.source}: classes: names logit {largest}, the network has {logits_nk.shape[1]} classes",
+                    hint="logits are counted from 0",
+                )
+            return logits_nk[:, index_cm.to(logits_nk.device)].amax(dim=2)
+
+        return project
+
+    def _checked(self, logits_nk: Tensor) -> Tensor:
+        if logits_nk.dim() == 2 and logits_nk.shape[1] != self.count:
+            raise ValidationError(
+                f"{self.source}: has {self.count} classes, the network has {logits_nk.shape[1]}",
+                hint="classes: in the recipe says which classes of the network a set covers, class_to_index: which "
+                "folder is which",
+            )
+        return logits_nk

@@ -1,0 +1,148 @@
+"""Inputs and labels of a validation set, ready for a network, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from soupcli.datasets.class_map import ClassMap
+from soupcli.metrics.metric import LabelKind
+from soupcli.networks.network import Batch
+
+BLOCKS = 8  # of examples of like difficulty, in each of which sequences are sorted by length
+
+
+def kind_of(labels: Tensor) -> LabelKind:
+    """The kind of such labels, where they are not numbers of tokens."""
+    if labels.is_floating_point():
+        return "numbers"
+    return "several" if labels.dim() == 2 else "classes"
+
+
+class Examples(Protocol):
+    """N labelled examples."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N] or as `kind` says."""
+
+    @property
+    def kind(self) -> LabelKind:
+        """What the labels are."""
+
+    @property
+    def classes(self) -> ClassMap | None:
+        """Which logits count, where not every one stands for the class of its number."""
+
+    @property
+    def alike(self) -> bool:
+        """Whether all inputs have one shape, so that no example is padded for its neighbours."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with every example and with the way in which inputs are made."""
+
+    def order(self, difficulty: Tensor | None = None) -> Tensor:
+        """The order in which examples are best visited, the hardest first where it is said which are: int64 [N]."""
+
+    def batch(self, indices: Tensor, device: torch.device) -> Batch:
+        """The inputs of these examples, on the device."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayExamples:
+    """Inputs that are one tensor [N, ...]; `normalise` makes of a batch what goes into the network."""
+
+    inputs: Tensor
+    labels: Tensor
+    fingerprint: str
+    normalise: Callable[[Tensor], Tensor] | None = None
+    classes: ClassMap | None = None
+
+    @property
+    def kind(self) -> LabelKind:
+        """One class, several classes or a number for each example."""
+        return kind_of(self.labels)
+
+    @property
+    def alike(self) -> bool:
+        """They are."""
+        return True
+
+    def order(self, difficulty: Tensor | None = None) -> Tensor:
+        """As they come, or the hardest first."""
+        return hardest_first(torch.arange(len(self.labels)), difficulty)
+
+    def batch(self, indices: Tensor, device: torch.device) -> Tensor:
+        """Tensor [n, ...]."""
+        inputs = self.inputs[indices.to(self.inputs.device)].to(device)
+        return self.normalise(inputs) if self.normalise is not None else inputs
+
+
+@dataclass(frozen=True, eq=False)
+class TokenExamples:
+    """Token sequences of many lengths, end to end: example i is `columns[name][starts[i]:starts[i + 1]]`."""
+
+    columns: Mapping[str, Tensor]  # input_ids, attention_mask, ... -> int64 [total tokens]
+    starts: Tensor  # int64 [N + 1]
+    labels: Tensor
+    fingerprint: str
+    padding: Mapping[str, int]
+    pad_left: bool = False
+    classes: ClassMap | None = None
+
+    @property
+    def kind(self) -> LabelKind:
+        """A class or a number for each example."""
+        return kind_of(self.labels)
+
+    @property
+    def alike(self) -> bool:
+        """Sequences have many lengths."""
+        return False
+
+    def order(self, difficulty: Tensor | None = None) -> Tensor:
+        """Longest first: neighbours are of like length, and a batch that is too large for memory shows at once.
+
+        The hardest first only block by block, so that neighbours still are.
+        """
+        longest_first = torch.argsort(self.starts.diff(), descending=True, stable=True)
+        if difficulty is None:
+            return longest_first
+        place = torch.empty_like(longest_first)
+        place[longest_first] = torch.arange(len(place))
+        blocks = torch.split(hardest_first(longest_first, difficulty), -(-len(place) // BLOCKS))
+        return torch.cat([block[place[block].argsort()] for block in blocks])
+
+    def batch(self, indices: Tensor, device: torch.device) -> dict[str, Tensor]:
+        """Each column [n, longest], padded."""
+        begins, lengths = self.starts[indices], self.starts.diff()[indices]
+        place = torch.arange(int(lengths.max()))[None, :]
+        if self.pad_left:
+            place = place - (place.shape[1] - lengths[:, None])
+        inside = (place >= 0) & (place < lengths[:, None])
+        source = (begins[:, None] + place).clamp(0, int(self.starts[-1]) - 1)
+        return {
+            name: torch.where(inside, column[source], self.padding.get(name, 0)).to(device)
+            for name, column in self.columns.items()
+        }
+
+
+def hardest_first(order: Tensor, difficulty: Tensor | None) -> Tensor:
+    """The order by difficulty, larger first, among equals as it is; as it is where nothing is known."""
+    return order if difficulty is None else order[difficulty[order].argsort(descending=True, stable=True)]
+
+
+def hardest_batches_first(order: Tensor, size: int, difficulty: Tensor) -> Tensor:
+    """The order with whole batches of `size` by the difficulty of all in them; what is left over stays last.
+
+    Every example keeps the neighbours that it has in `order`, and so, to the last bit, its logits.
+    """
+    whole = len(order) // size * size
+    batches = order[:whole].view(-1, size)
+    hardest = difficulty[batches].sum(dim=1).argsort(descending=True, stable=True)
+    return torch.cat([batches[hardest].flatten(), order[whole:]])

@@ -1,0 +1,134 @@
+"""Two parts of one set, so that what selects is not what is reported: `--holdout 0.5`.
+
+Both come from one decode. The parts of `val` are the sets `val[selecting]` and `val[held out]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from soupcli.datasets.class_map import ClassMap
+from soupcli.datasets.examples import Examples
+from soupcli.datasets.load import ExampleSet
+from soupcli.errors import ValidationError
+from soupcli.metrics.metric import LabelKind
+from soupcli.networks.network import Batch
+from soupcli.recipe.sets import SetSpec
+
+SEED = 0
+_SELECTING, _HELD_OUT = "[selecting]", "[held out]"
+
+
+class Part(NamedTuple):
+    """The part of the set `of` that is held out, a share of it, or the one that is not."""
+
+    of: str
+    share: float
+    held_out: bool
+
+
+def held_out_of(name: str) -> str:
+    """What the part of a set is called that is held out."""
+    return f"{name}{_HELD_OUT}"
+
+
+def whole_of(name: str) -> str:
+    """The set that a part is of; any other name is its own."""
+    return name.removesuffix(_SELECTING).removesuffix(_HELD_OUT)
+
+
+def divide(sets: Mapping[str, SetSpec], share: float | None) -> tuple[dict[str, SetSpec], dict[str, Part]]:
+    """The sets, the first of them as its two parts; `share` None: as they are.
+
+    Raises ValidationError where the first shows no examples.
+    """
+    if share is None or not sets:
+        return dict(sets), {}
+    (first, spec), *others = sets.items()
+    if not isinstance(spec, ExampleSet):
+        kind = next(kind for kind in ("lm_eval", "python", "command") if hasattr(spec, kind))
+        raise ValidationError(
+            f"holdout: val.{first} is a {kind} set, which shows no examples to hold out",
+            hint="name a set that takes no part instead: --val SET OTHER",
+        )
+    parts = {f"{first}{_SELECTING}": Part(first, share, False), held_out_of(first): Part(first, share, True)}
+    return {**dict.fromkeys(parts, spec), **dict(others)}, parts
+
+
+@dataclass(frozen=True, eq=False)
+class PartOfExamples:
+    """The examples of `whole` at `indices`, int64 [N], ascending."""
+
+    whole: Examples
+    indices: Tensor
+    fingerprint: str
+
+    @property
+    def labels(self) -> Tensor:
+        """Of these examples."""
+        return self.whole.labels[self.indices]
+
+    @property
+    def kind(self) -> LabelKind:
+        """As of the whole."""
+        return self.whole.kind
+
+    @property
+    def classes(self) -> ClassMap | None:
+        """As of the whole."""
+        return self.whole.classes
+
+    @property
+    def alike(self) -> bool:
+        """As of the whole."""
+        return self.whole.alike
+
+    def order(self, difficulty: Tensor | None = None) -> Tensor:
+        """As the whole is best visited."""
+        place = torch.full((len(self.whole.labels),), -1, dtype=torch.int64)
+        place[self.indices] = torch.arange(len(self.indices))
+        of_whole = None
+        if difficulty is not None:
+            of_whole = difficulty.new_zeros(len(place))
+            of_whole[self.indices] = difficulty
+        order = place[self.whole.order(of_whole)]
+        return order[order >= 0]
+
+    def batch(self, indices: Tensor, device: torch.device) -> Batch:
+        """The whole's."""
+        return self.whole.batch(self.indices[indices], device)
+
+
+def part_of(whole: Examples, part: Part, fingerprint: str) -> PartOfExamples:
+    """The part, class by class where each example has one class. Raises ValidationError where it would be empty."""
+    one_class = whole.kind == "classes"
+    labels_n = whole.labels if one_class else torch.zeros(len(whole.labels), dtype=torch.int64)
+    kept, held_out = split_by_class(labels_n, part.share, seed=SEED, key="holdout")
+    return PartOfExamples(whole, held_out if part.held_out else kept, fingerprint)
+
+
+def split_by_class(labels_n: Tensor, share: float, *, seed: int, key: str = "learned.holdout") -> tuple[Tensor, Tensor]:
+    """Indices of the examples that stay and of those that are held out, each in ascending order.
+
+    About `share` of every class is held out: rounded over the classes together, so that the whole is right to half an
+    example. Raises ValidationError where either part would be empty; `key` of the recipe gives the share.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    held_out = torch.zeros(len(labels_n), dtype=torch.bool)
+    seen = taken = 0
+    for label in torch.unique(labels_n):
+        of_class = (labels_n == label).nonzero().flatten()
+        seen += len(of_class)
+        count = round(share * seen) - taken
+        taken += count
+        held_out[of_class[torch.randperm(len(of_class), generator=generator)[:count]]] = True
+    if taken in (0, len(labels_n)):
+        raise ValidationError(
+            f"{key}: {share} of {len(labels_n)} examples leaves one part empty", hint="a larger set is needed"
+        )
+    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()

@@ -1,0 +1,217 @@
+"""`{images: /data/imagenet/val}`: one folder of pictures for each class, or .tar shards of them.
+
+Pictures are decoded by the network's own transform. Labels come from folders or shards (see class_ids.py) or from a
+file (see labels_file.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from soupcli.datasets import image_folders as class_folders
+from soupcli.datasets import labels_file, tar_shards
+from soupcli.datasets.class_map import ClassMap
+from soupcli.datasets.classes import classes_of
+from soupcli.datasets.examples import ArrayExamples
+from soupcli.datasets.image_folders import PictureFile
+from soupcli.datasets.input_cache import InputCache, Put, input_key
+from soupcli.datasets.prompts import content_hash
+from soupcli.environment import need
+from soupcli.errors import ValidationError
+from soupcli.networks.network import Pictures
+from soupcli.progress import Progress, silent
+from soupcli.recipe.sets import ImagesSet
+
+SUFFIXES = class_folders.SUFFIXES
+# Those of the suffixes, whatever a file's name is: Pillow knows formats that start other programs (EPS).
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "MPO")
+LARGE = 8_000_000  # pixels
+MOST_PIXELS_A_BYTE = 400  # of a large picture; photographs have fewer than 30
+
+
+class LabelledPictures(NamedTuple):
+    """The pictures of a set, their labels (int64 [N], or [N, M] where several are right), and which logits count."""
+
+    pictures: list[PictureFile]
+    labels: Tensor
+    classes: ClassMap | None
+
+
+def fingerprint(spec: ImagesSet) -> str:
+    """Of names, sizes and times of all files, of the rest of the recipe's set and of the files that it names."""
+    digest = _files(spec)
+    settings = spec.model_dump(mode="json", exclude={"images", "metric"}, exclude_defaults=True)
+    for key, value in spec:
+        if isinstance(value, Path) and key != "images":
+            settings[key] = content_hash(value)
+    return f"images:{digest}:{json.dumps(settings, sort_keys=True)}"
+
+
+def _files(spec: ImagesSet) -> str:
+    """SHA-256 of names, sizes and times of all files."""
+    digest = hashlib.sha256()
+    shards = tar_shards.find(spec.images)
+    files = shards if shards is not None else [picture.path for picture in class_folders.find_flat(spec.images)]
+    for path in files:
+        name = path.name if shards is not None else path.relative_to(spec.images)
+        try:
+            stat = path.stat()
+        except OSError as cause:
+            raise ValidationError(f"{path}: {cause.strerror}") from cause
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _name(images: Path, file: PictureFile) -> str:
+    """The picture's name in the set, wherever that lies."""
+    return file.member or file.path.relative_to(images).as_posix()
+
+
+def find(spec: ImagesSet, *, label_names: Sequence[str] | None = None, progress: Progress = silent) -> LabelledPictures:
+    """The pictures and labels of a set; nothing is decoded. Raises ValidationError where there are none."""
+    shards = tar_shards.find(spec.images)
+    found: list[tuple[PictureFile, str]]
+    if shards is not None:
+        found = [(picture, str(label)) for picture, label in tar_shards.read_index(shards, progress=progress)]
+    elif spec.labels is not None:
+        found = [(picture, "") for picture in class_folders.find_flat(spec.images)]
+    else:
+        found = class_folders.find(spec.images)
+    if not found:
+        raise ValidationError(f"{spec.images}: holds no pictures")
+    if spec.labels is not None:
+        return _labelled_by_file(spec.labels, spec.images, [picture for picture, _ in found])
+    names = list(dict.fromkeys(name for _, name in found))
+    classes = classes_of(spec, names, label_names=label_names, numbered=shards is not None)
+    covered = [(picture, classes.labels[name]) for picture, name in found if name in classes.labels]
+    if not covered:
+        raise ValidationError(f"{spec.images}: classes: covers none of its classes", hint=f"they are {names[:5]}")
+    labels = torch.tensor([label for _, label in covered])
+    return LabelledPictures([picture for picture, _ in covered], labels, classes.class_map)
+
+
+def _labelled_by_file(file: Path, images: Path, pictures: list[PictureFile]) -> LabelledPictures:
+    names = [_name(images, picture) for picture in pictures]
+    places, labels = labels_file.read(file, names)
+    return LabelledPictures([pictures[place] for place in places], labels, None)
+
+
+def load(
+    spec: ImagesSet,
+    pictures: Pictures,
+    *,
+    label_names: Sequence[str] | None = None,
+    workers: int | None = None,
+    cache: InputCache | None = None,
+    progress: Progress = silent,
+) -> ArrayExamples:
+    """All pictures, decoded once by `workers` threads (None: one for each core) and kept as uint8 [N, C, H, W].
+
+    `cache` has them where an earlier run has decoded the same files in the same way.
+
+    A folder's label is what `class_to_index` says, else its place among the network's `label_names` where they name
+    every folder, else its place among the folders. Raises ValidationError for an empty folder and for a file that is
+    not a picture.
+    """
+    mark = fingerprint(spec)
+    labelled = find(spec, label_names=label_names, progress=progress)
+    cache = cache or InputCache(None)
+    key = input_key("images", _files(spec), [_name(spec.images, file) for file in labelled.pictures], spec.border)
+    key = input_key(key, pictures.description, pictures.mode)
+    kept = cache.get(key)
+    if kept is not None:
+        inputs = kept["inputs"]
+        cache.cached += len(inputs)
+    else:
+        rows = partial(cache.rows, key)
+        inputs = _decoded(labelled.pictures, _Decoder(pictures, spec.border), rows, workers, progress)
+    return ArrayExamples(inputs, labelled.labels, mark, pictures.normalise, labelled.classes)
+
+
+def _decoded(
+    files: Sequence[PictureFile],
+    decoder: _Decoder,
+    rows: Callable[[Sequence[int], torch.dtype, Callable[[Put], None]], Tensor],
+    workers: int | None,
+    progress: Progress,
+) -> Tensor:
+    """What the decoder makes of each picture, in the tensor of `rows`: shape, dtype and what fills it."""
+    first = decoder.decode(files[0])
+
+    def decode(index: int) -> Tensor:
+        pixels = decoder.decode(files[index])
+        if pixels.shape != first.shape or pixels.dtype != first.dtype:
+            raise ValidationError(
+                f"{files[index]}: becomes {pixels.dtype} {list(pixels.shape)}, "
+                f"{files[0]} {first.dtype} {list(first.shape)}",
+                hint="the transform must make all pictures of one size and dtype",
+            )
+        return pixels
+
+    def fill(put: Put) -> None:
+        with ThreadPoolExecutor(max(1, workers if workers is not None else os.cpu_count() or 1)) as pool:
+            try:
+                for done, _ in enumerate(pool.map(lambda i: put(i, decode(i)), range(len(files))), 1):
+                    progress("decoding pictures", done, len(files))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    return rows((len(files), *first.shape), first.dtype, fill)
+
+
+def _check_size(size: tuple[int, int], file: PictureFile, nbytes: int) -> None:
+    """Raises ValidationError for a few bytes that say they are a large picture, before memory is taken for it."""
+    pixels = size[0] * size[1]
+    if pixels > LARGE and pixels > MOST_PIXELS_A_BYTE * nbytes:
+        raise ValidationError(
+            f"{file}: {nbytes} bytes that say they are {size[0]} x {size[1]} pixels", hint="remove or replace it"
+        )
+
+
+class _Decoder:
+    """From an encoded picture to what the network's transform makes of it."""
+
+    def __init__(self, pictures: Pictures, border: int) -> None:
+        self._image_module: Any = need("PIL.Image", extra="images")
+        # Of which Pillow says where it is opened; the sizes below are those that it lets pass.
+        warnings.simplefilter("error", self._image_module.DecompressionBombWarning)
+        need("PIL.TiffImagePlugin", extra="images").logger.disabled = True  # it prints what the error says
+        self._pictures = pictures
+        self._border = border
+
+    def decode(self, file: PictureFile) -> Tensor:
+        """Raises ValidationError where it is no picture, or the transform cannot take it."""
+        try:
+            encoded = file.read()
+            with self._image_module.open(io.BytesIO(encoded), formats=FORMATS) as picture:
+                _check_size(picture.size, file, len(encoded))
+                converted = self._cropped(picture.convert(self._pictures.mode), file)
+        except ValidationError:
+            raise
+        except Exception as cause:  # whatever the decoder of the format stumbles over
+            raise ValidationError(f"{file}: not a readable picture: {cause}", hint="remove or replace it") from cause
+        try:
+            return self._pictures.decode(converted)
+        except Exception as cause:
+            raise ValidationError(f"{file}: the network's transform fails: {type(cause).__name__}: {cause}") from cause
+
+    def _cropped(self, picture: Any, file: PictureFile) -> Any:
+        if not self._border:
+            return picture
+        (width, height), left = picture.size, self._border
+        if min(width, height) <= 2 * left:
+            raise ValidationError(f"{file}: is {width} x {height}, border: {left} leaves nothing of it")
+        return picture.crop((left, left, width - left, height - left))

@@ -1,0 +1,277 @@
+"""Decoded inputs kept between runs: uint8 pictures before normalisation, token ids; one safetensors file a key.
+
+A file is written aside, tensor by tensor and row by row, flushed and renamed; the next run maps it into memory, so that
+pages are shared between processes and no second copy is held. Its header holds the key and a checksum of each part of
+the data: what was cut short, damaged or made under another key is never used. Where the disk takes no more, inputs are
+kept in memory. Past a limit the files that were unused for longest are removed; whoever has one mapped keeps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import mmap
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soupcli.checkpoints.checkpoint import TensorSpec
+from soupcli.checkpoints.formats.safetensors import NAMES, read_header
+from soupcli.environment import versions
+from soupcli.errors import CheckpointError
+from soupcli.files.json_text import key_of
+from soupcli.files.reading import FileVersion, memory_of, write_at
+from soupcli.progress import unsaid
+
+PART = 1 << 26  # bytes that one checksum is of
+DECODERS = ("torch", "torchvision", "pillow", "timm", "open_clip_torch", "transformers")
+Put = Callable[[int, Tensor], None]  # row number, row
+
+
+class InputCache:
+    """Inputs by key in `folder`; None: nothing is kept. `say` is told, once, where the folder takes no more.
+
+    `limit` is in bytes, of all files; the newest one stays however large it is.
+    `decoded` counts the examples that were made in this run, `cached` those that an earlier one had made.
+    """
+
+    def __init__(self, folder: Path | None, *, limit: int | None = None, say: Callable[[str], None] = unsaid) -> None:
+        self.folder = folder
+        self.limit = limit
+        self.decoded = 0
+        self.cached = 0
+        self._say = say
+
+    def get(self, key: str) -> dict[str, Tensor] | None:
+        """The tensors under `key`, mapped into memory, or None."""
+        if self.folder is None:
+            return None
+        found = _mapped(self._file(key), key)
+        if found is not None:
+            _mark_used(self._file(key))
+        return found
+
+    def made(
+        self, key: str, make: Callable[[], dict[str, Tensor]], *, count: Callable[[dict[str, Tensor]], int]
+    ) -> dict[str, Tensor]:
+        """The tensors under `key`, or those that `make` makes, of `count` examples; they are small."""
+        kept = self.get(key)
+        if kept is not None:
+            self.cached += count(kept)
+            return kept
+        tensors = make()
+        self.decoded += count(tensors)
+        specs = {name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+
+        def fill(places: Mapping[str, _Place]) -> None:
+            for name, tensor in tensors.items():
+                places[name].put_all(tensor)
+
+        self._keep(key, specs, fill)
+        return tensors
+
+    def rows(self, key: str, shape: Sequence[int], dtype: torch.dtype, fill: Callable[[Put], None]) -> Tensor:
+        """A tensor whose rows `fill` puts in their places, in any order and from any thread: kept under `key`."""
+        self.decoded += shape[0]
+        specs = {"inputs": TensorSpec(tuple(shape), dtype)}
+        kept = self._keep(key, specs, lambda places: fill(places["inputs"].put))
+        if kept is not None:
+            return kept["inputs"]
+        inputs = torch.empty(tuple(shape), dtype=dtype)
+        fill(inputs.__setitem__)
+        return inputs
+
+    def _keep(
+        self, key: str, specs: Mapping[str, TensorSpec], fill: Callable[[Mapping[str, _Place]], None]
+    ) -> dict[str, Tensor] | None:
+        """The tensors as they are mapped from the new file; None where there is none."""
+        if self.folder is None:
+            return None
+        file = self._file(key)
+        try:
+            with _aside(file) as descriptor:
+                if descriptor is not None:
+                    _write(descriptor, key, specs, fill)
+                    os.fsync(descriptor)
+                    _aside_of(file).replace(file)
+            if self.limit is not None:
+                _remove_unused(file, self.limit)
+        except OSError as cause:
+            self._say(f"{self.folder}: {cause.strerror}: decoded inputs are not kept for the next run")
+            self.folder = None
+            return None
+        return _mapped(file, key)
+
+    def _file(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{key}.safetensors"
+
+
+def input_key(*parts: Any) -> str:
+    """The key of inputs that are made of `parts`, which JSON holds, by the libraries that are installed."""
+    return key_of({"parts": parts, "versions": {name: versions().get(name) for name in DECODERS}})
+
+
+class _Place:
+    """A tensor in a file that is being written."""
+
+    def __init__(self, descriptor: int, offset: int, spec: TensorSpec) -> None:
+        self._descriptor, self._offset = descriptor, offset
+        self._row_bytes = spec.nbytes // spec.shape[0] if spec.shape and spec.shape[0] else 0
+
+    def put(self, row: int, tensor: Tensor) -> None:
+        """Writes one row."""
+        self._write(tensor, self._offset + row * self._row_bytes)
+
+    def put_all(self, tensor: Tensor) -> None:
+        """Writes the whole tensor."""
+        self._write(tensor, self._offset)
+
+    def _write(self, tensor: Tensor, offset: int) -> None:
+        dense = tensor.contiguous()
+        write_at(self._descriptor, memory_of(dense), offset)
+
+
+def _write(
+    descriptor: int, key: str, specs: Mapping[str, TensorSpec], fill: Callable[[Mapping[str, _Place]], None]
+) -> None:
+    """Fills the file; its space is taken first, so that a full disk shows before the work."""
+    total = sum(spec.nbytes for spec in specs.values())
+    unknown = _header(key, specs, ["0" * 8] * -(-total // PART))
+    os.ftruncate(descriptor, 0)
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, len(unknown) + total)
+    offset, places = len(unknown), {}
+    for name, spec in specs.items():
+        places[name] = _Place(descriptor, offset, spec)
+        offset += spec.nbytes
+    fill(places)
+    with mmap.mmap(descriptor, offset, access=mmap.ACCESS_READ) as content:
+        write_at(descriptor, _header(key, specs, _checksums(content, len(unknown))), 0)
+
+
+def _header(key: str, specs: Mapping[str, TensorSpec], checksums: Sequence[str]) -> bytes:
+    """Of the same length whatever the checksums are."""
+    entries: dict[str, Any] = {"__metadata__": {"key": key, "checksums": " ".join(checksums)}}
+    begin = 0
+    for name, spec in specs.items():
+        offsets = [begin, begin + spec.nbytes]
+        entries[name] = {"dtype": NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": offsets}
+        begin += spec.nbytes
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _mapped(path: Path, key: str) -> dict[str, Tensor] | None:
+    """The tensors of a whole, undamaged file of this key; pages come into memory as they are used."""
+    try:
+        specs, places, metadata = read_header(FileVersion.of(path))
+        with path.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # never written to
+    except (CheckpointError, OSError, ValueError, struct.error):
+        return None
+    start = min((place.offset for place in places.values()), default=0)
+    if metadata.get("key") != key or metadata.get("checksums", "").split() != _checksums(content, start):
+        return None
+    return {
+        name: torch.frombuffer(content, dtype=spec.dtype, count=spec.numel, offset=places[name].offset).view(spec.shape)
+        if spec.numel
+        else torch.empty(spec.shape, dtype=spec.dtype)
+        for name, spec in specs.items()
+    }
+
+
+def _checksums(content: mmap.mmap, start: int) -> list[str]:
+    view = memoryview(content)
+    with ThreadPoolExecutor() as pool:
+        parts = range(start, len(content), PART)
+        found = list(pool.map(lambda at: f"{zlib.crc32(view[at : at + PART]):08x}", parts))
+    view.release()
+    return found
+
+
+def _mark_used(file: Path) -> None:
+    """Its time of access is now, whatever the file system does by itself; the time of change stays."""
+    with contextlib.suppress(OSError):
+        os.utime(file, ns=(time.time_ns(), file.stat().st_mtime_ns))
+
+
+def _remove_unused(newest: Path, limit: int) -> None:
+    """Removes files beside `newest`, the longest unused first, until all together have at most `limit` bytes."""
+    others: list[tuple[int, int, Path]] = []
+    for file in newest.parent.glob(f"*{newest.suffix}"):
+        with contextlib.suppress(OSError):  # another process removes too
+            stat = file.stat()
+            others.append((stat.st_atime_ns, stat.st_size, file))
+    spare = sum(size for _, size, _ in others) - limit
+    for _, size, file in sorted(other for other in others if other[2] != newest):
+        if spare <= 0:
+            return
+        with contextlib.suppress(OSError):
+            file.unlink()
+        spare -= size
+
+
+def _aside_of(file: Path) -> Path:
+    return file.with_name(f".{file.name}.tmp")
+
+
+@contextmanager
+def _aside(file: Path) -> Iterator[int | None]:
+    """An empty file beside `file` that no other process writes; None where another one has made `file` meanwhile.
+
+    The system frees it when a process is killed: the next one begins in the same place.
+    """
+    aside = _aside_of(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    made_before = _stamp(file)
+    descriptor = _locked(aside)
+    try:
+        if _stamp(file) != made_before:
+            yield None
+        else:
+            yield descriptor
+    finally:
+        if _is_at(descriptor, aside):
+            with contextlib.suppress(OSError):
+                aside.unlink()
+        os.close(descriptor)
+
+
+def _locked(aside: Path) -> int:
+    while True:
+        descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if _is_at(descriptor, aside):
+            return descriptor
+        os.close(descriptor)  # whoever had it has renamed or removed it
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns

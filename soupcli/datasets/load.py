@@ -1,0 +1,81 @@
+"""From a set of the recipe to its examples as a network takes them, and to what tells it from every other set."""
+
+from __future__ import annotations
+
+from soupcli.datasets import arrays, images, text, tokens
+from soupcli.datasets.examples import Examples
+from soupcli.datasets.input_cache import InputCache
+from soupcli.errors import NetworkError
+from soupcli.metrics.table import metric_named
+from soupcli.networks.network import Network
+from soupcli.progress import Progress, silent
+from soupcli.recipe.sets import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSet
+
+LabelledSet = ArraysSet | ImagesSet | TextSet
+ExampleSet = LabelledSet | TokensSet
+
+
+def fingerprint(spec: SetSpec) -> str | None:
+    """Changes with everything in the set, and not with where it lies; None where the examples are not ours to see."""
+    if isinstance(spec, ArraysSet):
+        return arrays.fingerprint(spec)
+    if isinstance(spec, ImagesSet):
+        return images.fingerprint(spec)
+    if isinstance(spec, TextSet):
+        return text.fingerprint(spec)
+    return tokens.fingerprint(spec) if isinstance(spec, TokensSet) else None
+
+
+def load(
+    spec: ExampleSet,
+    network: Network,
+    *,
+    name: str,
+    beside: str,
+    metric: str,
+    workers: int | None = None,
+    cache: InputCache | None = None,
+    mark: str = "",
+    progress: Progress = silent,
+) -> Examples:
+    """The examples of the set `name`, labelled as `metric` needs it; `beside` is where a tokenizer was looked for.
+
+    `cache` has inputs that earlier runs have made; `mark` tells the network's tokenizer from all others.
+
+    Raises NetworkError where the network does not say how it sees such inputs, ValidationError for faults of the set.
+    """
+    if isinstance(spec, ArraysSet):
+        return arrays.load(spec)
+    if isinstance(spec, ImagesSet):
+        if network.pictures is None:
+            raise NetworkError(
+                f"{name}: nothing says how the network {type(network.module).__name__} sees pictures",
+                hint="processor.save_pretrained(...) puts it beside the weights; a python network takes "
+                "transform: 'net.py:transform', a function from a PIL picture to a tensor",
+            )
+        return images.load(
+            spec,
+            network.pictures,
+            label_names=network.label_names,
+            workers=workers,
+            cache=cache,
+            progress=progress,
+        )
+    if network.tokenizer is None:
+        raise NetworkError(
+            f"{name}: {beside} holds no tokenizer", hint="tokenizer.save_pretrained(...) puts one beside the weights"
+        )
+    if isinstance(spec, TokensSet):
+        return tokens.load(
+            spec, network.tokenizer, longest=tokens.longest_input(network.module), cache=cache, mark=mark
+        )
+    return text.load(
+        spec,
+        network.tokenizer,
+        label_names=network.label_names,
+        numbers="numbers" in metric_named(metric).measures,
+        pad_token_id=network.pad_token_id,
+        cache=cache,
+        mark=mark,
+        progress=progress,
+    )

@@ -1,0 +1,72 @@
+"""`classnames:` and `templates:`: what a zero-shot CLIP classifier is built from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from soupcli.errors import CheckpointError, ValidationError
+from soupcli.files.reading import FileVersion, sha256
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of its content. Raises ValidationError where it cannot be read."""
+    if not path.is_file():
+        raise ValidationError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
+    try:
+        return sha256(FileVersion.of(path))
+    except CheckpointError as cause:
+        raise ValidationError(str(cause), hint=cause.hint) from cause
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without the empty ones at its end. Raises ValidationError where one is empty."""
+    try:
+        lines = path.read_text("utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        reason = cause.strerror if isinstance(cause, OSError) else cause
+        raise ValidationError(f"{path}: {reason}") from cause
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise ValidationError(f"{path}:{number}: an empty line")
+    if not lines:
+        raise ValidationError(f"{path}: has no lines")
+    return [line.strip() for line in lines]
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises ValidationError where it is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as cause:
+        raise ValidationError(f"{path}: {cause.strerror}") from cause
+    except (ValueError, RecursionError) as cause:
+        raise ValidationError(f"{path}: not JSON: {cause}") from cause
+
+
+TEMPLATES = ("a photo of a {}.",)  # the first of CLIP's own, for sets that name none
+
+
+class Prompts(NamedTuple):
+    """Names of all classes, in the order of the logits, and the templates that each is put into."""
+
+    classnames: tuple[str, ...]
+    templates: tuple[str, ...]
+
+
+def read(classnames: Path, templates: Path | None) -> Prompts:
+    """The lines of both files. Raises ValidationError for a template without a place for the name."""
+    return Prompts(tuple(read_lines(classnames)), _templates(templates) if templates is not None else TEMPLATES)
+
+
+def _templates(file: Path) -> tuple[str, ...]:
+    lines = read_lines(file)
+    for number, line in enumerate(lines, 1):
+        try:
+            filled = line.format("name")
+        except (LookupError, ValueError) as cause:
+            raise ValidationError(f"{file}:{number}: not a template: {cause}") from cause
+        if filled == line:
+            raise ValidationError(f"{file}:{number}: has no {{}} where the class name goes")
+    return tuple(lines)

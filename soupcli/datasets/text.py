@@ -1,0 +1,154 @@
+"""`{text: data/sst2-dev.jsonl, input: [sentence], label: label}`: rows of jsonl, csv, tsv or parquet.
+
+Or `template: "sst2 sentence: {sentence}"` in place of `input`, for networks that are told the task.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soupcli.datasets.examples import TokenExamples
+from soupcli.datasets.input_cache import InputCache, input_key
+from soupcli.datasets.prompts import content_hash
+from soupcli.datasets.rows import READERS, Row, read_rows
+from soupcli.errors import ValidationError
+from soupcli.progress import Progress, silent
+from soupcli.recipe.sets import TextSet, template_columns
+from soupcli.wording import suggestion
+
+SUFFIXES = tuple(READERS)
+ROWS_AT_ONCE = 1024
+NO_LIMIT = 1_000_000  # a tokenizer without a longest input says 1e30
+
+
+def fingerprint(spec: TextSet) -> str:
+    """Of the file's content and of how it is read."""
+    reading = spec.model_dump(mode="json", exclude={"text", "metric"}) | {"suffix": spec.text.suffix.lower()}
+    return f"text:{content_hash(spec.text)}:{json.dumps(reading, sort_keys=True)}"
+
+
+def load(
+    spec: TextSet,
+    tokenizer: Any,
+    *,
+    label_names: Sequence[str] | None = None,
+    numbers: bool = False,
+    pad_token_id: int | None = None,
+    cache: InputCache | None = None,
+    mark: str = "",
+    progress: Progress = silent,
+) -> TokenExamples:
+    """All rows, tokenised once, as the tokenizer does it, cut at its own longest input or at `max_length`.
+
+    `cache` has them where an earlier run has tokenised the same file; `mark` tells the tokenizer from all others.
+
+    Labels are classes, or float64 where they are `numbers`. `pad_token_id` pads where the tokenizer has no padding
+    token of its own. Raises ValidationError where a column is missing, a label is neither a class number nor a known
+    name (or, of `numbers`, no number), or sequences of many lengths cannot be padded.
+    """
+    columns_read = template_columns(spec.template) if spec.template is not None else spec.input
+    rows = read_rows(spec.text, (*columns_read, spec.label))
+    if numbers:
+        labels = torch.tensor([_number(spec, row, place) for place, row in enumerate(rows, 1)], dtype=torch.float64)
+    else:
+        labels = torch.tensor([_label(spec, row, place, label_names) for place, row in enumerate(rows, 1)])
+    texts = [_texts(spec, row, number, columns_read) for number, row in enumerate(rows, 1)]
+    key = input_key("text", fingerprint(spec), mark)
+    cache = cache or InputCache(None)
+    columns = cache.made(key, lambda: _tokenised(spec, texts, tokenizer, progress), count=lambda _: len(rows))
+    starts = columns.pop("starts")
+    padding = _padding(spec, tokenizer, pad_token_id, set(starts.diff().tolist()))
+    left = getattr(tokenizer, "padding_side", "right") == "left"
+    return TokenExamples(columns, starts, labels, fingerprint(spec), padding, left)
+
+
+def _tokenised(spec: TextSet, texts: Sequence[Sequence[str]], tokenizer: Any, progress: Progress) -> dict[str, Tensor]:
+    """The tokenizer's columns, all rows end to end, and `starts` [N + 1], where each row begins."""
+    pieces: dict[str, list[int]] = {}
+    starts = [0]
+    for begin in range(0, len(texts), ROWS_AT_ONCE):
+        part = texts[begin : begin + ROWS_AT_ONCE]
+        encoded = tokenizer(*[list(column) for column in zip(*part, strict=True)], **_cut(spec, tokenizer))
+        for name, sequences in encoded.items():
+            flat = pieces.setdefault(name, [])
+            for sequence in sequences:
+                flat.extend(sequence)
+        for sequence in encoded["input_ids"]:
+            starts.append(starts[-1] + len(sequence))
+        progress(f"tokenising {spec.text}", min(begin + ROWS_AT_ONCE, len(texts)), len(texts))
+    if empty := [number for number, (start, end) in enumerate(pairwise(starts), 1) if start == end]:
+        raise ValidationError(f"{spec.text}: row {empty[0]}: becomes no token", hint="leave rows without text out")
+    columns = {name: torch.tensor(flat, dtype=torch.int64) for name, flat in pieces.items()}
+    return {**columns, "starts": torch.tensor(starts)}
+
+
+def _cut(spec: TextSet, tokenizer: Any) -> dict[str, Any]:
+    longest = spec.max_length or tokenizer.model_max_length
+    return {"truncation": True, "max_length": longest} if longest < NO_LIMIT else {}
+
+
+def _padding(spec: TextSet, tokenizer: Any, pad_token_id: int | None, lengths: set[int]) -> dict[str, int]:
+    """What each column is padded with: columns that are not named here, e.g. the attention mask, with 0."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else pad_token_id
+    if pad is None and len(lengths) > 1:
+        raise ValidationError(
+            f"{spec.text}: rows have {min(lengths)} to {max(lengths)} tokens, and the tokenizer has no padding token",
+            hint="set tokenizer.pad_token and model.config.pad_token_id, and save both beside the weights",
+        )
+    return {"input_ids": pad or 0, "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0)}
+
+
+def _texts(spec: TextSet, row: Row, number: int, columns: Sequence[str]) -> list[str]:
+    """What goes in: the columns, one or two; or the template, filled."""
+    texts = [_text(spec, row, number, column) for column in columns]
+    return texts if spec.template is None else [spec.template.format(**dict(zip(columns, texts, strict=True)))]
+
+
+def _text(spec: TextSet, row: Row, number: int, column: str) -> str:
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise ValidationError(f"{spec.text}: row {number}: {column!r} is {value!r}, not text")
+    return value
+
+
+def _number(spec: TextSet, row: Row, number: int) -> float:
+    value = row.get(spec.label)
+    try:
+        measured = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        measured = math.nan
+    if not math.isfinite(measured):
+        raise ValidationError(
+            f"{spec.text}: row {number}: label {value!r} is not a number", hint="--metric accuracy is one of classes"
+        )
+    return measured
+
+
+def _label(spec: TextSet, row: Row, number: int, label_names: Sequence[str] | None) -> int:
+    """The class: its position among the names, else its number. 2.0 is 2, 2.5 is no class."""
+    value = row.get(spec.label)
+    names = list(spec.labels or label_names or ())
+    if str(value) in names:
+        return names.index(str(value))
+    if isinstance(value, float | str) and re.fullmatch(r"[-+]?\d+(\.\d*)?", str(value), re.ASCII):
+        value = float(value) if float(value) % 1 else int(float(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    where = f"{spec.text}: row {number}: label {value!r}"
+    if isinstance(value, float):
+        raise ValidationError(
+            f"{where} is a measurement, not a class",
+            hint="metrics of classes need whole numbers or names as labels; --metric pearson, spearman or mse: numbers",
+        )
+    raise ValidationError(
+        f"{where} is neither a number nor one of {', '.join(names) or 'no names'}{suggestion(str(value), names)}",
+        hint="name the classes in the order of the logits: labels: [negative, positive]",
+    )

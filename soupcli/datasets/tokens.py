@@ -1,0 +1,155 @@
+"""`{tokens: wiki.txt, context: 1024, stride: 512}`: the perplexity of a causal language model on a text.
+
+Windows over the text as in transformers' "Perplexity of fixed-length models", whose loop the score equals where windows
+do not overlap; with a stride that loop counts one token too few in each window but the first, here every token that is
+predicted counts once. Tensors: ids_nl [N, L] int64, logits_nlv [N, L, V].
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from soupcli.datasets.class_map import ClassMap
+from soupcli.datasets.examples import hardest_first
+from soupcli.datasets.input_cache import InputCache, input_key
+from soupcli.datasets.prompts import content_hash
+from soupcli.errors import ValidationError
+from soupcli.metrics.metric import LabelKind
+from soupcli.networks.network import Batch, Forward
+from soupcli.recipe.sets import TokensSet
+
+NOT_PREDICTED = -100
+MAX_LOGITS = 2**27  # of one forward pass, in float32 half a GiB: windows go through the network in smaller parts
+
+
+@dataclass(frozen=True, eq=False)
+class TokenWindows:
+    """Windows over one sequence of tokens: window i is `ids[starts[i]:ends[i]]`, its last `labels[i]` are predicted."""
+
+    ids: Tensor  # int64 [T]
+    starts: Tensor  # int64 [N]
+    ends: Tensor  # int64 [N]
+    labels: Tensor  # int64 [N]
+    fingerprint: str
+    kind: LabelKind = "tokens"
+    classes: ClassMap | None = None
+    alike: bool = False  # the last one is shorter
+
+    def order(self, difficulty: Tensor | None = None) -> Tensor:
+        """As they come, or the hardest first: all but the last are of one length."""
+        return hardest_first(torch.arange(len(self.labels)), difficulty)
+
+    def batch(self, indices: Tensor, device: torch.device) -> dict[str, Tensor]:
+        """`input_ids` [n, L] and `targets` [n, L], the token that follows each, or -100 where it is not predicted.
+
+        Shorter windows are filled up behind their end, which no token before it sees.
+        """
+        starts_n1, ends_n1 = self.starts[indices, None], self.ends[indices, None]
+        place_nl = starts_n1 + torch.arange(int((ends_n1 - starts_n1).max()))
+        input_ids = self.ids[place_nl.minimum(ends_n1 - 1)]
+        following = place_nl + 1
+        predicted = (following < ends_n1) & (following >= ends_n1 - self.labels[indices, None])
+        targets = torch.where(predicted, self.ids[following.clamp(max=len(self.ids) - 1)], NOT_PREDICTED)
+        return {"input_ids": input_ids.to(device), "targets": targets.to(device)}
+
+
+def fingerprint(spec: TokensSet) -> str:
+    """Of the text and of how windows lie in it."""
+    return f"tokens:{content_hash(spec.tokens)}:{json.dumps([spec.context, spec.stride])}"
+
+
+def load(
+    spec: TokensSet,
+    tokenizer: Any,
+    *,
+    longest: int | None = None,
+    cache: InputCache | None = None,
+    mark: str = "",
+) -> TokenWindows:
+    """The whole text, tokenised once as the tokenizer does it, in windows.
+
+    `longest`: the most tokens that the network takes, where it says so. `cache` has the tokens where an earlier run has
+    tokenised the same text; `mark` tells the tokenizer from all others. Raises ValidationError for a longer context
+    and for a text with nothing to predict.
+    """
+    if longest is not None and spec.context > longest:
+        raise ValidationError(
+            f"{spec.tokens}: windows of {spec.context} tokens, the network takes {longest}", hint=f"context: {longest}"
+        )
+    key = input_key("tokens", content_hash(spec.tokens), mark)
+    cache = cache or InputCache(None)
+    ids = cache.made(key, lambda: {"ids": _tokenised(spec, tokenizer)}, count=lambda made: len(made["ids"]))["ids"]
+    if len(ids) < 2:
+        raise ValidationError(f"{spec.tokens}: has {len(ids)} tokens, at least 2 are needed to predict one")
+    starts, ends, predicted = windows(len(ids), spec.context, spec.stride or spec.context)
+    return TokenWindows(ids, starts, ends, predicted, fingerprint(spec))
+
+
+def _tokenised(spec: TokensSet, tokenizer: Any) -> Tensor:
+    """int64 [T]."""
+    try:
+        text = spec.tokens.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as cause:
+        raise ValidationError(
+            f"{spec.tokens}: not UTF-8 at byte {cause.start}", hint="convert it with iconv"
+        ) from cause
+    return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
+
+
+def longest_input(module: nn.Module) -> int | None:
+    """The most tokens that a network of transformers has positions for, None where it does not say."""
+    config: Any = getattr(module, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    longest = getattr(config, "max_position_embeddings", None)
+    return longest if isinstance(longest, int) else None
+
+
+def windows(length: int, context: int, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Starts, ends and numbers of predicted tokens, int64 [N] each, of windows that cover `length` tokens.
+
+    The first token of a window is not predicted there; a window that predicts nothing is left out.
+    """
+    starts = torch.arange(0, max(1, length - context + stride), stride)
+    ends = (starts + context).clamp(max=length)
+    new = ends - torch.cat([starts[:1], ends[:-1]])
+    predicted = torch.minimum(new, ends - starts - 1)
+    kept = predicted > 0
+    return starts[kept], ends[kept], predicted[kept]
+
+
+def likelihood_of(forward: Forward, vocabulary: int) -> Forward:
+    """From a batch of windows to float64 [N, 2]: negative log-likelihood of the predicted tokens, and their number.
+
+    `forward` gives the logits [N, L, `vocabulary`] of `input_ids`.
+    """
+
+    def sums(batch: Batch) -> Tensor:
+        assert isinstance(batch, dict)
+        ids_nl, targets_nl = batch["input_ids"], batch["targets"]
+        at_once = max(1, MAX_LOGITS // (vocabulary * ids_nl.shape[1]))
+        parts = zip(torch.split(ids_nl, at_once), torch.split(targets_nl, at_once), strict=True)
+        return torch.cat([_sums(forward({"input_ids": ids}), targets) for ids, targets in parts])
+
+    return sums
+
+
+def _sums(logits_nlv: Tensor, targets_nl: Tensor) -> Tensor:
+    """Each token's likelihood in float32, as transformers has it, and their sum in float64."""
+    if logits_nlv.dim() != 3 or logits_nlv.shape[:2] != targets_nl.shape:
+        raise ValidationError(
+            f"the network gives {list(logits_nlv.shape)} for windows {list(targets_nl.shape)}, "
+            "logits [N, length, vocabulary] are needed",
+            hint="a set of tokens is for causal language models: model: {transformers: AutoModelForCausalLM}",
+        )
+    wide = logits_nlv.to(torch.promote_types(logits_nlv.dtype, torch.float32)).flatten(0, 1)
+    likelihood_nl = functional.cross_entropy(
+        wide, targets_nl.flatten(), ignore_index=NOT_PREDICTED, reduction="none"
+    ).view_as(targets_nl)
+    counts_n = (targets_nl != NOT_PREDICTED).sum(dim=1)
+    return torch.stack([likelihood_nl.cpu().to(torch.float64).sum(dim=1), counts_n.cpu().to(torch.float64)], dim=1)

@@ -1,0 +1,1 @@
+"""Why soups fail: facts, then evidence, then causes."""

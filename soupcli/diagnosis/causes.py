@@ -1,0 +1,150 @@
+"""Why soups fail: the causes that are known, as one table. docs/troubleshooting.md is made from it.
+
+    for verdict in judge(facts):
+        verdict.cause.words, verdict.evidence, verdict.cause.remedy
+
+A cause is a name, a test that gives the evidence for it (None: it is not the cause), what it is in words, and what to
+do about it. Rows are tried in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from soupcli.diagnosis import evidence
+from soupcli.diagnosis.facts import Facts
+
+
+class Cause(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    find: Callable[[Facts], str | None]
+    words: str
+    remedy: str
+
+
+class Verdict(NamedTuple):
+    """A cause that was found, and by what."""
+
+    cause: Cause
+    evidence: str
+
+
+def judge(facts: Facts) -> list[Verdict]:
+    """Every cause that there is evidence of, in the order of the table."""
+    found = ((cause, cause.find(facts)) for cause in CAUSES)
+    return [Verdict(cause, evidence) for cause, evidence in found if evidence is not None]
+
+
+def markdown() -> str:
+    """The table for the documentation."""
+    return "\n".join(f"## {cause.name}\n\n{cause.words}\n\n**What to do.** {cause.remedy}\n" for cause in CAUSES)
+
+
+CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "different networks",
+        evidence.other_networks,
+        "The checkpoints are not of one network: tensors have other names or shapes, or adapters stand beside whole "
+        "networks. There is no mean of them.",
+        "Leave out the ones that differ. An adapter among whole networks: merge it into its base first "
+        "(`merge_and_unload`).",
+    ),
+    Cause(
+        "heads for different classes",
+        evidence.other_classes,
+        "The networks are the same but for the layers that give the outputs, which are of other classes or have other "
+        "names.",
+        "Mix all but them: `--exclude 'head.*'` (with the name of the layer); the best ingredient's head, or with "
+        "`--base` the base's, is taken.",
+    ),
+    Cause(
+        "weights of different kinds",
+        evidence.other_keys,
+        "The files hold several state dicts, and other ones were taken from some than from the rest: averaged weights "
+        "(EMA) of one run are not mixed with trained ones of another.",
+        "Take the same from all: `--key state_dict`.",
+    ),
+    Cause(
+        "fp16 overflow",
+        evidence.overflow,
+        "A weight went beyond the largest number of float16 and was saved as infinite. The checkpoint is broken, and "
+        "so would be every soup with it.",
+        "Leave it out, or save it again from the training's own float32 weights, or in bfloat16.",
+    ),
+    Cause(
+        "training diverged",
+        evidence.diverged,
+        "A weight is not a number or infinite.",
+        "Leave this ingredient out, or take an earlier checkpoint of its run; a smaller learning rate or clipped "
+        "gradients keep it from happening again.",
+    ),
+    Cause(
+        "the same weights twice",
+        evidence.copies,
+        "Two of the checkpoints are one: `uniform` counts it twice, and `greedy` spends an evaluation on a candidate "
+        "that changes little.",
+        "Give each once. Two runs with the same weights used the same seed and settings: change one of them.",
+    ),
+    Cause(
+        "no common start",
+        evidence.strangers,
+        "The ingredients were not fine-tuned from the same weights, or nothing of the start is left in them: their "
+        "neurons stand in another order, and the mean of two of them computes nothing. Mixing works inside one basin, "
+        "which a common pre-trained start gives.",
+        "Mix only those of one group, or fine-tune all from one checkpoint with the same head. Ensembles (averaged "
+        "outputs) need no common start.",
+    ),
+    Cause(
+        "a layer made anew",
+        evidence.new_layers,
+        "One layer, most often the head, began with other random numbers in some of the ingredients, while the rest "
+        "have a common start.",
+        "Fit the head once (a linear probe) or seed it alike, save it with the start, and fine-tune all from there. "
+        "For what is there already: `--exclude 'head.*'`, then fit one head on the soup.",
+    ),
+    Cause(
+        "learning rate too high",
+        evidence.rate_too_high,
+        "One ingredient has gone much farther than the others: it left the basin that they share.",
+        "Leave it out (`soup greedy` does), and fine-tune it again with a smaller learning rate or fewer epochs. With "
+        "`--val` its score says whether it is the one that is wrong.",
+    ),
+    Cause(
+        "one ingredient dominates",
+        evidence.dominating,
+        "One ingredient has moved much farther than the others and is no worse than they are: the others have hardly "
+        "left the start, so the mean pulls it back, and greedy keeps it alone.",
+        "Train the others as long, or at as high a rate; a soup needs ingredients that are about equally good.",
+    ),
+    Cause(
+        "batch-norm statistics",
+        evidence.statistics,
+        "The running statistics of batch norm were averaged, and they do not fit the averaged weights: the variance "
+        "of a mean is not the mean of the variances.",
+        "Estimate them again for each soup: `--set batch_norm=recalibrate`.",
+    ),
+    Cause(
+        "different inputs",
+        evidence.inputs,
+        "The files beside the weights say that the networks were trained on other inputs or call their outputs "
+        "otherwise: picture size, mean and deviation, tokenizer, or the order of the classes.",
+        "Mix only those with the same settings. Where the files are wrong and the training was right, correct them: "
+        "the soup carries on the best ingredient's.",
+    ),
+    Cause(
+        "too far apart",
+        evidence.too_far,
+        "The ingredients have a common start, and still the mean of all is worse than the worst of them: all have gone "
+        "so far from the start that they lie in basins of their own.",
+        "Fine-tune for shorter or with smaller learning rates. `soup greedy` finds those that still go together.",
+    ),
+    Cause(
+        "too few validation examples",
+        evidence.too_few,
+        "The set is too small to tell ingredients and soup apart: the ranking, and what greedy keeps, is chance.",
+        "More examples: four times as many halve the error. `metric: nll` tells more of each example than accuracy.",
+    ),
+)

@@ -1,0 +1,25 @@
+"""What an inspection finds in the weights."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.diagnosis.barrier import Barrier
+from soupcli.diagnosis.causes import Verdict
+from soupcli.diagnosis.facts import Facts
+from soupcli.evaluation.score import Score
+
+NotFinite = tuple[Checkpoint, str, float]
+
+
+class Examined(NamedTuple):
+    """All that was found."""
+
+    facts: Facts
+    refused: str | None  # why they cannot be mixed
+    ties: dict[Checkpoint, list[tuple[str, ...]]]
+    integers: list[str]
+    alone: list[dict[str, Score]]  # each checkpoint's scores by set; nothing where it could not be evaluated
+    barriers: dict[str, Barrier]  # by set
+    verdicts: list[Verdict]

@@ -1,0 +1,53 @@
+"""Where what can be made again is kept: `$SOUP_CACHE`, else `$XDG_CACHE_HOME/soup`, else `~/.cache/soup`."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from soupcli import __version__
+from soupcli.errors import MissingExtra
+
+
+def cache_folder() -> Path:
+    """The folder, which may not exist yet."""
+    if chosen := os.environ.get("SOUP_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "soup"
+
+
+def need(module: str, *, extra: str) -> Any:
+    """Imports `module`, a part of the optional extra `extra`, and returns it.
+
+    Raises MissingExtra where it is absent, and where it is there and broken: torchvision beside another torch than
+    its own raises RuntimeError when it is imported, a library beside another numpy ValueError or AttributeError.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as cause:
+        raise MissingExtra(module.partition(".")[0], extra, cause) from cause
+
+
+LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "torchvision", "pillow", "lm_eval")
+
+
+def versions() -> dict[str, str]:
+    """This program, Python, torch and those model libraries that are installed; none is imported."""
+    return dict(_installed())
+
+
+@functools.cache  # part of the key of every score
+def _installed() -> dict[str, str]:
+    found = {"soup": __version__, "python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

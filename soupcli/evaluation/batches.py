@@ -1,0 +1,93 @@
+"""Examples through a network, batch by batch, in batches of one size: what each gives depends on no other.
+
+Where memory runs out the batch is halved and the run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from soupcli import processes
+from soupcli.errors import SoupError
+from soupcli.progress import unsaid
+
+# What torch says where it raises a plain RuntimeError: its CPU allocator, MPS, cuBLAS and cuDNN.
+_NO_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+
+
+class BatchSize:
+    """How many examples go through the network at a time, at most; less than was asked for once memory ran out."""
+
+    def __init__(self, most: int, *, say: Callable[[str], None] = unsaid) -> None:
+        self.most = most
+        self._say = say
+
+    def through(
+        self, order: Tensor, work: Callable[[Tensor], Tensor], *, at_most: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The indices of one batch after another and what `work` makes of them, Tensor [n, ...].
+
+        Batches are as even as can be, and the last one is filled up with its last example: every example is computed
+        in the same shape, whatever the order, so that kernels round it alike.
+        """
+        begin, size, failed = 0, self.even(len(order), at_most), 0
+        while begin < len(order):
+            indices = order[begin : begin + size]
+            full = torch.cat([indices, indices[-1:].expand(size - len(indices))])
+            made = _tried(work, full)
+            if made is None:
+                self.most, failed = size // 2, failed or size
+                size = self.even(len(order), at_most)
+                continue
+            if failed:
+                self._say(f"memory ran out with {failed} examples at a time: the run goes on with {size}")
+                failed = 0
+            yield indices, made[: len(indices)]
+            begin += size
+
+    def shared_out(
+        self, order: Tensor, work: Callable[[Tensor], Tensor], *, at_most: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `through` gives, in every process, on the CPU; each of them works on a part of the very same batches."""
+        size = self.even(len(order), at_most)
+
+        def made(indices: Tensor) -> Tensor:
+            full = torch.cat([indices, indices[-1:].expand(size - len(indices))])
+            return self._in_halves(work, full)[: len(indices)].cpu()
+
+        yield from processes.shared_out(torch.split(order, size), made)
+
+    def _in_halves(self, work: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
+        """As few at a time as memory holds."""
+        made = _tried(work, indices)
+        if made is not None:
+            return made
+        self._say(f"memory ran out with {len(indices)} examples at a time: the run goes on with fewer")
+        return torch.cat([self._in_halves(work, half) for half in torch.tensor_split(indices, 2)])
+
+    def even(self, examples: int, at_most: int | None = None) -> int:
+        """Examples in each of as few batches as can be, all as large as the others."""
+        most = min(self.most, at_most or self.most)
+        return -(-examples // -(-examples // most)) if examples else most
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether less at a time may do."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def _tried(work: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor | None:
+    """None where memory ran out; what the attempt held is free by then."""
+    try:
+        return work(indices)
+    except SoupError as error:
+        if len(indices) == 1 or not is_out_of_memory(error.__cause__):
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None

@@ -1,0 +1,325 @@
+"""An `Evaluate` for each validation set, over one live network, with the scores of earlier runs kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soupcli import processes
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.hashes import ContentHashes
+from soupcli.datasets.holdout import Part
+from soupcli.datasets.input_cache import InputCache
+from soupcli.datasets.load import ExampleSet, LabelledSet
+from soupcli.datasets.overlap import ContentStore
+from soupcli.environment import cache_folder, versions
+from soupcli.errors import ValidationError
+from soupcli.evaluation import loop as in_process
+from soupcli.evaluation.batches import BatchSize
+from soupcli.evaluation.ensembles import Ensembles
+from soupcli.evaluation.hardest_first import Difficulty
+from soupcli.evaluation.kept_scores import ScoreStore
+from soupcli.evaluation.keys import Identity
+from soupcli.evaluation.labelled import Labelled
+from soupcli.evaluation.logits import Collected, LogitFile, LogitFolder, Source
+from soupcli.evaluation.outside import measure as unseen
+from soupcli.evaluation.runner import Resident
+from soupcli.evaluation.score import Evaluate, Score
+from soupcli.files.json_text import key_of
+from soupcli.metrics.metric import MetricValue
+from soupcli.mixing.mixture import Mixture
+from soupcli.networks.live import LiveNetwork
+from soupcli.networks.network import Network
+from soupcli.progress import Progress, unsaid
+from soupcli.recipe.recipe import Recipe
+from soupcli.recipe.sets import SetSpec
+from soupcli.user_code import users_code
+
+
+class Evaluators:
+    """Evaluates mixtures on the sets of a run.
+
+    `examples` counts what went through the network, `inputs` what was decoded; the sets `on_device` live there whole.
+    `warn` is told what a user should know. The network is built, and inputs are decoded, when a score is asked for that
+    no earlier run has kept. Raises ValidationError at once for a metric that is not known and for a set whose files are
+    not there.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        sets: Mapping[str, SetSpec],
+        device: torch.device,
+        first: Checkpoint,
+        hashes: ContentHashes,
+        store: ScoreStore,
+        progress: Progress,
+        warn: Callable[[str], None] = unsaid,
+        logits: LogitFolder | None = None,
+        *,
+        parts: Mapping[str, Part] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.sets = sets
+        self.device = device
+        self.examples = 0
+        folder = cache_folder() / "inputs" if recipe.cache_inputs else None
+        self.inputs = InputCache(folder, limit=recipe.cache_limit, say=warn)
+        self._hashes = hashes
+        self._store = store
+        self._progress = progress
+        self._logits = logits
+        self._batch_size = BatchSize(recipe.batch_size, say=warn)
+        self._difficulty = {name: Difficulty() for name in sets}
+        self._again: set[str] = set()
+        self._expected: list[Mixture] = []
+        if recipe.cost.flops:
+            self._counted_set()
+        self._identity = Identity(recipe, sets, parts or {}, device, first, hashes)
+        contents = ContentStore(store.folder.parent / "contents")
+        self._resident = Resident(self._identity, self.inputs, contents, progress)
+
+    def on(self, name: str) -> Evaluate:
+        """What evaluates mixtures on the set `name`."""
+
+        def evaluate(weights: Mixture, *, at_least: float | None = None) -> Score:
+            score = processes.from_first(lambda: self._kept(name, weights, at_least))
+            if score is None:
+                with users_code():
+                    dealt = self._dealt(name, weights) if at_least is None else []
+                    measured = dealt or [(weights, self._measure(name, weights, at_least))]
+                for one, of_one in measured:
+                    self._keep(name, one, of_one)
+                score = next(of_one for one, of_one in measured if one == weights)
+            if score.difficulty is not None:
+                self._difficulty[name].add(_shares(weights), score.difficulty)
+            return score
+
+        return evaluate
+
+    @contextmanager
+    def expecting(self, mixtures: Sequence[Mixture]) -> Iterator[None]:
+        """Within the block these are evaluated whole: several processes may each take one of them."""
+        self._expected = list(mixtures)
+        try:
+            yield
+        finally:
+            self._expected = []
+
+    @property
+    def again(self) -> int:
+        """Scores that were known, and measured again because the logits were not."""
+        return len(self._again)
+
+    def on_all(self, weights: Mixture) -> dict[str, Score]:
+        """The mixture's score on every set."""
+        return {name: self.on(name)(weights) for name in self.sets}
+
+    def logit_file(self, name: str, weights: Mixture) -> LogitFile | None:
+        """Where a network's logits on the set `name` are kept; None for mixtures, and where none are asked for."""
+        alone = len(weights.members) == 1 and weights.is_uniform and weights.dtype is None
+        if not alone or not self._wants_logits(name) or self._logits is None:
+            return None
+        parts, member, fingerprint = (
+            self._identity.of_outputs(name, weights),
+            weights.members[0],
+            self._identity.fingerprints[name],
+        )
+        if parts is None or fingerprint is None:
+            return None
+        return self._logits.file(Source(key_of(parts), self._hashes.of(member), fingerprint, str(member.path), name))
+
+    def ensembles(self, name: str, members: Sequence[Checkpoint], metrics: Sequence[str]) -> Ensembles:
+        """What scores ensembles of `members` on the set `name`; networks whose logits are missing are evaluated.
+
+        Raises ValidationError for a set that has no logits.
+        """
+        files: dict[Checkpoint, LogitFile] = {}
+        for member in members:
+            file = self.logit_file(name, Mixture.uniform([member]))
+            if file is None:
+                raise ValidationError(
+                    f"val.{name}: ensembles are scored from logits, which it does not show",
+                    hint="name a set of images, text or arrays first: --val SET",
+                )
+            self.on(name)(Mixture.uniform([member]))
+            files[member] = file
+        processes.from_first(lambda: None)  # which writes the files that all of them read
+        return Ensembles(files, metrics, name=f"val.{name}")
+
+    def metric_of(self, name: str) -> str:
+        """The metric that selects on the set `name`."""
+        return self._identity.metric_of(name)
+
+    def metrics_of(self, name: str) -> list[str]:
+        """All metrics that the recipe asks of the set `name`, the selecting one first."""
+        return self._identity.metrics_of(name)
+
+    def shared(self, name: str, others: str) -> int | None:
+        """How many examples of a set are also in another, None where nobody has looked into one of them."""
+        return self._resident.examples.shared(name, others)
+
+    def running_statistics(self, weights: Mixture) -> dict[str, Tensor]:
+        """Batch-norm statistics re-estimated for `weights`, by their names there, where they go into the soup."""
+        if self.recipe.batch_norm != "recalibrate":
+            return {}
+        with users_code():
+            return self._resident.statistics(weights)
+
+    def flops(self) -> tuple[str, int]:
+        """A set of examples, and the operations of a forward pass of the first example that is visited there."""
+        name, spec = self._counted_set()
+        identity, weights = self._identity, Mixture.uniform([self._identity.first])
+        key = key_of({"flops": identity.fingerprints[name], "network": identity.of_network(), "versions": versions()})
+        kept = self._store.get(key)
+        if kept is None:
+            with users_code():
+                operations = self._resident.operations(name, spec, weights)
+            kept = Score({"flops": MetricValue(operations, None, 1)}, "flops", False, 1, {})
+            self._store.put(key, kept)
+        return name, int(kept.value)
+
+    def labelled(self, name: str) -> Labelled:
+        """The set's examples, and the network's logits for them at whatever weights it has when it is asked.
+
+        Raises ValidationError for sets without one class for each example.
+        """
+        return self._resident.labelled(name, self.require_labelled(name))
+
+    def require_labelled(self, name: str) -> LabelledSet:
+        """The set. Raises ValidationError for one that shows no labelled examples: its score has no gradient."""
+        spec = self.sets[name]
+        if not isinstance(spec, LabelledSet):
+            kind = type(spec).__name__.removesuffix("Set").lower()
+            raise ValidationError(
+                f"val.{name}: coefficients are fitted on labelled examples, which a {kind} set does not show",
+                hint="name a set of images, text or arrays first: --val SET",
+            )
+        return spec
+
+    def key_of_fit(self, name: str, start: Mixture, settings: Mapping[str, Any]) -> str:
+        """The key of coefficients that are fitted on the set `name` from `start` on."""
+        return key_of({"start": self._identity.of_score(name, start), "batch_size": self.recipe.batch_size, **settings})
+
+    @property
+    def batch_size(self) -> int:
+        """Examples that go through the network at a time: less than was asked for where memory ran out."""
+        return self._batch_size.most
+
+    @property
+    def on_device(self) -> tuple[str, ...]:
+        """Sets whose inputs lie on the device whole."""
+        return self._resident.examples.on_device
+
+    @property
+    def network(self) -> Network:
+        """The recipe's network, without weights."""
+        return self._resident.network
+
+    @property
+    def live(self) -> LiveNetwork:
+        """The network that weights go into."""
+        return self._resident.live
+
+    def _keep(self, name: str, weights: Mixture, score: Score) -> None:
+        self.examples += score.examples
+        if processes.is_first() and (key := self._identity.of_score(name, weights)) is not None:
+            self._store.put(key, score)
+
+    def _dealt(self, name: str, weights: Mixture) -> list[tuple[Mixture, Score]]:
+        """The mixture and others that are expected, each evaluated by one process; none where all share the set."""
+        spec = self.sets[name]
+        if processes.count() == 1 or weights not in self._expected or not isinstance(spec, ExampleSet):
+            return []
+        unknown = processes.from_first(lambda: self._unknown(name, besides=weights))
+        of_round = [weights, *(self._expected[place] for place in unknown)][: processes.count()]
+        examples = self._resident.examples.of(name, spec)  # the first process decodes before the others do
+        batches = -(-len(examples.labels) // self._batch_size.even(len(examples.labels)))
+        if not processes.deals_out(len(of_round), batches):
+            return []
+        if self.recipe.batch_norm != "average":
+            self._resident.examples.of(*self._identity.calibrating_set())
+        own = processes.mine(of_round)
+        collected = Collected(examples.labels, examples.kind) if own is not None and self._wants_logits(name) else None
+        with processes.by_itself():
+            score = self._measure_examples(name, spec, own, None, collected) if own is not None else None
+        done = processes.gathered((score, self._batch_size.most))
+        self._batch_size.most = min(most for _, most in done)
+        for one, logits in zip(of_round, processes.to_first(collected), strict=False):
+            if logits is not None and (file := self.logit_file(name, one)) is not None:
+                file.save(logits)
+        return [(one, found) for one, (found, _) in zip(of_round, done, strict=False) if found is not None]
+
+    def _unknown(self, name: str, *, besides: Mixture) -> list[int]:
+        """Places of expected mixtures whose scores are not known, as many as there are other processes."""
+        expected = enumerate(self._expected)
+        unknown = (place for place, one in expected if one != besides and self._kept(name, one, None) is None)
+        return list(islice(unknown, processes.count() - 1))
+
+    def _kept(self, name: str, weights: Mixture, at_least: float | None) -> Score | None:
+        """The score that an earlier run has kept, where its logits are kept too if they are asked for."""
+        key = self._identity.of_score(name, weights)
+        stop = at_least if self.recipe.early_stop else None
+        score = self._store.get(key, at_least=stop) if key is not None else None
+        file = self.logit_file(name, weights) if score is not None else None
+        if file is not None and not file.is_there:
+            self._again.add(str(key))
+            return None
+        return score
+
+    def _wants_logits(self, name: str) -> bool:
+        return self._logits is not None and isinstance(self.sets[name], LabelledSet)
+
+    def _counted_set(self) -> tuple[str, ExampleSet]:
+        """The first set whose examples go through the network here, one by one."""
+        for name, spec in self.sets.items():
+            if isinstance(spec, ExampleSet):
+                return name, spec
+        raise ValidationError(
+            "cost.flops: needs a set of images, text, arrays or tokens, to show the network an example of it",
+            hint="name one with --val, or leave --flops out",
+        )
+
+    def _measure(self, name: str, weights: Mixture, at_least: float | None) -> Score:
+        spec = self.sets[name]
+        if not isinstance(spec, ExampleSet):
+            return processes.from_first(lambda: unseen.measure(spec, name, weights, self._resident, self._identity))
+        file = self.logit_file(name, weights) if processes.is_first() else None
+        examples = self._resident.examples.of(name, spec)
+        collected = Collected(examples.labels, examples.kind) if file is not None else None
+        score = self._measure_examples(name, spec, weights, at_least, collected)
+        if file is not None and collected is not None and score.stopped is None:
+            file.save(collected)
+        return score
+
+    def _measure_examples(
+        self, name: str, spec: ExampleSet, weights: Mixture, at_least: float | None, collected: Collected | None
+    ) -> Score:
+        self.live.load(weights)
+        examples = self._resident.examples.of(name, spec)
+        return in_process.score(
+            self._resident.forward(name, spec, weights),
+            examples,
+            name=f"val.{name}",
+            metrics=self.metrics_of(name),
+            device=self.device,
+            batch_size=self._batch_size,
+            at_least=at_least,
+            give_up=self.recipe.early_stop,
+            difficulty=self._difficulty[name].expected(_shares(weights)) if at_least is not None else None,
+            keep=collected,
+            progress=self._progress,
+        )
+
+
+def _shares(weights: Mixture) -> dict[str, float]:
+    """The weight of each member, by its path."""
+    shares: dict[str, float] = {}
+    for member, weight in zip(weights.members, weights.weights, strict=True):
+        shares[str(member.path)] = shares.get(str(member.path), 0.0) + weight
+    return shares

@@ -1,0 +1,102 @@
+"""Gates of a soup: whether a score passes what the recipe wants of it on a set.
+
+Shares are compared as whole numbers of examples: 79.5% is at least 80% - 0.5, whatever binary fractions say.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+from soupcli.errors import ValidationError
+from soupcli.evaluation.score import Score, is_higher_better
+from soupcli.metrics.metric import MetricValue
+from soupcli.metrics.table import METRICS
+from soupcli.recipe.gates import Bound
+from soupcli.wording import SHARES, suggestion
+
+_SIDES = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
+
+
+class Gate(NamedTuple):
+    """A bound on a metric of a set (None: the one that selects there); its text, and the recipe's key that says it."""
+
+    set: str
+    metric: str | None
+    bound: Bound
+    text: str
+    key: str
+
+
+class Verdict(NamedTuple):
+    """Whether a soup passes a gate, None where there is no ingredient to hold it against; and why."""
+
+    gate: Gate
+    metric: str
+    met: bool | None
+    value: float
+    needed: float | None
+    reason: str
+
+
+def check(gate: Gate, metric: str) -> None:
+    """Raises ValidationError for a bound that makes no sense for the metric, before anything is evaluated."""
+    bound = gate.bound
+    if metric in SHARES and not bound.best and not bound.per_cent and bound.number > 1:
+        number = f"{float(bound.number):g}"
+        raise ValidationError(
+            f"{gate.key}: {metric} is a fraction of 1, got {number}", hint=f"write {number}% for per cent"
+        )
+    if metric in METRICS and not bound.better and METRICS[metric].higher_is_better != (bound.sign[0] == ">"):
+        way, sign = ("higher", ">=") if METRICS[metric].higher_is_better else ("lower", "<=")
+        raise ValidationError(f"{gate.key}: {metric} is better the {way}, got {gate.text!r}", hint=f"write {sign}")
+
+
+def judge(gate: Gate, soup: Score, best: Score | None) -> Verdict:
+    """Holds a score against a gate. Raises ValidationError where it has not got the metric."""
+    metric, bound = gate.metric or soup.selecting, gate.bound
+    if metric not in soup.metrics:
+        raise ValidationError(
+            f"{gate.key}: {gate.set} has no metric {metric!r}{suggestion(metric, soup.metrics)}",
+            hint=f"it has {', '.join(soup.metrics)}",
+        )
+    value = soup.metrics[metric]
+    if not math.isfinite(value.value):
+        return Verdict(gate, metric, False, value.value, None, "not a finite number")
+    own = _exact(metric, value)
+    if not bound.best:
+        needed = bound.number / (100 if bound.per_cent else 1)
+        reason = f"{_shown(metric, own)}, {_SIDES[bound.sign]} {_shown(metric, needed)} is needed"
+        return Verdict(gate, metric, _holds(own, bound.sign, needed), value.value, float(needed), reason)
+    if best is None or metric not in best.metrics or not math.isfinite(best.metrics[metric].value):
+        return Verdict(gate, metric, None, value.value, None, "not checked: no ingredient to hold it against")
+    sign, margin = bound.sign, bound.number / (100 if metric in SHARES or bound.per_cent else 1)
+    if bound.better and not is_higher_better(metric, soup):
+        sign, margin = "<=", -margin
+    other = _exact(metric, best.metrics[metric])
+    reason = (
+        f"{_shown(metric, own)}, best {_shown(metric, other)}: {_shown(metric, own - other, sign='+')}, "
+        f"{_SIDES[sign]} {_shown(metric, margin, sign='+')} is needed"
+    )
+    return Verdict(gate, metric, _holds(own, sign, other + margin), value.value, float(other + margin), reason)
+
+
+def _holds(value: Fraction, sign: str, needed: Fraction) -> bool:
+    return {">=": value >= needed, ">": value > needed, "<=": value <= needed, "<": value < needed}[sign]
+
+
+def _exact(metric: str, value: MetricValue) -> Fraction:
+    """The value as it is written; of a share, the fraction that it was rounded from."""
+    if metric in SHARES and value.n:
+        whole = Fraction(round(value.value * value.n), value.n)
+        if math.isclose(whole, value.value, rel_tol=1e-12, abs_tol=1e-12):
+            return whole
+    return Fraction(repr(value.value))
+
+
+def _shown(metric: str, value: Fraction, *, sign: str = "") -> str:
+    """E.g. `79.50%`, a difference `+0.50`; `0.1834` of what is no share."""
+    if metric not in SHARES:
+        return f"{float(value):{sign}.4f}"
+    return f"{float(value * 100):{sign}.2f}{'' if sign else '%'}"

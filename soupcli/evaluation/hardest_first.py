@@ -1,0 +1,94 @@
+"""How hard each example of a set is, so that those which decide are visited first.
+
+A network is far off an example whose label it gives little probability, whose number it misses by much, or whose text
+it does not expect. Nothing but the order of visits depends on it. Tensors: logits_nk [N, K] float, labels as
+`LabelKind` says.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from soupcli.metrics.metric import LabelKind
+
+LEVELS = 255
+REMEMBERED = 64  # soups
+WRONG = 128  # from this level on another class is more probable than any right one, or most of the set is easier
+
+
+def distance_of(logits_nk: Tensor, labels: Tensor, kind: LabelKind) -> Tensor:
+    """float32 [N]: how far a network is off each example; of classes from -1, surely right, to 1, surely wrong."""
+    if kind == "numbers":
+        return (logits_nk[:, 0] - labels).abs().float()
+    if kind == "tokens":
+        return (logits_nk[:, 0] / logits_nk[:, 1].clamp(min=1)).float()
+    labels_nm = labels.unsqueeze(1) if labels.dim() == 1 else labels
+    right_nk = torch.zeros_like(logits_nk, dtype=torch.bool)
+    right_nk.scatter_(1, torch.where(labels_nm < 0, labels_nm[:, :1], labels_nm).clamp(min=0), True)
+    chance_nk = logits_nk.float().softmax(dim=1)
+    return chance_nk.masked_fill(right_nk, 0).amax(dim=1) - chance_nk.masked_fill(~right_nk, 0).amax(dim=1)
+
+
+def levels_of(distance_n: Tensor, kind: LabelKind) -> Tensor:
+    """uint8 [N], 0 to 255: of classes the distance itself, else the example's place in the set by its distance."""
+    if kind in ("classes", "several"):
+        share_n = (distance_n.nan_to_num(nan=1.0) + 1) / 2
+    else:
+        order_n = torch.argsort(distance_n, stable=True)  # a NaN comes last
+        share_n = torch.empty_like(distance_n)
+        share_n[order_n] = torch.linspace(0, 1, len(order_n), dtype=distance_n.dtype)
+    return (share_n * LEVELS).round().to(torch.uint8)
+
+
+class Difficulty:
+    """The levels of those who were evaluated on a whole set, and from them what a soup will find hard there.
+
+    Members of soups go by any name of their own, each with its weight in the soup.
+    """
+
+    def __init__(self) -> None:
+        self._alone: dict[str, Tensor] = {}
+        self._soups: OrderedDict[frozenset[str], Tensor] = OrderedDict()
+        self._wrong_n: Tensor | int = 0
+        self._sum_n: Tensor | int = 0
+
+    def add(self, members: Collection[str], levels_n: Tensor) -> None:
+        """Takes what an ingredient alone, or the soup of these members, got wrong."""
+        if len(members) > 1:
+            self._soups[frozenset(members)] = levels_n
+            if len(self._soups) > REMEMBERED:
+                self._soups.popitem(last=False)
+            return
+        (ingredient,) = members
+        if ingredient not in self._alone:
+            self._alone[ingredient] = levels_n
+            self._wrong_n = self._wrong_n + (levels_n >= WRONG).to(torch.int64)
+            self._sum_n = self._sum_n + levels_n.to(torch.int64)
+
+    def expected(self, members: Mapping[str, float]) -> Tensor | None:
+        """[N], larger is harder for the soup of these weights; None before the first ingredient.
+
+        A mean of weights gives about the mean of the logits: the levels of the soup that shares most members, and those
+        of the members that it lacks, count by the members' weights.
+        """
+        wanted = frozenset(members)
+        known = [*self._soups.items(), *((frozenset([name]), levels) for name, levels in self._alone.items())]
+        near = [(soup, levels) for soup, levels in known if soup & wanted]
+        if not near:
+            return self.of_examples()
+        soup, levels_n = min(near, key=lambda one: len(one[0] ^ wanted))
+        expected_n = sum(members[name] for name in soup & wanted) * levels_n.to(torch.float64)
+        for name in sorted(wanted - soup):
+            if name in self._alone:
+                expected_n += members[name] * self._alone[name]
+        return expected_n
+
+    def of_examples(self) -> Tensor | None:
+        """int64 [N]: how many ingredients got them wrong; among equals how far all were off. None before the first."""
+        if not isinstance(self._wrong_n, Tensor):
+            return None
+        return self._wrong_n * (len(self._alone) * LEVELS + 1) + self._sum_n

@@ -1,0 +1,52 @@
+"""A labelled set and the network's logits for it, with gradients where they are asked for; and how it is divided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from soupcli.datasets.examples import Examples
+from soupcli.evaluation.loop import logits_of
+from soupcli.networks.network import Forward
+
+PARTS = 4  # of a batch, by length
+FEWEST = 8  # examples of a part
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Examples of a set, the forward pass of the live network (made anew for its weights), and where it runs."""
+
+    examples: Examples
+    forward: Callable[[], Forward]
+    name: str
+    device: torch.device
+    batch_size: int
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N]."""
+        return self.examples.labels
+
+    def logits(self, indices: Tensor) -> Tensor:
+        """Logits [n, classes] of these examples at the network's present weights, on the CPU, float32 or wider.
+
+        Raises NetworkError where the network fails, ValidationError where labels and logits do not go together.
+        """
+        return logits_of(self.forward(), self.examples.batch(indices, self.device), self.labels[indices], self.name)
+
+    def batches(self, indices: Tensor) -> Iterator[Tensor]:
+        """These examples in the order in which they are best visited, as many at a time as go through the network.
+
+        On the CPU, which does not gain by large batches, those of differing lengths go in a few parts of like length:
+        less is padded.
+        """
+        rank = torch.empty(len(self.labels), dtype=torch.int64)
+        rank[self.examples.order()] = torch.arange(len(rank))
+        size = self.batch_size
+        if self.device.type == "cpu" and not self.examples.alike:
+            size = min(size, max(FEWEST, -(-len(indices) // PARTS)))
+        yield from torch.split(indices[rank[indices].argsort()], size)

@@ -1,0 +1,146 @@
+"""Logits that outlive a run: one safetensors file for each network and set, in half precision.
+
+    file = LogitFolder(Path("logits")).file(source)
+    file.save(collected)                       # while the network is evaluated
+    logits_nk = file.rows(0, 1024)             # in any later run, with no forward pass
+
+A row is kept as what is left when its largest logit is taken away, in float16, beside that largest one in float32: the
+logits that matter lie near 0, where float16 is finest, and no size of the logits overflows. Differences that do
+(more than 65504 below the largest) are divided by a power of two that the header states. `logits * scale +
+largest[:, None]` is what the network gave.
+
+Letters in names: n examples, k classes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from soupcli.files.atomic import write_whole
+from soupcli.metrics.metric import LabelKind
+
+SCHEMA = "soup-logits/1"
+LARGEST = torch.finfo(torch.float16).max
+KINDS: tuple[LabelKind, ...] = ("classes", "several", "numbers")  # what a network has logits for
+# What a file that is damaged, cut short or not ours raises while its header is read.
+NOT_OURS = (OSError, safetensors.SafetensorError, LookupError, ValueError)
+
+
+class Source(NamedTuple):
+    """What the logits are of: a network by its hash, a set by its fingerprint, and a key of all that determines them.
+
+    `checkpoint` and `set_name` are for people.
+    """
+
+    key: str
+    hash: str
+    fingerprint: str
+    checkpoint: str
+    set_name: str
+
+
+class Header(NamedTuple):
+    """What the file says of itself."""
+
+    key: str
+    kind: LabelKind
+    scale: float
+
+
+class Collected:
+    """The logits of a set, filled batch by batch in whatever order."""
+
+    def __init__(self, labels: Tensor, kind: LabelKind) -> None:
+        self.labels = labels
+        self.kind = kind
+        self._logits_nk: Tensor | None = None
+
+    def __call__(self, indices: Tensor, logits_nk: Tensor) -> None:
+        """Takes the logits of these examples."""
+        if self._logits_nk is None:
+            self._logits_nk = torch.empty(len(self.labels), logits_nk.shape[1])
+        self._logits_nk[indices] = logits_nk.to("cpu", torch.float32)
+
+    def packed(self) -> tuple[dict[str, Tensor], float]:
+        """The tensors of the file, and the scale of `logits`."""
+        assert self._logits_nk is not None
+        largest_n = self._logits_nk.amax(dim=1)
+        below_nk = self._logits_nk - largest_n[:, None]
+        furthest, scale = float(below_nk[below_nk.isfinite()].abs().amax()) if below_nk.isfinite().any() else 0.0, 1.0
+        while furthest / scale > LARGEST:
+            scale *= 2
+        tensors = {"logits": (below_nk / scale).to(torch.float16), "largest": largest_n, "labels": self.labels}
+        return tensors, scale
+
+
+@dataclass(frozen=True)
+class LogitFile:
+    """Where the logits of one source are kept, or will be."""
+
+    path: Path
+    source: Source
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file is whole and of this source: anything else is written anew."""
+        try:
+            header = self._header()
+        except NOT_OURS:
+            return False
+        return header.key == self.source.key
+
+    def save(self, collected: Collected) -> None:
+        """Writes the file, whole or not at all. Raises OutputError."""
+        tensors, scale = collected.packed()
+        content = {"schema": SCHEMA, "kind": collected.kind, "scale": scale, **self.source._asdict()}
+        data = safetensors.torch.save(tensors, metadata={"soup": json.dumps(content, sort_keys=True)})
+        write_whole(self.path, data)
+
+    @property
+    def kind(self) -> LabelKind:
+        """What the labels are."""
+        return self._header().kind
+
+    def labels(self) -> Tensor:
+        """As `LabelKind` says."""
+        with safetensors.safe_open(self.path, "pt") as file:
+            labels: Tensor = file.get_tensor("labels")
+        return labels
+
+    def rows(self, begin: int, end: int) -> Tensor:
+        """float64 [n, k]: of each example the logits less the largest one; of numbers the number itself."""
+        header = self._header()
+        with safetensors.safe_open(self.path, "pt") as file:
+            rows_nk: Tensor = file.get_slice("logits")[begin:end].to(torch.float64) * header.scale
+            if header.kind == "numbers":
+                rows_nk = rows_nk + file.get_slice("largest")[begin:end].to(torch.float64)[:, None]
+        return rows_nk
+
+    def _header(self) -> Header:
+        with safetensors.safe_open(self.path, "pt") as file:
+            header = json.loads((file.metadata() or {})["soup"])
+            lengths = {file.get_slice(name).get_shape()[0] for name in ("logits", "largest", "labels")}
+        if header["schema"] != SCHEMA or header["kind"] not in KINDS or len(lengths) != 1:
+            raise ValueError(f"{self.path}: another schema")
+        return Header(header["key"], header["kind"], float(header["scale"]))
+
+
+class LogitFolder:
+    """A folder of such files, a sub-folder for each set."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def file(self, source: Source) -> LogitFile:
+        """Where the logits of `source` are kept, by the hash of the network and the key of everything."""
+        set_folder = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in source.set_name)
+        name = f"{source.hash.removeprefix('sha256:')[:16]}-{source.key[:16]}.safetensors"
+        return LogitFile(self.path / (set_folder.lstrip(".") or "set") / name, source)

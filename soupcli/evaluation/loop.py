@@ -1,0 +1,199 @@
+"""Evaluation with the live network: batches through it, what each example contributes kept, divided once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from soupcli import processes
+from soupcli.datasets.examples import Examples, hardest_batches_first
+from soupcli.errors import NetworkError, SoupError, ValidationError
+from soupcli.evaluation.batches import BatchSize, is_out_of_memory
+from soupcli.evaluation.hardest_first import distance_of, levels_of
+from soupcli.evaluation.score import Score, Stopped, goodness_of
+from soupcli.metrics.metric import LabelKind, Metric
+from soupcli.metrics.standard_error import with_error
+from soupcli.metrics.table import metric_named, metrics_for
+from soupcli.networks.network import Batch, Forward
+from soupcli.progress import Progress, silent
+
+CPU = torch.device("cpu")
+DISTANCE = "distance"  # of a network from an example, kept beside what the example contributes to the metrics
+LOOKS = 64  # in a set, at least, where an evaluation may be given up: few, large batches would run past the end
+LEAST = 8  # examples in a batch, however small the set is
+
+
+def score(
+    forward: Forward,
+    examples: Examples,
+    *,
+    name: str,
+    metrics: Sequence[str],
+    device: torch.device,
+    batch_size: BatchSize,
+    at_least: float | None = None,
+    give_up: bool = True,
+    difficulty: Tensor | None = None,
+    keep: Callable[[Tensor, Tensor], None] | None = None,
+    progress: Progress = silent,
+) -> Score:
+    """Those of `metrics` that measure such labels, of a network on `examples`, the set `name`; the first one selects.
+
+    Where it need only be known whether the score's goodness is `at_least` so much, the hardest examples by `difficulty`
+    are visited first, and `give_up` ends the evaluation once that is out of reach; the outcome of no example depends on
+    `give_up`. Of metrics that count, batches are smaller; of others they have the shapes of a full evaluation's, so
+    that what is equal scores the same to the last bit. `keep` is given the indices and
+    logits of every batch. Raises NetworkError where the network fails on a batch and ValidationError where labels and
+    logits do not go together or the first metric is of other labels.
+    """
+    chosen = metrics_for(metrics, examples.kind, where=name)
+    n, kind = len(examples.labels), examples.kind
+    order, at_most = examples.order(), None
+    if at_least is not None:
+        order, at_most = _hardest_first(examples, difficulty, batch_size, counts=chosen[metrics[0]].counts)
+    watch = _Watch(chosen[metrics[0]], examples.labels[order], at_least if give_up else None)
+    together = processes.count() > 1
+    where = device if device.type == "cuda" and not together else CPU
+    parts: dict[str, list[Tensor]] = {metric: [] for metric in (*chosen, DISTANCE)}
+    done = 0
+
+    def logits(indices: Tensor) -> Tensor:
+        inputs, labels = examples.batch(indices, device), examples.labels[indices]
+        return checked_logits(forward, inputs, labels, name, kind).to(where)
+
+    with torch.inference_mode():
+        through = batch_size.shared_out if together else batch_size.through
+        for indices, logits_nk in through(order, logits, at_most=at_most):
+            labels = examples.labels[indices].to(where)
+            parts[DISTANCE].append(distance_of(logits_nk, labels, kind))
+            if keep is not None:
+                keep(indices, logits_nk)
+            for metric, definition in chosen.items():
+                parts[metric].append(definition.contribution(logits_nk, labels))
+            done += len(indices)
+            if (bound := watch.out_of_reach(parts[metrics[0]], done)) is not None:
+                progress(f"evaluating on {name}", n, n)
+                return watch.stopped(metrics[0], done, bound)
+            progress(f"evaluating on {name}", done, n)
+    outcomes = {metric: _in_order(of_batches, order) for metric, of_batches in parts.items()}
+    levels = levels_of(outcomes.pop(DISTANCE), kind)
+    return score_of(outcomes, metrics[0], examples=n)._replace(difficulty=levels)
+
+
+def _hardest_first(
+    examples: Examples, difficulty: Tensor | None, batch_size: BatchSize, *, counts: bool
+) -> tuple[Tensor, int | None]:
+    """The order of the visits and how many examples a batch holds at most, for a metric that `counts` or does not."""
+    if counts:
+        return examples.order(difficulty), max(LEAST, -(-len(examples.labels) // LOOKS))
+    if difficulty is None or examples.alike:
+        return examples.order(difficulty), None
+    order = examples.order()
+    return hardest_batches_first(order, batch_size.even(len(order)), difficulty), None
+
+
+class _Watch:
+    """Whether the selecting metric can still be good enough, looked at LOOKS times in an evaluation at most."""
+
+    def __init__(self, metric: Metric, labels: Tensor, at_least: float | None) -> None:
+        self.metric = metric
+        self._labels = labels  # in the order of the visits
+        self._at_least = at_least if metric.reachable is not None else None
+        self._next = 0
+
+    def out_of_reach(self, parts: list[Tensor], done: int) -> float | None:
+        """The best value that is left to reach, where that is not enough."""
+        n, reachable = len(self._labels), self.metric.reachable
+        if self._at_least is None or reachable is None or done < self._next or done == n:
+            return None
+        self._next = done + n // LOOKS
+        parts[:] = [torch.cat(parts)]
+        bound = reachable(parts[0].cpu(), self._labels[done:])
+        enough = goodness_of(bound, higher_is_better=self.metric.higher_is_better) >= self._at_least
+        return None if enough or math.isnan(bound) else bound
+
+    def stopped(self, selecting: str, seen: int, bound: float) -> Score:
+        """The score of an evaluation that is given up."""
+        stopped = Stopped(seen, len(self._labels), bound)
+        return Score({}, selecting, self.metric.higher_is_better, seen, {}, stopped=stopped)
+
+
+def _in_order(parts: list[Tensor], order: Tensor) -> Tensor:
+    """What batches contributed, on the CPU, in the order of the set."""
+    visited = torch.cat(parts).cpu()
+    found = torch.empty_like(visited)
+    found[order] = visited
+    return found
+
+
+def score_of(outcomes: Mapping[str, Tensor], selecting: str, *, examples: int) -> Score:
+    """The score that the contributions of all examples add up to."""
+    values = {name: with_error(metric_named(name), outcome) for name, outcome in outcomes.items()}
+    return Score(values, selecting, metric_named(selecting).higher_is_better, examples, dict(outcomes))
+
+
+def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str, kind: LabelKind = "classes") -> Tensor:
+    """What `checked_logits` gives, on the CPU."""
+    return checked_logits(forward, inputs, labels_n, name, kind).to("cpu")
+
+
+def checked_logits(forward: Forward, inputs: Batch, labels: Tensor, name: str, kind: LabelKind) -> Tensor:
+    """[N, K] float32 or wider, one row for each label and one column for each class.
+
+    Labels that are numbers have one column; of tokens, [N, 2] is what `tokens.likelihood_of` gives.
+
+    Raises what `score` raises, with the name of the set.
+    """
+    try:
+        logits_nk = forward(inputs)
+    except SoupError:
+        raise
+    except Exception as cause:
+        shown = {k: list(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else list(inputs.shape)
+        first_line = next(iter(str(cause).strip().splitlines()), "")
+        hint = "are these inputs what the network takes?"
+        if is_out_of_memory(cause):
+            hint = "--batch-size: fewer examples at a time need less memory"
+        raise NetworkError(
+            f"{name}: the network fails on a batch {shown}: {type(cause).__name__}: {first_line}", hint=hint
+        ) from cause
+    if not isinstance(logits_nk, Tensor) or logits_nk.dim() != 2 or len(logits_nk) != len(labels):
+        given = list(logits_nk.shape) if isinstance(logits_nk, Tensor) else f"a {type(logits_nk).__name__}"
+        raise ValidationError(
+            f"{name}: the network gives {given} for {len(labels)} examples, logits [N, classes] are needed",
+            hint="model: in the recipe must build a classifier; a python set may do with the network as it likes",
+        )
+    _CHECKS[kind](logits_nk.shape[1], labels, name)
+    return logits_nk.to(torch.promote_types(logits_nk.dtype, torch.float32))
+
+
+def _check_classes(classes: int, labels: Tensor, name: str) -> None:
+    least, most = int(labels.min()), int(labels.max())
+    if least < (-1 if labels.dim() == 2 else 0) or most >= classes:
+        raise ValidationError(
+            f"{name}: labels reach from {least} to {most}, the network has {classes} classes",
+            hint="is this the validation set of these checkpoints? class_to_index or labels: map classes to logits",
+        )
+
+
+def _check_numbers(columns: int, labels: Tensor, name: str) -> None:
+    if columns != 1:
+        raise ValidationError(
+            f"{name}: labels are numbers, and the network gives {columns} for each example",
+            hint="a network that predicts a number has one logit: num_labels=1",
+        )
+
+
+def _check_tokens(columns: int, labels: Tensor, name: str) -> None:
+    assert columns == 2
+
+
+_CHECKS: dict[LabelKind, Callable[[int, Tensor, str], None]] = {
+    "classes": _check_classes,
+    "several": _check_classes,
+    "numbers": _check_numbers,
+    "tokens": _check_tokens,
+}

@@ -1,0 +1,1 @@
+"""Evaluations that others do: a user's function, a command, lm-evaluation-harness."""

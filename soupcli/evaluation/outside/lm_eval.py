@@ -1,0 +1,188 @@
+"""`{lm_eval: [arc_easy, hellaswag], limit: 200, metric: acc_norm}`: tasks of lm-evaluation-harness, run in process.
+
+The harness asks the network that is resident; tasks and their data are loaded once. Seeds are those of its command
+line, so a score is the one that `lm_eval` prints for the saved weights. Documented in its docs/interface.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from soupcli.environment import need
+from soupcli.errors import NetworkError, ValidationError
+from soupcli.evaluation.score import Score
+from soupcli.metrics.metric import MetricValue
+from soupcli.recipe.sets import LmEvalSet
+from soupcli.wording import suggestion
+
+EXTRA = "lm-eval"
+SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}  # simple_evaluate's own
+CLOSED_FORM = ("mean", "acc_all")  # aggregations whose standard error the harness gives without a bootstrap
+
+
+@dataclass(frozen=True, eq=False)
+class Tasks:
+    """Tasks of the harness with their data, as the recipe names them."""
+
+    spec: LmEvalSet
+    loaded: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of every task's configuration and documents."""
+        digest = hashlib.sha256()
+        for _, task in sorted(self.loaded["tasks"].items()):
+            shots = list(task.fewshot_docs() or ()) if task.get_config("num_fewshot") else []
+            for part in (task.dump_config(), *list(task.eval_docs)[: self.spec.limit], None, *shots):
+                digest.update(json.dumps(part, sort_keys=True, default=repr).encode() + b"\n")
+        return f"lm_eval:{digest.hexdigest()}:{json.dumps([self.spec.lm_eval, self.spec.limit])}"
+
+    def score(self, module: nn.Module, tokenizer: Any, *, batch_size: int) -> Score:
+        """The mean of the recipe's metric over the tasks, and each task's every metric as `task/metric`.
+
+        Raises ValidationError where a task has no such metric or cannot be run, NetworkError where the network is not
+        one of transformers.
+        """
+        if not hasattr(module, "config"):
+            raise NetworkError(
+                f"lm_eval: takes a network of transformers, {type(module).__name__} is none",
+                hint="model: {transformers: auto}",
+            )
+        if tokenizer is None:
+            raise NetworkError(
+                "lm_eval: there is no tokenizer beside the weights", hint="tokenizer.save_pretrained(...)"
+            )
+        evaluate = need("lm_eval.evaluator", extra=EXTRA).evaluate
+        harness = need("lm_eval.models.huggingface", extra=EXTRA)
+        with _quiet(), _seeded(), _told(f"lm_eval: {', '.join(self.spec.lm_eval)}"):
+            network = harness.HFLM(pretrained=module, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
+            iterations = 1 if all(_closed_form(task) for task in self.loaded["tasks"].values()) else 0
+            results = evaluate(network, self.loaded, limit=self.spec.limit, bootstrap_iters=iterations)
+        return score_of(self.spec, results)
+
+
+def load(spec: LmEvalSet) -> Tasks:
+    """The tasks and their data; the built-in ones are looked through where `include_path` has not all.
+
+    Raises ValidationError for a task that is not there or whose data cannot be loaded.
+    """
+    manager_class = need("lm_eval.tasks", extra=EXTRA).TaskManager
+    where = f"lm_eval: {', '.join(spec.lm_eval)}"
+    if spec.include_path is not None and not spec.include_path.is_dir():
+        raise ValidationError(f"{spec.include_path}: no such folder", hint="include_path: a folder of task files")
+    own = None if spec.include_path is None else str(spec.include_path)
+    with _quiet(), _seeded(), _told(where):
+        manager = manager_class(include_path=own, include_defaults=False) if own else None
+        if manager is None or not set(spec.lm_eval) <= set(manager.all_tasks):
+            manager = manager_class(include_path=own)
+    for name in spec.lm_eval:
+        if name not in manager.all_tasks:
+            raise ValidationError(
+                f"lm_eval: has no task {name!r}{suggestion(name, manager.all_tasks)}", hint="lm_eval ls tasks lists all"
+            )
+    with _quiet(), _seeded(), _told(where):
+        loaded = manager.load(list(spec.lm_eval))
+    for task in loaded["tasks"].values():
+        shots = task.get_config("num_fewshot")
+        if shots is None or (spec.num_fewshot is not None and shots != 0):
+            task.set_config(key="num_fewshot", value=spec.num_fewshot or 0)
+        task.set_fewshot_seed(seed=SEEDS["fewshot"])
+    return Tasks(spec, loaded)
+
+
+def score_of(spec: LmEvalSet, results: Mapping[str, Any]) -> Score:
+    """The harness's results as a score. Raises ValidationError where a task has not the recipe's metric."""
+    own, higher = [], set()
+    values: dict[str, MetricValue] = {}
+    for name in _named(spec, results):
+        found = _values(name, results)
+        values |= {f"{name}/{metric}": value for metric, value in found.items()}
+        metric = _chosen(spec.metric, name, found)
+        own.append(found[metric])
+        higher.add(results["higher_is_better"].get(name, {}).get(metric.partition(",")[0]))
+    if len(higher) != 1 or None in higher:
+        raise ValidationError(f"lm_eval: {spec.metric} is better higher in some of the tasks and lower in others")
+    mean = math.fsum(value.value for value in own) / len(own)
+    errors = [value.stderr for value in own]
+    error = None if None in errors else math.sqrt(math.fsum(e * e for e in errors if e is not None)) / len(own)
+    examples = sum(task["effective"] for task in results["n-samples"].values())
+    metrics = {spec.metric: MetricValue(mean, error, examples), **values}
+    return Score(metrics, spec.metric, higher.pop(), examples, {})
+
+
+def _named(spec: LmEvalSet, results: Mapping[str, Any]) -> list[str]:
+    """What the recipe names, tags (which name several tasks) replaced by their tasks."""
+    known = results["results"]
+    named = [name for name in spec.lm_eval if name in known]
+    return named if len(named) == len(spec.lm_eval) else sorted(set(known) - set(results.get("group_subtasks", {})))
+
+
+def _values(name: str, results: Mapping[str, Any]) -> dict[str, MetricValue]:
+    """`metric,filter` -> value, of a task or group."""
+    row = results["results"][name]
+    n = results["n-samples"].get(name, {}).get("effective")
+    found = {}
+    for key, value in row.items():
+        metric, comma, filter_ = key.partition(",")
+        if comma and not metric.endswith("_stderr") and isinstance(value, int | float):
+            error = row.get(f"{metric}_stderr,{filter_}")
+            found[key] = MetricValue(float(value), error if isinstance(error, float) else None, n)
+    return found
+
+
+def _chosen(metric: str, name: str, found: Mapping[str, MetricValue]) -> str:
+    matching = [key for key in found if metric in (key, key.partition(",")[0])]
+    if len(matching) == 1:
+        return matching[0]
+    names = [key if matching else key.removesuffix(",none") for key in matching or found]
+    problem = f"has {metric} of several filters" if matching else f"has no metric {metric!r}{suggestion(metric, names)}"
+    raise ValidationError(f"lm_eval: {name} {problem}", hint=f"metric: one of {', '.join(names)}")
+
+
+def _closed_form(task: Any) -> bool:
+    return all(getattr(aggregate, "__name__", "") in CLOSED_FORM for aggregate in task.aggregation().values())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The harness's own bars and remarks are not shown; what went wrong comes as an exception."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """The seeds that the harness's own command line sets; the states from before come back."""
+    numpy_random = need("numpy", extra=EXTRA).random
+    states = random.getstate(), numpy_random.get_state()
+    with torch.random.fork_rng():
+        random.seed(SEEDS["random"])
+        numpy_random.seed(SEEDS["numpy"])
+        torch.manual_seed(SEEDS["torch"])
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            numpy_random.set_state(states[1])
+
+
+@contextlib.contextmanager
+def _told(where: str) -> Iterator[None]:
+    """What the harness and its data raise, in one line."""
+    try:
+        yield
+    except Exception as cause:
+        first_line = next(iter(str(cause).strip().splitlines()), "")
+        raise ValidationError(f"{where}: {type(cause).__name__}: {first_line}") from cause

@@ -1,0 +1,81 @@
+"""`mine: {python: "my_eval.py:evaluate"}`: the user's function from (model, device) to {metric: value}."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from soupcli.errors import ValidationError
+from soupcli.evaluation.score import Score
+from soupcli.metrics.metric import MetricValue
+from soupcli.metrics.table import METRICS
+from soupcli.recipe.sets import PythonSet
+from soupcli.user_code import load_function, told
+from soupcli.wording import suggestion
+
+
+def score(spec: PythonSet, module: nn.Module, device: torch.device, *, metric: str) -> Score:
+    """What the function returns for the network as it is now.
+
+    Beside metrics the result may hold `n`, the number of examples. Raises ValidationError where the function fails or
+    does not return the metric.
+    """
+    function = load_function(spec.python)
+    try:
+        with torch.no_grad():
+            result = function(module, device)
+    except (Exception, SystemExit) as cause:
+        raise ValidationError(told(cause, spec.python), hint="the function of a python set failed") from cause
+    return score_of_result(result, metric, source=spec.python, higher_is_better=spec.higher_is_better)
+
+
+def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: bool) -> Score:
+    """The score in a mapping from metric names to numbers; what else it holds beside numbers is not kept.
+
+    Raises ValidationError where `metric` is not among them or is not a number. None and NaN are scores that lose.
+    """
+    if not isinstance(result, Mapping):
+        raise ValidationError(
+            f"{source}: gave a {type(result).__name__}, not {{{metric!r}: value}}", hint="metrics go by their names"
+        )
+    if metric not in result:
+        names = [str(name) for name in result]
+        raise ValidationError(
+            f"{source}: gave no {metric!r}{suggestion(metric, names)}",
+            hint=f"it gave {', '.join(names) or 'nothing'}: choose with --metric or metric: in the recipe",
+        )
+    numbers = {str(name): _number(value) for name, value in result.items()}
+    if numbers[metric] is None:
+        raise ValidationError(f"{source}: {metric!r} is {result[metric]!r}, not a number")
+    n = _count(numbers.get("n"), source)
+    values = {
+        name: MetricValue(value, None, n)
+        for name, value in numbers.items()
+        if value is not None and (name != "n" or metric == "n")
+    }
+    higher = METRICS[metric].higher_is_better if metric in METRICS else higher_is_better
+    return Score(values, metric, higher, n or 0, {})
+
+
+def _number(value: Any) -> float | None:
+    """A number, or a tensor or array of one; None for anything else."""
+    if value is None:
+        return math.nan
+    if isinstance(value, str | bytes | bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _count(value: float | None, source: str) -> int | None:
+    if value is None or math.isnan(value):
+        return None
+    if not value >= 0 or value % 1:
+        raise ValidationError(f"{source}: 'n' is {value}, not a number of examples")
+    return int(value)

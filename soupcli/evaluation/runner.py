@@ -1,0 +1,160 @@
+"""The one live network of a run, and what makes logits of a set's examples with the weights that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from soupcli.datasets import prompts, tokens
+from soupcli.datasets.examples import Examples
+from soupcli.datasets.input_cache import InputCache
+from soupcli.datasets.load import ExampleSet, LabelledSet
+from soupcli.datasets.overlap import ContentStore
+from soupcli.errors import NetworkError, ValidationError
+from soupcli.evaluation.keys import Identity
+from soupcli.evaluation.labelled import Labelled
+from soupcli.evaluation.loaded_sets import MadeOnce
+from soupcli.mixing.mixture import Mixture
+from soupcli.networks import flops
+from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
+from soupcli.networks.build import build
+from soupcli.networks.live import LiveNetwork
+from soupcli.networks.network import Batch, Forward, Network
+from soupcli.networks.precision import arrange, computing, eagerly
+from soupcli.progress import Progress
+from soupcli.recipe.sets import ImagesSet, TextSet, TokensSet
+
+
+class Resident:
+    """The network on its device. It is built, and inputs are decoded, when they are asked for."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        inputs: InputCache,
+        contents: ContentStore,
+        progress: Progress,
+    ) -> None:
+        self.recipe = identity.recipe
+        self.device = identity.device
+        self._identity = identity
+        self._progress = progress
+        self.examples = MadeOnce(identity, lambda: self.network, inputs, contents, progress)
+        self._network: Network | None = None
+        self._live: LiveNetwork | None = None
+        self._zero_shot: tuple[tuple[prompts.Prompts, Mixture], Forward] | None = None
+
+    @property
+    def network(self) -> Network:
+        """The recipe's network, without weights."""
+        if self._network is None:
+            self._network = build(self.recipe.model, self._identity.first)
+        return self._network
+
+    @property
+    def live(self) -> LiveNetwork:
+        """The network that weights go into."""
+        if self._live is None:
+            again = self.recipe.batch_norm != "average" and layers_with_statistics(self.network.module)
+            self._live = LiveNetwork(self.network, self.device, settle=self._settle if again else None)
+            recipe = self.recipe
+            arrange(self.network, channels_last=recipe.channels_last, compiled=recipe.compile)
+        return self._live
+
+    def forward(self, name: str, spec: ExampleSet, weights: Mixture) -> Forward:
+        """Inputs to what the set's metrics take, computed as the recipe says."""
+        recipe, device = self.recipe, self.device
+        if isinstance(spec, TokensSet):
+            forward = tokens.likelihood_of(self.network.forward, len(self.network.tokenizer))
+        else:
+            with torch.inference_mode():
+                classifier = self._classifier(name, spec, weights)
+            forward = self._judged(name, spec, classifier or self.network.forward)
+        return computing(forward, amp=recipe.amp, channels_last=recipe.channels_last, device=device)
+
+    def labelled(self, name: str, spec: LabelledSet) -> Labelled:
+        """The set's examples, and the network's logits for them at whatever weights it has when it is asked.
+
+        Raises ValidationError where examples have not one class each.
+        """
+        examples = self.examples.of(name, spec)
+        if examples.kind != "classes":
+            raise ValidationError(
+                f"val.{name}: coefficients are fitted on one class for each example, not on {examples.kind}"
+            )
+
+        def forward() -> Forward:
+            return self._judged(name, spec, eagerly(self._classifier(name, spec) or self.network.forward))
+
+        return Labelled(examples, forward, f"val.{name}", self.device, self.recipe.batch_size)
+
+    def operations(self, name: str, spec: ExampleSet, weights: Mixture) -> int:
+        """Of a forward pass of the first example that is visited."""
+        self.live.load(weights)
+        examples = self.examples.of(name, spec)
+        batch = examples.batch(examples.order()[:1], self.device)
+        return flops.count(eagerly(self.forward(name, spec, weights)), batch)
+
+    def statistics(self, weights: Mixture) -> dict[str, Tensor]:
+        """Copies of the running statistics that an evaluation of `weights` works with."""
+        if not layers_with_statistics(self.network.module):
+            return {}
+        self.live.load(weights)
+        return {name: place.detach().to("cpu", copy=True) for name, place in self._statistics_of(weights).items()}
+
+    def _judged(self, name: str, spec: LabelledSet, forward: Forward) -> Forward:
+        """The logits of those classes that the set covers."""
+        classes = self.examples.of(name, spec).classes
+        return classes.onto(forward) if classes is not None else forward
+
+    def _classifier(self, name: str, spec: LabelledSet, weights: Mixture | None = None) -> Forward | None:
+        """What makes logits of networks that are no classifiers themselves, for their present weights; else None.
+
+        A CLIP network's zero-shot classifier is built once for all sets of the same class names and templates where
+        the weights are known; a network from text to text is asked how likely the words of the labels are.
+        """
+        if self.network.answers is not None and isinstance(spec, TextSet):
+            if spec.labels is None:
+                raise NetworkError(
+                    f"val.{name}: the network answers in words, and the set does not say which",
+                    hint="labels: [negative, positive], in the order of the classes",
+                )
+            return self.network.answers(self.network.module, spec.labels)
+        zero_shot = self.network.zero_shot
+        classnames = spec.classnames if isinstance(spec, ImagesSet) else None
+        if zero_shot is None and classnames is None:
+            return None
+        if zero_shot is None:
+            raise NetworkError(f"val.{name}: classnames: are for a CLIP network", hint="model: {open_clip: NAME}")
+        if classnames is None:
+            raise NetworkError(
+                f"val.{name}: a CLIP network needs classnames: to classify", hint="classnames: FILE, one name a line"
+            )
+        words = prompts.read(classnames, spec.templates if isinstance(spec, ImagesSet) else None)
+        if weights is None:
+            return zero_shot(self.network.module, *words)
+        if self._zero_shot is None or self._zero_shot[0] != (words, weights):
+            self._zero_shot = (words, weights), zero_shot(self.network.module, *words)
+        return self._zero_shot[1]
+
+    def _settle(self, weights: Mixture) -> None:
+        """Re-estimates running statistics, then rounds them as the soup's file does."""
+        examples = self.examples.of(*self._identity.calibrating_set())
+        recalibrate(self.network.module, eagerly(self.network.forward), self._calibrating_inputs(examples))
+        for name, place in self._statistics_of(weights).items():
+            place.copy_(place.to(weights.spec(name).dtype))
+
+    def _calibrating_inputs(self, examples: Examples) -> Iterator[Batch]:
+        done = 0
+        for indices in calibration_batches(len(examples.labels)):
+            yield examples.batch(indices, self.device)
+            done += len(indices)
+            self._progress("re-estimating batch norm", done, len(examples.labels))
+
+    def _statistics_of(self, weights: Mixture) -> dict[str, Tensor]:
+        """The live network's running means and variances, by their names in the checkpoints."""
+        layers = layers_with_statistics(self.network.module)
+        own = {id(tensor) for layer in layers for tensor in (layer.running_mean, layer.running_var)}
+        return {name: place for name, place in self.live.places(weights.kept).items() if id(place) in own}

@@ -1,0 +1,70 @@
+"""What an evaluation gives, and what a recipe for soups asks of an evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from soupcli.metrics.metric import SIGN, MetricValue
+from soupcli.metrics.table import METRICS, metric_named
+from soupcli.mixing.mixture import Mixture
+
+
+class Stopped(NamedTuple):
+    """Where an evaluation was given up: after `seen` of `total` examples, with `bound` the best left to reach."""
+
+    seen: int
+    total: int
+    bound: float
+
+
+class Score(NamedTuple):
+    """All metrics of one set of weights on one validation set; one of them selects.
+
+    `examples` went through the network to find it: 0 where the score was kept from an earlier run. `outcomes` holds
+    what each example contributed to a metric, Tensor[N] by metric, in the order of the set; `difficulty`, uint8 [N],
+    how far the network was off each example (see difficulty.py). An evaluation that was `stopped` has none of these
+    and no metrics. `refused` says why these weights may not be taken, however good they are here.
+    """
+
+    metrics: Mapping[str, MetricValue]
+    selecting: str
+    higher_is_better: bool
+    examples: int
+    outcomes: Mapping[str, Tensor]
+    refused: str | None = None
+    stopped: Stopped | None = None
+    difficulty: Tensor | None = None
+
+    @property
+    def value(self) -> float:
+        """The selecting metric; NaN where the evaluation was stopped."""
+        return math.nan if self.stopped is not None else self.metrics[self.selecting].value
+
+    @property
+    def goodness(self) -> float:
+        """What to sort by: larger is better; a NaN is worse than everything."""
+        return goodness_of(self.value, higher_is_better=self.higher_is_better)
+
+
+def goodness_of(value: float, *, higher_is_better: bool) -> float:
+    """A metric's value as what is better the larger it is; a NaN is worse than everything."""
+    if math.isnan(value):
+        return -math.inf
+    return value if higher_is_better else -value
+
+
+class Evaluate(Protocol):
+    """Any task: in process, python, command."""
+
+    def __call__(self, weights: Mixture, *, at_least: float | None = None) -> Score:
+        """The score of a mixture; may be stopped once a goodness of `at_least` is out of reach, and never otherwise."""
+
+
+def is_higher_better(metric: str, score: Score) -> bool:
+    """Whether larger values of one of the score's metrics are better; one that is not known goes as the selecting."""
+    known = all(part.strip() in METRICS for part in metric.split(SIGN))
+    return metric_named(metric).higher_is_better if known else score.higher_is_better

@@ -1,0 +1,1 @@
+"""A Figure to SVG or, through matplotlib, to PNG."""

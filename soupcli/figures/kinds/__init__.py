@@ -1,0 +1,1 @@
+"""One file per kind of figure: a report to a Figure."""

@@ -1,0 +1,117 @@
+"""Pieces of a page: tables and figures that are read without a pointer, without colours and aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from soupcli.figures.draw import svg
+from soupcli.figures.draw.svg import text
+from soupcli.figures.figure import Figure
+
+
+class Column(NamedTuple):
+    """A heading; numbers are aligned to the right."""
+
+    heading: str
+    is_number: bool = False
+
+
+def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]], *, words: bool = False) -> str:
+    """A table whose first column heads its rows; a wide one scrolls by itself, also with the arrow keys.
+
+    `words`: its cells are sentences, which break into lines.
+    """
+    kind = ' class="words"' if words else ""
+    head = "".join(f'<th scope="col"{_aligned(column)}>{text(column.heading)}</th>' for column in columns)
+    body = "".join(f"<tr>{_row(columns, row)}</tr>" for row in rows)
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}"><table{kind}>'
+        f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _row(columns: Sequence[Column], cells: Sequence[str]) -> str:
+    first = f'<th scope="row">{text(cells[0])}</th>'
+    rest = zip(columns[1:], cells[1:], strict=True)
+    return first + "".join(f"<td{_aligned(column)}>{text(cell)}</td>" for column, cell in rest)
+
+
+def _aligned(column: Column) -> str:
+    return ' class="number"' if column.is_number else ""
+
+
+def section(title: str, *parts: str) -> str:
+    """A heading and what stands below it; nothing where there is nothing."""
+    name = title.lower().replace(" ", "-")
+    body = "".join(parts)
+    return f'<section aria-labelledby="{name}"><h2 id="{name}">{text(title)}</h2>{body}</section>' if body else ""
+
+
+def pairs(items: Iterable[tuple[str, str]]) -> str:
+    """A list of names and values."""
+    rows = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in items)
+    return f"<dl>{rows}</dl>" if rows else ""
+
+
+def paragraph(words: str, classes: str = "") -> str:
+    """A paragraph."""
+    kind = f' class="{classes}"' if classes else ""
+    return f"<p{kind}>{text(words)}</p>"
+
+
+def lines(words: str) -> str:
+    """Text whose lines stay lines."""
+    kept = "\n".join(text(line) for line in words.split("\n"))
+    return f'<pre tabindex="0">{kept}</pre>'
+
+
+def folded(title: str, body: str) -> str:
+    """What opens when it is asked for."""
+    return f"<details><summary>{text(title)}</summary>{body}</details>"
+
+
+def figure(drawn: Figure) -> str:
+    """A figure with its caption below."""
+    picture = (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(drawn.title)}">{svg.drawn(drawn)}</div>'
+    )
+    return f"<figure>{picture}<figcaption>{text(drawn.caption)}</figcaption></figure>"
+
+
+STYLE = (
+    f":root{{color-scheme:light dark;{svg.stylesheet('light')}}}"
+    f"@media screen and (prefers-color-scheme:dark){{:root{{{svg.stylesheet('dark')}}}}}"
+    "body{margin:0 auto;max-width:62rem;padding:1.5rem 1rem 4rem;background:var(--paper);color:var(--ink);"
+    "font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}"
+    "h1{font-size:1.6rem;line-height:1.25;margin:0 0 .25rem}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}"
+    "p{margin:.4rem 0}.faint{color:var(--faint)}"
+    ".warning{border-left:4px solid var(--greedy);padding:.35rem .8rem;margin:.6rem 0}"
+    ".scroll{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.9rem}"
+    "caption{text-align:left;color:var(--faint);padding-bottom:.3rem}"
+    "th,td{padding:.28rem .7rem;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top}"
+    "thead th{border-bottom:1px solid var(--faint);white-space:nowrap}td{white-space:nowrap}"
+    ".words td{white-space:normal}"
+    "tbody th{font-weight:500;overflow-wrap:anywhere;min-width:11rem}"
+    ".number{text-align:right;font-variant-numeric:tabular-nums}"
+    "dl{display:grid;gap:.15rem;margin:.4rem 0}dl div{display:grid;grid-template-columns:11rem 1fr;gap:1rem}"
+    "dt{color:var(--faint)}dd{margin:0;overflow-wrap:anywhere}"
+    "pre{overflow-x:auto;border:1px solid var(--rule);border-radius:4px;padding:.8rem;font-size:.85rem;margin:.5rem 0}"
+    "figure{margin:1.4rem 0}figure svg{max-width:100%;height:auto;display:block}"
+    "figcaption{color:var(--faint);font-size:.9rem;max-width:46rem}"
+    "summary{cursor:pointer;color:var(--faint)}:focus-visible{outline:2px solid var(--best);outline-offset:2px}"
+    "@media print{body{max-width:none;padding:0;font-size:11px}section,figure,tr{break-inside:avoid}"
+    ".scroll{overflow:visible}td{white-space:normal}pre{white-space:pre-wrap}}"
+    f"{svg.RULES}"
+)
+
+
+def document(title: str, body: str) -> str:
+    """A whole page that asks nobody for anything: its policy forbids whatever is not in it."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f"<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        "</body>\n</html>\n"
+    )

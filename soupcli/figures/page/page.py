@@ -1,0 +1,116 @@
+"""A report as one HTML page: what was asked, what came out, how sure it is, and everything that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import yaml
+
+from soupcli.figures.draw.svg import text
+from soupcli.figures.page import html, sections
+from soupcli.figures.page import inspection as inspected
+from soupcli.figures.registry import possible
+from soupcli.figures.reports import Reports
+from soupcli.report.report import Report
+from soupcli.wording import human_bytes
+
+TITLES = {
+    "rank": "Ranking",
+    "eval": "Evaluation",
+    "landscape": "Plane through three",
+    "pairs": "Pairs",
+    "inspect": "Inspection",
+}
+# What this page says elsewhere; other parts of a report stand at its end as they are.
+SAID = {
+    "schema",
+    "command",
+    "created",
+    "versions",
+    "device",
+    "recipe",
+    "ingredients",
+    "steps",
+    "search",
+    "soup",
+    "best",
+}
+SAID |= {"second_best", "uniform", "ensemble", "greedy_ensemble", "learned", "alphas", "alpha", "landscape", "pairs"}
+SAID |= {"selecting_set", "sets", "shared_examples", "comparisons", "gates", "inspection", "warnings", "cost"}
+
+
+def page(reports: Reports) -> str:
+    """The whole page, from the reports alone."""
+    report = reports.first
+    title = _title(report)
+    figures, missing = possible(reports)
+    hints = [html.paragraph(f"Not drawn: {error}. {error.hint}", "faint") for error in missing]
+    body = [
+        f"<header><h1>{text(title)}</h1>",
+        html.paragraph(f"soup {report.command}, {report.created}, on {report.device}", "faint"),
+        *(html.paragraph(f"Warning: {warning}", "warning") for warning in report.warnings),
+        "</header>",
+        html.section("Verdict", *inspected.verdicts(report)),
+        html.section("Scores", *sections.scores(reports), *sections.shared(report)),
+        html.section("Soup against best ingredient", *sections.comparisons(reports)),
+        html.section("Gates", *sections.gates(reports)),
+        html.section("Figures", *map(html.figure, figures), *hints),
+        html.section("From the base to the mean", *sections.alphas(report)),
+        html.section("Checkpoints", *inspected.checkpoints(report)),
+        html.section("Barriers", *inspected.barriers(report)),
+        html.section("Plane", *sections.plane(report)),
+        html.section("Pairs", *sections.pairs(report)),
+        html.section("Members", *sections.members(report)),
+        html.section("Steps", *sections.steps(report)),
+        html.section("Ingredients", *sections.ingredients(reports)),
+        html.section("Cost", *_cost(report)),
+        html.section("How it was made", *_made(report)),
+        html.section("More", *_more(report)),
+    ]
+    return html.document(title, "\n".join(part for part in body if part))
+
+
+def _title(report: Report) -> str:
+    if report.soup is not None:
+        counts = f"{len(report.soup.members)} of {len(report.ingredients)} ingredients"
+        return f"{report.command.capitalize()} soup: {counts}"
+    if report.landscape is not None:
+        return "The plane through three checkpoints"
+    return f"{TITLES.get(report.command, report.command.capitalize())} of {len(report.ingredients)} checkpoints"
+
+
+def _cost(report: Report) -> Iterable[str]:
+    cost = report.cost
+    facts = {"examples evaluated": f"{cost.examples:,}"}
+    facts |= {f"seconds, {phase}": f"{seconds:.1f}" for phase, seconds in cost.seconds.items()}
+    facts |= {f"most memory, {place}": human_bytes(count) for place, count in cost.peak_bytes.items()}
+    yield html.pairs(facts.items())
+
+
+def _made(report: Report) -> Iterable[str]:
+    yield html.pairs(report.versions.items())
+    if report.learned is not None:
+        fit = report.learned
+        yield html.pairs(
+            [
+                ("fitted on", f"{fit.fitted_examples:,} examples, {fit.held_out_examples:,} held out"),
+                ("step kept", f"{fit.kept_step} of {fit.steps[-1]}, held-out loss {min(fit.held_out):.4f}"),
+                ("temperature", f"{fit.beta:.4f}"),
+            ]
+        )
+        yield from (html.paragraph(f"Warning: {warning}", "warning") for warning in fit.warnings)
+    yield html.paragraph("The recipe, resolved:")
+    yield html.lines(_yaml(report.recipe))
+
+
+def _more(report: Report) -> Iterable[str]:
+    """Parts of the report that this page has no place of its own for."""
+    document: Mapping[str, object] = report.model_dump(mode="json", by_alias=True)
+    for name, part in document.items():
+        if name not in SAID and part:
+            yield html.paragraph(f"{name}:")
+            yield html.lines(_yaml(part))
+
+
+def _yaml(value: object) -> str:
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)).rstrip()

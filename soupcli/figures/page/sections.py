@@ -1,0 +1,265 @@
+"""The tables of a page: each function gives nothing where the reports have nothing to say there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from soupcli.figures.kinds.path import decision, reached, tried
+from soupcli.figures.page import html
+from soupcli.figures.page.html import Column
+from soupcli.figures.reports import Reports, Scored
+from soupcli.report.comparisons import Comparison
+from soupcli.report.report import Report
+from soupcli.report.scores import Ingredient, MetricScore, Scores
+from soupcli.report.soups import Step
+from soupcli.wording import human_bytes, shown, signed
+
+SELECTING = ("greedy", "learned")  # commands whose soup depends on the first set
+
+
+def _columns(rows: Iterable[Scores], sets: Sequence[str]) -> list[tuple[str, str]]:
+    """(set, metric) of everything that one of the rows has been scored by, in the order of the sets."""
+    known = [scores for scores in rows if scores]
+    return [
+        (name, metric)
+        for name in sets
+        for metric in dict.fromkeys(metric for scores in known for metric in scores.get(name, {}))
+    ]
+
+
+def _headings(columns: Sequence[tuple[str, str]], reports: Reports) -> list[Column]:
+    return [
+        Column(name if metric == reports.metric(name) else f"{name} {metric}", is_number=True)
+        for name, metric in columns
+    ]
+
+
+def _cell(scores: Scores, name: str, metric: str) -> str:
+    score: MetricScore | None = scores.get(name, {}).get(metric)
+    return "" if score is None else shown(metric, score.value, score.stderr)
+
+
+def scores(reports: Reports) -> Iterable[str]:
+    """Best ingredient and soups on every set."""
+    second = reports.first.second_best
+    rows = [scored for scored in reports.marked if scored.scores]
+    if second is not None:
+        rows.insert(1, Scored("ingredient", f"second-best ingredient ({second.path})", second.scores))
+    columns = _columns((scored.scores for scored in rows), reports.sets)
+    if rows and columns:
+        cells = [[scored.label, *(_cell(scored.scores, *column) for column in columns)] for scored in rows]
+        caption = f"Value ± standard error; {reports.sets[0]} selects"
+        yield html.table(caption, [Column("weights"), *_headings(columns, reports)], cells)
+
+
+def shared(report: Report) -> Iterable[str]:
+    """Sets that hold examples of the selecting one."""
+    for name, count in report.shared_examples.items():
+        yield html.paragraph(f"{count:,} examples of {name} are in {report.selecting_set} too, which selects.", "faint")
+
+
+def comparisons(reports: Reports) -> Iterable[str]:
+    """A table for each soup that was held against the best ingredient."""
+    for source in reports.sources:
+        of_soup: dict[str, list[Comparison]] = {}
+        for comparison in source.report.comparisons:
+            of_soup.setdefault(comparison.soup, []).append(comparison)
+        for soup, comparisons in of_soup.items():
+            selected = source.report.selecting_set if source.report.command in SELECTING else None
+            yield _compared(f"{soup} less {comparisons[0].best}, over the same examples", comparisons, selected)
+
+
+def _compared(caption: str, comparisons: Iterable[Comparison], selected: str | None) -> str:
+    columns = [Column("set"), Column("metric")]
+    columns += [Column(heading, is_number=True) for heading in ("difference", "95% interval", "p", "examples")]
+    columns += [Column("reads as")]
+    rows = [
+        [
+            f"{of.set} (selected on it)" if of.set == selected else of.set,
+            of.metric,
+            signed(of.metric, of.difference),
+            _interval(of),
+            "" if of.p is None else "< 0.001" if of.p < 0.001 else f"{of.p:.2g}",
+            "" if of.n is None else f"{of.n:,}",
+            _verdict(of),
+        ]
+        for of in comparisons
+    ]
+    return html.table(caption, columns, rows)
+
+
+def _interval(of: Comparison) -> str:
+    return "" if of.low is None or of.high is None else f"{signed(of.metric, of.low)} to {signed(of.metric, of.high)}"
+
+
+def _verdict(of: Comparison) -> str:
+    """What the interval says."""
+    if of.low is None or of.high is None:
+        return "no interval"
+    if of.low <= 0 <= of.high:
+        return "too close to tell"
+    return "better" if (of.low > 0) == of.higher_is_better else "worse"
+
+
+def gates(reports: Reports) -> Iterable[str]:
+    """What the recipe wanted, and whether it got it."""
+    gates = [gate for source in reports.sources for gate in source.report.gates]
+    answers = {True: "met", False: "not met", None: "not held against anything"}
+    columns = [Column("soup"), Column("set"), Column("metric"), Column("gate")]
+    columns += [Column("value", is_number=True), Column("needed", is_number=True), Column("answer"), Column("why")]
+    rows = [
+        [
+            *(gate.soup, gate.set, gate.metric, gate.gate),
+            shown(gate.metric, gate.value, None),
+            shown(gate.metric, gate.needed, None),
+            answers[gate.met],
+            gate.reason,
+        ]
+        for gate in gates
+    ]
+    if rows:
+        yield html.table("What the recipe wants of a soup", columns, rows)
+
+
+def alphas(report: Report) -> Iterable[str]:
+    """Every point between the base and the mean."""
+    columns = _columns((point.scores for point in report.alphas), report.sets)
+    if columns:
+        headings = [Column("alpha"), *(Column(f"{name} {metric}", is_number=True) for name, metric in columns)]
+        rows = [
+            [
+                f"{point.alpha:g}{' (taken)' if point.alpha == report.alpha else ''}",
+                *(_cell(point.scores, *column) for column in columns),
+            ]
+            for point in report.alphas
+        ]
+        yield html.table("At 0 the base, at 1 the mean of the checkpoints", headings, rows)
+
+
+def plane(report: Report) -> Iterable[str]:
+    """The corners of a landscape and their mean."""
+    found = report.landscape
+    if found is None:
+        return
+    rows = [*zip(found.members, found.corners, strict=True), ("their mean", found.mean)]
+    columns = _columns((place.scores for _, place in rows), report.sets)
+    headings = [Column("weights"), *(Column(f"{name} {metric}", is_number=True) for name, metric in columns)]
+    headings += [Column("x", is_number=True), Column("y", is_number=True)]
+    cells = [
+        [label, *(_cell(place.scores, *column) for column in columns), f"{place.x:.4g}", f"{place.y:.4g}"]
+        for label, place in rows
+    ]
+    yield html.table("Places are distances in the space of the weights", headings, cells)
+
+
+def pairs(report: Report) -> Iterable[str]:
+    """Angle and gain of every pair."""
+    if report.pairs is None:
+        return
+    columns = [Column("pair"), Column("angle", is_number=True), Column("set"), Column("metric")]
+    columns += [Column("gain", is_number=True), Column("95% interval", is_number=True), Column("reads as")]
+    in_order = sorted(report.pairs.pairs, key=lambda pair: (pair.angle is None, pair.angle or 0.0))
+    rows = [
+        [
+            " + ".join(pair.members),
+            "" if pair.angle is None else f"{pair.angle:.1f}°",
+            *(of.set, of.metric, signed(of.metric, of.difference), _interval(of), _verdict(of)),
+        ]
+        for pair in in_order
+        for of in pair.gains
+    ]
+    yield html.table(f"Seen from {report.pairs.start}; the mean less the better of the two", columns, rows)
+
+
+def members(report: Report) -> Iterable[str]:
+    """What the soup is made of, and where it is."""
+    soup = report.soup
+    if soup is None:
+        return
+    rows = [[path, f"{weight:.4f}"] for path, weight in zip(soup.members, soup.weights, strict=True)]
+    caption = "In the order of acceptance"
+    if soup.coefficients is not None:
+        caption = "Weights are means over all elements: the layers have their own"
+    yield html.table(caption, [Column("member"), Column("weight", is_number=True)], rows)
+    facts = {
+        "written to": soup.path,
+        "hash": soup.hash,
+        "size": human_bytes(soup.bytes) if soup.bytes else "",
+        "dtypes": ", ".join(f"{dtype} ({count} tensors)" for dtype, count in soup.dtypes.items()),
+        "files": ", ".join(soup.files),
+        "kept from": soup.kept_from or "",
+        "not averaged, and different": ", ".join(soup.differing),
+        "not mixed": ", ".join(soup.not_mixed),
+        "adapter": f"rank {soup.adapter.rank}, {soup.adapter.relative_error:.2%} off the mean" if soup.adapter else "",
+    }
+    yield html.pairs((name, value) for name, value in facts.items() if value)
+    if (layers := soup.coefficients) is not None:
+        columns = [Column("layer"), *(Column(member, is_number=True) for member in layers.members)]
+        cells = [
+            [layer, *(f"{value:.4f}" for value in row)] for layer, row in zip(layers.layers, layers.alpha, strict=True)
+        ]
+        yield html.folded("Coefficients in numbers", html.table("Each row sums to 1", columns, cells))
+
+
+def steps(report: Report) -> Iterable[str]:
+    """Every decision of a search."""
+    if not report.steps:
+        return
+    metric = _step_metric(report)
+    columns = [Column("tried"), *(Column(name, is_number=True) for name in ("score", "needed"))]
+    columns += [Column("decision"), Column("examples", is_number=True), Column("seconds", is_number=True)]
+    yield html.table("Every decision, in order", columns, [_step_row(step, metric) for step in report.steps])
+    if (search := report.search) is not None:
+        yield html.paragraph(f"Strategy {search.strategy}: {search.evaluations} soups were asked for.", "faint")
+        rows = [
+            [str(number), " ".join(of.order), " ".join(of.members), shown(metric, of.score, None), str(of.evaluations)]
+            for number, of in enumerate(search.orders, 1)
+        ]
+        headings = [Column("order"), Column("ingredients in it"), Column("members")]
+        headings += [Column("score", is_number=True), Column("soups", is_number=True)]
+        yield (
+            html.folded("Orders that were tried", html.table("The best one was taken", headings, rows)) if rows else ""
+        )
+
+
+def _step_metric(report: Report) -> str:
+    scores = report.soup.scores.get(report.selecting_set or "", {}) if report.soup is not None else {}
+    wanted = report.recipe.get("metric", "")
+    return wanted if wanted in scores else next(iter(scores), wanted)
+
+
+def _step_row(step: Step, metric: str) -> list[str]:
+    needed = "" if step.threshold is None else shown(metric, step.threshold, None)
+    return [tried(step), reached(step, metric), needed, decision(step), f"{step.examples:,}", f"{step.seconds:.2f}"]
+
+
+def ingredients(reports: Reports) -> Iterable[str]:
+    """Every ingredient, alone."""
+    rows = reports.ingredients
+    columns = _columns((ingredient.scores for ingredient in rows), reports.sets)
+    headings = [Column("ingredient"), *_headings(columns, reports), Column("size", is_number=True)]
+    headings += [Column("format"), Column("by its trainer"), Column("hash")]
+    cells = [
+        [
+            ingredient.path,
+            *(_cell(ingredient.scores, *column) for column in columns),
+            human_bytes(ingredient.bytes),
+            _saved_as(ingredient),
+            ", ".join(f"{name} {value:.4g}" for name, value in ingredient.trainer_metrics.items() if value is not None),
+            ingredient.hash.removeprefix("sha256:")[:12],
+        ]
+        for ingredient in rows
+    ]
+    kept = [number for number in range(len(headings)) if number < 2 or any(row[number] for row in cells)]
+    if cells:
+        yield html.table(
+            "Best first where there was a ranking; of each hash the first 12 digits",
+            [headings[number] for number in kept],
+            [[row[number] for number in kept] for row in cells],
+        )
+
+
+def _saved_as(ingredient: Ingredient) -> str:
+    """Nothing of bare safetensors."""
+    key = f" ({ingredient.key})" if ingredient.key else ""
+    return "" if (ingredient.format, key) == ("safetensors", "") else ingredient.format + key

@@ -1,0 +1,37 @@
+"""The figures that there are, by the name that `--kind` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from soupcli.errors import UsageError
+from soupcli.figures.figure import Figure
+from soupcli.figures.kinds import alpha, angles, coefficients, geometry, landscape, path, scores
+from soupcli.figures.reports import Reports
+
+KINDS: dict[str, Callable[[Reports], Figure]] = {
+    "scores": scores.figure,
+    "path": path.figure,
+    "coefficients": coefficients.figure,
+    "alpha": alpha.figure,
+    "landscape": landscape.figure,
+    "angles": angles.figure,
+    "geometry": geometry.figure,
+}
+SCORED = ("rank", "eval", "greedy", "learned", "uniform")  # commands whose reports may hold scores of ingredients
+
+
+def possible(reports: Reports) -> tuple[list[Figure], list[UsageError]]:
+    """What can be drawn, and why scores cannot where there are ingredients that were scored."""
+    figures: list[Figure] = []
+    missing: list[UsageError] = []
+    scored = any(source.report.command in SCORED for source in reports.sources)
+    for kind, make in KINDS.items():
+        if kind == "scores" and not scored:
+            continue
+        try:
+            figures.append(make(reports))
+        except UsageError as error:
+            if kind == "scores" and reports.sets:
+                missing.append(error)
+    return figures, missing

@@ -1,0 +1,1 @@
+"""Bytes on disk: reading at positions, writing whole files, locks, JSON."""

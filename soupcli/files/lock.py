@@ -1,0 +1,128 @@
+"""One writer for each output: a lock beside it that names its holder and ends with it.
+
+    with claim(Path("soup")):
+        ...                                    # nobody else writes soup/ meanwhile
+
+The lock is the file system's (flock), so one that a killed process left holds nobody up. Where a network file system
+knows no such locks, a file is linked in one step, and its holder is looked for by number on the machine it names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from soupcli.errors import OutputError
+from soupcli.files.unfinished import aside, is_running, left_by_others, remove, unfinished
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+_HOLDER = re.compile(r"process (?P<pid>\d+) on (?P<host>\S+), started .+")
+_claimed: set[Path] = set()
+
+
+@contextmanager
+def claim(out: Path) -> Iterator[None]:
+    """While a soup named `out` is made; within this process it may be claimed again by what does so.
+
+    Removes what killed processes left beside it, and gives an old soup back its name where one was killed while it
+    exchanged names. Raises OutputError where another process holds the claim, and where nothing can be written there.
+    """
+    place = Path(os.path.abspath(out))  # noqa: PTH100 - `..` goes away, links stay
+    if place in _claimed:
+        yield
+        return
+    made = [parent for parent in (place.parent, *place.parent.parents) if not parent.exists()]
+    lock = place.with_name(f".{place.name}.lock")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(lock, out)
+    except OSError as cause:
+        raise OutputError(f"{out}: {cause.strerror}", hint="choose another --out") from cause
+    _claimed.add(place)
+    try:
+        with unfinished(lock):
+            _tidy(place)
+            yield
+    finally:
+        _claimed.discard(place)
+        os.close(descriptor)
+        for folder in made:
+            with contextlib.suppress(OSError):  # it holds the soup
+                folder.rmdir()
+
+
+def _lock(lock: Path, out: Path) -> int:
+    """A descriptor of the locked file. Raises OutputError where another process has locked it."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(descriptor, lock):  # not one that its holder has just removed
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, _me().encode())
+                return descriptor
+        except BlockingIOError as cause:
+            holder = os.pread(descriptor, 1000, 0).decode(errors="replace")
+            os.close(descriptor)
+            raise _taken(out, holder) from cause
+        except OSError as cause:
+            empty = os.fstat(descriptor).st_size == 0
+            os.close(descriptor)
+            if cause.errno not in NO_LOCKS:
+                raise
+            if empty:
+                remove(lock)
+            return _link(lock, out)
+        os.close(descriptor)
+
+
+def _link(lock: Path, out: Path) -> int:
+    """As `_lock`, where the file system has no locks."""
+    with unfinished(aside(lock)) as own:
+        own.write_text(_me(), "utf-8")
+        while True:
+            try:
+                os.link(own, lock)
+                return os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+            except FileExistsError as cause:
+                holder = lock.read_text("utf-8", "replace") if lock.exists() else ""
+                named = _HOLDER.fullmatch(holder)
+                if named is None or named["host"] != socket.gethostname() or is_running(int(named["pid"])):
+                    raise _taken(out, holder, f"; if it runs no longer, remove {lock}") from cause
+                remove(lock)
+
+
+def _is(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _me() -> str:
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"process {os.getpid()} on {socket.gethostname()}, started {now} UTC"
+
+
+def _taken(out: Path, holder: str, more: str = "") -> OutputError:
+    return OutputError(
+        f"{out}: is being written by {holder or 'another process'}",
+        hint=f"wait until it has ended, or choose another --out{more}",
+    )
+
+
+def _tidy(place: Path) -> None:
+    """What killed processes left beside `place`, which nobody else may hold now."""
+    for left in left_by_others(place):
+        if left.suffix == ".old" and not place.exists():
+            left.rename(place)  # killed while names were exchanged one by one
+        else:
+            remove(left)

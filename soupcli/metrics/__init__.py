@@ -1,0 +1,1 @@
+"""Metrics: what each example contributes, and the value of the whole."""

@@ -1,0 +1,41 @@
+"""Accuracy and top-5: the share of examples whose label is among the largest logits.
+
+Tensors: logits_nk [N, K] float; labels [N] int64, or [N, M] where several are right, filled up with -1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from soupcli.metrics.metric import MetricValue
+
+
+def correct(logits_nk: Tensor, labels: Tensor, *, among: int) -> Tensor:
+    """uint8 [N], 1 where fewer than `among` logits come before a label's: larger ones, and equal ones of a lower index.
+
+    So ties are broken as argmax breaks them, in any batch. A NaN among the logits is never right.
+    """
+    right_n = torch.zeros(len(logits_nk), dtype=torch.bool, device=logits_nk.device)
+    index_k = torch.arange(logits_nk.shape[1], device=labels.device)
+    for labels_n in labels.unsqueeze(1).unbind(1) if labels.dim() == 1 else labels.unbind(1):
+        own_n1 = logits_nk.gather(1, labels_n.clamp(min=0)[:, None])
+        before_nk = (logits_nk > own_n1) | ((logits_nk == own_n1) & (index_k < labels_n[:, None]))
+        right_n |= (before_nk.sum(dim=1) < among) & (labels_n >= 0)
+    return (right_n & ~logits_nk.isnan().any(dim=1)).to(torch.uint8)
+
+
+def share(correct_n: Tensor) -> MetricValue:
+    """Correct over all, with the binomial standard error sqrt(p (1 - p) / n)."""
+    n, right = len(correct_n), int(correct_n.sum())
+    if n == 0:
+        return MetricValue(math.nan, None, 0)
+    value = right / n
+    return MetricValue(value, math.sqrt(value * (1 - value) / n), n)
+
+
+def best_share(correct_n: Tensor, unseen: Tensor) -> float:
+    """Every unseen example right."""
+    return (int(correct_n.sum()) + len(unseen)) / (len(correct_n) + len(unseen))

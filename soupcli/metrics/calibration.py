@@ -1,0 +1,49 @@
+"""Expected calibration error: how far a network's confidence is from its accuracy (Guo et al. 2017, section 2).
+
+Tensors: logits_nk [N, K] float, labels_n [N] int64.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from soupcli.metrics.accuracy import correct
+from soupcli.metrics.metric import MetricValue
+
+BINS = 15  # of equal width, each without its lower edge and with its upper, as in the paper
+
+
+def confidence_and_right(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
+    """float64 [N, 2]: the largest probability, and 1 where it is the label's."""
+    confidence_n = logits_nk.to(torch.float64).softmax(dim=1).amax(dim=1)
+    return torch.stack([confidence_n, correct(logits_nk, labels_n, among=1).to(torch.float64)], dim=1)
+
+
+def expected_calibration_error(outcomes_n2: Tensor) -> MetricValue:
+    """The sum over bins of |right - confidence|, each summed over the bin's examples, over all examples."""
+    n = len(outcomes_n2)
+    if n == 0 or bool(outcomes_n2.isnan().any()):
+        return MetricValue(math.nan, None, n)
+    bin_n, gap_n = _bins_and_gaps(outcomes_n2)
+    gaps = [abs(math.fsum(gap_n[bin_n == number].tolist())) for number in range(BINS)]
+    return MetricValue(math.fsum(gaps) / n, None, n)
+
+
+def weighted_calibration_error(outcomes_n2: Tensor, weights_bn: Tensor) -> Tensor:
+    """float64 [B]: the error of each resample; weights_bn [B, N] float64, how often example n counts in it.
+
+    A standard error that is taken from its slopes is too large where bins have hardly a gap.
+    """
+    bin_n, gap_n = _bins_and_gaps(outcomes_n2)
+    gaps_bk = weights_bn.new_zeros(len(weights_bn), BINS).index_add(1, bin_n, weights_bn * gap_n)
+    return gaps_bk.abs().sum(dim=1) / weights_bn.sum(dim=1)
+
+
+def _bins_and_gaps(outcomes_n2: Tensor) -> tuple[Tensor, Tensor]:
+    """int64 [N] the bin, float64 [N] right less confidence."""
+    confidence_n, right_n = outcomes_n2[:, 0].contiguous(), outcomes_n2[:, 1]
+    edges = torch.arange(1, BINS, dtype=torch.float64) / BINS
+    return torch.bucketize(confidence_n, edges), right_n - confidence_n

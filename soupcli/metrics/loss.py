@@ -1,0 +1,41 @@
+"""Means of what each example contributes: negative log-likelihood, squared error; and the share of right ones.
+
+Tensors: values_n [N]; weights_bn [B, N] float64, how often example n counts in resample b.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from soupcli.metrics.metric import MetricValue
+
+
+def negative_log_likelihood(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
+    """float64 [N], in nats."""
+    return functional.cross_entropy(logits_nk.to(torch.float64), labels_n, reduction="none")
+
+
+def mean(values_n: Tensor) -> MetricValue:
+    """Exactly rounded sum over n, with the standard error of the mean (None where the values have none)."""
+    n = len(values_n)
+    if n == 0:
+        return MetricValue(math.nan, None, 0)
+    value = math.fsum(values_n.tolist()) / n
+    if n == 1 or not math.isfinite(value):
+        return MetricValue(value, None, n)
+    return MetricValue(value, float(values_n.std()) / math.sqrt(n), n)
+
+
+def weighted_mean(values_n: Tensor, weights_bn: Tensor) -> Tensor:
+    """float64 [B]: the mean of each resample."""
+    return weights_bn @ values_n.to(torch.float64) / weights_bn.sum(dim=1)
+
+
+def least_mean(values_n: Tensor, unseen: Tensor) -> float:
+    """Every unseen example contributing 0, where none can contribute less; never above the exactly rounded mean."""
+    n = len(values_n) + len(unseen)
+    return float(values_n.sum()) / n * (1 - (n + 4) * 2.0**-52)

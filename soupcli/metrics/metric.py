@@ -1,0 +1,92 @@
+"""What a metric is. Tensors: logits_nk [N, K] float, labels as `LabelKind` says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from soupcli.errors import ValidationError
+
+
+class Metric(NamedTuple):
+    """One metric: its contribution of each example, and the value of all contributions.
+
+    `weighted`: the value where example n counts weights_bn[b, n] times; it does not change when all weights are
+    multiplied by one number.
+    `reachable`, where a part of the set bounds the whole: the best value that the whole can still have, given the
+    contributions seen and the labels unseen. No outcome of the unseen examples gives a better one.
+    `counts`: contributions are whole numbers, which the last places of logits do not move: the score is the same in
+    batches of any size and make-up.
+    """
+
+    contribution: Callable[[Tensor, Tensor], Tensor]  # logits_nk, labels -> Tensor [N, ...]
+    value: Callable[[Tensor], MetricValue]
+    weighted: Callable[[Tensor, Tensor], Tensor]  # contributions, weights_bn float64 [B, N] -> float64 [B]
+    higher_is_better: bool = True
+    measures: tuple[LabelKind, ...] = ("classes",)
+    reachable: Callable[[Tensor, Tensor], float] | None = None
+    width: int = 1  # numbers that an example contributes
+    counts: bool = False
+
+
+SIGN = "+"
+
+
+def mean_of(parts: Sequence[Metric], name: str, *, key: str) -> Metric:
+    """The mean of `parts`, whose names `name` joins.
+
+    Raises ValidationError, beginning with `key`, where they measure different labels or not all are better when higher.
+    """
+    measures = tuple(kind for kind in parts[0].measures if all(kind in part.measures for part in parts))
+    if not all(part.higher_is_better for part in parts):
+        raise ValidationError(
+            f"{key}: {name!r}: a mean is of metrics that are better when higher", hint="e.g. accuracy+f1"
+        )
+    if not measures:
+        raise ValidationError(f"{key}: {name!r}: its parts measure labels of different kinds", hint="e.g. accuracy+f1")
+
+    def contribution(logits_nk: Tensor, labels: Tensor) -> Tensor:
+        return torch.cat([_columns(part.contribution(logits_nk, labels)) for part in parts], dim=1)
+
+    def value(outcomes_nc: Tensor) -> MetricValue:
+        values = [part.value(own) for part, own in _split(outcomes_nc, parts)]
+        return MetricValue(math.fsum(v.value for v in values) / len(values), None, len(outcomes_nc))
+
+    def weighted(outcomes_nc: Tensor, weights_bn: Tensor) -> Tensor:
+        values = [part.weighted(own, weights_bn) for part, own in _split(outcomes_nc, parts)]
+        return torch.stack(values).mean(dim=0)
+
+    def reachable(outcomes_nc: Tensor, unseen: Tensor) -> float:
+        bounds = [part.reachable(own, unseen) for part, own in _split(outcomes_nc, parts) if part.reachable]
+        return math.fsum(bounds) / len(bounds)
+
+    bounded: Callable[[Tensor, Tensor], float] | None = reachable if all(part.reachable for part in parts) else None
+    width, counts = sum(part.width for part in parts), all(part.counts for part in parts)
+    return Metric(contribution, value, weighted, True, measures, bounded, width, counts)
+
+
+def _columns(contribution: Tensor) -> Tensor:
+    return contribution[:, None] if contribution.dim() == 1 else contribution
+
+
+def _split(outcomes_nc: Tensor, parts: Sequence[Metric]) -> Iterator[tuple[Metric, Tensor]]:
+    """Each part with what it contributed."""
+    for part, own in zip(parts, torch.split(outcomes_nc, [part.width for part in parts], dim=1), strict=True):
+        yield part, own[:, 0] if part.width == 1 else own
+
+
+# What labels are: int64 [N]; int64 [N, M], several right ones, filled up with -1; float64 [N]; int64 [N], the number of
+# tokens that each window predicts.
+LabelKind = Literal["classes", "several", "numbers", "tokens"]
+
+
+class MetricValue(NamedTuple):
+    """A metric over `n` examples (None: not said), with the standard error of the value where there is one."""
+
+    value: float
+    stderr: float | None
+    n: int | None

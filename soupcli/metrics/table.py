@@ -1,0 +1,96 @@
+"""Metrics as sums over examples: what each example contributes, and the value of the whole.
+
+Contributions are kept for each example, in integers or float64, so a score is divided once, over the whole set, and
+does not change with the batch size, the order or the number of processes. Tensors: logits_nk [N, K] float, labels as
+`LabelKind` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from soupcli.errors import ValidationError
+from soupcli.metrics.accuracy import best_share, correct, share
+from soupcli.metrics.calibration import confidence_and_right, expected_calibration_error, weighted_calibration_error
+from soupcli.metrics.correlation import (
+    pearson,
+    predicted_and_measured,
+    spearman,
+    squared_error,
+    weighted_pearson,
+    weighted_spearman,
+)
+from soupcli.metrics.f1_mcc import best_f1, f1, matthews, predicted_and_true, weighted_f1, weighted_matthews
+from soupcli.metrics.loss import least_mean, mean, negative_log_likelihood, weighted_mean
+from soupcli.metrics.metric import SIGN, LabelKind, Metric, mean_of
+from soupcli.metrics.perplexity import best_perplexity, perplexity, sum_and_count, weighted_perplexity
+from soupcli.wording import suggestion
+
+_LABELS: dict[LabelKind, str] = {
+    "classes": "one class for each example",
+    "several": "several right classes for each example",
+    "numbers": "numbers as labels",
+    "tokens": "text to predict token by token",
+}
+
+
+def metric_named(name: str, *, key: str = "metric") -> Metric:
+    """The metric, or with `+` in its name the mean of several; ValidationError with the nearest name.
+
+    `key` of the recipe gives it.
+    """
+    if SIGN in name:
+        return mean_of([metric_named(part.strip(), key=key) for part in name.split(SIGN)], name, key=key)
+    if name not in METRICS:
+        raise ValidationError(
+            f"{key}: {name!r} is not known{suggestion(name, METRICS)}", hint=f"one of {', '.join(METRICS)}"
+        )
+    return METRICS[name]
+
+
+def metrics_for(names: Sequence[str], kind: LabelKind, *, where: str) -> dict[str, Metric]:
+    """The definitions of those of `names` that measure such labels. The first, which selects, must.
+
+    Raises ValidationError where it does not; `where` names the set.
+    """
+    fitting = {name: metric_named(name) for name in names if kind in metric_named(name).measures}
+    if names[0] not in fitting:
+        others = [name for name, metric in METRICS.items() if kind in metric.measures]
+        raise ValidationError(
+            f"{where}: has {_LABELS[kind]}, which {names[0]} does not measure", hint=f"--metric {' or '.join(others)}"
+        )
+    return fitting
+
+
+_right = partial(correct, among=1)
+_right_of_5 = partial(correct, among=5)
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(
+        _right, share, weighted_mean, measures=("classes", "several"), reachable=best_share, counts=True
+    ),
+    "top5": Metric(
+        _right_of_5, share, weighted_mean, measures=("classes", "several"), reachable=best_share, counts=True
+    ),
+    "nll": Metric(negative_log_likelihood, mean, weighted_mean, higher_is_better=False, reachable=least_mean),
+    "ece": Metric(
+        confidence_and_right, expected_calibration_error, weighted_calibration_error, higher_is_better=False, width=2
+    ),
+    "f1": Metric(predicted_and_true, f1, weighted_f1, reachable=best_f1, width=3, counts=True),
+    "mcc": Metric(predicted_and_true, matthews, weighted_matthews, width=3, counts=True),
+    "pearson": Metric(predicted_and_measured, pearson, weighted_pearson, measures=("numbers",), width=2),
+    "spearman": Metric(predicted_and_measured, spearman, weighted_spearman, measures=("numbers",), width=2),
+    "mse": Metric(
+        squared_error, mean, weighted_mean, higher_is_better=False, measures=("numbers",), reachable=least_mean
+    ),
+    "perplexity": Metric(
+        sum_and_count,
+        perplexity,
+        weighted_perplexity,
+        higher_is_better=False,
+        measures=("tokens",),
+        reachable=best_perplexity,
+        width=2,
+    ),
+}

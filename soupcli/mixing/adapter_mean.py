@@ -1,0 +1,263 @@
+"""The mean of LoRA adapters, as one adapter: the mean of their products, not the product of their means.
+
+    soup = AdapterSoup.of(mixture, rank=None)
+    soup.tensors, soup.config              # what adapter_model.safetensors and adapter_config.json hold
+
+Sum_k w_k s_k B_k A_k is s [m_1 B_1, m_2 B_2, ...] [A_1; A_2; ...] with m_k = w_k s_k / s: an adapter of the summed
+rank. Where all w_k s_k are the same, s is that number, the factors are the ingredients' own, and nothing is rounded;
+else s is 1 and m_k B_k is rounded once. With a `rank`, the best approximation of that rank instead (Eckart and Young
+1936): the singular value decomposition of the product, from QR decompositions of its factors, so that the product
+itself is never formed.
+
+Shapes: o outputs, i inputs, r the summed rank of a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint, Factors
+from soupcli.checkpoints.adapters.config import soup_config
+from soupcli.checkpoints.checkpoint import Checkpoint, Origin, TensorSpec
+from soupcli.checkpoints.tensor_filter import Selected
+from soupcli.errors import MixError
+from soupcli.files.reading import FileVersion
+from soupcli.mixing.arithmetic.rounding import round_once
+from soupcli.mixing.mixture import Mixture, mix
+from soupcli.progress import Progress, silent
+
+
+class Term(NamedTuple):
+    """One adapter's part in a layer."""
+
+    adapter: AdapterCheckpoint
+    factors: Factors
+    multiplier: float  # of its B
+
+    def read(self, stored: str) -> Tensor:
+        """A tensor of the adapter. Raises MixError where it holds a NaN or an infinity."""
+        spec = self.adapter.stored.tensors[stored]
+        tensor = torch.empty(spec.shape, dtype=spec.dtype)
+        self.adapter.stored.read(stored, tensor)
+        if not bool(tensor.isfinite().all()):
+            raise MixError(
+                f"{self.adapter.stored.files[0].path}: tensor {stored!r} holds a NaN or an infinity",
+                hint="its training diverged: leave this ingredient out",
+            )
+        return tensor
+
+
+class Approximation(NamedTuple):
+    """Factors of lower rank, in float64, and the singular values of what they approximate."""
+
+    a: Tensor
+    b: Tensor
+    values: Tensor
+
+
+class Layer(NamedTuple):
+    """The soup's change of one layer: `scale` times the sum of the terms' m B A."""
+
+    factors: Factors  # names of the tensors, as in every adapter
+    terms: tuple[Term, ...]
+    scale: Fraction
+    rank: int
+    approximation: Approximation | None = None
+
+    def a(self) -> Tensor:
+        """A: [r, ...]."""
+        if self.approximation is not None:
+            return self.approximation.a
+        return torch.cat([term.read(term.factors.a).double() for term in self.terms])
+
+    def b(self) -> Tensor:
+        """B: [o, r, ...]."""
+        if self.approximation is not None:
+            return self.approximation.b
+        return torch.cat([term.read(term.factors.b).double() * term.multiplier for term in self.terms], dim=1)
+
+    def bias(self) -> Tensor:
+        """Of B: [o]."""
+        parts = [term.read(term.factors.bias or "").double() * term.multiplier for term in self.terms]
+        return torch.stack(parts).sum(dim=0)
+
+
+@dataclass(frozen=True, eq=False)
+class AdapterSoup:
+    """See Checkpoint: the tensors of the adapter that is the mean, computed when they are read."""
+
+    path: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorSpec]
+    layers: Mapping[str, tuple[Layer, str]]  # stored name -> its layer and which part of it
+    whole: Mixture  # of the tensors that the adapters hold whole
+    files: tuple[FileVersion, ...]
+    side_files: tuple[Path, ...]
+    relative_error: float  # of the change, in the Frobenius norm over all layers; 0 where it is exact
+
+    @classmethod
+    def of(cls, mixture: Mixture, *, rank: int | None = None, progress: Progress = silent) -> AdapterSoup:
+        """The adapter that `mixture`, whose members are adapters, is; of rank `rank` at most.
+
+        Raises MixError where the weights of a tensor do not sum to 1, and for a NaN.
+        """
+        kept, members = _whose(mixture.kept), adapters_of(mixture)
+        layers = []
+        for done, name in enumerate(sorted(kept.factors), 1):
+            layers.append(_layer(mixture, name, rank))
+            progress("adding up adapters", done, len(kept.factors))
+        whole = _whole(mixture, kept)
+        tensors = {name: whole.spec(name) for name in kept.plain.values()}
+        parts: dict[str, tuple[Layer, str]] = {}
+        for layer in layers:
+            for part, name, spec in _parts(layer, mixture.dtype):
+                tensors[name], parts[name] = spec, (layer, part)
+        modules = {layer.factors.module: (layer.rank, layer.scale * layer.rank) for layer in layers}
+        files = tuple(file for member in members for file in member.files)
+        error = _relative_error(layers)
+        config = soup_config(kept.config.values, modules)
+        return cls(kept.path, config, tensors, parts, whole, files, kept.side_files, error)
+
+    @property
+    def folder(self) -> Path:
+        """See Checkpoint.folder."""
+        return self.path
+
+    @property
+    def origin(self) -> Origin:
+        """See Checkpoint.origin."""
+        return Origin("PEFT adapter")
+
+    def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
+        """See Checkpoint.read."""
+        if name not in self.layers:
+            out.view(-1).copy_(mix(self.whole, name, start=start, count=out.numel()))
+            return
+        layer, part = self.layers[name]
+        tensor: Tensor = getattr(layer, part)()
+        round_once(tensor.reshape(-1)[start : start + out.numel()].clone(), out.dtype, out=out.view(-1))
+
+
+def adapters_of(mixture: Mixture) -> list[AdapterCheckpoint]:
+    """The members, where they are adapters; an empty list where they are not."""
+    return [_whose(member) for member in mixture.members if is_adapter(member)]
+
+
+def is_adapter(checkpoint: Checkpoint) -> bool:
+    """Whether it is an adapter, some of whose tensors may come from another one."""
+    return isinstance(checkpoint.checkpoint if isinstance(checkpoint, Selected) else checkpoint, AdapterCheckpoint)
+
+
+def _whose(checkpoint: Checkpoint, name: str | None = None) -> AdapterCheckpoint:
+    """The adapter itself, or the one that tensor `name` of it comes from."""
+    if isinstance(checkpoint, Selected):
+        checkpoint = checkpoint.source if name in checkpoint.passed else checkpoint.checkpoint
+    assert isinstance(checkpoint, AdapterCheckpoint)
+    return checkpoint
+
+
+def _layer(mixture: Mixture, name: str, rank: int | None) -> Layer:
+    """The change of weight `name`, its terms in an order that does not depend on the mixture's."""
+    weighed = mixture.ordered(name)
+    weights: dict[AdapterCheckpoint, Fraction] = {}
+    for (member, _), weight in zip(weighed, _exact_weights(name, [weight for _, weight in weighed]), strict=True):
+        owner = _whose(member, name)
+        weights[owner] = weights.get(owner, Fraction(0)) + weight
+    members = list(weights)
+    shares = [weights[member] * member.factors[name].scale for member in members]
+    rank_sum = sum(member.factors[name].rank for member in members)
+    # lora_alpha = scale * rank: other readers of adapters than PEFT take whole numbers alone.
+    as_they_are = len(set(shares)) == 1 and (shares[0] * rank_sum).denominator == 1
+    terms = tuple(
+        Term(member, member.factors[name], 1.0 if as_they_are else float(share))
+        for member, share in zip(members, shares, strict=True)
+    )
+    layer = Layer(members[0].factors[name], terms, shares[0] if as_they_are else Fraction(1), rank_sum)
+    return layer if rank is None or rank_sum <= rank else _approximate(layer, rank)
+
+
+def _exact_weights(name: str, weights: Sequence[float]) -> list[Fraction]:
+    if len(set(weights)) == 1:
+        return [Fraction(1, len(weights))] * len(weights)
+    total = math.fsum(weights)
+    if abs(total - 1.0) > 1e-6:
+        raise MixError(
+            f"tensor {name!r}: the weights sum to {total:.6g}: an adapter cannot scale its base",
+            hint="merge each adapter into its base (merge_and_unload) and mix the whole networks",
+        )
+    return [Fraction(weight) for weight in weights]
+
+
+def _approximate(layer: Layer, rank: int) -> Layer:
+    """The nearest layer of at most `rank`, with the singular values shared between its factors, at a scale of 1."""
+    scaled = tuple(term._replace(multiplier=term.multiplier * float(layer.scale)) for term in layer.terms)
+    layer = layer._replace(terms=scaled, scale=Fraction(1))
+    a, b = layer.a(), layer.b()
+    q_or, triangle_rr = torch.linalg.qr(b.flatten(1))
+    q_ir, other_rr = torch.linalg.qr(a.flatten(1).T)
+    left, values, right = torch.linalg.svd(triangle_rr @ other_rr.T)
+    kept = min(rank, len(values))
+    root = values[:kept].sqrt()
+    new_a = (root[:, None] * (right[:kept] @ q_ir.T)).reshape(kept, *a.shape[1:])
+    new_b = ((q_or @ left[:, :kept]) * root).reshape(b.shape[0], kept, *b.shape[2:])
+    return layer._replace(rank=kept, approximation=Approximation(new_a, new_b, values))
+
+
+def _relative_error(layers: Sequence[Layer]) -> float:
+    """The root of the squared norms of all errors over those of all changes that were approximated."""
+    values = [(layer.approximation.values, layer.rank) for layer in layers if layer.approximation is not None]
+    lost = math.fsum(float(values_r[rank:].square().sum()) for values_r, rank in values)
+    total = math.fsum(float(values_r.square().sum()) for values_r, _ in values)
+    return math.sqrt(lost / total) if total else 0.0
+
+
+def _parts(layer: Layer, dtype: torch.dtype | None) -> list[tuple[str, str, TensorSpec]]:
+    """Part, stored name and spec of each tensor of the layer."""
+    factors, found = layer.factors, []
+    for part, name in (("a", factors.a), ("b", factors.b), ("bias", factors.bias)):
+        if name is None:
+            continue
+        specs = [term.adapter.stored.tensors[name] for term in layer.terms]
+        shape = list(specs[0].shape)
+        if part != "bias":
+            shape[0 if part == "a" else 1] = layer.rank
+        found.append((part, name, TensorSpec(tuple(shape), dtype or _widest(specs))))
+    return found
+
+
+def _widest(specs: Sequence[TensorSpec]) -> torch.dtype:
+    dtype = specs[0].dtype
+    for spec in specs[1:]:
+        dtype = torch.promote_types(dtype, spec.dtype)
+    return dtype
+
+
+def _whole(mixture: Mixture, kept: AdapterCheckpoint) -> Mixture:
+    """The mixture of the adapters' own tensors, for those that are averaged as they are."""
+    coefficients = {stored: mixture.weights_of(name) for name, stored in kept.plain.items()}
+    return Mixture(
+        tuple(_stored(member) for member in mixture.members),
+        mixture.weights,
+        mixture.dtype,
+        kept.stored,
+        coefficients if mixture.coefficients is not None else None,
+    )
+
+
+def _stored(member: Checkpoint) -> Checkpoint:
+    """The adapter's own tensors, those that are not mixed from the adapter that they come from."""
+    adapter = _whose(member)
+    if not isinstance(member, Selected):
+        return adapter.stored
+    source = _whose(member.source)
+    passed = frozenset(stored for name, stored in source.plain.items() if name in member.passed)
+    specs = {**adapter.stored.tensors, **{stored: source.stored.tensors[stored] for stored in passed}}
+    return Selected(adapter.stored, source.stored, passed, specs)

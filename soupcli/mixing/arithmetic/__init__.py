@@ -1,0 +1,1 @@
+"""How numbers are summed and rounded. Tensors only: nothing here knows checkpoints or files."""

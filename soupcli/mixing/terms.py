@@ -1,0 +1,122 @@
+"""What one tensor of a soup is: the weighted terms of its ingredients, and when float64 adds them without error.
+
+terms = Terms.of("head.weight", members, weights=None, dtype=torch.float32)
+for start, count in chunks(terms):                        # pieces in which averaging.py mixes it
+    ...
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.mixing.arithmetic.magnitudes import Range
+from soupcli.mixing.arithmetic.rounding import FORMATS, Format
+
+READ = 1 << 22  # bytes that are read before they are summed
+ROWS = 8  # ingredients that are read before they are summed
+FEW_DIGITS = 24  # of a weight, behind the point: with more, float64 does not add weighted float32 numbers exactly
+
+
+def reals(dtype: torch.dtype) -> int:
+    """How many real numbers an element is."""
+    return 2 if dtype.is_complex else 1
+
+
+def real(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the real numbers in it."""
+    return dtype.to_real() if dtype.is_complex else dtype
+
+
+class Term(NamedTuple):
+    """One ingredient in a sum."""
+
+    member: Checkpoint
+    weight: float | None  # None: all weigh the same
+
+
+class Terms(NamedTuple):
+    """What one tensor of a soup is: the sum of weighted tensors over a divisor."""
+
+    name: str
+    numel: int
+    dtype: torch.dtype  # of the output
+    batches: Sequence[tuple[torch.dtype, Sequence[Term]]]  # of one stored dtype, at most ROWS
+    members: int
+    divisor: int  # 1 where there are weights
+    weight: float  # at least the sum of the weights' magnitudes
+    weight_grid: float  # a power of two of which all weights are multiples
+
+    @classmethod
+    def of(
+        cls, name: str, members: Sequence[Checkpoint], *, weights: Sequence[float] | None, dtype: torch.dtype
+    ) -> Terms:
+        """Tensor `name` of the members: their weighted sum, without `weights` their mean."""
+        factors = (1.0,) * len(members) if weights is None else weights
+        by_dtype: dict[torch.dtype, list[Term]] = {}
+        for member, factor in zip(members, factors, strict=True):
+            term = Term(member, None if weights is None else factor)
+            by_dtype.setdefault(member.tensors[name].dtype, []).append(term)
+        batches = [
+            (stored, group[first : first + ROWS])
+            for stored, group in by_dtype.items()
+            for first in range(0, len(group), ROWS)
+        ]
+        total = math.fsum(map(abs, factors)) * (1 + 2.0**-40)
+        grid = min((_lowest_digit(factor) for factor in factors if factor), default=1.0)
+        divisor = len(members) if weights is None else 1
+        return cls(name, members[0].tensors[name].numel, dtype, batches, len(members), divisor, total, grid)
+
+    @property
+    def real_dtype(self) -> torch.dtype:
+        """Dtype of the output's real numbers."""
+        return real(self.dtype)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is the tensor of one ingredient as it is stored."""
+        stored, batch = self.batches[0]
+        return self.members == 1 and stored == self.dtype and batch[0].weight is None
+
+    def are_exact(self, range_: Range) -> bool:
+        """Whether float64 adds weighted terms of such a range without any error."""
+        grid = range_.grid * self.weight_grid
+        return grid > 0 and range_.largest * self.weight <= 2.0**53 * grid
+
+    def need_no_pieces(self, range_: Range) -> bool:
+        """Whether terms of such a range are exact, or would hardly be in parts of it: weights have too many digits."""
+        return self.are_exact(range_) or self.weight_grid < 2.0**-FEW_DIGITS
+
+    def error(self, range_: Range) -> float:
+        """At least the error of a mean of such terms in float64, whatever the order of the additions."""
+        return (self.members + 2) * 2.0**-52 * range_.largest * self.weight / self.divisor
+
+    @property
+    def weights(self) -> list[float]:
+        """One for each term, in the order of the batches; none where all weigh the same."""
+        return [term.weight for _, batch in self.batches for term in batch if term.weight is not None]
+
+    @property
+    def stored_format(self) -> Format:
+        """A format that holds the numbers of all terms."""
+        formats = [FORMATS[real(stored)] for stored, _ in self.batches]
+        most_digits = max(formats, key=lambda format_: format_.digits)
+        return most_digits._replace(smallest=min(format_.smallest for format_ in formats))
+
+
+def _lowest_digit(number: float) -> float:
+    numerator, denominator = number.as_integer_ratio()
+    return (numerator & -numerator) / denominator
+
+
+def chunks(terms: Terms, numel: int | None = None) -> Iterator[tuple[int, int]]:
+    """(start, count) of the pieces in which a tensor, or its first `numel` elements, is mixed."""
+    itemsize = max(stored.itemsize for stored, _ in terms.batches)
+    size = READ // itemsize // min(terms.members, ROWS)
+    end = terms.numel if numel is None else numel
+    for start in range(0, end, size):
+        yield start, min(size, end - start)

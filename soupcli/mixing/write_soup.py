@@ -1,0 +1,262 @@
+"""A mixture to safetensors on disk: streamed, flushed, checked.
+
+    written = write_weights(mixture, folder, metadata={"format": "pt"}, max_shard_size=5_000_000_000)
+
+The header is known before the first tensor is mixed, so each chunk goes to its place from whichever thread mixed it:
+reading, arithmetic and writing overlap, and memory holds a few chunks for each thread, whatever the size of the soup.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged, read_part
+from soupcli.checkpoints.formats.safetensors import NAMES, read_header
+from soupcli.errors import OutputError, SoupFault
+from soupcli.files.atomic import flush, write_whole
+from soupcli.files.reading import FileVersion, hash_of_files, memory_of, sha256, write_at
+from soupcli.mixing.adapter_mean import AdapterSoup, adapters_of
+from soupcli.mixing.average import CPU, Averager
+from soupcli.mixing.mixture import CHUNK, Mixture
+from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
+from soupcli.mixing.terms import Terms, chunks
+from soupcli.progress import Progress, silent
+from soupcli.threads import in_threads
+
+INDEX = "model.safetensors.index.json"
+
+
+class Written(NamedTuple):
+    """The weights as they stand on disk."""
+
+    files: list[str]  # names in the soup folder
+    nbytes: int
+    hash: str  # SHA-256 of the one file, or of the sorted "name hash" lines of all shards
+
+
+class _Shard(NamedTuple):
+    name: str
+    specs: Mapping[str, TensorSpec]
+    header: bytes
+    offsets: dict[str, int]  # tensor -> first byte in the file, in the order of the bytes
+    nbytes: int
+
+
+def write_weights(
+    mixture: Mixture,
+    folder: Path,
+    *,
+    metadata: Mapping[str, str],
+    max_shard_size: int,
+    final_metadata: Callable[[], Mapping[str, str]] | None = None,
+    overrides: Mapping[str, Tensor] | None = None,
+    device: torch.device = CPU,
+    progress: Progress = silent,
+) -> Written:
+    """Mixes every tensor of `mixture` into safetensors files in `folder`, with arithmetic on `device`.
+
+    `final_metadata` is asked when all is mixed, for what takes the place of `metadata`: text of the same lengths, e.g.
+    hashes that were not known before. `overrides` replaces tensors by name (re-estimated batch-norm statistics).
+    Raises MixError where a tensor cannot be mixed and OutputError where the disk is full.
+    """
+    names = sorted(mixture.kept.tensors)
+    specs = {name: mixture.spec(name) for name in names}
+    shards = _plan(specs, metadata, max_shard_size)
+    needed = sum(shard.nbytes for shard in shards)
+    check_space(folder.parent, needed)
+    done, total = 0, sum(spec.nbytes for spec in specs.values())
+    for shard in shards:
+        path = folder / shard.name
+        with _new_file(path, needed) as descriptor:
+            os.ftruncate(descriptor, shard.nbytes)
+            work = partial(_Mixer, descriptor, shard, device)
+            for nbytes in in_threads(work, _pieces(mixture, shard, specs, overrides or {})):
+                done += nbytes
+                progress("mixing", done, total)
+            final = shard if final_metadata is None else _layout(shard.name, shard.specs, final_metadata())
+            if len(final.header) != len(shard.header):
+                raise SoupFault(f"{path}: the final metadata has another length")
+            write_at(descriptor, final.header, 0)
+    if len(shards) > 1:
+        _write_index(folder, shards, total)
+    return _check_written(folder, shards)
+
+
+def _plan(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str], max_shard_size: int) -> list[_Shard]:
+    groups: list[list[str]] = [[]]
+    size = 0
+    for name, spec in specs.items():
+        if groups[-1] and size + spec.nbytes > max_shard_size:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += spec.nbytes
+    count = len(groups)
+    file_names = [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+    if count == 1:
+        file_names = ["model.safetensors"]
+    return [
+        _layout(file, {n: specs[n] for n in group}, metadata) for file, group in zip(file_names, groups, strict=True)
+    ]
+
+
+def _layout(file_name: str, specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> _Shard:
+    """Header and places: wide dtypes first, as safetensors orders them, so that every tensor is aligned."""
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    relative: dict[str, int] = {}
+    at = 0
+    for name in sorted(specs, key=lambda name: (-specs[name].dtype.itemsize, name)):
+        spec = specs[name]
+        entries[name] = {"dtype": NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": [at, at + spec.nbytes]}
+        relative[name] = at
+        at += spec.nbytes
+    header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)
+    base = 8 + len(header)
+    return _Shard(
+        file_name,
+        specs,
+        struct.pack("<Q", len(header)) + header,
+        {name: base + offset for name, offset in relative.items()},
+        base + at,
+    )
+
+
+@contextmanager
+def _new_file(path: Path, needed: int) -> Iterator[int]:
+    """A descriptor of the new file `path`. What the disk refuses is an OutputError that says what was `needed`."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    except OSError as cause:
+        raise OutputError(
+            f"{path.parent.parent}: {cause.strerror}: the soup needs {needed} bytes", hint=MAKE_ROOM
+        ) from cause
+
+
+class _Piece(NamedTuple):
+    """A part of one tensor: of a mean (`source` are its terms), or taken as it is from an ingredient or a tensor."""
+
+    name: str
+    source: Terms | Checkpoint | Tensor
+    start: int
+    numel: int
+
+
+def _pieces(
+    mixture: Mixture, shard: _Shard, specs: Mapping[str, TensorSpec], overrides: Mapping[str, Tensor]
+) -> Iterator[_Piece]:
+    """The whole of a shard, in the order of its bytes."""
+    for name in shard.offsets:
+        spec, replaced = specs[name], overrides.get(name)
+        if replaced is None and is_averaged(spec.dtype):
+            terms = mixture.terms(name)
+            for start, count in chunks(terms):
+                yield _Piece(name, terms, start, count)
+            continue
+        source = mixture.kept if replaced is None else replaced.to(spec.dtype).contiguous().view(-1)
+        for start in range(0, spec.numel, CHUNK):
+            yield _Piece(name, source, start, min(CHUNK, spec.numel - start))
+
+
+class _Mixer:
+    """Mixes pieces and writes each to its place, in one thread."""
+
+    def __init__(self, descriptor: int, shard: _Shard, device: torch.device) -> None:
+        self._descriptor, self._shard = descriptor, shard
+        self._averager = Averager(device)
+
+    def __call__(self, piece: _Piece) -> int:
+        name, source, start, numel = piece
+        if isinstance(source, Terms):
+            part = self._averager.mean(source, start, numel)
+        elif isinstance(source, Tensor):
+            part = source[start : start + numel]
+        else:
+            part = read_part(source, name, start, numel)
+        memory = memory_of(part)
+        if memory[:64].tobytes().strip(b"\0") or torch.any(part.view(torch.uint8)):  # zeros stay a hole in the file
+            write_at(self._descriptor, memory, self._shard.offsets[name] + start * part.element_size())
+        return part.nbytes
+
+
+def _write_index(folder: Path, shards: list[_Shard], total: int) -> None:
+    weight_map = {name: shard.name for shard in shards for name in shard.offsets}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    write_whole(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _check_written(folder: Path, shards: list[_Shard]) -> Written:
+    """Flushes what was written, opens it again and hashes it. Raises SoupFault where it is not what was planned."""
+    hashes: dict[str, str] = {}
+    for shard in shards:
+        file = FileVersion.of(folder / shard.name)
+        with ThreadPoolExecutor(1) as pool:
+            flushed = pool.submit(flush, file.path)  # the disk's work, while hashing is the processor's
+            specs, _, _ = read_header(file)
+            if specs != shard.specs or file.size != shard.nbytes:
+                raise SoupFault(f"{file.path}: written with {file.size} bytes, {shard.nbytes} were planned")
+            hashes[shard.name] = sha256(file)
+            flushed.result()
+    names = [*hashes, *([INDEX] if len(shards) > 1 else [])]
+    return Written(names, sum(shard.nbytes for shard in shards), hash_of_files(hashes))
+
+
+class AdapterNotes(NamedTuple):
+    """What became of the adapters."""
+
+    rank: int  # of most layers
+    relative_error: float  # 0 where the adapter is exact
+
+
+def soup_specs(mixture: Mixture) -> dict[str, TensorSpec]:
+    """Shape and dtype of the tensors in the soup's files, before a lower rank is taken."""
+    if adapters_of(mixture):
+        return dict(AdapterSoup.of(mixture).tensors)
+    return {name: mixture.spec(name) for name in mixture.kept.tensors}
+
+
+def write_soup(
+    mixture: Mixture,
+    folder: Path,
+    *,
+    metadata: Mapping[str, str],
+    max_shard_size: int,
+    adapter_rank: int | None = None,
+    final_metadata: Callable[[], Mapping[str, str]] | None = None,
+    overrides: Mapping[str, Tensor] | None = None,
+    device: torch.device = CPU,
+    progress: Progress = silent,
+) -> tuple[Written, AdapterNotes | None]:
+    """Mixes `mixture` into files in `folder`, adapters into one of rank `adapter_rank` at most (None: exactly).
+
+    See `write_weights`. Raises MixError where a tensor cannot be mixed and OutputError where the disk is full.
+    """
+    write = partial(
+        write_weights, folder=folder, metadata=metadata, final_metadata=final_metadata, device=device, progress=progress
+    )
+    if not adapters_of(mixture):
+        return write(mixture, max_shard_size=max_shard_size, overrides=overrides), None
+    soup = AdapterSoup.of(mixture, rank=adapter_rank, progress=progress)
+    # PEFT reads one file of this name; as a mixture of one, its tensors are streamed like any others.
+    written = write(Mixture.uniform([soup]), max_shard_size=sys.maxsize)
+    (folder / written.files[0]).rename(folder / WEIGHTS[0])
+    write_whole(folder / CONFIG, json.dumps(soup.config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    notes = AdapterNotes(soup.config["r"], soup.relative_error)
+    return written._replace(files=[WEIGHTS[0], CONFIG]), notes

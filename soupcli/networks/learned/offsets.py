@@ -1,0 +1,227 @@
+"""Ingredients as offsets from their mean, piece by piece, from wherever they live: device, host memory or disk.
+
+    theta_k = mean + offset_k,  so  sum_k alpha_k theta_k = mean + sum_k alpha_k offset_k  where the alpha_k sum to 1.
+
+Offsets are small beside weights, so products with them lose nothing in float32; whatever the mean was rounded to, the
+identity holds. The same pieces come in the same shape, dtype and blocks from everywhere: all that is computed of them
+is the same in its last bit.
+
+Letters in names: k ingredients, n elements of a piece, m of a block of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from soupcli.checkpoints.checkpoint import Checkpoint, neighbours, read_dense
+from soupcli.errors import UsageError
+from soupcli.files.reading import memory_of
+from soupcli.networks.learned.pieces import Piece, Span
+from soupcli.networks.learned.residence import Where
+
+CPU = torch.device("cpu")
+BLOCK_BYTES = 1 << 20  # of all ingredients together, worked on at once: operations follow one another in a cache
+HELD_BYTES = 128 << 20  # that stay in memory, where ingredients are on disk, until they are used again
+ALIGNED = 64  # bytes, as torch aligns what it allocates
+
+
+class Source(Protocol):
+    """Offsets from wherever the ingredients live, for threads that each look at one piece at a time."""
+
+    def blocks(self, piece: Piece, sizes: Sequence[int], *, again: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mean [m] and offsets from it [K, m] of each block of a piece, on the device, in its wide dtype.
+
+        Blocks are of so many elements, the same ones each time; each is to be used before the next is asked for, and
+        none is left out. `again`: the piece will be asked for a second time before those of another group. Raises
+        UsageError where memory does not hold what was to live in it.
+        """
+
+
+class Reader:
+    """Reads pieces, into memory that each thread has for itself where no other is given."""
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], device: torch.device) -> None:
+        self.checkpoints = checkpoints
+        self.device = device
+        self._neighbours = neighbours(checkpoints)
+        self._scratch = threading.local()
+
+    def shape(self, piece: Piece) -> tuple[int, int]:
+        """Of a piece in memory: see Piece."""
+        return piece.shape(len(self.checkpoints))
+
+    def raw(self, piece: Piece) -> Tensor:
+        """Tensor[K, n] as it is stored, on the CPU; valid until this thread asks again."""
+        return self.rows(piece)[: len(self.checkpoints)]
+
+    def rows(self, piece: Piece) -> Tensor:
+        """The same, of `shape`."""
+        return self.read(piece, self.scratch("raw", self.shape(piece), piece.dtype, CPU))
+
+    def read(self, piece: Piece, out_kn: Tensor) -> Tensor:
+        """Fills the first K rows of `out_kn`, on the CPU, and returns it. What lies side by side is read at once."""
+        runs, memory = self._runs(piece.spans), memory_of(out_kn)
+        for row, checkpoint in enumerate(self.checkpoints):
+            at = row * piece.numel
+            for name, start, count in runs:
+                begin, at = at, at + count
+                part = memory[begin * piece.dtype.itemsize : at * piece.dtype.itemsize]
+                if not read_dense(checkpoint, name, start, piece.dtype, part):
+                    _read_as(checkpoint, name, start, out_kn.view(-1)[begin:at])
+        return out_kn
+
+    def scratch(self, use: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """This thread's memory for one use; what was in it is over."""
+        found: dict[str, Tensor] = self._scratch.__dict__
+        shaped = f"{use}, as it was asked for last"
+        if shaped in found and found[shaped].shape == shape and found[shaped].dtype == dtype:
+            return found[shaped]
+        nbytes = torch.Size(shape).numel() * dtype.itemsize
+        if use not in found or len(found[use]) < nbytes:
+            for name in (use, shaped):
+                found.pop(name, None)  # before there is more
+            pinned = self.device.type == "cuda" and device == CPU
+            found[use] = torch.empty(nbytes, dtype=torch.uint8, device=device, pin_memory=pinned)
+        found[shaped] = found[use][:nbytes].view(dtype).view(shape)
+        return found[shaped]
+
+    def _runs(self, spans: Sequence[Span]) -> list[Span]:
+        """The spans, those that follow one another in every file put together under the first one's name."""
+        runs = [spans[0]]
+        for before, span in pairwise(spans):
+            if (before.name, span.name) in self._neighbours:
+                runs[-1] = runs[-1]._replace(numel=runs[-1].numel + span.numel)
+            else:
+                runs.append(span)
+        return runs
+
+
+class OnDisk:
+    """Read each time. Of the group that is worked on, as much as fits is held for the second time.
+
+    Where there is one group alone, what is held of it is not read again.
+    """
+
+    def __init__(self, reader: Reader, groups: Sequence[Sequence[Piece]]) -> None:
+        self.reader = reader
+        self._places: dict[Piece, int] = {}
+        most = 0
+        for group in groups:
+            end = 0
+            for piece in group:
+                begin, end = end, end + -(-self._nbytes(piece) // ALIGNED) * ALIGNED
+                if end > HELD_BYTES:
+                    break
+                self._places[piece] = begin
+                most = max(most, end)
+        self._memory = torch.empty(most, dtype=torch.uint8, device=reader.device)
+        self._held: set[Piece] = set()
+        self._alone = len(groups) == 1
+
+    def blocks(self, piece: Piece, sizes: Sequence[int], *, again: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """See Source."""
+        if piece in self._held:
+            if not self._alone:
+                self._held.remove(piece)
+            return _blocks(self.reader, piece, self._place(piece), sizes, centred=True)
+        place = None
+        if piece in self._places and (again or self._alone):
+            self._held.add(piece)
+            place = self._place(piece)
+        return _blocks(self.reader, piece, _brought(self.reader, piece, place), sizes, centred=False)
+
+    def _place(self, piece: Piece) -> Tensor:
+        begin = self._places[piece]
+        held = self._memory[begin : begin + self._nbytes(piece)]
+        return held.view(piece.dtype).view(self.reader.shape(piece))
+
+    def _nbytes(self, piece: Piece) -> int:
+        return torch.Size(self.reader.shape(piece)).numel() * piece.dtype.itemsize
+
+
+class InMemory:
+    """Read once. Offsets are kept where they take no more memory than what is stored, and lie where they are used."""
+
+    def __init__(self, reader: Reader, where: Where) -> None:
+        self.reader = reader
+        self.where = where
+        self._kept: dict[Piece, Tensor] = {}
+
+    def blocks(self, piece: Piece, sizes: Sequence[int], *, again: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """See Source."""
+        kept_kn, centred = self._kept.get(piece), True
+        if kept_kn is None:
+            kept_kn = self._kept[piece] = _brought(self.reader, piece, self._empty(piece))
+            centred = False
+        if kept_kn.device != self.reader.device:
+            kept_kn, centred = _on_device(self.reader, piece, kept_kn), False
+        return _blocks(self.reader, piece, kept_kn, sizes, centred=centred)
+
+    def _empty(self, piece: Piece) -> Tensor:
+        shape, dtype, device = self.reader.shape(piece), piece.dtype, self.reader.device
+        try:
+            if self.where == "device":
+                return torch.empty(shape, dtype=dtype, device=device)
+            return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+        except RuntimeError as cause:  # torch's out-of-memory errors are of this class
+            raise UsageError(
+                f"--resident {self.where}: the ingredients do not fit: {str(cause).splitlines()[0]}",
+                hint="--resident disk needs no memory for them",
+            ) from cause
+
+
+def block_width(ingredients: int) -> int:
+    """Elements of one ingredient in a block."""
+    return max(1, BLOCK_BYTES // (4 * ingredients))
+
+
+def _blocks(
+    reader: Reader, piece: Piece, rows_kn: Tensor, sizes: Sequence[int], *, centred: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """See Source. Where a row is left for the mean, offsets replace what is stored: they are there when next wanted."""
+    ingredients, in_place = len(reader.checkpoints), piece.dtype == piece.wide_dtype
+    blocks = torch.split(rows_kn[:ingredients], list(sizes), dim=1)
+    mean_n = rows_kn[-1] if in_place else reader.scratch("mean", (piece.numel,), piece.wide_dtype, reader.device)
+    means = torch.split(mean_n, list(sizes))
+    if centred and in_place:
+        yield from zip(means, blocks, strict=True)
+        return
+    share_k = torch.full((ingredients,), 1.0 / ingredients, dtype=piece.wide_dtype, device=reader.device)
+    for mean_m, block_km in zip(means, blocks, strict=True):
+        if not in_place:
+            block_km = reader.scratch("wide", block_km.shape, piece.wide_dtype, reader.device).copy_(block_km)
+        torch.mv(block_km.t(), share_k, out=mean_m)
+        block_km.sub_(mean_m)
+        yield mean_m, block_km
+
+
+def _brought(reader: Reader, piece: Piece, out_kn: Tensor | None) -> Tensor:
+    """The piece from disk, in `out_kn` where that is given, else on the device in this thread's memory."""
+    if out_kn is None:
+        return _on_device(reader, piece, reader.rows(piece))
+    if out_kn.device == CPU:
+        return reader.read(piece, out_kn)
+    return out_kn.copy_(reader.rows(piece), non_blocking=True)
+
+
+def _on_device(reader: Reader, piece: Piece, raw_kn: Tensor) -> Tensor:
+    if raw_kn.device == reader.device:
+        return raw_kn
+    return reader.scratch("device", reader.shape(piece), piece.dtype, reader.device).copy_(raw_kn, non_blocking=True)
+
+
+def _read_as(checkpoint: Checkpoint, name: str, start: int, out_n: Tensor) -> None:
+    """Reads in the stored dtype, which `out_n` holds exactly."""
+    stored = checkpoint.tensors[name].dtype
+    if stored == out_n.dtype:
+        checkpoint.read(name, out_n, start=start)
+        return
+    part_n = torch.empty(len(out_n), dtype=stored)
+    checkpoint.read(name, part_n, start=start)
+    out_n.copy_(part_n)

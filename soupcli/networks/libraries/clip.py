@@ -1,0 +1,86 @@
+"""CLIP and ALIGN of transformers: a tower for pictures and one for text, as a zero-shot classifier or with a head.
+
+The classifier is the normalised mean of the normalised embeddings of all templates for each class, as in Radford et al.
+2021 (arXiv:2103.00020), section 3.1.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from soupcli.networks.network import Batch, Forward, like_weights
+
+# By model_type: what cosine similarities are multiplied by.
+_SCALES: dict[str, Callable[[Any], Tensor]] = {
+    "clip": lambda module: module.logit_scale.exp(),
+    "align": lambda module: 1 / module.temperature,
+}
+
+
+def is_dual_encoder(module: nn.Module) -> bool:
+    """Whether it is one of those, with both towers."""
+    config: Any = getattr(module, "config", None)
+    return getattr(config, "model_type", None) in _SCALES and hasattr(module, "get_text_features")
+
+
+def image_embedding(module: Any, pictures: Tensor) -> Tensor:
+    """[N, D], not normalised."""
+    return _pooled(module.get_image_features(pixel_values=pictures))
+
+
+def embedding_size(module: Any) -> int:
+    """D."""
+    return int(module.config.projection_dim)
+
+
+def zero_shot(tokenizer: Any) -> Callable[[nn.Module, Sequence[str], Sequence[str]], Forward]:
+    """What makes a classifier of the module's present weights, class names and templates."""
+    return partial(_zero_shot, tokenizer)
+
+
+def _zero_shot(tokenizer: Any, module: Any, classnames: Sequence[str], templates: Sequence[str]) -> Forward:
+    classifier_kd = torch.stack([_class_embedding(tokenizer, module, name, templates) for name in classnames])
+
+    def forward(inputs: Batch) -> Tensor:
+        assert isinstance(inputs, Tensor)
+        features_nd = normalize(image_embedding(module, like_weights(module, inputs)), dim=-1)
+        return _SCALES[module.config.model_type](module) * features_nd @ classifier_kd.T
+
+    return forward
+
+
+def _class_embedding(tokenizer: Any, module: Any, name: str, templates: Sequence[str]) -> Tensor:
+    encoded = tokenizer([template.format(name) for template in templates], padding=True, return_tensors="pt")
+    embeddings_td = _pooled(module.get_text_features(**encoded.to(next(module.parameters()).device)))
+    return normalize(normalize(embeddings_td, dim=-1).mean(dim=0), dim=-1)
+
+
+def _pooled(output: Any) -> Tensor:
+    """transformers before 5 gives the embedding itself."""
+    pooled: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return pooled
+
+
+Embed = Callable[[Any, Tensor], Tensor]  # network and pictures [N, C, H, W] to embeddings [N, D]
+
+
+class ImageHead(nn.Module):
+    """Pictures to logits [N, classes]."""
+
+    def __init__(self, model: nn.Module, embed: Embed, *, features: int, classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.classification_head = nn.Linear(features, classes)
+        self._embed = embed
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Logits [N, classes]."""
+        embedding_nd = self._embed(self.model, pictures)
+        logits: Tensor = self.classification_head(embedding_nd / embedding_nd.norm(dim=-1, keepdim=True))
+        return logits

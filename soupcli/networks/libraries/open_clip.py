@@ -1,0 +1,115 @@
+"""`model: {open_clip: ViT-B-32}`: a CLIP network as zero-shot classifier over class names and templates.
+
+`{open_clip: auto}` takes the open_clip_config.json beside the weights. The classifier is the text tower's mean
+embedding of all templates for each class, as in Radford et al. 2021 (arXiv:2103.00020), section 3.1.4; it is built once
+for each set of weights. With `head: 1000` it is a classifier itself (see image_head.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from soupcli.environment import need
+from soupcli.errors import NetworkError
+from soupcli.networks.libraries.clip import ImageHead
+from soupcli.networks.network import Batch, Forward, Network, Pictures, like_weights, mean_and_std
+from soupcli.networks.without_weights import make_without_weights
+from soupcli.recipe.networks import OpenClipNetwork
+from soupcli.wording import suggestion
+
+TEXT_TRANSFORMER = r"^model\.transformer\."
+
+
+def build(spec: OpenClipNetwork, folder: Path) -> Network:
+    """`open_clip.create_model` without weights, with its own preprocessing and tokenizer."""
+    open_clip = need("open_clip", extra="open-clip")
+    name = spec.open_clip
+    if name == "auto":
+        name = f"local-dir:{_with_config(folder)}"
+    elif name.replace("/", "-") not in open_clip.list_models():
+        raise NetworkError(f"model.open_clip: has no {name!r}{suggestion(name, open_clip.list_models())}")
+    # Nothing is fetched: no weights of the whole, none of either tower.
+    without = {"pretrained": None, "load_weights": False, "pretrained_image": False, "pretrained_text": False}
+    try:
+        with _without_warnings():
+            module = make_without_weights(lambda: _module(open_clip.create_model(name, **without, **spec.args), spec))
+            tokenizer = open_clip.get_tokenizer(name)
+    except Exception as cause:
+        first_line = next(iter(str(cause).splitlines()), type(cause).__name__)
+        raise NetworkError(f"open_clip {name!r}: {first_line}", hint="see args: of model: in the recipe") from cause
+    if spec.head is not None:
+        return Network(module, _pictures(module.model), ignored_names=(TEXT_TRANSFORMER,))
+    return Network(module, _pictures(module), zero_shot=partial(_zero_shot, open_clip, tokenizer), towers=("visual",))
+
+
+def _module(clip: Any, spec: OpenClipNetwork) -> Any:
+    """The network; with a head on its images it needs no text transformer, and the authors' files hold none."""
+    if spec.head is None:
+        return clip
+    features = clip.visual.output_dim
+    del clip.transformer
+    return ImageHead(clip, lambda model, pictures: model.encode_image(pictures), features=features, classes=spec.head)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """open_clip's log says that weights are random; they are filled in next."""
+    log = need("open_clip.factory", extra="open-clip").logging
+    before = log.root.manager.disable
+    log.disable(log.WARNING)
+    try:
+        yield
+    finally:
+        log.disable(before)
+
+
+def _with_config(folder: Path) -> Path:
+    file = folder / "open_clip_config.json"
+    try:
+        json.loads(file.read_text("utf-8"))["model_cfg"]["text_cfg"]
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise NetworkError(
+            f"{file}: describes no network: {cause}", hint="name the network: model: {open_clip: NAME}"
+        ) from cause
+    return folder
+
+
+def _pictures(module: Any) -> Pictures:
+    """open_clip's evaluation transform; its last two steps, ToTensor and Normalize, follow on the device."""
+    own = need("open_clip.transform", extra="open-clip")
+    config = own.PreprocessCfg(**module.visual.preprocess_cfg)
+    transform = own.image_transform_v2(config, is_train=False)
+    to_tensor = need("torchvision.transforms.functional", extra="open-clip").pil_to_tensor
+
+    def decode(picture: Any) -> Tensor:
+        for step in transform.transforms[:-2]:
+            picture = step(picture)
+        pixels: Tensor = to_tensor(picture)
+        return pixels
+
+    return Pictures(decode, mean_and_std(config.mean, config.std), f"open_clip:{config}", config.mode)
+
+
+def _zero_shot(
+    open_clip: Any, tokenizer: Any, module: Any, classnames: Sequence[str], templates: Sequence[str]
+) -> Forward:
+    """Logits of pictures against the class names: temperature times the cosine similarity."""
+    device = next(module.parameters()).device
+    classifier_dk = open_clip.build_zero_shot_classifier(
+        module, tokenizer, list(classnames), list(templates), device=device
+    )
+
+    def forward(inputs: Batch) -> Tensor:
+        assert isinstance(inputs, Tensor)
+        features_nd = module.encode_image(like_weights(module, inputs), normalize=True)
+        logits: Tensor = module.logit_scale.exp() * features_nd @ classifier_dk
+        return logits
+
+    return forward

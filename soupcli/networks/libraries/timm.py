@@ -1,0 +1,69 @@
+"""`model: {timm: vit_base_patch16_224, args: {num_classes: 1000}}`, or `{timm: auto}` for a folder that timm saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from soupcli.environment import need
+from soupcli.errors import NetworkError
+from soupcli.networks.network import Network, Pictures, mean_and_std
+from soupcli.networks.without_weights import make_without_weights
+from soupcli.recipe.networks import TimmNetwork
+from soupcli.wording import suggestion
+
+
+def build(spec: TimmNetwork, folder: Path) -> Network:
+    """`timm.create_model` without weights, with the evaluation transform of its own data config."""
+    timm = need("timm", extra="timm")
+    name, source, config = spec.timm, spec.timm, {}
+    if name == "auto":
+        config = _config_of(folder)
+        name, source = config["architecture"], f"local-dir:{folder}"
+    if not timm.is_model(name.split(".")[0]):
+        raise NetworkError(f"model.timm: timm {timm.__version__} has no {name!r}{suggestion(name, timm.list_models())}")
+    try:
+        module = make_without_weights(lambda: timm.create_model(source, pretrained=False, **spec.args))
+        channels = {**config.get("model_args", {}), **spec.args}.get("in_chans")
+        pictures = _pictures(timm.data, module, channels, spec.args.get("img_size"))
+    except Exception as cause:
+        raise NetworkError(
+            f"timm.create_model({name!r}): {cause}", hint="see args: of model: in the recipe, and timm's own names"
+        ) from cause
+    return Network(module, pictures, label_names=_label_names(config))
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    """The config.json that timm writes beside its weights."""
+    file = folder / "config.json"
+    try:
+        config: Any = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as cause:
+        raise NetworkError(f"{file}: {cause}", hint="name the network: model: {timm: NAME}") from cause
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise NetworkError(f"{file}: names no `architecture`", hint="name the network: model: {timm: NAME}")
+    return config
+
+
+def _label_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    names = config.get("label_names")
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def _pictures(data: Any, module: nn.Module, channels: int | None, size: int | Sequence[int] | None) -> Pictures:
+    """timm's evaluation transform, for the channels and the size that the recipe builds the network with."""
+    own = data.resolve_data_config({}, model=module)
+    channels = channels or own["input_size"][0]
+    height, width = (size, size) if isinstance(size, int) else size or own["input_size"][1:]
+    wanted: dict[str, Any] = {"input_size": (channels, height, width)}
+    for key in ("mean", "std"):
+        if len(own[key]) != channels:
+            wanted[key] = (sum(own[key]) / len(own[key]),)  # as timm does it
+    config = data.resolve_data_config(wanted, model=module)
+    decode = data.create_transform(**config, is_training=False, normalize=False)
+    mode = "L" if channels == 1 else "RGB"
+    return Pictures(decode, mean_and_std(config["mean"], config["std"]), f"timm:{sorted(config.items())}", mode)

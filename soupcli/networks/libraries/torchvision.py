@@ -1,0 +1,42 @@
+"""`model: {torchvision: resnet50, args: {num_classes: 10}}`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from soupcli.environment import need
+from soupcli.errors import NetworkError
+from soupcli.networks.network import Network, Pictures, mean_and_std
+from soupcli.networks.without_weights import make_without_weights
+from soupcli.recipe.networks import TorchvisionNetwork
+from soupcli.wording import suggestion
+
+
+def build(spec: TorchvisionNetwork, folder: Path) -> Network:
+    """`torchvision.models.get_model` without weights, with the transform of its default weights."""
+    models = need("torchvision.models", extra="torchvision")
+    name, known = spec.torchvision, models.list_models(module=models)  # classification; detection is in sub-modules
+    if name.lower() not in known:
+        raise NetworkError(f"model.torchvision: has no classifier {name!r}{suggestion(name, known)}")
+    try:
+        module = make_without_weights(lambda: models.get_model(name, weights=None, **spec.args))
+    except Exception as cause:
+        raise NetworkError(f"torchvision {name!r}: {cause}", hint="see args: of model: in the recipe") from cause
+    return Network(module, _pictures(models.get_model_weights(name).DEFAULT.transforms()))
+
+
+def _pictures(preset: Any) -> Pictures:
+    """The classification preset without its last two steps, which follow on the device."""
+    functional = need("torchvision.transforms.functional", extra="torchvision")
+
+    def decode(picture: Any) -> Tensor:
+        resized = functional.resize(
+            picture, preset.resize_size, interpolation=preset.interpolation, antialias=preset.antialias
+        )
+        pixels: Tensor = functional.pil_to_tensor(functional.center_crop(resized, preset.crop_size))
+        return pixels
+
+    return Pictures(decode, mean_and_std(preset.mean, preset.std), f"torchvision:{preset}")

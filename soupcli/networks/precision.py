@@ -1,0 +1,52 @@
+"""How a network computes: in mixed precision, channels last, compiled. What is mixed does not depend on it, scores do.
+
+arrange(network, channels_last=True, compiled=True)
+forward = computing(network.forward, amp="bf16", channels_last=True, device=device)
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from soupcli.networks.network import Batch, Forward, Network
+
+Amp = Literal["bf16", "fp16"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def arrange(network: Network, *, channels_last: bool, compiled: bool) -> None:
+    """Prepares a network that has its memory; parameters stay the same objects, and weights go into them as before."""
+    if channels_last:
+        for parameter in network.module.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    if compiled:
+        for part in [network.module.get_submodule(name) for name in network.towers] or [network.module]:
+            part.compile()
+
+
+def computing(forward: Forward, *, amp: Amp | None, channels_last: bool, device: torch.device) -> Forward:
+    """The forward pass under torch.autocast, of pictures with their channels last."""
+    if amp is None and not channels_last:
+        return forward
+
+    def run(inputs: Batch) -> Tensor:
+        if channels_last and isinstance(inputs, Tensor) and inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, _DTYPES[amp or "bf16"], enabled=amp is not None):
+            return forward(inputs)
+
+    return run
+
+
+def eagerly(forward: Forward) -> Forward:
+    """The forward pass without compiled code: for gradients, and where something looks into the layers."""
+
+    def run(inputs: Batch) -> Tensor:
+        with torch.compiler.set_stance("force_eager"):
+            return forward(inputs)
+
+    return run

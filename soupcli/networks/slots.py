@@ -1,0 +1,121 @@
+"""Which tensor of a checkpoint goes where in a network, and whether they go together: strictly, by name and shape."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged, weights_file
+from soupcli.checkpoints.tensor_filter import adapted, inherited
+from soupcli.errors import NetworkError
+from soupcli.networks.network import Network
+from soupcli.wording import suggestion
+
+_HINT = "model: in the recipe must build the network that these weights were saved from"
+
+
+class Slots:
+    """Parameters and persistent buffers of a network, by the names that a checkpoint has for them."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._kind = type(network.module).__name__
+        self._slots = _state(network.module)
+        self._counters = _batch_counters(network.module)
+        self._places: dict[Checkpoint, dict[str, Tensor]] = {}
+
+    def of(self, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
+        """Name in the checkpoint -> tensor of the network, without those that the library drops.
+
+        Raises NetworkError at the first name, shape or kind of dtype that does not fit.
+        """
+        if checkpoint not in self._places:
+            self._places[checkpoint] = self._fitted(checkpoint)
+        return self._places[checkpoint]
+
+    def _fitted(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        names = {name: name for name in checkpoint.tensors}
+        if self.network.stored_names is not None:
+            names = dict(self.network.stored_names(checkpoint.tensors))
+        self._check_missing(checkpoint, names)
+        spare = inherited(checkpoint)
+        places: dict[str, Tensor] = {}
+        for stored, name in names.items():
+            if name in self._slots:
+                self._check_tensor(checkpoint, stored, self._slots[name])
+                places[stored] = self._slots[name]
+            elif stored not in spare and not any(re.search(pattern, stored) for pattern in self.network.ignored_names):
+                raise NetworkError(
+                    f"{weights_file(checkpoint)}: has tensor {stored!r}, "
+                    f"which the network {self._kind} has no place for{suggestion(stored, self._slots)}",
+                    hint=_HINT,
+                )
+        self._check_shared(checkpoint, places)
+        return places
+
+    def _check_shared(self, checkpoint: Checkpoint, places: Mapping[str, Tensor]) -> None:
+        """An adapter changes one layer: with its weight, the layers that share it would change too."""
+        for stored in adapted(checkpoint):
+            sharing = [name for name, slot in self._slots.items() if slot is places.get(stored)]
+            if len(sharing) > 1:
+                raise NetworkError(
+                    f"{weights_file(checkpoint)}: adapts {stored!r}, whose weight the network {self._kind} shares "
+                    f"between {sharing[0]!r} and {sharing[1]!r}: it cannot be evaluated as merged weights",
+                    hint="such adapters are mixed without --val",
+                )
+
+    def _check_missing(self, checkpoint: Checkpoint, names: Mapping[str, str]) -> None:
+        filled = {id(self._slots[name]) for name in names.values() if name in self._slots}
+        missing = [name for name, slot in self._slots.items() if id(slot) not in filled and name not in self._counters]
+        if missing:
+            spare = [stored for stored, name in names.items() if name not in self._slots]
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            near = difflib.get_close_matches(missing[0], spare, n=1)
+            nearest = f", its nearest is {near[0]!r}" if near else ""
+            raise NetworkError(
+                f"{weights_file(checkpoint)}: has no tensor {missing[0]!r}{more}, "
+                f"which the network {self._kind} needs{nearest}",
+                hint=_HINT,
+            )
+
+    def _check_tensor(self, checkpoint: Checkpoint, name: str, slot: Tensor) -> None:
+        shape, dtype = checkpoint.tensors[name]
+        if tuple(slot.shape) != shape:
+            stored, own = str(list(shape)), str(list(slot.shape))
+            what = "shape"
+        elif is_averaged(slot.dtype) != is_averaged(dtype) or slot.is_complex() != dtype.is_complex:
+            stored, own = str(dtype), str(slot.dtype)
+            what = "dtype"
+        else:
+            return
+        raise NetworkError(
+            f"{weights_file(checkpoint)}: tensor {name!r} has {what} {stored}, the network {self._kind} has {own}",
+            hint=_HINT,
+        )
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of its state dict themselves, tied ones under each of their names."""
+    own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    state: dict[str, Tensor] = module.state_dict(keep_vars=True)
+    for name, slot in state.items():
+        if id(slot) not in own:
+            raise NetworkError(
+                f"the network {type(module).__name__}: its state dict has {name!r}, "
+                f"a {type(slot).__name__} that is neither a parameter nor a buffer of it",
+                hint="weights are written into parameters and buffers: register it as one",
+            )
+    return state
+
+
+def _batch_counters(module: nn.Module) -> set[str]:
+    """Counters of batches, which batch norm had not before torch 0.4.1 and which nothing computes with."""
+    return {
+        f"{prefix}.num_batches_tracked".removeprefix(".")
+        for prefix, part in module.named_modules()
+        if isinstance(part, _BatchNorm)
+    }

@@ -1,0 +1,1 @@
+"""A report to people and machines: the terminal, CI formats."""

@@ -1,0 +1,128 @@
+"""The result for machines that build and test: annotations of GitHub Actions, and a JUnit file.
+
+`::error file=soup.yaml,line=8,col=3,title=...::message` as in "Workflow commands for GitHub Actions"; XML as in the
+schema that Jenkins' xUnit plugin publishes (junit-10.xsd), one test case for each gate and each comparison.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+from xml.etree import ElementTree
+
+from soupcli.output.text import sentence, where
+from soupcli.report.comparisons import Comparison, GateResult
+from soupcli.report.report import Report
+from soupcli.report.scores import Ingredient, Scored
+from soupcli.report.soups import Soup
+
+Format = Literal["text", "github", "junit"]
+Level = Literal["notice", "warning", "error"]
+_NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\U00010000-\U0010ffff]")
+
+
+class Found(NamedTuple):
+    """One thing that the report says: on which set, about what, how it ended, and the key of the recipe that asked."""
+
+    name: str
+    level: Level
+    message: str
+    key: str | None = None
+
+
+def formatted(wanted: str, report: Report, place: Callable[[str], str | None]) -> str:
+    """The report in one of the formats but text."""
+    return junit(report) if wanted == "junit" else github(report, place)
+
+
+def github(report: Report, place: Callable[[str], str | None]) -> str:
+    """A line for each comparison, gate, warning, soup; `place` says where the recipe gives a key: `soup.yaml:8:3`."""
+    found = [*_found(report), *(Found("warning", "warning", text) for text in report.warnings)]
+    if report.soup is not None:
+        found.append(Found("written", "notice", report.soup.path))
+    return "".join(f"{_annotation(report.command, one, place)}\n" for one in found)
+
+
+def _annotation(command: str, found: Found, place: Callable[[str], str | None]) -> str:
+    where_from = place(found.key) if found.key is not None else None
+    properties = {}
+    if where_from is not None:
+        properties = dict(zip(("file", "line", "col"), where_from.rsplit(":", 2), strict=True))
+    properties["title"] = f"soup {command}: {found.name}"
+    said = ",".join(f"{key}={_escaped(value, of_property=True)}" for key, value in properties.items())
+    return f"::{found.level} {said}::{_escaped(found.message)}"
+
+
+def _escaped(text: str, *, of_property: bool = False) -> str:
+    """As the toolkit of GitHub Actions escapes data and properties (packages/core/src/command.ts)."""
+    marks = {"%": "%25", "\r": "%0D", "\n": "%0A", **({":": "%3A", ",": "%2C"} if of_property else {})}
+    return "".join(marks.get(letter, letter) for letter in text)
+
+
+def junit(report: Report) -> str:
+    """One suite with a case for each comparison and gate; a gate that is not met fails, an open one is skipped."""
+    cases = list(_found(report))
+    levels = [case.level for case in cases]
+    counts = {
+        "tests": str(len(cases)),
+        "failures": str(levels.count("error")),
+        "errors": "0",
+        "skipped": str(levels.count("warning")),
+        "time": f"{sum(report.cost.seconds.values()):.3f}",
+    }
+    suites = ElementTree.Element("testsuites", counts)
+    name, when = f"soup {report.command}", report.created.partition("+")[0]
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": name, **counts, "timestamp": when})
+    properties = ElementTree.SubElement(suite, "properties")
+    for key, value in _properties(report).items():
+        ElementTree.SubElement(properties, "property", {"name": key, "value": _xml(value)})
+    for case in cases:
+        about = {"classname": name, "name": _xml(case.name), "time": "0.000"}
+        element = ElementTree.SubElement(suite, "testcase", about)
+        if case.level == "error":
+            ElementTree.SubElement(element, "failure", {"message": _xml(case.message), "type": "gate"})
+        elif case.level == "warning":
+            ElementTree.SubElement(element, "skipped", {"message": _xml(case.message)})
+        else:
+            ElementTree.SubElement(element, "system-out").text = _xml(case.message)
+    if report.warnings:
+        ElementTree.SubElement(suite, "system-err").text = _xml("\n".join(report.warnings))
+    ElementTree.indent(suites)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suites, "unicode")}\n'
+
+
+def _properties(report: Report) -> dict[str, str]:
+    soup = {"soup": report.soup.path, "hash": report.soup.hash} if report.soup is not None else {}
+    best = {"best": report.best.path} if report.best is not None else {}
+    selecting = {"selecting_set": report.selecting_set} if report.selecting_set is not None else {}
+    return {**soup, **best, **selecting}
+
+
+def _xml(text: str) -> str:
+    """Without what no XML document may hold."""
+    return _NOT_XML.sub("\ufffd", text)
+
+
+def _found(report: Report) -> Iterator[Found]:
+    """Comparisons, the first metric of each set, then gates."""
+    several = len({of.soup for of in report.comparisons} | {gate.soup for gate in report.gates}) > 1
+    seen: set[tuple[str, str]] = set()
+    for of in report.comparisons:
+        if (of.soup, of.set) not in seen:
+            seen.add((of.soup, of.set))
+            values = (_value(report, path, of) for path in (of.soup, of.best))
+            yield Found(_name(of, several, "soup against best ingredient"), "notice", sentence(of, *values))
+    for gate in report.gates:
+        level: Level = "warning" if gate.met is None else "notice" if gate.met else "error"
+        yield Found(_name(gate, several, gate.gate), level, gate.reason, gate.key)
+
+
+def _name(of: Comparison | GateResult, several: bool, about: str) -> str:
+    return f"{where(of)}: {about}{f' ({of.soup})' if several else ''}"
+
+
+def _value(report: Report, path: str, of: Comparison) -> float | None:
+    parts: list[Ingredient | Scored | Soup | None] = [*report.ingredients, report.best, report.soup]
+    scores = {part.path: part.scores for part in parts if part is not None}
+    return scores[path][of.set][of.metric].value

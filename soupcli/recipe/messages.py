@@ -1,0 +1,80 @@
+"""What is wrong with a recipe, a line each, from what pydantic found: `soup.yaml:8:10: learned.steps: ...`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from soupcli.recipe.document import Document
+from soupcli.recipe.methods import METHODS
+from soupcli.recipe.networks import NETWORKS
+from soupcli.recipe.recipe import Recipe
+from soupcli.recipe.sets import SETS
+from soupcli.wording import suggestion
+
+
+def line_of(error: Any, document: Document) -> str:
+    """One error of pydantic's with its place in the document, and the nearest key where there is one."""
+    kind = error["type"]
+    path = tuple(part for part in error["loc"] if part != "[key]")
+    names = _without_tags(path)
+    place = document.place(names, of_key=kind == "extra_forbidden")
+    if kind == "extra_forbidden":
+        return f"{place}: unknown key{suggestion(str(names[-1]), _known_keys(path))}"
+    if kind == "missing":
+        return f"{place}: missing"
+    said = _message(error)
+    own_key = f"{place.removeprefix('--').replace('-', '_')}: "  # a section's check begins with the key it is about
+    return f"{place}: {said.removeprefix(own_key) if place.startswith('--') else said}"
+
+
+# What pydantic says for people who write Python, said for people who write a recipe.
+_MESSAGES = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "expected a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "expected a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "expected true or false"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "expected a mapping of keys"),
+    "string_type": "expected text",
+    "path_type": "expected a path",
+    "list_type": "expected a list",
+    "too_short": "expected at least {min_length}",
+    "too_long": "expected at most {max_length}",
+    "less_than": "expected less than {lt}",
+    "greater_than": "expected more than {gt}",
+    "greater_than_equal": "expected at least {ge}",
+    "literal_error": "expected {expected}",
+}
+
+
+def _message(error: Any) -> str:
+    kind, given = error["type"], error["input"]
+    if kind in _MESSAGES:
+        message = _MESSAGES[kind].format(**error.get("ctx", {}))
+    else:
+        message = str(error["msg"]).removeprefix("Value error, ")
+    if "got" not in message and not isinstance(given, dict):
+        message += f", got {'nothing' if given is None else repr(given)}"
+    if kind == "literal_error":
+        message += suggestion(str(given), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+    if kind == "kind" and isinstance(given, dict):
+        kinds = NETWORKS if error["loc"] == ("model",) else SETS
+        message += next(filter(None, (suggestion(str(key), kinds) for key in given if key not in kinds)), "")
+    return message
+
+
+def _without_tags(path: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The keys of `path` as they stand in the file: pydantic adds the tag of a union after `model` and `val.NAME`."""
+    tag = {"model": 1, "val": 2}.get(str(path[0]), len(path)) if path else 0
+    return path[:tag] + path[tag + 1 :]
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand where the unknown key at `path` stands."""
+    match path[:-1]:
+        case ("model", kind):
+            return list(NETWORKS[str(kind)].model_fields)
+        case ("val", _, kind):
+            return list(SETS[str(kind)].model_fields)
+        case (method,):
+            return list(METHODS[str(method)].model_fields)
+    return list(Recipe.model_fields)

@@ -1,0 +1,1 @@
+"""What commands share: from options to a recipe, checkpoints, evaluators and a report."""

@@ -1,0 +1,21 @@
+"""Where the report of a command that writes no soup goes: into its file, and to stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from soupcli.cli.options import ReportOptions
+from soupcli.files.atomic import write_whole
+from soupcli.output import console
+from soupcli.report.report import Report
+
+
+def deliver(options: ReportOptions, report: Report, *, paths: Sequence[str]) -> bool:
+    """Into --report's file; to stdout with --json, or `paths` with --quiet. Whether the result is still to print."""
+    if options.report is not None:
+        write_whole(options.report, report.to_json())
+    if options.as_json:
+        console.print_result(report.to_json())
+    elif options.quiet:
+        console.print_lines(paths)
+    return not (options.as_json or options.quiet)

@@ -1,0 +1,85 @@
+"""What `--dry-run` shows: the resolved recipe, what would be read, evaluated and written. No tensor is loaded."""
+
+from __future__ import annotations
+
+import shlex
+from typing import NamedTuple
+
+import yaml
+
+from soupcli.checkpoints.checkpoint import total_bytes
+from soupcli.evaluation.outside.command import split
+from soupcli.files.json_text import dump_json
+from soupcli.mixing.mixture import Mixture
+from soupcli.mixing.write_soup import soup_specs
+from soupcli.output import console
+from soupcli.recipe.networks import PythonNetwork
+from soupcli.recipe.sets import CommandSet, PythonSet
+from soupcli.run.run import Session
+from soupcli.wording import human_bytes
+
+SCHEMA = "soup-plan/1"
+
+
+class Plan(NamedTuple):
+    """`evaluations`: at most so many; `soup`: what would be written, None for commands that write none."""
+
+    evaluations: int
+    soup: Mixture | None = None
+
+
+def show_plan(session: Session, plan: Plan) -> int:
+    """Prints the plan as a table, as JSON or as the paths of the ingredients."""
+    options, recipe = session.options, session.recipe
+    resolved = recipe.model_dump(mode="json", exclude_none=True)
+    sizes = {str(checkpoint.path): total_bytes(checkpoint) for checkpoint in session.checkpoints}
+    written = sum(spec.nbytes for spec in soup_specs(plan.soup).values()) if plan.soup is not None else None
+    code, commands = _code(session)
+    if options.as_json:
+        document = {
+            "schema": SCHEMA,
+            "command": session.name,
+            "device": str(session.device),
+            "recipe": resolved,
+            "ingredients": [{"path": path, "bytes": size} for path, size in sizes.items()],
+            "sets": list(session.sets),
+            "code": code,
+            "commands": commands,
+            "evaluations": plan.evaluations,
+            "bytes_read": sum(sizes.values()),
+            "bytes_written": written,
+            "out": str(recipe.out) if written is not None else None,
+        }
+        console.print_result(dump_json(document))
+    elif options.quiet:
+        console.print_lines(list(sizes))
+    else:
+        _show_table(session, plan, sizes, written, {"runs code": code, "runs command": commands})
+        console.note("the recipe, resolved:\n" + yaml.safe_dump(resolved, sort_keys=False).rstrip())
+    return 0
+
+
+def _code(session: Session) -> tuple[list[str], list[str]]:
+    """The functions and commands of the recipe's own that the run would start, as they would be started."""
+    model, sets = session.recipe.model, session.sets.values()
+    named = [model.python, model.transform] if isinstance(model, PythonNetwork) else []
+    code = [*named, *(spec.python for spec in sets if isinstance(spec, PythonSet))]
+    commands = [shlex.join(split(spec.command)) for spec in sets if isinstance(spec, CommandSet)]
+    return [reference for reference in code if reference is not None], commands
+
+
+def _show_table(
+    session: Session, plan: Plan, sizes: dict[str, int], written: int | None, runs: dict[str, list[str]]
+) -> None:
+    table = console.Table("plan", "")
+    for number, (path, size) in enumerate(sizes.items()):
+        table.add("ingredients" if number == 0 else "", f"{path}  {human_bytes(size)}")
+    table.add("to read", f"{len(sizes)} checkpoints, {human_bytes(sum(sizes.values()))}")
+    table.add("to evaluate", f"at most {plan.evaluations} times, on {', '.join(session.sets) or 'no set'}")
+    if written is not None:
+        table.add("to write", f"{session.recipe.out}  {human_bytes(written)}")
+    for what, references in runs.items():
+        for reference in references:
+            table.add(what, reference)
+    table.add("device", str(session.device))
+    console.print_table(table)

@@ -1,0 +1,88 @@
+"""Ensembles beside a soup, from logits that were kept: of all ingredients, and the greedy one (the paper's Table 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.datasets.load import LabelledSet
+from soupcli.evaluation.score import Score
+from soupcli.mixing.mixture import Mixture
+from soupcli.output import console
+from soupcli.report.scores import Ensemble, Scored
+from soupcli.run.make_soup import Row
+from soupcli.run.run import Session
+from soupcli.run.to_report import report_scores
+from soupcli.soups.budgeted import Predict
+from soupcli.soups.greedy import greedy
+from soupcli.soups.ranking import Ranked
+
+
+class Beside(NamedTuple):
+    """Further rows of the table and keys of the report, and the ingredients with their scores on all sets."""
+
+    rows: list[Row]
+    parts: dict[str, Any]
+    ingredients: list[tuple[Checkpoint, dict[str, Score]]]
+
+
+def predict_from_logits(session: Session) -> Predict | None:
+    """Scores of ensembles on the selecting set by the selecting metric; None where no logits are kept."""
+    if session.logits is None:
+        return None
+    evaluators, selecting = session.evaluators, session.selecting
+
+    def predict(mixtures: Sequence[Mixture]) -> Sequence[Score]:
+        with session.phase("predict"):
+            metric = evaluators.metric_of(selecting)
+            return evaluators.ensembles(selecting, session.checkpoints, [metric]).scores(mixtures)
+
+    return predict
+
+
+def say_again(session: Session) -> None:
+    """That scores were known and logits were not, which costs forward passes that nobody expects."""
+    again = session.evaluators.again
+    if again and not session.options.quiet:
+        console.note(f"{again} known scores were evaluated again: their logits were not in {session.logits}")
+
+
+def ensembles(session: Session, ranking: Sequence[Ranked]) -> Beside:
+    """The ensemble of all, the greedy ensemble (Recipe 1 on outputs) and the second best ingredient.
+
+    Networks whose logits on a set are missing are evaluated there; beyond that there is no forward pass. Sets that
+    show no logits are left out.
+    """
+    evaluators, selecting = session.evaluators, session.selecting
+    members = [ranked.checkpoint for ranked in ranking]
+    sets = [name for name, spec in session.sets.items() if isinstance(spec, LabelledSet)]
+    with session.phase("ensembles"):
+        on = {name: evaluators.ensembles(name, members, evaluators.metrics_of(name)) for name in sets}
+        settings = session.recipe.greedy
+        metric = evaluators.metric_of(selecting)
+        chosen = greedy(
+            ranking,
+            evaluators.ensembles(selecting, members, [metric]),
+            accept=settings.accept,
+            min_delta=settings.min_delta,
+        ).mixture
+        every = Mixture.uniform(members)
+        scores = [{name: score(mixture) for name, score in on.items()} for mixture in (every, chosen)]
+    with session.phase("evaluate"):
+        alone = [(member, evaluators.on_all(Mixture.uniform([member]))) for member in members]
+    rows: list[Row] = []
+    parts: dict[str, Any] = {
+        "ensemble": Ensemble(members=_paths(every), scores=report_scores(scores[0])),
+        "greedy_ensemble": Ensemble(members=_paths(chosen), scores=report_scores(scores[1])),
+    }
+    for second, its_scores in alone[1:2]:
+        rows.append((f"second best ({second.path})", its_scores))
+        parts["second_best"] = Scored(path=str(second.path), scores=report_scores(its_scores))
+    rows.append((f"ensemble ({len(members)} networks)", scores[0]))
+    rows.append((f"greedy ensemble ({len(chosen.members)} networks)", scores[1]))
+    return Beside(rows, parts, alone)
+
+
+def _paths(mixture: Mixture) -> list[str]:
+    return [str(member.path) for member in mixture.members]

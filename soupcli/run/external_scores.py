@@ -1,0 +1,56 @@
+"""`--scores FILE`: a ranking by scores that someone else measured, with no forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from soupcli.cli.options import ReportOptions
+from soupcli.errors import UsageError
+from soupcli.evaluation.score import Score
+from soupcli.evaluation.scores_file import read_scores
+from soupcli.metrics.metric import MetricValue
+from soupcli.metrics.table import metric_named
+from soupcli.output import console
+from soupcli.output.text import score_table
+from soupcli.report.scores import Scored
+from soupcli.run.deliver import deliver
+from soupcli.run.run import Session
+from soupcli.run.to_report import report_scores
+from soupcli.soups.ranking import Ranked, sorted_by_score
+from soupcli.wording import SHARES
+
+
+def published(session: Session, file: Path, selecting: str, metric: str) -> list[Ranked]:
+    """The session's checkpoints, best first by the column of the set `selecting`."""
+    scores = read_scores(file)
+    column = scores.column_of(selecting)
+    rows = scores.of(session.checkpoints)
+    return sorted_by_score([Ranked(c, _score(file, column, row[column], metric)) for c, row in rows.items()])
+
+
+def rank_published(session: Session, options: ReportOptions, file: Path, words: Sequence[str]) -> int:
+    """Ranks by the first of the columns that `words` name (none: all of the file), shows and reports."""
+    metric = session.recipe.metric
+    scores = read_scores(file)
+    columns = [scores.column_of(word) for word in words] or scores.columns
+    ranking = published(session, file, columns[0], metric)
+    rows = scores.of(session.checkpoints)
+    named = [(c, {name: _score(file, name, rows[c][name], metric) for name in columns}) for c, _ in ranking]
+    ingredients = [session.ingredient(checkpoint, found) for checkpoint, found in named]
+    best = Scored(path=str(named[0][0].path), scores=report_scores(named[0][1]))
+    report = session.report(ingredients, best=best, scores_file=str(file)).model_copy(
+        update={"selecting_set": columns[0], "sets": columns}
+    )
+    session.progress.close()
+    if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in named]):
+        console.print_table(score_table([(str(c.path), found) for c, found in named], columns, first="checkpoint"))
+    return 0
+
+
+def _score(file: Path, column: str, value: float, metric: str) -> Score:
+    """A score of which nothing but its value is known. Raises UsageError for a share that is none."""
+    if metric in SHARES and not 0 <= value <= 1:
+        raise UsageError(f"{file}: {column} is {value:g}, {metric} is a fraction of 1", hint="divide per cents by 100")
+    found = {metric: MetricValue(value, None, None)}
+    return Score(found, metric, metric_named(metric).higher_is_better, 0, {})

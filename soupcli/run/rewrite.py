@@ -1,0 +1,183 @@
+"""A soup written again from its ingredients, byte for byte, as its report says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from soupcli.checkpoints.compare.agreement import check_mixable
+from soupcli.checkpoints.hashes import ContentHashes
+from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.checkpoints.tensor_filter import Selection
+from soupcli.datasets.holdout import divide, whole_of
+from soupcli.environment import cache_folder
+from soupcli.errors import MixError, UsageError
+from soupcli.evaluation.evaluators import Evaluators
+from soupcli.evaluation.kept_scores import ScoreStore
+from soupcli.files.lock import claim
+from soupcli.mixing.adapter_mean import is_adapter
+from soupcli.mixing.mixture import Mixture
+from soupcli.mixing.soup_folder import REPORT, SoupFolder, check_free
+from soupcli.mixing.write_soup import INDEX, Written
+from soupcli.output import console
+from soupcli.recipe.recipe import Recipe
+from soupcli.report.reading import read_report
+from soupcli.report.report import Report
+from soupcli.run.make_soup import fill
+from soupcli.run.resolve import begins_at_base, choose_device, choose_sets
+from soupcli.soups.learned import Layered
+
+if TYPE_CHECKING:
+    from soupcli.cli.options import MixOptions
+
+
+def write_again(options: MixOptions, file: Path) -> int:
+    """The soup of the report in `file`. Raises MixError where an ingredient is not what it was."""
+    report = read_report(file)
+    if report.soup is None:
+        raise UsageError(f"{file}: of soup {report.command}, which writes no soup")
+    recipe = recipe_of(report, file)
+    out = options.out or recipe.out
+    hashes = ContentHashes(cache_folder() / "hashes")
+    try:
+        mixture = reported(options, report, file, recipe, hashes)
+        if options.dry_run:
+            return _show_members(options, mixture)
+        with claim(out):
+            check_free(out, force=options.force)
+            return _write(options, report, recipe, mixture, out, hashes)
+    finally:
+        hashes.close()
+
+
+def recipe_of(report: Report, file: Path) -> Recipe:
+    """The recipe that the report holds. Raises UsageError where it is none."""
+    try:
+        return Recipe.model_validate(report.recipe)
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        where = ".".join(map(str, ("recipe", *first["loc"])))
+        raise UsageError(f"{file}: not a report of a soup: {where}: {first['msg']}") from invalid
+
+
+class Opening(Protocol):
+    """Options that say how checkpoints are opened."""
+
+    @property
+    def weights_name(self) -> str | None:
+        """See cli/options.py."""
+
+    @property
+    def trust(self) -> bool:
+        """See cli/options.py."""
+
+    @property
+    def allow_class(self) -> list[str] | None:
+        """See cli/options.py."""
+
+
+def how_to_open(options: Opening, recipe: Recipe) -> How:
+    """As it was when the report was written."""
+    return How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()), recipe.base)
+
+
+def reported(options: Opening, report: Report, file: Path, recipe: Recipe, hashes: ContentHashes) -> Mixture:
+    """The mixture of the report in `file`. Raises MixError where an ingredient is not what it was."""
+    soup = report.soup
+    assert soup is not None
+    known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
+    kept_from = soup.kept_from or soup.members[0]
+    how = how_to_open(options, recipe)
+    opened = {path: open_checkpoint(Path(path), how) for path in dict.fromkeys([*soup.members, kept_from])}
+    hashes.start(list(opened.values()))
+    for path, checkpoint in opened.items():
+        if hashes.of(checkpoint) != known.get(path):
+            raise MixError(
+                f"{path}: has changed since {file} was written: it is {hashes.of(checkpoint)}, "
+                f"it was {known.get(path, 'not among the ingredients')}",
+                hint="a soup is written again from the very same ingredients",
+            )
+    selection, source = Selection(tuple(recipe.include), tuple(recipe.exclude)), opened[kept_from]
+    begun = begins_at_base(report.command, recipe)
+    if recipe.base is not None and any(selection) and not begun and not any(map(is_adapter, opened.values())):
+        source = open_checkpoint(recipe.base, How(trust=how.trust, allow=how.allow))
+    kept = selection.applied(opened[kept_from], source)
+    members = [selection.applied(opened[path], source) for path in soup.members]
+    check_mixable([*members, kept])
+    dtype = getattr(torch, recipe.dtype) if recipe.dtype else None
+    layers = soup.coefficients
+    if layers is None:
+        return Mixture(tuple(members), tuple(soup.weights), dtype, kept)
+    layered = Layered(members, layers.alpha, layers.layers, layers.tensors, layers.scaled)
+    return layered.mixture(dtype=dtype, keep_from=kept)
+
+
+def _write(
+    options: MixOptions, report: Report, recipe: Recipe, mixture: Mixture, out: Path, hashes: ContentHashes
+) -> int:
+    """Writes the soup, if it is the one of the report. Raises MixError where its bytes are others."""
+    soup = report.soup
+    assert soup is not None
+    with console.ProgressReporter(silent=options.quiet) as progress, SoupFolder(out, force=options.force) as folder:
+        written, files = mixed(folder, report, recipe, mixture, hashes, progress)
+        if written.hash != soup.hash:
+            made_by = f"soup {report.versions.get('soup')} and torch {report.versions.get('torch')}"
+            raise MixError(
+                f"{options.report}: the soup is {soup.hash}, from the same ingredients {written.hash} was mixed",
+                hint=f"it was written by {made_by}: other versions may mix other bytes",
+            )
+        hashes.confirm([*mixture.members, mixture.kept])
+        path = str(out / (INDEX if INDEX in written.files else written.files[0]))
+        again = report.model_copy(update={"soup": soup.model_copy(update={"path": path, "files": files})})
+        (folder.path / REPORT).write_text(again.to_json(), "utf-8")
+        folder.commit()
+    if options.as_json:
+        console.print_result(again.to_json())
+    else:
+        console.print_result(path if options.quiet else f"soup: {path}")
+    return 0
+
+
+def mixed(
+    folder: SoupFolder,
+    report: Report,
+    recipe: Recipe,
+    mixture: Mixture,
+    hashes: ContentHashes,
+    progress: console.ProgressReporter,
+) -> tuple[Written, list[str]]:
+    """Mixes the report's mixture into the folder; returns what was written, and the names of all files."""
+    statistics = _statistics(report, recipe, mixture, hashes, progress)
+    size, rank = recipe.max_shard_size, recipe.adapter_rank
+    written, files, _ = fill(folder, mixture, hashes.of, size, statistics, progress, adapter_rank=rank)
+    return written, files
+
+
+def _statistics(
+    report: Report, recipe: Recipe, mixture: Mixture, hashes: ContentHashes, progress: console.ProgressReporter
+) -> Mapping[str, Tensor]:
+    """Batch-norm statistics, where the soup's were re-estimated: from the same set, through the network."""
+    if recipe.batch_norm != "recalibrate" or not report.sets:
+        return {}
+    store, device = ScoreStore(cache_folder() / "scores"), choose_device(recipe.device)
+    words = list(dict.fromkeys(map(whole_of, report.sets)))
+    sets, parts = divide(choose_sets(words, recipe), recipe.holdout)
+    evaluators = Evaluators(recipe, sets, device, mixture.kept, hashes, store, progress, parts=parts)
+    return evaluators.running_statistics(mixture)
+
+
+def _show_members(options: MixOptions, mixture: Mixture) -> int:
+    """What would be mixed: every ingredient is there, and is what it was."""
+    if options.quiet:
+        console.print_lines([str(member.path) for member in mixture.members])
+        return 0
+    table = console.Table("member", ">weight")
+    for member, weight in zip(mixture.members, mixture.weights, strict=True):
+        table.add(str(member.path), f"{weight:.4f}")
+    console.print_table(table)
+    return 0

@@ -1,0 +1,146 @@
+"""What `soup rank` and `soup eval` share: checkpoints scored alone on every set, shown and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from soupcli import processes
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.cli.options import EvalOptions, ReportOptions
+from soupcli.cli.parsing import DONE
+from soupcli.errors import SoupError, UsageError
+from soupcli.evaluation.compare import Side, compare
+from soupcli.evaluation.gates import Verdict
+from soupcli.evaluation.score import Score
+from soupcli.files.atomic import check_file
+from soupcli.mixing.mixture import Mixture
+from soupcli.mixing.soup_folder import REPORT
+from soupcli.output import ci as ci_formats
+from soupcli.output import console
+from soupcli.output.text import cost_of, describe_verdict, score_table, sentences
+from soupcli.report.comparisons import Comparison
+from soupcli.report.reading import read_report
+from soupcli.report.report import Report
+from soupcli.report.scores import Scored
+from soupcli.run.deliver import deliver
+from soupcli.run.dry_run import Plan, show_plan
+from soupcli.run.ensembles import say_again
+from soupcli.run.gates import answer, check_gates, verdicts
+from soupcli.run.run import Row, Session, counted
+from soupcli.run.to_report import report_scores, reported
+
+Measured = tuple[Checkpoint, dict[str, Score]]
+
+
+def measure(session: Session, options: ReportOptions) -> int:
+    """Ranks the checkpoints on the selecting set, evaluates them on the others, shows and reports."""
+    selecting = session.selecting
+    if options.dry_run:
+        return show_plan(session, Plan(evaluations=len(session.checkpoints) * len(session.sets)))
+    if options.report is not None and processes.is_first():
+        check_file(options.report)
+    check_gates(session)
+    with session.phase(session.name) as progress:
+        ranking = session.ranking(progress)
+        rows = [Row(str(best.path), Mixture.uniform([best]), {selecting: score}) for best, score in ranking]
+        with session.evaluators.expecting([row.weights for row in rows]):
+            scores = session.scores(rows)
+    session.progress.close()
+    measured = [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)]
+    say_again(session)
+    with processes.first_alone() as is_first:
+        return _show(session, options, measured) if is_first else DONE
+
+
+def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) -> int:
+    best = Scored(path=str(rows[0][0].path), scores=report_scores(rows[0][1]))
+    soups = {checkpoint: report for checkpoint, _ in rows if (report := _report_of(checkpoint)) is not None}
+    with session.phase("compare"):
+        judged = _judged(session, rows, soups)
+    report = session.report(
+        [session.ingredient(checkpoint, scores) for checkpoint, scores in rows],
+        best=best,
+        comparisons=[comparison for one in judged for comparison in one.comparisons],
+        gates=[reported(verdict, one.soup.path) for one in judged for verdict in one.verdicts],
+        flops=counted(session, ingredients=len(rows)),
+    )
+    if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in rows]):
+        named = [(_label(checkpoint, soups.get(checkpoint)), scores) for checkpoint, scores in rows]
+        if isinstance(options, EvalOptions) and options.output_format != "text":
+            console.print_result(ci_formats.formatted(options.output_format, report, session.recipe.place))
+        else:
+            table = score_table(named, list(session.sets), first="checkpoint", metrics=session.recipe.metrics)
+            table.extend("by its trainer", [_by_trainer(checkpoint) for checkpoint, _ in rows])
+            console.print_table(table)
+            _print_beneath(report, judged)
+    return answer([verdict for one in judged for verdict in one.verdicts])
+
+
+class _Judged(NamedTuple):
+    """A soup among the checkpoints, and the best ingredient among them."""
+
+    soup: Side
+    best: Side | None
+    comparisons: list[Comparison]
+    verdicts: list[Verdict]
+
+    @property
+    def said(self) -> list[str]:
+        """What it comes to, for people."""
+        against = f" against {self.best.path}" if self.best is not None else ""
+        compared = sentences(self.comparisons, self.soup, self.best) if self.best is not None else []
+        return [f"{self.soup.path}{against}:", *compared, *(describe_verdict(verdict) for verdict in self.verdicts)]
+
+
+def _print_beneath(report: Report, judged: Sequence[_Judged]) -> None:
+    """The cost, and what every soup comes to."""
+    if report.flops is not None:
+        console.print_sentences(["", cost_of(report.flops)])
+    for one in judged:
+        console.print_sentences(["", *one.said])
+
+
+def _judged(session: Session, rows: Sequence[Measured], soups: Mapping[Checkpoint, Report]) -> list[_Judged]:
+    """Every soup among the rows, held against the first row that is none and against the gates."""
+    if session.name != "eval":
+        return []
+    best = next((Side(str(row.path), scores) for row, scores in rows if row not in soups), None)
+    if session.recipe.require_gain is not None and (best is None or not soups):
+        raise UsageError(
+            f"--require-gain: there is no {'ingredient' if soups else 'soup'} among the checkpoints",
+            hint="soup eval --ckpts soup/ runs/*/ has both",
+        )
+    found = []
+    for row, scores in rows:
+        if row in soups:
+            side = Side(str(row.path), scores)
+            comparisons = compare(side, best, progress=session.progress) if best is not None else []
+            held = verdicts(session.gates, scores, best.scores if best is not None else None)
+            found.append(_Judged(side, best, comparisons, held))
+    return [one for one in found if one.comparisons or one.verdicts]
+
+
+def _report_of(checkpoint: Checkpoint) -> Report | None:
+    """The report of a soup that `soup` wrote, None for other checkpoints."""
+    path = checkpoint.path
+    try:
+        report = read_report((path if path.is_dir() else path.parent) / REPORT)
+    except SoupError:
+        return None
+    ours = report.soup is not None and (path.is_dir() or path.name in report.soup.files)
+    return report if ours else None
+
+
+def _label(checkpoint: Checkpoint, report: Report | None) -> str:
+    """The path; a soup's with what it is made of, e.g. `soup (greedy, 7 of 12)`."""
+    if report is None or report.soup is None:
+        return str(checkpoint.path)
+    return f"{checkpoint.path} ({report.command}, {len(report.soup.members)} of {len(report.ingredients)})"
+
+
+def _by_trainer(checkpoint: Checkpoint) -> str:
+    """What its trainer measured, e.g. `eval_loss 0.3127, best_metric 0.3001`."""
+    metrics = checkpoint.origin.metrics
+    names = sorted(metrics, key=lambda name: (name == "best_metric", name))
+    return ", ".join(f"{name} {metrics[name]:.4g}" for name in names)

@@ -1,0 +1,122 @@
+"""Scores, ingredients and memory as they stand in the report."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
+from soupcli.checkpoints.hashes import ContentHashes
+from soupcli.evaluation.gates import Verdict
+from soupcli.evaluation.score import Score
+from soupcli.report.comparisons import GateResult
+from soupcli.report.scores import Ingredient, MetricScore
+from soupcli.report.soups import Coefficients, Order, Search, Step, Strategy
+from soupcli.soups.decision import Step as Decision
+from soupcli.soups.learned import Layered
+from soupcli.soups.search import Found
+
+
+def report_scores(scores: Mapping[str, Score]) -> dict[str, dict[str, MetricScore]]:
+    """Scores by set as they stand in the report."""
+    return {
+        name: {metric: MetricScore(value=v.value, stderr=v.stderr, n=v.n) for metric, v in score.metrics.items()}
+        for name, score in scores.items()
+    }
+
+
+def report_ingredient(checkpoint: Checkpoint, scores: Mapping[str, Score], hashes: ContentHashes) -> Ingredient:
+    """A checkpoint with its scores."""
+    return Ingredient(
+        path=str(checkpoint.path),
+        hash=hashes.of(checkpoint),
+        bytes=total_bytes(checkpoint),
+        scores=report_scores(scores),
+        format=checkpoint.origin.format,
+        key=checkpoint.origin.key,
+        trainer_metrics=dict(checkpoint.origin.metrics),
+    )
+
+
+def peak_bytes(device: torch.device) -> dict[str, int]:
+    """The most memory that this process held, on the host and on a CUDA device."""
+    peaks = {"host": _peak_of_host()}
+    if device.type == "cuda":
+        peaks["device"] = torch.cuda.max_memory_allocated(device)
+    return peaks
+
+
+def _peak_of_host() -> int:
+    """Of this program alone where the system tells; getrusage counts what started it too (Linux keeps it over exec)."""
+    import resource
+
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reported_search(strategy: Strategy, found: Found) -> dict[str, Any]:
+    """The keys `steps` and `search`."""
+    orders = [
+        Order(
+            order=[str(ingredient.path) for ingredient in order],
+            members=[str(member.path) for member in soup.mixture.members],
+            score=soup.score.value,
+            evaluations=len(soup.steps),
+        )
+        for order, soup in found.soups
+    ]
+    several = orders if len(orders) > 1 else []
+    return {
+        "steps": [_reported(step) for step in found.soup.steps],
+        "search": Search(strategy=strategy, evaluations=found.evaluations, orders=several),
+    }
+
+
+def _reported(step: Decision) -> Step:
+    return Step(
+        candidate=str(step.candidate.path),
+        score=step.score,
+        threshold=step.threshold,
+        accepted=step.accepted,
+        reason=step.reason,
+        examples=step.examples,
+        seconds=round(step.seconds, 3),
+        action=step.action,
+        members=[str(member.path) for member in step.members],
+        bound=step.bound,
+    )
+
+
+def reported_coefficients(layered: Layered) -> Coefficients:
+    """The key `soup.coefficients`."""
+    return Coefficients(
+        layers=layered.layers,
+        members=[str(member.path) for member in layered.members],
+        alpha=layered.alpha_lk,
+        tensors=layered.tensors,
+        scaled=layered.scaled,
+    )
+
+
+def reported(verdict: Verdict, soup: str) -> GateResult:
+    """A verdict as it stands in the report."""
+    return GateResult(
+        soup=soup,
+        set=verdict.gate.set,
+        metric=verdict.metric,
+        gate=verdict.gate.text,
+        key=verdict.gate.key,
+        value=verdict.value,
+        needed=verdict.needed,
+        met=verdict.met,
+        reason=verdict.reason,
+    )

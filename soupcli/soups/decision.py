@@ -1,0 +1,104 @@
+"""One decision of a search: a trial soup evaluated, and held against the soup so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Literal, NamedTuple
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.errors import ValidationError
+from soupcli.evaluation.score import Evaluate, Score
+from soupcli.mixing.mixture import Mixture
+
+Action = Literal["add", "remove", "take"]
+
+
+class Step(NamedTuple):
+    """One decision: the score of the trial soup, and what it was held against (None: the start).
+
+    `action` says what the trial did: `candidate` joins the members (`add`) or leaves them (`remove`), or the trial is
+    a soup of its own (`take`), made of `members`, of which `candidate` is the best. Where the evaluation was stopped
+    the score is NaN, and `bound` is the best that was left to reach.
+    """
+
+    candidate: Checkpoint
+    score: float
+    threshold: float | None
+    accepted: bool
+    reason: str
+    examples: int
+    seconds: float
+    action: Action = "add"
+    members: tuple[Checkpoint, ...] = ()
+    bound: float | None = None
+
+
+class Rule(NamedTuple):
+    """A trial is taken where it scores at least (`>=`) or more than (`>`) the soup so far plus `min_delta`."""
+
+    accept: Literal[">=", ">"] = ">="
+    min_delta: float = 0.0
+
+
+def begin(soup: Mixture, evaluate: Evaluate, *, candidate: Checkpoint, action: Action = "add") -> tuple[Score, Step]:
+    """The start of a search is evaluated like every trial. Raises ValidationError where it is not a number."""
+    began = time.monotonic()
+    score = evaluate(soup)
+    if math.isnan(score.value):
+        several = len(soup.members) > 1
+        raise ValidationError(
+            f"{f'the mean of {len(soup.members)}' if several else candidate.path}: {score.selecting} is not a number"
+            + (", and there is nothing to begin with" if several else ", and no ingredient is better"),
+            hint="soup rank shows every score",
+        )
+    members = soup.members if action == "take" else ()
+    took = time.monotonic() - began
+    return score, Step(candidate, score.value, None, True, "start", score.examples, took, action, members)
+
+
+def decide(
+    trial: Mixture,
+    evaluate: Evaluate,
+    best: Score,
+    rule: Rule,
+    *,
+    candidate: Checkpoint,
+    action: Action = "add",
+) -> tuple[Score, Step]:
+    """Evaluates `trial`, no further than the decision needs, and holds it against `best`."""
+    began = time.monotonic()
+    needed = best.goodness + rule.min_delta
+    at_least = needed if rule.accept == ">=" else math.nextafter(needed, math.inf)
+    score = evaluate(trial, at_least=at_least)
+    enough = score.goodness >= needed if rule.accept == ">=" else score.goodness > needed
+    accepted = enough and not math.isnan(score.value) and score.refused is None
+    threshold = needed if score.higher_is_better else -needed
+    reason = _reason(score, threshold, accepted)
+    members = trial.members if action == "take" else ()
+    bound = score.stopped.bound if score.stopped is not None else None
+    took = time.monotonic() - began
+    return score, Step(
+        candidate, score.value, threshold, accepted, reason, score.examples, took, action, members, bound
+    )
+
+
+def told(score: Score) -> str:
+    """E.g. `accuracy 0.9512`, or of a trial that was given up `accuracy at most 0.9467 after 38 of 300`."""
+    if score.stopped is None:
+        return f"{score.selecting} {score.value:.4f}"
+    side = "at most" if score.higher_is_better else "at least"
+    seen, total, bound = score.stopped
+    return f"{score.selecting} {side} {bound:.4f} after {seen} of {total}"
+
+
+def _reason(score: Score, threshold: float, accepted: bool) -> str:
+    if score.stopped is not None:
+        return f"out of reach after {score.stopped.seen} of {score.stopped.total}"
+    if math.isnan(score.value):
+        return "not a number"
+    if score.refused is not None:
+        return score.refused
+    if accepted:
+        return "equal" if score.value == threshold else "better"
+    return "not better" if score.value == threshold else "worse"

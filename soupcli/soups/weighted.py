@@ -1,0 +1,53 @@
+"""Between the start and the fine-tuned: WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903, equation 1).
+
+w = (1 - α) base + α (sum of weighted ingredients)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.mixing.mixture import Mixture
+
+
+def interpolated(
+    ingredients: Sequence[Checkpoint],
+    weights: Sequence[float] | None,
+    base: Checkpoint,
+    alpha: float,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Mixture:
+    """The mixture at `alpha`, in which the base is a member like any other; at 1 what `weighted` gives.
+
+    Tensors that are not averaged are the first ingredient's, at 0 as well.
+    """
+    if alpha == 1:
+        return weighted(ingredients, weights, dtype=dtype, keep_from=ingredients[0])
+    shares = weights if weights is not None else [1 / len(ingredients)] * len(ingredients)
+    members, amounts = [*ingredients, base], [*(alpha * share for share in shares), 1 - alpha]
+    return weighted(members, amounts, dtype=dtype, keep_from=ingredients[0])
+
+
+def weighted(
+    members: Sequence[Checkpoint],
+    weights: Sequence[float] | None,
+    *,
+    dtype: torch.dtype | None = None,
+    keep_from: Checkpoint | None = None,
+) -> Mixture:
+    """The mixture with these weights, of those that have any; without `weights` the mean."""
+    if weights is None:
+        return Mixture.uniform(members, dtype=dtype, keep_from=keep_from)
+    present = [(member, weight) for member, weight in zip(members, weights, strict=True) if weight != 0]
+    return Mixture(tuple(m for m, _ in present), tuple(w for _, w in present), dtype, keep_from)
+
+
+def uniform(
+    ingredients: Sequence[Checkpoint], *, dtype: torch.dtype | None = None, keep_from: Checkpoint | None = None
+) -> Mixture:
+    """The mean of all; `keep_from` gives the tensors that are not averaged, None: the first ingredient does."""
+    return Mixture.uniform(ingredients, dtype=dtype, keep_from=keep_from)

@@ -1,0 +1,69 @@
+"""What must be the same in all ingredients: the key that their weights are taken from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.compare.agreement import check_agreement
+from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.errors import MixError
+from tests.helpers.tensors_of import small_net
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """The same weights bare, under one key, and under two."""
+    state = small_net().state_dict()
+    torch.save({"state_dict": state}, tmp_path / "trained.pt")
+    torch.save({"state_dict": state, "state_dict_ema": state}, tmp_path / "averaged.pt")
+    torch.save(state, tmp_path / "bare.pt")
+    save_file(state, tmp_path / "bare.safetensors")
+    return {path.name: path for path in tmp_path.iterdir()}
+
+
+def open_all(files: dict[str, Path], names: list[str], key: str | None = None) -> list[Checkpoint]:
+    return [open_checkpoint(files[name], How(key=key)) for name in names]
+
+
+def test_averaged_and_trained(files: dict[str, Path]) -> None:
+    """Averaged weights of one run are not mixed with trained ones of another, unless --key takes the same of both."""
+    names = ["trained.pt", "averaged.pt"]
+    with pytest.raises(MixError) as refused:
+        check_agreement(open_all(files, names))
+    assert str(refused.value) == (
+        f"{files['averaged.pt']}: its weights are taken from 'state_dict_ema', "
+        f"those of {files['trained.pt']} from 'state_dict'"
+    )
+    assert refused.value.hint == "--key state_dict takes the same from all"
+    check_agreement(open_all(files, names, "state_dict"), key="state_dict")
+
+
+def test_bare_and_wrapped(files: dict[str, Path]) -> None:
+    """A bare state dict and one under a key go together where the user says which key."""
+    names = ["bare.pt", "trained.pt", "bare.safetensors"]
+    with pytest.raises(MixError, match=r"trained\.pt: its weights are taken from 'state_dict', .* the file itself"):
+        check_agreement(open_all(files, names))
+    check_agreement(open_all(files, names, "state_dict"), key="state_dict")
+
+
+def test_formats_need_not_agree(files: dict[str, Path]) -> None:
+    """safetensors and torch.save hold the same weights."""
+    check_agreement(open_all(files, ["bare.pt", "bare.safetensors"]))
+
+
+@pytest.mark.parametrize(
+    "name", ["x.lora_A.weight", "x.lora_B.default.weight", "x.lora_up.weight", "e.lora_embedding_A"]
+)
+def test_factors(tmp_path: Path, name: str) -> None:
+    """Factors among plain tensors are not averaged, alone they may be evaluated."""
+    for number in range(2):
+        save_file({name: torch.ones(2, 2)}, tmp_path / f"{number}.safetensors")
+    opened = [open_checkpoint(tmp_path / f"{number}.safetensors") for number in range(2)]
+    check_agreement(opened[:1])
+    with pytest.raises(MixError, match="is a factor of a LoRA adapter"):
+        check_agreement(opened)

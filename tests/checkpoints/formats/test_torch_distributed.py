@@ -1,0 +1,264 @@
+"""torch's distributed checkpoints, read in one process: as they were saved, and only where they are trusted."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import warnings
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from soupcli.checkpoints.formats import torch_distributed as distributed
+from soupcli.checkpoints.formats.torch_distributed import Box, check_boxes, read_boxes
+from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.errors import CheckpointError
+from tests.helpers.save_distributed import tensors
+from tests.helpers.tensors_of import assert_same, opened, read, small_net
+
+TRUSTED = How(trust=True)
+ROOT = Path(__file__).parents[3]
+
+
+def save(state: dict[str, Any], folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        dcp.save(state, checkpoint_id=folder)
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes with gloo saved, each its part of every tensor."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.helpers.save_distributed", str(folder)]
+    running = [
+        subprocess.Popen(command, env={**os.environ, **where, "RANK": str(rank)}, cwd=ROOT, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    for process in running:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors.decode()
+    return folder
+
+
+def test_tensors_in_pieces(two_processes: Path) -> None:
+    """Tensors cut along any axis, evenly or not, come out whole."""
+    assert len(list((two_processes / "tensors").glob("*.distcp"))) == 2
+    assert_same(opened(two_processes / "tensors", trust=True), tensors())
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 4), (3, 9), (7, 1), (5, 10), (0, 0)])
+def test_parts_of_pieces(two_processes: Path, start: int, count: int) -> None:
+    """Any part of a tensor in pieces is that part of the whole one."""
+    checkpoint = open_checkpoint(two_processes / "tensors", TRUSTED)
+    for name in ("rows", "columns", "middle"):
+        expected = tensors()[name].reshape(-1)[start : start + count]
+        assert torch.equal(read(checkpoint, name, start, count), expected)
+
+
+def test_fsdp(two_processes: Path) -> None:
+    """A network under FSDP: the model is taken, the optimizer beside it is not."""
+    checkpoint = open_checkpoint(two_processes / "fsdp", TRUSTED)
+    assert checkpoint.origin[:2] == ("distributed", "model")
+    assert_same(opened(two_processes / "fsdp", trust=True), small_net().state_dict())
+
+
+def test_accelerate(two_processes: Path) -> None:
+    """Accelerate's folder, from the checkpoint above it and from itself."""
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    (two_processes / "accelerate/optimizer_0").mkdir(exist_ok=True)
+    for folder in (two_processes / "accelerate", two_processes / "accelerate/pytorch_model_fsdp_0"):
+        assert_same(opened(folder, trust=True), small_net().state_dict())
+
+
+def test_lightning(tmp_path: Path) -> None:
+    """A folder that ends in .ckpt with meta.pt, which holds the rest of the training and is not opened."""
+    try:
+        fsdp = importlib.import_module("lightning.fabric.strategies.fsdp")
+    except ImportError:
+        pytest.skip("lightning is not installed")
+    folder = tmp_path / "epoch=0.ckpt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fsdp._distributed_checkpoint_save({"model": small_net().state_dict()}, folder)
+    (folder / "meta.pt").write_text("not for us")
+    assert_same(opened(folder, trust=True), small_net().state_dict())
+
+
+def test_one_process(tmp_path: Path) -> None:
+    """State dicts saved bare, under a key and deeper, and tensors that do not lie in row-major order."""
+    state = small_net().state_dict()
+    odd = {"turned": torch.randn(4, 6).T, "last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)}
+    save({**state, **odd}, tmp_path / "bare")
+    assert_same(opened(tmp_path / "bare", trust=True), {**state, **odd})
+    save({"app": {"model": state, "optim": {"lr": 0.1}}, "step": 3}, tmp_path / "deep")
+    with pytest.raises(CheckpointError, match="parts that may hold one: app") as refused:
+        open_checkpoint(tmp_path / "deep", TRUSTED)
+    assert "--key app" in str(refused.value.hint)
+    assert_same(opened(tmp_path / "deep", trust=True, key="app.model"), state)
+    save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "prefixed")
+    assert_same(opened(tmp_path / "prefixed", trust=True), state)
+
+
+def test_opens_with_trust_alone(tmp_path: Path) -> None:
+    """Without --trust the pickle is not opened, whatever is in it."""
+    save(small_net().state_dict(), tmp_path)
+    with pytest.raises(CheckpointError, match="is a plain pickle") as refused:
+        open_checkpoint(tmp_path)
+    assert "--trust" in str(refused.value.hint)
+
+
+class Runs:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, ("evidence",))
+
+
+def test_trust_lets_no_other_class_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even a trusted pickle gets the classes that belong there, and nothing that runs."""
+    monkeypatch.chdir(tmp_path)
+    save(small_net().state_dict(), tmp_path)
+    metadata = pickle.loads((tmp_path / ".metadata").read_bytes())
+    metadata.planner_data["x"] = Runs()
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(CheckpointError, match=r"needs \w+\.mkdir, which does not belong there") as refused:
+        open_checkpoint(tmp_path, TRUSTED)
+    allow = str(refused.value.hint).rpartition(" ")[2]
+    assert_same(opened(tmp_path, trust=True, allow=(allow,)), small_net().state_dict())
+    assert not (tmp_path / "evidence").exists()
+
+
+def test_broken_metadata(tmp_path: Path) -> None:
+    """A pickle that is cut or holds something else is refused in one line."""
+    save(small_net().state_dict(), tmp_path)
+    whole = (tmp_path / ".metadata").read_bytes()
+    for broken in (b"", whole[:100], whole[:-1], pickle.dumps([1]), pickle.dumps({"a": 1}), b"\x80\x05."):
+        (tmp_path / ".metadata").write_bytes(broken)
+        with pytest.raises(CheckpointError, match="not the metadata of a checkpoint") as refused:
+            open_checkpoint(tmp_path, TRUSTED)
+        assert "\n" not in str(refused.value)
+
+
+def test_missing_and_short_files(tmp_path: Path) -> None:
+    """A file of pieces that is absent or cut short is named when the checkpoint is opened."""
+    save(small_net().state_dict(), tmp_path)
+    pieces = tmp_path / "__0_0.distcp"
+    whole = pieces.read_bytes()
+    pieces.write_bytes(whole[:-1])
+    with pytest.raises(CheckpointError, match=r"__0_0\.distcp: has \d+ bytes, tensor '.*' ends at byte"):
+        open_checkpoint(tmp_path, TRUSTED)
+    pieces.unlink()
+    with pytest.raises(CheckpointError, match=r"names the file __0_0\.distcp, which is not there"):
+        open_checkpoint(tmp_path, TRUSTED)
+
+
+def edited(folder: Path, edit: Any) -> Path:
+    metadata = pickle.loads((folder / ".metadata").read_bytes())
+    edit(metadata)
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    return folder
+
+
+def test_metadata_that_does_not_hold(tmp_path: Path) -> None:
+    """Paths out of the folder, tensors without a place and pieces that leave gaps are refused."""
+
+    def lead_out(metadata: Any) -> None:
+        for info in metadata.storage_data.values():
+            info.relative_path = "../x"
+
+    def forget(metadata: Any) -> None:
+        metadata.storage_data.clear()
+
+    def leave_a_gap(metadata: Any) -> None:
+        metadata.state_dict_metadata["0.weight"].size = torch.Size([7, 4])
+
+    def compress(metadata: Any) -> None:
+        for info in metadata.storage_data.values():
+            info.transform_descriptors = ["zstd"]
+
+    cases = {lead_out: "not a file name", forget: "says not where", leave_a_gap: "do not make up", compress: "compress"}
+    for number, (edit, message) in enumerate(cases.items()):
+        save(small_net().state_dict(), tmp_path / str(number))
+        with pytest.raises(CheckpointError, match=message):
+            open_checkpoint(edited(tmp_path / str(number), edit), TRUSTED)
+
+
+def test_piece_of_another_tensor(tmp_path: Path) -> None:
+    """A piece that is not what the metadata says is noticed when it is read."""
+
+    def exchange(metadata: Any) -> None:
+        places = {index.fqn: index for index in metadata.storage_data}
+        storage = metadata.storage_data
+        storage[places["0.weight"]] = storage[places["2.weight"]]
+
+    save(small_net().state_dict(), tmp_path)
+    checkpoint = open_checkpoint(edited(tmp_path, exchange), TRUSTED)
+    with pytest.raises(CheckpointError, match=r"a piece of tensor '0\.weight' has shape \[3, 6\]"):
+        read(checkpoint, "0.weight")
+
+
+def test_each_piece_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many chunks a tensor is read in, the archive of a piece is opened once."""
+    save(small_net().state_dict(), tmp_path)
+    checkpoint = open_checkpoint(tmp_path, TRUSTED)
+    looked_up: list[int] = []
+    original = distributed.read_tensor_header
+
+    def counted(file: Any, offset: int, length: int) -> Any:
+        looked_up.append(offset)
+        return original(file, offset, length)
+
+    monkeypatch.setattr(distributed, "read_tensor_header", counted)
+    for start in range(4):
+        read(checkpoint, "0.weight", start, 2)
+    assert len(looked_up) == 1
+
+
+@st.composite
+def cut_tensors(draw: st.DrawFn) -> tuple[Tensor, list[Box]]:
+    """A tensor and boxes that make it up, from cuts along each axis."""
+    shape = draw(st.lists(st.integers(1, 5), min_size=0, max_size=3))
+    cuts = [sorted({0, size, *draw(st.lists(st.integers(0, size), max_size=2))}) for size in shape]
+    boxes = [Box((), ())]
+    for axis in cuts:
+        boxes = [Box((*box.offsets, low), (*box.sizes, high - low)) for box in boxes for low, high in pairwise(axis)]
+    return torch.arange(math.prod(shape)).reshape(shape), draw(st.permutations(boxes))
+
+
+@settings(deadline=None, max_examples=200)
+@given(cut=cut_tensors(), data=st.data())
+def test_boxes(cut: tuple[Tensor, list[Box]], data: st.DataObject) -> None:
+    """Any part of a tensor is put together from boxes in any order; a box less, or one twice, is refused."""
+    tensor, boxes = cut
+    shape = tuple(tensor.shape)
+    check_boxes(Path("x"), "t", shape, boxes)
+
+    def read_box(number: int, out: Tensor, start: int) -> None:
+        place = tuple(slice(o, o + s) for o, s in zip(*boxes[number], strict=True))
+        out.view(-1).copy_(tensor[place].reshape(-1)[start : start + out.numel()])
+
+    start = data.draw(st.integers(0, tensor.numel() - 1))
+    out = torch.empty(data.draw(st.integers(0, tensor.numel() - start)), dtype=tensor.dtype)
+    read_boxes(shape, boxes, read_box, out, start)
+    assert torch.equal(out, tensor.reshape(-1)[start : start + out.numel()])
+    for wrong in (boxes[1:], [*boxes, boxes[0]], [*boxes[1:], boxes[0]._replace(offsets=tuple(9 for _ in shape))]):
+        if wrong != boxes and (shape or len(wrong) != 1):
+            with pytest.raises(CheckpointError, match="do not make up"):
+                check_boxes(Path("x"), "t", shape, wrong)

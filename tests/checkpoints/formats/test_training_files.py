@@ -1,0 +1,150 @@
+"""Checkpoints of training libraries, written by the libraries: timm, Lightning."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from soupcli.checkpoints.find import find
+from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.errors import CheckpointError
+from tests.helpers.tensors_of import assert_same, opened, small_net
+
+
+class Head:
+    """A hyper-parameter that is an object of the user's."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+
+@pytest.fixture
+def timm_run(tmp_path: Path) -> tuple[Path, list[dict[str, torch.Tensor]], nn.Module]:
+    """A folder of timm's CheckpointSaver after three epochs, the states that it saved, and the averaged network."""
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    net = small_net()
+    averaged = timm.utils.ModelEmaV3(net)
+    args = argparse.Namespace(model="resnet18", lr=0.1, data_dir="data")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    saver = timm.utils.CheckpointSaver(
+        net, optimizer, args=args, model_ema=averaged, checkpoint_dir=str(tmp_path), max_history=3
+    )
+    states = []
+    for epoch, metric in enumerate([70.0, 72.5, 71.0]):
+        for parameter in net.parameters():
+            parameter.data.add_(0.1 * (epoch + 1))
+        averaged.update(net)
+        saver.save_checkpoint(epoch, metric)
+        states.append({name: tensor.clone() for name, tensor in averaged.module.state_dict().items()})
+    return tmp_path, states, net
+
+
+def test_timm(timm_run: Any) -> None:
+    """Each file opens by its averaged weights, with timm's metric; --key takes the trained ones."""
+    folder, states, net = timm_run
+    for epoch, metric in enumerate([70.0, 72.5, 71.0]):
+        path = folder / f"checkpoint-{epoch}.pth.tar"
+        origin = open_checkpoint(path).origin
+        assert (origin.format, origin.key, dict(origin.metrics)) == (
+            "timm training",
+            "state_dict_ema",
+            {"metric": metric},
+        )
+        assert_same(opened(path), states[epoch])
+    assert_same(opened(folder / "checkpoint-2.pth.tar", key="state_dict"), net.state_dict())
+
+
+def test_timm_links_count_once(timm_run: Any) -> None:
+    """last and model_best are names of numbered checkpoints: three ingredients, with a line for each."""
+    folder, _, _ = timm_run
+    found = find([str(folder / "*.pth.tar")])
+    assert [checkpoint.path.name for checkpoint in found.checkpoints] == [
+        f"checkpoint-{epoch}.pth.tar" for epoch in range(3)
+    ]
+    assert [note.partition(": counted")[0].replace(f"{folder}/", "") for note in found.notes] == [
+        "last.pth.tar is the same file as checkpoint-2.pth.tar",
+        "model_best.pth.tar is the same file as checkpoint-1.pth.tar",
+    ]
+
+
+def test_timm_copies_count_once(timm_run: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """So they do where the file system has no links, and timm copies; the same content elsewhere is an ingredient."""
+    folder, _, _ = timm_run
+    copied, elsewhere = tmp_path_factory.mktemp("copied"), tmp_path_factory.mktemp("elsewhere")
+    for path in sorted(folder.iterdir()):
+        shutil.copyfile(path, copied / path.name)
+    found = find([str(copied / "*.pth.tar")])
+    assert len(found.checkpoints) == 3
+    assert f"{copied}/last.pth.tar is a copy of {copied}/checkpoint-2.pth.tar: counted once" in found.notes
+    shutil.copyfile(folder / "last.pth.tar", elsewhere / "last.pth.tar")
+    assert len(find([str(copied / "checkpoint-2.pth.tar"), str(elsewhere)]).checkpoints) == 2
+
+
+def test_timm_folder(timm_run: Any) -> None:
+    """A folder of several epochs does not say which is meant."""
+    with pytest.raises(CheckpointError, match="holds 5 checkpoints") as refused:
+        open_checkpoint(timm_run[0])
+    assert "--weights-name model_best.pth.tar" in str(refused.value.hint)
+    assert_same(opened(timm_run[0], weights_name="model_best.pth.tar"), timm_run[1][1])
+
+
+@pytest.fixture(scope="module")
+def lightning_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Two .ckpt files of a real Lightning run, with hyper-parameters that are plain and that are not."""
+    lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+
+    class Task(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self, rate: float, head: Head | None = None) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = small_net()
+
+        def training_step(self, batch: Any, _: int) -> torch.Tensor:
+            return self.net(batch[0]).square().mean()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.parameters(), lr=self.hparams.rate)
+
+    folder = tmp_path_factory.mktemp("lightning")
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(8, 4)), batch_size=4)
+    for name, task in {"plain": Task(0.1), "object": Task(0.1, Head(3))}.items():
+        with warnings.catch_warnings():  # Lightning's own, of torch's, and its advice on workers and Slurm
+            warnings.simplefilter("ignore")
+            trainer = lightning.Trainer(
+                max_epochs=1,
+                accelerator="cpu",
+                logger=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                enable_checkpointing=False,
+                default_root_dir=folder,
+            )
+            trainer.fit(task, data)
+        trainer.save_checkpoint(folder / f"{name}.ckpt")
+    return folder, task.state_dict()
+
+
+def test_lightning(lightning_run: Any) -> None:
+    """A .ckpt with plain hyper-parameters opens as it is."""
+    folder, _ = lightning_run
+    checkpoint = open_checkpoint(folder / "plain.ckpt")
+    assert checkpoint.origin[:2] == ("Lightning", "state_dict")
+    assert sorted(checkpoint.tensors) == sorted(f"net.{name}" for name in small_net().state_dict())
+
+
+def test_lightning_hyper_parameters(lightning_run: Any) -> None:
+    """A .ckpt with an object among them is refused by its class, and opens with the flag that the hint gives."""
+    folder, state = lightning_run
+    with pytest.raises(CheckpointError, match=r"needs .*\.Head") as refused:
+        open_checkpoint(folder / "object.ckpt")
+    allow = tuple(str(refused.value.hint).partition("--allow-class ")[2].split(" --allow-class "))
+    assert_same(opened(folder / "object.ckpt", allow=allow), state)
+    with pytest.raises(CheckpointError, match="needs"):
+        open_checkpoint(folder / "object.ckpt", How(allow=("builtins.list",)))

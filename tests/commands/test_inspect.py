@@ -1,0 +1,327 @@
+"""`soup inspect`: every known cause of failing soups, made for real, gives its verdict alone; healthy ones get none."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from soupcli.diagnosis.causes import CAUSES
+from tests.conftest import Ran
+from tests.helpers.families_that_fail import VAL, fine_tuned, from_seed, save, write
+from tests.helpers.families_that_fail import copy as copied
+
+Soup = Callable[..., Ran]
+Inspect = Callable[..., dict[str, Any]]
+WITH_VAL = ("--val", "val")
+WITH_BASE = ("--base", "start")
+
+
+@pytest.fixture(scope="session")
+def start() -> nn.Sequential:
+    """Where healthy families begin."""
+    return from_seed(0)
+
+
+@pytest.fixture(scope="session")
+def healthy(start: nn.Sequential) -> list[nn.Sequential]:
+    """Five runs of one sweep: learning rates over a factor of 2, seeds of their own."""
+    return [fine_tuned(start, seed=seed, lr=(1e-3, 2e-3)[seed % 2]) for seed in range(1, 6)]
+
+
+@pytest.fixture
+def inspected(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> Inspect:
+    """Writes a family and gives what `soup inspect WORDS --json` says of it."""
+
+    def inspect(
+        *words: str, nets: Sequence[nn.Module] = (), start: nn.Module | None = None, norm: bool = False
+    ) -> dict[str, Any]:
+        if nets:
+            write(tmp_path / "family", nets, start=start, norm=norm)
+        monkeypatch.chdir(tmp_path / "family")
+        ran = soup("inspect", "--ckpts", "runs/*/", "--json", *words)
+        assert ran.code == 0, ran.stderr
+        inspection: dict[str, Any] = json.loads(ran.stdout)["inspection"]
+        return inspection
+
+    return inspect
+
+
+def causes(inspection: dict[str, Any]) -> list[str]:
+    """Names of what was found."""
+    return [found["cause"] for found in inspection["verdicts"]]
+
+
+def changed(run: str, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+    """A checkpoint of the family written again."""
+    save(change(load_file(f"{run}/model.safetensors")), Path(run))
+
+
+@pytest.mark.parametrize("words", [(), WITH_BASE, WITH_VAL, (*WITH_VAL, *WITH_BASE)], ids=" ".join)
+def test_healthy(inspected: Inspect, healthy: list[nn.Sequential], start: nn.Sequential, words: Sequence[str]) -> None:
+    """A sweep from one start gets no verdict, and is told to be mixable."""
+    found = inspected(*words, nets=healthy, start=start)
+    assert (causes(found), found["mixable"], found["differences"]) == ([], True, [])
+    assert found["geometry"]["groups"] == [[f"runs/{number}" for number in range(5)]]
+
+
+def test_heads_that_began_at_zero(inspected: Inspect, start: nn.Sequential) -> None:
+    """A head that each run learned from zeros is no layer made anew: all learned it on the same features."""
+    nets = []
+    for seed in range(1, 5):
+        net = copied(start)
+        nn.init.zeros_(net[4].weight)
+        nets.append(fine_tuned(net, seed=seed))
+    assert causes(inspected(*WITH_VAL, nets=nets)) == []
+
+
+@pytest.mark.parametrize("words", [(), WITH_VAL, WITH_BASE], ids=" ".join)
+def test_no_common_start(inspected: Inspect, start: nn.Sequential, words: Sequence[str]) -> None:
+    """Networks from other seeds are strangers, by their weights alone; the groups are told."""
+    nets = [fine_tuned(start, seed=1), fine_tuned(start, seed=2), from_seed(5), from_seed(6)]
+    found = inspected(*words, nets=nets, start=start)
+    assert causes(found) == ["no common start"]
+    assert found["geometry"]["groups"] == [["runs/0", "runs/1"], ["runs/2"], ["runs/3"]]
+    if found["barriers"]:
+        [barrier] = found["barriers"]
+        assert all(barrier["height"][run] > 0.03 for run in ("runs/0", "runs/1", "runs/2", "runs/3"))
+
+
+@pytest.mark.parametrize("words", [(), WITH_VAL, WITH_BASE], ids=" ".join)
+def test_a_head_made_anew(inspected: Inspect, start: nn.Sequential, words: Sequence[str]) -> None:
+    """A head that one run began with numbers of its own is told, with its layer."""
+    other = copied(start)
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        other[4].reset_parameters()
+    nets = [*(fine_tuned(start, seed=seed) for seed in (1, 2, 3)), fine_tuned(other, seed=4)]
+    found = inspected(*words, nets=nets, start=start)
+    assert causes(found) == ["a layer made anew"]
+    assert "layer '4'" in found["verdicts"][0]["evidence"] and "runs/3" in found["verdicts"][0]["evidence"]
+
+
+@pytest.mark.parametrize("words", [(), WITH_VAL, WITH_BASE, (*WITH_VAL, *WITH_BASE)], ids=" ".join)
+def test_learning_rate(
+    inspected: Inspect, healthy: list[nn.Sequential], start: nn.Sequential, words: Sequence[str]
+) -> None:
+    """A run at ten times the learning rate stands out by how far it went."""
+    found = inspected(*words, nets=[*healthy, fine_tuned(start, seed=7, lr=1.5e-2)], start=start)
+    assert causes(found) == ["learning rate too high"]
+    assert found["verdicts"][0]["evidence"].startswith("runs/5 is ")
+
+
+def test_one_dominates(inspected: Inspect) -> None:
+    """Runs that hardly left the start, beside one that learned the task: that one is no worse, it stands alone."""
+    start = from_seed(3, steps=15)
+    nets = [fine_tuned(start, seed=seed, lr=1e-4, steps=10) for seed in range(1, 5)]
+    found = inspected(*WITH_VAL, *WITH_BASE, nets=[*nets, fine_tuned(start, seed=7, lr=3e-3, steps=100)], start=start)
+    assert causes(found) == ["one ingredient dominates"]
+    assert found["verdicts"][0]["evidence"].startswith("runs/4 is ")
+
+
+def test_batch_norm(inspected: Inspect) -> None:
+    """Averaged running statistics that do not fit the averaged weights: estimated again, the mean is much better."""
+    start = from_seed(0, norm=True)
+    nets = [fine_tuned(start, seed=seed, norm=True, lr=4e-2, steps=150) for seed in range(1, 4)]
+    found = inspected(*WITH_VAL, nets=nets, norm=True)
+    assert causes(found) == ["batch-norm statistics"]
+    [barrier] = found["barriers"]
+    gain = barrier["settled_mean"]["accuracy"]["value"] - barrier["mean"]["accuracy"]["value"]
+    assert gain > 0.03
+    again = inspected(*WITH_VAL, "--set", "batch_norm=recalibrate")
+    assert "batch-norm statistics" not in causes(again)
+
+
+def test_too_far(inspected: Inspect, start: nn.Sequential) -> None:
+    """Runs at a ruinous rate from one start: nothing of it is wrong alone, and their mean is worse than all of them."""
+    nets = [fine_tuned(start, seed=seed, lr=6e-2, steps=60) for seed in range(1, 6)]
+    assert causes(inspected(*WITH_VAL, *WITH_BASE, nets=nets, start=start)) == ["too far apart"]
+
+
+@pytest.mark.parametrize(
+    ("file", "one", "other", "evidence"),
+    [
+        ("preprocessor_config.json", {"image_mean": [0.5, 0.5]}, {"image_mean": [0.4, 0.5]}, "image_mean"),
+        ("config.json", {"pretrained_cfg": {"crop_pct": 0.9}}, {"pretrained_cfg": {"crop_pct": 1}}, "crop_pct"),
+        ("config.json", {"id2label": {"0": "a"}}, {"id2label": {"0": "b"}}, "id2label.0"),
+    ],
+)
+def test_other_inputs(
+    inspected: Inspect, healthy: list[nn.Sequential], tmp_path: Path, file: str, one: Any, other: Any, evidence: str
+) -> None:
+    """Preprocessing, or the order of the classes, that is another one beside a checkpoint."""
+    write(tmp_path / "family", healthy)
+    for number in range(5):
+        note = {"transformers_version": f"5.{number}", "_name_or_path": f"runs/{number}"}
+        text = json.dumps((other if number == 3 else one) | note)
+        (tmp_path / f"family/runs/{number}/{file}").write_text(text)
+    found = inspected(*WITH_VAL)
+    assert causes(found) == ["different inputs"]
+    assert evidence in found["verdicts"][0]["evidence"] and "runs/3" in found["verdicts"][0]["evidence"]
+    assert len(found["settings"]) == 1  # and not what the library notes of itself
+
+
+def test_other_settings_are_no_cause(inspected: Inspect, healthy: list[nn.Sequential], tmp_path: Path) -> None:
+    """What has nothing to do with inputs is listed and not judged."""
+    write(tmp_path / "family", healthy)
+    for number in range(5):
+        (tmp_path / f"family/runs/{number}/config.json").write_text(json.dumps({"dropout": 0.1 * number}))
+    found = inspected()
+    assert causes(found) == [] and list(found["settings"]) == ["config.json: dropout"]
+
+
+def test_overflow(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
+    """A weight beyond float16 became infinite where it was saved so."""
+    inspected(nets=healthy)
+    for number in range(5):
+        scale = 1e8 if number == 2 else 1.0
+        changed(
+            f"runs/{number}",
+            lambda state, scale=scale: {name: (tensor * scale).half() for name, tensor in state.items()},
+        )
+    found = inspected(*WITH_VAL)
+    assert causes(found) == ["fp16 overflow"]
+    assert not found["mixable"] and "65504" in found["verdicts"][0]["evidence"]
+    assert set(found["not_finite"]) == {"runs/2"} and "0.weight" in found["not_finite"]["runs/2"]
+
+
+def test_diverged(inspected: Inspect, start: nn.Sequential, healthy: list[nn.Sequential]) -> None:
+    """Training that runs into NaNs is told by tensor; the others are evaluated all the same."""
+    lost = copied(start)
+    with torch.no_grad():
+        lost[2].weight.mul_(float("inf"))
+    found = inspected(*WITH_VAL, nets=[*healthy, fine_tuned(lost, seed=1, steps=2)])
+    assert causes(found) == ["training diverged"]
+    assert set(found["not_finite"]) == {"runs/5"}
+    assert found["refused"].startswith("runs/5")
+
+
+def test_the_same_twice(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
+    """Copies are found by content, in whatever file they are."""
+    inspected(nets=healthy)
+    Path("runs/9").mkdir()
+    torch.save(load_file("runs/1/model.safetensors"), "runs/9/pytorch_model.bin")
+    found = inspected()
+    assert causes(found) == ["the same weights twice"] and found["duplicates"] == [["runs/1", "runs/9"]]
+
+
+def test_other_networks(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
+    """Every name and shape that differs is listed, with the nearest name; nothing is refused."""
+    inspected(nets=healthy)
+
+    def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        others = {f"body.{name}": tensor for name, tensor in state.items() if name != "2.weight"}
+        return others | {"2.weight": torch.zeros(64, 32)}
+
+    changed("runs/3", renamed)
+    found = inspected(*WITH_VAL)
+    assert causes(found) == ["different networks"] and not found["mixable"]
+    of_3 = [(each["kind"], each["tensor"], each["found"]) for each in found["differences"] if each["path"] == "runs/3"]
+    assert of_3 == [each for each in of_3 if each[0] in ("lacks", "has alone", "shape")] and len(of_3) == 11
+    assert ("lacks", "4.weight", "body.4.weight") in of_3 and ("shape", "2.weight", "[64, 32]") in of_3
+
+
+def test_other_classes(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
+    """Heads of other sizes are told apart from other networks, and --exclude makes a family of them."""
+    inspected(nets=healthy)
+    changed("runs/3", lambda state: state | {"4.weight": torch.zeros(7, 64), "4.bias": torch.zeros(7)})
+    assert causes(inspected(*WITH_VAL)) == ["heads for different classes"]
+    assert causes(inspected(*WITH_VAL, "--exclude", "4.*")) == []
+
+
+def test_other_keys(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
+    """Averaged weights of one run beside trained ones of the others."""
+    inspected(nets=healthy)
+    for number in range(5):
+        file = Path(f"runs/{number}/model.safetensors")
+        state = load_file(file)
+        file.unlink()
+        torch.save({"state_dict_ema" if number == 2 else "state_dict": state}, file.with_name("last.pth"))
+    found = inspected()
+    assert causes(found) == ["weights of different kinds"] and not found["mixable"]
+    assert [each["path"] for each in found["differences"]] == ["runs/2"]
+
+
+def test_too_few_examples(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
+    """Twenty examples do not tell five runs apart; a thousand do well enough."""
+    inspected(nets=healthy)
+    few = {"inputs": VAL.inputs[:20].clone(), "labels": VAL.labels[:20].clone()}
+    save_file(few, "data/few.safetensors")
+    assert causes(inspected("--val", "data/few.safetensors")) == ["too few validation examples"]
+
+
+def test_every_cause_is_built_above() -> None:
+    """No row of the table is without a test."""
+    text = Path(__file__).read_text("utf-8")
+    assert [cause.name for cause in CAUSES if f'["{cause.name}"]' not in text] == []
+
+
+def test_barriers(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
+    """Half way and at the mean, scores are those of the weights mixed by hand."""
+    found = inspected(*WITH_VAL, nets=healthy)
+    [barrier] = found["barriers"]
+    states = [net.state_dict() for net in healthy]
+    mean = {name: torch.stack([state[name].double() for state in states]).mean(0).float() for name in states[0]}
+    middle = {name: ((mean[name].double() + states[2][name].double()) / 2).float() for name in mean}
+    for state, metrics in ((mean, barrier["mean"]), (middle, barrier["half_way"]["runs/2"])):
+        net = copied(healthy[0])
+        net.load_state_dict(state)
+        with torch.no_grad():
+            logits = net.eval()(VAL.inputs)
+        assert metrics["accuracy"]["value"] == int((logits.argmax(1) == VAL.labels).sum()) / len(VAL.labels)
+        nll = float(nn.functional.cross_entropy(logits.double(), VAL.labels))
+        assert metrics["nll"]["value"] == pytest.approx(nll, rel=1e-6)
+
+
+def test_scores_are_kept(inspected: Inspect, healthy: list[nn.Sequential], soup: Soup) -> None:
+    """The second time nothing goes through the network."""
+    inspected(*WITH_VAL, nets=healthy)
+    ran = soup("inspect", "--ckpts", "runs/*/", *WITH_VAL, "--json")
+    assert json.loads(ran.stdout)["cost"]["examples"] == 0
+
+
+def test_strict_and_quiet(inspected: Inspect, start: nn.Sequential, soup: Soup) -> None:
+    """--strict ends with 1 where there is a verdict; --quiet gives the paths that go together."""
+    nets = [fine_tuned(start, seed=1), fine_tuned(start, seed=2), from_seed(5)]
+    inspected(nets=nets)
+    ran = soup("inspect", "--ckpts", "runs/*/", "--strict", "--quiet", "--report", "report.json")
+    assert (ran.code, ran.stdout, ran.stderr) == (1, "runs/0\nruns/1\n", "")
+    assert json.loads(Path("report.json").read_text())["inspection"]["verdicts"]
+    ran = soup("inspect", "--ckpts", "runs/0", "runs/1", "--strict")
+    assert ran.code == 0 and ran.stdout.endswith("by the weights alone: --val SET looks at scores too\n")
+
+
+def test_one_checkpoint_alone(inspected: Inspect, healthy: list[nn.Sequential], soup: Soup) -> None:
+    """There is nothing to compare it with, and that is no error."""
+    inspected(nets=healthy)
+    ran = soup("inspect", "--ckpts", "runs/0", *WITH_VAL)
+    assert ran.code == 0 and "nothing speaks against" in ran.stdout
+
+
+def test_dry_run(inspected: Inspect, healthy: list[nn.Sequential], soup: Soup) -> None:
+    """It says how often it would evaluate, and looks at nothing."""
+    inspected(nets=healthy)
+    ran = soup("inspect", "--ckpts", "runs/*/", *WITH_VAL, "--dry-run", "--json")
+    assert json.loads(ran.stdout)["evaluations"] == 11
+
+
+def test_fits_eighty_columns(
+    inspected: Inspect, healthy: list[nn.Sequential], start: nn.Sequential, soup: Soup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a narrow terminal no line is longer; in a pipe a sentence is one line."""
+    inspected(nets=[*healthy, fine_tuned(start, seed=7, lr=1.5e-2)], start=start)
+    words = ("inspect", "--ckpts", "runs/*/", *WITH_VAL, *WITH_BASE)
+    piped = soup(*words).stdout
+    assert "  evidence: runs/5 is" in piped and max(map(len, piped.splitlines())) > 80
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", soup(*words).stdout)
+    assert max(map(len, shown.splitlines())) <= 80

@@ -1,0 +1,111 @@
+"""Rows of every format are the same rows, and errors name the line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from soupcli.datasets.rows import read_rows
+from soupcli.errors import ValidationError
+
+ROWS = [
+    {"text": 'a "quoted", word', "label": "0"},
+    {"text": "two\nlines\tand a tab", "label": "1"},
+    {"text": "ünïcödé 漢字 🙂", "label": "1"},
+    {"text": "", "label": "0"},
+    {"text": "long " * 60_000, "label": "0"},
+]
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> Path:
+    """The rows in the format of the file's name."""
+    match file.suffix:
+        case ".jsonl":
+            file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+        case ".csv":
+            with file.open("w", newline="", encoding="utf-8") as lines:
+                writer = csv.DictWriter(lines, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        case ".tsv":
+            lines_ = ["\t".join(rows[0]), *("\t".join(str(value) for value in row.values()) for row in rows)]
+            file.write_text("\n".join(lines_) + "\n", "utf-8")
+        case ".parquet":
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    return file
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_any_text(suffix: str, tmp_path: Path) -> None:
+    """Quotation marks, line ends, tabs, other scripts, empty and very long fields come back as they were."""
+    assert read_rows(write(tmp_path / f"val{suffix}", ROWS), ["text", "label"]) == ROWS
+
+
+def test_tsv_knows_no_quoting(tmp_path: Path) -> None:
+    """In a tsv file a quotation mark is text, as in the files of GLUE."""
+    rows = [{"text": '"a quote that does not end', "label": "1"}, {"text": "it's", "label": "0"}]
+    assert read_rows(write(tmp_path / "val.tsv", rows), ["text"]) == rows
+
+
+def test_numbers(tmp_path: Path) -> None:
+    """jsonl and parquet keep numbers as numbers, csv has text."""
+    rows = [{"text": "a", "label": 1}, {"text": "b", "label": 0}]
+    assert read_rows(write(tmp_path / "val.jsonl", rows), []) == rows
+    assert read_rows(write(tmp_path / "val.parquet", rows), []) == rows
+    assert read_rows(write(tmp_path / "val.csv", rows), []) == [{**row, "label": str(row["label"])} for row in rows]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.fixed_dictionaries({"a": st.text("ab,\"'\n\r\t ü"), "b": st.text("xy ")}), min_size=1, max_size=5))
+def test_csv_of_any_text(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]) -> None:
+    """What csv writes is read as it was written."""
+    assert read_rows(write(tmp_path_factory.mktemp("csv") / "val.csv", rows), ["a", "b"]) == rows
+
+
+def test_byte_order_mark_and_capitals(tmp_path: Path) -> None:
+    """The mark that spreadsheets put first is no part of a column's name; a suffix may be in capitals."""
+    (tmp_path / "val.CSV").write_bytes(b"\xef\xbb\xbftext,label\r\ngood,1\r\n\r\n")
+    assert read_rows(tmp_path / "val.CSV", ["text"]) == [{"text": "good", "label": "1"}]
+    (tmp_path / "val.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "good"}\n\n')
+    assert read_rows(tmp_path / "val.jsonl", ["text"]) == [{"text": "good"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("val.jsonl", b'{"text": 1}\n{"text"\n', r"val\.jsonl:2: not JSON"),
+        ("val.jsonl", b"[1, 2]\n", r"val\.jsonl:1: a row is a JSON object, not a list"),
+        ("val.jsonl", b"[" * 100_000, r"val\.jsonl:1: not JSON"),
+        ("val.jsonl", b"\n\n", r"val\.jsonl: has no rows"),
+        ("val.csv", b"", r"val\.csv: has no rows"),
+        ("val.csv", b"text,label\n", r"val\.csv: has no rows"),
+        ("val.csv", b"text,label\ngood,1\nbad, very,0\n", r"val\.csv:3: has 3 fields, the header has 2"),
+        ("val.csv", b"text,text\ngood,1\n", r"val\.csv: has the column 'text' twice"),
+        ("val.csv", b"text,label\n\xff\xfe,1\n", r"val\.csv: not UTF-8 at byte 11"),
+        ("val.tsv", b"text\tlabel\ngood\n", r"val\.tsv:2: has 1 fields, the header has 2"),
+        ("val.parquet", b"PAR0 and so on", r"val\.parquet: not a parquet file"),
+        ("val.json", b"[]", r"val\.json: a text set is one of \.jsonl, \.csv, \.tsv, \.parquet"),
+    ],
+)
+def test_errors(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    """What is no such file is an error that names it, and the line where there is one."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValidationError, match=message):
+        read_rows(tmp_path / name, [])
+
+
+def test_missing(tmp_path: Path) -> None:
+    """A missing file is named; a missing column too, with the nearest one and all that there are."""
+    with pytest.raises(ValidationError, match=r"nowhere\.csv: no such file"):
+        read_rows(tmp_path / "nowhere.csv", [])
+    with pytest.raises(ValidationError, match=r"has no column 'labels', did you mean 'label'\?") as raised:
+        read_rows(write(tmp_path / "val.csv", ROWS), ["text", "labels"])
+    assert str(raised.value.hint).startswith("its columns are text, label:")

@@ -1,0 +1,194 @@
+"""Sets of sentences: labels of every form, tokens and padding as the tokenizer has them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from soupcli.datasets import text
+from soupcli.errors import RecipeError, ValidationError
+from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.sets import TextSet
+from tests.helpers import transformers_toys as toys
+from tests.helpers.transformers_toys import bert_tokenizer, word_tokenizer
+
+CPU = torch.device("cpu")
+SENTENCES = ["the film was good", "bad", "a very bad plot", "not good"]
+
+
+def write(folder: Path, labels: list[Any], **columns: list[str]) -> TextSet:
+    """A set of SENTENCES with these labels and further columns."""
+    rows = [{"text": sentence, "label": label} for sentence, label in zip(SENTENCES, labels, strict=False)]
+    for name, values in columns.items():
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    (folder / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return TextSet(text=folder / "val.jsonl", input=["text", *columns])
+
+
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("max_length", [None, 5])
+def test_tokens_are_the_tokenizers(pair: bool, side: str, max_length: int | None, tmp_path: Path) -> None:
+    """Ids, mask and token types of every batch are what the tokenizer itself pads them to, on either side."""
+    tokenizer = bert_tokenizer(tmp_path / "run", padding_side=side)
+    other = ["the plot", "very very very very bad", "a", "good"]
+    spec = write(tmp_path, [0, 1, 1, 0], **({"other": other} if pair else {}))
+    found = text.load(spec.model_copy(update={"max_length": max_length}), tokenizer)
+    assert found.labels.tolist() == [0, 1, 1, 0]
+    for indices in ([0, 1, 2, 3], [1], [3, 1]):
+        columns = [[column[i] for i in indices] for column in ([SENTENCES, other] if pair else [SENTENCES])]
+        wanted = tokenizer(*columns, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+        batch = found.batch(torch.tensor(indices), CPU)
+        assert batch.keys() == wanted.keys()
+        assert all(torch.equal(batch[name], wanted[name]) for name in batch)
+
+
+def test_longest_first(tmp_path: Path) -> None:
+    """Examples are visited longest first, in the order of the file where they are equally long."""
+    found = text.load(write(tmp_path, [0, 1, 1, 0]), word_tokenizer(tmp_path / "run"))
+    assert found.order().tolist() == [0, 2, 3, 1]
+
+
+def test_long_inputs(tmp_path: Path) -> None:
+    """Inputs are cut at the tokenizer's longest, not at all where it has none, or where the recipe says."""
+    spec = write(tmp_path, [0, 1, 1, 0])
+    for made, longest in ((bert_tokenizer(tmp_path / "a", model_max_length=4), 4), (word_tokenizer(tmp_path / "b"), 4)):
+        assert int(text.load(spec, made).starts.diff().max()) == longest
+    assert int(text.load(spec.model_copy(update={"max_length": 3}), made).starts.diff().max()) == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"),
+    [
+        ([0, 1, 1, 0], [0, 1, 1, 0]),
+        (["0", "1", " 1", "0"], None),
+        (["0", "1", "1", "0"], [0, 1, 1, 0]),
+        ([0.0, 1.0, 1.0, 0.0], [0, 1, 1, 0]),
+        (["1.0", "0.", "+1", "-1"], [1, 0, 1, -1]),
+        (["positive", "negative", "positive", "positive"], [1, 0, 1, 1]),
+        (["positive", 0, "1", 1.0], [1, 0, 1, 1]),
+    ],
+)
+def test_labels(labels: list[Any], wanted: list[int] | None, tmp_path: Path) -> None:
+    """Numbers in any notation and the model's own names are classes."""
+    spec, tokenizer = write(tmp_path, labels), word_tokenizer(tmp_path / "run")
+    if wanted is None:
+        with pytest.raises(ValidationError, match=r"row 3: label ' 1' is neither a number nor one of"):
+            text.load(spec, tokenizer, label_names=("negative", "positive"))
+    else:
+        assert text.load(spec, tokenizer, label_names=("negative", "positive")).labels.tolist() == wanted
+
+
+def test_names_of_the_recipe(tmp_path: Path) -> None:
+    """Names of the recipe go over those of the model, also where they look like numbers."""
+    spec = write(tmp_path, ["2", "10", 2, "10"]).model_copy(update={"labels": ["10", "2"]})
+    found = text.load(spec, word_tokenizer(tmp_path / "run"), label_names=("negative", "positive"))
+    assert found.labels.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (2.5, r"row 2: label 2\.5 is a measurement, not a class"),
+        ("2.5", r"row 2: label 2\.5 is a measurement, not a class"),
+        (float("nan"), r"row 2: label nan is a measurement, not a class"),
+        (
+            "positiv",
+            r"row 2: label 'positiv' is neither a number nor one of negative, positive, did you mean 'positive'",
+        ),
+        (None, r"row 2: label None is neither a number nor one of"),
+        (True, r"row 2: label True is neither a number nor one of"),
+        ("1_0", r"row 2: label '1_0' is neither"),
+        ([1], r"row 2: label \[1\] is neither"),
+    ],
+)
+def test_labels_that_are_none(label: Any, message: str, tmp_path: Path) -> None:
+    """A label that is no class is an error that names the row, and what the names are."""
+    with pytest.raises(ValidationError, match=rf"val\.jsonl: {message}"):
+        text.load(
+            write(tmp_path, [0, label, 1]), word_tokenizer(tmp_path / "run"), label_names=("negative", "positive")
+        )
+
+
+def test_texts_that_are_none(tmp_path: Path) -> None:
+    """A row whose text is missing, a number or without a single token is an error that names it."""
+    tokenizer = word_tokenizer(tmp_path / "run")
+    for row, message in (
+        ({"label": 1}, r"row 2: 'text' is None, not text"),
+        ({"text": 3, "label": 1}, r"row 2: 'text' is 3, not text"),
+        ({"text": " ", "label": 1}, r"row 2: becomes no token"),
+    ):
+        rows = [{"text": "good", "label": 0}, row]
+        (tmp_path / "val.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+        with pytest.raises(ValidationError, match=message):
+            text.load(TextSet(text=tmp_path / "val.jsonl"), tokenizer)
+
+
+def test_no_padding_token(tmp_path: Path) -> None:
+    """Without a padding token the model's configuration says it; without that, rows of one length are all that goes."""
+    tokenizer = word_tokenizer(tmp_path / "run", pad_token=None)
+    spec = write(tmp_path, [0, 1, 1, 0])
+    padded = text.load(spec, tokenizer, pad_token_id=7).batch(torch.tensor([0, 1]), CPU)
+    assert padded["input_ids"][1].tolist() == [7, 7, 7, toys.WORDS.index("bad")]
+    assert padded["attention_mask"][1].tolist() == [0, 0, 0, 1]
+    with pytest.raises(ValidationError, match=r"rows have 1 to 4 tokens, and the tokenizer has no padding token"):
+        text.load(spec, tokenizer)
+    assert text.load(spec.model_copy(update={"max_length": 1}), tokenizer).starts.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_token_types_pad_with_their_own_number(tmp_path: Path) -> None:
+    """Token types are padded with the tokenizer's number for them, the mask with 0."""
+    tokenizer = bert_tokenizer(tmp_path / "run")
+    tokenizer._pad_token_type_id = 3
+    batch = text.load(write(tmp_path, [0, 1, 1, 0]), tokenizer).batch(torch.tensor([0, 1]), CPU)
+    assert batch["token_type_ids"][1].tolist() == [0, 0, 0, 3, 3, 3]
+    assert batch["attention_mask"][1].tolist() == [1, 1, 1, 0, 0, 0]
+
+
+def test_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are tokenised in several goes are in their places, and progress counts them all."""
+    monkeypatch.setattr(text, "ROWS_AT_ONCE", 3)
+    done: list[tuple[int, int]] = []
+    tokenizer = bert_tokenizer(tmp_path / "run")
+    found = text.load(write(tmp_path, [0, 1, 1, 0]), tokenizer, progress=lambda _, n, total: done.append((n, total)))
+    wanted = tokenizer(SENTENCES, padding=True, return_tensors="pt")
+    assert torch.equal(found.batch(torch.arange(4), CPU)["input_ids"], wanted["input_ids"])
+    assert done == [(3, 4), (4, 4)]
+
+
+def test_template(tmp_path: Path) -> None:
+    """Columns go into the template where it names them, one more than once; braces that are none are doubled."""
+    spec = write(tmp_path, [0, 1, 1, 0], other=["the plot", "very bad", "a", "good"])
+    made = bert_tokenizer(tmp_path / "run")
+    template = "film {other} was {text} {{ {other}"
+    found = text.load(TextSet(text=spec.text, template=template), made)
+    filled = [f"film {o} was {t} {{ {o}" for t, o in zip(SENTENCES, ["the plot", "very bad", "a", "good"], strict=True)]
+    wanted = made(filled, padding=True, truncation=True, return_tensors="pt")
+    batch = found.batch(torch.arange(4), CPU)
+    assert all(torch.equal(batch[name], wanted[name]) for name in batch)
+    assert text.fingerprint(TextSet(text=spec.text, template=template)) != text.fingerprint(TextSet(text=spec.text))
+    with pytest.raises(ValidationError, match="has no column 'txt', did you mean 'text'"):
+        text.load(TextSet(text=spec.text, template="a {txt}"), made)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ("template: 'sst2: {a}', input: [a]", "val.v: template: names its columns itself, input: does not go with it"),
+        ("template: 'sst2:'", r"val.v: template: has no \{column\} in braces, got 'sst2:'"),
+        ("template: 'a {b} {'", "val.v: template: .*a brace that is none is written twice, {{"),
+        ("template: '{a.b}'", r"val.v: template: \{a.b\} is not the name of a column"),
+        ("template: '{a!r}'", r"val.v: template: \{a\} is not the name of a column"),
+        ("template: '{}'", r"val.v: template: \{\} is not the name of a column"),
+    ],
+)
+def test_templates_that_are_none(keys: str, problem: str, tmp_path: Path) -> None:
+    """A template has columns in braces and nothing else there, and is the one thing that says what goes in."""
+    (tmp_path / "soup.yaml").write_text(f"val:\n  v: {{text: x.jsonl, {keys}}}\n")
+    with pytest.raises(RecipeError, match=rf"soup.yaml:2:\d+: {problem}"):
+        load_recipe(tmp_path / "soup.yaml")

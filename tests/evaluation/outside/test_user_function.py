@@ -1,0 +1,100 @@
+"""What functions and commands may say of a network, and errors that name the user's own line."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from soupcli.errors import ValidationError
+from soupcli.evaluation.outside import user_function as python_task
+from soupcli.evaluation.outside.user_function import score_of_result
+from soupcli.evaluation.score import Score
+from soupcli.recipe.sets import PythonSet
+
+
+def scored(result: Any, metric: str = "accuracy", *, higher_is_better: bool = True) -> Score:
+    """The score in a result."""
+    return score_of_result(result, metric, source="my_eval.py:evaluate", higher_is_better=higher_is_better)
+
+
+def evaluated(folder: Path, body: str) -> Score:
+    """The score of a function with this body, which is given (model, device)."""
+    (folder / "my_eval.py").write_text(f"import torch\n\ndef evaluate(model, device):\n    {body}\n")
+    spec = PythonSet(python=f"{folder}/my_eval.py:evaluate")
+    return python_task.score(spec, nn.Linear(2, 3), torch.device("cpu"), metric="accuracy")
+
+
+def test_is_given_the_network(tmp_path: Path) -> None:
+    """The function sees the module and the device, and no gradient is kept."""
+    body = "return {'accuracy': model(torch.ones(1, 2)).shape[1] / 4, 'grad': torch.is_grad_enabled(), 'n': 12}"
+    found = evaluated(tmp_path, body)
+    assert (found.value, found.examples) == (0.75, 12)
+    assert found.metrics["accuracy"] == (0.75, None, 12)
+    assert found.metrics.keys() == {"accuracy"}
+
+
+@pytest.mark.parametrize("value", [0.5, torch.tensor(0.5), torch.tensor([0.5], dtype=torch.float64), 1 / 2])
+def test_numbers(value: Any) -> None:
+    """Floats, and tensors of one element, are numbers."""
+    assert scored({"accuracy": value}).value == 0.5
+
+
+def test_further_metrics() -> None:
+    """Other numbers are kept beside the one that selects, what is no number is not."""
+    found = scored({"accuracy": 1, "loss": 0.25, "name": "vit", "per_class": [0.5, 0.5], "flag": True})
+    assert {name: value.value for name, value in found.metrics.items()} == {"accuracy": 1.0, "loss": 0.25}
+    assert (found.examples, found.metrics["loss"].n, found.outcomes) == (0, None, {})
+
+
+@pytest.mark.parametrize("value", [None, math.nan, torch.tensor(math.nan)])
+def test_not_a_number_loses(value: Any) -> None:
+    """null and NaN are scores, worse than all others."""
+    found = scored({"accuracy": value})
+    assert math.isnan(found.value)
+    assert found.goodness == -math.inf
+
+
+def test_directions() -> None:
+    """A metric of ours has its own direction, another one that of the recipe."""
+    assert not scored({"nll": 1.0}, "nll").higher_is_better
+    assert scored({"accuracy": 1.0}, higher_is_better=False).higher_is_better
+    assert not scored({"wer": 0.1}, "wer", higher_is_better=False).higher_is_better
+    assert scored({"wer": 0.1}, "wer", higher_is_better=False).goodness == -0.1
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (0.5, r"^my_eval\.py:evaluate: gave a float, not \{'accuracy': value\}"),
+        (None, "gave a NoneType"),
+        ({}, "gave no 'accuracy'"),
+        ({"acuracy": 0.5}, r"gave no 'accuracy', did you mean 'acuracy'\?"),
+        ({"accuracy": "0.5"}, "'accuracy' is '0.5', not a number"),
+        ({"accuracy": True}, "'accuracy' is True, not a number"),
+        ({"accuracy": [0.5, 0.6]}, r"'accuracy' is \[0\.5, 0\.6\], not a number"),
+        ({"accuracy": torch.zeros(2)}, "'accuracy' is tensor"),
+        ({"accuracy": 0.5, "n": 2.5}, r"'n' is 2\.5, not a number of examples"),
+        ({"accuracy": 0.5, "n": -1}, r"'n' is -1\.0, not a number of examples"),
+    ],
+)
+def test_errors(result: Any, message: str) -> None:
+    """What holds no number under the metric's name is an error that shows what it holds."""
+    with pytest.raises(ValidationError, match=message):
+        scored(result)
+
+
+def test_functions_that_fail(tmp_path: Path) -> None:
+    """The error names the line of the user's file, whether it raised itself or something below it did."""
+    for body, message in (
+        ("raise KeyError('images')", r"my_eval\.py:4: KeyError: 'images'$"),
+        ("return {'accuracy': model(torch.ones(1, 7))}", r"my_eval\.py:4: RuntimeError: .*mat1"),
+        ("raise SystemExit", r"my_eval\.py:4: SystemExit$"),
+        ("import sys; sys.exit('no data')", r"my_eval\.py:4: SystemExit: no data$"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            evaluated(tmp_path, body)

@@ -1,0 +1,59 @@
+"""One of two processes that save distributed checkpoints: `python -m tests.helpers.save_distributed FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+from tests.helpers.tensors_of import small_net
+
+# How the tensors of `tensors()` are cut between the processes; the others are whole in both.
+CUT = {"rows": Shard(0), "columns": Shard(1), "middle": Shard(1), "half": Shard(0), "one": Shard(0)}
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    """Tensors that are cut evenly, unevenly, along the first axis and along others."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"rows": (5, 3), "columns": (4, 6), "middle": (2, 5, 3), "half": (3, 4), "one": (1, 4), "whole": (3,)}
+    made = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return {**made, "half": made["half"].to(torch.bfloat16), "scalar": torch.tensor(2.5), "count": torch.tensor(7)}
+
+
+def save(folder: Path) -> None:
+    """Tensors, a network under FSDP with its optimizer, and the same by Accelerate where it is installed."""
+    dist.init_process_group("gloo")
+    mesh = init_device_mesh("cpu", (2,))
+    cut = {name: distribute_tensor(tensor, mesh, [CUT.get(name, Replicate())]) for name, tensor in tensors().items()}
+    dcp.save(cut, checkpoint_id=folder / "tensors")
+    net = fully_shard(small_net(), mesh=mesh)
+    optimizer = torch.optim.AdamW(net.parameters())
+    state = {"model": get_model_state_dict(net), "optim": get_optimizer_state_dict(net, optimizer)}
+    dcp.save(state, checkpoint_id=folder / "fsdp")
+    try:
+        from accelerate import PartialState
+        from accelerate.utils import FullyShardedDataParallelPlugin
+        from accelerate.utils.fsdp_utils import save_fsdp_model
+    except ImportError:
+        pass
+    else:
+        PartialState(cpu=True)
+        plugin = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="SHARDED_STATE_DICT")
+        here = SimpleNamespace(process_index=dist.get_rank(), num_processes=2)
+        save_fsdp_model(plugin, here, net, str(folder / "accelerate"))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    save(Path(sys.argv[1]))
