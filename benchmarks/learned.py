@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `soup` does
 
@@ -30,7 +30,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.find import find
 from soupcli.datasets import arrays
 from soupcli.demo import digits
@@ -42,6 +41,9 @@ from soupcli.networks.network import Batch, Network
 from soupcli.recipe.methods import Learned
 from soupcli.recipe.sets import ArraysSet
 from soupcli.soups.learned_fit import Curves, learned
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
 WIDTH, DEPTH, TOKENS, BATCH, CLASSES = 384, 12, 16, 8, 10

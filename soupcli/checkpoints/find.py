@@ -5,13 +5,15 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError, UsageError
 from soupcli.files.reading import same_content
 from soupcli.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 
 class Found(NamedTuple):

@@ -10,11 +10,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import CheckpointError, OutputError
 from soupcli.files.atomic import write_whole
 from soupcli.files.reading import FileVersion, hash_of_files, sha256
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 THREADS = 2
 YOUNG = 2_000_000_000  # nanoseconds: file systems tell times apart no finer

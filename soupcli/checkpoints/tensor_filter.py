@@ -13,14 +13,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
-from soupcli.checkpoints.checkpoint import Checkpoint, Origin, TensorSpec
 from soupcli.errors import UsageError
-from soupcli.files.reading import FileVersion
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from soupcli.checkpoints.checkpoint import Checkpoint, Origin, TensorSpec
+    from soupcli.files.reading import FileVersion
 
 
 class Selection(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from soupcli.cli.options import DemoOptions
 from soupcli.cli.parsing import DONE, Invocation
 from soupcli.output import console
 
@@ -13,6 +12,8 @@ Kind = Literal["digits", "text", "images"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from soupcli.cli.options import DemoOptions
 
 
 def demo(options: DemoOptions, invocation: Invocation) -> int:

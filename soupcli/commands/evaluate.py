@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from soupcli.cli.options import EvalOptions
-from soupcli.cli.parsing import Invocation
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from soupcli.cli.options import EvalOptions
+    from soupcli.cli.parsing import Invocation
 
 
 def evaluate(options: EvalOptions, invocation: Invocation) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from soupcli.cli.parsing import Invocation
 from soupcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from soupcli.cli.options import GreedyOptions
+    from soupcli.cli.parsing import Invocation
     from soupcli.run.make_soup import Cooked
     from soupcli.run.run import Session
     from soupcli.soups.ranking import Ranked
-from soupcli.cli.options import GreedyOptions
 
 
 def greedy(options: GreedyOptions, invocation: Invocation) -> int:

@@ -6,18 +6,20 @@ import csv
 import json
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.cli.options import InitOptions
-from soupcli.cli.parsing import Invocation
 from soupcli.datasets.images import SUFFIXES as PICTURES
 from soupcli.datasets.text import SUFFIXES as TEXTS
 from soupcli.errors import SoupError
 from soupcli.networks.build import spec_of_folder
 from soupcli.output import console
+
+if TYPE_CHECKING:
+    from soupcli.cli.options import InitOptions
+    from soupcli.cli.parsing import Invocation
 
 
 def init(options: InitOptions, invocation: Invocation) -> int:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import Checkpoint, read_part
 from soupcli.checkpoints.compare.differences import (
@@ -20,7 +21,6 @@ from soupcli.checkpoints.compare.differences import (
 )
 from soupcli.checkpoints.compare.settings import differing_settings
 from soupcli.checkpoints.open import How, open_checkpoint
-from soupcli.cli.options import InspectOptions, ReportOptions
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.datasets.load import LabelledSet
 from soupcli.diagnosis.barrier import Barrier, half_way
@@ -28,16 +28,19 @@ from soupcli.diagnosis.causes import judge
 from soupcli.diagnosis.facts import Facts, Spread, groups_of, spread_of
 from soupcli.diagnosis.findings import Examined, NotFinite
 from soupcli.errors import MixError, NetworkError
-from soupcli.evaluation.score import Score
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.write_soup import write_soup
 from soupcli.networks.geometry import first_not_finite, measure
 from soupcli.output.inspection import print_inspection
 from soupcli.report.inspection import Barriers, Differing, Distances, Found, Inspected, Inspection
-from soupcli.report.scores import MetricScore
 from soupcli.run.deliver import deliver
 from soupcli.run.run import Row, Session
 from soupcli.run.to_report import report_scores
+
+if TYPE_CHECKING:
+    from soupcli.cli.options import InspectOptions, ReportOptions
+    from soupcli.evaluation.score import Score
+    from soupcli.report.scores import MetricScore
 
 
 def inspect(options: InspectOptions, invocation: Invocation) -> int:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from soupcli.cli.parsing import Invocation
 from soupcli.output import console
 
 if TYPE_CHECKING:
+    from soupcli.cli.options import LandscapeOptions
+    from soupcli.cli.parsing import Invocation
     from soupcli.mixing.mixture import Mixture
     from soupcli.report.report import Report
     from soupcli.report.surveys import Place
     from soupcli.run.run import Session
     from soupcli.soups.plane import Plane, Point
-from soupcli.cli.options import LandscapeOptions
 
 
 def landscape(options: LandscapeOptions, invocation: Invocation) -> int:

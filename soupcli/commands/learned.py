@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from soupcli.cli.parsing import Invocation
 from soupcli.output import console
 from soupcli.output.text import describe_curves, draw_curves
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.cli.options import LearnedOptions
+    from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.kept_scores import FitStore
     from soupcli.networks.learned.residence import Residence
     from soupcli.report.soups import Fit
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from soupcli.soups.learned import Learnt
     from soupcli.soups.learned_fit import Curves
     from soupcli.soups.ranking import Ranked
-from soupcli.cli.options import LearnedOptions
 
 
 def learned(options: LearnedOptions, invocation: Invocation) -> int:

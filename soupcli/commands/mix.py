@@ -11,14 +11,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged
 from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.checkpoints.open import How, open_checkpoint
-from soupcli.cli.options import MixOptions
-from soupcli.cli.parsing import Invocation
 from soupcli.errors import UsageError
-from soupcli.evaluation.score import Score
 from soupcli.mixing.adapter_mean import is_adapter
 from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import layers_by_name
@@ -32,6 +30,11 @@ from soupcli.run.run import Row, Session
 from soupcli.run.to_report import report_scores, reported_coefficients
 from soupcli.soups.model_stock import stock
 from soupcli.soups.weighted import interpolated, weighted
+
+if TYPE_CHECKING:
+    from soupcli.cli.options import MixOptions
+    from soupcli.cli.parsing import Invocation
+    from soupcli.evaluation.score import Score
 
 # What can be said beside a report; all else stands in it.
 BESIDE_REPORT = {"report", "out", "weights_name", "trust", "allow_class", "as_json", "quiet", "dry_run", "force"}

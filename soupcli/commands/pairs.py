@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from soupcli.cli.parsing import Invocation
 from soupcli.output import console
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.cli.options import PairsOptions
+    from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.score import Score
     from soupcli.report.report import Report
     from soupcli.report.surveys import Pair
     from soupcli.run.run import Session
     from soupcli.soups.pairs import Paired
-from soupcli.cli.options import PairsOptions
 
 
 def pairs(options: PairsOptions, invocation: Invocation) -> int:

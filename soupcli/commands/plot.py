@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soupcli.cli.parsing import Invocation
 from soupcli.output import console
 
 if TYPE_CHECKING:
+    from soupcli.cli.options import PlotOptions
+    from soupcli.cli.parsing import Invocation
     from soupcli.figures.draw.matplotlib import Suffix
     from soupcli.figures.figure import Figure
     from soupcli.figures.reports import Reports
-from soupcli.cli.options import PlotOptions
 
 
 def plot(options: PlotOptions, invocation: Invocation) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from soupcli.cli.options import RankOptions
-from soupcli.cli.parsing import Invocation
 from soupcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from soupcli.cli.options import RankOptions
+    from soupcli.cli.parsing import Invocation
 
 
 def rank(options: RankOptions, invocation: Invocation) -> int:

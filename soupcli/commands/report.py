@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from soupcli.cli.options import ReportPageOptions
-from soupcli.cli.parsing import Invocation
+from typing import TYPE_CHECKING
+
 from soupcli.output import console
+
+if TYPE_CHECKING:
+    from soupcli.cli.options import ReportPageOptions
+    from soupcli.cli.parsing import Invocation
 
 
 def report(options: ReportPageOptions, invocation: Invocation) -> int:

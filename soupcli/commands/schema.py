@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from soupcli.cli.options import SchemaOptions
+from typing import TYPE_CHECKING
+
 from soupcli.cli.parsing import DONE, Invocation
 from soupcli.files.json_text import dump_json
 from soupcli.output import console
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.report import Report
+
+if TYPE_CHECKING:
+    from soupcli.cli.options import SchemaOptions
 
 
 def schema(options: SchemaOptions, invocation: Invocation) -> int:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from soupcli.cli.options import SoupOptions
-from soupcli.cli.parsing import Invocation
-
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.cli.options import SoupOptions
+    from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.score import Score
     from soupcli.mixing.mixture import Mixture
     from soupcli.run.make_soup import Cooked

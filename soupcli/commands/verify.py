@@ -7,12 +7,11 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.formats.safetensors import read_header
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.cli.options import VerifyOptions
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.environment import cache_folder
 from soupcli.errors import SoupError, UsageError
@@ -21,11 +20,14 @@ from soupcli.files.reading import FileVersion, hash_of_files, sha256
 from soupcli.files.unfinished import scratch_folder
 from soupcli.mixing.soup_folder import REPORT, SoupFolder
 from soupcli.output import console
-from soupcli.recipe.recipe import Recipe
 from soupcli.report.reading import read_report
-from soupcli.report.report import Report
-from soupcli.report.soups import Soup
 from soupcli.run.rewrite import how_to_open, mixed, recipe_of, reported
+
+if TYPE_CHECKING:
+    from soupcli.cli.options import VerifyOptions
+    from soupcli.recipe.recipe import Recipe
+    from soupcli.report.report import Report
+    from soupcli.report.soups import Soup
 
 
 def verify(options: VerifyOptions, invocation: Invocation) -> int:

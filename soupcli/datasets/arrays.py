@@ -5,6 +5,8 @@ Labels are integers, the classes; or floats, numbers that the network predicts.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -12,8 +14,10 @@ from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets.examples import ArrayExamples
 from soupcli.datasets.prompts import content_hash
 from soupcli.errors import CheckpointError, ValidationError
-from soupcli.recipe.sets import ArraysSet
 from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from soupcli.recipe.sets import ArraysSet
 
 
 def fingerprint(spec: ArraysSet) -> str:

@@ -8,12 +8,15 @@ is its logit, as in the authors' own evaluation of model soups (datasets/objectn
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from soupcli.errors import ValidationError
-from soupcli.networks.network import Batch, Forward
+
+if TYPE_CHECKING:
+    from soupcli.networks.network import Batch, Forward
 
 
 @dataclass(frozen=True)

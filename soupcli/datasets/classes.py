@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.datasets.class_map import ClassMap
 from soupcli.datasets.prompts import read_json, read_lines
 from soupcli.errors import ValidationError
-from soupcli.recipe.sets import ImagesSet
 from soupcli.recipe.values import ids_or_logits
 from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from soupcli.recipe.sets import ImagesSet
 
 FOLDERS = "folders"
 Id = int | str

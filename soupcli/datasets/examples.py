@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from soupcli.datasets.class_map import ClassMap
-from soupcli.metrics.metric import LabelKind
-from soupcli.networks.network import Batch
+if TYPE_CHECKING:
+    from soupcli.datasets.class_map import ClassMap
+    from soupcli.metrics.metric import LabelKind
+    from soupcli.networks.network import Batch
 
 BLOCKS = 8  # of examples of like difficulty, in each of which sequences are sorted by length
 

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from soupcli.datasets.class_map import ClassMap
-from soupcli.datasets.examples import Examples
 from soupcli.datasets.load import ExampleSet
 from soupcli.errors import ValidationError
-from soupcli.metrics.metric import LabelKind
-from soupcli.networks.network import Batch
-from soupcli.recipe.sets import SetSpec
+
+if TYPE_CHECKING:
+    from soupcli.datasets.class_map import ClassMap
+    from soupcli.datasets.examples import Examples
+    from soupcli.metrics.metric import LabelKind
+    from soupcli.networks.network import Batch
+    from soupcli.recipe.sets import SetSpec
 
 SEED = 0
 _SELECTING, _HELD_OUT = "[selecting]", "[held out]"

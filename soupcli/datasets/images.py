@@ -15,24 +15,26 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from soupcli.datasets import image_folders as class_folders
 from soupcli.datasets import labels_file, tar_shards
-from soupcli.datasets.class_map import ClassMap
 from soupcli.datasets.classes import classes_of
 from soupcli.datasets.examples import ArrayExamples
-from soupcli.datasets.image_folders import PictureFile
 from soupcli.datasets.input_cache import InputCache, Put, input_key
 from soupcli.datasets.prompts import content_hash
 from soupcli.environment import need
 from soupcli.errors import ValidationError
-from soupcli.networks.network import Pictures
 from soupcli.progress import Progress, silent
-from soupcli.recipe.sets import ImagesSet
+
+if TYPE_CHECKING:
+    from soupcli.datasets.class_map import ClassMap
+    from soupcli.datasets.image_folders import PictureFile
+    from soupcli.networks.network import Pictures
+    from soupcli.recipe.sets import ImagesSet
 
 SUFFIXES = class_folders.SUFFIXES
 # Those of the suffixes, whatever a file's name is: Pillow knows formats that start other programs (EPS).

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from soupcli.datasets import arrays, images, text, tokens
-from soupcli.datasets.examples import Examples
-from soupcli.datasets.input_cache import InputCache
 from soupcli.errors import NetworkError
 from soupcli.metrics.table import metric_named
-from soupcli.networks.network import Network
 from soupcli.progress import Progress, silent
 from soupcli.recipe.sets import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSet
+
+if TYPE_CHECKING:
+    from soupcli.datasets.examples import Examples
+    from soupcli.datasets.input_cache import InputCache
+    from soupcli.networks.network import Network
 
 LabelledSet = ArraysSet | ImagesSet | TextSet
 ExampleSet = LabelledSet | TokensSet

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from soupcli.datasets.class_map import ClassMap
 from soupcli.datasets.examples import hardest_first
 from soupcli.datasets.input_cache import InputCache, input_key
 from soupcli.datasets.prompts import content_hash
 from soupcli.errors import ValidationError
-from soupcli.metrics.metric import LabelKind
-from soupcli.networks.network import Batch, Forward
-from soupcli.recipe.sets import TokensSet
+
+if TYPE_CHECKING:
+    from soupcli.datasets.class_map import ClassMap
+    from soupcli.metrics.metric import LabelKind
+    from soupcli.networks.network import Batch, Forward
+    from soupcli.recipe.sets import TokensSet
 
 NOT_PREDICTED = -100
 MAX_LOGITS = 2**27  # of one forward pass, in float32 half a GiB: windows go through the network in smaller parts

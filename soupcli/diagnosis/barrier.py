@@ -8,11 +8,13 @@ that may itself be bad, so the middle is held against the ingredient alone.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.evaluation.score import Score
 from soupcli.mixing.mixture import Mixture
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.score import Score
 
 LOSS = "nll"
 

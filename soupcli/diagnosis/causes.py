@@ -10,10 +10,12 @@ do about it. Rows are tried in their order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.diagnosis import evidence
-from soupcli.diagnosis.facts import Facts
+
+if TYPE_CHECKING:
+    from soupcli.diagnosis.facts import Facts
 
 
 class Cause(NamedTuple):

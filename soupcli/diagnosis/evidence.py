@@ -6,14 +6,17 @@ They look at numbers alone (see facts.py); which cause they are of, and what to 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.compare.differences import FATAL, Difference
 from soupcli.diagnosis.facts import Facts, better_by, by_loss, surely_better
 from soupcli.networks.geometry import layers_by_name
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 # A layer that was made anew begins at 90 degrees to another, and training on the same labels brings both closer: a
 # linear head of few inputs to 70. Heads that all began at zero stood at under 30.

@@ -10,19 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.compare.differences import Difference
-from soupcli.checkpoints.compare.settings import Setting
 from soupcli.diagnosis.barrier import LOSS, Barrier
 from soupcli.evaluation.paired_difference import Difference as Paired
 from soupcli.evaluation.paired_difference import difference
-from soupcli.evaluation.score import Score
 from soupcli.networks.geometry import Geometry, angles, distances, layers_by_name, lengths
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.compare.differences import Difference
+    from soupcli.checkpoints.compare.settings import Setting
+    from soupcli.evaluation.score import Score
 
 # In healthy families fine-tuned from one start (ViTs on digits and pictures, BERT on sentences) whole weights stand at
 # 0 to 25 degrees, single layers at up to 35; of networks trained from one start at a ruinous rate the median layer at

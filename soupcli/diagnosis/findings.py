@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.diagnosis.barrier import Barrier
-from soupcli.diagnosis.causes import Verdict
-from soupcli.diagnosis.facts import Facts
-from soupcli.evaluation.score import Score
+
+if TYPE_CHECKING:
+    from soupcli.diagnosis.barrier import Barrier
+    from soupcli.diagnosis.causes import Verdict
+    from soupcli.diagnosis.facts import Facts
+    from soupcli.evaluation.score import Score
 
 NotFinite = tuple[Checkpoint, str, float]
 

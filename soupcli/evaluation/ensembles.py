@@ -12,17 +12,20 @@ Letters in names: m mixtures, k members, n examples, c classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import ValidationError
-from soupcli.evaluation.logits import LogitFile
 from soupcli.evaluation.loop import score_of
-from soupcli.evaluation.score import Score
 from soupcli.metrics.table import metrics_for
-from soupcli.mixing.mixture import Mixture
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.logits import LogitFile
+    from soupcli.evaluation.score import Score
+    from soupcli.mixing.mixture import Mixture
 
 BLOCK = 1 << 24  # logits that are averaged at once, in float64
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from soupcli import processes
-from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.hashes import ContentHashes
-from soupcli.datasets.holdout import Part
 from soupcli.datasets.input_cache import InputCache
 from soupcli.datasets.load import ExampleSet, LabelledSet
 from soupcli.datasets.overlap import ContentStore
@@ -23,9 +17,7 @@ from soupcli.evaluation import loop as in_process
 from soupcli.evaluation.batches import BatchSize
 from soupcli.evaluation.ensembles import Ensembles
 from soupcli.evaluation.hardest_first import Difficulty
-from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.keys import Identity
-from soupcli.evaluation.labelled import Labelled
 from soupcli.evaluation.logits import Collected, LogitFile, LogitFolder, Source
 from soupcli.evaluation.outside import measure as unseen
 from soupcli.evaluation.runner import Resident
@@ -33,12 +25,22 @@ from soupcli.evaluation.score import Evaluate, Score
 from soupcli.files.json_text import key_of
 from soupcli.metrics.metric import MetricValue
 from soupcli.mixing.mixture import Mixture
-from soupcli.networks.live import LiveNetwork
-from soupcli.networks.network import Network
 from soupcli.progress import Progress, unsaid
-from soupcli.recipe.recipe import Recipe
-from soupcli.recipe.sets import SetSpec
 from soupcli.user_code import users_code
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.hashes import ContentHashes
+    from soupcli.datasets.holdout import Part
+    from soupcli.evaluation.kept_scores import ScoreStore
+    from soupcli.evaluation.labelled import Labelled
+    from soupcli.networks.live import LiveNetwork
+    from soupcli.networks.network import Network
+    from soupcli.recipe.recipe import Recipe
+    from soupcli.recipe.sets import SetSpec
 
 
 class Evaluators:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.errors import ValidationError
 from soupcli.evaluation.score import Score, is_higher_better
-from soupcli.metrics.metric import MetricValue
 from soupcli.metrics.table import METRICS
-from soupcli.recipe.gates import Bound
 from soupcli.wording import SHARES, suggestion
+
+if TYPE_CHECKING:
+    from soupcli.metrics.metric import MetricValue
+    from soupcli.recipe.gates import Bound
 
 _SIDES = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from soupcli.metrics.metric import LabelKind
+if TYPE_CHECKING:
+    from soupcli.metrics.metric import LabelKind
 
 LEVELS = 255
 REMEMBERED = 64  # soups

@@ -5,12 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.tensor_filter import Selected, sources
 from soupcli.datasets import load as loading
 from soupcli.datasets.holdout import Part, whole_of
@@ -20,11 +16,17 @@ from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import lm_eval as lm_eval_task
 from soupcli.files.json_text import key_of
 from soupcli.metrics.table import metric_named
-from soupcli.mixing.mixture import Mixture
 from soupcli.recipe.networks import PythonNetwork
-from soupcli.recipe.recipe import Recipe
 from soupcli.recipe.sets import LmEvalSet, PythonSet, SetSpec, TokensSet
 from soupcli.user_code import content_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.hashes import ContentHashes
+    from soupcli.mixing.mixture import Mixture
+    from soupcli.recipe.recipe import Recipe
 
 
 class Identity:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from soupcli.datasets.examples import Examples
 from soupcli.evaluation.loop import logits_of
-from soupcli.networks.network import Forward
+
+if TYPE_CHECKING:
+    from soupcli.datasets.examples import Examples
+    from soupcli.networks.network import Forward
 
 PARTS = 4  # of a batch, by length
 FEWEST = 8  # examples of a part

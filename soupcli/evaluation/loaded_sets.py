@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from soupcli import processes
 from soupcli.datasets import load as loading
 from soupcli.datasets.examples import ArrayExamples, Examples
 from soupcli.datasets.holdout import part_of, whole_of
-from soupcli.datasets.input_cache import InputCache
-from soupcli.datasets.load import ExampleSet
 from soupcli.datasets.overlap import ContentStore, contents_of, shared
-from soupcli.evaluation.keys import Identity
 from soupcli.files.json_text import key_of
 from soupcli.networks.learned import residence
-from soupcli.networks.network import Network
-from soupcli.progress import Progress
+
+if TYPE_CHECKING:
+    from soupcli.datasets.input_cache import InputCache
+    from soupcli.datasets.load import ExampleSet
+    from soupcli.evaluation.keys import Identity
+    from soupcli.networks.network import Network
+    from soupcli.progress import Progress
 
 
 class MadeOnce:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -25,7 +25,9 @@ import torch
 from torch import Tensor
 
 from soupcli.files.atomic import write_whole
-from soupcli.metrics.metric import LabelKind
+
+if TYPE_CHECKING:
+    from soupcli.metrics.metric import LabelKind
 
 SCHEMA = "soup-logits/1"
 LARGEST = torch.finfo(torch.float16).max

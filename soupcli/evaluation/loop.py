@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,11 +15,13 @@ from soupcli.errors import NetworkError, SoupError, ValidationError
 from soupcli.evaluation.batches import BatchSize, is_out_of_memory
 from soupcli.evaluation.hardest_first import distance_of, levels_of
 from soupcli.evaluation.score import Score, Stopped, goodness_of
-from soupcli.metrics.metric import LabelKind, Metric
 from soupcli.metrics.standard_error import with_error
 from soupcli.metrics.table import metric_named, metrics_for
-from soupcli.networks.network import Batch, Forward
 from soupcli.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from soupcli.metrics.metric import LabelKind, Metric
+    from soupcli.networks.network import Batch, Forward
 
 CPU = torch.device("cpu")
 DISTANCE = "distance"  # of a network from an example, kept beside what the example contributes to the metrics

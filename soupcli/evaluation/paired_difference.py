@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from soupcli.evaluation.score import Score
 from soupcli.metrics.table import metric_named
+
+if TYPE_CHECKING:
+    from soupcli.evaluation.score import Score
 
 DRAWS = 1000
 SEED = 0

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from soupcli.datasets import prompts, tokens
-from soupcli.datasets.examples import Examples
-from soupcli.datasets.input_cache import InputCache
-from soupcli.datasets.load import ExampleSet, LabelledSet
-from soupcli.datasets.overlap import ContentStore
 from soupcli.errors import NetworkError, ValidationError
-from soupcli.evaluation.keys import Identity
 from soupcli.evaluation.labelled import Labelled
 from soupcli.evaluation.loaded_sets import MadeOnce
-from soupcli.mixing.mixture import Mixture
 from soupcli.networks import flops
 from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
 from soupcli.networks.build import build
 from soupcli.networks.live import LiveNetwork
-from soupcli.networks.network import Batch, Forward, Network
 from soupcli.networks.precision import arrange, computing, eagerly
-from soupcli.progress import Progress
 from soupcli.recipe.sets import ImagesSet, TextSet, TokensSet
+
+if TYPE_CHECKING:
+    from soupcli.datasets.examples import Examples
+    from soupcli.datasets.input_cache import InputCache
+    from soupcli.datasets.load import ExampleSet, LabelledSet
+    from soupcli.datasets.overlap import ContentStore
+    from soupcli.evaluation.keys import Identity
+    from soupcli.mixing.mixture import Mixture
+    from soupcli.networks.network import Batch, Forward, Network
+    from soupcli.progress import Progress
 
 
 class Resident:

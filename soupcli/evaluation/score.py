@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from soupcli.metrics.metric import SIGN, MetricValue
 from soupcli.metrics.table import METRICS, metric_named
-from soupcli.mixing.mixture import Mixture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from soupcli.mixing.mixture import Mixture
 
 
 class Stopped(NamedTuple):

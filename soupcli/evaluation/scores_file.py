@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import UsageError
 from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 NAMES = ("model_name", "model", "name", "checkpoint", "path")  # keys that may name the model, the authors' first
 HINT = 'one JSON object a line: {"model_name": "model_0", "ImageNet": 0.7557}'

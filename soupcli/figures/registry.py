@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from soupcli.errors import UsageError
-from soupcli.figures.figure import Figure
 from soupcli.figures.kinds import alpha, angles, coefficients, geometry, landscape, path, scores
-from soupcli.figures.reports import Reports
+
+if TYPE_CHECKING:
+    from soupcli.figures.figure import Figure
+    from soupcli.figures.reports import Reports
 
 KINDS: dict[str, Callable[[Reports], Figure]] = {
     "scores": scores.figure,

@@ -11,15 +11,17 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.errors import UsageError
-from soupcli.figures.figure import Role
 from soupcli.mixing.soup_folder import REPORT
 from soupcli.report.reading import read_report
-from soupcli.report.report import Report
-from soupcli.report.scores import Ingredient, MetricScore, Scores
 from soupcli.wording import SHARES
+
+if TYPE_CHECKING:
+    from soupcli.figures.figure import Role
+    from soupcli.report.report import Report
+    from soupcli.report.scores import Ingredient, MetricScore, Scores
 
 SOUPS: dict[str, Role] = {"greedy": "greedy", "learned": "learned", "uniform": "uniform"}
 

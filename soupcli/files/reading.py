@@ -17,12 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from soupcli.errors import CheckpointError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+    from torch import Tensor
 from collections.abc import Mapping
 
 MOST_OPEN = 1024

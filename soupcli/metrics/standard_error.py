@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from soupcli.metrics.metric import Metric, MetricValue
+if TYPE_CHECKING:
+    from soupcli.metrics.metric import Metric, MetricValue
 
 
 def with_error(metric: Metric, outcomes: Tensor) -> MetricValue:

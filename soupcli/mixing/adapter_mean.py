@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,10 +29,12 @@ from soupcli.checkpoints.adapters.config import soup_config
 from soupcli.checkpoints.checkpoint import Checkpoint, Origin, TensorSpec
 from soupcli.checkpoints.tensor_filter import Selected
 from soupcli.errors import MixError
-from soupcli.files.reading import FileVersion
 from soupcli.mixing.arithmetic.rounding import round_once
 from soupcli.mixing.mixture import Mixture, mix
 from soupcli.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from soupcli.files.reading import FileVersion
 
 
 class Term(NamedTuple):

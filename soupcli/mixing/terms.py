@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
-from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.mixing.arithmetic.magnitudes import Range
 from soupcli.mixing.arithmetic.rounding import FORMATS, Format
+
+if TYPE_CHECKING:
+    import torch
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.mixing.arithmetic.magnitudes import Range
 
 READ = 1 << 22  # bytes that are read before they are summed
 ROWS = 8  # ingredients that are read before they are summed

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from soupcli.networks.network import Batch
+if TYPE_CHECKING:
+    from soupcli.networks.network import Batch
 
 BATCH = 64  # examples in a batch, whatever --batch-size says: layers are normalised by their batch meanwhile
 SEED = 0  # of the order of examples: sets are sorted by class, and a batch of one class has other statistics

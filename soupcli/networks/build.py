@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import NetworkError
 from soupcli.networks.libraries import open_clip as open_clip_network
 from soupcli.networks.libraries import timm as timm_network
 from soupcli.networks.libraries import torchvision as torchvision_network
 from soupcli.networks.libraries import transformers as transformers_network
 from soupcli.networks.libraries import user_python as python_network
-from soupcli.networks.network import Network
 from soupcli.recipe.networks import NetworkSpec, OpenClipNetwork, TimmNetwork, TransformersNetwork
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.networks.network import Network
 
 _BUILDERS: dict[str, Callable[[Any, Path], Network]] = {
     "TimmNetwork": timm_network.build,

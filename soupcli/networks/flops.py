@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from soupcli.networks.network import Batch
+if TYPE_CHECKING:
+    from soupcli.networks.network import Batch
 
 
 def count(forward: Callable[[Batch], Tensor], inputs: Batch) -> int:

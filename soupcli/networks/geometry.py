@@ -16,16 +16,18 @@ Letters in names: l layers, k checkpoints, n elements of a chunk.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.networks.learned.offsets import CPU, Reader, block_width
 from soupcli.networks.learned.pieces import Piece, divide
 from soupcli.progress import Progress, silent
 from soupcli.threads import in_threads
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 # What is left of a difference of two squares of which each is right to so much of itself: nothing.
 ROUNDING = 2.0**-44

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import EllipsisType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,9 +18,11 @@ from torch import Tensor
 from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged
 from soupcli.mixing.arithmetic.rounding import round_once
 from soupcli.mixing.mixture import Mixture, mix
-from soupcli.networks.network import Network
 from soupcli.networks.slots import Slots
 from soupcli.networks.without_weights import materialise
+
+if TYPE_CHECKING:
+    from soupcli.networks.network import Network
 
 Wanted = tuple[Checkpoint, str]
 TOGETHER = 1 << 21  # bytes, at most, of small tensors that are read in one go: handing over costs more than they do

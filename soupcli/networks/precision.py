@@ -6,12 +6,13 @@ forward = computing(network.forward, amp="bf16", channels_last=True, device=devi
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from soupcli.networks.network import Batch, Forward, Network
+if TYPE_CHECKING:
+    from soupcli.networks.network import Batch, Forward, Network
 
 Amp = Literal["bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

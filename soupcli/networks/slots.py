@@ -5,15 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged, weights_file
 from soupcli.checkpoints.tensor_filter import adapted, inherited
 from soupcli.errors import NetworkError
-from soupcli.networks.network import Network
 from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from soupcli.networks.network import Network
 
 _HINT = "model: in the recipe must build the network that these weights were saved from"
 

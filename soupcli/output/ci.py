@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from xml.etree import ElementTree
 
 from soupcli.output.text import sentence, where
-from soupcli.report.comparisons import Comparison, GateResult
-from soupcli.report.report import Report
-from soupcli.report.scores import Ingredient, Scored
-from soupcli.report.soups import Soup
+
+if TYPE_CHECKING:
+    from soupcli.report.comparisons import Comparison, GateResult
+    from soupcli.report.report import Report
+    from soupcli.report.scores import Ingredient, Scored
+    from soupcli.report.soups import Soup
 
 Format = Literal["text", "github", "junit"]
 Level = Literal["notice", "warning", "error"]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import total_bytes
-from soupcli.diagnosis.barrier import Barrier
-from soupcli.diagnosis.findings import Examined
-from soupcli.evaluation.score import Score
 from soupcli.output import console
 from soupcli.output.text import shown_value
-from soupcli.report.inspection import Distances, Inspection
-from soupcli.run.run import Session
 from soupcli.wording import human_bytes
+
+if TYPE_CHECKING:
+    from soupcli.diagnosis.barrier import Barrier
+    from soupcli.diagnosis.findings import Examined
+    from soupcli.evaluation.score import Score
+    from soupcli.report.inspection import Distances, Inspection
+    from soupcli.run.run import Session
 
 LINES = 8  # of one kind that a table shows; the report has all
 LAYERS = 6

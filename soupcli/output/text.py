@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from soupcli.evaluation.compare import Side
-from soupcli.evaluation.gates import Verdict
-from soupcli.evaluation.score import Score
-from soupcli.metrics.metric import MetricValue
 from soupcli.output.console import Table
 from soupcli.recipe.gates import GAIN
-from soupcli.report.comparisons import Comparison, Flops, GateResult
 from soupcli.wording import SHARES
 from soupcli.wording import shown as in_words
+
+if TYPE_CHECKING:
+    from soupcli.evaluation.compare import Side
+    from soupcli.evaluation.gates import Verdict
+    from soupcli.evaluation.score import Score
+    from soupcli.metrics.metric import MetricValue
+    from soupcli.report.comparisons import Comparison, Flops, GateResult
 
 
 def score_table(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from soupcli.cli.options import ReportOptions
 from soupcli.files.atomic import write_whole
 from soupcli.output import console
-from soupcli.report.report import Report
+
+if TYPE_CHECKING:
+    from soupcli.cli.options import ReportOptions
+    from soupcli.report.report import Report
 
 
 def deliver(options: ReportOptions, report: Report, *, paths: Sequence[str]) -> bool:

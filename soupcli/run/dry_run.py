@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
 from soupcli.checkpoints.checkpoint import total_bytes
 from soupcli.evaluation.outside.command import split
 from soupcli.files.json_text import dump_json
-from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.write_soup import soup_specs
 from soupcli.output import console
 from soupcli.recipe.networks import PythonNetwork
 from soupcli.recipe.sets import CommandSet, PythonSet
-from soupcli.run.run import Session
 from soupcli.wording import human_bytes
+
+if TYPE_CHECKING:
+    from soupcli.mixing.mixture import Mixture
+    from soupcli.run.run import Session
 
 SCHEMA = "soup-plan/1"
 

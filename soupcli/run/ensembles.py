@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.datasets.load import LabelledSet
-from soupcli.evaluation.score import Score
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.report.scores import Ensemble, Scored
-from soupcli.run.make_soup import Row
-from soupcli.run.run import Session
 from soupcli.run.to_report import report_scores
-from soupcli.soups.budgeted import Predict
 from soupcli.soups.greedy import greedy
-from soupcli.soups.ranking import Ranked
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.score import Score
+    from soupcli.run.make_soup import Row
+    from soupcli.run.run import Session
+    from soupcli.soups.budgeted import Predict
+    from soupcli.soups.ranking import Ranked
 
 
 class Beside(NamedTuple):

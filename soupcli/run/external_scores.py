@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from soupcli.cli.options import ReportOptions
 from soupcli.errors import UsageError
 from soupcli.evaluation.score import Score
 from soupcli.evaluation.scores_file import read_scores
@@ -15,10 +15,13 @@ from soupcli.output import console
 from soupcli.output.text import score_table
 from soupcli.report.scores import Scored
 from soupcli.run.deliver import deliver
-from soupcli.run.run import Session
 from soupcli.run.to_report import report_scores
 from soupcli.soups.ranking import Ranked, sorted_by_score
 from soupcli.wording import SHARES
+
+if TYPE_CHECKING:
+    from soupcli.cli.options import ReportOptions
+    from soupcli.run.run import Session
 
 
 def published(session: Session, file: Path, selecting: str, metric: str) -> list[Ranked]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from soupcli.cli.options import SoupOptions
 from soupcli.cli.parsing import ANSWER_NO, DONE
 from soupcli.errors import UsageError
 from soupcli.evaluation.gates import Gate, Verdict, check, judge
-from soupcli.evaluation.score import Evaluate, Score
-from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 
 if TYPE_CHECKING:
+    from soupcli.cli.options import SoupOptions
+    from soupcli.evaluation.score import Evaluate, Score
+    from soupcli.mixing.mixture import Mixture
     from soupcli.run.run import Session
 from soupcli.output.text import describe_gate
 from soupcli.recipe.gates import GAIN

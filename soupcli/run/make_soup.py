@@ -7,18 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli import processes
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.open import How, open_checkpoint
-from soupcli.cli.options import SoupOptions
 from soupcli.cli.parsing import DONE
 from soupcli.evaluation.compare import Side, compare
-from soupcli.evaluation.gates import Verdict
 from soupcli.evaluation.score import Score
 from soupcli.files.lock import claim
 from soupcli.mixing.average import CPU
@@ -28,9 +22,6 @@ from soupcli.mixing.write_soup import INDEX, AdapterNotes, Written, soup_specs, 
 from soupcli.output import ci as ci_formats
 from soupcli.output import console
 from soupcli.output.text import cost_of, describe_verdict, score_table, sentences
-from soupcli.progress import Progress
-from soupcli.report.comparisons import Comparison
-from soupcli.report.report import Report
 from soupcli.report.scores import Scored
 from soupcli.report.soups import Adapter, Coefficients, Fit, Soup
 from soupcli.run import caveats as selection
@@ -38,7 +29,18 @@ from soupcli.run.gates import answer, verdicts
 from soupcli.run.resolve import begins_at_base
 from soupcli.run.run import Session, counted
 from soupcli.run.to_report import report_scores, reported, reported_search
-from soupcli.soups.search import Found
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.cli.options import SoupOptions
+    from soupcli.evaluation.gates import Verdict
+    from soupcli.progress import Progress
+    from soupcli.report.comparisons import Comparison
+    from soupcli.report.report import Report
+    from soupcli.soups.search import Found
 
 Row = tuple[str, Mapping[str, Score]]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import CheckpointError
 from soupcli.networks.geometry import measure
 from soupcli.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 
 def inner_products(origin: Checkpoint, others: Sequence[Checkpoint], *, progress: Progress = silent) -> Tensor:

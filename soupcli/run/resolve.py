@@ -12,7 +12,6 @@ import torch
 
 from soupcli import processes
 from soupcli.cli.options import EvalOptions, IngredientOptions, RecipeOptions, SoupOptions
-from soupcli.cli.parsing import Invocation
 from soupcli.datasets.holdout import held_out_of, whole_of
 from soupcli.datasets.load import LabelledSet
 from soupcli.errors import SoupError, UsageError
@@ -21,11 +20,12 @@ from soupcli.metrics.table import metric_named
 from soupcli.output.ci import Format
 from soupcli.recipe.gates import GAIN, Bound, parse, parse_gain
 from soupcli.recipe.loading import load_recipe
-from soupcli.recipe.recipe import Recipe
 from soupcli.recipe.sets import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSet
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
+    from soupcli.cli.parsing import Invocation
+    from soupcli.recipe.recipe import Recipe
     from soupcli.run.run import Session
 
 

@@ -27,13 +27,13 @@ from soupcli.mixing.write_soup import INDEX, Written
 from soupcli.output import console
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.reading import read_report
-from soupcli.report.report import Report
 from soupcli.run.make_soup import fill
 from soupcli.run.resolve import begins_at_base, choose_device, choose_sets
 from soupcli.soups.learned import Layered
 
 if TYPE_CHECKING:
     from soupcli.cli.options import MixOptions
+    from soupcli.report.report import Report
 
 
 def write_again(options: MixOptions, file: Path) -> int:

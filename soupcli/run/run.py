@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -22,25 +22,19 @@ from soupcli.checkpoints.find import find
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import Selected, Selection, sources
-from soupcli.cli.options import IngredientOptions
-from soupcli.cli.parsing import Invocation
 from soupcli.datasets.holdout import divide
 from soupcli.environment import cache_folder, versions
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.logits import LogitFolder
-from soupcli.evaluation.score import Score
 from soupcli.files.atomic import check_file
 from soupcli.mixing.adapter_mean import is_adapter
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
-from soupcli.progress import Progress
-from soupcli.recipe.recipe import Recipe
 from soupcli.report.comparisons import Flops
 from soupcli.report.paths import relative
 from soupcli.report.report import Cost, Report
-from soupcli.report.scores import Ingredient
 from soupcli.run.resolve import (
     begins_at_base,
     check_metric,
@@ -54,6 +48,14 @@ from soupcli.run.resolve import (
 )
 from soupcli.run.to_report import peak_bytes, report_ingredient
 from soupcli.soups.ranking import Ranked, rank
+
+if TYPE_CHECKING:
+    from soupcli.cli.options import IngredientOptions
+    from soupcli.cli.parsing import Invocation
+    from soupcli.evaluation.score import Score
+    from soupcli.progress import Progress
+    from soupcli.recipe.recipe import Recipe
+    from soupcli.report.scores import Ingredient
 
 CALIBRATION = ("nll", "ece")  # what soups and ensembles are compared by where logits are kept
 FROM_BASE = {"inspect", "pairs"}  # commands that see all checkpoints from --base, whatever they are

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint
@@ -11,7 +11,6 @@ from soupcli.cli.options import EvalOptions, ReportOptions
 from soupcli.cli.parsing import DONE
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.compare import Side, compare
-from soupcli.evaluation.gates import Verdict
 from soupcli.evaluation.score import Score
 from soupcli.files.atomic import check_file
 from soupcli.mixing.mixture import Mixture
@@ -19,9 +18,7 @@ from soupcli.mixing.soup_folder import REPORT
 from soupcli.output import ci as ci_formats
 from soupcli.output import console
 from soupcli.output.text import cost_of, describe_verdict, score_table, sentences
-from soupcli.report.comparisons import Comparison
 from soupcli.report.reading import read_report
-from soupcli.report.report import Report
 from soupcli.report.scores import Scored
 from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan
@@ -29,6 +26,11 @@ from soupcli.run.ensembles import say_again
 from soupcli.run.gates import answer, check_gates, verdicts
 from soupcli.run.run import Row, Session, counted
 from soupcli.run.to_report import report_scores, reported
+
+if TYPE_CHECKING:
+    from soupcli.evaluation.gates import Verdict
+    from soupcli.report.comparisons import Comparison
+    from soupcli.report.report import Report
 
 Measured = tuple[Checkpoint, dict[str, Score]]
 

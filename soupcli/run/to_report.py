@@ -6,20 +6,22 @@ import contextlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
-from soupcli.checkpoints.hashes import ContentHashes
-from soupcli.evaluation.gates import Verdict
-from soupcli.evaluation.score import Score
 from soupcli.report.comparisons import GateResult
 from soupcli.report.scores import Ingredient, MetricScore
 from soupcli.report.soups import Coefficients, Order, Search, Step, Strategy
-from soupcli.soups.decision import Step as Decision
-from soupcli.soups.learned import Layered
-from soupcli.soups.search import Found
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.hashes import ContentHashes
+    from soupcli.evaluation.gates import Verdict
+    from soupcli.evaluation.score import Score
+    from soupcli.soups.decision import Step as Decision
+    from soupcli.soups.learned import Layered
+    from soupcli.soups.search import Found
 
 
 def report_scores(scores: Mapping[str, Score]) -> dict[str, dict[str, MetricScore]]:

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.evaluation.score import Evaluate, Score
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
 from soupcli.soups.decision import Rule, Step, begin, decide, told
 from soupcli.soups.greedy import GreedySoup
-from soupcli.soups.ranking import Ranked
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.soups.ranking import Ranked
 
 Predict = Callable[[Sequence[Mixture]], Sequence[Score]]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import ValidationError
-from soupcli.evaluation.score import Evaluate, Score
-from soupcli.mixing.mixture import Mixture
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.score import Evaluate, Score
+    from soupcli.mixing.mixture import Mixture
 
 Action = Literal["add", "remove", "take"]
 

@@ -11,14 +11,16 @@ return average(ingredients)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.evaluation.score import Evaluate, Score
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
 from soupcli.soups.decision import Rule, Step, begin, decide, told
 from soupcli.soups.ranking import Ranked, unannounced
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.score import Evaluate, Score
 
 
 class GreedySoup(NamedTuple):

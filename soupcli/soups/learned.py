@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import NetworkError
-from soupcli.evaluation.labelled import Labelled
 from soupcli.mixing.mixture import Mixture
 from soupcli.networks.learned.layers import head_of, layers
 from soupcli.networks.learned.mixed_network import MixedNetwork
-from soupcli.networks.learned.residence import Residence
-from soupcli.networks.live import LiveNetwork
 from soupcli.progress import Progress, silent
-from soupcli.recipe.methods import Learned
 from soupcli.soups.learned_fit import Curves, LearnedSoup, States, learned
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.labelled import Labelled
+    from soupcli.networks.learned.residence import Residence
+    from soupcli.networks.live import LiveNetwork
+    from soupcli.recipe.methods import Learned
 
 GRID = 2.0**-48  # coefficients are multiples of it: their sum is exactly 1, so what is equal in all stays as it is
 

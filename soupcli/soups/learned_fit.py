@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,9 +24,11 @@ from torch.optim.adamw import adamw
 from soupcli import processes
 from soupcli.datasets.holdout import split_by_class
 from soupcli.errors import NetworkError
-from soupcli.evaluation.labelled import Labelled
 from soupcli.progress import Progress, silent
-from soupcli.recipe.methods import Learned
+
+if TYPE_CHECKING:
+    from soupcli.evaluation.labelled import Labelled
+    from soupcli.recipe.methods import Learned
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8

@@ -12,15 +12,17 @@ Letters in names: l layers, k ingredients.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.networks.geometry import lengths, measure
 from soupcli.progress import Progress, silent
 from soupcli.soups.learned import Layered
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 
 class Stocked(NamedTuple):

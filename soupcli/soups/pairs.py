@@ -9,12 +9,14 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.evaluation.score import Evaluate, Score
-from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.score import Evaluate, Score
+    from soupcli.mixing.mixture import Mixture
 
 Pair = tuple[int, int]  # places in the list of ingredients
 

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from soupcli.evaluation.score import Evaluate, Score
-from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
 from soupcli.soups.learned import summing_to_one
+
+if TYPE_CHECKING:
+    from soupcli.evaluation.score import Evaluate, Score
+    from soupcli.mixing.mixture import Mixture
 
 FLAT = 1e-5  # of the longest side: a triangle that is no higher is a line
 Place = tuple[float, float]

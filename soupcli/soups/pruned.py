@@ -10,15 +10,17 @@ until a pass takes nothing away
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.evaluation.score import Evaluate
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
 from soupcli.soups.decision import Rule, Step, begin, decide, told
 from soupcli.soups.greedy import GreedySoup
-from soupcli.soups.ranking import Ranked
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.score import Evaluate
+    from soupcli.soups.ranking import Ranked
 
 
 def pruned(

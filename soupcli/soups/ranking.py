@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.evaluation.score import Evaluate, Score
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.score import Evaluate, Score
 
 
 def unannounced(checkpoint: Checkpoint) -> None:

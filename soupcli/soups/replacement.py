@@ -13,14 +13,17 @@ until no addition is better
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.evaluation.score import Evaluate, Score
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
 from soupcli.soups.decision import Rule, Step, begin, decide
 from soupcli.soups.greedy import GreedySoup
-from soupcli.soups.ranking import Ranked
+
+if TYPE_CHECKING:
+    from soupcli.evaluation.score import Evaluate, Score
+    from soupcli.soups.ranking import Ranked
 
 Counts = Mapping[Checkpoint, int]
 

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import ValidationError
-from soupcli.evaluation.score import Evaluate
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
-from soupcli.recipe.methods import Greedy
 from soupcli.soups.budgeted import Predict, budgeted
 from soupcli.soups.greedy import GreedySoup, greedy
 from soupcli.soups.pruned import pruned
 from soupcli.soups.ranking import Ranked, unannounced
 from soupcli.soups.replacement import with_replacement
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.score import Evaluate
+    from soupcli.recipe.methods import Greedy
 
 
 class Found(NamedTuple):

@@ -6,11 +6,14 @@ w = (1 - α) base + α (sum of weighted ingredients)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-
-from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.mixing.mixture import Mixture
+
+if TYPE_CHECKING:
+    import torch
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 
 def interpolated(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +20,10 @@ from torch import Tensor
 from soupcli.checkpoints.adapters.config import CONFIG, AdapterConfig, read_adapter_config
 from soupcli.checkpoints.checkpoint import Checkpoint, Origin, StoredCheckpoint, TensorSpec
 from soupcli.errors import CheckpointError
-from soupcli.files.reading import FileVersion
 from soupcli.mixing.arithmetic.rounding import round_once
+
+if TYPE_CHECKING:
+    from soupcli.files.reading import FileVersion
 
 PREFIX = "base_model.model."
 WRAPPED = ".base_layer."  # a layer of the base inside a layer of PEFT

@@ -10,13 +10,15 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 from soupcli.checkpoints.checkpoint import Checkpoint, StoredCheckpoint, TensorSpec, is_averaged, read_part
-from soupcli.checkpoints.tensor_filter import Selection
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.tensor_filter import Selection
 
 Kind = Literal["lacks", "has alone", "shape", "dtype", "key", "tied", "format"]
 # Differences that keep checkpoints from being mixed.

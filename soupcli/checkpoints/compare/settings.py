@@ -11,9 +11,10 @@ import json
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 MAX_BYTES = 1_000_000  # of a file that is looked into; larger ones are compared by their hash
 # Notes of the library that wrote the file, with no meaning for the network.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.checkpoint import StoredTensor, TensorSpec
 from soupcli.checkpoints.formats.torch_save import Contents
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, read_bytes
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import StoredTensor, TensorSpec
 
 LONGEST_NAME = 255  # of a file, on every usual file system
 

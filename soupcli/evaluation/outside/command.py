@@ -6,11 +6,14 @@ import json
 import shlex
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside.user_function import score_of_result
-from soupcli.evaluation.score import Score
-from soupcli.recipe.sets import CommandSet
+
+if TYPE_CHECKING:
+    from soupcli.evaluation.score import Score
+    from soupcli.recipe.sets import CommandSet
 
 
 def score(spec: CommandSet, checkpoint: Path, *, metric: str) -> Score:

@@ -15,7 +15,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -24,8 +24,10 @@ from soupcli.environment import need
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluation.score import Score
 from soupcli.metrics.metric import MetricValue
-from soupcli.recipe.sets import LmEvalSet
 from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from soupcli.recipe.sets import LmEvalSet
 
 EXTRA = "lm-eval"
 SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}  # simple_evaluate's own

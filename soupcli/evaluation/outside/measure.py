@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from soupcli.checkpoints.tensor_filter import Selected
-from soupcli.evaluation.keys import Identity
 from soupcli.evaluation.outside import command as command_task
 from soupcli.evaluation.outside import user_function as python_task
-from soupcli.evaluation.runner import Resident
-from soupcli.evaluation.score import Score
 from soupcli.files.unfinished import scratch_folder
-from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.write_soup import write_soup
 from soupcli.recipe.sets import CommandSet, LmEvalSet, PythonSet
+
+if TYPE_CHECKING:
+    from soupcli.evaluation.keys import Identity
+    from soupcli.evaluation.runner import Resident
+    from soupcli.evaluation.score import Score
+    from soupcli.mixing.mixture import Mixture
 
 UnseenSet = CommandSet | PythonSet | LmEvalSet
 

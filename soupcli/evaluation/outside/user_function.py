@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,9 +13,11 @@ from soupcli.errors import ValidationError
 from soupcli.evaluation.score import Score
 from soupcli.metrics.metric import MetricValue
 from soupcli.metrics.table import METRICS
-from soupcli.recipe.sets import PythonSet
 from soupcli.user_code import load_function, told
 from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from soupcli.recipe.sets import PythonSet
 
 
 def score(spec: PythonSet, module: nn.Module, device: torch.device, *, metric: str) -> Score:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.figures.figure import Axis, Figure, Panel, Role
+if TYPE_CHECKING:
+    from soupcli.figures.figure import Axis, Figure, Panel, Role
 
 SMALL, NORMAL, LARGE = 11.0, 12.0, 14.5  # font sizes
 LETTER = 0.55  # of the font size, the width of a letter on average

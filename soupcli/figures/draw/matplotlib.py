@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from soupcli.environment import need
 from soupcli.figures.draw.layout import LARGE, NORMAL, SCALE_WIDTH, SMALL, Layout, Placed, label_depth, layout
 from soupcli.figures.draw.palette import GROUNDS, STYLES, Ground, Theme, colour, ramp, shape_points
-from soupcli.figures.figure import Cells, Figure, Mark, Role
+
+if TYPE_CHECKING:
+    from soupcli.figures.figure import Cells, Figure, Mark, Role
 
 Suffix = Literal["png", "svg"]
 POINT = 0.75  # points in a CSS pixel

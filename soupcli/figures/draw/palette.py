@@ -7,9 +7,10 @@ viridis; the other ramps begin at the ground's own colour and end where it contr
 from __future__ import annotations
 
 from math import cos, pi, sin
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from soupcli.figures.figure import Ramp, Role
+if TYPE_CHECKING:
+    from soupcli.figures.figure import Ramp, Role
 
 Theme = Literal["light", "dark"]
 Shape = Literal["dot", "ring", "triangle", "diamond", "star", "square", "cross", "plus", "pentagon"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from soupcli.figures.figure import Figure, Line, Mark, Panel, Role, printable, scaled
 from soupcli.figures.reports import Reports, factor, score_of, titled
-from soupcli.report.report import Report
 from soupcli.wording import shown
+
+if TYPE_CHECKING:
+    from soupcli.report.report import Report
 
 
 def figure(reports: Reports) -> Figure:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from soupcli.figures.figure import Figure, Line, Mark, Panel, printable, scaled
 from soupcli.figures.reports import Reports, factor
-from soupcli.report.surveys import Pair
 from soupcli.wording import SHARES, signed
+
+if TYPE_CHECKING:
+    from soupcli.report.surveys import Pair
 
 INTERVAL = 2 * 1.96  # standard errors that a 95% interval is wide
 

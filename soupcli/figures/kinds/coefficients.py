@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from soupcli.figures.figure import Axis, Cells, Figure, Panel, Ramp, categories, named, printable, short_names, ticks
-from soupcli.figures.reports import Reports
+
+if TYPE_CHECKING:
+    from soupcli.figures.reports import Reports
 
 
 def figure(reports: Reports) -> Figure:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from soupcli.figures.figure import Cells, Figure, Mark, Panel, categories, named, printable, scaled, short_names
-from soupcli.figures.reports import Reports
 from soupcli.report.inspection import Distances, Inspection
+
+if TYPE_CHECKING:
+    from soupcli.figures.reports import Reports
 
 WIDTH, HEIGHT = 620.0, 620.0  # of the largest heat map
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from soupcli.figures.figure import Axis, Cells, Figure, Line, Mark, Panel, Point, Role, named, printable, scaled, ticks
 from soupcli.figures.kinds.contours import contours
 from soupcli.figures.reports import SOUPS, Reports, Source, factor, score_of
-from soupcli.report.scores import Scores
-from soupcli.report.surveys import Landscape, Place
 from soupcli.wording import SHARES, shown
+
+if TYPE_CHECKING:
+    from soupcli.report.scores import Scores
+    from soupcli.report.surveys import Landscape, Place
 
 LETTERS = ("A", "B", "C")
 WIDTH, LEAST, MOST = 340.0, 150.0, 420.0  # of a panel; of its height

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from soupcli.figures.figure import Figure, Line, Mark, Panel, Role, categories, printable, scaled, short_names
 from soupcli.figures.reports import Reports, factor, score_of, titled
-from soupcli.report.report import Report
-from soupcli.report.soups import Step
 from soupcli.wording import shown
+
+if TYPE_CHECKING:
+    from soupcli.report.report import Report
+    from soupcli.report.soups import Step
 
 
 def figure(reports: Reports) -> Figure:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.figures.draw import svg
 from soupcli.figures.draw.svg import text
-from soupcli.figures.figure import Figure
+
+if TYPE_CHECKING:
+    from soupcli.figures.figure import Figure
 
 
 class Column(NamedTuple):

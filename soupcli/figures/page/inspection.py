@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from soupcli.figures.page import html
 from soupcli.figures.page.html import Column
-from soupcli.report.inspection import Barriers, Inspection
-from soupcli.report.report import Report
-from soupcli.report.scores import MetricScore
 from soupcli.wording import shown
+
+if TYPE_CHECKING:
+    from soupcli.report.inspection import Barriers, Inspection
+    from soupcli.report.report import Report
+    from soupcli.report.scores import MetricScore
 
 
 def verdicts(report: Report) -> Iterable[str]:

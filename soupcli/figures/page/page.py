@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -10,9 +11,11 @@ from soupcli.figures.draw.svg import text
 from soupcli.figures.page import html, sections
 from soupcli.figures.page import inspection as inspected
 from soupcli.figures.registry import possible
-from soupcli.figures.reports import Reports
-from soupcli.report.report import Report
 from soupcli.wording import human_bytes
+
+if TYPE_CHECKING:
+    from soupcli.figures.reports import Reports
+    from soupcli.report.report import Report
 
 TITLES = {
     "rank": "Ranking",

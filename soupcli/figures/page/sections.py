@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from soupcli.figures.kinds.path import decision, reached, tried
 from soupcli.figures.page import html
 from soupcli.figures.page.html import Column
 from soupcli.figures.reports import Reports, Scored
-from soupcli.report.comparisons import Comparison
-from soupcli.report.report import Report
-from soupcli.report.scores import Ingredient, MetricScore, Scores
-from soupcli.report.soups import Step
 from soupcli.wording import human_bytes, shown, signed
+
+if TYPE_CHECKING:
+    from soupcli.report.comparisons import Comparison
+    from soupcli.report.report import Report
+    from soupcli.report.scores import Ingredient, MetricScore, Scores
+    from soupcli.report.soups import Step
 
 SELECTING = ("greedy", "learned")  # commands whose soup depends on the first set
 

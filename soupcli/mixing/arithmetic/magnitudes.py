@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from soupcli.mixing.arithmetic.rounding import Format
+if TYPE_CHECKING:
+    from soupcli.mixing.arithmetic.rounding import Format
 
 PIECE = 1 << 12  # columns
 

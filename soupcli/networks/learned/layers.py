@@ -9,11 +9,12 @@ child is a layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from soupcli.networks.network import Batch
+if TYPE_CHECKING:
+    from soupcli.networks.network import Batch
 
 LISTS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 WHOLE = "model"  # the name of the one layer where all tensors are mixed alike

@@ -19,7 +19,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,13 +28,15 @@ from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint, weights_file
 from soupcli.errors import MixError, NetworkError
 from soupcli.networks.learned.batch_norm_gradient import statistics_of, through_statistics
-from soupcli.networks.learned.layers import Layer
 from soupcli.networks.learned.offsets import HELD_BYTES, InMemory, OnDisk, Reader, Source, block_width
 from soupcli.networks.learned.pieces import Group, Piece, Span, divide, grouped
 from soupcli.networks.learned.residence import plan
-from soupcli.networks.live import LiveNetwork
 from soupcli.progress import Progress, silent
 from soupcli.threads import each
+
+if TYPE_CHECKING:
+    from soupcli.networks.learned.layers import Layer
+    from soupcli.networks.live import LiveNetwork
 
 THREADS = 4
 SURVEYED = 16  # pieces that are compared between two reports of progress

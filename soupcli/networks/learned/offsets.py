@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -22,8 +22,10 @@ from torch import Tensor
 from soupcli.checkpoints.checkpoint import Checkpoint, neighbours, read_dense
 from soupcli.errors import UsageError
 from soupcli.files.reading import memory_of
-from soupcli.networks.learned.pieces import Piece, Span
-from soupcli.networks.learned.residence import Where
+
+if TYPE_CHECKING:
+    from soupcli.networks.learned.pieces import Piece, Span
+    from soupcli.networks.learned.residence import Where
 
 CPU = torch.device("cpu")
 BLOCK_BYTES = 1 << 20  # of all ingredients together, worked on at once: operations follow one another in a cache

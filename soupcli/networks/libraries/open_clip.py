@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -21,8 +21,10 @@ from soupcli.errors import NetworkError
 from soupcli.networks.libraries.clip import ImageHead
 from soupcli.networks.network import Batch, Forward, Network, Pictures, like_weights, mean_and_std
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.recipe.networks import OpenClipNetwork
 from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from soupcli.recipe.networks import OpenClipNetwork
 
 TEXT_TRANSFORMER = r"^model\.transformer\."
 

@@ -8,13 +8,15 @@ writes no label at all, which there is wrong and here has no place.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from soupcli.errors import NetworkError
-from soupcli.networks.network import Batch, Forward
+
+if TYPE_CHECKING:
+    from soupcli.networks.network import Batch, Forward
 
 
 def writes(module: nn.Module) -> bool:

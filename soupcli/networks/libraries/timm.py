@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from soupcli.environment import need
 from soupcli.errors import NetworkError
 from soupcli.networks.network import Network, Pictures, mean_and_std
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.recipe.networks import TimmNetwork
 from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from soupcli.recipe.networks import TimmNetwork
 
 
 def build(spec: TimmNetwork, folder: Path) -> Network:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from soupcli.environment import need
 from soupcli.errors import NetworkError
 from soupcli.networks.network import Network, Pictures, mean_and_std
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.recipe.networks import TorchvisionNetwork
 from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from soupcli.recipe.networks import TorchvisionNetwork
 
 
 def build(spec: TorchvisionNetwork, folder: Path) -> Network:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,10 @@ from soupcli.networks.libraries import text_to_text
 from soupcli.networks.libraries.clip import ImageHead
 from soupcli.networks.network import Network, Pictures
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.recipe.networks import TransformersNetwork
 from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from soupcli.recipe.networks import TransformersNetwork
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # nothing is fetched, no code of the folder's is run
 PROBE = (3, 61, 97)  # of the picture that shows whether a processor's work can be done in two halves

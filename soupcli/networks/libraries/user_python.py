@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from soupcli.errors import NetworkError
 from soupcli.networks.network import Network, Pictures
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.recipe.networks import PythonNetwork
 from soupcli.user_code import content_of, load_function, told
+
+if TYPE_CHECKING:
+    from soupcli.recipe.networks import PythonNetwork
 
 
 def build(spec: PythonNetwork, folder: Path) -> Network:
