@@ -8,7 +8,7 @@ checkpoint.read("head.weight", torch.empty(spec.shape, dtype=spec.dtype))
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -50,7 +50,7 @@ BARE = Origin("safetensors")
 
 
 class Checkpoint(Protocol):
-    """One ingredient: any format, opened by its header."""
+    """One ingredient of any format, opened by its header. It says itself what it is made of."""
 
     @property
     def path(self) -> Path:
@@ -76,6 +76,26 @@ class Checkpoint(Protocol):
     def origin(self) -> Origin:
         """Format, key and the trainer's own metrics."""
 
+    @property
+    def sources(self) -> Sequence[Checkpoint]:
+        """Other checkpoints that some of its tensors come from, and theirs: what they are determines what it is."""
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is an adapter; some of its tensors may come from a base or from another adapter."""
+
+    @property
+    def adapted(self) -> Collection[str]:
+        """Weights that the factors of an adapter change."""
+
+    @property
+    def inherited(self) -> Collection[str]:
+        """Tensors of an adapter's base that the adapted network may do without, e.g. another head."""
+
+    @property
+    def places(self) -> Mapping[str, StoredTensor]:
+        """Where each tensor lies in the files; empty if tensors are computed or put together when they are read."""
+
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """Reads `out.numel()` elements of tensor `name`, from element `start` in row-major order, into `out`.
 
@@ -92,9 +112,17 @@ class StoredTensor(NamedTuple):
     strides: tuple[int, ...] | None = None
 
 
+NO_PLACES: Mapping[str, StoredTensor] = MappingProxyType({})  # of tensors that do not lie in a file as they are
+
+
 @dataclass(frozen=True, eq=False)
 class StoredCheckpoint:
     """A checkpoint whose tensors lie uncompressed in files: safetensors, shards, torch archives."""
+
+    sources = ()
+    is_adapter = False
+    adapted = ()
+    inherited = ()
 
     path: Path
     tensors: Mapping[str, TensorSpec]
@@ -116,22 +144,20 @@ class StoredCheckpoint:
 def read_dense(checkpoint: Checkpoint, name: str, start: int, dtype: torch.dtype, out: memoryview) -> bool:
     """Fills `out` with the bytes from element `start` of a tensor on, whatever follows it included.
 
-    False, and nothing is read, where they do not lie in a file as they are, in this dtype.
+    Returns False, and reads nothing, unless they lie in a file as they are, in this dtype.
     """
-    if not isinstance(checkpoint, StoredCheckpoint):
-        return False
-    place = checkpoint.places[name]
-    if place.strides is not None or checkpoint.tensors[name].dtype != dtype:
+    place = checkpoint.places.get(name)
+    if place is None or place.strides is not None or checkpoint.tensors[name].dtype != dtype:
         return False
     read_at(place.file, place.offset + start * dtype.itemsize, out)
     return True
 
 
 def in_file_order(checkpoint: Checkpoint, names: Iterable[str]) -> list[str]:
-    """The names as their tensors lie in the files, where that is known."""
-    if not isinstance(checkpoint, StoredCheckpoint):
-        return list(names)
+    """The names in the order in which their tensors lie in the files, if that is known."""
     places = checkpoint.places
+    if not places:
+        return list(names)
     return sorted(names, key=lambda name: (str(places[name].file.path), places[name].offset))
 
 
@@ -148,7 +174,7 @@ def neighbours(checkpoints: Sequence[Checkpoint]) -> set[tuple[str, str]]:
 
 
 def _touch(checkpoint: Checkpoint, first: str, second: str) -> bool:
-    if not isinstance(checkpoint, StoredCheckpoint):
+    if not checkpoint.places:
         return False
     (spec, place), (next_spec, next_place) = (
         (checkpoint.tensors[name], checkpoint.places[name]) for name in (first, second)

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
+from soupcli.checkpoints.checkpoint import NO_PLACES
 from soupcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class Selected:
     passed: frozenset[str]  # tensors of the source
     tensors: Mapping[str, TensorSpec]
 
+    places = NO_PLACES
+
     @property
     def path(self) -> Path:
         """See Checkpoint.path."""
@@ -90,29 +92,26 @@ class Selected:
         """See Checkpoint.origin."""
         return self.checkpoint.origin
 
+    @property
+    def sources(self) -> Sequence[Checkpoint]:
+        """See Checkpoint.sources."""
+        return [self.source, *self.source.sources, *self.checkpoint.sources]
+
+    @property
+    def is_adapter(self) -> bool:
+        """See Checkpoint.is_adapter."""
+        return self.checkpoint.is_adapter
+
+    @property
+    def adapted(self) -> Collection[str]:
+        """See Checkpoint.adapted."""
+        return {*self.checkpoint.adapted, *self.source.adapted}
+
+    @property
+    def inherited(self) -> Collection[str]:
+        """See Checkpoint.inherited."""
+        return self.checkpoint.inherited
+
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """See Checkpoint.read."""
         (self.source if name in self.passed else self.checkpoint).read(name, out, start=start)
-
-
-def sources(checkpoint: Checkpoint) -> list[Checkpoint]:
-    """Other checkpoints that some of its tensors come from: what they are determines what it is."""
-    if isinstance(checkpoint, Selected):
-        return [checkpoint.source, *sources(checkpoint.source), *sources(checkpoint.checkpoint)]
-    if isinstance(checkpoint, AdapterCheckpoint) and checkpoint.base is not None:
-        return [checkpoint.base, *sources(checkpoint.base)]
-    return []
-
-
-def adapted(checkpoint: Checkpoint) -> Collection[str]:
-    """Weights that the factors of an adapter change."""
-    if isinstance(checkpoint, Selected):
-        return {*adapted(checkpoint.checkpoint), *adapted(checkpoint.source)}
-    return checkpoint.factors.keys() if isinstance(checkpoint, AdapterCheckpoint) else ()
-
-
-def inherited(checkpoint: Checkpoint) -> Collection[str]:
-    """Tensors that an adapter's base has and the adapted network may do without, e.g. another head."""
-    if isinstance(checkpoint, Selected):
-        return inherited(checkpoint.checkpoint)
-    return checkpoint.inherited if isinstance(checkpoint, AdapterCheckpoint) else ()

@@ -17,7 +17,6 @@ from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged
 from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import UsageError
-from soupcli.mixing.adapter_mean import is_adapter
 from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import layers_by_name
 from soupcli.output.console import Table
@@ -175,7 +174,7 @@ def _base(session: Session, options: MixOptions) -> Checkpoint:
     if recipe.base is None:
         asked = "--method stock" if method == "stock" else "--alpha"
         raise UsageError(f"{asked}: needs --base", hint="the checkpoint from which the ingredients were fine-tuned")
-    if any(map(is_adapter, session.checkpoints)):
+    if any(one.is_adapter for one in session.checkpoints):
         raise UsageError(
             f"{session.checkpoints[0].path}: is an adapter, which has no weights between itself and its base",
             hint="merge each adapter into its base (merge_and_unload) and mix the whole networks",
@@ -211,6 +210,6 @@ def _in_order(session: Session, ingredients: Sequence[Checkpoint]) -> list[Check
             f"--weights: {len(weights)} weights for {len(found)} checkpoints: "
             f"{', '.join(str(checkpoint.path) for checkpoint in found)}"
         )
-    if session.recipe.mix.any_weights and any(map(is_adapter, found)):
+    if session.recipe.mix.any_weights and any(one.is_adapter for one in found):
         raise UsageError("--any-weights: adapters are mixed by weights that sum to 1")
     return found

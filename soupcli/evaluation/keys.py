@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.tensor_filter import Selected, sources
+from soupcli.checkpoints.tensor_filter import Selected
 from soupcli.datasets import load as loading
 from soupcli.datasets.holdout import Part, whole_of
 from soupcli.datasets.load import ExampleSet, LabelledSet
@@ -88,7 +88,7 @@ class Identity:
             "coefficients": [hashes, dict(weights.coefficients)] if weights.coefficients else None,
             "kept": self._hashes.of(weights.kept),
             "selection": [self.recipe.include, self.recipe.exclude] if selected else None,
-            "sources": sorted({self._hashes.of(other) for member in weights.members for other in sources(member)}),
+            "sources": sorted({self._hashes.of(other) for member in weights.members for other in member.sources}),
             "dtype": str(weights.dtype),
             "set": self.fingerprints[name],
             "network": self.of_network(),
@@ -105,7 +105,7 @@ class Identity:
     def of_network(self) -> list[Any]:
         """What the network is built from: its recipe, the user's code, the configuration beside the weights."""
         spec = self.recipe.model
-        files = [file for one in (self.first, *sources(self.first)) for file in one.side_files]
+        files = [file for one in (self.first, *self.first.sources) for file in one.side_files]
         beside = [[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in files]
         if isinstance(spec, PythonNetwork):
             code = [content_of(reference) for reference in (spec.python, spec.transform) if reference is not None]

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint, Factors
 from soupcli.checkpoints.adapters.config import soup_config
-from soupcli.checkpoints.checkpoint import Checkpoint, Origin, TensorSpec
+from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Origin, TensorSpec
 from soupcli.checkpoints.tensor_filter import Selected
 from soupcli.errors import MixError
 from soupcli.mixing.arithmetic.rounding import round_once
@@ -105,6 +105,12 @@ class AdapterSoup:
     side_files: tuple[Path, ...]
     relative_error: float  # of the change, in the Frobenius norm over all layers; 0 where it is exact
 
+    sources = ()
+    is_adapter = True
+    adapted = ()
+    inherited = ()
+    places = NO_PLACES
+
     @classmethod
     def of(cls, mixture: Mixture, *, rank: int | None = None, progress: Progress = silent) -> AdapterSoup:
         """The adapter that `mixture`, whose members are adapters, is; of rank `rank` at most.
@@ -150,12 +156,7 @@ class AdapterSoup:
 
 def adapters_of(mixture: Mixture) -> list[AdapterCheckpoint]:
     """The members, where they are adapters; an empty list where they are not."""
-    return [_whose(member) for member in mixture.members if is_adapter(member)]
-
-
-def is_adapter(checkpoint: Checkpoint) -> bool:
-    """Whether it is an adapter, some of whose tensors may come from another one."""
-    return isinstance(checkpoint.checkpoint if isinstance(checkpoint, Selected) else checkpoint, AdapterCheckpoint)
+    return [_whose(member) for member in mixture.members if member.is_adapter]
 
 
 def _whose(checkpoint: Checkpoint, name: str | None = None) -> AdapterCheckpoint:

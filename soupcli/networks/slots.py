@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged, weights_file
-from soupcli.checkpoints.tensor_filter import adapted, inherited
 from soupcli.errors import NetworkError
 from soupcli.wording import suggestion
 
@@ -46,7 +45,7 @@ class Slots:
         if self.network.stored_names is not None:
             names = dict(self.network.stored_names(checkpoint.tensors))
         self._check_missing(checkpoint, names)
-        spare = inherited(checkpoint)
+        spare = checkpoint.inherited
         places: dict[str, Tensor] = {}
         for stored, name in names.items():
             if name in self._slots:
@@ -63,7 +62,7 @@ class Slots:
 
     def _check_shared(self, checkpoint: Checkpoint, places: Mapping[str, Tensor]) -> None:
         """An adapter changes one layer: with its weight, the layers that share it would change too."""
-        for stored in adapted(checkpoint):
+        for stored in checkpoint.adapted:
             sharing = [name for name, slot in self._slots.items() if slot is places.get(stored)]
             if len(sharing) > 1:
                 raise NetworkError(

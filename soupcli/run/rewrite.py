@@ -20,7 +20,6 @@ from soupcli.errors import MixError, UsageError
 from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.files.lock import claim
-from soupcli.mixing.adapter_mean import is_adapter
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.soup_folder import REPORT, SoupFolder, check_free
 from soupcli.mixing.write_soup import INDEX, Written
@@ -104,7 +103,7 @@ def reported(options: Opening, report: Report, file: Path, recipe: Recipe, hashe
             )
     selection, source = Selection(tuple(recipe.include), tuple(recipe.exclude)), opened[kept_from]
     begun = begins_at_base(report.command, recipe)
-    if recipe.base is not None and any(selection) and not begun and not any(map(is_adapter, opened.values())):
+    if recipe.base is not None and any(selection) and not begun and not any(one.is_adapter for one in opened.values()):
         source = open_checkpoint(recipe.base, How(trust=how.trust, allow=how.allow))
     kept = selection.applied(opened[kept_from], source)
     members = [selection.applied(opened[path], source) for path in soup.members]

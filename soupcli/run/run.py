@@ -21,7 +21,7 @@ from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
-from soupcli.checkpoints.tensor_filter import Selected, Selection, sources
+from soupcli.checkpoints.tensor_filter import Selected, Selection
 from soupcli.datasets.holdout import divide
 from soupcli.environment import cache_folder, versions
 from soupcli.errors import SoupError, UsageError
@@ -29,7 +29,6 @@ from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.logits import LogitFolder
 from soupcli.files.atomic import check_file
-from soupcli.mixing.adapter_mean import is_adapter
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.report.comparisons import Flops
@@ -112,7 +111,7 @@ class Session:
                 console.note(line)
         self._check_use(found.checkpoints)
         self.selection.check(found.checkpoints)
-        adapters = any(map(is_adapter, found.checkpoints))
+        adapters = any(one.is_adapter for one in found.checkpoints)
         if recipe.base is None or not any(self.selection) or adapters or begins_at_base(self.name, recipe):
             return found.checkpoints
         base = self.open_base(recipe.base)
@@ -124,7 +123,7 @@ class Session:
 
     def _check_use(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Raises UsageError for flags that say something of other checkpoints than these."""
-        adapters = any(map(is_adapter, checkpoints))
+        adapters = any(one.is_adapter for one in checkpoints)
         options, rank = self.options, getattr(self.options, "adapter_rank", None)
         needs_base = adapters or any(self.selection) or begins_at_base(self.name, self.recipe) or self.name in FROM_BASE
         if options.base is not None and not needs_base:
@@ -239,7 +238,7 @@ class Session:
 
     def report(self, ingredients: Sequence[Ingredient], **parts: Any) -> Report:
         """The report of this run so far. Raises CheckpointError where an ingredient is not what it was."""
-        self.hashes.confirm([one for checkpoint in self.checkpoints for one in (checkpoint, *sources(checkpoint))])
+        self.hashes.confirm([one for checkpoint in self.checkpoints for one in (checkpoint, *checkpoint.sources)])
         report = Report(
             command=self.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),

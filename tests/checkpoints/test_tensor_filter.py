@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.checkpoints.tensor_filter import Selected, Selection, sources
+from soupcli.checkpoints.tensor_filter import Selected, Selection
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture, mix
 from tests.helpers.tensors_of import assert_same, read, read_all
@@ -81,14 +81,14 @@ def test_mixture(three: list[Checkpoint], weights: tuple[float, ...] | None) -> 
 def test_everything(three: list[Checkpoint]) -> None:
     """Without patterns an ingredient is itself."""
     assert all(Selection().applied(checkpoint, three[0]) is checkpoint for checkpoint in three)
-    assert sources(three[0]) == []
+    assert list(three[0].sources) == []
 
 
 def test_sources(three: list[Checkpoint]) -> None:
     """A selected ingredient says what else it is made of."""
     selected = Selection(exclude=("head.*",)).applied(three[0], three[1])
     assert isinstance(selected, Selected)
-    assert sources(selected) == [three[1]]
+    assert list(selected.sources) == [three[1]]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from soupcli.checkpoints.adapters.config import CONFIG, AdapterConfig, read_adapter_config
-from soupcli.checkpoints.checkpoint import Checkpoint, Origin, StoredCheckpoint, TensorSpec
+from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Origin, StoredCheckpoint, TensorSpec
 from soupcli.errors import CheckpointError
 from soupcli.mixing.arithmetic.rounding import round_once
 
@@ -107,6 +107,9 @@ class AdapterCheckpoint:
     plain: Mapping[str, str]  # name -> stored name, of tensors that the adapter holds whole
     tensors: Mapping[str, TensorSpec]
 
+    is_adapter = True
+    places = NO_PLACES
+
     @property
     def files(self) -> tuple[FileVersion, ...]:
         """The adapter's own files; the base has its own."""
@@ -133,8 +136,18 @@ class AdapterCheckpoint:
         return self.base.folder
 
     @property
+    def sources(self) -> Sequence[Checkpoint]:
+        """See Checkpoint.sources."""
+        return () if self.base is None else (self.base, *self.base.sources)
+
+    @property
+    def adapted(self) -> Collection[str]:
+        """See Checkpoint.adapted."""
+        return self.factors.keys()
+
+    @property
     def inherited(self) -> Collection[str]:
-        """Tensors that are the base's alone; a head that the adapted network does without may be among them."""
+        """See Checkpoint.inherited: tensors that only the base has."""
         return self.base_names.keys() - self.factors.keys() - self.biases.keys() - self.plain.keys()
 
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:

@@ -39,8 +39,8 @@ def check_agreement(
     first = checkpoints[0]
     for other in checkpoints[1:]:
         _check_key(first, other, asked=key is not None)
-        if isinstance(first, AdapterCheckpoint) != isinstance(other, AdapterCheckpoint):
-            adapter, whole = (first, other) if isinstance(first, AdapterCheckpoint) else (other, first)
+        if first.is_adapter != other.is_adapter:
+            adapter, whole = (first, other) if first.is_adapter else (other, first)
             raise MixError(
                 f"{adapter.path}: is an adapter, {whole.path} is a whole network",
                 hint="merge the adapter into its base (merge_and_unload), or leave one of them out",
@@ -49,7 +49,7 @@ def check_agreement(
             if base is None:
                 _check_base(first, other)
             _check_adapters(first, other, selection)
-    if len(checkpoints) > 1 and not isinstance(first, AdapterCheckpoint):
+    if len(checkpoints) > 1 and not first.is_adapter:
         _check_no_factors(first, selection)
 
 

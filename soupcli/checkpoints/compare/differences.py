@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
-from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
-from soupcli.checkpoints.checkpoint import Checkpoint, StoredCheckpoint, TensorSpec, is_averaged, read_part
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged, read_part
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.tensor_filter import Selection
@@ -52,7 +51,7 @@ class Difference(NamedTuple):
 def survey(checkpoints: Sequence[Checkpoint], selection: Selection) -> list[Difference]:
     """Every difference in keys, names, shapes and dtypes, by checkpoint; of several checkpoints."""
     found = [
-        *_odd_ones(checkpoints, "format", lambda one: "an adapter" if _is_adapter(one) else "a whole network"),
+        *_odd_ones(checkpoints, "format", lambda one: "an adapter" if one.is_adapter else "a whole network"),
         *_odd_ones(checkpoints, "key", lambda one: repr(one.origin.key) if one.origin.key else "the file itself"),
     ]
     names = dict.fromkeys(name for one in checkpoints for name in one.tensors if selection.mixes(name))
@@ -109,7 +108,7 @@ def differing_ties(checkpoints: Sequence[Checkpoint], ties: Mapping[Checkpoint, 
 
 def tied(checkpoint: Checkpoint) -> list[tuple[str, ...]]:
     """Names of matrices that are one: by where they lie in the file, or with the same numbers stored twice."""
-    if not isinstance(checkpoint, StoredCheckpoint):
+    if not checkpoint.places:
         return []
     groups: dict[Hashable, list[str]] = {}
     for name, spec in checkpoint.tensors.items():
@@ -157,10 +156,6 @@ def _nearest(name: str, checkpoint: Checkpoint) -> str:
     candidates = [other for other in checkpoint.tensors if other.rpartition(".")[2] == leaf]
     prefixed = (other for other in candidates if other.endswith(f".{name}") or name.endswith(f".{other}"))
     return next(prefixed, "") or next(iter(difflib.get_close_matches(name, candidates[:NEAR], n=1)), "")
-
-
-def _is_adapter(checkpoint: Checkpoint) -> bool:
-    return isinstance(checkpoint, AdapterCheckpoint)
 
 
 def _is_real(spec: TensorSpec) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec, read_stored
+from soupcli.checkpoints.checkpoint import NO_PLACES, Origin, StoredTensor, TensorSpec, read_stored
 from soupcli.checkpoints.formats.pickles import SAVE_AGAIN, stand_in, unwrap, without_prefixes
 from soupcli.checkpoints.formats.sharded import file_beside
 from soupcli.checkpoints.formats.torch_save import read_tensor_header
@@ -185,6 +185,12 @@ class DistributedCheckpoint:
     side_files: tuple[Path, ...]
     origin: Origin
     _places: dict[Piece, StoredTensor] = field(default_factory=dict)
+
+    sources = ()
+    is_adapter = False
+    adapted = ()
+    inherited = ()
+    places = NO_PLACES
 
     @property
     def folder(self) -> Path:
