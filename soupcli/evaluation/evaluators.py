@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,74 +17,53 @@ from soupcli.evaluation import loop as in_process
 from soupcli.evaluation.batches import BatchSize
 from soupcli.evaluation.ensembles import Ensembles
 from soupcli.evaluation.hardest_first import Difficulty
-from soupcli.evaluation.keys import Identity
-from soupcli.evaluation.logits import Collected, LogitFile, LogitFolder, Source
-from soupcli.evaluation.outside import measure as unseen
-from soupcli.evaluation.runner import Resident
+from soupcli.evaluation.keys import Keys
+from soupcli.evaluation.logits import Collected, LogitFile, Source
+from soupcli.evaluation.outside import measure as outside
+from soupcli.evaluation.outside.lm_eval import LoadedTasks
+from soupcli.evaluation.runner import NetworkRunner
 from soupcli.evaluation.score import Evaluate, Score
 from soupcli.files.json_text import key_of
 from soupcli.metrics.metric import MetricValue
+from soupcli.metrics.table import metric_named
 from soupcli.mixing.mixture import Mixture
-from soupcli.progress import Progress, unsaid
 from soupcli.user_code import users_code
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.checkpoints.hashes import ContentHashes
-    from soupcli.datasets.holdout import Part
-    from soupcli.evaluation.kept_scores import ScoreStore
+    from soupcli.evaluation.context import EvaluationContext
     from soupcli.evaluation.labelled import Labelled
     from soupcli.networks.live import LiveNetwork
     from soupcli.networks.network import Network
-    from soupcli.recipe.recipe import Recipe
-    from soupcli.recipe.sets import SetSpec
 
 
 class Evaluators:
     """Evaluates mixtures on the sets of a run.
 
     `examples` counts what went through the network, `inputs` what was decoded; the sets `on_device` live there whole.
-    `warn` is told what a user should know. The network is built, and inputs are decoded, when a score is asked for that
-    no earlier run has kept. Raises ValidationError at once for a metric that is not known and for a set whose files are
-    not there.
+    The network is built, and inputs are decoded, when a score is asked for that no earlier run has kept. Raises
+    ValidationError at once for a metric that is not known and for a set whose files are not there.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        sets: Mapping[str, SetSpec],
-        device: torch.device,
-        first: Checkpoint,
-        hashes: ContentHashes,
-        store: ScoreStore,
-        progress: Progress,
-        warn: Callable[[str], None] = unsaid,
-        logits: LogitFolder | None = None,
-        *,
-        parts: Mapping[str, Part] | None = None,
-    ) -> None:
-        self.recipe = recipe
-        self.sets = sets
-        self.device = device
+    def __init__(self, context: EvaluationContext) -> None:
+        recipe, sets = context.recipe, context.sets
+        self.context = context
         self.examples = 0
         folder = cache_folder() / "inputs" if recipe.cache_inputs else None
-        self.inputs = InputCache(folder, limit=recipe.cache_limit, say=warn)
-        self._hashes = hashes
-        self._store = store
-        self._progress = progress
-        self._logits = logits
-        self._batch_size = BatchSize(recipe.batch_size, say=warn)
+        self.inputs = InputCache(folder, limit=recipe.cache_limit, say=context.warn)
+        self._batch_size = BatchSize(recipe.batch_size, say=context.warn)
         self._difficulty = {name: Difficulty() for name in sets}
         self._again: set[str] = set()
         self._expected: list[Mixture] = []
         if recipe.cost.flops:
-            self._counted_set()
-        self._identity = Identity(recipe, sets, parts or {}, device, first, hashes)
-        contents = ContentStore(store.folder.parent / "contents")
-        self._resident = Resident(self._identity, self.inputs, contents, progress)
+            context.counted_set()
+        _check_metrics(context)
+        self._tasks = LoadedTasks()
+        self._keys = Keys(context, self._tasks)
+        contents = ContentStore(context.store.folder.parent / "contents")
+        self._runner = NetworkRunner(context, self._keys, self.inputs, contents)
 
     def on(self, name: str) -> Evaluate:
         """What evaluates mixtures on the set `name`."""
@@ -120,21 +99,22 @@ class Evaluators:
 
     def on_all(self, weights: Mixture) -> dict[str, Score]:
         """The mixture's score on every set."""
-        return {name: self.on(name)(weights) for name in self.sets}
+        return {name: self.on(name)(weights) for name in self.context.sets}
 
     def logit_file(self, name: str, weights: Mixture) -> LogitFile | None:
         """Where a network's logits on the set `name` are kept; None for mixtures, and where none are asked for."""
         alone = len(weights.members) == 1 and weights.is_uniform and weights.dtype is None
-        if not alone or not self._wants_logits(name) or self._logits is None:
+        if not alone or not self._wants_logits(name) or self.context.logits is None:
             return None
         parts, member, fingerprint = (
-            self._identity.of_outputs(name, weights),
+            self._keys.of_outputs(name, weights),
             weights.members[0],
-            self._identity.fingerprints[name],
+            self._keys.fingerprints[name],
         )
         if parts is None or fingerprint is None:
             return None
-        return self._logits.file(Source(key_of(parts), self._hashes.of(member), fingerprint, str(member.path), name))
+        source = Source(key_of(parts), self.context.hashes.of(member), fingerprint, str(member.path), name)
+        return self.context.logits.file(source)
 
     def ensembles(self, name: str, members: Sequence[Checkpoint], metrics: Sequence[str]) -> Ensembles:
         """What scores ensembles of `members` on the set `name`; networks whose logits are missing are evaluated.
@@ -156,34 +136,34 @@ class Evaluators:
 
     def metric_of(self, name: str) -> str:
         """The metric that selects on the set `name`."""
-        return self._identity.metric_of(name)
+        return self.context.metric_of(name)
 
     def metrics_of(self, name: str) -> list[str]:
         """All metrics that the recipe asks of the set `name`, the selecting one first."""
-        return self._identity.metrics_of(name)
+        return self.context.metrics_of(name)
 
     def shared(self, name: str, others: str) -> int | None:
         """How many examples of a set are also in another, None where nobody has looked into one of them."""
-        return self._resident.examples.shared(name, others)
+        return self._runner.examples.shared(name, others)
 
     def running_statistics(self, weights: Mixture) -> dict[str, Tensor]:
         """Batch-norm statistics re-estimated for `weights`, by their names there, where they go into the soup."""
-        if self.recipe.batch_norm != "recalibrate":
+        if self.context.recipe.batch_norm != "recalibrate":
             return {}
         with users_code():
-            return self._resident.statistics(weights)
+            return self._runner.statistics(weights)
 
     def flops(self) -> tuple[str, int]:
         """A set of examples, and the operations of a forward pass of the first example that is visited there."""
-        name, spec = self._counted_set()
-        identity, weights = self._identity, Mixture.uniform([self._identity.first])
-        key = key_of({"flops": identity.fingerprints[name], "network": identity.of_network(), "versions": versions()})
-        kept = self._store.get(key)
+        name, spec = self.context.counted_set()
+        keys, weights = self._keys, Mixture.uniform([self.context.first])
+        key = key_of({"flops": keys.fingerprints[name], "network": keys.of_network(), "versions": versions()})
+        kept = self.context.store.get(key)
         if kept is None:
             with users_code():
-                operations = self._resident.operations(name, spec, weights)
+                operations = self._runner.operations(name, spec, weights)
             kept = Score({"flops": MetricValue(operations, None, 1)}, "flops", False, 1, {})
-            self._store.put(key, kept)
+            self.context.store.put(key, kept)
         return name, int(kept.value)
 
     def labelled(self, name: str) -> Labelled:
@@ -191,11 +171,11 @@ class Evaluators:
 
         Raises ValidationError for sets without one class for each example.
         """
-        return self._resident.labelled(name, self.require_labelled(name))
+        return self._runner.labelled(name, self.require_labelled(name))
 
     def require_labelled(self, name: str) -> LabelledSet:
         """The set. Raises ValidationError for one that shows no labelled examples: its score has no gradient."""
-        spec = self.sets[name]
+        spec = self.context.sets[name]
         if not isinstance(spec, LabelledSet):
             kind = type(spec).__name__.removesuffix("Set").lower()
             raise ValidationError(
@@ -205,8 +185,12 @@ class Evaluators:
         return spec
 
     def key_of_fit(self, name: str, start: Mixture, settings: Mapping[str, Any]) -> str:
-        """The key of coefficients that are fitted on the set `name` from `start` on."""
-        return key_of({"start": self._identity.of_score(name, start), "batch_size": self.recipe.batch_size, **settings})
+        """The key of coefficients that are fitted on the set `name` from `start` on.
+
+        A fit holds one coefficient for each member in their order, so the order is a part of its key.
+        """
+        parts = {"start": self._keys.of_score(name, start), "batch_size": self.context.recipe.batch_size}
+        return key_of({**parts, "members": self._keys.of_members(start), **settings})
 
     @property
     def batch_size(self) -> int:
@@ -216,36 +200,36 @@ class Evaluators:
     @property
     def on_device(self) -> tuple[str, ...]:
         """Sets whose inputs lie on the device whole."""
-        return self._resident.examples.on_device
+        return self._runner.examples.on_device
 
     @property
     def network(self) -> Network:
         """The recipe's network, without weights."""
-        return self._resident.network
+        return self._runner.network
 
     @property
     def live(self) -> LiveNetwork:
         """The network that weights go into."""
-        return self._resident.live
+        return self._runner.live
 
     def _keep(self, name: str, weights: Mixture, score: Score) -> None:
         self.examples += score.examples
-        if processes.is_first() and (key := self._identity.of_score(name, weights)) is not None:
-            self._store.put(key, score)
+        if processes.is_first() and (key := self._keys.of_score(name, weights)) is not None:
+            self.context.store.put(key, score)
 
     def _dealt(self, name: str, weights: Mixture) -> list[tuple[Mixture, Score]]:
         """The mixture and others that are expected, each evaluated by one process; none where all share the set."""
-        spec = self.sets[name]
+        spec = self.context.sets[name]
         if processes.count() == 1 or weights not in self._expected or not isinstance(spec, ExampleSet):
             return []
         unknown = processes.from_first(lambda: self._unknown(name, besides=weights))
         of_round = [weights, *(self._expected[place] for place in unknown)][: processes.count()]
-        examples = self._resident.examples.of(name, spec)  # the first process decodes before the others do
+        examples = self._runner.examples.of(name, spec)  # the first process decodes before the others do
         batches = -(-len(examples.labels) // self._batch_size.even(len(examples.labels)))
         if not processes.deals_out(len(of_round), batches):
             return []
-        if self.recipe.batch_norm != "average":
-            self._resident.examples.of(*self._identity.calibrating_set())
+        if self.context.recipe.batch_norm != "average":
+            self._runner.examples.of(*self.context.calibrating_set())
         own = processes.mine(of_round)
         collected = Collected(examples.labels, examples.kind) if own is not None and self._wants_logits(name) else None
         with processes.by_itself():
@@ -265,9 +249,9 @@ class Evaluators:
 
     def _kept(self, name: str, weights: Mixture, at_least: float | None) -> Score | None:
         """The score that an earlier run has kept, where its logits are kept too if they are asked for."""
-        key = self._identity.of_score(name, weights)
-        stop = at_least if self.recipe.early_stop else None
-        score = self._store.get(key, at_least=stop) if key is not None else None
+        key = self._keys.of_score(name, weights)
+        stop = at_least if self.context.recipe.early_stop else None
+        score = self.context.store.get(key, at_least=stop) if key is not None else None
         file = self.logit_file(name, weights) if score is not None else None
         if file is not None and not file.is_there:
             self._again.add(str(key))
@@ -275,24 +259,15 @@ class Evaluators:
         return score
 
     def _wants_logits(self, name: str) -> bool:
-        return self._logits is not None and isinstance(self.sets[name], LabelledSet)
-
-    def _counted_set(self) -> tuple[str, ExampleSet]:
-        """The first set whose examples go through the network here, one by one."""
-        for name, spec in self.sets.items():
-            if isinstance(spec, ExampleSet):
-                return name, spec
-        raise ValidationError(
-            "cost.flops: needs a set of images, text, arrays or tokens, to show the network an example of it",
-            hint="name one with --val, or leave --flops out",
-        )
+        return self.context.logits is not None and isinstance(self.context.sets[name], LabelledSet)
 
     def _measure(self, name: str, weights: Mixture, at_least: float | None) -> Score:
-        spec = self.sets[name]
+        spec = self.context.sets[name]
         if not isinstance(spec, ExampleSet):
-            return processes.from_first(lambda: unseen.measure(spec, name, weights, self._resident, self._identity))
+            metric = self.metric_of(name)
+            return processes.from_first(lambda: outside.measure(spec, weights, metric, self._runner, self._tasks))
         file = self.logit_file(name, weights) if processes.is_first() else None
-        examples = self._resident.examples.of(name, spec)
+        examples = self._runner.examples.of(name, spec)
         collected = Collected(examples.labels, examples.kind) if file is not None else None
         score = self._measure_examples(name, spec, weights, at_least, collected)
         if file is not None and collected is not None and score.stopped is None:
@@ -303,20 +278,28 @@ class Evaluators:
         self, name: str, spec: ExampleSet, weights: Mixture, at_least: float | None, collected: Collected | None
     ) -> Score:
         self.live.load(weights)
-        examples = self._resident.examples.of(name, spec)
+        examples = self._runner.examples.of(name, spec)
         return in_process.score(
-            self._resident.forward(name, spec, weights),
+            self._runner.forward(name, spec, weights),
             examples,
             name=f"val.{name}",
             metrics=self.metrics_of(name),
-            device=self.device,
+            device=self.context.device,
             batch_size=self._batch_size,
             at_least=at_least,
-            give_up=self.recipe.early_stop,
+            give_up=self.context.recipe.early_stop,
             difficulty=self._difficulty[name].expected(_shares(weights)) if at_least is not None else None,
             keep=collected,
-            progress=self._progress,
+            progress=self.context.progress,
         )
+
+
+def _check_metrics(context: EvaluationContext) -> None:
+    """Raises ValidationError for a metric that is not known."""
+    for name, spec in context.sets.items():
+        if isinstance(spec, ExampleSet):
+            for metric in context.metrics_of(name):
+                metric_named(metric)
 
 
 def _shares(weights: Mixture) -> dict[str, float]:

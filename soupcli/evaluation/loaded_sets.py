@@ -17,38 +17,38 @@ from soupcli.networks.learned import residence
 if TYPE_CHECKING:
     from soupcli.datasets.input_cache import InputCache
     from soupcli.datasets.load import ExampleSet
-    from soupcli.evaluation.keys import Identity
+    from soupcli.evaluation.context import EvaluationContext
+    from soupcli.evaluation.keys import Keys
     from soupcli.networks.network import Network
-    from soupcli.progress import Progress
 
 
-class MadeOnce:
+class LoadedSets:
     """The examples of the sets; those `on_device` live there whole. `inputs` has what earlier runs have decoded."""
 
     def __init__(
         self,
-        identity: Identity,
+        context: EvaluationContext,
+        keys: Keys,
         network: Callable[[], Network],
         inputs: InputCache,
         contents: ContentStore,
-        progress: Progress,
     ) -> None:
         self.on_device: tuple[str, ...] = ()
-        self._identity = identity
+        self._context = context
+        self._keys = keys
         self._network = network
         self._inputs = inputs
         self._contents = contents
-        self._progress = progress
         self._examples: dict[str, Examples] = {}
         self._whole: dict[str, Examples] = {}
 
     def of(self, name: str, spec: ExampleSet) -> Examples:
         """Those of the set `name`. Raises ValidationError for faults of the set."""
         if name not in self._examples:
-            examples, part = self._load_whole(name, spec), self._identity.parts.get(name)
+            examples, part = self._load_whole(name, spec), self._context.parts.get(name)
             if part is not None:
-                examples = part_of(examples, part, str(self._identity.fingerprints[name]))
-            key = self._identity.of_contents(name)
+                examples = part_of(examples, part, str(self._keys.fingerprints[name]))
+            key = self._keys.of_contents(name)
             if processes.is_first() and self._contents.get(key) is None:
                 self._contents.put(key, contents_of(examples))
             self._examples[name] = examples
@@ -56,34 +56,34 @@ class MadeOnce:
 
     def _load_whole(self, name: str, spec: ExampleSet) -> Examples:
         """The set that `name` is, or is a part of."""
-        whole = whole_of(name) if name in self._identity.parts else name
+        whole = whole_of(name) if name in self._context.parts else name
         if whole not in self._whole:
             with processes.first_before_others():
                 examples = loading.load(
                     spec,
                     self._network(),
                     name=f"val.{whole}",
-                    beside=str(self._identity.first.path),
-                    metric=self._identity.metric_of(name),
-                    workers=self._identity.recipe.workers,
+                    beside=str(self._context.first.path),
+                    metric=self._context.metric_of(name),
+                    workers=self._context.recipe.workers,
                     cache=self._inputs,
-                    mark=key_of({"network": self._identity.of_network()}),
-                    progress=self._progress,
+                    mark=key_of({"network": self._keys.of_network()}),
+                    progress=self._context.progress,
                 )
             self._whole[whole] = self._settled(whole, examples)
         return self._whole[whole]
 
     def _settled(self, name: str, examples: Examples) -> Examples:
         """The whole set on a CUDA device, where it fits beside the network, its sum and what a batch needs."""
-        if self._identity.device.type != "cuda" or not isinstance(examples, ArrayExamples):
+        if self._context.device.type != "cuda" or not isinstance(examples, ArrayExamples):
             return examples
         network = sum(tensor.nbytes for tensor in self._network().module.state_dict().values())
-        if residence.plan(examples.inputs.nbytes, 4 * network, self._identity.device, wanted="auto").where != "device":
+        if residence.plan(examples.inputs.nbytes, 4 * network, self._context.device, wanted="auto").where != "device":
             return examples
         self.on_device += (name,)
-        return replace(examples, inputs=examples.inputs.to(self._identity.device))
+        return replace(examples, inputs=examples.inputs.to(self._context.device))
 
     def shared(self, name: str, others: str) -> int | None:
         """How many examples of a set are also in another, None where nobody has looked into one of them."""
-        own, other = (self._contents.get(self._identity.of_contents(one)) for one in (name, others))
+        own, other = (self._contents.get(self._keys.of_contents(one)) for one in (name, others))
         return shared(own, other) if own is not None and other is not None else None

@@ -11,7 +11,7 @@ from torch import Tensor
 from soupcli.datasets import prompts, tokens
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluation.labelled import Labelled
-from soupcli.evaluation.loaded_sets import MadeOnce
+from soupcli.evaluation.loaded_sets import LoadedSets
 from soupcli.networks import flops
 from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
 from soupcli.networks.build import build
@@ -24,27 +24,26 @@ if TYPE_CHECKING:
     from soupcli.datasets.input_cache import InputCache
     from soupcli.datasets.load import ExampleSet, LabelledSet
     from soupcli.datasets.overlap import ContentStore
-    from soupcli.evaluation.keys import Identity
+    from soupcli.evaluation.context import EvaluationContext
+    from soupcli.evaluation.keys import Keys
     from soupcli.mixing.mixture import Mixture
     from soupcli.networks.network import Batch, Forward, Network
-    from soupcli.progress import Progress
 
 
-class Resident:
+class NetworkRunner:
     """The network on its device. It is built, and inputs are decoded, when they are asked for."""
 
     def __init__(
         self,
-        identity: Identity,
+        context: EvaluationContext,
+        keys: Keys,
         inputs: InputCache,
         contents: ContentStore,
-        progress: Progress,
     ) -> None:
-        self.recipe = identity.recipe
-        self.device = identity.device
-        self._identity = identity
-        self._progress = progress
-        self.examples = MadeOnce(identity, lambda: self.network, inputs, contents, progress)
+        self.recipe = context.recipe
+        self.device = context.device
+        self._context = context
+        self.examples = LoadedSets(context, keys, lambda: self.network, inputs, contents)
         self._network: Network | None = None
         self._live: LiveNetwork | None = None
         self._zero_shot: tuple[tuple[prompts.Prompts, Mixture], Forward] | None = None
@@ -53,7 +52,7 @@ class Resident:
     def network(self) -> Network:
         """The recipe's network, without weights."""
         if self._network is None:
-            self._network = build(self.recipe.model, self._identity.first)
+            self._network = build(self.recipe.model, self._context.first)
         return self._network
 
     @property
@@ -144,7 +143,7 @@ class Resident:
 
     def _settle(self, weights: Mixture) -> None:
         """Re-estimates running statistics, then rounds them as the soup's file does."""
-        examples = self.examples.of(*self._identity.calibrating_set())
+        examples = self.examples.of(*self._context.calibrating_set())
         recalibrate(self.network.module, eagerly(self.network.forward), self._calibrating_inputs(examples))
         for name, place in self._statistics_of(weights).items():
             place.copy_(place.to(weights.spec(name).dtype))
@@ -154,7 +153,7 @@ class Resident:
         for indices in calibration_batches(len(examples.labels)):
             yield examples.batch(indices, self.device)
             done += len(indices)
-            self._progress("re-estimating batch norm", done, len(examples.labels))
+            self._context.progress("re-estimating batch norm", done, len(examples.labels))
 
     def _statistics_of(self, weights: Mixture) -> dict[str, Tensor]:
         """The live network's running means and variances, by their names in the checkpoints."""

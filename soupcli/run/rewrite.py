@@ -17,6 +17,7 @@ from soupcli.checkpoints.tensor_filter import Selection
 from soupcli.datasets.holdout import divide, whole_of
 from soupcli.environment import cache_folder
 from soupcli.errors import MixError, UsageError
+from soupcli.evaluation.context import EvaluationContext
 from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.files.lock import claim
@@ -166,8 +167,17 @@ def _statistics(
     store, device = ScoreStore(cache_folder() / "scores"), choose_device(recipe.device)
     words = list(dict.fromkeys(map(whole_of, report.sets)))
     sets, parts = divide(choose_sets(words, recipe), recipe.holdout)
-    evaluators = Evaluators(recipe, sets, device, mixture.kept, hashes, store, progress, parts=parts)
-    return evaluators.running_statistics(mixture)
+    context = EvaluationContext(
+        recipe=recipe,
+        sets=sets,
+        parts=parts,
+        device=device,
+        first=mixture.kept,
+        hashes=hashes,
+        store=store,
+        progress=progress,
+    )
+    return Evaluators(context).running_statistics(mixture)
 
 
 def _show_members(options: MixOptions, mixture: Mixture) -> int:

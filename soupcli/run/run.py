@@ -25,6 +25,7 @@ from soupcli.checkpoints.tensor_filter import Selected, Selection
 from soupcli.datasets.holdout import divide
 from soupcli.environment import cache_folder, versions
 from soupcli.errors import SoupError, UsageError
+from soupcli.evaluation.context import EvaluationContext
 from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.logits import LogitFolder
@@ -190,16 +191,18 @@ class Session:
     def evaluators_by(self, recipe: Recipe) -> Evaluators:
         """What evaluates on the same sets as another recipe says."""
         return Evaluators(
-            recipe,
-            self.sets,
-            self.device,
-            self.checkpoints[0],
-            self.hashes,
-            ScoreStore(cache_folder() / "scores", fresh=self.options.fresh),
-            self.progress,
-            console.warn,
-            LogitFolder(self.logits) if self.logits is not None else None,
-            parts=self.parts,
+            EvaluationContext(
+                recipe=recipe,
+                sets=self.sets,
+                parts=self.parts,
+                device=self.device,
+                first=self.checkpoints[0],
+                hashes=self.hashes,
+                store=ScoreStore(cache_folder() / "scores", fresh=self.options.fresh),
+                logits=LogitFolder(self.logits) if self.logits is not None else None,
+                progress=self.progress,
+                warn=console.warn,
+            )
         )
 
     def ranking(self, progress: Progress) -> list[Ranked]:

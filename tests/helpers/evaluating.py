@@ -9,11 +9,11 @@ import torch
 
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import open_checkpoint
+from soupcli.evaluation.context import EvaluationContext
 from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.score import Score
 from soupcli.mixing.mixture import Mixture
-from soupcli.progress import silent
 from soupcli.recipe.recipe import Recipe
 
 
@@ -21,9 +21,15 @@ def evaluators(recipe: dict[str, Any], first: Path, *, cache: Path | None = None
     """The evaluators of all sets of `recipe`; paths in it are as the working folder sees them."""
     whole = Recipe.model_validate(recipe)
     cache = cache or first.resolve().parent / ".cache"
-    store = ScoreStore(cache / "scores")
     return Evaluators(
-        whole, whole.val, torch.device("cpu"), open_checkpoint(first), ContentHashes(cache / "hashes"), store, silent
+        EvaluationContext(
+            recipe=whole,
+            sets=whole.val,
+            device=torch.device("cpu"),
+            first=open_checkpoint(first),
+            hashes=ContentHashes(cache / "hashes"),
+            store=ScoreStore(cache / "scores"),
+        )
     )
 
 

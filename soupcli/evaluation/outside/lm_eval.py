@@ -104,6 +104,20 @@ def load(spec: LmEvalSet) -> Tasks:
     return Tasks(spec, loaded)
 
 
+class LoadedTasks:
+    """The tasks of sets, each loaded once."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Tasks] = {}
+
+    def of(self, spec: LmEvalSet) -> Tasks:
+        """The set's tasks. Raises what `load` raises."""
+        name = spec.model_dump_json()
+        if name not in self._loaded:
+            self._loaded[name] = load(spec)
+        return self._loaded[name]
+
+
 def score_of(spec: LmEvalSet, results: Mapping[str, Any]) -> Score:
     """The harness's results as a score. Raises ValidationError where a task has not the recipe's metric."""
     own, higher = [], set()

@@ -12,44 +12,43 @@ from soupcli.mixing.write_soup import write_soup
 from soupcli.recipe.sets import CommandSet, LmEvalSet, PythonSet
 
 if TYPE_CHECKING:
-    from soupcli.evaluation.keys import Identity
-    from soupcli.evaluation.runner import Resident
+    from soupcli.evaluation.outside.lm_eval import LoadedTasks
+    from soupcli.evaluation.runner import NetworkRunner
     from soupcli.evaluation.score import Score
     from soupcli.mixing.mixture import Mixture
 
 UnseenSet = CommandSet | PythonSet | LmEvalSet
 
 
-def measure(spec: UnseenSet, name: str, weights: Mixture, resident: Resident, identity: Identity) -> Score:
-    """The score of `weights` on the set `name`."""
-    metric = identity.metric_of(name)
+def measure(spec: UnseenSet, weights: Mixture, metric: str, runner: NetworkRunner, tasks: LoadedTasks) -> Score:
+    """The score of `weights` on a set; `metric` selects there."""
     if isinstance(spec, CommandSet):
-        return _run_command(spec, weights, metric, resident)
-    resident.live.load(weights)
-    module = resident.live.network.module
+        return _run_command(spec, weights, metric, runner)
+    runner.live.load(weights)
+    module = runner.live.network.module
     try:
         if isinstance(spec, PythonSet):
-            return python_task.score(spec, module, resident.device, metric=metric)
-        size = resident.recipe.batch_size
-        return identity.harness(name, spec).score(module, resident.network.tokenizer, batch_size=size)
+            return python_task.score(spec, module, runner.device, metric=metric)
+        size = runner.recipe.batch_size
+        return tasks.of(spec).score(module, runner.network.tokenizer, batch_size=size)
     finally:
-        resident.live.forget()
+        runner.live.forget()
 
 
-def _run_command(spec: CommandSet, weights: Mixture, metric: str, resident: Resident) -> Score:
+def _run_command(spec: CommandSet, weights: Mixture, metric: str, runner: NetworkRunner) -> Score:
     """An ingredient is evaluated where it lies; a mixture is written for the command and removed after it."""
     command_task.split(spec.command)
     first = weights.members[0].path
     as_it_lies = len(weights.members) == 1 and not isinstance(weights.members[0], Selected)
-    if as_it_lies and weights.dtype is None and resident.recipe.batch_norm == "average":
+    if as_it_lies and weights.dtype is None and runner.recipe.batch_norm == "average":
         return command_task.score(spec, first, metric=metric)
     with scratch_folder() as folder:
         written, _ = write_soup(
             weights,
             folder,
             metadata={"format": "pt"},
-            max_shard_size=resident.recipe.max_shard_size,
-            overrides=resident.statistics(weights) if resident.recipe.batch_norm != "average" else {},
+            max_shard_size=runner.recipe.max_shard_size,
+            overrides=runner.statistics(weights) if runner.recipe.batch_norm != "average" else {},
         )
         for file in weights.kept.side_files:
             (folder / file.name).write_bytes(file.read_bytes())

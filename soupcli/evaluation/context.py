@@ -1,0 +1,80 @@
+"""What the evaluations of a run are given: the recipe, the sets, where they run, and who is told what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from soupcli.datasets.holdout import Part, whole_of
+from soupcli.datasets.load import ExampleSet, LabelledSet
+from soupcli.errors import ValidationError
+from soupcli.progress import Progress, silent, unsaid
+from soupcli.recipe.sets import PythonSet, SetSpec, TokensSet
+
+if TYPE_CHECKING:
+    import torch
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.hashes import ContentHashes
+    from soupcli.evaluation.kept_scores import ScoreStore
+    from soupcli.evaluation.logits import LogitFolder
+    from soupcli.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EvaluationContext:
+    """One run's recipe and sets; `first` is the checkpoint whose folder describes the network.
+
+    `parts` names sets that are parts of another one. `logits` keeps logits, if they are asked for.
+    """
+
+    recipe: Recipe
+    sets: Mapping[str, SetSpec]
+    device: torch.device
+    first: Checkpoint
+    hashes: ContentHashes
+    store: ScoreStore
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    logits: LogitFolder | None = None
+    progress: Progress = silent
+    warn: Callable[[str], None] = unsaid
+
+    def metric_of(self, name: str) -> str:
+        """The metric that selects on the set `name`."""
+        spec = self.sets[name]
+        if isinstance(spec, TokensSet):
+            return "perplexity"
+        return (None if isinstance(spec, PythonSet) else spec.metric) or self.recipe.metric
+
+    def metrics_of(self, name: str) -> list[str]:
+        """All metrics that the recipe asks of the set `name`, the selecting one first."""
+        whole = whole_of(name)
+        gates = [gate.metric for gate in self.recipe.wanted if gate.set in (name, whole) and gate.metric is not None]
+        return list(dict.fromkeys([self.metric_of(name), *self.recipe.metrics, *gates]))
+
+    def calibrating_set(self) -> tuple[str, LabelledSet]:
+        """The first labelled set: batch-norm statistics are re-estimated from its inputs.
+
+        Raises ValidationError if there is none.
+        """
+        for name, spec in self.sets.items():
+            if isinstance(spec, LabelledSet):
+                return name, spec
+        raise ValidationError(
+            f"batch_norm: {self.recipe.batch_norm} needs a set of images, text or arrays to re-estimate from",
+            hint="name one with --val, or batch_norm: average",
+        )
+
+    def counted_set(self) -> tuple[str, ExampleSet]:
+        """The first set whose examples go through the network one by one: operations are counted on it.
+
+        Raises ValidationError if there is none.
+        """
+        for name, spec in self.sets.items():
+            if isinstance(spec, ExampleSet):
+                return name, spec
+        raise ValidationError(
+            "cost.flops: needs a set of images, text, arrays or tokens, to show the network an example of it",
+            hint="name one with --val, or leave --flops out",
+        )
