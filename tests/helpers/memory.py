@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint
 from soupcli.errors import CheckpointError
 
 
@@ -45,6 +45,8 @@ class Spied:
     def __init__(self, checkpoint: Checkpoint, *, on_read: Callable[[Tensor], None] | None = None) -> None:
         self.path, self.tensors, self.files = checkpoint.path, checkpoint.tensors, checkpoint.files
         self.side_files, self.origin, self.folder = checkpoint.side_files, checkpoint.origin, checkpoint.folder
+        self.sources, self.is_adapter = checkpoint.sources, checkpoint.is_adapter
+        self.adapted, self.inherited, self.places = checkpoint.adapted, checkpoint.inherited, NO_PLACES
         self.readings = 0
         self.fail_at: int | None = None
         self._checkpoint, self._on_read = checkpoint, on_read
