@@ -44,7 +44,7 @@ def main() -> None:
         for count in options.counts:
             peak, seconds = inspected(folder, "runs", count)
             files = sorted((folder / "runs").iterdir())[:count]
-            read, hashed = seconds_of(lambda chunk: None, files), seconds_of(hashlib.sha256().update, files)
+            read, hashed = seconds_of(lambda _chunk: None, files), seconds_of(hashlib.sha256().update, files)
             peaks.append(peak - empty)
             size = count * layers * WIDE * WIDE * 4 / 1e6
             print(f"{count:3} ingredients, {size:6.0f} MB: {(peak - empty) / 1e6:6.1f} MB of memory", end="")

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from soupcli.checkpoints.find import find
 from soupcli.datasets import arrays
 from soupcli.demo import digits
+from soupcli.demo.digits_network import build
 from soupcli.evaluation.labelled import Labelled
 from soupcli.networks.learned.layers import Layer, layers
 from soupcli.networks.learned.mixed_network import MixedNetwork
@@ -144,13 +145,13 @@ def one_process(folder: Path, mode: str, count: int, per: str) -> None:
             network.mix(alpha_lk)
             for _ in range(3):
                 loss_of(module(inputs)).backward()
-                network.step(lambda rows, gradient_lk: alpha_lk[rows])
+                network.step(lambda rows, _gradient_lk: alpha_lk[rows])
     elif mode == "explicit":
         mixture = Explicit(module, ingredients, found)
         mixture.mix(alpha_lk)
         for _ in range(3):
             loss_of(mixture.forward(inputs)).backward()
-            mixture.step(lambda rows, gradient_lk: alpha_lk[rows])
+            mixture.step(lambda rows, _gradient_lk: alpha_lk[rows])
     else:
         for _ in range(3):
             module.zero_grad(set_to_none=True)
@@ -214,7 +215,7 @@ def forward_backward(module: nn.Module, inputs: Tensor) -> None:
 
 def whole_step(network: MixedNetwork, module: nn.Module, inputs: Tensor, alpha_lk: Tensor) -> None:
     forward_backward(module, inputs)
-    network.step(lambda rows, gradient_lk: alpha_lk[rows])
+    network.step(lambda rows, _gradient_lk: alpha_lk[rows])
 
 
 def read_once(ingredients: Sequence[Checkpoint]) -> None:
@@ -257,8 +258,6 @@ def fit(
     ingredients: Sequence[Checkpoint], examples: Any, settings: Learned, mode: str, target: float | None
 ) -> tuple[float, float]:
     """The least held-out loss, and the seconds after which it (or `target`, within 1 in 1,000) was reached."""
-    from soupcli.demo.digits_network import build
-
     module = build().eval()
     found = layers(module, per=settings.per, head="head")
     start_lk = torch.full((len(found), len(ingredients)), 1.0 / len(ingredients), dtype=torch.float64)

@@ -13,6 +13,9 @@ from hypothesis import settings
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from soupcli.cli import signals
+from soupcli.cli.app import run
+
 settings.register_profile("seeded", derandomize=True)  # the same examples each time, as all tests are seeded
 settings.load_profile("seeded")
 
@@ -123,10 +126,10 @@ class Ran:
 @pytest.fixture
 def soup(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     """Runs `soup WORDS...` in this process, as the console script would: soup("rank", "--ckpts", "runs/*/")."""
-    from soupcli.cli.app import run
 
     def invoke(*words: str) -> Ran:
         capfd.readouterr()
+        signals._told.clear()  # an interruption is told once a process, here once a command
         code = run([str(word) for word in words])
         captured = capfd.readouterr()
         return Ran(code, captured.out, captured.err)

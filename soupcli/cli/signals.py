@@ -68,7 +68,7 @@ def handle_signals() -> Iterator[None]:
         os.close(waking)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _end(number: int, _frame: FrameType | None) -> None:
     """Only the first signal is an exception: what cleans up after it is not torn away by another one."""
     if not _ending.is_set():
         _ending.set()

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from soupcli.cli.parsing import DONE, Invocation
+from soupcli.demo import digits, images, text
+from soupcli.errors import UsageError
 from soupcli.output import console
+from soupcli.wording import suggestion
 
 Kind = Literal["digits", "text", "images"]
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from soupcli.cli.options import DemoOptions
 
 
-def demo(options: DemoOptions, invocation: Invocation) -> int:
+def demo(options: DemoOptions, _invocation: Invocation) -> int:
     """Fine-tune real models to try soups on."""
     kind, folder = _kind_and_folder(options.words or [])
     with console.ProgressReporter(silent=options.quiet) as progress:
@@ -28,9 +31,6 @@ def demo(options: DemoOptions, invocation: Invocation) -> int:
 
 
 def _kind_and_folder(words: list[str]) -> tuple[Kind, Path]:
-    from soupcli.errors import UsageError
-    from soupcli.wording import suggestion
-
     kinds: tuple[Kind, ...] = get_args(Kind)
     kind = next((kind for kind in kinds if words[:1] == [kind]), None)
     rest = words[1:] if kind else words
@@ -42,7 +42,5 @@ def _kind_and_folder(words: list[str]) -> tuple[Kind, Path]:
 
 
 def _maker(kind: Kind) -> Callable[..., None]:
-    from soupcli.demo import digits, images, text
-
     makers: dict[Kind, Callable[..., None]] = {"digits": digits.make, "text": text.make, "images": images.make}
     return makers[kind]

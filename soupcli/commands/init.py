@@ -13,7 +13,8 @@ import yaml
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets.images import SUFFIXES as PICTURES
 from soupcli.datasets.text import SUFFIXES as TEXTS
-from soupcli.errors import SoupError
+from soupcli.errors import OutputError, SoupError
+from soupcli.files.atomic import write_whole
 from soupcli.networks.build import spec_of_folder
 from soupcli.output import console
 
@@ -22,11 +23,8 @@ if TYPE_CHECKING:
     from soupcli.cli.parsing import Invocation
 
 
-def init(options: InitOptions, invocation: Invocation) -> int:
+def init(options: InitOptions, _invocation: Invocation) -> int:
     """Write a commented soup.yaml from what is found in this folder."""
-    from soupcli.errors import OutputError
-    from soupcli.files.atomic import write_whole
-
     if options.out.exists() and not options.force:
         raise OutputError(f"{options.out}: exists already", hint="--force replaces it, --out writes elsewhere")
     found = survey(options.out.parent)

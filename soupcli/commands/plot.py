@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soupcli.errors import UsageError
+from soupcli.figures.draw.matplotlib import drawn
+from soupcli.figures.registry import KINDS, possible
+from soupcli.figures.reports import read
+from soupcli.files.atomic import check_file, write_whole
 from soupcli.output import console
+from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
     from soupcli.cli.options import PlotOptions
@@ -16,7 +22,7 @@ if TYPE_CHECKING:
     from soupcli.figures.reports import Reports
 
 
-def plot(options: PlotOptions, invocation: Invocation) -> int:
+def plot(options: PlotOptions, _invocation: Invocation) -> int:
     """Draw the figures of a report, as PNG or SVG.
 
     scores: the selecting score against every other set, a dot for each ingredient. A greedy soup's report has its
@@ -27,11 +33,6 @@ def plot(options: PlotOptions, invocation: Invocation) -> int:
 
     With one --kind the picture is --out; otherwise each takes its name: plot-scores.png, plot-path.png.
     """
-    from soupcli.errors import UsageError
-    from soupcli.figures.draw.matplotlib import drawn
-    from soupcli.figures.reports import read
-    from soupcli.files.atomic import check_file, write_whole
-
     suffix = _suffix(options.out)
     reports = read(options.reports)
     figures = _asked_for(reports, options.kind) if options.kind else _possible(reports, quiet=options.quiet)
@@ -50,8 +51,6 @@ def plot(options: PlotOptions, invocation: Invocation) -> int:
 
 
 def _suffix(out: Path) -> Suffix:
-    from soupcli.errors import UsageError
-
     suffixes: dict[str, Suffix] = {".png": "png", ".svg": "svg"}
     if out.suffix.lower() not in suffixes:
         raise UsageError(f"--out {out}: a picture ends in {' or '.join(suffixes)}", hint="soup report writes HTML")
@@ -59,10 +58,6 @@ def _suffix(out: Path) -> Suffix:
 
 
 def _asked_for(reports: Reports, kinds: Sequence[str]) -> list[Figure]:
-    from soupcli.errors import UsageError
-    from soupcli.figures.registry import KINDS
-    from soupcli.wording import suggestion
-
     for kind in kinds:
         if kind not in KINDS:
             raise UsageError(
@@ -73,8 +68,6 @@ def _asked_for(reports: Reports, kinds: Sequence[str]) -> list[Figure]:
 
 def _possible(reports: Reports, *, quiet: bool) -> list[Figure]:
     """Every figure that the reports hold. What only some of them lack is said."""
-    from soupcli.figures.registry import possible
-
     figures, missing = possible(reports)
     if not quiet:
         for error in missing:

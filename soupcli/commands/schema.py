@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from soupcli.cli.options import SchemaOptions
 
 
-def schema(options: SchemaOptions, invocation: Invocation) -> int:
+def schema(options: SchemaOptions, _invocation: Invocation) -> int:
     """Print the JSON Schema of a recipe or of a report."""
     model = Recipe if options.of == "recipe" else Report
     console.print_result(dump_json(model.model_json_schema(by_alias=True)))

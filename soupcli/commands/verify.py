@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from soupcli.report.soups import Soup
 
 
-def verify(options: VerifyOptions, invocation: Invocation) -> int:
+def verify(options: VerifyOptions, _invocation: Invocation) -> int:
     """Check a soup against its report and its ingredients."""
 
     return check(options)

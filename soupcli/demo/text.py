@@ -209,7 +209,7 @@ def batch_loss(states: Sequence[Tensor], labels_n: Tensor, draw: Draw) -> BatchL
     """Returns the cross-entropy, for which a batch passes in chunks of like length to save padding."""
     lengths_n = torch.tensor([len(state) for state in states])
 
-    def loss(upper: nn.Module, indices_b: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(upper: nn.Module, indices_b: Tensor, _generator: torch.Generator) -> Tensor:
         indices_b = indices_b[lengths_n[indices_b].argsort(stable=True)]
         chunks = torch.split(indices_b, CHUNK)
         logits_bc = torch.cat([upper(**inputs_of([states[i] for i in chunk.tolist()])).logits for chunk in chunks])

@@ -48,7 +48,7 @@ class Ensembles:
                     f"{file.path}: is not of the set of {first.path}", hint="remove it: it is then made anew"
                 )
 
-    def __call__(self, weights: Mixture, *, at_least: float | None = None) -> Score:
+    def __call__(self, weights: Mixture, *, at_least: float | None = None) -> Score:  # noqa: ARG002 - see Evaluate
         """See Evaluate; never stopped. Ensembles that grow by one member, as in a greedy one, cost one file each."""
         if not weights.is_uniform:
             return self.scores([weights])[0]

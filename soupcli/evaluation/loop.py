@@ -182,7 +182,7 @@ def _check_classes(classes: int, labels: Tensor, name: str) -> None:
         )
 
 
-def _check_numbers(columns: int, labels: Tensor, name: str) -> None:
+def _check_numbers(columns: int, _labels: Tensor, name: str) -> None:
     if columns != 1:
         raise ValidationError(
             f"{name}: labels are numbers, and the network gives {columns} for each example",
@@ -190,7 +190,7 @@ def _check_numbers(columns: int, labels: Tensor, name: str) -> None:
         )
 
 
-def _check_tokens(columns: int, labels: Tensor, name: str) -> None:
+def _check_tokens(columns: int, _labels: Tensor, _name: str) -> None:
     assert columns == 2
 
 

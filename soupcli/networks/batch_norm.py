@@ -83,5 +83,5 @@ class _Moments:
         layer.running_var.copy_(var_c)
 
 
-def _collect(moments: _Moments, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _collect(moments: _Moments, _layer: nn.Module, inputs: tuple[Any, ...]) -> None:
     moments.add(inputs[0])

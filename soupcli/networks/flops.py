@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def count(forward: Callable[[Batch], Tensor], inputs: Batch) -> int:
     """Operations of one pass of these inputs through `forward`."""
-    from torch.utils.flop_counter import FlopCounterMode  # it imports triton, which takes a tenth of a second
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - it imports triton: a tenth of a second
 
     with _attention_in_steps(), torch.no_grad(), FlopCounterMode(display=False) as counter:
         forward(inputs)

@@ -55,7 +55,7 @@ def peak_bytes(device: torch.device) -> dict[str, int]:
 
 def _peak_of_host() -> int:
     """Of this program alone where the system tells; getrusage counts what started it too (Linux keeps it over exec)."""
-    import resource
+    import resource  # noqa: PLC0415 - Windows has none
 
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():

@@ -63,7 +63,7 @@ def learn(
     *,
     start: Sequence[Checkpoint],
     states: States | None = None,
-    say_where: Callable[[Residence], None] = lambda residence: None,
+    say_where: Callable[[Residence], None] = lambda _residence: None,
     watch: Callable[[Curves], None] | None = None,
     progress: Progress = silent,
 ) -> Learnt:

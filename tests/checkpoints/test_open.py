@@ -9,9 +9,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
 
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError
@@ -56,7 +58,7 @@ def test_timm_hub(tmp_path: Path) -> None:
 def test_open_clip_hub(tmp_path: Path) -> None:
     """A folder of open_clip's save_for_hf: open_clip_model.safetensors before the .bin that lies beside it."""
     open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed")
-    from open_clip.push_to_hf_hub import save_for_hf
+    from open_clip.push_to_hf_hub import save_for_hf  # noqa: PLC0415
 
     config = {
         "embed_dim": 8,
@@ -113,8 +115,6 @@ def test_recognised_by_content(tmp_path: Path) -> None:
     for path in (tmp_path / "x.safetensors", tmp_path / "x.pt", tmp_path / "run/weights"):
         assert_same(opened(path), state)
     (tmp_path / "run/data.npz").unlink()
-    import numpy
-
     numpy.savez(tmp_path / "run/data.npz", inputs=numpy.zeros(3))
     assert_same(opened(tmp_path / "run"), state)
 
@@ -187,8 +187,6 @@ def test_deepspeed_by_content(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 def test_parts_in_safetensors(tmp_path: Path) -> None:
     """Parts of tensors that torch's distributed checkpoint writes as safetensors are not taken for whole ones."""
-    from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
-
     save(small_net().state_dict(), storage_writer=HuggingFaceStorageWriter(str(tmp_path), save_distributed=True))
     with pytest.raises(CheckpointError, match="a part that torch's distributed checkpoint wrote") as refused:
         open_checkpoint(tmp_path)

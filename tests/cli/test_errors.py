@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import StoredCheckpoint
+from soupcli.evaluation.evaluators import Evaluators
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]
@@ -201,8 +203,6 @@ def test_fault_with_traceback(family: Path, soup: Soup, monkeypatch: pytest.Monk
 
 def test_interrupted(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends with 130 and one line; what was evaluated is kept, and the same command goes on from there."""
-    from soupcli.evaluation.evaluators import Evaluators
-
     measure, calls = Evaluators._measure, iter(range(100))
 
     def interrupted(*arguments: object, **more: object) -> object:
@@ -223,8 +223,6 @@ def test_interrupted(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) 
 
 def test_full_disk(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too little room is told before anything is written."""
-    import shutil
-
     usage = shutil.disk_usage(family)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
     assert ": 10 bytes are free, the soup needs " in refused(soup, "uniform", "--ckpts", "runs/*/")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -113,9 +115,6 @@ def test_while_huge_files_are_mixed_and_hashed(
 
 def sparse(file: Path, *, gigabytes: int, tensors: int = 4) -> None:
     """A safetensors file of bfloat16 zeros that takes no room on the disk."""
-    import json
-    import struct
-
     each = gigabytes * 10**9 // tensors // 2
     header = {
         f"layer.{number}": {

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from soupcli.evaluation.evaluators import Evaluators
 from tests.conftest import Ran, build_net
 from tests.helpers import greedy_reference as reference
 from tests.soups.test_plane import basis
@@ -73,8 +74,6 @@ def test_goes_on(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> N
     """An interrupted run keeps every point, and the same command evaluates the rest alone; the report is the same."""
     whole = measured(soup, "--fresh")
     monkeypatch.setenv("SOUP_CACHE", str(family / "another-cache"))
-    from soupcli.evaluation.evaluators import Evaluators
-
     measure, done = Evaluators._measure, []
 
     def stopping(self: Evaluators, *args: Any) -> Any:

@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from soupcli.figures.registry import KINDS
+from soupcli.figures.reports import read
 from tests.commands.test_landscape import accuracy, vector
 from tests.conftest import Ran
 
@@ -81,9 +83,6 @@ def test_less_is_better(started: Path, soup: Soup) -> None:
     for pair in report["pairs"]["pairs"]:
         gain = next(gain for gain in pair["gains"] if gain["set"] == "test")
         assert gain["best"] == min(pair["members"], key=alone.__getitem__) and gain["higher_is_better"] is False
-    from soupcli.figures.registry import KINDS
-    from soupcli.figures.reports import read
-
     marks = KINDS["angles"](read([Path("nll.json")])).panels[1].marks
     gains = [next(g for g in pair["gains"] if g["set"] == "test") for pair in report["pairs"]["pairs"]]
     assert [mark.y for mark in marks] == [-gain["difference"] for gain in gains]

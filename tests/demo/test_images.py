@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from soupcli.demo import fashion, images
@@ -86,16 +90,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def recipe_args(folder: Path) -> tuple[str, dict[str, Any]]:
     """Name and arguments of the network, as a YAML reader finds them in soup.yaml."""
-    import yaml
-
     model = yaml.safe_load((folder / "soup.yaml").read_text())["model"]
     return model["timm"], model["args"]
 
 
 def test_folder_has_what_the_recipe_names(demo: Path) -> None:
     """Every set has its number of JPEG files of 32 x 32 pixels, in folders named by the classes."""
-    from PIL import Image
-
     for name, count in SETS.items():
         files = list((demo / "data" / name).glob("*/*"))
         assert len(files) == count
@@ -107,9 +107,6 @@ def test_folder_has_what_the_recipe_names(demo: Path) -> None:
 
 def test_runs_load_into_the_network_of_the_recipe(demo: Path) -> None:
     """`timm.create_model` with the recipe's args takes every run strictly, and `timm: auto` readers find the same."""
-    import timm
-    from safetensors.torch import load_file
-
     name, args = recipe_args(demo)
     runs = sorted(demo.glob("runs/*/"))
     assert len(runs) == SIZE.runs
@@ -126,9 +123,6 @@ def test_runs_load_into_the_network_of_the_recipe(demo: Path) -> None:
 
 def test_timm_sees_the_pictures_that_training_saw(demo: Path) -> None:
     """timm's own evaluation transform of a JPEG file gives, to the bit, what the network was trained on."""
-    import timm
-    from PIL import Image
-
     name, args = recipe_args(demo)
     config = timm.data.resolve_model_data_config(timm.create_model(name, **args))
     transform = timm.data.create_transform(**config, is_training=False)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional
 
@@ -145,8 +146,6 @@ def test_of_another_set(tmp_path: Path) -> None:
 
 def test_layout(tmp_path: Path) -> None:
     """Anyone reads the file: float16 and the largest logit give the logits; the header says of what they are."""
-    from safetensors import safe_open
-
     logits = logits_of(4)
     file = save(tmp_path, 4, logits, labels_of())
     with safe_open(file.path, "pt") as opened:

@@ -13,6 +13,7 @@ import timm
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 from timm.data import create_transform, resolve_model_data_config
@@ -24,7 +25,7 @@ from soupcli.datasets.classes import imagenet_wnids
 from soupcli.errors import NetworkError, RecipeError, ValidationError
 from soupcli.mixing.mixture import Mixture
 from soupcli.recipe.loading import load_recipe
-from tests.conftest import write_family
+from tests.conftest import build_net, write_family
 from tests.helpers import transformers_toys as toys
 from tests.helpers.evaluating import evaluators, score
 from tests.helpers.network_toys import randomised, saved
@@ -282,10 +283,6 @@ def test_batch_size_changes_nothing(family: dict[str, Any]) -> None:
 
 def test_f1_and_matthews(family: dict[str, Any]) -> None:
     """From the recipe to the value: what scikit-learn says of the network's own predictions."""
-    from safetensors.torch import load_file
-
-    from tests.conftest import build_net
-
     net = build_net()
     net.load_state_dict(load_file("runs/0/model.safetensors"))
     data = load_file("data/val.safetensors")
@@ -318,8 +315,6 @@ def test_kept_by_all_that_counts(network: Timm, tmp_path: Path) -> None:
 
 def test_sets_of_numbers_fit_nothing(tmp_path: Path, family: dict[str, Any]) -> None:
     """Arrays with numbers as labels: their error is measured, coefficients are not fitted on them."""
-    from safetensors.torch import save_file
-
     save_file({"inputs": torch.randn(9, 8), "labels": torch.randn(9)}, "numbers.safetensors")
     recipe = {**family, "val": {"val": {"arrays": "numbers.safetensors"}}, "metric": "mse"}
     with pytest.raises(ValidationError, match="labels are numbers, and the network gives 3"):

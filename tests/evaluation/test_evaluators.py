@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import timm
 import torch
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torchvision import models
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import NetworkError, RecipeError, ValidationError
@@ -33,6 +35,7 @@ from tests.helpers.evaluating import evaluators, score
 from tests.helpers.memory import Alive, Spied
 from tests.helpers.network_toys import randomised, saved
 from tests.helpers.pictures import class_folders
+from tests.networks.libraries.test_open_clip import CONFIG, folder_of
 
 SENTENCES = ["the film was good", "bad", "a very bad plot", "good", "the plot was not good the film was badly bad"]
 PAIRS = ["good", "the film was bad", "a plot", "very very bad", "not"]
@@ -117,10 +120,6 @@ def test_last_token_classifiers(side: str, pad_token: str | None, tmp_path: Path
 
 def test_open_clip(tmp_path: Path) -> None:
     """Pictures against class names and templates from files, as open_clip's own zero-shot loop does it."""
-    import open_clip
-
-    from tests.networks.libraries.test_open_clip import CONFIG, folder_of
-
     files = class_folders(tmp_path / "val", {"0": 3, "1": 4, "2": 2})
     run = folder_of(tmp_path / "run", CONFIG)
     (tmp_path / "names.txt").write_text("tabby cat\ngreat dane\nemu\n")
@@ -143,8 +142,6 @@ def test_open_clip(tmp_path: Path) -> None:
 
 def test_torchvision(tmp_path: Path) -> None:
     """Pictures through the preset of torchvision's default weights."""
-    from torchvision import models
-
     files = class_folders(tmp_path / "val", {"a": 1, "b": 2}, size=(240, 260))
     model = randomised(models.resnet18(num_classes=2))
     preset = models.ResNet18_Weights.DEFAULT.transforms()
@@ -520,8 +517,6 @@ def test_networks_that_cannot_be_fed(arrays: dict[str, Any], tmp_path: Path) -> 
 
 def test_zero_shot_needs_names(tmp_path: Path) -> None:
     """A CLIP network without class names, with an empty line among them, or with a template without a place."""
-    from tests.networks.libraries.test_open_clip import CONFIG, folder_of
-
     run = folder_of(tmp_path / "run", CONFIG)
     class_folders(tmp_path / "val", {"a": 1, "b": 1})
     spec: dict[str, Any] = {"images": tmp_path / "val"}

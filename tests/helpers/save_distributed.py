@@ -40,9 +40,9 @@ def save(folder: Path) -> None:
     state = {"model": get_model_state_dict(net), "optim": get_optimizer_state_dict(net, optimizer)}
     dcp.save(state, checkpoint_id=folder / "fsdp")
     try:
-        from accelerate import PartialState
-        from accelerate.utils import FullyShardedDataParallelPlugin
-        from accelerate.utils.fsdp_utils import save_fsdp_model
+        from accelerate import PartialState  # noqa: PLC0415
+        from accelerate.utils import FullyShardedDataParallelPlugin  # noqa: PLC0415
+        from accelerate.utils.fsdp_utils import save_fsdp_model  # noqa: PLC0415
     except ImportError:
         pass
     else:

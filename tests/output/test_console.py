@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
+from soupcli import __version__
 from soupcli.checkpoints.checkpoint import StoredCheckpoint
 from tests.conftest import Ran
 from tests.helpers.json_schema import broken
@@ -222,6 +223,4 @@ def test_help(soup: Soup) -> None:
 
 def test_version(soup: Soup) -> None:
     """`soup --version` prints one line."""
-    from soupcli import __version__
-
     assert soup("--version").stdout == f"soup {__version__}\n"

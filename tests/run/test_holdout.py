@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from soupcli.datasets.holdout import split_by_class
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]
@@ -41,8 +42,6 @@ def test_parts(family: Path, soup: Soup, command: str) -> None:
 
 def test_as_two_files(family: Path, soup: Soup) -> None:
     """The soup is the one that two files with the two parts give, with the same scores."""
-    from soupcli.datasets.holdout import split_by_class
-
     val = load_file("data/val.safetensors")
     kept, held_out = split_by_class(val["labels"], 0.5, seed=0)
     for name, part in (("a", kept), ("b", held_out)):

@@ -17,6 +17,7 @@ import sys
 import tarfile
 import time
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -126,7 +127,7 @@ def _peak() -> int:
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
-        import resource
+        import resource  # noqa: PLC0415 - Windows has none
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -327,7 +328,6 @@ def _picture(rng: random.Random) -> None:
 
 def picture_bomb(side: int) -> bytes:
     """A PNG of a few bytes that says it has `side` x `side` pixels."""
-    import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

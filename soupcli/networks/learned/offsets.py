@@ -155,7 +155,13 @@ class InMemory:
         self.where = where
         self._kept: dict[Piece, Tensor] = {}
 
-    def blocks(self, piece: Piece, sizes: Sequence[int], *, again: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+    def blocks(
+        self,
+        piece: Piece,
+        sizes: Sequence[int],
+        *,
+        again: bool = False,  # noqa: ARG002 - see Source
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """See Source."""
         kept_kn, centred = self._kept.get(piece), True
         if kept_kn is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from soupcli.recipe.networks import TorchvisionNetwork
 
 
-def build(spec: TorchvisionNetwork, folder: Path) -> Network:
+def build(spec: TorchvisionNetwork, _folder: Path) -> Network:
     """`torchvision.models.get_model` without weights, with the transform of its default weights."""
     models = need("torchvision.models", extra="torchvision")
     name, known = spec.torchvision, models.list_models(module=models)  # classification; detection is in sub-modules

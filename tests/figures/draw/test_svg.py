@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
+from io import BytesIO
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from soupcli.figures.draw import matplotlib, svg
 from soupcli.figures.draw.layout import SMALL, label_depth, layout, text_width
-from soupcli.figures.draw.palette import STYLES, ramp, step_of
+from soupcli.figures.draw.palette import GROUNDS, STYLES, colour, ramp, step_of
 from soupcli.figures.figure import Figure
 from soupcli.figures.registry import KINDS
 from tests.helpers.report_toys import gathered, greedy, learned, ranked
@@ -152,8 +154,6 @@ def contrast(one: str, other: str) -> float:
 
 def test_contrast() -> None:
     """Text has a contrast of 4.5 to its ground, marks of 3 (WCAG 2.1), on light and on dark; shapes differ too."""
-    from soupcli.figures.draw.palette import GROUNDS, colour
-
     for theme in ("light", "dark"):
         ground = GROUNDS[theme]
         assert min(contrast(ground.ink, ground.paper), contrast(ground.faint, ground.paper)) >= 4.5
@@ -197,10 +197,6 @@ def test_matplotlib_svg(kind: str, theme: str) -> None:
 
 def test_matplotlib_png() -> None:
     """A PNG of two dots for each pixel of the layout, the same bytes again; dark is dark."""
-    from io import BytesIO
-
-    from PIL import Image
-
     figure = FIGURES["path"]
     data = matplotlib.drawn(figure, "png", "dark")
     assert data == matplotlib.drawn(figure, "png", "dark")

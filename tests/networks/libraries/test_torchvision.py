@@ -12,6 +12,7 @@ from torchvision import models
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import NetworkError
 from soupcli.networks.build import build
+from soupcli.networks.libraries.torchvision import _pictures
 from soupcli.recipe.networks import TorchvisionNetwork
 from tests.helpers.network_toys import assert_same, loaded, randomised, saved
 from tests.helpers.pictures import noise
@@ -41,8 +42,6 @@ def test_equals_torchvision(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "vit_b_32", "regnet_y_400mf"])
 def test_transform_of_other_presets(name: str, tmp_path: Path) -> None:
     """Presets with other sizes and interpolations give torchvision's bits too."""
-    from soupcli.networks.libraries.torchvision import _pictures
-
     preset = models.get_model_weights(name).DEFAULT.transforms()
     pictures = _pictures(preset)
     picture = Image.open(noise(tmp_path / "a.png", size=(300, 180))).convert("RGB")
