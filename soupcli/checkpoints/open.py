@@ -1,46 +1,40 @@
-"""From a path to a checkpoint: the layout is recognised by content, and headers alone are read.
+"""From a path to a checkpoint: the layout is recognised by content, and only headers are read.
 
-A folder is opened as its library would open it: an adapter, model.safetensors, its index, pytorch_model.bin, its
-index, a distributed checkpoint; else the one file in it that holds weights, whatever its name.
+A folder is opened as its library would open it. LAYOUTS lists the kinds of folders in the order in which they are
+tried; a new kind is one function and one row. The formats of single files have their own table in formats/table.py.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters import adapter
-from soupcli.checkpoints.checkpoint import Checkpoint, Origin, StoredCheckpoint
+from soupcli.checkpoints.checkpoint import Checkpoint, StoredCheckpoint
+from soupcli.checkpoints.contents import How
 from soupcli.checkpoints.formats import folder as folders
-from soupcli.checkpoints.formats import safetensors as safetensors_file
 from soupcli.checkpoints.formats import sharded
 from soupcli.checkpoints.formats import torch_distributed as distributed
-from soupcli.checkpoints.formats import torch_save as torch_file
-from soupcli.checkpoints.formats.folder import refuse_foreign, refuse_parts, trainer_metrics
+from soupcli.checkpoints.formats.folder import refuse_foreign, trainer_metrics
 from soupcli.checkpoints.formats.pickles import without_prefixes
-from soupcli.checkpoints.formats.torch_save import Contents
+from soupcli.checkpoints.formats.table import read_contents
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
-class How(NamedTuple):
-    """What a user may say of how checkpoints are opened."""
-
-    weights_name: str | None = None  # the file to take where a folder holds several
-    key: str | None = None  # where the state dict lies in a file of torch.save
-    trust: bool = False  # whether the plain pickle of a distributed checkpoint may be opened
-    allow: tuple[str, ...] = ()  # classes in pickles that an empty stand-in may take the place of
-    base: Path | None = None  # the network that adapters were trained on
+__all__ = ["LAYOUTS", "How", "open_checkpoint"]
 
 
 def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
-    """The checkpoint at `path`, a file or folder, by its headers.
+    """Returns the checkpoint at `path`, a file or folder, by its headers.
 
-    Raises CheckpointError where nothing there can be read, naming what was found.
+    Raises CheckpointError if nothing there can be read, naming what was found.
     """
     how = how or How()
     if path.is_dir():
-        return _open_folder(path, how)
+        return next(opened for layout in LAYOUTS if (opened := layout(path, how)) is not None)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder")
     if not path.is_file():
@@ -50,25 +44,52 @@ def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
     return _open_file(path, path, how, whole_folder=path.name in folders.KNOWN_NAMES)
 
 
-def _open_folder(path: Path, how: How) -> Checkpoint:
-    if how.weights_name is not None:
-        weights = path / how.weights_name
-        if not weights.is_file():
-            raise CheckpointError(f"{path}: has no file {how.weights_name}", hint=folders.listing(path))
-        if how.weights_name in adapter.WEIGHTS:
-            return _open_adapter(path, path, how)
-        return _open_file(path, weights, how)
-    if (path / adapter.CONFIG).is_file():
+def _open_named(path: Path, how: How) -> Checkpoint | None:
+    """The file of the folder that --weights-name names."""
+    if how.weights_name is None:
+        return None
+    weights = path / how.weights_name
+    if not weights.is_file():
+        raise CheckpointError(f"{path}: has no file {how.weights_name}", hint=folders.listing(path))
+    if how.weights_name in adapter.WEIGHTS:
         return _open_adapter(path, path, how)
+    return _open_file(path, weights, how)
+
+
+def _open_adapter_folder(path: Path, how: How) -> Checkpoint | None:
+    """A folder of PEFT's save_pretrained."""
+    return _open_adapter(path, path, how) if (path / adapter.CONFIG).is_file() else None
+
+
+def _open_known(path: Path, how: How) -> Checkpoint | None:
+    """A folder with a file that has a name which model libraries look for."""
     known = folders.known_weights(path)
-    if known is not None:
-        return _open_file(path, known, how)
+    return _open_file(path, known, how) if known is not None else None
+
+
+def _open_distributed(path: Path, how: How) -> Checkpoint | None:
+    """A folder of torch.distributed.checkpoint.save."""
     parts = distributed.distributed_folder(path)
-    if parts is not None:
-        side, metrics = folders.side_files(path), trainer_metrics(path)
-        return distributed.open_distributed(path, parts, side, metrics, key=how.key, trust=how.trust, allow=how.allow)
+    if parts is None:
+        return None
+    side, metrics = folders.side_files(path), trainer_metrics(path)
+    return distributed.open_distributed(path, parts, side, metrics, key=how.key, trust=how.trust, allow=how.allow)
+
+
+def _open_only_file(path: Path, how: How) -> Checkpoint:
+    """The one file of the folder that holds weights, whatever its name."""
     refuse_foreign(path)
     return _open_file(path, folders.only_weights(path), how)
+
+
+# Tried in this order. Each returns None if the folder is not of its kind; the last one raises.
+LAYOUTS: tuple[Callable[[Path, How], Checkpoint | None], ...] = (
+    _open_named,
+    _open_adapter_folder,
+    _open_known,
+    _open_distributed,
+    _open_only_file,
+)
 
 
 def _open_adapter(path: Path, folder: Path, how: How) -> Checkpoint:
@@ -85,10 +106,10 @@ def _open_file(
 ) -> StoredCheckpoint:
     refuse_foreign(weights)
     if weights.name.endswith(folders.INDEX_SUFFIX):
-        contents, files = sharded.read_index(weights, lambda shard: _contents(shard, how))
+        contents, files = sharded.read_index(weights, lambda shard: read_contents(shard, how))
     else:
         files = (FileVersion.of(weights),)
-        contents = _contents(files[0], how)
+        contents = read_contents(files[0], how)
     names = without_prefixes(contents.specs) if prefixes else {name: name for name in contents.specs}
     origin, folder = contents.origin, weights.parent
     return StoredCheckpoint(
@@ -98,17 +119,4 @@ def _open_file(
         files,
         folders.side_files(folder) if whole_folder else (),
         origin._replace(metrics={**origin.metrics, **(trainer_metrics(folder) if whole_folder else {})}),
-    )
-
-
-def _contents(file: FileVersion, how: How) -> Contents:
-    if torch_file.is_torch_file(file):
-        return torch_file.read_header(file, key=how.key, allow=how.allow)
-    if safetensors_file.is_safetensors(file):
-        specs, places, metadata = safetensors_file.read_header(file)
-        refuse_parts(file.path, metadata)
-        return Contents(specs, places, Origin("safetensors"))
-    raise CheckpointError(
-        f"{file.path}: not a checkpoint: neither safetensors nor written by torch.save",
-        hint="--ckpts takes checkpoint files and folders that hold one",
     )

@@ -176,7 +176,7 @@ def test_ckpts_of_the_recipe(family: Path, soup: Soup) -> None:
         ),
         (
             ["--ckpts", "net.py"],
-            "net.py: not a checkpoint: neither safetensors nor written by torch.save\n\n"
+            "net.py: not a checkpoint: none of torch.save, safetensors\n\n"
             "hint: --ckpts takes checkpoint files and folders that hold one\n",
         ),
     ],

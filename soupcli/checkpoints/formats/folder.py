@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from soupcli.checkpoints.formats import safetensors as safetensors_file
 from soupcli.checkpoints.formats import sharded
-from soupcli.checkpoints.formats import torch_save as torch_file
+from soupcli.checkpoints.formats.table import holds_weights
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, distinct
 
@@ -96,7 +94,7 @@ def _holds_weights(entry: Path) -> bool:
     if entry.suffix == ".json":
         return name.endswith(INDEX_SUFFIX) and sharded.is_index(entry)
     file = FileVersion.of(entry)
-    return safetensors_file.is_safetensors(file) or torch_file.holds_a_pickle(file)
+    return holds_weights(file)
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -121,17 +119,6 @@ def side_files(folder: Path) -> tuple[Path, ...]:
 CONVERTER = "zero_to_fp32.py"
 ZERO = re.compile(r"(.*_)?mp_rank_\d+.*(_model|_optim)_states\.pt|.*_optim_states\.pt")
 VERL = re.compile(r"(model|optim|extra_state)_world_size_\d+_rank_\d+\.pt")
-
-PARTS = "DCP_SHARDING_INFO"  # torch.distributed.checkpoint.HuggingFaceStorageWriter(save_distributed=True)
-
-
-def refuse_parts(path: Path, metadata: Mapping[str, str]) -> None:
-    """Raises CheckpointError where a safetensors file holds what one process had of each tensor."""
-    if PARTS in metadata:
-        raise CheckpointError(
-            f"{path}: a part that torch's distributed checkpoint wrote, of tensors that lie in several files",
-            hint="torch.distributed.checkpoint._consolidate_hf_safetensors.consolidate_safetensors_files joins them",
-        )
 
 
 def refuse_foreign(path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from soupcli.checkpoints.checkpoint import StoredTensor, TensorSpec
+from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
+from soupcli.checkpoints.contents import Contents, How
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, read_bytes
 
@@ -65,6 +66,20 @@ def read_header(file: FileVersion) -> Header:
         spans.append((begin, end, name))
     _check_spans(file, spans, file.size - base)
     return specs, places, metadata
+
+
+PARTS = "DCP_SHARDING_INFO"  # torch.distributed.checkpoint.HuggingFaceStorageWriter(save_distributed=True)
+
+
+def read_contents(file: FileVersion, _: How) -> Contents:
+    """Returns specs and places of all tensors. Raises CheckpointError if they are parts of larger ones."""
+    specs, places, metadata = read_header(file)
+    if PARTS in metadata:
+        raise CheckpointError(
+            f"{file.path}: a part that torch's distributed checkpoint wrote, of tensors that lie in several files",
+            hint="torch.distributed.checkpoint._consolidate_hf_safetensors.consolidate_safetensors_files joins them",
+        )
+    return Contents(specs, places, Origin("safetensors"))
 
 
 def _refuse(file: FileVersion, what: str) -> NoReturn:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.formats.torch_save import Contents
+from soupcli.checkpoints.contents import Contents
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, read_bytes
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
+from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats.pickles import COUNTER, SAVE_AGAIN, load_on_meta, unwrap
 from soupcli.checkpoints.formats.safetensors import NAMES
 from soupcli.errors import CheckpointError
@@ -38,14 +39,6 @@ WRITERS: tuple[tuple[str, frozenset[str]], ...] = (
 METRICS = ("metric",)  # timm's
 
 
-class Contents(NamedTuple):
-    """What one file holds: specs and places of its tensors, and where they were in it."""
-
-    specs: dict[str, TensorSpec]
-    places: dict[str, StoredTensor]
-    origin: Origin
-
-
 class _Record(NamedTuple):
     offset: int  # of its first byte in the file
     size: int
@@ -65,6 +58,11 @@ def holds_a_pickle(file: FileVersion) -> bool:
         return any(name.endswith("data.pkl") for name in _records(file, 0, file.size))
     except CheckpointError:
         return True  # broken: whoever opens it says how
+
+
+def read_contents(file: FileVersion, how: How) -> Contents:
+    """Returns the contents of `file` as `how` says. Raises CheckpointError, see read_header."""
+    return read_header(file, key=how.key, allow=how.allow)
 
 
 def read_header(file: FileVersion, *, key: str | None = None, allow: Sequence[str] = ()) -> Contents:

@@ -1,0 +1,28 @@
+"""What every format of files gives to those who open checkpoints, and what a user may say about opening."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
+
+
+class How(NamedTuple):
+    """What a user may say about how checkpoints are opened."""
+
+    weights_name: str | None = None  # the file to take from a folder that holds several
+    key: str | None = None  # where the state dict lies in a file of torch.save
+    trust: bool = False  # whether the plain pickle of a distributed checkpoint may be opened
+    allow: tuple[str, ...] = ()  # classes in pickles that an empty stand-in may take the place of
+    base: Path | None = None  # the network that adapters were trained on
+
+
+class Contents(NamedTuple):
+    """What one file holds: specs and places of its tensors, and where they were in it."""
+
+    specs: dict[str, TensorSpec]
+    places: dict[str, StoredTensor]
+    origin: Origin

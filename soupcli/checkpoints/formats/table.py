@@ -1,0 +1,45 @@
+"""The formats of single files, each recognised by its first bytes. A new format is one file and one row here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from soupcli.checkpoints.formats import safetensors, torch_save
+from soupcli.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from soupcli.checkpoints.contents import Contents, How
+    from soupcli.files.reading import FileVersion
+
+
+class FileFormat(NamedTuple):
+    """One way to store named tensors in a file."""
+
+    name: str  # as a user knows it
+    begins: Callable[[FileVersion], bool]  # whether the file begins as files of this format do
+    read_header: Callable[[FileVersion, How], Contents]
+    holds_weights: Callable[[FileVersion], bool]  # the same, but sure enough to pick the file out of a folder
+
+
+FORMATS: tuple[FileFormat, ...] = (
+    FileFormat("torch.save", torch_save.is_torch_file, torch_save.read_contents, torch_save.holds_a_pickle),
+    FileFormat("safetensors", safetensors.is_safetensors, safetensors.read_contents, safetensors.is_safetensors),
+)
+
+
+def read_contents(file: FileVersion, how: How) -> Contents:
+    """Returns specs and places of the tensors in `file`. Raises CheckpointError if no format reads it."""
+    found = next((each for each in FORMATS if each.begins(file)), None)
+    if found is None:
+        raise CheckpointError(
+            f"{file.path}: not a checkpoint: none of {', '.join(each.name for each in FORMATS)}",
+            hint="--ckpts takes checkpoint files and folders that hold one",
+        )
+    return found.read_header(file, how)
+
+
+def holds_weights(file: FileVersion) -> bool:
+    """Whether `file` is of one of the formats."""
+    return any(each.holds_weights(file) for each in FORMATS)

@@ -1,0 +1,44 @@
+"""The table of formats: a made-up format is one file and one row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
+from soupcli.checkpoints.contents import Contents, How
+from soupcli.checkpoints.formats import table
+from soupcli.checkpoints.formats.table import FORMATS, FileFormat
+from soupcli.errors import CheckpointError
+from soupcli.files.reading import FileVersion, read_bytes
+from tests.helpers.tensors_of import opened
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAGIC = b"one tensor:"
+
+
+def begins(file: FileVersion) -> bool:
+    return read_bytes(file, 0, len(MAGIC)) == MAGIC
+
+
+def read_header(file: FileVersion, _: How) -> Contents:
+    count = (file.size - len(MAGIC)) // 4
+    return Contents(
+        {"w": TensorSpec((count,), torch.float32)}, {"w": StoredTensor(file, len(MAGIC))}, Origin("one tensor")
+    )
+
+
+def test_a_new_format_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a row more, its files open as paths and out of folders; without it they are refused."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/weights.one").write_bytes(MAGIC + torch.arange(3.0).numpy().tobytes())
+    with pytest.raises(CheckpointError, match=r"none of torch\.save, safetensors"):
+        opened(tmp_path / "run/weights.one")
+    row = FileFormat("one tensor", begins, read_header, begins)
+    monkeypatch.setattr(table, "FORMATS", (*FORMATS, row))
+    for path in (tmp_path / "run/weights.one", tmp_path / "run"):
+        assert opened(path)["w"].tolist() == [0, 1, 2]
