@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 
 SHARES = {"accuracy", "top5", "acc", "acc_norm", "exact_match"}  # shown in per cent
@@ -38,3 +39,10 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     """`, did you mean 'x'?` for the nearest of the known words, or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f", did you mean {near[0]!r}?" if near else ""
+
+
+def natural_order(text: str) -> tuple[list[tuple[int, str]], str]:
+    """A key to sort by that takes numbers in text as numbers: `checkpoint-500` comes before `checkpoint-1000`."""
+    pieces = re.split(r"([0-9]+)", text)
+    numbers = [(len(piece.lstrip("0")), piece.lstrip("0")) if at % 2 else (0, piece) for at, piece in enumerate(pieces)]
+    return numbers, text

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from soupcli.wording import human_bytes, shown
+from soupcli.wording import human_bytes, natural_order, shown
 
 
 @pytest.mark.parametrize("value", [None, math.nan])
@@ -29,3 +29,11 @@ def test_no_number(value: float | None) -> None:
 def test_bytes(count: int, shown: str) -> None:
     """Sizes are decimal, with one digit."""
     assert human_bytes(count) == shown
+
+
+def test_natural_order() -> None:
+    """Numbers in names are compared as numbers, of any length, and what differs in zeros alone is in some order."""
+    names = ["a", "checkpoint-9", "checkpoint-010", "checkpoint-500/x", "checkpoint-1000", "b" + "1" * 5000]
+    assert sorted([*names[3:], *names[:3]], key=natural_order) == ["a", "b" + "1" * 5000, *names[1:5]]
+    assert sorted(["r01", "r1"], key=natural_order) == ["r01", "r1"]
+    assert sorted(["1", "a"], key=natural_order) == ["1", "a"]

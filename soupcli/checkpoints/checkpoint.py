@@ -8,7 +8,7 @@ checkpoint.read("head.weight", torch.empty(spec.shape, dtype=spec.dtype))
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -96,6 +96,14 @@ class Checkpoint(Protocol):
     def places(self) -> Mapping[str, StoredTensor]:
         """Where each tensor lies in the files; empty if tensors are computed or put together when they are read."""
 
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The networks that its folder holds, each with a file of its own; empty if all weights are one network."""
+
+    @property
+    def constants(self) -> Container[str]:
+        """Tensors that need not be finite: they are not mixed, or are the same in all ingredients."""
+
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """Reads `out.numel()` elements of tensor `name`, from element `start` in row-major order, into `out`.
 
@@ -115,6 +123,17 @@ class StoredTensor(NamedTuple):
 NO_PLACES: Mapping[str, StoredTensor] = MappingProxyType({})  # of tensors that do not lie in a file as they are
 
 
+class Part(NamedTuple):
+    """One of the networks that a folder holds, e.g. a pipeline's component or a sentence encoder's dense layer.
+
+    Names of its tensors begin with `prefix`; in its own file they stand without it. A soup is written to the same
+    places: see `part_of`.
+    """
+
+    prefix: str  # "2_Dense/"; "" for the network at the top of the folder
+    file: str  # of its weights, relative to the checkpoint's folder: "2_Dense/model.safetensors", or the shards' index
+
+
 @dataclass(frozen=True, eq=False)
 class StoredCheckpoint:
     """A checkpoint whose tensors lie uncompressed in files: safetensors, shards, torch archives."""
@@ -130,15 +149,26 @@ class StoredCheckpoint:
     files: tuple[FileVersion, ...]
     side_files: tuple[Path, ...] = ()
     origin: Origin = BARE
+    parts: Sequence[Part] = ()  # if there are any, every tensor is in one of them
+    constants: Container[str] = ()
+    home: Path | None = None  # the folder of its files, if it is not `path`: a snapshot in a cache of the Hub
 
     @property
     def folder(self) -> Path:
         """See Checkpoint.folder."""
+        if self.home is not None:
+            return self.home
         return self.path if self.path.is_dir() else self.path.parent
 
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """See Checkpoint.read."""
         read_stored(self.tensors[name], self.places[name], out, start)
+
+
+def part_of(parts: Sequence[Part], name: str) -> tuple[Part, str]:
+    """The part that tensor `name` belongs to, and what the part's own file calls it."""
+    part = max((part for part in parts if name.startswith(part.prefix)), key=lambda part: len(part.prefix))
+    return part, name.removeprefix(part.prefix)
 
 
 def read_dense(checkpoint: Checkpoint, name: str, start: int, dtype: torch.dtype, out: memoryview) -> bool:

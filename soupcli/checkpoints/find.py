@@ -1,4 +1,4 @@
-"""From the words after --ckpts to checkpoints: sorted by path, each file once."""
+"""From the words after --ckpts to checkpoints: sorted by path, numbers as numbers, each file once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError, UsageError
 from soupcli.files.reading import same_content
 from soupcli.progress import Progress, silent
+from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -35,7 +36,9 @@ def find(
     Two paths to one file count once, as do copies of a training checkpoint in one folder. Raises UsageError for an
     empty word, CheckpointError where a path or glob matches nothing or is no checkpoint.
     """
-    paths = sorted({path for word in words for path in _expand(word, standard_input)}, key=str)
+    paths = sorted(
+        {path for word in words for path in _expand(word, standard_input)}, key=lambda path: natural_order(str(path))
+    )
     kept: dict[tuple[tuple[int, int], ...], Checkpoint] = {}
     copies: dict[tuple[Path, int], list[Checkpoint]] = {}
     notes: list[str] = []
@@ -86,5 +89,5 @@ def _expand(word: str, standard_input: Iterable[str]) -> list[Path]:
 
 def _nearest_folder(word: str) -> str:
     folder = next((parent for parent in Path(word).parents if parent.is_dir()), Path())
-    names = sorted(entry.name for entry in folder.iterdir())[:8]
+    names = sorted((entry.name for entry in folder.iterdir()), key=natural_order)[:8]
     return f"{folder} holds {', '.join(names) or 'nothing'}"

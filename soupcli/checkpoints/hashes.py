@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -43,8 +44,11 @@ class ContentHashes:
                 self._future(file)
 
     def of(self, checkpoint: Checkpoint) -> str:
-        """`sha256:...` of the file, or of the sorted list of names and hashes of several."""
-        return hash_of_files({file.path.name: self._future(file).result() for file in checkpoint.files})
+        """`sha256:...` of the file, or of the sorted list of names and hashes of several.
+
+        A name is relative to the folder that holds all of the files.
+        """
+        return hash_of_files({name: self._future(file).result() for name, file in _by_name(checkpoint.files).items()})
 
     def confirm(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Raises CheckpointError for a file that is no longer what it was when it was opened.
@@ -87,3 +91,11 @@ class ContentHashes:
         with contextlib.suppress(OutputError):  # a cache that cannot be written costs time alone
             write_whole(kept, json.dumps({"sha256": digest}) + "\n")
         return digest
+
+
+def _by_name(files: Sequence[FileVersion]) -> dict[str, FileVersion]:
+    folders = [os.path.abspath(file.path.parent) for file in files]  # noqa: PTH100 - links stay
+    common = os.path.commonpath(folders)
+    return {
+        os.path.relpath(f"{folder}/{file.path.name}", common): file for folder, file in zip(folders, files, strict=True)
+    }

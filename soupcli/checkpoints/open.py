@@ -14,7 +14,8 @@ from soupcli.checkpoints.contents import How
 from soupcli.checkpoints.formats import folder as folders
 from soupcli.checkpoints.formats import sharded
 from soupcli.checkpoints.formats import torch_distributed as distributed
-from soupcli.checkpoints.formats.folder import refuse_foreign, trainer_metrics
+from soupcli.checkpoints.formats.folder import trainer_metrics
+from soupcli.checkpoints.formats.foreign import refuse_foreign
 from soupcli.checkpoints.formats.pickles import without_prefixes
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.errors import CheckpointError

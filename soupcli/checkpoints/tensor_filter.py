@@ -9,7 +9,7 @@ What is the same in all members of a mixture comes out of it as it went in, so n
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,7 +21,7 @@ from soupcli.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from soupcli.checkpoints.checkpoint import Checkpoint, Origin, TensorSpec
+    from soupcli.checkpoints.checkpoint import Checkpoint, Origin, Part, TensorSpec
     from soupcli.files.reading import FileVersion
 
 
@@ -111,6 +111,16 @@ class Selected:
     def inherited(self) -> Collection[str]:
         """See Checkpoint.inherited."""
         return self.checkpoint.inherited
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """See Checkpoint.parts."""
+        return self.checkpoint.parts
+
+    @property
+    def constants(self) -> Container[str]:
+        """See Checkpoint.constants."""
+        return self.checkpoint.constants
 
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """See Checkpoint.read."""

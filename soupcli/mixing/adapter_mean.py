@@ -109,6 +109,8 @@ class AdapterSoup:
     is_adapter = True
     adapted = ()
     inherited = ()
+    parts = ()
+    constants = ()
     places = NO_PLACES
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
+from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -51,5 +52,5 @@ def sorted_by_score(ranking: Iterable[Ranked]) -> list[Ranked]:
     return sorted(ranking, key=_best_first)
 
 
-def _best_first(ranked: Ranked) -> tuple[bool, float, str]:
-    return math.isnan(ranked.score.value), -ranked.score.goodness, str(ranked.checkpoint.path)
+def _best_first(ranked: Ranked) -> tuple[bool, float, object]:
+    return math.isnan(ranked.score.value), -ranked.score.goodness, natural_order(str(ranked.checkpoint.path))

@@ -37,6 +37,14 @@ def test_forms(runs: Path, words: list[str]) -> None:
     assert paths(words) == ["runs/a", "runs/b", "runs/c"]
 
 
+def test_numbers_as_numbers(runs: Path) -> None:
+    """Step 500 comes before step 1000."""
+    for step in (1000, 500, 90):
+        (runs / f"checkpoint-{step}").mkdir()
+        save_file(small_net(step).state_dict(), runs / f"checkpoint-{step}/model.safetensors")
+    assert paths(["checkpoint-*"]) == ["checkpoint-90", "checkpoint-500", "checkpoint-1000"]
+
+
 def test_standard_input(runs: Path) -> None:
     """`-` reads one path a line; blank lines are passed over, an empty input is not."""
     assert paths(["-"], standard_input=["runs/b\n", "\n", "runs/a\r\n"]) == ["runs/a", "runs/b"]

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from soupcli.checkpoints import hashes as content_hash
+from soupcli.checkpoints.checkpoint import StoredCheckpoint
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
@@ -86,3 +87,19 @@ def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
     save_file({"w": torch.ones(3)}, file)
     (tmp_path / "cache").write_text("a file, no folder")
     assert hash_of(file, tmp_path / "cache").startswith("sha256:")
+
+
+def test_equal_names_in_two_folders(tmp_path: Path) -> None:
+    """Files of one name in several folders count each: a change of any of them changes the hash."""
+    for folder in ("", "dense"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        save_file({"w": torch.ones(3)}, tmp_path / folder / "model.safetensors")
+    hashes = []
+    for value in (1.0, 2.0):
+        save_file({"w": torch.full((3,), value)}, tmp_path / "model.safetensors")
+        top, dense = (open_checkpoint(tmp_path / folder / "model.safetensors") for folder in ("", "dense"))
+        whole = StoredCheckpoint(tmp_path, {}, {}, (*top.files, *dense.files))
+        content = ContentHashes(tmp_path / "cache")
+        hashes.append(content.of(whole))
+        content.close()
+    assert hashes[0] != hashes[1]

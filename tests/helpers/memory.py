@@ -47,6 +47,7 @@ class Spied:
         self.side_files, self.origin, self.folder = checkpoint.side_files, checkpoint.origin, checkpoint.folder
         self.sources, self.is_adapter = checkpoint.sources, checkpoint.is_adapter
         self.adapted, self.inherited, self.places = checkpoint.adapted, checkpoint.inherited, NO_PLACES
+        self.parts, self.constants = checkpoint.parts, checkpoint.constants
         self.readings = 0
         self.fail_at: int | None = None
         self._checkpoint, self._on_read = checkpoint, on_read

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -106,8 +106,10 @@ class AdapterCheckpoint:
     biases: Mapping[str, Factors]  # bias -> the factors whose B has one
     plain: Mapping[str, str]  # name -> stored name, of tensors that the adapter holds whole
     tensors: Mapping[str, TensorSpec]
+    constants: Container[str] = ()
 
     is_adapter = True
+    parts = ()
     places = NO_PLACES
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -114,40 +113,6 @@ def listing(folder: Path) -> str:
 def side_files(folder: Path) -> tuple[Path, ...]:
     """Configuration and tokenizer files in the folder, sorted."""
     return tuple(sorted(entry for entry in folder.iterdir() if matches(entry.name, SIDE_FILES) and entry.is_file()))
-
-
-CONVERTER = "zero_to_fp32.py"
-ZERO = re.compile(r"(.*_)?mp_rank_\d+.*(_model|_optim)_states\.pt|.*_optim_states\.pt")
-VERL = re.compile(r"(model|optim|extra_state)_world_size_\d+_rank_\d+\.pt")
-
-
-def refuse_foreign(path: Path) -> None:
-    """Raises CheckpointError where `path`, a file or a folder, is (a part of) a DeepSpeed or verl checkpoint."""
-    folder = path if path.is_dir() else path.parent
-    names = [path.name] if not path.is_dir() else sorted(entry.name for entry in path.iterdir())
-    if any(VERL.fullmatch(name) for name in names):
-        raise CheckpointError(
-            f"{path}: shards of verl, one for each process",
-            hint=f"python -m verl.model_merger merge --backend fsdp --local_dir {folder} --target_dir {folder}/merged",
-        )
-    tag = _latest(folder) if path.is_dir() else None
-    if any(ZERO.fullmatch(name) for name in names) or CONVERTER in names or tag is not None:
-        top = next((at for at in (folder, folder.parent) if (at / CONVERTER).is_file()), None)
-        script = f"{top}/{CONVERTER} {top} {top}/converted" if top else "-m deepspeed.utils.zero_to_fp32 FOLDER OUTPUT"
-        raise CheckpointError(
-            f"{path}: a DeepSpeed ZeRO checkpoint, in parts that only DeepSpeed puts together",
-            hint=f"convert it with its own {CONVERTER}: python {script}",
-        )
-
-
-def _latest(folder: Path) -> str | None:
-    """The sub-folder that DeepSpeed's file `latest` names, where there is one."""
-    file = folder / "latest"
-    if not file.is_file():
-        return None
-    with file.open("rb") as opened:
-        tag = opened.read(256).decode("utf-8", "replace").strip()
-    return tag if re.fullmatch(r"[\w-][\w.-]*", tag) and (folder / tag).is_dir() else None
 
 
 NAME = "trainer_state.json"

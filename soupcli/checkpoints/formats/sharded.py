@@ -1,11 +1,18 @@
-"""Hugging Face's sharded layout: an index file that maps each tensor to one of the shards beside it."""
+"""Hugging Face's sharded layout: files of one checkpoint, and an index that maps each tensor to one of them.
+
+    contents, shards = read_index(folder / "model.safetensors.index.json", open_shard)
+    contents, shards = read_shards(shard_sets(folder, names)[0], open_shard)        # the index is not there
+
+Shards that lack their index are read as well: the names of the files say how many there are.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.contents import Contents
 from soupcli.errors import CheckpointError
@@ -20,7 +27,7 @@ LONGEST_NAME = 255  # of a file, on every usual file system
 def file_beside(naming: Path, name: str) -> FileVersion:
     """The file `name`, which the file `naming` names, in the same folder.
 
-    Raises CheckpointError where it is missing, where the name is a path, and where it is a link out of the folder.
+    Raises CheckpointError if it is missing and if the name is a path. A link is read as the file that it leads to.
     """
     if (
         len(name) > LONGEST_NAME
@@ -35,50 +42,112 @@ def file_beside(naming: Path, name: str) -> FileVersion:
     path = naming.parent / name
     if not path.is_file():
         raise CheckpointError(f"{naming}: names the file {name}, which is not there", hint="copy the missing file")
-    if path.is_symlink():
-        folder, target = path.parent.resolve(), path.resolve()
-        if not target.is_relative_to(folder) and not _in_hub_cache(folder, target):
-            raise CheckpointError(
-                f"{path}: is a link out of its folder, to {target}",
-                hint=f"if these weights are meant, copy them, or give the folder {target.parent}",
-            )
     return FileVersion.of(path)
 
 
-def _in_hub_cache(folder: Path, target: Path) -> bool:
-    """Whether the link is one of the Hugging Face cache: snapshots/REVISION/NAME -> blobs/HASH of one repository."""
-    return folder.parent.name == "snapshots" and target.parent == folder.parent.parent / "blobs"
-
-
 MAX_INDEX = 100_000_000
-STALE = "the index is of another save than the shards: save the checkpoint again"
+STALE = "the files are of several saves: save the checkpoint again"
 
 
 def read_index(index: Path, open_shard: Callable[[FileVersion], Contents]) -> tuple[Contents, tuple[FileVersion, ...]]:
     """Specs and places of the tensors in all shards that `index` names, and the shards.
 
-    Raises CheckpointError where a shard is missing or lies elsewhere, and where index and shards disagree.
+    A shard may hold more than the index says. Raises CheckpointError if a shard is missing, if one lacks a tensor that
+    it should have, and if two have one tensor.
     """
     weight_map = _weight_map(index)
-    names_in: dict[str, set[str]] = {}
-    for name, file in weight_map.items():
-        names_in.setdefault(file, set()).add(name)
-    shards = tuple(file_beside(index, file) for file in sorted(names_in))
+    shards = tuple(file_beside(index, file) for file in sorted(set(weight_map.values())))
+    contents = _joined(index, shards, open_shard, weight_map)
+    for name in sorted(weight_map.keys() - contents.specs.keys()):
+        raise _lacks(index, weight_map[name], name)
+    return contents, shards
+
+
+class ShardSet(NamedTuple):
+    """Shards that belong together by their names: `model-00001-of-00003.safetensors` and its like."""
+
+    folder: Path
+    pattern: str  # model-*-of-00003.safetensors
+    numbers: tuple[int, ...]  # that are there
+    names: tuple[str, ...]
+    total: int  # that there should be
+
+
+SHARD = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{1,6})-of-(?P<count>[0-9]{1,6})(?P<end>\.[A-Za-z]+)")
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file is by its name one of several."""
+    match = SHARD.fullmatch(name)
+    return match is not None and int(match["count"]) > 1
+
+
+def shard_sets(folder: Path, names: Iterable[str]) -> list[ShardSet]:
+    """The shards among files of a folder, by what they are shards of."""
+    found: dict[str, dict[int, str]] = {}
+    for name in sorted(filter(is_shard, names)):
+        match = SHARD.fullmatch(name)
+        assert match is not None
+        pattern = f"{match['stem']}-*-of-{match['count']}{match['end']}"
+        found.setdefault(pattern, {})[int(match["number"])] = name
+    return [
+        ShardSet(folder, pattern, tuple(sorted(named)), tuple(named[n] for n in sorted(named)), _count(pattern))
+        for pattern, named in found.items()
+    ]
+
+
+def _count(pattern: str) -> int:
+    return int(pattern.rpartition("-of-")[2].partition(".")[0])
+
+
+def read_shards(
+    shards: ShardSet, open_shard: Callable[[FileVersion], Contents]
+) -> tuple[Contents, tuple[FileVersion, ...]]:
+    """Specs and places of the tensors in shards that lack their index.
+
+    Raises CheckpointError if one of them is missing, and if two have one tensor.
+    """
+    first = 0 if 0 in shards.numbers else 1
+    missing = sorted(set(range(first, first + shards.total)) - set(shards.numbers))
+    if missing:
+        raise CheckpointError(
+            f"{shards.folder}: holds {len(shards.numbers)} of the {shards.total} shards {shards.pattern}: "
+            f"number {missing[0]} is missing",
+            hint="copy the missing shards: one shard alone is a part of the network",
+        )
+    files = tuple(FileVersion.of(shards.folder / name) for name in shards.names)
+    return _joined(shards.folder / shards.pattern, files, open_shard, {}), files
+
+
+def _joined(
+    source: Path, shards: Sequence[FileVersion], open_shard: Callable[[FileVersion], Contents], said: dict[str, str]
+) -> Contents:
     specs: dict[str, TensorSpec] = {}
     places: dict[str, StoredTensor] = {}
     opened = [open_shard(shard) for shard in shards]
     for shard, contents in zip(shards, opened, strict=True):
-        _compare(index, shard, names_in[shard.path.name], set(contents.specs))
         if contents.origin.key != opened[0].origin.key:
             raise CheckpointError(
                 f"{shard.path}: its weights are under {contents.origin.key!r}, those of {shards[0].path.name} under "
                 f"{opened[0].origin.key!r}",
                 hint="--key takes the same from both",
             )
-        specs |= contents.specs
-        places |= contents.places
+        for name, spec in contents.specs.items():
+            wanted = said.get(name, shard.path.name)
+            if wanted != shard.path.name:
+                continue
+            if name in specs:
+                raise CheckpointError(
+                    f"{source}: {places[name].file.path.name} and {shard.path.name} both have tensor {name!r}",
+                    hint=STALE,
+                )
+            specs[name], places[name] = spec, contents.places[name]
     origin = opened[0].origin
-    return Contents(specs, places, origin._replace(format=f"sharded {origin.format}")), shards
+    return Contents(specs, places, origin._replace(format=f"sharded {origin.format}"))
+
+
+def _lacks(index: Path, shard: str, name: str) -> CheckpointError:
+    return CheckpointError(f"{index}: says that {shard} has tensor {name!r}, it does not", hint=STALE)
 
 
 def is_index(path: Path) -> bool:
@@ -108,16 +177,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(names) != len(pairs):
         raise ValueError("a key stands there twice")
     return names
-
-
-def _compare(index: Path, shard: FileVersion, mapped: set[str], stored: set[str]) -> None:
-    for name in sorted(mapped - stored):
-        raise CheckpointError(
-            f"{index}: says that {shard.path.name} has tensor {name!r}, it does not",
-            hint=STALE,
-        )
-    for name in sorted(stored - mapped):
-        raise CheckpointError(
-            f"{index}: does not name tensor {name!r}, which {shard.path.name} has",
-            hint=STALE,
-        )

@@ -14,7 +14,7 @@ import importlib
 import io
 import math
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePath
@@ -184,12 +184,14 @@ class DistributedCheckpoint:
     files: tuple[FileVersion, ...]
     side_files: tuple[Path, ...]
     origin: Origin
+    constants: Container[str] = ()
     _places: dict[Piece, StoredTensor] = field(default_factory=dict)
 
     sources = ()
     is_adapter = False
     adapted = ()
     inherited = ()
+    parts = ()
     places = NO_PLACES
 
     @property

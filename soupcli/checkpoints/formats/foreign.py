@@ -1,0 +1,106 @@
+"""Files that only another program puts together: refused by name, with the program.
+
+refuse_foreign(path)                            # a file or folder of DeepSpeed or verl
+refuse_slice(file)                              # one of several files that hold a part of every tensor
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from soupcli.checkpoints.formats.sharded import is_shard
+from soupcli.errors import CheckpointError
+
+CONVERTER = "zero_to_fp32.py"
+ZERO = re.compile(r"(.*_)?mp_rank_\d+.*(_model|_optim)_states\.pt|.*_optim_states\.pt")
+VERL = re.compile(r"(model|optim|extra_state)_world_size_\d+_rank_\d+\.pt")
+
+
+class Slices(NamedTuple):
+    """A kind of file of which each holds a part of every tensor."""
+
+    name: re.Pattern[str]
+    what: str
+    hint: str
+
+
+SLICES = (
+    Slices(
+        re.compile(r"consolidated\.\d+\.pth"),
+        "Llama's consolidated files",
+        "transformers joins them: python -m transformers.models.llama.convert_llama_weights_to_hf "
+        "--input_dir {folder} --output_dir {folder}/joined",
+    ),
+    Slices(
+        re.compile(r"(reshard-)?model_part-\d+.*\.pt|reshard-no_os-.*\.pt|.*-model_part-\d+.*\.pt"),
+        "metaseq's model-parallel files",
+        "metaseq joins them: python -m metaseq.scripts.reshard_mp --input {folder} --output {folder}/joined",
+    ),
+    Slices(
+        re.compile(r"mp_rank_\d+(_\d+)*"),
+        "Megatron's model-parallel ranks",
+        "Megatron-LM joins them: python tools/checkpoint/convert.py --load-dir {folder} --save-dir {folder}/joined "
+        "--target-tensor-parallel-size 1 --target-pipeline-parallel-size 1",
+    ),
+    Slices(
+        re.compile(r"tp_rank_\d+(_pp_rank_\d+)?"),
+        "NeMo's model-parallel ranks",
+        "NeMo joins them: change_tensor_parallel_size... of NeMo/examples/nlp, to a size of 1",
+    ),
+)
+
+
+def refuse_slice(file: Path) -> None:
+    """Raises CheckpointError if `file` is by its name one of several that make up a checkpoint."""
+    if is_shard(file.name):
+        raise CheckpointError(
+            f"{file}: one shard of several, a part of the network",
+            hint=f"give the folder, which holds them all: --ckpts {file.parent}",
+        )
+    refuse_slices(file.parent, [file.name])
+
+
+def refuse_slices(folder: Path, names: Iterable[str]) -> None:
+    """Raises CheckpointError if one of `names` in `folder` holds a part of every tensor, and others hold the rest."""
+    for name in sorted(names):
+        kind = next((kind for kind in SLICES if kind.name.fullmatch(name)), None)
+        if kind is None:
+            continue
+        every = [entry.name for entry in folder.iterdir() if kind.name.fullmatch(entry.name)]
+        if len(every) > 1:
+            raise CheckpointError(
+                f"{folder}: {len(every)} of {kind.what} ({name}, ...): each has a part of every tensor",
+                hint=kind.hint.format(folder=folder),
+            )
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raises CheckpointError if `path`, a file or a folder, is (a part of) a DeepSpeed or verl checkpoint."""
+    folder = path if path.is_dir() else path.parent
+    names = [path.name] if not path.is_dir() else sorted(entry.name for entry in path.iterdir())
+    if any(VERL.fullmatch(name) for name in names):
+        raise CheckpointError(
+            f"{path}: shards of verl, one for each process",
+            hint=f"python -m verl.model_merger merge --backend fsdp --local_dir {folder} --target_dir {folder}/merged",
+        )
+    tag = _latest(folder) if path.is_dir() else None
+    if any(ZERO.fullmatch(name) for name in names) or CONVERTER in names or tag is not None:
+        top = next((at for at in (folder, folder.parent) if (at / CONVERTER).is_file()), None)
+        script = f"{top}/{CONVERTER} {top} {top}/converted" if top else "-m deepspeed.utils.zero_to_fp32 FOLDER OUTPUT"
+        raise CheckpointError(
+            f"{path}: a DeepSpeed ZeRO checkpoint, in parts that only DeepSpeed puts together",
+            hint=f"convert it with its own {CONVERTER}: python {script}",
+        )
+
+
+def _latest(folder: Path) -> str | None:
+    """The sub-folder that DeepSpeed's file `latest` names, if there is one."""
+    file = folder / "latest"
+    if not file.is_file():
+        return None
+    with file.open("rb") as opened:
+        tag = opened.read(256).decode("utf-8", "replace").strip()
+    return tag if re.fullmatch(r"[\w-][\w.-]*", tag) and (folder / tag).is_dir() else None
