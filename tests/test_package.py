@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from soupcli import __version__
 
 ROOT = Path(__file__).parent.parent
 # Stands where the console script stands: none of the optional extras can be imported.
@@ -71,11 +74,23 @@ def test_wheel_alone_makes_a_uniform_soup(installed: Path, tmp_path: Path) -> No
 
 
 def test_wheel_holds_every_module_and_its_data(installed: Path) -> None:
-    """Every file of the package in the repository is in the wheel, and tests are not."""
+    """Every file of the package in the repository is in the wheel, py.typed and the license too, and tests are not."""
     expected = {path.relative_to(ROOT) for path in (ROOT / "soupcli").rglob("*") if path.is_file()}
     expected = {path for path in expected if "__pycache__" not in path.parts}
     assert expected <= {path.relative_to(installed) for path in installed.rglob("*")}
+    assert Path("soupcli/py.typed") in expected
+    assert len(list(installed.glob("model_soup-*.dist-info/licenses/LICENSE"))) == 1
     assert not (installed / "tests").exists()
+
+
+def test_one_version_and_two_names(installed: Path) -> None:
+    """The version is that of soupcli/__init__.py, in the wheel and in CITATION.cff; `model-soup` is `soup`."""
+    metadata = next(installed.glob("model_soup-*.dist-info"))
+    assert f"\nVersion: {__version__}\n" in (metadata / "METADATA").read_text()
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    scripts = configparser.ConfigParser()
+    scripts.read(metadata / "entry_points.txt")
+    assert dict(scripts["console_scripts"]) == dict.fromkeys(("soup", "model-soup"), "soupcli.cli.app:main")
 
 
 def test_source_archive_holds_what_builds_and_tests(built: Path) -> None:
