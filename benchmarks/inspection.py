@@ -69,7 +69,7 @@ def inspected(folder: Path, family: str, count: int) -> tuple[int, float]:
     """Peak bytes and seconds of the command in a process of its own, without the start of the interpreter."""
     files = [str(path) for path in sorted((folder / family).iterdir())[:count]]
     code = (
-        "import pathlib, sys, time; import soupcli.commands.inspected, soupcli.output.inspection\n"
+        "import pathlib, sys, time; import soupcli.commands.inspect, soupcli.output.inspection\n"
         "from soupcli.cli.app import run\n"
         "began = time.monotonic(); code = run(['inspect', '--quiet', '--ckpts', *sys.argv[1:]])\n"
         "lines = pathlib.Path('/proc/self/status').read_text().splitlines()\n"

@@ -34,7 +34,6 @@ ALLOWED = {
     ("environment", "errors"),
     ("processes", "errors"),
     ("checkpoints", "mixing"),  # rounding alone
-    ("output", "run"),  # for types alone
 }
 CORE = {"torch", "typer", "rich", "safetensors", "yaml", "pydantic"}
 OPENING = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "unlink", "rename", "replace"}
@@ -98,6 +97,25 @@ def test_imports_go_down() -> None:
             if first == "soupcli" and there not in (here, "__version__"):
                 below = FLOORS[there] < FLOORS[here] or (here, there) in ALLOWED
                 assert below, f"{name_of(file)} (floor {FLOORS[here]}) imports {module} (floor {FLOORS[there]})"
+
+
+def graph() -> dict[Path, set[Path]]:
+    """File -> files of ours that it imports, wherever it does."""
+    found: dict[Path, set[Path]] = {}
+    for file, tree in TREES.items():
+        modules = [ROOT / module.replace(".", "/") for module in imports(tree, file) if module.startswith("soupcli.")]
+        paths = [path for one in modules for path in (one.with_suffix(".py"), one.parent.with_suffix(".py"))]
+        paths += [one / "__init__.py" for one in modules]
+        found[file] = {path for path in paths if path in TREES} - {file}
+    return found
+
+
+def test_no_circle_of_files() -> None:
+    """No file imports, through whatever others, itself: files without imports are taken off until none is left."""
+    left = graph()
+    while alone := {file for file, imported in left.items() if not imported}:
+        left = {file: imported - alone for file, imported in left.items() if file not in alone}
+    assert not left, f"a circle is among {sorted(map(name_of, left))}"
 
 
 def test_only_the_console_prints() -> None:

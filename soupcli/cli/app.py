@@ -54,6 +54,7 @@ COMMANDS = (
         "Add checkpoints, best first, while the mean gets no worse.",
         example="soup greedy --ckpts runs/*/ --val imagenet-val imagenet-v2",
         several_processes=True,
+        selects=True,
     ),
     Command(
         "learned",
@@ -62,6 +63,7 @@ COMMANDS = (
         "Fit mixing coefficients by gradient, on labelled examples.",
         example="soup learned --ckpts runs/*/ --val imagenet-val imagenet-v2",
         several_processes=True,
+        selects=True,
     ),
     Command(
         "eval",
@@ -70,6 +72,7 @@ COMMANDS = (
         "Evaluate checkpoints, soups too, on any number of sets.",
         example="soup eval --ckpts soup/ runs/*/ --val imagenet-val imagenet-v2",
         several_processes=True,
+        judges_soups=True,
     ),
     Command(
         "inspect",
@@ -77,6 +80,7 @@ COMMANDS = (
         "soupcli.commands.inspect:inspect",
         "Say whether checkpoints can and should be mixed, and why not.",
         example="soup inspect --ckpts runs/*/ --base start/ --val imagenet-val",
+        measures_from_base=True,
     ),
     Command(
         "mix",
@@ -84,6 +88,7 @@ COMMANDS = (
         "soupcli.commands.mix:mix",
         "Mix by weights, or again as a report says.",
         example="soup mix --ckpts runs/a runs/b --weights 0.7,0.3",
+        mixes_base=True,
     ),
     Command(
         "landscape",
@@ -105,6 +110,7 @@ COMMANDS = (
         "evaluations on each set beside their own; --pairs draws fewer. soup plot and soup report draw the\n"
         "report.",
         example="soup pairs --ckpts runs/*/ --base start/ --val test; soup plot pairs.json --kind angles",
+        measures_from_base=True,
     ),
     Command(
         "verify",
@@ -208,6 +214,7 @@ def main() -> None:
 
 def run(words: list[str]) -> int:
     """`soup WORDS...` to an exit code; whatever goes wrong has been printed."""
+    signals.begin()
     return guarded(lambda: _invoke(words))
 
 

@@ -149,6 +149,19 @@ class IngredientOptions(RecipeOptions):
     ] = False
     fresh: Annotated[bool, typer.Option("--fresh", help="Evaluate again what earlier runs have evaluated.")] = False
 
+    @property
+    def logit_folder(self) -> Path | None:
+        """The folder that keeps every network's logits; None if the command keeps none."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedOptions(IngredientOptions):
+    """Options of commands that check gates."""
+
+    require_gain: RequireGain = None
+    output_format: OutputFormat = "text"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(IngredientOptions):
@@ -167,15 +180,12 @@ class ReportOptions(IngredientOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(ReportOptions):
+class EvalOptions(GatedOptions, ReportOptions):
     """Options of `soup eval`."""
-
-    require_gain: RequireGain = None
-    output_format: OutputFormat = "text"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoupOptions(IngredientOptions):
+class SoupOptions(GatedOptions):
     """For commands that write a soup."""
 
     out: Annotated[
@@ -195,8 +205,6 @@ class SoupOptions(IngredientOptions):
             "--adapter-rank", help="Rank of a soup of adapters (default: exact, the sum).", envvar="SOUP_ADAPTER_RANK"
         ),
     ] = None
-    require_gain: RequireGain = None
-    output_format: OutputFormat = "text"
     force: Annotated[bool, typer.Option("--force", help="Replace the soup that is there.")] = False
 
 
@@ -240,6 +248,11 @@ class GreedyOptions(SoupOptions):
     with_uniform: Annotated[
         bool, typer.Option("--with-uniform", help="Report the mean of all ingredients beside the soup.")
     ] = False
+
+    @property
+    def logit_folder(self) -> Path | None:
+        """The folder of --logits."""
+        return self.logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,6 +369,11 @@ class RankOptions(ReportOptions):
         ),
     ] = None
     scores: Scores = None
+
+    @property
+    def logit_folder(self) -> Path | None:
+        """The folder of --save-logits."""
+        return self.save_logits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,21 +99,26 @@ def _check_given(option: str | None, given: int) -> None:
 DONE, ANSWER_NO, USER_ERROR, FAULT = 0, 1, 2, 3
 
 
-class Invocation(NamedTuple):
-    """What Typer knows beside the values: which of them came from the environment."""
-
-    from_environment: frozenset[str]
-
-
 class Command(NamedTuple):
-    """One command: a row of the table in `cli/app.py`."""
+    """One command: a row of the table in `cli/app.py`. The last columns say what it takes part in."""
 
     name: str
     options: type  # a dataclass whose fields are Typer's arguments and options
     function: str  # "module:function" of (options, invocation) -> exit code; imported when the command runs
     help: str
     example: str | None = None
-    several_processes: bool = False  # whether several processes do it as one
+    several_processes: bool = False  # several processes can do it together
+    selects: bool = False  # its soup depends on the scores on the first set
+    mixes_base: bool = False  # --alpha and --method stock mix the checkpoint of --base itself
+    measures_from_base: bool = False  # it measures all checkpoints from --base, so --base is never unused
+    judges_soups: bool = False  # it compares the soups among its checkpoints with the best ingredient among them
+
+
+class Invocation(NamedTuple):
+    """How a command was called: its row of the table, and the options that came from the environment."""
+
+    command: Command
+    from_environment: frozenset[str]
 
 
 def add_command(app: typer.Typer, row: Command) -> None:
@@ -125,7 +130,7 @@ def add_command(app: typer.Typer, row: Command) -> None:
         environment = frozenset(
             key for key, source in sources.items() if source is not None and source.name == "ENVIRONMENT"
         )
-        code = guarded(lambda: _function(row)(options, Invocation(environment)))
+        code = guarded(lambda: _function(row)(options, Invocation(row, environment)))
         if code:
             raise typer.Exit(code)
 

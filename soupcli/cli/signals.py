@@ -34,6 +34,11 @@ def code_of(interrupt: KeyboardInterrupt) -> int:
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
+def begin() -> None:
+    """Forget that an earlier command of this process was interrupted."""
+    _told.clear()
+
+
 def tell(code: int, *, patience: float = -1) -> None:
     """The one line that says how to go on. Who comes second waits until it stands there, `patience` seconds at most."""
     if not _telling.acquire(timeout=patience):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from soupcli.cli.parsing import DONE, Invocation
 from soupcli.demo import digits, images, text
@@ -11,19 +12,18 @@ from soupcli.errors import UsageError
 from soupcli.output import console
 from soupcli.wording import suggestion
 
-Kind = Literal["digits", "text", "images"]
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from soupcli.cli.options import DemoOptions
+
+Kind = Literal["digits", "text", "images"]
+MAKERS: dict[Kind, Callable[..., None]] = {"digits": digits.make, "text": text.make, "images": images.make}
 
 
 def demo(options: DemoOptions, _invocation: Invocation) -> int:
     """Fine-tune real models to try soups on."""
     kind, folder = _kind_and_folder(options.words or [])
     with console.ProgressReporter(silent=options.quiet) as progress:
-        _maker(kind)(folder, seed=options.seed, progress=progress)
+        MAKERS[kind](folder, seed=options.seed, progress=progress)
     if not options.quiet:
         console.note(f"next: cd {folder} && soup greedy --ckpts runs/*/ --val val")
     console.print_result(str(folder))
@@ -31,16 +31,10 @@ def demo(options: DemoOptions, _invocation: Invocation) -> int:
 
 
 def _kind_and_folder(words: list[str]) -> tuple[Kind, Path]:
-    kinds: tuple[Kind, ...] = get_args(Kind)
-    kind = next((kind for kind in kinds if words[:1] == [kind]), None)
+    kind = next((kind for kind in MAKERS if words[:1] == [kind]), None)
     rest = words[1:] if kind else words
-    near = suggestion(rest[0], kinds) if rest and not kind and not Path(rest[0]).exists() else ""
+    near = suggestion(rest[0], MAKERS) if rest and not kind and not Path(rest[0]).exists() else ""
     if len(rest) > 1 or near:
-        raise UsageError(f"soup demo: {rest[0]!r} is no demo{near}", hint=f"soup demo [{'|'.join(kinds)}] [DIR]")
+        raise UsageError(f"soup demo: {rest[0]!r} is no demo{near}", hint=f"soup demo [{'|'.join(MAKERS)}] [DIR]")
     chosen: Kind = kind or "digits"
     return chosen, Path(rest[0]) if rest else Path(f"demo-{chosen}")
-
-
-def _maker(kind: Kind) -> Callable[..., None]:
-    makers: dict[Kind, Callable[..., None]] = {"digits": digits.make, "text": text.make, "images": images.make}
-    return makers[kind]

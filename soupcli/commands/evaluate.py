@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from soupcli.run.resolve import resolve
+from soupcli.run.run import Run
+from soupcli.run.score_alone import score_alone
+
 if TYPE_CHECKING:
     from soupcli.cli.options import EvalOptions
     from soupcli.cli.parsing import Invocation
@@ -11,8 +15,5 @@ if TYPE_CHECKING:
 
 def evaluate(options: EvalOptions, invocation: Invocation) -> int:
     """Evaluate checkpoints, soups too, on any number of sets."""
-    from soupcli.run.run import Session
-    from soupcli.run.score_alone import measure
-
-    with Session("eval", options, invocation) as session:
-        return measure(session, options)
+    with Run(resolve(options, invocation)) as run:
+        return score_alone(run, options)

@@ -4,65 +4,60 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.checkpoint import announce_checkpoint
+from soupcli.datasets.holdout import whole_of
 from soupcli.errors import UsageError
+from soupcli.mixing.mixture import Mixture
+from soupcli.run.dry_run import Plan, show_plan
+from soupcli.run.ensembles import ensembles, predict_from_logits, say_again
+from soupcli.run.external_scores import ranking_of_file
+from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations
+from soupcli.run.make_soup import FinishedSoup, reserved, write_and_report
+from soupcli.run.resolve import resolve
+from soupcli.run.run import Row, Run
+from soupcli.soups.search import most_evaluations, search
 
 if TYPE_CHECKING:
     from soupcli.cli.options import GreedyOptions
     from soupcli.cli.parsing import Invocation
-    from soupcli.run.make_soup import Cooked
-    from soupcli.run.run import Session
     from soupcli.soups.ranking import Ranked
 
 
 def greedy(options: GreedyOptions, invocation: Invocation) -> int:
     """Add checkpoints, best first, while the mean gets no worse."""
-    from soupcli.run.dry_run import Plan, show_plan
-    from soupcli.run.gates import check_gates, gated_evaluations
-    from soupcli.run.make_soup import reserved, serve
-    from soupcli.run.run import Session
-    from soupcli.soups.search import most_evaluations
-
-    with Session("greedy", options, invocation) as session:
-        session.check_mixable()
-        session.require_sets()
+    with Run(resolve(options, invocation)) as run:
+        run.check_mixable()
+        run.require_sets()
         if options.dry_run:
-            others = (len(session.sets) - 1) * (3 if options.with_uniform else 2) + int(options.with_uniform)
-            mixture = session.average()(session.checkpoints)
-            evaluations = most_evaluations(len(session.checkpoints), session.recipe.greedy)
-            others += gated_evaluations(session, evaluations - len(session.checkpoints))
-            return show_plan(session, Plan(evaluations + others, mixture))
-        if session.recipe.greedy.strategy == "budgeted" and session.logits is None:
+            others = (len(run.sets) - 1) * (3 if options.with_uniform else 2) + int(options.with_uniform)
+            mixture = run.average()(run.checkpoints)
+            evaluations = most_evaluations(len(run.checkpoints), run.recipe.greedy)
+            others += gated_evaluations(run, evaluations - len(run.checkpoints))
+            return show_plan(run, Plan(evaluations + others, mixture))
+        if run.recipe.greedy.strategy == "budgeted" and run.logits is None:
             hint = "soup rank --save-logits DIR, then soup greedy --logits DIR"
             raise UsageError("--strategy budgeted: needs --logits", hint=hint)
-        with reserved(session, options):
-            check_gates(session)
-            return serve(session, options, _cook(session, options))
+        with reserved(run, options):
+            check_gates(run)
+            return write_and_report(run, options, _finish(run, options))
 
 
-def _cook(session: Session, options: GreedyOptions) -> Cooked:
-    """Ranking, search, then the scores on the sets that do not select."""
-    from soupcli.checkpoints.checkpoint import announce_checkpoint
-    from soupcli.mixing.mixture import Mixture
-    from soupcli.run.ensembles import ensembles, predict_from_logits, say_again
-    from soupcli.run.gates import Gatekeeper
-    from soupcli.run.make_soup import Cooked
-    from soupcli.run.run import Row
-    from soupcli.soups.search import search
-
-    selecting = session.selecting
-    evaluate = session.evaluators.on(selecting)
-    ranking = _ranking(session, options)
+def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:
+    """Rank, search, then score the soup on the sets that do not select."""
+    selecting = run.selecting
+    evaluate = run.evaluators.on(selecting)
+    ranking = _ranking(run, options)
     best = ranking[0].checkpoint
-    average = session.average(best)
+    average = run.average(best)
     measured = ranking[0].score if options.scores is None else evaluate(Mixture.uniform([best]))
-    keeper = Gatekeeper(session, Mixture.uniform([best]), measured)
-    with session.phase("greedy") as progress:
+    keeper = Gatekeeper(run, Mixture.uniform([best]), measured)
+    with run.phase("greedy") as progress:
         found = search(
             ranking,
             keeper.guarded(evaluate),
-            session.recipe.greedy,
+            run.recipe.greedy,
             average=average,
-            predict=predict_from_logits(session),
+            predict=predict_from_logits(run),
             announce=announce_checkpoint,
             progress=progress,
         )
@@ -70,11 +65,11 @@ def _cook(session: Session, options: GreedyOptions) -> Cooked:
     rows = [
         Row("greedy soup", soup.mixture, {**keeper.known(soup.mixture), selecting: soup.score}),
         Row("best ingredient", Mixture.uniform([best]), keeper.best),
-        *([Row("uniform soup", average(session.checkpoints))] if options.with_uniform else []),
+        *([Row("uniform soup", average(run.checkpoints))] if options.with_uniform else []),
     ]
-    with session.phase("evaluate"):
-        scores, best_scores, *uniform = session.scores(rows)
-    cooked = Cooked(
+    with run.phase("evaluate"):
+        scores, best_scores, *uniform = run.scores(rows)
+    finished = FinishedSoup(
         soup.mixture,
         scores,
         [(ranked.checkpoint, {selecting: ranked.score}) for ranked in ranking],
@@ -83,25 +78,25 @@ def _cook(session: Session, options: GreedyOptions) -> Cooked:
         found,
         parts={"scores_file": str(options.scores)} if options.scores is not None else {},
     )
-    if session.logits is not None:
-        beside = ensembles(session, ranking)
-        ingredients = [
-            (ranked.checkpoint, {**scores, selecting: ranked.score})
-            for ranked, (_, scores) in zip(ranking, beside.ingredients, strict=True)
-        ]
-        parts = {**cooked.parts, **beside.parts}
-        cooked = cooked._replace(ingredients=ingredients, beside=beside.rows, parts=parts)
-        say_again(session)
-    return cooked
+    return _with_ensembles(run, finished, ranking) if run.logits is not None else finished
 
 
-def _ranking(session: Session, options: GreedyOptions) -> list[Ranked]:
-    """Best first: by what is measured, or by what a file says."""
-    from soupcli.datasets.holdout import whole_of
-    from soupcli.run.external_scores import published
+def _with_ensembles(run: Run, finished: FinishedSoup, ranking: list[Ranked]) -> FinishedSoup:
+    """The same with ensembles beside the soup, and the scores of each ingredient on all sets."""
+    beside = ensembles(run, ranking)
+    ingredients = [
+        (ranked.checkpoint, {**scores, run.selecting: ranked.score})
+        for ranked, (_, scores) in zip(ranking, beside.ingredients, strict=True)
+    ]
+    say_again(run)
+    parts = {**finished.parts, **beside.parts}
+    return finished._replace(ingredients=ingredients, beside=beside.rows, parts=parts)
 
-    selecting, evaluators = session.selecting, session.evaluators
+
+def _ranking(run: Run, options: GreedyOptions) -> list[Ranked]:
+    """All checkpoints, best first, by scores that are measured here or read from --scores."""
+    selecting, evaluators = run.selecting, run.evaluators
     if options.scores is not None:
-        return published(session, options.scores, whole_of(selecting), evaluators.metric_of(selecting))
-    with session.phase("rank") as progress:
-        return session.ranking(progress)
+        return ranking_of_file(run, options.scores, whole_of(selecting), evaluators.metric_of(selecting))
+    with run.phase("rank") as progress:
+        return run.ranking(progress)

@@ -28,14 +28,17 @@ from soupcli.diagnosis.causes import judge
 from soupcli.diagnosis.facts import Facts, Spread, groups_of, spread_of
 from soupcli.diagnosis.findings import Examined, NotFinite
 from soupcli.errors import MixError, NetworkError
+from soupcli.files.atomic import check_file
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.write_soup import write_soup
 from soupcli.networks.geometry import first_not_finite, measure
 from soupcli.output.inspection import print_inspection
 from soupcli.report.inspection import Barriers, Differing, Distances, Found, Inspected, Inspection
 from soupcli.run.deliver import deliver
-from soupcli.run.run import Row, Session
-from soupcli.run.to_report import report_scores
+from soupcli.run.dry_run import Plan, show_plan
+from soupcli.run.resolve import resolve
+from soupcli.run.run import Row, Run
+from soupcli.run.to_report import scores_to_report
 
 if TYPE_CHECKING:
     from soupcli.cli.options import InspectOptions, ReportOptions
@@ -45,18 +48,17 @@ if TYPE_CHECKING:
 
 def inspect(options: InspectOptions, invocation: Invocation) -> int:
     """Say whether checkpoints can and should be mixed, and why not."""
-    from soupcli.files.atomic import check_file
-    from soupcli.run.dry_run import Plan, show_plan
-    from soupcli.run.run import Session
-
-    with Session("inspect", options, invocation) as session:
+    resolved = resolve(options, invocation)
+    if resolved.sets:
+        resolved = resolved.with_metrics(BESIDE)
+    with Run(resolved) as run:
         if options.dry_run:
-            return show_plan(session, Plan((2 * len(session.checkpoints) + 1) * len(session.sets)))
+            return show_plan(run, Plan((2 * len(run.checkpoints) + 1) * len(run.sets)))
         if options.report is not None:
             check_file(options.report)
-        examined = examine(session)
-        session.progress.close()
-        show(session, options, examined)
+        examined = examine(run)
+        run.progress.close()
+        show(run, options, examined)
         return ANSWER_NO if options.strict and examined.verdicts else DONE
 
 
@@ -64,20 +66,20 @@ CHUNK = 1 << 20  # elements that are looked at once
 BESIDE = ("accuracy", "nll")  # measured on every set that has them
 
 
-def examine(session: Session) -> Examined:
-    """Looks at the checkpoints of a session, reading each once; evaluates them where there are sets."""
-    checkpoints = session.checkpoints
-    session.hashes.start(checkpoints)
-    with session.phase("inspect"):
+def examine(run: Run) -> Examined:
+    """Looks at the checkpoints of a run, reading each once; evaluates them where there are sets."""
+    checkpoints = run.checkpoints
+    run.hashes.start(checkpoints)
+    with run.phase("inspect"):
         ties = {one: tied(one) for one in checkpoints}
         words = {one: "; ".join(" = ".join(group) for group in groups) or "none" for one, groups in ties.items()}
-        differences = [*survey(checkpoints, session.selection), *differing_ties(checkpoints, words)]
-        sound, spread, not_finite = _looked_at(session)
+        differences = [*survey(checkpoints, run.selection), *differing_ties(checkpoints, words)]
+        sound, spread, not_finite = _looked_at(run)
         duplicates = [pair for pair in _near_copies(sound, spread) if same_weights(*pair)]
         settings, integers = differing_settings(checkpoints), differing_integers(checkpoints)
-    refused = _refused(session, not_finite)
-    with session.phase("evaluate"):
-        alone, barriers = _evaluated(session, mixable=refused is None) if session.sets else ([], {})
+    refused = _refused(run, not_finite)
+    with run.phase("evaluate"):
+        alone, barriers = _evaluated(run, mixable=refused is None) if run.sets else ([], {})
     facts = Facts(
         checkpoints=checkpoints,
         differences=differences,
@@ -86,16 +88,16 @@ def examine(session: Session) -> Examined:
         settings=settings,
         located=sound,
         spread=spread,
-        barrier=barriers.get(next(iter(session.sets), "")),
+        barrier=barriers.get(next(iter(run.sets), "")),
     )
     empty: dict[str, Score] = {}
     return Examined(facts, refused, ties, integers, alone or [empty for _ in checkpoints], barriers, judge(facts))
 
 
-def _refused(session: Session, not_finite: Sequence[NotFinite]) -> str | None:
+def _refused(run: Run, not_finite: Sequence[NotFinite]) -> str | None:
     """Why the checkpoints cannot be mixed, None where they can."""
     try:
-        session.check_mixable()
+        run.check_mixable()
     except MixError as error:
         return str(error)
     if not_finite:
@@ -104,38 +106,36 @@ def _refused(session: Session, not_finite: Sequence[NotFinite]) -> str | None:
     return None
 
 
-def _looked_at(session: Session) -> tuple[list[Checkpoint], Spread | None, list[NotFinite]]:
+def _looked_at(run: Run) -> tuple[list[Checkpoint], Spread | None, list[NotFinite]]:
     """Those whose numbers are finite, where they lie, and which tensors of the others are not.
 
     Every number is read once; where some are not finite, a second time without these checkpoints.
     """
-    checkpoints = session.checkpoints
-    names = shared_names(checkpoints, session.selection)
-    spread, not_finite = _spread(session, checkpoints, names)
+    checkpoints = run.checkpoints
+    names = shared_names(checkpoints, run.selection)
+    spread, not_finite = _spread(run, checkpoints, names)
     known = set(names)
     for checkpoint in checkpoints:
         not_finite += _not_finite(checkpoint, [name for name in checkpoint.tensors if name not in known])
     broken = {checkpoint for checkpoint, _, _ in not_finite}
     sound = [checkpoint for checkpoint in checkpoints if checkpoint not in broken]
     if len(sound) < len(checkpoints):
-        spread = _spread(session, sound, names)[0] if sound else None
+        spread = _spread(run, sound, names)[0] if sound else None
     return sound, spread, not_finite
 
 
-def _spread(
-    session: Session, checkpoints: Sequence[Checkpoint], names: Sequence[str]
-) -> tuple[Spread | None, list[NotFinite]]:
+def _spread(run: Run, checkpoints: Sequence[Checkpoint], names: Sequence[str]) -> tuple[Spread | None, list[NotFinite]]:
     """Where checkpoints lie, from the tensors that they share."""
     if not names:
         return None, []
-    base = session.open_base(session.recipe.base) if session.recipe.base is not None else None
-    in_base = set(shared_names([checkpoints[0], base], session.selection)) if base is not None else set()
+    base = run.open_base(run.recipe.base) if run.recipe.base is not None else None
+    in_base = set(shared_names([checkpoints[0], base], run.selection)) if base is not None else set()
     not_finite: list[NotFinite] = []
     geometries = []
     for first in (None, base):
         everyone = [*([first] if first is not None else []), *checkpoints]
         some = [name for name in names if (name in in_base) == (first is not None)]
-        geometry = measure(everyone, groups_of(some, checkpoints[0]), progress=session.progress)
+        geometry = measure(everyone, groups_of(some, checkpoints[0]), progress=run.progress)
         not_finite += [(everyone[bad.checkpoint], bad.name, bad.value) for bad in geometry.not_finite]
         geometries.append(geometry)
         if base is None:
@@ -165,70 +165,68 @@ def _near_copies(checkpoints: Sequence[Checkpoint], spread: Spread | None) -> li
     ]
 
 
-def _evaluated(session: Session, *, mixable: bool) -> tuple[list[dict[str, Score]], dict[str, Barrier]]:
+def _evaluated(run: Run, *, mixable: bool) -> tuple[list[dict[str, Score]], dict[str, Barrier]]:
     """Scores of each checkpoint alone and, where they can be mixed, the barriers."""
-    metrics = list(dict.fromkeys([*session.recipe.metrics, *BESIDE]))
-    session.recipe = session.recipe.model_copy(update={"metrics": metrics})
-    members = session.sharing(session.checkpoints[0])
+    members = run.sharing(run.checkpoints[0])
     if not mixable:
-        return [_alone(session, member) for member in members], {}
+        return [_alone(run, member) for member in members], {}
     mean = Mixture.uniform(members)
-    alone = session.scores([Row(str(member.path), Mixture.uniform([member])) for member in members])
+    alone = run.scores([Row(str(member.path), Mixture.uniform([member])) for member in members])
     if len(members) < 2:
         return alone, {}
-    [of_mean] = session.scores([Row("the mean of all", mean)])
+    [of_mean] = run.scores([Row("the mean of all", mean)])
     with tempfile.TemporaryDirectory(prefix="soup-") as folder:
-        between = session.scores(_half_way(session, mean, Path(folder)))
+        between = run.scores(_half_way(run, mean, Path(folder)))
     barriers = {
         name: Barrier([scores[name] for scores in alone], [scores[name] for scores in between], of_mean[name])
-        for name in session.sets
+        for name in run.sets
     }
-    selecting = session.selecting
-    settled = _settled(session, mean, barriers[selecting])
+    selecting = run.selecting
+    settled = _settled(run, mean, barriers[selecting])
     return alone, barriers | {selecting: barriers[selecting]._replace(settled_mean=settled)}
 
 
-def _alone(session: Session, member: Checkpoint) -> dict[str, Score]:
+def _alone(run: Run, member: Checkpoint) -> dict[str, Score]:
     """Its scores; none where it does not fit the network or holds what is not finite."""
     try:
-        return session.scores([Row(str(member.path), Mixture.uniform([member]))])[0]
+        return run.scores([Row(str(member.path), Mixture.uniform([member]))])[0]
     except (MixError, NetworkError):
         return {}
 
 
-def _half_way(session: Session, mean: Mixture, folder: Path) -> list[Row]:
+def _half_way(run: Run, mean: Mixture, folder: Path) -> list[Row]:
     """The middle between each member and the mean, which is written down once: else each would read all members."""
-    write_soup(mean, folder, metadata={"format": "pt"}, max_shard_size=session.recipe.max_shard_size)
-    written = open_checkpoint(folder, How(base=session.recipe.base))
+    write_soup(mean, folder, metadata={"format": "pt"}, max_shard_size=run.recipe.max_shard_size)
+    written = open_checkpoint(folder, How(base=run.recipe.base))
     return [Row(f"half way to {member.path}", half_way(written, member)) for member in mean.members]
 
 
-def _settled(session: Session, mean: Mixture, barrier: Barrier) -> Score | None:
+def _settled(run: Run, mean: Mixture, barrier: Barrier) -> Score | None:
     """The mean's score with batch-norm statistics estimated for it, where it lags behind the best ingredient."""
     best = max(score.goodness for score in barrier.alone)
     statistics = any(name.endswith("running_mean") for name in mean.kept.tensors)
-    labelled = any(isinstance(spec, LabelledSet) for spec in session.sets.values())
-    if not (statistics and labelled) or session.recipe.batch_norm != "average" or barrier.mean.goodness >= best:
+    labelled = any(isinstance(spec, LabelledSet) for spec in run.sets.values())
+    if not (statistics and labelled) or run.recipe.batch_norm != "average" or barrier.mean.goodness >= best:
         return None
-    again = session.evaluators_by(session.recipe.model_copy(update={"batch_norm": "keep"}))
-    return again.on(session.selecting)(mean)
+    again = run.evaluators_by(run.recipe.model_copy(update={"batch_norm": "keep"}))
+    return again.on(run.selecting)(mean)
 
 
-def show(session: Session, options: ReportOptions, examined: Examined) -> None:
+def show(run: Run, options: ReportOptions, examined: Examined) -> None:
     """Prints tables and verdicts, the report, or the paths of those that go together."""
-    inspection = inspection_of(session, examined)
-    report = session.report(
+    inspection = inspection_of(run, examined)
+    report = run.report(
         [
-            session.ingredient(checkpoint, scores)
-            for checkpoint, scores in zip(session.checkpoints, examined.alone, strict=True)
+            run.ingredient(checkpoint, scores)
+            for checkpoint, scores in zip(run.checkpoints, examined.alone, strict=True)
         ],
         inspection=inspection,
     )
     if deliver(options, report, paths=_going_together(examined, inspection)):
-        print_inspection(session, examined, inspection)
+        print_inspection(examined, inspection)
 
 
-def inspection_of(session: Session, examined: Examined) -> Inspection:
+def inspection_of(run: Run, examined: Examined) -> Inspection:
     """What was found as it stands in the report."""
     facts = examined.facts
     not_finite: dict[str, dict[str, str]] = {}
@@ -261,7 +259,7 @@ def inspection_of(session: Session, examined: Examined) -> Inspection:
         not_finite=not_finite,
         duplicates=[[str(one.path), str(other.path)] for one, other in facts.duplicates],
         settings={setting.key: list(setting.values) for setting in facts.settings},
-        geometry=_distances(session, examined),
+        geometry=_distances(run, examined),
         barriers=[_barriers(name, barrier, examined) for name, barrier in examined.barriers.items()],
         verdicts=[
             Found(cause=cause.name, evidence=evidence, words=cause.words, remedy=cause.remedy)
@@ -270,14 +268,14 @@ def inspection_of(session: Session, examined: Examined) -> Inspection:
     )
 
 
-def _distances(session: Session, examined: Examined) -> Distances | None:
+def _distances(run: Run, examined: Examined) -> Distances | None:
     spread = examined.facts.spread
     if spread is None:
         return None
     paths = [str(one.path) for one in examined.facts.located]
     return Distances(
         paths=paths,
-        base=str(session.recipe.base) if spread.from_base_k is not None else None,
+        base=str(run.recipe.base) if spread.from_base_k is not None else None,
         from_base=spread.from_base_k.tolist() if spread.from_base_k is not None else [],
         from_mean=spread.from_mean_k.tolist(),
         distances=spread.distance_kk.tolist(),
@@ -296,7 +294,7 @@ def _barriers(name: str, barrier: Barrier, examined: Examined) -> Barriers:
     paths = [str(one.path) for one in examined.facts.checkpoints]
 
     def reported(score: Score) -> dict[str, MetricScore]:
-        return report_scores({name: score})[name]
+        return scores_to_report({name: score})[name]
 
     return Barriers(
         set=name,

@@ -23,10 +23,11 @@ from soupcli.output.console import Table
 from soupcli.report.soups import Alpha, Stock
 from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.gates import refuse_gain
-from soupcli.run.make_soup import Cooked, reserved, serve
-from soupcli.run.resolve import begins_at_base
-from soupcli.run.run import Row, Session
-from soupcli.run.to_report import report_scores, reported_coefficients
+from soupcli.run.make_soup import FinishedSoup, reserved, write_and_report
+from soupcli.run.resolve import resolve
+from soupcli.run.rewrite import write_again
+from soupcli.run.run import Row, Run
+from soupcli.run.to_report import coefficients_to_report, scores_to_report
 from soupcli.soups.model_stock import stock
 from soupcli.soups.weighted import interpolated, weighted
 
@@ -42,20 +43,16 @@ BESIDE_REPORT = {"report", "out", "weights_name", "trust", "allow_class", "as_js
 def mix(options: MixOptions, invocation: Invocation) -> int:
     """Mix by weights, or again as a report says."""
     if options.report is not None:
-        from soupcli.run.rewrite import write_again
-
         _check_alone(options, invocation)
         return write_again(options, options.report)
-
-    return blend(options, invocation)
+    return _blend(options, invocation)
 
 
 def _check_alone(options: MixOptions, invocation: Invocation) -> None:
-    """Raises UsageError for a flag that a report leaves nothing to say to."""
+    """Raises UsageError for a flag that says something else than the report."""
+    values = vars(options)
     for field in dataclasses.fields(options):
-        given = (
-            getattr(options, field.name) not in (field.default, []) and field.name not in invocation.from_environment
-        )
+        given = values[field.name] not in (field.default, []) and field.name not in invocation.from_environment
         if given and field.name not in BESIDE_REPORT:
             flag = field.name.strip("_").replace("_", "-")
             raise UsageError(
@@ -64,84 +61,80 @@ def _check_alone(options: MixOptions, invocation: Invocation) -> None:
             )
 
 
-def blend(options: MixOptions, invocation: Invocation) -> int:
-    """Mixes, scores and writes. Raises UsageError where the settings do not go together."""
-    with Session("mix", options, invocation) as session:
-        session.check_mixable()
-        ingredients = session.sharing(session.checkpoints[0])
-        if not begins_at_base(session.name, session.recipe):
-            base, ingredients = None, _in_order(session, ingredients)
+def _blend(options: MixOptions, invocation: Invocation) -> int:
+    """Mix, score and write. Raises UsageError for settings that do not go together."""
+    with Run(resolve(options, invocation)) as run:
+        run.check_mixable()
+        ingredients = run.sharing(run.checkpoints[0])
+        if not run.resolved.begins_at_base:
+            base, ingredients = None, _in_order(run, ingredients)
         else:
-            base = _base(session, options)
+            base = _base(run, options)
             check_mixable([*ingredients, base])
         if options.dry_run:
-            number = len(session.recipe.mix.alpha or [1.0])
-            return show_plan(session, Plan(number * len(session.sets), Mixture.uniform(ingredients)))
-        refuse_gain(options)
-        with reserved(session, options):
-            session.hashes.start([*ingredients, *([base] if base is not None else [])])
-            return serve(session, options, _cook(session, ingredients, base))
+            number = len(run.recipe.mix.alpha or [1.0])
+            return show_plan(run, Plan(number * len(run.sets), Mixture.uniform(ingredients)))
+        refuse_gain(options.require_gain)
+        with reserved(run, options):
+            run.hashes.start([*ingredients, *([base] if base is not None else [])])
+            return write_and_report(run, options, _finish(run, ingredients, base))
 
 
-def _cook(session: Session, ingredients: Sequence[Checkpoint], base: Checkpoint | None) -> Cooked:
+def _finish(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint | None) -> FinishedSoup:
     if base is None:
-        return _mean(session, ingredients)
-    return (
-        _stock(session, ingredients, base)
-        if session.recipe.mix.method == "stock"
-        else _line(session, ingredients, base)
-    )
+        return _mean(run, ingredients)
+    return _stock(run, ingredients, base) if run.recipe.mix.method == "stock" else _line(run, ingredients, base)
 
 
-def _mean(session: Session, ingredients: Sequence[Checkpoint]) -> Cooked:
-    weights, first = session.recipe.mix.weights, session.checkpoints[0]
-    mixture = weighted(ingredients, weights, dtype=session.output_dtype, keep_from=first)
-    with session.phase("evaluate"):
-        [scores] = session.scores([Row("mix", mixture)])
+def _mean(run: Run, ingredients: Sequence[Checkpoint]) -> FinishedSoup:
+    weights, first = run.recipe.mix.weights, run.checkpoints[0]
+    mixture = weighted(ingredients, weights, dtype=run.output_dtype, keep_from=first)
+    with run.phase("evaluate"):
+        [scores] = run.scores([Row("mix", mixture)])
     label = f"weighted mean ({len(mixture.members)})" if weights else f"mean ({len(mixture.members)})"
-    return Cooked(mixture, scores, [(ingredient, {}) for ingredient in ingredients], label=label)
+    return FinishedSoup(mixture, scores, [(ingredient, {}) for ingredient in ingredients], label=label)
 
 
-def _line(session: Session, ingredients: Sequence[Checkpoint], base: Checkpoint) -> Cooked:
+def _line(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> FinishedSoup:
     """The points between base and mean; the best one on the selecting set, of equal ones the first."""
-    alphas, weights = session.recipe.mix.alpha or [], session.recipe.mix.weights
-    if len(alphas) > 1 and not session.sets:
+    alphas, weights = run.recipe.mix.alpha or [], run.recipe.mix.weights
+    if len(alphas) > 1 and not run.sets:
         raise UsageError(
             f"--alpha: {len(alphas)} points, and no set that says which one to write",
             hint="name one with --val, or give one number",
         )
-    points = [interpolated(ingredients, weights, base, alpha, dtype=session.output_dtype) for alpha in alphas]
-    with session.phase("evaluate"):
-        scores = session.scores([Row(f"alpha {a:g}", point) for a, point in zip(alphas, points, strict=True)])
-    chosen = max(range(len(alphas)), key=lambda i: _goodness(session, scores[i]))
-    found = [Alpha(alpha=a, scores=report_scores(row)) for a, row in zip(alphas, scores, strict=True)]
+    points = [interpolated(ingredients, weights, base, alpha, dtype=run.output_dtype) for alpha in alphas]
+    with run.phase("evaluate"):
+        scores = run.scores([Row(f"alpha {a:g}", point) for a, point in zip(alphas, points, strict=True)])
+    chosen = max(range(len(alphas)), key=lambda i: _goodness(run, scores[i]))
+    found = [Alpha(alpha=a, scores=scores_to_report(row)) for a, row in zip(alphas, scores, strict=True)]
     several = len(alphas) > 1
-    return Cooked(
+    return FinishedSoup(
         points[chosen],
         scores[chosen],
         [(member, {}) for member in (*ingredients, base)],
         label=f"soup (alpha {alphas[chosen]:g})",
         beside=[(f"alpha {a:g}", row) for a, row in zip(alphas, scores, strict=True)] if several else [],
-        parts={"alphas": found if session.sets else [], "alpha": alphas[chosen]},
+        parts={"alphas": found if run.sets else [], "alpha": alphas[chosen]},
     )
 
 
-def _goodness(session: Session, scores: Mapping[str, Score]) -> float:
-    return scores[session.selecting].goodness if session.sets else 0.0
+def _goodness(run: Run, scores: Mapping[str, Score]) -> float:
+    return scores[run.selecting].goodness if run.sets else 0.0
 
 
-def _stock(session: Session, ingredients: Sequence[Checkpoint], base: Checkpoint) -> Cooked:
-    with session.phase("measure") as progress:
-        stocked = stock(ingredients, base, _layers(session, base), progress=progress)
-    mixture = stocked.layered.mixture(dtype=session.output_dtype, keep_from=ingredients[0])
-    with session.phase("evaluate"):
-        [scores] = session.scores([Row("mix", mixture)])
+def _stock(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> FinishedSoup:
+    with run.phase("measure") as progress:
+        stocked = stock(ingredients, base, _layers(run, base), progress=progress)
+    mixture = stocked.layered.mixture(dtype=run.output_dtype, keep_from=ingredients[0])
+    with run.phase("evaluate"):
+        [scores] = run.scores([Row("mix", mixture)])
     found = Stock(layers=stocked.layered.layers, cosines=stocked.cosines, ratios=stocked.ratios)
-    return Cooked(
+    return FinishedSoup(
         mixture,
         scores,
         [(member, {}) for member in (*ingredients, base)],
-        coefficients=reported_coefficients(stocked.layered),
+        coefficients=coefficients_to_report(stocked.layered),
         label=f"Model Stock ({len(ingredients)} ingredients and {base.path})",
         beneath=_stock_table(found),
         parts={"stock": found},
@@ -155,48 +148,48 @@ def _stock_table(found: Stock) -> Table:
     return table
 
 
-def _layers(session: Session, base: Checkpoint) -> dict[str, list[str]]:
+def _layers(run: Run, base: Checkpoint) -> dict[str, list[str]]:
     """The real floating tensors that are mixed, divided as the recipe says."""
     names = [
         name
         for name, spec in base.tensors.items()
-        if is_averaged(spec.dtype) and not spec.dtype.is_complex and session.selection.mixes(name)
+        if is_averaged(spec.dtype) and not spec.dtype.is_complex and run.selection.mixes(name)
     ]
-    per = session.recipe.mix.per
+    per = run.recipe.mix.per
     if per == "layer":
         return layers_by_name(names)
     return {name: [name] for name in names} if per == "tensor" else {"model": names}
 
 
-def _base(session: Session, options: MixOptions) -> Checkpoint:
+def _base(run: Run, options: MixOptions) -> Checkpoint:
     """The checkpoint that ingredients were fine-tuned from. Raises UsageError where there is none to go by."""
-    recipe, method = session.recipe, session.recipe.mix.method
+    recipe, method = run.recipe, run.recipe.mix.method
     if recipe.base is None:
         asked = "--method stock" if method == "stock" else "--alpha"
         raise UsageError(f"{asked}: needs --base", hint="the checkpoint from which the ingredients were fine-tuned")
-    if any(one.is_adapter for one in session.checkpoints):
+    if any(one.is_adapter for one in run.checkpoints):
         raise UsageError(
-            f"{session.checkpoints[0].path}: is an adapter, which has no weights between itself and its base",
+            f"{run.checkpoints[0].path}: is an adapter, which has no weights between itself and its base",
             hint="merge each adapter into its base (merge_and_unload) and mix the whole networks",
         )
-    if method == "stock" and len(session.checkpoints) < 2:
+    if method == "stock" and len(run.checkpoints) < 2:
         raise UsageError(
-            f"--method stock: one checkpoint ({session.checkpoints[0].path}) has no angle to another",
+            f"--method stock: one checkpoint ({run.checkpoints[0].path}) has no angle to another",
             hint="--alpha 0:1:0.1 goes from the base to one checkpoint",
         )
     how = How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()))
     base = open_checkpoint(recipe.base, how)
-    if any(base.path == checkpoint.path for checkpoint in session.checkpoints):
+    if any(base.path == checkpoint.path for checkpoint in run.checkpoints):
         raise UsageError(f"--base {recipe.base}: is one of the checkpoints too", hint="leave it out of --ckpts")
-    return session.selection.applied(base, session.checkpoints[0])
+    return run.selection.applied(base, run.checkpoints[0])
 
 
-def _in_order(session: Session, ingredients: Sequence[Checkpoint]) -> list[Checkpoint]:
+def _in_order(run: Run, ingredients: Sequence[Checkpoint]) -> list[Checkpoint]:
     """Checkpoints in the order in which --ckpts names them, where weights are given for them."""
-    weights = session.recipe.mix.weights
+    weights = run.recipe.mix.weights
     if weights is None:
         return list(ingredients)
-    words = session.options.ckpts or session.recipe.ckpts
+    words = run.options.ckpts or run.recipe.ckpts
     by_path = {checkpoint.path: checkpoint for checkpoint in ingredients}
     named = [by_path.get(Path(word)) for word in words]
     found = [checkpoint for checkpoint in named if checkpoint is not None]
@@ -210,6 +203,6 @@ def _in_order(session: Session, ingredients: Sequence[Checkpoint]) -> list[Check
             f"--weights: {len(weights)} weights for {len(found)} checkpoints: "
             f"{', '.join(str(checkpoint.path) for checkpoint in found)}"
         )
-    if session.recipe.mix.any_weights and any(one.is_adapter for one in found):
+    if run.recipe.mix.any_weights and any(one.is_adapter for one in found):
         raise UsageError("--any-weights: adapters are mixed by weights that sum to 1")
     return found

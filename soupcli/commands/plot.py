@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupcli.errors import UsageError
-from soupcli.figures.draw.matplotlib import drawn
+from soupcli.figures.draw.matplotlib import Suffix, drawn
 from soupcli.figures.registry import KINDS, possible
-from soupcli.figures.reports import read
+from soupcli.figures.reports import Reports, read
 from soupcli.files.atomic import check_file, write_whole
 from soupcli.output import console
 from soupcli.wording import suggestion
@@ -17,22 +17,11 @@ from soupcli.wording import suggestion
 if TYPE_CHECKING:
     from soupcli.cli.options import PlotOptions
     from soupcli.cli.parsing import Invocation
-    from soupcli.figures.draw.matplotlib import Suffix
     from soupcli.figures.figure import Figure
-    from soupcli.figures.reports import Reports
 
 
 def plot(options: PlotOptions, _invocation: Invocation) -> int:
-    """Draw the figures of a report, as PNG or SVG.
-
-    scores: the selecting score against every other set, a dot for each ingredient. A greedy soup's report has its
-    ingredients' scores on the selecting set alone: name beside it a report of soup rank on all sets
-    (soup rank --ckpts runs/*/ --val val test --report rank.json; soup plot soup.json rank.json).
-    path: the greedy soup step by step. coefficients: the layers of a learned soup. alpha: soup mix
-    --alpha. landscape: the report of soup landscape. angles: that of soup pairs. geometry: soup inspect.
-
-    With one --kind the picture is --out; otherwise each takes its name: plot-scores.png, plot-path.png.
-    """
+    """Draw the figures of a report, as PNG or SVG."""
     suffix = _suffix(options.out)
     reports = read(options.reports)
     figures = _asked_for(reports, options.kind) if options.kind else _possible(reports, quiet=options.quiet)

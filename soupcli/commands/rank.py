@@ -6,6 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from soupcli.errors import UsageError
+from soupcli.run.external_scores import rank_by_file
+from soupcli.run.resolve import resolve
+from soupcli.run.run import Run
+from soupcli.run.score_alone import score_alone
 
 if TYPE_CHECKING:
     from soupcli.cli.options import RankOptions
@@ -14,16 +18,12 @@ if TYPE_CHECKING:
 
 def rank(options: RankOptions, invocation: Invocation) -> int:
     """Evaluate every checkpoint alone, best first."""
-    from soupcli.run.external_scores import rank_published
-    from soupcli.run.run import Session
-    from soupcli.run.score_alone import measure
-
     if options.scores is not None:
         if options.save_logits is not None:
             raise UsageError("--scores: evaluates nothing, so there are no logits for --save-logits")
-        with Session("rank", replace(options, val=None), invocation) as session:
-            session.check_mixable()
-            return rank_published(session, options, options.scores, options.val or [])
-    with Session("rank", options, invocation) as session:
-        session.check_mixable()
-        return measure(session, options)
+        with Run(resolve(replace(options, val=None), invocation)) as run:
+            run.check_mixable()
+            return rank_by_file(run, options, options.scores, options.val or [])
+    with Run(resolve(options, invocation)) as run:
+        run.check_mixable()
+        return score_alone(run, options)

@@ -4,51 +4,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from soupcli.mixing.mixture import Mixture
+from soupcli.run.dry_run import Plan, show_plan
+from soupcli.run.gates import check_gates, needs_best
+from soupcli.run.make_soup import FinishedSoup, reserved, write_and_report
+from soupcli.run.resolve import resolve
+from soupcli.run.run import Row, Run
+from soupcli.soups.weighted import uniform as mean_of_all
+
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options import SoupOptions
     from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.score import Score
-    from soupcli.mixing.mixture import Mixture
-    from soupcli.run.make_soup import Cooked
-    from soupcli.run.run import Session
 
 
 def uniform(options: SoupOptions, invocation: Invocation) -> int:
     """Average all checkpoints; needs no model and no validation set."""
-    from soupcli.run.dry_run import Plan, show_plan
-    from soupcli.run.gates import check_gates, needs_best
-    from soupcli.run.make_soup import reserved, serve
-    from soupcli.run.run import Session
-    from soupcli.soups.weighted import uniform as mean_of_all
-
-    with Session("uniform", options, invocation) as session:
-        session.check_mixable()
-        mixture = mean_of_all(session.sharing(session.checkpoints[0]), dtype=session.output_dtype)
+    with Run(resolve(options, invocation)) as run:
+        run.check_mixable()
+        mixture = mean_of_all(run.sharing(run.checkpoints[0]), dtype=run.output_dtype)
         if options.dry_run:
-            ranked = len(session.checkpoints) + len(session.sets) - 1 if needs_best(session) else 0
-            return show_plan(session, Plan(len(session.sets) + ranked, mixture))
-        with reserved(session, options):
-            check_gates(session)
-            session.hashes.start(session.checkpoints)
-            return serve(session, options, _cook(session, mixture))
+            ranked = len(run.checkpoints) + len(run.sets) - 1 if needs_best(run) else 0
+            return show_plan(run, Plan(len(run.sets) + ranked, mixture))
+        with reserved(run, options):
+            check_gates(run)
+            run.hashes.start(run.checkpoints)
+            return write_and_report(run, options, _finish(run, mixture))
 
 
-def _cook(session: Session, mixture: Mixture) -> Cooked:
-    """The scores of the mean; of the ingredients too, where a gate asks for the best of them."""
-    from soupcli.mixing.mixture import Mixture
-    from soupcli.run.gates import needs_best
-    from soupcli.run.make_soup import Cooked
-    from soupcli.run.run import Row
-
+def _finish(run: Run, mixture: Mixture) -> FinishedSoup:
+    """Score the mean, and the ingredients too if a gate asks for the best of them."""
     rows = [Row("uniform soup", mixture)]
-    ingredients: list[tuple[Checkpoint, dict[str, Score]]] = [(member, {}) for member in session.checkpoints]
-    if needs_best(session):
-        selecting = session.selecting
-        with session.phase("rank") as progress:
-            ranking = session.ranking(progress)
+    ingredients: list[tuple[Checkpoint, dict[str, Score]]] = [(member, {}) for member in run.checkpoints]
+    if needs_best(run):
+        selecting = run.selecting
+        with run.phase("rank") as progress:
+            ranking = run.ranking(progress)
         ingredients = [(ranked.checkpoint, {selecting: ranked.score}) for ranked in ranking]
         rows.append(Row("best ingredient", Mixture.uniform([ranking[0].checkpoint]), ingredients[0][1]))
-    with session.phase("evaluate"):
-        scores, *best = session.scores(rows)
-    return Cooked(mixture, scores, ingredients, (ingredients[0][0], best[0]) if best else None)
+    with run.phase("evaluate"):
+        scores, *best = run.scores(rows)
+    return FinishedSoup(mixture, scores, ingredients, (ingredients[0][0], best[0]) if best else None)

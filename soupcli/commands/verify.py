@@ -21,20 +21,13 @@ from soupcli.files.unfinished import scratch_folder
 from soupcli.mixing.soup_folder import REPORT, SoupFolder
 from soupcli.output import console
 from soupcli.report.reading import read_report
-from soupcli.run.rewrite import how_to_open, mixed, recipe_of, reported
+from soupcli.run.rewrite import how_to_open, mixed, mixture_of_report, recipe_of
 
 if TYPE_CHECKING:
     from soupcli.cli.options import VerifyOptions
     from soupcli.recipe.recipe import Recipe
     from soupcli.report.report import Report
     from soupcli.report.soups import Soup
-
-
-def verify(options: VerifyOptions, _invocation: Invocation) -> int:
-    """Check a soup against its report and its ingredients."""
-
-    return check(options)
-
 
 SCHEMA = "soup-verification/1"
 HASH = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")  # a table shows its beginning, --json all of it
@@ -48,8 +41,11 @@ class Check(NamedTuple):
     found: str
 
 
-def check(options: VerifyOptions) -> int:
-    """Checks, shows, and says whether all is as reported. Raises UsageError where there is no report of a soup."""
+def verify(options: VerifyOptions, _invocation: Invocation) -> int:
+    """Check a soup against its report and its ingredients.
+
+    Returns 1 if something is not as reported. Raises UsageError if there is no report of a soup.
+    """
     file = options.soup / REPORT if options.soup.is_dir() else options.soup
     report = read_report(file)
     if report.soup is None:
@@ -119,7 +115,7 @@ def _rebuilt(
 ) -> Iterator[Check]:
     """The soup mixed again, from the very same members, has the same bytes, its side files too."""
     try:
-        mixture = reported(options, report, file, recipe, hashes)
+        mixture = mixture_of_report(options, report, file, recipe, hashes)
     except SoupError as error:
         yield Check("rebuilt", False, str(error))
         return

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from soupcli.diagnosis.findings import Examined
     from soupcli.evaluation.score import Score
     from soupcli.report.inspection import Distances, Inspection
-    from soupcli.run.run import Session
 
 LINES = 8  # of one kind that a table shows; the report has all
 LAYERS = 6
 
 
-def print_inspection(session: Session, examined: Examined, inspection: Inspection) -> None:
+def print_inspection(examined: Examined, inspection: Inspection) -> None:
     console.print_table(_files(examined))
     for lines in (_differences(examined), _numbers(inspection), _settings(inspection)):
         _print_lines(lines)

@@ -12,7 +12,6 @@ from soupcli.wording import shown as in_words
 
 if TYPE_CHECKING:
     from soupcli.evaluation.compare import Side
-    from soupcli.evaluation.gates import Verdict
     from soupcli.evaluation.score import Score
     from soupcli.metrics.metric import MetricValue
     from soupcli.report.comparisons import Comparison, Flops, GateResult
@@ -135,16 +134,15 @@ def _shown(flops: float) -> str:
     return f"{flops / size:.4g} {unit}FLOP"
 
 
-def describe_gate(verdict: Verdict) -> str:
+def describe_gate(gate: GateResult) -> str:
     """E.g. `test >= best - 0.5: 75.90%, best 76.67%: -0.77, at least -0.50 is needed`."""
-    metric = "" if verdict.metric == "accuracy" else f" {verdict.metric}"
-    return f"{verdict.gate.set}{metric} {verdict.gate.text}: {verdict.reason}"
+    return f"{where(gate)} {gate.gate}: {gate.reason}"
 
 
-def describe_verdict(verdict: Verdict) -> str:
+def describe_result(gate: GateResult) -> str:
     """E.g. `gate not met: test >= best - 0.5: ...`."""
-    name = "required gain" if verdict.gate.key == GAIN else "gate"
-    return f"{name} {MET[verdict.met]}: {describe_gate(verdict)}"
+    name = "required gain" if gate.key == GAIN else "gate"
+    return f"{name} {MET[gate.met]}: {describe_gate(gate)}"
 
 
 MET = {True: "met", False: "not met", None: "open"}

@@ -86,6 +86,11 @@ class Report(Part):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
+    @property
+    def begins_at_base(self) -> bool:
+        """Whether the soup was mixed from the base on: by `soup mix --alpha` or `--method stock`."""
+        return self.alpha is not None or self.stock is not None
+
     def to_json(self) -> str:
         """Sorted JSON, indented, with a final newline."""
         return dump_json(self.model_dump(mode="json", by_alias=True))

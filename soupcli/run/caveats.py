@@ -1,38 +1,31 @@
-"""How far the scores of a selected soup can be believed: on what selected it, and on sets that share examples."""
+"""Warnings about a selected soup: its scores are too high on the set that selected it, and on sets like it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from soupcli.datasets.load import ExampleSet
 
 if TYPE_CHECKING:
-    from soupcli.run.run import Session
-
-SELECTING = ("greedy", "learned")  # commands whose soup depends on the first set
+    from soupcli.run.run import Run
 
 
-def selects(session: Session) -> bool:
-    """Whether the soup of this run depends on the first set."""
-    chooses_alpha = session.name == "mix" and len(session.recipe.mix.alpha or ()) > 1
-    return session.name in SELECTING or chooses_alpha
-
-
-def shared_examples(session: Session) -> dict[str, int]:
-    """How many examples of each further set are in the selecting one, where there are any."""
-    if not selects(session):
+def shared_examples(run: Run) -> dict[str, int]:
+    """How many examples of each further set are also in the selecting one. Sets that share none are left out."""
+    if not run.resolved.selects:
         return {}
-    first, *others = session.sets
-    found = {name: session.evaluators.shared(name, first) for name in others}
+    first, *others = run.sets
+    found = {name: run.evaluators.shared(name, first) for name in others}
     return {name: count for name, count in found.items() if count}
 
 
-def warnings(session: Session, shared: dict[str, int]) -> list[str]:
-    """What should be known before the scores are believed."""
+def warnings(run: Run, shared: Mapping[str, int]) -> list[str]:
+    """What a reader of the scores should know first."""
     found = []
-    if selects(session) and len(session.sets) == 1:
-        name = session.selecting
-        holdout = isinstance(session.sets[name], ExampleSet)
+    if run.resolved.selects and len(run.sets) == 1:
+        name = run.selecting
+        holdout = isinstance(run.sets[name], ExampleSet)
         offer = "--holdout 0.5 selects on one half of it and reports the other; or " if holdout else ""
         found.append(
             f"{name} selected this soup, so its score there is flattered, and no other set was given: "
@@ -41,6 +34,6 @@ def warnings(session: Session, shared: dict[str, int]) -> list[str]:
     for name, count in shared.items():
         examples = "1 example" if count == 1 else f"{count:,} examples"
         found.append(
-            f"{name} shares {examples} with {session.selecting}, which selected this soup: its score is flattered too"
+            f"{name} shares {examples} with {run.selecting}, which selected this soup: its score is flattered too"
         )
     return found

@@ -18,7 +18,7 @@ from soupcli.wording import human_bytes
 
 if TYPE_CHECKING:
     from soupcli.mixing.mixture import Mixture
-    from soupcli.run.run import Session
+    from soupcli.run.run import Run
 
 SCHEMA = "soup-plan/1"
 
@@ -30,21 +30,21 @@ class Plan(NamedTuple):
     soup: Mixture | None = None
 
 
-def show_plan(session: Session, plan: Plan) -> int:
+def show_plan(run: Run, plan: Plan) -> int:
     """Prints the plan as a table, as JSON or as the paths of the ingredients."""
-    options, recipe = session.options, session.recipe
+    options, recipe = run.options, run.recipe
     resolved = recipe.model_dump(mode="json", exclude_none=True)
-    sizes = {str(checkpoint.path): total_bytes(checkpoint) for checkpoint in session.checkpoints}
+    sizes = {str(checkpoint.path): total_bytes(checkpoint) for checkpoint in run.checkpoints}
     written = sum(spec.nbytes for spec in soup_specs(plan.soup).values()) if plan.soup is not None else None
-    code, commands = _code(session)
+    code, commands = _code(run)
     if options.as_json:
         document = {
             "schema": SCHEMA,
-            "command": session.name,
-            "device": str(session.device),
+            "command": run.command.name,
+            "device": str(run.device),
             "recipe": resolved,
             "ingredients": [{"path": path, "bytes": size} for path, size in sizes.items()],
-            "sets": list(session.sets),
+            "sets": list(run.sets),
             "code": code,
             "commands": commands,
             "evaluations": plan.evaluations,
@@ -56,32 +56,30 @@ def show_plan(session: Session, plan: Plan) -> int:
     elif options.quiet:
         console.print_lines(list(sizes))
     else:
-        _show_table(session, plan, sizes, written, {"runs code": code, "runs command": commands})
+        _show_table(run, plan, sizes, written, {"runs code": code, "runs command": commands})
         console.note("the recipe, resolved:\n" + yaml.safe_dump(resolved, sort_keys=False).rstrip())
     return 0
 
 
-def _code(session: Session) -> tuple[list[str], list[str]]:
+def _code(run: Run) -> tuple[list[str], list[str]]:
     """The functions and commands of the recipe's own that the run would start, as they would be started."""
-    model, sets = session.recipe.model, session.sets.values()
+    model, sets = run.recipe.model, run.sets.values()
     named = [model.python, model.transform] if isinstance(model, PythonNetwork) else []
     code = [*named, *(spec.python for spec in sets if isinstance(spec, PythonSet))]
     commands = [shlex.join(split(spec.command)) for spec in sets if isinstance(spec, CommandSet)]
     return [reference for reference in code if reference is not None], commands
 
 
-def _show_table(
-    session: Session, plan: Plan, sizes: dict[str, int], written: int | None, runs: dict[str, list[str]]
-) -> None:
+def _show_table(run: Run, plan: Plan, sizes: dict[str, int], written: int | None, runs: dict[str, list[str]]) -> None:
     table = console.Table("plan", "")
     for number, (path, size) in enumerate(sizes.items()):
         table.add("ingredients" if number == 0 else "", f"{path}  {human_bytes(size)}")
     table.add("to read", f"{len(sizes)} checkpoints, {human_bytes(sum(sizes.values()))}")
-    table.add("to evaluate", f"at most {plan.evaluations} times, on {', '.join(session.sets) or 'no set'}")
+    table.add("to evaluate", f"at most {plan.evaluations} times, on {', '.join(run.sets) or 'no set'}")
     if written is not None:
-        table.add("to write", f"{session.recipe.out}  {human_bytes(written)}")
+        table.add("to write", f"{run.recipe.out}  {human_bytes(written)}")
     for what, references in runs.items():
         for reference in references:
             table.add(what, reference)
-    table.add("device", str(session.device))
+    table.add("device", str(run.device))
     console.print_table(table)

@@ -9,14 +9,14 @@ from soupcli.datasets.load import LabelledSet
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.report.scores import Ensemble, Scored
-from soupcli.run.to_report import report_scores
+from soupcli.run.to_report import scores_to_report
 from soupcli.soups.greedy import greedy
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.evaluation.score import Score
     from soupcli.run.make_soup import Row
-    from soupcli.run.run import Session
+    from soupcli.run.run import Run
     from soupcli.soups.budgeted import Predict
     from soupcli.soups.ranking import Ranked
 
@@ -29,39 +29,39 @@ class Beside(NamedTuple):
     ingredients: list[tuple[Checkpoint, dict[str, Score]]]
 
 
-def predict_from_logits(session: Session) -> Predict | None:
+def predict_from_logits(run: Run) -> Predict | None:
     """Scores of ensembles on the selecting set by the selecting metric; None where no logits are kept."""
-    if session.logits is None:
+    if run.logits is None:
         return None
-    evaluators, selecting = session.evaluators, session.selecting
+    evaluators, selecting = run.evaluators, run.selecting
 
     def predict(mixtures: Sequence[Mixture]) -> Sequence[Score]:
-        with session.phase("predict"):
+        with run.phase("predict"):
             metric = evaluators.metric_of(selecting)
-            return evaluators.ensembles(selecting, session.checkpoints, [metric]).scores(mixtures)
+            return evaluators.ensembles(selecting, run.checkpoints, [metric]).scores(mixtures)
 
     return predict
 
 
-def say_again(session: Session) -> None:
+def say_again(run: Run) -> None:
     """That scores were known and logits were not, which costs forward passes that nobody expects."""
-    again = session.evaluators.again
-    if again and not session.options.quiet:
-        console.note(f"{again} known scores were evaluated again: their logits were not in {session.logits}")
+    again = run.evaluators.again
+    if again and not run.options.quiet:
+        console.note(f"{again} known scores were evaluated again: their logits were not in {run.logits}")
 
 
-def ensembles(session: Session, ranking: Sequence[Ranked]) -> Beside:
+def ensembles(run: Run, ranking: Sequence[Ranked]) -> Beside:
     """The ensemble of all, the greedy ensemble (Recipe 1 on outputs) and the second best ingredient.
 
     Networks whose logits on a set are missing are evaluated there; beyond that there is no forward pass. Sets that
     show no logits are left out.
     """
-    evaluators, selecting = session.evaluators, session.selecting
+    evaluators, selecting = run.evaluators, run.selecting
     members = [ranked.checkpoint for ranked in ranking]
-    sets = [name for name, spec in session.sets.items() if isinstance(spec, LabelledSet)]
-    with session.phase("ensembles"):
+    sets = [name for name, spec in run.sets.items() if isinstance(spec, LabelledSet)]
+    with run.phase("ensembles"):
         on = {name: evaluators.ensembles(name, members, evaluators.metrics_of(name)) for name in sets}
-        settings = session.recipe.greedy
+        settings = run.recipe.greedy
         metric = evaluators.metric_of(selecting)
         chosen = greedy(
             ranking,
@@ -71,16 +71,16 @@ def ensembles(session: Session, ranking: Sequence[Ranked]) -> Beside:
         ).mixture
         every = Mixture.uniform(members)
         scores = [{name: score(mixture) for name, score in on.items()} for mixture in (every, chosen)]
-    with session.phase("evaluate"):
+    with run.phase("evaluate"):
         alone = [(member, evaluators.on_all(Mixture.uniform([member]))) for member in members]
     rows: list[Row] = []
     parts: dict[str, Any] = {
-        "ensemble": Ensemble(members=_paths(every), scores=report_scores(scores[0])),
-        "greedy_ensemble": Ensemble(members=_paths(chosen), scores=report_scores(scores[1])),
+        "ensemble": Ensemble(members=_paths(every), scores=scores_to_report(scores[0])),
+        "greedy_ensemble": Ensemble(members=_paths(chosen), scores=scores_to_report(scores[1])),
     }
     for second, its_scores in alone[1:2]:
         rows.append((f"second best ({second.path})", its_scores))
-        parts["second_best"] = Scored(path=str(second.path), scores=report_scores(its_scores))
+        parts["second_best"] = Scored(path=str(second.path), scores=scores_to_report(its_scores))
     rows.append((f"ensemble ({len(members)} networks)", scores[0]))
     rows.append((f"greedy ensemble ({len(chosen.members)} networks)", scores[1]))
     return Beside(rows, parts, alone)

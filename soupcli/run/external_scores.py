@@ -15,37 +15,37 @@ from soupcli.output import console
 from soupcli.output.text import score_table
 from soupcli.report.scores import Scored
 from soupcli.run.deliver import deliver
-from soupcli.run.to_report import report_scores
+from soupcli.run.to_report import scores_to_report
 from soupcli.soups.ranking import Ranked, sorted_by_score
 from soupcli.wording import SHARES
 
 if TYPE_CHECKING:
     from soupcli.cli.options import ReportOptions
-    from soupcli.run.run import Session
+    from soupcli.run.run import Run
 
 
-def published(session: Session, file: Path, selecting: str, metric: str) -> list[Ranked]:
-    """The session's checkpoints, best first by the column of the set `selecting`."""
+def ranking_of_file(run: Run, file: Path, selecting: str, metric: str) -> list[Ranked]:
+    """The run's checkpoints, best first by the column of the set `selecting`."""
     scores = read_scores(file)
     column = scores.column_of(selecting)
-    rows = scores.of(session.checkpoints)
+    rows = scores.of(run.checkpoints)
     return sorted_by_score([Ranked(c, _score(file, column, row[column], metric)) for c, row in rows.items()])
 
 
-def rank_published(session: Session, options: ReportOptions, file: Path, words: Sequence[str]) -> int:
+def rank_by_file(run: Run, options: ReportOptions, file: Path, words: Sequence[str]) -> int:
     """Ranks by the first of the columns that `words` name (none: all of the file), shows and reports."""
-    metric = session.recipe.metric
+    metric = run.recipe.metric
     scores = read_scores(file)
     columns = [scores.column_of(word) for word in words] or scores.columns
-    ranking = published(session, file, columns[0], metric)
-    rows = scores.of(session.checkpoints)
+    ranking = ranking_of_file(run, file, columns[0], metric)
+    rows = scores.of(run.checkpoints)
     named = [(c, {name: _score(file, name, rows[c][name], metric) for name in columns}) for c, _ in ranking]
-    ingredients = [session.ingredient(checkpoint, found) for checkpoint, found in named]
-    best = Scored(path=str(named[0][0].path), scores=report_scores(named[0][1]))
-    report = session.report(ingredients, best=best, scores_file=str(file)).model_copy(
+    ingredients = [run.ingredient(checkpoint, found) for checkpoint, found in named]
+    best = Scored(path=str(named[0][0].path), scores=scores_to_report(named[0][1]))
+    report = run.report(ingredients, best=best, scores_file=str(file)).model_copy(
         update={"selecting_set": columns[0], "sets": columns}
     )
-    session.progress.close()
+    run.progress.close()
     if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in named]):
         console.print_table(score_table([(str(c.path), found) for c, found in named], columns, first="checkpoint"))
     return 0

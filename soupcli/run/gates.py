@@ -1,4 +1,4 @@
-"""The gates of a run: which there are, that no candidate which breaks one is accepted, and what the soup comes to."""
+"""The gates of a run: no candidate that breaks one is accepted, and the exit code says whether the soup passes."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ from soupcli.cli.parsing import ANSWER_NO, DONE
 from soupcli.errors import UsageError
 from soupcli.evaluation.gates import Gate, Verdict, check, judge
 from soupcli.output import console
-
-if TYPE_CHECKING:
-    from soupcli.cli.options import SoupOptions
-    from soupcli.evaluation.score import Evaluate, Score
-    from soupcli.mixing.mixture import Mixture
-    from soupcli.run.run import Session
 from soupcli.output.text import describe_gate
 from soupcli.recipe.gates import GAIN
+from soupcli.run.to_report import gate_to_report
+
+if TYPE_CHECKING:
+    from soupcli.evaluation.score import Evaluate, Score
+    from soupcli.mixing.mixture import Mixture
+    from soupcli.run.run import Run
 
 
-def check_gates(session: Session) -> None:
+def check_gates(run: Run) -> None:
     """Raises ValidationError for gates that make no sense, before anything is evaluated."""
-    for gate in session.gates:
-        check(gate, gate.metric or session.evaluators.metric_of(gate.set))
+    for gate in run.resolved.gates:
+        check(gate, gate.metric or run.evaluators.metric_of(gate.set))
 
 
-def refuse_gain(options: SoupOptions) -> None:
-    """Raises UsageError for --require-gain where ingredients are not evaluated, so that none is known as the best."""
-    if options.require_gain is not None:
+def refuse_gain(gain: str | None) -> None:
+    """Raises UsageError for --require-gain of a command that does not evaluate the ingredients."""
+    if gain is not None:
         raise UsageError(
-            f"--require-gain {options.require_gain}: soup mix evaluates the mixture alone, not its ingredients",
-            hint="soup eval --ckpts soup/ runs/*/ --require-gain ... holds a soup against them",
+            f"--require-gain {gain}: soup mix evaluates only the mixture, not its ingredients",
+            hint="soup eval --ckpts soup/ runs/*/ --require-gain ... compares a soup with them",
         )
 
 
-def gated_evaluations(session: Session, trials: int) -> int:
-    """How many more evaluations than without gates a search of so many trials makes at most."""
-    sets = {gate.set for gate in _of_candidates(session)} - {session.selecting}
+def gated_evaluations(run: Run, trials: int) -> int:
+    """The most evaluations that gates add to a search of `trials` candidates."""
+    sets = {gate.set for gate in _of_candidates(run)} - {run.selecting}
     return len(sets) * max(0, trials - 1)
 
 
-def _of_candidates(session: Session) -> list[Gate]:
-    """Gates that are asked of each candidate: not the gain, and none on a part that is held out from selecting."""
-    return [gate for gate in session.gates if gate.key != GAIN and gate.set not in session.parts]
+def _of_candidates(run: Run) -> list[Gate]:
+    """Gates that every candidate must pass: not the gain, and none on a part that is held out from selecting."""
+    return [gate for gate in run.resolved.gates if gate.key != GAIN and gate.set not in run.resolved.parts]
 
 
-def needs_best(session: Session) -> bool:
-    """Whether a gate asks what the best ingredient scores."""
-    return any(gate.bound.best for gate in session.gates)
+def needs_best(run: Run) -> bool:
+    """Whether a gate compares the soup with the best ingredient."""
+    return any(gate.bound.best for gate in run.resolved.gates)
 
 
 class Gatekeeper:
-    """Evaluates trial soups: one that scores enough, and breaks a gate on another set, is refused for that."""
+    """Evaluates trial soups. One that scores enough but breaks a gate on another set is refused."""
 
-    def __init__(self, session: Session, best: Mixture, best_score: Score) -> None:
-        self._session = session
+    def __init__(self, run: Run, best: Mixture, best_score: Score) -> None:
+        self._run = run
         self._best = best
-        self.best: dict[str, Score] = {session.selecting: best_score}
+        self.best: dict[str, Score] = {run.selecting: best_score}
         self._passed: list[tuple[Mixture, dict[str, Score]]] = []
 
     def guarded(self, evaluate: Evaluate) -> Evaluate:
-        """`evaluate`, of the selecting set, with gates: a score that breaks one says so in `refused`."""
-        gates = _of_candidates(self._session)
+        """`evaluate`, of the selecting set, with gates: `refused` of a score that breaks one says which."""
+        gates = _of_candidates(self._run)
         if not gates:
             return evaluate
 
@@ -69,11 +69,11 @@ class Gatekeeper:
             score = evaluate(weights, at_least=at_least)
             if at_least is None or score.goodness < at_least:
                 return score
-            scores = {self._session.selecting: score}
+            scores = {self._run.selecting: score}
             for gate in gates:
                 verdict = judge(gate, self._on(gate.set, weights, scores), self._on(gate.set, self._best, self.best))
                 if not verdict.met:
-                    return score._replace(refused=f"breaks the gate {describe_gate(verdict)}")
+                    return score._replace(refused=f"breaks the gate {describe_gate(gate_to_report(verdict, ''))}")
             self._passed.append((weights, scores))
             return score
 
@@ -85,17 +85,17 @@ class Gatekeeper:
 
     def _on(self, name: str, weights: Mixture, scores: dict[str, Score]) -> Score:
         if name not in scores:
-            scores[name] = self._session.evaluators.on(name)(weights)
+            scores[name] = self._run.evaluators.on(name)(weights)
         return scores[name]
 
 
 def verdicts(gates: Sequence[Gate], scores: Mapping[str, Score], best: Mapping[str, Score] | None) -> list[Verdict]:
-    """Every gate, held against the scores of a soup and of the best ingredient (None: not known)."""
+    """Every gate, checked on the scores of a soup and of the best ingredient (None if it is not known)."""
     return [judge(gate, scores[gate.set], (best or {}).get(gate.set)) for gate in gates if gate.set in scores]
 
 
-def answer(found: Sequence[Verdict]) -> int:
-    """The exit code: 1 where a gate is not met, which stderr says in a line."""
+def exit_code(found: Sequence[Verdict]) -> int:
+    """1 if a gate is not met, which is printed to stderr; otherwise 0."""
     broken = [f"{verdict.gate.set} {verdict.gate.text}" for verdict in found if verdict.met is False]
     if broken:
         console.fail(f"{len(broken)} of {len(found)} gates not met: {', '.join(broken)}")

@@ -21,14 +21,13 @@ from soupcli.mixing.soup_folder import REPORT, SoupFolder, check_free, check_spa
 from soupcli.mixing.write_soup import INDEX, AdapterNotes, Written, soup_specs, write_soup
 from soupcli.output import ci as ci_formats
 from soupcli.output import console
-from soupcli.output.text import cost_of, describe_verdict, score_table, sentences
+from soupcli.output.text import cost_of, describe_result, score_table, sentences
 from soupcli.report.scores import Scored
 from soupcli.report.soups import Adapter, Coefficients, Fit, Soup
-from soupcli.run import caveats as selection
-from soupcli.run.gates import answer, verdicts
-from soupcli.run.resolve import begins_at_base
-from soupcli.run.run import Session, counted
-from soupcli.run.to_report import report_scores, reported, reported_search
+from soupcli.run import caveats
+from soupcli.run.gates import exit_code, verdicts
+from soupcli.run.run import Run, flops_to_report
+from soupcli.run.to_report import gate_to_report, scores_to_report, search_to_report
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 Row = tuple[str, Mapping[str, Score]]
 
 
-class Cooked(NamedTuple):
+class FinishedSoup(NamedTuple):
     """A soup that is decided and scored, and not yet written."""
 
     mixture: Mixture
@@ -68,51 +67,51 @@ class Cooked(NamedTuple):
 
 
 @contextmanager
-def reserved(session: Session, options: SoupOptions) -> Iterator[None]:
-    """While the soup is cooked: its folder is this process's. Raises OutputError where it has no place or no room."""
-    out = session.recipe.out
+def reserved(run: Run, options: SoupOptions) -> Iterator[None]:
+    """While the soup is finished: its folder is this process's. Raises OutputError where it has no place or no room."""
+    out = run.recipe.out
     if not processes.is_first():
         yield
         return
     with claim(out):
         check_free(out, force=options.force)
-        one = session.average()(session.checkpoints[:1])
+        one = run.average()(run.checkpoints[:1])
         check_space(out.absolute().parent, sum(spec.nbytes for spec in soup_specs(one).values()))
         yield
 
 
-def serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
+def write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) -> int:
     """Writes the soup folder in one step, then shows it; the exit code says whether it passes its gates."""
     with processes.first_alone() as is_first:
-        return _serve(session, options, cooked) if is_first else DONE
+        return _write_and_report(run, options, finished) if is_first else DONE
 
 
-def _serve(session: Session, options: SoupOptions, cooked: Cooked) -> int:
-    out = session.recipe.out
+def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) -> int:
+    out = run.recipe.out
     with SoupFolder(out, force=options.force) as folder:
-        with session.phase("mix") as progress:
-            statistics = session.evaluators.running_statistics(cooked.mixture) if session.sets else {}
-            size = session.recipe.max_shard_size
-            rank = session.recipe.adapter_rank
+        with run.phase("mix") as progress:
+            statistics = run.evaluators.running_statistics(finished.mixture) if run.sets else {}
+            size = run.recipe.max_shard_size
+            rank = run.recipe.adapter_rank
             written, files, notes = fill(
                 folder,
-                cooked.mixture,
-                session.hashes.of,
+                finished.mixture,
+                run.hashes.of,
                 size,
                 statistics,
                 progress,
                 adapter_rank=rank,
-                device=session.device,
+                device=run.device,
             )
-        if notes is not None and notes.relative_error and session.sets:
-            cooked = cooked._replace(scores=_scores_as_written(session, folder))
-        found = verdicts(session.gates, cooked.scores, cooked.best_scores)
-        report = _report(session, cooked, written, files, notes, found)
+        if notes is not None and notes.relative_error and run.sets:
+            finished = finished._replace(scores=_scores_as_written(run, folder))
+        found = verdicts(run.resolved.gates, finished.scores, finished.best_scores)
+        report = _report(run, finished, written, files, notes, found)
         (folder.path / REPORT).write_text(report.to_json(), "utf-8")
         folder.commit()
-    session.progress.close()
-    _show(session, options, cooked, report, found)
-    return answer(found)
+    run.progress.close()
+    _show(run, options, finished, report)
+    return exit_code(found)
 
 
 def fill(
@@ -150,11 +149,11 @@ def fill(
     return written, [*written.files, *folder.copy(side_files), REPORT], notes
 
 
-def _scores_as_written(session: Session, folder: SoupFolder) -> dict[str, Score]:
+def _scores_as_written(run: Run, folder: SoupFolder) -> dict[str, Score]:
     """The scores of an approximated adapter: of what was written, not of the mean that it approximates."""
-    adapter = open_checkpoint(folder.path, How(base=session.recipe.base))
-    with session.phase("evaluate"):
-        return session.evaluators.on_all(Mixture.uniform([adapter]))
+    adapter = open_checkpoint(folder.path, How(base=run.recipe.base))
+    with run.phase("evaluate"):
+        return run.evaluators.on_all(Mixture.uniform([adapter]))
 
 
 def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:
@@ -169,53 +168,53 @@ def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:
 
 
 def _report(
-    session: Session,
-    cooked: Cooked,
+    run: Run,
+    finished: FinishedSoup,
     written: Written,
     files: list[str],
     notes: AdapterNotes | None,
     found: Sequence[Verdict],
 ) -> Report:
-    mixture, out = cooked.mixture, session.recipe.out
+    mixture, out = finished.mixture, run.recipe.out
     dtypes = Counter(str(spec.dtype).removeprefix("torch.") for spec in soup_specs(mixture).values())
     soup = Soup(
         path=str(out / (INDEX if INDEX in written.files else written.files[0])),
         hash=written.hash,
         members=[str(member.path) for member in mixture.members],
         weights=list(mixture.weights),
-        scores=report_scores(cooked.scores),
+        scores=scores_to_report(finished.scores),
         bytes=written.nbytes,
         files=files,
         differing=differing(mixture),
         dtypes=dict(dtypes),
-        not_mixed=sorted(name for name in mixture.kept.tensors if not session.selection.mixes(name)),
+        not_mixed=sorted(name for name in mixture.kept.tensors if not run.selection.mixes(name)),
         adapter=Adapter(rank=notes.rank, relative_error=notes.relative_error) if notes is not None else None,
         kept_from=str(mixture.kept.path),
-        coefficients=cooked.coefficients,
+        coefficients=finished.coefficients,
     )
-    best, comparisons = cooked.best, []
+    best, comparisons = finished.best, []
     if best is not None:
-        with session.phase("compare") as progress:
-            sides = Side(soup.path, cooked.scores), Side(str(best[0].path), best[1])
+        with run.phase("compare") as progress:
+            sides = Side(soup.path, finished.scores), Side(str(best[0].path), best[1])
             comparisons = compare(*sides, progress=progress)
-    seen = selection.shared_examples(session)
-    session.warnings += selection.warnings(session, seen)
-    return session.report(
-        [session.ingredient(checkpoint, scores) for checkpoint, scores in cooked.ingredients],
-        **reported_search(session.recipe.greedy.strategy, cooked.search) if cooked.search is not None else {},
+    seen = caveats.shared_examples(run)
+    return run.report(
+        [run.ingredient(checkpoint, scores) for checkpoint, scores in finished.ingredients],
+        warnings=caveats.warnings(run, seen),
+        **search_to_report(run.recipe.greedy.strategy, finished.search) if finished.search is not None else {},
         soup=soup,
-        best=Scored(path=str(best[0].path), scores=report_scores(best[1])) if best else None,
-        uniform=Scored(path="", scores=report_scores(cooked.uniform)) if cooked.uniform is not None else None,
-        learned=cooked.fit,
+        best=Scored(path=str(best[0].path), scores=scores_to_report(best[1])) if best else None,
+        uniform=Scored(path="", scores=scores_to_report(finished.uniform)) if finished.uniform is not None else None,
+        learned=finished.fit,
         comparisons=comparisons,
         shared_examples=seen,
-        gates=[reported(verdict, soup.path) for verdict in found],
-        **cooked.parts,
-        flops=counted(session, ingredients=len(cooked.ingredients), members=len(mixture.members)),
+        gates=[gate_to_report(verdict, soup.path) for verdict in found],
+        **finished.parts,
+        flops=flops_to_report(run, ingredients=len(finished.ingredients), members=len(mixture.members)),
     )
 
 
-def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report, found: Sequence[Verdict]) -> None:
+def _show(run: Run, options: SoupOptions, finished: FinishedSoup, report: Report) -> None:
     assert report.soup is not None
     for warning in report.warnings:
         console.warn(warning)
@@ -224,25 +223,25 @@ def _show(session: Session, options: SoupOptions, cooked: Cooked, report: Report
     elif options.quiet:
         console.print_lines([report.soup.path])
     elif options.output_format != "text":
-        console.print_result(ci_formats.formatted(options.output_format, report, session.recipe.place))
+        console.print_result(ci_formats.formatted(options.output_format, report, run.recipe.place))
     else:
-        _show_people(session, cooked, report, report.soup, found)
+        _show_people(run, finished, report, report.soup)
 
 
-def _show_people(session: Session, cooked: Cooked, report: Report, soup: Soup, found: Sequence[Verdict]) -> None:
+def _show_people(run: Run, finished: FinishedSoup, report: Report, soup: Soup) -> None:
     """Tables, sentences, and what became of the soup."""
-    _show_tables(session, cooked)
-    said = _compared(session, cooked, report.comparisons) + [describe_verdict(verdict) for verdict in found]
+    _show_tables(run, finished)
+    said = _compared(run, finished, report.comparisons) + [describe_result(gate) for gate in report.gates]
     if said:
         console.print_sentences([*said, ""])
     if report.flops is not None:
         console.print_sentences([cost_of(report.flops), ""])
     if soup.differing:
         shown = ", ".join(soup.differing[:3])
-        console.note(f"not averaged and different, taken from {cooked.mixture.kept.path}: {shown}")
+        console.note(f"not averaged and different, taken from {finished.mixture.kept.path}: {shown}")
     if soup.not_mixed:
-        of_base = session.recipe.base if not begins_at_base(session.name, session.recipe) else None
-        source = of_base or cooked.mixture.kept.path
+        of_base = run.recipe.base if not run.resolved.begins_at_base else None
+        source = of_base or finished.mixture.kept.path
         console.note(f"not mixed, taken from {source}: {len(soup.not_mixed)} tensors")
     if soup.adapter is not None and soup.adapter.relative_error:
         error = soup.adapter.relative_error
@@ -250,11 +249,11 @@ def _show_people(session: Session, cooked: Cooked, report: Report, soup: Soup, f
     console.print_result(f"members: {_members(soup)}\nsoup: {soup.path}")
 
 
-def _show_tables(session: Session, cooked: Cooked) -> None:
-    tables = [cooked.beneath]
-    if session.sets:
-        rows, metrics = _rows(session, cooked), session.recipe.metrics
-        tables.insert(0, score_table(rows, list(session.sets), first="weights", metrics=metrics))
+def _show_tables(run: Run, finished: FinishedSoup) -> None:
+    tables = [finished.beneath]
+    if run.sets:
+        rows, metrics = _rows(run, finished), run.recipe.metrics
+        tables.insert(0, score_table(rows, list(run.sets), first="weights", metrics=metrics))
     for table in filter(None, tables):
         console.print_table(table)
         console.print_result("")
@@ -267,22 +266,22 @@ def _members(soup: Soup) -> str:
     return ", ".join(f"{path} ({weight:.4g})" for path, weight in zip(soup.members, soup.weights, strict=True))
 
 
-def _compared(session: Session, cooked: Cooked, comparisons: list[Comparison]) -> list[str]:
-    if cooked.best is None:
+def _compared(run: Run, finished: FinishedSoup, comparisons: list[Comparison]) -> list[str]:
+    if finished.best is None:
         return []
-    best = Side(str(cooked.best[0].path), cooked.best[1])
-    if [str(member.path) for member in cooked.mixture.members] == [best.path]:
+    best = Side(str(finished.best[0].path), finished.best[1])
+    if [str(member.path) for member in finished.mixture.members] == [best.path]:
         return ["the soup is the best ingredient alone"]
-    selected = session.selecting if selection.selects(session) else None
-    return sentences(comparisons, Side("", cooked.scores), best, selected=selected)
+    selected = run.selecting if run.resolved.selects else None
+    return sentences(comparisons, Side("", finished.scores), best, selected=selected)
 
 
-def _rows(session: Session, cooked: Cooked) -> list[Row]:
-    members, ingredients = cooked.mixture.members, cooked.ingredients
+def _rows(run: Run, finished: FinishedSoup) -> list[Row]:
+    members, ingredients = finished.mixture.members, finished.ingredients
     rows: list[Row] = []
-    if cooked.best is not None:
-        rows.append((f"best ingredient ({cooked.best[0].path})", cooked.best[1]))
-    if cooked.uniform is not None:
-        rows.append((f"uniform soup ({len(ingredients)} ingredients)", cooked.uniform))
-    label = cooked.label or f"{session.name} soup ({len(members)} of {len(ingredients)})"
-    return [*rows, *cooked.beside, (label, cooked.scores)]
+    if finished.best is not None:
+        rows.append((f"best ingredient ({finished.best[0].path})", finished.best[1]))
+    if finished.uniform is not None:
+        rows.append((f"uniform soup ({len(ingredients)} ingredients)", finished.uniform))
+    label = finished.label or f"{run.command.name} soup ({len(members)} of {len(ingredients)})"
+    return [*rows, *finished.beside, (label, finished.scores)]

@@ -1,18 +1,22 @@
-"""From options to the recipe of a run, and errors that say where the recipe gives what is wrong."""
+"""The words of the command line to everything that they mean: `resolve(options, invocation) -> Resolved`.
+
+Nothing here changes anything: no file is written, no tensor is read, and the result is frozen.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import torch
 
 from soupcli import processes
-from soupcli.cli.options import EvalOptions, IngredientOptions, RecipeOptions, SoupOptions
-from soupcli.datasets.holdout import held_out_of, whole_of
+from soupcli.cli.options import GatedOptions, IngredientOptions, RecipeOptions, SoupOptions
+from soupcli.datasets.holdout import Part, divide, held_out_of, whole_of
 from soupcli.datasets.load import LabelledSet
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.gates import Gate
@@ -24,10 +28,8 @@ from soupcli.recipe.sets import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSe
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
-    from soupcli.cli.parsing import Invocation
+    from soupcli.cli.parsing import Command, Invocation
     from soupcli.recipe.recipe import Recipe
-    from soupcli.run.run import Session
-
 
 DEFAULT_RECIPE = Path("soup.yaml")
 # Options that stand for a key of the recipe.
@@ -40,6 +42,57 @@ RECIPE_KEYS = {
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
     **{key: f"mix.{key}" for key in ("method", "weights", "alpha", "any_weights")},
 }
+CALIBRATION = ("nll", "ece")  # metrics that compare soups with ensembles if logits are kept
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a command was asked to do."""
+
+    command: Command
+    options: IngredientOptions
+    recipe: Recipe
+    sets: Mapping[str, SetSpec]  # the first one selects
+    parts: Mapping[str, Part]  # sets that are a part of one that --holdout divides
+    device: torch.device
+    gates: tuple[Gate, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def begins_at_base(self) -> bool:
+        """Whether the base is a member of the soup. Otherwise tensors that are not mixed are taken from it."""
+        mix = self.recipe.mix
+        return self.command.mixes_base and (mix.alpha is not None or mix.method == "stock")
+
+    @property
+    def selects(self) -> bool:
+        """Whether the soup depends on the scores on the first set."""
+        chooses_alpha = self.begins_at_base and len(self.recipe.mix.alpha or ()) > 1
+        return self.command.selects or chooses_alpha
+
+    def with_metrics(self, metrics: Sequence[str]) -> Resolved:
+        """The same with further metrics, which are measured on every set that has them."""
+        return dataclasses.replace(self, recipe=_with_metrics(self.recipe, metrics))
+
+
+def resolve(options: IngredientOptions, invocation: Invocation) -> Resolved:
+    """Read the recipe, lay environment, --set and flags over it, and choose sets, gates and device.
+
+    Raises UsageError, RecipeError or ValidationError for what cannot be meant.
+    """
+    _check_output_format(options)
+    recipe = resolve_recipe(options, invocation)
+    if options.logit_folder is not None:
+        recipe = _with_metrics(recipe, CALIBRATION)
+    device = choose_device(recipe.device)
+    sets = choose_sets(options.val or [], recipe, asked=options.metric)
+    if options.holdout is not None and not sets:
+        raise no_sets(invocation.command, recipe)
+    with located(recipe):
+        sets, parts = divide(sets, recipe.holdout)
+    sets, gates, warnings = _gates(options, recipe, sets, parts)
+    _check_metric(recipe, sets)
+    return Resolved(invocation.command, options, recipe, sets, parts, device, tuple(gates), tuple(warnings))
 
 
 def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
@@ -63,14 +116,21 @@ def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
     )
 
 
-def begins_at_base(command: str, recipe: Recipe) -> bool:
-    """Whether the base is a member of the soup, and not where tensors come from that are not mixed."""
-    return command == "mix" and (recipe.mix.alpha is not None or recipe.mix.method == "stock")
+def _with_metrics(recipe: Recipe, metrics: Sequence[str]) -> Recipe:
+    return recipe.model_copy(update={"metrics": list(dict.fromkeys((*recipe.metrics, *metrics)))})
 
 
-def check_output(options: IngredientOptions) -> None:
-    """Raises UsageError for an output format that is not known, or beside another one."""
-    wanted, known = getattr(options, "output_format", "text"), get_args(Format)
+def no_sets(command: Command, recipe: Recipe) -> UsageError:
+    """The error of a command that needs a set and was given none."""
+    known = f": {', '.join(recipe.val)}" if recipe.val else ", or a path: --val data/val"
+    return UsageError(f"soup {command.name}: needs --val", hint=f"name a set of the recipe{known}")
+
+
+def _check_output_format(options: IngredientOptions) -> None:
+    """Raises UsageError for an unknown output format, or for one beside --json or --quiet."""
+    if not isinstance(options, GatedOptions):
+        return
+    wanted, known = options.output_format, get_args(Format)
     if wanted not in known:
         raise UsageError(
             f"--output-format {wanted}: not known{suggestion(wanted, known)}", hint=f"one of {', '.join(known)}"
@@ -91,12 +151,12 @@ def located(recipe: Recipe) -> Iterator[None]:
 
 
 def locate(error: SoupError, recipe: Recipe) -> None:
-    """An error that begins with a key of the recipe says where the recipe gives it."""
+    """Make an error that begins with a key of the recipe say where the recipe gives it."""
     error.args = (recipe.located(str(error)),)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `name` stands for. Raises UsageError where it is not there."""
+    """The device that `name` stands for. Raises UsageError if this machine does not have it."""
     local = processes.local_number()
     if name == "auto":
         if torch.cuda.is_available():
@@ -111,9 +171,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_sets(words: Sequence[str], recipe: Recipe, *, asked: str | None = None) -> dict[str, SetSpec]:
-    """The sets that --val names, in the recipe or by path; `asked`: the metric of --metric, over that of a set.
+    """The sets that --val names, in the recipe or by path. The metric `asked`, of --metric, overrides a set's own.
 
-    Raises UsageError for what is neither.
+    Raises UsageError for a word that is neither.
     """
     chosen: dict[str, SetSpec] = {}
     for word in words:
@@ -148,8 +208,8 @@ def _set_at(path: Path) -> SetSpec:
     return kinds[path.suffix]()
 
 
-def check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
-    """Raises ValidationError for a metric that nobody knows, before anything is read."""
+def _check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
+    """Raises ValidationError for an unknown metric, before anything is read."""
     labelled = any(isinstance(spec, LabelledSet) for spec in sets.values())
     with located(recipe):
         for metric in recipe.metrics:
@@ -161,54 +221,57 @@ def check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
                 metric_named(spec.metric, key=f"val.{name}.metric")
 
 
-def gates_of_run(session: Session) -> list[Gate]:
-    """The gates that hold in this run; the sets of those that are not among the session's are added to them.
+def _gates(
+    options: IngredientOptions, recipe: Recipe, sets: Mapping[str, SetSpec], parts: Mapping[str, Part]
+) -> tuple[dict[str, SetSpec], list[Gate], list[str]]:
+    """The sets with those that gates name added to them, the gates, and warnings.
 
-    `soup eval` adds the set that --require-gain names, and checks other gates on the sets it was given. Raises
-    UsageError for a gain on a set that is not there.
+    `soup eval` adds only the set that --require-gain names; it checks other gates on the sets that it was given.
+    Raises UsageError for a gain on a set that the recipe does not have.
     """
-    recipe, sets = session.recipe, session.sets
-    if not isinstance(session.options, SoupOptions | EvalOptions):
-        return []
+    if not isinstance(options, GatedOptions):
+        return dict(sets), [], []
     if not sets:
-        if session.options.require_gain is not None:
+        if options.require_gain is not None:
             raise UsageError("--require-gain: needs --val", hint="a gain is measured on a set")
-        if recipe.gates or recipe.require_gain is not None:
-            session.warnings.append("the gates of the recipe are not checked: without --val nothing is evaluated")
-        return []
-    if isinstance(session.options, SoupOptions):
-        _add_sets(session, [gate.set for gate in recipe.wanted])
+        unchecked = "the gates of the recipe are not checked: without --val nothing is evaluated"
+        return {}, [], [unchecked] if recipe.gates or recipe.require_gain is not None else []
+    if isinstance(options, SoupOptions):
+        sets = _with_sets(sets, [gate.set for gate in recipe.wanted], recipe, options)
     wanted = [
-        Gate(_reported(session, gate.set), gate.metric, parse(gate.text), gate.text, gate.key) for gate in recipe.wanted
+        Gate(_scored_part(gate.set, parts), gate.metric, parse(gate.text), gate.text, gate.key)
+        for gate in recipe.wanted
     ]
-    return [*(gate for gate in wanted if gate.set in session.sets), *_required_gain(session)]
+    gates = [gate for gate in wanted if gate.set in sets]
+    if recipe.require_gain is None:
+        return dict(sets), gates, []
+    gain = parse_gain(recipe.require_gain)
+    name = gain.set or whole_of(next(iter(sets)))
+    sets = _with_sets(sets, [name], recipe, options)
+    return dict(sets), [*gates, _required_gain(recipe.require_gain, _scored_part(name, parts), sets)], []
 
 
-def _required_gain(session: Session) -> list[Gate]:
-    """`require_gain` as a gate: on the set it names, else on the one that selects."""
-    if session.recipe.require_gain is None:
-        return []
-    gain = parse_gain(session.recipe.require_gain)
-    name = gain.set or whole_of(session.selecting)
-    _add_sets(session, [name])
-    name = _reported(session, name)
-    if name not in session.sets:
+def _required_gain(text: float | str, name: str, sets: Mapping[str, SetSpec]) -> Gate:
+    """`require_gain` as a gate on the set `name`."""
+    if name not in sets:
         raise UsageError(
-            f"--require-gain {session.recipe.require_gain}: no set {name!r}{suggestion(name, session.sets)}",
-            hint=f"the sets of this run are {', '.join(session.sets)}",
+            f"--require-gain {text}: no set {name!r}{suggestion(name, sets)}",
+            hint=f"the sets of this run are {', '.join(sets)}",
         )
-    text = f">= best {'-' if gain.margin < 0 else '+'} {float(abs(gain.margin)):g}"
-    return [Gate(name, None, Bound(">=", True, gain.margin, better=True), text, GAIN)]
+    margin = parse_gain(text).margin
+    shown = f">= best {'-' if margin < 0 else '+'} {float(abs(margin)):g}"
+    return Gate(name, None, Bound(">=", True, margin, better=True), shown, GAIN)
 
 
-def _add_sets(session: Session, names: Sequence[str]) -> None:
-    from soupcli.run.resolve import choose_sets
-
-    recipe, known = session.recipe, {whole_of(name) for name in session.sets}
+def _with_sets(
+    sets: Mapping[str, SetSpec], names: Sequence[str], recipe: Recipe, options: IngredientOptions
+) -> dict[str, SetSpec]:
+    """The sets, and those of the recipe with such names that are not among them yet."""
+    known = {whole_of(name) for name in sets}
     more = [name for name in names if name in recipe.val and name not in known]
-    session.sets |= choose_sets(more, recipe, asked=session.options.metric)
+    return {**sets, **choose_sets(more, recipe, asked=options.metric)}
 
 
-def _reported(session: Session, name: str) -> str:
-    """The set, or the part of it that is held out: what a soup is held against takes no part in selecting it."""
-    return held_out_of(name) if held_out_of(name) in session.parts else name
+def _scored_part(name: str, parts: Mapping[str, Part]) -> str:
+    """The set, or its held-out part: a gate is checked on examples that did not select the soup."""
+    return held_out_of(name) if held_out_of(name) in parts else name

@@ -1,4 +1,4 @@
-"""A soup written again from its ingredients, byte for byte, as its report says."""
+"""Write a soup again from its ingredients, byte for byte, as its report says."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from soupcli.output import console
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.reading import read_report
 from soupcli.run.make_soup import fill
-from soupcli.run.resolve import begins_at_base, choose_device, choose_sets
+from soupcli.run.resolve import choose_device, choose_sets
 from soupcli.soups.learned import Layered
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 
 def write_again(options: MixOptions, file: Path) -> int:
-    """The soup of the report in `file`. Raises MixError where an ingredient is not what it was."""
+    """Write the soup of the report in `file` and return the exit code.
+
+    Raises MixError if an ingredient has changed.
+    """
     report = read_report(file)
     if report.soup is None:
         raise UsageError(f"{file}: of soup {report.command}, which writes no soup")
@@ -45,7 +48,7 @@ def write_again(options: MixOptions, file: Path) -> int:
     out = options.out or recipe.out
     hashes = ContentHashes(cache_folder() / "hashes")
     try:
-        mixture = reported(options, report, file, recipe, hashes)
+        mixture = mixture_of_report(options, report, file, recipe, hashes)
         if options.dry_run:
             return _show_members(options, mixture)
         with claim(out):
@@ -56,7 +59,7 @@ def write_again(options: MixOptions, file: Path) -> int:
 
 
 def recipe_of(report: Report, file: Path) -> Recipe:
-    """The recipe that the report holds. Raises UsageError where it is none."""
+    """The recipe that the report holds. Raises UsageError if it is not one."""
     try:
         return Recipe.model_validate(report.recipe)
     except ValidationError as invalid:
@@ -82,12 +85,12 @@ class Opening(Protocol):
 
 
 def how_to_open(options: Opening, recipe: Recipe) -> How:
-    """As it was when the report was written."""
+    """How checkpoints were opened when the report was written."""
     return How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()), recipe.base)
 
 
-def reported(options: Opening, report: Report, file: Path, recipe: Recipe, hashes: ContentHashes) -> Mixture:
-    """The mixture of the report in `file`. Raises MixError where an ingredient is not what it was."""
+def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Recipe, hashes: ContentHashes) -> Mixture:
+    """The mixture of the report in `file`. Raises MixError if an ingredient has changed."""
     soup = report.soup
     assert soup is not None
     known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
@@ -103,8 +106,12 @@ def reported(options: Opening, report: Report, file: Path, recipe: Recipe, hashe
                 hint="a soup is written again from the very same ingredients",
             )
     selection, source = Selection(tuple(recipe.include), tuple(recipe.exclude)), opened[kept_from]
-    begun = begins_at_base(report.command, recipe)
-    if recipe.base is not None and any(selection) and not begun and not any(one.is_adapter for one in opened.values()):
+    if (
+        recipe.base is not None
+        and any(selection)
+        and not report.begins_at_base
+        and not any(one.is_adapter for one in opened.values())
+    ):
         source = open_checkpoint(recipe.base, How(trust=how.trust, allow=how.allow))
     kept = selection.applied(opened[kept_from], source)
     members = [selection.applied(opened[path], source) for path in soup.members]
@@ -120,7 +127,7 @@ def reported(options: Opening, report: Report, file: Path, recipe: Recipe, hashe
 def _write(
     options: MixOptions, report: Report, recipe: Recipe, mixture: Mixture, out: Path, hashes: ContentHashes
 ) -> int:
-    """Writes the soup, if it is the one of the report. Raises MixError where its bytes are others."""
+    """Write the soup. Raises MixError if its bytes differ from the report's."""
     soup = report.soup
     assert soup is not None
     with console.ProgressReporter(silent=options.quiet) as progress, SoupFolder(out, force=options.force) as folder:
@@ -151,7 +158,7 @@ def mixed(
     hashes: ContentHashes,
     progress: console.ProgressReporter,
 ) -> tuple[Written, list[str]]:
-    """Mixes the report's mixture into the folder; returns what was written, and the names of all files."""
+    """Mix the report's mixture into the folder. Returns what was written, and the names of all files."""
     statistics = _statistics(report, recipe, mixture, hashes, progress)
     size, rank = recipe.max_shard_size, recipe.adapter_rank
     written, files, _ = fill(folder, mixture, hashes.of, size, statistics, progress, adapter_rank=rank)
@@ -161,7 +168,7 @@ def mixed(
 def _statistics(
     report: Report, recipe: Recipe, mixture: Mixture, hashes: ContentHashes, progress: console.ProgressReporter
 ) -> Mapping[str, Tensor]:
-    """Batch-norm statistics, where the soup's were re-estimated: from the same set, through the network."""
+    """Batch-norm statistics from the same set as the soup's, or nothing if the soup's were averaged."""
     if recipe.batch_norm != "recalibrate" or not report.sets:
         return {}
     store, device = ScoreStore(cache_folder() / "scores"), choose_device(recipe.device)
@@ -181,7 +188,7 @@ def _statistics(
 
 
 def _show_members(options: MixOptions, mixture: Mixture) -> int:
-    """What would be mixed: every ingredient is there, and is what it was."""
+    """Print what would be mixed."""
     if options.quiet:
         console.print_lines([str(member.path) for member in mixture.members])
         return 0

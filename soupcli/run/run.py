@@ -1,6 +1,6 @@
-"""Where the parts are put together: from options to a recipe, checkpoints, evaluators and a report.
+"""One run of a command: its checkpoints, what evaluates them, the seconds spent, and the report.
 
-Nothing heavy happens until it is needed: where every score is known, no network is built and no input decoded.
+Nothing heavy happens until it is needed. If every score is known, no network is built and no input is decoded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from soupcli.checkpoints.find import find
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import Selected, Selection
-from soupcli.datasets.holdout import divide
+from soupcli.cli.options import SoupOptions
 from soupcli.environment import cache_folder, versions
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.context import EvaluationContext
@@ -35,67 +35,43 @@ from soupcli.output import console
 from soupcli.report.comparisons import Flops
 from soupcli.report.paths import relative
 from soupcli.report.report import Cost, Report
-from soupcli.run.resolve import (
-    begins_at_base,
-    check_metric,
-    check_output,
-    choose_device,
-    choose_sets,
-    gates_of_run,
-    locate,
-    located,
-    resolve_recipe,
-)
-from soupcli.run.to_report import peak_bytes, report_ingredient
+from soupcli.run.resolve import Resolved, locate, no_sets
+from soupcli.run.to_report import ingredient_to_report, peak_bytes
 from soupcli.soups.ranking import Ranked, rank
 
 if TYPE_CHECKING:
-    from soupcli.cli.options import IngredientOptions
-    from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.score import Score
     from soupcli.progress import Progress
     from soupcli.recipe.recipe import Recipe
     from soupcli.report.scores import Ingredient
 
-CALIBRATION = ("nll", "ece")  # what soups and ensembles are compared by where logits are kept
-FROM_BASE = {"inspect", "pairs"}  # commands that see all checkpoints from --base, whatever they are
-
 
 class Row(NamedTuple):
-    """Weights that are evaluated on every set, what to call them, and the scores that are known."""
+    """Weights that are evaluated on every set, their name in progress lines, and the scores that are known."""
 
     label: str
     weights: Mixture
     known: Mapping[str, Score] = {}
 
 
-class Session:
-    """One run of a command: its recipe, its checkpoints, and what has been measured so far."""
+class Run:
+    """What a command works with. `resolved` says what was asked; the rest is opened or made here."""
 
-    def __init__(self, name: str, options: IngredientOptions, invocation: Invocation) -> None:
-        self.name = name
-        self.options = options
-        check_output(options)
-        self.recipe = resolve_recipe(options, invocation)
-        self.logits: Path | None = getattr(options, "save_logits", None) or getattr(options, "logits", None)
+    def __init__(self, resolved: Resolved) -> None:
+        self.resolved = resolved
+        self.command = resolved.command
+        self.options = resolved.options
+        self.recipe = resolved.recipe
+        self.sets = resolved.sets
+        self.device = resolved.device
+        self.logits = resolved.options.logit_folder
         if self.logits is not None:
             check_file(self.logits / ".soup-logits")
-            metrics = dict.fromkeys((*self.recipe.metrics, *CALIBRATION))
-            self.recipe = self.recipe.model_copy(update={"metrics": list(metrics)})
-        self.device = choose_device(self.recipe.device)
-        self.progress = console.ProgressReporter(silent=options.quiet)
-        self.sets = choose_sets(options.val or [], self.recipe, asked=options.metric)
-        if options.holdout is not None:
-            self.require_sets()
-        with located(self.recipe):
-            self.sets, self.parts = divide(self.sets, self.recipe.holdout)
-        self.warnings: list[str] = []
-        self.gates = gates_of_run(self)
-        check_metric(self.recipe, self.sets)
+        self.progress = console.ProgressReporter(silent=self.options.quiet)
         self.selection = Selection(tuple(self.recipe.include), tuple(self.recipe.exclude))
         self.checkpoints = self._find()
         self._shared: dict[tuple[Checkpoint, Checkpoint], Checkpoint] = {}
-        self.hashes = ContentHashes(cache_folder() / "hashes", fresh=options.fresh)
+        self.hashes = ContentHashes(cache_folder() / "hashes", fresh=self.options.fresh)
         self.seconds: dict[str, float] = {}
         self._evaluators: Evaluators | None = None
 
@@ -107,13 +83,13 @@ class Session:
         how = How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()), recipe.base)
         with self.progress:
             found = find(words, how=how, standard_input=sys.stdin if "-" in words else (), progress=self.progress)
-        if not self.options.quiet:
+        if not options.quiet:
             for line in found.notes:
                 console.note(line)
         self._check_use(found.checkpoints)
         self.selection.check(found.checkpoints)
         adapters = any(one.is_adapter for one in found.checkpoints)
-        if recipe.base is None or not any(self.selection) or adapters or begins_at_base(self.name, recipe):
+        if recipe.base is None or not any(self.selection) or adapters or self.resolved.begins_at_base:
             return found.checkpoints
         base = self.open_base(recipe.base)
         return [self.selection.applied(checkpoint, base) for checkpoint in found.checkpoints]
@@ -123,10 +99,12 @@ class Session:
         return open_checkpoint(path, How(trust=self.options.trust, allow=tuple(self.options.allow_class or ())))
 
     def _check_use(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Raises UsageError for flags that say something of other checkpoints than these."""
+        """Raises UsageError for flags that have no use with these checkpoints."""
         adapters = any(one.is_adapter for one in checkpoints)
-        options, rank = self.options, getattr(self.options, "adapter_rank", None)
-        needs_base = adapters or any(self.selection) or begins_at_base(self.name, self.recipe) or self.name in FROM_BASE
+        options = self.options
+        rank = options.adapter_rank if isinstance(options, SoupOptions) else None
+        uses_base = self.resolved.begins_at_base or self.command.measures_from_base
+        needs_base = adapters or any(self.selection) or uses_base
         if options.base is not None and not needs_base:
             hint = "it goes with adapters, and with --include and --exclude"
             raise UsageError(f"--base {options.base}: these checkpoints need none", hint=hint)
@@ -135,7 +113,7 @@ class Session:
         if rank is not None and not adapters:
             raise UsageError(f"--adapter-rank {rank}: these checkpoints are no adapters")
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Run:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -145,30 +123,29 @@ class Session:
             locate(error, self.recipe)
 
     def require_sets(self) -> None:
-        """Raises UsageError where no set was named."""
+        """Raises UsageError if no set was named."""
         if not self.sets:
-            known = f": {', '.join(self.recipe.val)}" if self.recipe.val else ", or a path: --val data/val"
-            raise UsageError(f"soup {self.name}: needs --val", hint=f"name a set of the recipe{known}")
+            raise no_sets(self.command, self.recipe)
 
     @property
     def selecting(self) -> str:
-        """The set that selects: the first after --val. Raises UsageError where there is none."""
+        """The set that selects: the first after --val. Raises UsageError if there is none."""
         self.require_sets()
         return next(iter(self.sets))
 
     @property
     def output_dtype(self) -> torch.dtype | None:
-        """The dtype that was asked for, None: the ingredients' own."""
+        """The dtype of --dtype; None for the ingredients' own."""
         return getattr(torch, self.recipe.dtype) if self.recipe.dtype else None
 
     def check_mixable(self) -> None:
-        """Raises MixError where the checkpoints cannot be mixed."""
+        """Raises MixError if the checkpoints cannot be averaged."""
         recipe = self.recipe
         check_agreement(self.checkpoints, key=recipe.key, base=recipe.base, selection=self.selection)
         check_mixable(self.sharing(self.checkpoints[0]))
 
     def sharing(self, source: Checkpoint) -> list[Checkpoint]:
-        """The checkpoints, with the tensors that are not mixed from `source`, or from the base where there is one."""
+        """The checkpoints. Their tensors that are not mixed come from `source`, or from the base if there is one."""
         return [self._sharing(checkpoint, source) for checkpoint in self.checkpoints]
 
     def _sharing(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
@@ -181,7 +158,7 @@ class Session:
 
     @property
     def evaluators(self) -> Evaluators:
-        """What evaluates mixtures on each set; made when the first score is asked for."""
+        """Evaluate mixtures on each set. Made when the first score is asked for."""
         if self._evaluators is None:
             if processes.is_first():
                 self.hashes.start(self.checkpoints)
@@ -189,12 +166,12 @@ class Session:
         return self._evaluators
 
     def evaluators_by(self, recipe: Recipe) -> Evaluators:
-        """What evaluates on the same sets as another recipe says."""
+        """Evaluate on the same sets by another recipe."""
         return Evaluators(
             EvaluationContext(
                 recipe=recipe,
                 sets=self.sets,
-                parts=self.parts,
+                parts=self.resolved.parts,
                 device=self.device,
                 first=self.checkpoints[0],
                 hashes=self.hashes,
@@ -212,7 +189,7 @@ class Session:
             return rank(self.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
 
     def scores(self, rows: Sequence[Row]) -> list[dict[str, Score]]:
-        """Each row's score on every set; one set of weights after the other, so that each is loaded once."""
+        """Each row's score on every set. Rows are evaluated one after the other, so each is loaded once."""
         found: list[dict[str, Score]] = []
         for done, row in enumerate(rows, 1):
             scores = {name: row.known[name] for name in self.sets if name in row.known}
@@ -224,7 +201,7 @@ class Session:
         return found
 
     def average(self, keep_from: Checkpoint | None = None) -> Callable[[Sequence[Checkpoint]], Mixture]:
-        """The mean in the output dtype, with the tensors that are not averaged from `keep_from`."""
+        """A function of members to their mean. `keep_from` gives the tensors that are not averaged."""
 
         def mean(members: Sequence[Checkpoint]) -> Mixture:
             shared = [self._sharing(member, keep_from or members[0]) for member in members]
@@ -234,16 +211,16 @@ class Session:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Progress]:
-        """Counts the seconds of a phase of the work."""
+        """Add the seconds of the block to the phase `name`."""
         began = time.monotonic()
         yield self.progress
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
 
-    def report(self, ingredients: Sequence[Ingredient], **parts: Any) -> Report:
-        """The report of this run so far. Raises CheckpointError where an ingredient is not what it was."""
+    def report(self, ingredients: Sequence[Ingredient], *, warnings: Sequence[str] = (), **parts: Any) -> Report:
+        """The report of this run so far. Raises CheckpointError if an ingredient changed while the command ran."""
         self.hashes.confirm([one for checkpoint in self.checkpoints for one in (checkpoint, *checkpoint.sources)])
         report = Report(
-            command=self.name,
+            command=self.command.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
             device=str(self.device),
@@ -251,14 +228,14 @@ class Session:
             ingredients=list(ingredients),
             selecting_set=next(iter(self.sets), None),
             sets=list(self.sets),
-            warnings=self.warnings,
+            warnings=[*self.resolved.warnings, *warnings],
             cost=self.cost(),
             **parts,
         )
         return relative(report, Path.cwd()) if self.options.relative else report
 
     def cost(self) -> Cost:
-        """Examples, seconds and peak memory so far."""
+        """The examples, seconds and peak memory so far."""
         cost = Cost(seconds=dict(self.seconds), peak_bytes=peak_bytes(self.device))
         found = self._evaluators
         if found is None:
@@ -267,22 +244,21 @@ class Session:
         return cost.model_copy(update={"examples": found.examples, "batch_size": found.batch_size, **inputs})
 
     def ingredient(self, checkpoint: Checkpoint, scores: Mapping[str, Score]) -> Ingredient:
-        """A checkpoint as it stands in the report."""
-        return report_ingredient(checkpoint, scores, self.hashes)
+        """A checkpoint for the report."""
+        return ingredient_to_report(checkpoint, scores, self.hashes)
 
 
-def counted(session: Session, *, ingredients: int, members: int | None = None) -> Flops | None:
-    """The count where it is asked for; a recipe's wish is none of a soup's that is made without any set.
+def flops_to_report(run: Run, *, ingredients: int, members: int | None = None) -> Flops | None:
+    """The FLOPs of one forward pass, and of ensembles of `ingredients` and of the soup's `members`.
 
-    `members`: of the soup, None where there is none.
-
-    Raises ValidationError where no set is one of examples that go through the network one by one.
+    Returns None if they were not requested. The recipe's `cost.flops` is ignored for a soup made without a set.
+    Raises ValidationError if no set has examples that go through the network one by one.
     """
-    settings = session.recipe.cost
-    if not settings.flops or not (session.sets or session.options.flops):
+    settings = run.recipe.cost
+    if not settings.flops or not (run.sets or run.options.flops):
         return None
-    with session.phase("count"):
-        name, forward = session.evaluators.flops()
+    with run.phase("count"):
+        name, forward = run.evaluators.flops()
     return Flops(
         set=name,
         forward=forward,

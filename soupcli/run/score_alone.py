@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.cli.options import EvalOptions, ReportOptions
+from soupcli.cli.options import GatedOptions, ReportOptions
 from soupcli.cli.parsing import DONE
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.compare import Side, compare
@@ -17,15 +17,15 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.soup_folder import REPORT
 from soupcli.output import ci as ci_formats
 from soupcli.output import console
-from soupcli.output.text import cost_of, describe_verdict, score_table, sentences
+from soupcli.output.text import cost_of, describe_result, score_table, sentences
 from soupcli.report.reading import read_report
 from soupcli.report.scores import Scored
 from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.ensembles import say_again
-from soupcli.run.gates import answer, check_gates, verdicts
-from soupcli.run.run import Row, Session, counted
-from soupcli.run.to_report import report_scores, reported
+from soupcli.run.gates import check_gates, exit_code, verdicts
+from soupcli.run.run import Row, Run, flops_to_report
+from soupcli.run.to_report import gate_to_report, scores_to_report
 
 if TYPE_CHECKING:
     from soupcli.evaluation.gates import Verdict
@@ -35,48 +35,48 @@ if TYPE_CHECKING:
 Measured = tuple[Checkpoint, dict[str, Score]]
 
 
-def measure(session: Session, options: ReportOptions) -> int:
-    """Ranks the checkpoints on the selecting set, evaluates them on the others, shows and reports."""
-    selecting = session.selecting
+def score_alone(run: Run, options: ReportOptions) -> int:
+    """Rank the checkpoints on the selecting set, evaluate them on the others, show and report."""
+    selecting = run.selecting
     if options.dry_run:
-        return show_plan(session, Plan(evaluations=len(session.checkpoints) * len(session.sets)))
+        return show_plan(run, Plan(evaluations=len(run.checkpoints) * len(run.sets)))
     if options.report is not None and processes.is_first():
         check_file(options.report)
-    check_gates(session)
-    with session.phase(session.name) as progress:
-        ranking = session.ranking(progress)
+    check_gates(run)
+    with run.phase(run.command.name) as progress:
+        ranking = run.ranking(progress)
         rows = [Row(str(best.path), Mixture.uniform([best]), {selecting: score}) for best, score in ranking]
-        with session.evaluators.expecting([row.weights for row in rows]):
-            scores = session.scores(rows)
-    session.progress.close()
+        with run.evaluators.expecting([row.weights for row in rows]):
+            scores = run.scores(rows)
+    run.progress.close()
     measured = [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)]
-    say_again(session)
+    say_again(run)
     with processes.first_alone() as is_first:
-        return _show(session, options, measured) if is_first else DONE
+        return _show(run, options, measured) if is_first else DONE
 
 
-def _show(session: Session, options: ReportOptions, rows: Sequence[Measured]) -> int:
-    best = Scored(path=str(rows[0][0].path), scores=report_scores(rows[0][1]))
+def _show(run: Run, options: ReportOptions, rows: Sequence[Measured]) -> int:
+    best = Scored(path=str(rows[0][0].path), scores=scores_to_report(rows[0][1]))
     soups = {checkpoint: report for checkpoint, _ in rows if (report := _report_of(checkpoint)) is not None}
-    with session.phase("compare"):
-        judged = _judged(session, rows, soups)
-    report = session.report(
-        [session.ingredient(checkpoint, scores) for checkpoint, scores in rows],
+    with run.phase("compare"):
+        judged = _judged(run, rows, soups)
+    report = run.report(
+        [run.ingredient(checkpoint, scores) for checkpoint, scores in rows],
         best=best,
         comparisons=[comparison for one in judged for comparison in one.comparisons],
-        gates=[reported(verdict, one.soup.path) for one in judged for verdict in one.verdicts],
-        flops=counted(session, ingredients=len(rows)),
+        gates=[gate_to_report(verdict, one.soup.path) for one in judged for verdict in one.verdicts],
+        flops=flops_to_report(run, ingredients=len(rows)),
     )
     if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in rows]):
         named = [(_label(checkpoint, soups.get(checkpoint)), scores) for checkpoint, scores in rows]
-        if isinstance(options, EvalOptions) and options.output_format != "text":
-            console.print_result(ci_formats.formatted(options.output_format, report, session.recipe.place))
+        if isinstance(options, GatedOptions) and options.output_format != "text":
+            console.print_result(ci_formats.formatted(options.output_format, report, run.recipe.place))
         else:
-            table = score_table(named, list(session.sets), first="checkpoint", metrics=session.recipe.metrics)
+            table = score_table(named, list(run.sets), first="checkpoint", metrics=run.recipe.metrics)
             table.extend("by its trainer", [_by_trainer(checkpoint) for checkpoint, _ in rows])
             console.print_table(table)
             _print_beneath(report, judged)
-    return answer([verdict for one in judged for verdict in one.verdicts])
+    return exit_code([verdict for one in judged for verdict in one.verdicts])
 
 
 class _Judged(NamedTuple):
@@ -89,10 +89,11 @@ class _Judged(NamedTuple):
 
     @property
     def said(self) -> list[str]:
-        """What it comes to, for people."""
+        """What the comparison comes to, for people."""
         against = f" against {self.best.path}" if self.best is not None else ""
         compared = sentences(self.comparisons, self.soup, self.best) if self.best is not None else []
-        return [f"{self.soup.path}{against}:", *compared, *(describe_verdict(verdict) for verdict in self.verdicts)]
+        gates = [gate_to_report(verdict, self.soup.path) for verdict in self.verdicts]
+        return [f"{self.soup.path}{against}:", *compared, *map(describe_result, gates)]
 
 
 def _print_beneath(report: Report, judged: Sequence[_Judged]) -> None:
@@ -103,12 +104,12 @@ def _print_beneath(report: Report, judged: Sequence[_Judged]) -> None:
         console.print_sentences(["", *one.said])
 
 
-def _judged(session: Session, rows: Sequence[Measured], soups: Mapping[Checkpoint, Report]) -> list[_Judged]:
-    """Every soup among the rows, held against the first row that is none and against the gates."""
-    if session.name != "eval":
+def _judged(run: Run, rows: Sequence[Measured], soups: Mapping[Checkpoint, Report]) -> list[_Judged]:
+    """Compare every soup among the rows with the best ingredient among them, and check the gates."""
+    if not run.command.judges_soups:
         return []
     best = next((Side(str(row.path), scores) for row, scores in rows if row not in soups), None)
-    if session.recipe.require_gain is not None and (best is None or not soups):
+    if run.recipe.require_gain is not None and (best is None or not soups):
         raise UsageError(
             f"--require-gain: there is no {'ingredient' if soups else 'soup'} among the checkpoints",
             hint="soup eval --ckpts soup/ runs/*/ has both",
@@ -117,8 +118,8 @@ def _judged(session: Session, rows: Sequence[Measured], soups: Mapping[Checkpoin
     for row, scores in rows:
         if row in soups:
             side = Side(str(row.path), scores)
-            comparisons = compare(side, best, progress=session.progress) if best is not None else []
-            held = verdicts(session.gates, scores, best.scores if best is not None else None)
+            comparisons = compare(side, best, progress=run.progress) if best is not None else []
+            held = verdicts(run.resolved.gates, scores, best.scores if best is not None else None)
             found.append(_Judged(side, best, comparisons, held))
     return [one for one in found if one.comparisons or one.verdicts]
 

@@ -1,4 +1,4 @@
-"""Scores, ingredients and memory as they stand in the report."""
+"""Scores, ingredients, decisions, gates and memory for the report."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from soupcli.soups.search import Found
 
 
-def report_scores(scores: Mapping[str, Score]) -> dict[str, dict[str, MetricScore]]:
-    """Scores by set as they stand in the report."""
+def scores_to_report(scores: Mapping[str, Score]) -> dict[str, dict[str, MetricScore]]:
+    """Scores by set, for the report."""
     return {
         name: {metric: MetricScore(value=v.value, stderr=v.stderr, n=v.n) for metric, v in score.metrics.items()}
         for name, score in scores.items()
     }
 
 
-def report_ingredient(checkpoint: Checkpoint, scores: Mapping[str, Score], hashes: ContentHashes) -> Ingredient:
-    """A checkpoint with its scores."""
+def ingredient_to_report(checkpoint: Checkpoint, scores: Mapping[str, Score], hashes: ContentHashes) -> Ingredient:
+    """A checkpoint and its scores, for the report."""
     return Ingredient(
         path=str(checkpoint.path),
         hash=hashes.of(checkpoint),
         bytes=total_bytes(checkpoint),
-        scores=report_scores(scores),
+        scores=scores_to_report(scores),
         format=checkpoint.origin.format,
         key=checkpoint.origin.key,
         trainer_metrics=dict(checkpoint.origin.metrics),
@@ -46,7 +46,7 @@ def report_ingredient(checkpoint: Checkpoint, scores: Mapping[str, Score], hashe
 
 
 def peak_bytes(device: torch.device) -> dict[str, int]:
-    """The most memory that this process held, on the host and on a CUDA device."""
+    """The peak memory of this process in bytes, on the host and on a CUDA device."""
     peaks = {"host": _peak_of_host()}
     if device.type == "cuda":
         peaks["device"] = torch.cuda.max_memory_allocated(device)
@@ -54,7 +54,7 @@ def peak_bytes(device: torch.device) -> dict[str, int]:
 
 
 def _peak_of_host() -> int:
-    """Of this program alone where the system tells; getrusage counts what started it too (Linux keeps it over exec)."""
+    """The peak of this program, from /proc if there is one. getrusage also counts the process that started it."""
     import resource  # noqa: PLC0415 - Windows has none
 
     with contextlib.suppress(OSError):
@@ -65,7 +65,7 @@ def _peak_of_host() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def reported_search(strategy: Strategy, found: Found) -> dict[str, Any]:
+def search_to_report(strategy: Strategy, found: Found) -> dict[str, Any]:
     """The keys `steps` and `search`."""
     orders = [
         Order(
@@ -78,12 +78,12 @@ def reported_search(strategy: Strategy, found: Found) -> dict[str, Any]:
     ]
     several = orders if len(orders) > 1 else []
     return {
-        "steps": [_reported(step) for step in found.soup.steps],
+        "steps": [_step_to_report(step) for step in found.soup.steps],
         "search": Search(strategy=strategy, evaluations=found.evaluations, orders=several),
     }
 
 
-def _reported(step: Decision) -> Step:
+def _step_to_report(step: Decision) -> Step:
     return Step(
         candidate=str(step.candidate.path),
         score=step.score,
@@ -98,7 +98,7 @@ def _reported(step: Decision) -> Step:
     )
 
 
-def reported_coefficients(layered: Layered) -> Coefficients:
+def coefficients_to_report(layered: Layered) -> Coefficients:
     """The key `soup.coefficients`."""
     return Coefficients(
         layers=layered.layers,
@@ -109,8 +109,8 @@ def reported_coefficients(layered: Layered) -> Coefficients:
     )
 
 
-def reported(verdict: Verdict, soup: str) -> GateResult:
-    """A verdict as it stands in the report."""
+def gate_to_report(verdict: Verdict, soup: str) -> GateResult:
+    """A verdict on the soup at the path `soup`, for the report."""
     return GateResult(
         soup=soup,
         set=verdict.gate.set,

@@ -266,4 +266,4 @@ def test_mix(tagged: Path, soup: Soup) -> None:
     assert soup(*words, "--set", "gates.tagged=>= 90%", "--force").code == 1
     ran = soup(*words, "--require-gain", "0.1", "--force")
     assert ran.code == 2
-    assert ran.stderr.startswith("--require-gain 0.1: soup mix evaluates the mixture alone")
+    assert ran.stderr.startswith("--require-gain 0.1: soup mix evaluates only the mixture")
