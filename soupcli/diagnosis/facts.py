@@ -105,12 +105,12 @@ def better_by(one: Score, other: Score) -> Paired:
 
 
 def surely_better(one: Score, other: Score) -> bool:
-    """Whether the 95% interval of the paired difference lies above 0; without an interval, two standard errors."""
-    value, low, _, _ = better_by(one, other)
-    if low is not None:
-        return low > 0
+    """Whether interval and test of the paired difference say so; without an interval, two standard errors."""
+    found = better_by(one, other)
+    if found.low is not None:
+        return found.surely_above_0
     errors = [score.metrics[score.selecting].stderr for score in (one, other)]
-    return value > 2 * math.hypot(*(error or 0.0 for error in errors))
+    return found.value > 2 * math.hypot(*(error or 0.0 for error in errors))
 
 
 def by_loss(score: Score) -> Score:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from soupcli.metrics.metric import MetricValue
+from soupcli.metrics.standard_error import error_of_all
 
 
 def correct(logits_nk: Tensor, labels: Tensor, *, among: int) -> Tensor:
@@ -28,12 +29,18 @@ def correct(logits_nk: Tensor, labels: Tensor, *, among: int) -> Tensor:
 
 
 def share(correct_n: Tensor) -> MetricValue:
-    """Correct over all, with the binomial standard error sqrt(p (1 - p) / n)."""
+    """Correct over all, with the binomial standard error sqrt(p (1 - p) / n); of none or all, Wilson's."""
     n, right = len(correct_n), int(correct_n.sum())
     if n == 0:
         return MetricValue(math.nan, None, 0)
     value = right / n
-    return MetricValue(value, math.sqrt(value * (1 - value) / n), n)
+    error = math.sqrt(value * (1 - value) / n) if 0 < right < n else error_of_all(n)
+    return MetricValue(value, error, n)
+
+
+def right_and_wrong(correct_n: Tensor) -> tuple[Tensor, Tensor]:
+    """1 and 0."""
+    return torch.ones_like(correct_n), torch.zeros_like(correct_n)
 
 
 def best_share(correct_n: Tensor, unseen: Tensor) -> float:

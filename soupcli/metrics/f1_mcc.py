@@ -27,6 +27,15 @@ def predicted_and_true(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
     return _outcomes(predicted_n, labels_n, classes)
 
 
+def right_and_wrong(outcomes_n3: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with the example's own label; the wrong class is the one that was predicted, or that comes next."""
+    predicted_n, labels_n, classes_n = outcomes_n3.unbind(dim=1)
+    is_wrong_n = (predicted_n != labels_n) & (predicted_n != NO_CLASS)
+    wrong_n = torch.where(is_wrong_n, predicted_n, (labels_n + 1) % classes_n)
+    right_n3, wrong_n3 = (torch.stack([named_n, labels_n, classes_n], dim=1) for named_n in (labels_n, wrong_n))
+    return right_n3, wrong_n3
+
+
 def f1(outcomes_n3: Tensor) -> MetricValue:
     """With two classes that of class 1, else the unweighted mean over all classes that occur (macro).
 

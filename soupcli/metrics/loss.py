@@ -19,6 +19,12 @@ def negative_log_likelihood(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
     return functional.cross_entropy(logits_nk.to(torch.float64), labels_n, reduction="none")
 
 
+def right_and_wrong(losses_n: Tensor) -> tuple[Tensor, Tensor]:
+    """Each loss, and what it were if all that the label was not given were given to it; the smaller one first."""
+    other_n = -torch.log(-torch.expm1(-losses_n.clamp(min=torch.finfo(losses_n.dtype).tiny)))
+    return torch.minimum(losses_n, other_n), torch.maximum(losses_n, other_n)
+
+
 def mean(values_n: Tensor) -> MetricValue:
     """Exactly rounded sum over n, with the standard error of the mean (None where the values have none)."""
     n = len(values_n)

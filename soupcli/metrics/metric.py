@@ -21,6 +21,8 @@ class Metric(NamedTuple):
     contributions seen and the labels unseen. No outcome of the unseen examples gives a better one.
     `counts`: contributions are whole numbers, which the last places of logits do not move: the score is the same in
     batches of any size and make-up.
+    `right_and_wrong`, if an example is either: what each would contribute if it were right, and if it were wrong.
+    `span`: the most by which two values can differ; None: there is no such bound.
     """
 
     contribution: Callable[[Tensor, Tensor], Tensor]  # logits_nk, labels -> Tensor [N, ...]
@@ -31,8 +33,11 @@ class Metric(NamedTuple):
     reachable: Callable[[Tensor, Tensor], float] | None = None
     width: int = 1  # numbers that an example contributes
     counts: bool = False
+    right_and_wrong: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # contributions -> both, of their shape
+    span: float | None = None
 
 
+Z = 1.959963984540054  # standard errors on either side of a normal mean that hold 95%
 SIGN = "+"
 
 
@@ -64,9 +69,16 @@ def mean_of(parts: Sequence[Metric], name: str, *, key: str) -> Metric:
         bounds = [part.reachable(own, unseen) for part, own in _split(outcomes_nc, parts) if part.reachable]
         return math.fsum(bounds) / len(bounds)
 
+    def right_and_wrong(outcomes_nc: Tensor) -> tuple[Tensor, Tensor]:
+        both = [part.right_and_wrong(own) for part, own in _split(outcomes_nc, parts) if part.right_and_wrong]
+        return torch.cat([_columns(r) for r, _ in both], dim=1), torch.cat([_columns(w) for _, w in both], dim=1)
+
     bounded: Callable[[Tensor, Tensor], float] | None = reachable if all(part.reachable for part in parts) else None
     width, counts = sum(part.width for part in parts), all(part.counts for part in parts)
-    return Metric(contribution, value, weighted, True, measures, bounded, width, counts)
+    either = right_and_wrong if all(part.right_and_wrong for part in parts) else None
+    spans = [part.span for part in parts if part.span is not None]
+    span = math.fsum(spans) / len(spans) if len(spans) == len(parts) else None
+    return Metric(contribution, value, weighted, True, measures, bounded, width, counts, either, span)
 
 
 def _columns(contribution: Tensor) -> Tensor:

@@ -2,38 +2,58 @@
 
 Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans", chapter 6: how fast a value changes with the
 weight of each example says how it varies from sample to sample. Of a share it is sqrt(p (1 - p) / n), of a smooth
-function of means the delta method; it draws nothing, so it is the same in every run.
+function of means the delta method. It draws nothing, so it is the same in every run. If no example moves the value
+(all are right), Wilson's interval (1927) of a share says what is known all the same.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from soupcli.metrics.metric import Metric, MetricValue
+from soupcli.metrics.metric import Metric, MetricValue, Z
 
 
 def with_error(metric: Metric, outcomes: Tensor) -> MetricValue:
-    """The metric over all contributions [N, ...], with a standard error where there can be one."""
+    """The metric over all contributions [N, ...], with a standard error if it can have one."""
     value = metric.value(outcomes)
     if value.stderr is not None or len(outcomes) < 2 or not math.isfinite(value.value):
         return value
-    return value._replace(stderr=infinitesimal_jackknife(metric.weighted, outcomes))
+    error = infinitesimal_jackknife(metric.weighted, outcomes)
+    if metric.counts and error is not None and error < NOTHING:
+        error = (metric.span or 1.0) * error_of_all(len(outcomes))
+    return value._replace(stderr=error)
+
+
+NOTHING = 1e-12  # what rounding leaves of an error that is 0
+
+
+def error_of_all(n: int) -> float:
+    """The standard error of a share of 0 or 1 of `n` examples: 1.96 of them reach the far end of Wilson's interval."""
+    return Z / (n + Z * Z)
 
 
 def infinitesimal_jackknife(weighted: Callable[[Tensor, Tensor], Tensor], outcomes: Tensor) -> float | None:
-    """sqrt(sum over examples of (d value / d weight)^2) at equal weights, None where that is no number.
+    """sqrt(sum over examples of (d value / d weight)^2) at equal weights, None if that is no number.
 
     `weighted` is that of a Metric: it does not change when all weights are multiplied by one number.
     """
-    with torch.inference_mode(False), torch.enable_grad():
-        weights_1n = torch.ones((1, len(outcomes)), dtype=torch.float64, requires_grad=True)
-        value = weighted(outcomes.clone(), weights_1n).sum()
-        (slopes_1n,) = torch.autograd.grad(value, weights_1n)
-    error = math.sqrt(math.fsum(slopes_1n.square().flatten().tolist()))
+    _, slopes_n = slopes(lambda weights_bn: weighted(outcomes.clone(), weights_bn), len(outcomes))
+    error = math.sqrt(math.fsum(slopes_n.square().tolist()))
     return error if math.isfinite(error) else None
+
+
+def slopes(value_of: Callable[[Tensor], Tensor], n: int, weights_n: Tensor | None = None) -> tuple[float, Tensor]:
+    """A value as a function of weights_bn [1, N], and its derivative by the weight of each example, float64 [N].
+
+    Both are taken at `weights_n`, by default 1 each.
+    """
+    start_n = torch.ones(n, dtype=torch.float64) if weights_n is None else weights_n
+    with torch.inference_mode(False), torch.enable_grad():
+        weights_1n = start_n.clone()[None].requires_grad_()
+        value = value_of(weights_1n).sum()
+        (slopes_1n,) = torch.autograd.grad(value, weights_1n)
+    return float(value.detach()), slopes_1n[0]

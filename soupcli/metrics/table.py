@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from soupcli.errors import ValidationError
+from soupcli.metrics import accuracy, f1_mcc, loss
 from soupcli.metrics.accuracy import best_share, correct, share
 from soupcli.metrics.calibration import confidence_and_right, expected_calibration_error, weighted_calibration_error
 from soupcli.metrics.correlation import (
@@ -67,20 +68,56 @@ _right = partial(correct, among=1)
 _right_of_5 = partial(correct, among=5)
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(
-        _right, share, weighted_mean, measures=("classes", "several"), reachable=best_share, counts=True
+    **{
+        name: Metric(
+            right,
+            share,
+            weighted_mean,
+            measures=("classes", "several"),
+            reachable=best_share,
+            counts=True,
+            right_and_wrong=accuracy.right_and_wrong,
+            span=1.0,
+        )
+        for name, right in (("accuracy", _right), ("top5", _right_of_5))
+    },
+    "nll": Metric(
+        negative_log_likelihood,
+        mean,
+        weighted_mean,
+        higher_is_better=False,
+        reachable=least_mean,
+        right_and_wrong=loss.right_and_wrong,
     ),
-    "top5": Metric(
-        _right_of_5, share, weighted_mean, measures=("classes", "several"), reachable=best_share, counts=True
-    ),
-    "nll": Metric(negative_log_likelihood, mean, weighted_mean, higher_is_better=False, reachable=least_mean),
     "ece": Metric(
-        confidence_and_right, expected_calibration_error, weighted_calibration_error, higher_is_better=False, width=2
+        confidence_and_right,
+        expected_calibration_error,
+        weighted_calibration_error,
+        higher_is_better=False,
+        width=2,
+        span=1.0,
     ),
-    "f1": Metric(predicted_and_true, f1, weighted_f1, reachable=best_f1, width=3, counts=True),
-    "mcc": Metric(predicted_and_true, matthews, weighted_matthews, width=3, counts=True),
-    "pearson": Metric(predicted_and_measured, pearson, weighted_pearson, measures=("numbers",), width=2),
-    "spearman": Metric(predicted_and_measured, spearman, weighted_spearman, measures=("numbers",), width=2),
+    "f1": Metric(
+        predicted_and_true,
+        f1,
+        weighted_f1,
+        reachable=best_f1,
+        width=3,
+        counts=True,
+        right_and_wrong=f1_mcc.right_and_wrong,
+        span=1.0,
+    ),
+    "mcc": Metric(
+        predicted_and_true,
+        matthews,
+        weighted_matthews,
+        width=3,
+        counts=True,
+        right_and_wrong=f1_mcc.right_and_wrong,
+        span=2.0,
+    ),
+    "pearson": Metric(predicted_and_measured, pearson, weighted_pearson, measures=("numbers",), width=2, span=2.0),
+    "spearman": Metric(predicted_and_measured, spearman, weighted_spearman, measures=("numbers",), width=2, span=2.0),
     "mse": Metric(
         squared_error, mean, weighted_mean, higher_is_better=False, measures=("numbers",), reachable=least_mean
     ),

@@ -15,7 +15,7 @@ class Comparison(Part):
     difference: Number
     """The soup's value less that of the best ingredient."""
     low: Number = None
-    """The 95% interval of the difference, by a paired bootstrap; null where a set shows no single examples."""
+    """The 95% interval of the difference over the same examples; null if a set shows no single examples."""
     high: Number = None
     p: Number = None
     """Exact McNemar test, two-sided, where each example is right or wrong."""

@@ -15,6 +15,7 @@ from soupcli.errors import ValidationError
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
 from soupcli.soups.budgeted import Predict, budgeted
+from soupcli.soups.decision import Rule, decide
 from soupcli.soups.greedy import GreedySoup, greedy
 from soupcli.soups.pruned import pruned
 from soupcli.soups.ranking import Ranked, unannounced
@@ -50,8 +51,8 @@ def search(
 ) -> Found:
     """The best soup by the score on the selecting set; of equally good ones, the first that was found.
 
-    `predict` gives the scores of ensembles, which a budget needs. Raises ValidationError where there is nothing to
-    begin with but NaN.
+    It is never worse there than the best ingredient, which is taken alone if all soups are. `predict` gives the scores
+    of ensembles, which a budget needs. Raises ValidationError if there is nothing to begin with but NaN.
     """
     orders = orders_of(ranking, settings)
     soups: list[GreedySoup] = []
@@ -69,8 +70,25 @@ def search(
         else:
             soup = _other(order, evaluate, settings, average, predict, progress)
         soups.append(soup)
-    best = max(soups, key=lambda soup: soup.score.goodness)
-    return Found(best, [([ranked.checkpoint for ranked in order], s) for order, s in zip(orders, soups, strict=True)])
+    place = max(range(len(soups)), key=lambda number: soups[number].score.goodness)
+    if _may_fall_below(settings):
+        soups[place] = _no_worse(soups[place], average([ranking[0].checkpoint]), evaluate)
+    found = [([ranked.checkpoint for ranked in order], soup) for order, soup in zip(orders, soups, strict=True)]
+    return Found(soups[place], found)
+
+
+def _may_fall_below(settings: Greedy) -> bool:
+    """Whether a search can end below the best ingredient: those that begin with it cannot."""
+    return settings.strategy == "pruned" or settings.order == "random"
+
+
+def _no_worse(soup: GreedySoup, alone: Mixture, evaluate: Evaluate) -> GreedySoup:
+    """The soup, or the best ingredient alone if that is better; the step that decides is added."""
+    if soup.mixture == alone:
+        return soup
+    score, step = decide(alone, evaluate, soup.score, Rule(">"), candidate=alone.members[0], action="take")
+    steps = [*soup.steps, step]
+    return GreedySoup(alone, score, steps) if step.accepted else soup._replace(steps=steps)
 
 
 def _other(
@@ -129,4 +147,5 @@ def most_evaluations(ingredients: int, settings: Greedy) -> int:
         "replacement": settings.rounds * ingredients,
         "budgeted": settings.budget or 0,
     }[settings.strategy]
-    return ingredients + searched + (settings.orders - 1) * (searched + int(settings.strategy == "forward"))
+    again = int(_may_fall_below(settings))
+    return ingredients + searched + (settings.orders - 1) * (searched + int(settings.strategy == "forward")) + again

@@ -95,7 +95,7 @@ def test_plan(family: Path, soup: Soup) -> None:
 
     assert planned() == 9
     assert planned("--orders", "3") == 9 + 2 * 5
-    assert planned("--strategy", "pruned") == 5 + 15
+    assert planned("--strategy", "pruned") == 5 + 15 + 1
     assert planned("--strategy", "replacement", "--set", "greedy.rounds=2") == 5 + 2 * 5
     assert planned("--strategy", "budgeted", "--budget", "7") == 5 + 7
 

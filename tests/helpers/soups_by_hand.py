@@ -14,7 +14,12 @@ def ranked(names: list[str], good: Value) -> list[str]:
 
 
 def pruned_by_hand(names: list[str], good: Value, accept: str, min_delta: float) -> list[str]:
-    """All; then passes from the worst to the best, in each of which whoever can be spared goes."""
+    """All; then passes from the worst to the best, in each of which whoever can be spared goes; or the best alone."""
+    left, best = _left_over(names, good, accept, min_delta), ranked(names, good)[:1]
+    return best if good(frozenset(best)) > good(frozenset(left)) else left
+
+
+def _left_over(names: list[str], good: Value, accept: str, min_delta: float) -> list[str]:
     members = ranked(names, good)
     while True:
         before = list(members)

@@ -10,6 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from soupcli.evaluation import loop as in_process
+from soupcli.metrics.metric import Z
 from soupcli.metrics.standard_error import infinitesimal_jackknife, with_error
 from soupcli.metrics.table import METRICS
 
@@ -117,8 +118,19 @@ def test_where_there_is_none(name: str) -> None:
         assert with_error(METRICS[name], constant).stderr is None
 
 
-def test_all_right() -> None:
-    """A metric that no example can move has the error 0."""
-    labels_n = torch.arange(10) % 2
-    outcomes = METRICS["mcc"].contribution(torch.eye(2)[labels_n], labels_n)
-    assert with_error(METRICS["mcc"], outcomes) == (1.0, 0.0, 10)
+@pytest.mark.parametrize(("name", "span"), [("accuracy", 1.0), ("f1", 1.0), ("mcc", 2.0)])
+@pytest.mark.parametrize("n", [2, 20, 1000])
+def test_all_right(name: str, span: float, n: int) -> None:
+    """Of n right ones of n, 1.96 standard errors reach the far end of Wilson's interval of the share."""
+    labels_n = torch.arange(n) % 2
+    outcomes = METRICS[name].contribution(torch.eye(2)[labels_n], labels_n)
+    found = with_error(METRICS[name], outcomes)
+    low = stats.binomtest(n, n).proportion_ci(method="wilson").low
+    assert found == (1.0, pytest.approx(span * (1 - low) / Z, rel=1e-9), n)
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_one_example(right: int) -> None:
+    """One example says hardly anything, which is not 0."""
+    found = with_error(METRICS["accuracy"], torch.tensor([right], dtype=torch.uint8))
+    assert found == (float(right), pytest.approx(0.405, abs=1e-3), 1)

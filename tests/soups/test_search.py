@@ -75,8 +75,23 @@ def test_pruned(seed: int, count: int, higher: bool, accept: Accept, min_delta: 
     assert members_of(soup) == pruned_by_hand(names, signed(value, higher=higher), accept, min_delta)
     assert soup.evaluations == len(evaluate.asked) == len(soup.soup.steps)
     assert count + soup.evaluations <= most_evaluations(count, Greedy(**settings))
+    alone = signed(value, higher=higher)(frozenset(ranked(names, signed(value, higher=higher))[:1]))
+    assert soup.soup.score.goodness >= alone
     removed = [str(step.candidate.path) for step in soup.soup.steps if step.action == "remove" and step.accepted]
-    assert sorted([*removed, *members_of(soup)]) == names
+    taken = soup.soup.steps[-1].action == "take" and soup.soup.steps[-1].accepted
+    assert taken or sorted([*removed, *members_of(soup)]) == names
+
+
+@given(seed=TABLES["seed"], count=TABLES["count"], higher=TABLES["higher"], orders=st.integers(1, 3))
+def test_random_orders_keep_the_best(seed: int, count: int, higher: bool, orders: int) -> None:
+    """A search that begins with any ingredient still ends no worse than the best of them."""
+    value, names = random_outcomes(seed, GRID), list("abcdef"[:count])
+    settings = {"order": "random", "orders": orders, "seed": seed}
+    soup, evaluate = found(names, value, higher=higher, **settings)
+    good = signed(value, higher=higher)
+    assert soup.soup.score.goodness >= good(frozenset(ranked(names, good)[:1]))
+    assert count + len(evaluate.asked) <= most_evaluations(count, Greedy(**settings)) + 1
+    assert soup.evaluations == len(evaluate.asked)
 
 
 @given(

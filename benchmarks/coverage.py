@@ -1,0 +1,161 @@
+"""How often the 95% intervals of a difference hold the truth, on simulated examples.
+
+    python benchmarks/coverage.py                  # 500 samples for each cell, a minute on one core
+    python benchmarks/coverage.py --samples 4000
+
+Prints the table of docs/results.md. Two networks are simulated on the same examples: mostly right or wrong together,
+each now and then right alone. The truth is the difference over a million examples. `held out`: the better of six
+networks and the better of four others are chosen on one half of `2 n` examples and compared on the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from functools import cache
+from statistics import NormalDist
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from soupcli.evaluation.paired_difference import Interval, metric_interval, share_interval
+from soupcli.metrics.table import METRICS
+
+SIZES = (20, 50, 200, 1000)
+POINTS = (0.0, 0.01, 0.05)
+MANY = 1_000_000
+Outcomes = tuple[Tensor, Tensor]
+
+
+class Row(NamedTuple):
+    """One line of the table: a metric and how its examples are made."""
+
+    name: str
+    metric: str
+    draw: Callable[[int, float, torch.Generator], Outcomes]
+
+
+def classes(count: int, right: float, apart: float) -> Callable[[int, float, torch.Generator], Outcomes]:
+    """Predicted and true classes of two networks, of which one alone is right on a share `apart` of all examples."""
+
+    def draw(n: int, gain: float, generator: torch.Generator) -> Outcomes:
+        first_alone, second_alone = (max(apart, gain) + gain) / 2, (max(apart, gain) - gain) / 2
+        labels_n = torch.randint(count, (n,), generator=generator)
+        wrong_n = (labels_n + 1 + torch.randint(count - 1, (n,), generator=generator)) % count
+        u_n = torch.rand(n, generator=generator)
+        both = right - second_alone
+        first_n = u_n < both + first_alone
+        second_n = (u_n < both) | ((u_n >= both + first_alone) & (u_n < both + first_alone + second_alone))
+        return tuple(  # type: ignore[return-value]
+            torch.stack([torch.where(right_n, labels_n, wrong_n), labels_n, torch.full_like(labels_n, count)], dim=1)
+            for right_n in (first_n, second_n)
+        )
+
+    return draw
+
+
+def right_alone(right: float, apart: float) -> Callable[[int, float, torch.Generator], Outcomes]:
+    """1 if an example is right, else 0; `apart` 0: no example is right by the second network alone."""
+    named = classes(5, right, apart)
+
+    def draw(n: int, gain: float, generator: torch.Generator) -> Outcomes:
+        first, second = named(n, gain, generator)
+        return tuple((o[:, 0] == o[:, 1]).to(torch.uint8) for o in (first, second))  # type: ignore[return-value]
+
+    return draw
+
+
+def losses(scale: float, alike: float, margin: float) -> Callable[[int, float, torch.Generator], Outcomes]:
+    """Losses of two networks with normal margins times `scale`: the larger it is, the heavier is the tail."""
+
+    def draw(n: int, gain: float, generator: torch.Generator) -> Outcomes:
+        shared_n, one_n, other_n = torch.randn(3, n, generator=generator, dtype=torch.float64)
+        own = math.sqrt(1 - alike * alike)
+        first_n, second_n = (alike * shared_n + own * each_n + margin for each_n in (one_n, other_n))
+        return functional.softplus(-scale * first_n), functional.softplus(-scale * (second_n - 3 * gain))
+
+    return draw
+
+
+ROWS = (
+    Row("accuracy, 6% apart", "accuracy", right_alone(0.8, 0.06)),
+    Row("accuracy, one-sided", "accuracy", right_alone(0.8, 0.0)),
+    Row("accuracy, 1% apart, 98% right", "accuracy", right_alone(0.93, 0.01)),
+    Row("F1, 2 classes", "f1", classes(2, 0.85, 0.06)),
+    Row("F1, 5 classes", "f1", classes(5, 0.8, 0.08)),
+    Row("MCC, 2 classes", "mcc", classes(2, 0.85, 0.06)),
+    Row("MCC, 5 classes", "mcc", classes(5, 0.8, 0.08)),
+    Row("nll, calibrated", "nll", losses(1.5, 0.95, 1.0)),
+    Row("nll, overconfident", "nll", losses(6.0, 0.95, 1.0)),
+    Row("nll, very overconfident", "nll", losses(20.0, 0.99, 2.0)),
+)
+
+
+def interval(metric: str, first: Tensor, second: Tensor) -> Interval:
+    """What `soup` says of these outcomes."""
+    if metric == "accuracy":
+        return share_interval(int((first > second).sum()), int((first < second).sum()), len(first))
+    found = metric_interval(METRICS[metric], first, second)
+    return found if found is not None else (-math.inf, math.inf)
+
+
+@cache
+def truth_of(row: Row, gain: float) -> float:
+    """The difference over very many examples."""
+    if row.metric == "accuracy":
+        return gain
+    first, second = row.draw(MANY, gain, torch.Generator().manual_seed(1))
+    ones, weighted = torch.ones(1, MANY, dtype=torch.float64), METRICS[row.metric].weighted
+    return float(weighted(first, ones) - weighted(second, ones))
+
+
+def covered(row: Row, n: int, gain: float, samples: int) -> float:
+    """The share of samples whose interval holds the truth."""
+    truth, generator = truth_of(row, gain), torch.Generator().manual_seed(n)
+    inside = 0
+    for _ in range(samples):
+        low, high = interval(row.metric, *row.draw(n, gain, generator))
+        inside += low - 1e-9 <= truth <= high + 1e-9
+    return inside / samples
+
+
+def covered_held_out(n: int, gain: float, samples: int) -> float:
+    """The same after a choice on one half: six soups that are `gain` better than four ingredients, give or take."""
+    generator, normal = torch.Generator().manual_seed(n), NormalDist()
+    level_k = torch.tensor([0.8 + gain + 0.004 * k for k in range(-3, 3)] + [0.8 + 0.004 * k for k in range(-2, 2)])
+    at_k = torch.tensor([normal.inv_cdf(float(level)) for level in level_k])
+    inside = 0
+    for _ in range(samples):
+        hard_n1 = 0.97 * torch.randn(2 * n, 1, generator=generator)
+        right_nk = hard_n1 + 0.243 * torch.randn(2 * n, 10, generator=generator) < at_k
+        score_k = right_nk[:n].sum(dim=0)
+        soup, best = int(score_k[:6].argmax()), 6 + int(score_k[6:].argmax())
+        low, high = interval("accuracy", *right_nk[n:, [soup, best]].to(torch.uint8).unbind(dim=1))
+        inside += low <= float(level_k[soup] - level_k[best]) <= high
+    return inside / samples
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=500)
+    samples = parser.parse_args().samples
+    began = time.monotonic()
+    cells = [f"{n}: +{100 * gain:.0f}" for n in SIZES for gain in POINTS]
+    print(f"| | {' | '.join(cells)} |\n|---|{'---:|' * len(cells)}")
+    rows: list[tuple[str, Callable[[int, float], float]]] = [
+        (row.name, lambda n, gain, row=row: covered(row, n, gain, samples))  # type: ignore[misc]
+        for row in ROWS
+    ]
+    rows.append(("accuracy, held out", lambda n, gain: covered_held_out(n, gain, samples)))
+    for name, share in rows:
+        print(f"| {name} | {' | '.join(f'{100 * share(n, gain):.1f}' for n in SIZES for gain in POINTS)} |", flush=True)
+    print(f"\n{samples} samples for each cell, {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
