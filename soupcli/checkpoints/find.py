@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from soupcli.checkpoints.formats.folder import pointed_to
+from soupcli.checkpoints.formats.parts import look_below, marker, part_folders
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError, UsageError
 from soupcli.files.reading import same_content
@@ -44,6 +46,7 @@ def find(
     notes: list[str] = []
     for done, path in enumerate(paths, 1):
         checkpoint = open_checkpoint(path, how)
+        notes += _left_out(path, checkpoint, how)
         identity = tuple((file.device, file.inode) for file in checkpoint.files)
         known = kept.get(identity)
         if known is not None:
@@ -53,7 +56,32 @@ def find(
         else:
             kept[identity] = checkpoint
         progress("opening checkpoints", done, len(paths))
+    _refuse_parts(list(kept.values()))
     return Found(list(kept.values()), notes)
+
+
+def _left_out(path: Path, checkpoint: Checkpoint, how: How | None) -> list[str]:
+    """Lines about what lies below the folder of a checkpoint, and is not a part of it."""
+    if not path.is_dir():
+        return []
+    folder = pointed_to(path) or path
+    others = look_below(folder, checkpoint, lambda below: open_checkpoint(below, how))
+    shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+    return [f"{path}: its sub-folders are not mixed, they hold other checkpoints or forms: {shown}"] if others else []
+
+
+def _refuse_parts(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raises UsageError if two checkpoints are parts of one network."""
+    folders: dict[Path, Path] = {}
+    for path in (checkpoint.path for checkpoint in checkpoints):
+        whole = path.absolute().parent
+        if path.is_dir() and marker(whole) is not None and path.name in part_folders(whole):
+            if whole in folders:
+                raise UsageError(
+                    f"--ckpts: {folders[whole]} and {path} are parts of one network, by {marker(whole)} beside them",
+                    hint=f"give the folders of several networks: --ckpts '{path.parent.parent}/*/'",
+                )
+            folders[whole] = path
 
 
 def _copied(checkpoint: Checkpoint, copies: dict[tuple[Path, int], list[Checkpoint]]) -> Checkpoint | None:

@@ -6,24 +6,22 @@ tried; a new kind is one function and one row. The formats of single files have 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from soupcli.checkpoints.adapters import adapter
 from soupcli.checkpoints.checkpoint import Checkpoint, StoredCheckpoint
-from soupcli.checkpoints.contents import How
+from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats import folder as folders
-from soupcli.checkpoints.formats import sharded
+from soupcli.checkpoints.formats import parts, sharded
 from soupcli.checkpoints.formats import torch_distributed as distributed
 from soupcli.checkpoints.formats.folder import trainer_metrics
-from soupcli.checkpoints.formats.foreign import refuse_foreign
+from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice
 from soupcli.checkpoints.formats.pickles import without_prefixes
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 __all__ = ["LAYOUTS", "How", "open_checkpoint"]
 
@@ -42,6 +40,7 @@ def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
         raise CheckpointError(f"{path}: neither a file nor a folder")
     if path.name in adapter.WEIGHTS and (path.parent / adapter.CONFIG).is_file():
         return _open_adapter(path, path.parent, how)
+    parts.refuse_half(path)
     return _open_file(path, path, how, whole_folder=path.name in folders.KNOWN_NAMES)
 
 
@@ -57,6 +56,25 @@ def _open_named(path: Path, how: How) -> Checkpoint | None:
     return _open_file(path, weights, how)
 
 
+def _open_hub_cache(path: Path, how: How) -> Checkpoint | None:
+    """A repository in a cache of the Hub, or the root of Megatron's checkpoints: the one that it points to."""
+    inner = folders.pointed_to(path)
+    if inner is None:
+        return None
+    opened = open_checkpoint(inner, how)
+    return replace(opened, path=path, home=inner) if isinstance(opened, StoredCheckpoint) else opened
+
+
+def _open_parts(path: Path, how: How) -> Checkpoint | None:
+    """A folder of several networks, with a file that lists them."""
+    below = parts.part_folders(path)
+    if not below:
+        return None
+    top = parts.has_network_at_top(path)
+    networks = {"": next(filter(None, (layout(path, how) for layout in ALONE)))} if top else {}
+    return parts.joined(path, networks | {name: open_checkpoint(path / name, how) for name in below})
+
+
 def _open_adapter_folder(path: Path, how: How) -> Checkpoint | None:
     """A folder of PEFT's save_pretrained."""
     return _open_adapter(path, path, how) if (path / adapter.CONFIG).is_file() else None
@@ -70,27 +88,46 @@ def _open_known(path: Path, how: How) -> Checkpoint | None:
 
 def _open_distributed(path: Path, how: How) -> Checkpoint | None:
     """A folder of torch.distributed.checkpoint.save."""
-    parts = distributed.distributed_folder(path)
-    if parts is None:
+    pieces = distributed.distributed_folder(path)
+    if pieces is None:
         return None
     side, metrics = folders.side_files(path), trainer_metrics(path)
-    return distributed.open_distributed(path, parts, side, metrics, key=how.key, trust=how.trust, allow=how.allow)
+    return distributed.open_distributed(path, pieces, side, metrics, key=how.key, trust=how.trust, allow=how.allow)
+
+
+def _open_named_adapter(path: Path, how: How) -> Checkpoint | None:
+    """A folder with an adapter that has a name of its own, and so a sub-folder."""
+    named = parts.named_adapters(path)
+    if not named or any(map(folders.is_weights, path.iterdir())):
+        return None
+    if len(named) > 1:
+        names = ", ".join(folder.name for folder in named)
+        raise CheckpointError(
+            f"{path}: holds {len(named)} adapters: {names}", hint=f"--ckpts '{path.parent}/*/{named[0].name}' mixes one"
+        )
+    return _open_adapter(path, named[0], how)
 
 
 def _open_only_file(path: Path, how: How) -> Checkpoint:
-    """The one file of the folder that holds weights, whatever its name."""
+    """The one file of the folder that holds weights, whatever its name, or shards that lack their index."""
     refuse_foreign(path)
-    return _open_file(path, folders.only_weights(path), how)
+    found = folders.only_weights(path)
+    if isinstance(found, sharded.ShardSet):
+        contents, files = sharded.read_shards(found, lambda shard: read_contents(shard, how))
+        return _stored(path, path, contents, files, whole_folder=True, prefixes=True)
+    return _open_file(path, found, how)
 
 
-# Tried in this order. Each returns None if the folder is not of its kind; the last one raises.
-LAYOUTS: tuple[Callable[[Path, How], Checkpoint | None], ...] = (
-    _open_named,
+Layout = Callable[[Path, How], Checkpoint | None]
+# Folders of one network. Each returns None if the folder is not of its kind; the last one raises.
+ALONE: tuple[Layout, ...] = (
     _open_adapter_folder,
     _open_known,
     _open_distributed,
+    _open_named_adapter,
     _open_only_file,
 )
+LAYOUTS: tuple[Layout, ...] = (_open_named, _open_hub_cache, _open_parts, *ALONE)  # tried in this order
 
 
 def _open_adapter(path: Path, folder: Path, how: How) -> Checkpoint:
@@ -106,13 +143,20 @@ def _open_file(
     path: Path, weights: Path, how: How, *, whole_folder: bool = True, prefixes: bool = True
 ) -> StoredCheckpoint:
     refuse_foreign(weights)
+    refuse_slice(weights)
     if weights.name.endswith(folders.INDEX_SUFFIX):
         contents, files = sharded.read_index(weights, lambda shard: read_contents(shard, how))
     else:
         files = (FileVersion.of(weights),)
         contents = read_contents(files[0], how)
+    return _stored(path, weights.parent, contents, files, whole_folder=whole_folder, prefixes=prefixes)
+
+
+def _stored(
+    path: Path, folder: Path, contents: Contents, files: tuple[FileVersion, ...], *, whole_folder: bool, prefixes: bool
+) -> StoredCheckpoint:
     names = without_prefixes(contents.specs) if prefixes else {name: name for name in contents.specs}
-    origin, folder = contents.origin, weights.parent
+    origin = contents.origin
     return StoredCheckpoint(
         path,
         {name: contents.specs[stored] for stored, name in names.items()},

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from soupcli.checkpoints.formats import sharded
+from soupcli.checkpoints.formats.foreign import refuse_slices
 from soupcli.checkpoints.formats.table import holds_weights
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, distinct
+from soupcli.wording import natural_order
 
 INDEX_SUFFIX = ".index.json"
-# In the order in which transformers tries them, then open_clip's.
+# In the order in which transformers tries them, then open_clip's, then diffusers'.
 KNOWN_NAMES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -22,7 +25,11 @@ KNOWN_NAMES = (
     "pytorch_model.bin.index.json",
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
 )
+MAX_CONFIG = 10_000_000  # bytes
 PREFERRED = ("model_best", "best", "last")  # names that a trainer gives in every folder
 # What trainers leave beside the weights: never opened.
 TRAINER_STATE = (
@@ -64,27 +71,78 @@ def known_weights(folder: Path) -> Path | None:
     return next((folder / name for name in KNOWN_NAMES if (folder / name).is_file()), None)
 
 
-def only_weights(folder: Path) -> Path:
-    """The one file of the folder that holds weights: an index, or a file by its content.
+def pointed_to(folder: Path) -> Path | None:
+    """The folder that `folder` points to: a snapshot in a repository of the Hub's cache, Megatron's last iteration.
 
-    Names of one file count once. Raises CheckpointError where there is none, and where there are several.
+    Raises CheckpointError if it holds several and does not say which.
     """
-    found = [entry for entry in sorted(folder.iterdir()) if _holds_weights(entry)]
-    indexes = [entry for entry in found if entry.name.endswith(INDEX_SUFFIX)]
-    files = distinct([FileVersion.of(entry) for entry in indexes or found])
-    if len(files) == 1:
-        return files[0].path
-    if not files:
-        raise CheckpointError(f"{folder}: holds no checkpoint", hint=listing(folder))
-    names = [entry.name for entry in indexes or found]
-    first = next((name for start in PREFERRED for name in names if name.startswith(start)), names[0])
+    snapshots = folder / "snapshots"
+    if snapshots.is_dir() and (folder / "refs").is_dir():
+        return _snapshot(folder, snapshots)
+    iteration = _first_line(folder / "latest_checkpointed_iteration.txt")
+    below = folder / (f"iter_{int(iteration):07d}" if iteration.isdecimal() else iteration)
+    return below if iteration and below.is_dir() else None
+
+
+def _snapshot(folder: Path, snapshots: Path) -> Path:
+    names = sorted(entry.name for entry in snapshots.iterdir() if entry.is_dir())
+    commit = _first_line(folder / "refs" / "main")
+    if commit in names:
+        return snapshots / commit
+    if len(names) == 1:
+        return snapshots / names[0]
     raise CheckpointError(
-        f"{folder}: holds {len(names)} checkpoints: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
-        hint=f"pick one with --weights-name {first}, or give the files: --ckpts '{folder}/*'",
+        f"{folder}: holds {len(names)} snapshots, and refs/main names {commit or 'none'}",
+        hint=f"give one of them: --ckpts {snapshots}/{names[0]}" if names else "download it again",
     )
 
 
-def _holds_weights(entry: Path) -> bool:
+def _first_line(file: Path) -> str:
+    """The first line of a short file, if it is a plain name; else nothing."""
+    try:
+        with file.open("rb") as opened:
+            line = opened.read(256).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+    return line if re.fullmatch(r"[\w-][\w.-]*", line) else ""
+
+
+def only_weights(folder: Path) -> Path | sharded.ShardSet:
+    """Returns the one file of the folder that holds weights, an index or any by its content, or shards without index.
+
+    Names of one file count once. Raises CheckpointError if there is none, and if there are several.
+    """
+    found = [entry for entry in sorted(folder.iterdir(), key=_order) if is_weights(entry)]
+    refuse_slices(folder, [entry.name for entry in (*found, *(path for path in folder.iterdir() if path.is_dir()))])
+    indexes = [entry for entry in found if entry.name.endswith(INDEX_SUFFIX)]
+    wholes = indexes or [entry for entry in found if not sharded.is_shard(entry.name)]
+    sets = [] if indexes else sharded.shard_sets(folder, [entry.name for entry in found])
+    files = distinct([FileVersion.of(entry) for entry in wholes])
+    if len(files) + len(sets) == 1:
+        return sets[0] if sets else files[0].path
+    if not found:
+        raise CheckpointError(f"{folder}: holds no checkpoint", hint=listing(folder))
+    names = [entry.name for entry in wholes]
+    shown = [*names, *(shards.pattern for shards in sets)]
+    raise CheckpointError(
+        f"{folder}: holds {len(shown)} checkpoints: {', '.join(shown[:8])}{', ...' if len(shown) > 8 else ''}",
+        hint=_pick_one(folder, names),
+    )
+
+
+def _pick_one(folder: Path, names: list[str]) -> str:
+    if not names:
+        return "these are shards of several checkpoints: move those of all but one out of the folder"
+    first = next((name for start in PREFERRED for name in names if name.startswith(start)), names[0])
+    return f"pick one with --weights-name {first}, or give the files: --ckpts '{folder}/*'"
+
+
+def _order(entry: Path) -> tuple[list[tuple[int, str]], str]:
+    return natural_order(entry.name)
+
+
+def is_weights(entry: Path) -> bool:
+    """Whether a file is by its name and its content one that holds weights."""
     name = entry.name
     if name.startswith(".") or entry.suffix.lower() in OTHER_KINDS or matches(name, TRAINER_STATE):
         return False
@@ -103,11 +161,27 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 def listing(folder: Path) -> str:
     """What a folder holds, as a hint for someone who took it for a checkpoint."""
-    below = sorted({entry.parent.name for entry in folder.glob("*/*") if entry.name in KNOWN_NAMES})
+    found = {entry.parent for entry in folder.glob("*/*") if entry.name in KNOWN_NAMES}
+    below = sorted((entry.name for entry in found), key=natural_order)
+    if below and (len(below) == 1 or len({_architecture(entry) for entry in found}) > 1):
+        several = "its sub-folders hold a network each" if len(below) > 1 else "its sub-folder does"
+        return f"{several} ({', '.join(below[:3])}): --ckpts '{folder.parent}/*/{below[0]}'"
     if below:
         return f"its sub-folders do ({', '.join(below[:3])}): --ckpts '{folder}/*/'"
-    names = sorted(entry.name for entry in folder.iterdir())
+    names = sorted((entry.name for entry in folder.iterdir()), key=natural_order)
     return f"it holds {', '.join(names[:8])}" if names else "it is empty"
+
+
+ARCHITECTURE = ("model_type", "architectures", "_class_name", "architecture", "model_cfg")  # keys of config.json
+
+
+def _architecture(folder: Path) -> str:
+    """What config.json says about the kind of network, as text; empty if there is none."""
+    try:
+        config: Any = json.loads((folder / "config.json").read_bytes()[:MAX_CONFIG])
+        return json.dumps([config.get(key) for key in ARCHITECTURE], sort_keys=True)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
 
 
 def side_files(folder: Path) -> tuple[Path, ...]:

@@ -96,6 +96,12 @@ def shard_sets(folder: Path, names: Iterable[str]) -> list[ShardSet]:
     ]
 
 
+def whole_name(name: str) -> str:
+    """The name that a shard's file would have if there were one: `model.safetensors`."""
+    match = SHARD.fullmatch(name)
+    return match["stem"] + match["end"] if match is not None else name
+
+
 def _count(pattern: str) -> int:
     return int(pattern.rpartition("-of-")[2].partition(".")[0])
 

@@ -1,0 +1,182 @@
+"""Folders that hold several networks, and what else lies below a checkpoint.
+
+    folders = part_folders(Path("encoder"))                  # ["2_Dense"], of a sentence-transformers folder
+    whole = joined(Path("encoder"), {"": top, "2_Dense": dense})
+    left_out = look_below(Path("run"), checkpoint, open_checkpoint)
+
+A sub-folder that holds weights is a part of the network, a further checkpoint of it, or refused: it is never dropped
+in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
+from soupcli.checkpoints.checkpoint import Part, StoredCheckpoint
+from soupcli.checkpoints.formats.folder import INDEX_SUFFIX, KNOWN_NAMES, is_weights
+from soupcli.checkpoints.formats.sharded import whole_name
+from soupcli.errors import CheckpointError
+from soupcli.wording import natural_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+
+# Files that list the parts of a folder -> what writes them.
+MARKERS = {"modules.json": "sentence-transformers", "model_index.json": "diffusers pipeline"}
+ENDINGS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt"})  # of files that are looked into below a folder
+DEEPEST = 3  # sub-folders of sub-folders
+# Sub-folders that trainers make for each step or epoch: further checkpoints, not parts of this one.
+STEPS = re.compile(r"(checkpoint|ckpt|epoch|step|global_step|iter|CKPT)[-_=+]?\d.*", re.IGNORECASE)
+# Sub-folders in which the same weights lie in the form of another program.
+OTHER_FORMS = frozenset({"onnx", "openvino", "original", "gguf", "tf", "flax", "coreml", "mlx", "tensorrt"})
+
+
+def marker(folder: Path) -> str | None:
+    """The file that lists the parts of `folder`, if there is one."""
+    return next((name for name in MARKERS if (folder / name).is_file()), None)
+
+
+def part_folders(folder: Path) -> list[str]:
+    """Sub-folders, relative to `folder`, that hold weights, if a file in it says that it has parts."""
+    if marker(folder) is None:
+        return []
+    return [below for below in weights_below(folder)[0] if marker(folder / below) is None]
+
+
+def has_network_at_top(folder: Path) -> bool:
+    """Whether a folder of several networks holds one in itself; diffusers does not look at files there."""
+    return marker(folder) == "modules.json" and _holds_weights(folder)
+
+
+def refuse_half(file: Path) -> None:
+    """Raises CheckpointError if `file` is the network at the top of a folder that holds several."""
+    if file.name in KNOWN_NAMES and part_folders(file.parent) and has_network_at_top(file.parent):
+        raise CheckpointError(
+            f"{file}: one network of several in its folder, by {marker(file.parent)}",
+            hint=f"give the folder: --ckpts {file.parent}",
+        )
+
+
+def weights_below(folder: Path) -> tuple[list[str], list[str]]:
+    """Sub-folders that hold weights, and those that by their names hold further checkpoints or other forms."""
+    found: list[str] = []
+    others: list[str] = []
+    seen = {os.path.realpath(folder)}
+    todo = [(folder, "")]
+    while todo:
+        at, name = todo.pop()
+        for entry in sorted(_folders(at), key=lambda entry: natural_order(entry.name), reverse=True):
+            below = f"{name}{entry.name}"
+            real = os.path.realpath(entry)
+            if STEPS.fullmatch(entry.name) or entry.name.lower() in OTHER_FORMS:
+                others.append(below)
+            elif real not in seen:
+                seen.add(real)
+                if below.count("/") + 1 < DEEPEST and marker(entry) is None:
+                    todo.append((entry, f"{below}/"))
+                if _holds_weights(entry) or part_folders(entry):
+                    found.append(below)
+    return sorted(found, key=natural_order), sorted(others, key=natural_order)
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError:
+        return []  # it cannot be listed: whoever wants something in it says so
+
+
+def _holds_weights(folder: Path) -> bool:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return False
+    names = {*KNOWN_NAMES, *WEIGHTS}
+    return any(
+        entry.name in names or (entry.suffix.lower() in ENDINGS and is_weights(entry))
+        for entry in entries
+        if entry.is_file()
+    )
+
+
+def joined(folder: Path, networks: Mapping[str, Checkpoint]) -> StoredCheckpoint:
+    """One checkpoint of several networks: `networks` by their folders, relative to `folder`; "" is the one at its top.
+
+    Raises CheckpointError if one of them is an adapter or a distributed checkpoint.
+    """
+    parts: list[Part] = []
+    whole = StoredCheckpoint(folder, {}, {}, ())
+    for below, network in networks.items():
+        if not isinstance(network, StoredCheckpoint):
+            raise CheckpointError(
+                f"{folder}: {below or 'its top'} holds {network.origin.format} beside other networks",
+                hint="merge an adapter into its base (merge_and_unload), and save the whole folder again",
+            )
+        prefix = f"{below}/" if below else ""
+        parts.append(Part(prefix, prefix + _file_name(network)))
+        whole = replace(
+            whole,
+            tensors={**whole.tensors, **{prefix + name: spec for name, spec in network.tensors.items()}},
+            places={**whole.places, **{prefix + name: place for name, place in network.places.items()}},
+            files=(*whole.files, *network.files),
+            side_files=(*whole.side_files, *network.side_files),
+        )
+    first = next(iter(networks.values()))
+    origin = first.origin._replace(format=MARKERS[marker(folder) or ""], key=None)
+    return replace(whole, origin=origin, parts=tuple(parts))
+
+
+def _file_name(network: StoredCheckpoint) -> str:
+    """The name of the file that holds a network's weights, or of the index if there are several."""
+    name = network.files[0].path.name
+    return name if len(network.files) == 1 else whole_name(name) + INDEX_SUFFIX
+
+
+def look_below(folder: Path, checkpoint: Checkpoint, open_network: Callable[[Path], Checkpoint]) -> list[str]:
+    """Sub-folders that hold further checkpoints of the network in `folder`, or its weights in other forms.
+
+    Raises CheckpointError if one holds other weights, and nothing says that they belong to the network.
+    """
+    found, others = weights_below(folder)
+    parts = tuple(part.file for part in checkpoint.parts)
+    inside = {os.path.realpath(file.path.parent) for file in checkpoint.files}
+    for below in found:
+        if any(part.startswith(f"{below}/") for part in parts) or os.path.realpath(folder / below) in inside:
+            continue
+        if not _is_another(folder / below, checkpoint, open_network):
+            raise CheckpointError(
+                f"{folder}: holds weights in its sub-folder {below} too, and nothing says how they belong together",
+                hint=_one_of_them(folder, below, checkpoint),
+            )
+        others.append(below)
+    return others
+
+
+def _is_another(folder: Path, checkpoint: Checkpoint, open_network: Callable[[Path], Checkpoint]) -> bool:
+    """Whether a folder holds a checkpoint of the same network: the same names."""
+    try:
+        other = open_network(folder)
+    except CheckpointError:
+        return False
+    return not checkpoint.is_adapter and set(other.tensors) == set(checkpoint.tensors)
+
+
+def _one_of_them(folder: Path, below: str, checkpoint: Checkpoint) -> str:
+    runs = folder.parent / "*"
+    return f"mix one of them: --ckpts '{runs}/{below}', or --ckpts '{runs}/{checkpoint.files[0].path.name}'"
+
+
+def named_adapters(folder: Path) -> list[Path]:
+    """Sub-folders that hold an adapter: PEFT saves one there that has a name of its own."""
+    return [
+        below
+        for below in sorted(_folders(folder))
+        if (below / CONFIG).is_file() and any((below / name).is_file() for name in WEIGHTS)
+    ]
