@@ -25,7 +25,7 @@ from torch import Tensor
 from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged, read_part
 from soupcli.checkpoints.formats.safetensors import NAMES, read_header
-from soupcli.errors import OutputError, SoupFault
+from soupcli.errors import MixError, OutputError, SoupFault
 from soupcli.files.atomic import flush, write_whole
 from soupcli.files.reading import FileVersion, hash_of_files, memory_of, sha256, write_at
 from soupcli.mixing.adapter_mean import AdapterSoup, adapters_of
@@ -72,6 +72,11 @@ def write_weights(
     hashes that were not known before. `overrides` replaces tensors by name (re-estimated batch-norm statistics).
     Raises MixError where a tensor cannot be mixed and OutputError where the disk is full.
     """
+    if mixture.kept.parts:
+        raise MixError(
+            f"{mixture.kept.path}: holds {len(mixture.kept.parts)} networks, and a soup of several is not written",
+            hint=f"mix each alone: --ckpts '{mixture.kept.path.parent}/*/{mixture.kept.parts[-1].file}'",
+        )
     names = sorted(mixture.kept.tensors)
     specs = {name: mixture.spec(name) for name in names}
     shards = _plan(specs, metadata, max_shard_size)
