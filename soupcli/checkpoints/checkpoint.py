@@ -66,7 +66,11 @@ class Checkpoint(Protocol):
 
     @property
     def side_files(self) -> tuple[Path, ...]:
-        """Configuration and tokenizer files beside the weights, which a soup carries on."""
+        """Configuration and tokenizer files beside the weights: they decide what the network sees."""
+
+    @property
+    def side_folder(self) -> Path | None:
+        """The folder whose other files a soup carries on (see side_files.py), or None if the weights lie alone."""
 
     @property
     def folder(self) -> Path:
@@ -152,6 +156,7 @@ class StoredCheckpoint:
     parts: Sequence[Part] = ()  # if there are any, every tensor is in one of them
     constants: Container[str] = ()
     home: Path | None = None  # the folder of its files, if it is not `path`: a snapshot in a cache of the Hub
+    side_folder: Path | None = None
 
     @property
     def folder(self) -> Path:

@@ -164,4 +164,5 @@ def _stored(
         files,
         folders.side_files(folder) if whole_folder else (),
         origin._replace(metrics={**origin.metrics, **(trainer_metrics(folder) if whole_folder else {})}),
+        side_folder=folder if whole_folder else None,
     )

@@ -83,6 +83,11 @@ class Selected:
         return self.source.side_files or self.checkpoint.side_files
 
     @property
+    def side_folder(self) -> Path | None:
+        """The folder of `side_files`."""
+        return self.source.side_folder if self.source.side_files else self.checkpoint.side_folder
+
+    @property
     def folder(self) -> Path:
         """See Checkpoint.folder."""
         return self.source.folder if self.source.side_files else self.checkpoint.folder

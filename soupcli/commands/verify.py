@@ -18,7 +18,8 @@ from soupcli.errors import SoupError, UsageError
 from soupcli.files.json_text import dump_json
 from soupcli.files.reading import FileVersion, hash_of_files, sha256
 from soupcli.files.unfinished import scratch_folder
-from soupcli.mixing.soup_folder import REPORT, SoupFolder
+from soupcli.mixing.old_soup import REPORT, hash_of_file, is_plain
+from soupcli.mixing.soup_folder import SoupFolder
 from soupcli.output import console
 from soupcli.report.reading import read_report
 from soupcli.run.rewrite import how_to_open, mixed, mixture_of_report, recipe_of
@@ -65,7 +66,7 @@ def verify(options: VerifyOptions, _invocation: Invocation) -> int:
 
 def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
     """Every file of the soup is there, its weights have the reported hash, and their headers the reported members."""
-    missing = [name for name in soup.files if Path(name).name != name or not (folder / name).is_file()]
+    missing = [name for name in soup.files if not is_plain(name) or not (folder / name).is_file()]
     yield Check("files", not missing, f"{len(soup.files)} are there" if not missing else f"missing: {missing[0]}")
     names = [name for name in soup.files if name.endswith(".safetensors") and name not in missing]
     if not names:
@@ -74,6 +75,9 @@ def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
     weights = [FileVersion.of(folder / name) for name in names]
     found = hash_of_files({file.path.name: sha256(file) for file in weights})
     yield Check("weights", found == soup.hash, found if found == soup.hash else f"{found}, reported {soup.hash}")
+    for name, reported_hash in soup.file_hashes.items():
+        if name not in names and name not in missing and hash_of_file(folder, name) != reported_hash:
+            yield Check(name, False, f"{hash_of_file(folder, name)}, reported {reported_hash}")
     known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
     expected = sorted(known.get(member, "") for member in soup.members)
     for file in weights:
@@ -124,8 +128,8 @@ def _rebuilt(
         scratch_folder() as aside,
         SoupFolder(aside / "soup", force=False) as folder,
     ):
-        _, files = mixed(folder, report, recipe, mixture, hashes, progress)
-        names = [name for name in files if name != REPORT]
+        filled = mixed(folder, report, recipe, mixture, hashes, progress)
+        names = [name for name in filled.files if name != REPORT]
         others = [name for name in names if not _same(file.parent / name, folder.path / name)]
     yield Check("rebuilt", not others, f"differs in {', '.join(others)}" if others else f"{len(names)} equal files")
 

@@ -1,37 +1,48 @@
-"""Files that appear whole or not at all: written aside, flushed to disk, renamed."""
+"""Files and folders that appear whole or not at all: written aside, flushed to disk, renamed.
+
+    write_whole(path, content)                             # a file
+    take_place(new, place)                                 # a folder that was filled aside gets its name
+
+Where a file system cannot exchange two folders, the old one is kept beside until the new one is in place.
+`finish_begun(place)` brings to its end what a killed process had begun.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import stat
 import sys
 from pathlib import Path
 
 from soupcli.errors import OutputError
-from soupcli.files.unfinished import aside, remove_abandoned, unfinished
+from soupcli.files.unfinished import aside, finishing, left_by_others, remove, remove_abandoned, unfinished
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes `content` beside `path`, flushes it to disk and renames it there: whole or not at all.
+    """Write `content` beside `path`, flush it to disk and rename it there: whole or not at all.
 
-    What a killed process left of the same file is removed. Raises OutputError where it cannot be written.
+    A link stays, and its target is replaced. What a killed process left of the same file is removed.
+    Raises OutputError if it cannot be written.
     """
     data = content if isinstance(content, bytes) else content.encode()
-    remove_abandoned(path)
+    place = Path(os.path.realpath(path))
+    remove_abandoned(place)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished(aside(path)) as place:
-            with place.open("wb") as file:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished(aside(place)) as new:
+            with new.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            place.replace(path)
+            new.replace(place)
     except OSError as cause:
         raise OutputError(f"{path}: {cause.strerror}: {len(data)} bytes are needed") from cause
 
 
 def flush(path: Path) -> None:
-    """Waits until the file or folder is on the disk."""
+    """Wait until the file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -39,10 +50,22 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def flush_tree(folder: Path) -> None:
+    """Wait until the folder and all that is in it are on the disk. Links and pipes in it are not opened."""
+    for entry in list(os.scandir(folder)):
+        if entry.is_dir(follow_symlinks=False):
+            flush_tree(Path(entry.path))
+        elif entry.is_file(follow_symlinks=False):
+            flush(Path(entry.path))
+    flush(folder)
+
+
 def check_file(path: Path) -> None:
-    """Raises OutputError where no file can take the name `path`, before the work whose result goes there."""
+    """Raise OutputError if no file can take the name `path`, before the work whose result goes there."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder, a file was expected")
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        raise OutputError(f"{path}: is no regular file", hint="--json prints a report to stdout")
     parent = next(parent for parent in path.parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise OutputError(f"{path}: nothing can be written in {parent}")
@@ -53,19 +76,59 @@ RENAME_EXCHANGE = 2  # linux/fs.h
 RENAME_SWAP = 2  # sys/stdio.h of macOS
 
 
-def exchange(one: Path, other: Path) -> None:
-    """Exchanges the names of two paths: renameat2 on Linux, renamex_np on macOS, three renames elsewhere.
+def take_place(new: Path, place: Path) -> Path | None:
+    """Give the folder `new` the name `place`. Returns where the folder is now that had the name, or None.
 
-    Raises OSError where the file system refuses.
+    Raises OSError if the file system refuses. Then, and if the process is killed at any moment, the old folder or
+    the whole new one has the name, or `finish_begun` gives it to the new one.
     """
-    if not _exchange_at_once(os.fsencode(one), os.fsencode(other)):
-        aside = other.with_name(f".{other.name}.{os.getpid()}.old")
-        other.rename(aside)
-        one.rename(other)
-        aside.rename(one)
+    with finishing():
+        if not os.path.lexists(place):
+            new.rename(place)
+            flush(place.parent)
+            return None
+        if _exchange_at_once(os.fsencode(new), os.fsencode(place)):
+            flush(place.parent)
+            return new
+        return _take_place_in_steps(new, place)
+
+
+def _take_place_in_steps(new: Path, place: Path) -> Path:
+    """As `take_place`, by three renames: the name `.new` says that the folder is whole."""
+    whole, old = aside(place, "new"), aside(place, "old")
+    new.rename(whole)
+    flush(place.parent)
+    place.rename(old)
+    flush(place.parent)
+    try:
+        whole.rename(place)
+    except OSError:
+        old.rename(place)
+        remove(whole)
+        raise
+    flush(place.parent)
+    return old
+
+
+def finish_begun(place: Path) -> None:
+    """Finish what a killed process had begun to put at `place`, and remove what it left.
+
+    Only the holder of the lock of `place` may call this.
+    """
+    left = left_by_others(place)
+    if not os.path.lexists(place):
+        waiting = [one for ending in (".new", ".old") for one in left if one.suffix == ending]
+        with contextlib.suppress(OSError):
+            if waiting:
+                waiting[0].rename(place)
+                flush(place.parent)
+    for one in left:
+        if one.suffix != ".old" or os.path.lexists(place):
+            remove(one)
 
 
 def _exchange_at_once(one: bytes, other: bytes) -> bool:
+    """Exchange two names in one step: renameat2 on Linux, renamex_np on macOS. Returns whether that worked."""
     libc = ctypes.CDLL(None, use_errno=True)
     if sys.platform.startswith("linux") and hasattr(libc, "renameat2"):
         return bool(libc.renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) == 0)

@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from soupcli.errors import OutputError
-from soupcli.files.unfinished import aside, is_running, left_by_others, remove, unfinished
+from soupcli.files.atomic import finish_begun
+from soupcli.files.unfinished import aside, is_running, remove, unfinished
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _HOLDER = re.compile(r"process (?P<pid>\d+) on (?P<host>\S+), started .+")
@@ -32,10 +33,12 @@ _claimed: set[Path] = set()
 def claim(out: Path) -> Iterator[None]:
     """While a soup named `out` is made; within this process it may be claimed again by what does so.
 
-    Removes what killed processes left beside it, and gives an old soup back its name where one was killed while it
-    exchanged names. Raises OutputError where another process holds the claim, and where nothing can be written there.
+    Finishes what killed processes had begun there. Of a link, its target is claimed.
+    Raises OutputError if another process holds the claim, and if nothing can be written there.
     """
-    place = Path(os.path.abspath(out))  # noqa: PTH100 - `..` goes away, links stay
+    place = Path(os.path.realpath(out))
+    if place == place.parent:
+        raise OutputError(f"{out}: is the root of the file system", hint="choose another --out")
     if place in _claimed:
         yield
         return
@@ -49,7 +52,7 @@ def claim(out: Path) -> Iterator[None]:
     _claimed.add(place)
     try:
         with unfinished(lock):
-            _tidy(place)
+            finish_begun(place)
             yield
     finally:
         _claimed.discard(place)
@@ -117,12 +120,3 @@ def _taken(out: Path, holder: str, more: str = "") -> OutputError:
         f"{out}: is being written by {holder or 'another process'}",
         hint=f"wait until it has ended, or choose another --out{more}",
     )
-
-
-def _tidy(place: Path) -> None:
-    """What killed processes left beside `place`, which nobody else may hold now."""
-    for left in left_by_others(place):
-        if left.suffix == ".old" and not place.exists():
-            left.rename(place)  # killed while names were exchanged one by one
-        else:
-            remove(left)

@@ -25,7 +25,7 @@ from pathlib import Path
 DAY = 86_400.0  # seconds; what another machine left is removed when it is older
 
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-_NAME = re.compile(r"(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-\d+\.(?:tmp|old)")
+_NAME = re.compile(r"(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-\d+\.(?:tmp|new|old)")
 _numbers = count()
 _places: set[Path] = set()
 _kept = threading.RLock()
@@ -76,8 +76,10 @@ def is_running(pid: int) -> bool:
 
 
 def remove(place: Path) -> None:
-    """Removes a file or folder, as far as it can be."""
+    """Remove a file or folder, as far as it can be."""
     if place.is_dir() and not place.is_symlink():
+        with contextlib.suppress(OSError):
+            place.chmod(0o700)  # a folder that was replaced may have been read-only
         shutil.rmtree(place, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):

@@ -103,6 +103,7 @@ class AdapterSoup:
     whole: Mixture  # of the tensors that the adapters hold whole
     files: tuple[FileVersion, ...]
     side_files: tuple[Path, ...]
+    side_folder: Path | None
     relative_error: float  # of the change, in the Frobenius norm over all layers; 0 where it is exact
 
     sources = ()
@@ -134,7 +135,7 @@ class AdapterSoup:
         files = tuple(file for member in members for file in member.files)
         error = _relative_error(layers)
         config = soup_config(kept.config.values, modules)
-        return cls(kept.path, config, tensors, parts, whole, files, kept.side_files, error)
+        return cls(kept.path, config, tensors, parts, whole, files, kept.side_files, kept.side_folder, error)
 
     @property
     def folder(self) -> Path:

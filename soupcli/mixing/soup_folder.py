@@ -4,47 +4,56 @@
         written = write_weights(mixture, folder.path, max_shard_size=5_000_000_000)
         folder.commit()
 
-At no moment does its final name stand for anything but the old soup or the whole new one.
+At no moment does its final name stand for anything but the old soup or the whole new one. Of an old soup, the files
+that soup wrote are replaced; all else in its folder stays, and so do the folder's mode and a link that leads to it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
 import os
 import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from soupcli.checkpoints.side_files import LARGEST, SideFile
 from soupcli.errors import OutputError
-from soupcli.files.atomic import exchange, flush
+from soupcli.files.atomic import flush_tree, take_place
 from soupcli.files.lock import claim
-from soupcli.files.unfinished import aside, finishing, unfinished
+from soupcli.files.unfinished import aside, remove, unfinished
+from soupcli.mixing.old_soup import REPORT, Input, OldSoup, check_place, read_old_soup
 
-REPORT = "soup.json"
+__all__ = ["REPORT", "Input", "SoupFolder", "check_free", "check_space"]
+
 MAKE_ROOM = "make room, or choose another --out"
 
 
 class SoupFolder:
     """A folder that is filled beside its final name and takes it in one step, when `commit` is called.
 
-    Raises OutputError where the final name is taken: by a soup, unless `force`; by anything else, always; and where the
-    disk refuses what is put into the folder.
+    Raises OutputError if the final name is taken by a soup, unless `force`; if it is taken by anything else; if it is
+    one of `inputs`, holds one or lies in one; and if the disk refuses what is put into the folder.
     """
 
-    def __init__(self, out: Path, *, force: bool) -> None:
+    def __init__(self, out: Path, *, force: bool, inputs: Iterable[Input] = ()) -> None:
         self.out = out
         self.force = force
-        self._place = Path(os.path.abspath(out))  # noqa: PTH100 - `..` goes away, links stay
-        self.path = aside(self._place)
+        self.inputs = tuple(inputs)
+        self.kept: tuple[str, ...] = ()  # files of ours that somebody has changed, and which stay
+        self._place = Path(os.path.realpath(out))
+        self.path = self._place  # where it is filled: set when it is entered
         self._needed = 0
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> SoupFolder:
         with contextlib.ExitStack() as stack:
             stack.enter_context(claim(self.out))
-            check_free(self.out, force=self.force)
-            stack.enter_context(unfinished(self.path))
+            old = check_free(self.out, force=self.force, inputs=self.inputs)
+            self.kept = old.changed if old is not None else ()
+            self.path = stack.enter_context(unfinished(aside(self._place)))
             try:
                 self.path.mkdir()
             except OSError as cause:
@@ -53,29 +62,44 @@ class SoupFolder:
         return self
 
     def need(self, nbytes: int) -> None:
-        """Says how many bytes the soup takes. Raises OutputError where fewer are free."""
+        """Say how many bytes the soup takes. Raises OutputError if fewer are free."""
         self._needed = nbytes
         check_space(self.path.parent, nbytes)
 
-    def copy(self, files: tuple[Path, ...]) -> list[str]:
-        """Copies side files into the folder and returns their names."""
+    def copy(self, files: Iterable[SideFile], changes: Mapping[str, bytes] | None = None) -> dict[str, str]:
+        """Copy side files into the folder, with other content for the names in `changes`. Returns name -> hash.
+
+        A file that stays as somebody has changed it is not copied.
+        """
+        hashes: dict[str, str] = {}
         for file in files:
-            shutil.copyfile(file, self.path / file.name)
-        return [file.name for file in files]
+            if file.name in self.kept:
+                continue
+            content = (changes or {}).get(file.name)
+            hashes[file.name] = self.add(file.name, _content(file) if content is None else content)
+        return hashes
+
+    def add(self, name: str, content: bytes) -> str:
+        """Write a file into the folder. Returns its hash."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
     def commit(self) -> None:
-        """Gives the folder its final name; a soup that stood there is removed after it, its other files carried on."""
-        for entry in self.path.iterdir():
-            flush(entry)
-        if self._place.exists():
-            _carry_on(self._place, self.path)
-        flush(self.path)
-        with finishing():
-            if self._place.exists():
-                exchange(self.path, self._place)
-            else:
-                self.path.rename(self._place)
-        flush(self._place.parent)
+        """Give the folder its final name. Other files of an old soup's folder are carried on.
+
+        Raises OutputError if the new soup has a file of a name that such a file has, or if files of the old soup have
+        changed meanwhile.
+        """
+        flush_tree(self.path)
+        old = check_free(self.out, force=self.force, inputs=self.inputs)
+        if self._place.is_dir():
+            _carry_on(self._place, self.path, old)
+        replaced = take_place(self.path, self._place)
+        if replaced is not None:
+            _move_latecomers(replaced, self._place, old)
+            remove(replaced)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -87,44 +111,79 @@ class SoupFolder:
             ) from error
 
 
-def check_free(out: Path, *, force: bool) -> None:
-    """Raises OutputError where a soup cannot take the name `out`."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not out.is_dir():
-        raise OutputError(f"{out}: is a file, a soup is a folder", hint="choose another --out")
-    if not (out / REPORT).exists():
-        raise OutputError(f"{out}: exists and is not a soup (it has no {REPORT})", hint="choose another --out")
-    if not force:
-        raise OutputError(f"{out}: a soup is there already", hint="--force replaces it, --out writes elsewhere")
+def check_free(out: Path, *, force: bool, inputs: Iterable[Input] = ()) -> OldSoup | None:
+    """The old soup at `out`, or None. Raises OutputError if a soup cannot take that name."""
+    try:
+        check_place(out, inputs)
+        return read_old_soup(out, force=force)
+    except OSError as cause:
+        raise OutputError(f"{out}: {cause.strerror}", hint="choose another --out") from cause
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raises OutputError where fewer than `needed` bytes are free on the disk of `folder`."""
+    """Raise OutputError if fewer than `needed` bytes are free on the disk of `folder`."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(f"{folder}: {free} bytes are free, the soup needs {needed}", hint=MAKE_ROOM)
 
 
-def _carry_on(old: Path, new: Path) -> None:
-    """Links the files of `old` that no soup command wrote into `new`."""
-    try:
-        ours = set(json.loads((old / REPORT).read_bytes())["soup"]["files"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        ours = set()
-    for entry in old.iterdir():
-        written_by_soup = entry.name in ours or entry.name == REPORT or entry.name.startswith("model")
-        if written_by_soup or (new / entry.name).exists():
-            continue
-        if entry.is_dir():
-            shutil.copytree(entry, new / entry.name, copy_function=_link, symlinks=True)
+def _content(file: SideFile) -> bytes:
+    """The content of a side file. Raises OutputError if it is no longer a small regular file."""
+    descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as opened:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+            raise OutputError(f"{file.path}: changed while the soup was made", hint="run again when nothing writes it")
+        return opened.read(LARGEST)
+
+
+def _foreign(folder: Path, ours: set[str], above: str = "") -> Iterator[tuple[Path, str]]:
+    """Everything below the folder that soup did not write: files and links, and folders that hold nothing of ours."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        name = above + entry.name
+        if entry.is_dir(follow_symlinks=False) and any(one.startswith(f"{name}/") for one in ours):
+            yield from _foreign(Path(entry.path), ours, f"{name}/")
+        elif name not in ours:
+            yield Path(entry.path), name
+
+
+def _ours(old: OldSoup | None) -> set[str]:
+    return {REPORT, *old.files} if old is not None else set()
+
+
+def _carry_on(old: Path, new: Path, soup: OldSoup | None) -> None:
+    """Give the folder `new` the mode of `old`, and the files in `old` that soup did not write a second name in it."""
+    for path, name in _foreign(old, _ours(soup)):
+        target = new / name
+        if os.path.lexists(target):
+            raise OutputError(
+                f"{path}: soup did not write it, and the new soup has a file of this name",
+                hint=f"move {path} away, or choose another --out",
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, target, copy_function=_link, symlinks=True)
         else:
-            _link(entry, new / entry.name)
+            _link(path, target)
+    for folder in (new, *(entry for entry in new.rglob("*") if entry.is_dir() and not entry.is_symlink())):
+        before = old / folder.relative_to(new)
+        if before.is_dir():
+            folder.chmod(stat.S_IMODE(before.stat().st_mode))
 
 
 def _link(old: str | Path, new: str | Path) -> None:
-    """A second name for a file, a copy where the file system has no such names."""
+    """Give a file a second name; copy it if the file system has no such names."""
     try:
         os.link(old, new, follow_symlinks=False)
     except OSError:
+        if not (os.path.islink(old) or os.path.isfile(old)):  # noqa: PTH113, PTH114 - text or a path
+            raise OutputError(f"{old}: neither a file nor a folder: it cannot stay beside a new soup") from None
         shutil.copy2(old, new, follow_symlinks=False)
+
+
+def _move_latecomers(old: Path, new: Path, soup: OldSoup | None) -> None:
+    """Move what came into the old folder while the new one was finished."""
+    for path, name in _foreign(old, _ours(soup)):
+        if not os.path.lexists(new / name):
+            with contextlib.suppress(OSError):
+                path.rename(new / name)

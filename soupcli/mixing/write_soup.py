@@ -45,6 +45,7 @@ class Written(NamedTuple):
     files: list[str]  # names in the soup folder
     nbytes: int
     hash: str  # SHA-256 of the one file, or of the sorted "name hash" lines of all shards
+    hashes: Mapping[str, str]  # of each file: name -> sha256:...
 
 
 class _Shard(NamedTuple):
@@ -219,8 +220,10 @@ def _check_written(folder: Path, shards: list[_Shard]) -> Written:
                 raise SoupFault(f"{file.path}: written with {file.size} bytes, {shard.nbytes} were planned")
             hashes[shard.name] = sha256(file)
             flushed.result()
-    names = [*hashes, *([INDEX] if len(shards) > 1 else [])]
-    return Written(names, sum(shard.nbytes for shard in shards), hash_of_files(hashes))
+    known = {name: f"sha256:{digest}" for name, digest in hashes.items()}
+    if len(shards) > 1:
+        known[INDEX] = f"sha256:{sha256(FileVersion.of(folder / INDEX))}"
+    return Written(list(known), sum(shard.nbytes for shard in shards), hash_of_files(hashes), known)
 
 
 class AdapterNotes(NamedTuple):
@@ -264,4 +267,6 @@ def write_soup(
     (folder / written.files[0]).rename(folder / WEIGHTS[0])
     write_whole(folder / CONFIG, json.dumps(soup.config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     notes = AdapterNotes(soup.config["r"], soup.relative_error)
-    return written._replace(files=[WEIGHTS[0], CONFIG]), notes
+    config = f"sha256:{sha256(FileVersion.of(folder / CONFIG))}"
+    hashes = {WEIGHTS[0]: next(iter(written.hashes.values())), CONFIG: config}
+    return written._replace(files=list(hashes), hashes=hashes), notes

@@ -98,6 +98,10 @@ class Soup(Part):
     bytes: int = 0
     files: list[str] = []
     """Every file of the soup folder that this command wrote."""
+    file_hashes: dict[str, str] = {}
+    """The hash of each of `files`, but of the report itself."""
+    left_out: list[str] = []
+    """Files beside the best ingredient's weights that were not copied although they may be missed, and why."""
     differing: list[str] = []
     """Tensors that are not averaged (integers, booleans) and differ: the first member's, or the best's, were taken."""
     dtypes: dict[str, int] = {}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli import processes
@@ -15,10 +14,11 @@ from soupcli.cli.parsing import DONE
 from soupcli.evaluation.compare import Side, compare
 from soupcli.evaluation.score import Score
 from soupcli.files.lock import claim
-from soupcli.mixing.average import CPU
+from soupcli.mixing.fill_folder import Filled, WritingOptions, fill
 from soupcli.mixing.mixture import Mixture, differing
-from soupcli.mixing.soup_folder import REPORT, SoupFolder, check_free, check_space
-from soupcli.mixing.write_soup import INDEX, AdapterNotes, Written, soup_specs, write_soup
+from soupcli.mixing.old_soup import REPORT, Input, check_place
+from soupcli.mixing.soup_folder import SoupFolder, check_free, check_space
+from soupcli.mixing.write_soup import INDEX, soup_specs
 from soupcli.output import ci as ci_formats
 from soupcli.output import console
 from soupcli.output.text import cost_of, describe_result, score_table, sentences
@@ -30,13 +30,9 @@ from soupcli.run.run import Run, flops_to_report
 from soupcli.run.to_report import gate_to_report, scores_to_report, search_to_report
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options import SoupOptions
     from soupcli.evaluation.gates import Verdict
-    from soupcli.progress import Progress
     from soupcli.report.comparisons import Comparison
     from soupcli.report.report import Report
     from soupcli.soups.search import Found
@@ -73,11 +69,23 @@ def reserved(run: Run, options: SoupOptions) -> Iterator[None]:
     if not processes.is_first():
         yield
         return
+    check_place(out, inputs_of(run))  # before anything is made in an input's folder
     with claim(out):
-        check_free(out, force=options.force)
+        check_free(out, force=options.force, inputs=inputs_of(run))
         one = run.average()(run.checkpoints[:1])
         check_space(out.absolute().parent, sum(spec.nbytes for spec in soup_specs(one).values()))
         yield
+
+
+def inputs_of(run: Run) -> list[Input]:
+    """What the run reads, and a soup must not replace."""
+    recipe = run.recipe
+    found = [Input("ingredient", checkpoint.path) for checkpoint in run.checkpoints]
+    found += [Input("ingredient's file", file.path) for one in run.checkpoints for file in one.files]
+    named = [("base", recipe.base), ("recipe", run.options.recipe)]
+    found += [Input(what, path) for what, path in named if path is not None]
+    paths = [(name, value) for name, spec in run.sets.items() for _, value in spec if isinstance(value, Path)]
+    return found + [Input(f"set {name!r}", path) for name, path in paths]
 
 
 def write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) -> int:
@@ -88,65 +96,25 @@ def write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) -> 
 
 def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) -> int:
     out = run.recipe.out
-    with SoupFolder(out, force=options.force) as folder:
+    with SoupFolder(out, force=options.force, inputs=inputs_of(run)) as folder:
         with run.phase("mix") as progress:
             statistics = run.evaluators.running_statistics(finished.mixture) if run.sets else {}
-            size = run.recipe.max_shard_size
-            rank = run.recipe.adapter_rank
-            written, files, notes = fill(
-                folder,
-                finished.mixture,
-                run.hashes.of,
-                size,
-                statistics,
-                progress,
-                adapter_rank=rank,
+            writing = WritingOptions(
+                max_shard_size=run.recipe.max_shard_size,
+                adapter_rank=run.recipe.adapter_rank,
+                statistics=statistics,
                 device=run.device,
             )
-        if notes is not None and notes.relative_error and run.sets:
+            filled = fill(folder, finished.mixture, run.hashes.of, writing, progress)
+        if filled.adapter is not None and filled.adapter.relative_error and run.sets:
             finished = finished._replace(scores=_scores_as_written(run, folder))
         found = verdicts(run.resolved.gates, finished.scores, finished.best_scores)
-        report = _report(run, finished, written, files, notes, found)
+        report = _report(run, finished, filled, found)
         (folder.path / REPORT).write_text(report.to_json(), "utf-8")
         folder.commit()
     run.progress.close()
     _show(run, options, finished, report)
     return exit_code(found)
-
-
-def fill(
-    folder: SoupFolder,
-    mixture: Mixture,
-    hash_of: Callable[[Checkpoint], str],
-    max_shard_size: int,
-    statistics: Mapping[str, Tensor],
-    progress: Progress,
-    *,
-    adapter_rank: int | None = None,
-    device: torch.device = CPU,
-) -> tuple[Written, list[str], AdapterNotes | None]:
-    """Weights and side files into the folder; returns what was written and the names of all files of the soup.
-
-    The ingredients' hashes are asked for when all is mixed: until then they are computed beside it.
-    """
-
-    def metadata(hash_of: Callable[[Checkpoint], str]) -> dict[str, str]:
-        return {"format": "pt", "soup": provenance(mixture, hash_of)}
-
-    specs, side_files = soup_specs(mixture), mixture.kept.side_files
-    folder.need(sum(spec.nbytes for spec in specs.values()) + sum(file.stat().st_size for file in side_files))
-    written, notes = write_soup(
-        mixture,
-        folder.path,
-        metadata=metadata(lambda _: f"sha256:{'0' * 64}"),
-        final_metadata=lambda: metadata(hash_of),
-        max_shard_size=max_shard_size,
-        adapter_rank=adapter_rank,
-        overrides=statistics,
-        device=device,
-        progress=progress,
-    )
-    return written, [*written.files, *folder.copy(side_files), REPORT], notes
 
 
 def _scores_as_written(run: Run, folder: SoupFolder) -> dict[str, Score]:
@@ -156,26 +124,8 @@ def _scores_as_written(run: Run, folder: SoupFolder) -> dict[str, Score]:
         return run.evaluators.on_all(Mixture.uniform([adapter]))
 
 
-def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:
-    """What the weights are made of, as one line of sorted JSON: equal soups have equal bytes."""
-    hashes = [hash_of(member) for member in mixture.members]
-    members = sorted(zip(hashes, mixture.weights, strict=True))
-    made_of: dict[str, Any] = {"members": [m for m, _ in members], "weights": [w for _, w in members]}
-    if mixture.coefficients is not None:
-        rows = {name: sorted(zip(hashes, row, strict=True)) for name, row in mixture.coefficients.items()}
-        made_of["coefficients"] = f"sha256:{hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()}"
-    return json.dumps(made_of, sort_keys=True)
-
-
-def _report(
-    run: Run,
-    finished: FinishedSoup,
-    written: Written,
-    files: list[str],
-    notes: AdapterNotes | None,
-    found: Sequence[Verdict],
-) -> Report:
-    mixture, out = finished.mixture, run.recipe.out
+def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Verdict]) -> Report:
+    mixture, out, written, notes = finished.mixture, run.recipe.out, filled.written, filled.adapter
     dtypes = Counter(str(spec.dtype).removeprefix("torch.") for spec in soup_specs(mixture).values())
     soup = Soup(
         path=str(out / (INDEX if INDEX in written.files else written.files[0])),
@@ -184,7 +134,9 @@ def _report(
         weights=list(mixture.weights),
         scores=scores_to_report(finished.scores),
         bytes=written.nbytes,
-        files=files,
+        files=filled.files,
+        file_hashes=filled.file_hashes,
+        left_out=filled.left_out,
         differing=differing(mixture),
         dtypes=dict(dtypes),
         not_mixed=sorted(name for name in mixture.kept.tensors if not run.selection.mixes(name)),
@@ -239,6 +191,9 @@ def _show_people(run: Run, finished: FinishedSoup, report: Report, soup: Soup) -
     if soup.differing:
         shown = ", ".join(soup.differing[:3])
         console.note(f"not averaged and different, taken from {finished.mixture.kept.path}: {shown}")
+    if soup.left_out:
+        shown = "; ".join(soup.left_out[:5]) + ("; ..." if len(soup.left_out) > 5 else "")
+        console.note(f"not copied into the soup: {shown}")
     if soup.not_mixed:
         of_base = run.recipe.base if not run.resolved.begins_at_base else None
         source = of_base or finished.mixture.kept.path

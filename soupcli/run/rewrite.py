@@ -21,13 +21,13 @@ from soupcli.evaluation.context import EvaluationContext
 from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.files.lock import claim
+from soupcli.mixing.fill_folder import Filled, WritingOptions, fill
 from soupcli.mixing.mixture import Mixture
-from soupcli.mixing.soup_folder import REPORT, SoupFolder, check_free
-from soupcli.mixing.write_soup import INDEX, Written
+from soupcli.mixing.soup_folder import REPORT, Input, SoupFolder, check_free
+from soupcli.mixing.write_soup import INDEX
 from soupcli.output import console
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.reading import read_report
-from soupcli.run.make_soup import fill
 from soupcli.run.resolve import choose_device, choose_sets
 from soupcli.soups.learned import Layered
 
@@ -52,7 +52,7 @@ def write_again(options: MixOptions, file: Path) -> int:
         if options.dry_run:
             return _show_members(options, mixture)
         with claim(out):
-            check_free(out, force=options.force)
+            check_free(out, force=options.force, inputs=_members(mixture))
             return _write(options, report, recipe, mixture, out, hashes)
     finally:
         hashes.close()
@@ -124,14 +124,23 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
     return layered.mixture(dtype=dtype, keep_from=kept)
 
 
+def _members(mixture: Mixture) -> list[Input]:
+    """What the soup must not replace."""
+    return [Input("ingredient", member.path) for member in (*mixture.members, mixture.kept)]
+
+
 def _write(
     options: MixOptions, report: Report, recipe: Recipe, mixture: Mixture, out: Path, hashes: ContentHashes
 ) -> int:
     """Write the soup. Raises MixError if its bytes differ from the report's."""
     soup = report.soup
     assert soup is not None
-    with console.ProgressReporter(silent=options.quiet) as progress, SoupFolder(out, force=options.force) as folder:
-        written, files = mixed(folder, report, recipe, mixture, hashes, progress)
+    with (
+        console.ProgressReporter(silent=options.quiet) as progress,
+        SoupFolder(out, force=options.force, inputs=_members(mixture)) as folder,
+    ):
+        filled = mixed(folder, report, recipe, mixture, hashes, progress)
+        written = filled.written
         if written.hash != soup.hash:
             made_by = f"soup {report.versions.get('soup')} and torch {report.versions.get('torch')}"
             raise MixError(
@@ -140,7 +149,8 @@ def _write(
             )
         hashes.confirm([*mixture.members, mixture.kept])
         path = str(out / (INDEX if INDEX in written.files else written.files[0]))
-        again = report.model_copy(update={"soup": soup.model_copy(update={"path": path, "files": files})})
+        about = {"files": filled.files, "file_hashes": filled.file_hashes, "left_out": filled.left_out}
+        again = report.model_copy(update={"soup": soup.model_copy(update={"path": path, **about})})
         (folder.path / REPORT).write_text(again.to_json(), "utf-8")
         folder.commit()
     if options.as_json:
@@ -157,12 +167,12 @@ def mixed(
     mixture: Mixture,
     hashes: ContentHashes,
     progress: console.ProgressReporter,
-) -> tuple[Written, list[str]]:
-    """Mix the report's mixture into the folder. Returns what was written, and the names of all files."""
+) -> Filled:
+    """Mix the report's mixture into the folder. Returns what was written."""
     statistics = _statistics(report, recipe, mixture, hashes, progress)
     size, rank = recipe.max_shard_size, recipe.adapter_rank
-    written, files, _ = fill(folder, mixture, hashes.of, size, statistics, progress, adapter_rank=rank)
-    return written, files
+    writing = WritingOptions(max_shard_size=size, adapter_rank=rank, statistics=statistics)
+    return fill(folder, mixture, hashes.of, writing, progress)
 
 
 def _statistics(

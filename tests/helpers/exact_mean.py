@@ -30,7 +30,9 @@ class InMemory:
         self.tensors = {key: TensorSpec(tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()}
         self.files: tuple[()] = ()
         self.side_files: tuple[()] = ()
+        self.side_folder: Path | None = None
         self.origin: Origin = BARE
+        self.parts: tuple[()] = ()
 
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """See Checkpoint.read."""

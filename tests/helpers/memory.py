@@ -48,6 +48,7 @@ class Spied:
         self.sources, self.is_adapter = checkpoint.sources, checkpoint.is_adapter
         self.adapted, self.inherited, self.places = checkpoint.adapted, checkpoint.inherited, NO_PLACES
         self.parts, self.constants = checkpoint.parts, checkpoint.constants
+        self.side_folder = checkpoint.side_folder
         self.readings = 0
         self.fail_at: int | None = None
         self._checkpoint, self._on_read = checkpoint, on_read

@@ -23,6 +23,7 @@ class Named:
     tensors = {"w": TensorSpec((1,), torch.float32)}  # noqa: RUF012 - the protocol's attribute
     files = ()
     side_files = ()
+    side_folder = None
 
     def __init__(self, name: str) -> None:
         self.path = Path(name)

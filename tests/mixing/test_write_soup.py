@@ -21,7 +21,7 @@ from soupcli.checkpoints.find import find
 from soupcli.errors import MixError, OutputError
 from soupcli.files.atomic import check_file, write_whole
 from soupcli.mixing.mixture import Mixture
-from soupcli.mixing.soup_folder import REPORT, SoupFolder, check_free
+from soupcli.mixing.soup_folder import SoupFolder
 from soupcli.mixing.write_soup import Written, write_weights
 from tests.helpers.exact_mean import InMemory
 from tests.helpers.tensors_of import assert_same, opened
@@ -159,48 +159,6 @@ def test_bad_number_leaves_nothing(tmp_path: Path) -> None:
     ):
         write(mixture, f.path)
     assert list(tmp_path.iterdir()) == []
-
-
-def soup_at(out: Path, text: str, *, force: bool = False) -> None:
-    """A folder that looks like a soup."""
-    with SoupFolder(out, force=force) as folder:
-        (folder.path / "model.safetensors").write_text(text)
-        (folder.path / REPORT).write_text(json.dumps({"soup": {"files": ["model.safetensors", REPORT]}}))
-        before = out / "model.safetensors"
-        assert not before.exists() or before.read_text() != text
-        folder.commit()
-
-
-def test_folder_appears_whole(tmp_path: Path) -> None:
-    """It has its name once it is committed and not before; nothing else is left beside it."""
-    soup_at(tmp_path / "soup", "one")
-    assert sorted(file.name for file in tmp_path.rglob("*")) == ["model.safetensors", "soup", REPORT]
-
-
-def test_force(tmp_path: Path) -> None:
-    """An old soup is refused, replaced with force, and what the user put beside it stays."""
-    out = tmp_path / "soup"
-    soup_at(out, "one")
-    (out / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=f"{out}: a soup is there already") as caught:
-        soup_at(out, "two")
-    assert "--force" in str(caught.value.hint)
-    soup_at(out, "two", force=True)
-    assert (out / "model.safetensors").read_text() == "two"
-    assert (out / "notes.txt").read_text() == "mine"
-    assert [path.name for path in tmp_path.iterdir()] == ["soup"]
-
-
-def test_what_is_no_soup_is_never_replaced(tmp_path: Path) -> None:
-    """A file, and a folder with other things in it, are refused with force too; an empty folder is taken."""
-    (tmp_path / "file").write_text("")
-    (tmp_path / "folder").mkdir()
-    soup_at(tmp_path / "folder", "one")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/thesis.tex").write_text("years")
-    for name, message in (("file", "is a file"), ("other", "exists and is not a soup")):
-        with pytest.raises(OutputError, match=message):
-            check_free(tmp_path / name, force=True)
 
 
 def test_whole_texts(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from soupcli.mixing import soup_folder
+from soupcli.mixing.soup_folder import SoupFolder
 from tests.cli.test_process import environment
 from tests.conftest import Ran
 
@@ -47,10 +48,10 @@ def test_refused_anywhere(
         Path(f"runs/{number}/config.json").write_text("{}")
     places: dict[str, tuple[Any, str]] = {
         "weights": (os, "pwrite"),
-        "side file": (shutil, "copyfile"),
+        "side file": (SoupFolder, "add"),
         "report": (Path, "write_text"),
-        "flush": (soup_folder, "flush"),
-        "name": (soup_folder, "exchange"),
+        "flush": (soup_folder, "flush_tree"),
+        "name": (soup_folder, "take_place"),
     }
     with monkeypatch.context() as patched:
         patched.setattr(*places[at], refuse)

@@ -123,6 +123,11 @@ class AdapterCheckpoint:
         return self.stored.side_files
 
     @property
+    def side_folder(self) -> Path | None:
+        """See Checkpoint.side_folder."""
+        return self.stored.side_folder
+
+    @property
     def origin(self) -> Origin:
         """See Checkpoint.origin."""
         return self.stored.origin._replace(format="PEFT adapter")

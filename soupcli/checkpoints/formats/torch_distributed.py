@@ -199,6 +199,11 @@ class DistributedCheckpoint:
         """See Checkpoint.folder."""
         return self.path
 
+    @property
+    def side_folder(self) -> Path | None:
+        """See Checkpoint.side_folder."""
+        return self.path
+
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """See Checkpoint.read."""
         spec, pieces = self.tensors[name], self.pieces[name]

@@ -1,0 +1,232 @@
+"""The files beside an ingredient's weights that its soup carries on: configuration, tokenizer, vocabulary, licence.
+
+    beside = files_beside(checkpoint.side_folder, checkpoint.files)
+    beside.files                                           # SideFile(path, name): what is copied, sorted by name
+    beside.left_out                                        # "other.json: a link that leads out of its folder"
+
+Everything small is carried on that is neither weights nor training state, sub-folders such as `1_Pooling` included.
+Code is carried on only if a configuration of the folder names it (`auto_map`), and nothing of it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from soupcli.files.reading import FileVersion
+
+LARGEST = 1 << 26  # bytes of one file: the largest tokenizers have half of that
+MOST_BYTES = 1 << 29  # of all files
+MOST_FILES = 1000
+DEEPEST = 3  # folders below the ingredient's
+MAX_JSON = 10_000_000  # bytes of a configuration that is searched for names of code
+SPARSE = 1 << 20  # bytes: a larger file of which less than half lies on the disk has holes
+
+REPORT = "soup.json"  # of a soup that is an ingredient: it is not the new soup's
+# Files that hold weights, in whatever format; their small indexes too.
+WEIGHTS = (
+    *("*.safetensors", "*.safetensors.index.json", "*.bin.index.json", "pytorch_model*.bin", "*_model.bin"),
+    *("*.pt", "*.pth", "*.ckpt", "*.pth.tar", "*.pt.tar", "*.distcp", "*.h5", "*.keras", "*.msgpack", "*.ot"),
+    *("*.onnx", "*.onnx_data", "*.gguf", "*.ggml", "*.tflite", "*.pb", "*.mlmodel", "*.nemo", "*.npz", "*.engine"),
+)
+# What trainers leave beside the weights.
+TRAINING = (
+    *("optimizer*", "scheduler*", "scaler*", "sampler*", "training_args.bin", "rng_state*", "random_states*"),
+    *("custom_checkpoint_*", "dl_state_dict*", "trainer_state.json", "latest", "zero_to_fp32.py", "*.log"),
+    *("events.out.*", "*_results.json", "emissions.csv", "nohup.out", "adapter_model.*", "meta.pt"),
+)
+TRAINING_FOLDERS = (
+    *("runs", "logs", "log", "wandb", "mlruns", "tensorboard", "lightning_logs", "__pycache__", "checkpoint-*"),
+    *("checkpoints", "global_step*", "samples", "eval", "pytorch_model_fsdp_*", "optimizer_*", "iter_*"),
+)
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp", ".svg", ".pdf", ".mp4", ".wav")
+PROGRAMS = (".sh", ".bash", ".exe", ".so", ".dll", ".dylib", ".bat", ".cmd", ".ps1", ".jar", ".whl", ".pyc", ".ipynb")
+DATA = (".json", ".txt", ".model", ".yaml", ".yml", ".md", ".vocab", ".jinja", ".tiktoken", ".spm", ".bpe", ".py")
+PROGRAM_STARTS = (b"\x7fELF", b"#!", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+
+
+class SideFile(NamedTuple):
+    """A file to carry on. `name` is its path below the ingredient's folder, with `/`."""
+
+    path: Path
+    name: str
+    size: int
+
+
+class Beside(NamedTuple):
+    """What is carried on, and a line for each file that is not although it may be missed."""
+
+    files: tuple[SideFile, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+class _Entry(NamedTuple):
+    """A file of the folder. `why` says what speaks against it, "" if nothing does."""
+
+    file: SideFile
+    why: str
+
+
+def files_beside(folder: Path | None, weights: Sequence[FileVersion] = ()) -> Beside:
+    """The files in `folder` that a soup carries on. `weights` are those that are mixed."""
+    if folder is None:
+        return Beside()
+    mixed = {(file.device, file.inode) for file in weights}
+    found = list(_entries(folder, Path(os.path.realpath(folder)), "", mixed))
+    wanted = [entry.file for entry in found if not entry.why and not entry.file.name.endswith(".py")]
+    wanted += _named_code(wanted, [entry.file for entry in found if not entry.why and entry.file.name.endswith(".py")])
+    left_out = [f"{entry.file.name}: {entry.why}" for entry in found if entry.why]
+    kept, room = [], MOST_BYTES
+    for number, file in enumerate(sorted(wanted, key=lambda file: file.name)):
+        if number >= MOST_FILES or file.size > room:
+            left_out.append(f"{file.name}: more than {MOST_FILES} files or {MOST_BYTES} bytes")
+            continue
+        kept.append(file)
+        room -= file.size
+    return Beside(tuple(kept), tuple(sorted(left_out)))
+
+
+def _entries(folder: Path, root: Path, above: str, mixed: set[tuple[int, int]], depth: int = 0) -> Iterator[_Entry]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or (not above and entry.name == REPORT):
+            continue
+        path, name = Path(entry.path), above + entry.name
+        if not _is_inside(path, root):
+            yield _Entry(SideFile(path, name, 0), "a link that leads out of the ingredient's folder")
+        elif path.is_dir():
+            yield from _folder(path, root, name, mixed, depth)
+        elif not _matches(entry.name, TRAINING) and path.suffix.lower() not in PICTURES:
+            found = _file(path, name, mixed)
+            if found is not None:
+                yield found
+
+
+def _folder(path: Path, root: Path, name: str, mixed: set[tuple[int, int]], depth: int) -> Iterator[_Entry]:
+    """A sub-folder: a part of the network, if no weights lie in it but those that are mixed."""
+    if _matches(path.name, TRAINING_FOLDERS):
+        return
+    if path.is_symlink() or depth >= DEEPEST:
+        yield _Entry(SideFile(path, f"{name}/", 0), "a link to a folder" if path.is_symlink() else "too deep a folder")
+        return
+    if _holds_other_weights(path, mixed):
+        yield _Entry(SideFile(path, f"{name}/", 0), "holds weights that are not mixed")
+        return
+    yield from _entries(path, root, f"{name}/", mixed, depth + 1)
+
+
+def _holds_other_weights(folder: Path, mixed: set[tuple[int, int]]) -> bool:
+    for entry in list(os.scandir(folder)):
+        if _matches(entry.name, WEIGHTS) and not _matches(entry.name, TRAINING) and not entry.name.endswith(".json"):
+            try:
+                found = Path(entry.path).stat()
+            except OSError:
+                continue
+            if (found.st_dev, found.st_ino) not in mixed:
+                return True
+    return False
+
+
+def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:
+    """The file with what speaks against it, or None for weights."""
+    try:
+        found = path.stat()
+    except OSError as cause:
+        return _Entry(SideFile(path, name, 0), str(cause.strerror))
+    file = SideFile(path, name, found.st_size)
+    if not stat.S_ISREG(found.st_mode):
+        return _Entry(file, "no regular file")
+    if (found.st_dev, found.st_ino) in mixed or _matches(path.name, WEIGHTS):
+        return None
+    if found.st_size > LARGEST:
+        return _Entry(file, f"{found.st_size} bytes, at most {LARGEST} are copied")
+    if found.st_size > SPARSE and found.st_blocks * 512 < found.st_size // 2:
+        return _Entry(file, "a file with holes")
+    return _Entry(file, "a program" if _is_program(path, found.st_mode) else "")
+
+
+def _is_program(path: Path, mode: int) -> bool:
+    """Whether the system could run the file. Data whose mode says so is data all the same (copied from Windows)."""
+    if path.suffix.lower() in PROGRAMS:
+        return True
+    if path.suffix.lower() in DATA:
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError:
+        return True
+    return bool(mode & 0o111) or start.startswith(PROGRAM_STARTS)
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    """Whether the path leads into the folder, or into the blobs of the same repository of the hub's cache."""
+    if not path.is_symlink():
+        return True
+    target = Path(os.path.realpath(path))
+    in_cache = root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"
+    return in_cache or target.is_relative_to(root)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+RELATIVE_IMPORT = re.compile(rb"^\s*(?:from|import)\s+\.+\s*([A-Za-z_][\w.]*)?", re.MULTILINE)
+FROM_HERE = re.compile(rb"^\s*from\s+\.+\s+import\s+\(?([\w\s,]+)", re.MULTILINE)
+
+
+def _named_code(files: Sequence[SideFile], code: Sequence[SideFile]) -> list[SideFile]:
+    """The Python files that a configuration names as `file.Class`, and those that they import from beside them."""
+    by_module = {file.name.removesuffix(".py").replace("/", "."): file for file in code}
+    waiting = [module for file in files for module in _modules_of(file)] if by_module else []
+    found: dict[str, SideFile] = {}
+    while waiting:
+        module = waiting.pop()
+        file = by_module.get(module)
+        if file is None or module in found:
+            continue
+        found[module] = file
+        package = module.rpartition(".")[0]
+        waiting += [f"{package}.{name}".lstrip(".") for name in _imported(file)]
+    return list(found.values())
+
+
+def _modules_of(file: SideFile) -> Iterator[str]:
+    """Text values `module.Class`, and plain `module`, of a JSON file, wherever they stand in it."""
+    if not file.name.endswith(".json") or file.size > MAX_JSON:
+        return
+    try:
+        waiting: list[Any] = [json.loads(file.path.read_bytes())]
+    except (OSError, ValueError, RecursionError):
+        return
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, str) and len(value) < 200:
+            name = value.rpartition("--")[2]
+            yield from (name, name.rpartition(".")[0])
+
+
+def _imported(file: SideFile) -> set[str]:
+    """Modules that a Python file imports from its own folder."""
+    try:
+        content = file.path.read_bytes()
+    except OSError:
+        return set()
+    names = {match.decode() for match in RELATIVE_IMPORT.findall(content) if match}
+    several = [name.strip() for match in FROM_HERE.findall(content) for name in match.decode().split(",")]
+    return names | {name.split()[0] for name in several if name.split()}

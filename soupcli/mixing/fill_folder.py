@@ -1,0 +1,139 @@
+"""A soup's folder filled: weights, side files, and what the report says of both.
+
+filled = fill(folder, mixture, hashes.of, WritingOptions(max_shard_size=5_000_000_000))
+filled.file_hashes                                     # {"model.safetensors": "sha256:...", "config.json": ...}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged
+from soupcli.checkpoints.side_files import SideFile, files_beside
+from soupcli.mixing.average import CPU
+from soupcli.mixing.old_soup import REPORT
+from soupcli.mixing.write_soup import AdapterNotes, Written, soup_specs, write_soup
+from soupcli.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from soupcli.mixing.mixture import Mixture
+    from soupcli.mixing.soup_folder import SoupFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingOptions:
+    """How the weights are written. `statistics` replaces tensors by name (re-estimated batch-norm statistics)."""
+
+    max_shard_size: int
+    adapter_rank: int | None = None
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    device: torch.device = CPU
+
+
+class Filled(NamedTuple):
+    """What lies in the folder: names of all files of the soup, the report's too, and the hash of each other one."""
+
+    written: Written
+    files: list[str]
+    file_hashes: dict[str, str]
+    left_out: list[str]
+    adapter: AdapterNotes | None
+
+
+def fill(
+    folder: SoupFolder,
+    mixture: Mixture,
+    hash_of: Callable[[Checkpoint], str],
+    options: WritingOptions,
+    progress: Progress = silent,
+) -> Filled:
+    """Write weights and side files into the folder.
+
+    The ingredients' hashes are asked for when all is mixed: until then they are computed beside it.
+    """
+
+    def metadata(hash_of: Callable[[Checkpoint], str]) -> dict[str, str]:
+        return {"format": "pt", "soup": provenance(mixture, hash_of)}
+
+    specs, kept = soup_specs(mixture), mixture.kept
+    beside = files_beside(kept.side_folder, kept.files)
+    folder.need(sum(spec.nbytes for spec in specs.values()) + sum(file.size for file in beside.files))
+    written, notes = write_soup(
+        mixture,
+        folder.path,
+        metadata=metadata(lambda _: f"sha256:{'0' * 64}"),
+        final_metadata=lambda: metadata(hash_of),
+        max_shard_size=options.max_shard_size,
+        adapter_rank=options.adapter_rank,
+        overrides=options.statistics,
+        device=options.device,
+        progress=progress,
+    )
+    files = [file for file in beside.files if file.name not in written.hashes]
+    hashes = {**written.hashes, **folder.copy(files, _corrected(files, kept.tensors, specs))}
+    return Filled(written, [*hashes, REPORT], hashes, list(beside.left_out), notes)
+
+
+def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:
+    """What the weights are made of, as one line of sorted JSON: equal soups have equal bytes."""
+    hashes = [hash_of(member) for member in mixture.members]
+    members = sorted(zip(hashes, mixture.weights, strict=True))
+    made_of: dict[str, Any] = {"members": [m for m, _ in members], "weights": [w for _, w in members]}
+    if mixture.coefficients is not None:
+        rows = {name: sorted(zip(hashes, row, strict=True)) for name, row in mixture.coefficients.items()}
+        made_of["coefficients"] = f"sha256:{hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()}"
+    return json.dumps(made_of, sort_keys=True)
+
+
+CONFIG = "config.json"
+DTYPE_KEYS = ("dtype", "torch_dtype")  # of transformers since version 5, and before
+
+
+def _corrected(
+    files: Iterable[SideFile], before: Mapping[str, TensorSpec], specs: Mapping[str, TensorSpec]
+) -> dict[str, bytes]:
+    """New content of the configurations that name the weights' dtype, if the soup's is another than the ingredient's.
+
+    Loaders believe the configuration and would convert the weights back.
+    """
+    dtype = _dtype_of(specs)
+    if dtype is None or dtype == _dtype_of(before):
+        return {}
+    found = {}
+    for file in files:
+        if file.name.rpartition("/")[2] == CONFIG:
+            content = _with_dtype(file, str(dtype).removeprefix("torch."))
+            if content is not None:
+                found[file.name] = content
+    return found
+
+
+def _dtype_of(specs: Mapping[str, TensorSpec]) -> torch.dtype | None:
+    """The dtype of most elements that are averaged."""
+    counts: dict[torch.dtype, int] = {}
+    for spec in specs.values():
+        if is_averaged(spec.dtype):
+            counts[spec.dtype] = counts.get(spec.dtype, 0) + spec.numel
+    return max(counts, key=lambda dtype: (counts[dtype], str(dtype)), default=None)
+
+
+def _with_dtype(file: SideFile, dtype: str) -> bytes | None:
+    """The configuration with another dtype, in its parts too; None if it names none."""
+    try:
+        config = json.loads(file.path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    parts = [config, *(value for key, value in config.items() if isinstance(value, dict) and key.endswith("_config"))]
+    named = [(part, key) for part in parts for key in DTYPE_KEYS if isinstance(part.get(key), str)]
+    for part, key in named:
+        part[key] = dtype
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode() if named else None

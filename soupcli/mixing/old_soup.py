@@ -1,0 +1,158 @@
+"""What stands where a soup is to go: nothing, an old soup whose files may be replaced, or something to refuse.
+
+    check_place(out, inputs)                               # no input in it or above it, not the working folder
+    old = read_old_soup(out, force=True)                   # OldSoup(files={"model.safetensors": "sha256:..."})
+
+`--force` replaces the files that the old report lists, if their hashes are what it says, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from soupcli.errors import OutputError, SoupError
+from soupcli.files.reading import FileVersion, sha256
+
+REPORT = "soup.json"
+CARD = "README.md"
+SCHEMA = "soup-report/1"
+MAX_REPORT = 500_000_000  # bytes
+ELSEWHERE = "choose another --out"
+
+
+class Input(NamedTuple):
+    """Something that a command reads, and what it is called in messages."""
+
+    what: str
+    path: Path
+
+
+class OldSoup(NamedTuple):
+    """A soup that may be replaced: its files (but the report), each as its report says.
+
+    `changed` holds a model card that somebody has edited: it stays.
+    """
+
+    files: Mapping[str, str]
+    changed: tuple[str, ...] = ()
+
+
+def check_place(out: Path, inputs: Iterable[Input] = ()) -> None:
+    """Raise OutputError if `out` is the root or working folder, or if an input is it, holds it or lies in it."""
+    place = Path(os.path.realpath(out))
+    if place == place.parent:
+        raise OutputError(f"{out}: is the root of the file system, a soup is a folder of its own", hint=ELSEWHERE)
+    here = _identity(place)
+    if here is not None and here in _identities(Path.cwd()):
+        raise OutputError(f"{out}: is the working folder, or holds it: a soup is a folder of its own", hint=ELSEWHERE)
+    above = _identities(place)
+    for what, path in inputs:
+        found = _identity(path)
+        if found is None:
+            continue
+        if found == here:
+            raise OutputError(f"{out}: is the {what} {path}", hint=ELSEWHERE)
+        if here is not None and here in _identities(Path(os.path.realpath(path))):
+            raise OutputError(f"{out}: holds the {what} {path}", hint=ELSEWHERE)
+        if found in above:
+            raise OutputError(f"{out}: lies in the {what} {path}", hint=ELSEWHERE)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _identities(path: Path) -> set[tuple[int, int]]:
+    """Of the path and all folders above it: however they are spelled, they are the same."""
+    return {found for one in (path, *path.parents) if (found := _identity(one)) is not None}
+
+
+def read_old_soup(out: Path, *, force: bool) -> OldSoup | None:
+    """The soup at `out`, or None if nothing is there. Raises OutputError for what `force` does not replace."""
+    if not os.path.lexists(os.path.realpath(out)) or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not out.is_dir():
+        raise OutputError(f"{out}: is a file, a soup is a folder", hint=ELSEWHERE)
+    if not (out / REPORT).exists():
+        raise OutputError(f"{out}: exists and is not a soup (it has no {REPORT})", hint=ELSEWHERE)
+    names, hashes = _listed(out)
+    if not force:
+        raise OutputError(f"{out}: a soup is there already", hint="--force replaces it, --out writes elsewhere")
+    return _checked(out, names, hashes)
+
+
+def _listed(out: Path) -> tuple[list[str], dict[str, str]]:
+    """Names and hashes of the files that the report in `out` lists. Raises OutputError if it is no soup's."""
+    report = read_soup_report(out / REPORT)
+    if report is None:
+        raise OutputError(f"{out}: is not a soup: its {REPORT} is not the report of one", hint=ELSEWHERE)
+    names, hashes = report["soup"].get("files"), report["soup"].get("file_hashes", {})
+    known = isinstance(names, list) and isinstance(hashes, dict) and all(isinstance(name, str) for name in names)
+    if not known or not all(map(is_plain, names)):
+        raise OutputError(f"{out}: is not a soup: its {REPORT} lists no files", hint=ELSEWHERE)
+    return [name for name in names if name != REPORT], hashes
+
+
+def read_soup_report(file: Path) -> dict[str, Any] | None:
+    """The JSON of a report of a soup, or None if the file holds anything else."""
+    try:
+        if not file.is_file() or file.stat().st_size > MAX_REPORT:
+            return None
+        report = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    of_a_soup = isinstance(report, dict) and report.get("schema") == SCHEMA and isinstance(report.get("soup"), dict)
+    return report if of_a_soup else None
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name leads to a file in a folder or below it, and nowhere else."""
+    path = PurePosixPath(name)
+    return bool(name) and "\0" not in name and not path.is_absolute() and ".." not in path.parts and str(path) == name
+
+
+def _checked(out: Path, names: list[str], hashes: Mapping[str, object]) -> OldSoup:
+    files: dict[str, str] = {}
+    changed: list[str] = []
+    for name in names:
+        path, said = out / name, hashes.get(name)
+        if not os.path.lexists(path):
+            continue
+        found = hash_of_file(out, name)
+        if found is not None and found == said:
+            files[name] = found
+        elif name == CARD:
+            changed.append(name)
+        else:
+            why = "is not what its report says" if isinstance(said, str) else f"has no hash in {out / REPORT}"
+            raise OutputError(
+                f"{path}: {why}: --force replaces only what soup wrote",
+                hint=f"move {path} away, or {ELSEWHERE}",
+            )
+    return OldSoup(files, tuple(changed))
+
+
+_hashes: dict[FileVersion, str] = {}
+
+
+def hash_of_file(folder: Path, name: str) -> str | None:
+    """`sha256:...` of a file in `folder`, hashed once while it stays as it is. None if it is no file, or a link."""
+    path = folder / name
+    inside = path.parent.resolve() == folder.resolve() / PurePosixPath(name).parent
+    if path.is_symlink() or not path.is_file() or not inside:
+        return None
+    try:
+        file = FileVersion.of(path)
+        if file not in _hashes:
+            _hashes[file] = f"sha256:{sha256(file)}"
+        return _hashes[file]
+    except SoupError:
+        return None

@@ -1,0 +1,128 @@
+"""What a soup carries on from beside the weights: all that is small and neither weights nor training state."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.checkpoints.side_files import LARGEST, SPARSE, Beside, files_beside
+
+CARRIED = (
+    *("config.json", "source.spm", "target.spm", "bpe.codes", "dict.txt", "vocab-src.json", "prophetnet.tokenizer"),
+    *("normalizer.json", "tekken.json", "entity_vocab.json", "LICENSE", "README.md", "modules.json", "spiece.vocab"),
+    *("additional_chat_templates/tool.jinja", "1_Pooling/config.json", "2_Dense/config.json", "selected_tags.csv"),
+)
+LEFT = (
+    *("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "trainer_state.json", "train.log"),
+    *("events.out.tfevents.1", "runs/events", "wandb/run.json", "checkpoint-500/model.safetensors", ".hidden"),
+    *("pytorch_model.bin", "model.onnx", "loss.png", "soup.json", "eval_results.json", "__pycache__/a.json"),
+)
+
+
+@pytest.fixture
+def ingredient(tmp_path: Path) -> Path:
+    """A folder with weights and all kinds of files beside them."""
+    folder = tmp_path / "run"
+    for name in (*CARRIED, *LEFT):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    save_file({"w": torch.ones(2)}, folder / "model.safetensors")
+    return folder
+
+
+def beside(folder: Path) -> Beside:
+    checkpoint = open_checkpoint(folder)
+    return files_beside(checkpoint.side_folder, checkpoint.files)
+
+
+def names(folder: Path) -> list[str]:
+    return [file.name for file in beside(folder).files]
+
+
+def test_what_is_carried_on(ingredient: Path) -> None:
+    """Tokenizers of every kind, parts' configurations and the licence; no weights and nothing that a trainer keeps."""
+    assert names(ingredient) == sorted(CARRIED)
+    assert beside(ingredient).left_out == ()
+
+
+def test_weights_alone(tmp_path: Path) -> None:
+    """A file among others of its kind has no files of its own."""
+    save_file({"w": torch.ones(2)}, tmp_path / "epoch_1.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    assert beside(tmp_path / "epoch_1.safetensors") == Beside()
+
+
+def test_what_is_named_and_not_carried_on(ingredient: Path, tmp_path: Path) -> None:
+    """Links that lead out, pipes, programs, large files and files with holes; each with its reason."""
+    secret = tmp_path / "secret.json"
+    secret.write_text("of the user")
+    (ingredient / "link.json").symlink_to(secret)
+    (ingredient / "dotted.json").symlink_to("../secret.json")
+    (ingredient / "folder").symlink_to("/etc")
+    (ingredient / "gone.json").symlink_to("nowhere.json")
+    (ingredient / "inside.json").symlink_to("config.json")
+    os.mkfifo(ingredient / "pipe.json")
+    (ingredient / "run.sh").write_text("rm -rf")
+    (ingredient / "tool").write_bytes(b"\x7fELF....")
+    (ingredient / "script").write_text("#!/bin/sh")
+    for name, size in (("huge.json", LARGEST + 1), ("sparse.json", 2 * SPARSE)):
+        os.truncate(os.open(ingredient / name, os.O_CREAT | os.O_RDWR), size)
+    (ingredient / "onnx").mkdir()
+    (ingredient / "onnx/model.onnx").write_text("")
+    (ingredient / "onnx/config.json").write_text("{}")
+    found = dict(line.split(": ", 1) for line in beside(ingredient).left_out)
+    leads_out = "a link that leads out of the ingredient's folder"
+    assert found == {
+        "link.json": leads_out,
+        "dotted.json": leads_out,
+        "folder": leads_out,
+        "gone.json": "No such file or directory",
+        "pipe.json": "no regular file",
+        "run.sh": "a program",
+        "tool": "a program",
+        "script": "a program",
+        "huge.json": f"{LARGEST + 1} bytes, at most {LARGEST} are copied",
+        "sparse.json": "a file with holes",
+        "onnx/": "holds weights that are not mixed",
+    }
+    assert names(ingredient) == sorted((*CARRIED, "inside.json"))
+
+
+def test_hub_cache(ingredient: Path, tmp_path: Path) -> None:
+    """In the hub's cache files are links to blobs of the same repository: carried on, from other ones not."""
+    for repo in ("mine", "other"):
+        (tmp_path / repo / "blobs").mkdir(parents=True)
+        (tmp_path / repo / "blobs/abc").write_text("{}")
+    snapshot = tmp_path / "mine/snapshots/rev"
+    snapshot.parent.mkdir()
+    ingredient.rename(snapshot)
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").symlink_to("../../blobs/abc")
+    (snapshot / "tekken.json").unlink()
+    (snapshot / "tekken.json").symlink_to("../../../other/blobs/abc")
+    assert set(CARRIED) - set(names(snapshot)) == {"tekken.json"}
+
+
+def test_code_that_a_configuration_names(ingredient: Path) -> None:
+    """Files that auto_map names, and what they import from beside them; no other code."""
+    auto_map = {"AutoModel": "modeling_mine.Mine", "AutoTokenizer": ["tokenization_mine.Slow", None]}
+    (ingredient / "config.json").write_text(json.dumps({"auto_map": auto_map}))
+    (ingredient / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": "org/repo--tok.Tok"}}))
+    for name in ("modeling_mine", "tokenization_mine", "configuration_mine", "layers", "tok", "train"):
+        (ingredient / f"{name}.py").write_text("import os\n")
+    (ingredient / "modeling_mine.py").write_text("from .configuration_mine import A\nfrom . import layers, other\n")
+    code = {name for name in names(ingredient) if name.endswith(".py")}
+    assert code == {"modeling_mine.py", "configuration_mine.py", "layers.py", "tokenization_mine.py", "tok.py"}
+
+
+def test_more_than_belongs_to_a_network(ingredient: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past a number of files the rest is named, not copied."""
+    monkeypatch.setattr("soupcli.checkpoints.side_files.MOST_FILES", 3)
+    found = beside(ingredient)
+    assert len(found.files) == 3 and len(found.left_out) == len(CARRIED) - 3
