@@ -278,7 +278,7 @@ def share_evaluated(report: dict[str, Any]) -> float:
     """Examples that greedy evaluated, of those of full evaluations; ranking and start left out."""
     n = next(iter(next(iter(report["ingredients"][0]["scores"].values())).values()))["n"]
     candidates = report["steps"][1:]
-    return sum(step["examples"] for step in candidates) / (n * len(candidates))
+    return float(sum(step["examples"] for step in candidates) / (n * len(candidates)))
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------

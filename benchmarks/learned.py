@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `soup` does
 
@@ -48,7 +48,10 @@ if TYPE_CHECKING:
 
 CPU = torch.device("cpu")
 WIDTH, DEPTH, TOKENS, BATCH, CLASSES = 384, 12, 16, 8, 10
-GRANULARITIES = ("model", "layer", "tensor")
+Per = Literal["model", "layer", "tensor"]
+Mode = Literal["auto", "disk", "explicit"]
+GRANULARITIES: tuple[Per, ...] = ("model", "layer", "tensor")
+MODES: tuple[Mode, ...] = ("auto", "disk")  # where the ingredients live
 
 
 class Transformer(nn.Module):
@@ -69,7 +72,8 @@ class Transformer(nn.Module):
         hidden = self.stem(inputs)
         for block in self.blocks:
             hidden = block(hidden)
-        return self.head(self.norm(hidden.mean(dim=1)))
+        logits_bc: Tensor = self.head(self.norm(hidden.mean(dim=1)))
+        return logits_bc
 
 
 class Explicit:
@@ -99,12 +103,14 @@ class Explicit:
             weights = self.mixed()
         else:
             weights = self.kept = self.kept or self.mixed()
-        return torch.func.functional_call(self.module, weights, (inputs,))
+        logits_bc: Tensor = torch.func.functional_call(self.module, weights, (inputs,))
+        return logits_bc
 
     def add_up(self, givers: int) -> None:
         """One process alone: its gradient is the gradient."""
 
     def step(self, update: Callable[[slice, Tensor], Tensor]) -> None:
+        assert self.alpha_lk.grad is not None
         gradient_lk = self.alpha_lk.grad.double()
         self.mix(update(slice(0, len(gradient_lk)), gradient_lk - gradient_lk.mean(dim=1, keepdim=True)))
 
@@ -128,11 +134,12 @@ def loss_of(logits: Tensor) -> Tensor:
 
 
 def peak_bytes() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
 
 
-def one_process(folder: Path, mode: str, count: int, per: str) -> None:
+def one_process(folder: Path, mode: str, count: int, per: Per) -> None:
     """Three steps, then the peak memory as JSON: `plain` is network, gradient and activations alone."""
     ingredients = family(folder, count)
     module = Transformer().eval()
@@ -240,10 +247,11 @@ def measure_loss(folder: Path, repeats: int) -> None:
     for per in GRANULARITIES:
         settings = Learned(per=per)
         times: dict[str, list[float]] = {"explicit": [], "auto": [], "disk": []}
+        target = 0.0
         for _ in range(repeats):
             target, taken = fit(ingredients, examples, settings, "explicit", None)
             times["explicit"].append(taken)
-            for mode in ("auto", "disk"):
+            for mode in MODES:
                 times[mode].append(fit(ingredients, examples, settings, mode, target)[1])
         explicit, auto, disk = (statistics.median(times[key]) for key in times)
         print(
@@ -255,7 +263,7 @@ def measure_loss(folder: Path, repeats: int) -> None:
 
 
 def fit(
-    ingredients: Sequence[Checkpoint], examples: Any, settings: Learned, mode: str, target: float | None
+    ingredients: Sequence[Checkpoint], examples: Any, settings: Learned, mode: Mode, target: float | None
 ) -> tuple[float, float]:
     """The least held-out loss, and the seconds after which it (or `target`, within 1 in 1,000) was reached."""
     module = build().eval()

@@ -22,9 +22,10 @@ import threading
 import time
 import venv
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -33,6 +34,9 @@ from torch import Tensor
 from soupcli.checkpoints.find import find
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.write_soup import write_weights
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parent.parent
 MERGEKIT = "mergekit==0.1.5"
@@ -56,7 +60,7 @@ class Family(NamedTuple):
     """Ingredients of one size, as safetensors folders or as files of torch.save."""
 
     label: str
-    count: int
+    members: int
     architecture: str
     depth: int
     dtype: torch.dtype
@@ -64,7 +68,7 @@ class Family(NamedTuple):
     def make(self, base: Path, *, pickled: bool = False) -> list[Path]:
         """The files, made where they are not there yet."""
         folder = base / f"{self.architecture}-{self.depth}-{str(self.dtype).removeprefix('torch.')}"
-        return [self._ingredient(folder, number, pickled) for number in range(self.count)]
+        return [self._ingredient(folder, number, pickled) for number in range(self.members)]
 
     def _ingredient(self, folder: Path, number: int, pickled: bool) -> Path:
         run = folder / f"{number:02d}"
@@ -91,7 +95,7 @@ class Family(NamedTuple):
 VIT_B = Family("8 x 86M float32", 8, "vit_base_patch16_224", 12, torch.float32)
 VIT_B_BF16 = Family("8 x 86M bfloat16", 8, "vit_base_patch16_224", 12, torch.bfloat16)
 VIT_S = Family("32 x 22M float32", 32, "vit_small_patch16_224", 12, torch.float32)
-FEW_VIT_S = VIT_S._replace(label="8 x 22M float32", count=8)
+FEW_VIT_S = VIT_S._replace(label="8 x 22M float32", members=8)
 DEEP_VIT_S = FEW_VIT_S._replace(label="8 x 43M float32", depth=24)
 DEEP_VIT_B = VIT_B._replace(label="8 x 171M float32", depth=24)
 
@@ -105,8 +109,8 @@ def measure_merge(base: Path, rounds: int) -> None:
         for label, before in _caches(files):
             plain, merge = in_turns(
                 rounds,
-                lambda files=files: copy_bytes(files, base / "plain"),
-                lambda members=members: merge_into(members, base),
+                partial(copy_bytes, files, base / "plain"),
+                partial(merge_into, members, base),
                 before=before,
             )
             show = f"{family.label + label:34} {plain:20.2f} s {merge:7.2f} s {merge / plain:15.2f}"
@@ -172,7 +176,7 @@ def drained(queue: SimpleQueue[tuple[Path, int]]) -> Iterator[tuple[Path, int]]:
             return
 
 
-def merge_into(members: Sequence, base: Path) -> None:
+def merge_into(members: Sequence[Checkpoint], base: Path) -> None:
     """The mean of all, written to a temporary folder."""
     with tempfile.TemporaryDirectory(dir=base) as folder:
         write_weights(Mixture.uniform(members), Path(folder), metadata={"format": "pt"}, max_shard_size=sys.maxsize)
@@ -187,11 +191,11 @@ def measure_wall(base: Path, rounds: int, mergekit: Path) -> None:
         for label, before in _caches([*files, *pickles]):
             torch_alone, soup, theirs, soup_pt, loop = in_turns(
                 rounds,
-                lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True),
-                lambda files=files: run_soup([file.parent for file in files], base, "model.safetensors"),
-                lambda files=files: run_mergekit(files, base, mergekit),
-                lambda pickles=pickles: run_soup([file.parent for file in pickles], base, "model.pt"),
-                lambda pickles=pickles: run_loop(pickles, base),
+                partial(subprocess.run, [sys.executable, "-c", "import torch"], check=True),
+                partial(run_soup, [file.parent for file in files], base, "model.safetensors"),
+                partial(run_mergekit, files, base, mergekit),
+                partial(run_soup, [file.parent for file in pickles], base, "model.pt"),
+                partial(run_loop, pickles, base),
                 before=before,
             )
             print(
@@ -221,7 +225,7 @@ def run_mergekit(files: Sequence[Path], base: Path, environment: Path) -> None:
         models = "".join(f"  - model: {file}\n    parameters: {{weight: 1.0}}\n" for file in files)
         recipe = Path(temporary) / "linear.yaml"
         recipe.write_text(f"merge_method: linear\nmodels:\n{models}")
-        words = [environment / "bin/mergekit-pytorch", recipe, f"{temporary}/out", "--quiet"]
+        words: list[str | Path] = [environment / "bin/mergekit-pytorch", recipe, f"{temporary}/out", "--quiet"]
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -236,7 +240,7 @@ def mergekit_environment(folder: Path) -> Path:
     if not (folder / "bin/mergekit-pytorch").exists():
         print(f"installing {MERGEKIT} in {folder}", flush=True)
         venv.create(folder, with_pip=True)
-        words = [folder / "bin/python", "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+        words: list[str | Path] = [folder / "bin/python", "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
         subprocess.run([*words, "--constraint", ROOT / "constraints.txt", MERGEKIT], check=True)
     return folder
 

@@ -67,7 +67,7 @@ def _options(rule: dict[str, Any], defs: dict[str, Any]) -> list[str]:
 
 def _first(model: dict[str, Any]) -> str:
     """The key that tells a model of a union from the others."""
-    return next(key for key in model["required"])
+    return str(model["required"][0])
 
 
 def _table(heading: str, model: dict[str, Any]) -> str:

@@ -1,14 +1,15 @@
-"""Threads over one stream of pieces: all results, the first error, nothing left running."""
+"""Work in threads: every item once, the first error, nothing left running when the call ends."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from soupcli.threads import in_threads
+from soupcli.threads import each, in_threads
 
 
 def test_every_piece_once() -> None:
@@ -55,20 +56,51 @@ def test_few_pieces_at_a_time() -> None:
 def test_errors(where: str) -> None:
     """An error of a tool, of its making and of the stream is raised where results are taken; all threads have ended."""
 
-    def fail(*_: object) -> int:
-        raise ValueError(where)
+    def tool(piece: int) -> int:
+        if where == "tool":
+            raise ValueError(where)
+        return piece
+
+    def make() -> Callable[[int], int]:
+        if where == "make":
+            raise ValueError(where)
+        return tool
 
     def pieces() -> Iterator[int]:
         yield 1
-        raise ValueError(where)
+        if where == "pieces":
+            raise ValueError(where)
+        yield from range(8)
 
-    work = {
-        "tool": lambda: list(in_threads(lambda: fail, range(9), threads=2)),
-        "make": lambda: list(in_threads(fail, range(9), threads=2)),
-        "pieces": lambda: list(in_threads(lambda: lambda piece: piece, pieces(), threads=2)),
-    }[where]
     computing = torch.get_num_threads()
     with pytest.raises(ValueError, match=where):
-        work()
+        list(in_threads(make, pieces(), threads=2))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("mix-")]
     assert torch.get_num_threads() == computing
+
+
+def test_every_item_in_order() -> None:
+    """Results of a pool come in the order of the items, however many threads there are; no items need none."""
+    with ThreadPoolExecutor(3) as pool:
+        for threads in (1, 2, 3):
+            for count in (0, 1, 2, 50):
+                assert each(pool, threads, lambda item: item * 2, range(count)) == [2 * n for n in range(count)]
+
+
+def test_first_error_of_a_pool() -> None:
+    """An error ends the rest: it is raised when all threads have stopped, and what was not begun is left."""
+    begun: list[int] = []
+    other = threading.Event()
+
+    def work(item: int) -> None:
+        begun.append(item)
+        if item == 0:
+            other.wait(10)
+            raise ValueError("the first")
+        other.set()
+        if item > 1:
+            threading.Event().wait(0.001)
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(ValueError, match="the first"):
+        each(pool, 2, work, range(100_000))
+    assert len(begun) < 100_000

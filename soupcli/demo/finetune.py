@@ -93,7 +93,7 @@ def fit(
                     group["lr"] = draw.lr * warm_up_cosine(step, total)
                 loss = batch_loss(network, indices_b, generator)
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 nn.utils.clip_grad_norm_(network.parameters(), CLIP)
                 optimizer.step()
                 step += 1
@@ -135,10 +135,10 @@ def linear_probe(
         optimizer.zero_grad()
         value = F.cross_entropy(features_nd @ weight_cd.T + bias_c, labels_n)
         value = value + 0.5 * weight_decay * weight_cd.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     return (weight_cd.detach() / scale).float(), bias_c.detach().float()
 
 

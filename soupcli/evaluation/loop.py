@@ -151,7 +151,7 @@ def checked_logits(forward: Forward, inputs: Batch, labels: Tensor, name: str, k
     Raises what `score` raises, with the name of the set.
     """
     try:
-        logits_nk = forward(inputs)
+        logits_nk: object = forward(inputs)  # of code that may not keep its types
     except SoupError:
         raise
     except Exception as cause:

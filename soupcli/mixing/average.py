@@ -44,7 +44,7 @@ class Averager:
 
     def __init__(self, device: torch.device = CPU) -> None:
         self._device = device if device.type == "cuda" else CPU  # mps has no float64
-        self._stream = torch.cuda.Stream(device) if self._device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device) if self._device.type == "cuda" else None
         self._scratch: dict[tuple[str, torch.device], Tensor] = {}
 
     def mean(self, terms: Terms, start: int, count: int) -> Tensor:

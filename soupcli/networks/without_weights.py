@@ -31,12 +31,11 @@ def make_without_weights(builder: Callable[[], nn.Module]) -> nn.Module:
         try:
             with _parameters_on_meta():
                 module = builder()
-            built = not _keeps_values(module)
+            if not _keeps_values(module):
+                return module.eval()
         except NEEDS_VALUES:
-            built = False
-        if not built:
-            module = builder()
-    return module.eval()
+            pass
+        return builder().eval()
 
 
 def _keeps_values(module: nn.Module) -> bool:
@@ -113,7 +112,7 @@ def _on_device(tensor: Tensor, device: torch.device) -> Tensor:
         if moved is tensor:
             return tensor
     try:
-        torch.utils.swap_tensors(tensor, moved)  # type: ignore[no-untyped-call]
+        torch.utils.swap_tensors(tensor, moved)
     except RuntimeError:
         return moved
     return tensor

@@ -77,4 +77,5 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
             return list(SETS[str(kind)].model_fields)
         case (method,):
             return list(METHODS[str(method)].model_fields)
-    return list(Recipe.model_fields)
+        case _:
+            return list(Recipe.model_fields)

@@ -13,7 +13,8 @@ import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError

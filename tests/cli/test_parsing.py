@@ -70,7 +70,7 @@ def test_unknown_option(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 _word = st.text(min_size=1, max_size=8).filter(lambda word: word.strip() and not (word[0] == "-" and word != "-"))
-_group = st.one_of(
+_group: st.SearchStrategy[tuple[str, list[str]]] = st.one_of(
     st.tuples(st.sampled_from(sorted(MANY)), st.lists(_word, min_size=1, max_size=4)),
     st.tuples(st.sampled_from(sorted(SINGLE)), _word.map(lambda word: [word])),
     st.just(("--json", [])),

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint import state_dict_saver
 
 from tests.conftest import Ran, build_net
 
@@ -109,7 +109,7 @@ def test_allowed_classes(family: Path, soup: Soup) -> None:
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 def test_trust(family: Path, soup: Soup) -> None:
     """Distributed checkpoints open with --trust alone, for `soup mix` too."""
-    repack(family, lambda folder, state, _: dcp.save({"model": state}, checkpoint_id=folder))
+    repack(family, lambda folder, state, _: state_dict_saver.save({"model": state}, checkpoint_id=folder))
     ran = soup("uniform", "--ckpts", "runs/*/")
     assert ran.code == 2 and "hint: if you trust" in ran.stderr and "--trust" in ran.stderr
     report = report_of(soup("greedy", "--ckpts", "runs/*/", "--val", "val", "--trust", "--json"))

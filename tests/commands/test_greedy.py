@@ -107,9 +107,9 @@ def test_equals_recipe_1(
     assert report["soup"]["members"] == expected.members
     assert report["soup"]["weights"] == [1 / len(expected.members)] * len(expected.members)
     assert report["best"]["path"] == expected.members[0]
-    for name, score in (("val", on_val), ("test", on_test)):
-        assert report["soup"]["scores"][name][metric]["value"] == exactly(score(expected.state))
-        assert report["best"]["scores"][name][metric]["value"] == exactly(score(states(folder)[expected.members[0]]))
+    for name, score_on in (("val", on_val), ("test", on_test)):
+        assert report["soup"]["scores"][name][metric]["value"] == exactly(score_on(expected.state))
+        assert report["best"]["scores"][name][metric]["value"] == exactly(score_on(states(folder)[expected.members[0]]))
 
     written = load_file(tmp_path / "soup/model.safetensors")
     assert sorted(written) == sorted(expected.state)

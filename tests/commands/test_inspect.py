@@ -77,7 +77,7 @@ def test_heads_that_began_at_zero(inspected: Inspect, start: nn.Sequential) -> N
     nets = []
     for seed in range(1, 5):
         net = copied(start)
-        nn.init.zeros_(net[4].weight)
+        nn.init.zeros_(net.get_parameter("4.weight"))
         nets.append(fine_tuned(net, seed=seed))
     assert causes(inspected(*WITH_VAL, nets=nets)) == []
 
@@ -100,7 +100,7 @@ def test_a_head_made_anew(inspected: Inspect, start: nn.Sequential, words: Seque
     other = copied(start)
     with torch.random.fork_rng():
         torch.manual_seed(9)
-        other[4].reset_parameters()
+        other[4] = nn.Linear(*other.get_parameter("4.weight").shape[::-1])
     nets = [*(fine_tuned(start, seed=seed) for seed in (1, 2, 3)), fine_tuned(other, seed=4)]
     found = inspected(*words, nets=nets, start=start)
     assert causes(found) == ["a layer made anew"]
@@ -182,10 +182,11 @@ def test_overflow(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
     inspected(nets=healthy)
     for number in range(5):
         scale = 1e8 if number == 2 else 1.0
-        changed(
-            f"runs/{number}",
-            lambda state, scale=scale: {name: (tensor * scale).half() for name, tensor in state.items()},
-        )
+
+        def overflowed(state: dict[str, Tensor], scale: float = scale) -> dict[str, Tensor]:
+            return {name: (tensor * scale).half() for name, tensor in state.items()}
+
+        changed(f"runs/{number}", overflowed)
     found = inspected(*WITH_VAL)
     assert causes(found) == ["fp16 overflow"]
     assert not found["mixable"] and "65504" in found["verdicts"][0]["evidence"]
@@ -196,7 +197,7 @@ def test_diverged(inspected: Inspect, start: nn.Sequential, healthy: list[nn.Seq
     """Training that runs into NaNs is told by tensor; the others are evaluated all the same."""
     lost = copied(start)
     with torch.no_grad():
-        lost[2].weight.mul_(float("inf"))
+        lost.get_parameter("2.weight").mul_(float("inf"))
     found = inspected(*WITH_VAL, nets=[*healthy, fine_tuned(lost, seed=1, steps=2)])
     assert causes(found) == ["training diverged"]
     assert set(found["not_finite"]) == {"runs/5"}

@@ -74,7 +74,8 @@ def test_goes_on(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> N
     """An interrupted run keeps every point, and the same command evaluates the rest alone; the report is the same."""
     whole = measured(soup, "--fresh")
     monkeypatch.setenv("SOUP_CACHE", str(family / "another-cache"))
-    measure, done = Evaluators._measure, []
+    measure = Evaluators._measure
+    done: list[tuple[Any, ...]] = []
 
     def stopping(self: Evaluators, *args: Any) -> Any:
         if len(done) == 17:

@@ -59,7 +59,7 @@ def test_weights_go_with_the_words(family: Path, soup: Soup) -> None:
     assert report["soup"]["weights"] == [0.5, 0.3, 0.2]
     weighed = zip((0.5, 0.3, 0.2), states(*RUNS), strict=True)
     pairs = list(weighed)
-    assert is_close(written(), {n: sum(w * s[n].double() for w, s in pairs) for n in written()})
+    assert is_close(written(), {n: torch.stack([w * s[n].double() for w, s in pairs]).sum(dim=0) for n in written()})
     ran = soup("mix", "--ckpts", *RUNS, "--weights", "0.5,0.3,0.2", "--force")
     assert "members: runs/1 (0.5), runs/0 (0.3), runs/2 (0.2)" in ran.stdout
 

@@ -148,7 +148,8 @@ def test_align(home: Path, soup: Soup) -> None:
             pixels = processor(images=[Image.open(file) for file in files], return_tensors="pt")["pixel_values"]
             with torch.inference_mode():
                 embedding = model.get_image_features(pixel_values=pixels).pooler_output
-                return head(embedding / embedding.norm(dim=-1, keepdim=True))
+                found: torch.Tensor = head(embedding / embedding.norm(dim=-1, keepdim=True))
+                return found
 
         return logits
 
@@ -279,6 +280,7 @@ def test_zero_shot_transfer(tmp_path: Path, soup: Soup, monkeypatch: pytest.Monk
         own = {f"classification_head.{name}": tensor.detach() for name, tensor in head.state_dict().items()}
         torch.save(state | own, f"runs/{number}.pt")
     numbers = settings(model__args=json.dumps(CONFIG), model__head=str(len(names)))
+    report: dict[str, Any] = {}
     for command in commands("zero-shot-transfer"):
         ran = soup(*command, *numbers, "--json", "--force")
         assert ran.code == 0, ran.stderr

@@ -61,13 +61,30 @@ def test_decoded_once(pictures: ImagesSet, tmp_path: Path) -> None:
         assert inside == [str(files[0])]  # no second copy
 
 
+def put_back(file: Path) -> Path:
+    """The file with another time."""
+    os.utime(file, ns=(5, 5))
+    return file
+
+
+def removed(file: Path) -> Path:
+    """The file, which is gone."""
+    file.unlink()
+    return file
+
+
+def after(_: object, spec: ImagesSet) -> tuple[ImagesSet, Pictures]:
+    """The set as it is after a change on the disk."""
+    return spec, sees()
+
+
 CHANGES: dict[str, Callable[[ImagesSet], tuple[ImagesSet, Pictures]]] = {
     "transform": lambda spec: (spec, sees("nine")),
     "mode": lambda spec: (spec, dataclasses.replace(sees(), mode="L")),
     "border": lambda spec: (spec.model_copy(update={"border": 2}), sees()),
-    "time": lambda spec: (os.utime(spec.images / "cat/0.jpg", ns=(5, 5)), (spec, sees()))[1],
-    "file": lambda spec: ((spec.images / "cat/0.jpg").unlink(), (spec, sees()))[1],
-    "name": lambda spec: ((spec.images / "cat/0.jpg").rename(spec.images / "cat/00.jpg"), (spec, sees()))[1],
+    "time": lambda spec: after(put_back(spec.images / "cat/0.jpg"), spec),
+    "file": lambda spec: after(removed(spec.images / "cat/0.jpg"), spec),
+    "name": lambda spec: after((spec.images / "cat/0.jpg").rename(spec.images / "cat/00.jpg"), spec),
 }
 
 
@@ -146,7 +163,12 @@ def test_killed_while_writing(tmp_path: Path) -> None:
     assert process.exitcode == 9
     assert [file.name for file in tmp_path.iterdir()] == [".key.safetensors.tmp"]
     assert InputCache(tmp_path).get("key") is None
-    rows = InputCache(tmp_path).rows("key", (2, 3), torch.float32, lambda put: [put(i, torch.ones(3)) for i in (0, 1)])
+
+    def fills(put: Put) -> None:
+        for index in (0, 1):
+            put(index, torch.ones(3))
+
+    rows = InputCache(tmp_path).rows("key", (2, 3), torch.float32, fills)
     assert torch.equal(rows, torch.ones(2, 3))
     assert [file.name for file in tmp_path.iterdir()] == ["key.safetensors"]
 

@@ -77,7 +77,7 @@ def test_pictures(pictures: dict[str, Any]) -> None:
     """Pictures are told by what they show, not by their names; what was found out is kept."""
     found = evaluators(pictures, Path("runs/0"))
     assert found.shared("b", "a") is None
-    for name in found.sets:
+    for name in found.context.sets:
         found.labelled(name)
     assert (found.shared("b", "a"), found.shared("a", "b")) == (2, 2)
     assert evaluators(pictures, Path("runs/0")).shared("b", "a") == 2

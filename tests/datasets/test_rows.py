@@ -38,7 +38,7 @@ def write(file: Path, rows: list[dict[str, Any]]) -> Path:
         case ".tsv":
             lines_ = ["\t".join(rows[0]), *("\t".join(str(value) for value in row.values()) for row in rows)]
             file.write_text("\n".join(lines_) + "\n", "utf-8")
-        case ".parquet":
+        case _:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
     return file
 

@@ -153,12 +153,16 @@ def test_token_types_pad_with_their_own_number(tmp_path: Path) -> None:
 def test_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that are tokenised in several goes are in their places, and progress counts them all."""
     monkeypatch.setattr(text, "ROWS_AT_ONCE", 3)
-    done: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
+
+    def noted(task: str, done: int, total: int, *, note: str = "") -> None:
+        calls.append((done, total))
+
     tokenizer = bert_tokenizer(tmp_path / "run")
-    found = text.load(write(tmp_path, [0, 1, 1, 0]), tokenizer, progress=lambda _, n, total: done.append((n, total)))
+    found = text.load(write(tmp_path, [0, 1, 1, 0]), tokenizer, progress=noted)
     wanted = tokenizer(SENTENCES, padding=True, return_tensors="pt")
     assert torch.equal(found.batch(torch.arange(4), CPU)["input_ids"], wanted["input_ids"])
-    assert done == [(3, 4), (4, 4)]
+    assert calls == [(3, 4), (4, 4)]
 
 
 def test_template(tmp_path: Path) -> None:

@@ -66,10 +66,10 @@ def test_fit_leaves_frozen_parameters_alone() -> None:
     """Weight decay and momentum reach only what requires a gradient."""
     net = network()
     net[0].requires_grad_(False)
-    frozen, tuned = net[0].weight.clone(), net[3].weight.clone()
+    frozen, tuned = net.get_parameter("0.weight").clone(), net.get_parameter("3.weight").clone()
     finetune.fit(net, loss, DRAW, examples=20, task="t")
-    assert torch.equal(net[0].weight, frozen)
-    assert not torch.equal(net[3].weight, tuned)
+    assert torch.equal(net.get_parameter("0.weight"), frozen)
+    assert not torch.equal(net.get_parameter("3.weight"), tuned)
 
 
 @given(st.integers(2, 500))

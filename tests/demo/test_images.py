@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from soupcli.demo import fashion, images
+from soupcli.demo import fashion, finetune, images
 from soupcli.demo.images import Size
 from soupcli.errors import MissingExtra, OutputError, SoupError
 
@@ -216,10 +216,10 @@ def test_shifted_sets_differ_from_the_test_set() -> None:
 def test_training_learns(demo: Path) -> None:
     """A few more epochs on the training pictures end well below the loss of guessing."""
     training = images.read_pictures(demo / "data" / "train")
-    with images.finetune.seeded(0):
+    with finetune.seeded(0):
         network = images.build()
     notes: list[str] = []
-    draw = images.Draw(lr=2e-3, epochs=12, seed=0, batch_size=20)
+    draw = finetune.Draw(lr=2e-3, epochs=12, seed=0, batch_size=20)
     images.train(network, training, draw, task="", progress=lambda task, done, total, *, note="": notes.append(note))
     assert float(notes[-1].split()[1]) < 0.7 * math.log(10)
 
@@ -227,7 +227,7 @@ def test_training_learns(demo: Path) -> None:
 def test_draws_differ_and_name_their_runs() -> None:
     """Ten draws have ten names, learning rates and seeds, the same for the same seed alone."""
     ten = images.draws(Size(), seed=0)
-    assert len({images.finetune.run_name(index, draw) for index, draw in enumerate(ten)}) == 10
+    assert len({finetune.run_name(index, draw) for index, draw in enumerate(ten)}) == 10
     assert len({draw.lr for draw in ten}) == len({draw.seed for draw in ten}) == 10
     assert ten == images.draws(Size(), seed=0) != images.draws(Size(), seed=1)
 

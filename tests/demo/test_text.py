@@ -17,6 +17,7 @@ import yaml
 from soupcli.demo import finetune, sentences, text
 from soupcli.environment import cache_folder
 from soupcli.errors import OutputError
+from soupcli.progress import silent
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -145,8 +146,8 @@ def test_the_upper_part_computes_what_the_whole_network_does(made: Path) -> None
     """Stored states through the upper layers, padded in a batch, give the logits of each sentence alone."""
     texts = ["film good", "plot bad dull poor 1 2 3", "scene"]
     with text.quiet(transformers), torch.no_grad():
-        network, tokenizer = text.load_start(made / "start", 0, transformers, text.silent)
-        states = text.lower_states(network, tokenizer, texts, 2, text.silent)
+        network, tokenizer = text.load_start(made / "start", 0, transformers, silent)
+        states = text.lower_states(network, tokenizer, texts, 2, silent)
         together = text.upper_part(network, 2)(**text.inputs_of(states)).logits
         alone = [network(**tokenizer(t, return_tensors="pt")).logits[0] for t in texts]
     assert [len(state) for state in states] == [4, 9, 3]
@@ -157,7 +158,7 @@ def test_the_start_has_a_fitted_head(made: Path) -> None:
     """It is the linear probe on what the whole network pools from the training sentences."""
     rows = sentences.read(made / "data" / "train.jsonl")
     with text.quiet(transformers), torch.no_grad():
-        network, tokenizer = text.load_start(made / "start", 0, transformers, text.silent)
+        network, tokenizer = text.load_start(made / "start", 0, transformers, silent)
         tokens = tokenizer([row.sentence for row in rows], padding=True, return_tensors="pt")
         features = network.bert(**tokens).pooler_output
     labels = torch.tensor([row.label for row in rows])

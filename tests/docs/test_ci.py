@@ -24,7 +24,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 def block(*words: str) -> str:
     """The one block of the page that holds all of these words."""
     [found] = [text for _, text in BLOCKS if all(word in text for word in words)]
-    return found
+    return str(found)
 
 
 @pytest.fixture

@@ -98,6 +98,11 @@ def _edited(change: Callable[[dict[str, object]], object]) -> Callable[[Path], o
     return edit
 
 
+def a_folder_instead(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "gone": lambda file: file.unlink(),
     "empty": lambda file: file.write_bytes(b""),
@@ -112,7 +117,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "no_content": _edited(lambda document: document.pop("content")),
     "bit": lambda file: file.write_text(file.read_text().replace("0.6666", "0.9666")),
     "outcome": lambda file: file.write_text(file.read_text().replace('"uint8"', '"int64"')),
-    "folder": lambda file: (file.unlink(), file.mkdir()),
+    "folder": a_folder_instead,
 }
 
 
@@ -167,6 +172,7 @@ def test_stopped(tmp_path: Path, higher: bool) -> None:
         assert store.get(KEY, at_least=sign * 0.5) is None
         assert store.get(KEY, at_least=sign * 0.4 if higher else -0.6) is None
         assert store.get(KEY, at_least=math.nextafter(sign * 0.5, math.inf)) == stopped._replace(examples=0)
+    store = ScoreStore(tmp_path)
     store.put(KEY, a_score())
     for at_least in (None, 0.1, 1.0):
         assert_kept(store.get(KEY, at_least=at_least), a_score_of(store))

@@ -58,7 +58,7 @@ def most_likely_share(first_alone: int, second_alone: int, n: int, delta: float)
     def loss(second_share: float) -> float:
         shares = second_share + delta, second_share, 1 - delta - 2 * second_share
         return -sum(
-            xlogy(count, max(share, 1e-300))
+            float(xlogy(count, max(share, 1e-300)))
             for count, share in zip((first_alone, second_alone, agreeing), shares, strict=True)
         )
 

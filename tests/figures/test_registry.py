@@ -44,7 +44,7 @@ def test_scores() -> None:
 def test_ensembles() -> None:
     """Ensembles of all and of greedily chosen ingredients are marked apart from soups and from each other."""
     beside = {"val": score(0.93), "test": score(0.84), "shifted": score(0.75)}
-    ensembles = {
+    ensembles: dict[str, Any] = {
         "ensemble": {"members": PATHS, "scores": beside},
         "greedy_ensemble": {"members": PATHS[:5], "scores": beside},
         "second_best": {"path": PATHS[1], "scores": beside},
@@ -109,7 +109,7 @@ def test_a_soup_among_the_ingredients() -> None:
 def test_path() -> None:
     """Every candidate alone, and with the members so far; the line rises where one was kept."""
     figure = KINDS["path"](gathered(greedy(PATHS, kept=3)))
-    panel = figure.panels[0]
+    panel: Any = figure.panels[0]
     roles = [mark.role for mark in panel.marks]
     assert (roles.count("ingredient"), roles.count("kept"), roles.count("left-out")) == (12, 3, 9)
     assert panel.lines[0].paths[0] == (

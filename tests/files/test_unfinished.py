@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_only_the_dead_are_cleared(tmp_path: Path) -> None:
 
 def test_scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else reads it, it goes whatever happens, and takes along what a killed run left."""
-    monkeypatch.setattr(leftovers.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     of(aside(tmp_path / "soup"), ended_process()).mkdir()
     with pytest.raises(ZeroDivisionError), scratch_folder() as folder:
         assert list(tmp_path.iterdir()) == [folder]

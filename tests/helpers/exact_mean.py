@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import BARE, Origin, TensorSpec
+from soupcli.checkpoints.checkpoint import BARE, NO_PLACES, Origin, TensorSpec
 
 BITS = {
     torch.float64: torch.int64,
@@ -32,7 +32,13 @@ class InMemory:
         self.side_files: tuple[()] = ()
         self.side_folder: Path | None = None
         self.origin: Origin = BARE
+        self.sources: tuple[()] = ()
+        self.is_adapter = False
+        self.adapted: frozenset[str] = frozenset()
+        self.inherited: frozenset[str] = frozenset()
+        self.places = NO_PLACES
         self.parts: tuple[()] = ()
+        self.constants: frozenset[str] = frozenset()
 
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """See Checkpoint.read."""

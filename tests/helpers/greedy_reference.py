@@ -22,7 +22,7 @@ class Reference(NamedTuple):
 
 def mean(states: list[State]) -> State:
     """The exact mean in float64, rounded once to the states' own dtype; what is no float is the first state's."""
-    sums = {name: sum(state[name].double() for state in states) for name in states[0]}
+    sums = {name: torch.stack([state[name].double() for state in states]).sum(dim=0) for name in states[0]}
     return {
         name: (sums[name] / len(states)).to(tensor.dtype) if tensor.is_floating_point() else tensor
         for name, tensor in states[0].items()

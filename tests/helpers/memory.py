@@ -18,7 +18,7 @@ class Alive(TorchDispatchMode):
     """The most bytes that tensors made while it is on held at once, those included that were read into."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._made: list[weakref.ref[Tensor]] = []
 

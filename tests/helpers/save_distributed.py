@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -34,11 +34,12 @@ def save(folder: Path) -> None:
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (2,))
     cut = {name: distribute_tensor(tensor, mesh, [CUT.get(name, Replicate())]) for name, tensor in tensors().items()}
-    dcp.save(cut, checkpoint_id=folder / "tensors")
-    net = fully_shard(small_net(), mesh=mesh)
+    state_dict_saver.save(cut, checkpoint_id=folder / "tensors")
+    net = small_net()
+    fully_shard(net, mesh=mesh)  # in place
     optimizer = torch.optim.AdamW(net.parameters())
     state = {"model": get_model_state_dict(net), "optim": get_optimizer_state_dict(net, optimizer)}
-    dcp.save(state, checkpoint_id=folder / "fsdp")
+    state_dict_saver.save(state, checkpoint_id=folder / "fsdp")
     try:
         from accelerate import PartialState  # noqa: PLC0415
         from accelerate.utils import FullyShardedDataParallelPlugin  # noqa: PLC0415

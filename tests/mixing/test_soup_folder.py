@@ -213,7 +213,7 @@ def killed_at(step: int, out: Path) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
             return rename(path, target)
 
-        Path.rename = counted  # type: ignore[method-assign]
+        Path.rename = counted  # type: ignore[method-assign, assignment]
         atomic._exchange_at_once = lambda one, other: False  # a file system that cannot
         soup_at(out, "two", force=True)
         os._exit(0)

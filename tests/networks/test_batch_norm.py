@@ -28,8 +28,8 @@ def test_first_layer_has_the_moments_of_all_inputs() -> None:
     for sizes in ([50], [25, 25], [7, 13, 30]):
         net = build()
         recalibrate(net, net, inputs.split(sizes))
-        assert torch.allclose(net[0].running_mean, inputs.mean(dim=(0, 2, 3)), rtol=1e-6)
-        assert torch.allclose(net[0].running_var, inputs.var(dim=(0, 2, 3)), rtol=1e-5)
+        assert torch.allclose(net.get_buffer("0.running_mean"), inputs.mean(dim=(0, 2, 3)), rtol=1e-6)
+        assert torch.allclose(net.get_buffer("0.running_var"), inputs.var(dim=(0, 2, 3)), rtol=1e-5)
 
 
 def test_one_batch_is_what_torch_does() -> None:
@@ -42,8 +42,8 @@ def test_one_batch_is_what_torch_does() -> None:
         layer.train()
     reference(inputs)
     for own, wanted in zip(layers_with_statistics(net), layers_with_statistics(reference), strict=True):
-        assert torch.allclose(own.running_mean, wanted.running_mean, atol=1e-6)
-        assert torch.allclose(own.running_var, wanted.running_var, rtol=1e-5)
+        assert torch.allclose(own.get_buffer("running_mean"), wanted.get_buffer("running_mean"), atol=1e-6)
+        assert torch.allclose(own.get_buffer("running_var"), wanted.get_buffer("running_var"), rtol=1e-5)
 
 
 def test_leaves_everything_else() -> None:

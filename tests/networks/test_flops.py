@@ -29,9 +29,9 @@ def test_attention(heads: int) -> None:
     layer = nn.MultiheadAttention(16, heads, batch_first=True).eval()
     tokens = torch.randn(1, 10, 16)
     wanted = 2 * (10 * 16 * 48 + 10 * 10 * 16 + 10 * 10 * 16 + 10 * 16 * 16)
-    assert count(lambda x: layer(x, x, x, need_weights=False)[0], tokens) == wanted  # type: ignore[index]
+    assert count(lambda x: layer(x, x, x, need_weights=False)[0], tokens) == wanted
     with torch.inference_mode():
-        assert count(lambda x: layer(x, x, x, need_weights=False)[0], tokens) == wanted  # type: ignore[index]
+        assert count(lambda x: layer(x, x, x, need_weights=False)[0], tokens) == wanted
     assert torch.backends.mha.get_fastpath_enabled()
 
 

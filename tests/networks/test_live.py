@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from soupcli.checkpoints.checkpoint import StoredCheckpoint
+from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError, MixError
 from soupcli.mixing.mixture import Mixture
@@ -52,7 +52,7 @@ def state_of(seed: int, dtype: torch.dtype = torch.float32) -> State:
     }
 
 
-def ingredients(folder: Path, states: Sequence[State]) -> list[StoredCheckpoint]:
+def ingredients(folder: Path, states: Sequence[State]) -> list[Checkpoint]:
     """One file for each state, opened."""
     for number, state in enumerate(states):
         save_file(state, folder / f"{number}.safetensors")
@@ -206,7 +206,8 @@ def test_complex(tmp_path: Path) -> None:
 
     live = LiveNetwork(Network(make_without_weights(Spectrum)), CPU)
     live.load(Mixture.uniform(ingredients(tmp_path, states)))
-    wanted = (sum(state["spectrum"].to(torch.complex128) for state in states) / 3).to(torch.complex64)
+    total = torch.stack([state["spectrum"].to(torch.complex128) for state in states]).sum(dim=0)
+    wanted = (total / 3).to(torch.complex64)
     assert torch.equal(held(live)["spectrum"], wanted)
 
 

@@ -27,7 +27,7 @@ LEARNED = ["learned", "--ckpts", "runs/*/", "--val", "val", "test", "--set", "le
 COMMAND = re.compile(r"::(?P<level>notice|warning|error) (?P<properties>[^:]*)::(?P<message>[^\r\n]*)")
 
 
-def annotations(text: str) -> list[tuple[str, dict[str, str], str]]:
+def annotations_of(text: str) -> list[tuple[str, dict[str, str], str]]:
     """Lines as the runner of GitHub Actions reads them: level, properties, message."""
     found = []
     for line in text.splitlines():
@@ -81,7 +81,7 @@ def nowhere(key: str) -> str | None:
 def test_github() -> None:
     """Comparisons are notices, a gate that is not met an error where the recipe gives it, the rest warnings."""
     report = compared(gates=[gate(False), gate(True), gate(None, key="require_gain")], warnings=["a, b: 50%\nof it"])
-    found = annotations(github(report, lambda key: "a b/soup.yaml:8:3" if key == "gates.val" else None))
+    found = annotations_of(github(report, lambda key: "a b/soup.yaml:8:3" if key == "gates.val" else None))
     assert [level for level, _, _ in found] == ["notice", "error", "notice", "warning", "warning", "notice"]
     assert found[0][2].startswith("soup 50.0% vs best 50.0%: +0.0 (95% interval -1.0 to +1.0, p = 0.5) on 20 examples")
     where = {"file": "a b/soup.yaml", "line": "8", "col": "3"}
@@ -150,7 +150,7 @@ def test_through_a_command(family: Path, soup: Soup, margin: str, code: int) -> 
         recipe.write(f'gates:\n  test: ">= best {"+" if code else "-"} {margin.lstrip("-")}"\n')
     ran = soup(*LEARNED, "--output-format", "github")
     assert ran.code == code
-    found = annotations(ran.stdout)
+    found = annotations_of(ran.stdout)
     assert [level for level, _, _ in found] == ["notice", "notice", "error" if code else "notice", "notice"]
     assert found[2][1]["file"] == "soup.yaml"
     assert found[2][1]["line"] == "7"
@@ -167,14 +167,14 @@ def test_eval(family: Path, soup: Soup) -> None:
     ran = soup("eval", "--ckpts", "soup", "runs/*/", *words, "junit")
     [suite] = junitparser.JUnitXml.fromstring(ran.stdout.encode())
     assert [case.name for case in suite] == ["val: soup against best ingredient", "val: >= 0%"]
-    assert annotations(soup("eval", "--ckpts", "soup", "runs/*/", *words, "github").stdout)[1][0] == "notice"
+    assert annotations_of(soup("eval", "--ckpts", "soup", "runs/*/", *words, "github").stdout)[1][0] == "notice"
     assert soup("eval", "--ckpts", "runs/*/", *words, "github").stdout.strip() == ""
 
 
 def test_uniform_alone(family: Path, soup: Soup) -> None:
     """A soup without a score is said to be written; its JUnit file has no case."""
     ran = soup("uniform", "--ckpts", "runs/*/", "--output-format", "github")
-    assert annotations(ran.stdout) == [("notice", {"title": "soup uniform: written"}, "soup/model.safetensors")]
+    assert annotations_of(ran.stdout) == [("notice", {"title": "soup uniform: written"}, "soup/model.safetensors")]
     ran = soup("uniform", "--ckpts", "runs/*/", "--output-format", "junit", "--force")
     [suite] = junitparser.JUnitXml.fromstring(ran.stdout.encode())
     assert suite.tests == 0

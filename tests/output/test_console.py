@@ -26,7 +26,7 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(params=COMMANDS.values(), ids=COMMANDS.keys())
+@pytest.fixture(params=list(COMMANDS.values()), ids=list(COMMANDS))
 def words(request: pytest.FixtureRequest) -> list[str]:
     found: list[str] = request.param
     return found

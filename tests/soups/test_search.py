@@ -70,7 +70,7 @@ def signed(value: Value, *, higher: bool) -> Value:
 def test_pruned(seed: int, count: int, higher: bool, accept: Accept, min_delta: float) -> None:
     """Members are those of the description, and no soup is asked for more often than is said."""
     value, names = random_outcomes(seed, GRID), list("abcdef"[:count])
-    settings = {"strategy": "pruned", "accept": accept, "min_delta": min_delta}
+    settings: dict[str, Any] = {"strategy": "pruned", "accept": accept, "min_delta": min_delta}
     soup, evaluate = found(names, value, higher=higher, **settings)
     assert members_of(soup) == pruned_by_hand(names, signed(value, higher=higher), accept, min_delta)
     assert soup.evaluations == len(evaluate.asked) == len(soup.soup.steps)
@@ -86,7 +86,7 @@ def test_pruned(seed: int, count: int, higher: bool, accept: Accept, min_delta: 
 def test_random_orders_keep_the_best(seed: int, count: int, higher: bool, orders: int) -> None:
     """A search that begins with any ingredient still ends no worse than the best of them."""
     value, names = random_outcomes(seed, GRID), list("abcdef"[:count])
-    settings = {"order": "random", "orders": orders, "seed": seed}
+    settings: dict[str, Any] = {"order": "random", "orders": orders, "seed": seed}
     soup, evaluate = found(names, value, higher=higher, **settings)
     good = signed(value, higher=higher)
     assert soup.soup.score.goodness >= good(frozenset(ranked(names, good)[:1]))
@@ -203,10 +203,10 @@ def test_random_order_of_the_paper() -> None:
 @pytest.mark.parametrize("strategy", ["forward", "pruned", "replacement"])
 def test_asks_no_more_than_a_decision_needs(strategy: Any) -> None:
     """Every trial may be stopped at what it must reach, and that is exact: stopping changes no member."""
+    stopped = 0
     for seed in range(30):
         value, names = random_outcomes(seed, GRID), list("abcde")
         whole = TableEvaluate(value)
-        stopped = 0
 
         def stopping(weights: Mixture, *, at_least: float | None = None, whole: TableEvaluate = whole) -> Score:
             nonlocal stopped

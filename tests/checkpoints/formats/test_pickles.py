@@ -75,6 +75,7 @@ def test_wrappers_of_modules(tmp_path: Path) -> None:
             nn.DataParallel(nn.DataParallel(net)),
         ]
     ):
+        assert isinstance(wrapped, nn.Module)
         torch.save(wrapped.state_dict(), tmp_path / f"{number}.pt")
         assert_same(opened(tmp_path / f"{number}.pt"), net.state_dict())
 

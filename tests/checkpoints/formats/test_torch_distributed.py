@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.distributed.checkpoint import state_dict_saver
 
 from soupcli.checkpoints.formats import torch_distributed as distributed
+from soupcli.checkpoints.formats import torch_save
 from soupcli.checkpoints.formats.torch_distributed import Box, check_boxes, read_boxes
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parents[3]
 def save(state: dict[str, Any], folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-        dcp.save(state, checkpoint_id=folder)
+        state_dict_saver.save(state, checkpoint_id=folder)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +220,7 @@ def test_each_piece_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.Monkey
     save(small_net().state_dict(), tmp_path)
     checkpoint = open_checkpoint(tmp_path, TRUSTED)
     looked_up: list[int] = []
-    original = distributed.read_tensor_header
+    original = torch_save.read_tensor_header
 
     def counted(file: Any, offset: int, length: int) -> Any:
         looked_up.append(offset)

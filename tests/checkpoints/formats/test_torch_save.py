@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections import OrderedDict, defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ class Runs:
         return (leave_evidence, ("ran",))
 
 
-def saved(path: Path, content: object, **options: object) -> Path:
+def saved(path: Path, content: object, **options: Any) -> Path:
     torch.save(content, path, **options)
     return path
 

@@ -107,7 +107,8 @@ def lightning_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[
             self.net = small_net()
 
         def training_step(self, batch: Any, _: int) -> torch.Tensor:
-            return self.net(batch[0]).square().mean()
+            loss: torch.Tensor = self.net(batch[0]).square().mean()
+            return loss
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.AdamW(self.parameters(), lr=self.hparams.rate)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from soupcli.figures.draw import matplotlib, svg
 from soupcli.figures.draw.layout import SMALL, label_depth, layout, text_width
-from soupcli.figures.draw.palette import GROUNDS, STYLES, colour, ramp, step_of
-from soupcli.figures.figure import Figure
+from soupcli.figures.draw.palette import GROUNDS, STYLES, Theme, colour, ramp, step_of
+from soupcli.figures.figure import Figure, Role
 from soupcli.figures.registry import KINDS
 from tests.helpers.report_toys import gathered, greedy, learned, ranked
 
@@ -160,7 +160,16 @@ def test_contrast() -> None:
         for role in STYLES:
             if role not in ("corner", "mean"):  # these stand on a heat map, framed in black
                 assert contrast(colour(role, theme), ground.paper) >= 3, (role, theme)
-    marked = ("ingredient", "best", "uniform", "greedy", "learned", "ensemble", "greedy-ensemble", "soup")
+    marked: tuple[Role, ...] = (
+        "ingredient",
+        "best",
+        "uniform",
+        "greedy",
+        "learned",
+        "ensemble",
+        "greedy-ensemble",
+        "soup",
+    )
     assert len({STYLES[role].shape for role in marked}) == len(marked)
 
 
@@ -177,7 +186,7 @@ def test_ramps_rise() -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("kind", FIGURES)
-def test_matplotlib_svg(kind: str, theme: str) -> None:
+def test_matplotlib_svg(kind: str, theme: Theme) -> None:
     """The SVG of matplotlib has as many marks of each role in each panel, the same texts, and the same bytes again."""
     figure = FIGURES[kind]
     data = matplotlib.drawn(figure, "svg", theme)

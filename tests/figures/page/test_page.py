@@ -219,7 +219,10 @@ def test_gates_and_searches() -> None:
 def test_ensembles_and_shared_examples() -> None:
     """Ensembles and the second-best ingredient stand in the table of scores; shared examples are said below."""
     scores = {"val": {"accuracy": {"value": 0.5, "stderr": 0.1, "n": 25}}}
-    parts = {"ensemble": {"members": PATHS, "scores": scores}, "second_best": {"path": "runs/01", "scores": scores}}
+    parts: dict[str, Any] = {
+        "ensemble": {"members": PATHS, "scores": scores},
+        "second_best": {"path": "runs/01", "scores": scores},
+    }
     parsed = Parsed(page(gathered(greedy(PATHS, **parts, shared_examples={"test": 1200}))))
     rows = parsed.said("th")
     assert "ensemble (12 of 12)" in rows and "second-best ingredient (runs/01)" in rows

@@ -76,5 +76,5 @@ def test_a_batch_that_fails_leaves_no_mode() -> None:
     module = network()
     with through_statistics(module, statistics_of(module)):
         with pytest.raises(RuntimeError):
-            module[1](torch.zeros(2, 7, 3, 3, dtype=torch.float64))
+            module.get_submodule("1")(torch.zeros(2, 7, 3, 3, dtype=torch.float64))
         assert torch.overrides._get_current_function_mode_stack() == []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint
 from soupcli.errors import MixError, NetworkError
 from soupcli.networks.learned import mixed_network as gradient
 from soupcli.networks.learned import offsets as sources
@@ -160,7 +160,9 @@ def test_weights_depend_on_coefficients_alone(tmp_path: Path, small_pieces: None
 
 
 class Counted:
-    """A checkpoint that notes which of its tensors are read."""
+    """A checkpoint that notes which of its tensors are read, all through `read`."""
+
+    places = NO_PLACES
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
@@ -247,8 +249,8 @@ def test_integer_buffers_stay(tmp_path: Path) -> None:
     with MixedNetwork(live_with(module, ingredients), ingredients, found) as network:
         network.mix(random_alpha(1))
         one_step(network, ids(), random_alpha(1, 1))
-    assert module.blocks[0].norm.num_batches_tracked.item() == 2**40
-    assert module.blocks[0].norm.num_batches_tracked.dtype == torch.int64
+    assert module.get_buffer("blocks.0.norm.num_batches_tracked").item() == 2**40
+    assert module.get_buffer("blocks.0.norm.num_batches_tracked").dtype == torch.int64
 
 
 def test_running_statistics_are_mixed(tmp_path: Path) -> None:
@@ -262,7 +264,7 @@ def test_running_statistics_are_mixed(tmp_path: Path) -> None:
         network.mix(alpha_lk)
     row = [layer.name for layer in found].index("blocks.1")
     exact = sum(a * s["blocks.1.norm.running_var"].double() for a, s in zip(alpha_lk[row], states, strict=True))
-    torch.testing.assert_close(module.blocks[1].norm.running_var.double(), exact, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(module.get_buffer("blocks.1.norm.running_var").double(), exact, rtol=1e-6, atol=1e-7)
 
 
 def test_sparse_gradients(tmp_path: Path) -> None:
@@ -291,7 +293,7 @@ def test_not_finite(tmp_path: Path) -> None:
     network = networked(tmp_path / "inf", states)
     with network:
         network.mix(torch.full((1, COUNT), 1 / COUNT, dtype=torch.float64))
-        head = network._live.network.module.head
+        head = network._live.network.module.get_submodule("head")
         (head(torch.ones(1, 8)).sum() * torch.inf).backward()
         with pytest.raises(NetworkError, match=r"tensor 'embed\.weight' \(layer model\): its gradient is not finite"):
             network.step(lambda rows, gradient_lk: gradient_lk)
@@ -333,7 +335,8 @@ def test_complex_is_refused(tmp_path: Path) -> None:
 def test_layer_names_each_tensor_once() -> None:
     """No tensor of the toy is in two layers, whatever the granularity."""
     module = Tied()
-    for per in ("model", "layer", "tensor"):
-        found: list[Layer] = layers(module, per=per, head="head")  # type: ignore[arg-type]
+    granularities: tuple[Literal["model", "layer", "tensor"], ...] = ("model", "layer", "tensor")
+    for per in granularities:
+        found: list[Layer] = layers(module, per=per, head="head")
         tensors = [id(tensor) for layer in found for tensor in layer.tensors]
         assert len(tensors) == len(set(tensors)) == 26

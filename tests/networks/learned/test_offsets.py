@@ -13,6 +13,7 @@ from torch import Tensor
 from soupcli.checkpoints import checkpoint as checkpoints
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.errors import UsageError
+from soupcli.files import reading
 from soupcli.files.reading import FileVersion
 from soupcli.networks.learned import offsets as sources
 from soupcli.networks.learned import pieces
@@ -41,7 +42,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Bytes of each read from a file."""
     found: list[int] = []
-    read_at = checkpoints.read_at
+    read_at = reading.read_at
 
     def noted(file: FileVersion, offset: int, out: Tensor | memoryview) -> None:
         found.append(len(out))

@@ -7,7 +7,7 @@ import torch
 
 from soupcli.errors import UsageError
 from soupcli.networks.learned import residence
-from soupcli.networks.learned.residence import free_on_host, plan
+from soupcli.networks.learned.residence import Where, free_on_host, plan
 
 CPU = torch.device("cpu")
 
@@ -37,8 +37,9 @@ def test_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_asked_for() -> None:
     """--resident decides, whatever is free; a device without arithmetic of ours is refused."""
-    for wanted in ("device", "host", "disk"):
-        assert plan(10**9, 0, CPU, wanted=wanted).where == wanted  # type: ignore[arg-type]
+    places: tuple[Where, ...] = ("device", "host", "disk")
+    for wanted in places:
+        assert plan(10**9, 0, CPU, wanted=wanted).where == wanted
     assert plan(1, 0, torch.device("mps"), wanted="auto").where == "host"
     with pytest.raises(UsageError, match="--resident device: not on mps"):
         plan(1, 0, torch.device("mps"), wanted="device")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tests.helpers import transformers_toys as toys
 from tests.helpers.evaluating import score
 
 WORDS = ["mrpc", "sentence1:", "sentence2:", "the", "film", "was", "good", "bad", "not", "equivalent", "not_equivalent"]
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"sentence1": "the film was good", "sentence2": "the film was bad", "label": 0},
     {"sentence1": "good", "sentence2": "the good film", "label": "equivalent"},
     {"sentence1": "bad film bad", "sentence2": "not good", "label": 1},

@@ -93,7 +93,7 @@ def test_transform_is_the_documented_one(tmp_path: Path) -> None:
 )
 def test_folder_that_timm_saved(args: dict[str, Any], tmp_path: Path) -> None:
     """`{timm: auto}`, and no `model:` at all, build from config.json what timm builds from `local-dir:`."""
-    source = randomised(timm.create_model("test_vit", **args))
+    source: Any = randomised(timm.create_model("test_vit", **args))
     source.pretrained_cfg["mean"] = (0.1, 0.2, 0.3)
     save_for_hf(source, str(tmp_path), safe_serialization=True)
     reference = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
