@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "soupcli"
+README = (ROOT / "README.md").read_text("utf-8")
 TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
 
 # From low to high. A file imports from its own room and from floors below.
@@ -116,6 +118,54 @@ def test_no_circle_of_files() -> None:
     while alone := {file for file, imported in left.items() if not imported}:
         left = {file: imported - alone for file, imported in left.items() if file not in alone}
     assert not left, f"a circle is among {sorted(map(name_of, left))}"
+
+
+def test_no_circles() -> None:
+    """No file imports, over others, a file that imports it, whatever stands in a function or for types alone."""
+    waiting = {file: {needed for needed in files_imported(file) if needed != file} for file in TREES}
+    while free := {file for file, needs in waiting.items() if not needs & waiting.keys()}:
+        waiting = {file: needs for file, needs in waiting.items() if file not in free}
+    assert not waiting, f"a circle among {sorted(map(name_of, waiting))}"
+
+
+def files_imported(file: Path) -> Iterator[Path]:
+    """Files of ours that a file imports."""
+    for module in imports(TREES[file], file):
+        path = ROOT / module.replace(".", "/")
+        yield from (one for one in (path.with_suffix(".py"), path.parent.with_suffix(".py")) if one in TREES)
+
+
+def test_readme_shows_the_folders() -> None:
+    """README's tree has a line for every folder of the package, and for none that is not there."""
+    tree = README.partition("## Architecture")[2].split("```")[1]
+    shown: list[str] = []
+    for line in tree.splitlines():
+        name, depth = line.split()[0] if line.strip() else "", (len(line) - len(line.lstrip())) // 2
+        if name.endswith("/"):
+            shown = [*shown, "/".join([*_parents(shown, depth), name[:-1]])]
+    folders = {"tests", *(name_of(file.parent) for file in TREES)}
+    assert set(shown) == folders and len(shown) == len(folders)
+
+
+def _parents(shown: Sequence[str], depth: int) -> list[str]:
+    return shown[-1].split("/")[:depth] if depth else []
+
+
+def test_readme_names_files_that_are_there() -> None:
+    """Every file that README's architecture names, in links, code and tables, exists."""
+    text = README.partition("## Architecture")[2]
+    for name in re.findall(r"\]\(([\w/.]+)\)", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", text):
+        known = (ROOT / name).exists() or (PACKAGE / name).exists()
+        assert known or ("NAME" in name and (PACKAGE / name).parent.is_dir()), name
+
+
+def test_tests_mirror_the_rooms() -> None:
+    """A folder of tests is named as the room that it tests; few are of what lies outside the package."""
+    tests = {str(file.parent.relative_to(ROOT / "tests")) for file in (ROOT / "tests").rglob("*.py")}
+    rooms = {str(file.parent.relative_to(PACKAGE)) for file in TREES}
+    assert tests - rooms == {"helpers", "configs", "docs", "torture"}
 
 
 def test_only_the_console_prints() -> None:
