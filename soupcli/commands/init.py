@@ -15,6 +15,7 @@ from soupcli.datasets.images import SUFFIXES as PICTURES
 from soupcli.datasets.text import SUFFIXES as TEXTS
 from soupcli.errors import OutputError, SoupError
 from soupcli.files.atomic import write_whole
+from soupcli.files.own_file import check_target, signed
 from soupcli.networks.build import spec_of_folder
 from soupcli.output import console
 
@@ -27,8 +28,9 @@ def init(options: InitOptions, _invocation: Invocation) -> int:
     """Write a commented soup.yaml from what is found in this folder."""
     if options.out.exists() and not options.force:
         raise OutputError(f"{options.out}: exists already", hint="--force replaces it, --out writes elsewhere")
+    check_target(options.out, "recipe")
     found = survey(options.out.parent)
-    write_whole(options.out, recipe_text(found))
+    write_whole(options.out, signed(recipe_text(found).encode()))
     console.note(f"{options.out}: {found.summary()}")
     console.print_result(str(options.out))
     return 0

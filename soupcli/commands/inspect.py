@@ -28,7 +28,7 @@ from soupcli.diagnosis.causes import judge
 from soupcli.diagnosis.facts import Facts, Spread, groups_of, spread_of
 from soupcli.diagnosis.findings import Examined, NotFinite
 from soupcli.errors import MixError, NetworkError
-from soupcli.files.atomic import check_file
+from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.write_soup import write_soup
 from soupcli.networks.geometry import first_not_finite, measure
@@ -55,7 +55,7 @@ def inspect(options: InspectOptions, invocation: Invocation) -> int:
         if options.dry_run:
             return show_plan(run, Plan((2 * len(run.checkpoints) + 1) * len(run.sets)))
         if options.report is not None:
-            check_file(options.report)
+            check_target(options.report, "report")
         examined = examine(run)
         run.progress.close()
         show(run, options, examined)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from soupcli.errors import MixError, UsageError
-from soupcli.files.atomic import check_file
+from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.report.surveys import Landscape, Place
@@ -39,7 +39,7 @@ def landscape(options: LandscapeOptions, invocation: Invocation) -> int:
         if options.dry_run:
             return show_plan(run, Plan((options.grid**2 + 4) * len(run.sets)))
         assert options.report is not None
-        check_file(options.report)
+        check_target(options.report, "report")
         report = _measure(run, options)
         run.progress.close()
         if deliver(options, report, paths=[str(options.report)]):

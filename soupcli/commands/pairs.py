@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.errors import UsageError
 from soupcli.evaluation.compare import Side, compare
-from soupcli.files.atomic import check_file
+from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import angles
 from soupcli.output import console
@@ -43,7 +43,7 @@ def pairs(options: PairsOptions, invocation: Invocation) -> int:
         if options.dry_run:
             return show_plan(run, Plan((len(run.checkpoints) + len(chosen)) * len(run.sets)))
         assert options.report is not None
-        check_file(options.report)
+        check_target(options.report, "report")
         report = _measure(run, start, chosen, options.seed)
         run.progress.close()
         if deliver(options, report, paths=[str(options.report)]):

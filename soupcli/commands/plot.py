@@ -10,7 +10,8 @@ from soupcli.errors import UsageError
 from soupcli.figures.draw.matplotlib import Suffix, drawn
 from soupcli.figures.registry import KINDS, possible
 from soupcli.figures.reports import Reports, read
-from soupcli.files.atomic import check_file, write_whole
+from soupcli.files.atomic import write_whole
+from soupcli.files.own_file import check_target
 from soupcli.output import console
 from soupcli.wording import suggestion
 
@@ -32,7 +33,7 @@ def plot(options: PlotOptions, _invocation: Invocation) -> int:
         )
     files = {figure.kind: _file(options, figure) for figure in figures}
     for file in files.values():
-        check_file(file)
+        check_target(file, "picture")
     for figure in figures:
         write_whole(files[figure.kind], drawn(figure, suffix, options.theme))
     console.print_lines([str(file) for file in files.values()])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from soupcli.cli.parsing import DONE, Invocation
 from soupcli.figures.page.page import page
 from soupcli.figures.reports import read
-from soupcli.files.atomic import check_file, write_whole
+from soupcli.files.atomic import write_whole
+from soupcli.files.own_file import check_target
 from soupcli.output import console
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def report(options: ReportPageOptions, _invocation: Invocation) -> int:
     """Write a report as one HTML page that needs nothing else."""
-    check_file(options.out)
+    check_target(options.out, "page")
     write_whole(options.out, page(read(options.reports)))
     console.print_lines([str(options.out)])
     return DONE

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from soupcli.files.atomic import write_whole
+from soupcli.files.own_file import check_target
 
 if TYPE_CHECKING:
     from soupcli.metrics.metric import LabelKind
@@ -104,6 +105,7 @@ class LogitFile:
         tensors, scale = collected.packed()
         content = {"schema": SCHEMA, "kind": collected.kind, "scale": scale, **self.source._asdict()}
         data = safetensors.torch.save(tensors, metadata={"soup": json.dumps(content, sort_keys=True)})
+        check_target(self.path, "logits")
         write_whole(self.path, data)
 
     @property

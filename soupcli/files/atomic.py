@@ -64,7 +64,8 @@ def check_file(path: Path) -> None:
     """Raise OutputError if no file can take the name `path`, before the work whose result goes there."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder, a file was expected")
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+    is_device = path.is_absolute() and path.parts[1:2] in (("dev",), ("proc",))
+    if is_device or (path.exists() and not stat.S_ISREG(path.stat().st_mode)):
         raise OutputError(f"{path}: is no regular file", hint="--json prints a report to stdout")
     parent = next(parent for parent in path.parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):

@@ -41,25 +41,25 @@ class OldSoup(NamedTuple):
     changed: tuple[str, ...] = ()
 
 
-def check_place(out: Path, inputs: Iterable[Input] = ()) -> None:
+def check_place(out: Path, inputs: Iterable[Input] = (), *, hint: str = ELSEWHERE) -> None:
     """Raise OutputError if `out` is the root or working folder, or if an input is it, holds it or lies in it."""
     place = Path(os.path.realpath(out))
     if place == place.parent:
-        raise OutputError(f"{out}: is the root of the file system, a soup is a folder of its own", hint=ELSEWHERE)
+        raise OutputError(f"{out}: is the root of the file system, it is to be a folder of its own", hint=hint)
     here = _identity(place)
     if here is not None and here in _identities(Path.cwd()):
-        raise OutputError(f"{out}: is the working folder, or holds it: a soup is a folder of its own", hint=ELSEWHERE)
+        raise OutputError(f"{out}: is the working folder, or holds it: it is to be a folder of its own", hint=hint)
     above = _identities(place)
     for what, path in inputs:
         found = _identity(path)
         if found is None:
             continue
         if found == here:
-            raise OutputError(f"{out}: is the {what} {path}", hint=ELSEWHERE)
+            raise OutputError(f"{out}: is the {what} {path}", hint=hint)
         if here is not None and here in _identities(Path(os.path.realpath(path))):
-            raise OutputError(f"{out}: holds the {what} {path}", hint=ELSEWHERE)
+            raise OutputError(f"{out}: holds the {what} {path}", hint=hint)
         if found in above:
-            raise OutputError(f"{out}: lies in the {what} {path}", hint=ELSEWHERE)
+            raise OutputError(f"{out}: lies in the {what} {path}", hint=hint)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

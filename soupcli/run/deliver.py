@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from soupcli.files.atomic import write_whole
+from soupcli.files.own_file import check_target
 from soupcli.output import console
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 def deliver(options: ReportOptions, report: Report, *, paths: Sequence[str]) -> bool:
     """Into --report's file; to stdout with --json, or `paths` with --quiet. Whether the result is still to print."""
     if options.report is not None:
+        check_target(options.report, "report")  # it may have come meanwhile
         write_whole(options.report, report.to_json())
     if options.as_json:
         console.print_result(report.to_json())

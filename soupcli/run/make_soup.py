@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli import processes
@@ -16,7 +15,7 @@ from soupcli.evaluation.score import Score
 from soupcli.files.lock import claim
 from soupcli.mixing.fill_folder import Filled, WritingOptions, fill
 from soupcli.mixing.mixture import Mixture, differing
-from soupcli.mixing.old_soup import REPORT, Input, check_place
+from soupcli.mixing.old_soup import REPORT, check_place
 from soupcli.mixing.soup_folder import SoupFolder, check_free, check_space
 from soupcli.mixing.write_soup import INDEX, soup_specs
 from soupcli.output import ci as ci_formats
@@ -69,23 +68,12 @@ def reserved(run: Run, options: SoupOptions) -> Iterator[None]:
     if not processes.is_first():
         yield
         return
-    check_place(out, inputs_of(run))  # before anything is made in an input's folder
+    check_place(out, run.inputs)  # before anything is made in an input's folder
     with claim(out):
-        check_free(out, force=options.force, inputs=inputs_of(run))
+        check_free(out, force=options.force, inputs=run.inputs)
         one = run.average()(run.checkpoints[:1])
         check_space(out.absolute().parent, sum(spec.nbytes for spec in soup_specs(one).values()))
         yield
-
-
-def inputs_of(run: Run) -> list[Input]:
-    """What the run reads, and a soup must not replace."""
-    recipe = run.recipe
-    found = [Input("ingredient", checkpoint.path) for checkpoint in run.checkpoints]
-    found += [Input("ingredient's file", file.path) for one in run.checkpoints for file in one.files]
-    named = [("base", recipe.base), ("recipe", run.options.recipe)]
-    found += [Input(what, path) for what, path in named if path is not None]
-    paths = [(name, value) for name, spec in run.sets.items() for _, value in spec if isinstance(value, Path)]
-    return found + [Input(f"set {name!r}", path) for name, path in paths]
 
 
 def write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) -> int:
@@ -96,7 +84,7 @@ def write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) -> 
 
 def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) -> int:
     out = run.recipe.out
-    with SoupFolder(out, force=options.force, inputs=inputs_of(run)) as folder:
+    with SoupFolder(out, force=options.force, inputs=run.inputs) as folder:
         with run.phase("mix") as progress:
             statistics = run.evaluators.running_statistics(finished.mixture) if run.sets else {}
             writing = WritingOptions(

@@ -31,6 +31,7 @@ from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.logits import LogitFolder
 from soupcli.files.atomic import check_file
 from soupcli.mixing.mixture import Mixture
+from soupcli.mixing.old_soup import Input, check_place
 from soupcli.output import console
 from soupcli.report.comparisons import Flops
 from soupcli.report.paths import relative
@@ -70,6 +71,8 @@ class Run:
         self.progress = console.ProgressReporter(silent=self.options.quiet)
         self.selection = Selection(tuple(self.recipe.include), tuple(self.recipe.exclude))
         self.checkpoints = self._find()
+        if self.logits is not None:
+            check_place(self.logits, self.inputs, hint="choose another folder for the logits")
         self._shared: dict[tuple[Checkpoint, Checkpoint], Checkpoint] = {}
         self.hashes = ContentHashes(cache_folder() / "hashes", fresh=self.options.fresh)
         self.seconds: dict[str, float] = {}
@@ -112,6 +115,16 @@ class Run:
             raise UsageError(f"--key {options.key}: these checkpoints hold one bare state dict each")
         if rank is not None and not adapters:
             raise UsageError(f"--adapter-rank {rank}: these checkpoints are no adapters")
+
+    @property
+    def inputs(self) -> list[Input]:
+        """What the run reads, and must not replace."""
+        found = [Input("ingredient", checkpoint.path) for checkpoint in self.checkpoints]
+        found += [Input("ingredient's file", file.path) for one in self.checkpoints for file in one.files]
+        named = [("base", self.recipe.base), ("recipe", self.options.recipe)]
+        found += [Input(what, path) for what, path in named if path is not None]
+        paths = [(name, value) for name, spec in self.sets.items() for _, value in spec if isinstance(value, Path)]
+        return found + [Input(f"set {name!r}", path) for name, path in paths]
 
     def __enter__(self) -> Run:
         return self

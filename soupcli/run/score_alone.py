@@ -12,7 +12,7 @@ from soupcli.cli.parsing import DONE
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.compare import Side, compare
 from soupcli.evaluation.score import Score
-from soupcli.files.atomic import check_file
+from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.soup_folder import REPORT
 from soupcli.output import ci as ci_formats
@@ -41,7 +41,7 @@ def score_alone(run: Run, options: ReportOptions) -> int:
     if options.dry_run:
         return show_plan(run, Plan(evaluations=len(run.checkpoints) * len(run.sets)))
     if options.report is not None and processes.is_first():
-        check_file(options.report)
+        check_target(options.report, "report")
     check_gates(run)
     with run.phase(run.command.name) as progress:
         ranking = run.ranking(progress)

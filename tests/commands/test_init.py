@@ -33,14 +33,22 @@ def test_runs_from_it(family: Path, soup: Soup) -> None:
 
 
 def test_refuses_to_replace(family: Path, soup: Soup) -> None:
-    """A recipe that is there stays, unless --force."""
+    """A recipe that is there stays; --force replaces one that is as soup init wrote it, and none that was edited."""
     before = Path("soup.yaml").read_text()
     ran = soup("init")
     assert (ran.code, ran.stdout) == (2, "")
     assert ran.stderr == "soup.yaml: exists already\n\nhint: --force replaces it, --out writes elsewhere\n"
     assert Path("soup.yaml").read_text() == before
+    ran = soup("init", "--force")
+    assert (ran.code, Path("soup.yaml").read_text()) == (2, before)
+    assert "soup.yaml: exists and is not as soup init wrote it: nothing else is replaced" in ran.stderr
+    Path("soup.yaml").unlink()
+    assert soup("init").code == 0
+    written = Path("soup.yaml").read_text()
+    Path("runs/4").rename("gone")
     assert soup("init", "--force").code == 0
-    assert Path("soup.yaml").read_text() != before
+    Path("soup.yaml").write_text(written.replace("soup/", "soups/"))
+    assert soup("init", "--force").code == 2
 
 
 def test_empty_folder(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +89,8 @@ def test_takes_the_largest_group(family: Path, soup: Soup) -> None:
     soup("uniform", "--ckpts", "runs/*/")
     shutil.copytree("runs", "more")
     shutil.rmtree("more/4")
-    assert "5 checkpoints (runs/*/)" in soup("init", "--force").stderr
+    Path("soup.yaml").unlink(missing_ok=True)
+    assert "5 checkpoints (runs/*/)" in soup("init").stderr
 
 
 def test_elsewhere(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

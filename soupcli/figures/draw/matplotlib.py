@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from soupcli.environment import need
 from soupcli.figures.draw.layout import LARGE, NORMAL, SCALE_WIDTH, SMALL, Layout, Placed, label_depth, layout
 from soupcli.figures.draw.palette import GROUNDS, STYLES, Ground, Theme, colour, ramp, shape_points
+from soupcli.files.own_file import GENERATOR
 
 if TYPE_CHECKING:
     from soupcli.figures.figure import Cells, Figure, Mark, Role
@@ -31,13 +32,13 @@ def drawn(figure: Figure, suffix: Suffix, theme: Theme) -> bytes:
     mpl = need("matplotlib", extra="plot")
     canvas_of = need("matplotlib.figure", extra="plot").Figure
     placed = layout(figure)
-    metadata = {"Date": None, "Title": figure.title} if suffix == "svg" else {"Title": figure.title}
+    made = {"Date": None, "Creator": GENERATOR} if suffix == "svg" else {"Software": GENERATOR}
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # letters that the font has not
         canvas = canvas_of(figsize=(placed.width / 96, placed.height / 96), facecolor=GROUNDS[theme].paper)
         _Drawing(canvas, placed, theme).draw(figure)
         file = io.BytesIO()
-        canvas.savefig(file, format=suffix, dpi=DOTS, metadata=metadata)
+        canvas.savefig(file, format=suffix, dpi=DOTS, metadata={**made, "Title": figure.title})
     return file.getvalue()
 
 

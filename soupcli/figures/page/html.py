@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.figures.draw import svg
 from soupcli.figures.draw.svg import text
+from soupcli.files.own_file import GENERATOR
 
 if TYPE_CHECKING:
     from soupcli.figures.figure import Figure
@@ -112,6 +113,7 @@ def document(title: str, body: str) -> str:
     """A whole page that asks nobody for anything: its policy forbids whatever is not in it."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="generator" content="{GENERATOR}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         f"<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"

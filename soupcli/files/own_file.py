@@ -1,0 +1,97 @@
+"""Which files a command may replace without being told so: its own kind, which it recognises by content.
+
+    check_target(Path("rank.json"), "report")              # raises OutputError for anything but a report of ours
+
+A checkpoint, a recipe, a set or a file of another program is never replaced, whatever its name and however it is
+spelled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from soupcli.errors import OutputError
+from soupcli.files.atomic import check_file
+
+GENERATOR = "soup (model soups)"  # how pages and pictures name what made them
+HEAD = 4096  # bytes in which they do
+MAX_REPORT = 500_000_000
+SCHEMA = "soup-report/1"
+LOGITS_START = b'{"__metadata__":{"soup":"{'  # of a file that was cut short, too
+AS_WRITTEN = "# as soup init wrote it: "
+
+Kind = Literal["report", "page", "picture", "recipe", "logits"]
+
+
+class _Own(NamedTuple):
+    """How files of a kind are recognised, and what they are called."""
+
+    article: str
+    is_own: Callable[[Path], bool]
+
+
+def check_target(path: Path, kind: Kind) -> None:
+    """Raise OutputError if no file of this kind can take the name `path`, or if a file of another kind has it."""
+    check_file(path)
+    if not path.exists():
+        return
+    own = KINDS[kind]
+    try:
+        replaceable = path.stat().st_size == 0 or own.is_own(path)
+    except OSError as cause:
+        raise OutputError(f"{path}: {cause.strerror}") from cause
+    if not replaceable:
+        raise OutputError(
+            f"{path}: exists and is not {own.article}: nothing else is replaced", hint="give another name, or move it"
+        )
+
+
+def _is_report(path: Path) -> bool:
+    """Whether it is a report of a command that writes no soup: a soup's own report belongs to its folder."""
+    report = _json(path)
+    return isinstance(report, dict) and report.get("schema") == SCHEMA and report.get("soup") is None
+
+
+def _json(path: Path) -> Any:
+    if path.stat().st_size > MAX_REPORT:
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _names_its_maker(path: Path) -> bool:
+    with path.open("rb") as file:
+        return GENERATOR.encode() in file.read(HEAD)
+
+
+def _holds_logits(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    return b"soup-logits/" in head or head[8:].startswith(LOGITS_START)
+
+
+def _is_untouched_recipe(path: Path) -> bool:
+    with path.open("rb") as file:
+        text = file.read(1_000_000)
+    body, _, _ = text.rpartition(AS_WRITTEN.encode())
+    return bool(body) and signed(body) == text
+
+
+def signed(text: bytes) -> bytes:
+    """The text with a last line by which it is recognised as long as nobody has changed it."""
+    return text + f"{AS_WRITTEN}{hashlib.sha256(text).hexdigest()[:16]}\n".encode()
+
+
+KINDS: dict[Kind, _Own] = {
+    "report": _Own("a report of soup that may be replaced", _is_report),
+    "page": _Own("a page of soup report", _names_its_maker),
+    "picture": _Own("a picture of soup plot", _names_its_maker),
+    "logits": _Own("logits that soup kept", _holds_logits),
+    "recipe": _Own("as soup init wrote it", _is_untouched_recipe),
+}
