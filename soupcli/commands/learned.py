@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from soupcli import processes
 from soupcli.environment import cache_folder
 from soupcli.evaluation.kept_scores import FitStore
@@ -115,10 +117,11 @@ def _store(run: Run, best: Checkpoint, start: Sequence[Checkpoint]) -> FitStore:
     """Where the fit is kept, under everything that determines it; where the ingredients live does not."""
 
     def key() -> str:
-        settings = run.recipe.learned.model_dump(mode="json", exclude={"resident", "fold_temperature"})
+        settings = run.recipe.learned.model_dump(mode="json", exclude={"resident"})
         mixture = Mixture.uniform(run.sharing(best), keep_from=best)
         begin = [run.hashes.of(checkpoint) for checkpoint in start]
-        return run.evaluators.key_of_fit(run.selecting, mixture, {"learned": settings, "begin": begin})
+        more = {"learned": settings, "begin": begin, "threads": torch.get_num_threads()}
+        return run.evaluators.key_of_fit(run.selecting, mixture, more)
 
     return FitStore(cache_folder() / "fits", processes.from_first(key), fresh=run.options.fresh)
 
@@ -159,6 +162,9 @@ def _reported_fit(learnt: Learnt) -> Fit:
         kept_step=soup.curves.steps[soup.kept],
         fitted_examples=soup.fitted_examples,
         held_out_examples=soup.held_out_examples,
+        folds=soup.folds,
+        gain=soup.gain,
+        gain_stderr=soup.gain_stderr,
         resident=residence.where,
         resident_bytes=residence.needed,
         warnings=[soup.warning] if soup.warning is not None else [],

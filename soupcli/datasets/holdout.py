@@ -134,3 +134,21 @@ def split_by_class(labels_n: Tensor, share: float, *, seed: int, key: str = "lea
             f"{key}: {share} of {len(labels_n)} examples leaves one part empty", hint="a larger set is needed"
         )
     return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
+
+
+def folds_by_class(
+    labels_n: Tensor, folds: int, *, seed: int, key: str = "learned.folds"
+) -> list[tuple[Tensor, Tensor]]:
+    """Indices of the examples that stay and of those that are held out, `folds` times, each in ascending order.
+
+    Each example is held out once; each class is spread evenly over the folds. Raises ValidationError if there are
+    fewer examples than folds.
+    """
+    if len(labels_n) < folds:
+        raise ValidationError(f"{key}: {folds} folds of {len(labels_n)} examples", hint="a larger set is needed")
+    generator = torch.Generator().manual_seed(seed)
+    shuffled_n = torch.randperm(len(labels_n), generator=generator)
+    by_class_n = shuffled_n[labels_n[shuffled_n].argsort(stable=True)]
+    fold_n = torch.empty_like(by_class_n)
+    fold_n[by_class_n] = torch.arange(len(labels_n)) % folds
+    return [((fold_n != k).nonzero().flatten(), (fold_n == k).nonzero().flatten()) for k in range(folds)]

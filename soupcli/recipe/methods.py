@@ -72,11 +72,14 @@ class Learned(Section):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the label that is spread over all classes."""
     temperature: bool = True
-    """Learn a factor of the logits beside the coefficients; the report says it."""
+    """Learn a factor of the logits beside the coefficients; the report says it. Losses are shown without it."""
     fold_temperature: bool = False
-    """Multiply the last linear layer of the soup by the learned factor."""
+    """Multiply the last linear layer of the soup by the learned factor; losses are then shown with it."""
     holdout: float = Field(default=0.2, gt=0.0, lt=1.0)
     """Share of each class of the first set that is not fitted, and chooses the step to keep."""
+    folds: int | None = Field(default=None, gt=0)
+    """Parts of the first set that are held out in turn, each from a fit of its own; 1: one part alone. Default: 1 if
+    the held-out part has 200 examples or more, else so many that each example is held out once."""
     seed: int = Field(default=0, ge=0)
     """Of the split and of the order of the batches."""
     resident: Literal["auto", "device", "host", "disk"] = "auto"

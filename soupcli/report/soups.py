@@ -119,16 +119,23 @@ class Fit(Part):
     """How the coefficients of a learned soup were fitted."""
 
     beta: float
-    """The learned factor of the logits; 1 where none was learned."""
+    """The learned factor of the logits; 1 if none was learned. Losses are without it unless it is folded in."""
     steps: list[int]
     """Steps after which the held-out loss was measured; 0 is the start."""
     fitted: list[float]
     """Mean loss of the batches since the step before; at the start that of the whole fitted part."""
     held_out: list[float]
     kept_step: int
-    """The step with the least held-out loss: its coefficients are the soup's."""
+    """The step whose coefficients are the soup's: that with the least held-out loss, or 0, the start."""
     fitted_examples: int
     held_out_examples: int
+    """Of all folds together."""
+    folds: int = 1
+    """Fits of which each held out another part; the soup has the mean of their coefficients."""
+    gain: float = 0.0
+    """How much less than at the start the held-out loss was where it was least."""
+    gain_stderr: float = 0.0
+    """Of the gain, over the held-out examples; the start is kept unless the gain is larger."""
     resident: Literal["device", "host", "disk"]
     """Where the ingredients lived."""
     resident_bytes: int

@@ -20,7 +20,7 @@ from soupcli.soups.learned import Learnt, learn
 from tests.conftest import build_net, write_family
 from tests.helpers.learned_toys import CPU, live_with
 
-FAST: dict[str, Any] = {"steps": 30, "lr": 0.3, "batch_size": 80}
+FAST: dict[str, Any] = {"steps": 30, "lr": 0.3, "batch_size": 80, "folds": 1}
 
 
 def settings(**given: Any) -> Learned:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +18,8 @@ from soupcli.datasets.examples import ArrayExamples
 from soupcli.errors import NetworkError
 from soupcli.evaluation.labelled import Labelled
 from soupcli.networks.learned.residence import Where
-from soupcli.soups.learned_fit import CONSTRAINTS, FLOOR, Curves, LearnedSoup, _Fit, affine, simplex
+from soupcli.soups.learned_choice import LearnedSoup, chosen, parts_of
+from soupcli.soups.learned_fit import CONSTRAINTS, FLOOR, Curves, Fit, Part, Round, affine, simplex
 from tests.helpers.learned_family import Family, settings
 from tests.helpers.learned_toys import CPU
 
@@ -125,36 +127,111 @@ def test_curves(toy: Family) -> None:
     soup = toy.fit(toy.ingredients(), fitting, watch=lambda curves: seen.append(len(curves.steps))).soup
     assert soup.curves.steps == [0, 3, 6, 9, 12, 15, 18, 21, 24, 25]  # a tenth of the steps, before a pass of 4 is over
     assert seen == list(range(1, 11))
-    assert soup.curves.held_out[soup.kept] == min(soup.curves.held_out)
+    assert soup.gain == pytest.approx(soup.curves.held_out[0] - min(soup.curves.held_out), abs=1e-12)
     assert (soup.fitted_examples, soup.held_out_examples) == (160, 40)
     assert soup.examples == 160 + 25 * 40 + 10 * 40
 
 
 def test_start_is_kept_where_nothing_gains(toy: Family) -> None:
-    """With labels of noise the held-out part gains nothing: the start is kept as it was, and the warning says so."""
+    """With labels of noise the held-out part gains nothing surely: the start is kept, and a warning says so."""
     labels = torch.randint(0, 3, (200,), generator=torch.Generator().manual_seed(3))
     ingredients = toy.ingredients([toy.useless(seed) for seed in range(4)])
-    learnt = toy.fit(ingredients, settings(steps=60, lr=1.0, per="tensor", seed=2), labels=labels)
-    curves = learnt.soup.curves
-    if learnt.soup.kept == 0:
-        assert all(row == [0.25] * 4 for row in learnt.layered.alpha_lk)
-    assert (learnt.soup.warning is not None) == (
-        curves.fitted[-1] < curves.fitted[0] and curves.held_out[-1] >= curves.held_out[0]
-    )
+    for folds in (1, 4):
+        learnt = toy.fit(ingredients, settings(steps=60, lr=1.0, per="tensor", seed=2, folds=folds), labels=labels)
+        soup = learnt.soup
+        assert (soup.kept == 0) == (soup.gain <= soup.gain_stderr)
+        if soup.kept == 0:
+            assert all(row == [0.25] * 4 for row in learnt.layered.alpha_lk)
+            assert (soup.warning is not None) == (soup.curves.fitted[-1] < soup.curves.fitted[0] or soup.gain > 0)
 
 
-def a_fit(fitted: list[float], held_out: list[float], kept: int) -> LearnedSoup:
+def a_fit(
+    fitted: list[float], held_out: list[float], kept: int, *, gain: float = 0.0, error: float = 0.0
+) -> str | None:
     curves = Curves([0, 5, 10], fitted, held_out)
-    return LearnedSoup(torch.ones(1, 1), 1.0, curves, kept, 80, 20, 100)
+    return LearnedSoup(torch.ones(1, 1), 1.0, curves, kept, 80, 20, 100, gain, error).warning
 
 
 def test_warning() -> None:
-    """It is said where the fitted part gains and the held-out part does not, with numbers and with what was kept."""
-    assert a_fit([2.0, 1.0, 0.5], [2.0, 1.5, 1.9], 1).warning is None
-    assert a_fit([2.0, 2.0, 2.0], [2.0, 2.0, 2.1], 0).warning is None
+    """It is said if the fitted part gains and the held-out part does not, or not surely, and with what was kept."""
+    assert a_fit([2.0, 1.0, 0.5], [2.0, 1.5, 1.9], 1, gain=0.5, error=0.1) is None
+    assert a_fit([2.0, 2.0, 2.0], [2.0, 2.0, 2.1], 0) is None
     said = "the loss fell from 2.0000 to 0.5000 on the 80 fitted examples, not on the 20 held out (2.0000 to 2.5000): "
-    assert a_fit([2.0, 1.0, 0.5], [2.0, 1.9, 2.5], 1).warning == said + "step 5 was kept"
-    assert a_fit([2.0, 1.0, 0.5], [2.0, 2.1, 2.5], 0).warning == said + "the start was kept"
+    assert a_fit([2.0, 1.0, 0.5], [2.0, 1.9, 2.5], 1, gain=0.1, error=0.01) == said + "step 5 was kept"
+    assert a_fit([2.0, 1.0, 0.5], [2.0, 2.1, 2.5], 0) == said + "the start was kept"
+    chance = a_fit([2.0, 1.0, 0.5], [2.0, 1.9, 1.95], 0, gain=0.1, error=0.2) or ""
+    assert "by 0.1000 ± 0.2000 on the 20 held out, which may be chance: the start was kept" in chance
+    chance = a_fit([2.0, 1.0, 0.5], [2.0, 1.9, 1.95], 1, gain=0.1, error=0.07) or ""
+    assert chance.startswith("the loss fell by 0.1000 ± 0.0700 on the 20 held-out examples, which may be chance")
+
+
+def rounds(held_out: list[float], gains: list[float], spread: float, alpha: float, count: int) -> list[Round]:
+    """Of one fold with `count` held-out examples: mean gains, and what single ones vary by."""
+    squares = [count * (spread**2 * (gain != 0) + gain**2) for gain in gains]
+    return [
+        Round(step, 1.0, loss, count * gain, square, [[alpha, 1 - alpha]] if step else [[0.5, 0.5]], 1.0 + step)
+        for step, (loss, gain, square) in enumerate(zip(held_out, gains, squares, strict=True))
+    ]
+
+
+@pytest.mark.parametrize(("spread", "kept"), [(0.5, 1), (3.0, 0)])
+def test_choice(spread: float, kept: int) -> None:
+    """Of two folds the step with the least loss together, and the mean of their coefficients; if it gains surely."""
+    folds = [
+        rounds([2.0, 1.9, 2.2], [0.0, 0.1, -0.2], spread, 0.6, 40),
+        rounds([1.0, 0.8, 0.9], [0.0, 0.2, 0.1], spread, 0.9, 60),
+    ]
+    parts = [Part(torch.arange(60), torch.arange(40)), Part(torch.arange(40), torch.arange(60))]
+    soup = chosen(folds, parts, torch.tensor([[0.5, 0.5]], dtype=torch.float64), 7)
+    assert soup.curves.held_out == pytest.approx([1.4, 1.24, 1.42])
+    assert soup.gain == pytest.approx(0.16)
+    assert soup.gain_stderr == pytest.approx(math.sqrt((spread**2 + 0.05**2 * 0.96) / 99), rel=1e-2)
+    assert soup.kept == kept
+    assert soup.alpha_lk.tolist() == [pytest.approx([0.75, 0.25] if kept else [0.5, 0.5])]
+    assert (soup.folds, soup.held_out_examples, soup.examples) == (2, 100, 7)
+
+
+@pytest.mark.parametrize("stop_after", [1, 11, 14, 30])
+def test_folds_go_on(toy: Family, stop_after: int) -> None:
+    """Interrupted in any fold, a fit ends in the same coefficients and curves, to the bit."""
+    ingredients, fitting = toy.ingredients(), settings(folds=3, steps=10)
+    whole = toy.fit(ingredients, fitting, states=Kept()).soup
+    kept = Kept(stop_after=stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        toy.fit(ingredients, fitting, states=kept)
+    kept.stop_after = None
+    resumed = toy.fit(ingredients, fitting, states=kept).soup
+    assert torch.equal(resumed.alpha_lk, whole.alpha_lk)
+    assert (resumed.beta, resumed.curves, resumed.kept, resumed.gain) == (
+        whole.beta,
+        whole.curves,
+        whole.kept,
+        whole.gain,
+    )
+
+
+def test_folds_hold_out_each_example_once(toy: Family) -> None:
+    """Small sets are divided into folds of all classes; from 200 held-out examples on, one part is held out."""
+    labels_n = torch.arange(300) % 3
+    parts = parts_of(labels_n, settings(folds=None))
+    assert len(parts) == 5
+    assert torch.equal(torch.cat([part.held_out for part in parts]).sort().values, torch.arange(300))
+    for part in parts:
+        assert torch.equal(torch.cat(part).sort().values, torch.arange(300))
+        assert torch.bincount(labels_n[part.held_out]).tolist() == [20, 20, 20]
+    assert len(parts_of(torch.arange(1000) % 3, settings(folds=None))) == 1
+    assert len(parts_of(labels_n, settings(folds=None, holdout=0.5))) == 2
+
+
+def test_no_gain_of_the_temperature_alone(toy: Family) -> None:
+    """Copies of one ingredient gain by the factor of their logits only: curves do not show it, unless it is folded."""
+    ingredients = toy.ingredients([{n: t * (0.2 if n.startswith("2.") else 1) for n, t in toy.states[0].items()}] * 3)
+    apart = toy.fit(ingredients, settings()).soup
+    assert apart.beta == 1.0
+    assert apart.curves.held_out == pytest.approx([apart.curves.held_out[0]] * len(apart.curves.held_out), abs=1e-6)
+    folded = toy.fit(ingredients, settings(fold_temperature=True)).soup
+    assert folded.beta > 1.5
+    assert folded.curves.held_out[folded.kept] < apart.curves.held_out[0] - 0.05
 
 
 def test_temperature(toy: Family) -> None:
@@ -171,7 +248,7 @@ def test_temperature(toy: Family) -> None:
 
 def test_seed_and_smoothing_and_decay(toy: Family) -> None:
     """Each setting does something; the same ones twice do the same."""
-    ingredients = toy.ingredients()
+    ingredients = toy.ingredients([toy.useless(), *toy.states[:3]])
     base = toy.fit(ingredients, settings()).soup
     assert torch.equal(toy.fit(ingredients, settings()).soup.alpha_lk, base.alpha_lk)
     for other in ({"seed": 1}, {"label_smoothing": 0.2}, {"weight_decay": 0.5}, {"schedule": "constant"}, {"lr": 0.1}):
@@ -184,7 +261,7 @@ def test_start(toy: Family) -> None:
     for constraint in CONSTRAINTS:
         soup = toy.fit(ingredients, settings(constraint=constraint, steps=80), start=ingredients[:1]).soup
         alone = toy.fit(ingredients[:1], settings(steps=1)).soup
-        assert soup.curves.held_out[0] == alone.curves.held_out[0]
+        assert soup.curves.held_out[0] == pytest.approx(alone.curves.held_out[0], rel=1e-6)
         assert soup.curves.held_out[soup.kept] < soup.curves.held_out[0] / 2
         assert (soup.alpha_lk[:, 1:] != 0).all()
 
@@ -212,7 +289,9 @@ def test_left_out_by_the_start() -> None:
 def test_passes_take_all_examples(toy: Family) -> None:
     """Each pass goes over every fitted example once, in another order."""
     task = Labelled(ArrayExamples(toy.data["inputs"], toy.data["labels"], "x"), lambda: None, "val", CPU, 64)  # type: ignore[arg-type,return-value]
-    fit = _Fit(None, task, torch.ones(1, 1), settings(batch_size=64), None, None, lambda *_, **__: None)  # type: ignore[arg-type]
+    fitting = settings(batch_size=64)
+    [part] = parts_of(task.labels, fitting)
+    fit = Fit(None, task, torch.ones(1, 1), fitting, part, save=print, watch=None, progress=print)  # type: ignore[arg-type]
     passes: list[Tensor] = []
     for number in range(2):
         passes.append(torch.cat([fit.batch(number * fit.passes + step) for step in range(fit.passes)]))
@@ -222,7 +301,7 @@ def test_passes_take_all_examples(toy: Family) -> None:
 
 def test_schedule(toy: Family) -> None:
     """Half a cosine from lr to 0, or lr for all steps."""
-    fit = _Fit.__new__(_Fit)
+    fit = Fit.__new__(Fit)
     fit.settings = settings(steps=10, lr=0.4)
     assert [fit.lr(0), fit.lr(5)] == pytest.approx([0.4, 0.2])
     assert fit.lr(9) < 0.01

@@ -1,0 +1,152 @@
+"""Which step of a learned soup is kept: the set divided, a fit of each part, and their held-out losses together.
+
+A held-out part of a few dozen examples cannot choose a step. If it has fewer than `ENOUGH`, the set is divided into
+folds: each is held out once, from a fit of all others, so that every example says something of the choice. The soup's
+coefficients are the mean of those of the fits, after the step at which all held-out losses together are least.
+The start is kept unless the gain over it is more than its standard error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from soupcli.datasets.holdout import folds_by_class, split_by_class
+from soupcli.progress import Progress, silent
+from soupcli.soups.learned_fit import Curves, Fit, Mixed, Part, Round, curves_of
+
+if TYPE_CHECKING:
+    from soupcli.evaluation.labelled import Labelled
+    from soupcli.recipe.methods import Learned
+
+ENOUGH = 200  # held-out examples that choose a step by themselves
+SURE = 2.0  # standard errors of a gain that holds elsewhere too
+
+
+class States(Protocol):
+    """Where a fit is kept between rounds, so that an interrupted one goes on."""
+
+    def get(self) -> dict[str, Any] | None:
+        """The latest state, None if there is none."""
+
+    def put(self, state: dict[str, Any]) -> None:
+        """Plain numbers, texts, lists and mappings."""
+
+
+class LearnedSoup(NamedTuple):
+    """The coefficients after step `curves.steps[kept]` (0: at the start), and what the held-out examples say of it."""
+
+    alpha_lk: Tensor
+    beta: float
+    curves: Curves
+    kept: int
+    fitted_examples: int
+    held_out_examples: int
+    examples: int  # that went through the network
+    gain: float = 0.0  # of the held-out loss over the start, at the step with the least
+    gain_stderr: float = 0.0
+    folds: int = 1
+
+    @property
+    def warning(self) -> str | None:
+        """Says so if the fitted part gained and the held-out part did not, or not surely."""
+        (steps, fitted, held_out), kept = self.curves, self.kept
+        fell = f"the loss fell from {fitted[0]:.4f} to {fitted[-1]:.4f} on the {self.fitted_examples} fitted examples, "
+        outcome = "the start was kept" if kept == 0 else f"step {steps[kept]} was kept"
+        gained = f"by {self.gain:.4f} ± {self.gain_stderr:.4f}"
+        if fitted[-1] < fitted[0] and held_out[-1] >= held_out[0]:
+            ends = f"({held_out[0]:.4f} to {held_out[-1]:.4f})"
+            return f"{fell}not on the {self.held_out_examples} held out {ends}: {outcome}"
+        if kept == 0 and self.gain > 0:
+            return f"{fell}and {gained} on the {self.held_out_examples} held out, which may be chance: {outcome}"
+        if kept and self.gain < SURE * self.gain_stderr:
+            return (
+                f"the loss fell {gained} on the {self.held_out_examples} held-out examples, which may be chance: on "
+                "others the soup may be worse than its start; a larger set tells"
+            )
+        return None
+
+
+def learned(
+    network: Mixed,
+    task: Labelled,
+    start_lk: Tensor,
+    settings: Learned,
+    *,
+    states: States | None = None,
+    watch: Callable[[Curves], None] | None = None,
+    progress: Progress = silent,
+) -> LearnedSoup:
+    """Fits coefficients from `start_lk` on; `states` is asked for a fit to go on with and given each round's.
+
+    The result depends on no interruption. Raises NetworkError if a loss or a gradient is not finite.
+    """
+    parts = parts_of(task.labels, settings)
+    kept = (states.get() if states is not None else None) or {"finished": [], "now": None}
+    finished = [[Round(*each) for each in rounds] for rounds in kept["finished"]]
+    now, examples = kept["now"], 0
+    for part in parts[len(finished) :]:
+        before = [[list(each) for each in rounds] for rounds in finished]
+
+        def save(state: dict[str, Any], before: list[list[list[Any]]] = before) -> None:
+            if states is not None:
+                states.put({"finished": before, "now": state})
+
+        fit = Fit(network, task, start_lk, settings, part, save=save, watch=watch, progress=progress)
+        finished.append(fit.run(now))
+        now, examples = None, examples + fit.examples
+    return chosen(finished, parts, start_lk, examples)
+
+
+def parts_of(labels_n: Tensor, settings: Learned) -> list[Part]:
+    """The set divided once, or into folds: as many as are asked for, or as the held-out part needs.
+
+    Raises ValidationError if a part would be empty.
+    """
+    once = Part(*split_by_class(labels_n, settings.holdout, seed=settings.seed))
+    folds = settings.folds
+    if folds is None:
+        folds = 1 if len(once.held_out) >= ENOUGH else max(2, round(1 / settings.holdout))
+    if folds == 1:
+        return [once]
+    return [Part(*both) for both in folds_by_class(labels_n, folds, seed=settings.seed)]
+
+
+def chosen(fits: Sequence[Sequence[Round]], parts: Sequence[Part], start_lk: Tensor, examples: int) -> LearnedSoup:
+    """The step with the least held-out loss over all fits, and the mean of their coefficients there."""
+    weights = [len(part.held_out) for part in parts]
+    count = sum(weights)
+    rounds = [_together(of_step, weights) for of_step in zip(*fits, strict=True)]
+    least = min(range(len(rounds)), key=lambda place: rounds[place].held_out)
+    gain = rounds[least].gain / count
+    error = math.sqrt(max(0.0, rounds[least].square / count - gain * gain) / max(1, count - 1))
+    kept = least if gain > error else 0
+    alpha_lk = torch.tensor(rounds[kept].alpha, dtype=torch.float64) if kept else start_lk
+    beta = rounds[kept].beta if kept else 1.0
+    sizes = len(parts[0].fitted), count
+    return LearnedSoup(alpha_lk, beta, curves_of(rounds), kept, *sizes, examples, gain, error, len(parts))
+
+
+def _together(of_step: Sequence[Round], weights: Sequence[int]) -> Round:
+    """One step of several fits: means of their losses and coefficients, sums of their gains."""
+    if len(of_step) == 1:
+        return of_step[0]
+    total = sum(weights)
+
+    def mean(values: Sequence[float]) -> float:
+        return math.fsum(weight * value for weight, value in zip(weights, values, strict=True)) / total
+
+    alpha_lk = torch.tensor([each.alpha for each in of_step], dtype=torch.float64).mean(dim=0)
+    return Round(
+        of_step[0].step,
+        math.fsum(each.fitted for each in of_step) / len(of_step),
+        mean([each.held_out for each in of_step]),
+        math.fsum(each.gain for each in of_step),
+        math.fsum(each.square for each in of_step),
+        alpha_lk.tolist(),
+        math.fsum(each.beta for each in of_step) / len(of_step),
+    )
