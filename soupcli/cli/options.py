@@ -72,6 +72,25 @@ class IngredientOptions(RecipeOptions):
         list[str] | None,
         typer.Option("--ckpts", metavar="PATH...", help="Checkpoint folders, files, globs; - reads paths from stdin."),
     ] = None
+    last: Annotated[
+        int | None, typer.Option("--last", metavar="N", help="Of each run, take the last N checkpoints.", min=1)
+    ] = None
+    top: Annotated[
+        int | None,
+        typer.Option("--top", metavar="N", help="Take the N best by --by, a metric that the trainer recorded.", min=1),
+    ] = None
+    by: Annotated[
+        str | None,
+        typer.Option("--by", metavar="METRIC", help="Recorded metric for --top; --by=-NAME if lower is better."),
+    ] = None
+    between: Annotated[
+        list[int] | None,
+        typer.Option("--between", metavar="STEP STEP", help="Take the checkpoints from one step to another."),
+    ] = None
+    every: Annotated[
+        int | None,
+        typer.Option("--every", metavar="N", help="Of each run, take every Nth checkpoint, back from the last.", min=1),
+    ] = None
     val: Annotated[
         list[str] | None,
         typer.Option("--val", metavar="SET...", help="Sets of the recipe, or paths; the first one selects."),

@@ -11,6 +11,30 @@ from soupcli.recipe.section import Section
 from soupcli.recipe.values import Grid, Numbers
 
 
+class Window(Section):
+    """Which of the checkpoints that `ckpts` finds are used. Each key applies to what those before it kept."""
+
+    between: list[int] | None = Field(default=None, min_length=2, max_length=2)
+    """First and last step, both included."""
+    every: int | None = Field(default=None, gt=0)
+    """Every Nth checkpoint of each run, counted back from its last one."""
+    last: int | None = Field(default=None, gt=0)
+    """The last N checkpoints of each run; a run is what lies in one folder."""
+    top: int | None = Field(default=None, gt=0)
+    """The N best by the metric `by`."""
+    by: str | None = None
+    """A metric that the trainer recorded, e.g. eval_loss. If its name does not tell the direction: `-name` if lower is
+    better, `+name` if higher is."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if (self.top is None) != (self.by is None):
+            raise ValueError("top: and by: go together, e.g. --top 5 --by eval_loss")
+        if self.between is not None and self.between[0] > self.between[1]:
+            raise ValueError(f"between: {self.between[0]} lies after {self.between[1]}")
+        return self
+
+
 class Greedy(Section):
     """How `soup greedy` decides."""
 

@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr
 
 from soupcli.recipe.document import Document
 from soupcli.recipe.gates import Wanted, wanted
-from soupcli.recipe.methods import Cost, Greedy, Learned, Mix
+from soupcli.recipe.methods import Cost, Greedy, Learned, Mix, Window
 from soupcli.recipe.networks import NetworkSpec
 from soupcli.recipe.section import Section
 from soupcli.recipe.sets import SetSpec
@@ -23,6 +23,7 @@ class Recipe(Section):
     """The network that the weights go into; not needed by `soup uniform` without a validation set."""
     ckpts: list[CheckpointWord] = []
     """Checkpoint files, folders or globs; default of --ckpts."""
+    window: Window = Window()
     val: dict[str, SetSpec] = {}
     """Validation sets by name."""
     metric: str = "accuracy"

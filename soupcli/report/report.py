@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from soupcli.files.json_text import dump_json
 from soupcli.report.comparisons import Comparison, Flops, GateResult
 from soupcli.report.inspection import Inspection
-from soupcli.report.scores import Ensemble, Ingredient, Part, Scored
+from soupcli.report.scores import Ensemble, Ingredient, LeftOut, Part, Scored
 from soupcli.report.soups import Alpha, Fit, Search, Soup, Step, Stock
 from soupcli.report.surveys import Landscape, Pairs
 
@@ -40,6 +40,8 @@ class Report(Part):
     """The resolved recipe."""
     ingredients: list[Ingredient]
     """Best first where there was a ranking, otherwise by path."""
+    left_out: list[LeftOut] = []
+    """Checkpoints that `window:`, or --last, --top, --between or --every, left out."""
     steps: list[Step] = []
     search: Search | None = None
     """Of the greedy recipe."""

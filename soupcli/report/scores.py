@@ -34,6 +34,13 @@ Scores = dict[str, dict[str, MetricScore]]
 """Validation set -> metric -> score."""
 
 
+class LeftOut(Part):
+    """A checkpoint that was found and not used."""
+
+    path: str
+    reason: str
+
+
 class Ingredient(Part):
     path: str
     hash: str = Field(pattern="^sha256:[0-9a-f]{64}$")

@@ -44,6 +44,7 @@ def show_plan(run: Run, plan: Plan) -> int:
             "device": str(run.device),
             "recipe": resolved,
             "ingredients": [{"path": path, "bytes": size} for path, size in sizes.items()],
+            "left_out": [{"path": str(one.path), "reason": reason} for one, reason in run.left_out],
             "sets": list(run.sets),
             "code": code,
             "commands": commands,
@@ -74,6 +75,8 @@ def _show_table(run: Run, plan: Plan, sizes: dict[str, int], written: int | None
     table = console.Table("plan", "")
     for number, (path, size) in enumerate(sizes.items()):
         table.add("ingredients" if number == 0 else "", f"{path}  {human_bytes(size)}")
+    for number, (left_out, reason) in enumerate(run.left_out):
+        table.add("left out" if number == 0 else "", f"{left_out.path}  {reason}")
     table.add("to read", f"{len(sizes)} checkpoints, {human_bytes(sum(sizes.values()))}")
     table.add("to evaluate", f"at most {plan.evaluations} times, on {', '.join(run.sets) or 'no set'}")
     if written is not None:

@@ -37,6 +37,7 @@ RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
     **{key: key for key in ("include", "exclude", "base", "key", "adapter_rank", "require_gain", "holdout")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget")},
+    **{key: f"window.{key}" for key in ("last", "top", "by", "between", "every")},
     "flops": "cost.flops",
     **{key: key for key in ("amp", "channels_last", "compile", "early_stop", "cache_inputs")},
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},

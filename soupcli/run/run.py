@@ -22,6 +22,7 @@ from soupcli.checkpoints.find import find
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import Selected, Selection
+from soupcli.checkpoints.window import choose
 from soupcli.cli.options import SoupOptions
 from soupcli.environment import cache_folder, versions
 from soupcli.errors import SoupError, UsageError
@@ -36,6 +37,7 @@ from soupcli.output import console
 from soupcli.report.comparisons import Flops
 from soupcli.report.paths import relative
 from soupcli.report.report import Cost, Report
+from soupcli.report.scores import LeftOut
 from soupcli.run.resolve import Resolved, locate, no_sets
 from soupcli.run.to_report import ingredient_to_report, peak_bytes
 from soupcli.soups.ranking import Ranked, rank
@@ -89,13 +91,18 @@ class Run:
         if not options.quiet:
             for line in found.notes:
                 console.note(line)
-        self._check_use(found.checkpoints)
-        self.selection.check(found.checkpoints)
-        adapters = any(one.is_adapter for one in found.checkpoints)
+        checkpoints, self.left_out = choose(found.checkpoints, recipe.window)
+        if self.left_out and not options.quiet:
+            console.note(
+                f"using {len(checkpoints)} of {len(found.checkpoints)} checkpoints: --dry-run says why not the others"
+            )
+        self._check_use(checkpoints)
+        self.selection.check(checkpoints)
+        adapters = any(one.is_adapter for one in checkpoints)
         if recipe.base is None or not any(self.selection) or adapters or self.resolved.begins_at_base:
-            return found.checkpoints
+            return checkpoints
         base = self.open_base(recipe.base)
-        return [self.selection.applied(checkpoint, base) for checkpoint in found.checkpoints]
+        return [self.selection.applied(checkpoint, base) for checkpoint in checkpoints]
 
     def open_base(self, path: Path) -> Checkpoint:
         """The checkpoint of --base, a whole network."""
@@ -239,6 +246,7 @@ class Run:
             device=str(self.device),
             recipe=self.recipe.model_dump(mode="json", exclude_none=True),
             ingredients=list(ingredients),
+            left_out=[LeftOut(path=str(one.path), reason=reason) for one, reason in self.left_out],
             selecting_set=next(iter(self.sets), None),
             sets=list(self.sets),
             warnings=[*self.resolved.warnings, *warnings],

@@ -13,6 +13,11 @@ RECIPE = ["--recipe -r $SOUP_RECIPE", "--set...", "--json", "--quiet -q", "--dry
 INGREDIENTS = [
     *RECIPE,
     "--ckpts...",
+    "--last",
+    "--top",
+    "--by",
+    "--between...",
+    "--every",
     "--val...",
     "--holdout $SOUP_HOLDOUT",
     "--weights-name",

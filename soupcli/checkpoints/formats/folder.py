@@ -7,7 +7,7 @@ import math
 import re
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.formats import sharded
 from soupcli.checkpoints.formats.foreign import refuse_slices
@@ -15,6 +15,9 @@ from soupcli.checkpoints.formats.table import holds_weights
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, distinct
 from soupcli.wording import natural_order
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 INDEX_SUFFIX = ".index.json"
 # In the order in which transformers tries them, then open_clip's, then diffusers'.
@@ -196,19 +199,37 @@ SPEEDS = ("_runtime", "_per_second", "_time", "_count")  # of the machine, not o
 
 def trainer_metrics(folder: Path) -> dict[str, float]:
     """The last evaluation at the checkpoint's own step, and the best metric of the run so far."""
-    file = folder / NAME
+    state = _trainer_state(folder)
     try:
-        if file.stat().st_size > MAX_BYTES:
-            return {}
-        state: Any = json.loads(file.read_bytes())
         step, log = state["global_step"], state["log_history"]
         evaluated = [entry for entry in log if entry.get("step") == step and any(map(_is_metric, entry))]
         found = dict(evaluated[-1]) if evaluated else {}
         found = {name: value for name, value in found.items() if _is_metric(name)}
-        found["best_metric"] = state.get("best_metric")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (KeyError, TypeError, AttributeError):
         return {}
-    return {name: float(value) for name, value in sorted(found.items()) if _is_number(value)}
+    return _numbers({**found, "best_metric": state.get("best_metric")})
+
+
+def trainer_progress(folder: Path) -> dict[str, float]:
+    """The `step` and `epoch` at which the checkpoint was saved, as far as its trainer says so."""
+    state = _trainer_state(folder)
+    return _numbers({"step": state.get("global_step"), "epoch": state.get("epoch")})
+
+
+def _trainer_state(folder: Path) -> dict[str, Any]:
+    """What `trainer_state.json` holds; nothing if it cannot be read."""
+    file = folder / NAME
+    try:
+        if not file.is_file() or file.stat().st_size > MAX_BYTES:
+            return {}
+        state = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _numbers(entries: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in sorted(entries.items()) if _is_number(value)}
 
 
 def _is_metric(name: str) -> bool:

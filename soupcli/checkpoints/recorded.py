@@ -1,0 +1,123 @@
+"""What the trainer wrote down about a checkpoint: its step, its epoch and the metrics that it measured.
+
+Sources, the first that says something: the checkpoint's own content (`Origin`), `trainer_state.json` of transformers,
+a YAML file of the same name beside it (wenet), and the names of its file and folder, e.g. `epoch=3-val_loss=0.12.ckpt`
+(Lightning, NeMo), `checkpoint-500`, `step_2000.pt`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from soupcli.checkpoints.formats.folder import trainer_progress
+from soupcli.errors import UsageError
+from soupcli.metrics.direction import direction_of
+from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+
+STEPS = ("global_step", "step", "steps", "iteration", "iterations", "iter", "update", "updates", "num_updates")
+EPOCHS = ("epoch", "epochs", "ep")
+_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
+_PAIR = re.compile(rf"(?P<name>[A-Za-z][A-Za-z0-9_./]*?)=(?P<value>{_NUMBER})(?![\w.]*=)", re.IGNORECASE)
+_COUNT = re.compile(r"(?P<name>[A-Za-z]+)[-_ ]?(?P<value>\d+)(?=\D|$)")
+_UNNAMED = frozenset({"checkpoint", "ckpt", "model", "avg", "snapshot", "weights", "iter", "state"})
+MAX_YAML = 1_000_000  # bytes
+
+
+class Recorded(NamedTuple):
+    """What is known of a checkpoint without evaluating it. None, and no metrics: nothing was written down."""
+
+    step: int | None
+    epoch: int | None
+    metrics: Mapping[str, float]
+
+
+class Order(NamedTuple):
+    """A metric to choose by, and whether more of it is better."""
+
+    metric: str
+    higher_is_better: bool
+
+
+def recorded(checkpoint: Checkpoint) -> Recorded:
+    """Returns what the trainer wrote down about `checkpoint`."""
+    found: dict[str, float] = {}
+    progress = trainer_progress(checkpoint.path) if checkpoint.path.is_dir() else {}
+    for numbers in (_in_names(checkpoint.path), _beside(checkpoint), progress, checkpoint.origin.metrics):
+        found |= {name: float(value) for name, value in numbers.items() if _is_number(value)}
+    step = _first(found, STEPS)
+    epoch = _first(found, EPOCHS)
+    return Recorded(step, epoch, {name: value for name, value in found.items() if name not in (*STEPS, *EPOCHS)})
+
+
+def order_by(word: str) -> Order:
+    """The metric and direction that `--by WORD` asks for: `-name` is better when lower, `+name` when higher.
+
+    Raises UsageError if the word has no sign and the name does not tell.
+    """
+    name = word.removeprefix("-").removeprefix("+")
+    if word.startswith(("-", "+")):
+        return Order(name, word.startswith("+"))
+    higher = direction_of(name)
+    if higher is None:
+        raise UsageError(
+            f"--by {word}: nothing says whether more or less of it is better",
+            hint=f"--by=-{word} if lower is better, --by=+{word} if higher is",
+        )
+    return Order(name, higher)
+
+
+def value_of(metric: str, about: Recorded, path: Path) -> float:
+    """The value of a metric that the trainer recorded. Raises UsageError if it did not, naming what it did record."""
+    if metric not in about.metrics:
+        known = sorted(about.metrics)
+        raise UsageError(
+            f"--by {metric}: the trainer of {path} recorded no such metric{suggestion(metric, known)}",
+            hint=f"it recorded {', '.join(known)}" if known else "nothing is recorded there: soup rank measures",
+        )
+    return about.metrics[metric]
+
+
+def _in_names(path: Path) -> dict[str, float]:
+    """Numbers with a name in the last two parts of the path; the file's own go over its folder's."""
+    found: dict[str, float] = {}
+    for part in (path.parent.name, path.name):
+        text = re.sub(r"\.(ckpt|pth?|bin|safetensors|tar|nemo)$", "", part)
+        pairs = {match["name"].strip("-_./"): float(match["value"]) for match in _PAIR.finditer(text)}
+        counts = {} if pairs else {match["name"].lower(): float(match["value"]) for match in _COUNT.finditer(text)}
+        named = {name: value for name, value in counts.items() if name in (*STEPS, *EPOCHS)}
+        plain = [value for name, value in counts.items() if name in _UNNAMED]
+        found |= {**pairs, **(named or dict.fromkeys(["step"] if plain else [], max(plain, default=0.0)))}
+    return found
+
+
+def _beside(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Numbers of the YAML file that wenet writes beside each checkpoint: `epoch_12.yaml` beside `epoch_12.pt`."""
+    file = checkpoint.path.with_suffix(".yaml")
+    try:
+        if not checkpoint.path.is_file() or not file.is_file() or file.stat().st_size > MAX_YAML:
+            return {}
+        document = yaml.safe_load(file.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    entries = document if isinstance(document, dict) else {}
+    losses = entries.get("loss_dict")  # wenet 3 keeps its losses one level deeper
+    deeper = {str(name): value for name, value in losses.items()} if isinstance(losses, dict) else {}
+    return {**{str(name): value for name, value in entries.items()}, **deeper}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _first(numbers: Mapping[str, float], names: tuple[str, ...]) -> int | None:
+    return next((int(numbers[name]) for name in names if name in numbers), None)

@@ -1,0 +1,126 @@
+"""Which of the checkpoints are mixed: those between two steps, every Nth, the last ones, the best by a recorded metric.
+
+kept, left_out = choose(checkpoints, recipe.window)        # e.g. window: {last: 8}: the last 8 of each run
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from soupcli.checkpoints.recorded import Recorded, order_by, recorded, value_of
+from soupcli.errors import UsageError
+from soupcli.wording import natural_order
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.recipe.methods import Window
+
+
+class PassedOver(NamedTuple):
+    """A checkpoint that is not mixed, and why."""
+
+    checkpoint: Checkpoint
+    reason: str
+
+
+class Chosen(NamedTuple):
+    """The checkpoints that are mixed, in their order, and the others."""
+
+    kept: list[Checkpoint]
+    left_out: list[PassedOver]
+
+
+def choose(checkpoints: Sequence[Checkpoint], window: Window) -> Chosen:
+    """Keep the checkpoints that `window` asks for, in the order in which they were given.
+
+    `every` and `last` count within each run: the checkpoints of one parent folder. Raises UsageError if a step or a
+    metric is asked for that a trainer did not record, and if nothing is left.
+    """
+    if not window.model_fields_set:
+        return Chosen(list(checkpoints), [])
+    about = {checkpoint: recorded(checkpoint) for checkpoint in checkpoints}
+    kept = list(checkpoints)
+    left_out: dict[Checkpoint, str] = {}
+    for flag, keep in (
+        (_between_flag(window), _between),
+        (f"--every {window.every}", _every),
+        (f"--last {window.last}", _last),
+        (f"--top {window.top} --by {window.by}", _top),
+    ):
+        found = keep(kept, about, window)
+        left_out |= {one: f"{flag}{_known(about[one], window.by)}" for one in kept if one not in found}
+        kept = [one for one in kept if one in found]
+        if not kept:
+            raise UsageError(f"{flag}: leaves none of {len(checkpoints)} checkpoints", hint=_steps_there(about))
+    return Chosen(kept, [PassedOver(one, left_out[one]) for one in checkpoints if one in left_out])
+
+
+def _between(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded], window: Window) -> set[Checkpoint]:
+    if window.between is None:
+        return set(kept)
+    first, last = window.between
+    return {one for one in kept if first <= _step(one, about[one], _between_flag(window)) <= last}
+
+
+def _every(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded], window: Window) -> set[Checkpoint]:
+    return {one for run in _runs(kept, about) for one in run[:: -(window.every or 1)]}
+
+
+def _last(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded], window: Window) -> set[Checkpoint]:
+    return {one for run in _runs(kept, about) for one in (run if window.last is None else run[-window.last :])}
+
+
+def _top(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded], window: Window) -> set[Checkpoint]:
+    """The best by the recorded metric. Of equal ones, the first by path."""
+    if window.top is None or window.by is None:
+        return set(kept)
+    metric, higher = order_by(window.by)
+    values = {one: value_of(metric, about[one], one.path) for one in kept}
+    return set(sorted(kept, key=lambda one: -values[one] if higher else values[one])[: window.top])
+
+
+def _runs(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded]) -> list[list[Checkpoint]]:
+    """The checkpoints of each run in the order of their steps, else of their epochs, else of their paths."""
+    runs: dict[Path, list[Checkpoint]] = {}
+    for one in kept:
+        runs.setdefault(one.path.absolute().parent, []).append(one)
+    return [_along(run, about) for run in runs.values()]
+
+
+def _along(run: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded]) -> list[Checkpoint]:
+    steps = {one: about[one].step for one in run}
+    numbers = {one: about[one].epoch for one in run} if None in steps.values() else steps
+    if None in numbers.values():
+        return list(run)
+    return sorted(run, key=lambda one: (numbers[one] or 0, natural_order(str(one.path))))
+
+
+def _step(one: Checkpoint, about: Recorded, flag: str) -> int:
+    step = about.step if about.step is not None else about.epoch
+    if step is None:
+        raise UsageError(
+            f"{flag}: {one.path} has no step: neither its content, nor trainer_state.json, nor its name says one",
+            hint="--last counts checkpoints in the order of their names",
+        )
+    return step
+
+
+def _between_flag(window: Window) -> str:
+    return "--between {} {}".format(*window.between) if window.between is not None else "--between"
+
+
+def _known(about: Recorded, by: str | None) -> str:
+    """What a line about a checkpoint says beside the flag: its step, and the metric to choose by."""
+    metric = (by or "").lstrip("-+")
+    known = [f"step {about.step}"] if about.step is not None else []
+    known += [f"epoch {about.epoch}"] if about.step is None and about.epoch is not None else []
+    known += [f"{metric} {about.metrics[metric]:g}"] if metric in about.metrics else []
+    return f" ({', '.join(known)})" if known else ""
+
+
+def _steps_there(about: Mapping[Checkpoint, Recorded]) -> str:
+    steps = [one.step for one in about.values() if one.step is not None]
+    return f"their steps are {min(steps)} to {max(steps)}" if steps else "no step of them is known"

@@ -1,0 +1,96 @@
+"""Whether more of a metric is better, from its name: for numbers that trainers and other programs measured."""
+
+from __future__ import annotations
+
+import re
+
+# Words of a name, apart from prefixes such as `eval_` and `val/`: the metric that they stand for is better when lower.
+LOWER = {
+    "loss",
+    "nll",
+    "ce",
+    "xent",
+    "error",
+    "err",
+    "wer",
+    "cer",
+    "ter",
+    "per",
+    "mer",
+    "eer",
+    "mae",
+    "mse",
+    "rmse",
+    "mape",
+    "ppl",
+    "perplexity",
+    "bpc",
+    "bpb",
+    "fid",
+    "kid",
+    "lpips",
+    "hter",
+    "distance",
+    "divergence",
+    "ece",
+    "brier",
+}
+HIGHER = {
+    "acc",
+    "accuracy",
+    "top1",
+    "top5",
+    "f1",
+    "f2",
+    "fbeta",
+    "mcc",
+    "auc",
+    "auroc",
+    "auprc",
+    "map",
+    "map50",
+    "ap",
+    "ap50",
+    "iou",
+    "miou",
+    "dice",
+    "bleu",
+    "sacrebleu",
+    "chrf",
+    "rouge",
+    "rouge1",
+    "rouge2",
+    "rougel",
+    "rougelsum",
+    "meteor",
+    "comet",
+    "bertscore",
+    "em",
+    "precision",
+    "recall",
+    "sensitivity",
+    "specificity",
+    "psnr",
+    "ssim",
+    "pearson",
+    "spearman",
+    "pearsonr",
+    "spearmanr",
+    "kendall",
+    "r2",
+    "ndcg",
+    "mrr",
+    "kappa",
+    "matthews",
+    "jaccard",
+    "reward",
+    "winrate",
+    "fitness",
+}
+
+
+def direction_of(name: str) -> bool | None:
+    """True if more of the metric is better, False if less is, None if its name does not tell."""
+    words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
+    lower, higher = not LOWER.isdisjoint(words), not HIGHER.isdisjoint(words)
+    return higher if lower != higher else None
