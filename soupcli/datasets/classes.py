@@ -12,39 +12,178 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.datasets.class_map import ClassMap
+from soupcli.datasets.class_names import Order, in_order, listed, match
 from soupcli.datasets.prompts import read_json, read_lines
 from soupcli.errors import ValidationError
+from soupcli.networks.network import UNNAMED, ClassFolders, Outline
+from soupcli.recipe.sets import ImagesSet
 from soupcli.recipe.values import ids_or_logits
+from soupcli.report.scores import ClassOrder
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
     from soupcli.recipe.sets import ImagesSet
 
 FOLDERS = "folders"
+NAMES = "the network's class names"
+IMAGENET_V2 = 1000  # folders named 0 to 999
 Id = int | str
 
 
 class Classes(NamedTuple):
-    """Label of each of the set's classes; those that `classes:` leaves out have none. And which logits count."""
+    """Label of each of the set's classes; those that `classes:` leaves out have none. Which logits count, and why."""
 
     labels: Mapping[str, int]
     class_map: ClassMap | None
+    order: ClassOrder
 
 
 def classes_of(
-    spec: ImagesSet, names: Sequence[str], *, label_names: Sequence[str] | None = None, numbered: bool = False
+    spec: ImagesSet,
+    names: Sequence[str],
+    *,
+    outline: Outline = UNNAMED,
+    numbered: bool = False,
+    empty: Sequence[str] = (),
 ) -> Classes:
-    """The classes of a set that has `names` for them, in order; `numbered` ones are their own labels.
+    """The classes of a set that has `names` for them; `numbered` ones are their own labels.
 
-    A name's logit is what `class_to_index` says, else its place among the network's `label_names`, else (where
-    `classes:` is given) its place among ImageNet's classes, where these know every name; else its place among the
-    names. Raises ValidationError where they do not go together.
+    A name's logit is what `class_to_index` says, else its place among the network's names. Without such names, or with
+    `class_order:`, it is its place among the names in the library's order; `empty` folders hold places there. Under
+    `classes:`, ImageNet's wnids are known too. Raises ValidationError if names and classes do not go together.
     """
-    known = _known_logits(spec, names, label_names, wnids=spec.classes is not None)
-    if spec.classes is None:
-        if known is not None or numbered:
-            return Classes(known if known is not None else {name: int(name) for name in names}, None)
-        return Classes(_places(names), ClassMap(len(names), str(spec.images)))
+    if spec.classes is None and numbered and spec.class_to_index is None:
+        labels = {name: int(name) for name in names}
+        return Classes(labels, None, _said("numbers in the shards", labels))
+    known, by = _known_logits(spec, names, outline, numbered=numbered)
+    if spec.classes is not None:
+        return _covered(spec, names, outline, known, by, numbered=numbered)
+    if known is not None:
+        return Classes(known, None, _said(by, known))
+    return _in_folder_order(spec, [*names, *empty], outline.folders)
+
+
+def _in_folder_order(spec: ImagesSet, names: Sequence[str], folders: ClassFolders) -> Classes:
+    """Places among the folders, as the network's library counts them. Warns if libraries count otherwise."""
+    order: Order = spec.class_order or ("natural" if _are_indices(names) else folders.order)
+    sorted_names = in_order(names, order)
+    labels = _places(sorted_names)
+    by = f"class folders in {order} order" + ("" if spec.class_order else f", as {_reader(order, folders)} counts them")
+    warning = None
+    other: Order = "text" if order == "natural" else "natural"
+    in_other = in_order(names, other)
+    if in_other != sorted_names and spec.class_order is None and not _is_imagenet_v2(names):
+        warning = (
+            f"the order of the classes is a choice: {_READERS[order]} counts the folders {_first(sorted_names)}, "
+            f"{_READERS[other]} {_first(in_other)}; {by}. class_order: {other} in the recipe takes the other order, "
+            "class_to_index: says which folder is which"
+        )
+    return Classes(labels, ClassMap(len(labels), str(spec.images)), _said(by, labels, warning))
+
+
+_READERS: dict[Order, str] = {"text": "torchvision's ImageFolder", "natural": "timm"}
+
+
+def _reader(order: Order, folders: ClassFolders) -> str:
+    """Who counts in this order: the network's own library if it does."""
+    if order != folders.order:
+        return "numbers that name every class"
+    return _READERS["text"] if folders.library == "torchvision" else folders.library
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _are_indices(names: Sequence[str]) -> bool:
+    """Whether the names are exactly 0 to n-1."""
+    return {name for name in names if name.isascii()} == {str(index) for index in range(len(names))}
+
+
+def _is_imagenet_v2(names: Sequence[str]) -> bool:
+    return len(names) == IMAGENET_V2 and _are_indices(names)
+
+
+def _said(by: str, labels: Mapping[str, int], warning: str | None = None) -> ClassOrder:
+    first = sorted(labels.items(), key=lambda item: item[1])[:100]
+    return ClassOrder(by=by, count=len(labels), index=dict(first), warning=warning)
+
+
+def _known_logits(
+    spec: ImagesSet, names: Sequence[str], outline: Outline, *, numbered: bool
+) -> tuple[dict[str, int] | None, str]:
+    """The logit of each name if something says it, and what says it."""
+    if spec.class_to_index is not None:
+        return _of_recipe(spec, spec.class_to_index, names), "class_to_index"
+    wnids = imagenet_wnids()
+    if spec.class_order is None and not numbered:
+        of_prompts = _names_of_prompts(spec, names)
+        label_names, by = of_prompts or outline.label_names, "the names in classnames:" if of_prompts else NAMES
+        if label_names is not None:
+            found = match(names, label_names)
+            if not found.unknown and not found.ambiguous and len(set(found.places.values())) == len(names):
+                return found.places, by
+            if spec.classes is None:
+                return _other_names(spec, names, label_names, found.unknown or found.ambiguous)
+    if spec.classes is not None and all(name in wnids for name in names):
+        return {name: wnids[name] for name in names}, "ImageNet's wnids"
+    return None, "the list in classes:"
+
+
+def _names_of_prompts(spec: ImagesSet, names: Sequence[str]) -> list[str] | None:
+    """The names in `classnames:` if at least one of the set's classes is among them."""
+    known = read_lines(spec.classnames) if spec.classnames is not None else []
+    found = match(names, known)
+    return known if found.places or found.ambiguous else None
+
+
+def _other_names(
+    spec: ImagesSet, names: Sequence[str], label_names: Sequence[str], unmatched: Sequence[str]
+) -> tuple[dict[str, int], str]:
+    """Logits of folders that are all of ImageNet by wnid, or plain indices. Raises ValidationError for any others."""
+    wnids = imagenet_wnids()
+    if len(label_names) == len(wnids) and set(names) == set(wnids):
+        return dict(wnids), "ImageNet's wnids"
+    if len(label_names) == len(names) and _are_indices(names):
+        return {name: int(name) for name in names}, "folders named by the index of their logit"
+    several = [name for name in unmatched if name not in match(names, label_names).unknown]
+    problem = "fits several of the network's classes" if several else "is no class of the network"
+    unmatched = unmatched or _sharing_a_class(names, label_names)
+    raise ValidationError(
+        f"{spec.images}: the class {unmatched[0]!r} {problem}{suggestion(unmatched[0], label_names)}: "
+        f"the set has {listed(in_order(names, 'text'))}; the network has {listed(label_names)}",
+        hint="class_to_index: {folder: index of its logit} says which is which; class_order: text counts the folders "
+        "by their names, classes: covers a part of the classes",
+    )
+
+
+def _sharing_a_class(names: Sequence[str], label_names: Sequence[str]) -> list[str]:
+    """The first two names that are spelled alike."""
+    places = match(names, label_names).places
+    return [name for name in names if list(places.values()).count(places.get(name, -1)) > 1]
+
+
+def _of_recipe(spec: ImagesSet, index: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
+    """What `class_to_index` says of the names that are there."""
+    for name in names:
+        if name not in index:
+            raise ValidationError(
+                f"{spec.images}/{name}: class_to_index has no {name!r}{suggestion(name, index)}",
+                hint="add it, or move the folder away",
+            )
+    return {name: index[name] for name in names}
+
+
+def _covered(
+    spec: ImagesSet,
+    names: Sequence[str],
+    outline: Outline,
+    known: Mapping[str, int] | None,
+    by: str,
+    *,
+    numbered: bool,
+) -> Classes:
+    """The classes that `classes:` lists or maps."""
     source, ids = _ids(spec)
     if isinstance(ids, dict):
         return _mapped(spec, ids, names, source)
@@ -54,33 +193,20 @@ def classes_of(
             "and it is no wnid of ImageNet",
             hint="classes: takes a map {folder: logit}, too",
         )
-    logits = _logits(ids, label_names, source) if ids is not None else sorted({(known or {})[name] for name in names})
-    labels = _labels(spec, names, logits, known, numbered=numbered)
-    return Classes(labels, ClassMap(len(logits), str(spec.images), tuple((logit,) for logit in logits)))
-
-
-def _known_logits(
-    spec: ImagesSet, names: Sequence[str], label_names: Sequence[str] | None, *, wnids: bool
-) -> dict[str, int] | None:
-    """The logit of each name, where something says it."""
-    if spec.class_to_index is not None:
-        for name in names:
-            if name not in spec.class_to_index:
-                raise ValidationError(
-                    f"{spec.images}/{name}: class_to_index has no {name!r}{suggestion(name, spec.class_to_index)}",
-                    hint="add it, or move the folder away",
-                )
-        return spec.class_to_index
-    for known in ([_places(label_names)] if label_names else []) + ([imagenet_wnids()] if wnids else []):
-        if all(name in known for name in names):
-            return {name: known[name] for name in names}
-    return None
+    logits = _logits(ids, outline.label_names, source) if ids is not None else sorted({*(known or {}).values()})
+    ordered = in_order(names, spec.class_order or outline.folders.order)
+    labels = _labels(spec, ordered, logits, known, numbered=numbered)
+    columns = ClassMap(len(logits), str(spec.images), tuple((logit,) for logit in logits))
+    warning = None
+    if known is None and not numbered and in_order(names, "natural") != in_order(names, "text"):
+        warning = f"the order of the classes is a choice: classes: goes by the folders {_first(ordered)}"
+    return Classes(labels, columns, _said(by, {name: logits[label] for name, label in labels.items()}, warning))
 
 
 def _labels(
     spec: ImagesSet, names: Sequence[str], logits: Sequence[int], known: Mapping[str, int] | None, *, numbered: bool
 ) -> dict[str, int]:
-    """Places in the list of `classes:`."""
+    """Places in the list of `classes:`; `names` are in order."""
     if known is not None:
         place = {logit: label for label, logit in enumerate(logits)}
         return {name: place[known[name]] for name in names if known[name] in place}
@@ -113,7 +239,8 @@ def _mapped(spec: ImagesSet, logits_of: Mapping[str, Sequence[int]], names: Sequ
                 )
             owner[logit] = column
     labels = {name: columns.index(tuple(sorted(set(logits)))) for name, logits in logits_of.items()}
-    return Classes(labels, ClassMap(len(columns), str(spec.images), tuple(columns)))
+    order = _said("the map in classes:", {name: columns[label][0] for name, label in labels.items()})
+    return Classes(labels, ClassMap(len(columns), str(spec.images), tuple(columns)), order)
 
 
 def _logits(ids: Sequence[Id], label_names: Sequence[str] | None, source: str) -> list[int]:

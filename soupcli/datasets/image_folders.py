@@ -1,12 +1,21 @@
-"""Pictures in folders: one sub-folder for each class, or any folders where a file says the labels."""
+"""Pictures in folders: one sub-folder for each class, or any folders if a file says the labels.
+
+Links to folders and to pictures are followed, as torchvision and timm do; a folder is entered once below each class
+folder, so links that lead back to a folder above end there.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from soupcli.errors import ValidationError
+from soupcli.networks.network import IMAGE_FOLDER, ClassFolders
+
+MAX_PICTURE = 256 * 2**20  # bytes of one encoded picture
 
 
 class PictureFile(NamedTuple):
@@ -26,18 +35,23 @@ class PictureFile(NamedTuple):
         return (self.member or self.path.name).rpartition("/")[2]
 
     def read(self) -> bytes:
-        """The encoded picture, by one positioned read. Raises OSError."""
-        if not self.member:
-            return self.path.read_bytes()
-        shard = os.open(self.path, os.O_RDONLY)
+        """The encoded picture, by one positioned read. Raises OSError, and ValidationError if it is no plain file."""
+        file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
         try:
-            return read_exactly(shard, self.nbytes, self.offset)
+            if self.member:
+                return read_exactly(file, self.nbytes, self.offset)
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode):
+                raise ValidationError(f"{self.path}: a pipe or a device, not a file", hint="remove or replace it")
+            if found.st_size > MAX_PICTURE:
+                raise ValidationError(f"{self.path}: {found.st_size} bytes, a picture has at most {MAX_PICTURE}")
+            return read_exactly(file, found.st_size, 0)
         finally:
-            os.close(shard)
+            os.close(file)
 
 
 def read_exactly(file: int, nbytes: int, offset: int) -> bytes:
-    """`nbytes` bytes of an open file from `offset`. Raises OSError where it ends before."""
+    """`nbytes` bytes of an open file from `offset`. Raises OSError if it ends before."""
     parts = []
     while nbytes:
         part = os.pread(file, nbytes, offset)
@@ -51,45 +65,93 @@ def read_exactly(file: int, nbytes: int, offset: int) -> bytes:
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
 
 
-def find(images: Path) -> list[tuple[PictureFile, str]]:
-    """Every picture and the name of its class, sorted by folder, then by path; hidden files and folders are none.
+class ClassPictures(NamedTuple):
+    """Every picture with the name of its class, and what the folders look like."""
 
-    Folders that are all numbers come in their order. Raises ValidationError where there are no pictures.
+    pictures: list[tuple[PictureFile, str]]
+    empty: list[str]  # class folders without pictures
+    nested: bool  # whether the innermost folders name other classes than those directly below the set
+    outside: int  # pictures that lie in no class folder
+
+
+def find(images: Path, folders: ClassFolders = IMAGE_FOLDER) -> ClassPictures:
+    """Every picture and the name of its class, sorted by path; hidden files and folders are passed over.
+
+    Raises ValidationError if there are no pictures.
     """
-    _check_folder(images)
-    folders = [entry for entry in images.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    folders.sort(key=_by_number if all(entry.name.isdecimal() for entry in folders) else None)
-    found = [(picture, folder.name) for folder in folders for picture in _below(folder)]
+    found, outermost, innermost = [], set(), set()
+    below, classes = _walk(images), _class_folders(images)
+    for path in below:
+        parts = path.relative_to(images).parts
+        if len(parts) > 1:
+            outermost.add(parts[0])
+            innermost.add(parts[-2])
+            found.append((PictureFile(path), parts[-2] if folders.innermost else parts[0]))
     if not found:
         raise ValidationError(
             f"{images}: holds no pictures in class folders",
             hint=f"images: takes a folder with one folder of pictures ({', '.join(sorted(SUFFIXES))}) for each class, "
             "or .tar shards",
         )
-    return found
+    empty = sorted(set(classes) - outermost)
+    return ClassPictures(found, empty, innermost != outermost, len(below) - len(found))
 
 
 def find_flat(images: Path) -> list[PictureFile]:
-    """Every picture below the folder, sorted by path. Raises ValidationError where there is none."""
-    _check_folder(images)
-    found = _below(images)
+    """Every picture below the folder, sorted by path. Raises ValidationError if there is none."""
+    found = [PictureFile(path) for path in _walk(images)]
     if not found:
         raise ValidationError(f"{images}: holds no pictures", hint=f"pictures are {', '.join(sorted(SUFFIXES))}")
     return found
 
 
-def _check_folder(images: Path) -> None:
+def _class_folders(images: Path) -> list[str]:
+    return [entry.name for entry in images.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _walk(images: Path) -> list[Path]:
+    """Paths of all pictures below the folder, sorted. Each class folder is walked by itself."""
     if not images.is_dir():
         reason = "is no folder and no .tar shard" if images.exists() else "no such folder"
         raise ValidationError(f"{images}: {reason}", hint="images: takes a folder of class folders, or .tar shards")
+    top = _identity(images)
+    paths: list[Path] = []
+    for entry in _entries(images):
+        if entry.is_dir():
+            paths.extend(_below(Path(entry.path), {top}))
+        elif _is_picture(entry):
+            paths.append(Path(entry.path))
+    return sorted(paths)
 
 
-def _below(folder: Path) -> list[PictureFile]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    return [PictureFile(path) for path in files]
+def _below(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
+    """The pictures below `folder`; folders in `entered` are not entered again."""
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        if (identity := _identity(folder)) in entered:
+            continue
+        entered.add(identity)
+        for entry in _entries(folder):
+            if entry.is_dir():
+                waiting.append(Path(entry.path))
+            elif _is_picture(entry):
+                yield Path(entry.path)
 
 
-def _by_number(folder: Path) -> tuple[int, str]:
-    """ImageNet-V2's folders are 0 to 999, and 10 comes after 9."""
-    return int(folder.name), folder.name
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is not hidden, sorted by name."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
+    except OSError as cause:
+        raise ValidationError(f"{folder}: {cause.strerror}", hint="make it readable, or move it away") from cause
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    return f".{entry.name.rpartition('.')[2].lower()}" in SUFFIXES
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino

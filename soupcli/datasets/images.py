@@ -22,18 +22,20 @@ from torch import Tensor
 
 from soupcli.datasets import image_folders as class_folders
 from soupcli.datasets import labels_file, tar_shards
+from soupcli.datasets.class_names import listed
 from soupcli.datasets.classes import classes_of
 from soupcli.datasets.examples import ArrayExamples
+from soupcli.datasets.image_folders import ClassPictures, PictureFile
 from soupcli.datasets.input_cache import InputCache, Put, input_key
 from soupcli.datasets.prompts import content_hash
 from soupcli.environment import need
 from soupcli.errors import ValidationError
+from soupcli.networks.network import UNNAMED, ClassFolders, Outline, Pictures
 from soupcli.progress import Progress, silent
+from soupcli.report.scores import ClassOrder
 
 if TYPE_CHECKING:
     from soupcli.datasets.class_map import ClassMap
-    from soupcli.datasets.image_folders import PictureFile
-    from soupcli.networks.network import Pictures
     from soupcli.recipe.sets import ImagesSet
 
 SUFFIXES = class_folders.SUFFIXES
@@ -44,11 +46,12 @@ MOST_PIXELS_A_BYTE = 400  # of a large picture; photographs have fewer than 30
 
 
 class LabelledPictures(NamedTuple):
-    """The pictures of a set, their labels (int64 [N], or [N, M] where several are right), and which logits count."""
+    """The pictures of a set, their labels (int64 [N], or [N, M] if several are right), and which logits count."""
 
     pictures: list[PictureFile]
     labels: Tensor
     classes: ClassMap | None
+    order: ClassOrder | None = None
 
 
 def fingerprint(spec: ImagesSet) -> str:
@@ -81,27 +84,54 @@ def _name(images: Path, file: PictureFile) -> str:
     return file.member or file.path.relative_to(images).as_posix()
 
 
-def find(spec: ImagesSet, *, label_names: Sequence[str] | None = None, progress: Progress = silent) -> LabelledPictures:
-    """The pictures and labels of a set; nothing is decoded. Raises ValidationError where there are none."""
+def find(spec: ImagesSet, *, outline: Outline = UNNAMED, progress: Progress = silent) -> LabelledPictures:
+    """The pictures and labels of a set; nothing is decoded. Raises ValidationError if there are none."""
     shards = tar_shards.find(spec.images)
-    found: list[tuple[PictureFile, str]]
     if shards is not None:
-        found = [(picture, str(label)) for picture, label in tar_shards.read_index(shards, progress=progress)]
+        indexed = tar_shards.read_index(shards, progress=progress)
+        if not indexed:
+            raise ValidationError(f"{spec.images}: holds no pictures")
+        found = ClassPictures([(picture, str(label)) for picture, label in indexed], [], False, 0)
     elif spec.labels is not None:
-        found = [(picture, "") for picture in class_folders.find_flat(spec.images)]
+        found = ClassPictures([(picture, "") for picture in class_folders.find_flat(spec.images)], [], False, 0)
     else:
-        found = class_folders.find(spec.images)
-    if not found:
-        raise ValidationError(f"{spec.images}: holds no pictures")
+        found = class_folders.find(spec.images, outline.folders)
     if spec.labels is not None:
-        return _labelled_by_file(spec.labels, spec.images, [picture for picture, _ in found])
-    names = list(dict.fromkeys(name for _, name in found))
-    classes = classes_of(spec, names, label_names=label_names, numbered=shards is not None)
-    covered = [(picture, classes.labels[name]) for picture, name in found if name in classes.labels]
+        return _labelled_by_file(spec.labels, spec.images, [picture for picture, _ in found.pictures])
+    names = list(dict.fromkeys(name for _, name in found.pictures))
+    empty = [] if outline.folders.innermost else found.empty
+    classes = classes_of(spec, names, outline=outline, numbered=shards is not None, empty=empty)
+    covered = [(picture, classes.labels[name]) for picture, name in found.pictures if name in classes.labels]
     if not covered:
         raise ValidationError(f"{spec.images}: classes: covers none of its classes", hint=f"they are {names[:5]}")
     labels = torch.tensor([label for _, label in covered])
-    return LabelledPictures([picture for picture, _ in covered], labels, classes.class_map)
+    order = _with_layout(classes.order, found, outline.folders, chosen="order" in classes.order.by)
+    return LabelledPictures([picture for picture, _ in covered], labels, classes.class_map, order)
+
+
+def class_order(spec: ImagesSet, outline: Outline) -> ClassOrder:
+    """Which class is which, from the names of the folders; no picture is opened."""
+    if spec.labels is not None:
+        return ClassOrder(by="indices in labels:", count=None, index={})
+    if spec.classes is None and spec.class_to_index is None and tar_shards.find(spec.images) is not None:
+        return ClassOrder(by="numbers in the shards", count=None, index={})
+    order = find(spec, outline=outline).order
+    assert order is not None
+    return order
+
+
+def _with_layout(order: ClassOrder, found: ClassPictures, folders: ClassFolders, *, chosen: bool) -> ClassOrder:
+    """The order, with a warning if the layout of the folders lets libraries count other classes."""
+    warnings_ = [order.warning] if order.warning else []
+    if chosen and found.nested:
+        which = "the innermost folders, as" if folders.innermost else "the folders directly below the set, as"
+        warnings_.append(f"classes are {which} {folders.library} takes them; other libraries take others")
+    if chosen and found.empty:
+        counted = "are not counted" if folders.innermost else "are counted"
+        warnings_.append(f"class folders without pictures {counted}: {listed(found.empty)}")
+    if found.outside:
+        warnings_.append(f"pictures in no class folder take no part: {found.outside}")
+    return order.model_copy(update={"warning": "; ".join(warnings_) or None})
 
 
 def _labelled_by_file(file: Path, images: Path, pictures: list[PictureFile]) -> LabelledPictures:
@@ -114,21 +144,18 @@ def load(
     spec: ImagesSet,
     pictures: Pictures,
     *,
-    label_names: Sequence[str] | None = None,
+    outline: Outline = UNNAMED,
     workers: int | None = None,
     cache: InputCache | None = None,
     progress: Progress = silent,
 ) -> ArrayExamples:
     """All pictures, decoded once by `workers` threads (None: one for each core) and kept as uint8 [N, C, H, W].
 
-    `cache` has them where an earlier run has decoded the same files in the same way.
-
-    A folder's label is what `class_to_index` says, else its place among the network's `label_names` where they name
-    every folder, else its place among the folders. Raises ValidationError for an empty folder and for a file that is
-    not a picture.
+    `cache` has them if an earlier run has decoded the same files in the same way. Labels are as `classes_of` says.
+    Raises ValidationError for an empty folder and for a file that is not a picture.
     """
     mark = fingerprint(spec)
-    labelled = find(spec, label_names=label_names, progress=progress)
+    labelled = find(spec, outline=outline, progress=progress)
     cache = cache or InputCache(None)
     key = input_key("images", _files(spec), [_name(spec.images, file) for file in labelled.pictures], spec.border)
     key = input_key(key, pictures.description, pictures.mode)

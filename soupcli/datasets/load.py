@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from soupcli.datasets import arrays, images, text, tokens
 from soupcli.errors import NetworkError
 from soupcli.metrics.table import metric_named
+from soupcli.networks.network import Network
 from soupcli.progress import Progress, silent
 from soupcli.recipe.sets import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSet
 
 if TYPE_CHECKING:
     from soupcli.datasets.examples import Examples
     from soupcli.datasets.input_cache import InputCache
-    from soupcli.networks.network import Network
+    from soupcli.networks.network import Network, Outline
+    from soupcli.report.scores import ClassOrder
 
 LabelledSet = ArraysSet | ImagesSet | TextSet
 ExampleSet = LabelledSet | TokensSet
@@ -28,6 +31,20 @@ def fingerprint(spec: SetSpec) -> str | None:
     if isinstance(spec, TextSet):
         return text.fingerprint(spec)
     return tokens.fingerprint(spec) if isinstance(spec, TokensSet) else None
+
+
+def class_orders(sets: Mapping[str, SetSpec], metric: str, outline: Outline) -> dict[str, ClassOrder]:
+    """Which class is which in each set whose classes have names; `metric` is the recipe's."""
+    found = {name: _class_order(spec, metric, outline) for name, spec in sets.items()}
+    return {name: order for name, order in found.items() if order is not None}
+
+
+def _class_order(spec: SetSpec, metric: str, outline: Outline) -> ClassOrder | None:
+    if isinstance(spec, ImagesSet):
+        return images.class_order(spec, outline)
+    if isinstance(spec, TextSet) and "numbers" not in metric_named(spec.metric or metric).measures:
+        return text.class_order(spec, outline)
+    return None
 
 
 def load(
@@ -60,7 +77,7 @@ def load(
         return images.load(
             spec,
             network.pictures,
-            label_names=network.label_names,
+            outline=network.outline,
             workers=workers,
             cache=cache,
             progress=progress,
@@ -76,7 +93,7 @@ def load(
     return text.load(
         spec,
         network.tokenizer,
-        label_names=network.label_names,
+        label_names=network.outline.label_names,
         numbers="numbers" in metric_named(metric).measures,
         pad_token_id=network.pad_token_id,
         cache=cache,

@@ -86,6 +86,18 @@ def _separated(path: Path, **format_: Any) -> list[Row]:
         return rows
 
 
+def class_names(path: Path, column: str) -> list[str] | None:
+    """The names that a parquet file of `datasets` gives to the numbers in a column (its ClassLabel feature)."""
+    if path.suffix.lower() != ".parquet":
+        return None
+    metadata = need("pyarrow.parquet", extra="parquet").read_schema(path).metadata or {}
+    try:
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
 def _parquet(path: Path) -> list[Row]:
     parquet = need("pyarrow.parquet", extra="parquet")
     try:

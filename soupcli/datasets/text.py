@@ -6,11 +6,9 @@ Or `template: "sst2 sentence: {sentence}"` in place of `input`, for networks tha
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,11 +16,15 @@ from torch import Tensor
 from soupcli.datasets.examples import TokenExamples
 from soupcli.datasets.input_cache import InputCache, input_key
 from soupcli.datasets.prompts import content_hash
-from soupcli.datasets.rows import READERS, Row, read_rows
+from soupcli.datasets.rows import READERS, Row, class_names, read_rows
+from soupcli.datasets.text_labels import class_labels, measurements
 from soupcli.errors import ValidationError
 from soupcli.progress import Progress, silent
 from soupcli.recipe.sets import TextSet, template_columns
-from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from soupcli.networks.network import Outline
+    from soupcli.report.scores import ClassOrder
 
 SUFFIXES = tuple(READERS)
 ROWS_AT_ONCE = 1024
@@ -56,10 +58,7 @@ def load(
     """
     columns_read = template_columns(spec.template) if spec.template is not None else spec.input
     rows = read_rows(spec.text, (*columns_read, spec.label))
-    if numbers:
-        labels = torch.tensor([_number(spec, row, place) for place, row in enumerate(rows, 1)], dtype=torch.float64)
-    else:
-        labels = torch.tensor([_label(spec, row, place, label_names) for place, row in enumerate(rows, 1)])
+    labels = _labels(spec, rows, label_names, numbers=numbers)
     texts = [_texts(spec, row, number, columns_read) for number, row in enumerate(rows, 1)]
     key = input_key("text", fingerprint(spec), mark)
     cache = cache or InputCache(None)
@@ -119,36 +118,14 @@ def _text(spec: TextSet, row: Row, number: int, column: str) -> str:
     return value
 
 
-def _number(spec: TextSet, row: Row, number: int) -> float:
-    value = row.get(spec.label)
-    try:
-        measured = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        measured = math.nan
-    if not math.isfinite(measured):
-        raise ValidationError(
-            f"{spec.text}: row {number}: label {value!r} is not a number", hint="--metric accuracy is one of classes"
-        )
-    return measured
+def _labels(spec: TextSet, rows: Sequence[Row], label_names: Sequence[str] | None, *, numbers: bool) -> Tensor:
+    values = [row.get(spec.label) for row in rows]
+    if numbers:
+        return measurements(spec, values)
+    return class_labels(spec, values, label_names, class_names(spec.text, spec.label)).labels
 
 
-def _label(spec: TextSet, row: Row, number: int, label_names: Sequence[str] | None) -> int:
-    """The class: its position among the names, else its number. 2.0 is 2, 2.5 is no class."""
-    value = row.get(spec.label)
-    names = list(spec.labels or label_names or ())
-    if str(value) in names:
-        return names.index(str(value))
-    if isinstance(value, float | str) and re.fullmatch(r"[-+]?\d+(\.\d*)?", str(value), re.ASCII):
-        value = float(value) if float(value) % 1 else int(float(value))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    where = f"{spec.text}: row {number}: label {value!r}"
-    if isinstance(value, float):
-        raise ValidationError(
-            f"{where} is a measurement, not a class",
-            hint="metrics of classes need whole numbers or names as labels; --metric pearson, spearman or mse: numbers",
-        )
-    raise ValidationError(
-        f"{where} is neither a number nor one of {', '.join(names) or 'no names'}{suggestion(str(value), names)}",
-        hint="name the classes in the order of the logits: labels: [negative, positive]",
-    )
+def class_order(spec: TextSet, outline: Outline) -> ClassOrder:
+    """Which class is which, by the labels of all rows."""
+    values = [row.get(spec.label) for row in read_rows(spec.text, (spec.label,))]
+    return class_labels(spec, values, outline.label_names, class_names(spec.text, spec.label)).order

@@ -1,13 +1,13 @@
 """A network as the rest of the program sees it: the module, how its inputs are made, how logits come out.
 
-`networks/` makes it from a model library, `validation/` feeds it; neither knows the other.
+`networks/libraries/` makes it from a model library, `evaluation/` feeds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,30 @@ class Pictures:
     mode: str = "RGB"
 
 
+class ClassFolders(NamedTuple):
+    """How a library numbers the class folders of a set: `order` sorts their names.
+
+    The class of a picture is the folder that holds it if `innermost`, else the folder directly below the set.
+    """
+
+    library: str
+    order: Literal["text", "natural"] = "text"
+    innermost: bool = False
+
+
+IMAGE_FOLDER = ClassFolders("torchvision")  # torchvision.datasets.ImageFolder
+
+
+class Outline(NamedTuple):
+    """What the recipe and the configuration say about classes, before any network is built."""
+
+    folders: ClassFolders = IMAGE_FOLDER
+    label_names: tuple[str, ...] | None = None  # in the order of the logits
+
+
+UNNAMED = Outline()
+
+
 @dataclass(frozen=True)
 class Network:
     """A module without its weights, and how to feed it."""
@@ -37,7 +61,7 @@ class Network:
     module: nn.Module
     pictures: Pictures | None = None
     tokenizer: Any = None
-    label_names: tuple[str, ...] | None = None  # in the order of the logits
+    outline: Outline = UNNAMED
     ignored_names: tuple[str, ...] = ()  # patterns of tensors that the library drops when it loads
     stored_names: Callable[[Iterable[str]], Mapping[str, str]] | None = None  # name in a file -> name in the module
     pad_token_id: int | None = None  # what the configuration pads with, where the tokenizer does not say

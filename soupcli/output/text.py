@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from soupcli.evaluation.score import Score
     from soupcli.metrics.metric import MetricValue
     from soupcli.report.comparisons import Comparison, Flops, GateResult
+    from soupcli.report.scores import ClassOrder
+
+
+def describe_classes(order: ClassOrder) -> str:
+    """E.g. `3 classes by the network's class names: bird 1, cat 2, dog 0`."""
+    first = [f"{name} {index}" for name, index in list(order.index.items())[:5]]
+    which = f": {', '.join(first)}{', ...' if len(order.index) > 5 else ''}" if first else ""
+    return f"{order.count} classes by {order.by}{which}" if order.count is not None else f"by {order.by}"
 
 
 def score_table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, Tag
 
@@ -11,16 +11,22 @@ from soupcli.recipe.values import PythonReference
 
 
 class _Network(Section):
+    library: ClassVar[str]  # the module that builds such networks
+
     args: dict[str, Any] = {}
     """Keyword arguments for the builder."""
 
 
 class TimmNetwork(_Network):
+    library: ClassVar[str] = "soupcli.networks.libraries.timm"
+
     timm: str
     """Name of a network for `timm.create_model`."""
 
 
 class TransformersNetwork(_Network):
+    library: ClassVar[str] = "soupcli.networks.libraries.transformers"
+
     transformers: str
     """`auto` (the class that the checkpoint's own config.json names) or a class of transformers."""
     head: int | None = Field(default=None, gt=0)
@@ -29,6 +35,8 @@ class TransformersNetwork(_Network):
 
 
 class OpenClipNetwork(_Network):
+    library: ClassVar[str] = "soupcli.networks.libraries.open_clip"
+
     open_clip: str
     """Name of a network for `open_clip.create_model`."""
     head: int | None = Field(default=None, gt=0)
@@ -37,11 +45,15 @@ class OpenClipNetwork(_Network):
 
 
 class TorchvisionNetwork(_Network):
+    library: ClassVar[str] = "soupcli.networks.libraries.torchvision"
+
     torchvision: str
     """Name of a network for `torchvision.models.get_model`."""
 
 
 class PythonNetwork(_Network):
+    library: ClassVar[str] = "soupcli.networks.libraries.user_python"
+
     python: PythonReference
     """`file.py:function`; the function returns the `nn.Module`."""
     transform: PythonReference | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
 
@@ -31,7 +31,11 @@ class ImagesSet(_LabelledSet):
     """A folder with one sub-folder of pictures for each class; or .tar shards in the WebDataset layout: a file, a
     folder of them, a glob, or ranges such as `val-{0000..0003}.tar`."""
     class_to_index: dict[str, int] | None = None
-    """Class folder to index of the logit; default: folders sorted by name, counted from 0."""
+    """Class folder to index of the logit; default: by the network's own class names, else in `class_order`."""
+    class_order: Literal["text", "natural"] | None = None
+    """The order in which class folders are counted from 0: `text` (1, 10, 2: torchvision, datasets) or `natural`
+    (1, 2, 10: timm). It goes over the network's class names. Default: by these names; without them in the order of the
+    library that the network is of."""
     classes: ClassIds | None = None
     """Which of the network's classes the set covers, where it does not cover all: the other logits take no part. A
     file with one class a line (index of the logit, or wnid of ImageNet), a list of them in the order of the set's
@@ -52,6 +56,8 @@ class ImagesSet(_LabelledSet):
     def _one_source_of_labels(self) -> Self:
         if self.labels is not None and (self.classes is not None or self.class_to_index is not None):
             raise ValueError("labels: holds indices of logits, classes: and class_to_index: do not go with it")
+        if self.class_order is not None and (self.labels is not None or self.class_to_index is not None):
+            raise ValueError("class_order: counts the folders, labels: and class_to_index: do not go with it")
         if self.class_to_index is not None and isinstance(self.classes, dict):
             raise ValueError("class_to_index: and a map in classes: both say which folder is which: give one")
         return self

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from soupcli.files.json_text import dump_json
 from soupcli.report.comparisons import Comparison, Flops, GateResult
 from soupcli.report.inspection import Inspection
-from soupcli.report.scores import Ensemble, Ingredient, LeftOut, Part, Scored
+from soupcli.report.scores import ClassOrder, Ensemble, Ingredient, LeftOut, Part, Scored
 from soupcli.report.soups import Alpha, Fit, Search, Soup, Step, Stock
 from soupcli.report.surveys import Landscape, Pairs
 
@@ -72,6 +72,8 @@ class Report(Part):
     selecting_set: str | None = None
     sets: list[str] = []
     """All sets in the order in which they were named."""
+    classes: dict[str, ClassOrder] = {}
+    """Set -> which class is which there, for sets whose classes have names."""
     comparisons: list[Comparison] = []
     """Soup against best ingredient on every set, every metric of both."""
     shared_examples: dict[str, int] = {}

@@ -41,6 +41,19 @@ class LeftOut(Part):
     reason: str
 
 
+class ClassOrder(Part):
+    """Which class is which in one set."""
+
+    by: str
+    """What says it: the network's class names, `class_to_index`, the order of the class folders, ..."""
+    count: int | None
+    """Classes of the set; null if they were not counted."""
+    index: dict[str, int]
+    """Class of the set -> index of its logit, or of its label if several logits count as one; the first 100."""
+    warning: str | None = None
+    """What to look at if scores are near chance; null if nothing was chosen."""
+
+
 class Ingredient(Part):
     path: str
     hash: str = Field(pattern="^sha256:[0-9a-f]{64}$")

@@ -12,6 +12,7 @@ from soupcli.evaluation.outside.command import split
 from soupcli.files.json_text import dump_json
 from soupcli.mixing.write_soup import soup_specs
 from soupcli.output import console
+from soupcli.output.text import describe_classes
 from soupcli.recipe.networks import PythonNetwork
 from soupcli.recipe.sets import CommandSet, PythonSet
 from soupcli.wording import human_bytes
@@ -46,6 +47,7 @@ def show_plan(run: Run, plan: Plan) -> int:
             "ingredients": [{"path": path, "bytes": size} for path, size in sizes.items()],
             "left_out": [{"path": str(one.path), "reason": reason} for one, reason in run.left_out],
             "sets": list(run.sets),
+            "classes": {name: order.model_dump(mode="json") for name, order in run.classes.items()},
             "code": code,
             "commands": commands,
             "evaluations": plan.evaluations,
@@ -79,6 +81,8 @@ def _show_table(run: Run, plan: Plan, sizes: dict[str, int], written: int | None
         table.add("left out" if number == 0 else "", f"{left_out.path}  {reason}")
     table.add("to read", f"{len(sizes)} checkpoints, {human_bytes(sum(sizes.values()))}")
     table.add("to evaluate", f"at most {plan.evaluations} times, on {', '.join(run.sets) or 'no set'}")
+    for name, order in run.classes.items():
+        table.add("classes", f"{name}: {describe_classes(order)}")
     if written is not None:
         table.add("to write", f"{run.recipe.out}  {human_bytes(written)}")
     for what, references in runs.items():

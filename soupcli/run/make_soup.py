@@ -157,7 +157,7 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ve
 def _show(run: Run, options: SoupOptions, finished: FinishedSoup, report: Report) -> None:
     assert report.soup is not None
     for warning in report.warnings:
-        console.warn(warning)
+        run.warn(warning)
     if options.as_json:
         console.print_result(report.to_json())
     elif options.quiet:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import Selected, Selection
 from soupcli.checkpoints.window import choose
 from soupcli.cli.options import SoupOptions
+from soupcli.datasets.load import class_orders
 from soupcli.environment import cache_folder, versions
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.context import EvaluationContext
@@ -33,6 +35,7 @@ from soupcli.evaluation.logits import LogitFolder
 from soupcli.files.atomic import check_file
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.old_soup import Input, check_place
+from soupcli.networks.build import outline
 from soupcli.output import console
 from soupcli.report.comparisons import Flops
 from soupcli.report.paths import relative
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
     from soupcli.evaluation.score import Score
     from soupcli.progress import Progress
     from soupcli.recipe.recipe import Recipe
-    from soupcli.report.scores import Ingredient
+    from soupcli.report.scores import ClassOrder, Ingredient
 
 
 class Row(NamedTuple):
@@ -70,6 +73,7 @@ class Run:
         self.logits = resolved.options.logit_folder
         if self.logits is not None:
             check_file(self.logits / ".soup-logits")
+        self._said: list[str] = []
         self.progress = console.ProgressReporter(silent=self.options.quiet)
         self.selection = Selection(tuple(self.recipe.include), tuple(self.recipe.exclude))
         self.checkpoints = self._find()
@@ -176,10 +180,25 @@ class Run:
             self._shared[key] = self.selection.applied(checkpoint, source)
         return self._shared[key]
 
+    @cached_property
+    def classes(self) -> dict[str, ClassOrder]:
+        """Which class is which in each set whose classes have names, by the first checkpoint."""
+        known = outline(self.recipe.model, self.checkpoints[0])
+        return class_orders(self.sets, self.recipe.metric, known)
+
+    def warn(self, text: str) -> None:
+        """Says once what should be known before the scores are believed, and keeps it for the report."""
+        if text not in self._said:
+            self._said.append(text)
+            console.warn(text)
+
     @property
     def evaluators(self) -> Evaluators:
         """Evaluate mixtures on each set. Made when the first score is asked for."""
         if self._evaluators is None:
+            for name, order in self.classes.items():
+                if order.warning is not None:
+                    self.warn(f"{name}: {order.warning}")
             if processes.is_first():
                 self.hashes.start(self.checkpoints)
             self._evaluators = self.evaluators_by(self.recipe)
@@ -249,7 +268,8 @@ class Run:
             left_out=[LeftOut(path=str(one.path), reason=reason) for one, reason in self.left_out],
             selecting_set=next(iter(self.sets), None),
             sets=list(self.sets),
-            warnings=[*self.resolved.warnings, *warnings],
+            classes=self.classes,
+            warnings=list(dict.fromkeys([*self.resolved.warnings, *self._said, *warnings])),
             cost=self.cost(),
             **parts,
         )

@@ -14,6 +14,7 @@ from torch import Tensor
 from soupcli.datasets.class_map import ClassMap
 from soupcli.datasets.classes import Classes, classes_of, imagenet_wnids
 from soupcli.errors import ValidationError
+from soupcli.networks.network import Outline
 from soupcli.recipe.sets import ImagesSet
 
 GOLDFISH, SHARK, HEN = "n01443537", "n01484850", "n01514859"  # ImageNet's 1, 2 and 8
@@ -21,7 +22,8 @@ IMAGES = Path("set")
 
 
 def found(names: list[str], *, label_names: list[str] | None = None, numbered: bool = False, **keys: Any) -> Classes:
-    return classes_of(ImagesSet(images=IMAGES, **keys), names, label_names=label_names, numbered=numbered)
+    outline = Outline(label_names=tuple(label_names) if label_names else None)
+    return classes_of(ImagesSet(images=IMAGES, **keys), names, outline=outline, numbered=numbered)
 
 
 def columns(classes: Classes) -> tuple[tuple[int, ...], ...] | None:
@@ -48,14 +50,15 @@ def test_by_place() -> None:
 
 def test_by_name() -> None:
     """class_to_index, else the network's own names: logits as they are, none left out."""
-    assert found(["cat", "dog"], class_to_index={"dog": 4, "cat": 2}) == ({"dog": 4, "cat": 2}, None)
-    assert found(["cat", "dog"], label_names=["dog", "emu", "cat"]) == ({"cat": 2, "dog": 0}, None)
-    assert found(["cat", "cow"], label_names=["dog", "emu", "cat"]).class_map == ClassMap(2, "set")
+    assert found(["cat", "dog"], class_to_index={"dog": 4, "cat": 2})[:2] == ({"dog": 4, "cat": 2}, None)
+    assert found(["cat", "dog"], label_names=["dog", "emu", "cat"])[:2] == ({"cat": 2, "dog": 0}, None)
+    with pytest.raises(ValidationError, match=r"'cow' is no class .*: the set has cat, cow; the network has dog, emu"):
+        found(["cat", "cow"], label_names=["dog", "emu", "cat"])
 
 
 def test_shards_number_their_classes() -> None:
     """A label in a shard is the logit, unless class_to_index says another."""
-    assert found(["3", "0"], numbered=True) == ({"3": 3, "0": 0}, None)
+    assert found(["3", "0"], numbered=True)[:2] == ({"3": 3, "0": 0}, None)
     assert found(["3"], numbered=True, class_to_index={"3": 7}).labels == {"3": 7}
 
 

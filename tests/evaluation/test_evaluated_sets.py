@@ -243,7 +243,7 @@ def test_numbers(tmp_path: Path) -> None:
     assert found.metrics["spearman"].value == pytest.approx(stats.spearmanr(predicted, measured).statistic, rel=1e-9)
     wanted = (predicted - torch.tensor(measured, dtype=torch.float64)).square().mean().item()
     assert found.metrics["mse"].value == pytest.approx(wanted, rel=1e-4)
-    with pytest.raises(ValidationError, match=r"row 1: label 4.5 is a measurement, not a class"):
+    with pytest.raises(ValidationError, match=r"row 1: label '4.5' is a measurement, not a class"):
         score(recipe, tmp_path / "run")
     toys.bert(tmp_path / "two")
     with pytest.raises(ValidationError, match=r"val.val: labels are numbers, and the network gives 2 for each example"):

@@ -19,6 +19,7 @@ from torch import Tensor
 from soupcli.environment import need
 from soupcli.errors import NetworkError
 from soupcli.networks.libraries.clip import ImageHead
+from soupcli.networks.library import Library
 from soupcli.networks.network import Batch, Forward, Network, Pictures, like_weights, mean_and_std
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
@@ -115,3 +116,6 @@ def _zero_shot(
         return logits
 
     return forward
+
+
+LIBRARY = Library(build)  # open_clip_train.data reads class folders through torchvision's ImageFolder

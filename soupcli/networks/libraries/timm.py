@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.environment import need
 from soupcli.errors import NetworkError
-from soupcli.networks.network import Network, Pictures, mean_and_std
+from soupcli.networks.library import Library, named, names_in_order, read_config
+from soupcli.networks.network import ClassFolders, Network, Outline, Pictures, mean_and_std
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from soupcli.recipe.networks import TimmNetwork
+
+# timm.data.readers.reader_image_folder: natural_key of the innermost folder's name
+FOLDERS = ClassFolders("timm", "natural", innermost=True)
 
 
 def build(spec: TimmNetwork, folder: Path) -> Network:
@@ -36,24 +39,30 @@ def build(spec: TimmNetwork, folder: Path) -> Network:
         raise NetworkError(
             f"timm.create_model({name!r}): {cause}", hint="see args: of model: in the recipe, and timm's own names"
         ) from cause
-    return Network(module, pictures, label_names=_label_names(config))
+    return Network(module, pictures, outline=Outline(FOLDERS, _label_names(config)))
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
     """The config.json that timm writes beside its weights."""
-    file = folder / "config.json"
+    file, hint = folder / "config.json", "name the network: model: {timm: NAME}"
     try:
-        config: Any = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as cause:
-        raise NetworkError(f"{file}: {cause}", hint="name the network: model: {timm: NAME}") from cause
-    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
-        raise NetworkError(f"{file}: names no `architecture`", hint="name the network: model: {timm: NAME}")
+        config = read_config(file)
+    except NetworkError as cause:
+        raise NetworkError(str(cause), hint=hint) from cause
+    if not isinstance(config.get("architecture"), str):
+        raise NetworkError(f"{file}: names no `architecture`", hint=hint)
     return config
 
 
 def _label_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """timm writes a list, or a map from logits to names."""
     names = config.get("label_names")
-    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+    return named(names) if isinstance(names, list) else names_in_order(names, Path("config.json"))
+
+
+def label_names(spec: TimmNetwork, folder: Path) -> tuple[str, ...] | None:
+    """The names in the folder's config.json, if the recipe takes the network from there."""
+    return _label_names(_config_of(folder)) if spec.timm == "auto" else None
 
 
 def _pictures(data: Any, module: nn.Module, channels: int | None, size: int | Sequence[int] | None) -> Pictures:
@@ -69,3 +78,6 @@ def _pictures(data: Any, module: nn.Module, channels: int | None, size: int | Se
     decode = data.create_transform(**config, is_training=False, normalize=False)
     mode = "L" if channels == 1 else "RGB"
     return Pictures(decode, mean_and_std(config["mean"], config["std"]), f"timm:{sorted(config.items())}", mode)
+
+
+LIBRARY = Library(build, FOLDERS, label_names)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.environment import need
 from soupcli.errors import NetworkError
+from soupcli.networks.library import Library
 from soupcli.networks.network import Network, Pictures, mean_and_std
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
@@ -42,3 +43,6 @@ def _pictures(preset: Any) -> Pictures:
         return pixels
 
     return Pictures(decode, mean_and_std(preset.mean, preset.std), f"torchvision:{preset}")
+
+
+LIBRARY = Library(build)

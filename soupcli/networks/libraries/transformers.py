@@ -16,13 +16,16 @@ from soupcli.errors import NetworkError
 from soupcli.networks.libraries import clip as dual_encoder
 from soupcli.networks.libraries import text_to_text
 from soupcli.networks.libraries.clip import ImageHead
-from soupcli.networks.network import Network, Pictures
+from soupcli.networks.library import Library, names_in_order, read_config
+from soupcli.networks.network import ClassFolders, Network, Outline, Pictures
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
     from soupcli.recipe.networks import TransformersNetwork
 
+# datasets' imagefolder: sorted names of the innermost folders
+FOLDERS = ClassFolders("datasets", "text", innermost=True)
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # nothing is fetched, no code of the folder's is run
 PROBE = (3, 61, 97)  # of the picture that shows whether a processor's work can be done in two halves
 
@@ -41,7 +44,7 @@ def build(spec: TransformersNetwork, folder: Path) -> Network:
         module,
         _pictures(transformers, folder),
         tokenizer,
-        label_names=tuple(config.id2label[i] for i in sorted(config.id2label)) if config.id2label else None,
+        outline=Outline(FOLDERS, names_in_order(config.id2label, folder / "config.json")),
         ignored_names=tuple(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()),
         stored_names=_stored_names(module) if spec.head is None else None,
         pad_token_id=getattr(config, "pad_token_id", None),
@@ -175,3 +178,12 @@ def _same(whole: Callable[[Any], Tensor], in_halves: Callable[[Any], Tensor]) ->
         return torch.equal(whole(picture), in_halves(picture))
     except (AttributeError, TypeError, ValueError, RuntimeError):  # a processor of another kind
         return False
+
+
+def label_names(spec: TransformersNetwork, folder: Path) -> tuple[str, ...] | None:
+    """The names of `id2label` in the recipe's `args:`, else in config.json."""
+    config = read_config(folder / "config.json") | spec.args
+    return names_in_order(config.get("id2label"), folder / "config.json")
+
+
+LIBRARY = Library(build, FOLDERS, label_names)

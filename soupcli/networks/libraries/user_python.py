@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from soupcli.errors import NetworkError
+from soupcli.networks.library import Library
 from soupcli.networks.network import Network, Pictures
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.user_code import content_of, load_function, told
@@ -49,3 +50,6 @@ def _pictures(reference: str) -> Pictures:
 
 def _as_it_is(pictures: Tensor) -> Tensor:
     return pictures
+
+
+LIBRARY = Library(build)

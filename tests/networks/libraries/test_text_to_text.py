@@ -16,9 +16,9 @@ from tests.helpers.evaluating import score
 
 WORDS = ["mrpc", "sentence1:", "sentence2:", "the", "film", "was", "good", "bad", "not", "equivalent", "not_equivalent"]
 ROWS: list[dict[str, Any]] = [
-    {"sentence1": "the film was good", "sentence2": "the film was bad", "label": 0},
+    {"sentence1": "the film was good", "sentence2": "the film was bad", "label": "not equivalent"},
     {"sentence1": "good", "sentence2": "the good film", "label": "equivalent"},
-    {"sentence1": "bad film bad", "sentence2": "not good", "label": 1},
+    {"sentence1": "bad film bad", "sentence2": "not good", "label": "equivalent"},
     {"sentence1": "the film", "sentence2": "the film", "label": "not equivalent"},
 ]
 LABELS = ["not equivalent", "equivalent"]  # of two words and of one

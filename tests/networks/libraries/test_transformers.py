@@ -170,7 +170,7 @@ def test_named_class_and_arguments(tmp_path: Path) -> None:
         loaded(network, tmp_path)
         assert_same(network.module, source)
     network = built(tmp_path, "BertForSequenceClassification")
-    assert network.label_names == ("negative", "positive")
+    assert network.outline.label_names == ("negative", "positive")
     assert network.tokenizer("the film")["input_ids"] == [2, 8, 7, 3]
     assert network.pad_token_id == 0
 

@@ -1,0 +1,75 @@
+"""Names of classes, matched without regard to case and separators, and the orders in which libraries sort them.
+
+match(["bird", "cat"], ("Cat", "Bird"))                 # {"bird": 1, "cat": 0}
+in_order(["c2", "c10"], "text")                         # ["c10", "c2"], as torchvision and datasets sort
+in_order(["c10", "c2"], "natural")                      # ["c2", "c10"], as timm sorts
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+Order = Literal["text", "natural"]
+SHOWN = 12  # names of a list in a message
+_SEPARATORS = re.compile(r"[\s_\-./]+")
+
+
+class Match(NamedTuple):
+    """The place of each name among the known ones; names that have none, and names that have several."""
+
+    places: dict[str, int]
+    unknown: list[str]
+    ambiguous: list[str]
+
+
+def match(names: Iterable[str], known: Sequence[str]) -> Match:
+    """Finds each name among the known ones: as it is spelled, else without regard to case and separators."""
+    exact, loose = _places(known, str), _places(known, spelled)
+    found = Match({}, [], [])
+    for name in names:
+        places = exact.get(name) or loose.get(spelled(name), [])
+        if len(places) == 1:
+            found.places[name] = places[0]
+        else:
+            (found.ambiguous if places else found.unknown).append(name)
+    return found
+
+
+def spelled(name: str) -> str:
+    """The name without regard to case, separators and the way in which accents are encoded."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    return _SEPARATORS.sub("", plain) or plain
+
+
+def in_order(names: Iterable[str], order: Order) -> list[str]:
+    """The names, each once, in the order of a library."""
+    return sorted(set(names), key=_KEYS[order])
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names, or the first of many."""
+    shown = ", ".join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown}, ... ({len(names)} in all)"
+
+
+def _natural(name: str) -> tuple[list[Any], str]:
+    """timm.utils.natural_key: numbers inside of a name as numbers, letters without regard to case."""
+    parts = re.split(r"(\d+)", name.lower())
+    return [(int(part[:4000]) if place % 2 else part) for place, part in enumerate(parts)], name
+
+
+def _text(name: str) -> str:
+    return name
+
+
+_KEYS: dict[Order, Callable[[str], Any]] = {"text": _text, "natural": _natural}
+
+
+def _places(known: Sequence[Any], key: Callable[[Any], str]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(known):
+        places.setdefault(key(name), []).append(place)
+    return places

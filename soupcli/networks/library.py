@@ -1,0 +1,79 @@
+"""A model library: what builds its networks, and what it says about classes. One file in `libraries/` for each."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from soupcli.errors import NetworkError
+from soupcli.networks.network import IMAGE_FOLDER, ClassFolders, Network, Outline
+
+if TYPE_CHECKING:
+    from soupcli.recipe.networks import NetworkSpec
+
+MAX_CONFIG = 20_000_000  # bytes; the largest configurations name 21,843 classes
+_PLACEHOLDER = re.compile(r"LABEL_\d+")  # what transformers calls classes that nobody has named
+
+
+@dataclass(frozen=True)
+class Library:
+    """`build` makes a network without weights; `label_names` reads the class names from the configuration alone."""
+
+    build: Callable[[Any, Path], Network]  # the recipe's `model:`, the checkpoint's folder
+    folders: ClassFolders = IMAGE_FOLDER
+    label_names: Callable[[Any, Path], tuple[str, ...] | None] | None = None
+
+    def outline(self, spec: NetworkSpec, folder: Path) -> Outline:
+        """What is known about classes before the network is built."""
+        return Outline(self.folders, self.label_names(spec, folder) if self.label_names is not None else None)
+
+
+def library_of(spec: NetworkSpec) -> Library:
+    """The library that the recipe's `model:` names."""
+    found: Library = import_module(spec.library).LIBRARY
+    return found
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The object in a configuration file. Raises NetworkError for anything else."""
+    try:
+        if not file.is_file():
+            raise OSError("no such file" if not file.exists() else "not a regular file")
+        if file.stat().st_size > MAX_CONFIG:
+            raise ValueError(f"has {file.stat().st_size} bytes, a configuration has at most {MAX_CONFIG}")
+        config: Any = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as cause:
+        raise NetworkError(f"{file}: {cause}") from cause
+    if not isinstance(config, dict):
+        raise NetworkError(f"{file}: holds a {type(config).__name__}, not an object")
+    return config
+
+
+def names_in_order(id2label: object, file: Path) -> tuple[str, ...] | None:
+    """The names in `id2label`, a map from logits to names; None if they are placeholders.
+
+    Raises NetworkError unless its keys are exactly 0 to n-1.
+    """
+    if not isinstance(id2label, Mapping) or not id2label:
+        return None
+    by_index = {str(index): name for index, name in id2label.items()}
+    missing = [index for index in range(len(by_index)) if str(index) not in by_index]
+    if missing or len(by_index) != len(id2label):
+        raise NetworkError(
+            f"{file}: id2label names the logits {', '.join(list(by_index)[:8])}, there is no {(missing or [0])[0]}",
+            hint=f"its keys are the logits, 0 to {len(by_index) - 1}",
+        )
+    return named([by_index[str(index)] for index in range(len(by_index))])
+
+
+def named(names: Sequence[object]) -> tuple[str, ...] | None:
+    """The names, or None if they are no text or only placeholders such as LABEL_0."""
+    if not names or not all(isinstance(name, str) for name in names):
+        return None
+    texts = tuple(str(name) for name in names)
+    return None if all(_PLACEHOLDER.fullmatch(name) for name in texts) else texts
