@@ -51,7 +51,7 @@ COMMANDS = (
         "greedy",
         GreedyOptions,
         "soupcli.commands.greedy:greedy",
-        "Add checkpoints, best first, while the mean gets no worse.",
+        "Add checkpoints, best first, as long as the mean gets no worse.",
         example="soup greedy --ckpts runs/*/ --val imagenet-val imagenet-v2",
         several_processes=True,
         selects=True,
@@ -60,7 +60,7 @@ COMMANDS = (
         "learned",
         LearnedOptions,
         "soupcli.commands.learned:learned",
-        "Fit mixing coefficients by gradient, on labelled examples.",
+        "Fit mixing coefficients by gradient on labelled examples.",
         example="soup learned --ckpts runs/*/ --val imagenet-val imagenet-v2",
         several_processes=True,
         selects=True,
@@ -69,7 +69,7 @@ COMMANDS = (
         "eval",
         EvalOptions,
         "soupcli.commands.evaluate:evaluate",
-        "Evaluate checkpoints, soups too, on any number of sets.",
+        "Evaluate checkpoints and soups on any number of sets.",
         example="soup eval --ckpts soup/ runs/*/ --val imagenet-val imagenet-v2",
         several_processes=True,
         judges_soups=True,
@@ -78,7 +78,7 @@ COMMANDS = (
         "inspect",
         InspectOptions,
         "soupcli.commands.inspect:inspect",
-        "Say whether checkpoints can and should be mixed, and why not.",
+        "Check whether checkpoints can be averaged; explain problems.",
         example="soup inspect --ckpts runs/*/ --base start/ --val imagenet-val",
         measures_from_base=True,
     ),
@@ -86,7 +86,7 @@ COMMANDS = (
         "mix",
         MixOptions,
         "soupcli.commands.mix:mix",
-        "Mix by weights, or again as a report says.",
+        "Average with given weights, or rebuild a soup from its report.",
         example="soup mix --ckpts runs/a runs/b --weights 0.7,0.3",
         mixes_base=True,
     ),
@@ -95,9 +95,9 @@ COMMANDS = (
         LandscapeOptions,
         "soupcli.commands.landscape:landscape",
         "Score the plane through three checkpoints, on a grid.\n\n"
-        "Every point of the plane is a mixture of the three, outside the triangle with negative weights.\n"
-        "Every one is evaluated, on each set, and kept: an interrupted run goes on, a finer grid evaluates\n"
-        "what is new. soup plot and soup report draw the report.",
+        "Every point of the plane is a mixture of the three, with negative weights outside the triangle.\n"
+        "Scores are kept: an interrupted run continues, and a finer grid evaluates only new points.\n"
+        "soup plot and soup report draw the report.",
         example="soup landscape --ckpts start/ runs/a runs/b --val test; soup plot landscape.json --kind landscape",
     ),
     Command(
@@ -105,9 +105,9 @@ COMMANDS = (
         PairsOptions,
         "soupcli.commands.pairs:pairs",
         "Measure angle and gain of pairs of checkpoints.\n\n"
-        "The angle is that of their offsets from --base, the network that they were fine-tuned from; the gain\n"
-        "is the score of their mean less that of the better of the two. N checkpoints take N(N-1)/2\n"
-        "evaluations on each set beside their own; --pairs draws fewer. soup plot and soup report draw the\n"
+        "The angle is between their offsets from --base, the network that they were fine-tuned from. The gain\n"
+        "is the score of their mean minus the score of the better one. N checkpoints need N(N-1)/2\n"
+        "evaluations per set besides their own; --pairs draws fewer. soup plot and soup report draw the\n"
         "report.",
         example="soup pairs --ckpts runs/*/ --base start/ --val test; soup plot pairs.json --kind angles",
         measures_from_base=True,
@@ -124,31 +124,30 @@ COMMANDS = (
         PlotOptions,
         "soupcli.commands.plot:plot",
         "Draw the figures of a report, as PNG or SVG.\n\n"
-        "scores: the selecting score against every other set, a dot for each ingredient. A greedy soup's\n"
-        "report has its ingredients' scores on the selecting set alone: name beside it a report of soup rank\n"
-        "on all sets (soup rank --ckpts runs/*/ --val val test --report rank.json; soup plot soup.json\n"
-        "rank.json). path: the greedy soup step by step. coefficients: the layers of a learned soup. alpha:\n"
-        "soup mix --alpha. landscape: the report of soup landscape. angles: that of soup pairs. geometry:\n"
-        "soup inspect.\n\n"
-        "With one --kind the picture is --out; otherwise each takes its name: plot-scores.png, plot-path.png.",
+        "scores: the selecting score against every other set, one dot per ingredient. A greedy soup's report\n"
+        "scores its ingredients on the selecting set only, so add a report of soup rank on all sets\n"
+        "(soup rank --ckpts runs/*/ --val val test --report rank.json; soup plot soup.json rank.json).\n"
+        "path: the greedy soup step by step. coefficients: the layers of a learned soup. alpha: soup mix\n"
+        "--alpha. landscape: soup landscape. angles: soup pairs. geometry: soup inspect.\n\n"
+        "One --kind is written to --out. Several get names of their own: plot-scores.png, plot-path.png.",
         example="soup plot soup/soup.json rank.json --kind scores --out figure1.svg",
     ),
     Command(
         "report",
         ReportPageOptions,
         "soupcli.commands.report:report",
-        "Write a report as one HTML page that needs nothing else.\n\n"
-        "Scores with their standard errors, figures, steps, members, cost, versions and the recipe, on light\n"
-        "and dark ground and on paper. It loads nothing from elsewhere. Like soup plot it takes several\n"
-        "reports: a greedy soup's own has its ingredients' scores on the selecting set alone, soup rank --val\n"
-        "A B --report rank.json has them on all.",
+        "Write a report as one self-contained HTML page.\n\n"
+        "It shows scores with standard errors, figures, steps, members, cost, versions and the recipe, in\n"
+        "light and dark themes and in print. It loads nothing from elsewhere. Like soup plot it takes several\n"
+        "reports: a greedy soup's report scores its ingredients on the selecting set only, and\n"
+        "soup rank --val A B --report rank.json scores them on all.",
         example="soup report soup/soup.json rank.json --out report.html",
     ),
     Command(
         "init",
         InitOptions,
         "soupcli.commands.init:init",
-        "Write a commented soup.yaml from what is found in this folder.",
+        "Write a commented soup.yaml for what lies in this folder.",
         example="soup init",
     ),
     Command(
@@ -162,7 +161,7 @@ COMMANDS = (
         DemoOptions,
         "soupcli.commands.demo:demo",
         "Fine-tune real models to try soups on.\n\n"
-        "They come from one start, with validation, test and shifted sets and a recipe.",
+        "They share one start, and come with a recipe and validation, test and shifted sets.",
         example="soup demo digits demo/",
     ),
 )

@@ -9,39 +9,47 @@ from typing import Annotated, Literal
 import typer
 
 WeightsName = Annotated[
-    str | None, typer.Option("--weights-name", help="Weights file to take where a folder holds several.")
+    str | None, typer.Option("--weights-name", help="Name of the weights file, for folders with several.")
 ]
-Trust = Annotated[bool, typer.Option("--trust", help="Open the pickled metadata of torch distributed checkpoints.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Unpickle the metadata of torch distributed checkpoints that you wrote.")
+]
 AllowClass = Annotated[
     list[str] | None,
-    typer.Option("--allow-class", metavar="CLASS...", help="Classes in checkpoints that may be passed over."),
+    typer.Option("--allow-class", metavar="CLASS...", help="Pickled classes to ignore; none is imported or built."),
 ]
 RequireGain = Annotated[
     str | None,
     typer.Option(
         "--require-gain",
         metavar="[SET=]MARGIN",
-        help="Exit 1 unless the soup is so much better than the best ingredient (accuracy: in points of a per cent).",
+        help="Exit 1 unless the soup beats the best ingredient by this much (accuracy: percentage points).",
         envvar="SOUP_REQUIRE_GAIN",
     ),
 ]
 Scores = Annotated[
     Path | None,
-    typer.Option("--scores", metavar="FILE", help="Rank by scores in this jsonl file (model_name, one key a set)."),
+    typer.Option(
+        "--scores",
+        metavar="FILE",
+        help="Rank by the scores in this jsonl file instead (model_name, then one key per set).",
+    ),
 ]
 OutputFormat = Annotated[
     str,
     typer.Option(
-        "--output-format", metavar="text|github|junit", help="The result as text, as annotations, or as JUnit XML."
+        "--output-format",
+        metavar="text|github|junit",
+        help="Print the result as text, GitHub annotations or JUnit XML.",
     ),
 ]
 ReportResult = Annotated[
-    Path | None, typer.Option("--report", metavar="FILE", help="Where the report is written.")
+    Path | None, typer.Option("--report", metavar="FILE", help="Write the report to this file.")
 ]  # of commands whose result is a report
 ReportFiles = Annotated[
     list[Path],
     typer.Argument(
-        help="A soup.json or a --report; further ones add their scores and soups to the same ingredients.",
+        help="A soup.json or a --report. Others add scores and soups of the same ingredients.",
         metavar="REPORT",
     ),
 ]
@@ -53,15 +61,15 @@ class RecipeOptions:
 
     recipe: Annotated[
         Path | None,
-        typer.Option("--recipe", "-r", help="Recipe file (default: soup.yaml, if there).", envvar="SOUP_RECIPE"),
+        typer.Option("--recipe", "-r", help="Recipe file (default: soup.yaml, if it exists).", envvar="SOUP_RECIPE"),
     ] = None
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe key, e.g. greedy.min_delta=0.001. Repeatable."),
     ] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print paths alone, one a line; no progress.")] = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; load no tensor.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only paths, one per line; no progress.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +78,9 @@ class IngredientOptions(RecipeOptions):
 
     ckpts: Annotated[
         list[str] | None,
-        typer.Option("--ckpts", metavar="PATH...", help="Checkpoint folders, files, globs; - reads paths from stdin."),
+        typer.Option(
+            "--ckpts", metavar="PATH...", help="Checkpoint folders, files or globs; - reads paths from stdin."
+        ),
     ] = None
     last: Annotated[
         int | None, typer.Option("--last", metavar="N", help="Of each run, take the last N checkpoints.", min=1)
@@ -93,34 +103,32 @@ class IngredientOptions(RecipeOptions):
     ] = None
     val: Annotated[
         list[str] | None,
-        typer.Option("--val", metavar="SET...", help="Sets of the recipe, or paths; the first one selects."),
+        typer.Option(
+            "--val", metavar="SET...", help="Sets of the recipe, or paths. The first selects, all are reported."
+        ),
     ] = None
     holdout: Annotated[
         float | None,
-        typer.Option("--holdout", help="Share of the first set to report on, not to select by.", envvar="SOUP_HOLDOUT"),
+        typer.Option("--holdout", help="Fraction of the first set used for reporting only.", envvar="SOUP_HOLDOUT"),
     ] = None
     weights_name: WeightsName = None
     key: Annotated[
         str | None,
-        typer.Option(
-            "--key", help="State dict to take from a training checkpoint, e.g. state_dict.", envvar="SOUP_KEY"
-        ),
+        typer.Option("--key", help="Which state dict of a training checkpoint, e.g. state_dict.", envvar="SOUP_KEY"),
     ] = None
     trust: Trust = False
     allow_class: AllowClass = None
     include: Annotated[
         list[str] | None,
-        typer.Option("--include", metavar="PATTERN...", help="Mix only the tensors with such names, e.g. 'blocks.*'."),
+        typer.Option("--include", metavar="PATTERN...", help="Mix only tensors with matching names, e.g. 'blocks.*'."),
     ] = None
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--exclude", metavar="PATTERN...", help="Do not mix tensors with such names, e.g. 'head.*'."),
+        typer.Option("--exclude", metavar="PATTERN...", help="Do not mix tensors with matching names, e.g. 'head.*'."),
     ] = None
     base: Annotated[
         Path | None,
-        typer.Option(
-            "--base", help="Network that adapters change, or that gives what is not mixed.", envvar="SOUP_BASE"
-        ),
+        typer.Option("--base", help="Base model of LoRA adapters; source of excluded tensors.", envvar="SOUP_BASE"),
     ] = None
     device: Annotated[
         str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", envvar="SOUP_DEVICE")
@@ -137,36 +145,36 @@ class IngredientOptions(RecipeOptions):
     flops: Annotated[
         bool | None,
         typer.Option(
-            "--flops/--no-flops", help="Count a forward pass's operations, and an ensemble's.", envvar="SOUP_FLOPS"
+            "--flops/--no-flops",
+            help="Count the operations of a forward pass, and of an ensemble.",
+            envvar="SOUP_FLOPS",
         ),
     ] = None
     amp: Annotated[
-        str | None, typer.Option("--amp", help="Evaluate in mixed precision: bf16 or fp16.", envvar="SOUP_AMP")
+        str | None, typer.Option("--amp", help="Mixed precision for evaluation: bf16 or fp16.", envvar="SOUP_AMP")
     ] = None
     channels_last: Annotated[
         bool | None,
         typer.Option(
             "--channels-last/--no-channels-last",
-            help="Evaluate pictures with their channels last.",
+            help="Use the channels-last memory layout for images.",
             envvar="SOUP_CHANNELS_LAST",
         ),
     ] = None
     compile: Annotated[
         bool | None,
-        typer.Option(
-            "--compile/--no-compile", help="Compile the network (torch.compile) to evaluate it.", envvar="SOUP_COMPILE"
-        ),
+        typer.Option("--compile/--no-compile", help="Compile the network with torch.compile.", envvar="SOUP_COMPILE"),
     ] = None
     cache_inputs: Annotated[
         bool | None,
         typer.Option(
-            "--cache/--no-cache", help="Keep decoded inputs for the next run (default).", envvar="SOUP_CACHE_INPUTS"
+            "--cache/--no-cache", help="Keep decoded inputs for later runs (default).", envvar="SOUP_CACHE_INPUTS"
         ),
     ] = None
     relative: Annotated[
-        bool, typer.Option("--relative", help="Write paths into the report as seen from the working folder.")
+        bool, typer.Option("--relative", help="Write paths into the report relative to the working folder.")
     ] = False
-    fresh: Annotated[bool, typer.Option("--fresh", help="Evaluate again what earlier runs have evaluated.")] = False
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore scores kept by earlier runs.")] = False
 
     @property
     def logit_folder(self) -> Path | None:
@@ -187,12 +195,14 @@ class ReportOptions(IngredientOptions):
     """For commands that measure and write no soup; options of one are taken, so that all commands share a line."""
 
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Shared; no soup is written here.", envvar="SOUP_OUT")
+        Path | None,
+        typer.Option("--out", "-o", help="Ignored: this command writes no soup.", hidden=True, envvar="SOUP_OUT"),
     ] = None
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="Shared; no soup is written here.", envvar="SOUP_DTYPE")
+        str | None,
+        typer.Option("--dtype", help="Ignored: this command writes no soup.", hidden=True, envvar="SOUP_DTYPE"),
     ] = None
-    force: Annotated[bool, typer.Option("--force", help="Shared; a report is replaced without it.")] = False
+    force: Annotated[bool, typer.Option("--force", help="Ignored: this command writes no soup.", hidden=True)] = False
     report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write the report to this file.")] = (
         None
     )
@@ -208,23 +218,32 @@ class SoupOptions(GatedOptions):
     """For commands that write a soup."""
 
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the soup (default: soup/).", envvar="SOUP_OUT")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder to write the soup to (default: soup/).", envvar="SOUP_OUT"),
     ] = None
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", help="float32, bfloat16, float16 or float64; default: as it is.", envvar="SOUP_DTYPE"),
+        typer.Option(
+            "--dtype",
+            help="Output dtype: float32, bfloat16, float16 or float64 (default: the ingredients').",
+            envvar="SOUP_DTYPE",
+        ),
     ] = None
     max_shard_size: Annotated[
         str | None,
-        typer.Option("--max-shard-size", help="Larger weights become shards (5GB).", envvar="SOUP_MAX_SHARD_SIZE"),
+        typer.Option(
+            "--max-shard-size", help="Split larger weights into shards (default: 5GB).", envvar="SOUP_MAX_SHARD_SIZE"
+        ),
     ] = None
     adapter_rank: Annotated[
         int | None,
         typer.Option(
-            "--adapter-rank", help="Rank of a soup of adapters (default: exact, the sum).", envvar="SOUP_ADAPTER_RANK"
+            "--adapter-rank",
+            help="Rank of a soup of adapters (default: the sum of ranks, which is exact).",
+            envvar="SOUP_ADAPTER_RANK",
         ),
     ] = None
-    force: Annotated[bool, typer.Option("--force", help="Replace the soup that is there.")] = False
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing soup.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,39 +252,43 @@ class GreedyOptions(SoupOptions):
 
     min_delta: Annotated[
         float | None,
-        typer.Option("--min-delta", help="Margin by which a candidate must raise the score.", envvar="SOUP_MIN_DELTA"),
+        typer.Option("--min-delta", help="How much a candidate must raise the score.", envvar="SOUP_MIN_DELTA"),
     ] = None
     strategy: Annotated[
         str | None,
-        typer.Option("--strategy", help="forward, pruned, replacement or budgeted.", envvar="SOUP_STRATEGY"),
+        typer.Option(
+            "--strategy", help="Search: forward (default), pruned, replacement or budgeted.", envvar="SOUP_STRATEGY"
+        ),
     ] = None
     orders: Annotated[
         int | None,
         typer.Option(
-            "--orders", help="Orders to try: the ranking and random ones; the best soup stays.", envvar="SOUP_ORDERS"
+            "--orders", help="Number of orders to try, the ranking first; the best soup is kept.", envvar="SOUP_ORDERS"
         ),
     ] = None
     budget: Annotated[
         int | None,
-        typer.Option("--budget", help="Soups that --strategy budgeted evaluates.", envvar="SOUP_BUDGET"),
+        typer.Option("--budget", help="Number of soups that --strategy budgeted evaluates.", envvar="SOUP_BUDGET"),
     ] = None
     early_stop: Annotated[
         bool | None,
         typer.Option(
             "--early-stop/--no-early-stop",
-            help="Give up candidates that are out of reach (default), or evaluate every one to the end.",
+            help="Stop evaluating a candidate that can no longer pass (default); same outcome.",
             envvar="SOUP_EARLY_STOP",
         ),
     ] = None
     logits: Annotated[
         Path | None,
         typer.Option(
-            "--logits", metavar="DIR", help="Ensembles beside the soup, from logits here; those missing are made."
+            "--logits",
+            metavar="DIR",
+            help="Report ensembles too, from logits in this folder; missing ones are computed.",
         ),
     ] = None
     scores: Scores = None
     with_uniform: Annotated[
-        bool, typer.Option("--with-uniform", help="Report the mean of all ingredients beside the soup.")
+        bool, typer.Option("--with-uniform", help="Report the uniform soup of all ingredients too.")
     ] = False
 
     @property
@@ -278,24 +301,25 @@ class GreedyOptions(SoupOptions):
 class InitOptions:
     """Options of `soup init`."""
 
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The recipe to write.")] = Path("soup.yaml")
-    force: Annotated[bool, typer.Option("--force", help="Replace the recipe that is there.")] = False
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Recipe file to write.")] = Path("soup.yaml")
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing recipe.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions(ReportOptions):
     """Options of `soup inspect`."""
 
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where a reason not to mix was found.")] = False
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a problem is found.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class LandscapeOptions(ReportOptions):
     """Options of `soup landscape`."""
 
-    grid: Annotated[int, typer.Option("--grid", min=2, help="Points along each axis; N takes N x N evaluations.")] = 11
+    grid: Annotated[int, typer.Option("--grid", min=2, help="Points along each axis (N x N evaluations).")] = 11
     margin: Annotated[
-        float, typer.Option("--margin", min=0.0, help="How far beyond the triangle, as a share of its extent.")
+        float,
+        typer.Option("--margin", min=0.0, help="How far the grid goes beyond the triangle, as a fraction of its size."),
     ] = 0.25
     report: ReportResult = Path("landscape.json")
 
@@ -309,14 +333,18 @@ class LearnedOptions(SoupOptions):
     ] = None
     constraint: Annotated[
         str | None,
-        typer.Option("--constraint", help="simplex, or affine: negative coefficients too.", envvar="SOUP_CONSTRAINT"),
+        typer.Option(
+            "--constraint", help="simplex, or affine, which allows negative coefficients.", envvar="SOUP_CONSTRAINT"
+        ),
     ] = None
     resident: Annotated[
         str | None,
-        typer.Option("--resident", help="Where ingredients live: device, host, disk or auto.", envvar="SOUP_RESIDENT"),
+        typer.Option(
+            "--resident", help="Where to keep the ingredients: device, host, disk or auto.", envvar="SOUP_RESIDENT"
+        ),
     ] = None
     with_uniform: Annotated[
-        bool, typer.Option("--with-uniform", help="Report the mean of all ingredients beside the soup.")
+        bool, typer.Option("--with-uniform", help="Report the uniform soup of all ingredients too.")
     ] = False
 
 
@@ -324,29 +352,29 @@ class LearnedOptions(SoupOptions):
 class MixOptions(SoupOptions):
     """Options of `soup mix`."""
 
-    report: Annotated[
-        Path | None, typer.Argument(help="The soup.json of a soup that is written again.", metavar="REPORT")
-    ] = None
+    report: Annotated[Path | None, typer.Argument(help="Rebuild the soup of this soup.json.", metavar="REPORT")] = None
     base: Annotated[
         Path | None,
         typer.Option(
-            "--base", help="Start of --alpha and --method stock; network that adapters change.", envvar="SOUP_BASE"
+            "--base", help="Start of --alpha and --method stock; base model of LoRA adapters.", envvar="SOUP_BASE"
         ),
     ] = None
     weights: Annotated[
         str | None,
-        typer.Option("--weights", help="The weights of --ckpts, in order: 0.7,0.3.", envvar="SOUP_WEIGHTS"),
+        typer.Option("--weights", help="Weights of --ckpts, in order: 0.7,0.3.", envvar="SOUP_WEIGHTS"),
     ] = None
     method: Annotated[
-        str | None, typer.Option("--method", help="mean, or stock (Model Stock), with --base.", envvar="SOUP_METHOD")
+        str | None, typer.Option("--method", help="mean, or stock (Model Stock; needs --base).", envvar="SOUP_METHOD")
     ] = None
     alpha: Annotated[
         str | None,
-        typer.Option("--alpha", help="From --base (0) to the mean (1): 0.5, or 0:1:0.1.", envvar="SOUP_ALPHA"),
+        typer.Option(
+            "--alpha", help="Interpolate from --base (0) to the mean (1): 0.5, or 0:1:0.1.", envvar="SOUP_ALPHA"
+        ),
     ] = None
     any_weights: Annotated[
         bool | None,
-        typer.Option("--any-weights", help="Take weights that are negative or do not sum to 1."),
+        typer.Option("--any-weights", help="Allow weights that are negative or do not sum to 1."),
     ] = None
 
 
@@ -355,9 +383,9 @@ class PairsOptions(ReportOptions):
     """Options of `soup pairs`."""
 
     pairs: Annotated[
-        int | None, typer.Option("--pairs", min=1, help="Draw so many pairs (default: all, N(N-1)/2 evaluations).")
+        int | None, typer.Option("--pairs", min=1, help="Number of pairs to draw (default: all, N(N-1)/2 evaluations).")
     ] = None
-    seed: Annotated[int, typer.Option("--seed", min=0, help="What draws them.")] = 0
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0
     report: ReportResult = Path("pairs.json")
 
 
@@ -367,14 +395,16 @@ class PlotOptions:
 
     reports: ReportFiles
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The picture, .png or .svg; of several, a name for each beside it.")
+        Path, typer.Option("--out", "-o", help="Output picture, .png or .svg; several pictures get names beside it.")
     ] = Path("plot.png")
     kind: Annotated[
         list[str] | None,
-        typer.Option("--kind", metavar="NAME", help="Figure to draw (default: all that can be). Repeatable."),
+        typer.Option(
+            "--kind", metavar="NAME", help="Figure to draw (default: all that the reports allow). Repeatable."
+        ),
     ] = None
-    theme: Annotated[Literal["light", "dark"], typer.Option("--theme", help="The ground to draw on.")] = "light"
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing of figures that cannot be drawn.")] = False
+    theme: Annotated[Literal["light", "dark"], typer.Option("--theme", help="Color theme.")] = "light"
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not list figures that cannot be drawn.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,7 +414,7 @@ class RankOptions(ReportOptions):
     save_logits: Annotated[
         Path | None,
         typer.Option(
-            "--save-logits", metavar="DIR", help="Keep every network's logits here, for soup greedy --logits."
+            "--save-logits", metavar="DIR", help="Write logits of every checkpoint here, for soup greedy --logits."
         ),
     ] = None
     scores: Scores = None
@@ -400,20 +430,22 @@ class ReportPageOptions:
     """Options of `soup report`."""
 
     reports: ReportFiles
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html")
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path("report.html")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
     """Options of `soup verify`."""
 
-    soup: Annotated[Path, typer.Argument(help="The folder of a soup, or its soup.json.", metavar="SOUP")]
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Mix it again, aside, and compare the bytes.")] = False
+    soup: Annotated[Path, typer.Argument(help="Folder of a soup, or its soup.json.", metavar="SOUP")]
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Mix it again in a temporary folder and compare the bytes.")
+    ] = False
     weights_name: WeightsName = None
     trust: Trust = False
     allow_class: AllowClass = None
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was checked as one JSON document.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print what is not as reported alone.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as one JSON document.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only checks that failed.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -429,7 +461,7 @@ class DemoOptions:
 
     words: Annotated[
         list[str] | None,
-        typer.Argument(help="digits (default), text or images; then the folder.", metavar="[KIND] [DIR]"),
+        typer.Argument(help="digits (default), text or images, then the folder to write.", metavar="[KIND] [DIR]"),
     ] = None
-    seed: Annotated[int, typer.Option("--seed", help="Seed of data splits, start and draws.")] = 0
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the folder alone.")] = False
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the data splits and of training.")] = 0
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the folder.")] = False

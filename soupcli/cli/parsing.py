@@ -85,7 +85,7 @@ def _wants_word(word: str, single: set[str]) -> bool:
 def _given_to(option: str | None, word: str) -> str:
     if option is None:
         hint = f"checkpoints go after --ckpts: --ckpts {word}" if word.strip() else "is a shell variable unset?"
-        raise UsageError(f"{word!r} follows no option", hint=hint)
+        raise UsageError(f"unexpected argument {word!r}", hint=hint)
     if not word.strip():
         raise UsageError(f"{option}: an empty word", hint="is a shell variable unset?")
     return f"{option}={word}"

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 def inspect(options: InspectOptions, invocation: Invocation) -> int:
-    """Say whether checkpoints can and should be mixed, and why not."""
+    """Check whether checkpoints can be averaged; explain problems."""
     resolved = resolve(options, invocation)
     if resolved.sets:
         resolved = resolved.with_metrics(BESIDE)

@@ -131,10 +131,10 @@ def _say_where(run: Run, residence: Residence) -> None:
     if run.options.quiet:
         return
     on_device = "in memory" if run.device.type == "cpu" else f"on {run.device}"
-    places = {"device": on_device, "host": "in host memory", "disk": "on disk, read as they are needed"}
+    places = {"device": on_device, "host": "in host memory", "disk": "on disk"}
     run.progress.close()  # a bar of the comparison before would stay above the line
-    sizes = f"{human_bytes(residence.needed)} of them differ, {human_bytes(residence.free)} are free"
-    console.note(f"{len(run.checkpoints)} ingredients live {places[residence.where]} ({sizes})")
+    sizes = f"{human_bytes(residence.needed)} needed, {human_bytes(residence.free)} free"
+    console.note(f"keeping {len(run.checkpoints)} ingredients {places[residence.where]}: {sizes}")
 
 
 def _watch(run: Run) -> Callable[[Curves], None]:

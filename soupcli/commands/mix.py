@@ -41,7 +41,7 @@ BESIDE_REPORT = {"report", "out", "weights_name", "trust", "allow_class", "as_js
 
 
 def mix(options: MixOptions, invocation: Invocation) -> int:
-    """Mix by weights, or again as a report says."""
+    """Average with given weights, or rebuild a soup from its report."""
     if options.report is not None:
         _check_alone(options, invocation)
         return write_again(options, options.report)

@@ -67,10 +67,14 @@ def verify(options: VerifyOptions, _invocation: Invocation) -> int:
 def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
     """Every file of the soup is there, its weights have the reported hash, and their headers the reported members."""
     missing = [name for name in soup.files if not is_plain(name) or not (folder / name).is_file()]
-    yield Check("files", not missing, f"{len(soup.files)} are there" if not missing else f"missing: {missing[0]}")
+    yield Check(
+        "files",
+        not missing,
+        f"all {len(soup.files)} found" if not missing else f"missing: {missing[0]}",
+    )
     names = [name for name in soup.files if name.endswith(".safetensors") and name not in missing]
     if not names:
-        yield Check("weights", False, "none are there")
+        yield Check("weights", False, "none found")
         return
     weights = [FileVersion.of(folder / name) for name in names]
     found = hash_of_files({file.path.name: sha256(file) for file in weights})
@@ -131,7 +135,7 @@ def _rebuilt(
         filled = mixed(folder, report, recipe, mixture, hashes, progress)
         names = [name for name in filled.files if name != REPORT]
         others = [name for name in names if not _same(file.parent / name, folder.path / name)]
-    yield Check("rebuilt", not others, f"differs in {', '.join(others)}" if others else f"{len(names)} equal files")
+    yield Check("rebuilt", not others, f"differs in {', '.join(others)}" if others else f"{len(names)} files identical")
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -70,7 +70,7 @@ def load(
     if isinstance(spec, ImagesSet):
         if network.pictures is None:
             raise NetworkError(
-                f"{name}: nothing says how the network {type(network.module).__name__} sees pictures",
+                f"{name}: no image transform for the network {type(network.module).__name__}",
                 hint="processor.save_pretrained(...) puts it beside the weights; a python network takes "
                 "transform: 'net.py:transform', a function from a PIL picture to a tensor",
             )

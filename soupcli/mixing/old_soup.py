@@ -85,7 +85,7 @@ def read_old_soup(out: Path, *, force: bool) -> OldSoup | None:
         raise OutputError(f"{out}: exists and is not a soup (it has no {REPORT})", hint=ELSEWHERE)
     names, hashes = _listed(out)
     if not force:
-        raise OutputError(f"{out}: a soup is there already", hint="--force replaces it, --out writes elsewhere")
+        raise OutputError(f"{out}: already holds a soup", hint="--force replaces it, --out writes elsewhere")
     return _checked(out, names, hashes)
 
 

@@ -23,7 +23,7 @@ def build(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Network:
     spec = spec or spec_of_folder(folder)
     if spec is None:
         raise NetworkError(
-            f"{folder}: which network are these weights of? Neither model: in the recipe nor a config.json says",
+            f"{folder}: unknown architecture: no model: in the recipe, no config.json beside the weights",
             hint="add a line to soup.yaml: model: {timm: vit_base_patch16_224}, or model: {python: 'net.py:build'}",
         )
     return library_of(spec).build(spec, folder)

@@ -144,5 +144,5 @@ def _print_verdicts(inspection: Inspection) -> None:
         console.print_text(f"evidence: {found.evidence}", indent=2)
         console.print_text(f"to do: {found.remedy}", indent=2)
     if not inspection.verdicts and inspection.refused is None:
-        looked = "" if inspection.barriers else ", by the weights alone: --val SET looks at scores too"
-        console.print_text(f"verdict: nothing speaks against mixing them{looked}")
+        limits = "" if inspection.barriers else " in the weights: --val SET looks at scores too"
+        console.print_text(f"verdict: no problem found{limits}")

@@ -26,14 +26,14 @@ def warnings(run: Run, shared: Mapping[str, int]) -> list[str]:
     if run.resolved.selects and len(run.sets) == 1:
         name = run.selecting
         holdout = isinstance(run.sets[name], ExampleSet)
-        offer = "--holdout 0.5 selects on one half of it and reports the other; or " if holdout else ""
+        offer = "--holdout 0.5 chooses on one half of it and reports the other; or " if holdout else ""
         found.append(
-            f"{name} selected this soup, so its score there is flattered, and no other set was given: "
-            f"{offer}name a set that takes no part (--val {name} OTHER)"
+            f"the soup was chosen on {name}, so its score there is too high, and no other set was given: "
+            f"{offer}name a set that takes no part in the choice (--val {name} OTHER)"
         )
     for name, count in shared.items():
         examples = "1 example" if count == 1 else f"{count:,} examples"
         found.append(
-            f"{name} shares {examples} with {run.selecting}, which selected this soup: its score is flattered too"
+            f"{name} shares {examples} with {run.selecting}, which chose this soup: its score is too high as well"
         )
     return found

@@ -177,8 +177,10 @@ def _show_people(run: Run, finished: FinishedSoup, report: Report, soup: Soup) -
     if report.flops is not None:
         console.print_sentences([cost_of(report.flops), ""])
     if soup.differing:
-        shown = ", ".join(soup.differing[:3])
-        console.note(f"not averaged and different, taken from {finished.mixture.kept.path}: {shown}")
+        shown = ", ".join(soup.differing[:3]) + (", ..." if len(soup.differing) > 3 else "")
+        number = len(soup.differing)
+        count = f"{number} integer {'buffer' if number == 1 else 'buffers'}"
+        console.note(f"{count} copied from {finished.mixture.kept.path}, not averaged: {shown}")
     if soup.left_out:
         shown = "; ".join(soup.left_out[:5]) + ("; ..." if len(soup.left_out) > 5 else "")
         console.note(f"not copied into the soup: {shown}")
@@ -188,7 +190,7 @@ def _show_people(run: Run, finished: FinishedSoup, report: Report, soup: Soup) -
         console.note(f"not mixed, taken from {source}: {len(soup.not_mixed)} tensors")
     if soup.adapter is not None and soup.adapter.relative_error:
         error = soup.adapter.relative_error
-        console.note(f"adapter of rank {soup.adapter.rank}, {error:.2%} off the exact mean of the changes")
+        console.note(f"adapter of rank {soup.adapter.rank}: relative error against the exact average {error:.2%}")
     console.print_result(f"members: {_members(soup)}\nsoup: {soup.path}")
 
 

@@ -166,7 +166,7 @@ def test_ckpts_of_the_recipe(family: Path, soup: Soup) -> None:
         (["--ckpts", ""], "--ckpts: an empty word\n\nhint: is a shell variable unset?\n"),
         (["--ckpts", "runs/0", ""], "--ckpts: an empty word\n\nhint: is a shell variable unset?\n"),
         (["--ckpts="], "--ckpts: an empty word\n\nhint: is a shell variable unset?\n"),
-        (["runs/0"], "'runs/0' follows no option\n\nhint: checkpoints go after --ckpts: --ckpts runs/0\n"),
+        (["runs/0"], "unexpected argument 'runs/0'\n\nhint: checkpoints go after --ckpts: --ckpts runs/0\n"),
         (["--ckpts", "run/*"], "run/*: the glob matches nothing\n\nhint: . holds data, net.py, runs, soup.yaml\n"),
         (["--ckpts", "runs/x*"], "runs/x*: the glob matches nothing\n\nhint: runs holds 0, 1, 2, 3, 4\n"),
         (["--ckpts", "runs/7"], "runs/7: no such file or folder\n\nhint: runs holds 0, 1, 2, 3, 4\n"),

@@ -78,11 +78,11 @@ def test_resident(family: Path, soup: Soup) -> None:
     for place, said in {
         "device": "in memory",
         "host": "in host memory",
-        "disk": "on disk, read as they are needed",
+        "disk": "on disk",
     }.items():
         ran = soup(*BEGIN, "--force", "--fresh", *STEPS, "--resident", place)
         assert ran.code == 0, ran.stderr
-        assert f"5 ingredients live {said} (" in ran.stderr
+        assert f"keeping 5 ingredients {said}: " in ran.stderr
         bytes_by_place[place] = WEIGHTS.read_bytes()
     assert len(set(bytes_by_place.values())) == 1
 

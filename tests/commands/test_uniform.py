@@ -105,7 +105,7 @@ def test_existing_soup(family: Path, soup: Soup) -> None:
     Path("soup/notes.txt").write_text("mine")
     ran = soup("uniform", "--ckpts", "runs/[01]")
     assert (ran.code, ran.stdout) == (2, "")
-    assert ran.stderr == "soup: a soup is there already\n\nhint: --force replaces it, --out writes elsewhere\n"
+    assert ran.stderr == "soup: already holds a soup\n\nhint: --force replaces it, --out writes elsewhere\n"
     assert Path("soup/model.safetensors").read_bytes() == before
     assert soup("uniform", "--ckpts", "runs/[01]", "--force", "--quiet").stdout == "soup/model.safetensors\n"
     assert Path("soup/model.safetensors").read_bytes() != before
@@ -148,7 +148,7 @@ def test_integers_differ(family: Path, soup: Soup) -> None:
             {**state, "same": torch.tensor([3]), "steps": torch.tensor(number)}, f"runs/{number}/model.safetensors"
         )
     ran = soup("uniform", "--ckpts", "runs/*/")
-    assert ran.stderr.endswith("not averaged and different, taken from runs/0: steps\n")
+    assert ran.stderr.endswith("1 integer buffer copied from runs/0, not averaged: steps\n")
     written = load_file("soup/model.safetensors")
     assert (written["same"].tolist(), written["steps"].item()) == ([3], 0)
     assert json.loads(Path("soup/soup.json").read_text())["soup"]["differing"] == ["steps"]

@@ -509,7 +509,7 @@ def test_networks_that_cannot_be_fed(arrays: dict[str, Any], tmp_path: Path) -> 
     pictures = {"images": tmp_path / "val"}
     sees = {"transform": "net.py:transform"}
     for spec, model, message, hint in (
-        (pictures, {}, r"val\.val: nothing says how the network Sequential sees pictures", "transform:"),
+        (pictures, {}, r"val\.val: no image transform for the network Sequential", "transform:"),
         ({"text": tmp_path / "val.csv"}, {}, r"val\.val: runs/0 holds no tokenizer", "save_pretrained"),
         (pictures | {"classnames": tmp_path / "names.txt"}, sees, "classnames: are for a CLIP", "open_clip"),
     ):

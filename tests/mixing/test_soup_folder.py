@@ -58,7 +58,7 @@ def test_force_replaces_what_soup_wrote_and_nothing_else(tmp_path: Path) -> None
     (out / "empty").mkdir()
     out.chmod(0o2750)
     (out / "models").chmod(0o700)
-    with pytest.raises(OutputError, match=f"{out}: a soup is there already") as caught:
+    with pytest.raises(OutputError, match=f"{out}: already holds a soup") as caught:
         soup_at(out, "two")
     assert "--force" in str(caught.value.hint)
     before = tree(out)

@@ -34,6 +34,6 @@ def test_nothing_names_the_network(tmp_path: Path) -> None:
     """Without model: and without config.json the error says what to write, for a folder and for a file."""
     folder = saved(nn.Linear(2, 2), tmp_path / "run")
     for path in (folder, folder / "model.safetensors"):
-        with pytest.raises(NetworkError, match=r"run: which network are these weights of\?") as raised:
+        with pytest.raises(NetworkError, match=r"run: unknown architecture: no model: in the recipe") as raised:
             build(None, open_checkpoint(path))
         assert "model: {timm:" in str(raised.value.hint)

@@ -141,7 +141,7 @@ def test_the_only_set(family: Path, soup: Soup) -> None:
     """A soup that was selected on the only set there is comes with a warning, on stderr and in the report."""
     ran = soup("greedy", "--ckpts", "runs/*/", "--val", "val", "--json")
     [warning] = json.loads(ran.stdout)["warnings"]
-    assert warning.startswith("val selected this soup, so its score there is flattered")
+    assert warning.startswith("the soup was chosen on val, so its score there is too high")
     assert f"warning: {warning}" in ran.stderr.splitlines()
     ran = soup("uniform", "--ckpts", "runs/*/", "--val", "val", "--json", "--force")
     assert json.loads(ran.stdout)["warnings"] == []

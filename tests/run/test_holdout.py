@@ -126,14 +126,14 @@ def test_shared_examples(family: Path, soup: Soup) -> None:
     for report in (first, second):
         assert report["shared_examples"] == {"data/mixed.safetensors": 7}
         assert report["warnings"] == [
-            "data/mixed.safetensors shares 7 examples with val, which selected this soup: its score is flattered too"
+            "data/mixed.safetensors shares 7 examples with val, which chose this soup: its score is too high as well"
         ]
 
 
 def test_offered(family: Path, soup: Soup) -> None:
     """Where the selecting set is the only one, holding a part out is offered if it can be done."""
     [warning] = run(soup, "greedy", "--val", "val")["warnings"]
-    assert "--holdout 0.5 selects on one half of it and reports the other" in warning
+    assert "--holdout 0.5 chooses on one half of it and reports the other" in warning
     Path("mine.py").write_text("def f(model, device):\n    return {'accuracy': 0.5}\n")
     [warning] = run(soup, "greedy", "--val", "mine", "--set", "val.mine={python: 'mine.py:f'}")["warnings"]
     assert "--holdout" not in warning and "--val mine OTHER" in warning

@@ -31,7 +31,7 @@ def score(spec: PythonSet, module: nn.Module, device: torch.device, *, metric: s
         with torch.no_grad():
             result = function(module, device)
     except (Exception, SystemExit) as cause:
-        raise ValidationError(told(cause, spec.python), hint="the function of a python set failed") from cause
+        raise ValidationError(told(cause, spec.python), hint="this error comes from your function") from cause
     return score_of_result(result, metric, source=spec.python, higher_is_better=spec.higher_is_better)
 
 
@@ -42,12 +42,13 @@ def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: 
     """
     if not isinstance(result, Mapping):
         raise ValidationError(
-            f"{source}: gave a {type(result).__name__}, not {{{metric!r}: value}}", hint="metrics go by their names"
+            f"{source}: returned a {type(result).__name__}, not a dict such as {{{metric!r}: 0.91}}",
+            hint="return a dict from metric names to numbers",
         )
     if metric not in result:
         names = [str(name) for name in result]
         raise ValidationError(
-            f"{source}: gave no {metric!r}{suggestion(metric, names)}",
+            f"{source}: returned no {metric!r}{suggestion(metric, names)}",
             hint=f"it gave {', '.join(names) or 'nothing'}: choose with --metric or metric: in the recipe",
         )
     numbers = {str(name): _number(value) for name, value in result.items()}

@@ -27,7 +27,7 @@ def verdicts(report: Report) -> Iterable[str]:
     if rows:
         yield html.table("Causes that there is evidence of", columns, rows, words=True)
     elif found.mixable:
-        yield html.paragraph("Nothing speaks against mixing them.")
+        yield html.paragraph("No problem found.")
 
 
 def checkpoints(report: Report) -> Iterable[str]:

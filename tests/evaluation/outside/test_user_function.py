@@ -70,10 +70,10 @@ def test_directions() -> None:
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (0.5, r"^my_eval\.py:evaluate: gave a float, not \{'accuracy': value\}"),
-        (None, "gave a NoneType"),
-        ({}, "gave no 'accuracy'"),
-        ({"acuracy": 0.5}, r"gave no 'accuracy', did you mean 'acuracy'\?"),
+        (0.5, r"^my_eval\.py:evaluate: returned a float, not a dict such as \{'accuracy': 0\.91\}"),
+        (None, "returned a NoneType"),
+        ({}, "returned no 'accuracy'"),
+        ({"acuracy": 0.5}, r"returned no 'accuracy', did you mean 'acuracy'\?"),
         ({"accuracy": "0.5"}, "'accuracy' is '0.5', not a number"),
         ({"accuracy": True}, "'accuracy' is True, not a number"),
         ({"accuracy": [0.5, 0.6]}, r"'accuracy' is \[0\.5, 0\.6\], not a number"),
