@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from soupcli.evaluation.cross_fit import cross_fitted
 from soupcli.evaluation.paired_difference import difference
 from soupcli.evaluation.score import Score, is_higher_better
 from soupcli.progress import Progress, silent
@@ -12,14 +13,31 @@ from soupcli.report.comparisons import Comparison
 
 
 class Side(NamedTuple):
-    """Weights, by their path in the report, and their scores by set."""
+    """Weights, by their path in the report, and their scores by set; on `cross_fitted` the best of each fold."""
 
     path: str
     scores: Mapping[str, Score]
+    cross_fitted: frozenset[str] = frozenset()
 
 
-def compare(soup: Side, best: Side, *, progress: Progress = silent) -> list[Comparison]:
-    """Every metric of both on every set that both have been evaluated on; on each set the one that selects first."""
+def best_side(path: str, scores: Mapping[str, Score], picked_on: str, everyone: Sequence[Score], *, fair: bool) -> Side:
+    """The best ingredient, picked on one set where `everyone` scored.
+
+    `fair`: the soup it is compared with was not selected there. Then the best is cross-fitted there, if it can be.
+    """
+    fitted = cross_fitted(everyone) if fair else None
+    if fitted is None:
+        return Side(path, scores)
+    return Side(path, {**scores, picked_on: fitted}, frozenset([picked_on]))
+
+
+def compare(
+    soup: Side, best: Side, *, tried: Mapping[str, int | None] | None = None, progress: Progress = silent
+) -> list[Comparison]:
+    """Compare every metric of both on every set that both were evaluated on; on each set the one that selects first.
+
+    `tried`: sets that selected the soup, and from how many.
+    """
     both = [
         (name, metric)
         for name, score in soup.scores.items()
@@ -43,6 +61,8 @@ def compare(soup: Side, best: Side, *, progress: Progress = silent) -> list[Comp
                 p=of.p,
                 n=score.metrics[metric].n,
                 higher_is_better=is_higher_better(metric, score),
+                cross_fitted=name in best.cross_fitted,
+                tried=(tried or {}).get(name),
             )
         )
         progress("comparing", done, len(both))

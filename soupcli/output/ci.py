@@ -113,8 +113,10 @@ def _found(report: Report) -> Iterator[Found]:
     for of in report.comparisons:
         if (of.soup, of.set) not in seen:
             seen.add((of.soup, of.set))
-            values = (_value(report, path, of) for path in (of.soup, of.best))
-            yield Found(_name(of, several, "soup against best ingredient"), "notice", sentence(of, *values))
+            soup, best = (_value(report, path, of) for path in (of.soup, of.best))
+            if of.cross_fitted and soup is not None and of.difference is not None:
+                best = soup - of.difference
+            yield Found(_name(of, several, "soup against best ingredient"), "notice", sentence(of, soup, best))
     for gate in report.gates:
         level: Level = "warning" if gate.met is None else "notice" if gate.met else "error"
         yield Found(_name(gate, several, gate.gate), level, gate.reason, gate.key)

@@ -59,7 +59,8 @@ def sentences(comparisons: list[Comparison], soup: Side, best: Side, *, selected
     found = []
     for of in comparisons:
         if of.metric == soup.scores[of.set].selecting:
-            how = " (selected on it)" if of.set == selected else ""
+            of_how_many = f", of {of.tried} tried" if of.tried is not None else ""
+            how = f" (selected on it{of_how_many})" if of.set == selected else ""
             values = (side.scores[of.set].metrics[of.metric].value for side in (soup, best))
             found.append(f"{where(of)}{how}: {sentence(of, *values)}")
     return found
@@ -87,7 +88,8 @@ def sentence(comparison: Comparison, soup: float | None, best: float | None) -> 
     how_sure = f" ({', '.join(sure)})" if sure else ""
     things = "tokens" if metric == "perplexity" else "examples"
     over = f" on {comparison.n:,} {things}" if comparison.n is not None else ""
-    return f"soup {values[0]} vs best {values[1]}: {shown(comparison.difference, '+')}{how_sure}{over}"
+    fairly = " (cross-fitted)" if comparison.cross_fitted else ""
+    return f"soup {values[0]} vs best{fairly} {values[1]}: {shown(comparison.difference, '+')}{how_sure}{over}"
 
 
 def _digits(comparison: Comparison) -> int:

@@ -21,6 +21,12 @@ class Comparison(Part):
     """Exact McNemar test, two-sided, where each example is right or wrong."""
     n: int | None
     higher_is_better: bool
+    cross_fitted: bool = False
+    """Whether the best ingredient is picked on nine tenths of the set for each other tenth: the soup was not selected
+    here, so neither side is."""
+    tried: int | None = None
+    """From how many sets of weights, ingredients among them, this set selected the soup: the more, the more its score
+    here is flattered. Null if it did not select it, or by a fit."""
 
 
 class GateResult(Part):

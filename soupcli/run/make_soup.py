@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli import processes
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import DONE
-from soupcli.evaluation.compare import Side, compare
+from soupcli.evaluation.compare import Side, best_side, compare
 from soupcli.evaluation.score import Score
 from soupcli.files.lock import claim
 from soupcli.mixing.fill_folder import Filled, WritingOptions, fill
@@ -54,11 +54,11 @@ class FinishedSoup(NamedTuple):
     beside: Sequence[Row] = ()  # further rows of the table
     beneath: console.Table | None = None  # a further table
     parts: Mapping[str, Any] = {}  # further keys of the report
+    rival: Side | None = None  # what the soup is compared with
 
-    @property
-    def best_scores(self) -> Mapping[str, Score] | None:
-        """Of the best ingredient, where it is known."""
-        return self.best[1] if self.best is not None else None
+    def tried(self) -> int | None:
+        """How many sets of weights the selecting set chose from; None if that is not counted."""
+        return len(self.ingredients) + self.search.evaluations if self.search is not None else None
 
 
 @contextmanager
@@ -96,7 +96,9 @@ def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) ->
             filled = fill(folder, finished.mixture, run.hashes.of, writing, progress)
         if filled.adapter is not None and filled.adapter.relative_error and run.sets:
             finished = finished._replace(scores=_scores_as_written(run, folder))
-        found = verdicts(run.resolved.gates, finished.scores, finished.best_scores)
+        rival = _rival(run, finished)
+        finished = finished._replace(rival=rival)
+        found = verdicts(run.resolved.gates, finished.scores, rival.scores if rival is not None else None)
         report = _report(run, finished, filled, found)
         (folder.path / REPORT).write_text(report.to_json(), "utf-8")
         folder.commit()
@@ -132,11 +134,12 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ve
         kept_from=str(mixture.kept.path),
         coefficients=finished.coefficients,
     )
-    best, comparisons = finished.best, []
-    if best is not None:
+    comparisons: list[Comparison] = []
+    best, rival = finished.best, finished.rival
+    if rival is not None:
         with run.phase("compare") as progress:
-            sides = Side(soup.path, finished.scores), Side(str(best[0].path), best[1])
-            comparisons = compare(*sides, progress=progress)
+            tried = {run.selecting: finished.tried()} if run.resolved.selects else {}
+            comparisons = compare(Side(soup.path, finished.scores), rival, tried=tried, progress=progress)
     seen = caveats.shared_examples(run)
     return run.report(
         [run.ingredient(checkpoint, scores) for checkpoint, scores in finished.ingredients],
@@ -211,10 +214,19 @@ def _members(soup: Soup) -> str:
     return ", ".join(f"{path} ({weight:.4g})" for path, weight in zip(soup.members, soup.weights, strict=True))
 
 
-def _compared(run: Run, finished: FinishedSoup, comparisons: list[Comparison]) -> list[str]:
+def _rival(run: Run, finished: FinishedSoup) -> Side | None:
+    """The best ingredient; cross-fitted on the set that picked it, if it did not select the soup as well."""
     if finished.best is None:
+        return None
+    everyone = [scores[run.selecting] for _, scores in finished.ingredients if run.selecting in scores]
+    path, scores = str(finished.best[0].path), finished.best[1]
+    return best_side(path, scores, run.selecting, everyone, fair=not run.resolved.selects)
+
+
+def _compared(run: Run, finished: FinishedSoup, comparisons: list[Comparison]) -> list[str]:
+    best = finished.rival
+    if best is None:
         return []
-    best = Side(str(finished.best[0].path), finished.best[1])
     if [str(member.path) for member in finished.mixture.members] == [best.path]:
         return ["the soup is the best ingredient alone"]
     selected = run.selecting if run.resolved.selects else None

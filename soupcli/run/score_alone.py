@@ -9,8 +9,9 @@ from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.cli.options import GatedOptions, ReportOptions
 from soupcli.cli.parsing import DONE
+from soupcli.datasets.holdout import whole_of
 from soupcli.errors import SoupError, UsageError
-from soupcli.evaluation.compare import Side, compare
+from soupcli.evaluation.compare import Side, best_side, compare
 from soupcli.evaluation.score import Score
 from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
@@ -108,7 +109,8 @@ def _judged(run: Run, rows: Sequence[Measured], soups: Mapping[Checkpoint, Repor
     """Compare every soup among the rows with the best ingredient among them, and check the gates."""
     if not run.command.judges_soups:
         return []
-    best = next((Side(str(row.path), scores) for row, scores in rows if row not in soups), None)
+    alone = [(row, scores) for row, scores in rows if row not in soups]
+    best = Side(str(alone[0][0].path), alone[0][1]) if alone else None
     if run.recipe.require_gain is not None and (best is None or not soups):
         raise UsageError(
             f"--require-gain: there is no {'ingredient' if soups else 'soup'} among the checkpoints",
@@ -117,11 +119,20 @@ def _judged(run: Run, rows: Sequence[Measured], soups: Mapping[Checkpoint, Repor
     found = []
     for row, scores in rows:
         if row in soups:
-            side = Side(str(row.path), scores)
-            comparisons = compare(side, best, progress=run.progress) if best is not None else []
-            held = verdicts(run.resolved.gates, scores, best.scores if best is not None else None)
-            found.append(_Judged(side, best, comparisons, held))
+            side, rival = Side(str(row.path), scores), best
+            if best is not None:
+                everyone = [of_one[run.selecting] for _, of_one in alone]
+                fair = not _selected_on(soups[row], run.selecting)
+                rival = best_side(best.path, best.scores, run.selecting, everyone, fair=fair)
+            comparisons = compare(side, rival, progress=run.progress) if rival is not None else []
+            held = verdicts(run.resolved.gates, scores, rival.scores if rival is not None else None)
+            found.append(_Judged(side, rival, comparisons, held))
     return [one for one in found if one.comparisons or one.verdicts]
+
+
+def _selected_on(report: Report, name: str) -> bool:
+    """Whether a soup may have been selected on a set of this name."""
+    return report.command != "uniform" and whole_of(report.selecting_set or name) == whole_of(name)
 
 
 def _report_of(checkpoint: Checkpoint) -> Report | None:

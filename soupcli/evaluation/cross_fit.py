@@ -1,0 +1,57 @@
+"""The best ingredient without the luck of being the best: what a soup that nothing selected is compared with.
+
+The best of many is picked because it is good, and because it was lucky on these examples: on others it is worse. So the
+examples are divided into folds, and on each fold stands the ingredient that is best on all others. Nobody is then
+compared on examples that picked him (Stone 1974, "Cross-validatory choice and assessment of statistical predictions").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from soupcli.evaluation.loop import score_of
+from soupcli.evaluation.score import Score, goodness_of
+from soupcli.metrics.table import metric_named
+
+FOLDS = 10
+FEWEST = 2 * FOLDS  # examples
+
+
+def cross_fitted(scores: Sequence[Score]) -> Score | None:
+    """The score of the best ingredient of each fold's others, from the scores of all ingredients on one set.
+
+    None if there is nothing to choose from, or single examples are not known.
+    """
+    name = scores[0].selecting if scores else ""
+    outcomes = [score.outcomes.get(name) for score in scores]
+    known = [each for each in outcomes if each is not None and len(each) >= FEWEST]
+    if len(known) < 2 or len(known) < len(scores) or len({len(each) for each in known}) > 1:
+        return None
+    n = len(known[0])
+    fold_n = torch.randperm(n, generator=torch.Generator().manual_seed(0)) % FOLDS
+    best_n = torch.tensor(_best_of_others(known, fold_n, name, scores[0]))[fold_n]
+    common = [metric for metric in scores[0].outcomes if all(metric in score.outcomes for score in scores)]
+    chosen = {metric: _picked([score.outcomes[metric] for score in scores], best_n) for metric in common}
+    return score_of(chosen, name, examples=0)
+
+
+def _best_of_others(outcomes: Sequence[Tensor], fold_n: Tensor, name: str, like: Score) -> list[int]:
+    """For each fold the ingredient that is best on the examples of all other folds; of equally good ones the first."""
+    weights_fn = (fold_n[None] != torch.arange(FOLDS)[:, None]).to(torch.float64)
+    weighted = metric_named(name).weighted
+    values_kf = torch.stack([weighted(each, weights_fn) for each in outcomes]).tolist()
+    return [
+        max(
+            range(len(outcomes)),
+            key=lambda k: (goodness_of(values_kf[k][fold], higher_is_better=like.higher_is_better), -k),
+        )
+        for fold in range(FOLDS)
+    ]
+
+
+def _picked(outcomes: Sequence[Tensor], best_n: Tensor) -> Tensor:
+    """Example n of the outcomes that `best_n` names."""
+    return torch.stack(list(outcomes))[best_n, torch.arange(len(best_n))]
