@@ -90,6 +90,32 @@ def _runs(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded]) -> l
     return [_along(run, about) for run in runs.values()]
 
 
+def along_one_run(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The checkpoints of one run in the order of their steps.
+
+    Raises UsageError if they lie in several folders, or are fewer than two.
+    """
+    runs = _runs(checkpoints, {one: recorded(one) for one in checkpoints})
+    if len(runs) > 1:
+        raise UsageError(
+            f"--decay: {runs[0][0].path} and {runs[1][0].path} are not of one run: they lie in different folders",
+            hint="a decay runs along the checkpoints of one run: --ckpts 'run/checkpoint-*/'",
+        )
+    if len(checkpoints) < 2:
+        raise UsageError(f"--decay: one checkpoint ({checkpoints[0].path}) has no interval", hint="name several")
+    return runs[0]
+
+
+def positions(run: Sequence[Checkpoint]) -> list[float]:
+    """Where checkpoints of one run lie along it: their steps, else their epochs, else one after the other."""
+    about = [recorded(one) for one in run]
+    for numbers in ([one.step for one in about], [one.epoch for one in about]):
+        known = [float(number) for number in numbers if number is not None]
+        if len(set(known)) == len(run):
+            return known
+    return [float(number) for number in range(len(run))]
+
+
 def _along(run: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded]) -> list[Checkpoint]:
     steps = {one: about[one].step for one in run}
     numbers = {one: about[one].epoch for one in run} if None in steps.values() else steps

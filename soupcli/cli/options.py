@@ -372,6 +372,15 @@ class MixOptions(SoupOptions):
             "--alpha", help="Interpolate from --base (0) to the mean (1): 0.5, or 0:1:0.1.", envvar="SOUP_ALPHA"
         ),
     ] = None
+    decay: Annotated[
+        str | None,
+        typer.Option(
+            "--decay",
+            metavar="SHAPE",
+            help="Weights that stand for a learning-rate decay: linear, 1-sqrt, cosine, ema:0.99, or a file.",
+            envvar="SOUP_DECAY",
+        ),
+    ] = None
     any_weights: Annotated[
         bool | None,
         typer.Option("--any-weights", help="Allow weights that are negative or do not sum to 1."),

@@ -3,6 +3,7 @@
 soup mix --ckpts runs/a runs/b --weights 0.7,0.3
 soup mix --ckpts runs/*/ --base init/ --alpha 0:1:0.1 --val imagenet-val imagenet-r
 soup mix --ckpts runs/*/ --base init/ --method stock
+soup mix --ckpts run/checkpoint-*/ --last 8 --decay 1-sqrt
 soup mix soup/soup.json --out again/
 """
 
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged
 from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.checkpoints.window import along_one_run, positions
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import layers_by_name
@@ -28,6 +30,7 @@ from soupcli.run.resolve import resolve
 from soupcli.run.rewrite import write_again
 from soupcli.run.run import Row, Run
 from soupcli.run.to_report import coefficients_to_report, scores_to_report
+from soupcli.soups.decay import SHAPES, decay_weights, ema_multipliers, multipliers
 from soupcli.soups.model_stock import stock
 from soupcli.soups.weighted import interpolated, weighted
 
@@ -87,12 +90,37 @@ def _finish(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint | None
 
 
 def _mean(run: Run, ingredients: Sequence[Checkpoint]) -> FinishedSoup:
-    weights, first = run.recipe.mix.weights, run.checkpoints[0]
+    weights, first = run.recipe.mix.weights or _decayed(run, ingredients), run.checkpoints[0]
     mixture = weighted(ingredients, weights, dtype=run.output_dtype, keep_from=first)
     with run.phase("evaluate"):
         [scores] = run.scores([Row("mix", mixture)])
-    label = f"weighted mean ({len(mixture.members)})" if weights else f"mean ({len(mixture.members)})"
+    label = f"weighted mean ({len(mixture.members)})" if weights is not None else f"mean ({len(mixture.members)})"
     return FinishedSoup(mixture, scores, [(ingredient, {}) for ingredient in ingredients], label=label)
+
+
+def _decayed(run: Run, ingredients: Sequence[Checkpoint]) -> list[float] | None:
+    """The weights of --decay for ingredients in the order of their steps, or None if it was not given."""
+    shape = run.recipe.mix.decay
+    if shape is None:
+        return None
+    if shape in SHAPES:
+        return decay_weights(multipliers(shape, positions(ingredients)))
+    if shape.startswith("ema:"):
+        return decay_weights(ema_multipliers(float(shape.removeprefix("ema:")), len(ingredients) - 1))
+    return decay_weights(_multipliers_in(Path(shape), len(ingredients) - 1))
+
+
+def _multipliers_in(file: Path, intervals: int) -> list[float]:
+    """The numbers of a file, one a line. Raises UsageError if there is not one for each interval."""
+    try:
+        found = [float(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as cause:
+        raise UsageError(f"--decay {file}: {cause}", hint="one multiplier a line, e.g. 0.75") from cause
+    if len(found) != intervals:
+        raise UsageError(
+            f"--decay {file}: has {len(found)} multipliers, {intervals + 1} checkpoints have {intervals} intervals"
+        )
+    return found
 
 
 def _line(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> FinishedSoup:
@@ -187,6 +215,8 @@ def _base(run: Run, options: MixOptions) -> Checkpoint:
 def _in_order(run: Run, ingredients: Sequence[Checkpoint]) -> list[Checkpoint]:
     """Checkpoints in the order in which --ckpts names them, where weights are given for them."""
     weights = run.recipe.mix.weights
+    if run.recipe.mix.decay is not None:
+        return along_one_run(ingredients)
     if weights is None:
         return list(ingredients)
     words = run.options.ckpts or run.recipe.ckpts

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from soupcli.recipe.section import Section
-from soupcli.recipe.values import Grid, Numbers
+from soupcli.recipe.values import Decay, Grid, Numbers
 
 
 class Window(Section):
@@ -120,6 +120,10 @@ class Mix(Section):
     alpha: Grid | None = None
     """How far to go from the base (0) to the mean of the checkpoints (1), WiSE-FT (arXiv:2109.01903): a number, a list
     or first:last:step, of which the best on the first validation set is written."""
+    decay: Decay | None = None
+    """Weights that stand for a decay of the learning rate over the checkpoints of one run, in the order of their steps
+    (WSM, arXiv:2507.17634): linear, 1-sqrt, cosine, `ema:0.99`, or a file with the multiplier of each interval, one a
+    line."""
     per: Literal["model", "layer", "tensor"] = "layer"
     """What stock measures an angle of."""
     any_weights: bool = False
@@ -129,6 +133,8 @@ class Mix(Section):
     def _goes_together(self) -> Self:
         if self.method == "stock" and (self.weights is not None or self.alpha is not None):
             raise ValueError("method: stock finds the weights: weights: and alpha: do not go with it")
+        if self.decay is not None and (self.weights, self.alpha, self.method) != (None, None, "mean"):
+            raise ValueError("decay: finds the weights: weights:, alpha: and method: stock do not go with it")
         if self.weights is not None:
             self._check_weights(self.weights)
         outside = [alpha for alpha in self.alpha or () if not 0 <= alpha <= 1]

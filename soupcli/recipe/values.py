@@ -26,6 +26,25 @@ def _python_reference(value: str, info: ValidationInfo) -> str:
     return f"{_beside_recipe(Path(file), info)}:{function}"
 
 
+def _decay(value: object, info: ValidationInfo) -> str:
+    """`linear`, `1-sqrt`, `cosine`, `ema:0.99`, or the path of a file."""
+    word = str(value)
+    if word in ("linear", "1-sqrt", "cosine"):
+        return word
+    if word.startswith("ema:"):
+        try:
+            beta = float(word.removeprefix("ema:"))
+        except ValueError:
+            beta = -1.0
+        if not 0 < beta < 1:
+            raise ValueError(f"expected ema: and a number between 0 and 1, e.g. ema:0.99, got {value!r}")
+        return word
+    path = _beside_recipe(Path(word), info)
+    if not path.is_file():
+        raise ValueError(f"expected linear, 1-sqrt, cosine, ema:BETA or a file, got {value!r}")
+    return str(path)
+
+
 def _byte_size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -123,6 +142,7 @@ Numbers = Annotated[
     Field(min_length=1),
     BeforeValidator(_numbers, json_schema_input_type=str | float | list[float]),
 ]
+Decay = Annotated[str, BeforeValidator(_decay)]
 Grid = Annotated[
     list[Finite],
     Field(min_length=1),

@@ -41,7 +41,7 @@ RECIPE_KEYS = {
     "flops": "cost.flops",
     **{key: key for key in ("amp", "channels_last", "compile", "early_stop", "cache_inputs")},
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
-    **{key: f"mix.{key}" for key in ("method", "weights", "alpha", "any_weights")},
+    **{key: f"mix.{key}" for key in ("method", "weights", "alpha", "decay", "any_weights")},
 }
 CALIBRATION = ("nll", "ece")  # metrics that compare soups with ensembles if logits are kept
 

@@ -79,6 +79,7 @@ FLAGS = {
         "--weights $SOUP_WEIGHTS",
         "--method $SOUP_METHOD",
         "--alpha $SOUP_ALPHA",
+        "--decay $SOUP_DECAY",
         "--any-weights",
     ],
     "landscape": [*REPORT, "--grid", "--margin"],
