@@ -1,4 +1,4 @@
-"""Which tensors are mixed, by --include and --exclude: the rest come from one source, the base or the best ingredient.
+"""Which tensors are mixed, by --include, --exclude and --take: the rest come from the base or the best ingredient.
 
     selection = Selection(("backbone.*",), ())
     shared = selection.applied(ingredient, best)             # backbone.* of the ingredient, all else of the best
@@ -26,26 +26,40 @@ if TYPE_CHECKING:
 
 
 class Selection(NamedTuple):
-    """Shell patterns of names: mixed is what fits one of `include` (none: everything) and none of `exclude`."""
+    """Shell patterns of names: mixed is what fits one of `include` (none: everything), and none of the others.
+
+    What `take` fits comes from the best ingredient; the rest that is not mixed, from the base if there is one.
+    """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    take: tuple[str, ...] = ()
 
     def mixes(self, name: str) -> bool:
         """Whether the tensor is mixed."""
         included = not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
-        return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+        return included and not any(fnmatchcase(name, pattern) for pattern in (*self.exclude, *self.take))
+
+    @property
+    def of_base(self) -> Selection:
+        """What a base has a say in: all but `take`."""
+        return self._replace(take=())
+
+    @property
+    def of_best(self) -> Selection:
+        """What the best ingredient gives in spite of a base: `take` alone."""
+        return Selection(take=self.take)
 
     def check(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Raises UsageError for a pattern that fits no tensor, and where nothing is left to mix."""
         names = list(dict.fromkeys(name for checkpoint in checkpoints for name in checkpoint.tensors))
-        for flag, patterns in (("--include", self.include), ("--exclude", self.exclude)):
+        for flag, patterns in (("--include", self.include), ("--exclude", self.exclude), ("--take", self.take)):
             for pattern in patterns:
                 if not any(fnmatchcase(name, pattern) for name in names):
                     near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.3) or names[:1]
                     raise UsageError(f"{flag} {pattern}: fits no tensor", hint=f"tensors have names like {near[0]!r}")
         if not any(self.mixes(name) for name in names):
-            raise UsageError("--include, --exclude: no tensor is left to mix")
+            raise UsageError("--include, --exclude, --take: no tensor is left to mix")
 
     def applied(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
         """`checkpoint` with the tensors that are not mixed from `source`."""

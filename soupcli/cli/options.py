@@ -126,6 +126,12 @@ class IngredientOptions(RecipeOptions):
         list[str] | None,
         typer.Option("--exclude", metavar="PATTERN...", help="Do not mix tensors with matching names, e.g. 'head.*'."),
     ] = None
+    take: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--take", metavar="PATTERN...", help="Take tensors with such names from the best ingredient, unmixed."
+        ),
+    ] = None
     base: Annotated[
         Path | None,
         typer.Option("--base", help="Base model of LoRA adapters; source of excluded tensors.", envvar="SOUP_BASE"),

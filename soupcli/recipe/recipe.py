@@ -60,6 +60,9 @@ class Recipe(Section):
     exclude: list[str] = []
     """Shell patterns of tensors that are not mixed, e.g. heads of other classes: they come from `base`, else from the
     best ingredient (of `soup uniform`: from the first)."""
+    take: list[str] = []
+    """Shell patterns of tensors that come as they are from the best ingredient (of `soup uniform`: from the first),
+    e.g. integers that differ."""
     base: RecipePath | None = None
     """The network that adapters were trained on; of whole networks, where tensors that are not mixed come from."""
     key: str | None = None

@@ -105,15 +105,19 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
                 f"it was {known.get(path, 'not among the ingredients')}",
                 hint="a soup is written again from the very same ingredients",
             )
-    selection, source = Selection(tuple(recipe.include), tuple(recipe.exclude)), opened[kept_from]
+    selection = Selection(tuple(recipe.include), tuple(recipe.exclude), tuple(recipe.take))
+    best, source = opened[kept_from], opened[kept_from]
     if (
         recipe.base is not None
-        and any(selection)
+        and any(selection.of_base)
         and not report.begins_at_base
         and not any(one.is_adapter for one in opened.values())
     ):
         source = open_checkpoint(recipe.base, How(trust=how.trust, allow=how.allow))
-    kept = selection.applied(opened[kept_from], source)
+    if source is not best:
+        opened = {path: selection.of_base.applied(checkpoint, source) for path, checkpoint in opened.items()}
+        selection, source = selection.of_best, opened[kept_from]
+    kept = opened[kept_from]
     members = [selection.applied(opened[path], source) for path in soup.members]
     check_mixable([*members, kept])
     dtype = getattr(torch, recipe.dtype) if recipe.dtype else None

@@ -19,6 +19,8 @@ import torch
 from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
+from soupcli.checkpoints.compare.integers import check_integers
+from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
@@ -75,7 +77,7 @@ class Run:
             check_file(self.logits / ".soup-logits")
         self._said: list[str] = []
         self.progress = console.ProgressReporter(silent=self.options.quiet)
-        self.selection = Selection(tuple(self.recipe.include), tuple(self.recipe.exclude))
+        self.selection = Selection(*map(tuple, (self.recipe.include, self.recipe.exclude, self.recipe.take)))
         self.checkpoints = self._find()
         if self.logits is not None:
             check_place(self.logits, self.inputs, hint="choose another folder for the logits")
@@ -103,10 +105,10 @@ class Run:
         self._check_use(checkpoints)
         self.selection.check(checkpoints)
         adapters = any(one.is_adapter for one in checkpoints)
-        if recipe.base is None or not any(self.selection) or adapters or self.resolved.begins_at_base:
+        if recipe.base is None or not any(self.selection.of_base) or adapters or self.resolved.begins_at_base:
             return checkpoints
         base = self.open_base(recipe.base)
-        return [self.selection.applied(checkpoint, base) for checkpoint in checkpoints]
+        return [self.selection.of_base.applied(checkpoint, base) for checkpoint in checkpoints]
 
     def open_base(self, path: Path) -> Checkpoint:
         """The checkpoint of --base, a whole network."""
@@ -118,7 +120,7 @@ class Run:
         options = self.options
         rank = options.adapter_rank if isinstance(options, SoupOptions) else None
         uses_base = self.resolved.begins_at_base or self.command.measures_from_base
-        needs_base = adapters or any(self.selection) or uses_base
+        needs_base = adapters or any(self.selection.of_base) or uses_base
         if options.base is not None and not needs_base:
             hint = "it goes with adapters, and with --include and --exclude"
             raise UsageError(f"--base {options.base}: these checkpoints need none", hint=hint)
@@ -166,18 +168,19 @@ class Run:
         """Raises MixError if the checkpoints cannot be averaged."""
         recipe = self.recipe
         check_agreement(self.checkpoints, key=recipe.key, base=recipe.base, selection=self.selection)
+        check_products(self.checkpoints, self.selection)
         check_mixable(self.sharing(self.checkpoints[0]))
+        check_integers(self.checkpoints, self.selection)
 
     def sharing(self, source: Checkpoint) -> list[Checkpoint]:
         """The checkpoints. Their tensors that are not mixed come from `source`, or from the base if there is one."""
         return [self._sharing(checkpoint, source) for checkpoint in self.checkpoints]
 
     def _sharing(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
-        if isinstance(checkpoint, Selected):
-            return checkpoint
+        selection = self.selection.of_best if isinstance(checkpoint, Selected) else self.selection
         key = checkpoint, source
         if key not in self._shared:
-            self._shared[key] = self.selection.applied(checkpoint, source)
+            self._shared[key] = selection.applied(checkpoint, source)
         return self._shared[key]
 
     @cached_property

@@ -26,6 +26,7 @@ INGREDIENTS = [
     "--allow-class...",
     "--include...",
     "--exclude...",
+    "--take...",
     "--base $SOUP_BASE",
     "--device $SOUP_DEVICE",
     "--metric $SOUP_METRIC",

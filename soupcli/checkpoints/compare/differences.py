@@ -101,6 +101,15 @@ def differing_integers(checkpoints: Sequence[Checkpoint]) -> list[str]:
     return [n for n in names if not all(_same_tensor((first, n), (one, n), first.tensors[n]) for one in others)]
 
 
+def same_in_all(checkpoints: Sequence[Checkpoint], name: str) -> bool:
+    """Whether all checkpoints have tensor `name`, with the same shape, dtype and bits."""
+    first, *others = checkpoints
+    spec = first.tensors.get(name)
+    return spec is not None and all(
+        one.tensors.get(name) == spec and _same_tensor((first, name), (one, name), spec) for one in others
+    )
+
+
 def differing_ties(checkpoints: Sequence[Checkpoint], ties: Mapping[Checkpoint, str]) -> list[Difference]:
     """Those whose tied weights are other ones than most have; `ties`: in words."""
     return _odd_ones(checkpoints, "tied", ties.__getitem__)

@@ -37,6 +37,7 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
+QUANTISED = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0")  # NVFP4, MXFP4, and the scales of MX formats
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 Header = tuple[dict[str, TensorSpec], dict[str, StoredTensor], dict[str, str]]
@@ -107,6 +108,11 @@ def _entry(file: FileVersion, name: str, entry: Any) -> tuple[TensorSpec, tuple[
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         _refuse(file, f"tensor {name!r} needs dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype in QUANTISED:
+        raise CheckpointError(
+            f"{file.path}: tensor {name!r} has dtype {dtype}, which only quantised weights have",
+            hint="dequantise the weights with the library that quantised them, and save them again",
+        )
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise CheckpointError(
             f"{file.path}: tensor {name!r} has dtype {dtype!r}, which this version does not read",

@@ -1,0 +1,70 @@
+"""Integers and booleans that are not the same in all ingredients: which of them a soup may take from one.
+
+check_integers(checkpoints, selection)                    # raises MixError for those that nobody knows
+
+There is no mean of integers, so a soup has those of the best ingredient. That is right for counters, indices and
+attention masks; of a weight it would be wrong.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from soupcli.checkpoints.checkpoint import weights_file
+from soupcli.checkpoints.compare.differences import differing_integers, same_in_all
+from soupcli.errors import MixError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.tensor_filter import Selection
+
+FEW = 16  # elements: a weight has more, a counter or a flag has fewer
+# Patterns of names -> what they are, and why one ingredient's will do.
+KNOWN = {
+    "*num_batches_tracked": "counts batches; it weighs only in training",
+    "*n_averaged": "counts averaged networks; it weighs only in training",
+    "*num_updates": "counts updates of an EMA; it weighs only in training",
+    "*step": "counts steps; it weighs only in training",
+    "*steps": "counts steps; it weighs only in training",
+    "*_ptr": "says where a queue goes on; it weighs only in training",
+    "*_enabled": "turns observers on; it weighs only in training",
+    "*position_ids": "numbers positions from 0",
+    "*token_type_ids": "is 0 for every position",
+    "*relative_position_index": "follows from the window's size",
+    "*relative_position_bucket": "follows from the largest distance",
+    "*relative_coords*": "follows from the window's size",
+    "*rel_pos_ind*": "follows from the window's size",
+    "*attn.bias": "is a causal mask, which follows from the longest text",
+    "*attention.bias": "is a causal mask, which follows from the longest text",
+    "*attn_mask": "follows from the window's size",
+    "*attention_mask": "follows from the longest text",
+    "*causal_mask": "follows from the longest text",
+    "*_extra_state": "is a layer's own record of scales for training in fp8",
+}
+# Few as their elements may be, a difference in them makes averaged scales wrong.
+NEVER = ("*zero_point", "*zero_points", "*qzeros")
+
+
+def is_known(name: str) -> bool:
+    """Whether an integer tensor of this name is a counter, an index or a mask that any ingredient may give."""
+    return any(fnmatchcase(name, pattern) for pattern in KNOWN)
+
+
+def check_integers(checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
+    """Raises MixError at the first integer tensor that is mixed, differs, and is not known to do no harm."""
+    for name in differing_integers(checkpoints):
+        spec = checkpoints[0].tensors[name]
+        harmless = is_known(name) or (spec.numel <= FEW and not any(fnmatchcase(name, never) for never in NEVER))
+        if harmless or not selection.mixes(name):
+            continue
+        other = next(one for one in checkpoints[1:] if not same_in_all([checkpoints[0], one], name))
+        dtype = str(spec.dtype).removeprefix("torch.")
+        raise MixError(
+            f"{weights_file(other)}: tensor {name!r} ({dtype}, {spec.numel} elements) is not the same as in "
+            f"{checkpoints[0].path}, and there is no mean of {'truth values' if dtype == 'bool' else 'integers'}",
+            hint=f"if one ingredient's will do, --take {name} takes the best one's; if these are quantised weights, "
+            "dequantise them first",
+        )

@@ -1,0 +1,308 @@
+"""Weights that are stored in parts which only make sense together: quantised forms, masked and normalised weights.
+
+check_products(checkpoints, selection)                    # raises MixError, with the call that gives whole weights
+
+A mean of each part is not the mean of what they stand for. The parts are recognised by what the files hold: narrow
+dtypes beside scales, and names that one library alone gives. Parts that are the same in all ingredients are harmless.
+A new form is one row of FORMS.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from soupcli.checkpoints.checkpoint import is_averaged, read_part, weights_file
+from soupcli.checkpoints.compare.differences import same_in_all
+from soupcli.checkpoints.compare.integers import is_known
+from soupcli.errors import MixError
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
+    from soupcli.checkpoints.tensor_filter import Selection
+
+Module = Mapping[str, "TensorSpec"]  # last part of a name -> the tensor's shape and dtype
+EIGHT_BITS = frozenset({torch.int8, torch.uint8})
+# Of wider integers that hold several numbers each, or numbers of a table.
+PACKED = re.compile(r"qweight|qzeros|qdata|int_data|_data|.*packed|codes|indices|.*_blocks|weight", re.IGNORECASE)
+SCALE = re.compile(r"scale|absmax|scb|zero", re.IGNORECASE)
+LOAD = "from_pretrained(FOLDER{}).save_pretrained(OTHER)"
+
+
+class Form(NamedTuple):
+    """One way to store a weight in parts."""
+
+    name: str
+    part: re.Pattern[str]  # the last part of a name, of a tensor that says which form it is
+    beside: re.Pattern[str] | None  # and of another one in the same module; None: the first is enough
+    hint: str  # how to get whole weights
+
+
+def _form(name: str, part: str, beside: str | None, hint: str) -> Form:
+    return Form(name, re.compile(part), re.compile(beside) if beside is not None else None, hint)
+
+
+DEQUANTISE = "dequantise and save it first: "
+GPTQ = (
+    "GPTQModel.load(FOLDER, backend=BACKEND.TORCH), then dequantize_model(model.model) of "
+    "gptqmodel.nn_modules.qlinear.torch"
+)
+FORMS = (
+    _form(
+        "bitsandbytes",
+        r"SCB|absmax|nested_absmax|quant_map|nested_quant_map|bitsandbytes__\w+",
+        None,
+        "transformers' model.dequantize(): AutoModelForCausalLM.from_pretrained(FOLDER).dequantize(), save_pretrained",
+    ),
+    _form("GPTQ or AWQ", "qweight", None, GPTQ),
+    _form(
+        "compressed-tensors",
+        r"weight_packed|weight_shape|weight_global_scale",
+        None,
+        LOAD.format(", quantization_config=CompressedTensorsConfig(dequantize=True)"),
+    ),
+    _form("MXFP4", r".*_blocks", r".*_scales", LOAD.format(", quantization_config=Mxfp4Config(dequantize=True)")),
+    _form("NVFP4", "weight_scale_2", None, "NVIDIA ModelOpt wrote it: save the network from before quantisation"),
+    _form(
+        "torchao",
+        r"(.*[_:])?(qdata|int_data)",
+        r".*scale.*",
+        "torchao: model.load_state_dict({name: w.dequantize() if hasattr(w, 'dequantize') else w for name, w in "
+        "state.items()})",
+    ),
+    _form(
+        "quanto", "_data", "_scale", "optimum-quanto: QTensor.dequantize() of every weight, then save the state dict"
+    ),
+    _form("HQQ", "W_q", None, "hqq: HQQLinear.dequantize() of every layer, then save the state dict"),
+    _form("AQLM", "codes", "codebooks", "save the network from before quantisation"),
+    _form("VPTQ", "indices", "centroids", "save the network from before quantisation"),
+    _form(
+        "fp8 with scales",
+        "weight",
+        r"weight_scale_inv",
+        LOAD.format(", quantization_config=FineGrainedFP8Config(dequantize=True)"),
+    ),
+)
+ANY_FORM = Form("quantised", re.compile(""), None, "transformers' model.dequantize(), or the library that quantised it")
+PRUNED = Form(
+    "pruned",
+    re.compile(r".*_orig"),
+    re.compile(r".*_mask"),
+    "torch.nn.utils.prune.remove(module, 'weight') for every pruned module makes the weights whole; then save again",
+)
+SPECTRAL = Form(
+    "spectral norm",
+    re.compile(r"(.*)_u"),
+    None,
+    "torch.nn.utils.remove_spectral_norm(module), or torch.nn.utils.parametrize.remove_parametrizations(module, "
+    "'weight'), makes the weights whole; then save again",
+)
+METHODS = {  # quant_method in config.json -> a form that says how it is undone
+    "bitsandbytes": "bitsandbytes",
+    "gptq": "GPTQ or AWQ",
+    "awq": "GPTQ or AWQ",
+    "auto-round": "GPTQ or AWQ",
+    "compressed-tensors": "compressed-tensors",
+    "mxfp4": "MXFP4",
+    "nvfp4": "NVFP4",
+    "modelopt": "NVFP4",
+    "torchao": "torchao",
+    "quanto": "quanto",
+    "hqq": "HQQ",
+    "aqlm": "AQLM",
+    "vptq": "VPTQ",
+    "fp8": "fp8 with scales",
+}
+
+
+class Together(NamedTuple):
+    """Tensors of one module that stand for a weight together."""
+
+    form: Form
+    names: tuple[str, ...]  # those of which a difference makes the mean wrong; the one to show comes first
+
+
+def quantised(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
+    """Yields the quantised weights among tensors, by their names and dtypes."""
+    for module, leaves in _modules(tensors).items():
+        found = next((form for form in FORMS if _has(form, leaves)), None)
+        narrow = [leaf for leaf, spec in leaves.items() if _is_narrow(module, leaf, spec, leaves)]
+        if found is None and not narrow:
+            continue
+        parts = [leaf for leaf, spec in leaves.items() if _is_part(leaf, spec, found)]
+        shown = narrow or [leaf for leaf in leaves if found is not None and found.part.fullmatch(leaf)]
+        whole = [module] if module in tensors else []  # bitsandbytes' names of scales begin with the weight's own
+        names = dict.fromkeys([*whole, *(_joined(module, leaf) for leaf in (*shown, *parts))])
+        yield Together(found or ANY_FORM, tuple(names))
+
+
+def masked(checkpoint: Checkpoint) -> Iterator[Together]:
+    """Yields masks of weights and the vectors of spectral norms in a checkpoint, by their names and numbers."""
+    modules = _modules(checkpoint.tensors)
+    for module, leaves in modules.items():
+        for leaf, spec in leaves.items():
+            if not (leaf.endswith("_orig") or leaf == "original" or leaf == "original0"):
+                continue
+            beside = {_joined(module, other): found for other, found in leaves.items() if other != leaf}
+            beside |= _of_parametrizations(module, modules)
+            masks = [name for name, found in beside.items() if _is_mask(checkpoint, name, found, spec)]
+            if masks:
+                yield Together(PRUNED, (masks[0], *masks))
+            vectors = [name for name in beside if name.endswith(("_u", "_v"))]
+            if leaf != "original0" and any(name.endswith("_u") for name in vectors):
+                yield Together(SPECTRAL, tuple(vectors))
+
+
+def _of_parametrizations(module: str, modules: Mapping[str, Module]) -> dict[str, TensorSpec]:
+    inside = (name for name in modules if name.startswith(f"{module}.") and name.removeprefix(f"{module}.").isdecimal())
+    return {_joined(name, leaf): spec for name in inside for leaf, spec in modules[name].items()}
+
+
+def _is_mask(checkpoint: Checkpoint, name: str, spec: TensorSpec, weight: TensorSpec) -> bool:
+    """Whether a tensor of a weight's shape holds nothing but 0 and 1, or is called a mask."""
+    if spec.shape != weight.shape:
+        return False
+    if name.endswith("_mask") or spec.dtype == torch.bool:
+        return True
+    if not spec.dtype.is_floating_point:
+        return False
+    values = (read_part(checkpoint, name, at, min(CHUNK, spec.numel - at)) for at in range(0, spec.numel, CHUNK))
+    return all(bool(((part.float() == 0) | (part.float() == 1)).all()) for part in values)
+
+
+CHUNK = 1 << 20  # elements that are looked at once
+MAX_CONFIG = 10_000_000  # bytes
+CONFIG_KEYS = ("quantization_config", "compression_config", "quantization")
+
+
+def _modules(tensors: Mapping[str, TensorSpec]) -> dict[str, dict[str, TensorSpec]]:
+    modules: dict[str, dict[str, TensorSpec]] = {}
+    for name, spec in tensors.items():
+        module, _, leaf = name.rpartition(".")
+        modules.setdefault(module, {})[leaf] = spec
+    return modules
+
+
+def _joined(module: str, leaf: str) -> str:
+    return f"{module}.{leaf}" if module else leaf
+
+
+def _has(form: Form, leaves: Module) -> bool:
+    parts = [leaf for leaf in leaves if form.part.fullmatch(leaf)]
+    narrow = form.beside is None or any(_is_code(leaf, leaves[leaf]) for leaf in parts)
+    return bool(parts) and narrow and (form.beside is None or any(map(form.beside.fullmatch, leaves)))
+
+
+def _is_code(leaf: str, spec: TensorSpec) -> bool:
+    """Whether a tensor may hold numbers in a code: bytes, packed integers, float8."""
+    if spec.dtype in EIGHT_BITS or (is_averaged(spec.dtype) and spec.dtype.itemsize == 1):
+        return True
+    return not is_averaged(spec.dtype) and spec.dtype != torch.bool and PACKED.fullmatch(leaf) is not None
+
+
+def _is_part(leaf: str, spec: TensorSpec, form: Form | None) -> bool:
+    """Whether a tensor is a part of the quantised weight of its module."""
+    patterns = [form.part, form.beside] if form is not None else []
+    named = any(pattern is not None and pattern.fullmatch(leaf) for pattern in patterns)
+    return named or SCALE.search(leaf) is not None or _is_code(leaf, spec)
+
+
+def _is_narrow(module: str, leaf: str, spec: TensorSpec, leaves: Module) -> bool:
+    """Whether a tensor is a code whose scale lies beside it."""
+    if spec.numel < 2 or not _is_code(leaf, spec) or is_known(_joined(module, leaf)) or SCALE.search(leaf):
+        return False
+    if not is_averaged(spec.dtype) and leaf.endswith("weight"):
+        return True
+    scales = (other for other in leaves if other != leaf and SCALE.search(other))
+    if not is_averaged(spec.dtype):
+        return any(True for _ in scales)
+    return any(
+        leaves[other].dtype.itemsize > 1 and (leaf in other or re.match(r"_?(scale|scb)", other, re.IGNORECASE))
+        for other in scales
+    )
+
+
+def check_products(checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
+    """Raises MixError if a weight is stored in parts that are mixed, and are not the same in all checkpoints."""
+    if len(checkpoints) < 2:
+        return
+    if not any(True for one in checkpoints for _ in quantised(one.tensors)):
+        _check_declared(checkpoints)
+    finders: tuple[Callable[[Checkpoint], Iterator[Together]], ...] = (lambda one: quantised(one.tensors), masked)
+    for checkpoint in checkpoints:
+        for find in finders:
+            for together in find(checkpoint):
+                if _is_mixed(together, checkpoints, selection):
+                    raise _refused(checkpoint, together)
+
+
+def _declared(checkpoint: Checkpoint) -> tuple[Path, str] | None:
+    """The configuration beside a checkpoint that says it is quantised, and by which method."""
+    for file in checkpoint.side_files:
+        if file.name in ("config.json", "hf_quant_config.json") and file.stat().st_size <= MAX_CONFIG:
+            found = _method(file)
+            if found is not None:
+                return file, found
+    return None
+
+
+def _method(file: Path) -> str | None:
+    try:
+        config: Any = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    parts = [config, *config.values()] if isinstance(config, dict) else []
+    for part in parts:
+        found = next((part[key] for key in CONFIG_KEYS if part.get(key)), None) if isinstance(part, dict) else None
+        if found is not None:
+            return str(found.get("quant_method") or found.get("quant_algo") or "") if isinstance(found, dict) else ""
+    return None
+
+
+def _by_method(method: str) -> Form:
+    return next((form for form in FORMS if form.name == METHODS.get(method)), ANY_FORM)
+
+
+def _check_declared(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raises MixError if a configuration says that weights are quantised."""
+    declared = {one: _declared(one) for one in checkpoints}
+    found = next(((one, said) for one, said in declared.items() if said is not None), None)
+    if found is None:
+        return
+    (file, method) = found[1]
+    form = _by_method(method)
+    raise MixError(
+        f"{file}: quantization_config says that these are quantised weights{f' ({method})' if method else ''}",
+        hint=f"{DEQUANTISE}{form.hint}; if they are whole weights, take quantization_config out of {file.name}",
+    )
+
+
+def _is_mixed(together: Together, checkpoints: Sequence[Checkpoint], selection: Selection) -> bool:
+    return any(map(selection.mixes, together.names)) and not all(
+        same_in_all(checkpoints, name) for name in dict.fromkeys(together.names)
+    )
+
+
+def _refused(checkpoint: Checkpoint, together: Together) -> MixError:
+    form, name = together.form, together.names[0]
+    if form in (PRUNED, SPECTRAL):
+        what = "the mask of a pruned weight" if form is PRUNED else "a part of a weight under spectral norm"
+        return MixError(
+            f"{weights_file(checkpoint)}: tensor {name!r} is {what}, and is not the same in all: the mean of the parts "
+            "is not the mean of the weights",
+            hint=form.hint,
+        )
+    dtype = str(checkpoint.tensors[name].dtype).removeprefix("torch.")
+    declared = _declared(checkpoint) if form is ANY_FORM else None
+    form = _by_method(declared[1]) if declared is not None else form
+    named = "" if form is ANY_FORM else f" ({form.name})"
+    return MixError(
+        f"{weights_file(checkpoint)}: tensor {name!r} ({dtype}) is a quantised weight{named}: its numbers mean "
+        "something only with their scales",
+        hint=DEQUANTISE + form.hint,
+    )

@@ -1,0 +1,220 @@
+"""Weights in parts are refused by name where the parts differ, in every layout that libraries write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
+
+from soupcli.checkpoints.compare.products import check_products, quantised
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.checkpoints.tensor_filter import Selection
+from soupcli.errors import CheckpointError, MixError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EVERYTHING = Selection()
+FP8 = torch.float8_e4m3fn
+
+
+def codes(dtype: torch.dtype, *shape: int) -> Tensor:
+    """Random numbers of a narrow dtype."""
+    if dtype == FP8:
+        return torch.randn(shape).to(dtype)
+    return torch.randint(0, 100, shape).to(dtype)
+
+
+# What each library writes for one layer: names and dtypes from its own code.
+LAYOUTS: dict[str, Callable[[], dict[str, Tensor]]] = {
+    "bitsandbytes int8": lambda: {
+        "l.weight": codes(torch.int8, 8, 8),
+        "l.SCB": torch.rand(8),
+        "l.weight_format": torch.tensor(0, dtype=torch.uint8),
+    },
+    "bitsandbytes nf4": lambda: {
+        "l.weight": codes(torch.uint8, 32, 1),
+        "l.weight.absmax": codes(torch.uint8, 4),
+        "l.weight.quant_map": torch.rand(16),
+        "l.weight.nested_absmax": torch.rand(1),
+        "l.weight.nested_quant_map": torch.rand(16),
+        "l.weight.quant_state.bitsandbytes__nf4": codes(torch.uint8, 40),
+    },
+    "GPTQ": lambda: {
+        "l.qweight": codes(torch.int32, 4, 8),
+        "l.qzeros": codes(torch.int32, 1, 4),
+        "l.scales": torch.rand(1, 8).half(),
+        "l.g_idx": codes(torch.int32, 8),
+    },
+    "AWQ": lambda: {
+        "l.qweight": codes(torch.int32, 8, 2),
+        "l.qzeros": codes(torch.int32, 1, 2),
+        "l.scales": torch.rand(1, 8).half(),
+    },
+    "fp8": lambda: {"l.weight": codes(FP8, 8, 8), "l.weight_scale_inv": torch.rand(1, 1)},
+    "fbgemm fp8": lambda: {"l.weight": codes(FP8, 8, 8), "l.weight_scale": torch.rand(8, 1)},
+    "comfy fp8": lambda: {"l.weight": codes(FP8, 8, 8), "l.scale_weight": torch.rand(1), "l.bias": torch.rand(8)},
+    "MXFP4": lambda: {"e.up_proj_blocks": codes(torch.uint8, 4, 2, 16), "e.up_proj_scales": codes(torch.uint8, 4, 2)},
+    "NVFP4": lambda: {
+        "l.weight": codes(torch.uint8, 8, 4),
+        "l.weight_scale": codes(FP8, 8, 1),
+        "l.weight_scale_2": torch.rand(()),
+        "l.input_scale": torch.rand(()),
+    },
+    "compressed-tensors": lambda: {
+        "l.weight_packed": codes(torch.int32, 8, 1),
+        "l.weight_scale": torch.rand(8, 1),
+        "l.weight_shape": torch.tensor([8, 8]),
+    },
+    "compressed-tensors int8": lambda: {"l.weight": codes(torch.int8, 8, 8), "l.weight_scale": torch.rand(8, 1)},
+    "torchao": lambda: {
+        "l._weight_qdata": codes(torch.int8, 8, 8),
+        "l._weight_scale": torch.rand(8, 1),
+        "l._weight_zero_point": codes(torch.int8, 8, 1),
+    },
+    "torchao fp8": lambda: {"l._weight_qdata": codes(FP8, 8, 8), "l._weight_scale": torch.rand(8, 1)},
+    "torchao with colons": lambda: {"l.weight:qdata": codes(torch.int8, 8, 8), "l.weight:scale": torch.rand(8, 1)},
+    "quanto": lambda: {
+        "l.weight._data": codes(torch.int8, 8, 8),
+        "l.weight._scale": torch.rand(8, 1),
+        "l.input_scale": torch.ones(()),
+        "l.output_scale": torch.ones(()),
+    },
+    "quanto fp8": lambda: {"l.weight._data": codes(FP8, 8, 8), "l.weight._scale": torch.rand(8, 1)},
+    "HQQ": lambda: {"l.W_q": codes(torch.uint8, 4, 8), "l.scale": torch.rand(1, 8), "l.zero": torch.rand(1, 8)},
+    "AQLM": lambda: {
+        "l.codes": codes(torch.int16, 8, 1, 1),
+        "l.codebooks": torch.rand(1, 16, 1, 8),
+        "l.scales": torch.rand(8, 1, 1, 1),
+    },
+    "EETQ": lambda: {"l.weight": codes(torch.int8, 8, 8), "l.weight_scales": torch.rand(8).half()},
+    "BitNet": lambda: {"l.weight": codes(torch.uint8, 2, 8), "l.weight_scale": torch.rand(1)},
+    "a weight of integers": lambda: {"l.weight": codes(torch.int8, 8, 8)},
+}
+
+
+def saved(folder: Path, tensors: dict[str, Tensor], config: dict[str, object] | None = None) -> Path:
+    """A folder with these tensors, beside a norm that is always there."""
+    folder.mkdir(parents=True)
+    save_file({**tensors, "norm.weight": torch.rand(8)}, folder / "model.safetensors")
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def two(tmp_path: Path, make: Callable[[], dict[str, Tensor]], config: dict[str, object] | None = None) -> list[Path]:
+    return [saved(tmp_path / name, make(), config) for name in "ab"]
+
+
+def check(paths: list[Path], selection: Selection = EVERYTHING) -> None:
+    check_products([open_checkpoint(path) for path in paths], selection)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_quantised(tmp_path: Path, name: str) -> None:
+    """Each layout is refused, naming one of its tensors and the way out, but for parts that are the same in all."""
+    paths = two(tmp_path, LAYOUTS[name])
+    with pytest.raises(MixError, match=r"tensor '[le]\..*is a quantised weight") as refused:
+        check(paths)
+    assert "dequantise and save it first" in str(refused.value.hint)
+    check(paths[:1])
+    check(paths, Selection(exclude=("[le].*",)))
+    check(paths, Selection(take=("[le].*",)))
+    check(two(tmp_path / "same", lambda layout=LAYOUTS[name]: (torch.manual_seed(0), layout())[1]))
+
+
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_declared(tmp_path: Path, key: str, *, nested: bool) -> None:
+    """A configuration that says so is enough, in a part of it too; the hint is for its method."""
+    said: dict[str, object] = {key: {"quant_method": "mxfp4"}}
+    paths = two(tmp_path, lambda: {"l.weight": torch.rand(8, 8)}, {"text_config": said} if nested else said)
+    with pytest.raises(MixError, match=r"config\.json: quantization_config says .* \(mxfp4\)") as refused:
+        check(paths)
+    assert "Mxfp4Config" in str(refused.value.hint)
+    check(paths[:1])
+
+
+PLAIN: dict[str, dict[str, Tensor]] = {
+    "float8 as such": {"l.weight": codes(FP8, 8, 8), "l.scale": codes(FP8, 8), "logit_scale": torch.ones(())},
+    "a learnt scale beside a float8 weight": {"positional_embedding": codes(FP8, 8, 8), "logit_scale": torch.ones(())},
+    "a mask beside a scale": {"h.attn.bias": codes(torch.uint8, 1, 1, 8, 8), "h.attn.scale": torch.ones(())},
+    "a codebook": {"vq.codebooks": torch.rand(2, 8, 4), "vq.indices": torch.arange(3)},
+    "batch norm": {"bn.num_batches_tracked": torch.tensor(3), "bn.weight": torch.rand(8)},
+    "counters": {"ema.num_updates": torch.tensor(3), "ema.scale": torch.rand(1)},
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_whole_weights(name: str, tmp_path: Path) -> None:
+    """Networks that have scales, masks and codebooks of their own are not quantised."""
+    assert list(quantised(open_checkpoint(saved(tmp_path / "a", PLAIN[name])).tensors)) == []
+
+
+def pruned(seed: int, mask: int) -> dict[str, Tensor]:
+    torch.manual_seed(mask)
+    layer = nn.Linear(6, 4)
+    prune.random_unstructured(layer, "weight", 0.5)
+    state = layer.state_dict()
+    torch.manual_seed(seed)
+    return {name: tensor if name.endswith("_mask") else torch.rand_like(tensor) for name, tensor in state.items()}
+
+
+def test_pruned(tmp_path: Path) -> None:
+    """Masks that differ are refused; one mask in all is right: the product of the mean is the mean of the products."""
+    for number, (seed, mask) in enumerate([(0, 0), (1, 1), (2, 0)]):
+        torch.save(pruned(seed, mask), tmp_path / f"{number}.pt")
+    with pytest.raises(MixError, match="'weight_mask' is the mask of a pruned weight") as refused:
+        check([tmp_path / "0.pt", tmp_path / "1.pt"])
+    assert "torch.nn.utils.prune.remove" in str(refused.value.hint)
+    check([tmp_path / "0.pt", tmp_path / "2.pt"])
+
+
+class Masked(nn.Module):
+    """A parametrisation that multiplies by 0 and 1."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("keep", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight where it is kept."""
+        kept: Tensor = weight * self.keep
+        return kept
+
+
+def test_masks_by_their_numbers(tmp_path: Path) -> None:
+    """A tensor of nothing but 0 and 1 beside an original is a mask, whatever its name."""
+    for number in range(2):
+        torch.manual_seed(number)
+        layer = nn.Linear(6, 4)
+        parametrize.register_parametrization(layer, "weight", Masked((torch.rand(4, 6) > 0.5).float()))
+        torch.save(layer.state_dict(), tmp_path / f"{number}.pt")
+    with pytest.raises(MixError, match=r"'parametrizations\.weight\.0\.keep' is the mask of a pruned weight"):
+        check([tmp_path / "0.pt", tmp_path / "1.pt"])
+
+
+@pytest.mark.parametrize("wrap", [spectral_norm, parametrizations.spectral_norm])
+def test_spectral_norm(tmp_path: Path, wrap: Callable[[nn.Module], nn.Module]) -> None:
+    """Its vectors are of unit length, which their mean is not; weight norm has nothing of the kind."""
+    for number in range(2):
+        torch.manual_seed(number)
+        torch.save(wrap(nn.Linear(6, 4)).state_dict(), tmp_path / f"{number}.pt")
+        torch.save(parametrizations.weight_norm(nn.Linear(6, 4)).state_dict(), tmp_path / f"weight{number}.pt")
+    with pytest.raises(MixError, match="is a part of a weight under spectral norm"):
+        check([tmp_path / "0.pt", tmp_path / "1.pt"])
+    check([tmp_path / "weight0.pt", tmp_path / "weight1.pt"])
+
+
+def test_dtypes_of_quantised_weights(tmp_path: Path) -> None:
+    """A dtype that no whole weight has is refused when the file is opened."""
+    header = b'{"w":{"dtype":"F8_E8M0","shape":[2],"data_offsets":[0,2]}}'
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(CheckpointError, match="dtype F8_E8M0, which only quantised weights have"):
+        open_checkpoint(tmp_path / "a.safetensors")
