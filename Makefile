@@ -13,7 +13,7 @@ DEMO_BIN := $(CURDIR)/$(DEMO_VENV)/bin
 SITE_VENV := .venv-site
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs cases torture results bench-merge bench-greedy bench-learned bench-inspect clean
+.PHONY: help demo test check format docs cases torture results bench-startup bench-merge bench-greedy bench-learned bench-inspect clean
 
 # $(call environment,FOLDER,EXTRA): an environment with this package and one extra, by uv if it is there, else by pip.
 define environment
@@ -65,6 +65,9 @@ torture: $(READY) ## kills, hostile files, many processes at once, very large in
 
 results: $(READY) ## measure every seed of every demo into docs/results.md: about an hour on 2 cores
 	$(BIN)/python benchmarks/results.py
+
+bench-startup: $(READY) ## how soon soup answers, as ratios to soup --help
+	$(BIN)/python benchmarks/startup.py
 
 bench-merge: $(READY) ## uniform soups beside mergekit and a loop over torch.load
 	$(BIN)/python benchmarks/merge.py

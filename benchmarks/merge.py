@@ -18,17 +18,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-import venv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors.torch import save_file
+from side_by_side import ROOT, caches, copy_bytes, in_turns, mergekit_environment
 from torch import Tensor
 
 from soupcli.checkpoints.find import find
@@ -38,9 +35,6 @@ from soupcli.mixing.write_soup import write_weights
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
-ROOT = Path(__file__).parent.parent
-MERGEKIT = "mergekit==0.1.5"
-CHUNK = 4 << 20  # bytes that the plain copy reads at once
 PARTS = ("merge", "wall", "memory", "help")
 
 # The usual script: the paper's release adds state dicts up one after the other, as this does.
@@ -106,7 +100,7 @@ def measure_merge(base: Path, rounds: int) -> None:
     for family, target in ((VIT_B, 2.0), (VIT_B_BF16, 2.5), (VIT_S, 2.0)):
         files = family.make(base)
         members = list(find([str(file.parent) for file in files]).checkpoints)
-        for label, before in _caches(files):
+        for label, before in caches(files):
             plain, merge = in_turns(
                 rounds,
                 partial(copy_bytes, files, base / "plain"),
@@ -116,64 +110,6 @@ def measure_merge(base: Path, rounds: int) -> None:
             show = f"{family.label + label:34} {plain:20.2f} s {merge:7.2f} s {merge / plain:15.2f}"
             print(f"{show}   {target}", flush=True)
     print()
-
-
-def _nothing() -> None:
-    pass
-
-
-def _caches(files: Sequence[Path]) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A label and what comes before each run: files stay in memory, or are dropped from it."""
-    yield "", _nothing
-    yield " from disk", lambda: drop_from_cache(files)
-
-
-def drop_from_cache(files: Sequence[Path]) -> None:
-    """Asks the system to forget what it holds of the files in memory."""
-    for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        os.fsync(descriptor)  # what is not on disk yet stays in memory
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
-
-
-def copy_bytes(files: Sequence[Path], target: Path) -> None:
-    """Reads all files and writes as many bytes as one of them holds, with two threads; flushed to disk."""
-    size = files[0].stat().st_size
-    chunks: SimpleQueue[tuple[Path, int]] = SimpleQueue()
-    for offset in range(0, size, CHUNK):
-        for file in files:
-            chunks.put((file, offset))
-    output = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    os.ftruncate(output, size)
-
-    def work() -> None:
-        buffer = memoryview(bytearray(CHUNK))
-        opened = {file: os.open(file, os.O_RDONLY) for file in files}
-        for file, offset in drained(chunks):
-            got = os.preadv(opened[file], [buffer], offset)
-            if file == files[0]:
-                os.pwrite(output, buffer[:got], offset)
-        for descriptor in opened.values():
-            os.close(descriptor)
-
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    os.fsync(output)
-    os.close(output)
-    target.unlink()
-
-
-def drained(queue: SimpleQueue[tuple[Path, int]]) -> Iterator[tuple[Path, int]]:
-    """What is left in a queue."""
-    while True:
-        try:
-            yield queue.get_nowait()
-        except Empty:
-            return
 
 
 def merge_into(members: Sequence[Checkpoint], base: Path) -> None:
@@ -188,7 +124,7 @@ def measure_wall(base: Path, rounds: int, mergekit: Path) -> None:
     print(f"{'whole process':31}{columns}   both less import torch")
     for family in (VIT_B, VIT_B_BF16, VIT_S):
         files, pickles = family.make(base), family.make(base, pickled=True)
-        for label, before in _caches([*files, *pickles]):
+        for label, before in caches([*files, *pickles]):
             torch_alone, soup, theirs, soup_pt, loop = in_turns(
                 rounds,
                 partial(subprocess.run, [sys.executable, "-c", "import torch"], check=True),
@@ -235,16 +171,6 @@ def run_loop(files: Sequence[Path], base: Path) -> None:
         subprocess.run([sys.executable, "-c", LOOP, *map(str, files), f"{temporary}/soup.pt"], check=True)
 
 
-def mergekit_environment(folder: Path) -> Path:
-    """The environment `folder`, made with the versions of constraints.txt where it is not there yet."""
-    if not (folder / "bin/mergekit-pytorch").exists():
-        print(f"installing {MERGEKIT} in {folder}", flush=True)
-        venv.create(folder, with_pip=True)
-        words: list[str | Path] = [folder / "bin/python", "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        subprocess.run([*words, "--constraint", ROOT / "constraints.txt", MERGEKIT], check=True)
-    return folder
-
-
 def measure_memory(base: Path) -> None:
     """Peak memory of whole processes above that of `import torch`."""
     code = "import torch; print(next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM:')))"
@@ -274,22 +200,6 @@ def measure_help(rounds: int) -> None:
     ran = subprocess.run([*words, loaded], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     print(f"soup --help {ours:.3f} s (target 0.25 s): {ours / torchs:.2f} of `import torch`", end=", ")
     print(f"{ours / nothing:.1f} of an interpreter that does nothing; torch imported: {ran.stderr}")
-
-
-def in_turns(rounds: int, *works: Callable[[], object], before: Callable[[], None] = _nothing) -> list[float]:
-    """The median seconds of each, one after the other in every round; the first round warms up.
-
-    `before` is called ahead of each, and its time not counted.
-    """
-    taken: list[list[float]] = [[] for _ in works]
-    for number in range(rounds + 1):
-        for work, seconds in zip(works, taken, strict=True):
-            before()
-            began = time.perf_counter()
-            work()
-            if number:
-                seconds.append(time.perf_counter() - began)
-    return [statistics.median(seconds) for seconds in taken]
 
 
 def main() -> None:
