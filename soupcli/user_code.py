@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from soupcli.errors import RecipeError
+from soupcli.user_files import is_users, watch
 from soupcli.wording import suggestion
 
 
@@ -32,10 +34,17 @@ def load_function(reference: str) -> Callable[..., Any]:
     )
 
 
-def content_of(reference: str) -> list[str]:
-    """What determines the function of `file.py:function`, wherever the file lies: its name and the file's content."""
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def content_of(reference: str, hash_of: Callable[[Path], str] = _hash) -> list[str]:
+    """What tells the function of `file.py:function` from others, wherever the file lies: its name and the content.
+
+    What the file imports or opens is not a part of it: see user_files.py. Raises RecipeError if there is no such file.
+    """
     file, _, name = reference.rpartition(":")
-    return [name, _digest(Path(file), reference)]
+    return [name, _digest(Path(file), reference, hash_of)]
 
 
 @contextmanager
@@ -48,7 +57,8 @@ def users_code() -> Iterator[None]:
 def told(cause: BaseException, reference: str) -> str:
     """`my_eval.py:12: ValueError: ...`: the user's own line that an exception came through last."""
     file = reference.rpartition(":")[0]
-    lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if Path(frame.filename) == Path(file)]
+    place = os.path.abspath(file)  # noqa: PTH100 - as the frames have it
+    lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == place]
     if isinstance(cause, SyntaxError) and cause.lineno:
         lines.append(cause.lineno)
     where = f"{file}:{lines[-1]}" if lines else reference
@@ -58,14 +68,17 @@ def told(cause: BaseException, reference: str) -> str:
 
 
 def _load_module(path: Path, reference: str) -> ModuleType:
+    watch()
     digest = _digest(path, reference)
+    _forget_changed()
     module_name = f"_soup_{path.stem}_{hashlib.sha256(f'{path.resolve()}:{digest}'.encode()).hexdigest()[:16]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    spec = importlib.util.spec_from_file_location(module_name, os.path.abspath(path))  # noqa: PTH100
     if spec is None or spec.loader is None:
         raise RecipeError(f"{path}: not a Python file, the recipe names {reference}")
     module = importlib.util.module_from_spec(spec)
+    before = set(sys.modules)
     sys.modules[module_name] = module  # dataclasses look their module up here
     try:
         with users_code():
@@ -76,11 +89,38 @@ def _load_module(path: Path, reference: str) -> ModuleType:
         if isinstance(cause, ModuleNotFoundError):
             hint = f"modules beside the file are found with PYTHONPATH={path.parent}"
         raise RecipeError(told(cause, reference), hint=hint) from cause
+    finally:
+        _remember_imported(before)
     return module
 
 
-def _digest(path: Path, reference: str) -> str:
+_loaded: dict[str, tuple[Path, str]] = {}  # the user's modules that were imported with their file, and its content
+
+
+def _forget_changed() -> None:
+    """If a module of the user's has changed since it was imported, all of them are imported again."""
+    if any(_content(file) != content for file, content in _loaded.values()):
+        for name in _loaded:
+            sys.modules.pop(name, None)
+        _loaded.clear()
+
+
+def _remember_imported(before: set[str]) -> None:
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if isinstance(file, str) and is_users(file):
+            _loaded[name] = Path(file), _content(Path(file))
+
+
+def _content(file: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return _hash(file)
+    except OSError:
+        return ""
+
+
+def _digest(path: Path, reference: str, hash_of: Callable[[Path], str] = _hash) -> str:
+    try:
+        return hash_of(path)
     except OSError as cause:
         raise RecipeError(f"{path}: {cause.strerror}, the recipe names {reference}") from cause

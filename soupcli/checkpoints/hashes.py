@@ -1,38 +1,35 @@
-"""SHA-256 of checkpoints, each file hashed once: kept between runs by path, size, times and inode."""
+"""SHA-256 of checkpoints, each file hashed once: kept between runs by size, times, inode and a sample."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import os
-import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soupcli.errors import CheckpointError, OutputError
-from soupcli.files.atomic import write_whole
+from soupcli.errors import CheckpointError
+from soupcli.files.json_store import HEX, JsonStore
+from soupcli.files.manifest import SCHEMA
 from soupcli.files.reading import FileVersion, hash_of_files, sha256
+from soupcli.files.stamp import SAMPLED, YOUNG, Stamp, sample_of
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 THREADS = 2
-YOUNG = 2_000_000_000  # nanoseconds: file systems tell times apart no finer
 
 
 class ContentHashes:
     """Hashes of checkpoints, computed in the background while something else is done.
 
-    `fresh` hashes again what an earlier run hashed.
+    `fresh` hashes again what an earlier run has hashed: what is written down as the origin of a soup is the hash of
+    bytes that were read in the same run.
     """
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
-        self.folder = folder
-        self.fresh = fresh
+        self._store = JsonStore(folder, SCHEMA, fresh=fresh)
         self._began = time.time_ns()
         self._pool = ThreadPoolExecutor(THREADS)
         self._futures: dict[FileVersion, Future[str]] = {}
@@ -76,20 +73,14 @@ class ContentHashes:
         return self._futures[file]
 
     def _hash(self, file: FileVersion) -> str:
-        identity = f"{file.path.resolve()}\0{file.size}\0{file.mtime_ns}\0{file.ctime_ns}\0{file.device}\0{file.inode}"
-        kept = self.folder / f"{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()}.json"
-        if not self.fresh:
-            try:
-                known: str = json.loads(kept.read_bytes())["sha256"]
-                if re.fullmatch("[0-9a-f]{64}", known):
-                    return known
-            except (OSError, ValueError, KeyError, TypeError, RecursionError):
-                pass  # not hashed before
+        sample = sample_of(file.path, file.size) if file.size > SAMPLED else ""
+        stamp = Stamp(file.size, file.mtime_ns, file.ctime_ns, file.device, file.inode, sample)
+        known = self._store.get(stamp.text)
+        if isinstance(known, str) and HEX.fullmatch(known):
+            return known
         digest = sha256(file)
-        if self._is_young(file):
-            return digest  # the next change may leave its times as they are
-        with contextlib.suppress(OutputError):  # a cache that cannot be written costs time alone
-            write_whole(kept, json.dumps({"sha256": digest}) + "\n")
+        if not self._is_young(file):  # the next change of a young one may leave its times as they are
+            self._store.put(stamp.text, digest)
         return digest
 
 

@@ -123,7 +123,8 @@ def _store(run: Run, best: Checkpoint, start: Sequence[Checkpoint]) -> FitStore:
         more = {"learned": settings, "begin": begin, "threads": torch.get_num_threads()}
         return run.evaluators.key_of_fit(run.selecting, mixture, more)
 
-    return FitStore(cache_folder() / "fits", processes.from_first(key), fresh=run.options.fresh)
+    fresh = run.options.fresh
+    return FitStore(cache_folder() / "fits", processes.from_first(key), fresh=fresh, inputs=run.manifest)
 
 
 def _say_where(run: Run, residence: Residence) -> None:

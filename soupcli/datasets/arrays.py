@@ -17,17 +17,24 @@ from soupcli.errors import CheckpointError, ValidationError
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
+    from soupcli.files.manifest import Manifest
     from soupcli.recipe.sets import ArraysSet
 
 
-def fingerprint(spec: ArraysSet) -> str:
-    """Of the file's content."""
-    return f"arrays:{content_hash(spec.arrays)}"
+def fingerprint(spec: ArraysSet, manifest: Manifest | None = None) -> str:
+    """Changes with the content of every file that the tensors lie in. Raises ValidationError if one cannot be read."""
+    index = content_hash(spec.arrays, manifest)
+    try:
+        files = open_checkpoint(spec.arrays).files
+    except CheckpointError as cause:
+        raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause
+    parts = [content_hash(file.path, manifest) for file in files if len(files) > 1 or file.path != spec.arrays]
+    return ":".join(("arrays", index, *parts))
 
 
-def load(spec: ArraysSet) -> ArrayExamples:
-    """The examples of the file. Raises ValidationError where tensors are missing or do not go together."""
-    mark = fingerprint(spec)
+def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
+    """The examples of the file. Raises ValidationError if tensors are missing or do not go together."""
+    mark = fingerprint(spec, manifest)
     tensors: dict[str, Tensor] = {}
     try:
         stored = open_checkpoint(spec.arrays)

@@ -6,7 +6,6 @@ file (see labels_file.py).
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -37,6 +36,8 @@ from soupcli.report.scores import ClassOrder
 if TYPE_CHECKING:
     from soupcli.datasets.class_map import ClassMap
     from soupcli.recipe.sets import ImagesSet
+from soupcli.files.json_text import key_of
+from soupcli.files.manifest import Manifest
 
 SUFFIXES = class_folders.SUFFIXES
 # Those of the suffixes, whatever a file's name is: Pillow knows formats that start other programs (EPS).
@@ -54,29 +55,30 @@ class LabelledPictures(NamedTuple):
     order: ClassOrder | None = None
 
 
-def fingerprint(spec: ImagesSet) -> str:
-    """Of names, sizes and times of all files, of the rest of the recipe's set and of the files that it names."""
-    digest = _files(spec)
+def fingerprint(spec: ImagesSet, manifest: Manifest | None = None) -> str:
+    """Changes with every file, its folder and its content, with the rest of the recipe's set and the files it names."""
+    digest = _files(spec, manifest)
     settings = spec.model_dump(mode="json", exclude={"images", "metric"}, exclude_defaults=True)
     for key, value in spec:
         if isinstance(value, Path) and key != "images":
-            settings[key] = content_hash(value)
+            settings[key] = content_hash(value, manifest)
     return f"images:{digest}:{json.dumps(settings, sort_keys=True)}"
 
 
-def _files(spec: ImagesSet) -> str:
-    """SHA-256 of names, sizes and times of all files."""
-    digest = hashlib.sha256()
+def _files(spec: ImagesSet, manifest: Manifest | None) -> str:
+    """Changes with the name and the content of every picture or shard, and with the names of the class folders."""
     shards = tar_shards.find(spec.images)
-    files = shards if shards is not None else [picture.path for picture in class_folders.find_flat(spec.images)]
-    for path in files:
-        name = path.name if shards is not None else path.relative_to(spec.images)
-        try:
-            stat = path.stat()
-        except OSError as cause:
-            raise ValidationError(f"{path}: {cause.strerror}") from cause
-        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+    if shards is not None:
+        files, folders = [(path.name, path) for path in shards], []
+    else:
+        pictures = [picture.path for picture in class_folders.find_flat(spec.images)]
+        files = [(path.relative_to(spec.images).as_posix(), path) for path in pictures]
+        folders = sorted(entry.name for entry in spec.images.iterdir() if entry.is_dir())
+    try:
+        content = (manifest or Manifest()).files(files)
+    except OSError as cause:
+        raise ValidationError(f"{cause.filename or spec.images}: {cause.strerror}") from cause
+    return key_of({"files": content, "folders": folders})
 
 
 def _name(images: Path, file: PictureFile) -> str:
@@ -154,12 +156,13 @@ def load(
     `cache` has them if an earlier run has decoded the same files in the same way. Labels are as `classes_of` says.
     Raises ValidationError for an empty folder and for a file that is not a picture.
     """
-    mark = fingerprint(spec)
-    labelled = find(spec, outline=outline, progress=progress)
     cache = cache or InputCache(None)
-    key = input_key("images", _files(spec), [_name(spec.images, file) for file in labelled.pictures], spec.border)
+    mark = fingerprint(spec, cache.manifest)
+    labelled = find(spec, outline=outline, progress=progress)
+    names = [_name(spec.images, file) for file in labelled.pictures]
+    key = input_key("images", _files(spec, cache.manifest), names, spec.border)
     key = input_key(key, pictures.description, pictures.mode)
-    kept = cache.get(key)
+    kept = cache.get(key, lambda found: found.keys() == {"inputs"} and found["inputs"].shape[:1] == (len(names),))
     if kept is not None:
         inputs = kept["inputs"]
         cache.cached += len(inputs)

@@ -29,11 +29,17 @@ from soupcli.checkpoints.checkpoint import TensorSpec
 from soupcli.checkpoints.formats.safetensors import NAMES, read_header
 from soupcli.environment import versions
 from soupcli.errors import CheckpointError
+from soupcli.files.json_store import DAMAGED, JsonStore
 from soupcli.files.json_text import key_of
+from soupcli.files.kept_file import make_folder, open_kept, refusal
+from soupcli.files.manifest import Manifest
 from soupcli.files.reading import FileVersion, memory_of, write_at
 from soupcli.progress import unsaid
 
 PART = 1 << 26  # bytes that one checksum is of
+SCHEMA = "soup-inputs/1"
+NOTHING = "0" * 64  # in the header of inputs that depend on nothing beside their key
+LARGEST = 1 << 42
 DECODERS = ("torch", "torchvision", "pillow", "timm", "open_clip_torch", "transformers")
 Put = Callable[[int, Tensor], None]  # row number, row
 
@@ -41,31 +47,47 @@ Put = Callable[[int, Tensor], None]  # row number, row
 class InputCache:
     """Inputs by key in `folder`; None: nothing is kept. `say` is told, once, where the folder takes no more.
 
-    `limit` is in bytes, of all files; the newest one stays however large it is.
+    `manifest` says what inputs depend on beside their key: what the user's code has read. A folder that others can
+    write is not used. `limit` is in bytes, of all files; the newest one stays however large it is.
     `decoded` counts the examples that were made in this run, `cached` those that an earlier one had made.
     """
 
-    def __init__(self, folder: Path | None, *, limit: int | None = None, say: Callable[[str], None] = unsaid) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        manifest: Manifest | None = None,
+        limit: int | None = None,
+        say: Callable[[str], None] = unsaid,
+    ) -> None:
+        self.folder = folder if folder is None or refusal(folder) is None else None
+        self.manifest = manifest or Manifest()
+        self._depends = JsonStore(folder, SCHEMA, inputs=self.manifest) if folder is not None else None
         self.limit = limit
         self.decoded = 0
         self.cached = 0
         self._say = say
 
-    def get(self, key: str) -> dict[str, Tensor] | None:
-        """The tensors under `key`, mapped into memory, or None."""
+    def get(self, key: str, fits: Callable[[dict[str, Tensor]], bool]) -> dict[str, Tensor] | None:
+        """The tensors under `key`, mapped into memory; None if there are none, or if they do not fit."""
         if self.folder is None:
             return None
-        found = _mapped(self._file(key), key)
-        if found is not None:
-            _mark_used(self._file(key))
+        found = self._mapped(self._file(key), key)
+        if found is None or not fits(found):
+            return None
+        _mark_used(self._file(key))
         return found
 
     def made(
-        self, key: str, make: Callable[[], dict[str, Tensor]], *, count: Callable[[dict[str, Tensor]], int]
+        self,
+        key: str,
+        make: Callable[[], dict[str, Tensor]],
+        *,
+        count: Callable[[dict[str, Tensor]], int],
+        fits: Callable[[dict[str, Tensor]], bool],
     ) -> dict[str, Tensor]:
-        """The tensors under `key`, or those that `make` makes, of `count` examples; they are small."""
-        kept = self.get(key)
+        """The tensors under `key` if they fit, or those that `make` makes, of `count` examples; they are small."""
+        kept = self.get(key, fits)
         if kept is not None:
             self.cached += count(kept)
             return kept
@@ -101,7 +123,7 @@ class InputCache:
         try:
             with _aside(file) as descriptor:
                 if descriptor is not None:
-                    _write(descriptor, key, specs, fill)
+                    _write(descriptor, key, specs, fill, lambda: self._put_depends(key))
                     os.fsync(descriptor)
                     _aside_of(file).replace(file)
             if self.limit is not None:
@@ -110,7 +132,26 @@ class InputCache:
             self._say(f"{self.folder}: {cause.strerror}: decoded inputs are not kept for the next run")
             self.folder = None
             return None
-        return _mapped(file, key)
+        return self._mapped(file, key)
+
+    def _put_depends(self, key: str) -> str:
+        """Keeps beside the file what it depends on, and returns a digest of that."""
+        depends = self.manifest.depends()
+        if not depends or self._depends is None:
+            return NOTHING
+        digest = key_of({"depends": depends})
+        self._depends.put(key, digest)
+        return digest
+
+    def _mapped(self, file: Path, key: str) -> dict[str, Tensor] | None:
+        """The tensors of a whole file of this key, if what it depends on is unchanged."""
+        found = _mapped(file, key)
+        if found is None:
+            return None
+        tensors, depends = found
+        if depends != NOTHING and (self._depends is None or self._depends.get(key) != depends):
+            return None
+        return tensors
 
     def _file(self, key: str) -> Path:
         assert self.folder is not None
@@ -143,26 +184,32 @@ class _Place:
 
 
 def _write(
-    descriptor: int, key: str, specs: Mapping[str, TensorSpec], fill: Callable[[Mapping[str, _Place]], None]
+    descriptor: int,
+    key: str,
+    specs: Mapping[str, TensorSpec],
+    fill: Callable[[Mapping[str, _Place]], None],
+    depends: Callable[[], str],
 ) -> None:
     """Fills the file; its space is taken first, so that a full disk shows before the work."""
     total = sum(spec.nbytes for spec in specs.values())
-    unknown = _header(key, specs, ["0" * 8] * -(-total // PART))
+    start = len(_header(key, specs, ["0" * 8] * -(-total // PART), NOTHING))
     os.ftruncate(descriptor, 0)
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, len(unknown) + total)
-    offset, places = len(unknown), {}
+        os.posix_fallocate(descriptor, 0, start + total)
+    offset, places = start, {}
     for name, spec in specs.items():
         places[name] = _Place(descriptor, offset, spec)
         offset += spec.nbytes
     fill(places)
     with mmap.mmap(descriptor, offset, access=mmap.ACCESS_READ) as content:
-        write_at(descriptor, _header(key, specs, _checksums(content, len(unknown))), 0)
+        checksums = _checksums(content, start)
+    write_at(descriptor, _header(key, specs, checksums, depends()), 0)
 
 
-def _header(key: str, specs: Mapping[str, TensorSpec], checksums: Sequence[str]) -> bytes:
-    """Of the same length whatever the checksums are."""
-    entries: dict[str, Any] = {"__metadata__": {"key": key, "checksums": " ".join(checksums)}}
+def _header(key: str, specs: Mapping[str, TensorSpec], checksums: Sequence[str], depends: str) -> bytes:
+    """Of the same length whatever the checksums and `depends` are."""
+    metadata = {"key": key, "checksums": " ".join(checksums), "depends": depends}
+    entries: dict[str, Any] = {"__metadata__": metadata}
     begin = 0
     for name, spec in specs.items():
         offsets = [begin, begin + spec.nbytes]
@@ -173,23 +220,30 @@ def _header(key: str, specs: Mapping[str, TensorSpec], checksums: Sequence[str])
     return struct.pack("<Q", len(text)) + text
 
 
-def _mapped(path: Path, key: str) -> dict[str, Tensor] | None:
-    """The tensors of a whole, undamaged file of this key; pages come into memory as they are used."""
+def _mapped(path: Path, key: str) -> tuple[dict[str, Tensor], str] | None:
+    """The tensors of a whole, undamaged file of this key, and the digest of what they depend on.
+
+    Pages come into memory as they are used.
+    """
     try:
-        specs, places, metadata = read_header(FileVersion.of(path))
-        with path.open("rb") as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # never written to
-    except (CheckpointError, OSError, ValueError, struct.error):
+        descriptor = open_kept(path, most=LARGEST)
+        try:
+            specs, places, metadata = read_header(FileVersion.of(path))
+            content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)  # never written to
+        finally:
+            os.close(descriptor)
+        start = min((place.offset for place in places.values()), default=0)
+        if metadata.get("key") != key or metadata.get("checksums", "").split() != _checksums(content, start):
+            return None
+    except (CheckpointError, struct.error, *DAMAGED):
         return None
-    start = min((place.offset for place in places.values()), default=0)
-    if metadata.get("key") != key or metadata.get("checksums", "").split() != _checksums(content, start):
-        return None
-    return {
+    tensors = {
         name: torch.frombuffer(content, dtype=spec.dtype, count=spec.numel, offset=places[name].offset).view(spec.shape)
         if spec.numel
         else torch.empty(spec.shape, dtype=spec.dtype)
         for name, spec in specs.items()
     }
+    return tensors, metadata.get("depends", NOTHING)
 
 
 def _checksums(content: mmap.mmap, start: int) -> list[str]:
@@ -234,7 +288,7 @@ def _aside(file: Path) -> Iterator[int | None]:
     The system frees it when a process is killed: the next one begins in the same place.
     """
     aside = _aside_of(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     made_before = _stamp(file)
     descriptor = _locked(aside)
     try:
@@ -251,7 +305,7 @@ def _aside(file: Path) -> Iterator[int | None]:
 
 def _locked(aside: Path) -> int:
     while True:
-        descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except BaseException:

@@ -15,6 +15,7 @@ from soupcli.recipe.sets import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSe
 if TYPE_CHECKING:
     from soupcli.datasets.examples import Examples
     from soupcli.datasets.input_cache import InputCache
+    from soupcli.files.manifest import Manifest
     from soupcli.networks.network import Network, Outline
     from soupcli.report.scores import ClassOrder
 
@@ -22,15 +23,15 @@ LabelledSet = ArraysSet | ImagesSet | TextSet
 ExampleSet = LabelledSet | TokensSet
 
 
-def fingerprint(spec: SetSpec) -> str | None:
+def fingerprint(spec: SetSpec, manifest: Manifest | None = None) -> str | None:
     """Changes with everything in the set, and not with where it lies; None where the examples are not ours to see."""
     if isinstance(spec, ArraysSet):
-        return arrays.fingerprint(spec)
+        return arrays.fingerprint(spec, manifest)
     if isinstance(spec, ImagesSet):
-        return images.fingerprint(spec)
+        return images.fingerprint(spec, manifest)
     if isinstance(spec, TextSet):
-        return text.fingerprint(spec)
-    return tokens.fingerprint(spec) if isinstance(spec, TokensSet) else None
+        return text.fingerprint(spec, manifest)
+    return tokens.fingerprint(spec, manifest) if isinstance(spec, TokensSet) else None
 
 
 def class_orders(sets: Mapping[str, SetSpec], metric: str, outline: Outline) -> dict[str, ClassOrder]:
@@ -66,7 +67,7 @@ def load(
     Raises NetworkError where the network does not say how it sees such inputs, ValidationError for faults of the set.
     """
     if isinstance(spec, ArraysSet):
-        return arrays.load(spec)
+        return arrays.load(spec, cache.manifest if cache is not None else None)
     if isinstance(spec, ImagesSet):
         if network.pictures is None:
             raise NetworkError(
@@ -88,7 +89,11 @@ def load(
         )
     if isinstance(spec, TokensSet):
         return tokens.load(
-            spec, network.tokenizer, longest=tokens.longest_input(network.module), cache=cache, mark=mark
+            spec,
+            network.tokenizer,
+            longest=tokens.longest_input(network.module),
+            cache=cache,
+            mark=mark,
         )
     return text.load(
         spec,

@@ -6,7 +6,6 @@ An example is its picture as the network's transform leaves it, its tokens, or i
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
@@ -15,12 +14,10 @@ from torch import Tensor
 from soupcli.datasets.examples import ArrayExamples, Examples, TokenExamples
 from soupcli.datasets.holdout import PartOfExamples
 from soupcli.datasets.tokens import TokenWindows
-from soupcli.errors import OutputError
-from soupcli.files.atomic import write_whole
-from soupcli.files.json_text import dump_json
+from soupcli.files.json_store import Inputs, JsonStore
 from soupcli.files.reading import memory_of
 
-SCHEMA = "soup-contents/1"
+SCHEMA = "soup-contents/2"
 
 
 def content_of(example: bytes) -> int:
@@ -54,27 +51,21 @@ def shared(contents: Tensor, others: Tensor) -> int:
 
 
 class ContentStore:
-    """Contents of sets by key in `folder`, one file a key; what cannot be read or written is not kept."""
+    """Contents of sets by key in `folder`; what cannot be read or written is not kept."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, inputs: Inputs | None = None) -> None:
+        self._store = JsonStore(folder, SCHEMA, inputs=inputs)
 
     def get(self, key: str) -> Tensor | None:
         """int64 [N], or None."""
+        contents = self._store.get(key)
+        if not isinstance(contents, list) or not all(type(number) is int for number in contents):
+            return None
         try:
-            document = json.loads(self._file(key).read_bytes())
-            if (document["schema"], document["key"]) != (SCHEMA, key):
-                return None
-            return torch.tensor(document["contents"], dtype=torch.int64)
-        except (OSError, ValueError, LookupError, TypeError, RuntimeError, RecursionError):
+            return torch.tensor(contents, dtype=torch.int64)
+        except (RuntimeError, ValueError):  # a number of more than 64 bits
             return None
 
     def put(self, key: str, contents: Tensor) -> None:
         """Keeps them."""
-        try:
-            write_whole(self._file(key), dump_json({"schema": SCHEMA, "key": key, "contents": contents.tolist()}))
-        except (OutputError, OSError):
-            return
-
-    def _file(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.json"
+        self._store.put(key, contents.tolist())

@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from soupcli.errors import CheckpointError, ValidationError
-from soupcli.files.reading import FileVersion, sha256
+from soupcli.errors import ValidationError
+from soupcli.files.manifest import Manifest
 
 
-def content_hash(path: Path) -> str:
-    """SHA-256 of its content. Raises ValidationError where it cannot be read."""
+def content_hash(path: Path, manifest: Manifest | None = None) -> str:
+    """SHA-256 of its content, as `manifest` has it. Raises ValidationError if it cannot be read."""
     if not path.is_file():
         raise ValidationError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     try:
-        return sha256(FileVersion.of(path))
-    except CheckpointError as cause:
-        raise ValidationError(str(cause), hint=cause.hint) from cause
+        return (manifest or Manifest()).file(path)
+    except OSError as cause:
+        raise ValidationError(f"{path}: {cause.strerror}") from cause
 
 
 def read_lines(path: Path) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +27,18 @@ if TYPE_CHECKING:
     from soupcli.networks.network import Outline
     from soupcli.report.scores import ClassOrder
 
+if TYPE_CHECKING:
+    from soupcli.files.manifest import Manifest
+
 SUFFIXES = tuple(READERS)
 ROWS_AT_ONCE = 1024
 NO_LIMIT = 1_000_000  # a tokenizer without a longest input says 1e30
 
 
-def fingerprint(spec: TextSet) -> str:
-    """Of the file's content and of how it is read."""
+def fingerprint(spec: TextSet, manifest: Manifest | None = None) -> str:
+    """Changes with the file's content and with how it is read."""
     reading = spec.model_dump(mode="json", exclude={"text", "metric"}) | {"suffix": spec.text.suffix.lower()}
-    return f"text:{content_hash(spec.text)}:{json.dumps(reading, sort_keys=True)}"
+    return f"text:{content_hash(spec.text, manifest)}:{json.dumps(reading, sort_keys=True)}"
 
 
 def load(
@@ -56,17 +60,22 @@ def load(
     token of its own. Raises ValidationError where a column is missing, a label is neither a class number nor a known
     name (or, of `numbers`, no number), or sequences of many lengths cannot be padded.
     """
+    cache = cache or InputCache(None)
     columns_read = template_columns(spec.template) if spec.template is not None else spec.input
     rows = read_rows(spec.text, (*columns_read, spec.label))
     labels = _labels(spec, rows, label_names, numbers=numbers)
     texts = [_texts(spec, row, number, columns_read) for number, row in enumerate(rows, 1)]
-    key = input_key("text", fingerprint(spec), mark)
-    cache = cache or InputCache(None)
-    columns = cache.made(key, lambda: _tokenised(spec, texts, tokenizer, progress), count=lambda _: len(rows))
+    key = input_key("text", fingerprint(spec, cache.manifest), mark)
+    columns = cache.made(
+        key,
+        lambda: _tokenised(spec, texts, tokenizer, progress),
+        count=lambda _: len(rows),
+        fits=partial(_are_rows, len(rows)),
+    )
     starts = columns.pop("starts")
     padding = _padding(spec, tokenizer, pad_token_id, set(starts.diff().tolist()))
     left = getattr(tokenizer, "padding_side", "right") == "left"
-    return TokenExamples(columns, starts, labels, fingerprint(spec), padding, left)
+    return TokenExamples(columns, starts, labels, fingerprint(spec, cache.manifest), padding, left)
 
 
 def _tokenised(spec: TextSet, texts: Sequence[Sequence[str]], tokenizer: Any, progress: Progress) -> dict[str, Tensor]:
@@ -87,6 +96,17 @@ def _tokenised(spec: TextSet, texts: Sequence[Sequence[str]], tokenizer: Any, pr
         raise ValidationError(f"{spec.text}: row {empty[0]}: becomes no token", hint="leave rows without text out")
     columns = {name: torch.tensor(flat, dtype=torch.int64) for name, flat in pieces.items()}
     return {**columns, "starts": torch.tensor(starts)}
+
+
+def _are_rows(rows: int, kept: dict[str, Tensor]) -> bool:
+    """Whether kept tensors are what `_tokenised` makes of so many rows."""
+    if any(tensor.dim() != 1 or tensor.dtype != torch.int64 for tensor in kept.values()):
+        return False
+    lengths = {len(tensor) for name, tensor in kept.items() if name != "starts"}
+    starts = kept.get("starts")
+    if starts is None or "input_ids" not in kept or len(starts) != rows + 1:
+        return False
+    return lengths == {int(starts[-1])} and int(starts[0]) == 0 and bool((starts.diff() > 0).all())
 
 
 def _cut(spec: TextSet, tokenizer: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from soupcli.errors import ValidationError
 
 if TYPE_CHECKING:
     from soupcli.datasets.class_map import ClassMap
+    from soupcli.files.manifest import Manifest
     from soupcli.metrics.metric import LabelKind
     from soupcli.networks.network import Batch, Forward
     from soupcli.recipe.sets import TokensSet
@@ -61,9 +62,9 @@ class TokenWindows:
         return {"input_ids": input_ids.to(device), "targets": targets.to(device)}
 
 
-def fingerprint(spec: TokensSet) -> str:
-    """Of the text and of how windows lie in it."""
-    return f"tokens:{content_hash(spec.tokens)}:{json.dumps([spec.context, spec.stride])}"
+def fingerprint(spec: TokensSet, manifest: Manifest | None = None) -> str:
+    """Changes with the text and with how windows lie in it."""
+    return f"tokens:{content_hash(spec.tokens, manifest)}:{json.dumps([spec.context, spec.stride])}"
 
 
 def load(
@@ -84,13 +85,20 @@ def load(
         raise ValidationError(
             f"{spec.tokens}: windows of {spec.context} tokens, the network takes {longest}", hint=f"context: {longest}"
         )
-    key = input_key("tokens", content_hash(spec.tokens), mark)
     cache = cache or InputCache(None)
-    ids = cache.made(key, lambda: {"ids": _tokenised(spec, tokenizer)}, count=lambda made: len(made["ids"]))["ids"]
+    key = input_key("tokens", content_hash(spec.tokens, cache.manifest), mark)
+    ids = cache.made(
+        key, lambda: {"ids": _tokenised(spec, tokenizer)}, count=lambda made: len(made["ids"]), fits=_are_ids
+    )["ids"]
     if len(ids) < 2:
         raise ValidationError(f"{spec.tokens}: has {len(ids)} tokens, at least 2 are needed to predict one")
     starts, ends, predicted = windows(len(ids), spec.context, spec.stride or spec.context)
-    return TokenWindows(ids, starts, ends, predicted, fingerprint(spec))
+    return TokenWindows(ids, starts, ends, predicted, fingerprint(spec, cache.manifest))
+
+
+def _are_ids(kept: dict[str, Tensor]) -> bool:
+    """Whether kept tensors are what `_tokenised` makes."""
+    return kept.keys() == {"ids"} and kept["ids"].dim() == 1 and kept["ids"].dtype == torch.int64
 
 
 def _tokenised(spec: TokensSet, tokenizer: Any) -> Tensor:

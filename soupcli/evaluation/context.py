@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 
 from soupcli.datasets.holdout import Part, whole_of
 from soupcli.datasets.load import ExampleSet, LabelledSet
+from soupcli.environment import cache_folder
 from soupcli.errors import ValidationError
+from soupcli.files.kept_file import refusal
+from soupcli.files.manifest import Manifest
 from soupcli.progress import Progress, silent, unsaid
 from soupcli.recipe.sets import PythonSet, SetSpec, TokensSet
+from soupcli.user_files import read_files, written_files
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +26,15 @@ if TYPE_CHECKING:
     from soupcli.recipe.recipe import Recipe
 
 
+STORES = ("scores", "fits", "inputs", "contents", "hashes")  # folders of the cache
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EvaluationContext:
     """One run's recipe and sets; `first` is the checkpoint whose folder describes the network.
 
-    `parts` names sets that are parts of another one. `logits` keeps logits, if they are asked for.
+    `manifest` has what is read, `parts` names sets that are parts of another one. `logits` keeps logits, if they are
+    asked for.
     """
 
     recipe: Recipe
@@ -35,6 +43,7 @@ class EvaluationContext:
     first: Checkpoint
     hashes: ContentHashes
     store: ScoreStore
+    manifest: Manifest = field(default_factory=Manifest)
     parts: Mapping[str, Part] = field(default_factory=dict)
     logits: LogitFolder | None = None
     progress: Progress = silent
@@ -78,3 +87,16 @@ class EvaluationContext:
             "cost.flops: needs a set of images, text, arrays or tokens, to show the network an example of it",
             hint="name one with --val, or leave --flops out",
         )
+
+
+def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) -> Manifest:
+    """The manifest of a run, with the files that the user's code reads.
+
+    `warn` is told once if the cache is not used because others can write there.
+    """
+    folder = cache_folder()
+    reasons = (refusal(place) for place in (folder, *(folder / name for name in STORES)))
+    reason = next(filter(None, reasons), None)
+    if reason is not None:
+        warn(f"{reason}: nothing is kept there between runs, and nothing of it is used (chmod go-w, or SOUP_CACHE=DIR)")
+    return Manifest(folder / "hashes", fresh=fresh, seen=read_files, written=written_files)

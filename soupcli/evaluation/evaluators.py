@@ -52,7 +52,7 @@ class Evaluators:
         self.context = context
         self.examples = 0
         folder = cache_folder() / "inputs" if recipe.cache_inputs else None
-        self.inputs = InputCache(folder, limit=recipe.cache_limit, say=context.warn)
+        self.inputs = InputCache(folder, manifest=context.manifest, limit=recipe.cache_limit, say=context.warn)
         self._batch_size = BatchSize(recipe.batch_size, say=context.warn)
         self._difficulty = {name: Difficulty() for name in sets}
         self._again: set[str] = set()
@@ -62,7 +62,7 @@ class Evaluators:
         _check_metrics(context)
         self._tasks = LoadedTasks()
         self._keys = Keys(context, self._tasks)
-        contents = ContentStore(context.store.folder.parent / "contents")
+        contents = ContentStore(context.store.folder.parent / "contents", inputs=context.manifest)
         self._runner = NetworkRunner(context, self._keys, self.inputs, contents)
 
     def on(self, name: str) -> Evaluate:
@@ -212,8 +212,14 @@ class Evaluators:
         """The network that weights go into."""
         return self._runner.live
 
+    def confirm(self) -> None:
+        """Raises ValidationError if anything that was read for the scores has changed meanwhile."""
+        self.context.manifest.confirm()
+        self._keys.confirm()
+
     def _keep(self, name: str, weights: Mixture, score: Score) -> None:
         self.examples += score.examples
+        self.context.manifest.confirm()
         if processes.is_first() and (key := self._keys.of_score(name, weights)) is not None:
             self.context.store.put(key, score)
 

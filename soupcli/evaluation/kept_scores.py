@@ -1,47 +1,54 @@
-"""Scores kept between runs, each under a key of everything that determines it, one file a key.
+"""Scores and fits kept between runs, each under a key of everything that determines it.
 
-`soup rank` then `soup greedy` evaluates nothing twice, and a run that was killed goes on where it stopped. A file is
-written aside and renamed, so readers never see half of one; what does not read back as a score is evaluated again.
+`soup rank` then `soup greedy` evaluates nothing twice, and a run that was killed goes on where it stopped. What does
+not read back as a score is evaluated again (see files/json_store.py).
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
-import json
+import math
 import zlib
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from soupcli import processes
-from soupcli.errors import OutputError
 from soupcli.evaluation.score import Score, Stopped, goodness_of
-from soupcli.files.atomic import write_whole
-from soupcli.files.json_text import dump_json, key_of
+from soupcli.files.json_store import DAMAGED, JsonStore
+from soupcli.files.json_text import key_of
 from soupcli.files.reading import memory_of
 from soupcli.metrics.metric import MetricValue
 
-SCHEMA = "soup-score/2"
-# What a file that is damaged, cut short or not ours raises while it is read.
-NO_SCORE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, zlib.error)
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from soupcli.files.json_store import Inputs
+
+SCHEMA = "soup-score/3"
+FIT_SCHEMA = "soup-fit/2"
+LARGEST = 1 << 27  # bytes of one outcome: sixteen million examples in float64
+# What content raises that is no score.
+NO_SCORE = (*DAMAGED, RuntimeError, OverflowError, zlib.error)
 _DTYPES = {"uint8": torch.uint8, "int64": torch.int64, "float32": torch.float32, "float64": torch.float64}
 
 
 class ScoreStore:
-    """Scores by key in `folder`; `fresh` ignores what is there and writes it anew."""
+    """Scores by key in `folder`; `fresh` ignores what is there and writes it anew.
 
-    def __init__(self, folder: Path, *, fresh: bool = False) -> None:
+    `inputs` says what else a score depends on: it is served while that is unchanged.
+    """
+
+    def __init__(self, folder: Path, *, fresh: bool = False, inputs: Inputs | None = None) -> None:
         self.folder = folder
-        self.fresh = fresh
+        self._store = JsonStore(folder, SCHEMA, fresh=fresh, inputs=inputs)
         self._known: dict[str, Score] = {}
 
     def get(self, key: str, *, at_least: float | None = None) -> Score | None:
         """The score under `key`, with `examples` 0, or None.
 
-        Where it need only be known whether its goodness is `at_least` so much, also that of an evaluation which was
+        If it need only be known whether its goodness is `at_least` so much, also that of an evaluation which was
         stopped with less in reach.
         """
         full = self._get(key)
@@ -55,26 +62,21 @@ class ScoreStore:
 
     def _get(self, key: str) -> Score | None:
         if key not in self._known:
-            if self.fresh:
+            content = self._store.get(key)
+            if content is None:
                 return None
             try:
-                self._known[key] = _from_json(key, json.loads(self._file(key).read_bytes()))
+                self._known[key] = _from_json(content)
             except NO_SCORE:
                 return None
         return self._known[key]._replace(examples=0)
 
     def put(self, key: str, score: Score) -> None:
-        """Keeps the score; where the folder cannot be written it is kept for this run alone."""
+        """Keeps the score; if the folder cannot be written it is kept for this run alone."""
         if score.stopped is not None:
             key = _of_stopped(key)
         self._known[key] = score
-        try:
-            write_whole(self._file(key), dump_json(_to_json(key, score)))
-        except (OutputError, OSError):
-            return
-
-    def _file(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.json"
+        self._store.put(key, _to_json(score))
 
 
 def _of_stopped(key: str) -> str:
@@ -82,8 +84,8 @@ def _of_stopped(key: str) -> str:
     return key_of({"stopped": key})
 
 
-def _to_json(key: str, score: Score) -> dict[str, Any]:
-    content = {
+def _to_json(score: Score) -> dict[str, Any]:
+    return {
         "selecting": score.selecting,
         "higher_is_better": score.higher_is_better,
         "examples": score.examples,
@@ -92,36 +94,41 @@ def _to_json(key: str, score: Score) -> dict[str, Any]:
         "difficulty": None if score.difficulty is None else _packed(score.difficulty),
         "stopped": score.stopped and [score.stopped.seen, score.stopped.total, _text(score.stopped.bound)],
     }
-    return {"schema": SCHEMA, "key": key, "content": content, "digest": key_of(content)}
 
 
-def _from_json(key: str, document: dict[str, Any]) -> Score:
-    """Raises one of NO_SCORE for anything but what `_to_json` made under this key."""
-    content = document["content"]
-    if (document["schema"], document["key"], document["digest"]) != (SCHEMA, key, key_of(content)):
-        raise ValueError("another schema, another key, or damaged")
-    metrics = {
-        name: MetricValue(float(value), None if stderr is None else float(stderr), n)
-        for name, (value, stderr, n) in content["metrics"].items()
-    }
-    outcomes = {name: _unpacked(packed) for name, packed in content["outcomes"].items()}
-    difficulty = None if content["difficulty"] is None else _unpacked(content["difficulty"])
+def _from_json(content: dict[str, Any]) -> Score:
+    """Raises one of NO_SCORE for anything but what `_to_json` makes."""
+    metrics = {_word(name): _value(*parts) for name, parts in content["metrics"].items()}
+    outcomes = {_word(name): _unpacked(*packed) for name, packed in content["outcomes"].items()}
     stopped = None
     if content["stopped"] is not None:
         seen, total, bound = content["stopped"]
-        stopped = Stopped(seen, total, float(bound))
-    selecting = content["selecting"]
-    if selecting not in metrics and stopped is None:
+        stopped = Stopped(_count(seen), _count(total), float(_word(bound)))
+    selecting, higher = _word(content["selecting"]), content["higher_is_better"]
+    if not isinstance(higher, bool) or (stopped is None) != (selecting in metrics):
         raise ValueError("the selecting metric is missing")
-    return Score(
-        metrics,
-        selecting,
-        content["higher_is_better"],
-        content["examples"],
-        outcomes,
-        stopped=stopped,
-        difficulty=difficulty,
-    )
+    difficulty = None if content["difficulty"] is None else _unpacked(*content["difficulty"])
+    examples = _count(content["examples"])
+    return Score(metrics, selecting, higher, examples, outcomes, stopped=stopped, difficulty=difficulty)
+
+
+def _value(value: str, stderr: str | None, n: int | None) -> MetricValue:
+    error = None if stderr is None else float(_word(stderr))
+    if error is not None and (error < 0 or math.isnan(error)):
+        raise ValueError("a standard error is not negative")
+    return MetricValue(float(_word(value)), error, None if n is None else _count(n))
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError("not a count")
+    return value
 
 
 def _text(value: float | None) -> str | None:
@@ -135,41 +142,36 @@ def _packed(tensor: Tensor) -> list[Any]:
     return [str(tensor.dtype).removeprefix("torch."), list(tensor.shape), data]
 
 
-def _unpacked(packed: list[Any]) -> Tensor:
-    name, shape, data = packed
-    raw = bytearray(zlib.decompress(base64.b64decode(data)))
+def _unpacked(name: str, shape: list[int], data: str) -> Tensor:
+    """The tensor; its bytes are counted before they are unpacked."""
     dtype = _DTYPES[name]
+    nbytes = math.prod(map(_count, shape)) * dtype.itemsize
+    if nbytes > LARGEST:
+        raise ValueError(f"{nbytes} bytes")
+    unpacking = zlib.decompressobj()
+    raw = bytearray(unpacking.decompress(base64.b64decode(data, validate=True), nbytes + 1))
+    if len(raw) != nbytes or not unpacking.eof:
+        raise ValueError("another size than its shape says")
     return torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype)
-
-
-FIT_SCHEMA = "soup-fit/1"
 
 
 class FitStore:
     """The latest state of one fit; `fresh` ignores what an earlier run left."""
 
-    def __init__(self, folder: Path, key: str, *, fresh: bool = False) -> None:
-        self.file = folder / f"{key}.json"
-        self.fresh = fresh
+    def __init__(self, folder: Path, key: str, *, fresh: bool = False, inputs: Inputs | None = None) -> None:
+        self._store = JsonStore(folder, FIT_SCHEMA, fresh=fresh, inputs=inputs)
+        self._key = key
+        self.file = self._store.file(key)
 
     def get(self) -> dict[str, Any] | None:
-        """The state, None where there is none or where it does not read back as it was written."""
+        """The state; None if there is none, or if it does not read back as it was written."""
         return processes.from_first(self._read)
 
     def _read(self) -> dict[str, Any] | None:
-        if self.fresh:
-            return None
-        try:
-            kept = json.loads(self.file.read_bytes())
-            state: dict[str, Any] = kept["state"]
-            whole = kept["schema"] == FIT_SCHEMA and kept["digest"] == key_of(state)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None
-        return state if whole else None
+        state = self._store.get(self._key)
+        return state if isinstance(state, dict) else None
 
     def put(self, state: dict[str, Any]) -> None:
-        """Replaces the state; where the folder cannot be written, an interrupted fit begins again."""
-        if not processes.is_first():
-            return
-        with contextlib.suppress(OutputError):
-            write_whole(self.file, dump_json({"schema": FIT_SCHEMA, "digest": key_of(state), "state": state}))
+        """Replaces the state; if the folder cannot be written, an interrupted fit begins again."""
+        if processes.is_first():
+            self._store.put(self._key, state)

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.tensor_filter import Selected
 from soupcli.datasets import load as loading
 from soupcli.environment import versions
+from soupcli.errors import ValidationError
 from soupcli.files.json_text import key_of
+from soupcli.files.manifest import HINT
 from soupcli.recipe.networks import PythonNetwork
 from soupcli.recipe.sets import LmEvalSet, SetSpec
 from soupcli.user_code import content_of
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.datasets.holdout import Part
     from soupcli.evaluation.context import EvaluationContext
     from soupcli.evaluation.outside.lm_eval import LoadedTasks
     from soupcli.mixing.mixture import Mixture
+
+
+# What libraries read beside weights; `*/config.json` is a module of sentence-transformers.
+BESIDE = (
+    *("*config*.json", "modules.json", "[0-9]*_*/config.json", "tokenizer*", "*.tokenizer", "special_tokens*"),
+    *("added_tokens*", "chat_template*", "*vocab*", "*merges*", "*.codes", "*.bpe", "*.spm", "*.model", "*.tiktoken"),
+    *("spiece*", "dict*.txt", "normalizer.json", "label*.json", "label*.txt"),
+)
 
 
 class Keys:
@@ -62,25 +74,76 @@ class Keys:
         recipe = self._context.recipe
         chosen = [recipe.include, recipe.exclude] if isinstance(checkpoint, Selected) else None
         others = [self._of_checkpoint(other) for other in checkpoint.sources]
-        return [self._context.hashes.of(checkpoint), checkpoint.origin.key, chosen, others]
+        beside = self._beside(checkpoint.folder)
+        return [self._context.hashes.of(checkpoint), checkpoint.origin.key, chosen, beside, others]
 
     def of_contents(self, name: str) -> str:
         """The key of a set's examples as the network sees them."""
         return key_of({"set": self.fingerprints[name], "network": self.of_network()})
 
     def of_network(self) -> list[Any]:
-        """What the network is built from: its recipe, the user's code, the configuration beside the weights."""
-        spec = self._context.recipe.model
-        files = [file for one in (self._context.first, *self._context.first.sources) for file in one.side_files]
-        beside = [[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in files]
+        """What the network is built from: its recipe, the user's file, and the configuration beside the weights."""
+        spec, first = self._context.recipe.model, self._context.first
+        beside = [self._beside(one.folder) for one in (first, *first.sources)]
+        if spec is None:
+            return [None, beside]
+        named = [[word, self._print_of(Path(word))] for word in _words(spec.args) if _is_file(word)]
         if isinstance(spec, PythonNetwork):
-            code = [content_of(reference) for reference in (spec.python, spec.transform) if reference is not None]
-            return ["python", spec.args, code, beside]
-        return [spec.model_dump(mode="json") if spec is not None else None, beside]
+            code = [self.of_function(reference) for reference in (spec.python, spec.transform) if reference is not None]
+            return ["python", spec.args, named, code, beside]
+        return [spec.model_dump(mode="json"), named, beside]
+
+    def of_function(self, reference: str) -> list[str]:
+        """What tells the function of `file.py:function` from others; the manifest has what its file imports."""
+        return content_of(reference, self._context.manifest.file)
+
+    def _beside(self, folder: Path) -> list[list[str]]:
+        """Names and contents of the files that describe a network or its inputs, in the folder of its weights.
+
+        They are read whether the checkpoint is the folder or a file in it.
+        """
+        found = [place for pattern in BESIDE for place in folder.glob(pattern) if place.is_file()]
+        return sorted([place.relative_to(folder).as_posix(), self._print_of(place)] for place in set(found))
+
+    def _print_of(self, file: Path) -> str:
+        try:
+            return self._context.manifest.file(file)
+        except OSError as cause:
+            raise ValidationError(f"{file}: {cause.strerror}") from cause
+
+    def confirm(self, name: str | None = None) -> None:
+        """Raises ValidationError if the files of the set `name`, or of any set, are no longer what they were."""
+        again = self._context.manifest.again()
+        for one, spec in self._context.sets.items():
+            if name in (None, one) and not isinstance(spec, LmEvalSet):
+                now, part = loading.fingerprint(spec, again), self._context.parts.get(one)
+                if _of_part(now, part) != self.fingerprints[one]:
+                    raise ValidationError(f"val.{one}: its files changed while they were used", hint=HINT)
 
     def _fingerprint(self, name: str, spec: SetSpec) -> str | None:
         """Changes with everything in the set, and not with where it lies; None where code of the user's is the set."""
         if isinstance(spec, LmEvalSet):
             return self._tasks.of(spec).fingerprint
-        found, part = loading.fingerprint(spec), self._context.parts.get(name)
-        return found if part is None else f"{found}:{json.dumps([part.share, part.held_out])}"
+        return _of_part(loading.fingerprint(spec, self._context.manifest), self._context.parts.get(name))
+
+
+def _of_part(fingerprint: str | None, part: Part | None) -> str | None:
+    """Of a part of a set, from that of the set."""
+    return fingerprint if part is None else f"{fingerprint}:{json.dumps([part.share, part.held_out])}"
+
+
+def _words(args: Any) -> Iterator[str]:
+    """All texts in arguments of a builder."""
+    if isinstance(args, str):
+        yield args
+    elif isinstance(args, Mapping | list):
+        for value in args.values() if isinstance(args, Mapping) else args:
+            yield from _words(value)
+
+
+def _is_file(word: str) -> bool:
+    """Whether an argument of a builder names a file."""
+    try:
+        return bool(word) and Path(word).is_file()
+    except (OSError, ValueError):
+        return False

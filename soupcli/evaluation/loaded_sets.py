@@ -70,6 +70,7 @@ class LoadedSets:
                     mark=key_of({"network": self._keys.of_network()}),
                     progress=self._context.progress,
                 )
+            self._keys.confirm(name)  # what was decoded is what the key says
             self._whole[whole] = self._settled(whole, examples)
         return self._whole[whole]
 

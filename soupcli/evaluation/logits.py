@@ -15,6 +15,8 @@ Letters in names: n examples, k classes.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,16 +27,18 @@ import torch
 from torch import Tensor
 
 from soupcli.files.atomic import write_whole
+from soupcli.files.json_store import DAMAGED, Depends, Inputs, parsed
 from soupcli.files.own_file import check_target
 
 if TYPE_CHECKING:
     from soupcli.metrics.metric import LabelKind
 
-SCHEMA = "soup-logits/1"
+SCHEMA = "soup-logits/2"
 LARGEST = torch.finfo(torch.float16).max
 KINDS: tuple[LabelKind, ...] = ("classes", "several", "numbers")  # what a network has logits for
 # What a file that is damaged, cut short or not ours raises while its header is read.
-NOT_OURS = (OSError, safetensors.SafetensorError, LookupError, ValueError)
+NOT_OURS = (safetensors.SafetensorError, *DAMAGED)
+DTYPES = {"logits": ("F16",), "largest": ("F32",), "labels": ("I64", "F64")}
 
 
 class Source(NamedTuple):
@@ -56,6 +60,7 @@ class Header(NamedTuple):
     key: str
     kind: LabelKind
     scale: float
+    depends: Depends
 
 
 class Collected:
@@ -86,24 +91,29 @@ class Collected:
 
 @dataclass(frozen=True)
 class LogitFile:
-    """Where the logits of one source are kept, or will be."""
+    """Where the logits of one source are kept, or will be; `inputs` says what else they depend on."""
 
     path: Path
     source: Source
+    inputs: Inputs | None = None
 
     @property
     def is_there(self) -> bool:
         """Whether the file is whole and of this source: anything else is written anew."""
         try:
             header = self._header()
+            depends = header.depends
+            holds = not depends or (self.inputs is not None and self.inputs.holds(depends))
         except NOT_OURS:
             return False
-        return header.key == self.source.key
+        return header.key == self.source.key and holds
 
     def save(self, collected: Collected) -> None:
         """Writes the file, whole or not at all. Raises OutputError."""
         tensors, scale = collected.packed()
-        content = {"schema": SCHEMA, "kind": collected.kind, "scale": scale, **self.source._asdict()}
+        depends = self.inputs.depends() if self.inputs is not None else []
+        content = {"schema": SCHEMA, "kind": collected.kind, "scale": scale, "depends": depends}
+        content |= self.source._asdict()
         data = safetensors.torch.save(tensors, metadata={"soup": json.dumps(content, sort_keys=True)})
         check_target(self.path, "logits")
         write_whole(self.path, data)
@@ -129,22 +139,36 @@ class LogitFile:
         return rows_nk
 
     def _header(self) -> Header:
+        if not self.path.is_file():
+            raise OSError(f"{self.path}: not a regular file")
         with safetensors.safe_open(self.path, "pt") as file:
-            header = json.loads((file.metadata() or {})["soup"])
-            lengths = {file.get_slice(name).get_shape()[0] for name in ("logits", "largest", "labels")}
-        if header["schema"] != SCHEMA or header["kind"] not in KINDS or len(lengths) != 1:
+            header = parsed((file.metadata() or {})["soup"].encode())
+            slices = {name: file.get_slice(name) for name in DTYPES}
+            found = {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
+        kind, scale = header["kind"], float(header["scale"])
+        if header["schema"] != SCHEMA or not _fit(kind, found) or not 0 < scale < math.inf:
             raise ValueError(f"{self.path}: another schema")
-        return Header(header["key"], header["kind"], float(header["scale"]))
+        return Header(header["key"], kind, scale, header["depends"])
+
+
+def _fit(kind: str, found: Mapping[str, tuple[str, list[int]]]) -> bool:
+    """Whether dtypes and shapes are those of `Collected.packed`, for labels of this kind."""
+    if kind not in KINDS or any(found[name][0] not in known for name, known in DTYPES.items()):
+        return False
+    (logits, largest, labels) = (found[name][1] for name in DTYPES)
+    columns = 2 if kind == "several" else 1
+    return len(logits) == 2 and largest == logits[:1] and labels[:1] == logits[:1] and len(labels) == columns
 
 
 class LogitFolder:
-    """A folder of such files, a sub-folder for each set."""
+    """A folder of such files, a sub-folder for each set; `inputs` says what logits depend on beside their key."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, inputs: Inputs | None = None) -> None:
         self.path = path
+        self.inputs = inputs
 
     def file(self, source: Source) -> LogitFile:
         """Where the logits of `source` are kept, by the hash of the network and the key of everything."""
         set_folder = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in source.set_name)
         name = f"{source.hash.removeprefix('sha256:')[:16]}-{source.key[:16]}.safetensors"
-        return LogitFile(self.path / (set_folder.lstrip(".") or "set") / name, source)
+        return LogitFile(self.path / (set_folder.lstrip(".") or "set") / name, source, self.inputs)

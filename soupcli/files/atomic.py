@@ -20,10 +20,11 @@ from soupcli.errors import OutputError
 from soupcli.files.unfinished import aside, finishing, left_by_others, remove, remove_abandoned, unfinished
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes, *, mode: int | None = None) -> None:
     """Write `content` beside `path`, flush it to disk and rename it there: whole or not at all.
 
-    A link stays, and its target is replaced. What a killed process left of the same file is removed.
+    `mode`: its mode bits, None: those that the umask leaves. A link stays, and its target is replaced. What a killed
+    process left of the same file is removed.
     Raises OutputError if it cannot be written.
     """
     data = content if isinstance(content, bytes) else content.encode()
@@ -33,6 +34,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         with unfinished(aside(place)) as new:
             with new.open("wb") as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -17,7 +17,7 @@ from soupcli.checkpoints.tensor_filter import Selection
 from soupcli.datasets.holdout import divide, whole_of
 from soupcli.environment import cache_folder
 from soupcli.errors import MixError, UsageError
-from soupcli.evaluation.context import EvaluationContext
+from soupcli.evaluation.context import EvaluationContext, made_manifest
 from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.files.lock import claim
@@ -46,7 +46,7 @@ def write_again(options: MixOptions, file: Path) -> int:
         raise UsageError(f"{file}: of soup {report.command}, which writes no soup")
     recipe = recipe_of(report, file)
     out = options.out or recipe.out
-    hashes = ContentHashes(cache_folder() / "hashes")
+    hashes = ContentHashes(cache_folder() / "hashes", fresh=True)
     try:
         mixture = mixture_of_report(options, report, file, recipe, hashes)
         if options.dry_run:
@@ -185,7 +185,7 @@ def _statistics(
     """Batch-norm statistics from the same set as the soup's, or nothing if the soup's were averaged."""
     if recipe.batch_norm != "recalibrate" or not report.sets:
         return {}
-    store, device = ScoreStore(cache_folder() / "scores"), choose_device(recipe.device)
+    manifest, device = made_manifest(warn=console.warn), choose_device(recipe.device)
     words = list(dict.fromkeys(map(whole_of, report.sets)))
     sets, parts = divide(choose_sets(words, recipe), recipe.holdout)
     context = EvaluationContext(
@@ -195,7 +195,8 @@ def _statistics(
         device=device,
         first=mixture.kept,
         hashes=hashes,
-        store=store,
+        store=ScoreStore(cache_folder() / "scores", inputs=manifest),
+        manifest=manifest,
         progress=progress,
     )
     return Evaluators(context).running_statistics(mixture)

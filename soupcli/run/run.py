@@ -30,7 +30,7 @@ from soupcli.cli.options import SoupOptions
 from soupcli.datasets.load import class_orders
 from soupcli.environment import cache_folder, versions
 from soupcli.errors import SoupError, UsageError
-from soupcli.evaluation.context import EvaluationContext
+from soupcli.evaluation.context import EvaluationContext, made_manifest
 from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.logits import LogitFolder
@@ -82,7 +82,9 @@ class Run:
         if self.logits is not None:
             check_place(self.logits, self.inputs, hint="choose another folder for the logits")
         self._shared: dict[tuple[Checkpoint, Checkpoint], Checkpoint] = {}
-        self.hashes = ContentHashes(cache_folder() / "hashes", fresh=self.options.fresh)
+        self.manifest = made_manifest(fresh=self.options.fresh, warn=console.warn)
+        writes = isinstance(self.options, SoupOptions)  # its report says what the soup is made of
+        self.hashes = ContentHashes(cache_folder() / "hashes", fresh=self.options.fresh or writes)
         self.seconds: dict[str, float] = {}
         self._evaluators: Evaluators | None = None
 
@@ -217,8 +219,9 @@ class Run:
                 device=self.device,
                 first=self.checkpoints[0],
                 hashes=self.hashes,
-                store=ScoreStore(cache_folder() / "scores", fresh=self.options.fresh),
-                logits=LogitFolder(self.logits) if self.logits is not None else None,
+                store=ScoreStore(cache_folder() / "scores", fresh=self.options.fresh, inputs=self.manifest),
+                manifest=self.manifest,
+                logits=LogitFolder(self.logits, inputs=self.manifest) if self.logits is not None else None,
                 progress=self.progress,
                 warn=console.warn,
             )
@@ -259,7 +262,9 @@ class Run:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
 
     def report(self, ingredients: Sequence[Ingredient], *, warnings: Sequence[str] = (), **parts: Any) -> Report:
-        """The report of this run so far. Raises CheckpointError if an ingredient changed while the command ran."""
+        """The report of this run so far. Raises an error if anything that was read changed while the command ran."""
+        if self._evaluators is not None:
+            self._evaluators.confirm()
         self.hashes.confirm([one for checkpoint in self.checkpoints for one in (checkpoint, *checkpoint.sources)])
         report = Report(
             command=self.command.name,

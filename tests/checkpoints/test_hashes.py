@@ -61,7 +61,7 @@ def test_changed_file(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     save_file({"w": torch.ones(3)}, file)
     before = hash_of(file, tmp_path / "cache")
-    for note in (tmp_path / "cache").iterdir():
+    for note in (tmp_path / "cache").rglob("*.json"):
         note.write_text('{"sha256": "short"}')
     assert hash_of(file, tmp_path / "cache") == before
     save_file({"w": torch.zeros(3)}, file)

@@ -155,7 +155,7 @@ def test_empty(tmp_path: Path) -> None:
 
 
 def test_fingerprint(tmp_path: Path) -> None:
-    """It changes with names, sizes, times and labels, and not with where the folder lies."""
+    """It changes with names, contents and labels, and not with times or with where the folder lies."""
     class_folders(tmp_path / "a", {"cat": 2, "dog": 2})
     spec = ImagesSet(images=tmp_path / "a")
     marks = [
@@ -163,11 +163,13 @@ def test_fingerprint(tmp_path: Path) -> None:
         images.fingerprint(ImagesSet(images=spec.images, class_to_index={"cat": 1, "dog": 0})),
     ]
     os.utime(tmp_path / "a/cat/0.jpg", ns=(0, 0))
-    marks.append(images.fingerprint(spec))
+    assert images.fingerprint(spec) == marks[0]
     (tmp_path / "a/cat/0.jpg").rename(tmp_path / "a/cat/7.jpg")
     marks.append(images.fingerprint(spec))
     (tmp_path / "a/cat/7.jpg").write_bytes(b"longer or shorter")
     os.utime(tmp_path / "a/cat/7.jpg", ns=(0, 0))
+    marks.append(images.fingerprint(spec))
+    (tmp_path / "a/bird").mkdir()
     marks.append(images.fingerprint(spec))
     assert len(set(marks)) == len(marks)
     (tmp_path / "a").rename(tmp_path / "b")

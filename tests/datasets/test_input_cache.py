@@ -61,9 +61,13 @@ def test_decoded_once(pictures: ImagesSet, tmp_path: Path) -> None:
         assert inside == [str(files[0])]  # no second copy
 
 
-def put_back(file: Path) -> Path:
-    """The file with another time."""
-    os.utime(file, ns=(5, 5))
+def replaced(file: Path) -> Path:
+    """Another picture of the same size in bytes, with the time of the old one."""
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[-10] ^= 1
+    file.unlink()
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     return file
 
 
@@ -82,7 +86,7 @@ CHANGES: dict[str, Callable[[ImagesSet], tuple[ImagesSet, Pictures]]] = {
     "transform": lambda spec: (spec, sees("nine")),
     "mode": lambda spec: (spec, dataclasses.replace(sees(), mode="L")),
     "border": lambda spec: (spec.model_copy(update={"border": 2}), sees()),
-    "time": lambda spec: after(put_back(spec.images / "cat/0.jpg"), spec),
+    "content": lambda spec: after(replaced(spec.images / "cat/0.jpg"), spec),
     "file": lambda spec: after(removed(spec.images / "cat/0.jpg"), spec),
     "name": lambda spec: after((spec.images / "cat/0.jpg").rename(spec.images / "cat/00.jpg"), spec),
 }
@@ -90,10 +94,11 @@ CHANGES: dict[str, Callable[[ImagesSet], tuple[ImagesSet, Pictures]]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_is_decoded_anew(pictures: ImagesSet, change: str, tmp_path: Path) -> None:
-    """Files, sizes, times, what is cut off and the transform make another key; where the set lies does not."""
+    """Names, contents, what is cut off and the transform make another key; where the set lies and times do not."""
     images.load(pictures, sees(), cache=InputCache(tmp_path / "cache"))
     (tmp_path / "val").rename(tmp_path / "elsewhere")
     moved = ImagesSet(images=tmp_path / "elsewhere")
+    os.utime(tmp_path / "elsewhere/cat/0.jpg", ns=(5, 5))
     cache = InputCache(tmp_path / "cache")
     images.load(moved, sees(), cache=cache)
     assert (cache.decoded, cache.cached) == (0, N)
@@ -162,7 +167,7 @@ def test_killed_while_writing(tmp_path: Path) -> None:
     process.join()
     assert process.exitcode == 9
     assert [file.name for file in tmp_path.iterdir()] == [".key.safetensors.tmp"]
-    assert InputCache(tmp_path).get("key") is None
+    assert InputCache(tmp_path).get("key", lambda _: True) is None
 
     def fills(put: Put) -> None:
         for index in (0, 1):
@@ -264,14 +269,14 @@ def test_what_was_unused_for_longest_is_removed(tmp_path: Path) -> None:
     cache = InputCache(tmp_path)
 
     def keep(key: str, numbers: int = 100) -> dict[str, Tensor]:
-        return cache.made(key, lambda: {"inputs": torch.arange(numbers)}, count=lambda _: numbers)
+        return cache.made(key, lambda: {"inputs": torch.arange(numbers)}, count=lambda _: numbers, fits=lambda _: True)
 
     def there() -> set[str]:
         return {file.stem for file in tmp_path.glob("*.safetensors")}
 
     keep("a")
     keep("b")
-    mapped = cache.get("a")
+    mapped = cache.get("a", lambda _: True)
     cache.limit = 5 * next(tmp_path.glob("*.safetensors")).stat().st_size // 2
     keep("c")
     assert there() == {"a", "c"}
@@ -279,4 +284,4 @@ def test_what_was_unused_for_longest_is_removed(tmp_path: Path) -> None:
     assert there() == {"d"}
     assert mapped is not None
     assert mapped["inputs"].tolist() == list(range(100))
-    assert cache.get("a") is None
+    assert cache.get("a", lambda _: True) is None

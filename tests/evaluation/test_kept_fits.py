@@ -44,11 +44,13 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "cut": lambda data: data[: len(data) // 2],
     "empty": lambda data: b"",
     "a number changed": lambda data: data.replace(b"3", b"4", 1),
-    "another schema": lambda data: data.replace(b"soup-fit/1", b"soup-fit/2"),
+    "another schema": lambda data: data.replace(b"soup-fit/", b"another-fit/"),
     "a list": lambda data: b"[]",
     "not JSON": lambda data: b"\xff\x00",
     "deep": lambda data: b"[" * 100_000,
-    "no digest": lambda data: json.dumps({"schema": "soup-fit/1", "state": STATE}).encode(),
+    "no digest": lambda data: json.dumps(
+        {"schema": "soup-fit/2", "key": KEY, "content": STATE, "depends": []}
+    ).encode(),
 }
 
 

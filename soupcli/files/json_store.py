@@ -1,0 +1,132 @@
+"""What is kept between runs as JSON: one document a key, read by one reader that trusts nothing it reads.
+
+    store = JsonStore(cache_folder() / "scores", "soup-score/3")
+    store.put(key, content)                        # whole or not at all
+    store.get(key)                                 # the content, or None
+
+A document names its schema and its key and holds a digest of its content. What does not read back as it was written is
+as if it were not there, and so is everything in a folder that others can write (see kept_file.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from soupcli.errors import OutputError
+from soupcli.files.atomic import write_whole
+from soupcli.files.json_text import dump_json, key_of
+from soupcli.files.kept_file import make_folder, read_kept, refusal
+
+LARGEST = 1 << 26  # bytes of one document
+DEEPEST = 24  # levels of lists and objects
+HEX = re.compile("[0-9a-f]{64}")
+# What a document raises that is damaged, cut short or not ours.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError)
+
+
+Depends = list[list[str]]  # pairs of a path and what was there
+
+
+class Inputs(Protocol):
+    """What kept content depends on beside its key: see manifest.py."""
+
+    def depends(self) -> Depends:
+        """All of it, as it is now."""
+
+    def holds(self, depends: Depends) -> bool:
+        """Whether it still is what it was."""
+
+
+class JsonStore:
+    """Documents of one schema in `folder`; `fresh` ignores what is there and writes it anew.
+
+    `inputs`: a document holds what it depends on, and is served only while that is unchanged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        schema: str,
+        *,
+        inputs: Inputs | None = None,
+        fresh: bool = False,
+        largest: int = LARGEST,
+    ) -> None:
+        self.folder = folder
+        self.schema = schema
+        self.fresh = fresh
+        self._inputs = inputs
+        self._largest = largest
+        self._usable: bool | None = None
+
+    def get(self, key: str) -> Any | None:
+        """The content under `key`; None if there is none, or if it is not what was kept."""
+        if self.fresh or not self._is_usable():
+            return None
+        try:
+            document = parsed(read_kept(self.file(key), most=self._largest))
+            body = {"content": document["content"], "depends": document["depends"]}
+            sealed = document["schema"], document["key"], document["digest"]
+            whole = sealed == (self.schema, key, key_of(body))
+            return document["content"] if whole and self._holds(document["depends"]) else None
+        except DAMAGED:
+            return None
+
+    def put(self, key: str, content: Any) -> None:
+        """Keeps the content. If the folder cannot be written, or others can write there, nothing is kept."""
+        if not self._is_usable():
+            return
+        body = {"content": content, "depends": self._inputs.depends() if self._inputs is not None else []}
+        document = {"schema": self.schema, "key": key, "digest": key_of(body), **body}
+        with contextlib.suppress(OutputError, OSError):
+            file = self.file(key)
+            make_folder(file.parent)
+            if file.is_symlink():
+                file.unlink()  # never written through
+            write_whole(file, dump_json(document), mode=0o600)
+
+    def _holds(self, depends: Any) -> bool:
+        return not depends or (self._inputs is not None and self._inputs.holds(depends))
+
+    def file(self, key: str) -> Path:
+        """Where the document of `key` is: any text may be a key."""
+        name = key if HEX.fullmatch(key) else hashlib.sha256(os.fsencode(key)).hexdigest()
+        return self.folder / name[:2] / f"{name}.json"
+
+    def _is_usable(self) -> bool:
+        if self._usable is None:
+            self._usable = refusal(self.folder) is None
+        return self._usable
+
+
+def parsed(data: bytes) -> Any:
+    """The JSON in `data`. Raises one of DAMAGED for anything else, for NaN and infinities, and for deep nesting."""
+    document = json.loads(data.decode("utf-8"), parse_constant=_refuse)
+    _check_depth(document)
+    return document
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _check_depth(document: Any) -> None:
+    """Raises ValueError if lists and objects lie more than DEEPEST levels deep."""
+    level = [document]
+    for _ in range(DEEPEST):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return
+    raise ValueError(f"nested more than {DEEPEST} levels deep")
+
+
+def _children(parent: Any) -> Sequence[Any]:
+    values = parent.values() if isinstance(parent, Mapping) else parent if isinstance(parent, list) else ()
+    return [value for value in values if isinstance(value, dict | list)]

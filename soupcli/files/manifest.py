@@ -1,0 +1,137 @@
+"""Everything that a run reads, as it was when it was read: what kept results depend on.
+
+    manifest = Manifest(cache_folder() / "hashes", seen=files_of_user_code)
+    manifest.file(path)                  # its content, in 64 letters; the same all through the run
+    manifest.depends()                   # what the user's code has read so far: goes beside what is kept
+    manifest.holds(depends)              # whether all of that is what it was
+    manifest.confirm()                   # at the end: raises if anything has changed meanwhile
+
+Content decides. Its hash is kept between runs under the file's stamp, which changes with every change of the file (see
+stamp.py), so that a file is read again only if its stamp is another one. Of many files together one hash is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soupcli.errors import ValidationError
+from soupcli.files.json_store import HEX, JsonStore
+from soupcli.files.stamp import Stamp, content_hash
+
+if TYPE_CHECKING:
+    from soupcli.files.json_store import Depends
+
+SCHEMA = "soup-hashes/2"
+WHOLE = 1 << 28  # bytes: of many files together, larger ones are told by their stamps alone
+ABSENT, FOLDER = "absent", "folder"
+HINT = "run again when nothing writes to it"
+
+
+def _nothing() -> Collection[Path]:
+    return ()
+
+
+class Manifest:
+    """Prints of files, each taken once in a run. `fresh` reads again what an earlier run has hashed.
+
+    `folder` None: hashes are not kept between runs. `seen` says which files and folders the user's code has read or
+    listed, `written` which of them it has written itself.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        fresh: bool = False,
+        seen: Callable[[], Collection[Path]] = _nothing,
+        written: Callable[[], Collection[Path]] = _nothing,
+    ) -> None:
+        self._store = JsonStore(folder, SCHEMA, fresh=fresh) if folder is not None else None
+        self._kept_now = JsonStore(folder, SCHEMA) if folder is not None else None
+        self._seen = seen
+        self._written = written
+        self._began = time.time_ns()
+        self._files: dict[Path, tuple[Stamp, str]] = {}
+
+    def file(self, path: Path) -> str:
+        """The hash of all of its content, in hexadecimal. Raises OSError."""
+        if path not in self._files:
+            stamp = Stamp.of(path)
+            self._files[path] = stamp, self._kept(stamp.text, lambda: content_hash(path), [stamp])
+        return self._files[path][1]
+
+    def files(self, files: Sequence[tuple[str, Path]]) -> str:
+        """The print of many files, each under a name: changes with every name and every byte. Raises OSError."""
+        names, paths = [name for name, _ in files], [path for _, path in files]
+        stamps = [Stamp.of(path) for path in paths]
+        key = _lines(names, [stamp.text for stamp in stamps])
+        return self._kept(key, lambda: _lines(names, list(map(_content_of, paths, stamps))), stamps)
+
+    def again(self) -> Manifest:
+        """A manifest that looks at every file anew, and reads those whose stamps are others."""
+        other = Manifest(seen=self._seen, written=self._written)
+        other._store, other._began = self._kept_now, self._began
+        return other
+
+    def depends(self) -> Depends:
+        """What the user's code has read so far: paths, below the working folder without it, and their prints."""
+        here = Path.cwd()
+        return sorted([_shown(path, here), self._print_of(path)] for path in self._seen())
+
+    def holds(self, depends: Depends) -> bool:
+        """Whether every file and folder is there as it was. Raises one of DAMAGED for other content."""
+        here = Path.cwd()
+        return all(self._print_of(here / str(path)) == str(print_) for path, print_ in depends)
+
+    def confirm(self) -> None:
+        """Raises ValidationError for a file that is no longer what it was when it was read first."""
+        own = set(self._written())
+        for path, (stamp, content) in list(self._files.items()):
+            if path not in own and not self._is_same(path, stamp, content):
+                raise ValidationError(f"{path}: changed while it was used", hint=HINT)
+
+    def _is_same(self, path: Path, stamp: Stamp, content: str) -> bool:
+        try:
+            now = Stamp.of(path)
+            return (now == stamp and not stamp.is_young(self._began)) or content_hash(path) == content
+        except OSError:
+            return False
+
+    def _kept(self, key: str, make: Callable[[], str], stamps: Sequence[Stamp]) -> str:
+        """What an earlier run has found under `key`, or what `make` finds now."""
+        kept = self._store.get(key) if self._store is not None else None
+        if isinstance(kept, str) and HEX.fullmatch(kept):
+            return kept
+        found = make()
+        if self._store is not None and not any(stamp.is_young(self._began) for stamp in stamps):
+            self._store.put(key, found)
+        return found
+
+    def _print_of(self, path: Path) -> str:
+        """Of a file its content, of a folder the names in it, of anything else that there is no file."""
+        try:
+            if path.is_dir():
+                return f"{FOLDER} {_lines(sorted(entry.name for entry in path.iterdir()), None)}"
+            return self.file(path) if path.is_file() else ABSENT
+        except OSError:
+            return ABSENT
+
+
+def _shown(path: Path, here: Path) -> str:
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _content_of(path: Path, stamp: Stamp) -> str:
+    return content_hash(path) if stamp.size <= WHOLE else stamp.text
+
+
+def _lines(names: Sequence[str], words: Sequence[str] | None) -> str:
+    digest = hashlib.sha256()
+    for name, word in zip(names, words or [""] * len(names), strict=True):
+        digest.update(os.fsencode(name) + b"\0" + os.fsencode(word) + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,158 @@
+"""Which files the user's code has read: modules that it imported, and files that it opened or listed.
+
+Python tells every opening of a file to audit hooks (PEP 578). An opening counts as the user's if a function of a file
+of theirs is among its callers, nearer than any function of this program. Files of Python itself and of installed
+packages are left out: versions stand for them. Libraries that open files outside of Python are not seen, but for
+safetensors: `depends:` in the recipe names what they read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import site
+import sys
+import sysconfig
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - compared with names of frames
+SYSTEM = ("/proc/", "/sys/", "/dev/")
+MOST = 100_000  # files that are remembered; more are a sign of something else
+ARGUMENTS = {"open": 0, "os.listdir": 0, "os.scandir": 0, "sqlite3.connect": 0}
+
+_read: defaultdict[str, set[str]] = defaultdict(set)  # file of the user's code -> absolute paths
+_written: set[str] = set()
+_watching = threading.Event()
+_busy = threading.local()
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    """Where Python and installed packages lie."""
+    paths = sysconfig.get_paths()
+    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {*site.getsitepackages(), site.getusersitepackages()}
+    return tuple(sorted({os.path.realpath(folder) + os.sep for folder in folders} | {f + os.sep for f in folders}))
+
+
+@cache
+def is_users(file: str) -> bool:
+    """Whether the file of a module or function is the user's own."""
+    if file.startswith("<") or not file:
+        return False
+    return not file.startswith((OWN, *_libraries(), *SYSTEM)) and not os.path.realpath(file).startswith(_libraries())
+
+
+def watch() -> None:
+    """From here on files that the user's code opens are remembered; once is enough for a process."""
+    if not _watching.is_set():
+        _watching.set()
+        sys.addaudithook(_heard)
+        _hear_safetensors()
+
+
+def read_files() -> set[Path]:
+    """The user's modules that are loaded, and what they have opened or listed so far."""
+    if not _watching.is_set():
+        return set()
+    modules = {file for file in map(_file_of, list(sys.modules.values())) if file is not None and is_users(file)}
+    opened = {path for module, paths in list(_read.items()) if module in modules or not module for path in paths}
+    found = {os.path.realpath(file) for file in modules} | opened
+    return {Path(path) for path in found if not path.startswith(_libraries())}
+
+
+def written_files() -> set[Path]:
+    """What the user's code has opened for writing so far."""
+    return {Path(path) for path in _written}
+
+
+def _file_of(module: Any) -> str | None:
+    file = getattr(module, "__file__", None)
+    return (
+        file if isinstance(file, str) and file.endswith((".py", ".so", ".pyd")) and not file.startswith(OWN) else None
+    )
+
+
+def _heard(event: str, arguments: tuple[Any, ...]) -> None:
+    """What Python calls for every audited event; it must not raise."""
+    if event not in ARGUMENTS and event != "subprocess.Popen":
+        return
+    if getattr(_busy, "now", False):
+        return
+    _busy.now = True
+    try:
+        module = _users_caller(sys._getframe(1))
+        if module is not None:
+            for path in _paths_of(event, arguments):
+                _remember(module, path, is_written=event == "open" and _writes(*arguments[1:3]))
+    except Exception:  # noqa: BLE001 - an error here would be one of the user's code
+        return
+    finally:
+        _busy.now = False
+
+
+def _users_caller(frame: FrameType | None) -> str | None:
+    """The file of the user's function that is nearest, None if this program is nearer; "" of a thread of neither."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(OWN):
+            return None
+        if is_users(file):
+            return file
+        frame = frame.f_back
+    return ""
+
+
+def _paths_of(event: str, arguments: tuple[Any, ...]) -> Iterator[str]:
+    """Absolute paths that an event is about."""
+    words = arguments[1] if event == "subprocess.Popen" else [arguments[ARGUMENTS[event]]]
+    if isinstance(words, str | bytes | os.PathLike):
+        words = os.fsdecode(words).split()
+    for word in words:
+        path = "." if word is None and event != "open" else word
+        if isinstance(path, str | bytes | os.PathLike):
+            name = os.fsdecode(path)
+            if event != "subprocess.Popen" or os.path.isfile(name):  # noqa: PTH113
+                yield os.path.abspath(name)  # noqa: PTH100 - links stay, they may lead elsewhere next time
+
+
+def _writes(mode: Any = None, flags: Any = None) -> bool:
+    if isinstance(mode, str):
+        return any(letter in mode for letter in "wax")
+    return isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY
+
+
+def _remember(module: str, path: str, *, is_written: bool) -> None:
+    if path.startswith((OWN, *_libraries(), *SYSTEM)) or path.endswith(".pyc") or len(_read[module]) >= MOST:
+        return
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113
+        return
+    if is_written:
+        _written.add(path)
+    elif path not in _written:  # what the code has written itself follows from the rest
+        _read[module].add(path)
+
+
+def _hear_safetensors() -> None:
+    """safetensors opens files outside of Python: its opening function tells of them here."""
+    for name in ("safetensors", "safetensors.torch", "safetensors.numpy"):
+        with contextlib.suppress(ImportError):
+            module: Any = importlib.import_module(name)
+            if not hasattr(module.safe_open, "is_heard"):
+                module.safe_open = _telling(module.safe_open)
+
+
+def _telling(opener: Callable[..., Any]) -> Callable[..., Any]:
+    def safe_open(filename: Any, *rest: Any, **named: Any) -> Any:
+        _heard("open", (filename, "r", 0))
+        return opener(filename, *rest, **named)
+
+    safe_open.is_heard = True  # type: ignore[attr-defined]
+    return safe_open
