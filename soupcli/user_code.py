@@ -68,10 +68,10 @@ def told(cause: BaseException, reference: str) -> str:
 
 
 def _load_module(path: Path, reference: str) -> ModuleType:
-    watch()
     digest = _digest(path, reference)
     _forget_changed()
     module_name = f"_soup_{path.stem}_{hashlib.sha256(f'{path.resolve()}:{digest}'.encode()).hexdigest()[:16]}"
+    watch(module_name)
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, os.path.abspath(path))  # noqa: PTH100

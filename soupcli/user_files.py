@@ -26,9 +26,13 @@ OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH12
 SYSTEM = ("/proc/", "/sys/", "/dev/")
 MOST = 100_000  # files that are remembered; more are a sign of something else
 ARGUMENTS = {"open": 0, "os.listdir": 0, "os.scandir": 0, "sqlite3.connect": 0}
+LISTINGS = ("os.listdir", "os.scandir")
+IMPORTING = "<frozen importlib"
+EVENTS = {*ARGUMENTS, "subprocess.Popen", "import"}
 
 _read: defaultdict[str, set[str]] = defaultdict(set)  # file of the user's code -> absolute paths
 _written: set[str] = set()
+_imported: set[str] = set()  # names of modules that the user's code has asked for
 _watching = threading.Event()
 _busy = threading.local()
 
@@ -50,8 +54,9 @@ def is_users(file: str) -> bool:
     return not file.startswith((OWN, *_libraries(), *SYSTEM)) and not os.path.realpath(file).startswith(_libraries())
 
 
-def watch() -> None:
-    """From here on files that the user's code opens are remembered; once is enough for a process."""
+def watch(module: str) -> None:
+    """From here on files that the user's code opens are remembered; `module` is the name of a module of theirs."""
+    _imported.add(module)
     if not _watching.is_set():
         _watching.set()
         sys.addaudithook(_heard)
@@ -59,10 +64,14 @@ def watch() -> None:
 
 
 def read_files() -> set[Path]:
-    """The user's modules that are loaded, and what they have opened or listed so far."""
+    """The user's modules that are loaded, and what they have opened or listed so far.
+
+    These are the modules below the working folder, and those that the user's code has imported from elsewhere.
+    """
     if not _watching.is_set():
         return set()
-    modules = {file for file in map(_file_of, list(sys.modules.values())) if file is not None and is_users(file)}
+    here = os.getcwd() + os.sep  # noqa: PTH109
+    modules = {file for name, file in _user_modules() if name in _imported or os.path.abspath(file).startswith(here)}  # noqa: PTH100
     opened = {path for module, paths in list(_read.items()) if module in modules or not module for path in paths}
     found = {os.path.realpath(file) for file in modules} | opened
     return {Path(path) for path in found if not path.startswith(_libraries())}
@@ -73,23 +82,37 @@ def written_files() -> set[Path]:
     return {Path(path) for path in _written}
 
 
+def _user_modules() -> Iterator[tuple[str, str]]:
+    """Names and files of the loaded modules that are the user's."""
+    for name, module in list(sys.modules.items()):
+        file = _file_of(module)
+        if file is not None and is_users(file):
+            yield name, file
+
+
 def _file_of(module: Any) -> str | None:
     file = getattr(module, "__file__", None)
-    return (
-        file if isinstance(file, str) and file.endswith((".py", ".so", ".pyd")) and not file.startswith(OWN) else None
-    )
+    if not isinstance(file, str) or not file.startswith(os.sep) or not file.endswith((".py", ".so", ".pyd")):
+        return None
+    return None if file.startswith(OWN) else file
 
 
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
     """What Python calls for every audited event; it must not raise."""
-    if event not in ARGUMENTS and event != "subprocess.Popen":
-        return
-    if getattr(_busy, "now", False):
+    if event in EVENTS:
+        _note(event, arguments, sys._getframe(1))
+
+
+def _note(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
+    """Remembers what an event is about, if it is the user's; `frame` is the function that caused it."""
+    if getattr(_busy, "now", False) or (event in LISTINGS and frame.f_code.co_filename.startswith(IMPORTING)):
         return
     _busy.now = True
     try:
-        module = _users_caller(sys._getframe(1))
-        if module is not None:
+        module = _users_caller(frame)
+        if module and event == "import":
+            _imported.add(str(arguments[0]))
+        elif module is not None and event != "import":
             for path in _paths_of(event, arguments):
                 _remember(module, path, is_written=event == "open" and _writes(*arguments[1:3]))
     except Exception:  # noqa: BLE001 - an error here would be one of the user's code
@@ -151,7 +174,7 @@ def _hear_safetensors() -> None:
 
 def _telling(opener: Callable[..., Any]) -> Callable[..., Any]:
     def safe_open(filename: Any, *rest: Any, **named: Any) -> Any:
-        _heard("open", (filename, "r", 0))
+        _note("open", (filename, "r", 0), sys._getframe(1))
         return opener(filename, *rest, **named)
 
     safe_open.is_heard = True  # type: ignore[attr-defined]
