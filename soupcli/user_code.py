@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from soupcli.errors import RecipeError
-from soupcli.user_files import is_users, watch
+from soupcli.user_files import SourceLoader, forget_changed, watch
 from soupcli.wording import suggestion
 
 
@@ -69,16 +69,16 @@ def told(cause: BaseException, reference: str) -> str:
 
 def _load_module(path: Path, reference: str) -> ModuleType:
     digest = _digest(path, reference)
-    _forget_changed()
+    forget_changed()
     module_name = f"_soup_{path.stem}_{hashlib.sha256(f'{path.resolve()}:{digest}'.encode()).hexdigest()[:16]}"
     watch(module_name)
     if module_name in sys.modules:
         return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, os.path.abspath(path))  # noqa: PTH100
+    place = os.path.abspath(path)  # noqa: PTH100 - links stay
+    spec = importlib.util.spec_from_file_location(module_name, place, loader=SourceLoader(module_name, place))
     if spec is None or spec.loader is None:
         raise RecipeError(f"{path}: not a Python file, the recipe names {reference}")
     module = importlib.util.module_from_spec(spec)
-    before = set(sys.modules)
     sys.modules[module_name] = module  # dataclasses look their module up here
     try:
         with users_code():
@@ -89,34 +89,7 @@ def _load_module(path: Path, reference: str) -> ModuleType:
         if isinstance(cause, ModuleNotFoundError):
             hint = f"modules beside the file are found with PYTHONPATH={path.parent}"
         raise RecipeError(told(cause, reference), hint=hint) from cause
-    finally:
-        _remember_imported(before)
     return module
-
-
-_loaded: dict[str, tuple[Path, str]] = {}  # the user's modules that were imported with their file, and its content
-
-
-def _forget_changed() -> None:
-    """If a module of the user's has changed since it was imported, all of them are imported again."""
-    if any(_content(file) != content for file, content in _loaded.values()):
-        for name in _loaded:
-            sys.modules.pop(name, None)
-        _loaded.clear()
-
-
-def _remember_imported(before: set[str]) -> None:
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if isinstance(file, str) and is_users(file):
-            _loaded[name] = Path(file), _content(Path(file))
-
-
-def _content(file: Path) -> str:
-    try:
-        return _hash(file)
-    except OSError:
-        return ""
 
 
 def _digest(path: Path, reference: str, hash_of: Callable[[Path], str] = _hash) -> str:

@@ -9,6 +9,7 @@ safetensors: `depends:` in the recipe names what they read.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import os
 import site
@@ -16,10 +17,11 @@ import sys
 import sysconfig
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - compared with names of frames
@@ -32,6 +34,8 @@ EVENTS = {*ARGUMENTS, "subprocess.Popen", "import"}
 
 _read: defaultdict[str, set[str]] = defaultdict(set)  # file of the user's code -> absolute paths
 _written: set[str] = set()
+_sources: dict[str, str] = {}  # file of a module of the user's -> SHA-256 of the text that was run
+_names: dict[str, str] = {}  # name of a module -> its file
 _imported: set[str] = set()  # names of modules that the user's code has asked for
 _watching = threading.Event()
 _busy = threading.local()
@@ -60,26 +64,74 @@ def watch(module: str) -> None:
     if not _watching.is_set():
         _watching.set()
         sys.addaudithook(_heard)
+        sys.meta_path.insert(0, _Finder())
         _hear_safetensors()
 
 
-def read_files() -> set[Path]:
+def read_files() -> dict[Path, str | None]:
     """The user's modules that are loaded, and what they have opened or listed so far.
+
+    Of modules with the SHA-256 of the text that was run, of all else with None.
 
     These are the modules below the working folder, and those that the user's code has imported from elsewhere.
     """
     if not _watching.is_set():
-        return set()
+        return {}
     here = os.getcwd() + os.sep  # noqa: PTH109
     modules = {file for name, file in _user_modules() if name in _imported or os.path.abspath(file).startswith(here)}  # noqa: PTH100
     opened = {path for module, paths in list(_read.items()) if module in modules or not module for path in paths}
     found = {os.path.realpath(file) for file in modules} | opened
-    return {Path(path) for path in found if not path.startswith(_libraries())}
+    return {Path(path): _sources.get(path) for path in sorted(found) if not path.startswith(_libraries())}
 
 
 def written_files() -> set[Path]:
     """What the user's code has opened for writing so far."""
     return {Path(path) for path in _written}
+
+
+class SourceLoader(SourceFileLoader):
+    """Compiles a module of the user's from its text.
+
+    Bytecode that was kept beside it is not used: Python takes it for the text's if size and time agree.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """See importlib.abc.InspectLoader."""
+        path = self.get_filename(fullname)
+        text = self.get_data(path)
+        _sources[os.path.realpath(path)] = hashlib.sha256(text).hexdigest()
+        _names[fullname] = os.path.realpath(path)
+        return self.source_to_code(text, path)
+
+
+class _Finder:
+    """Finds modules where Python does, and has those of the user loaded by SourceLoader."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or spec.origin is None or type(spec.loader) is not SourceFileLoader:
+            return None
+        if not is_users(spec.origin) or spec.origin.startswith(OWN):
+            return None
+        spec.loader = SourceLoader(name, spec.origin)
+        return spec
+
+
+def forget_changed() -> None:
+    """If the file of a module of the user's has changed since it was run, all of them are run again when asked for."""
+    if any(_content(path) != _sources[path] for path in _names.values()):
+        for name in _names:
+            sys.modules.pop(name, None)
+        _names.clear()
+        _sources.clear()
+
+
+def _content(path: str) -> str | None:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _user_modules() -> Iterator[tuple[str, str]]:

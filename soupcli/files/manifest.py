@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ class Manifest:
     """Prints of files, each taken once in a run. `fresh` reads again what an earlier run has hashed.
 
     `folder` None: hashes are not kept between runs. `seen` says which files and folders the user's code has read or
-    listed, `written` which of them it has written itself.
+    listed, of modules with the hash of the text that was run, `written` which of them it has written itself.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Manifest:
         folder: Path | None = None,
         *,
         fresh: bool = False,
-        seen: Callable[[], Collection[Path]] = _nothing,
+        seen: Callable[[], Mapping[Path, str | None]] = dict,
         written: Callable[[], Collection[Path]] = _nothing,
     ) -> None:
         self._store = JsonStore(folder, SCHEMA, fresh=fresh) if folder is not None else None
@@ -81,7 +81,7 @@ class Manifest:
     def depends(self) -> Depends:
         """What the user's code has read so far: paths, below the working folder without it, and their prints."""
         here = Path.cwd()
-        return sorted([_shown(path, here), self._print_of(path)] for path in self._seen())
+        return [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(self._seen().items())]
 
     def holds(self, depends: Depends) -> bool:
         """Whether every file and folder is there as it was. Raises one of DAMAGED for other content."""
@@ -110,6 +110,13 @@ class Manifest:
         found = make()
         if self._store is not None and not any(stamp.is_young(self._began) for stamp in stamps):
             self._store.put(key, found)
+        return found
+
+    def _seen_print(self, path: Path, text: str | None) -> str:
+        """The print of a file of which `text` is the hash that was run; of other files and folders as they are now."""
+        found = self._print_of(path)
+        if text is not None and found != text:
+            raise ValidationError(f"{path}: changed while it was used", hint=HINT)
         return found
 
     def _print_of(self, path: Path) -> str:
