@@ -4,6 +4,7 @@
     ├── UsageError               a flag, an argument, an environment variable
     ├── RecipeError              soup.yaml: one or many problems, each with file:line:column
     ├── CheckpointError          a file that cannot be read as a checkpoint
+    │   ├── CheckpointErrors     several such files: one line for each
     │   └── MixError             checkpoints that are fine alone and cannot be mixed
     ├── NetworkError             a network that cannot be built, or that weights do not fit
     ├── ValidationError          a validation set or metric that cannot be used
@@ -17,6 +18,8 @@ what to do about it. It is raised where it is found and printed in one place, `s
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class SoupError(Exception):
@@ -37,6 +40,18 @@ class RecipeError(SoupError):
 
 class CheckpointError(SoupError):
     """A file that cannot be read as a checkpoint."""
+
+
+class CheckpointErrors(CheckpointError):
+    """Several files that cannot be read as checkpoints; `str()` has one line for each."""
+
+    def __init__(self, errors: Sequence[CheckpointError], total: int) -> None:
+        reasons = (f"{error} ({error.hint})" if error.hint else str(error) for error in errors)
+        lines = ["  " + reason.strip().replace("\n", "\\n") for reason in reasons]
+        super().__init__(
+            "\n".join([f"{len(errors)} of {total} checkpoints cannot be opened:", *lines]),
+            hint="mend them, or leave them out",
+        )
 
 
 class MixError(CheckpointError):

@@ -44,6 +44,8 @@ class Origin(NamedTuple):
     format: str
     key: str | None = None  # e.g. state_dict_ema; None: the weights lie there bare
     metrics: Mapping[str, float] = MappingProxyType({})  # what its trainer measured and wrote down
+    notes: tuple[str, ...] = ()  # what a user should know about the choice of the weights
+    averaged: bool = False  # whether the file says that these are averages over the training (EMA, SWA)
 
 
 BARE = Origin("safetensors")
@@ -117,11 +119,22 @@ class Checkpoint(Protocol):
 
 
 class StoredTensor(NamedTuple):
-    """Where the elements of one tensor lie: `file`, first byte, and strides in elements (None: dense, row-major)."""
+    """Where the elements of one tensor lie: `file`, first byte, and strides in elements (None: dense, row-major).
+
+    torch keeps conjugates and negatives of complex tensors as the numbers themselves and a bit: the numbers in the file
+    are then to be conjugated or negated.
+    """
 
     file: FileVersion
     offset: int
     strides: tuple[int, ...] | None = None
+    conjugate: bool = False
+    negative: bool = False
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the file holds the elements themselves, in row-major order."""
+        return self.strides is None and not self.conjugate and not self.negative
 
 
 NO_PLACES: Mapping[str, StoredTensor] = MappingProxyType({})  # of tensors that do not lie in a file as they are
@@ -182,7 +195,7 @@ def read_dense(checkpoint: Checkpoint, name: str, start: int, dtype: torch.dtype
     Returns False, and reads nothing, unless they lie in a file as they are, in this dtype.
     """
     place = checkpoint.places.get(name)
-    if place is None or place.strides is not None or checkpoint.tensors[name].dtype != dtype:
+    if place is None or not place.is_dense or checkpoint.tensors[name].dtype != dtype:
         return False
     read_at(place.file, place.offset + start * dtype.itemsize, out)
     return True
@@ -215,11 +228,19 @@ def _touch(checkpoint: Checkpoint, first: str, second: str) -> bool:
         (checkpoint.tensors[name], checkpoint.places[name]) for name in (first, second)
     )
     follows = place.file == next_place.file and place.offset + spec.nbytes == next_place.offset
-    return follows and place.strides is None and next_place.strides is None and spec.dtype == next_spec.dtype
+    return follows and place.is_dense and next_place.is_dense and spec.dtype == next_spec.dtype
 
 
 def read_stored(spec: TensorSpec, place: StoredTensor, out: Tensor, start: int) -> None:
     """Reads `out.numel()` elements from element `start`, in row-major order, of a tensor that lies at `place`."""
+    _read_elements(spec, place, out, start)
+    if place.conjugate:
+        out.copy_(out.conj().resolve_conj())
+    if place.negative:
+        out.neg_()
+
+
+def _read_elements(spec: TensorSpec, place: StoredTensor, out: Tensor, start: int) -> None:
     if place.strides is None:
         read_at(place.file, place.offset + start * spec.dtype.itemsize, out)
         return

@@ -15,8 +15,8 @@ class How(NamedTuple):
 
     weights_name: str | None = None  # the file to take from a folder that holds several
     key: str | None = None  # where the state dict lies in a file of torch.save
-    trust: bool = False  # whether the plain pickle of a distributed checkpoint may be opened
-    allow: tuple[str, ...] = ()  # classes in pickles that an empty stand-in may take the place of
+    trust: bool = False  # needless since pickles are read with stand-ins; kept, as `allow` is, for those who say it
+    allow: tuple[str, ...] = ()
     base: Path | None = None  # the network that adapters were trained on
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from soupcli.checkpoints.formats.folder import pointed_to
 from soupcli.checkpoints.formats.parts import look_below, marker, part_folders
 from soupcli.checkpoints.open import How, open_checkpoint
-from soupcli.errors import CheckpointError, UsageError
+from soupcli.errors import CheckpointError, CheckpointErrors, UsageError
 from soupcli.files.reading import same_content
 from soupcli.progress import Progress, silent
 from soupcli.wording import natural_order
@@ -26,6 +26,9 @@ class Found(NamedTuple):
     notes: list[str]
 
 
+NEEDLESS = "is not needed any more: no class in a file is imported, and nothing in it runs"
+
+
 def find(
     words: Sequence[str],
     *,
@@ -36,28 +39,68 @@ def find(
     """Opens what the words name: paths, globs, or `-` for one path a line of `standard_input`.
 
     Two paths to one file count once, as do copies of a training checkpoint in one folder. Raises UsageError for an
-    empty word, CheckpointError where a path or glob matches nothing or is no checkpoint.
+    empty word, and CheckpointError, with a line for each, if paths or globs match nothing or are no checkpoints.
     """
-    paths = sorted(
-        {path for word in words for path in _expand(word, standard_input)}, key=lambda path: natural_order(str(path))
-    )
+    failures: list[CheckpointError] = []
+    paths = _paths(words, standard_input, failures)
+    opened: list[Checkpoint] = []
+    notes = [f"{flag} {NEEDLESS}" for flag, given in _needless(how) if given]
+    for done, path in enumerate(paths, 1):
+        try:
+            checkpoint = open_checkpoint(path, how)
+            notes += _left_out(path, checkpoint, how)
+            opened.append(checkpoint)
+        except CheckpointError as error:
+            failures.append(error)
+        progress("opening checkpoints", done, len(paths))
+    if failures:
+        raise failures[0] if len(failures) == 1 else CheckpointErrors(failures, len(opened) + len(failures))
+    kept, doubles = _each_once(opened)
+    _refuse_parts(kept)
+    return Found(kept, [*notes, *doubles, *_choices(kept)])
+
+
+def _paths(words: Sequence[str], standard_input: Iterable[str], failures: list[CheckpointError]) -> list[Path]:
+    """The paths that the words name, in natural order; words that name nothing are added to `failures`."""
+    paths: set[Path] = set()
+    for word in words:
+        try:
+            paths.update(_expand(word, standard_input))
+        except CheckpointError as error:
+            failures.append(error)
+    return sorted(paths, key=lambda path: natural_order(str(path)))
+
+
+def _needless(how: How | None) -> list[tuple[str, bool]]:
+    return [("--allow-class", bool(how and how.allow)), ("--trust", bool(how and how.trust))]
+
+
+def _each_once(opened: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
+    """The checkpoints without those that were given twice, and a line for each of these."""
     kept: dict[tuple[tuple[int, int], ...], Checkpoint] = {}
     copies: dict[tuple[Path, int], list[Checkpoint]] = {}
     notes: list[str] = []
-    for done, path in enumerate(paths, 1):
-        checkpoint = open_checkpoint(path, how)
-        notes += _left_out(path, checkpoint, how)
+    for checkpoint in opened:
         identity = tuple((file.device, file.inode) for file in checkpoint.files)
         known = kept.get(identity)
         if known is not None:
-            notes.append(f"{path} is the same file as {known.path}: counted once")
+            notes.append(f"{checkpoint.path} is the same file as {known.path}: counted once")
         elif (known := _copied(checkpoint, copies)) is not None:
-            notes.append(f"{path} is a copy of {known.path}: counted once")
+            notes.append(f"{checkpoint.path} is a copy of {known.path}: counted once")
         else:
             kept[identity] = checkpoint
-        progress("opening checkpoints", done, len(paths))
-    _refuse_parts(list(kept.values()))
-    return Found(list(kept.values()), notes)
+    return list(kept.values()), notes
+
+
+def _choices(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """What is to be said about the choice of the weights in each file, the same things once."""
+    paths: dict[str, list[Path]] = {}
+    for checkpoint in checkpoints:
+        for note in checkpoint.origin.notes:
+            paths.setdefault(note, []).append(checkpoint.path)
+    return [
+        f"{first}{f' and {len(others)} more' if others else ''}: {note}" for note, (first, *others) in paths.items()
+    ]
 
 
 def _left_out(path: Path, checkpoint: Checkpoint, how: How | None) -> list[str]:

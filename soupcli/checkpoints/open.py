@@ -18,7 +18,7 @@ from soupcli.checkpoints.formats import parts, sharded
 from soupcli.checkpoints.formats import torch_distributed as distributed
 from soupcli.checkpoints.formats.folder import trainer_metrics
 from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice
-from soupcli.checkpoints.formats.pickles import without_prefixes
+from soupcli.checkpoints.formats.names import plain_names
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion
@@ -92,7 +92,7 @@ def _open_distributed(path: Path, how: How) -> Checkpoint | None:
     if pieces is None:
         return None
     side, metrics = folders.side_files(path), trainer_metrics(path)
-    return distributed.open_distributed(path, pieces, side, metrics, key=how.key, trust=how.trust, allow=how.allow)
+    return distributed.open_distributed(path, pieces, side, metrics, key=how.key)
 
 
 def _open_named_adapter(path: Path, how: How) -> Checkpoint | None:
@@ -135,7 +135,7 @@ def _open_adapter(path: Path, folder: Path, how: How) -> Checkpoint:
     if weights is None:
         raise CheckpointError(f"{folder}: has {adapter.CONFIG} and no {adapter.WEIGHTS[0]}")
     stored = _open_file(path, weights, how, prefixes=False)
-    for_base = How(trust=how.trust, allow=how.allow)
+    for_base = How()
     return adapter.open_adapter(stored, folder, lambda base: open_checkpoint(base, for_base), how.base)
 
 
@@ -155,7 +155,7 @@ def _open_file(
 def _stored(
     path: Path, folder: Path, contents: Contents, files: tuple[FileVersion, ...], *, whole_folder: bool, prefixes: bool
 ) -> StoredCheckpoint:
-    names = without_prefixes(contents.specs) if prefixes else {name: name for name in contents.specs}
+    names = plain_names(contents.specs) if prefixes else {name: name for name in contents.specs}
     origin = contents.origin
     return StoredCheckpoint(
         path,

@@ -11,12 +11,12 @@ import typer
 WeightsName = Annotated[
     str | None, typer.Option("--weights-name", help="Name of the weights file, for folders with several.")
 ]
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Unpickle the metadata of torch distributed checkpoints that you wrote.")
-]
+Trust = Annotated[bool, typer.Option("--trust", help="Not needed any more: pickles are read without running them.")]
 AllowClass = Annotated[
     list[str] | None,
-    typer.Option("--allow-class", metavar="CLASS...", help="Pickled classes to ignore; none is imported or built."),
+    typer.Option(
+        "--allow-class", metavar="CLASS...", help="Not needed any more: classes in pickles are never imported."
+    ),
 ]
 RequireGain = Annotated[
     str | None,

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from soupcli.cli import signals
-from soupcli.errors import RecipeError, SoupError, UsageError
+from soupcli.errors import CheckpointErrors, RecipeError, SoupError, UsageError
 from soupcli.output import console
 
 
@@ -167,7 +167,8 @@ def guarded(work: Callable[[], int | None]) -> int:
         code = work() or DONE
         sys.stdout.flush()
     except SoupError as error:
-        console.fail(str(error) if isinstance(error, RecipeError) else _in_one_line(error), error.hint)
+        lines = isinstance(error, RecipeError | CheckpointErrors)
+        console.fail(str(error) if lines else _in_one_line(error), error.hint)
         return USER_ERROR
     except BrokenPipeError:
         _drop_stdout()
@@ -184,7 +185,7 @@ def guarded(work: Callable[[], int | None]) -> int:
 
 
 def _in_one_line(error: object) -> str:
-    """Of what files say, and libraries, a new line is no end of ours; a recipe's problems alone have a line each."""
+    """Of what files say, and libraries, a new line is no end of ours; only lists of problems have a line each."""
     return str(error).strip().replace("\n", "\\n")
 
 

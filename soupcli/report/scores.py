@@ -66,6 +66,8 @@ class Ingredient(Part):
     """Where in its file they were; null where they lie there bare."""
     trainer_metrics: dict[str, Number] = {}
     """What its trainer measured and wrote down beside the weights."""
+    notes: list[str] = []
+    """What was said about the choice of its weights: averaged ones, parts that were left out."""
 
 
 class Scored(Part):

@@ -44,7 +44,10 @@ def show_plan(run: Run, plan: Plan) -> int:
             "command": run.command.name,
             "device": str(run.device),
             "recipe": resolved,
-            "ingredients": [{"path": path, "bytes": size} for path, size in sizes.items()],
+            "ingredients": [
+                {"path": str(one.path), "bytes": total_bytes(one), "key": one.origin.key, "notes": [*one.origin.notes]}
+                for one in run.checkpoints
+            ],
             "left_out": [{"path": str(one.path), "reason": reason} for one, reason in run.left_out],
             "sets": list(run.sets),
             "classes": {name: order.model_dump(mode="json") for name, order in run.classes.items()},

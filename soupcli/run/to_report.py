@@ -42,6 +42,7 @@ def ingredient_to_report(checkpoint: Checkpoint, scores: Mapping[str, Score], ha
         format=checkpoint.origin.format,
         key=checkpoint.origin.key,
         trainer_metrics=dict(checkpoint.origin.metrics),
+        notes=list(checkpoint.origin.notes),
     )
 
 

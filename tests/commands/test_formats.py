@@ -86,37 +86,76 @@ def test_keys_that_differ(family: Path, soup: Soup) -> None:
     for command in (["uniform"], ["greedy", "--val", "val"], ["rank", "--val", "val"]):
         ran = soup(*command, "--ckpts", "runs/*/")
         assert ran.code == 2
-        assert ran.stderr.startswith(
+        assert (
             "runs/1: its weights are taken from 'state_dict_ema', those of runs/0 from 'state_dict'\n\n"
             "hint: --key state_dict takes the same from all"
-        )
+        ) in ran.stderr
     assert soup("uniform", "--ckpts", "runs/*/", "--key", "state_dict", "--quiet").code == 0
     assert json.loads((family / "soup/soup.json").read_text())["recipe"]["key"] == "state_dict"
 
 
-def test_allowed_classes(family: Path, soup: Soup) -> None:
-    """The hint of the refusal is the flag that opens the files; `soup mix` needs it too."""
+def test_classes_need_no_flag(family: Path, soup: Soup) -> None:
+    """Objects beside the weights open as they are; --allow-class does nothing, and one line says so."""
     repack(family, lambda folder, state, _: torch.save({"state_dict": state, "cfg": Config()}, folder / "x.ckpt"))
+    first = report_of(soup("uniform", "--ckpts", "runs/*/", "--json"))
+    flagged = soup("uniform", "--ckpts", "runs/*/", "--allow-class", "a.B", "--json", "--force")
+    assert first["soup"]["hash"] == report_of(flagged)["soup"]["hash"]
+    assert flagged.stderr.count("--allow-class is not needed any more") == 1
+
+
+def test_what_is_left_out_is_said(family: Path, soup: Soup) -> None:
+    """A second part with tensors is named on stderr, once for all ingredients, in the plan and in the report."""
+    head = {"fc.weight": torch.ones(2)}
+    repack(family, lambda folder, state, _: torch.save({"model": state, "head": head}, folder / "x.pt"))
+    note = "left out beside 'model': head"
+    for flags in ([], ["--dry-run"]):
+        ran = soup("uniform", "--ckpts", "runs/*/", "--json", *flags)
+        assert all(one["notes"] == [note] for one in report_of(ran)["ingredients"])
+        assert ran.stderr.count(note) == 1
+        assert ran.stderr.startswith("runs/0 and ")
+
+
+def test_every_broken_checkpoint_is_named(family: Path, soup: Soup) -> None:
+    """Where several cannot be opened, each has a line with its reason, in every command."""
+    names = sorted(folder.name for folder in (family / "runs").iterdir())
+    (family / f"runs/{names[0]}/model.safetensors").write_bytes(b"")
+    (family / f"runs/{names[1]}/model.safetensors").unlink()
+    for command in ("inspect", "uniform", "rank"):
+        ran = soup(command, "--ckpts", "runs/*/", "absent", *(["--val", "val"] if command == "rank" else []))
+        assert ran.code == 2
+        first, *lines = ran.stderr.splitlines()
+        assert first == f"3 of {len(names) + 1} checkpoints cannot be opened:"
+        assert [line.split(":")[0] for line in lines[:3]] == [
+            "  absent",
+            f"  runs/{names[0]}/model.safetensors",
+            f"  runs/{names[1]}",
+        ]
+
+
+def test_averaged_and_trained_weights_under_one_name(family: Path, soup: Soup) -> None:
+    """Lightning's averaged weights have the name of trained ones: they are not mixed with those unasked."""
+
+    def pack(folder: Path, state: dict[str, torch.Tensor], number: int) -> None:
+        swapped = {"current_model_state": state, "averaging_state": {}} if number == 1 else {}
+        torch.save({"state_dict": state, **swapped}, folder / "x.ckpt")
+
+    repack(family, pack)
     ran = soup("uniform", "--ckpts", "runs/*/")
     assert ran.code == 2
-    flag = ran.stderr.strip().rpartition(": ")[2].split()
-    assert flag == ["--allow-class", f"{__name__}.Config"]
-    first = report_of(soup("uniform", "--ckpts", "runs/*/", *flag, "--json"))
-    again = report_of(soup("mix", "soup/soup.json", "--out", "again", *flag, "--json"))
-    assert first["soup"]["hash"] == again["soup"]["hash"]
+    assert (
+        "runs/1: its weights under 'state_dict' are averages over the training, those of runs/0 are not" in ran.stderr
+    )
+    assert soup("uniform", "--ckpts", "runs/*/", "--key", "state_dict").code == 0
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
-def test_trust(family: Path, soup: Soup) -> None:
-    """Distributed checkpoints open with --trust alone, for `soup mix` too."""
+def test_distributed(family: Path, soup: Soup) -> None:
+    """Distributed checkpoints open as they are, for `soup mix` too; --trust is not needed any more."""
     repack(family, lambda folder, state, _: state_dict_saver.save({"model": state}, checkpoint_id=folder))
-    ran = soup("uniform", "--ckpts", "runs/*/")
-    assert ran.code == 2 and "hint: if you trust" in ran.stderr and "--trust" in ran.stderr
-    report = report_of(soup("greedy", "--ckpts", "runs/*/", "--val", "val", "--trust", "--json"))
+    report = report_of(soup("greedy", "--ckpts", "runs/*/", "--val", "val", "--json"))
     assert {(i["format"], i["key"]) for i in report["ingredients"]} == {("distributed", "model")}
-    assert soup("mix", "soup/soup.json", "--out", "again").code == 2
-    again = report_of(soup("mix", "soup/soup.json", "--out", "again", "--trust", "--json"))
-    assert report["soup"]["hash"] == again["soup"]["hash"]
+    again = soup("mix", "soup/soup.json", "--out", "again", "--trust", "--json")
+    assert report["soup"]["hash"] == report_of(again)["soup"]["hash"]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +166,7 @@ def test_trust(family: Path, soup: Soup) -> None:
         (["--adapter-rank", "4"], "--adapter-rank 4: these checkpoints are no adapters"),
         (["--exclude", "head.*"], "--exclude head.*: fits no tensor"),
         (["--include", "0.*", "3.*"], "--include 3.*: fits no tensor"),
-        (["--exclude", "*"], "--include, --exclude: no tensor is left to mix"),
+        (["--exclude", "*"], "no tensor is left to mix"),
         (["--base", "absent", "--exclude", "2.*"], "absent: no such file or folder"),
         (["--adapter-rank", "0"], "--adapter-rank: expected more than 0, got 0"),
     ],

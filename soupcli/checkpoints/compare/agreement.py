@@ -54,10 +54,18 @@ def check_agreement(
 
 
 def _check_key(first: Checkpoint, other: Checkpoint, *, asked: bool) -> None:
-    keys = first.origin.key, other.origin.key
-    if keys[0] != keys[1] and not (asked and None in keys):
+    keys, averaged = (first.origin.key, other.origin.key), (first.origin.averaged, other.origin.averaged)
+    if keys[0] == keys[1] and averaged[0] != averaged[1] and not asked:
+        means, trained = (first, other) if averaged[0] else (other, first)
+        raise MixError(
+            f"{means.path}: its weights under {keys[0]!r} are averages over the training, "
+            f"those of {trained.path} are not",
+            hint="leave one of them out; where every file has both, --key takes the same from all",
+        )
+    if keys[0] != keys[1] and not all(averaged) and not (asked and None in keys):
         shown = [repr(key) if key is not None else "the file itself" for key in keys]
-        wanted = next((key for key in keys if key is not None and not key.endswith("ema")), "state_dict")
+        of_trained = (key for key, mean in zip(keys, averaged, strict=True) if key is not None and not mean)
+        wanted = next(of_trained, "state_dict")
         raise MixError(
             f"{other.path}: its weights are taken from {shown[1]}, those of {first.path} from {shown[0]}",
             hint=f"--key {wanted} takes the same from all",

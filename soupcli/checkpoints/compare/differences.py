@@ -52,7 +52,7 @@ def survey(checkpoints: Sequence[Checkpoint], selection: Selection) -> list[Diff
     """Every difference in keys, names, shapes and dtypes, by checkpoint; of several checkpoints."""
     found = [
         *_odd_ones(checkpoints, "format", lambda one: "an adapter" if one.is_adapter else "a whole network"),
-        *_odd_ones(checkpoints, "key", lambda one: repr(one.origin.key) if one.origin.key else "the file itself"),
+        *_odd_ones(checkpoints, "key", _taken_from),
     ]
     names = dict.fromkeys(name for one in checkpoints for name in one.tensors if selection.mixes(name))
     for name in names:
@@ -165,6 +165,13 @@ def _nearest(name: str, checkpoint: Checkpoint) -> str:
     candidates = [other for other in checkpoint.tensors if other.rpartition(".")[2] == leaf]
     prefixed = (other for other in candidates if other.endswith(f".{name}") or name.endswith(f".{other}"))
     return next(prefixed, "") or next(iter(difflib.get_close_matches(name, candidates[:NEAR], n=1)), "")
+
+
+def _taken_from(checkpoint: Checkpoint) -> str:
+    origin = checkpoint.origin
+    if origin.averaged:
+        return "averages over the training"
+    return repr(origin.key) if origin.key else "the file itself"
 
 
 def _is_real(spec: TensorSpec) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.formats import safetensors, torch_save
+from soupcli.checkpoints.formats import safetensors, torch_archives, torch_save
 from soupcli.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class FileFormat(NamedTuple):
 
 
 FORMATS: tuple[FileFormat, ...] = (
-    FileFormat("torch.save", torch_save.is_torch_file, torch_save.read_contents, torch_save.holds_a_pickle),
+    FileFormat("torch.save", torch_archives.is_torch_file, torch_save.read_contents, torch_archives.holds_a_pickle),
     FileFormat("safetensors", safetensors.is_safetensors, safetensors.read_contents, safetensors.is_safetensors),
 )
 

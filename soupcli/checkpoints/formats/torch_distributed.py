@@ -3,41 +3,30 @@
 Written by torch.distributed.checkpoint.save, and so by Accelerate (`pytorch_model_fsdp_0/`) and by Lightning and
 Fabric (a folder that ends in .ckpt, with meta.pt). `.metadata` says of each tensor which boxes of it lie where; a box
 is a small archive of torch.save inside a .distcp file, whose place is looked up when the box is first read.
-
-`.metadata` is a plain pickle, so it is opened only where the user trusts it, and then too with nothing but the classes
-that belong there.
 """
 
 from __future__ import annotations
 
-import importlib
-import io
 import math
-import pickle
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import NO_PLACES, Origin, StoredTensor, TensorSpec, read_stored
-from soupcli.checkpoints.formats.pickles import SAVE_AGAIN, stand_in, unwrap, without_prefixes
+from soupcli.checkpoints.formats.distributed_metadata import SAVE_AGAIN, Box, Entry, Metadata, read_metadata
+from soupcli.checkpoints.formats.names import plain_names
+from soupcli.checkpoints.formats.network_part import network_part
 from soupcli.checkpoints.formats.sharded import file_beside
-from soupcli.checkpoints.formats.torch_save import read_tensor_header
+from soupcli.checkpoints.formats.torch_save import DTYPES, read_tensor_header
 from soupcli.errors import CheckpointError
-from soupcli.files.reading import FileVersion, read_bytes
+from soupcli.files.reading import FileVersion
 
 ReadBox = Callable[[int, Tensor, int], None]  # number of the box, out, first element in the box
-
-
-class Box(NamedTuple):
-    """`sizes` elements from `offsets` along each axis."""
-
-    offsets: tuple[int, ...]
-    sizes: tuple[int, ...]
 
 
 def check_boxes(source: Path, name: str, shape: tuple[int, ...], boxes: Sequence[Box]) -> None:
@@ -101,25 +90,6 @@ def _read_rows(shape: tuple[int, ...], boxes: Sequence[Box], read_box: ReadBox, 
 
 METADATA = ".metadata"
 INSIDE = "pytorch_model_fsdp_0"  # where Accelerate, and the Trainer over it, put it
-MAX_METADATA = 1_000_000_000
-CLASSES = {
-    "torch.distributed.checkpoint.metadata": (
-        "BytesStorageMetadata",
-        "ChunkStorageMetadata",
-        "Metadata",
-        "MetadataIndex",
-        "StorageMeta",
-        "TensorProperties",
-        "TensorStorageMetadata",
-        "_MEM_FORMAT_ENCODING",
-    ),
-    "torch.distributed.checkpoint.filesystem": ("_StorageInfo", "_StoragePrefix"),
-    "torch.distributed._shard.sharded_tensor.metadata": ("TensorProperties", "MEM_FORMAT_ENCODING"),  # before 2.3
-    "torch.serialization": ("_get_layout",),
-    "torch": ("Size", "device"),
-    "collections": ("OrderedDict",),
-    "builtins": ("set", "frozenset"),
-}
 
 
 class Piece(NamedTuple):
@@ -132,45 +102,35 @@ class Piece(NamedTuple):
 
 
 def distributed_folder(path: Path) -> Path | None:
-    """The folder at or in `path` that holds a distributed checkpoint, None where there is none."""
+    """Returns the folder at or in `path` that holds a distributed checkpoint, or None."""
     return next((folder for folder in (path, path / INSIDE) if (folder / METADATA).is_file()), None)
 
 
 def open_distributed(
-    path: Path,
-    folder: Path,
-    side_files: tuple[Path, ...],
-    metrics: Mapping[str, float],
-    *,
-    key: str | None = None,
-    trust: bool = False,
-    allow: Sequence[str] = (),
+    path: Path, folder: Path, side_files: tuple[Path, ...], metrics: Mapping[str, float], *, key: str | None = None
 ) -> DistributedCheckpoint:
-    """The checkpoint in `folder`, by its `.metadata`.
+    """Returns the checkpoint in `folder`, by its `.metadata`.
 
-    Raises CheckpointError where that is not trusted, where it asks for other classes than its own, and where pieces
-    are missing or do not make up their tensors.
+    Raises CheckpointError if that is broken, and if pieces are missing or do not make up their tensors.
     """
     file = FileVersion.of(folder / METADATA)
-    if not trust:
-        raise CheckpointError(
-            f"{file.path}: is a plain pickle, which can run code when it is opened",
-            hint="if you trust where this checkpoint comes from: --trust",
-        )
-    metadata = _unpickle(file, allow)
-    chosen, state = unwrap(folder, _nested(metadata), key=key, is_tensor=lambda value: hasattr(value, "chunks"))
+    metadata = read_metadata(file)
+    part = network_part(folder, metadata.content, key=key, is_tensor=lambda value: isinstance(value, Entry))
     files: dict[str, FileVersion] = {}
     tensors: dict[str, TensorSpec] = {}
     pieces: dict[str, tuple[Piece, ...]] = {}
-    renamed = without_prefixes(state)
-    for stored, name in renamed.items():
-        fqn, entry = state[stored].fqn, state[stored].entry
-        tensors[name] = TensorSpec(tuple(entry.size), entry.properties.dtype)
-        chunks = [chunk for chunk in entry.chunks if math.prod(chunk.sizes)]  # a process may hold none of a tensor
-        pieces[name] = tuple(_piece(file.path, metadata, fqn, chunk, files) for chunk in chunks)
-        check_boxes(file.path, name, tensors[name].shape, [piece.box for piece in pieces[name]])
+    for stored, name in plain_names(part.tensors).items():
+        entry: Entry = part.tensors[stored]
+        if entry.dtype not in DTYPES:
+            raise CheckpointError(
+                f"{file.path}: tensor {name!r} has dtype {entry.dtype}, which this version does not read"
+            )
+        tensors[name] = TensorSpec(entry.shape, DTYPES[entry.dtype])
+        boxes = [box for box in entry.boxes if math.prod(box.sizes)]  # a process may hold none of a tensor
+        pieces[name] = tuple(_piece(file.path, metadata, entry.name, box, files) for box in boxes)
+        check_boxes(file.path, name, tensors[name].shape, boxes)
     held = (file, *(files[name] for name in sorted(files)))
-    origin = Origin("distributed", chosen, metrics)
+    origin = Origin("distributed", part.key, metrics, part.notes, part.averaged)
     return DistributedCheckpoint(path, tensors, pieces, held, side_files, origin)
 
 
@@ -227,82 +187,18 @@ class DistributedCheckpoint:
         return self._places[piece]
 
 
-class _Entry(NamedTuple):
-    fqn: str
-    entry: Any
-
-    @property
-    def chunks(self) -> Any:
-        return self.entry.chunks
-
-
-def _nested(metadata: Any) -> dict[str, Any]:
-    """The saved object as it was nested before its names were flattened, with entries of the metadata as leaves."""
-    top: dict[str, Any] = {}
-    paths = metadata.planner_data if isinstance(metadata.planner_data, Mapping) else {}
-    for fqn, entry in metadata.state_dict_metadata.items():
-        at = top
-        *above, last = paths.get(fqn) or (fqn,)
-        for name in above:
-            at = at.setdefault(str(name), {})
-            if not isinstance(at, dict):
-                break
-        if isinstance(at, dict):
-            at[str(last)] = _Entry(fqn, entry) if hasattr(entry, "chunks") else None
-    return top
-
-
-def _piece(source: Path, metadata: Any, fqn: str, chunk: Any, files: dict[str, FileVersion]) -> Piece:
-    index = importlib.import_module("torch.distributed.checkpoint.metadata").MetadataIndex(fqn, chunk.offsets)
-    info = metadata.storage_data.get(index)
-    if info is None:
-        raise CheckpointError(f"{source}: says not where tensor {fqn!r} lies", hint=SAVE_AGAIN)
-    if getattr(info, "transform_descriptors", None):
-        raise CheckpointError(f"{source}: tensor {fqn!r} is compressed or encrypted, which this version does not read")
-    if info.relative_path not in files:
-        files[info.relative_path] = file_beside(source, info.relative_path)
-    file = files[info.relative_path]
-    if not 0 <= info.offset <= info.offset + info.length <= file.size:
+def _piece(source: Path, metadata: Metadata, name: str, box: Box, files: dict[str, FileVersion]) -> Piece:
+    place = metadata.places.get((name, box.offsets))
+    if place is None:
+        raise CheckpointError(f"{source}: does not say where tensor {name!r} lies", hint=SAVE_AGAIN)
+    if place.transformed:
+        raise CheckpointError(f"{source}: tensor {name!r} is compressed or encrypted, which this version does not read")
+    if place.file not in files:
+        files[place.file] = file_beside(source, place.file)
+    file = files[place.file]
+    if not 0 <= place.offset <= place.offset + place.length <= file.size:
         raise CheckpointError(
-            f"{file.path}: has {file.size} bytes, tensor {fqn!r} ends at byte {info.offset + info.length}",
+            f"{file.path}: has {file.size} bytes, tensor {name!r} ends at byte {place.offset + place.length}",
             hint="the file was cut short: copy it again",
         )
-    return Piece(Box(tuple(chunk.offsets), tuple(chunk.sizes)), file, info.offset, info.length)
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, data: bytes, allow: Sequence[str]) -> None:
-        super().__init__(io.BytesIO(data))
-        self._allow = allow
-        self.refused: str | None = None
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] == "pathlib":
-            return PurePath  # a path of the machine that wrote it: not looked at
-        found = getattr(importlib.import_module(module), name, None) if name in CLASSES.get(module, ()) else None
-        if found is None and module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            found = getattr(torch, name)
-        if found is None and f"{module}.{name}" in self._allow:
-            found = stand_in(f"{module}.{name}")
-        if found is None:
-            self.refused = f"{module}.{name}"
-            raise pickle.UnpicklingError(self.refused)
-        return found
-
-
-def _unpickle(file: FileVersion, allow: Sequence[str]) -> Any:
-    if file.size > MAX_METADATA:
-        raise CheckpointError(f"{file.path}: {file.size} bytes, at most {MAX_METADATA} are read")
-    unpickler = _Unpickler(read_bytes(file, 0, file.size), allow)
-    try:
-        metadata = unpickler.load()
-        checked = [dict(metadata.state_dict_metadata), dict(metadata.storage_data), metadata.planner_data]
-    except Exception as cause:  # whatever a pickle raises that is broken or hostile
-        if unpickler.refused is not None:
-            raise CheckpointError(
-                f"{file.path}: not opened: it needs {unpickler.refused}, which does not belong there",
-                hint=f"let an empty stand-in take its place: --allow-class {unpickler.refused}",
-            ) from cause
-        raise CheckpointError(f"{file.path}: not the metadata of a checkpoint: {cause}", hint=SAVE_AGAIN) from cause
-    del checked
-    return metadata
+    return Piece(box, file, place.offset, place.length)

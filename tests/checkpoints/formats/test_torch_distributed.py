@@ -1,4 +1,4 @@
-"""torch's distributed checkpoints, read in one process: as they were saved, and only where they are trusted."""
+"""torch's distributed checkpoints, read in one process, as they were saved."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from torch.distributed.checkpoint import state_dict_saver
 
 from soupcli.checkpoints.formats import torch_distributed as distributed
 from soupcli.checkpoints.formats import torch_save
-from soupcli.checkpoints.formats.torch_distributed import Box, check_boxes, read_boxes
-from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.checkpoints.formats.distributed_metadata import Box
+from soupcli.checkpoints.formats.torch_distributed import check_boxes, read_boxes
+from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
 from tests.helpers.save_distributed import tensors
 from tests.helpers.tensors_of import assert_same, opened, read, small_net
 
-TRUSTED = How(trust=True)
 ROOT = Path(__file__).parents[3]
 
 
@@ -61,13 +61,13 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tensors_in_pieces(two_processes: Path) -> None:
     """Tensors cut along any axis, evenly or not, come out whole."""
     assert len(list((two_processes / "tensors").glob("*.distcp"))) == 2
-    assert_same(opened(two_processes / "tensors", trust=True), tensors())
+    assert_same(opened(two_processes / "tensors"), tensors())
 
 
 @pytest.mark.parametrize(("start", "count"), [(0, 4), (3, 9), (7, 1), (5, 10), (0, 0)])
 def test_parts_of_pieces(two_processes: Path, start: int, count: int) -> None:
     """Any part of a tensor in pieces is that part of the whole one."""
-    checkpoint = open_checkpoint(two_processes / "tensors", TRUSTED)
+    checkpoint = open_checkpoint(two_processes / "tensors")
     for name in ("rows", "columns", "middle"):
         expected = tensors()[name].reshape(-1)[start : start + count]
         assert torch.equal(read(checkpoint, name, start, count), expected)
@@ -75,9 +75,9 @@ def test_parts_of_pieces(two_processes: Path, start: int, count: int) -> None:
 
 def test_fsdp(two_processes: Path) -> None:
     """A network under FSDP: the model is taken, the optimizer beside it is not."""
-    checkpoint = open_checkpoint(two_processes / "fsdp", TRUSTED)
+    checkpoint = open_checkpoint(two_processes / "fsdp")
     assert checkpoint.origin[:2] == ("distributed", "model")
-    assert_same(opened(two_processes / "fsdp", trust=True), small_net().state_dict())
+    assert_same(opened(two_processes / "fsdp"), small_net().state_dict())
 
 
 def test_accelerate(two_processes: Path) -> None:
@@ -85,7 +85,7 @@ def test_accelerate(two_processes: Path) -> None:
     pytest.importorskip("accelerate", reason="accelerate is not installed")
     (two_processes / "accelerate/optimizer_0").mkdir(exist_ok=True)
     for folder in (two_processes / "accelerate", two_processes / "accelerate/pytorch_model_fsdp_0"):
-        assert_same(opened(folder, trust=True), small_net().state_dict())
+        assert_same(opened(folder), small_net().state_dict())
 
 
 def test_lightning(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_lightning(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")
         fsdp._distributed_checkpoint_save({"model": small_net().state_dict()}, folder)
     (folder / "meta.pt").write_text("not for us")
-    assert_same(opened(folder, trust=True), small_net().state_dict())
+    assert_same(opened(folder), small_net().state_dict())
 
 
 def test_one_process(tmp_path: Path) -> None:
@@ -107,22 +107,13 @@ def test_one_process(tmp_path: Path) -> None:
     state = small_net().state_dict()
     odd = {"turned": torch.randn(4, 6).T, "last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)}
     save({**state, **odd}, tmp_path / "bare")
-    assert_same(opened(tmp_path / "bare", trust=True), {**state, **odd})
+    assert_same(opened(tmp_path / "bare"), {**state, **odd})
     save({"app": {"model": state, "optim": {"lr": 0.1}}, "step": 3}, tmp_path / "deep")
-    with pytest.raises(CheckpointError, match="parts that may hold one: app") as refused:
-        open_checkpoint(tmp_path / "deep", TRUSTED)
-    assert "--key app" in str(refused.value.hint)
-    assert_same(opened(tmp_path / "deep", trust=True, key="app.model"), state)
+    assert open_checkpoint(tmp_path / "deep").origin.key == "app.model"
+    for key in (None, "app", "app.model"):
+        assert_same(opened(tmp_path / "deep", key=key), state)
     save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "prefixed")
-    assert_same(opened(tmp_path / "prefixed", trust=True), state)
-
-
-def test_opens_with_trust_alone(tmp_path: Path) -> None:
-    """Without --trust the pickle is not opened, whatever is in it."""
-    save(small_net().state_dict(), tmp_path)
-    with pytest.raises(CheckpointError, match="is a plain pickle") as refused:
-        open_checkpoint(tmp_path)
-    assert "--trust" in str(refused.value.hint)
+    assert_same(opened(tmp_path / "prefixed"), state)
 
 
 class Runs:
@@ -132,17 +123,15 @@ class Runs:
         return (os.mkdir, ("evidence",))
 
 
-def test_trust_lets_no_other_class_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even a trusted pickle gets the classes that belong there, and nothing that runs."""
+def test_nothing_in_the_metadata_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the pickle calls is not called, with --trust or without."""
     monkeypatch.chdir(tmp_path)
     save(small_net().state_dict(), tmp_path)
     metadata = pickle.loads((tmp_path / ".metadata").read_bytes())
     metadata.planner_data["x"] = Runs()
     (tmp_path / ".metadata").write_bytes(pickle.dumps(metadata))
-    with pytest.raises(CheckpointError, match=r"needs \w+\.mkdir, which does not belong there") as refused:
-        open_checkpoint(tmp_path, TRUSTED)
-    allow = str(refused.value.hint).rpartition(" ")[2]
-    assert_same(opened(tmp_path, trust=True, allow=(allow,)), small_net().state_dict())
+    for trust in (False, True):
+        assert_same(opened(tmp_path, trust=trust), small_net().state_dict())
     assert not (tmp_path / "evidence").exists()
 
 
@@ -153,7 +142,7 @@ def test_broken_metadata(tmp_path: Path) -> None:
     for broken in (b"", whole[:100], whole[:-1], pickle.dumps([1]), pickle.dumps({"a": 1}), b"\x80\x05."):
         (tmp_path / ".metadata").write_bytes(broken)
         with pytest.raises(CheckpointError, match="not the metadata of a checkpoint") as refused:
-            open_checkpoint(tmp_path, TRUSTED)
+            open_checkpoint(tmp_path)
         assert "\n" not in str(refused.value)
 
 
@@ -164,10 +153,10 @@ def test_missing_and_short_files(tmp_path: Path) -> None:
     whole = pieces.read_bytes()
     pieces.write_bytes(whole[:-1])
     with pytest.raises(CheckpointError, match=r"__0_0\.distcp: has \d+ bytes, tensor '.*' ends at byte"):
-        open_checkpoint(tmp_path, TRUSTED)
+        open_checkpoint(tmp_path)
     pieces.unlink()
     with pytest.raises(CheckpointError, match=r"names the file __0_0\.distcp, which is not there"):
-        open_checkpoint(tmp_path, TRUSTED)
+        open_checkpoint(tmp_path)
 
 
 def edited(folder: Path, edit: Any) -> Path:
@@ -194,11 +183,16 @@ def test_metadata_that_does_not_hold(tmp_path: Path) -> None:
         for info in metadata.storage_data.values():
             info.transform_descriptors = ["zstd"]
 
-    cases = {lead_out: "not a file name", forget: "says not where", leave_a_gap: "do not make up", compress: "compress"}
+    cases = {
+        lead_out: "not a file name",
+        forget: "not say where",
+        leave_a_gap: "do not make up",
+        compress: "compress",
+    }
     for number, (edit, message) in enumerate(cases.items()):
         save(small_net().state_dict(), tmp_path / str(number))
         with pytest.raises(CheckpointError, match=message):
-            open_checkpoint(edited(tmp_path / str(number), edit), TRUSTED)
+            open_checkpoint(edited(tmp_path / str(number), edit))
 
 
 def test_piece_of_another_tensor(tmp_path: Path) -> None:
@@ -210,7 +204,7 @@ def test_piece_of_another_tensor(tmp_path: Path) -> None:
         storage[places["0.weight"]] = storage[places["2.weight"]]
 
     save(small_net().state_dict(), tmp_path)
-    checkpoint = open_checkpoint(edited(tmp_path, exchange), TRUSTED)
+    checkpoint = open_checkpoint(edited(tmp_path, exchange))
     with pytest.raises(CheckpointError, match=r"a piece of tensor '0\.weight' has shape \[3, 6\]"):
         read(checkpoint, "0.weight")
 
@@ -218,7 +212,7 @@ def test_piece_of_another_tensor(tmp_path: Path) -> None:
 def test_each_piece_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many chunks a tensor is read in, the archive of a piece is opened once."""
     save(small_net().state_dict(), tmp_path)
-    checkpoint = open_checkpoint(tmp_path, TRUSTED)
+    checkpoint = open_checkpoint(tmp_path)
     looked_up: list[int] = []
     original = torch_save.read_tensor_header
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from soupcli.checkpoints.find import find
-from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
 from tests.helpers.tensors_of import assert_same, opened, small_net
 
@@ -71,6 +71,8 @@ def test_timm_links_count_once(timm_run: Any) -> None:
     assert [note.partition(": counted")[0].replace(f"{folder}/", "") for note in found.notes] == [
         "last.pth.tar is the same file as checkpoint-2.pth.tar",
         "model_best.pth.tar is the same file as checkpoint-1.pth.tar",
+        "checkpoint-0.pth.tar and 2 more: weights are taken from 'state_dict_ema', which holds averaged ones; "
+        "the trained ones: --key state_dict",
     ]
 
 
@@ -141,11 +143,46 @@ def test_lightning(lightning_run: Any) -> None:
 
 
 def test_lightning_hyper_parameters(lightning_run: Any) -> None:
-    """A .ckpt with an object among them is refused by its class, and opens with the flag that the hint gives."""
+    """A .ckpt with an object among them opens too: its class is not looked at."""
     folder, state = lightning_run
-    with pytest.raises(CheckpointError, match=r"needs .*\.Head") as refused:
-        open_checkpoint(folder / "object.ckpt")
-    allow = tuple(str(refused.value.hint).partition("--allow-class ")[2].split(" --allow-class "))
-    assert_same(opened(folder / "object.ckpt", allow=allow), state)
-    with pytest.raises(CheckpointError, match="needs"):
-        open_checkpoint(folder / "object.ckpt", How(allow=("builtins.list",)))
+    assert_same(opened(folder / "object.ckpt"), state)
+    assert open_checkpoint(folder / "object.ckpt").origin.notes == ()
+
+
+def test_lightning_weight_averaging(tmp_path: Path) -> None:
+    """WeightAveraging writes the averaged weights under state_dict: they count as such, and --key takes the others."""
+    lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+
+    class Task(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = small_net()
+
+        def training_step(self, batch: Any, _: int) -> torch.Tensor:
+            loss: torch.Tensor = self.net(batch[0]).square().mean()
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    task, callback = Task(), lightning.callbacks.WeightAveraging()
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(16, 4)), batch_size=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = lightning.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[callback],
+            default_root_dir=tmp_path,
+        )
+        trainer.fit(task, data)
+    [path] = tmp_path.rglob("*.ckpt")
+    content = torch.load(path, weights_only=False)
+    origin = open_checkpoint(path).origin
+    assert (origin.format, origin.key, origin.averaged) == ("Lightning", "state_dict", True)
+    assert_same(opened(path), content["state_dict"])
+    assert_same(opened(path, key="current_model_state"), content["current_model_state"])
+    assert "--key current_model_state" in origin.notes[0]

@@ -1,0 +1,132 @@
+"""`.metadata` of a torch distributed checkpoint: which boxes of each tensor lie where.
+
+It is a plain pickle of torch.distributed.checkpoint.metadata.Metadata, read with inert stand-ins: none of these classes
+is imported, and nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from soupcli.checkpoints.formats.pickle_machine import BUDGET, PickleError
+from soupcli.checkpoints.formats.pickled_tensors import dtype_of
+from soupcli.checkpoints.formats.stand_ins import StandIn
+from soupcli.checkpoints.formats.unpickler import Unpickler
+from soupcli.errors import CheckpointError
+from soupcli.files.reading import read_bytes
+
+if TYPE_CHECKING:
+    from soupcli.files.reading import FileVersion
+
+MAX_METADATA = 1_000_000_000
+BUDGET_PER_BYTE = 20
+SAVE_AGAIN = "copy or save the checkpoint again"
+
+
+class Box(NamedTuple):
+    """`sizes` elements from `offsets` along each axis."""
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+class Entry(NamedTuple):
+    """One tensor: its name in the flattened state dict, and the boxes that it was saved in."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    boxes: tuple[Box, ...]
+
+
+class Place(NamedTuple):
+    """Where one box lies."""
+
+    file: str
+    offset: int
+    length: int
+    transformed: bool  # compressed or encrypted
+
+
+class Metadata(NamedTuple):
+    """The object as it was nested before it was saved, with entries as leaves, and the place of each box."""
+
+    content: dict[str, Any]
+    places: dict[tuple[str, tuple[int, ...]], Place]  # by name and offsets of the box
+
+
+def read_metadata(file: FileVersion) -> Metadata:
+    """Returns what `.metadata` says. Raises CheckpointError if it is broken or something else."""
+    if file.size > MAX_METADATA:
+        raise CheckpointError(f"{file.path}: {file.size} bytes, at most {MAX_METADATA} are read")
+    unpickler = Unpickler(lambda at, count: read_bytes(file, at, count), budget=BUDGET + BUDGET_PER_BYTE * file.size)
+    try:
+        described = unpickler.load()
+        entries = _entries(_field(described, "state_dict_metadata"))
+        return Metadata(_nested(described, entries), _places(_field(described, "storage_data")))
+    except (PickleError, TypeError, ValueError, AttributeError, KeyError, IndexError) as cause:
+        raise CheckpointError(f"{file.path}: not the metadata of a checkpoint: {cause}", hint=SAVE_AGAIN) from cause
+
+
+def _field(stand_in: Any, name: str) -> Any:
+    if not isinstance(stand_in, StandIn) or name not in stand_in.attributes:
+        raise ValueError(f"it has no {name}")
+    return stand_in.attributes[name]
+
+
+def _entries(tensors: Any) -> dict[str, Entry | None]:
+    """Name -> entry, None for what is no tensor."""
+    if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
+        raise ValueError("its state_dict_metadata does not go by names")
+    return {
+        name: _entry(name, value) if isinstance(value, StandIn) and "chunks" in value.attributes else None
+        for name, value in tensors.items()
+    }
+
+
+def _entry(name: str, described: StandIn) -> Entry:
+    properties = _field(described, "properties")
+    state = properties.state if isinstance(properties, StandIn) else None
+    dtype = state[0] if isinstance(state, tuple) else _field(properties, "dtype")
+    boxes = tuple(_box(chunk) for chunk in _field(described, "chunks"))
+    return Entry(name, _counts(_field(described, "size")), dtype_of(dtype), boxes)
+
+
+def _box(chunk: Any) -> Box:
+    return Box(_counts(_field(chunk, "offsets")), _counts(_field(chunk, "sizes")))
+
+
+def _counts(numbers: Any) -> tuple[int, ...]:
+    if not isinstance(numbers, tuple | list) or not all(
+        type(number) is int and 0 <= number < 1 << 60 for number in numbers
+    ):
+        raise ValueError("a shape is no list of counts")
+    return tuple(numbers)
+
+
+def _nested(described: Any, entries: dict[str, Entry | None]) -> dict[str, Any]:
+    """The saved object as it was nested before its names were flattened."""
+    top: dict[str, Any] = {}
+    paths = described.attributes.get("planner_data")
+    for name, entry in entries.items():
+        path = paths.get(name) if isinstance(paths, dict) else None
+        *above, last = path if isinstance(path, tuple | list) and path else (name,)
+        at: Any = top
+        for step in above:
+            at = at.setdefault(str(step), {}) if isinstance(at, dict) else None
+        if isinstance(at, dict):
+            at[str(last)] = entry
+    return top
+
+
+def _places(storage_data: Any) -> dict[tuple[str, tuple[int, ...]], Place]:
+    places: dict[tuple[str, tuple[int, ...]], Place] = {}
+    for index, info in storage_data.items():
+        name, offset = _field(index, "fqn"), index.attributes.get("offset")
+        attributes = info.attributes
+        file, begin, length = attributes["relative_path"], attributes["offset"], attributes["length"]
+        if not isinstance(name, str) or not isinstance(file, str) or type(begin) is not int or type(length) is not int:
+            raise ValueError("a place is not described by name, file, offset and length")
+        key = name, _counts(offset) if offset is not None else ()
+        places[key] = Place(file, begin, length, bool(attributes.get("transform_descriptors")))
+    return places

@@ -1,0 +1,308 @@
+"""Which part of a saved object is the network: averaged weights, trained ones, or the only part there is.
+
+Optimizers, schedulers and random states are never taken. A part with tensors that is left out is named in a note. If
+the choice is not clear, the error names the parts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from soupcli.checkpoints.formats.pickled_modules import is_module, state_of
+from soupcli.checkpoints.formats.pickled_tensors import is_tensor, tensor_of
+from soupcli.checkpoints.formats.stand_ins import StandIn, entries_of, find_in
+from soupcli.checkpoints.formats.training_state import is_counter, is_optimizer, is_training_state
+from soupcli.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+AVERAGED = (
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+    "ema_state_dict",
+    "model_ema_state_dict",
+    "ema_model",
+    "params_ema",
+    "model_avg",
+)
+TRAINED = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "model_state",
+    "net",
+    "network",
+    "network_weights",
+    "params",
+    "module",
+)
+# Where `state_dict` holds averaged weights: the part with the trained ones, and one that says who wrote the file:
+# Lightning's WeightAveraging, and mmengine's EMAHook.
+SWAPPED = {"current_model_state": "averaging_state", "ema_state_dict": "message_hub"}
+EXTRA_STATE = "_extra_state"  # of a module, in whatever form it wants
+CALLBACKS = "callbacks"  # Lightning's; most of them keep the best score as a tensor
+MOST_LEVELS = 6
+MOST_NAMES = 8
+
+
+class NetworkPart(NamedTuple):
+    """The state dict that was chosen."""
+
+    key: str | None  # None: the object itself is the state dict
+    tensors: dict[str, Any]
+    notes: tuple[str, ...] = ()  # what a user should know about the choice
+    averaged: bool = False  # whether the file says that these are averaged weights
+
+
+class _Choice(NamedTuple):
+    name: str | None  # of the part; None: the object itself
+    notes: tuple[str, ...] = ()
+    averaged: bool = False
+
+
+class _File:
+    """The file that is looked into, and what counts as a tensor in it."""
+
+    def __init__(self, path: Path, is_tensor: Callable[[Any], bool]) -> None:
+        self.path = path
+        self.is_tensor = is_tensor
+        self._held: dict[int, bool] = {}
+
+    def holds(self, value: Any) -> bool:
+        """Whether a tensor lies anywhere in `value`, which outlives this object."""
+        if id(value) not in self._held:
+            self._held[id(value)] = next(find_in(value, self.is_tensor), None) is not None
+        return self._held[id(value)]
+
+    def has_names(self, value: Any) -> bool:
+        """Whether tensors lie in `value` under names, and not only in lists."""
+        parts = (view_of(value) or {}).values()
+        return any(self.is_tensor(part) or (view_of(part) is not None and self.holds(part)) for part in parts)
+
+
+def network_part(path: Path, content: Any, *, key: str | None, is_tensor: Callable[[Any], bool]) -> NetworkPart:
+    """Returns the network's part of `content`, which the file at `path` holds.
+
+    Raises CheckpointError if there is no state dict, if `key` is not there or leads into an optimizer, and if the
+    choice is not clear.
+    """
+    file = _File(path, is_tensor)
+    if key is not None and not _is_bare(file, content):
+        return _choose(file, _descend(file, content, key), key, asked=True)
+    return _choose(file, content, None)
+
+
+def view_of(value: Any) -> Mapping[Any, Any] | None:
+    """Returns the named parts of a dict, of a whole module or of another object; None if it has no names."""
+    if is_module(value):
+        return state_of(value)
+    entries = entries_of(value)
+    if entries is not None:
+        return entries
+    return value.attributes if isinstance(value, StandIn) and value.attributes else None
+
+
+def _is_bare(file: _File, content: Any) -> bool:
+    """Whether the object is nothing but a state dict, so that there is nothing to choose from."""
+    view = view_of(content)
+    if is_module(content) or view is None:
+        return is_module(content)
+    others = [value for value in view.values() if not file.is_tensor(value)]
+    return len(others) < len(view) and not any(file.holds(value) for value in others)
+
+
+def _choose(file: _File, content: Any, key: str | None, *, asked: bool = False) -> NetworkPart:
+    view = view_of(content)
+    if view is None:
+        raise CheckpointError(f"{file.path}: {_holds(key)} a {_kind(content)}, not a state dict")
+    choice = _Choice(None)
+    if not is_module(content):
+        choice = _preferred(file, view, key)
+    if choice.name is None:
+        return NetworkPart(key, _tensors(file, view, key), () if asked else choice.notes)
+    if (key or "").count(".") >= MOST_LEVELS:
+        raise CheckpointError(f"{file.path}: parts lie in parts more than {MOST_LEVELS} deep, down to {key!r}")
+    part = next(value for name, value in view.items() if str(name) == choice.name)
+    below = _choose(file, part, _dotted(key, choice.name))
+    return below._replace(notes=(*choice.notes, *below.notes), averaged=choice.averaged or below.averaged)
+
+
+def _preferred(file: _File, view: Mapping[Any, Any], key: str | None) -> _Choice:
+    """The part to take, and what is to be said about the others."""
+    parts = [str(name) for name, value in view.items() if _may_be_network(file, str(name), value)]
+    named = {str(name): value for name, value in view.items() if str(name) in parts and file.has_names(value)}
+    trained = next((name for name, sign in SWAPPED.items() if name in view and sign in view), None)
+    if trained is not None and "state_dict" in named:
+        return _averaged(file, view, key, "state_dict", trained)
+    if "model" in named and _is_stripped(view):
+        return _averaged(file, view, key, "model", None)
+    for names in (AVERAGED, TRAINED):
+        found = [name for name in names if name in named]
+        if found:
+            _check_one(file, named, found, key)
+            if names is TRAINED:
+                return _Choice(found[0], _left_out(file, view, key, found[0]))
+            return _averaged(file, view, key, found[0], next((name for name in TRAINED if name in named), None))
+    if not parts:
+        return _Choice(None, _unknown_objects(file, view))
+    own = any(file.is_tensor(value) for value in view.values())
+    if own or len(named) != 1:
+        raise _unclear(file, parts, key, own=own)
+    [name] = named
+    note = f"weights are taken from {_dotted(key, name)!r}, the only part that may be a network"
+    return _Choice(name, (note, *_left_out(file, view, key, name)))
+
+
+def _is_stripped(view: Mapping[Any, Any]) -> bool:
+    """Whether YOLO's strip_optimizer moved the averaged network to `model`."""
+    return "updates" in view and all(view.get(name, view) is None for name in ("ema", "optimizer"))
+
+
+def _may_be_network(file: _File, name: str, value: Any) -> bool:
+    if file.is_tensor(value) or name.endswith(EXTRA_STATE) or name == CALLBACKS or view_of(value) is None:
+        return False
+    return file.holds(value) and not is_training_state(name, value)
+
+
+def _averaged(file: _File, view: Mapping[Any, Any], key: str | None, name: str, trained: str | None) -> _Choice:
+    other = f"; the trained ones: --key {_dotted(key, trained)}" if trained is not None else ""
+    note = f"weights are taken from {_dotted(key, name)!r}, which holds averaged ones{other}"
+    return _Choice(name, (note, *_left_out(file, view, key, name, trained)), averaged=True)
+
+
+def _check_one(file: _File, parts: Mapping[str, Any], names: Sequence[str], key: str | None) -> None:
+    """Raises CheckpointError if the parts are different networks: a file may hold one network under several names."""
+    first, *others = ({name: tensor_of(tensor) for name, tensor in _stand_ins(parts[name])} for name in names)
+    if any(other != first for other in others):
+        raise _unclear(file, names, key, own=False)
+
+
+def _stand_ins(part: Any) -> Iterator[tuple[str, StandIn]]:
+    return ((str(name), value) for name, value in (view_of(part) or {}).items() if is_tensor(value))
+
+
+def _unclear(file: _File, names: Iterable[str], key: str | None, *, own: bool) -> CheckpointError:
+    dotted = [_dotted(key, name) for name in names]
+    beside = ", beside tensors of its own" if own else ""
+    return CheckpointError(
+        f"{file.path}: {_holds(key)} parts that may each be the network: {_listed(dotted)}{beside}",
+        hint=f"say which: {', or '.join(f'--key {name}' for name in dotted[:4])}",
+    )
+
+
+def _left_out(
+    file: _File, view: Mapping[Any, Any], key: str | None, chosen: str, said: str | None = None
+) -> tuple[str, ...]:
+    """A note on what has tensors and is left out; `said` is named elsewhere."""
+    names = [str(name) for name, value in view.items() if _matters(file, str(name), value)]
+    names = [_dotted(key, name) for name in names if name not in (chosen, said)]
+    return (f"left out beside {_dotted(key, chosen)!r}: {_listed(names)}",) if names else ()
+
+
+def _matters(file: _File, name: str, value: Any) -> bool:
+    """Whether an entry has tensors that are neither training state nor counters."""
+    if file.is_tensor(value):
+        return not is_counter(name) and not is_training_state(name, value)
+    if name != CALLBACKS:
+        return file.holds(value) and not is_training_state(name, value)
+    states = (view_of(value) or {}).values()
+    return any(_matters(file, str(part), inner) for state in states for part, inner in (view_of(state) or {}).items())
+
+
+HARMLESS = ("argparse.", "pathlib.", "datetime.", "omegaconf.", "numpy.", "builtins.", "collections.", "torch.")
+
+
+def _unknown_objects(file: _File, view: Mapping[Any, Any]) -> tuple[str, ...]:
+    """A note on objects in a bare state dict that are no tensors, as far as one can see without their classes."""
+    found = [
+        f"{name!r} ({value.full_name})"
+        for name, value in view.items()
+        if isinstance(value, StandIn)
+        and not file.is_tensor(value)
+        and not str(name).endswith(EXTRA_STATE)
+        and not value.full_name.startswith(HARMLESS)
+    ]
+    return (f"left out, since they are no tensors: {_listed(found)}",) if found else ()
+
+
+def _tensors(file: _File, view: Mapping[Any, Any], key: str | None) -> dict[str, Any]:
+    """The tensors of a state dict by name. Raises CheckpointError if there are none, or one cannot be named."""
+    tensors: dict[str, Any] = {}
+    for stored, value in view.items():
+        if file.is_tensor(value):
+            name = _name_of(file, stored, key)
+            if name in tensors:
+                raise CheckpointError(
+                    f"{file.path}: {_holds(key)} two tensors with the name {name}, as a text and as a number",
+                    hint="give them names that differ, and save the file again",
+                )
+            tensors[name] = value
+        elif not str(stored).endswith(EXTRA_STATE) and not is_training_state(str(stored), value) and file.holds(value):
+            raise CheckpointError(
+                f"{file.path}: {stored!r}{_under(key)} is a {_kind(value)} of tensors without names",
+                hint="save each under a name: torch.save(model.state_dict(), path) does",
+            )
+    if not tensors:
+        raise CheckpointError(f"{file.path}: no state dict{_under(key)}: it holds {_listed(map(repr, map(str, view)))}")
+    return tensors
+
+
+def _name_of(file: _File, stored: Any, key: str | None) -> str:
+    if isinstance(stored, bool) or not isinstance(stored, str | int):
+        raise CheckpointError(f"{file.path}: a tensor{_under(key)} has a {_kind(stored)} for a name, not a text")
+    try:
+        str(stored).encode()
+    except UnicodeEncodeError as cause:
+        raise CheckpointError(f"{file.path}: the name {stored!r}{_under(key)} is no valid text") from cause
+    return str(stored)
+
+
+def _descend(file: _File, content: Any, key: str) -> Any:
+    """The part under a key with dots. Raises CheckpointError if it is not there or belongs to an optimizer."""
+    part, left = content, key
+    while left:
+        _check_no_optimizer(file, part, key)
+        names = [str(name) for name in view_of(part) or {}]
+        step = next((name for name in names if left == name or left.startswith(f"{name}.")), None)
+        if step is None:
+            raise CheckpointError(
+                f"{file.path}: has no key {key!r}, only {_listed(map(repr, names))}", hint="--key takes one of these"
+            )
+        part = next(value for name, value in (view_of(part) or {}).items() if str(name) == step)
+        left = left[len(step) + 1 :]
+    _check_no_optimizer(file, part, key)
+    return part
+
+
+def _check_no_optimizer(file: _File, part: Any, key: str) -> None:
+    if is_optimizer(part):
+        raise CheckpointError(
+            f"{file.path}: --key {key} leads into the state of an optimizer, which is no network",
+            hint="leave --key out to see what else the file holds",
+        )
+
+
+def _dotted(key: str | None, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def _under(key: str | None) -> str:
+    return f" under {key!r}" if key else ""
+
+
+def _holds(key: str | None) -> str:
+    return f"under {key!r} are" if key else "holds"
+
+
+def _kind(value: Any) -> str:
+    if is_tensor(value):
+        return "tensor"
+    return value.full_name if isinstance(value, StandIn) else type(value).__name__
+
+
+def _listed(names: Iterable[str]) -> str:
+    held = list(names)
+    return ", ".join(held[:MOST_NAMES]) + (", ..." if len(held) > MOST_NAMES else "") or "nothing"

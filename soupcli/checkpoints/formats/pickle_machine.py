@@ -1,0 +1,145 @@
+"""What the steps of a pickle work on: a stack, a memo, a window into the file, and a budget that they may spend."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+from soupcli.checkpoints.formats.stand_ins import Payload, PersistentId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Read = Callable[[int, int], bytes]
+
+WINDOW = 1 << 18  # bytes that are read at once
+LONGEST = 1 << 16  # bytes of a text or byte string that is kept; longer ones stay in the file
+LONGEST_LINE = 4096  # of protocol 0
+BUDGET = 64_000_000
+
+
+class PickleError(Exception):
+    """The pickle is broken, or would need more than its budget."""
+
+
+class Machine:
+    """The stack, the memo and the budget of a reader of pickles, and its position in the file."""
+
+    def __init__(
+        self, read: Read, *, offset: int = 0, budget: int = BUDGET, persistent: Callable[[Any], Any] = PersistentId
+    ) -> None:
+        self._read = read
+        self._persistent = persistent
+        self._left = budget
+        self._window = b""
+        self._begin = offset  # of the window in the file
+        self._at = 0  # in the window
+        self._stack: list[Any] = []
+        self._marks: list[list[Any]] = []  # stacks below the open marks
+        self._memo: dict[int, Any] = {}
+
+    @property
+    def at(self) -> int:
+        """The position of the next byte in the file."""
+        return self._begin + self._at
+
+    def spend(self, units: int) -> None:
+        """Takes `units` from the budget."""
+        self._left -= units
+        if self._left < 0:
+            raise PickleError("its pickle takes too much memory or time beside the tensors")
+
+    def take(self, count: int) -> bytes:
+        """Returns the next `count` bytes."""
+        end = self._at + count
+        if end > len(self._window):
+            self._fill(count)
+            end = self._at + count
+        taken = self._window[self._at : end]
+        self._at = end
+        return taken
+
+    def _fill(self, count: int) -> None:
+        self._begin += self._at
+        self._at = 0
+        self._window = self._read(self._begin, max(count, WINDOW))
+        if len(self._window) < count:
+            raise PickleError("the pickle ends early")
+
+    def number(self, form: str) -> Any:
+        """Returns the next number, in a form of struct."""
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def line(self) -> bytes:
+        """Returns the bytes up to the next line feed."""
+        while (end := self._window.find(b"\n", self._at)) < 0:
+            held = len(self._window) - self._at
+            if held > LONGEST_LINE:
+                raise PickleError("a line of the pickle is too long")
+            self._fill(held + 1)
+        return self.take(end - self._at + 1)[:-1]
+
+    def push(self, value: Any) -> None:
+        """Puts `value` on the stack."""
+        self._stack.append(value)
+
+    def pop(self) -> Any:
+        """Takes the last value from the stack."""
+        return self._stack.pop()
+
+    def top(self) -> Any:
+        """Returns the last value of the stack."""
+        return self._stack[-1]
+
+    def mark(self) -> None:
+        """Begins a new part of the stack."""
+        self._marks.append(self._stack)
+        self._stack = []
+
+    def since_mark(self) -> list[Any]:
+        """Returns all values since the last mark, and takes them and the mark away."""
+        values = self._stack
+        self._stack = self._marks.pop()
+        self.spend(8 * len(values))
+        return values
+
+    def discard(self) -> None:
+        """Takes the last value away, or the last mark if nothing follows it."""
+        if self._stack:
+            self._stack.pop()
+        else:
+            self._stack = self._marks.pop()
+
+    def remember(self, index: int) -> None:
+        """Puts the last value into the memo."""
+        self._memo[index] = self._stack[-1]
+
+    def remember_next(self) -> None:
+        """Puts the last value into the memo, under the next number."""
+        self._memo[len(self._memo)] = self._stack[-1]
+
+    def recall(self, index: int) -> None:
+        """Pushes a value of the memo."""
+        if index not in self._memo:
+            raise ValueError(index)
+        self._stack.append(self._memo[index])
+
+    def push_data(self, count: int, *, text: bool) -> None:
+        """Pushes the next `count` bytes, as text or as they are; a Payload if they are many."""
+        if count < 0:
+            raise PickleError("a length in the pickle is negative")
+        if count <= LONGEST:
+            self.spend(2 * count)
+            data = self.take(count)
+            self._stack.append(data.decode("utf-8", "surrogatepass") if text else data)
+            return
+        self._stack.append(Payload(self.at, count, text))
+        self._skip(count)
+
+    def _skip(self, count: int) -> None:
+        self._begin += self._at + count
+        self._window, self._at = b"", 0
+
+    def push_reference(self, value: Any) -> None:
+        """Pushes what a persistent identifier stands for."""
+        self._stack.append(self._persistent(value))

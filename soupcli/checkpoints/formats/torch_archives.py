@@ -1,0 +1,183 @@
+"""The two containers of torch.save: a zip archive (since torch 1.6), and pickles with storages after them (before).
+
+Both give the pickled object, and where the bytes of each storage lie. No tensor data is read.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import zipfile
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from soupcli.checkpoints.formats.pickle_machine import BUDGET, PickleError
+from soupcli.checkpoints.formats.pickled_tensors import ITEM_SIZES, Storage, storage_of
+from soupcli.checkpoints.formats.stand_ins import PersistentId
+from soupcli.checkpoints.formats.unpickler import Unpickler
+from soupcli.checkpoints.formats.zip_files import refuse_other_archives
+from soupcli.errors import CheckpointError
+from soupcli.files.reading import open_slice, read_bytes
+
+if TYPE_CHECKING:
+    from soupcli.files.reading import FileVersion
+
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_NUMBER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6, as a pickle has it
+SAVE_AGAIN = "copy or save the file again"
+MAX_PICKLE = 200_000_000
+LOCAL_HEADER = 30  # bytes of a zip archive's local file header before the name
+BUDGET_PER_RECORD = 4_000  # what the pickle of one tensor costs, with its share of an optimizer
+
+
+class Span(NamedTuple):
+    """Bytes of a file."""
+
+    offset: int  # of the first one in the file
+    size: int
+
+
+class SavedObject(NamedTuple):
+    """What one call of torch.save wrote: an object with stand-ins in it, and the bytes of storages by key."""
+
+    content: Any
+    storages: dict[str, Span]
+
+    def span_of(self, storage: Storage) -> Span:
+        """The bytes of a storage, or none if they are not there."""
+        root = self.storages.get(storage.key, Span(0, 0))
+        if storage.view is None:
+            return root
+        _, first, numel = storage.view
+        size = ITEM_SIZES.get(storage.dtype, 1)
+        return Span(root.offset + first * size, numel * size if first + numel <= root.size // size else 0)
+
+
+def is_torch_file(file: FileVersion) -> bool:
+    """Whether the file begins as `torch.save` begins it."""
+    head = read_bytes(file, 0, 64)
+    return head.startswith(ZIP_MAGIC) or _is_legacy(head)
+
+
+def _is_legacy(head: bytes) -> bool:
+    return head[:1] == b"\x80" and LEGACY_NUMBER in head[2 : 2 + 9 + len(LEGACY_NUMBER)]  # 9: a frame of protocol 4
+
+
+def holds_a_pickle(file: FileVersion) -> bool:
+    """Whether it is an archive as `torch.save` writes them, not any other zip file."""
+    if read_bytes(file, 0, 4) != ZIP_MAGIC:
+        return is_torch_file(file)
+    try:
+        return any(name.endswith("data.pkl") for name in _names(file))
+    except CheckpointError:
+        return True  # broken: whoever opens it says how
+
+
+def read_object(file: FileVersion, offset: int = 0, length: int | None = None) -> SavedObject:
+    """Returns what torch.save wrote into (a part of) `file`. Raises CheckpointError if it is broken or another kind."""
+    length = file.size - offset if length is None else length
+    reader = _read_zip if read_bytes(file, offset, 4) == ZIP_MAGIC else _read_legacy
+    try:
+        return reader(file, offset, length)
+    except PickleError as cause:
+        raise CheckpointError(f"{file.path}: not opened: {cause}", hint=SAVE_AGAIN) from cause
+
+
+def _read_zip(file: FileVersion, offset: int, length: int) -> SavedObject:
+    records = _records(file, offset, length)
+    pickled = records.get("data.pkl")
+    if pickled is None:
+        raise CheckpointError(f"{file.path}: a zip archive without data.pkl, which torch.save writes", hint=SAVE_AGAIN)
+    if pickled.size > MAX_PICKLE:
+        raise CheckpointError(f"{file.path}: its pickle has {pickled.size} bytes, at most {MAX_PICKLE} are read")
+    _check_byte_order(file, records)
+    unpickler = Unpickler(
+        lambda at, count: read_bytes(file, pickled.offset + at, max(0, min(count, pickled.size - at))),
+        budget=BUDGET + BUDGET_PER_RECORD * len(records),
+    )
+    content = unpickler.load()
+    return SavedObject(content, {name[5:]: span for name, span in records.items() if name.startswith("data/")})
+
+
+def _names(file: FileVersion) -> list[str]:
+    return [info.filename for info in _infos(file, 0, file.size)]
+
+
+def _infos(file: FileVersion, offset: int, length: int) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(open_slice(file, offset, length)) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as cause:
+        raise CheckpointError(f"{file.path}: a broken zip archive: {cause}", hint=SAVE_AGAIN) from cause
+
+
+def _records(file: FileVersion, offset: int, length: int) -> dict[str, Span]:
+    """Name of each record of the archive in a part of `file` -> where its data lies in the file."""
+    infos = _infos(file, offset, length)
+    refuse_other_archives(file, [info.filename for info in infos])
+    records: dict[str, Span] = {}
+    for info in infos:
+        name = info.filename.partition("/")[2]  # without the archive's own name
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise CheckpointError(f"{file.path}: record {name!r} is compressed, which torch.save never does")
+        begin = info.header_offset + LOCAL_HEADER + _name_and_extra(file, offset + info.header_offset, name)
+        if begin + info.file_size > length:
+            raise CheckpointError(f"{file.path}: a broken zip archive: {name!r} ends after it", hint=SAVE_AGAIN)
+        records[name] = Span(offset + begin, info.file_size)
+    return records
+
+
+def _name_and_extra(file: FileVersion, at: int, name: str) -> int:
+    """Bytes of the variable part of a local header."""
+    header = read_bytes(file, at, LOCAL_HEADER)
+    if len(header) < LOCAL_HEADER:
+        raise CheckpointError(f"{file.path}: a broken zip archive: {name!r} has no header", hint=SAVE_AGAIN)
+    return sum(struct.unpack("<HH", header[26:30]))
+
+
+def _check_byte_order(file: FileVersion, records: dict[str, Span]) -> None:
+    order = records.get("byteorder")
+    if order is not None and read_bytes(file, order.offset, min(order.size, 16)) != sys.byteorder.encode():
+        raise CheckpointError(f"{file.path}: written on a machine of another byte order", hint=SAVE_AGAIN)
+
+
+def _read_legacy(file: FileVersion, offset: int, length: int) -> SavedObject:
+    """Three pickles about the format, the object, the list of its storages, then each with its size before it."""
+    dtypes: dict[str, str] = {}  # of storages, as they are referred to first
+
+    def persistent(value: Any) -> Any:
+        if isinstance(value, tuple) and len(value) > 1 and value[0] == "module":
+            return value[1]  # the class of a module, with its source beside it
+        reference = PersistentId(value)
+        storage = storage_of(reference)
+        dtypes.setdefault(storage.key, storage.dtype)
+        return reference
+
+    end = offset + length
+    unpickler = Unpickler(
+        lambda at, count: read_bytes(file, offset + at, max(0, min(count, length - at))),
+        budget=BUDGET,
+        persistent=persistent,
+    )
+    try:
+        _, _, system = unpickler.load(), unpickler.load(), unpickler.load()
+        content, keys = unpickler.load(), unpickler.load()
+    except KeyError as cause:
+        raise PickleError(f"a storage has the unknown type {cause}") from cause
+    if not isinstance(system, dict) or not system.get("little_endian", True):
+        raise CheckpointError(f"{file.path}: written on a machine of another byte order", hint=SAVE_AGAIN)
+    roots = _spans(keys, dtypes, file, offset + unpickler.at, end)
+    return SavedObject(content, roots)
+
+
+def _spans(keys: Any, dtypes: dict[str, str], file: FileVersion, at: int, end: int) -> dict[str, Span]:
+    spans: dict[str, Span] = {}
+    for key in keys if isinstance(keys, list) else ():
+        header = read_bytes(file, at, 8)
+        if len(header) < 8 or str(key) not in dtypes:
+            raise PickleError(f"storage {key!r} is missing")
+        nbytes = struct.unpack("<q", header)[0] * ITEM_SIZES.get(dtypes[str(key)], 1)
+        if not 0 <= nbytes <= end - at - 8:
+            raise PickleError(f"storage {key!r} needs {nbytes} bytes, the file has {max(0, end - at - 8)} left")
+        spans[str(key)] = Span(at + 8, nbytes)
+        at += 8 + nbytes
+    return spans

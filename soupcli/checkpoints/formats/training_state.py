@@ -1,0 +1,41 @@
+"""What lies in training checkpoints beside the network: optimizers, schedulers, scalers, random states, counters."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from soupcli.checkpoints.formats.pickled_modules import is_module
+from soupcli.checkpoints.formats.stand_ins import StandIn, entries_of
+
+OPTIMIZER = frozenset({"state", "param_groups"})
+NAMES = re.compile(
+    r"(.*_)?(optim|optimi[sz]ers?|(lr_)?scheduler|(lr_)?schedulers|sched|(grad_|loss_)?scalers?|sampler|averaging)"
+    r"(_(state|states|state_dict|state_dicts|history))?"
+    r"|(.*_)?(rng|random)_?(states?)?|loops|trainer_state|message_hub",
+    re.IGNORECASE,
+)
+COUNTERS = re.compile(r".*(epoch|step|iter|best|loss|acc|metric|score|update|average).*", re.IGNORECASE)
+DEEPEST = 3
+
+
+def is_training_state(name: str, value: Any) -> bool:
+    """Whether a part belongs to the training, by its content or else by its name."""
+    return is_optimizer(value) or NAMES.fullmatch(name) is not None
+
+
+def is_counter(name: str) -> bool:
+    """Whether a single number under this name counts or measures something."""
+    return COUNTERS.fullmatch(name) is not None
+
+
+def is_optimizer(value: Any, depth: int = 0) -> bool:
+    """Whether `value` is the state dict of an optimizer, an optimizer itself, or nothing but such."""
+    entries = entries_of(value)
+    if entries is None and isinstance(value, StandIn) and not is_module(value):
+        entries = value.attributes
+    if entries is not None and entries.keys() >= OPTIMIZER:
+        return True
+    held = value if isinstance(value, list | tuple) else list(entries.values()) if entries else []
+    parts = {id(part): part for part in held if isinstance(part, dict | list | tuple | StandIn) and part}
+    return bool(parts) and depth < DEEPEST and all(is_optimizer(part, depth + 1) for part in parts.values())

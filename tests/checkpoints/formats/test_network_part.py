@@ -1,0 +1,231 @@
+"""Which part of a saved object is taken, and what is said about the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from soupcli.checkpoints.formats.network_part import AVERAGED, TRAINED
+from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.errors import CheckpointError
+from tests.helpers.tensors_of import assert_same, opened, small_net
+
+
+def state(seed: int = 0) -> dict[str, torch.Tensor]:
+    return small_net(seed).state_dict()
+
+
+def adam() -> dict[str, Any]:
+    """The state of an optimizer after a step, with tensors in it."""
+    net = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+def saved(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("key", [*AVERAGED, *TRAINED])
+def test_usual_names(tmp_path: Path, key: str) -> None:
+    """Each usual name is taken beside counters and training state, wherever it stands."""
+    content = {"epoch": 1, "optimizer": adam(), "scheduler": {"last": torch.ones(2)}, key: state()}
+    checkpoint = open_checkpoint(saved(tmp_path / "x.pt", content))
+    assert checkpoint.origin.key == key
+    assert checkpoint.origin.averaged == (key in AVERAGED)
+    assert_same(opened(tmp_path / "x.pt"), state())
+
+
+@pytest.mark.parametrize("averaged", AVERAGED)
+@pytest.mark.parametrize("trained", ["state_dict", "model"])
+def test_averaged_weights_come_first(tmp_path: Path, averaged: str, trained: str) -> None:
+    """The averaged weights come before the trained ones, whatever their order in the file; a note says so."""
+    path = saved(tmp_path / "x.pt", {trained: state(1), averaged: state(0)})
+    assert_same(opened(path), state(0))
+    note = f"weights are taken from {averaged!r}, which holds averaged ones; the trained ones: --key {trained}"
+    assert open_checkpoint(path).origin.notes == (note,)
+    assert_same(opened(path, key=trained), state(1))
+
+
+def test_bare(tmp_path: Path) -> None:
+    """A state dict that lies there bare has no key, with or without --key, and nothing is said."""
+    path = saved(tmp_path / "x.pt", {**state(), "epoch": 3, "optimizer": adam()})
+    assert open_checkpoint(path).origin.key is None
+    assert_same(opened(path), state())
+    torch.save(state(), path)
+    for how in (How(), How(key="state_dict")):
+        assert open_checkpoint(path, how).origin.key is None
+        assert open_checkpoint(path, how).origin.notes == ()
+    assert_same(opened(path), state())
+
+
+def test_key_overrides(tmp_path: Path) -> None:
+    """--key takes what it names, with dots where it lies deeper, and keys that hold dots themselves."""
+    content = {"state_dict": state(0), "nets": {"g": state(1), "d": state(3)}, "v1.0": {"net": state(2)}}
+    path = saved(tmp_path / "x.pt", content)
+    assert_same(opened(path, key="nets.g"), state(1))
+    assert_same(opened(path, key="v1.0.net"), state(2))
+    assert_same(opened(path, key="v1.0"), state(2))
+    with pytest.raises(CheckpointError, match=r"has no key 'teacher', only 'state_dict', 'nets', 'v1\.0'"):
+        open_checkpoint(path, How(key="teacher"))
+    with pytest.raises(CheckpointError, match=r"parts that may each be the network: nets\.g, nets\.d") as refused:
+        open_checkpoint(path, How(key="nets"))
+    assert refused.value.hint == "say which: --key nets.g, or --key nets.d"
+
+
+def test_an_empty_average_is_not_taken(tmp_path: Path) -> None:
+    """A key that is there without weights, as some trainers leave it, is passed over."""
+    path = saved(tmp_path / "x.pt", {"state_dict_ema": None, "model_ema": {}, "ema": {"n": 1}, "model": state()})
+    assert open_checkpoint(path).origin.key == "model"
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"student": state(0), "teacher": state(1)}, ["student", "teacher"]),
+        ({"generator": state(0), "discriminator": state(1), "optimizer_g": adam()}, ["generator", "discriminator"]),
+        ({"model": state(0), "net": state(1)}, ["model", "net"]),
+        ({"ema": state(0), "model_ema": state(1)}, ["model_ema", "ema"]),
+        ({"model": {"encoder": state(0), "decoder": state(1)}}, ["model.encoder", "model.decoder"]),
+        ({"w": torch.ones(2), "encoder": state(0)}, ["encoder"]),
+    ],
+    ids=["teacher", "gan", "two trained", "two averaged", "deeper", "beside tensors"],
+)
+def test_what_is_not_clear_is_asked(tmp_path: Path, content: object, named: list[str]) -> None:
+    """Where two parts may be the network both are named, and every hint takes one of them."""
+    with pytest.raises(CheckpointError, match="may each be the network: " + ", ".join(named)) as refused:
+        open_checkpoint(saved(tmp_path / "x.pt", content))
+    hint = str(refused.value.hint).removeprefix("say which: ").replace(", or", "")
+    assert hint.split() == [word for name in named for word in ("--key", name)]
+    for name in named:
+        assert open_checkpoint(tmp_path / "x.pt", How(key=name)).origin.key == name
+
+
+def test_one_network_under_two_names(tmp_path: Path) -> None:
+    """A module and its own state dict hold the same storages: there is nothing to ask."""
+    net = small_net()
+    path = saved(tmp_path / "x.pt", {"model": net, "state_dict": net.state_dict()})
+    assert open_checkpoint(path).origin.key == "state_dict"
+    assert_same(opened(path), net.state_dict())
+
+
+def test_the_only_part(tmp_path: Path) -> None:
+    """A single part with tensors is taken whatever its name, at any depth, and a note says which."""
+    path = saved(tmp_path / "x.pt", {"epoch": 3, "app": {"weights": state(), "opt": adam()}, "optimizer": adam()})
+    origin = open_checkpoint(path).origin
+    assert origin.key == "app.weights"
+    assert [note.partition(",")[0] for note in origin.notes] == [
+        "weights are taken from 'app'",
+        "weights are taken from 'app.weights'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ({"head": {"fc.weight": torch.ones(2)}}, "head"),
+        ({"logit_scale": torch.tensor(1.0)}, "logit_scale"),
+        ({"queue": torch.ones(5)}, "queue"),
+        ({"prototypes": [torch.ones(2), torch.ones(2)]}, "prototypes"),
+        ({"criterion": nn.BCEWithLogitsLoss(pos_weight=torch.ones(2))}, "criterion"),
+        ({"callbacks": {"ema": {"shadow": {"w": torch.ones(3)}}}}, "callbacks"),
+        ({"callbacks": {"best": {"best_model_score": torch.tensor(0.5)}}}, None),
+        ({"optimizer_states": [adam()], "lr_schedulers": [{"x": torch.ones(1)}]}, None),
+        ({"optimizers": {"a": adam(), "b": adam()}, "grad_scaler": {"scale": torch.ones(1)}}, None),
+        ({"rng_state": torch.ones(8), "cuda_rng_states": [torch.ones(8)], "best_acc": torch.tensor(0.5)}, None),
+        ({"hyper": {"optimizer": adam()}}, None),
+    ],
+)
+def test_what_is_left_out_is_named(tmp_path: Path, beside: dict[str, Any], said: str | None) -> None:
+    """A part with tensors beside the weights is named, unless it is the training's own."""
+    notes = open_checkpoint(saved(tmp_path / "x.pt", {"model": state(), **beside})).origin.notes
+    assert notes == ((f"left out beside 'model': {said}",) if said else ())
+    assert open_checkpoint(tmp_path / "x.pt", How(key="model")).origin.notes == ()
+
+
+def test_an_optimizer_is_never_taken(tmp_path: Path) -> None:
+    """Neither where nothing else is there, nor by --key, on no way into it."""
+    content = {"epoch": 1, "optimizer_state_dict": adam(), "others": {"a": adam()}}
+    path = saved(tmp_path / "x.pt", content)
+    with pytest.raises(CheckpointError, match="no state dict: it holds 'epoch', 'optimizer_state_dict'"):
+        open_checkpoint(path)
+    for key in ("optimizer_state_dict", "optimizer_state_dict.state.0", "others.a.state"):
+        with pytest.raises(CheckpointError, match=f"--key {key} leads into the state of an optimizer"):
+            open_checkpoint(path, How(key=key))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"w": torch.ones(2), "codebooks": [torch.ones(2)]}, "'codebooks' is a list of tensors without names"),
+        ({"model": {"w": torch.ones(2), "pair": (torch.ones(2),)}}, "'pair' under 'model' is a tuple of tensors"),
+        ({1: torch.ones(2), "1": torch.zeros(2)}, "two tensors with the name 1, as a text and as a number"),
+        ({b"w": torch.ones(2)}, "for a name, not a text"),
+        ({(1, 2): torch.ones(2)}, "for a name, not a text"),
+        ({"\ud800": torch.ones(2)}, "is no valid text"),
+        ([state()], "holds a list, not a state dict"),
+        ({"ema": {"shadow_params": [torch.ones(2)]}}, "may each be the network: ema"),
+    ],
+)
+def test_tensors_without_a_name_of_their_own(tmp_path: Path, content: object, message: str) -> None:
+    """Tensors in lists and under keys that are no names are refused, never dropped."""
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(saved(tmp_path / "x.pt", content))
+
+
+def test_lists_of_averages_do_not_hide_the_weights(tmp_path: Path) -> None:
+    """Averages that are kept as a list have no names: the trained weights are taken, the list is named."""
+    content = {"model": state(), "ema": {"decay": 0.9, "shadow_params": [torch.ones(2)]}}
+    origin = open_checkpoint(saved(tmp_path / "x.pt", content)).origin
+    assert (origin.key, origin.averaged, origin.notes) == ("model", False, ("left out beside 'model': ema",))
+
+
+def test_extra_state_is_none_of_the_weights(tmp_path: Path) -> None:
+    """What a module keeps for itself may have any form."""
+    path = saved(tmp_path / "x.pt", {**state(), "0._extra_state": [torch.ones(3)], "1._extra_state": {"a": 1}})
+    assert_same(opened(path), state())
+
+
+def test_averaged_weights_under_the_usual_name(tmp_path: Path) -> None:
+    """mmengine's EMA hook puts the averaged weights under state_dict and the trained ones under ema_state_dict."""
+    content = {
+        "meta": {"mmengine_version": "0.10"},
+        "message_hub": {},
+        "state_dict": state(0),
+        "ema_state_dict": {"steps": torch.tensor(3), **{f"module.{name}": tensor for name, tensor in state(1).items()}},
+    }
+    path = saved(tmp_path / "x.pth", content)
+    origin = open_checkpoint(path).origin
+    assert (origin.format, origin.key, origin.averaged) == ("mmengine", "state_dict", True)
+    assert_same(opened(path), state(0))
+    assert_same(opened(path, key="ema_state_dict"), state(1))
+
+
+def test_averaged_model(tmp_path: Path) -> None:
+    """torch's AveragedModel: its counter is none of the network's tensors."""
+    net = small_net()
+    averaged = AveragedModel(net)
+    averaged.update_parameters(net)
+    torch.save(averaged.state_dict(), tmp_path / "x.pt")
+    checkpoint = open_checkpoint(tmp_path / "x.pt")
+    assert_same(opened(tmp_path / "x.pt"), averaged.module.state_dict())
+    assert checkpoint.origin.format == "averaged"
+    torch.save({"n_averaged": torch.tensor(1), "w": torch.ones(1)}, tmp_path / "y.pt")
+    assert sorted(opened(tmp_path / "y.pt")) == ["n_averaged", "w"]
+
+
+def test_fairseq(tmp_path: Path) -> None:
+    """fairseq's keys: the weights are under `model`, its configuration needs no class."""
+    content = {"args": None, "cfg": {"task": "x"}, "model": state(), "extra_state": {}, "last_optimizer_state": None}
+    path = saved(tmp_path / "checkpoint_best.pt", content)
+    checkpoint = open_checkpoint(path)
+    assert (checkpoint.origin.format, checkpoint.origin.key) == ("fairseq", "model")
+    assert_same(opened(path), state())
