@@ -102,7 +102,7 @@ def _entries(folder: Path, root: Path, above: str, mixed: set[tuple[int, int]], 
         if entry.name.startswith(".") or (not above and entry.name == REPORT):
             continue
         path, name = Path(entry.path), above + entry.name
-        if not _is_inside(path, root):
+        if not leads_inside(path, root):
             yield _Entry(SideFile(path, name, 0), "a link that leads out of the ingredient's folder")
         elif path.is_dir():
             yield from _folder(path, root, name, mixed, depth)
@@ -169,11 +169,9 @@ def _is_program(path: Path, mode: int) -> bool:
     return bool(mode & 0o111) or start.startswith(PROGRAM_STARTS)
 
 
-def _is_inside(path: Path, root: Path) -> bool:
+def leads_inside(path: Path, folder: Path) -> bool:
     """Whether the path leads into the folder, or into the blobs of the same repository of the hub's cache."""
-    if not path.is_symlink():
-        return True
-    target = Path(os.path.realpath(path))
+    target, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     in_cache = root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"
     return in_cache or target.is_relative_to(root)
 

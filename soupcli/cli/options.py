@@ -12,6 +12,9 @@ WeightsName = Annotated[
     str | None, typer.Option("--weights-name", help="Name of the weights file, for folders with several.")
 ]
 Trust = Annotated[bool, typer.Option("--trust", help="Not needed any more: pickles are read without running them.")]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Run code that a configuration or a report names: you wrote it.")
+]
 AllowClass = Annotated[
     list[str] | None,
     typer.Option(
@@ -117,6 +120,7 @@ class IngredientOptions(RecipeOptions):
         typer.Option("--key", help="Which state dict of a training checkpoint, e.g. state_dict.", envvar="SOUP_KEY"),
     ] = None
     trust: Trust = False
+    trust_code: TrustCode = False
     allow_class: AllowClass = None
     include: Annotated[
         list[str] | None,
@@ -458,6 +462,7 @@ class VerifyOptions:
     ] = False
     weights_name: WeightsName = None
     trust: Trust = False
+    trust_code: TrustCode = False
     allow_class: AllowClass = None
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as one JSON document.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only checks that failed.")] = False

@@ -40,7 +40,18 @@ if TYPE_CHECKING:
     from soupcli.evaluation.score import Score
 
 # What can be said beside a report; all else stands in it.
-BESIDE_REPORT = {"report", "out", "weights_name", "trust", "allow_class", "as_json", "quiet", "dry_run", "force"}
+BESIDE_REPORT = {
+    "report",
+    "out",
+    "weights_name",
+    "trust",
+    "trust_code",
+    "allow_class",
+    "as_json",
+    "quiet",
+    "dry_run",
+    "force",
+}
 
 
 def mix(options: MixOptions, invocation: Invocation) -> int:

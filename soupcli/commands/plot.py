@@ -13,6 +13,7 @@ from soupcli.figures.reports import Reports, read
 from soupcli.files.atomic import write_whole
 from soupcli.files.own_file import check_target
 from soupcli.output import console
+from soupcli.report.reading import taken_from
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 def plot(options: PlotOptions, _invocation: Invocation) -> int:
     """Draw the figures of a report, as PNG or SVG."""
     suffix = _suffix(options.out)
-    reports = read(options.reports)
-    figures = _asked_for(reports, options.kind) if options.kind else _possible(reports, quiet=options.quiet)
+    with taken_from(options.reports):
+        reports = read(options.reports)
+        figures = _asked_for(reports, options.kind) if options.kind else _possible(reports, quiet=options.quiet)
     if not figures:
         raise UsageError(
             f"{reports.name}: holds nothing to draw",
@@ -34,8 +36,10 @@ def plot(options: PlotOptions, _invocation: Invocation) -> int:
     files = {figure.kind: _file(options, figure) for figure in figures}
     for file in files.values():
         check_target(file, "picture")
-    for figure in figures:
-        write_whole(files[figure.kind], drawn(figure, suffix, options.theme))
+    with taken_from(options.reports):
+        pictures = {figure.kind: drawn(figure, suffix, options.theme) for figure in figures}
+    for kind, picture in pictures.items():
+        write_whole(files[kind], picture)
     console.print_lines([str(file) for file in files.values()])
     return 0
 

@@ -10,6 +10,7 @@ from soupcli.figures.reports import read
 from soupcli.files.atomic import write_whole
 from soupcli.files.own_file import check_target
 from soupcli.output import console
+from soupcli.report.reading import taken_from
 
 if TYPE_CHECKING:
     from soupcli.cli.options import ReportPageOptions
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 def report(options: ReportPageOptions, _invocation: Invocation) -> int:
     """Write a report as one HTML page that needs nothing else."""
     check_target(options.out, "page")
-    write_whole(options.out, page(read(options.reports)))
+    with taken_from(options.reports):
+        text = page(read(options.reports))
+    write_whole(options.out, text)
     console.print_lines([str(options.out)])
     return DONE

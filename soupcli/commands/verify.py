@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from soupcli.checkpoints.formats.safetensors import read_header
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import open_checkpoint
+from soupcli.checkpoints.side_files import leads_inside
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.environment import cache_folder
-from soupcli.errors import SoupError, UsageError
+from soupcli.errors import SoupError
 from soupcli.files.json_text import dump_json
 from soupcli.files.reading import FileVersion, hash_of_files, sha256
 from soupcli.files.unfinished import scratch_folder
@@ -23,6 +24,7 @@ from soupcli.mixing.soup_folder import SoupFolder
 from soupcli.output import console
 from soupcli.report.reading import read_report
 from soupcli.run.rewrite import how_to_open, mixed, mixture_of_report, recipe_of
+from soupcli.run.stranger import check_soup, check_trusted
 
 if TYPE_CHECKING:
     from soupcli.cli.options import VerifyOptions
@@ -45,16 +47,18 @@ class Check(NamedTuple):
 def verify(options: VerifyOptions, _invocation: Invocation) -> int:
     """Check a soup against its report and its ingredients.
 
-    Returns 1 if something is not as reported. Raises UsageError if there is no report of a soup.
+    Returns 1 if something is not as reported. Raises UsageError if there is no report of a soup, and if code that it
+    names would have to run.
     """
     file = options.soup / REPORT if options.soup.is_dir() else options.soup
     report = read_report(file)
-    if report.soup is None:
-        raise UsageError(f"{file}: of soup {report.command}, which writes no soup")
+    soup = check_soup(report, file)
     recipe = recipe_of(report, file)
+    if options.rebuild:
+        check_trusted(report, recipe, file, trust_code=options.trust_code)
     hashes = ContentHashes(cache_folder() / "hashes", fresh=True)
     try:
-        checks = [*_weights(file.parent, report, report.soup), *_members(options, report, report.soup, recipe, hashes)]
+        checks = [*_weights(file.parent, report, soup), *_members(options, report, soup, recipe, hashes)]
         if options.rebuild:
             checks += _rebuilt(options, file, report, recipe, hashes)
     finally:
@@ -66,12 +70,8 @@ def verify(options: VerifyOptions, _invocation: Invocation) -> int:
 
 def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
     """Every file of the soup is there, its weights have the reported hash, and their headers the reported members."""
-    missing = [name for name in soup.files if not is_plain(name) or not (folder / name).is_file()]
-    yield Check(
-        "files",
-        not missing,
-        f"all {len(soup.files)} found" if not missing else f"missing: {missing[0]}",
-    )
+    missing = [name for name in soup.files if not _is_there(folder, name)]
+    yield Check("files", not missing, f"all {len(soup.files)} found" if not missing else f"missing: {missing[0]}")
     names = [name for name in soup.files if name.endswith(".safetensors") and name not in missing]
     if not names:
         yield Check("weights", False, "none found")
@@ -88,6 +88,11 @@ def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
         said = _said_members(file)
         if said != expected:
             yield Check(f"header of {file.path.name}", False, "names other members than the report")
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    """Whether the report names a file of the soup's own folder, not a path or a link that leads out of it."""
+    return is_plain(name) and (folder / name).is_file() and leads_inside(folder / name, folder)
 
 
 def _said_members(file: FileVersion) -> object:

@@ -1,31 +1,36 @@
-"""A report from its file."""
+"""A report from its file. It may come from a stranger, so nothing in it is believed before it was checked."""
 
 from __future__ import annotations
 
 import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from soupcli.errors import UsageError
 from soupcli.report.report import Report
 
+MAX_BYTES = 500_000_000
+DEEPEST = 40  # lists and objects within one another
+LARGEST = 1e100  # of a number
+HINT = "a soup's report is the soup.json in its folder"
+
 
 def read_report(path: Path, *, ignore_unknown: bool = False) -> Report:
-    """The report in `path`. Raises UsageError where that is not one.
+    """The report in `path`. Raises UsageError if it is not one.
 
-    `ignore_unknown`: keys that a later version has added are left out.
+    `ignore_unknown` leaves out keys that a later version has added.
     """
+    document = _document(path)
     try:
-        text = path.read_bytes()
-    except OSError as cause:
-        raise UsageError(f"{path}: {cause.strerror}", hint="a soup's report is the soup.json in its folder") from cause
-    try:
-        return Report.model_validate(json.loads(text))  # pydantic's own reader knows no paths of other bytes than UTF-8
-    except (ValueError, RecursionError) as invalid:
-        if not isinstance(invalid, ValidationError):
-            raise UsageError(f"{path}: not a report of a soup: not JSON: {invalid}") from invalid
-        if ignore_unknown and (known := _without_unknown(text, invalid)) is not None:
+        return Report.model_validate(document)  # pydantic's own reader knows no paths of other bytes than UTF-8
+    except ValidationError as invalid:
+        if ignore_unknown and (known := _without_unknown(document, invalid)) is not None:
             return known
         errors = [error for error in invalid.errors() if not ignore_unknown or error["type"] != "extra_forbidden"]
         first = errors[0]
@@ -33,11 +38,86 @@ def read_report(path: Path, *, ignore_unknown: bool = False) -> Report:
         raise UsageError(f"{path}: not a report of a soup: {where + ': ' if where else ''}{first['msg']}") from invalid
 
 
-def _without_unknown(text: bytes, invalid: ValidationError) -> Report | None:
-    """The report without the keys that `invalid` calls unknown, None where that is not all that is wrong with it."""
+@contextmanager
+def taken_from(paths: Iterable[Path]) -> Iterator[None]:
+    """What is computed here depends on these reports alone: if it fails, their parts do not fit together.
+
+    Raises UsageError then. SOUP_DEBUG=1 shows the cause.
+    """
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as bad:
+        if os.environ.get("SOUP_DEBUG") == "1":
+            raise
+        name = ", ".join(map(str, paths))
+        raise UsageError(f"{name}: its parts do not fit together: {type(bad).__name__}: {bad}") from bad
+
+
+def _document(path: Path) -> Any:
+    """The JSON of the file, of which every number and text can be worked with."""
+    try:
+        text = _text(path)
+    except (OSError, ValueError) as cause:
+        raise UsageError(f"{path}: {getattr(cause, 'strerror', None) or cause}", hint=HINT) from cause
+    try:
+        document = json.loads(text, parse_constant=_refuse)
+        problem = _problem(document)
+    except (ValueError, RecursionError) as invalid:
+        raise UsageError(f"{path}: not a report of a soup: not JSON: {invalid}") from invalid
+    if problem:
+        raise UsageError(f"{path}: not a report of a soup: {problem}")
+    return document
+
+
+def _text(path: Path) -> bytes:
+    """The bytes of a regular file of a report's size. Raises ValueError for another one."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise ValueError("Is a directory")
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+            raise ValueError(f"not a file of at most {MAX_BYTES} bytes")
+        return file.read(MAX_BYTES)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _problem(document: Any) -> str:
+    """What nothing can be made of: too deep, too large a number, text that is none; "" if there is nothing."""
+    level, depth = [document], 0
+    while level:
+        if depth > DEEPEST:
+            return f"more than {DEEPEST} lists and objects within one another"
+        parts: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                parts += [*value.keys(), *value.values()]
+            elif isinstance(value, list):
+                parts += value
+            elif problem := _problem_of(value):
+                return problem
+        level, depth = parts, depth + 1
+    return ""
+
+
+def _problem_of(value: Any) -> str:
+    if isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:
+        return f"a number beyond {LARGEST:g}"
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            return f"{value[:40]!r} is no text"
+    return ""
+
+
+def _without_unknown(document: Any, invalid: ValidationError) -> Report | None:
+    """The report without the keys that `invalid` calls unknown, None if that is not all that is wrong with it."""
     if {error["type"] for error in invalid.errors()} != {"extra_forbidden"}:
         return None
-    document = json.loads(text)
     for error in invalid.errors():
         *parents, key = error["loc"]
         part = document

@@ -29,6 +29,7 @@ from soupcli.output import console
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.reading import read_report
 from soupcli.run.resolve import choose_device, choose_sets
+from soupcli.run.stranger import check_out, check_soup, check_trusted, re_estimates
 from soupcli.soups.learned import Layered
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ def write_again(options: MixOptions, file: Path) -> int:
     Raises MixError if an ingredient has changed.
     """
     report = read_report(file)
-    if report.soup is None:
-        raise UsageError(f"{file}: of soup {report.command}, which writes no soup")
+    check_soup(report, file)
     recipe = recipe_of(report, file)
-    out = options.out or recipe.out
+    out = check_out(options.out, recipe, file)
+    check_trusted(report, recipe, file, trust_code=options.trust_code)
     hashes = ContentHashes(cache_folder() / "hashes", fresh=True)
     try:
         mixture = mixture_of_report(options, report, file, recipe, hashes)
@@ -124,6 +125,9 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
     layers = soup.coefficients
     if layers is None:
         return Mixture(tuple(members), tuple(soup.weights), dtype, kept)
+    unknown = next((name for names in layers.tensors for name in names if name not in members[0].tensors), None)
+    if unknown is not None:
+        raise MixError(f"{file}: soup.coefficients name the tensor {unknown!r}, which {members[0].path} has not")
     layered = Layered(members, layers.alpha, layers.layers, layers.tensors, layers.scaled)
     return layered.mixture(dtype=dtype, keep_from=kept)
 
@@ -183,7 +187,7 @@ def _statistics(
     report: Report, recipe: Recipe, mixture: Mixture, hashes: ContentHashes, progress: console.ProgressReporter
 ) -> Mapping[str, Tensor]:
     """Batch-norm statistics from the same set as the soup's, or nothing if the soup's were averaged."""
-    if recipe.batch_norm != "recalibrate" or not report.sets:
+    if not re_estimates(report, recipe):
         return {}
     manifest, device = made_manifest(warn=console.warn), choose_device(recipe.device)
     words = list(dict.fromkeys(map(whole_of, report.sets)))
