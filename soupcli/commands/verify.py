@@ -76,18 +76,18 @@ def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
     if not names:
         yield Check("weights", False, "none found")
         return
-    weights = [FileVersion.of(folder / name) for name in names]
-    found = hash_of_files({file.path.name: sha256(file) for file in weights})
+    weights = {name: FileVersion.of(folder / name) for name in names}
+    found = hash_of_files({name: sha256(file) for name, file in weights.items()})
     yield Check("weights", found == soup.hash, found if found == soup.hash else f"{found}, reported {soup.hash}")
     for name, reported_hash in soup.file_hashes.items():
         if name not in names and name not in missing and hash_of_file(folder, name) != reported_hash:
             yield Check(name, False, f"{hash_of_file(folder, name)}, reported {reported_hash}")
     known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
     expected = sorted(known.get(member, "") for member in soup.members)
-    for file in weights:
+    for name, file in weights.items():
         said = _said_members(file)
         if said != expected:
-            yield Check(f"header of {file.path.name}", False, "names other members than the report")
+            yield Check(f"header of {name}", False, "names other members than the report")
 
 
 def _is_there(folder: Path, name: str) -> bool:

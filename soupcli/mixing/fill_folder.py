@@ -16,10 +16,13 @@ from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged
 from soupcli.checkpoints.side_files import SideFile, files_beside
 from soupcli.mixing.average import CPU
 from soupcli.mixing.old_soup import REPORT
+from soupcli.mixing.soup_folder import content_of
 from soupcli.mixing.write_soup import AdapterNotes, Written, soup_specs, write_soup
 from soupcli.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor
 
@@ -79,6 +82,16 @@ def fill(
     files = [file for file in beside.files if file.name not in written.hashes]
     hashes = {**written.hashes, **folder.copy(files, _corrected(files, kept.tensors, specs))}
     return Filled(written, [*hashes, REPORT], hashes, list(beside.left_out), notes)
+
+
+def copy_side_files(mixture: Mixture, folder: Path) -> None:
+    """Copy what a soup carries on from beside the weights into a temporary folder that holds the soup's own."""
+    kept = mixture.kept
+    beside = [file for file in files_beside(kept.side_folder, kept.files).files if not (folder / file.name).exists()]
+    changes = _corrected(beside, kept.tensors, soup_specs(mixture))
+    for file in beside:
+        (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file.name).write_bytes(changes.get(file.name) or content_of(file))
 
 
 def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:

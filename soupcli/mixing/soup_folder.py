@@ -76,7 +76,7 @@ class SoupFolder:
             if file.name in self.kept:
                 continue
             content = (changes or {}).get(file.name)
-            hashes[file.name] = self.add(file.name, _content(file) if content is None else content)
+            hashes[file.name] = self.add(file.name, content_of(file) if content is None else content)
         return hashes
 
     def add(self, name: str, content: bytes) -> str:
@@ -127,7 +127,7 @@ def check_space(folder: Path, needed: int) -> None:
         raise OutputError(f"{folder}: {free} bytes are free, the soup needs {needed}", hint=MAKE_ROOM)
 
 
-def _content(file: SideFile) -> bytes:
+def content_of(file: SideFile) -> bytes:
     """The content of a side file. Raises OutputError if it is no longer a small regular file."""
     descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as opened:

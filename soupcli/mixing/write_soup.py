@@ -12,7 +12,7 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -25,32 +25,32 @@ from torch import Tensor
 from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged, read_part
 from soupcli.checkpoints.formats.safetensors import NAMES, read_header
-from soupcli.errors import MixError, OutputError, SoupFault
+from soupcli.errors import OutputError, SoupFault
 from soupcli.files.atomic import flush, write_whole
 from soupcli.files.reading import FileVersion, hash_of_files, memory_of, sha256, write_at
 from soupcli.mixing.adapter_mean import AdapterSoup, adapters_of
 from soupcli.mixing.average import CPU, Averager
+from soupcli.mixing.layout import INDEX_SUFFIX, SUFFIX, FilePlan, planned_files
 from soupcli.mixing.mixture import CHUNK, Mixture
 from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
 from soupcli.mixing.terms import Terms, chunks
 from soupcli.progress import Progress, silent
 from soupcli.threads import in_threads
 
-INDEX = "model.safetensors.index.json"
-
 
 class Written(NamedTuple):
     """The weights as they stand on disk."""
 
-    files: list[str]  # names in the soup folder
+    files: list[str]  # relative to the soup folder
     nbytes: int
     hash: str  # SHA-256 of the one file, or of the sorted "name hash" lines of all shards
     hashes: Mapping[str, str]  # of each file: name -> sha256:...
+    main: str  # the file to name: the weights, or the first index
 
 
 class _Shard(NamedTuple):
-    name: str
-    specs: Mapping[str, TensorSpec]
+    name: str  # of the file, relative to the soup's folder
+    names: Mapping[str, str]  # tensor -> its name in the file
     header: bytes
     offsets: dict[str, int]  # tensor -> first byte in the file, in the order of the bytes
     nbytes: int
@@ -64,77 +64,76 @@ def write_weights(
     max_shard_size: int,
     final_metadata: Callable[[], Mapping[str, str]] | None = None,
     overrides: Mapping[str, Tensor] | None = None,
+    files: Sequence[FilePlan] | None = None,
     device: torch.device = CPU,
     progress: Progress = silent,
 ) -> Written:
-    """Mixes every tensor of `mixture` into safetensors files in `folder`, with arithmetic on `device`.
+    """Mix every tensor of `mixture` into safetensors files in `folder`, with arithmetic on `device`.
+
+    `files` says which file holds which tensor; by default as in the ingredients.
 
     `final_metadata` is asked when all is mixed, for what takes the place of `metadata`: text of the same lengths, e.g.
     hashes that were not known before. `overrides` replaces tensors by name (re-estimated batch-norm statistics).
     Raises MixError where a tensor cannot be mixed and OutputError where the disk is full.
     """
-    if mixture.kept.parts:
-        raise MixError(
-            f"{mixture.kept.path}: holds {len(mixture.kept.parts)} networks, and a soup of several is not written",
-            hint=f"mix each alone: --ckpts '{mixture.kept.path.parent}/*/{mixture.kept.parts[-1].file}'",
-        )
-    names = sorted(mixture.kept.tensors)
-    specs = {name: mixture.spec(name) for name in names}
-    shards = _plan(specs, metadata, max_shard_size)
+    plans = planned_files(mixture) if files is None else files
+    specs = {name: mixture.spec(name) for plan in plans for name in plan.names}
+    groups = [_plan(plan, specs, metadata, max_shard_size) for plan in plans]
+    shards = [shard for group in groups for shard in group]
     needed = sum(shard.nbytes for shard in shards)
     check_space(folder.parent, needed)
     done, total = 0, sum(spec.nbytes for spec in specs.values())
     for shard in shards:
         path = folder / shard.name
-        with _new_file(path, needed) as descriptor:
+        with _new_file(path, folder, needed) as descriptor:
             os.ftruncate(descriptor, shard.nbytes)
             work = partial(_Mixer, descriptor, shard, device)
             for nbytes in in_threads(work, _pieces(mixture, shard, specs, overrides or {})):
                 done += nbytes
                 progress("mixing", done, total)
-            final = shard if final_metadata is None else _layout(shard.name, shard.specs, final_metadata())
+            final = shard if final_metadata is None else _layout(shard.name, shard.names, specs, final_metadata())
             if len(final.header) != len(shard.header):
                 raise SoupFault(f"{path}: the final metadata has another length")
             write_at(descriptor, final.header, 0)
-    if len(shards) > 1:
-        _write_index(folder, shards, total)
-    return _check_written(folder, shards)
+    indexes = [_write_index(folder, plan, group) for plan, group in zip(plans, groups, strict=True) if len(group) > 1]
+    return _check_written(folder, shards, specs, indexes)
 
 
-def _plan(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str], max_shard_size: int) -> list[_Shard]:
-    groups: list[list[str]] = [[]]
+def _plan(
+    plan: FilePlan, specs: Mapping[str, TensorSpec], metadata: Mapping[str, str], max_shard_size: int
+) -> list[_Shard]:
+    groups: list[dict[str, str]] = [{}]
     size = 0
-    for name, spec in specs.items():
-        if groups[-1] and size + spec.nbytes > max_shard_size:
-            groups.append([])
+    for name, stored in plan.names.items():
+        if groups[-1] and size + specs[name].nbytes > max_shard_size:
+            groups.append({})
             size = 0
-        groups[-1].append(name)
-        size += spec.nbytes
-    count = len(groups)
-    file_names = [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
-    if count == 1:
-        file_names = ["model.safetensors"]
-    return [
-        _layout(file, {n: specs[n] for n in group}, metadata) for file, group in zip(file_names, groups, strict=True)
-    ]
+        groups[-1][name] = stored
+        size += specs[name].nbytes
+    count, stem = len(groups), plan.file.removesuffix(SUFFIX)
+    file_names = [plan.file] if count == 1 else [f"{stem}-{i:05d}-of-{count:05d}{SUFFIX}" for i in range(1, count + 1)]
+    return [_layout(file, names, specs, metadata) for file, names in zip(file_names, groups, strict=True)]
 
 
-def _layout(file_name: str, specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> _Shard:
+def _layout(
+    file: str, names: Mapping[str, str], specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]
+) -> _Shard:
     """Header and places: wide dtypes first, as safetensors orders them, so that every tensor is aligned."""
     entries: dict[str, object] = {"__metadata__": dict(metadata)}
     relative: dict[str, int] = {}
     at = 0
-    for name in sorted(specs, key=lambda name: (-specs[name].dtype.itemsize, name)):
+    for name in sorted(names, key=lambda name: (-specs[name].dtype.itemsize, names[name])):
         spec = specs[name]
-        entries[name] = {"dtype": NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": [at, at + spec.nbytes]}
+        place = {"dtype": NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": [at, at + spec.nbytes]}
+        entries[names[name]] = place
         relative[name] = at
         at += spec.nbytes
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
     base = 8 + len(header)
     return _Shard(
-        file_name,
-        specs,
+        file,
+        names,
         struct.pack("<Q", len(header)) + header,
         {name: base + offset for name, offset in relative.items()},
         base + at,
@@ -142,9 +141,10 @@ def _layout(file_name: str, specs: Mapping[str, TensorSpec], metadata: Mapping[s
 
 
 @contextmanager
-def _new_file(path: Path, needed: int) -> Iterator[int]:
+def _new_file(path: Path, folder: Path, needed: int) -> Iterator[int]:
     """A descriptor of the new file `path`. What the disk refuses is an OutputError that says what was `needed`."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
             yield descriptor
@@ -152,7 +152,7 @@ def _new_file(path: Path, needed: int) -> Iterator[int]:
             os.close(descriptor)
     except OSError as cause:
         raise OutputError(
-            f"{path.parent.parent}: {cause.strerror}: the soup needs {needed} bytes", hint=MAKE_ROOM
+            f"{folder.parent}: {cause.strerror}: the soup needs {needed} bytes", hint=MAKE_ROOM
         ) from cause
 
 
@@ -202,28 +202,33 @@ class _Mixer:
         return part.nbytes
 
 
-def _write_index(folder: Path, shards: list[_Shard], total: int) -> None:
-    weight_map = {name: shard.name for shard in shards for name in shard.offsets}
+def _write_index(folder: Path, plan: FilePlan, shards: list[_Shard]) -> str:
+    """Write the file that says which shard holds which tensor; returns its name."""
+    weight_map = {shard.names[name]: shard.name.rpartition("/")[2] for shard in shards for name in shard.offsets}
+    total = sum(shard.nbytes - len(shard.header) for shard in shards)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    write_whole(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+    name = plan.file + INDEX_SUFFIX
+    write_whole(folder / name, json.dumps(index, indent=2, sort_keys=True) + "\n")
+    return name
 
 
-def _check_written(folder: Path, shards: list[_Shard]) -> Written:
-    """Flushes what was written, opens it again and hashes it. Raises SoupFault where it is not what was planned."""
+def _check_written(folder: Path, shards: list[_Shard], specs: Mapping[str, TensorSpec], indexes: list[str]) -> Written:
+    """Flush what was written, open it again and hash it. Raises SoupFault if it is not what was planned."""
     hashes: dict[str, str] = {}
     for shard in shards:
         file = FileVersion.of(folder / shard.name)
         with ThreadPoolExecutor(1) as pool:
             flushed = pool.submit(flush, file.path)  # the disk's work, while hashing is the processor's
-            specs, _, _ = read_header(file)
-            if specs != shard.specs or file.size != shard.nbytes:
+            found, _, _ = read_header(file)
+            if found != {stored: specs[name] for name, stored in shard.names.items()} or file.size != shard.nbytes:
                 raise SoupFault(f"{file.path}: written with {file.size} bytes, {shard.nbytes} were planned")
             hashes[shard.name] = sha256(file)
             flushed.result()
     known = {name: f"sha256:{digest}" for name, digest in hashes.items()}
-    if len(shards) > 1:
-        known[INDEX] = f"sha256:{sha256(FileVersion.of(folder / INDEX))}"
-    return Written(list(known), sum(shard.nbytes for shard in shards), hash_of_files(hashes), known)
+    known |= {name: f"sha256:{sha256(FileVersion.of(folder / name))}" for name in indexes}
+    return Written(
+        list(known), sum(shard.nbytes for shard in shards), hash_of_files(hashes), known, (indexes or list(known))[0]
+    )
 
 
 class AdapterNotes(NamedTuple):
@@ -263,10 +268,10 @@ def write_soup(
         return write(mixture, max_shard_size=max_shard_size, overrides=overrides), None
     soup = AdapterSoup.of(mixture, rank=adapter_rank, progress=progress)
     # PEFT reads one file of this name; as a mixture of one, its tensors are streamed like any others.
-    written = write(Mixture.uniform([soup]), max_shard_size=sys.maxsize)
-    (folder / written.files[0]).rename(folder / WEIGHTS[0])
+    plan = FilePlan(WEIGHTS[0], {name: name for name in soup.tensors})
+    written = write(Mixture.uniform([soup]), max_shard_size=sys.maxsize, files=[plan])
     write_whole(folder / CONFIG, json.dumps(soup.config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     notes = AdapterNotes(soup.config["r"], soup.relative_error)
     config = f"sha256:{sha256(FileVersion.of(folder / CONFIG))}"
-    hashes = {WEIGHTS[0]: next(iter(written.hashes.values())), CONFIG: config}
+    hashes = {**written.hashes, CONFIG: config}
     return written._replace(files=list(hashes), hashes=hashes), notes

@@ -17,7 +17,7 @@ from soupcli.mixing.fill_folder import Filled, WritingOptions, fill
 from soupcli.mixing.mixture import Mixture, differing
 from soupcli.mixing.old_soup import REPORT, check_place
 from soupcli.mixing.soup_folder import SoupFolder, check_free, check_space
-from soupcli.mixing.write_soup import INDEX, soup_specs
+from soupcli.mixing.write_soup import soup_specs
 from soupcli.output import ci as ci_formats
 from soupcli.output import console
 from soupcli.output.text import cost_of, describe_result, score_table, sentences
@@ -118,7 +118,7 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ve
     mixture, out, written, notes = finished.mixture, run.recipe.out, filled.written, filled.adapter
     dtypes = Counter(str(spec.dtype).removeprefix("torch.") for spec in soup_specs(mixture).values())
     soup = Soup(
-        path=str(out / (INDEX if INDEX in written.files else written.files[0])),
+        path=str(out / written.main),
         hash=written.hash,
         members=[str(member.path) for member in mixture.members],
         weights=list(mixture.weights),

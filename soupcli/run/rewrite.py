@@ -24,7 +24,6 @@ from soupcli.files.lock import claim
 from soupcli.mixing.fill_folder import Filled, WritingOptions, fill
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.soup_folder import REPORT, Input, SoupFolder, check_free
-from soupcli.mixing.write_soup import INDEX
 from soupcli.output import console
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.reading import read_report
@@ -156,7 +155,7 @@ def _write(
                 hint=f"it was written by {made_by}: other versions may mix other bytes",
             )
         hashes.confirm([*mixture.members, mixture.kept])
-        path = str(out / (INDEX if INDEX in written.files else written.files[0]))
+        path = str(out / written.main)
         about = {"files": filled.files, "file_hashes": filled.file_hashes, "left_out": filled.left_out}
         again = report.model_copy(update={"soup": soup.model_copy(update={"path": path, **about})})
         (folder.path / REPORT).write_text(again.to_json(), "utf-8")

@@ -33,11 +33,12 @@ from soupcli.datasets import arrays, images, tar_shards
 from soupcli.datasets.image_folders import PictureFile
 from soupcli.evaluation.kept_scores import FitStore, ScoreStore
 from soupcli.files.json_text import key_of
-from soupcli.mixing.write_soup import INDEX
 from soupcli.networks.network import Pictures
 from soupcli.recipe.sets import ArraysSet
 from tests.conftest import write_family
 from tests.torture.mutations import encoded, mutated_bytes, mutated_json
+
+INDEX = "model.safetensors.index.json"
 
 PROCESSES = 199  # of so many inputs one is read by a process of its own too
 SECONDS = 1.0  # of processor time

@@ -112,7 +112,7 @@ def joined(folder: Path, networks: Mapping[str, Checkpoint]) -> StoredCheckpoint
     Raises CheckpointError if one of them is an adapter or a distributed checkpoint.
     """
     parts: list[Part] = []
-    whole = StoredCheckpoint(folder, {}, {}, ())
+    whole = StoredCheckpoint(folder, {}, {}, (), side_folder=folder)
     for below, network in networks.items():
         if not isinstance(network, StoredCheckpoint):
             raise CheckpointError(

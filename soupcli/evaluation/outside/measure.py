@@ -8,6 +8,7 @@ from soupcli.checkpoints.tensor_filter import Selected
 from soupcli.evaluation.outside import command as command_task
 from soupcli.evaluation.outside import user_function as python_task
 from soupcli.files.unfinished import scratch_folder
+from soupcli.mixing.fill_folder import copy_side_files
 from soupcli.mixing.write_soup import write_soup
 from soupcli.recipe.sets import CommandSet, LmEvalSet, PythonSet
 
@@ -50,7 +51,6 @@ def _run_command(spec: CommandSet, weights: Mixture, metric: str, runner: Networ
             max_shard_size=runner.recipe.max_shard_size,
             overrides=runner.statistics(weights) if runner.recipe.batch_norm != "average" else {},
         )
-        for file in weights.kept.side_files:
-            (folder / file.name).write_bytes(file.read_bytes())
+        copy_side_files(weights, folder)
         alone = not first.is_dir() and len(written.files) == 1
-        return command_task.score(spec, folder / written.files[0] if alone else folder, metric=metric)
+        return command_task.score(spec, folder / written.main if alone else folder, metric=metric)

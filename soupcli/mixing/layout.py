@@ -1,0 +1,73 @@
+"""Which file of the soup's folder holds which tensors, under which names: as in the ingredients, if all agree.
+
+for plan in planned_files(mixture):
+    plan.file, plan.names                              # "2_Dense/model.safetensors", {"2_Dense/w": "w"}
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from soupcli.checkpoints.formats.sharded import whole_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from soupcli.checkpoints.checkpoint import Checkpoint, Part
+    from soupcli.mixing.mixture import Mixture
+
+DEFAULT = "model.safetensors"
+SUFFIX = ".safetensors"
+INDEX_SUFFIX = ".index.json"
+# Names under which a library that wrote the first one looks for safetensors.
+SAFE_NAMES = {
+    "pytorch_model.bin": DEFAULT,
+    "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
+    "diffusion_pytorch_model.bin": "diffusion_pytorch_model.safetensors",
+}
+
+
+class FilePlan(NamedTuple):
+    """Weights that belong into one file, or into shards of it if they are larger than one may be."""
+
+    file: str  # relative to the soup's folder
+    names: Mapping[str, str]  # tensor -> its name in the file
+
+
+def planned_files(mixture: Mixture) -> list[FilePlan]:
+    """A plan for each network that the ingredients' folders hold."""
+    kept = mixture.kept
+    names = sorted(kept.tensors)
+    if not kept.parts:
+        return [FilePlan(_common_name(mixture), {name: name for name in names})]
+    plans = []
+    for part in kept.parts:
+        own = [name for name in names if _part_of(kept.parts, name) == part]
+        plans.append(FilePlan(_safe_name(part.file), {name: name.removeprefix(part.prefix) for name in own}))
+    return plans
+
+
+def _part_of(parts: Sequence[Part], name: str) -> Part:
+    """The part with the longest prefix that the name begins with."""
+    fitting = [part for part in parts if name.startswith(part.prefix)]
+    return max(fitting, key=lambda part: len(part.prefix))
+
+
+def _common_name(mixture: Mixture) -> str:
+    """The name that the weights have in all ingredients, in safetensors; the usual one if they have several."""
+    names = {_name_of(member) for member in (*mixture.members, mixture.kept)}
+    return names.pop() if len(names) == 1 else DEFAULT
+
+
+def _name_of(checkpoint: Checkpoint) -> str:
+    if not checkpoint.files or not checkpoint.places:
+        own = getattr(checkpoint, "checkpoint", None)  # some of whose tensors were taken from another one
+        return _name_of(own) if own is not None else DEFAULT
+    return _safe_name(whole_name(checkpoint.files[0].path.name))
+
+
+def _safe_name(file: str) -> str:
+    """The name of the same weights in safetensors: of an index, of the whole; the usual one for an unknown name."""
+    folder, slash, name = file.removesuffix(INDEX_SUFFIX).rpartition("/")
+    safe = name if name.endswith(SUFFIX) else SAFE_NAMES.get(name, DEFAULT)
+    return f"{folder}{slash}{safe}"
