@@ -22,7 +22,6 @@ from soupcli.checkpoints.compare.differences import (
 from soupcli.checkpoints.compare.settings import differing_settings
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
-from soupcli.datasets.load import LabelledSet
 from soupcli.diagnosis.barrier import Barrier, half_way
 from soupcli.diagnosis.causes import judge
 from soupcli.diagnosis.facts import Facts, Spread, groups_of, spread_of
@@ -205,7 +204,7 @@ def _settled(run: Run, mean: Mixture, barrier: Barrier) -> Score | None:
     """The mean's score with batch-norm statistics estimated for it, where it lags behind the best ingredient."""
     best = max(score.goodness for score in barrier.alone)
     statistics = any(name.endswith("running_mean") for name in mean.kept.tensors)
-    labelled = any(isinstance(spec, LabelledSet) for spec in run.sets.values())
+    labelled = any(spec.labelled for spec in run.sets.values())
     if not (statistics and labelled) or run.recipe.batch_norm != "average" or barrier.mean.goodness >= best:
         return None
     again = run.evaluators_by(run.recipe.model_copy(update={"batch_norm": "keep"}))

@@ -91,6 +91,7 @@ def _learn(run: Run, best: Checkpoint, start: Sequence[Checkpoint]) -> Learnt:
     """The fit, begun or gone on with."""
     evaluators, settings = run.evaluators, run.recipe.learned
     with run.phase("fit") as progress, users_code():
+        evaluators.describe_by(best)
         task = evaluators.labelled(run.selecting)
         evaluators.live.load(Mixture.uniform([best]))
         learnt = learn(

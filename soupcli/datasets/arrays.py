@@ -12,6 +12,7 @@ from torch import Tensor
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets.examples import ArrayExamples
+from soupcli.datasets.kind import Kind
 from soupcli.datasets.prompts import content_hash
 from soupcli.errors import CheckpointError, ValidationError
 from soupcli.wording import suggestion
@@ -56,3 +57,8 @@ def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
             hint="labels are integers or numbers [N], inputs [N, ...], N at least 1",
         )
     return ArrayExamples(inputs, labels.to(torch.float64 if labels.is_floating_point() else torch.int64), mark)
+
+
+KIND: Kind[ArraysSet] = Kind(
+    lambda spec, manifest, _: fingerprint(spec, manifest), lambda spec, given: load(spec, given.cache.manifest)
+)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from soupcli.datasets.load import ExampleSet
 from soupcli.errors import ValidationError
+from soupcli.recipe.sets import SETS
 
 if TYPE_CHECKING:
     from soupcli.datasets.class_map import ClassMap
@@ -52,8 +52,8 @@ def divide(sets: Mapping[str, SetSpec], share: float | None) -> tuple[dict[str, 
     if share is None or not sets:
         return dict(sets), {}
     (first, spec), *others = sets.items()
-    if not isinstance(spec, ExampleSet):
-        kind = next(kind for kind in ("lm_eval", "python", "command") if hasattr(spec, kind))
+    if not spec.shows_examples:
+        kind = next(key for key, of_kind in SETS.items() if isinstance(spec, of_kind))
         raise ValidationError(
             f"holdout: val.{first} is a {kind} set, which shows no examples to hold out",
             hint="name a set that takes no part instead: --val SET OTHER",

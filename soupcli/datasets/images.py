@@ -20,21 +20,23 @@ import torch
 from torch import Tensor
 
 from soupcli.datasets import image_folders as class_folders
-from soupcli.datasets import labels_file, tar_shards
+from soupcli.datasets import labels_file, prompts, tar_shards
 from soupcli.datasets.class_names import listed
 from soupcli.datasets.classes import classes_of
 from soupcli.datasets.examples import ArrayExamples
 from soupcli.datasets.image_folders import ClassPictures, PictureFile
 from soupcli.datasets.input_cache import InputCache, Put, input_key
+from soupcli.datasets.kind import Kind, Prompted
 from soupcli.datasets.prompts import content_hash
 from soupcli.environment import need
-from soupcli.errors import ValidationError
-from soupcli.networks.network import UNNAMED, ClassFolders, Outline, Pictures
+from soupcli.errors import NetworkError, ValidationError
+from soupcli.networks.network import UNNAMED, ClassFolders, Network, Outline, Pictures
 from soupcli.progress import Progress, silent
 from soupcli.report.scores import ClassOrder
 
 if TYPE_CHECKING:
     from soupcli.datasets.class_map import ClassMap
+    from soupcli.datasets.loading import Loading
     from soupcli.recipe.sets import ImagesSet
 from soupcli.files.json_text import key_of
 from soupcli.files.manifest import Manifest
@@ -247,3 +249,41 @@ class _Decoder:
         if min(width, height) <= 2 * left:
             raise ValidationError(f"{file}: is {width} x {height}, border: {left} leaves nothing of it")
         return picture.crop((left, left, width - left, height - left))
+
+
+def load_set(spec: ImagesSet, given: Loading) -> ArrayExamples:
+    """The examples as the network sees pictures. Raises NetworkError if it does not say how."""
+    network = given.network
+    if network.pictures is None:
+        raise NetworkError(
+            f"{given.name}: nothing says how the network {type(network.module).__name__} sees pictures",
+            hint="processor.save_pretrained(...) puts it beside the weights; a python network takes "
+            "transform: 'net.py:transform', a function from a PIL picture to a tensor",
+        )
+    return load(
+        spec,
+        network.pictures,
+        outline=network.outline,
+        workers=given.workers,
+        cache=given.cache,
+        progress=given.progress,
+    )
+
+
+def classifier(spec: ImagesSet, name: str, network: Network) -> Prompted | None:
+    """A zero-shot classifier over `classnames:`, for CLIP and its kin."""
+    zero_shot = network.zero_shot
+    if spec.classnames is None:
+        return None
+    if zero_shot is None:
+        raise NetworkError(f"val.{name}: classnames: are for a CLIP network", hint="model: {open_clip: NAME}")
+    words = prompts.read(spec.classnames, spec.templates)
+    return Prompted(words, lambda module: zero_shot(module, *words))
+
+
+KIND: Kind[ImagesSet] = Kind(
+    lambda spec, manifest, _: fingerprint(spec, manifest),
+    load_set,
+    class_order=lambda spec, outline, _: class_order(spec, outline),
+    classifier=classifier,
+)

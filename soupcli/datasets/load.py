@@ -1,107 +1,57 @@
-"""From a set of the recipe to its examples as a network takes them, and to what tells it from every other set."""
+"""From a set of the recipe to its examples as a network takes them, and to what tells it from every other set.
+
+A kind of set is one row in `recipe.sets.SETS` and one file: the class of the recipe's keys names its module, and the
+module's `KIND` says how such sets are read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-from soupcli.datasets import arrays, images, text, tokens
-from soupcli.errors import NetworkError
-from soupcli.metrics.table import metric_named
-from soupcli.networks.network import Network
-from soupcli.progress import Progress, silent
-from soupcli.recipe.sets import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSet
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from soupcli.datasets.examples import Examples
-    from soupcli.datasets.input_cache import InputCache
+    from soupcli.datasets.kind import Kind
+    from soupcli.datasets.loading import Loading
     from soupcli.files.manifest import Manifest
-    from soupcli.networks.network import Network, Outline
+    from soupcli.networks.network import Outline
+    from soupcli.recipe.sets import SetSpec
     from soupcli.report.scores import ClassOrder
 
-LabelledSet = ArraysSet | ImagesSet | TextSet
-ExampleSet = LabelledSet | TokensSet
+
+def kind_of(spec: SetSpec) -> Kind[Any]:
+    """How sets of this kind are read or measured."""
+    kind: Kind[Any] = import_module(spec.kind).KIND
+    return kind
 
 
-def fingerprint(spec: SetSpec, manifest: Manifest | None = None) -> str | None:
-    """Changes with everything in the set, and not with where it lies; None where the examples are not ours to see."""
-    if isinstance(spec, ArraysSet):
-        return arrays.fingerprint(spec, manifest)
-    if isinstance(spec, ImagesSet):
-        return images.fingerprint(spec, manifest)
-    if isinstance(spec, TextSet):
-        return text.fingerprint(spec, manifest)
-    return tokens.fingerprint(spec, manifest) if isinstance(spec, TokensSet) else None
+def fingerprint(spec: SetSpec, manifest: Manifest | None = None, tasks: object = None) -> str | None:
+    """Changes with everything in the set, and not with its place; None if the examples cannot be seen.
+
+    `manifest` has what is read; `tasks` has what was loaded for sets of this run.
+    """
+    of_kind = kind_of(spec).fingerprint
+    return of_kind(spec, manifest, tasks) if of_kind is not None else None
+
+
+def load(spec: SetSpec, given: Loading) -> Examples:
+    """The examples of the set, labelled as `given.metric` needs it.
+
+    Raises NetworkError if the network does not say how it sees such inputs, ValidationError for faults of the set.
+    """
+    of_kind = kind_of(spec).load
+    assert of_kind is not None, f"{type(spec).__name__} shows no examples"
+    return of_kind(spec, given)
 
 
 def class_orders(sets: Mapping[str, SetSpec], metric: str, outline: Outline) -> dict[str, ClassOrder]:
     """Which class is which in each set whose classes have names; `metric` is the recipe's."""
-    found = {name: _class_order(spec, metric, outline) for name, spec in sets.items()}
-    return {name: order for name, order in found.items() if order is not None}
-
-
-def _class_order(spec: SetSpec, metric: str, outline: Outline) -> ClassOrder | None:
-    if isinstance(spec, ImagesSet):
-        return images.class_order(spec, outline)
-    if isinstance(spec, TextSet) and "numbers" not in metric_named(spec.metric or metric).measures:
-        return text.class_order(spec, outline)
-    return None
-
-
-def load(
-    spec: ExampleSet,
-    network: Network,
-    *,
-    name: str,
-    beside: str,
-    metric: str,
-    workers: int | None = None,
-    cache: InputCache | None = None,
-    mark: str = "",
-    progress: Progress = silent,
-) -> Examples:
-    """The examples of the set `name`, labelled as `metric` needs it; `beside` is where a tokenizer was looked for.
-
-    `cache` has inputs that earlier runs have made; `mark` tells the network's tokenizer from all others.
-
-    Raises NetworkError where the network does not say how it sees such inputs, ValidationError for faults of the set.
-    """
-    if isinstance(spec, ArraysSet):
-        return arrays.load(spec, cache.manifest if cache is not None else None)
-    if isinstance(spec, ImagesSet):
-        if network.pictures is None:
-            raise NetworkError(
-                f"{name}: no image transform for the network {type(network.module).__name__}",
-                hint="processor.save_pretrained(...) puts it beside the weights; a python network takes "
-                "transform: 'net.py:transform', a function from a PIL picture to a tensor",
-            )
-        return images.load(
-            spec,
-            network.pictures,
-            outline=network.outline,
-            workers=workers,
-            cache=cache,
-            progress=progress,
-        )
-    if network.tokenizer is None:
-        raise NetworkError(
-            f"{name}: {beside} holds no tokenizer", hint="tokenizer.save_pretrained(...) puts one beside the weights"
-        )
-    if isinstance(spec, TokensSet):
-        return tokens.load(
-            spec,
-            network.tokenizer,
-            longest=tokens.longest_input(network.module),
-            cache=cache,
-            mark=mark,
-        )
-    return text.load(
-        spec,
-        network.tokenizer,
-        label_names=network.outline.label_names,
-        numbers="numbers" in metric_named(metric).measures,
-        pad_token_id=network.pad_token_id,
-        cache=cache,
-        mark=mark,
-        progress=progress,
-    )
+    found: dict[str, ClassOrder] = {}
+    for name, spec in sets.items():
+        of_kind = kind_of(spec).class_order
+        order = of_kind(spec, outline, spec.metric or metric) if of_kind is not None else None
+        if order is not None:
+            found[name] = order
+    return found

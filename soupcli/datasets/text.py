@@ -15,20 +15,21 @@ import torch
 from torch import Tensor
 
 from soupcli.datasets.examples import TokenExamples
-from soupcli.datasets.input_cache import InputCache, input_key
+from soupcli.datasets.input_cache import input_key
+from soupcli.datasets.kind import Kind, Prompted
+from soupcli.datasets.loading import Loading, tokenizer_of
 from soupcli.datasets.prompts import content_hash
 from soupcli.datasets.rows import READERS, Row, class_names, read_rows
 from soupcli.datasets.text_labels import class_labels, measurements
-from soupcli.errors import ValidationError
-from soupcli.progress import Progress, silent
+from soupcli.errors import NetworkError, ValidationError
+from soupcli.metrics.table import metric_named
 from soupcli.recipe.sets import TextSet, template_columns
 
 if TYPE_CHECKING:
-    from soupcli.networks.network import Outline
-    from soupcli.report.scores import ClassOrder
-
-if TYPE_CHECKING:
     from soupcli.files.manifest import Manifest
+    from soupcli.networks.network import Network, Outline
+    from soupcli.progress import Progress
+    from soupcli.report.scores import ClassOrder
 
 SUFFIXES = tuple(READERS)
 ROWS_AT_ONCE = 1024
@@ -41,50 +42,50 @@ def fingerprint(spec: TextSet, manifest: Manifest | None = None) -> str:
     return f"text:{content_hash(spec.text, manifest)}:{json.dumps(reading, sort_keys=True)}"
 
 
-def load(
-    spec: TextSet,
-    tokenizer: Any,
-    *,
-    label_names: Sequence[str] | None = None,
-    numbers: bool = False,
-    pad_token_id: int | None = None,
-    cache: InputCache | None = None,
-    mark: str = "",
-    progress: Progress = silent,
-) -> TokenExamples:
+def load(spec: TextSet, given: Loading) -> TokenExamples:
     """All rows, tokenised once, as the tokenizer does it, cut at its own longest input or at `max_length`.
 
-    `cache` has them where an earlier run has tokenised the same file; `mark` tells the tokenizer from all others.
-
-    Labels are classes, or float64 where they are `numbers`. `pad_token_id` pads where the tokenizer has no padding
-    token of its own. Raises ValidationError where a column is missing, a label is neither a class number nor a known
-    name (or, of `numbers`, no number), or sequences of many lengths cannot be padded.
+    Nothing longer than the network's positions goes in; `given.warn` is told. Labels are classes, or float64 if the
+    metric is one of numbers. Raises NetworkError without a tokenizer; ValidationError if a column is missing, a label
+    is neither a class number nor a known name (or, of numbers, no number), or sequences of many lengths cannot be
+    padded.
     """
-    cache = cache or InputCache(None)
+    network, tokenizer, progress = given.network, tokenizer_of(given), given.progress
+    numbers = "numbers" in metric_named(given.metric).measures
     columns_read = template_columns(spec.template) if spec.template is not None else spec.input
     rows = read_rows(spec.text, (*columns_read, spec.label))
-    labels = _labels(spec, rows, label_names, numbers=numbers)
+    labels = _labels(spec, rows, network.outline.label_names, numbers=numbers)
     texts = [_texts(spec, row, number, columns_read) for number, row in enumerate(rows, 1)]
-    key = input_key("text", fingerprint(spec, cache.manifest), mark)
-    columns = cache.made(
-        key,
-        lambda: _tokenised(spec, texts, tokenizer, progress),
-        count=lambda _: len(rows),
-        fits=partial(_are_rows, len(rows)),
-    )
+    limit = _limit(spec, tokenizer, network.longest_input)
+    key = input_key("text", fingerprint(spec, given.cache.manifest), given.mark, limit)
+    make = partial(_tokenised, spec, texts, tokenizer, limit, progress)
+    columns = given.cache.made(key, make, count=lambda _: len(rows), fits=partial(_are_rows, len(rows)))
     starts = columns.pop("starts")
-    padding = _padding(spec, tokenizer, pad_token_id, set(starts.diff().tolist()))
+    asked = _limit(spec, tokenizer, None)
+    if limit != asked and int(starts.diff().max()) >= limit:
+        cut = "no longest input" if asked >= NO_LIMIT else f"{asked} tokens"
+        who = "max_length: says" if spec.max_length is not None else "the tokenizer says"
+        given.warn(f"{spec.text}: texts are cut at {limit} tokens, the positions of the network ({who} {cut})")
+    padding = _padding(spec, tokenizer, network.pad_token_id, set(starts.diff().tolist()))
     left = getattr(tokenizer, "padding_side", "right") == "left"
-    return TokenExamples(columns, starts, labels, fingerprint(spec, cache.manifest), padding, left)
+    return TokenExamples(columns, starts, labels, fingerprint(spec, given.cache.manifest), padding, left)
 
 
-def _tokenised(spec: TextSet, texts: Sequence[Sequence[str]], tokenizer: Any, progress: Progress) -> dict[str, Tensor]:
+def _limit(spec: TextSet, tokenizer: Any, longest: int | None) -> int:
+    """The longest input in tokens; NO_LIMIT or more if nothing says it."""
+    return min(spec.max_length or int(tokenizer.model_max_length), longest or NO_LIMIT, NO_LIMIT)
+
+
+def _tokenised(
+    spec: TextSet, texts: Sequence[Sequence[str]], tokenizer: Any, limit: int, progress: Progress
+) -> dict[str, Tensor]:
     """The tokenizer's columns, all rows end to end, and `starts` [N + 1], where each row begins."""
     pieces: dict[str, list[int]] = {}
     starts = [0]
+    cut: dict[str, Any] = {"truncation": True, "max_length": limit} if limit < NO_LIMIT else {}
     for begin in range(0, len(texts), ROWS_AT_ONCE):
         part = texts[begin : begin + ROWS_AT_ONCE]
-        encoded = tokenizer(*[list(column) for column in zip(*part, strict=True)], **_cut(spec, tokenizer))
+        encoded = tokenizer(*[list(column) for column in zip(*part, strict=True)], **cut)
         for name, sequences in encoded.items():
             flat = pieces.setdefault(name, [])
             for sequence in sequences:
@@ -107,11 +108,6 @@ def _are_rows(rows: int, kept: dict[str, Tensor]) -> bool:
     if starts is None or "input_ids" not in kept or len(starts) != rows + 1:
         return False
     return lengths == {int(starts[-1])} and int(starts[0]) == 0 and bool((starts.diff() > 0).all())
-
-
-def _cut(spec: TextSet, tokenizer: Any) -> dict[str, Any]:
-    longest = spec.max_length or tokenizer.model_max_length
-    return {"truncation": True, "max_length": longest} if longest < NO_LIMIT else {}
 
 
 def _padding(spec: TextSet, tokenizer: Any, pad_token_id: int | None, lengths: set[int]) -> dict[str, int]:
@@ -145,7 +141,28 @@ def _labels(spec: TextSet, rows: Sequence[Row], label_names: Sequence[str] | Non
     return class_labels(spec, values, label_names, class_names(spec.text, spec.label)).labels
 
 
-def class_order(spec: TextSet, outline: Outline) -> ClassOrder:
-    """Which class is which, by the labels of all rows."""
+def class_order(spec: TextSet, outline: Outline, metric: str) -> ClassOrder | None:
+    """Which class is which, by the labels of all rows; None for a metric of numbers."""
+    if "numbers" in metric_named(metric).measures:
+        return None
     values = [row.get(spec.label) for row in read_rows(spec.text, (spec.label,))]
     return class_labels(spec, values, outline.label_names, class_names(spec.text, spec.label)).order
+
+
+def classifier(spec: TextSet, name: str, network: Network) -> Prompted | None:
+    """For a network from text to text: how likely the words of the labels are."""
+    answers = network.answers
+    if answers is None:
+        return None
+    if spec.labels is None:
+        raise NetworkError(
+            f"val.{name}: the network answers in words, and the set does not say which",
+            hint="labels: [negative, positive], in the order of the classes",
+        )
+    words = spec.labels
+    return Prompted(tuple(words), lambda module: answers(module, words))
+
+
+KIND: Kind[TextSet] = Kind(
+    lambda spec, manifest, _: fingerprint(spec, manifest), load, class_order=class_order, classifier=classifier
+)

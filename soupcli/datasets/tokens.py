@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from soupcli.datasets.examples import hardest_first
-from soupcli.datasets.input_cache import InputCache, input_key
+from soupcli.datasets.input_cache import input_key
+from soupcli.datasets.kind import Kind
+from soupcli.datasets.loading import Loading, tokenizer_of
 from soupcli.datasets.prompts import content_hash
 from soupcli.errors import ValidationError
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from soupcli.metrics.metric import LabelKind
     from soupcli.networks.network import Batch, Forward
     from soupcli.recipe.sets import TokensSet
+
 
 NOT_PREDICTED = -100
 MAX_LOGITS = 2**27  # of one forward pass, in float32 half a GiB: windows go through the network in smaller parts
@@ -67,33 +70,27 @@ def fingerprint(spec: TokensSet, manifest: Manifest | None = None) -> str:
     return f"tokens:{content_hash(spec.tokens, manifest)}:{json.dumps([spec.context, spec.stride])}"
 
 
-def load(
-    spec: TokensSet,
-    tokenizer: Any,
-    *,
-    longest: int | None = None,
-    cache: InputCache | None = None,
-    mark: str = "",
-) -> TokenWindows:
+def load(spec: TokensSet, given: Loading) -> TokenWindows:
     """The whole text, tokenised once as the tokenizer does it, in windows.
 
-    `longest`: the most tokens that the network takes, where it says so. `cache` has the tokens where an earlier run has
-    tokenised the same text; `mark` tells the tokenizer from all others. Raises ValidationError for a longer context
-    and for a text with nothing to predict.
+    Windows longer than the network's positions are cut to these, and `given.warn` is told. Raises ValidationError for a
+    text with nothing to predict, NetworkError without a tokenizer.
     """
-    if longest is not None and spec.context > longest:
-        raise ValidationError(
-            f"{spec.tokens}: windows of {spec.context} tokens, the network takes {longest}", hint=f"context: {longest}"
+    tokenizer, longest = tokenizer_of(given), given.network.longest_input
+    context = min(spec.context, longest or spec.context)
+    if context < spec.context:
+        given.warn(
+            f"{spec.tokens}: windows of {context} tokens, not {spec.context}: the network has {context} positions"
         )
-    cache = cache or InputCache(None)
-    key = input_key("tokens", content_hash(spec.tokens, cache.manifest), mark)
-    ids = cache.made(
+    key = input_key("tokens", content_hash(spec.tokens, given.cache.manifest), given.mark)
+    made = given.cache.made(
         key, lambda: {"ids": _tokenised(spec, tokenizer)}, count=lambda made: len(made["ids"]), fits=_are_ids
-    )["ids"]
+    )
+    ids = made["ids"]
     if len(ids) < 2:
         raise ValidationError(f"{spec.tokens}: has {len(ids)} tokens, at least 2 are needed to predict one")
-    starts, ends, predicted = windows(len(ids), spec.context, spec.stride or spec.context)
-    return TokenWindows(ids, starts, ends, predicted, fingerprint(spec, cache.manifest))
+    starts, ends, predicted = windows(len(ids), context, min(spec.stride or context, context))
+    return TokenWindows(ids, starts, ends, predicted, fingerprint(spec, given.cache.manifest))
 
 
 def _are_ids(kept: dict[str, Tensor]) -> bool:
@@ -110,14 +107,6 @@ def _tokenised(spec: TokensSet, tokenizer: Any) -> Tensor:
             f"{spec.tokens}: not UTF-8 at byte {cause.start}", hint="convert it with iconv"
         ) from cause
     return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
-
-
-def longest_input(module: nn.Module) -> int | None:
-    """The most tokens that a network of transformers has positions for, None where it does not say."""
-    config: Any = getattr(module, "config", None)
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    longest = getattr(config, "max_position_embeddings", None)
-    return longest if isinstance(longest, int) else None
 
 
 def windows(length: int, context: int, stride: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,3 +152,10 @@ def _sums(logits_nlv: Tensor, targets_nl: Tensor) -> Tensor:
     ).view_as(targets_nl)
     counts_n = (targets_nl != NOT_PREDICTED).sum(dim=1)
     return torch.stack([likelihood_nl.cpu().to(torch.float64).sum(dim=1), counts_n.cpu().to(torch.float64)], dim=1)
+
+
+KIND: Kind[TokensSet] = Kind(
+    lambda spec, manifest, _: fingerprint(spec, manifest),
+    load,
+    forward=lambda network: likelihood_of(network.forward, len(network.tokenizer)),
+)

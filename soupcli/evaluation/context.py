@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from soupcli.datasets.holdout import Part, whole_of
-from soupcli.datasets.load import ExampleSet, LabelledSet
 from soupcli.environment import cache_folder
 from soupcli.errors import ValidationError
 from soupcli.files.kept_file import refusal
 from soupcli.files.manifest import Manifest
 from soupcli.progress import Progress, silent, unsaid
-from soupcli.recipe.sets import PythonSet, SetSpec, TokensSet
+from soupcli.recipe.sets import SetSpec
 from soupcli.user_files import read_files, written_files
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from soupcli.evaluation.kept_scores import ScoreStore
     from soupcli.evaluation.logits import LogitFolder
     from soupcli.recipe.recipe import Recipe
+    from soupcli.recipe.sets import SetSpec
 
 
 STORES = ("scores", "fits", "inputs", "contents", "hashes")  # folders of the cache
@@ -51,10 +51,7 @@ class EvaluationContext:
 
     def metric_of(self, name: str) -> str:
         """The metric that selects on the set `name`."""
-        spec = self.sets[name]
-        if isinstance(spec, TokensSet):
-            return "perplexity"
-        return (None if isinstance(spec, PythonSet) else spec.metric) or self.recipe.metric
+        return self.sets[name].metric or self.recipe.metric
 
     def metrics_of(self, name: str) -> list[str]:
         """All metrics that the recipe asks of the set `name`, the selecting one first."""
@@ -62,26 +59,26 @@ class EvaluationContext:
         gates = [gate.metric for gate in self.recipe.wanted if gate.set in (name, whole) and gate.metric is not None]
         return list(dict.fromkeys([self.metric_of(name), *self.recipe.metrics, *gates]))
 
-    def calibrating_set(self) -> tuple[str, LabelledSet]:
+    def calibrating_set(self) -> tuple[str, SetSpec]:
         """The first labelled set: batch-norm statistics are re-estimated from its inputs.
 
         Raises ValidationError if there is none.
         """
         for name, spec in self.sets.items():
-            if isinstance(spec, LabelledSet):
+            if spec.labelled:
                 return name, spec
         raise ValidationError(
             f"batch_norm: {self.recipe.batch_norm} needs a set of images, text or arrays to re-estimate from",
             hint="name one with --val, or batch_norm: average",
         )
 
-    def counted_set(self) -> tuple[str, ExampleSet]:
+    def counted_set(self) -> tuple[str, SetSpec]:
         """The first set whose examples go through the network one by one: operations are counted on it.
 
         Raises ValidationError if there is none.
         """
         for name, spec in self.sets.items():
-            if isinstance(spec, ExampleSet):
+            if spec.shows_examples:
                 return name, spec
         raise ValidationError(
             "cost.flops: needs a set of images, text, arrays or tokens, to show the network an example of it",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli import processes
 from soupcli.datasets.input_cache import InputCache
-from soupcli.datasets.load import ExampleSet, LabelledSet
 from soupcli.datasets.overlap import ContentStore
 from soupcli.environment import cache_folder, versions
 from soupcli.errors import ValidationError
@@ -19,8 +18,8 @@ from soupcli.evaluation.ensembles import Ensembles
 from soupcli.evaluation.hardest_first import Difficulty
 from soupcli.evaluation.keys import Keys
 from soupcli.evaluation.logits import Collected, LogitFile, Source
-from soupcli.evaluation.outside import measure as outside
 from soupcli.evaluation.outside.lm_eval import LoadedTasks
+from soupcli.evaluation.outside.measure import measure
 from soupcli.evaluation.runner import NetworkRunner
 from soupcli.evaluation.score import Evaluate, Score
 from soupcli.files.json_text import key_of
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from soupcli.evaluation.labelled import Labelled
     from soupcli.networks.live import LiveNetwork
     from soupcli.networks.network import Network
+    from soupcli.recipe.sets import SetSpec
 
 
 class Evaluators:
@@ -157,7 +157,9 @@ class Evaluators:
         """A set of examples, and the operations of a forward pass of the first example that is visited there."""
         name, spec = self.context.counted_set()
         keys, weights = self._keys, Mixture.uniform([self.context.first])
-        key = key_of({"flops": keys.fingerprints[name], "network": keys.of_network(), "versions": versions()})
+        key = key_of(
+            {"flops": keys.fingerprints[name], "network": keys.of_network(self.context.first), "versions": versions()}
+        )
         kept = self.context.store.get(key)
         if kept is None:
             with users_code():
@@ -166,6 +168,10 @@ class Evaluators:
             self.context.store.put(key, kept)
         return name, int(kept.value)
 
+    def describe_by(self, checkpoint: Checkpoint) -> None:
+        """Has the files beside `checkpoint` say what the network is and how its inputs are made."""
+        self._runner.describe_by(checkpoint)
+
     def labelled(self, name: str) -> Labelled:
         """The set's examples, and the network's logits for them at whatever weights it has when it is asked.
 
@@ -173,10 +179,10 @@ class Evaluators:
         """
         return self._runner.labelled(name, self.require_labelled(name))
 
-    def require_labelled(self, name: str) -> LabelledSet:
+    def require_labelled(self, name: str) -> SetSpec:
         """The set. Raises ValidationError for one that shows no labelled examples: its score has no gradient."""
         spec = self.context.sets[name]
-        if not isinstance(spec, LabelledSet):
+        if not spec.labelled:
             kind = type(spec).__name__.removesuffix("Set").lower()
             raise ValidationError(
                 f"val.{name}: coefficients are fitted on labelled examples, which a {kind} set does not show",
@@ -226,10 +232,13 @@ class Evaluators:
     def _dealt(self, name: str, weights: Mixture) -> list[tuple[Mixture, Score]]:
         """The mixture and others that are expected, each evaluated by one process; none where all share the set."""
         spec = self.context.sets[name]
-        if processes.count() == 1 or weights not in self._expected or not isinstance(spec, ExampleSet):
+        if processes.count() == 1 or weights not in self._expected or not spec.shows_examples:
             return []
         unknown = processes.from_first(lambda: self._unknown(name, besides=weights))
         of_round = [weights, *(self._expected[place] for place in unknown)][: processes.count()]
+        if not all(self._runner.shares_network(one.kept, weights.kept) for one in of_round):
+            return []
+        self._runner.describe_by(weights.kept)
         examples = self._runner.examples.of(name, spec)  # the first process decodes before the others do
         batches = -(-len(examples.labels) // self._batch_size.even(len(examples.labels)))
         if not processes.deals_out(len(of_round), batches):
@@ -265,13 +274,14 @@ class Evaluators:
         return score
 
     def _wants_logits(self, name: str) -> bool:
-        return self.context.logits is not None and isinstance(self.context.sets[name], LabelledSet)
+        return self.context.logits is not None and self.context.sets[name].labelled
 
     def _measure(self, name: str, weights: Mixture, at_least: float | None) -> Score:
+        self._runner.describe_by(weights.kept)
         spec = self.context.sets[name]
-        if not isinstance(spec, ExampleSet):
+        if not spec.shows_examples:
             metric = self.metric_of(name)
-            return processes.from_first(lambda: outside.measure(spec, weights, metric, self._runner, self._tasks))
+            return processes.from_first(lambda: measure(spec, weights, metric, self._runner, self._tasks))
         file = self.logit_file(name, weights) if processes.is_first() else None
         examples = self._runner.examples.of(name, spec)
         collected = Collected(examples.labels, examples.kind) if file is not None else None
@@ -281,7 +291,7 @@ class Evaluators:
         return score
 
     def _measure_examples(
-        self, name: str, spec: ExampleSet, weights: Mixture, at_least: float | None, collected: Collected | None
+        self, name: str, spec: SetSpec, weights: Mixture, at_least: float | None, collected: Collected | None
     ) -> Score:
         self.live.load(weights)
         examples = self._runner.examples.of(name, spec)
@@ -303,7 +313,7 @@ class Evaluators:
 def _check_metrics(context: EvaluationContext) -> None:
     """Raises ValidationError for a metric that is not known."""
     for name, spec in context.sets.items():
-        if isinstance(spec, ExampleSet):
+        if spec.shows_examples:
             for metric in context.metrics_of(name):
                 metric_named(metric)
 

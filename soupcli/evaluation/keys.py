@@ -13,30 +13,21 @@ from soupcli.environment import versions
 from soupcli.errors import ValidationError
 from soupcli.files.json_text import key_of
 from soupcli.files.manifest import HINT
-from soupcli.recipe.networks import PythonNetwork
-from soupcli.recipe.sets import LmEvalSet, SetSpec
+from soupcli.networks.configuration import configuration_files
 from soupcli.user_code import content_of
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.datasets.holdout import Part
     from soupcli.evaluation.context import EvaluationContext
-    from soupcli.evaluation.outside.lm_eval import LoadedTasks
     from soupcli.mixing.mixture import Mixture
-
-
-# What libraries read beside weights; `*/config.json` is a module of sentence-transformers.
-BESIDE = (
-    *("*config*.json", "modules.json", "[0-9]*_*/config.json", "tokenizer*", "*.tokenizer", "special_tokens*"),
-    *("added_tokens*", "chat_template*", "*vocab*", "*merges*", "*.codes", "*.bpe", "*.spm", "*.model", "*.tiktoken"),
-    *("spiece*", "dict*.txt", "normalizer.json", "label*.json", "label*.txt"),
-)
+    from soupcli.recipe.sets import SetSpec
 
 
 class Keys:
     """Keys of scores, logits and examples. Raises ValidationError for a set whose files are not there."""
 
-    def __init__(self, context: EvaluationContext, tasks: LoadedTasks) -> None:
+    def __init__(self, context: EvaluationContext, tasks: object) -> None:
         self._context = context
         self._tasks = tasks
         self.fingerprints = {name: self._fingerprint(name, spec) for name, spec in context.sets.items()}
@@ -58,7 +49,7 @@ class Keys:
             "kept": self._of_checkpoint(weights.kept),
             "dtype": str(weights.dtype),
             "set": self.fingerprints[name],
-            "network": self.of_network(),
+            "network": self.of_network(weights.kept),
             "batch_norm": None if average else [self.fingerprints[self._context.calibrating_set()[0]]],
             "device": self._context.device.type,
             "computing": [self._context.recipe.amp, self._context.recipe.channels_last, self._context.recipe.compile],
@@ -77,21 +68,20 @@ class Keys:
         beside = self._beside(checkpoint.folder)
         return [self._context.hashes.of(checkpoint), checkpoint.origin.key, chosen, beside, others]
 
-    def of_contents(self, name: str) -> str:
-        """The key of a set's examples as the network sees them."""
-        return key_of({"set": self.fingerprints[name], "network": self.of_network()})
+    def of_contents(self, name: str, checkpoint: Checkpoint | None = None) -> str:
+        """The key of a set's examples as the network of `checkpoint` sees them; default: the first one."""
+        network = self.of_network(checkpoint or self._context.first)
+        return key_of({"set": self.fingerprints[name], "network": network})
 
-    def of_network(self) -> list[Any]:
-        """What the network is built from: its recipe, the user's file, and the configuration beside the weights."""
-        spec, first = self._context.recipe.model, self._context.first
-        beside = [self._beside(one.folder) for one in (first, *first.sources)]
+    def of_network(self, checkpoint: Checkpoint) -> list[Any]:
+        """What the network is built from: the recipe, the user's files, the configuration beside the weights."""
+        spec = self._context.recipe.model
+        beside = [self._beside(one.folder) for one in (checkpoint, *checkpoint.sources)]
         if spec is None:
             return [None, beside]
         named = [[word, self._print_of(Path(word))] for word in _words(spec.args) if _is_file(word)]
-        if isinstance(spec, PythonNetwork):
-            code = [self.of_function(reference) for reference in (spec.python, spec.transform) if reference is not None]
-            return ["python", spec.args, named, code, beside]
-        return [spec.model_dump(mode="json"), named, beside]
+        code = [self.of_function(reference) for reference in spec.code]
+        return [spec.model_dump(mode="json", exclude=set(spec.code_keys)), named, code, beside]
 
     def of_function(self, reference: str) -> list[str]:
         """What tells the function of `file.py:function` from others; the manifest has what its file imports."""
@@ -102,8 +92,8 @@ class Keys:
 
         They are read whether the checkpoint is the folder or a file in it.
         """
-        found = [place for pattern in BESIDE for place in folder.glob(pattern) if place.is_file()]
-        return sorted([place.relative_to(folder).as_posix(), self._print_of(place)] for place in set(found))
+        files = configuration_files(folder)
+        return [[file.relative_to(folder).as_posix(), self._print_of(file)] for file in files]
 
     def _print_of(self, file: Path) -> str:
         try:
@@ -115,16 +105,15 @@ class Keys:
         """Raises ValidationError if the files of the set `name`, or of any set, are no longer what they were."""
         again = self._context.manifest.again()
         for one, spec in self._context.sets.items():
-            if name in (None, one) and not isinstance(spec, LmEvalSet):
-                now, part = loading.fingerprint(spec, again), self._context.parts.get(one)
+            if name in (None, one):
+                now, part = loading.fingerprint(spec, again, self._tasks), self._context.parts.get(one)
                 if _of_part(now, part) != self.fingerprints[one]:
                     raise ValidationError(f"val.{one}: its files changed while they were used", hint=HINT)
 
     def _fingerprint(self, name: str, spec: SetSpec) -> str | None:
         """Changes with everything in the set, and not with where it lies; None where code of the user's is the set."""
-        if isinstance(spec, LmEvalSet):
-            return self._tasks.of(spec).fingerprint
-        return _of_part(loading.fingerprint(spec, self._context.manifest), self._context.parts.get(name))
+        found = loading.fingerprint(spec, self._context.manifest, self._tasks)
+        return _of_part(found, self._context.parts.get(name))
 
 
 def _of_part(fingerprint: str | None, part: Part | None) -> str | None:

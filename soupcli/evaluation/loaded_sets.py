@@ -10,20 +10,25 @@ from soupcli import processes
 from soupcli.datasets import load as loading
 from soupcli.datasets.examples import ArrayExamples, Examples
 from soupcli.datasets.holdout import part_of, whole_of
+from soupcli.datasets.loading import Loading
 from soupcli.datasets.overlap import ContentStore, contents_of, shared
 from soupcli.files.json_text import key_of
+from soupcli.networks.build import key_of_network
 from soupcli.networks.learned import residence
 
 if TYPE_CHECKING:
     from soupcli.datasets.input_cache import InputCache
-    from soupcli.datasets.load import ExampleSet
     from soupcli.evaluation.context import EvaluationContext
     from soupcli.evaluation.keys import Keys
     from soupcli.networks.network import Network
+    from soupcli.recipe.sets import SetSpec
 
 
 class LoadedSets:
-    """The examples of the sets; those `on_device` live there whole. `inputs` has what earlier runs have decoded."""
+    """The examples of the sets; those `on_device` live there whole. `inputs` has what earlier runs have decoded.
+
+    `beside` is the checkpoint whose files say how inputs are made.
+    """
 
     def __init__(
         self,
@@ -41,35 +46,43 @@ class LoadedSets:
         self._contents = contents
         self._examples: dict[str, Examples] = {}
         self._whole: dict[str, Examples] = {}
+        self.beside = context.first
 
-    def of(self, name: str, spec: ExampleSet) -> Examples:
+    def of(self, name: str, spec: SetSpec) -> Examples:
         """Those of the set `name`. Raises ValidationError for faults of the set."""
         if name not in self._examples:
             examples, part = self._load_whole(name, spec), self._context.parts.get(name)
             if part is not None:
                 examples = part_of(examples, part, str(self._keys.fingerprints[name]))
-            key = self._keys.of_contents(name)
+            key = self._keys.of_contents(name, self.beside)
             if processes.is_first() and self._contents.get(key) is None:
                 self._contents.put(key, contents_of(examples))
             self._examples[name] = examples
         return self._examples[name]
 
-    def _load_whole(self, name: str, spec: ExampleSet) -> Examples:
+    def forget(self) -> None:
+        """Gives back the examples, for a network that sees other ones."""
+        self._examples.clear()
+        self._whole.clear()
+        self.on_device = ()
+
+    def _load_whole(self, name: str, spec: SetSpec) -> Examples:
         """The set that `name` is, or is a part of."""
         whole = whole_of(name) if name in self._context.parts else name
         if whole not in self._whole:
             with processes.first_before_others():
-                examples = loading.load(
-                    spec,
-                    self._network(),
+                given = Loading(
+                    network=self._network(),
                     name=f"val.{whole}",
-                    beside=str(self._context.first.path),
+                    beside=str(self.beside.path),
                     metric=self._context.metric_of(name),
                     workers=self._context.recipe.workers,
                     cache=self._inputs,
-                    mark=key_of({"network": self._keys.of_network()}),
+                    mark=key_of({"network": key_of_network(self._context.recipe.model, self.beside)}),
+                    warn=self._context.warn,
                     progress=self._context.progress,
                 )
+                examples = loading.load(spec, given)
             self._keys.confirm(name)  # what was decoded is what the key says
             self._whole[whole] = self._settled(whole, examples)
         return self._whole[whole]

@@ -8,26 +8,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from soupcli.datasets import prompts, tokens
+from soupcli.datasets.load import kind_of
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluation.labelled import Labelled
 from soupcli.evaluation.loaded_sets import LoadedSets
 from soupcli.networks import flops
 from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
-from soupcli.networks.build import build
+from soupcli.networks.build import build, key_of_network
 from soupcli.networks.live import LiveNetwork
 from soupcli.networks.precision import arrange, computing, eagerly
-from soupcli.recipe.sets import ImagesSet, TextSet, TokensSet
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.datasets.examples import Examples
     from soupcli.datasets.input_cache import InputCache
-    from soupcli.datasets.load import ExampleSet, LabelledSet
     from soupcli.datasets.overlap import ContentStore
     from soupcli.evaluation.context import EvaluationContext
     from soupcli.evaluation.keys import Keys
     from soupcli.mixing.mixture import Mixture
     from soupcli.networks.network import Batch, Forward, Network
+    from soupcli.recipe.sets import SetSpec
 
 
 class NetworkRunner:
@@ -44,16 +46,40 @@ class NetworkRunner:
         self.device = context.device
         self._context = context
         self.examples = LoadedSets(context, keys, lambda: self.network, inputs, contents)
+        self._described_by = context.first
         self._network: Network | None = None
+        self._network_keys: dict[Path, str] = {}
         self._live: LiveNetwork | None = None
-        self._zero_shot: tuple[tuple[prompts.Prompts, Mixture], Forward] | None = None
+        self._prompted: tuple[tuple[object, Mixture], Forward] | None = None
 
     @property
     def network(self) -> Network:
-        """The recipe's network, without weights."""
+        """The recipe's network, without weights, as the checkpoint that describes it now has it."""
         if self._network is None:
-            self._network = build(self.recipe.model, self._context.first)
+            self._network = build(self.recipe.model, self._described_by)
         return self._network
+
+    def describe_by(self, checkpoint: Checkpoint) -> None:
+        """Has the files beside `checkpoint` say what the network is, how inputs are made and what classes are called.
+
+        If they say something else than before, the network and the examples are made anew: one of each is in memory.
+        """
+        if checkpoint is self._described_by:
+            return
+        if not self.shares_network(checkpoint, self._described_by):
+            self._network = self._live = self._prompted = None
+            self.examples.forget()
+        self._described_by = checkpoint
+        self.examples.beside = checkpoint
+
+    def shares_network(self, checkpoint: Checkpoint, other: Checkpoint) -> bool:
+        """Whether the files beside both say the same."""
+        return self._key_of_network(checkpoint) == self._key_of_network(other)
+
+    def _key_of_network(self, checkpoint: Checkpoint) -> str:
+        if checkpoint.folder not in self._network_keys:
+            self._network_keys[checkpoint.folder] = key_of_network(self.recipe.model, checkpoint)
+        return self._network_keys[checkpoint.folder]
 
     @property
     def live(self) -> LiveNetwork:
@@ -65,18 +91,19 @@ class NetworkRunner:
             arrange(self.network, channels_last=recipe.channels_last, compiled=recipe.compile)
         return self._live
 
-    def forward(self, name: str, spec: ExampleSet, weights: Mixture) -> Forward:
+    def forward(self, name: str, spec: SetSpec, weights: Mixture) -> Forward:
         """Inputs to what the set's metrics take, computed as the recipe says."""
         recipe, device = self.recipe, self.device
-        if isinstance(spec, TokensSet):
-            forward = tokens.likelihood_of(self.network.forward, len(self.network.tokenizer))
+        of_kind = kind_of(spec).forward
+        if of_kind is not None:
+            forward = of_kind(self.network)
         else:
             with torch.inference_mode():
                 classifier = self._classifier(name, spec, weights)
             forward = self._judged(name, spec, classifier or self.network.forward)
         return computing(forward, amp=recipe.amp, channels_last=recipe.channels_last, device=device)
 
-    def labelled(self, name: str, spec: LabelledSet) -> Labelled:
+    def labelled(self, name: str, spec: SetSpec) -> Labelled:
         """The set's examples, and the network's logits for them at whatever weights it has when it is asked.
 
         Raises ValidationError where examples have not one class each.
@@ -92,8 +119,9 @@ class NetworkRunner:
 
         return Labelled(examples, forward, f"val.{name}", self.device, self.recipe.batch_size)
 
-    def operations(self, name: str, spec: ExampleSet, weights: Mixture) -> int:
+    def operations(self, name: str, spec: SetSpec, weights: Mixture) -> int:
         """Of a forward pass of the first example that is visited."""
+        self.describe_by(weights.kept)
         self.live.load(weights)
         examples = self.examples.of(name, spec)
         batch = examples.batch(examples.order()[:1], self.device)
@@ -101,45 +129,34 @@ class NetworkRunner:
 
     def statistics(self, weights: Mixture) -> dict[str, Tensor]:
         """Copies of the running statistics that an evaluation of `weights` works with."""
+        self.describe_by(weights.kept)
         if not layers_with_statistics(self.network.module):
             return {}
         self.live.load(weights)
         return {name: place.detach().to("cpu", copy=True) for name, place in self._statistics_of(weights).items()}
 
-    def _judged(self, name: str, spec: LabelledSet, forward: Forward) -> Forward:
+    def _judged(self, name: str, spec: SetSpec, forward: Forward) -> Forward:
         """The logits of those classes that the set covers."""
         classes = self.examples.of(name, spec).classes
         return classes.onto(forward) if classes is not None else forward
 
-    def _classifier(self, name: str, spec: LabelledSet, weights: Mixture | None = None) -> Forward | None:
+    def _classifier(self, name: str, spec: SetSpec, weights: Mixture | None = None) -> Forward | None:
         """What makes logits of networks that are no classifiers themselves, for their present weights; else None.
 
-        A CLIP network's zero-shot classifier is built once for all sets of the same class names and templates where
-        the weights are known; a network from text to text is asked how likely the words of the labels are.
+        A classifier that is made of words is built once for all sets of the same words, if the weights are known.
         """
-        if self.network.answers is not None and isinstance(spec, TextSet):
-            if spec.labels is None:
-                raise NetworkError(
-                    f"val.{name}: the network answers in words, and the set does not say which",
-                    hint="labels: [negative, positive], in the order of the classes",
-                )
-            return self.network.answers(self.network.module, spec.labels)
-        zero_shot = self.network.zero_shot
-        classnames = spec.classnames if isinstance(spec, ImagesSet) else None
-        if zero_shot is None and classnames is None:
+        of_kind = kind_of(spec).classifier
+        prompted = of_kind(spec, name, self.network) if of_kind is not None else None
+        if prompted is None:
+            if self.network.zero_shot is not None:
+                hint = "classnames: FILE, one name a line"
+                raise NetworkError(f"val.{name}: a CLIP network needs classnames: to classify", hint=hint)
             return None
-        if zero_shot is None:
-            raise NetworkError(f"val.{name}: classnames: are for a CLIP network", hint="model: {open_clip: NAME}")
-        if classnames is None:
-            raise NetworkError(
-                f"val.{name}: a CLIP network needs classnames: to classify", hint="classnames: FILE, one name a line"
-            )
-        words = prompts.read(classnames, spec.templates if isinstance(spec, ImagesSet) else None)
         if weights is None:
-            return zero_shot(self.network.module, *words)
-        if self._zero_shot is None or self._zero_shot[0] != (words, weights):
-            self._zero_shot = (words, weights), zero_shot(self.network.module, *words)
-        return self._zero_shot[1]
+            return prompted.make(self.network.module)
+        if self._prompted is None or self._prompted[0] != (prompted.words, weights):
+            self._prompted = (prompted.words, weights), prompted.make(self.network.module)
+        return self._prompted[1]
 
     def _settle(self, weights: Mixture) -> None:
         """Re-estimates running statistics, then rounds them as the soup's file does."""

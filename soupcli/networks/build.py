@@ -35,6 +35,12 @@ def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:
     return library_of(spec).outline(spec, checkpoint.folder) if spec is not None else UNNAMED
 
 
+def key_of_network(spec: NetworkSpec | None, checkpoint: Checkpoint) -> str:
+    """Checkpoints with one key can share a network: no other file beside their weights differs in what it means."""
+    spec = spec or spec_of_folder(checkpoint.folder)
+    return library_of(spec).key(spec, checkpoint.folder) if spec is not None else ""
+
+
 def spec_of_folder(folder: Path) -> NetworkSpec | None:
     """The network that the configuration beside the weights names, or None."""
     if (folder / "open_clip_config.json").is_file():

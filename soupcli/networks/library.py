@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.errors import NetworkError
+from soupcli.files.json_text import key_of
+from soupcli.networks.configuration import key_of_configuration
 from soupcli.networks.network import IMAGE_FOLDER, ClassFolders, Network, Outline
 
 if TYPE_CHECKING:
@@ -27,10 +29,18 @@ class Library:
     build: Callable[[Any, Path], Network]  # the recipe's `model:`, the checkpoint's folder
     folders: ClassFolders = IMAGE_FOLDER
     label_names: Callable[[Any, Path], tuple[str, ...] | None] | None = None
+    reads_folder: Callable[[Any], bool] | None = None  # whether the network depends on files beside the weights
 
     def outline(self, spec: NetworkSpec, folder: Path) -> Outline:
         """What is known about classes before the network is built."""
         return Outline(self.folders, self.label_names(spec, folder) if self.label_names is not None else None)
+
+    def key(self, spec: NetworkSpec, folder: Path) -> str:
+        """Checkpoints with one key can share a network: only their weights differ."""
+        reads = self.reads_folder is not None and self.reads_folder(spec)
+        return key_of(
+            {"model": spec.model_dump(mode="json"), "beside": key_of_configuration(folder) if reads else None}
+        )
 
 
 def library_of(spec: NetworkSpec) -> Library:

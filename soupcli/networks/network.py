@@ -64,6 +64,7 @@ class Network:
     outline: Outline = UNNAMED
     ignored_names: tuple[str, ...] = ()  # patterns of tensors that the library drops when it loads
     stored_names: Callable[[Iterable[str]], Mapping[str, str]] | None = None  # name in a file -> name in the module
+    longest_input: int | None = None  # tokens that the network has positions for
     pad_token_id: int | None = None  # what the configuration pads with, where the tokenizer does not say
     zero_shot: Callable[[nn.Module, Sequence[str], Sequence[str]], Forward] | None = None  # class names, templates
     towers: tuple[str, ...] = ()  # parts that compute, where logits do not come from the module's own forward

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field, Tag
+from pydantic import Field
 
-from soupcli.recipe.section import Section, kind_among
+from soupcli.recipe.section import Section
 from soupcli.recipe.values import PythonReference
 
 
-class _Network(Section):
-    library: ClassVar[str]  # the module that builds such networks
+class NetworkSpec(Section):
+    """Any network; `library` is the module whose `LIBRARY` builds it."""
+
+    library: ClassVar[str]
+    code_keys: ClassVar[tuple[str, ...]] = ()  # whose values are functions of the user's
 
     args: dict[str, Any] = {}
     """Keyword arguments for the builder."""
 
+    @property
+    def code(self) -> list[str]:
+        """The user's functions that the network runs."""
+        return [str(value) for key, value in self if key in self.code_keys and value is not None]
 
-class TimmNetwork(_Network):
+
+class TimmNetwork(NetworkSpec):
     library: ClassVar[str] = "soupcli.networks.libraries.timm"
 
     timm: str
     """Name of a network for `timm.create_model`."""
 
 
-class TransformersNetwork(_Network):
+class TransformersNetwork(NetworkSpec):
     library: ClassVar[str] = "soupcli.networks.libraries.transformers"
 
     transformers: str
@@ -34,7 +42,7 @@ class TransformersNetwork(_Network):
     and `classification_head.*`, as the authors of model soups save theirs."""
 
 
-class OpenClipNetwork(_Network):
+class OpenClipNetwork(NetworkSpec):
     library: ClassVar[str] = "soupcli.networks.libraries.open_clip"
 
     open_clip: str
@@ -44,15 +52,16 @@ class OpenClipNetwork(_Network):
     `classification_head.*`, as the authors of model soups save theirs."""
 
 
-class TorchvisionNetwork(_Network):
+class TorchvisionNetwork(NetworkSpec):
     library: ClassVar[str] = "soupcli.networks.libraries.torchvision"
 
     torchvision: str
     """Name of a network for `torchvision.models.get_model`."""
 
 
-class PythonNetwork(_Network):
+class PythonNetwork(NetworkSpec):
     library: ClassVar[str] = "soupcli.networks.libraries.user_python"
+    code_keys: ClassVar[tuple[str, ...]] = ("python", "transform")
 
     python: PythonReference
     """`file.py:function`; the function returns the `nn.Module`."""
@@ -60,18 +69,10 @@ class PythonNetwork(_Network):
     """`file.py:function` from a PIL picture to a tensor, for sets of pictures."""
 
 
-NETWORKS: dict[str, type[_Network]] = {
+NETWORKS: dict[str, type[NetworkSpec]] = {
     "timm": TimmNetwork,
     "transformers": TransformersNetwork,
     "open_clip": OpenClipNetwork,
     "torchvision": TorchvisionNetwork,
     "python": PythonNetwork,
 }
-NetworkSpec = Annotated[
-    Annotated[TimmNetwork, Tag("timm")]
-    | Annotated[TransformersNetwork, Tag("transformers")]
-    | Annotated[OpenClipNetwork, Tag("open_clip")]
-    | Annotated[TorchvisionNetwork, Tag("torchvision")]
-    | Annotated[PythonNetwork, Tag("python")],
-    kind_among(tuple(NETWORKS)),
-]

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PrivateAttr
 
 from soupcli.recipe.document import Document
 from soupcli.recipe.gates import Wanted, wanted
 from soupcli.recipe.methods import Cost, Greedy, Learned, Mix, Window
-from soupcli.recipe.networks import NetworkSpec
-from soupcli.recipe.section import Section
-from soupcli.recipe.sets import SetSpec
+from soupcli.recipe.networks import NETWORKS, NetworkSpec
+from soupcli.recipe.section import Section, one_of
+from soupcli.recipe.sets import SETS, SetSpec
 from soupcli.recipe.values import ByteSize, CheckpointWord, Device, Dtype, Gain, GateBounds, RecipePath
+
+if TYPE_CHECKING:
+    AnyNetwork = NetworkSpec
+    AnySet = SetSpec
+else:  # the tables' rows
+    AnyNetwork = one_of(NETWORKS)
+    AnySet = one_of(SETS)
 
 
 class Recipe(Section):
     """A whole recipe, as it stands after files, variables and flags have been put together."""
 
-    model: NetworkSpec | None = None
+    model: AnyNetwork | None = None
     """The network that the weights go into; not needed by `soup uniform` without a validation set."""
     ckpts: list[CheckpointWord] = []
     """Checkpoint files, folders or globs; default of --ckpts."""
     window: Window = Window()
-    val: dict[str, SetSpec] = {}
+    val: dict[str, AnySet] = {}
     """Validation sets by name."""
     metric: str = "accuracy"
     """The metric that ranks and selects: accuracy, top5, nll, ece, f1 (of class 1 where there are two classes, else the

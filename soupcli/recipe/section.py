@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Union
 
-from pydantic import BaseModel, ConfigDict, Discriminator
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def one_of(kinds: Mapping[str, type[Section]]) -> Any:
+    """The type of a section of any of these kinds, by the key that names the kind."""
+    tagged = tuple(Annotated[section, Tag(key)] for key, section in kinds.items())
+    return Annotated[Union[tagged], kind_among(tuple(kinds))]  # noqa: UP007
 
 
 def kind_among(kinds: tuple[str, ...]) -> Discriminator:

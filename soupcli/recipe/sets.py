@@ -1,32 +1,54 @@
-"""`val:`, one class for each kind of validation set."""
+"""`val:`, one class for each kind of validation set, and their table."""
 
 from __future__ import annotations
 
 import re
 import string
-from typing import Annotated, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, model_validator
 
-from soupcli.recipe.section import Section, kind_among
+from soupcli.recipe.section import Section
 from soupcli.recipe.values import ClassIds, PythonReference, RecipePath
 
 
-class _Set(Section):
-    pass
+class SetSpec(Section):
+    """Any set; `kind` is the module whose `KIND` reads or measures such sets."""
 
+    kind: ClassVar[str]
+    shows_examples: ClassVar[bool] = False  # inputs go through the network here, one by one
+    labelled: ClassVar[bool] = False  # examples have labels, so that coefficients can be fitted on them
+    suffixes: ClassVar[tuple[str, ...]] = ()  # of files that --val takes as such a set
+    takes_folder: ClassVar[bool] = False
+    code_keys: ClassVar[tuple[str, ...]] = ()  # whose values are functions of the user's
 
-class _LabelledSet(_Set):
     metric: str | None = None
     """The metric that ranks and selects on this set; default: the recipe's. `--metric` goes over both."""
 
+    @property
+    def code(self) -> list[str]:
+        """The user's functions that the set runs."""
+        return [str(value) for key, value in self if key in self.code_keys and value is not None]
+
+
+class _LabelledSet(SetSpec):
+    shows_examples: ClassVar[bool] = True
+    labelled: ClassVar[bool] = True
+
 
 class ArraysSet(_LabelledSet):
+    kind: ClassVar[str] = "soupcli.datasets.arrays"
+    suffixes: ClassVar[tuple[str, ...]] = (".safetensors",)
+
     arrays: RecipePath
     """A safetensors file with the tensors `inputs` [N, ...] and `labels` [N]: integers, or floats for numbers."""
 
 
 class ImagesSet(_LabelledSet):
+    kind: ClassVar[str] = "soupcli.datasets.images"
+    suffixes: ClassVar[tuple[str, ...]] = (".tar",)
+    takes_folder: ClassVar[bool] = True
+
     images: RecipePath
     """A folder with one sub-folder of pictures for each class; or .tar shards in the WebDataset layout: a file, a
     folder of them, a glob, or ranges such as `val-{0000..0003}.tar`."""
@@ -64,6 +86,9 @@ class ImagesSet(_LabelledSet):
 
 
 class TextSet(_LabelledSet):
+    kind: ClassVar[str] = "soupcli.datasets.text"
+    suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".csv", ".tsv", ".parquet")
+
     text: RecipePath
     """A .jsonl, .csv, .tsv or .parquet file, one example a row."""
     input: list[str] = Field(default=["text"], min_length=1, max_length=2)
@@ -77,7 +102,7 @@ class TextSet(_LabelledSet):
     """Class names in the order of the logits, where the label column holds names. For a network from text to text these
     are the words that it answers with: the logit of a class is the log-likelihood of its words."""
     max_length: int | None = Field(default=None, gt=0)
-    """Longest input in tokens; default: what the tokenizer says."""
+    """Longest input in tokens, at most the positions of the network; default: what the tokenizer says."""
 
     @model_validator(mode="after")
     def _readable_template(self) -> Self:
@@ -90,11 +115,17 @@ class TextSet(_LabelledSet):
         return self
 
 
-class TokensSet(_Set):
+class TokensSet(SetSpec):
+    kind: ClassVar[str] = "soupcli.datasets.tokens"
+    shows_examples: ClassVar[bool] = True
+    suffixes: ClassVar[tuple[str, ...]] = (".txt",)
+
     tokens: RecipePath
     """A UTF-8 text file, on which the perplexity of a causal language model is measured."""
+    metric: Literal["perplexity"] = "perplexity"  # type: ignore[mutable-override]  # sections are frozen
+    """Such a set has its perplexity."""
     context: int = Field(default=1024, gt=1)
-    """Tokens in one window, at most what the network takes."""
+    """Tokens in one window; a network with fewer positions has windows of these."""
     stride: int | None = Field(default=None, gt=0)
     """Tokens from the start of one window to that of the next. A token is predicted in the first window that holds it,
     with more text before it the smaller the stride. Default: the context, so that windows do not overlap."""
@@ -108,10 +139,12 @@ class TokensSet(_Set):
         return self
 
 
-class LmEvalSet(_Set):
+class LmEvalSet(SetSpec):
+    kind: ClassVar[str] = "soupcli.evaluation.outside.lm_eval"
+
     lm_eval: list[str] = Field(min_length=1)
     """Tasks or groups of lm-evaluation-harness; the score is the mean over them."""
-    metric: str = "acc"
+    metric: str = "acc"  # type: ignore[mutable-override]  # sections are frozen
     """The harness's metric, `name` or `name,filter`; all others that the tasks have are reported."""
     limit: int | None = Field(default=None, gt=0)
     """Examples of each task, the first ones; default: all."""
@@ -121,17 +154,20 @@ class LmEvalSet(_Set):
     """A folder of further tasks, in the harness's own YAML."""
 
 
-class PythonSet(_Set):
+class PythonSet(SetSpec):
+    kind: ClassVar[str] = "soupcli.evaluation.outside.user_function"
+    code_keys: ClassVar[tuple[str, ...]] = ("python",)
+
     python: PythonReference
     """`file.py:function` from (model, device) to {metric: value}."""
     higher_is_better: bool = True
 
 
-class CommandSet(_Set):
+class CommandSet(SetSpec):
+    kind: ClassVar[str] = "soupcli.evaluation.outside.command"
+
     command: str
     """A command that prints one JSON object {metric: value} on its last line; `{checkpoint}` is the soup's path."""
-    metric: str | None = None
-    """The metric of this set; default: the recipe's."""
     higher_is_better: bool = True
 
 
@@ -147,7 +183,7 @@ def template_columns(template: str) -> list[str]:
     return list(dict.fromkeys(str(column) for _, column, _, _ in fields))
 
 
-SETS: dict[str, type[_Set]] = {
+SETS: dict[str, type[SetSpec]] = {
     "images": ImagesSet,
     "text": TextSet,
     "arrays": ArraysSet,
@@ -156,13 +192,3 @@ SETS: dict[str, type[_Set]] = {
     "python": PythonSet,
     "command": CommandSet,
 }
-SetSpec = Annotated[
-    Annotated[ImagesSet, Tag("images")]
-    | Annotated[TextSet, Tag("text")]
-    | Annotated[ArraysSet, Tag("arrays")]
-    | Annotated[TokensSet, Tag("tokens")]
-    | Annotated[LmEvalSet, Tag("lm_eval")]
-    | Annotated[PythonSet, Tag("python")]
-    | Annotated[CommandSet, Tag("command")],
-    kind_among(tuple(SETS)),
-]

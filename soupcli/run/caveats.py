@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from soupcli.datasets.load import ExampleSet
-
 if TYPE_CHECKING:
     from soupcli.run.run import Run
 
@@ -25,7 +23,7 @@ def warnings(run: Run, shared: Mapping[str, int]) -> list[str]:
     found = []
     if run.resolved.selects and len(run.sets) == 1:
         name = run.selecting
-        holdout = isinstance(run.sets[name], ExampleSet)
+        holdout = run.sets[name].shows_examples
         offer = "--holdout 0.5 chooses on one half of it and reports the other; or " if holdout else ""
         found.append(
             f"the soup was chosen on {name}, so its score there is too high, and no other set was given: "

@@ -13,8 +13,7 @@ from soupcli.files.json_text import dump_json
 from soupcli.mixing.write_soup import soup_specs
 from soupcli.output import console
 from soupcli.output.text import describe_classes
-from soupcli.recipe.networks import PythonNetwork
-from soupcli.recipe.sets import CommandSet, PythonSet
+from soupcli.recipe.sets import CommandSet
 from soupcli.wording import human_bytes
 
 if TYPE_CHECKING:
@@ -70,10 +69,9 @@ def show_plan(run: Run, plan: Plan) -> int:
 def _code(run: Run) -> tuple[list[str], list[str]]:
     """The functions and commands of the recipe's own that the run would start, as they would be started."""
     model, sets = run.recipe.model, run.sets.values()
-    named = [model.python, model.transform] if isinstance(model, PythonNetwork) else []
-    code = [*named, *(spec.python for spec in sets if isinstance(spec, PythonSet))]
+    code = [*(model.code if model is not None else []), *(reference for spec in sets for reference in spec.code)]
     commands = [shlex.join(split(spec.command)) for spec in sets if isinstance(spec, CommandSet)]
-    return [reference for reference in code if reference is not None], commands
+    return code, commands
 
 
 def _show_table(run: Run, plan: Plan, sizes: dict[str, int], written: int | None, runs: dict[str, list[str]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.datasets.load import LabelledSet
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.report.scores import Ensemble, Scored
@@ -58,7 +57,7 @@ def ensembles(run: Run, ranking: Sequence[Ranked]) -> Beside:
     """
     evaluators, selecting = run.evaluators, run.selecting
     members = [ranked.checkpoint for ranked in ranking]
-    sets = [name for name, spec in run.sets.items() if isinstance(spec, LabelledSet)]
+    sets = [name for name, spec in run.sets.items() if spec.labelled]
     with run.phase("ensembles"):
         on = {name: evaluators.ensembles(name, members, evaluators.metrics_of(name)) for name in sets}
         settings = run.recipe.greedy

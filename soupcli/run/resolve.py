@@ -6,7 +6,7 @@ Nothing here changes anything: no file is written, no tensor is read, and the re
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,13 @@ import torch
 from soupcli import processes
 from soupcli.cli.options import GatedOptions, IngredientOptions, RecipeOptions, SoupOptions
 from soupcli.datasets.holdout import Part, divide, held_out_of, whole_of
-from soupcli.datasets.load import LabelledSet
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.gates import Gate
 from soupcli.metrics.table import metric_named
 from soupcli.output.ci import Format
 from soupcli.recipe.gates import GAIN, Bound, parse, parse_gain
 from soupcli.recipe.loading import load_recipe
-from soupcli.recipe.sets import ArraysSet, ImagesSet, SetSpec, TextSet, TokensSet
+from soupcli.recipe.sets import SETS, SetSpec
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
@@ -180,7 +179,7 @@ def choose_sets(words: Sequence[str], recipe: Recipe, *, asked: str | None = Non
     for word in words:
         if word in recipe.val:
             spec = recipe.val[word]
-            over = asked is not None and isinstance(spec, LabelledSet)
+            over = asked is not None and spec.labelled
             chosen[word] = spec.model_copy(update={"metric": None}) if over else spec
         elif Path(word).exists() or word.endswith(".tar"):
             chosen[word] = _set_at(Path(word))
@@ -193,32 +192,27 @@ def choose_sets(words: Sequence[str], recipe: Recipe, *, asked: str | None = Non
 
 
 def _set_at(path: Path) -> SetSpec:
-    if path.is_dir():
-        return ImagesSet(images=path)
-    kinds: dict[str, Callable[[], SetSpec]] = {
-        ".safetensors": lambda: ArraysSet(arrays=path),
-        **dict.fromkeys((".jsonl", ".csv", ".tsv", ".parquet"), lambda: TextSet(text=path)),
-        ".tar": lambda: ImagesSet(images=path),
-        ".txt": lambda: TokensSet(tokens=path),
-    }
-    if path.suffix not in kinds:
-        raise UsageError(
-            f"--val {path}: a set is a folder of class folders, or a file that ends in {', '.join(kinds)}",
-            hint="other sets are named in the recipe, under val:",
-        )
-    return kinds[path.suffix]()
+    is_folder = path.is_dir()
+    for key, of_kind in SETS.items():
+        if of_kind.takes_folder if is_folder else path.suffix in of_kind.suffixes:
+            return of_kind.model_validate({key: path})
+    suffixes = [suffix for of_kind in SETS.values() for suffix in of_kind.suffixes]
+    raise UsageError(
+        f"--val {path}: a set is a folder of class folders, or a file that ends in {', '.join(suffixes)}",
+        hint="other sets are named in the recipe, under val:",
+    )
 
 
 def _check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
     """Raises ValidationError for an unknown metric, before anything is read."""
-    labelled = any(isinstance(spec, LabelledSet) for spec in sets.values())
+    labelled = any(spec.labelled for spec in sets.values())
     with located(recipe):
         for metric in recipe.metrics:
             metric_named(metric, key="metrics")
         if labelled:
             metric_named(recipe.metric)
         for name, spec in sets.items():
-            if isinstance(spec, LabelledSet) and spec.metric is not None:
+            if spec.labelled and spec.metric is not None:
                 metric_named(spec.metric, key=f"val.{name}.metric")
 
 

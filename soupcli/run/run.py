@@ -21,6 +21,7 @@ from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
 from soupcli.checkpoints.compare.integers import check_integers
 from soupcli.checkpoints.compare.products import check_products
+from soupcli.checkpoints.compare.settings import differing_settings
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
@@ -37,7 +38,7 @@ from soupcli.evaluation.logits import LogitFolder
 from soupcli.files.atomic import check_file
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.old_soup import Input, check_place
-from soupcli.networks.build import outline
+from soupcli.networks.build import key_of_network, outline
 from soupcli.output import console
 from soupcli.report.comparisons import Flops
 from soupcli.report.paths import relative
@@ -191,6 +192,22 @@ class Run:
         known = outline(self.recipe.model, self.checkpoints[0])
         return class_orders(self.sets, self.recipe.metric, known)
 
+    def _say_other_files(self) -> None:
+        """Says if checkpoints do not agree in the files that describe their networks and inputs."""
+        if not self.sets:
+            return
+        first, model = self.checkpoints[0], self.recipe.model
+        own = key_of_network(model, first)
+        others = [one for one in self.checkpoints if one.folder != first.folder and key_of_network(model, one) != own]
+        if others:
+            differing = [setting.key for setting in differing_settings([first, others[0]])]
+            said = f" ({', '.join(differing[:3])}{', ...' if len(differing) > 3 else ''})" if differing else ""
+            count = "1 checkpoint has" if len(others) == 1 else f"{len(others)} checkpoints have"
+            self.warn(
+                f"{count} other files beside the weights than {first.path}, {others[0].path} for one{said}: each is "
+                "judged by its own config.json, image processor, tokenizer and class names, a soup by those it carries"
+            )
+
     def warn(self, text: str) -> None:
         """Says once what should be known before the scores are believed, and keeps it for the report."""
         if text not in self._said:
@@ -201,6 +218,7 @@ class Run:
     def evaluators(self) -> Evaluators:
         """Evaluate mixtures on each set. Made when the first score is asked for."""
         if self._evaluators is None:
+            self._say_other_files()
             for name, order in self.classes.items():
                 if order.warning is not None:
                     self.warn(f"{name}: {order.warning}")
@@ -223,7 +241,7 @@ class Run:
                 manifest=self.manifest,
                 logits=LogitFolder(self.logits, inputs=self.manifest) if self.logits is not None else None,
                 progress=self.progress,
-                warn=console.warn,
+                warn=self.warn,
             )
         )
 

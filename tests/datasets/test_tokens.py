@@ -17,6 +17,7 @@ from soupcli.errors import NetworkError, SoupError, ValidationError
 from soupcli.recipe.sets import TokensSet
 from tests.helpers import transformers_toys as toys
 from tests.helpers.evaluating import evaluators, score
+from tests.helpers.loading import loading
 
 WIDE = {"vocab_size": len(toys.WORDS)}
 
@@ -149,7 +150,7 @@ def test_tokenised_once(tmp_path: Path) -> None:
     """The whole text goes through the tokenizer in one piece, every byte of it as it stands."""
     (tmp_path / "wiki.txt").write_bytes("é = 1\r\n\r\n\ttwo ".encode())
     tokenizer = Counting()
-    made = tokens.load(TokensSet(tokens=tmp_path / "wiki.txt"), tokenizer)
+    made = tokens.load(TokensSet(tokens=tmp_path / "wiki.txt"), loading(tokenizer))
     assert tokenizer.texts == ["é = 1\r\n\r\n\ttwo "]
     assert int(made.labels.sum()) == len(tokenizer.texts[0]) - 1
 
@@ -157,7 +158,7 @@ def test_tokenised_once(tmp_path: Path) -> None:
 def test_no_warning_of_length(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """That the text is longer than the network's context is what windows are for: nothing is said."""
     tokenizer = toys.bert_tokenizer(tmp_path / "run")
-    tokens.load(TokensSet(tokens=text(tmp_path / "wiki.txt", 50), context=12), tokenizer)
+    tokens.load(TokensSet(tokens=text(tmp_path / "wiki.txt", 50), context=12), loading(tokenizer))
     assert not caplog.records
 
 
@@ -174,7 +175,6 @@ def test_fingerprint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "context", "problem"),
     [
-        (b"good bad", 33, "wiki.txt: windows of 33 tokens, the network takes 32"),
         (b"good", 32, "wiki.txt: has 1 tokens, at least 2 are needed"),
         (b"", 32, "wiki.txt: has 0 tokens"),
         (b"good \xff", 32, "wiki.txt: not UTF-8 at byte 5"),
@@ -182,7 +182,7 @@ def test_fingerprint(tmp_path: Path) -> None:
     ],
 )
 def test_errors(content: bytes | None, context: int, problem: str, tmp_path: Path) -> None:
-    """A context that is too long, a text with nothing to predict, a file that is no text."""
+    """A text with nothing to predict, a file that is no text."""
     gpt2(tmp_path / "run")
     if content is not None:
         (tmp_path / "wiki.txt").write_bytes(content)
@@ -202,3 +202,18 @@ def test_networks_that_predict_no_tokens(tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(NetworkError, match="run holds no tokenizer"):
         score(recipe, tmp_path / "run")
+
+
+def test_context_beyond_the_positions(tmp_path: Path) -> None:
+    """A network with fewer positions than the context has windows of these, and says so."""
+    gpt2(tmp_path / "run")
+    spec, said = TokensSet(tokens=text(tmp_path / "wiki.txt", 90)), list[str]()
+    tokenizer = toys.word_tokenizer(tmp_path / "run")
+    cut = tokens.load(spec, loading(tokenizer, longest_input=32, warn=said.append))
+    asked = tokens.load(spec.model_copy(update={"context": 32}), loading(tokenizer, longest_input=32))
+    assert torch.equal(cut.starts, asked.starts)
+    assert torch.equal(cut.ends, asked.ends)
+    assert said == [f"{spec.tokens}: windows of 32 tokens, not 1024: the network has 32 positions"]
+    found = score({"val": {"val": {"tokens": spec.tokens}}}, tmp_path / "run")
+    wanted = score({"val": {"val": {"tokens": spec.tokens, "context": 32}}}, tmp_path / "run")
+    assert found.value == wanted.value

@@ -8,11 +8,18 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.tensor_filter import Selected
+from soupcli.datasets.kind import Kind
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside.user_function import score_of_result
+from soupcli.files.unfinished import scratch_folder
+from soupcli.mixing.fill_folder import copy_side_files
+from soupcli.mixing.write_soup import write_soup
 
 if TYPE_CHECKING:
+    from soupcli.evaluation.runner import NetworkRunner
     from soupcli.evaluation.score import Score
+    from soupcli.mixing.mixture import Mixture
     from soupcli.recipe.sets import CommandSet
 
 
@@ -61,3 +68,26 @@ def split(command: str) -> list[str]:
             hint="write {checkpoint} where the path of the weights goes",
         )
     return words
+
+
+def measure(spec: CommandSet, weights: Mixture, metric: str, runner: NetworkRunner, _: object) -> Score:
+    """What the command prints. An ingredient is evaluated in its place; a mixture is written and removed afterwards."""
+    split(spec.command)
+    first = weights.members[0].path
+    as_it_lies = len(weights.members) == 1 and not isinstance(weights.members[0], Selected)
+    if as_it_lies and weights.dtype is None and runner.recipe.batch_norm == "average":
+        return score(spec, first, metric=metric)
+    with scratch_folder() as folder:
+        written, _ = write_soup(
+            weights,
+            folder,
+            metadata={"format": "pt"},
+            max_shard_size=runner.recipe.max_shard_size,
+            overrides=runner.statistics(weights) if runner.recipe.batch_norm != "average" else {},
+        )
+        copy_side_files(weights, folder)
+        alone = not first.is_dir() and len(written.files) == 1
+        return score(spec, folder / written.main if alone else folder, metric=metric)
+
+
+KIND: Kind[CommandSet] = Kind(measure=measure)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from soupcli.datasets.kind import Kind
 from soupcli.environment import need
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluation.score import Score
@@ -27,6 +28,8 @@ from soupcli.metrics.metric import MetricValue
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
+    from soupcli.evaluation.runner import NetworkRunner
+    from soupcli.mixing.mixture import Mixture
     from soupcli.recipe.sets import LmEvalSet
 
 EXTRA = "lm-eval"
@@ -202,3 +205,16 @@ def _told(where: str) -> Iterator[None]:
     except Exception as cause:
         first_line = next(iter(str(cause).strip().splitlines()), "")
         raise ValidationError(f"{where}: {type(cause).__name__}: {first_line}") from cause
+
+
+def measure(spec: LmEvalSet, weights: Mixture, _: str, runner: NetworkRunner, tasks: LoadedTasks) -> Score:
+    """The harness's score of `weights`; the live network is loaded anew afterwards."""
+    runner.live.load(weights)
+    try:
+        module, size = runner.live.network.module, runner.recipe.batch_size
+        return tasks.of(spec).score(module, runner.network.tokenizer, batch_size=size)
+    finally:
+        runner.live.forget()
+
+
+KIND: Kind[LmEvalSet] = Kind(lambda spec, _, tasks: tasks.of(spec).fingerprint, measure=measure)

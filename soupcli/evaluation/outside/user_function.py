@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from soupcli.datasets.kind import Kind
 from soupcli.errors import ValidationError
 from soupcli.evaluation.score import Score
 from soupcli.metrics.metric import MetricValue
@@ -17,6 +18,8 @@ from soupcli.user_code import load_function, told
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
+    from soupcli.evaluation.runner import NetworkRunner
+    from soupcli.mixing.mixture import Mixture
     from soupcli.recipe.sets import PythonSet
 
 
@@ -82,3 +85,15 @@ def _count(value: float | None, source: str) -> int | None:
     if not value >= 0 or value % 1:
         raise ValidationError(f"{source}: 'n' is {value}, not a number of examples")
     return int(value)
+
+
+def measure(spec: PythonSet, weights: Mixture, metric: str, runner: NetworkRunner, _: object) -> Score:
+    """What the function returns for `weights`; the live network is loaded anew afterwards."""
+    runner.live.load(weights)
+    try:
+        return score(spec, runner.live.network.module, runner.device, metric=metric)
+    finally:
+        runner.live.forget()
+
+
+KIND: Kind[PythonSet] = Kind(measure=measure)

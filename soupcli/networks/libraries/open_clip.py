@@ -118,4 +118,5 @@ def _zero_shot(
     return forward
 
 
-LIBRARY = Library(build)  # open_clip_train.data reads class folders through torchvision's ImageFolder
+# Class folders are numbered by torchvision: open_clip_train.data reads them through ImageFolder.
+LIBRARY = Library(build, reads_folder=lambda spec: spec.open_clip == "auto")

@@ -80,4 +80,4 @@ def _pictures(data: Any, module: nn.Module, channels: int | None, size: int | Se
     return Pictures(decode, mean_and_std(config["mean"], config["std"]), f"timm:{sorted(config.items())}", mode)
 
 
-LIBRARY = Library(build, FOLDERS, label_names)
+LIBRARY = Library(build, FOLDERS, label_names, reads_folder=lambda spec: spec.timm == "auto")

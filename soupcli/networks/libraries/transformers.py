@@ -47,11 +47,28 @@ def build(spec: TransformersNetwork, folder: Path) -> Network:
         outline=Outline(FOLDERS, names_in_order(config.id2label, folder / "config.json")),
         ignored_names=tuple(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()),
         stored_names=_stored_names(module) if spec.head is None else None,
+        longest_input=_longest_input(module),
         pad_token_id=getattr(config, "pad_token_id", None),
         answers=partial(text_to_text.answers, tokenizer) if tokenizer and text_to_text.writes(module) else None,
         zero_shot=dual_encoder.zero_shot(tokenizer) if two_towers else None,
         towers=("vision_model",) if two_towers else (),
     )
+
+
+def _longest_input(module: nn.Module) -> int | None:
+    """The most tokens that the network has positions for, or None if it does not say.
+
+    RoBERTa and its kin count positions from behind their padding index: 514 positions hold 512 tokens.
+    """
+    config: Any = getattr(module, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    longest = getattr(config, "max_position_embeddings", None)
+    if not isinstance(longest, int) or longest < 1:
+        return None
+    for name, part in module.named_modules():
+        if name.endswith("position_embeddings") and isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            return min(longest, part.num_embeddings - part.padding_idx - 1)
+    return longest
 
 
 def _module(architecture: Any, config: Any, spec: TransformersNetwork) -> nn.Module:
@@ -186,4 +203,4 @@ def label_names(spec: TransformersNetwork, folder: Path) -> tuple[str, ...] | No
     return names_in_order(config.get("id2label"), folder / "config.json")
 
 
-LIBRARY = Library(build, FOLDERS, label_names)
+LIBRARY = Library(build, FOLDERS, label_names, reads_folder=bool)

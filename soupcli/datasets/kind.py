@@ -1,0 +1,41 @@
+"""A kind of validation set: how its examples are read, or what measures it if it shows none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from soupcli.datasets.examples import Examples
+    from soupcli.datasets.loading import Loading
+    from soupcli.files.manifest import Manifest
+    from soupcli.networks.network import Forward, Network, Outline
+    from soupcli.report.scores import ClassOrder
+
+Spec = TypeVar("Spec")
+
+
+class Prompted(NamedTuple):
+    """A classifier made of words: `make` builds it from a network's present weights, `words` tell it from others."""
+
+    words: object
+    make: Callable[[nn.Module], Forward]
+
+
+@dataclass(frozen=True)
+class Kind(Generic[Spec]):
+    """What a set of this kind can do; a set that shows examples has `load`, any other has `measure`.
+
+    `fingerprint` changes with everything in the set; it and `measure` are given what the run has loaded for sets.
+    `classifier` makes logits for networks that are no classifiers themselves; `forward` takes the place of logits.
+    """
+
+    fingerprint: Callable[[Spec, Manifest | None, Any], str | None] | None = None
+    load: Callable[[Spec, Loading], Examples] | None = None
+    class_order: Callable[[Spec, Outline, str], ClassOrder | None] | None = None
+    classifier: Callable[[Spec, str, Network], Prompted | None] | None = None
+    forward: Callable[[Network], Forward] | None = None
+    measure: Callable[..., Any] | None = None  # spec, weights, metric, runner, tasks -> Score

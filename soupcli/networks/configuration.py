@@ -1,0 +1,58 @@
+"""What the files beside the weights say about a network, as a key: two checkpoints with one key share a network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from soupcli.errors import NetworkError
+from soupcli.files.json_text import key_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# What libraries read beside weights; `*/config.json` is a module of sentence-transformers.
+FILES = (
+    *("*config*.json", "modules.json", "[0-9]*_*/config.json", "tokenizer*", "*.tokenizer", "special_tokens*"),
+    *("added_tokens*", "chat_template*", "*.jinja", "*vocab*", "*merges*", "*.codes", "*.bpe", "*.spm", "*.model"),
+    *("*.tiktoken", "spiece*", "dict*.txt", "normalizer.json", "label*.json", "label*.txt", "*.py"),
+)
+# Keys that say who wrote a file, and nothing about the network.
+NOTES = ("_name_or_path", "name_or_path", "_commit_hash", "transformers_version", "is_local", "local_files_only")
+MAX_FILE = 2**30  # bytes; the largest tokenizers have 35 MB
+
+
+def configuration_files(folder: Path) -> list[Path]:
+    """The files that a model library reads beside the weights in `folder`, sorted."""
+    return sorted({file for pattern in FILES for file in folder.glob(pattern) if file.is_file()})
+
+
+def key_of_configuration(folder: Path) -> str:
+    """Changes with everything in the files that may change the network, its inputs or the names of its classes."""
+    return key_of(
+        {"files": [[file.relative_to(folder).as_posix(), _meaning(file)] for file in configuration_files(folder)]}
+    )
+
+
+def _meaning(file: Path) -> str:
+    """The file's content, without notes of the library that wrote it."""
+    content = _read(file)
+    if file.suffix == ".json":
+        try:
+            document: Any = json.loads(content)
+        except (ValueError, RecursionError):
+            document = None
+        if isinstance(document, dict):
+            kept = {key: value for key, value in document.items() if key not in NOTES}
+            content = json.dumps(kept, sort_keys=True).encode("utf-8", "backslashreplace")
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        if file.stat().st_size > MAX_FILE:
+            raise NetworkError(f"{file}: has {file.stat().st_size} bytes, a configuration has at most {MAX_FILE}")
+        return file.read_bytes()
+    except OSError as cause:
+        raise NetworkError(f"{file}: {cause.strerror}") from cause

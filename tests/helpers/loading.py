@@ -1,0 +1,29 @@
+"""What load functions are given in tests: a network that computes nothing, with this tokenizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from soupcli.datasets.loading import Loading
+from soupcli.networks.network import IMAGE_FOLDER, Network, Outline
+
+
+def loading(
+    tokenizer: Any = None,
+    *,
+    label_names: tuple[str, ...] | None = None,
+    pad_token_id: int | None = None,
+    longest_input: int | None = None,
+    **options: Any,
+) -> Loading:
+    """`options` are those of Loading."""
+    network = Network(
+        nn.Identity(),
+        tokenizer=tokenizer,
+        outline=Outline(IMAGE_FOLDER, label_names),
+        pad_token_id=pad_token_id,
+        longest_input=longest_input,
+    )
+    return Loading(network=network, **options)
