@@ -256,7 +256,7 @@ def load_set(spec: ImagesSet, given: Loading) -> ArrayExamples:
     network = given.network
     if network.pictures is None:
         raise NetworkError(
-            f"{given.name}: nothing says how the network {type(network.module).__name__} sees pictures",
+            f"{given.name}: no image transform for the network {type(network.module).__name__}",
             hint="processor.save_pretrained(...) puts it beside the weights; a python network takes "
             "transform: 'net.py:transform', a function from a PIL picture to a tensor",
         )
