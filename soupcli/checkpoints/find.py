@@ -147,7 +147,7 @@ def _expand(word: str, standard_input: Iterable[str]) -> list[Path]:
         return paths
     if not word.strip():
         raise UsageError("--ckpts: an empty word", hint="is a shell variable unset?")
-    if Path(word).exists():
+    if Path(word).exists() or Path(word).is_symlink():
         return [Path(word)]
     pattern = str(Path(word).expanduser()) + ("/" if word.endswith("/") else "")
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the word is a shell's pattern, not a folder and one

@@ -19,6 +19,7 @@ from soupcli.checkpoints.formats import torch_distributed as distributed
 from soupcli.checkpoints.formats.folder import trainer_metrics
 from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice
 from soupcli.checkpoints.formats.names import plain_names
+from soupcli.checkpoints.formats.other_files import refuse_absent
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion
@@ -35,6 +36,7 @@ def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
     if path.is_dir():
         return next(opened for layout in LAYOUTS if (opened := layout(path, how)) is not None)
     if not path.exists():
+        refuse_absent(path)
         raise CheckpointError(f"{path}: no such file or folder")
     if not path.is_file():
         raise CheckpointError(f"{path}: neither a file nor a folder")

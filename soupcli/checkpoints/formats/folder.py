@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.formats import sharded
 from soupcli.checkpoints.formats.foreign import refuse_slices
+from soupcli.checkpoints.formats.other_files import refuse_other_folder
 from soupcli.checkpoints.formats.table import holds_weights
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, distinct
@@ -124,6 +125,7 @@ def only_weights(folder: Path) -> Path | sharded.ShardSet:
     if len(files) + len(sets) == 1:
         return sets[0] if sets else files[0].path
     if not found:
+        refuse_other_folder(folder)
         raise CheckpointError(f"{folder}: holds no checkpoint", hint=listing(folder))
     names = [entry.name for entry in wholes]
     shown = [*names, *(shards.pattern for shards in sets)]

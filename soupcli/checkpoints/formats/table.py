@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.formats import safetensors, torch_archives, torch_save
+from soupcli.checkpoints.formats.other_files import refuse_other_file, refuse_unknown_file
 from soupcli.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ FORMATS: tuple[FileFormat, ...] = (
 
 def read_contents(file: FileVersion, how: How) -> Contents:
     """Returns specs and places of the tensors in `file`. Raises CheckpointError if no format reads it."""
+    refuse_other_file(file)
     found = next((each for each in FORMATS if each.begins(file)), None)
     if found is None:
+        refuse_unknown_file(file)
         raise CheckpointError(
             f"{file.path}: not a checkpoint: none of {', '.join(each.name for each in FORMATS)}",
             hint="--ckpts takes checkpoint files and folders that hold one",

@@ -1,0 +1,163 @@
+"""Files that are no checkpoints of torch: pointers to absent ones, web pages, and formats of other programs.
+
+Each is recognised by its first bytes and refused by name, with the way out.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from soupcli.errors import CheckpointError
+from soupcli.files.reading import FileVersion, read_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAD = 2048  # bytes that are looked at
+SMALL = 100_000  # bytes: pointers and error pages are smaller
+NOT_OURS = "soup mixes weights of torch: files of torch.save and safetensors"
+ANNEX = "/annex/objects/"
+GET_ANNEX = "get the file itself: git annex get"
+
+
+class Kind(NamedTuple):
+    """A kind of file, and how it begins."""
+
+    begins: re.Pattern[bytes]
+    what: str
+    hint: str
+
+
+def _kind(pattern: bytes, what: str, hint: str) -> Kind:
+    return Kind(re.compile(pattern, re.DOTALL | re.IGNORECASE), what, hint)
+
+
+# No file of torch.save or safetensors begins so.
+KINDS = (
+    _kind(
+        rb"version https://(git-lfs|hawser)\S*\n",
+        "is a Git LFS pointer, not the file itself",
+        "get the file itself: git lfs pull",
+    ),
+    _kind(rb"(\.\./)*/?(\.git)?/annex/objects/", "is a git-annex pointer, not the file itself", GET_ANNEX),
+    _kind(
+        rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b",
+        "is a web page, not a checkpoint: the download failed",
+        "download it again; hf download and a token help with private and gated repositories",
+    ),
+    _kind(rb"\s*<(\?xml|error)\b", "is XML, perhaps the error message of a download", "download it again"),
+    _kind(
+        rb"\x89HDF\r\n\x1a\n",
+        "is HDF5 (Keras .h5)",
+        f"{NOT_OURS}; a keras model with the torch backend has a state_dict()",
+    ),
+    _kind(rb"GGUF", "is GGUF (llama.cpp)", f"{NOT_OURS}: mix those that it was converted from, and convert the soup"),
+    _kind(rb"(lmgg|tjgg|fmgg|algg)", "is GGML (llama.cpp)", f"{NOT_OURS}: mix those that it was converted from"),
+    _kind(
+        rb"\x93NUMPY", "is a numpy array (.npy)", "save all tensors by name: safetensors.numpy.save_file(arrays, path)"
+    ),
+    _kind(rb"....TFL3", "is TensorFlow Lite", NOT_OURS),
+    _kind(rb"....ET\d\d", "is an ExecuTorch program", NOT_OURS),
+    _kind(rb"\x1f\x8b", "is compressed by gzip", "unpack it: gunzip, or tar -xzf"),
+    _kind(rb"\x28\xb5\x2f\xfd", "is compressed by zstd", "unpack it: unzstd"),
+    _kind(rb"\xfd7zXZ\0", "is compressed by xz", "unpack it: unxz"),
+    _kind(rb"BZh[1-9]1AY", "is compressed by bzip2", "unpack it: bunzip2"),
+    _kind(rb"7z\xbc\xaf\x27\x1c", "is a 7z archive", "unpack it: 7z x"),
+    _kind(rb"Rar!\x1a\x07", "is a RAR archive", "unpack it: unrar x"),
+    _kind(
+        rb"\s*[\[{][\x20-\x7e\s]{7}", "is JSON, not weights", "--ckpts takes checkpoint files and folders that hold one"
+    ),
+    _kind(rb"%PDF-", "is a PDF document", NOT_OURS),
+    _kind(rb"\x7fELF", "is a program", NOT_OURS),
+)
+# Not so sure by their first bytes: asked once no format has taken the file.
+LESS_SURE = (
+    _kind(
+        rb"\x80[\x02-\x05]",
+        "is a plain pickle, not written by torch.save",
+        "if you trust it, save it again: torch.save(pickle.load(open(path, 'rb')), other_path), arrays as tensors",
+    ),
+    _kind(
+        rb"\x08[\x01-\x20](\x12|\x1a|:|B).*(onnx|pytorch|tf2onnx|skl2onnx|graph)",
+        "is ONNX",
+        f"{NOT_OURS}: mix the checkpoints that it was exported from, and export the soup",
+    ),
+    _kind(
+        rb"([\x81-\x8f]|\xde..|\xdf....)(\xa5model|\xa6params|\xa4step|\xa9opt_state|[\xa1-\xbf]\w)",
+        "is msgpack (Flax)",
+        "transformers reads it: AutoModel.from_pretrained(folder, from_flax=True).save_pretrained(other_folder)",
+    ),
+    _kind(rb".{257}ustar", "is a tar archive", "unpack it: tar -xf"),
+)
+
+
+def refuse_other_file(file: FileVersion) -> None:
+    """Raises CheckpointError if the file is empty or begins as a file of another kind."""
+    if not file.size:
+        raise CheckpointError(f"{file.path}: is empty (0 bytes)", hint="copy or save the file again")
+    if file.path.name == ".metadata" or file.path.suffix == ".distcp":
+        raise CheckpointError(
+            f"{file.path}: is a part of a distributed checkpoint", hint=f"give the folder: {file.path.parent}"
+        )
+    _refuse(file, KINDS)
+
+
+def refuse_unknown_file(file: FileVersion) -> None:
+    """Raises CheckpointError if no format takes the file but one can say what it is."""
+    _refuse(file, LESS_SURE)
+    if not read_bytes(file, 0, HEAD).strip(b"\0"):
+        raise CheckpointError(f"{file.path}: begins with zeros: its download or save was not finished")
+
+
+def _refuse(file: FileVersion, kinds: tuple[Kind, ...]) -> None:
+    found = _first(file, kinds)
+    if found is not None:
+        raise CheckpointError(f"{file.path}: {found.what}", hint=found.hint)
+
+
+def _first(file: FileVersion, kinds: tuple[Kind, ...]) -> Kind | None:
+    head = read_bytes(file, 0, HEAD)
+    return next((kind for kind in kinds if kind.begins.match(head)), None)
+
+
+# What other programs leave in a folder of weights.
+FOLDERS = {
+    "_CHECKPOINT_METADATA": "an Orbax checkpoint (JAX)",
+    "manifest.ocdbt": "an Orbax checkpoint (JAX)",
+    "saved_model.pb": "a SavedModel of TensorFlow",
+    "tf_model.h5": "weights of TensorFlow",
+    "flax_model.msgpack": "weights of Flax",
+}
+ENDINGS = {
+    ".gguf": "GGUF files (llama.cpp)",
+    ".onnx": "ONNX files",
+    ".keras": "Keras files",
+    ".h5": "Keras files",
+    ".msgpack": "Flax files",
+    ".pdparams": "PaddlePaddle files",
+    ".mlmodel": "Core ML files",
+    ".tflite": "TensorFlow Lite files",
+}
+
+
+def refuse_other_folder(folder: Path) -> None:
+    """Raises CheckpointError if a folder without weights of torch holds those of another program."""
+    entries = sorted(folder.iterdir())
+    for entry in entries:
+        refuse_absent(entry)
+    for name, what in FOLDERS.items():
+        if (folder / name).exists():
+            raise CheckpointError(f"{folder}: is {what}", hint=NOT_OURS)
+    for entry in entries:
+        if entry.suffix.lower() in ENDINGS:
+            raise CheckpointError(f"{folder}: holds {ENDINGS[entry.suffix.lower()]}: {entry.name}", hint=NOT_OURS)
+
+
+def refuse_absent(path: Path) -> None:
+    """Raises CheckpointError if `path` is a link to a file that is not there."""
+    if path.is_symlink() and not path.exists():
+        target = str(path.readlink())
+        if ANNEX in target:
+            raise CheckpointError(f"{path}: is a git-annex link to a file that is not here", hint=GET_ANNEX)
+        raise CheckpointError(f"{path}: is a link to {target}, which is not there")

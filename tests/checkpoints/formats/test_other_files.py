@@ -1,0 +1,121 @@
+"""Files and folders of other programs, and what stands in the place of a file: each is called what it is."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.errors import CheckpointError
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"ab" * 32 + b"\nsize 4400000\n"
+FILES = {
+    "lfs": (LFS, "is a Git LFS pointer", "git lfs pull"),
+    "annex": (b"/annex/objects/SHA256E-s1--ab.pt\n", "git-annex pointer", "git annex get"),
+    "annex link": (b"../.git/annex/objects/Gk/SHA256E-s1--ab.pt", "git-annex pointer", "git annex get"),
+    "empty": (b"", "is empty (0 bytes)", ""),
+    "html": (b"<!DOCTYPE html>\n<html><head>", "is a web page", "download it again"),
+    "html with mark": (b"\xef\xbb\xbf\n  <HTML lang=en>", "is a web page", ""),
+    "xml": (b'<?xml version="1.0"?><Error><Code>AccessDenied', "is XML", ""),
+    "json": (json.dumps({"error": "gated repository"}).encode(), "is JSON", ""),
+    "json like a header": (b'{"mode":{"a": 1}}', "is JSON", ""),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "is HDF5", "state_dict()"),
+    "gguf": (b"GGUF" + struct.pack("<IQQ", 3, 1, 1), "is GGUF", "converted from"),
+    "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0", "is ONNX", "exported from"),
+    "msgpack": (b"\x81\xa6params\x81\xa1w\xc7", "is msgpack", "from_flax"),
+    "npy": (b"\x93NUMPY\x01\x00", "is a numpy array", "safetensors"),
+    "pickle": (pickle.dumps({"w": [1.0]}), "is a plain pickle", "save it again"),
+    "gzip": (gzip.compress(b"weights"), "is compressed by gzip", "gunzip"),
+    "zeros": (bytes(5000), "begins with zeros", ""),
+    "text": (b"weights", "none of torch.save, safetensors", "--ckpts takes"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("name", ["model.safetensors", "weights.pt"])
+def test_files(tmp_path: Path, kind: str, name: str) -> None:
+    """Whatever name it has, a file of another kind is called what it is, with the way out."""
+    content, message, hint = FILES[kind]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError) as refused:
+        open_checkpoint(tmp_path / name)
+    assert f"{tmp_path / name}: " in str(refused.value)
+    assert message in str(refused.value)
+    assert hint in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        ("model.weights.h5", "a Keras model"),
+        ("w.npy", "numpy arrays"),
+        ("x/constants.pkl", "a TorchScript archive"),
+        ("x/code/__torch__.py", "a TorchScript archive"),
+        ("x/.data/extern_modules", "a torch.package archive"),
+        ("x/archive_format", "an exported program"),
+        ("notes.txt", "a zip archive of other things: notes.txt"),
+    ],
+)
+def test_archives(tmp_path: Path, member: str, message: str) -> None:
+    """Zip archives of other programs are known by what is in them, compressed or not."""
+    with zipfile.ZipFile(tmp_path / "x.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(member, b"1234" * 9)
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(tmp_path / "x.pt")
+
+
+def test_numpy_archive(tmp_path: Path) -> None:
+    """A real .npz."""
+    numpy.savez(tmp_path / "x.npz", w=numpy.zeros(3))
+    with pytest.raises(CheckpointError, match="numpy arrays") as refused:
+        open_checkpoint(tmp_path / "x.npz")
+    assert "safetensors.numpy.save_file" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("_CHECKPOINT_METADATA", "is an Orbax checkpoint"),
+        ("saved_model.pb", "is a SavedModel of TensorFlow"),
+        ("flax_model.msgpack", "is weights of Flax"),
+        ("model-q4.gguf", "holds GGUF files"),
+        ("model.onnx", "holds ONNX files"),
+        ("model.keras", "holds Keras files"),
+    ],
+)
+def test_folders(tmp_path: Path, name: str, message: str) -> None:
+    """A folder with nothing but weights of another program is called what it is."""
+    (tmp_path / name).write_bytes(b"some bytes of it")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(tmp_path)
+    torch.save({"w": torch.ones(1)}, tmp_path / "pytorch_model.bin")
+    assert list(open_checkpoint(tmp_path).tensors) == ["w"]
+
+
+def test_links_to_nothing(tmp_path: Path) -> None:
+    """A link to a file that is not there is called so; git-annex's with its own command."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/model.safetensors").symlink_to("../.git/annex/objects/Gk/x/SHA256E-s1.safetensors")
+    (tmp_path / "b.pt").symlink_to("absent.pt")
+    for path in (tmp_path / "a", tmp_path / "a/model.safetensors"):
+        with pytest.raises(CheckpointError, match="is a git-annex link to a file that is not here"):
+            open_checkpoint(path)
+    with pytest.raises(CheckpointError, match=r"is a link to absent\.pt, which is not there"):
+        open_checkpoint(tmp_path / "b.pt")
+
+
+def test_parts_of_distributed_checkpoints(tmp_path: Path) -> None:
+    """A file out of a distributed checkpoint: the folder is what to give."""
+    torch.save(torch.ones(2), tmp_path / "__0_0.distcp")
+    with pytest.raises(CheckpointError, match="is a part of a distributed checkpoint") as refused:
+        open_checkpoint(tmp_path / "__0_0.distcp")
+    assert str(refused.value.hint) == f"give the folder: {tmp_path}"
