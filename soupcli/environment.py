@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from soupcli import __version__
-from soupcli.errors import MissingExtra
+from soupcli.errors import MissingExtra, UsageError
 
 
 def cache_folder() -> Path:
@@ -19,7 +19,16 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("SOUP_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "soup"
+    return (Path(base) if base else _home() / ".cache") / "soup"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as absent:  # no HOME, and no entry for this user in the system's table
+        raise UsageError(
+            "no home folder for the cache: HOME is not set", hint="SOUP_CACHE=/a/folder soup ..."
+        ) from absent
 
 
 def need(module: str, *, extra: str) -> Any:

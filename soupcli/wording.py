@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import unicodedata
 from collections.abc import Iterable
 
 SHARES = {"accuracy", "top5", "acc", "acc_norm", "exact_match"}  # shown in per cent
@@ -46,3 +47,42 @@ def natural_order(text: str) -> tuple[list[tuple[int, str]], str]:
     pieces = re.split(r"([0-9]+)", text)
     numbers = [(len(piece.lstrip("0")), piece.lstrip("0")) if at % 2 else (0, piece) for at, piece in enumerate(pieces)]
     return numbers, text
+
+
+_JOINERS = "\u200c\u200d"  # scripts and emoji need them
+
+
+def legible(text: str) -> str:
+    """The text as one line that no terminal and no CI system takes for a command.
+
+    Control characters, line ends, bidirectional and other invisible marks and lone surrogates become escapes such as
+    `\\x1b`, `\\n` and `\\u202e`. Bytes of a path that are not UTF-8 stay. `::` at the start and `##[` anywhere, which
+    GitHub Actions obeys, get a backslash.
+    """
+    line = text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
+    if line.lstrip().startswith("::"):
+        line = line.replace("::", "\\::", 1)
+    return line.replace("##[", "#\\#[")
+
+
+def _visible(letter: str) -> str:
+    is_byte = "\udc80" <= letter <= "\udcff"  # as os.fsdecode gives it
+    if unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or letter in _JOINERS or is_byte:
+        return letter
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(letter) or _code(letter)
+
+
+def _code(letter: str) -> str:
+    number = ord(letter)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def legible_json(text: str) -> str:
+    """A JSON document with the same letters as `\\u` escapes: only strings can hold them."""
+    text = text.replace("##[", r"#\u0023[")
+    return re.sub(r"[\x7f-\x9f\xad\u0600-\u200b\u200e-\u202e\u2060-\u206f\ufeff]", _json_escape, text)
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    letter = found.group()
+    return f"\\u{ord(letter):04x}" if _visible(letter) != letter else letter

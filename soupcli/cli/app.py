@@ -28,8 +28,9 @@ from soupcli.cli.options import (
     SoupOptions,
     VerifyOptions,
 )
-from soupcli.cli.parsing import Command, add_command, guarded
+from soupcli.cli.parsing import DONE, Command, add_command, guarded
 from soupcli.errors import UsageError
+from soupcli.output import console
 
 COMMANDS = (
     Command(
@@ -198,6 +199,7 @@ for row in COMMANDS:
 
 def main() -> None:
     """Entry point of the console script and of `python -m soupcli`."""
+    _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # paths go through as they are, and no letter is an error
         utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
@@ -209,6 +211,18 @@ def main() -> None:
             os._exit(code)
     processes.leave()
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Open what the caller has closed of stdin, stdout and stderr: else a file would get its number, and our output."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def run(words: list[str]) -> int:
@@ -232,7 +246,8 @@ def _invoke(words: list[str]) -> int:
     try:
         app(words, prog_name="soup")
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # Typer ends with 1 where nobody reads its help
-            raise end.__context__ from None
+        if isinstance(end.__context__, BrokenPipeError):  # Typer ends with 1 if nobody reads its help
+            console.drop_result()
+            return DONE
         return end.code if isinstance(end.code, int) else 0
     return 0

@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import inspect
 import os
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, get_type_hints
@@ -165,16 +164,18 @@ def guarded(work: Callable[[], int | None]) -> int:
     """Runs a command and turns whatever ends it into an exit code; errors are printed here and nowhere else."""
     try:
         code = work() or DONE
-        sys.stdout.flush()
+        console.flush()
     except SoupError as error:
-        lines = isinstance(error, RecipeError | CheckpointErrors)
-        console.fail(str(error) if lines else _in_one_line(error), error.hint)
+        text = str(error).strip()
+        console.fail(
+            *(text.split("\n") if isinstance(error, RecipeError | CheckpointErrors) else [text]), hint=error.hint
+        )
         return USER_ERROR
-    except BrokenPipeError:
-        _drop_stdout()
-        return DONE
     except OSError as refused:
         return _refused(refused)
+    except MemoryError:
+        console.fail("out of memory", hint="use --batch-size with a smaller number, or a machine with more memory")
+        return USER_ERROR
     except KeyboardInterrupt as interrupt:
         code = signals.code_of(interrupt)
         signals.tell(code)
@@ -184,34 +185,23 @@ def guarded(work: Callable[[], int | None]) -> int:
     return code
 
 
-def _in_one_line(error: object) -> str:
-    """Of what files say, and libraries, a new line is no end of ours; only lists of problems have a line each."""
-    return str(error).strip().replace("\n", "\\n")
-
-
 def _refused(refused: OSError) -> int:
-    """What the system says of a file that the user named, where nothing more is known of it; else a fault of ours."""
-    if refused.filename is None:
-        return _fault(refused)
+    """Print what the system says of a file, or of no file that is known: a full disk, a device that fails."""
     if os.environ.get("SOUP_DEBUG") == "1":
-        traceback.print_exc()
-    console.fail(f"{_in_one_line(os.fsdecode(refused.filename))}: {refused.strerror}")
+        console.print_traceback()
+    said = refused.strerror or str(refused) or type(refused).__name__
+    named = refused.filename if isinstance(refused.filename, (str, bytes, os.PathLike)) else None
+    console.fail(f"{os.fsdecode(named)}: {said}" if named is not None else f"the system refuses: {said}")
     return USER_ERROR
 
 
 def _fault(fault: Exception) -> int:
     if os.environ.get("SOUP_DEBUG") == "1":
-        traceback.print_exc()
+        console.print_traceback()
     last = traceback.extract_tb(fault.__traceback__)[-1]
     where = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - a name out of a traceback
     console.fail(
-        f"internal error: {type(fault).__name__}: {_in_one_line(fault)} ({where})",
-        "this is a fault of soup: SOUP_DEBUG=1 shows the traceback to report",
+        f"internal error: {type(fault).__name__}: {str(fault).strip()} ({where})",
+        hint="this is a fault of soup: SOUP_DEBUG=1 shows the traceback to report",
     )
     return FAULT
-
-
-def _drop_stdout() -> None:
-    """Lets the interpreter end without a second complaint about the closed pipe."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())

@@ -26,7 +26,7 @@ def demo(options: DemoOptions, _invocation: Invocation) -> int:
         MAKERS[kind](folder, seed=options.seed, progress=progress)
     if not options.quiet:
         console.note(f"next: cd {folder} && soup greedy --ckpts runs/*/ --val val")
-    console.print_result(str(folder))
+    console.print_lines([str(folder)])
     return DONE
 
 

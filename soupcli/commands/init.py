@@ -32,7 +32,7 @@ def init(options: InitOptions, _invocation: Invocation) -> int:
     found = survey(options.out.parent)
     write_whole(options.out, signed(recipe_text(found).encode()))
     console.note(f"{options.out}: {found.summary()}")
-    console.print_result(str(options.out))
+    console.print_lines([str(options.out)])
     return 0
 
 

@@ -221,7 +221,7 @@ def show(run: Run, options: ReportOptions, examined: Examined) -> None:
         ],
         inspection=inspection,
     )
-    if deliver(options, report, paths=_going_together(examined, inspection)):
+    if deliver(options, report, paths=_going_together(inspection)):
         print_inspection(examined, inspection)
 
 
@@ -305,7 +305,7 @@ def _barriers(name: str, barrier: Barrier, examined: Examined) -> Barriers:
     )
 
 
-def _going_together(examined: Examined, inspection: Inspection) -> list[str]:
+def _going_together(inspection: Inspection) -> list[str]:
     """The largest group with a common start, without those that cannot be mixed with it."""
     odd = {each.path for each in inspection.differences if each.kind in FATAL} | set(inspection.not_finite)
     odd |= {other for _, other in inspection.duplicates}

@@ -112,4 +112,4 @@ def _show(options: LandscapeOptions, report: Report) -> None:
         cells = [shown(metric, score.value, score.stderr) for (_, metric), score in zip(columns, scores, strict=True)]
         table.add(label, *cells, f"{(place.x**2 + place.y**2) ** 0.5:.4g}")
     console.print_table(table)
-    console.print_result(f"\n{len(found.grid)} points of the plane: {options.report}")
+    console.print_lines(["", f"{len(found.grid)} points of the plane: {options.report}"])

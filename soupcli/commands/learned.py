@@ -108,7 +108,7 @@ def _learn(run: Run, best: Checkpoint, start: Sequence[Checkpoint]) -> Learnt:
     evaluators.examples += learnt.soup.examples
     run.progress.close()
     if not run.options.quiet:
-        console.note(draw_curves(_named(learnt.soup.curves)))
+        console.note(*draw_curves(_named(learnt.soup.curves)).split("\n"))
     if learnt.soup.warning is not None:
         console.warn(learnt.soup.warning)
     return learnt

@@ -108,7 +108,7 @@ def _show(options: PairsOptions, report: Report, run: Run) -> None:
         table.add(" + ".join(pair.members), "" if pair.angle is None else f"{pair.angle:.1f}°", *gains)
     console.print_table(table)
     sample = "" if len(found.pairs) == found.possible else f", drawn from {found.possible} by seed {found.seed}"
-    console.print_result(f"\n{len(found.pairs)} pairs{sample}: {options.report}")
+    console.print_lines(["", f"{len(found.pairs)} pairs{sample}: {options.report}"])
 
 
 def _gain(pair: Pair, name: str, metric: str) -> str:

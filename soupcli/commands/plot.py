@@ -65,7 +65,7 @@ def _possible(reports: Reports, *, quiet: bool) -> list[Figure]:
     figures, missing = possible(reports)
     if not quiet:
         for error in missing:
-            console.note(f"not drawn: {error}\nhint: {error.hint}")
+            console.note(f"not drawn: {error}", f"hint: {error.hint}")
     return figures
 
 

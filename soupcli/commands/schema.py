@@ -17,5 +17,5 @@ if TYPE_CHECKING:
 def schema(options: SchemaOptions, _invocation: Invocation) -> int:
     """Print the JSON Schema of a recipe or of a report."""
     model = Recipe if options.of == "recipe" else Report
-    console.print_result(dump_json(model.model_json_schema(by_alias=True)))
+    console.print_json(dump_json(model.model_json_schema(by_alias=True)))
     return DONE

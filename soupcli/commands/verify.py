@@ -150,7 +150,7 @@ def _same(one: Path, other: Path) -> bool:
 def _show(options: VerifyOptions, checks: list[Check], *, verified: bool) -> None:
     if options.as_json:
         document = {"schema": SCHEMA, "soup": str(options.soup), "verified": verified}
-        console.print_result(dump_json({**document, "checks": [one._asdict() for one in checks]}))
+        console.print_json(dump_json({**document, "checks": [one._asdict() for one in checks]}))
     elif options.quiet:
         console.print_lines([one.what for one in checks if one.as_reported is False])
     else:

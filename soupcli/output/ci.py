@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from xml.etree import ElementTree
 
 from soupcli.output.text import sentence, where
+from soupcli.wording import legible
 
 if TYPE_CHECKING:
     from soupcli.report.comparisons import Comparison, GateResult
@@ -57,7 +58,8 @@ def _annotation(command: str, found: Found, place: Callable[[str], str | None]) 
 
 
 def _escaped(text: str, *, of_property: bool = False) -> str:
-    """As the toolkit of GitHub Actions escapes data and properties (packages/core/src/command.ts)."""
+    """The text as the toolkit of GitHub Actions escapes data and properties (packages/core/src/command.ts)."""
+    text = "\n".join(map(legible, text.split("\n")))
     marks = {"%": "%25", "\r": "%0D", "\n": "%0A", **({":": "%3A", ",": "%2C"} if of_property else {})}
     return "".join(marks.get(letter, letter) for letter in text)
 

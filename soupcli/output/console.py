@@ -1,19 +1,25 @@
 """The only place that prints: the result to stdout, everything else to stderr.
 
-Colours follow NO_COLOR and FORCE_COLOR. Bars are drawn where stderr is a terminal; elsewhere every finished
-evaluation is one plain line.
+Names in files, recipes and errors are data: all text but JSON, XML and annotations goes through `legible`, so that no
+name moves a cursor, begins a line or is a command of a CI system. Colours follow NO_COLOR and FORCE_COLOR. Bars are
+drawn if stderr is a terminal; elsewhere every finished evaluation is one plain line.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import textwrap
+import traceback
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from soupcli import processes
+from soupcli.errors import OutputError
+from soupcli.wording import legible, legible_json
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -22,10 +28,66 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 
+class _Stderr:
+    """A stderr for rich. Whoever does not read it misses only what it says: its errors end nothing."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream  # not sys.stderr: while rich draws bars, that is rich's own
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OutputError):
+            _write(self._stream, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Everything is flushed when it is written."""
+
+    def isatty(self) -> bool:
+        return self._stream is not None and not self._stream.closed and self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno() if self._stream is not None else -1
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    """Write and flush. If nobody reads the stream any more, this and all that follows is dropped.
+
+    Raises OutputError if the text cannot be written for another reason, such as a full disk.
+    """
+    if stream is None or stream.closed:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as lost:
+        _drop(stream)
+        if not isinstance(lost, BrokenPipeError):
+            raise OutputError(f"stdout: {lost.strerror}", hint="the result could not be printed there") from lost
+
+
+def _drop(stream: TextIO) -> None:
+    """What the stream still holds, and all that is written to it later, goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def drop_result() -> None:
+    """Nobody reads stdout: drop what it still holds, and all that follows."""
+    _drop(sys.stdout)
+
+
+def flush() -> None:
+    """Write what others, such as the help texts, have left in stdout. Raises OutputError if that is not possible."""
+    _write(sys.stdout, "")
+
+
 def _rich(*, stderr: bool) -> RichConsole:
     from rich.console import Console as RichConsole
 
-    stream = sys.stderr if stderr else sys.stdout
+    stream = cast("TextIO", _Stderr(sys.stderr)) if stderr else sys.stdout
     console = RichConsole(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)
     if not console.is_terminal:  # a pipe gets whole lines: nothing is cut to a width that no one looks at
         console.width = UNLIMITED
@@ -34,7 +96,6 @@ def _rich(*, stderr: bool) -> RichConsole:
 
 UNLIMITED = 100_000  # columns of a line
 LONGEST = 2_000  # letters of an error
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != ord("\n")}
 NARROW = 100  # columns of a terminal
 LEAST = 24  # columns that the first column of a table keeps when others are many
 GAP = 3  # columns between two columns
@@ -50,31 +111,44 @@ class Table:
 
     def add(self, *cells: str, style: str | None = None) -> None:
         """One row; `style` is a colour of rich."""
-        self.rows.append((list(cells), style))
+        self.rows.append(([legible(cell) for cell in cells], style))
 
     def extend(self, heading: str, cells: Sequence[str]) -> None:
         """A further column, unless all of its cells are empty."""
         if any(cells):
             self.headings = (*self.headings, heading)
             for (row, _), cell in zip(self.rows, cells, strict=True):
-                row.append(cell)
+                row.append(legible(cell))
 
 
-def print_result(text: str) -> None:
-    """Text of the result, as it is."""
-    if not processes.is_first():
-        return
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+def print_json(text: str) -> None:
+    """A JSON document, the result with --json."""
+    _print(legible_json(text))
+
+
+def print_formatted(text: str) -> None:
+    """A text whose format escapes names by itself: XML, annotations."""
+    _print(text)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Lines of the result; with --quiet one path a line."""
+    _print("".join(f"{legible(line)}\n" for line in lines))
 
 
 def print_sentences(sentences: Sequence[str]) -> None:
     """Sentences of the result, one a line; on a terminal they break between words."""
     console = _rich(stderr=False)
+    sentences = [legible(sentence) for sentence in sentences]
     if console.is_terminal:
         fill = partial(textwrap.fill, width=console.width, subsequent_indent="  ", break_on_hyphens=False)
         sentences = [fill(sentence) for sentence in sentences]
-    print_result("\n".join(sentences) + "\n")
+    _print("".join(f"{sentence}\n" for sentence in sentences))
+
+
+def _print(text: str) -> None:
+    if text and processes.is_first():
+        _write(sys.stdout, text if text.endswith("\n") else text + "\n")
 
 
 def print_text(text: str, *, indent: int = 0, style: str | None = None) -> None:
@@ -84,8 +158,8 @@ def print_text(text: str, *, indent: int = 0, style: str | None = None) -> None:
 
     console = _rich(stderr=False)
     with console.capture() as capture:
-        console.print(Padding(Text(text, style=style or ""), (0, 0, 0, indent), expand=False))
-    print_result("\n".join(line.rstrip() for line in capture.get().splitlines()))
+        console.print(Padding(Text(legible(text), style=style or ""), (0, 0, 0, indent), expand=False))
+    _print("\n".join(line.rstrip() for line in capture.get().split("\n")).rstrip("\n"))
 
 
 def print_table(table: Table) -> None:
@@ -98,7 +172,7 @@ def print_table(table: Table) -> None:
         for columns in _blocks(table, console.width):
             console.print(_block(table, columns, ruled=console.is_terminal))
             console.print()
-    print_result("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n"))
+    _print("\n".join(line.rstrip() for line in capture.get().split("\n")).strip("\n"))
 
 
 def _blocks(table: Table, width: int) -> list[list[int]]:
@@ -146,50 +220,47 @@ def _block(table: Table, columns: Sequence[int], *, ruled: bool) -> RichTable:
     return block
 
 
-def note(text: str) -> None:
-    """A line for people that is not the result."""
+def note(*lines: str) -> None:
+    """Lines for people that are not the result."""
     if processes.is_first():
-        _to_stderr(text)
+        _to_stderr("\n".join(map(legible, lines)))
 
 
 def warn(text: str) -> None:
     """A line that should be read."""
     if processes.is_first():
-        _to_stderr(f"warning: {text}", style="yellow")
+        _to_stderr(f"warning: {legible(text)}", style="yellow")
 
 
-def fail(text: str, hint: str | None = None) -> None:
-    """An error: the line, then after a blank one what to do; what files made up of it instructs no terminal.
-
-    Of several processes that fail, the first one's alone.
-    """
+def fail(*lines: str, hint: str | None = None) -> None:
+    """An error: its lines, then after a blank one what to do. If several processes fail, only the first one's."""
     if not processes.fails_first():
         return
-    _to_stderr(_legible(text), style="bold red")
+    _to_stderr("\n".join(map(_shortened, lines)), style="bold red")
     if hint:
-        _to_stderr(f"\nhint: {_legible(hint)}")
+        _to_stderr("\n".join(["", *(_shortened(line) for line in f"hint: {hint}".split("\n"))]))
 
 
-def _legible(text: str) -> str:
-    """Without control characters, and without the middle of a line that no one could read."""
-    lines = text.translate(_CONTROLS).split("\n")
-    return "\n".join(f"{line[:LONGEST]} ... {line[-100:]}" if len(line) > LONGEST + 100 else line for line in lines)
+def _shortened(line: str) -> str:
+    """The line without its middle if nobody could read all of it."""
+    line = legible(line)
+    return f"{line[:LONGEST]} ... {line[-100:]}" if len(line) > LONGEST + 100 else line
+
+
+def print_traceback() -> None:
+    """The traceback of the exception that is being handled, for SOUP_DEBUG=1."""
+    _Stderr(sys.stderr).write(traceback.format_exc())
 
 
 def show_cursor() -> None:
-    """Gives a terminal its cursor back, where bars were not taken off the screen."""
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K\x1b[?25h")
-        sys.stderr.flush()
+    """Give a terminal its cursor back, if bars were not taken off the screen."""
+    stderr = _Stderr(sys.stderr)
+    if stderr.isatty():
+        stderr.write("\r\x1b[K\x1b[?25h")
 
 
 def _to_stderr(text: str, style: str | None = None) -> None:
     _rich(stderr=True).print(text, style=style, soft_wrap=True)
-
-
-def print_lines(paths: Sequence[str]) -> None:
-    """One path a line: the result with --quiet."""
-    print_result("".join(f"{path}\n" for path in paths))
 
 
 class ProgressReporter:
@@ -197,7 +268,7 @@ class ProgressReporter:
 
     def __init__(self, *, silent: bool = False) -> None:
         self.silent = silent or not processes.is_first()
-        self.terminal = sys.stderr.isatty()
+        self.terminal = _Stderr(sys.stderr).isatty()
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -208,7 +279,7 @@ class ProgressReporter:
         if self.terminal:
             self._draw(task, done, total, note)
         elif note:
-            _to_stderr(f"{task} {done}/{total}: {note}")
+            _to_stderr(legible(f"{task} {done}/{total}: {note}"))
 
     def _draw(self, task: str, done: int, total: int, note: str) -> None:
         if self._bars is None:
@@ -216,10 +287,10 @@ class ProgressReporter:
             self._bars.start()
         known = self._tasks.get(task)
         if known is None:
-            known = self._tasks[task] = self._bars.add_task(task, total=total, note="")
+            known = self._tasks[task] = self._bars.add_task(legible(task), total=total, note="")
         self._bars.update(known, completed=done, total=total)
         if note:
-            self._bars.update(known, note=note)
+            self._bars.update(known, note="\n".join(map(legible, note.split("\n"))))
         if done >= total:
             self._bars.remove_task(self._tasks.pop(task))
 

@@ -26,15 +26,15 @@ def print_inspection(examined: Examined, inspection: Inspection) -> None:
     for lines in (_differences(examined), _numbers(inspection), _settings(inspection)):
         _print_lines(lines)
     if inspection.geometry is not None and len(inspection.geometry.paths) > 1:
-        console.print_result("")
+        console.print_lines([""])
         console.print_table(_places(inspection.geometry))
         if len(inspection.geometry.layer_angles) > 1:
-            console.print_result("")
+            console.print_lines([""])
             console.print_table(_layers(inspection.geometry))
     for name, barrier in examined.barriers.items():
-        console.print_result("")
+        console.print_lines([""])
         console.print_table(_heights(name, barrier, [each.path for each in inspection.checkpoints]))
-    console.print_result("")
+    console.print_lines([""])
     _print_verdicts(inspection)
 
 
@@ -76,11 +76,11 @@ def _settings(inspection: Inspection) -> list[str]:
 
 def _print_lines(lines: Sequence[str]) -> None:
     if lines:
-        console.print_result("")
+        console.print_lines([""])
     for line in lines[:LINES]:
         console.print_text(line)
     if len(lines) > LINES:
-        console.print_result(f"... and {len(lines) - LINES} more: --json lists them")
+        console.print_lines([f"... and {len(lines) - LINES} more: --json lists them"])
 
 
 def _places(geometry: Distances) -> console.Table:

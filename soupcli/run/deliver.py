@@ -20,7 +20,7 @@ def deliver(options: ReportOptions, report: Report, *, paths: Sequence[str]) -> 
         check_target(options.report, "report")  # it may have come meanwhile
         write_whole(options.report, report.to_json())
     if options.as_json:
-        console.print_result(report.to_json())
+        console.print_json(report.to_json())
     elif options.quiet:
         console.print_lines(paths)
     return not (options.as_json or options.quiet)

@@ -57,12 +57,12 @@ def show_plan(run: Run, plan: Plan) -> int:
             "bytes_written": written,
             "out": str(recipe.out) if written is not None else None,
         }
-        console.print_result(dump_json(document))
+        console.print_json(dump_json(document))
     elif options.quiet:
         console.print_lines(list(sizes))
     else:
         _show_table(run, plan, sizes, written, {"runs code": code, "runs command": commands})
-        console.note("the recipe, resolved:\n" + yaml.safe_dump(resolved, sort_keys=False).rstrip())
+        console.note("the recipe, resolved:", *yaml.safe_dump(resolved, sort_keys=False).rstrip().split("\n"))
     return 0
 
 

@@ -162,11 +162,11 @@ def _show(run: Run, options: SoupOptions, finished: FinishedSoup, report: Report
     for warning in report.warnings:
         run.warn(warning)
     if options.as_json:
-        console.print_result(report.to_json())
+        console.print_json(report.to_json())
     elif options.quiet:
         console.print_lines([report.soup.path])
     elif options.output_format != "text":
-        console.print_result(ci_formats.formatted(options.output_format, report, run.recipe.place))
+        console.print_formatted(ci_formats.formatted(options.output_format, report, run.recipe.place))
     else:
         _show_people(run, finished, report, report.soup)
 
@@ -194,7 +194,7 @@ def _show_people(run: Run, finished: FinishedSoup, report: Report, soup: Soup) -
     if soup.adapter is not None and soup.adapter.relative_error:
         error = soup.adapter.relative_error
         console.note(f"adapter of rank {soup.adapter.rank}: relative error against the exact average {error:.2%}")
-    console.print_result(f"members: {_members(soup)}\nsoup: {soup.path}")
+    console.print_lines([f"members: {_members(soup)}", f"soup: {soup.path}"])
 
 
 def _show_tables(run: Run, finished: FinishedSoup) -> None:
@@ -204,7 +204,7 @@ def _show_tables(run: Run, finished: FinishedSoup) -> None:
         tables.insert(0, score_table(rows, list(run.sets), first="weights", metrics=metrics))
     for table in filter(None, tables):
         console.print_table(table)
-        console.print_result("")
+        console.print_lines([""])
 
 
 def _members(soup: Soup) -> str:

@@ -161,9 +161,9 @@ def _write(
         (folder.path / REPORT).write_text(again.to_json(), "utf-8")
         folder.commit()
     if options.as_json:
-        console.print_result(again.to_json())
+        console.print_json(again.to_json())
     else:
-        console.print_result(path if options.quiet else f"soup: {path}")
+        console.print_lines([path if options.quiet else f"soup: {path}"])
     return 0
 
 

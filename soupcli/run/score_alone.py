@@ -71,7 +71,7 @@ def _show(run: Run, options: ReportOptions, rows: Sequence[Measured]) -> int:
     if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in rows]):
         named = [(_label(checkpoint, soups.get(checkpoint)), scores) for checkpoint, scores in rows]
         if isinstance(options, GatedOptions) and options.output_format != "text":
-            console.print_result(ci_formats.formatted(options.output_format, report, run.recipe.place))
+            console.print_formatted(ci_formats.formatted(options.output_format, report, run.recipe.place))
         else:
             table = score_table(named, list(run.sets), first="checkpoint", metrics=run.recipe.metrics)
             table.extend("by its trainer", [_by_trainer(checkpoint) for checkpoint, _ in rows])

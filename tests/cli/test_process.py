@@ -7,6 +7,8 @@ import json
 import os
 import pty
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +59,67 @@ def test_nobody_reads(family: Path, words: list[str]) -> None:
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait() == 0
+
+
+GATED = ["greedy", "--ckpts", "runs/*/", "--val", "val", "--force", "--set", "gates.val=>= 100%"]
+
+
+def with_streams(command: str) -> tuple[int, str]:
+    """The exit code of `soup` in a shell line, and what reached stderr."""
+    script = command.replace("SOUP", f"{sys.executable} -m soupcli")
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), check=False)
+    assert "Traceback" not in ran.stderr and "internal error" not in ran.stderr
+    return ran.returncode, ran.stderr
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [
+        "| true; exit ${PIPESTATUS[0]}",
+        ">&-",
+        "2>&-",
+        ">&- 2>&- <&-",
+        "2>/dev/full",
+        "2>&1 >/dev/null | true; exit ${PIPESTATUS[0]}",
+    ],
+)
+def test_the_exit_code_is_the_answer(family: Path, streams: str) -> None:
+    """A gate that is not met ends with 1, whoever reads the result or the errors."""
+    assert with_streams(f"SOUP {' '.join(map(shlex.quote, GATED))} {streams}".replace("'runs/*/'", "runs/*/"))[0] == 1
+
+
+def test_answers_that_nobody_reads(family: Path, soup: Soup) -> None:
+    """`verify` of a changed soup and `inspect --strict` of two equal checkpoints end with 1 into a closed pipe."""
+    assert soup("uniform", "--ckpts", "runs/*/").code == 0
+    with Path("soup/model.safetensors").open("ab") as file:
+        file.write(b"x")
+    assert with_streams("SOUP verify soup | true; exit ${PIPESTATUS[0]}")[0] == 1
+    shutil.copytree("runs/0", "runs/9")
+    assert with_streams("SOUP inspect --ckpts runs/*/ --strict | true; exit ${PIPESTATUS[0]}")[0] == 1
+
+
+@pytest.mark.parametrize("words", ["rank --ckpts runs/*/ --val val", "schema report", "--help"])
+def test_full_device(family: Path, words: str) -> None:
+    """A result that the device of stdout does not take is an error of one line."""
+    code, stderr = with_streams(f"SOUP {words} >/dev/full")
+    assert code == 2 and "No space left on device" in stderr
+
+
+def test_no_home(family: Path) -> None:
+    """A user without HOME and without an entry in the system's table is told which variable gives a cache."""
+    Path("sitecustomize.py").write_text("import pwd\ndef none(*_): raise KeyError\npwd.getpwuid = none\n")
+    variables = environment(PYTHONPATH=f"{family}:{ROOT}")
+    for name in ("HOME", "SOUP_CACHE", "XDG_CACHE_HOME"):
+        variables.pop(name, None)
+    ran = subprocess.run([*SOUP, *RANK], capture_output=True, text=True, env=variables, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("no home folder for the cache: HOME is not set\n\nhint: SOUP_CACHE=")
+
+
+def test_root_as_out(family: Path, soup: Soup) -> None:
+    """The root of the file system is no soup folder."""
+    ran = soup("uniform", "--ckpts", "runs/*/", "--out", "/", "--force")
+    assert ran.code == 2 and ran.stderr.startswith("/: is the root of the file system")
 
 
 def test_ctrl_c(family: Path, soup: Soup) -> None:
