@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from soupcli.checkpoints.earlier_soups import soups_among, without_output
 from soupcli.checkpoints.formats.folder import pointed_to
 from soupcli.checkpoints.formats.parts import look_below, marker, part_folders
 from soupcli.checkpoints.open import How, open_checkpoint
@@ -33,18 +34,21 @@ def find(
     words: Sequence[str],
     *,
     how: How | None = None,
+    out: Path | None = None,
     standard_input: Iterable[str] = (),
     progress: Progress = silent,
 ) -> Found:
     """Opens what the words name: paths, globs, or `-` for one path a line of `standard_input`.
 
-    Two paths to one file count once, as do copies of a training checkpoint in one folder. Raises UsageError for an
-    empty word, and CheckpointError, with a line for each, if paths or globs match nothing or are no checkpoints.
+    The old soup in the folder `out` is no ingredient of the new one. Two paths to one file count once, as do copies of
+    a training checkpoint in one folder. Raises UsageError for an empty word and for parts of one network, and
+    CheckpointError, with a line for each, if paths or globs match nothing or are no checkpoints.
     """
     failures: list[CheckpointError] = []
     paths = _paths(words, standard_input, failures)
     opened: list[Checkpoint] = []
-    notes = [f"{flag} {NEEDLESS}" for flag, given in _needless(how) if given]
+    paths, left_out = without_output(paths, out) if out is not None else (paths, [])
+    notes = [*left_out, *(f"{flag} {NEEDLESS}" for flag, given in _needless(how) if given)]
     for done, path in enumerate(paths, 1):
         try:
             checkpoint = open_checkpoint(path, how)
@@ -57,7 +61,8 @@ def find(
         raise failures[0] if len(failures) == 1 else CheckpointErrors(failures, len(opened) + len(failures))
     kept, doubles = _each_once(opened)
     _refuse_parts(kept)
-    return Found(kept, [*notes, *doubles, *_choices(kept)])
+    soups = soups_among(kept) if out is not None else []
+    return Found(kept, [*notes, *doubles, *soups, *_choices(kept)])
 
 
 def _paths(words: Sequence[str], standard_input: Iterable[str], failures: list[CheckpointError]) -> list[Path]:

@@ -40,6 +40,7 @@ COMMANDS = (
         "Evaluate every checkpoint alone, best first.",
         example="soup rank --ckpts runs/*/ --val imagenet-val",
         several_processes=True,
+        each_alone=True,
     ),
     Command(
         "uniform",
@@ -73,6 +74,7 @@ COMMANDS = (
         "Evaluate checkpoints and soups on any number of sets.",
         example="soup eval --ckpts soup/ runs/*/ --val imagenet-val imagenet-v2",
         several_processes=True,
+        each_alone=True,
         judges_soups=True,
     ),
     Command(

@@ -58,7 +58,8 @@ def inspect(options: InspectOptions, invocation: Invocation) -> int:
         examined = examine(run)
         run.progress.close()
         show(run, options, examined)
-        return ANSWER_NO if options.strict and examined.verdicts else DONE
+        found = examined.verdicts or examined.refused is not None
+        return ANSWER_NO if options.strict and found else DONE
 
 
 CHUNK = 1 << 20  # elements that are looked at once
@@ -116,6 +117,7 @@ def _looked_at(run: Run) -> tuple[list[Checkpoint], Spread | None, list[NotFinit
     known = set(names)
     for checkpoint in checkpoints:
         not_finite += _not_finite(checkpoint, [name for name in checkpoint.tensors if name not in known])
+    not_finite = [bad for bad in not_finite if bad[1] not in bad[0].constants]
     broken = {checkpoint for checkpoint, _, _ in not_finite}
     sound = [checkpoint for checkpoint in checkpoints if checkpoint not in broken]
     if len(sound) < len(checkpoints):

@@ -217,7 +217,7 @@ def _base(run: Run, options: MixOptions) -> Checkpoint:
             hint="--alpha 0:1:0.1 goes from the base to one checkpoint",
         )
     how = How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()))
-    base = open_checkpoint(recipe.base, how)
+    base = run.names.applied(open_checkpoint(recipe.base, how))
     if any(base.path == checkpoint.path for checkpoint in run.checkpoints):
         raise UsageError(f"--base {recipe.base}: is one of the checkpoints too", hint="leave it out of --ckpts")
     return run.selection.applied(base, run.checkpoints[0])

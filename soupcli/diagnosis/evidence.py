@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from soupcli.checkpoints.checkpoint import is_averaged
 from soupcli.checkpoints.compare.differences import FATAL, Difference
 from soupcli.diagnosis.facts import Facts, better_by, by_loss, surely_better
 from soupcli.networks.geometry import layers_by_name
@@ -45,12 +46,18 @@ def _of_names(facts: Facts) -> list[Difference]:
 
 def _in_heads(facts: Facts, fatal: list[Difference]) -> bool:
     """Whether no more than the layers that give the outputs differ: two at most, and not most of the network."""
-    if any(each.kind == "format" for each in fatal):
+    if any(each.kind == "format" for each in fatal) or not any(_is_weight(facts, each.tensor) for each in fatal):
         return False
     layers = layers_by_name({name: None for one in facts.checkpoints for name in one.tensors})
     names = {each.tensor for each in fatal}
     touched = [layer for layer, members in layers.items() if names & set(members)]
     return len(touched) <= 2 and 2 * len(touched) <= len(layers)
+
+
+def _is_weight(facts: Facts, tensor: str | None) -> bool:
+    """Whether it is a tensor that is averaged, as a layer that gives outputs has."""
+    specs = (one.tensors.get(tensor or "") for one in facts.checkpoints)
+    return any(spec is not None and is_averaged(spec.dtype) for spec in specs)
 
 
 def _told(differences: list[Difference]) -> str:

@@ -59,7 +59,7 @@ class Averager:
             total_c, spreads = self._add_up(terms, start, count)
             range_ = reduce(Range.joined, (spread.whole for spread in spreads))
             if not math.isfinite(range_.largest):
-                self._blame(terms, start, count)
+                return self._constant(terms, start, count)
             if terms.are_exact(range_):
                 mean_c = self._rounded(terms, range_, total_c)
             else:
@@ -72,7 +72,7 @@ class Averager:
         ((stored, batch),) = terms.batches
         row_rc = self._read(terms.name, stored, batch, start, count)
         spread = Spread.of(row_rc.clone(), FORMATS[real(stored)], lambda _: True)
-        if not math.isfinite(spread.whole.largest):
+        if not math.isfinite(spread.whole.largest) and terms.name not in batch[0].member.constants:
             self._blame(terms, start, count)
         return row_rc[0].cpu().view(stored)
 
@@ -188,6 +188,23 @@ class Averager:
         ]
         return torch.cat(rows)
 
+    def _constant(self, terms: Terms, start: int, count: int) -> Tensor:
+        """A chunk with infinities, if it is the same in all ingredients and may have some: Tensor[count].
+
+        Raises MixError if not.
+        """
+        every = [(stored, term) for stored, batch in terms.batches for term in batch]
+        first_c: Tensor | None = None
+        known = any(terms.name in term.member.constants for _, term in every)
+        for stored, term in every if known else []:
+            row_c = self._read(terms.name, stored, [term], start, count)[0].cpu().clone()
+            first_c = row_c if first_c is None else first_c
+            known = known and _same_numbers(first_c, row_c)
+        if not known or first_c is None:
+            self._blame(terms, start, count)
+        assert first_c is not None
+        return first_c.to(terms.real_dtype).view(terms.dtype)
+
     def _blame(self, terms: Terms, start: int, count: int) -> None:
         """Raises MixError naming the ingredient that holds the NaN or infinity."""
         for stored, batch in terms.batches:
@@ -202,6 +219,13 @@ class Averager:
                         hint="its training diverged: leave this ingredient out",
                     )
         raise SoupFault(f"tensor {terms.name!r}: a number that was not finite is gone")
+
+
+def _same_numbers(one: Tensor, other: Tensor) -> bool:
+    """Whether two rows hold the same numbers, NaNs included, in whatever dtypes."""
+    if one.dtype == other.dtype:
+        return torch.equal(one.view(torch.uint8), other.view(torch.uint8))
+    return torch.equal(one.to(torch.float64).nan_to_num(0.5), other.to(torch.float64).nan_to_num(0.5))
 
 
 def _near_one_another(places_k: Tensor, *, most: int) -> Iterator[Tensor]:

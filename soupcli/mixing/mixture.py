@@ -110,7 +110,10 @@ def differing(mixture: Mixture) -> list[str]:
 
 
 def _differs(mixture: Mixture, name: str) -> bool:
-    numel = mixture.kept.tensors[name].numel
+    kept_spec = mixture.kept.tensors[name]
+    if any(member.tensors[name] != kept_spec for member in mixture.members):
+        return True
+    numel = kept_spec.numel
     for start in range(0, numel, CHUNK):
         count = min(CHUNK, numel - start)
         kept = read_part(mixture.kept, name, start, count)

@@ -108,6 +108,11 @@ class Soup(Part):
     """Output dtype -> number of tensors."""
     not_mixed: list[str] = []
     """Tensors that --include and --exclude left out: the base's, or those of `kept_from`."""
+    aliases: dict[str, str] = {}
+    """Tensor -> another name under which some ingredients store it."""
+    passed_over: list[str] = []
+    """Names that some ingredients store and the soup does not: other names of its tensors, buffers that follow from the
+    configuration."""
     adapter: Adapter | None = None
     kept_from: str | None = None
     """The ingredient that gave the tensors which are not averaged, and the side files."""

@@ -130,6 +130,8 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ve
         differing=differing(mixture),
         dtypes=dict(dtypes),
         not_mixed=sorted(name for name in mixture.kept.tensors if not run.selection.mixes(name)),
+        aliases=dict(run.names.aliases),
+        passed_over=sorted(run.names.passed_over),
         adapter=Adapter(rank=notes.rank, relative_error=notes.relative_error) if notes is not None else None,
         kept_from=str(mixture.kept.path),
         coefficients=finished.coefficients,

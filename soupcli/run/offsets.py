@@ -23,9 +23,11 @@ def inner_products(origin: Checkpoint, others: Sequence[Checkpoint], *, progress
     names = [name for name, spec in origin.tensors.items() if spec.dtype.is_floating_point]
     geometry = measure([origin, *others], {"all": names}, progress=progress)
     for bad in geometry.not_finite:
-        path = [origin, *others][bad.checkpoint].path
+        checkpoint = [origin, *others][bad.checkpoint]
+        if bad.name in checkpoint.constants:
+            continue
         raise CheckpointError(
-            f"{path}: tensor {bad.name!r} holds {bad.value} at element {bad.element}",
+            f"{checkpoint.path}: tensor {bad.name!r} holds {bad.value} at element {bad.element}",
             hint="this checkpoint is damaged, or its training diverged: leave it out",
         )
     return geometry.about(0).sum(0)

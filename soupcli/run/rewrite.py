@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from soupcli.checkpoints.compare.agreement import check_mixable
+from soupcli.checkpoints.compare.constants import Everything, with_these
+from soupcli.checkpoints.compare.names import Names
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import Selection
@@ -105,6 +107,8 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
                 f"it was {known.get(path, 'not among the ingredients')}",
                 hint="a soup is written again from the very same ingredients",
             )
+    names = Names(soup.aliases, frozenset(soup.passed_over))
+    opened = {path: with_these(names.applied(checkpoint), Everything()) for path, checkpoint in opened.items()}
     selection = Selection(tuple(recipe.include), tuple(recipe.exclude), tuple(recipe.take))
     best, source = opened[kept_from], opened[kept_from]
     if (
@@ -113,7 +117,8 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
         and not report.begins_at_base
         and not any(one.is_adapter for one in opened.values())
     ):
-        source = open_checkpoint(recipe.base, How(trust=how.trust, allow=how.allow))
+        base = open_checkpoint(recipe.base, How(trust=how.trust, allow=how.allow))
+        source = with_these(names.applied(base), Everything())
     if source is not best:
         opened = {path: selection.of_base.applied(checkpoint, source) for path, checkpoint in opened.items()}
         selection, source = selection.of_best, opened[kept_from]

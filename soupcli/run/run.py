@@ -19,7 +19,10 @@ import torch
 from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
+from soupcli.checkpoints.compare.constants import with_constants
 from soupcli.checkpoints.compare.integers import check_integers
+from soupcli.checkpoints.compare.meanings import check_meanings
+from soupcli.checkpoints.compare.names import Names, check_ties, common_names
 from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.compare.settings import differing_settings
 from soupcli.checkpoints.find import find
@@ -63,6 +66,9 @@ class Row(NamedTuple):
     known: Mapping[str, Score] = {}
 
 
+NOTED = 8  # tensors with other names that are told one by one
+
+
 class Run:
     """What a command works with. `resolved` says what was asked; the rest is opened or made here."""
 
@@ -79,6 +85,7 @@ class Run:
         self._said: list[str] = []
         self.progress = console.ProgressReporter(silent=self.options.quiet)
         self.selection = Selection(*map(tuple, (self.recipe.include, self.recipe.exclude, self.recipe.take)))
+        self.names = Names()
         self.checkpoints = self._find()
         if self.logits is not None:
             check_place(self.logits, self.inputs, hint="choose another folder for the logits")
@@ -96,7 +103,13 @@ class Run:
         options, recipe = self.options, self.recipe
         how = How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()), recipe.base)
         with self.progress:
-            found = find(words, how=how, standard_input=sys.stdin if "-" in words else (), progress=self.progress)
+            found = find(
+                words,
+                how=how,
+                out=recipe.out if isinstance(options, SoupOptions) else None,
+                standard_input=sys.stdin if "-" in words else (),
+                progress=self.progress,
+            )
         if not options.quiet:
             for line in found.notes:
                 console.note(line)
@@ -106,6 +119,7 @@ class Run:
                 f"using {len(checkpoints)} of {len(found.checkpoints)} checkpoints: --dry-run says why not the others"
             )
         self._check_use(checkpoints)
+        checkpoints = self._with_common_names(checkpoints)
         self.selection.check(checkpoints)
         adapters = any(one.is_adapter for one in checkpoints)
         if recipe.base is None or not any(self.selection.of_base) or adapters or self.resolved.begins_at_base:
@@ -113,9 +127,20 @@ class Run:
         base = self.open_base(recipe.base)
         return [self.selection.of_base.applied(checkpoint, base) for checkpoint in checkpoints]
 
+    def _with_common_names(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+        """The checkpoints, with one set of names if they are to be mixed, and what need not be finite in them."""
+        if not self.command.each_alone:
+            self.names, notes = common_names(checkpoints)
+            for note in notes[:NOTED]:
+                self.warn(note)
+            if len(notes) > NOTED:
+                self.warn(f"{len(notes) - NOTED} more tensors have other names in some checkpoints")
+        return with_constants([self.names.applied(checkpoint) for checkpoint in checkpoints], self.selection)
+
     def open_base(self, path: Path) -> Checkpoint:
-        """The checkpoint of --base, a whole network."""
-        return open_checkpoint(path, How(trust=self.options.trust, allow=tuple(self.options.allow_class or ())))
+        """The checkpoint of --base, a whole network, with the names that the checkpoints have."""
+        how = How(trust=self.options.trust, allow=tuple(self.options.allow_class or ()))
+        return self.names.applied(open_checkpoint(path, how))
 
     def _check_use(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Raises UsageError for flags that have no use with these checkpoints."""
@@ -172,8 +197,20 @@ class Run:
         recipe = self.recipe
         check_agreement(self.checkpoints, key=recipe.key, base=recipe.base, selection=self.selection)
         check_products(self.checkpoints, self.selection)
+        check_ties(self.checkpoints, self.selection)
         check_mixable(self.sharing(self.checkpoints[0]))
         check_integers(self.checkpoints, self.selection)
+        check_meanings(self.checkpoints, self.selection)
+        if isinstance(self.options, SoupOptions):
+            self._warn_of_inputs()
+
+    def _warn_of_inputs(self) -> None:
+        """Name what the networks saw differently, as their side files say: the soup carries one set of these."""
+        found = [setting for setting in differing_settings(self.checkpoints) if setting.of_inputs]
+        shown = "; ".join(f"{setting.key} ({' | '.join(dict.fromkeys(setting.values))})" for setting in found[:3])
+        if found:
+            more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+            self.warn(f"different inputs, by the files beside the weights: {shown}{more}")
 
     def sharing(self, source: Checkpoint) -> list[Checkpoint]:
         """The checkpoints. Their tensors that are not mixed come from `source`, or from the base if there is one."""

@@ -140,8 +140,15 @@ def check_mixable(checkpoints: Sequence[Checkpoint]) -> None:
 _HINT_NAMES = "soups are made of checkpoints of one network: leave out the one that differs"
 
 
+def is_free_state(name: str, spec: TensorSpec) -> bool:
+    """Whether it is a layer's own record (of Transformer Engine), whose length may be another in each checkpoint."""
+    return name.endswith("_extra_state") and not is_averaged(spec.dtype)
+
+
 def _check_spec(first: Checkpoint, other: Checkpoint, name: str, spec: TensorSpec) -> None:
     expected = first.tensors[name]
+    if is_free_state(name, spec) and is_free_state(name, expected):
+        return
     if spec.shape != expected.shape:
         raise MixError(
             f"{weights_file(other)}: tensor {name!r} has shape {list(spec.shape)}, "

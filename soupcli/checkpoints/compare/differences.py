@@ -62,7 +62,8 @@ def survey(checkpoints: Sequence[Checkpoint], selection: Selection) -> list[Diff
             found += [Difference(one, "lacks", name, _nearest(name, one), "") for one in others]
         else:
             found += [Difference(one, "has alone", name, "", "") for one in holders]
-        found += _odd_ones(holders, "shape", partial(_shape_of, name), name)
+        if not name.endswith("_extra_state"):  # a layer's own record, of any length
+            found += _odd_ones(holders, "shape", partial(_shape_of, name), name)
         found += _odd_ones(holders, "dtype", partial(_dtype_of, name), name)
     place = {one: number for number, one in enumerate(checkpoints)}
     return sorted(found, key=lambda difference: place[difference.checkpoint])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,7 +46,7 @@ class Setting(NamedTuple):
 
 def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
     """Every setting of the side files that differs, sorted. A file that is there for some alone counts as a whole."""
-    known = [dict(_settings(checkpoint.side_files)) for checkpoint in checkpoints]
+    known = [dict(_settings(_labelled(checkpoint.side_files))) for checkpoint in checkpoints]
     files = [{key.partition(": ")[0] for key in settings} for settings in known]
     found: list[Setting] = []
     for key in sorted({key for settings in known for key in settings}):
@@ -63,13 +64,35 @@ def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
 
 
 def _of_inputs(file: str, name: str) -> bool:
-    return any(fnmatchcase(file, pattern) for pattern in FILES_OF_INPUTS) or any(
+    return any(fnmatchcase(file.rpartition("/")[2], pattern) for pattern in FILES_OF_INPUTS) or any(
         fnmatchcase(name, pattern) for pattern in KEYS_OF_INPUTS
     )
 
 
-def _settings(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    for file in files:
+def side_file(checkpoint: Checkpoint, name: str) -> Path | None:
+    """The file of this name beside a checkpoint; of a folder with several networks, the one at its top."""
+    labelled = _labelled(checkpoint.side_files)
+    return next((file for label, file in labelled.items() if label == name), None)
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    """Whether two files hold the same; False if one of them cannot be read."""
+    try:
+        return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
+    except OSError:
+        return False
+
+
+def _labelled(files: Sequence[Path]) -> dict[str, Path]:
+    """Files by their paths below the folder that holds all of them."""
+    if not files:
+        return {}
+    common = os.path.commonpath([os.path.abspath(file.parent) for file in files])  # noqa: PTH100 - links stay
+    return {os.path.relpath(os.path.abspath(file), common): file for file in files}  # noqa: PTH100
+
+
+def _settings(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
+    for label, file in files.items():
         content = file.read_bytes()
         document: Any = None
         if file.suffix == ".json" and len(content) <= MAX_BYTES:
@@ -78,9 +101,9 @@ def _settings(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
             except (ValueError, RecursionError):
                 document = None
         if isinstance(document, dict):
-            yield from ((f"{file.name}: {key}", value) for key, value in _flat(document) if not _is_note(key))
+            yield from ((f"{label}: {key}", value) for key, value in _flat(document) if not _is_note(key))
         else:
-            yield f"{file.name}: content", f"sha256:{hashlib.sha256(content).hexdigest()[:12]}"
+            yield f"{label}: content", f"sha256:{hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

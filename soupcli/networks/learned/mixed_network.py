@@ -289,14 +289,19 @@ def _slot(name: str, tensor: Tensor) -> Slot:
 
 
 def _blame_ingredient(ingredients: Sequence[Checkpoint], piece: Piece, begin: int, wide_km: Tensor) -> None:
-    """Raises MixError with the first ingredient and tensor that hold a NaN or an infinity."""
-    row, column = (int(index) for index in (~wide_km.isfinite()).nonzero()[0])
-    position, value = begin + column, wide_km[row, column].item()
-    for span in piece.spans:
-        if position < span.numel:
-            raise MixError(
-                f"{weights_file(ingredients[row])}: tensor {span.name!r} holds {value} "
-                f"at element {span.start + position}",
-                hint="its training diverged: leave this ingredient out",
-            )
-        position -= span.numel
+    """Raises MixError with the first ingredient and tensor that hold a NaN or an infinity and may not."""
+    for span, place in piece.placed():
+        first = max(place.start - begin, 0)
+        part_km = wide_km[:, first : max(place.stop - begin, 0)]
+        bad = (~part_km.isfinite()).nonzero()
+        if not len(bad):
+            continue
+        row, column = (int(index) for index in bad[0])
+        same = all(torch.equal(part_m.view(torch.uint8), part_km[0].view(torch.uint8)) for part_m in part_km)
+        if same and span.name in ingredients[row].constants:
+            continue
+        raise MixError(
+            f"{weights_file(ingredients[row])}: tensor {span.name!r} holds {part_km[row, column].item()} "
+            f"at element {span.start + begin + first + column - place.start}",
+            hint="its training diverged: leave this ingredient out",
+        )

@@ -1,0 +1,142 @@
+"""What rows of a weight stand for: tokens of a tokenizer, classes of a head. Rows of other meanings are not averaged.
+
+check_meanings(checkpoints, selection)                    # raises MixError, naming both meanings of one row
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from soupcli.checkpoints.compare.settings import same_bytes, side_file
+from soupcli.errors import MixError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.tensor_filter import Selection
+
+MAX_BYTES = 200_000_000  # of a file that lists tokens
+SHOWN = 6  # class names in a message
+UNNAMED = re.compile(r"(label|class)?[ _-]?\d+", re.IGNORECASE)  # a library's name for a class without one
+
+
+class Tokens(NamedTuple):
+    """A file that lists tokens, and how it does."""
+
+    name: str
+    read: Callable[[bytes], Mapping[str, int]]
+
+
+def check_meanings(checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
+    """Raises MixError if a row that is mixed stands for other tokens or classes in two checkpoints."""
+    first, *others = checkpoints
+    if first.is_adapter:
+        return
+    for other in others:
+        _check_tokens(first, other, selection)
+        _check_classes(first, other, selection)
+
+
+def _check_tokens(first: Checkpoint, other: Checkpoint, selection: Selection) -> None:
+    for kind in TOKENS:
+        one, two = side_file(first, kind.name), side_file(other, kind.name)
+        if one is None or two is None:
+            continue
+        if same_bytes(one, two):
+            return  # other files of a tokenizer follow from this one
+        ids, others = _tokens(one, kind), _tokens(two, kind)
+        token = next((token for token, row in ids.items() if others.get(token, row) != row), None)
+        rows = max([*ids.values(), *others.values()], default=0) + 1
+        table = next((name for name in _mixed(first, selection) if first.tensors[name].shape[0] >= rows), None)
+        if token is None or table is None:
+            return
+        raise MixError(
+            f"{two}: the token {token!r} is number {others[token]}, in {one} it is {ids[token]}: rows of {table!r} "
+            "stand for other tokens",
+            hint="mix networks with one tokenizer: bring the rows of one into the order of the other (mergekit: "
+            "tokenizer_source), or leave it out",
+        )
+
+
+def _mixed(checkpoint: Checkpoint, selection: Selection) -> list[str]:
+    """Weights that are mixed and have rows."""
+    tensors = checkpoint.tensors.items()
+    return [name for name, spec in tensors if spec.shape and spec.dtype.is_floating_point and selection.mixes(name)]
+
+
+def _tokens(file: Path, kind: Tokens) -> Mapping[str, int]:
+    """Token -> its number; empty if the file cannot be read, which is for those who use it to say."""
+    try:
+        found = kind.read(file.read_bytes()) if file.stat().st_size <= MAX_BYTES else {}
+        return {str(token): row for token, row in found.items() if type(row) is int}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _of_tokenizer(content: bytes) -> dict[str, int]:
+    """Of tokenizer.json of Hugging Face's tokenizers."""
+    document: Any = json.loads(content)
+    vocab = document["model"].get("vocab") or {}
+    tokens = dict(vocab) if isinstance(vocab, dict) else {token[0]: row for row, token in enumerate(vocab)}
+    return tokens | {added["content"]: added["id"] for added in document.get("added_tokens") or []}
+
+
+def _of_lines(content: bytes) -> dict[str, int]:
+    return {line: row for row, line in enumerate(content.decode("utf-8").splitlines())}
+
+
+TOKENS = (  # the first that both have counts
+    Tokens("tokenizer.json", _of_tokenizer),
+    Tokens("vocab.json", json.loads),
+    Tokens("vocab.txt", _of_lines),
+)
+
+
+def _check_classes(first: Checkpoint, other: Checkpoint, selection: Selection) -> None:
+    one, two = _classes(first), _classes(other)
+    if one is None or two is None or one == two or len(one) != len(two):
+        return
+    plain, others = ([_plain(name) for name in names] for names in (one, two))
+    moved = [name for name, there in zip_longest(plain, others) if name != there and name in others]
+    head = next((name for name in _mixed(first, selection) if _is_head(name, first, len(one))), None)
+    if not moved or head is None:
+        return
+    order = [others.index(name) for name in plain] if sorted(plain) == sorted(others) else None
+    rows = f"{head} of {other.path} in the order {order} ([weight[i] for i in order])" if order else "one head"
+    raise MixError(
+        f"{other.path}: its classes are {_shown(two)}, those of {first.path} are {_shown(one)}: rows of {head!r} "
+        "stand for other classes",
+        hint=f"bring the rows of {rows} and its id2label into the order of the other; or mix all but the heads: "
+        f"--exclude '{head.rpartition('.')[0] or head}.*'",
+    )
+
+
+def _is_head(name: str, checkpoint: Checkpoint, classes: int) -> bool:
+    return checkpoint.tensors[name].shape[0] == classes and "embed" not in name
+
+
+def _classes(checkpoint: Checkpoint) -> list[str] | None:
+    """Names of the classes in the order of the head's rows, if config.json says them."""
+    file = side_file(checkpoint, "config.json")
+    try:
+        config: Any = json.loads(file.read_bytes()) if file is not None else {}
+        labels = config.get("id2label") or config.get("label_names")
+        names = [labels[key] for key in sorted(labels, key=int)] if isinstance(labels, dict) else list(labels or [])
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    named = all(isinstance(name, str) for name in names) and not all(UNNAMED.fullmatch(str(name)) for name in names)
+    return names if named and names else None
+
+
+def _plain(name: str) -> str:
+    """A name without regard to case and separators."""
+    return re.sub(r"[\W_]+", "", name).casefold() or name
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

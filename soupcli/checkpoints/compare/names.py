@@ -1,0 +1,191 @@
+"""Tensors that not all ingredients have under one name, and that are no difference between their networks.
+
+    names, notes = common_names(checkpoints)
+    checkpoints = [names.applied(checkpoint) for checkpoint in checkpoints]
+
+The names of the first ingredient count. A library may have renamed a tensor; a tied matrix may be stored once or twice;
+older versions stored buffers that follow from the configuration.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from soupcli.checkpoints.checkpoint import StoredCheckpoint, is_averaged, read_part
+from soupcli.checkpoints.compare.differences import tied
+from soupcli.checkpoints.compare.integers import FEW, is_known
+from soupcli.checkpoints.formats.torch_distributed import DistributedCheckpoint
+from soupcli.errors import MixError
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
+    from soupcli.checkpoints.tensor_filter import Selection
+
+# Endings, and beginnings, that a library writes in one version and takes for one another.
+ENDINGS = (
+    (".weight_g", ".parametrizations.weight.original0"),  # torch's weight norm
+    (".weight_v", ".parametrizations.weight.original1"),
+    ("orm.gamma", "orm.weight"),  # LayerNorm of BERT's first checkpoints
+    ("orm.beta", "orm.bias"),
+)
+BEGINNINGS = (  # networks of pictures and text in transformers 4.52
+    ("language_model.model.", "model.language_model."),
+    ("language_model.lm_head.", "lm_head."),
+    ("vision_tower.", "model.vision_tower."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+    ("visual.", "model.visual."),
+)
+# Buffers that follow from the configuration, whatever their dtype: libraries stopped storing them.
+DERIVED = (
+    "*inv_freq",  # of rotary positions
+    "*masked_bias",  # the number that masks
+    "*_float_tensor",  # fairseq's device marker
+    "*.version",  # fairseq's version of a module
+    "*total_ops",  # a profiler's counts
+    "*total_params",
+)
+CHUNK = 1 << 20  # elements that are looked at once
+
+
+class Names(NamedTuple):
+    """What tensors are called in a soup."""
+
+    aliases: Mapping[str, str] = {}  # name -> what ingredients without it call the tensor
+    passed_over: frozenset[str] = frozenset()  # names that the soup does without
+
+    def applied(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint, with the soup's names for its tensors."""
+        own = checkpoint.tensors
+        names = {name: name for name in own}
+        names |= {name: other for name, other in self.aliases.items() if name not in own and other in own}
+        names = {name: stored for name, stored in names.items() if name not in self.passed_over}
+        return checkpoint if list(names) == list(own) else _renamed(checkpoint, names)
+
+
+def _renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
+    tensors = {name: checkpoint.tensors[stored] for name, stored in names.items()}
+    if isinstance(checkpoint, StoredCheckpoint):
+        places = {name: checkpoint.places[stored] for name, stored in names.items()}
+        return replace(checkpoint, tensors=tensors, places=places)
+    if isinstance(checkpoint, DistributedCheckpoint):
+        return replace(checkpoint, tensors=tensors, pieces={n: checkpoint.pieces[s] for n, s in names.items()})
+    return checkpoint
+
+
+def common_names(checkpoints: Sequence[Checkpoint]) -> tuple[Names, list[str]]:
+    """The names of tensors in a soup of `checkpoints`, and a line for each that is not as in all files."""
+    first, *others = checkpoints
+    if first.is_adapter or all(one.tensors.keys() == first.tensors.keys() for one in others):
+        return Names(), []
+    aliases: dict[str, str] = {}
+    passed_over: set[str] = set()
+    notes: list[str] = []
+    for name, other in _renames(first, others):
+        aliases[name] = other
+        passed_over.add(other)
+        notes.append(f"{other} is the older or newer name of {name}, which {first.path} has: they are mixed as one")
+    ties = {one: {name: group for group in tied(one) for name in group} for one in checkpoints}
+    for name in _in_some(checkpoints, {*aliases, *passed_over}):
+        twin = _twin(name, checkpoints, ties)
+        if twin is not None and name in first.tensors:
+            aliases[name] = twin
+        elif twin is not None or all(_follows(one, name) for one in checkpoints if name in one.tensors):
+            passed_over.add(name)
+        else:
+            continue
+        notes.append(_told(name, twin, checkpoints))
+    return Names(aliases, frozenset(passed_over)), notes
+
+
+def _in_some(checkpoints: Sequence[Checkpoint], done: set[str]) -> list[str]:
+    """Names that some checkpoints have and others lack."""
+    names = dict.fromkeys(name for one in checkpoints for name in one.tensors)
+    return [name for name in names if name not in done and not all(name in one.tensors for one in checkpoints)]
+
+
+def _told(name: str, twin: str | None, checkpoints: Sequence[Checkpoint]) -> str:
+    has, lacks = (next(one.path for one in checkpoints if (name in one.tensors) == there) for there in (True, False))
+    if twin is not None:
+        return f"{name} is the same matrix as {twin} in {has}, and {lacks} does not store it: they stay tied"
+    return f"{name} is left out: a buffer that {has} stores and {lacks} does not"
+
+
+def _renames(first: Checkpoint, others: Sequence[Checkpoint]) -> Iterator[tuple[str, str]]:
+    """Names of the first that some others lack, each with what they call it."""
+    for name, spec in first.tensors.items():
+        for other in _spellings(name):
+            without = [one for one in others if name not in one.tensors]
+            called = [one for one in without if one.tensors.get(other, spec._replace(shape=(-1,))).shape == spec.shape]
+            if called and other not in first.tensors:
+                yield name, other
+                break
+
+
+def _spellings(name: str) -> Iterator[str]:
+    for pair in ENDINGS:
+        for one, other in (pair, pair[::-1]):
+            if f".{name}".endswith(one):
+                yield (f".{name}".removesuffix(one) + other)[1:]
+    for pair in BEGINNINGS:
+        for one, other in (pair, pair[::-1]):
+            if name.startswith(one):
+                yield other + name.removeprefix(one)
+
+
+def _twin(
+    name: str, checkpoints: Sequence[Checkpoint], ties: Mapping[Checkpoint, Mapping[str, Sequence[str]]]
+) -> str | None:
+    """Another name that all have, of the matrix that everybody who stores `name` has under both."""
+    holders = [one for one in checkpoints if name in one.tensors]
+    found = [set(ties[one].get(name, ())) for one in holders]
+    twins = set.intersection(*found) - {name} if found else set()
+    return min((twin for twin in twins if all(twin in one.tensors for one in checkpoints)), default=None)
+
+
+def _follows(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a tensor says nothing that its network's configuration does not: a counter, an index, a mask."""
+    spec = checkpoint.tensors[name]
+    if any(fnmatchcase(name, pattern) for pattern in DERIVED):
+        return True
+    if is_averaged(spec.dtype):
+        return re.search(r"att(n|ention)\.bias$", name) is not None and len(spec.shape) > 2  # a causal mask as floats
+    return is_known(name) or spec.numel <= FEW or _is_plain(checkpoint, name, spec)
+
+
+def _is_plain(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
+    """Whether integers are all one number, or count from 0."""
+    first = read_part(checkpoint, name, 0, 1)
+    one, counts = True, True
+    for start in range(0, spec.numel, CHUNK):
+        part = read_part(checkpoint, name, start, min(CHUNK, spec.numel - start)).long()
+        one = one and bool((part == first.long()).all())
+        counts = counts and torch.equal(part, torch.arange(start, start + len(part)))
+    return one or counts
+
+
+def check_ties(checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
+    """Raises MixError if one name of a tied matrix is mixed and another one is not: the soup would untie them."""
+    if not any(selection):
+        return
+    for checkpoint in checkpoints:
+        for group in tied(checkpoint):
+            mixed = [name for name in group if selection.mixes(name)]
+            left = [name for name in group if not selection.mixes(name)]
+            if mixed and left and all(len(_tied_in(one, mixed[0], left[0])) == 2 for one in checkpoints):
+                raise MixError(
+                    f"{checkpoint.path}: {left[0]} is the same matrix as {mixed[0]}, and only one of them is mixed",
+                    hint=f"mix both or neither: --exclude {left[0]} {mixed[0]}",
+                )
+
+
+def _tied_in(checkpoint: Checkpoint, one: str, other: str) -> tuple[str, ...]:
+    """Both names if they are one matrix in the checkpoint, or if it stores but one of them."""
+    if one not in checkpoint.tensors or other not in checkpoint.tensors:
+        return one, other
+    return next(((one, other) for group in tied(checkpoint) if one in group and other in group), ())

@@ -1,0 +1,55 @@
+"""Soups among the ingredients: the one that is about to be replaced is left out, others are named.
+
+paths, notes = without_output(paths, Path("runs/soup"))
+notes = soups_among(checkpoints)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+
+REPORT = "soup.json"
+MAX_REPORT = 200_000_000  # bytes
+
+
+def without_output(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[str]]:
+    """The paths without the soup in the folder `out`, and a line about it; with it, if it is the only one."""
+    if not (out / REPORT).is_file():
+        return list(paths), []
+    folder = os.path.realpath(out)
+    own = [path for path in paths if folder in (os.path.realpath(path), os.path.realpath(path.parent))]
+    others = [path for path in paths if path not in own]
+    if not others:
+        return list(paths), []
+    return others, [f"{path} is left out: it is the old soup of --out {out}" for path in own]
+
+
+def soups_among(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """A line for each checkpoint that is a soup of others among them."""
+    paths = {os.path.realpath(one.path): one for one in checkpoints}
+    notes = []
+    for one in checkpoints:
+        made_of = [str(paths[path].path) for path in _members(one.path) if path in paths and paths[path] is not one]
+        if made_of:
+            notes.append(f"{one.path} is a soup of {', '.join(made_of[:3])}: they count more than others in this one")
+    return notes
+
+
+def _members(path: Path) -> list[str]:
+    """The real paths of what a soup was made of; none if there is no report of one."""
+    file = (path if path.is_dir() else path.parent) / REPORT
+    try:
+        if not file.is_file() or file.stat().st_size > MAX_REPORT:
+            return []
+        report: Any = json.loads(file.read_bytes())
+        return [os.path.realpath(str(member)) for member in report["soup"]["members"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []

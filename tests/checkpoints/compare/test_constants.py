@@ -1,0 +1,68 @@
+"""Masks, bounds and unmixed tensors may hold infinities; in weights they stay an error."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from tests.conftest import Ran
+
+INF, NAN = math.inf, math.nan
+MASK = torch.full((5, 5), -INF).triu(1)
+BOUNDS = torch.tensor([INF, -INF, NAN, 1.0, 2.0, 3.0])
+
+
+def family(folder: Path, name: str, *tensors: Tensor) -> list[Path]:
+    paths = [folder / f"r{number}.safetensors" for number in range(len(tensors))]
+    for number, (path, tensor) in enumerate(zip(paths, tensors, strict=True)):
+        save_file({"w": torch.full((4,), float(number)), name: tensor.clone()}, path)
+    return paths
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("constant", [MASK, BOUNDS], ids=["mask", "bounds"])
+def test_the_same_in_all(tmp_path: Path, soup: Callable[..., Ran], constant: Tensor, dtype: torch.dtype) -> None:
+    """What is the same in all ingredients comes out as it went in, and inspect does not call it diverged."""
+    constant = constant.to(dtype)
+    paths = family(tmp_path, "c", constant, constant, constant)
+    assert soup("uniform", "--ckpts", *paths, "--out", tmp_path / "out").code == 0
+    made = load_file(tmp_path / "out/model.safetensors")["c"]
+    assert torch.equal(made.view(torch.uint8), constant.view(torch.uint8))
+    words = ["--weights", "0.2,0.3,0.5"]
+    assert soup("mix", "--ckpts", *paths, *words, "--out", tmp_path / "mixed").code == 0
+    assert soup("verify", tmp_path / "mixed", "--rebuild").code == 0
+    looked = soup("inspect", "--ckpts", *paths)
+    assert "diverged" not in looked.stdout
+    assert "cannot be mixed" not in looked.stdout
+
+
+@pytest.mark.parametrize(
+    "tensors", [(MASK, MASK.T.contiguous()), (BOUNDS, BOUNDS + 1), (torch.zeros(4), torch.tensor([0.0, 1.0, 2.0, NAN]))]
+)
+def test_not_the_same(tmp_path: Path, soup: Callable[..., Ran], tensors: tuple[Tensor, ...]) -> None:
+    """What differs and is not finite is an error, unless it is not mixed."""
+    paths = family(tmp_path, "c", *tensors)
+    ran = soup("uniform", "--ckpts", *paths, "--out", tmp_path / "out")
+    assert ran.code == 2
+    assert "tensor 'c' holds" in ran.stderr
+    for flag in ("--exclude", "--take"):
+        assert soup("uniform", "--ckpts", *paths, flag, "c", "--out", tmp_path / f"out{flag}").code == 0
+        assert "diverged" not in soup("inspect", "--ckpts", *paths, flag, "c").stdout
+
+
+def test_one_alone(tmp_path: Path, soup: Callable[..., Ran]) -> None:
+    """Of one checkpoint, a mask passes by its few numbers; a weight with an infinity does not."""
+    [path] = family(tmp_path, "c", MASK)
+    assert soup("uniform", "--ckpts", path, "--out", tmp_path / "out").code == 0
+    [path] = family(tmp_path, "c", torch.tensor([1.0, 2.0, 3.0, INF]))
+    assert soup("uniform", "--ckpts", path, "--out", tmp_path / "other").code == 2

@@ -1,0 +1,124 @@
+"""Rows that stand for other tokens or classes are not averaged; other differences of the files are named."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from soupcli.checkpoints.compare.meanings import check_meanings
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.checkpoints.tensor_filter import Selection
+from soupcli.errors import MixError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Ran
+
+EVERYTHING = Selection()
+WORDS = [f"w{number}" for number in range(12)]
+
+
+def run(folder: Path, **files: str) -> Path:
+    """A folder with embeddings of 12 tokens, a head of 3 classes, and files."""
+    folder.mkdir()
+    tensors = {"emb.weight": torch.rand(12, 4), "head.weight": torch.rand(3, 4), "type_embed.weight": torch.rand(3, 4)}
+    save_file(tensors, folder / "model.safetensors")
+    for name, text in files.items():
+        (folder / name.replace("_json", ".json").replace("_txt", ".txt")).write_text(text)
+    return folder
+
+
+def check(one: Path, two: Path, selection: Selection = EVERYTHING) -> None:
+    check_meanings([open_checkpoint(one), open_checkpoint(two)], selection)
+
+
+def word_level(words: list[str]) -> str:
+    return json.dumps({"model": {"vocab": {word: row for row, word in enumerate(words)}}, "added_tokens": []})
+
+
+def unigram(words: list[str]) -> str:
+    return json.dumps({"model": {"vocab": [[word, -1.0] for word in words]}})
+
+
+def added(words: list[str]) -> str:
+    tokens = [{"id": row, "content": word} for row, word in enumerate(words)]
+    return json.dumps({"model": {"vocab": {}}, "added_tokens": tokens})
+
+
+VOCABULARIES: dict[str, tuple[str, Callable[[list[str]], str]]] = {
+    "word level": ("tokenizer_json", word_level),
+    "unigram": ("tokenizer_json", unigram),
+    "added": ("tokenizer_json", added),
+    "vocab.json": ("vocab_json", lambda words: json.dumps({word: row for row, word in enumerate(words)})),
+    "vocab.txt": ("vocab_txt", "\n".join),
+}
+
+
+@pytest.mark.parametrize("kind", VOCABULARIES)
+def test_tokens(tmp_path: Path, kind: str) -> None:
+    """Two tokens that changed places are refused, naming both numbers; further tokens in one are not."""
+    name, text = VOCABULARIES[kind]
+    a = run(tmp_path / "a", **{name: text(WORDS)})
+    swapped = [*WORDS[:3], WORDS[4], WORDS[3], *WORDS[5:]]
+    b = run(tmp_path / "b", **{name: text(swapped)})
+    with pytest.raises(MixError, match=r"the token 'w3' is number 4, .* it is 3: rows of 'emb\.weight'"):
+        check(a, b)
+    check(a, b, Selection(exclude=("emb.*",)))
+    check(a, run(tmp_path / "c", **{name: text([*WORDS, "more"])}))
+    check(a, run(tmp_path / "d"))
+    check(a, run(tmp_path / "e", **{name: "[" * 9000}))
+
+
+def labels(*names: str) -> str:
+    return json.dumps({"id2label": {str(row): name for row, name in enumerate(names)}})
+
+
+def test_classes(tmp_path: Path) -> None:
+    """A head whose classes stand in another order is refused with the order that would do; other spellings are one."""
+    a = run(tmp_path / "a", config_json=labels("entailment", "neutral", "not-true"))
+    b = run(tmp_path / "b", config_json=labels("NOT_TRUE", "Entailment", "neutral"))
+    with pytest.raises(
+        MixError, match=r"classes are NOT_TRUE, .* are entailment, .* rows of 'head\.weight'"
+    ) as refused:
+        check(a, b)
+    assert "in the order [1, 2, 0]" in str(refused.value.hint)
+    assert "--exclude 'head.*'" in str(refused.value.hint)
+    check(a, b, Selection(exclude=("head.*",)))
+    check(a, run(tmp_path / "c", config_json=labels("Entailment", "NEUTRAL", "not true")))
+    check(a, run(tmp_path / "d", config_json=labels("LABEL_0", "LABEL_1", "LABEL_2")))
+    check(a, run(tmp_path / "e", config_json=labels("yes", "no", "perhaps")))
+
+
+def test_timm(tmp_path: Path) -> None:
+    """Timm lists the names of classes in another key."""
+    a = run(tmp_path / "a", config_json=json.dumps({"label_names": ["cat", "dog", "owl"]}))
+    b = run(tmp_path / "b", config_json=json.dumps({"label_names": ["dog", "cat", "owl"]}))
+    with pytest.raises(MixError, match="classes are"):
+        check(a, b)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"id2label": 3}', '{"id2label": {"a": "b"}}', '{"id2label": {"0": [1]}}'])
+def test_broken(tmp_path: Path, text: str) -> None:
+    """A configuration that says nothing about classes is none of this check's matters."""
+    check(run(tmp_path / "a", config_json=labels("x", "y", "z")), run(tmp_path / "b", config_json=text))
+
+
+def test_uniform(tmp_path: Path, soup: Callable[..., Ran]) -> None:
+    """Uniform refuses what inspect names, and warns of what may be harmless."""
+    a = run(tmp_path / "a", tokenizer_json=word_level(WORDS), config_json=json.dumps({"image_size": 3}))
+    b = run(tmp_path / "b", tokenizer_json=word_level(WORDS[::-1]), config_json=json.dumps({"image_size": 4}))
+    refused = soup("uniform", "--ckpts", a, b, "--out", tmp_path / "out")
+    assert refused.code == 2
+    assert "tokenizer" in refused.stderr
+    looked = soup("inspect", "--ckpts", a, b).stdout
+    assert "cannot be mixed" in looked
+    warned = soup("uniform", "--ckpts", a, b, "--exclude", "emb.*", "--out", tmp_path / "out")
+    assert warned.code == 0
+    assert "config.json: image_size (3 | 4)" in warned.stderr
+    assert "image_size" in json.loads((tmp_path / "out/soup.json").read_text())["warnings"][0]
