@@ -22,7 +22,7 @@ def made(sizes: list[list[int]], most: int, *, ingredients: int = 2) -> list[Gro
     """Groups of layers with tensors of so many elements."""
     layers = [{f"{row}.{n}": F32 for n in range(len(of_layer))} for row, of_layer in enumerate(sizes)]
     specs = {f"{row}.{n}": TensorSpec((size,), F32) for row, layer in enumerate(sizes) for n, size in enumerate(layer)}
-    checkpoint: Any = SimpleNamespace(tensors=specs, path=Path("x"))
+    checkpoint: Any = SimpleNamespace(tensors=specs, path=Path("x"), places={})
     return grouped(layers, [checkpoint] * ingredients, most=most)
 
 
