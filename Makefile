@@ -13,7 +13,7 @@ DEMO_BIN := $(CURDIR)/$(DEMO_VENV)/bin
 SITE_VENV := .venv-site
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs cases torture results bench-startup bench-merge bench-greedy bench-learned bench-inspect clean
+.PHONY: help demo test check format docs cases torture gpu results bench-startup bench-merge bench-greedy bench-learned bench-inspect clean
 
 # $(call environment,FOLDER,EXTRA): an environment with this package and one extra, by uv if it is there, else by pip.
 define environment
@@ -59,6 +59,9 @@ docs: $(READY) ## write docs/recipes.md, the page of all recipe keys, from the p
 
 cases: $(READY) ## run the cases of faults beside this folder, if they are there
 	@if [ -f $(CASES) ]; then PATH="$(BIN):$$PATH" $(BIN)/python $(CASES); else echo "skipped: there is no $(CASES)"; fi
+
+gpu: $(READY) ## what a CUDA device must prove, in one call: within 8 minutes
+	$(BIN)/python benchmarks/gpu.py
 
 torture: $(READY) ## kills, hostile files, many processes at once, very large ingredients: for minutes
 	$(BIN)/python -m tests.torture

@@ -166,3 +166,18 @@ def test_for_people(family: Path, soup: Soup) -> None:
     ran = soup("uniform", "--ckpts", "runs/[01]")
     assert ran.stdout == "members: runs/0, runs/1\nsoup: soup/model.safetensors\n"
     assert ran.stderr == ""
+
+
+def test_adapters_without_their_base(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters are mixed where the network that they were trained on is not at hand, beside a recipe with sets too."""
+    monkeypatch.chdir(tmp_path)
+    Path("soup.yaml").write_text("val: {val: {arrays: val.safetensors}}\n")
+    for number in range(2):
+        run = Path(f"adapters/{number}")
+        run.mkdir(parents=True)
+        (run / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}')
+        factors = {"lora_A": torch.randn(2, 6), "lora_B": torch.randn(5, 2)}
+        named = {f"base_model.model.proj.{name}.weight": factor for name, factor in factors.items()}
+        save_file(named, run / "adapter_model.safetensors")
+    ran = soup("uniform", "--ckpts", "adapters/*/", "--quiet")
+    assert (ran.code, ran.stdout) == (0, "soup/adapter_model.safetensors\n"), ran.stderr
