@@ -245,6 +245,16 @@ class SoupOptions(GatedOptions):
             "--max-shard-size", help="Split larger weights into shards (default: 5GB).", envvar="SOUP_MAX_SHARD_SIZE"
         ),
     ] = None
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="same|safetensors|torch", help="How the weights are written.", envvar="SOUP_FORMAT"
+        ),
+    ] = None
+    keep_state: Annotated[
+        bool | None,
+        typer.Option("--keep-state", help="Keep optimizer and schedulers in a soup of training checkpoints."),
+    ] = None
     adapter_rank: Annotated[
         int | None,
         typer.Option(

@@ -29,7 +29,7 @@ from soupcli.diagnosis.findings import Examined, NotFinite
 from soupcli.errors import MixError, NetworkError
 from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
-from soupcli.mixing.write_soup import write_soup
+from soupcli.mixing.write_soup import WritingOptions, write_soup
 from soupcli.networks.geometry import first_not_finite, measure
 from soupcli.output.inspection import print_inspection
 from soupcli.report.inspection import Barriers, Differing, Distances, Found, Inspected, Inspection
@@ -197,7 +197,7 @@ def _alone(run: Run, member: Checkpoint) -> dict[str, Score]:
 
 def _half_way(run: Run, mean: Mixture, folder: Path) -> list[Row]:
     """The middle between each member and the mean, which is written down once: else each would read all members."""
-    write_soup(mean, folder, metadata={"format": "pt"}, max_shard_size=run.recipe.max_shard_size)
+    write_soup(mean, folder, WritingOptions(max_shard_size=run.recipe.max_shard_size, format="safetensors"))
     written = open_checkpoint(folder, How(base=run.recipe.base))
     return [Row(f"half way to {member.path}", half_way(written, member)) for member in mean.members]
 

@@ -9,35 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged
 from soupcli.checkpoints.side_files import SideFile, files_beside
-from soupcli.mixing.average import CPU
 from soupcli.mixing.old_soup import REPORT
 from soupcli.mixing.soup_folder import content_of
-from soupcli.mixing.write_soup import AdapterNotes, Written, soup_specs, write_soup
+from soupcli.mixing.write_soup import AdapterNotes, WritingOptions, Written, soup_specs, write_soup
 from soupcli.progress import Progress, silent
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
-    from torch import Tensor
 
     from soupcli.mixing.mixture import Mixture
     from soupcli.mixing.soup_folder import SoupFolder
-
-
-@dataclass(frozen=True, kw_only=True)
-class WritingOptions:
-    """How the weights are written. `statistics` replaces tensors by name (re-estimated batch-norm statistics)."""
-
-    max_shard_size: int
-    adapter_rank: int | None = None
-    statistics: Mapping[str, Tensor] = field(default_factory=dict)
-    device: torch.device = CPU
 
 
 class Filled(NamedTuple):
@@ -68,20 +56,13 @@ def fill(
     specs, kept = soup_specs(mixture), mixture.kept
     beside = files_beside(kept.side_folder, kept.files)
     folder.need(sum(spec.nbytes for spec in specs.values()) + sum(file.size for file in beside.files))
-    written, notes = write_soup(
-        mixture,
-        folder.path,
-        metadata=metadata(lambda _: f"sha256:{'0' * 64}"),
-        final_metadata=lambda: metadata(hash_of),
-        max_shard_size=options.max_shard_size,
-        adapter_rank=options.adapter_rank,
-        overrides=options.statistics,
-        device=options.device,
-        progress=progress,
+    options = replace(
+        options, metadata=metadata(lambda _: f"sha256:{'0' * 64}"), final_metadata=lambda: metadata(hash_of)
     )
+    written, notes = write_soup(mixture, folder.path, options, progress)
     files = [file for file in beside.files if file.name not in written.hashes]
     hashes = {**written.hashes, **folder.copy(files, _corrected(files, kept.tensors, specs))}
-    return Filled(written, [*hashes, REPORT], hashes, list(beside.left_out), notes)
+    return Filled(written, [*hashes, REPORT], hashes, [*beside.left_out, *written.notes], notes)
 
 
 def copy_side_files(mixture: Mixture, folder: Path) -> None:

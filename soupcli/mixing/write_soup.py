@@ -15,27 +15,31 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
-from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged, read_part
 from soupcli.checkpoints.formats.safetensors import NAMES, read_header
-from soupcli.errors import OutputError, SoupFault
+from soupcli.errors import MixError, OutputError, SoupFault
 from soupcli.files.atomic import flush, write_whole
-from soupcli.files.reading import FileVersion, hash_of_files, memory_of, sha256, write_at
+from soupcli.files.reading import FileVersion, hash_of_files, sha256, write_at
 from soupcli.mixing.adapter_mean import AdapterSoup, adapters_of
-from soupcli.mixing.average import CPU, Averager
+from soupcli.mixing.average import CPU
 from soupcli.mixing.layout import INDEX_SUFFIX, SUFFIX, FilePlan, planned_files
-from soupcli.mixing.mixture import CHUNK, Mixture
+from soupcli.mixing.mixture import Mixture
+from soupcli.mixing.pieces import Mixer, pieces_of
 from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
-from soupcli.mixing.terms import Terms, chunks
+from soupcli.mixing.torch_file import INSTEAD, hash_of, is_torch_checkpoint, own, why_not_copied, write_torch
 from soupcli.progress import Progress, silent
 from soupcli.threads import in_threads
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from soupcli.checkpoints.checkpoint import TensorSpec
 
 
 class Written(NamedTuple):
@@ -46,6 +50,8 @@ class Written(NamedTuple):
     hash: str  # SHA-256 of the one file, or of the sorted "name hash" lines of all shards
     hashes: Mapping[str, str]  # of each file: name -> sha256:...
     main: str  # the file to name: the weights, or the first index
+    format: Literal["safetensors", "torch"] = "safetensors"
+    notes: tuple[str, ...] = ()  # what became of the rest of the ingredient's file
 
 
 class _Shard(NamedTuple):
@@ -87,8 +93,8 @@ def write_weights(
         path = folder / shard.name
         with _new_file(path, folder, needed) as descriptor:
             os.ftruncate(descriptor, shard.nbytes)
-            work = partial(_Mixer, descriptor, shard, device)
-            for nbytes in in_threads(work, _pieces(mixture, shard, specs, overrides or {})):
+            work = partial(Mixer, descriptor, shard.offsets, device, holes=True)
+            for nbytes in in_threads(work, pieces_of(mixture, shard.offsets, specs, overrides or {})):
                 done += nbytes
                 progress("mixing", done, total)
             final = shard if final_metadata is None else _layout(shard.name, shard.names, specs, final_metadata())
@@ -156,52 +162,6 @@ def _new_file(path: Path, folder: Path, needed: int) -> Iterator[int]:
         ) from cause
 
 
-class _Piece(NamedTuple):
-    """A part of one tensor: of a mean (`source` are its terms), or taken as it is from an ingredient or a tensor."""
-
-    name: str
-    source: Terms | Checkpoint | Tensor
-    start: int
-    numel: int
-
-
-def _pieces(
-    mixture: Mixture, shard: _Shard, specs: Mapping[str, TensorSpec], overrides: Mapping[str, Tensor]
-) -> Iterator[_Piece]:
-    """The whole of a shard, in the order of its bytes."""
-    for name in shard.offsets:
-        spec, replaced = specs[name], overrides.get(name)
-        if replaced is None and is_averaged(spec.dtype):
-            terms = mixture.terms(name)
-            for start, count in chunks(terms):
-                yield _Piece(name, terms, start, count)
-            continue
-        source = mixture.kept if replaced is None else replaced.to(spec.dtype).contiguous().view(-1)
-        for start in range(0, spec.numel, CHUNK):
-            yield _Piece(name, source, start, min(CHUNK, spec.numel - start))
-
-
-class _Mixer:
-    """Mixes pieces and writes each to its place, in one thread."""
-
-    def __init__(self, descriptor: int, shard: _Shard, device: torch.device) -> None:
-        self._descriptor, self._shard = descriptor, shard
-        self._averager = Averager(device)
-
-    def __call__(self, piece: _Piece) -> int:
-        name, source, start, numel = piece
-        if isinstance(source, Terms):
-            part = self._averager.mean(source, start, numel)
-        elif isinstance(source, Tensor):
-            part = source[start : start + numel]
-        else:
-            part = read_part(source, name, start, numel)
-        memory = memory_of(part)
-        if memory[:64].tobytes().strip(b"\0") or torch.any(part.view(torch.uint8)):  # zeros stay a hole in the file
-            write_at(self._descriptor, memory, self._shard.offsets[name] + start * part.element_size())
-        return part.nbytes
-
-
 def _write_index(folder: Path, plan: FilePlan, shards: list[_Shard]) -> str:
     """Write the file that says which shard holds which tensor; returns its name."""
     weight_map = {shard.names[name]: shard.name.rpartition("/")[2] for shard in shards for name in shard.offsets}
@@ -245,28 +205,79 @@ def soup_specs(mixture: Mixture) -> dict[str, TensorSpec]:
     return {name: mixture.spec(name) for name in mixture.kept.tensors}
 
 
-def write_soup(
-    mixture: Mixture,
-    folder: Path,
-    *,
-    metadata: Mapping[str, str],
-    max_shard_size: int,
-    adapter_rank: int | None = None,
-    final_metadata: Callable[[], Mapping[str, str]] | None = None,
-    overrides: Mapping[str, Tensor] | None = None,
-    device: torch.device = CPU,
-    progress: Progress = silent,
-) -> tuple[Written, AdapterNotes | None]:
-    """Mixes `mixture` into files in `folder`, adapters into one of rank `adapter_rank` at most (None: exactly).
+Format = Literal["same", "safetensors", "torch"]
+# What was saved by these is read from safetensors too; a bare state dict (no key) by whoever reads it.
+READ_SAFETENSORS = frozenset({"timm training", "open_clip training"})
 
-    See `write_weights`. Raises MixError where a tensor cannot be mixed and OutputError where the disk is full.
+
+def chosen_format(mixture: Mixture, wanted: Format | None) -> tuple[Literal["safetensors", "torch"], str]:
+    """The format of the soup, and a note if it is not the one that its ingredients suggest.
+
+    By default it is that of the ingredients, if their library reads nothing else. Raises MixError if the wanted one
+    cannot be written.
     """
+    kept = own(mixture.kept)
+    if wanted == "safetensors":
+        return "safetensors", ""
+    if kept.is_adapter:
+        if wanted == "torch":
+            raise MixError(f"--format torch: {kept.path} is an adapter, PEFT reads safetensors", hint=INSTEAD)
+        return "safetensors", ""
+    if wanted == "torch":
+        return "torch", ""
+    if not is_torch_checkpoint(kept):
+        if wanted == "same" and "safetensors" not in kept.origin.format:
+            raise MixError(f"--format same: {kept.path}: {kept.origin.format} is not written", hint=INSTEAD)
+        return "safetensors", ""
+    alone = kept.origin.key is not None and kept.origin.format not in READ_SAFETENSORS
+    if wanted is None and not (alone and all(is_torch_checkpoint(member) for member in mixture.members)):
+        return "safetensors", ""
+    why = why_not_copied(mixture)
+    if why and wanted == "same":
+        raise MixError(f"--format same: {why}", hint=INSTEAD)
+    return ("safetensors", f"written as safetensors, not as the ingredients were: {why}") if why else ("torch", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingOptions:
+    """How weights are written. See `write_weights`, `chosen_format` and `write_torch`.
+
+    `overrides` replaces tensors by name (re-estimated batch-norm statistics). Adapters become one of rank
+    `adapter_rank` at most (None: exactly).
+    """
+
+    max_shard_size: int = sys.maxsize
+    adapter_rank: int | None = None
+    format: Format | None = None
+    keep_state: bool = False
+    overrides: Mapping[str, Tensor] = field(default_factory=dict)
+    device: torch.device = CPU
+    metadata: Mapping[str, str] = field(default_factory=lambda: {"format": "pt"})
+    final_metadata: Callable[[], Mapping[str, str]] | None = None
+
+
+def write_soup(
+    mixture: Mixture, folder: Path, options: WritingOptions, progress: Progress = silent
+) -> tuple[Written, AdapterNotes | None]:
+    """Mix `mixture` into files in `folder`.
+
+    Raises MixError if a tensor cannot be mixed, or the format cannot be written; OutputError if the disk is full.
+    """
+    format_, note = chosen_format(mixture, options.format)
+    if format_ == "torch":
+        return _as_torch(mixture, folder, options, progress), None
     write = partial(
-        write_weights, folder=folder, metadata=metadata, final_metadata=final_metadata, device=device, progress=progress
+        write_weights,
+        folder=folder,
+        metadata=options.metadata,
+        final_metadata=options.final_metadata,
+        device=options.device,
+        progress=progress,
     )
     if not adapters_of(mixture):
-        return write(mixture, max_shard_size=max_shard_size, overrides=overrides), None
-    soup = AdapterSoup.of(mixture, rank=adapter_rank, progress=progress)
+        written = write(mixture, max_shard_size=options.max_shard_size, overrides=options.overrides)
+        return written._replace(notes=(note,) if note else ()), None
+    soup = AdapterSoup.of(mixture, rank=options.adapter_rank, progress=progress)
     # PEFT reads one file of this name; as a mixture of one, its tensors are streamed like any others.
     plan = FilePlan(WEIGHTS[0], {name: name for name in soup.tensors})
     written = write(Mixture.uniform([soup]), max_shard_size=sys.maxsize, files=[plan])
@@ -275,3 +286,18 @@ def write_soup(
     config = f"sha256:{sha256(FileVersion.of(folder / CONFIG))}"
     hashes = {**written.hashes, CONFIG: config}
     return written._replace(files=list(hashes), hashes=hashes), notes
+
+
+def _as_torch(mixture: Mixture, folder: Path, options: WritingOptions, progress: Progress) -> Written:
+    file = write_torch(
+        mixture,
+        folder,
+        keep_state=options.keep_state,
+        overrides=options.overrides,
+        device=options.device,
+        progress=progress,
+    )
+    hashes = {file.name: f"sha256:{file.digest}"}
+    dropped = [f"{file.name}: {name}: training state, left out (--keep-state keeps it)" for name in file.notes.dropped]
+    stayed = [f"{file.name}: {name}: as in the ingredient, not averaged" for name in file.notes.as_in_ingredient]
+    return Written([file.name], file.nbytes, hash_of(file), hashes, file.name, "torch", (*dropped, *stayed))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soupcli.errors import NetworkError
-from soupcli.networks.guard import refuse_code_beside
+from soupcli.errors import CheckpointError, NetworkError
 from soupcli.networks.library import library_of, read_config
 from soupcli.networks.network import UNNAMED, Network, Outline
 from soupcli.recipe.networks import NetworkSpec, OpenClipNetwork, TimmNetwork, TransformersNetwork
@@ -15,11 +14,10 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 
-def build(spec: NetworkSpec | None, checkpoint: Checkpoint, *, trust_code: bool = False) -> Network:
+def build(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Network:
     """The network that `spec` names, or if it is None the one that the checkpoint's folder names.
 
-    Code in the folder runs only if `trust_code`. Raises NetworkError if the network cannot be built, or wants code, and
-    MissingExtra if its library is absent.
+    Raises NetworkError if it cannot be built and MissingExtra if its library is absent.
     """
     folder = checkpoint.folder
     spec = spec or spec_of_folder(folder)
@@ -28,16 +26,17 @@ def build(spec: NetworkSpec | None, checkpoint: Checkpoint, *, trust_code: bool 
             f"{folder}: unknown architecture: no model: in the recipe, no config.json beside the weights",
             hint="add a line to soup.yaml: model: {timm: vit_base_patch16_224}, or model: {python: 'net.py:build'}",
         )
-    library = library_of(spec)
-    if library.reads_folder is not None and library.reads_folder(spec):
-        refuse_code_beside(folder, trust_code=trust_code)
-    return library.build(spec, folder, trust_code)
+    return library_of(spec).build(spec, folder)
 
 
 def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:
     """What the recipe and the checkpoint's configuration say about classes; no library is imported."""
-    spec = spec or spec_of_folder(checkpoint.folder)
-    return library_of(spec).outline(spec, checkpoint.folder) if spec is not None else UNNAMED
+    try:
+        folder = checkpoint.folder
+    except CheckpointError:  # an adapter whose base is not at hand
+        return UNNAMED
+    spec = spec or spec_of_folder(folder)
+    return library_of(spec).outline(spec, folder) if spec is not None else UNNAMED
 
 
 def key_of_network(spec: NetworkSpec | None, checkpoint: Checkpoint) -> str:

@@ -62,6 +62,12 @@ class Recipe(Section):
     """Past this size the weights are written as shards with an index."""
     dtype: Dtype | None = None
     """The dtype of the output weights; default: the ingredients' own."""
+    format: Literal["same", "safetensors", "torch"] | None = None
+    """How the weights are written: `same` as the ingredients (of files of torch.save a copy of the best one, in which
+    only the averaged numbers are others), `safetensors`, or `torch`. Default: same if the ingredients' library reads
+    nothing else, else safetensors."""
+    keep_state: bool = False
+    """Keep the best ingredient's optimizer and schedulers in a soup that is written as a file of torch.save."""
     include: list[str] = []
     """Shell patterns of the tensors that are mixed; default: all."""
     exclude: list[str] = []

@@ -101,7 +101,10 @@ class Soup(Part):
     file_hashes: dict[str, str] = {}
     """The hash of each of `files`, but of the report itself."""
     left_out: list[str] = []
-    """Files beside the best ingredient's weights that were not copied although they may be missed, and why."""
+    """What is not in the soup as in the best ingredient although it may be missed, and why: files beside the weights,
+    and other parts of a file of torch.save."""
+    format: Literal["safetensors", "torch"] = "safetensors"
+    """How the weights were written."""
     differing: list[str] = []
     """Tensors that are not averaged (integers, booleans) and differ: the first member's, or the best's, were taken."""
     dtypes: dict[str, int] = {}

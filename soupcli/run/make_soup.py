@@ -13,11 +13,11 @@ from soupcli.cli.parsing import DONE
 from soupcli.evaluation.compare import Side, best_side, compare
 from soupcli.evaluation.score import Score
 from soupcli.files.lock import claim
-from soupcli.mixing.fill_folder import Filled, WritingOptions, fill
+from soupcli.mixing.fill_folder import Filled, fill
 from soupcli.mixing.mixture import Mixture, differing
 from soupcli.mixing.old_soup import REPORT, check_place
 from soupcli.mixing.soup_folder import SoupFolder, check_free, check_space
-from soupcli.mixing.write_soup import soup_specs
+from soupcli.mixing.write_soup import WritingOptions, soup_specs
 from soupcli.output import ci as ci_formats
 from soupcli.output import console
 from soupcli.output.text import cost_of, describe_result, score_table, sentences
@@ -90,7 +90,9 @@ def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) ->
             writing = WritingOptions(
                 max_shard_size=run.recipe.max_shard_size,
                 adapter_rank=run.recipe.adapter_rank,
-                statistics=statistics,
+                overrides=statistics,
+                format=run.recipe.format,
+                keep_state=run.recipe.keep_state,
                 device=run.device,
             )
             filled = fill(folder, finished.mixture, run.hashes.of, writing, progress)
@@ -127,6 +129,7 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ve
         files=filled.files,
         file_hashes=filled.file_hashes,
         left_out=filled.left_out,
+        format=filled.written.format,
         differing=differing(mixture),
         dtypes=dict(dtypes),
         not_mixed=sorted(name for name in mixture.kept.tensors if not run.selection.mixes(name)),
@@ -188,7 +191,7 @@ def _show_people(run: Run, finished: FinishedSoup, report: Report, soup: Soup) -
         console.note(f"{count} copied from {finished.mixture.kept.path}, not averaged: {shown}")
     if soup.left_out:
         shown = "; ".join(soup.left_out[:5]) + ("; ..." if len(soup.left_out) > 5 else "")
-        console.note(f"not copied into the soup: {shown}")
+        console.note(f"not in the soup as in the ingredients: {shown}")
     if soup.not_mixed:
         of_base = run.recipe.base if not run.resolved.begins_at_base else None
         source = of_base or finished.mixture.kept.path

@@ -23,9 +23,10 @@ from soupcli.evaluation.context import EvaluationContext, made_manifest
 from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.files.lock import claim
-from soupcli.mixing.fill_folder import Filled, WritingOptions, fill
+from soupcli.mixing.fill_folder import Filled, fill
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.soup_folder import REPORT, Input, SoupFolder, check_free
+from soupcli.mixing.write_soup import WritingOptions
 from soupcli.output import console
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.reading import read_report
@@ -183,7 +184,13 @@ def mixed(
     """Mix the report's mixture into the folder. Returns what was written."""
     statistics = _statistics(report, recipe, mixture, hashes, progress)
     size, rank = recipe.max_shard_size, recipe.adapter_rank
-    writing = WritingOptions(max_shard_size=size, adapter_rank=rank, statistics=statistics)
+    writing = WritingOptions(
+        max_shard_size=size,
+        adapter_rank=rank,
+        overrides=statistics,
+        format=recipe.format,
+        keep_state=recipe.keep_state,
+    )
     return fill(folder, mixture, hashes.of, writing, progress)
 
 

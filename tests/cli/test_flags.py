@@ -47,6 +47,8 @@ SOUP = [
     "--out -o $SOUP_OUT",
     "--dtype $SOUP_DTYPE",
     "--max-shard-size $SOUP_MAX_SHARD_SIZE",
+    "--format $SOUP_FORMAT",
+    "--keep-state",
     "--adapter-rank $SOUP_ADAPTER_RANK",
     "--require-gain $SOUP_REQUIRE_GAIN",
     "--output-format",

@@ -14,7 +14,7 @@ from soupcli.errors import ValidationError
 from soupcli.evaluation.outside.user_function import score_of_result
 from soupcli.files.unfinished import scratch_folder
 from soupcli.mixing.fill_folder import copy_side_files
-from soupcli.mixing.write_soup import write_soup
+from soupcli.mixing.write_soup import WritingOptions, write_soup
 
 if TYPE_CHECKING:
     from soupcli.evaluation.runner import NetworkRunner
@@ -81,9 +81,12 @@ def measure(spec: CommandSet, weights: Mixture, metric: str, runner: NetworkRunn
         written, _ = write_soup(
             weights,
             folder,
-            metadata={"format": "pt"},
-            max_shard_size=runner.recipe.max_shard_size,
-            overrides=runner.statistics(weights) if runner.recipe.batch_norm != "average" else {},
+            WritingOptions(
+                max_shard_size=runner.recipe.max_shard_size,
+                overrides=runner.statistics(weights) if runner.recipe.batch_norm != "average" else {},
+                format=runner.recipe.format,
+                keep_state=runner.recipe.keep_state,
+            ),
         )
         copy_side_files(weights, folder)
         alone = not first.is_dir() and len(written.files) == 1

@@ -19,7 +19,7 @@ from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError, MixError, NetworkError
 from soupcli.mixing.adapter_mean import AdapterSoup
 from soupcli.mixing.mixture import Mixture
-from soupcli.mixing.write_soup import write_soup
+from soupcli.mixing.write_soup import WritingOptions, write_soup
 from soupcli.networks.build import build
 from soupcli.networks.slots import Slots
 from tests.helpers.tensors_of import assert_same, read, read_all
@@ -89,7 +89,7 @@ def adapters(folders: Sequence[Path], **how: Any) -> list[AdapterCheckpoint]:
 def write(mixture: Mixture, folder: Path, rank: int | None = None) -> float:
     """Writes the soup as an adapter and returns its relative error."""
     folder.mkdir()
-    _, notes = write_soup(mixture, folder, metadata={"format": "pt"}, max_shard_size=1_000, adapter_rank=rank)
+    _, notes = write_soup(mixture, folder, WritingOptions(max_shard_size=1_000, adapter_rank=rank))
     assert notes is not None
     assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     return notes.relative_error

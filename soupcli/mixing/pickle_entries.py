@@ -1,0 +1,205 @@
+"""The entries of the dict that a pickle holds, and the pickle without some of them: its code is cut, nothing is run.
+
+    entries = Entries.of(data)                             # None if the pickle holds no dict
+    entries.names                                          # ["state_dict", "optimizer_states", ...]
+    entries.without({"optimizer_states"})                  # the pickle of the rest, None if they share objects
+
+A pickle is a program for a machine with a stack and a memo. What the rest recalls from the memo and the part that was
+cut had put there is put there by the rest itself, if it is a name, a number or a text.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
+GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
+CONSTANT = frozenset(
+    {
+        *("GLOBAL", "STACK_GLOBAL", "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE", "EMPTY_TUPLE"),
+        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+        *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "BINBYTES", "SHORT_BINBYTES", "MARK", "UNICODE"),
+    }
+)
+MARK = "MARK"
+
+
+class _Step(NamedTuple):
+    """One instruction."""
+
+    name: str
+    argument: Any
+    begin: int
+    end: int
+    memo: int | None = None  # what it puts or gets
+
+
+class _Value(NamedTuple):
+    """A value on the stack: the first of the steps that make it, and the text or tuple that it is, if it is one."""
+
+    first: int
+    value: Any = None
+
+
+class Entry(NamedTuple):
+    """A part of the program: steps `first` to `last` (without it) push a key and a value."""
+
+    name: str
+    first: int
+    last: int
+    storages: frozenset[str]  # keys of the storages of its tensors
+
+
+class Entries(NamedTuple):
+    """The entries of a pickled dict, in order."""
+
+    data: bytes
+    steps: list[_Step]
+    entries: list[Entry]
+    puts: dict[int, tuple[int, int]]  # memo -> first and last step that make what it holds
+
+    @classmethod
+    def of(cls, data: bytes) -> Entries | None:
+        """The entries of the dict that `data` pickles, None if it is another thing or not understood."""
+        try:
+            reader = _Reader(data)
+        except (ValueError, IndexError, KeyError, TypeError, struct.error, RecursionError):
+            return None
+        return cls(data, reader.steps, reader.entries, reader.puts) if reader.entries else None
+
+    @property
+    def names(self) -> list[str]:
+        """The keys of the dict."""
+        return [entry.name for entry in self.entries]
+
+    def without(self, names: Collection[str]) -> bytes | None:
+        """The pickle without these entries; None if the rest shares objects with them."""
+        cut = {step for entry in self.entries if entry.name in names for step in range(entry.first, entry.last)}
+        lost = {memo: made for memo, made in self.puts.items() if made[1] in cut}
+        out: list[bytes] = []
+        for number, step in enumerate(self.steps):
+            if number in cut or step.name == "FRAME":
+                continue
+            code = self._recalled(step, lost) if step.name in GETS and step.memo in lost else self._code(step)
+            if code is None:
+                return None
+            out.append(code)
+        return b"".join(out)
+
+    def _recalled(self, step: _Step, lost: dict[int, tuple[int, int]]) -> bytes | None:
+        """Code that makes what `step` recalls, and puts it into the memo again."""
+        assert step.memo is not None
+        first, last = lost.pop(step.memo)
+        out: list[bytes] = []
+        for inner in self.steps[first : last + 1]:
+            if inner.name in GETS:
+                code = self._recalled(inner, lost) if inner.memo in lost else self._code(inner)
+            else:
+                code = self._code(inner) if inner.name in CONSTANT or inner.name in PUTS else None
+            if code is None:
+                return None
+            if inner.name in PUTS:
+                lost.pop(inner.memo or 0, None)
+            out.append(code)
+        return b"".join(out)
+
+    def _code(self, step: _Step) -> bytes:
+        if step.name == "MEMOIZE":  # its number is how many there were before, which changes
+            return b"r" + struct.pack("<I", step.memo)
+        return self.data[step.begin : step.end]
+
+
+class _Reader:
+    """Follows the program with a stack of positions."""
+
+    def __init__(self, data: bytes) -> None:
+        self.steps: list[_Step] = []
+        self.entries: list[Entry] = []
+        self.puts: dict[int, tuple[int, int]] = {}
+        self._stack: list[_Value | str] = []
+        self._known: dict[int, Any] = {}
+        self._storages: list[tuple[int, str]] = []
+        for step, operation in self._steps_of(data):
+            self.steps.append(step)
+            self._follow(step, operation)
+        self.entries = [
+            entry._replace(storages=frozenset(key for at, key in self._storages if entry.first <= at < entry.last))
+            for entry in self.entries
+        ]
+
+    def _steps_of(self, data: bytes) -> Iterator[tuple[_Step, Any]]:
+        found = list(pickletools.genops(data))
+        ends = [position for _, _, position in found[1:]] + [len(data)]
+        memos = 0
+        for (operation, argument, begin), end in zip(found, ends, strict=True):
+            memo = memos if operation.name == "MEMOIZE" else argument if operation.name in PUTS | GETS else None
+            memos += operation.name in PUTS
+            memo = None if memo is None else int(memo)
+            yield _Step(operation.name, argument, begin or 0, end or 0, memo), operation
+
+    def _follow(self, step: _Step, operation: Any) -> None:
+        number = len(self.steps) - 1
+        if step.name in PUTS:
+            top = self._top()
+            self.puts[step.memo or 0] = (top.first, number)
+            self._known[step.memo or 0] = top.value
+        elif step.name in GETS:
+            self._stack.append(_Value(number, self._known[step.memo or 0]))
+        elif step.name == MARK:
+            self._stack.append(MARK)
+        elif step.name == "DUP":
+            raise ValueError("a value that stands twice")
+        else:
+            self._apply(step, operation, number)
+
+    def _apply(self, step: _Step, operation: Any, number: int) -> None:
+        before = [kind.name for kind in operation.stack_before]
+        taken: list[_Value] = []
+        if "mark" in before:
+            while (value := self._stack.pop()) != MARK:
+                taken.append(value)  # type: ignore[arg-type]
+            count = before.index("mark")
+        else:
+            count = len(before)
+        below = [self._pop() for _ in range(count)][::-1]
+        taken.reverse()
+        if step.name in ("SETITEM", "SETITEMS") and not self._stack:
+            self._add(taken if step.name == "SETITEMS" else below[1:], number + (step.name == "SETITEM"))
+        values = [*below, *taken]
+        first = values[0].first if values else number
+        for _ in operation.stack_after:
+            self._stack.append(_Value(first, self._value(step, values, number)))
+
+    def _value(self, step: _Step, values: list[_Value], number: int) -> Any:
+        if step.name.startswith("TUPLE"):
+            return tuple(value.value for value in values)
+        if step.name == "BINPERSID":
+            found = values[0].value
+            if isinstance(found, tuple) and len(found) >= 3 and isinstance(found[2], str):
+                self._storages.append((number, found[2]))
+        return step.argument if isinstance(step.argument, str | int) else None
+
+    def _add(self, items: list[_Value], end: int) -> None:
+        bounds = [*(item.first for item in items[::2]), end]
+        for key, first, last in zip(items[::2], bounds, bounds[1:], strict=False):
+            self.entries.append(Entry(str(key.value), first, last, frozenset()))
+
+    def _pop(self) -> _Value:
+        value = self._stack.pop()
+        if isinstance(value, str):
+            raise ValueError("a mark where a value was expected")
+        return value
+
+    def _top(self) -> _Value:
+        value = self._stack[-1]
+        if isinstance(value, str):
+            raise ValueError("a mark where a value was expected")
+        return value
+
+
+def storages_beside(entries: Entries, names: Collection[str]) -> Mapping[str, frozenset[str]]:
+    """Name of each other entry that has tensors -> keys of their storages."""
+    return {entry.name: entry.storages for entry in entries.entries if entry.storages and entry.name not in names}

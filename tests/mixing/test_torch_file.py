@@ -1,0 +1,222 @@
+"""A soup as torch.save wrote the ingredients: torch opens it, all else in the file stays, and the means are exact."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.conftest import Ran
+
+Soup = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+class Net(nn.Module):
+    """Tied, transposed, sliced and scalar tensors of several dtypes, in no special order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 4)
+        self.embed = nn.Embedding(8, 6)
+        self.head = nn.Linear(6, 8, bias=False)
+        self.head.weight = self.embed.weight
+        self.turned = nn.Parameter(torch.randn(5, 3).T)
+        self.brief = nn.Parameter(torch.randn(7).bfloat16())
+        self.norm = nn.BatchNorm1d(4)
+        whole = torch.randn(10)
+        self.register_buffer("low", whole[:4])
+        self.register_buffer("high", whole[6:])
+        self.register_buffer("one", torch.tensor(1.5))
+
+
+def trained(seed: int) -> tuple[Net, dict[str, Any]]:
+    """A network, and the state of an optimizer that has made a step."""
+    torch.manual_seed(seed)
+    net = Net()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    net.body(torch.randn(2, 6)).sum().backward()
+    optimizer.step()
+    return net, optimizer.state_dict()
+
+
+def mean(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def of(name: str) -> Tensor:
+        first = states[0][name]
+        if not first.is_floating_point():
+            return first
+        return torch.stack([state[name].double() for state in states]).mean(dim=0).to(first.dtype)
+
+    return {name: of(name) for name in states[0]}
+
+
+def assert_mean(found: dict[str, Tensor], states: list[dict[str, Tensor]]) -> None:
+    expected = mean(states)
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+
+
+def checked(file: str) -> Any:
+    """The file as torch reads it, with every checksum of its archive right."""
+    with zipfile.ZipFile(file) as archive:
+        assert archive.testzip() is None
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize("order", [("optimizer", "model"), ("model", "optimizer")])
+def test_training_checkpoints(soup: Soup, order: tuple[str, str]) -> None:
+    """The optimizer is left out and said, all else stays, wherever it stands in the file; --keep-state keeps it."""
+    states = []
+    for seed in range(3):
+        net, optimizer = trained(seed)
+        states.append({name: tensor.clone() for name, tensor in net.state_dict().items()})
+        parts = {"optimizer": optimizer, "model": net.state_dict()}
+        content = {"epoch": 7, **{name: parts[name] for name in order}, "args": {"lr": 0.1, "name": "optimizer"}}
+        Path(f"runs/{seed}").mkdir(parents=True)
+        torch.save(content, f"runs/{seed}/last.pth")
+    ran = soup("uniform", "--ckpts", "runs/*/last.pth", "--json")
+    assert ran.code == 0, ran.stderr
+    report = json.loads(ran.stdout)["soup"]
+    assert (report["path"], report["format"]) == ("soup/last.pth", "torch")
+    assert report["left_out"] == ["last.pth: optimizer: training state, left out (--keep-state keeps it)"]
+    found = checked("soup/last.pth")
+    assert [*found] == [name for name in ("epoch", *order, "args") if name != "optimizer"]
+    assert found["epoch"] == 7 and found["args"] == {"lr": 0.1, "name": "optimizer"}
+    assert_mean(found["model"], states)
+    assert found["model"]["embed.weight"].data_ptr() == found["model"]["head.weight"].data_ptr()
+    assert Path("soup/last.pth").stat().st_size < Path("runs/0/last.pth").stat().st_size
+    assert soup("verify", "soup", "--rebuild").code == 0
+    first = Path("soup/last.pth").read_bytes()
+    assert soup("uniform", "--ckpts", "runs/*/last.pth", "--force", "--quiet").code == 0
+    assert Path("soup/last.pth").read_bytes() == first
+    assert soup("uniform", "--ckpts", "runs/*/last.pth", "--force", "--keep-state", "--quiet").code == 0
+    kept, original = checked("soup/last.pth"), torch.load("runs/0/last.pth")
+    assert_mean(kept["model"], states)
+    assert all(
+        torch.equal(kept["optimizer"]["state"][number][name], value)
+        for number, values in original["optimizer"]["state"].items()
+        for name, value in values.items()
+    )
+    assert soup("verify", "soup").code == 0
+
+
+def test_formats(soup: Soup) -> None:
+    """A bare state dict becomes safetensors by default, a copy with `same`; safetensors become torch's if asked for."""
+    states = []
+    for seed in range(2):
+        net, _ = trained(seed)
+        states.append(net.state_dict())
+        torch.save(states[-1], f"{seed}.pt")
+    words = ["uniform", "--ckpts", "0.pt", "1.pt", "--quiet", "--force"]
+    assert soup(*words, "--out", "a").stdout == "a/model.safetensors\n"
+    for format_ in ("same", "torch"):
+        ran = soup(*words, "--out", "b", "--format", format_)
+        assert ran.stdout == "b/model.pt\n", ran.stderr
+        assert_mean(checked("b/model.pt"), states)
+    ran = soup("uniform", "--ckpts", "a", "a", "--out", "c", "--quiet", "--format", "torch")
+    assert ran.stdout == "c/pytorch_model.bin\n", ran.stderr
+    assert all(torch.equal(tensor, mean(states)[name]) for name, tensor in checked("c/pytorch_model.bin").items())
+    assert soup("verify", "c", "--rebuild").code == 0
+    ran = soup("uniform", "--ckpts", "a", "--out", "d", "--quiet", "--format", "same")
+    assert ran.stdout == "d/model.safetensors\n", ran.stderr
+
+
+def test_another_dtype(soup: Soup) -> None:
+    """Numbers of another dtype do not fit into a copy: refused by name, or written otherwise and said."""
+    for seed in range(2):
+        torch.save({"model": trained(seed)[0].state_dict(), "cfg": None}, f"{seed}.pt")
+    words = ["uniform", "--ckpts", "0.pt", "1.pt", "--dtype", "float64"]
+    ran = soup(*words, "--format", "same")
+    assert ran.code == 2 and "0.pt: tensor 'turned' has dtype torch.float32, in the soup torch.float64" in ran.stderr
+    ran = soup(*words, "--json")
+    report = json.loads(ran.stdout)["soup"]
+    assert report["path"] == "soup/model.safetensors" and "not as the ingredients were" in report["left_out"][0]
+
+
+def test_a_head_that_is_tied_in_one_alone(soup: Soup) -> None:
+    """One place in the file cannot hold two means: refused by name, with what to do; nothing is left behind."""
+    for seed in range(2):
+        state = trained(seed)[0].state_dict()
+        if seed:
+            state["head.weight"] = torch.randn(8, 6)
+        torch.save({"model": state}, f"{seed}.pt")
+    ran = soup("uniform", "--ckpts", "0.pt", "1.pt")
+    assert (ran.code, Path("soup").exists()) == (2, False)
+    assert "shares its memory with another one there, and not in all ingredients" in ran.stderr
+    assert soup("uniform", "--ckpts", "0.pt", "1.pt", "--format", "safetensors").code == 0
+
+
+def test_other_weights_in_the_file_are_named(soup: Soup) -> None:
+    """What is averaged is the part that was taken; another copy of the network stays as it was, which is said."""
+    states = []
+    for seed in range(2):
+        net, _ = trained(seed)
+        states.append(net.state_dict())
+        other = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        torch.save({"state_dict": other, "state_dict_ema": states[-1]}, f"{seed}.pth.tar")
+    ran = soup("uniform", "--ckpts", "0.pth.tar", "1.pth.tar", "--json")
+    report = json.loads(ran.stdout)["soup"]
+    assert report["path"] == "soup/model.pth.tar"
+    assert report["left_out"] == ["model.pth.tar: state_dict: as in the ingredient, not averaged"]
+    found = checked("soup/model.pth.tar")
+    assert_mean(found["state_dict_ema"], states)
+    assert torch.equal(found["state_dict"]["brief"], states[0]["brief"])
+
+
+def test_before_torch_1_6(soup: Soup) -> None:
+    """Files without an archive are copied and filled as well."""
+    states = []
+    for seed in range(2):
+        states.append(trained(seed)[0].state_dict())
+        torch.save({"model": states[-1], "cfg": 3}, f"{seed}.pt", _use_new_zipfile_serialization=False)
+    ran = soup("uniform", "--ckpts", "0.pt", "1.pt", "--quiet")
+    assert ran.stdout == "soup/model.pt\n", ran.stderr
+    found = torch.load("soup/model.pt", weights_only=True)
+    assert found["cfg"] == 3
+    assert_mean(found["model"], states)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning(soup: Soup) -> None:
+    """Lightning opens the soup of its checkpoints, hyper-parameters included."""
+    lightning = pytest.importorskip("lightning", reason="lightning is not installed")
+
+    class Task(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self, width: int = 4) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Linear(4, width)
+
+        def training_step(self, batch: Any, _: int) -> Tensor:
+            loss: Tensor = self.net(batch[0]).sum()
+            return loss
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters())
+
+    options = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    data = torch.utils.data.TensorDataset(torch.randn(8, 4))
+    states = []
+    for seed in range(2):
+        task = Task(width=5)
+        trainer = lightning.Trainer(**options, enable_progress_bar=False, enable_model_summary=False)
+        trainer.fit(task, torch.utils.data.DataLoader(data, batch_size=4))
+        Path(f"runs/{seed}").mkdir(parents=True)
+        trainer.save_checkpoint(f"runs/{seed}/last.ckpt")
+        states.append({name: tensor.clone() for name, tensor in task.state_dict().items()})
+    ran = soup("uniform", "--ckpts", "runs/0/last.ckpt", "runs/1/last.ckpt", "--quiet")
+    assert ran.stdout == "soup/last.ckpt\n", ran.stderr
+    opened = Task.load_from_checkpoint("soup/last.ckpt")
+    assert_mean(opened.state_dict(), states)
+    assert "optimizer_states" not in torch.load("soup/last.ckpt", weights_only=False)
