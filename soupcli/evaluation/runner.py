@@ -86,7 +86,8 @@ class NetworkRunner:
         """The network that weights go into."""
         if self._live is None:
             again = self.recipe.batch_norm != "average" and layers_with_statistics(self.network.module)
-            self._live = LiveNetwork(self.network, self.device, settle=self._settle if again else None)
+            settle = self._settle if again else None
+            self._live = LiveNetwork(self.network, self.device, settle=settle, say=self._context.warn)
             recipe = self.recipe
             arrange(self.network, channels_last=recipe.channels_last, compiled=recipe.compile)
         return self._live

@@ -79,14 +79,22 @@ class LiveNetwork:
     """A network on its device and the mixture that it holds now."""
 
     def __init__(
-        self, network: Network, device: torch.device, *, settle: Callable[[Mixture], None] | None = None
+        self,
+        network: Network,
+        device: torch.device,
+        *,
+        settle: Callable[[Mixture], None] | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`settle` is called after weights were loaded, e.g. to re-estimate batch-norm statistics."""
+        """`settle` is called after weights were loaded, e.g. to re-estimate batch-norm statistics.
+
+        `say` is told what is done to names of tensors so that they fit.
+        """
         self.network = network
         self.device = device
         self.settle = settle
         materialise(network.module, device)
-        self._slots = Slots(network)
+        self._slots = Slots(network, say)
         self._sum = RunningSum(torch.device("cpu") if device.type == "mps" else device)
         self._loaded: Mixture | None = None
 

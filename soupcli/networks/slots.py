@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged, weights_file
 from soupcli.errors import NetworkError
+from soupcli.networks.fitted_names import fit_names
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
@@ -24,8 +25,11 @@ _HINT = "model: in the recipe must build the network that these weights were sav
 class Slots:
     """Parameters and persistent buffers of a network, by the names that a checkpoint has for them."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, say: Callable[[str], None] = lambda _: None) -> None:
+        """`say` is told, once each, what is done to names so that they fit."""
         self.network = network
+        self._say = say
+        self._said: set[str] = set()
         self._kind = type(network.module).__name__
         self._slots = _state(network.module)
         self._counters = _batch_counters(network.module)
@@ -41,9 +45,7 @@ class Slots:
         return self._places[checkpoint]
 
     def _fitted(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
-        names = {name: name for name in checkpoint.tensors}
-        if self.network.stored_names is not None:
-            names = dict(self.network.stored_names(checkpoint.tensors))
+        names = self._names(checkpoint)
         self._check_missing(checkpoint, names)
         spare = checkpoint.inherited
         places: dict[str, Tensor] = {}
@@ -59,6 +61,26 @@ class Slots:
                 )
         self._check_shared(checkpoint, places)
         return places
+
+    def _names(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """Stored name -> name in the network, as the library says, or without what wrappers put before it."""
+        names = {name: name for name in checkpoint.tensors}
+        if self.network.stored_names is not None:
+            names = dict(self.network.stored_names(checkpoint.tensors))
+        shared: dict[int, list[str]] = {}
+        for name, slot in self._slots.items():
+            if name not in self._counters:
+                shared.setdefault(id(slot), []).append(name)
+        held = set(names.values())
+        if all(not held.isdisjoint(group) for group in shared.values()):
+            return names
+        fitted = fit_names(names.values(), [*shared.values()], [*self._counters])
+        if fitted is None:
+            return names
+        if fitted.note is not None and fitted.note not in self._said:
+            self._said.add(fitted.note)
+            self._say(f"{checkpoint.path}: {fitted.note}")
+        return {stored: fitted.names[name] for stored, name in names.items()}
 
     def _check_shared(self, checkpoint: Checkpoint, places: Mapping[str, Tensor]) -> None:
         """An adapter changes one layer: with its weight, the layers that share it would change too."""

@@ -1,0 +1,99 @@
+"""Names of a checkpoint for names of a network, if both differ by wrappers or by one prefix before all of them.
+
+fit_names(["model.fc.weight"], [["fc.weight"]])     # FittedNames({"model.fc.weight": "fc.weight"}, "model.", "")
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# What wrappers of modules call what they wrap. A network may have these names itself, so they are taken off both sides.
+WRAPPERS = re.compile(
+    r"(?:^|(?<=\.))(?:module|_module|_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module|_forward_module)\."
+)
+
+
+class FittedNames(NamedTuple):
+    """Stored name -> name in the network; `removed` stood before stored names, `added` stands before the network's."""
+
+    names: dict[str, str]
+    removed: str = ""
+    added: str = ""
+
+    @property
+    def note(self) -> str | None:
+        """What a user should know about it, None if the names differ by wrappers only."""
+        if self.removed:
+            own = f"its names begin with {self.removed!r}, those of the network do not"
+            return f"{own}: it is taken off to evaluate, the soup keeps it"
+        if self.added:
+            return f"names of the network begin with {self.added!r}, its own do not: it is put on to evaluate"
+        return None
+
+
+def fit_names(
+    stored: Iterable[str], wanted: Sequence[Sequence[str]], optional: Iterable[str] = ()
+) -> FittedNames | None:
+    """Returns the names of the network for those that are stored, or None if no rule makes them fit, or several do.
+
+    `wanted` holds the names of each tensor of the network: several if it is shared. Each needs one that is stored;
+    those of `optional` tensors may be absent.
+    """
+    own = _plain([*(name for names in wanted for name in names), *optional])
+    plain = _plain(stored)
+    if own is None or plain is None:
+        return None
+    needed = [[WRAPPERS.sub("", name) for name in names] for names in wanted]
+    if _all_there(needed, plain, ""):
+        return FittedNames(_matched(plain, own, "", ""))
+    removed = [prefix for prefix in _prefixes(needed, plain) if _all_there(needed, plain, prefix)]
+    if len(removed) == 1:
+        return FittedNames(_matched(plain, own, removed[0], ""), removed=removed[0])
+    for prefix in _common_prefixes(needed) if not removed else ():
+        if _all_there([[name.removeprefix(prefix) for name in names] for names in needed], plain, ""):
+            return FittedNames(_matched(plain, own, "", prefix), added=prefix)
+    return None
+
+
+def _plain(names: Iterable[str]) -> dict[str, str] | None:
+    """Name without wrappers -> name, or None if two would be one."""
+    listed = list(names)
+    plain = {WRAPPERS.sub("", name): name for name in listed}
+    return plain if len(plain) == len(set(listed)) else None
+
+
+def _all_there(needed: Sequence[Sequence[str]], plain: dict[str, str], prefix: str) -> bool:
+    return all(any(prefix + name in plain for name in names) for names in needed)
+
+
+def _prefixes(needed: Sequence[Sequence[str]], plain: dict[str, str]) -> list[str]:
+    """What stands before a name of the network in stored names: its longest name has the fewest others like it."""
+    if not needed:
+        return []
+    names = max(needed, key=lambda names: len(max(names, key=len)))
+    found = {name.removesuffix(own) for own in names for name in plain if name.endswith(f".{own}")}
+    return sorted(prefix for prefix in found if prefix.endswith("."))
+
+
+def _common_prefixes(needed: Sequence[Sequence[str]]) -> list[str]:
+    """Prefixes that every name of the network has, whole steps each."""
+    steps = [name.split(".") for names in needed for name in names]
+    prefixes: list[str] = []
+    for depth in range(1, min((len(each) for each in steps), default=0)):
+        if any(each[:depth] != steps[0][:depth] for each in steps):
+            break
+        prefixes.append(".".join(steps[0][:depth]) + ".")
+    return prefixes
+
+
+def _matched(plain: dict[str, str], own: dict[str, str], removed: str, added: str) -> dict[str, str]:
+    """Stored name -> name of the network, or itself if the network has none for it."""
+    matched = {}
+    for name, stored in plain.items():
+        wanted = added + name.removeprefix(removed) if name.startswith(removed) else None
+        matched[stored] = own.get(wanted, stored) if wanted is not None else stored
+    return matched
