@@ -13,7 +13,7 @@ DEMO_BIN := $(CURDIR)/$(DEMO_VENV)/bin
 SITE_VENV := .venv-site
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs cases torture gpu results bench-startup bench-merge bench-greedy bench-learned bench-inspect clean
+.PHONY: help demo test check format docs site cases torture gpu results bench-startup bench-merge bench-greedy bench-learned bench-inspect clean
 
 # $(call environment,FOLDER,EXTRA): an environment with this package and one extra, by uv if it is there, else by pip.
 define environment
@@ -56,6 +56,14 @@ format: $(READY) ## format the code and mend what ruff can mend
 
 docs: $(READY) ## write docs/recipes.md, the page of all recipe keys, from the program's own models
 	$(BIN)/python docs/recipes.py
+
+site: $(SITE_VENV)/.ready ## build the pages as a site into site/, strictly: a dead link is an error
+	$(CURDIR)/$(SITE_VENV)/bin/mkdocs build --quiet --strict
+
+$(SITE_VENV)/.ready: constraints.txt
+	$(PYTHON) -m venv $(SITE_VENV)
+	$(SITE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt mkdocs-material
+	@touch $@
 
 cases: $(READY) ## run the cases of faults beside this folder, if they are there
 	@if [ -f $(CASES) ]; then PATH="$(BIN):$$PATH" $(BIN)/python $(CASES); else echo "skipped: there is no $(CASES)"; fi

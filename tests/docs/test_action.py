@@ -1,0 +1,60 @@
+"""action.yml: its step is run by bash as a runner would, on a family, with a gate that is met and one that is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
+BASH = shutil.which("bash")
+
+
+def run(**inputs: str) -> subprocess.CompletedProcess[str]:
+    """The step that mixes, with inputs over the action's defaults."""
+    step = next(step for step in ACTION["runs"]["steps"] if step.get("id") == "mix")
+    Path("bin").mkdir(exist_ok=True)
+    Path("bin/soup").write_text(f'#!/bin/sh\nexec {sys.executable} -m soupcli "$@"\n')
+    Path("bin/soup").chmod(0o755)
+    Path("bin/python").unlink(missing_ok=True)
+    Path("bin/python").symlink_to(sys.executable)
+    given = {name: inputs.get(name, spec.get("default", "")) for name, spec in ACTION["inputs"].items()}
+    values = {name: given[value.split("inputs.")[1].split()[0]] for name, value in step["env"].items()}
+    files = {"GITHUB_OUTPUT": "output.txt", "GITHUB_STEP_SUMMARY": "summary.md"}
+    path = f"{Path('bin').resolve()}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, **values, **files, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [str(BASH), "-e", "-o", "pipefail", "-c", step["run"]]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(BASH is None, reason="bash is not installed")
+@pytest.mark.usefixtures("family")
+def test_gates() -> None:
+    """A gate that is not met is exit code 1; the summary has scores and gates either way, the output the report."""
+    ran = run(ckpts="runs/*/\n", val="val\ntest", gates="{test: '>= best - 50'}")
+    assert ran.returncode == 0, ran.stderr
+    assert "::notice" in ran.stdout
+    assert Path("output.txt").read_text() == "report=soup/soup.json\n"
+    assert len(json.loads(Path("soup/soup.json").read_text())["ingredients"]) == 5
+    summary = Path("summary.md").read_text()
+    assert "| test | accuracy | 0." in summary and "- met: gates.test" in summary
+    ran = run(ckpts="runs/*/", val="val\ntest", gates="{test: '>= 100%'}")
+    assert ran.returncode == 1, ran.stderr
+    assert "- not met: gates.test" in Path("summary.md").read_text()
+
+
+@pytest.mark.skipif(BASH is None, reason="bash is not installed")
+@pytest.mark.usefixtures("family")
+def test_wrong_input() -> None:
+    """What is wrong with the input is soup's own exit code, and there is no summary; words are never shell code."""
+    ran = run(ckpts="$(touch hacked) `touch hacked`", val="val")
+    assert ran.returncode == 2
+    assert not Path("hacked").exists() and not Path("summary.md").exists()
