@@ -13,6 +13,7 @@ from soupcli.checkpoints.checkpoint import Checkpoint, read_part
 from soupcli.checkpoints.compare.differences import (
     FATAL,
     differing_integers,
+    differing_ranges,
     differing_ties,
     same_weights,
     shared_names,
@@ -22,10 +23,11 @@ from soupcli.checkpoints.compare.differences import (
 from soupcli.checkpoints.compare.settings import differing_settings
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
-from soupcli.diagnosis.barrier import Barrier, half_way
+from soupcli.diagnosis.barrier import Barrier, half_way, with_effects
 from soupcli.diagnosis.causes import judge
 from soupcli.diagnosis.facts import Facts, Spread, groups_of, spread_of
 from soupcli.diagnosis.findings import Examined, NotFinite
+from soupcli.diagnosis.neurons import reordered_pairs
 from soupcli.errors import MixError, NetworkError
 from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
@@ -41,7 +43,7 @@ from soupcli.run.to_report import scores_to_report
 
 if TYPE_CHECKING:
     from soupcli.cli.options import InspectOptions, ReportOptions
-    from soupcli.evaluation.score import Score
+    from soupcli.evaluation.score import Evaluate, Score
     from soupcli.report.scores import MetricScore
 
 
@@ -52,7 +54,7 @@ def inspect(options: InspectOptions, invocation: Invocation) -> int:
         resolved = resolved.with_metrics(BESIDE)
     with Run(resolved) as run:
         if options.dry_run:
-            return show_plan(run, Plan((2 * len(run.checkpoints) + 1) * len(run.sets)))
+            return show_plan(run, Plan(_most_evaluations(len(run.checkpoints), len(run.sets))))
         if options.report is not None:
             check_target(options.report, "report")
         examined = examine(run)
@@ -62,8 +64,13 @@ def inspect(options: InspectOptions, invocation: Invocation) -> int:
         return ANSWER_NO if options.strict and found else DONE
 
 
+def _most_evaluations(checkpoints: int, sets: int) -> int:
+    """Each alone, half way to the mean, and the mean; on the first set without each, and each with the best."""
+    return (2 * checkpoints + 1) * sets + (2 * checkpoints if sets and checkpoints > 2 else 0)
+
+
 CHUNK = 1 << 20  # elements that are looked at once
-BESIDE = ("accuracy", "nll")  # measured on every set that has them
+BESIDE = ("accuracy", "nll", "f1")  # measured on every set that has them
 
 
 def examine(run: Run) -> Examined:
@@ -75,7 +82,7 @@ def examine(run: Run) -> Examined:
         words = {one: "; ".join(" = ".join(group) for group in groups) or "none" for one, groups in ties.items()}
         differences = [*survey(checkpoints, run.selection), *differing_ties(checkpoints, words)]
         sound, spread, not_finite = _looked_at(run)
-        duplicates = [pair for pair in _near_copies(sound, spread) if same_weights(*pair)]
+        duplicates = _copies(sound, spread)
         settings, integers = differing_settings(checkpoints), differing_integers(checkpoints)
     refused = _refused(run, not_finite)
     with run.phase("evaluate"):
@@ -89,6 +96,8 @@ def examine(run: Run) -> Examined:
         located=sound,
         spread=spread,
         barrier=barriers.get(next(iter(run.sets), "")),
+        reordered=reordered_pairs(sound, spread) if spread is not None else {},
+        ranges=differing_ranges(checkpoints),
     )
     empty: dict[str, Score] = {}
     return Examined(facts, refused, ties, integers, alone or [empty for _ in checkpoints], barriers, judge(facts))
@@ -157,13 +166,20 @@ def _not_finite(checkpoint: Checkpoint, names: Sequence[str]) -> list[NotFinite]
     return found
 
 
-def _near_copies(checkpoints: Sequence[Checkpoint], spread: Spread | None) -> list[tuple[Checkpoint, Checkpoint]]:
-    pairs = combinations(range(len(checkpoints)), 2)
-    return [
-        (checkpoints[one], checkpoints[other])
-        for one, other in pairs
-        if spread is not None and spread.distance_kk[one, other] == 0
-    ]
+# Degrees between a network and its copy in bfloat16, which rounds each number by 2^-9 of itself at most.
+COPY = 0.2
+
+
+def _copies(checkpoints: Sequence[Checkpoint], spread: Spread | None) -> list[tuple[Checkpoint, Checkpoint]]:
+    """Pairs of the same weights, the copy with fewer digits second."""
+    found = []
+    for one, other in combinations(range(len(checkpoints)), 2):
+        near = spread is not None and (
+            bool(spread.distance_kk[one, other] == 0) or float(spread.whole_kk[one, other]) < COPY
+        )
+        if near and same_weights(checkpoints[one], checkpoints[other]):
+            found.append((checkpoints[one], checkpoints[other]))
+    return found
 
 
 def _evaluated(run: Run, *, mixable: bool) -> tuple[list[dict[str, Score]], dict[str, Barrier]]:
@@ -176,15 +192,21 @@ def _evaluated(run: Run, *, mixable: bool) -> tuple[list[dict[str, Score]], dict
     if len(members) < 2:
         return alone, {}
     [of_mean] = run.scores([Row("the mean of all", mean)])
-    with tempfile.TemporaryDirectory(prefix="soup-") as folder:
-        between = run.scores(_half_way(run, mean, Path(folder)))
-    barriers = {
-        name: Barrier([scores[name] for scores in alone], [scores[name] for scores in between], of_mean[name])
-        for name in run.sets
-    }
     selecting = run.selecting
-    settled = _settled(run, mean, barriers[selecting])
-    return alone, barriers | {selecting: barriers[selecting]._replace(settled_mean=settled)}
+    with tempfile.TemporaryDirectory(prefix="soup-") as folder:
+        written = _written(run, mean, Path(folder))
+        between = run.scores([Row(f"half way to {member.path}", half_way(written, member)) for member in members])
+        barriers = {
+            name: Barrier([scores[name] for scores in alone], [scores[name] for scores in between], of_mean[name])
+            for name in run.sets
+        }
+        evaluate = _settling(run, mean, barriers[selecting])
+        barrier = barriers[selecting]
+        if evaluate is not None:
+            barrier = barrier._replace(settled_mean=evaluate(mean))
+        evaluate = evaluate if evaluate is not None else run.evaluators.on(selecting)
+        barrier = with_effects(barrier, members, written, evaluate, progress=run.progress)
+    return alone, barriers | {selecting: barrier}
 
 
 def _alone(run: Run, member: Checkpoint) -> dict[str, Score]:
@@ -195,22 +217,20 @@ def _alone(run: Run, member: Checkpoint) -> dict[str, Score]:
         return {}
 
 
-def _half_way(run: Run, mean: Mixture, folder: Path) -> list[Row]:
-    """The middle between each member and the mean, which is written down once: else each would read all members."""
+def _written(run: Run, mean: Mixture, folder: Path) -> Checkpoint:
+    """The mean in a file: else each mixture with it would read all members."""
     write_soup(mean, folder, WritingOptions(max_shard_size=run.recipe.max_shard_size, format="safetensors"))
-    written = open_checkpoint(folder, How(base=run.recipe.base))
-    return [Row(f"half way to {member.path}", half_way(written, member)) for member in mean.members]
+    return open_checkpoint(folder, How(base=run.recipe.base))
 
 
-def _settled(run: Run, mean: Mixture, barrier: Barrier) -> Score | None:
-    """The mean's score with batch-norm statistics estimated for it, where it lags behind the best ingredient."""
+def _settling(run: Run, mean: Mixture, barrier: Barrier) -> Evaluate | None:
+    """Evaluate with batch-norm statistics estimated for each mixture, if the mean lags behind the best ingredient."""
     best = max(score.goodness for score in barrier.alone)
     statistics = any(name.endswith("running_mean") for name in mean.kept.tensors)
     labelled = any(spec.labelled for spec in run.sets.values())
     if not (statistics and labelled) or run.recipe.batch_norm != "average" or barrier.mean.goodness >= best:
         return None
-    again = run.evaluators_by(run.recipe.model_copy(update={"batch_norm": "keep"}))
-    return again.on(run.selecting)(mean)
+    return run.evaluators_by(run.recipe.model_copy(update={"batch_norm": "keep"})).on(run.selecting)
 
 
 def show(run: Run, options: ReportOptions, examined: Examined) -> None:
@@ -263,7 +283,14 @@ def inspection_of(run: Run, examined: Examined) -> Inspection:
         geometry=_distances(run, examined),
         barriers=[_barriers(name, barrier, examined) for name, barrier in examined.barriers.items()],
         verdicts=[
-            Found(cause=cause.name, evidence=evidence, words=cause.words, remedy=cause.remedy)
+            Found(
+                cause=cause.name,
+                evidence=evidence.text,
+                words=cause.words,
+                remedy=cause.remedy,
+                accused=[str(one.path) for one in evidence.accused],
+                sure=evidence.sure,
+            )
             for cause, evidence in examined.verdicts
         ],
     )
@@ -304,13 +331,15 @@ def _barriers(name: str, barrier: Barrier, examined: Examined) -> Barriers:
         half_way={path: reported(score) for path, score in zip(paths, barrier.half_way, strict=True)},
         height={path: barrier.height(number) for number, path in enumerate(paths)},
         settled_mean=reported(barrier.settled_mean) if barrier.settled_mean is not None else None,
+        without={path: reported(score) for path, score in zip(paths, barrier.without, strict=False)},
+        with_best={path: reported(score) for path, score in zip(paths, barrier.with_best, strict=False)},
     )
 
 
 def _going_together(inspection: Inspection) -> list[str]:
-    """The largest group with a common start, without those that cannot be mixed with it."""
+    """The largest group with a common start, without those that cannot be mixed with it or that a verdict accuses."""
     odd = {each.path for each in inspection.differences if each.kind in FATAL} | set(inspection.not_finite)
-    odd |= {other for _, other in inspection.duplicates}
+    odd |= {other for _, other in inspection.duplicates} | {path for one in inspection.verdicts for path in one.accused}
     groups = inspection.geometry.groups if inspection.geometry is not None else []
     together = groups[0] if groups else [each.path for each in inspection.checkpoints]
     return [path for path in together if path not in odd]

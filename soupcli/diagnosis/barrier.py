@@ -8,24 +8,38 @@ that may itself be bad, so the middle is held against the ingredient alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from soupcli.checkpoints.checkpoint import Checkpoint, StoredCheckpoint
 from soupcli.mixing.mixture import Mixture
+from soupcli.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.evaluation.score import Score
+    from soupcli.evaluation.score import Evaluate, Score
 
 LOSS = "nll"
 
 
 class Barrier(NamedTuple):
-    """Scores on one set: of each ingredient, half way from it to the mean, and of the mean."""
+    """Scores on one set: of each ingredient, half way from it to the mean, of the mean, and of the mean without it."""
 
     alone: list[Score]
     half_way: list[Score]
     mean: Score
     settled_mean: Score | None = None  # the mean with batch-norm statistics estimated for it
+    without: Sequence[Score] = ()  # the mean of all others; nothing of two ingredients
+    with_best: Sequence[Score] = ()  # the mean of it and the best ingredient
+
+    @property
+    def soup(self) -> Score:
+        """The mean as it should be judged: with its own batch-norm statistics if they were estimated."""
+        return self.mean if self.settled_mean is None else self.settled_mean
+
+    @property
+    def best(self) -> int:
+        """The best ingredient."""
+        return max(range(len(self.alone)), key=lambda one: self.alone[one].goodness)
 
     @property
     def metric(self) -> str:
@@ -42,3 +56,40 @@ class Barrier(NamedTuple):
 def half_way(mean: Checkpoint, member: Checkpoint) -> Mixture:
     """The middle between a member and the mean of all."""
     return Mixture.uniform([mean, member], keep_from=member)
+
+
+MANY = 8  # members of which each mean of all others is read from the others themselves
+
+
+def without(members: Sequence[Checkpoint], one: Checkpoint, mean: Checkpoint) -> Mixture:
+    """The mean of all members but one. Of many members, two files are read: the mean of all and the one."""
+    others = [member for member in members if member != one]
+    narrow = any(spec.dtype.itemsize < 4 for spec in one.tensors.values() if spec.dtype.is_floating_point)
+    if len(members) <= MANY or narrow or not isinstance(mean, StoredCheckpoint):
+        return Mixture.uniform(others)
+    return Mixture((mean, one), (len(members) / len(others), -1 / len(others)), None, others[0])
+
+
+def with_effects(
+    barrier: Barrier,
+    members: Sequence[Checkpoint],
+    mean: Checkpoint,
+    evaluate: Evaluate,
+    *,
+    progress: Progress = silent,
+) -> Barrier:
+    """What each of three or more members does to the soup: its score without it, and of it with the best alone.
+
+    Nothing is evaluated if the soup is as good as the best ingredient. `mean` is the mean of all, in a file.
+    """
+    if len(members) < 3 or barrier.soup.goodness >= barrier.alone[barrier.best].goodness:
+        return barrier
+    best = members[barrier.best]
+    left_out: list[Score] = []
+    with_best: list[Score] = []
+    for done, member in enumerate(members, 1):
+        left_out.append(evaluate(without(members, member, mean)))
+        pair = [best, member] if member != best else [best]
+        with_best.append(evaluate(Mixture.uniform(pair)))
+        progress("effects", done, len(members), note=f"without {member.path}: {left_out[-1].value:.4f}")
+    return barrier._replace(without=left_out, with_best=with_best)

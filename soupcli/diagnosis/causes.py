@@ -4,7 +4,8 @@
         verdict.cause.words, verdict.evidence, verdict.cause.remedy
 
 A cause is a name, a test that gives the evidence for it (None: it is not the cause), what it is in words, and what to
-do about it. Rows are tried in their order.
+do about it. Rows are tried in their order. With scores, a verdict stands on effects: what the soup is without an
+ingredient, and what the ingredient is alone (effects.py); weights say in which way it is wrong.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.diagnosis import evidence
+from soupcli.diagnosis import basins, culprits, evidence
 
 if TYPE_CHECKING:
+    from soupcli.diagnosis.evidence import Evidence
     from soupcli.diagnosis.facts import Facts
 
 
@@ -22,7 +24,7 @@ class Cause(NamedTuple):
     """One row of the table."""
 
     name: str
-    find: Callable[[Facts], str | None]
+    find: Callable[[Facts], Evidence | None]
     words: str
     remedy: str
 
@@ -31,7 +33,7 @@ class Verdict(NamedTuple):
     """A cause that was found, and by what."""
 
     cause: Cause
-    evidence: str
+    evidence: Evidence
 
 
 def judge(facts: Facts) -> list[Verdict]:
@@ -91,17 +93,40 @@ CAUSES: tuple[Cause, ...] = (
         "Give each once. Two runs with the same weights used the same seed and settings: change one of them.",
     ),
     Cause(
+        "labels in another order",
+        culprits.labels,
+        "One ingredient is right if its classes are renamed: it was trained with the labels in another order, and no "
+        "file beside it says so.",
+        "Leave it out, or reorder the rows of its last layer; sort the classes alike in all runs.",
+    ),
+    Cause(
+        "neurons in another order",
+        culprits.permuted,
+        "The neurons of one ingredient stand in another order than in the rest: alone it computes the same, and the "
+        "mean with the others computes nothing.",
+        "Leave it out, or bring its neurons into the order of the others (git re-basin, arXiv:2209.04836). Pruning and "
+        "conversion tools may reorder neurons.",
+    ),
+    Cause(
+        "another base",
+        basins.wrong_base,
+        "The weights after `--base` are not those that the ingredients were fine-tuned from: they are close to one "
+        "another and far from it.",
+        "Name the checkpoint that the runs began with. Distances and angles at the base mean nothing until then, nor "
+        "do Model Stock and WiSE-FT with it.",
+    ),
+    Cause(
         "no common start",
-        evidence.strangers,
+        basins.strangers,
         "The ingredients were not fine-tuned from the same weights, or nothing of the start is left in them: their "
-        "neurons stand in another order, and the mean of two of them computes nothing. Mixing works inside one basin, "
-        "which a common pre-trained start gives.",
+        "neurons no longer correspond, so the average is useless. Two pre-trainings are two starts, even from the same "
+        "random numbers. Mixing works inside one basin, which a common pre-trained start gives.",
         "Mix only those of one group, or fine-tune all from one checkpoint with the same head. Ensembles (averaged "
         "outputs) need no common start.",
     ),
     Cause(
         "a layer made anew",
-        evidence.new_layers,
+        basins.new_layers,
         "One layer, most often the head, began with other random numbers in some of the ingredients, while the rest "
         "have a common start.",
         "Fit the head once (a linear probe) or seed it alike, save it with the start, and fine-tune all from there. "
@@ -109,21 +134,21 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "learning rate too high",
-        evidence.rate_too_high,
+        culprits.rate_too_high,
         "One ingredient has gone much farther than the others: it left the basin that they share.",
         "Leave it out (`soup greedy` does), and fine-tune it again with a smaller learning rate or fewer epochs. With "
         "`--val` its score says whether it is the one that is wrong.",
     ),
     Cause(
         "one ingredient dominates",
-        evidence.dominating,
+        culprits.dominating,
         "One ingredient has moved much farther than the others and is no worse than they are: the others have hardly "
         "left the start, so the mean pulls it back, and greedy keeps it alone.",
         "Train the others as long, or at as high a rate; a soup needs ingredients that are about equally good.",
     ),
     Cause(
         "batch-norm statistics",
-        evidence.statistics,
+        basins.statistics,
         "The running statistics of batch norm were averaged, and they do not fit the averaged weights: the variance "
         "of a mean is not the mean of the variances.",
         "Estimate them again for each soup: `--set batch_norm=recalibrate`.",
@@ -137,15 +162,30 @@ CAUSES: tuple[Cause, ...] = (
         "the soup carries on the best ingredient's.",
     ),
     Cause(
+        "trained on other inputs",
+        culprits.other_inputs,
+        "One ingredient went no farther than the others and is far worse here: it learned something else. Features or "
+        "channels in another order, another scale or another set of examples do this.",
+        "Compare its data loading with that of the others (order of channels, mean and deviation, tokenizer), or "
+        "leave it out.",
+    ),
+    Cause(
+        "ranges of quantisation",
+        evidence.ranges,
+        "The checkpoints come from quantisation-aware training and hold observed ranges, scales or zero points, which "
+        "differ. A mean of them does not fit the mean of the weights.",
+        "Mix the float checkpoints and calibrate the soup, or observe the ranges again on a few batches.",
+    ),
+    Cause(
         "too far apart",
-        evidence.too_far,
-        "The ingredients have a common start, and still the mean of all is worse than the worst of them: all have gone "
-        "so far from the start that they lie in basins of their own.",
+        basins.too_far,
+        "The ingredients have a common start, and still the mean of all is worse than the worst one: they have gone so "
+        "far from the start that they lie in basins of their own.",
         "Fine-tune for shorter or with smaller learning rates. `soup greedy` finds those that still go together.",
     ),
     Cause(
         "too few validation examples",
-        evidence.too_few,
+        culprits.too_few,
         "The set is too small to tell ingredients and soup apart: the ranking, and what greedy keeps, is chance.",
         "More examples: four times as many halve the error. `metric: nll` tells more of each example than accuracy.",
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -44,6 +44,7 @@ class Spread(NamedTuple):
     moved_lk: Tensor  # of matrices: from the base, else the median distance to the others
     from_base_k: Tensor | None  # of all tensors
     offset_kk: Tensor | None  # degrees between offsets from the base
+    base_angle_k: Tensor | None  # degrees between whole weights and the base, in the median layer
     scatter: dict[str, float]  # layer -> distance from the mean of the ingredients, relative to the mean's length
 
     @property
@@ -89,6 +90,8 @@ class Facts:
     located: Sequence[Checkpoint] = ()  # those that the spread is of: all whose numbers are finite
     spread: Spread | None = None
     barrier: Barrier | None = None
+    reordered: Mapping[tuple[int, int], str] = field(default_factory=dict)  # pair -> a layer with rows in other places
+    ranges: Sequence[str] = ()  # tensors of quantisation-aware training that are not the same in all
 
     def name(self, ingredient: int) -> str:
         """The path of one of those that the spread, and the barrier, is of."""
@@ -141,8 +144,11 @@ def spread_of(own: Geometry, with_base: Geometry | None) -> Spread:
         about_lkk = with_base.about(0)
         moved_lk = lengths(about_lkk)[_matrices(with_base.layers)]
         from_base_k, offset_kk = lengths(about_lkk.sum(0)), angles(about_lkk.sum(0))
+        base_angle_lk = angles(with_base.whole())[:, 0, 1:][_matrices(with_base.layers)]
+        base_angle_k = base_angle_lk.nan_to_num(0.0).median(dim=0).values if len(base_angle_lk) else None
     else:
         moved_lk, from_base_k, offset_kk = _median_to_others(distances(centred_lkk)[matrices]), None, None
+        base_angle_k = None
     return Spread(
         [layers[place] for place in matrices],
         angles(whole_lkk[matrices]),
@@ -152,6 +158,7 @@ def spread_of(own: Geometry, with_base: Geometry | None) -> Spread:
         moved_lk,
         from_base_k,
         offset_kk,
+        base_angle_k,
         _scatter(layers, centred_lkk, whole_lkk),
     )
 

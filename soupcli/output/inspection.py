@@ -62,7 +62,7 @@ def _numbers(inspection: Inspection) -> list[str]:
         for path, tensors in inspection.not_finite.items()
         for name, value in tensors.items()
     ]
-    found += [f"{other}: the same weights as {one}, bit for bit" for one, other in inspection.duplicates]
+    found += [f"{other}: the same weights as {one}" for one, other in inspection.duplicates]
     if inspection.integers:
         names = ", ".join(inspection.integers[:3])
         more = f" and {len(inspection.integers) - 3} more" if len(inspection.integers) > 3 else ""
@@ -139,7 +139,8 @@ def _print_verdicts(inspection: Inspection) -> None:
     if inspection.refused is not None:
         console.print_text(f"cannot be mixed: {inspection.refused}")
     for found in inspection.verdicts:
-        console.print_text(f"verdict: {found.cause}", style="bold")
+        sure = "" if found.sure == "certain" else f" ({found.sure})"
+        console.print_text(f"verdict: {found.cause}{sure}", style="bold")
         console.print_text(found.words, indent=2)
         console.print_text(f"evidence: {found.evidence}", indent=2)
         console.print_text(f"to do: {found.remedy}", indent=2)

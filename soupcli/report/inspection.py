@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from soupcli.report.scores import MetricScore, Number, Part
 
 
@@ -60,6 +62,10 @@ class Barriers(Part):
     """Ingredient -> how much worse the middle is than the ingredient alone; negative where it is better."""
     settled_mean: dict[str, MetricScore] | None = None
     """The mean with batch-norm statistics estimated again."""
+    without: dict[str, dict[str, MetricScore]] = {}
+    """Ingredient -> score of the mean of all others; measured if the mean of all is below the best ingredient."""
+    with_best: dict[str, dict[str, MetricScore]] = {}
+    """Ingredient -> score of the mean of it and the best ingredient."""
 
 
 class Found(Part):
@@ -69,6 +75,10 @@ class Found(Part):
     evidence: str
     words: str
     remedy: str
+    accused: list[str] = []
+    """Checkpoints that it blames."""
+    sure: Literal["certain", "likely", "possible"] = "certain"
+    """Read or measured; seen by scores and weights together; or guessed from the weights alone."""
 
 
 class Inspection(Part):

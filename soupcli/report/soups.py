@@ -143,7 +143,7 @@ class Fit(Part):
     gain: float = 0.0
     """How much less than at the start the held-out loss was where it was least."""
     gain_stderr: float = 0.0
-    """Of the gain, over the held-out examples; the start is kept unless the gain is larger."""
+    """Of the gain, over the held-out examples; the start is kept unless the gain is 1.25 times as large."""
     resident: Literal["device", "host", "disk"]
     """Where the ingredients lived."""
     resident_bytes: int

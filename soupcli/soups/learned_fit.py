@@ -65,6 +65,7 @@ class Round(NamedTuple):
     held_out: float  # mean loss of the held-out part
     gain: float  # sum
     square: float  # sum of squares
+    most: float  # the largest, either way
     alpha: list[list[float]]
     beta: float
 
@@ -246,7 +247,8 @@ class Fit:
         gain, square = math.fsum(gain_n.tolist()), math.fsum(gain_n.square().tolist())
         alpha_lk = self.alpha_of(self.free.values, self.start_lk) if self.done else self.start_lk
         beta = float(self.log_beta.values.exp())
-        self.rounds.append(Round(self.done, fitted, held_out, gain, square, alpha_lk.tolist(), beta))
+        most = float(gain_n.abs().max())
+        self.rounds.append(Round(self.done, fitted, held_out, gain, square, most, alpha_lk.tolist(), beta))
         self.save(self.state())
         if self.watch is not None:
             self.watch(curves_of(self.rounds))

@@ -7,6 +7,7 @@ names = shared_names(checkpoints, selection)             # floating tensors of o
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ Kind = Literal["lacks", "has alone", "shape", "dtype", "key", "tied", "format"]
 # Differences that keep checkpoints from being mixed.
 FATAL: tuple[Kind, ...] = ("lacks", "has alone", "shape", "key", "format")
 NEAR = 400  # names among which the nearest is looked for
+CHUNK = 1 << 18
 SAMPLE = 1 << 10  # elements that are compared before whole tensors are
 
 
@@ -85,10 +87,52 @@ def shared_names(checkpoints: Iterable[Checkpoint], selection: Selection) -> lis
 
 
 def same_weights(one: Checkpoint, other: Checkpoint) -> bool:
-    """Whether two checkpoints hold the same tensors bit for bit, in whatever files."""
-    return one.tensors == other.tensors and all(
+    """Whether two checkpoints hold the same tensors, in whatever files: bit for bit, or one as a rounded copy.
+
+    A copy that was saved in float16 or bfloat16, and perhaps widened again, has the other's numbers rounded.
+    """
+    shapes = [{name: spec.shape for name, spec in each.tensors.items()} for each in (one, other)]
+    if shapes[0] != shapes[1]:
+        return False
+    if one.tensors == other.tensors and all(
         _same_tensor((one, name), (other, name), spec) for name, spec in one.tensors.items()
-    )
+    ):
+        return True
+    return any(_is_rounded(*pair, dtype) for dtype in NARROW for pair in ((one, other), (other, one)))
+
+
+NARROW = (torch.float16, torch.bfloat16)
+
+
+def _is_rounded(one: Checkpoint, copy: Checkpoint, dtype: torch.dtype) -> bool:
+    """Whether the copy's floating numbers are those of the other, rounded to the dtype; all else bit for bit."""
+    for name, spec in one.tensors.items():
+        of_copy = copy.tensors[name]
+        if not (spec.dtype.is_floating_point and of_copy.dtype.is_floating_point):
+            if spec != of_copy or not _same_tensor((one, name), (copy, name), spec):
+                return False
+            continue
+        for start in range(0, spec.numel, CHUNK):
+            count = min(CHUNK, spec.numel - start)
+            values, copied = (read_part(each, name, start, count).to(torch.float64) for each in (one, copy))
+            if not torch.equal(values.to(dtype).to(torch.float64), copied):
+                return False
+    return True
+
+
+def differing_ranges(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Names of observed ranges, scales and zero points of quantisation-aware training that are not the same in all."""
+    first, *others = checkpoints
+    return [
+        name
+        for name, spec in first.tensors.items()
+        if RANGES.search(name)
+        and all(one.tensors.get(name) == spec for one in others)
+        and not all(_same_tensor((first, name), (one, name), spec) for one in others)
+    ]
+
+
+RANGES = re.compile(r"(^|[._])(fake_quant|activation_post_process|weight_fake_quant|observer|zero_point)([._]|$)")
 
 
 def differing_integers(checkpoints: Sequence[Checkpoint]) -> list[str]:
@@ -138,7 +182,7 @@ def _same_in_full(checkpoint: Checkpoint, names: Sequence[str]) -> list[tuple[st
 
 
 def _same_tensor(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], spec: TensorSpec) -> bool:
-    size = 1 << 18
+    size = CHUNK
     return all(
         torch.equal(
             *(read_part(*each, start, min(size, spec.numel - start)).view(torch.uint8) for each in (one, other))

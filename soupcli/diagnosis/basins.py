@@ -1,0 +1,153 @@
+"""Evidence of ingredients that lie in different basins: their starts, layers, base and distances."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from soupcli.diagnosis import culprits, evidence
+from soupcli.diagnosis.culprits import out_of_line, renewed_layers
+from soupcli.diagnosis.effects import broken, in_trouble, spoiler, told_effect
+from soupcli.diagnosis.evidence import Evidence
+from soupcli.diagnosis.facts import surely_better
+
+if TYPE_CHECKING:
+    from soupcli.diagnosis.facts import Facts
+
+APART = 1.6  # times as large angles between two groups as within them, of two pre-trainings
+WIDE = 12.0  # degrees between groups, at least
+OFF_BASE = 2.0  # times as large an angle to the base as between ingredients, of a base that is not theirs
+BASE_ANGLE = 20.0
+
+
+def strangers(facts: Facts) -> Evidence | None:
+    """Groups of ingredients without a common start, by the angles between them."""
+    if facts.spread is None or facts.reordered or (facts.barrier is not None and not in_trouble(facts)):
+        return None
+    groups = facts.spread.clusters()
+    if len(groups) < 2:
+        return _two_pretrainings(facts)
+    if culprits.rate_too_high(facts) is not None and len(groups[0]) == len(facts.located) - 1:
+        return None
+    one, other = groups[0][0], groups[1][0]
+    angle = float(facts.spread.closeness_kk[one, other])
+    text = (
+        f"{facts.name(one)} and {facts.name(other)} stand at {angle:.0f} degrees in the median layer "
+        f"(fine-tuned from one start: under 30, strangers: 90); {len(groups)} groups of "
+        f"{', '.join(str(len(group)) for group in groups[:6])}"
+    )
+    accused = tuple(facts.located[each] for group in groups[1:] for each in group)
+    return Evidence(text + _told_collapse(facts), accused, "likely" if facts.barrier is None else "certain")
+
+
+def _two_pretrainings(facts: Facts) -> Evidence | None:
+    """Two groups that are close within and far apart, and whose mean collapses."""
+    if facts.barrier is None or facts.spread is None or renewed_layers(facts):
+        return None
+    groups = _two_groups(facts)
+    if groups is None or set(groups[1]) & set(broken(facts)):
+        return None
+    angle_kk = facts.spread.closeness_kk
+    between = min(float(angle_kk[one, other]) for one in groups[0] for other in groups[1])
+    within = max((float(angle_kk[a, b]) for group in groups for a in group for b in group if a != b), default=0.0)
+    if between < max(WIDE, APART * within):
+        return None
+    text = (
+        f"two groups of {len(groups[0])} and {len(groups[1])} stand at {between:.0f} degrees or more in the median "
+        f"layer, at {within:.0f} or less among themselves"
+    )
+    return Evidence(text + _told_collapse(facts), tuple(facts.located[one] for one in groups[1]), "likely")
+
+
+def _two_groups(facts: Facts) -> tuple[list[int], list[int]] | None:
+    """The ingredients divided at the largest gap of the angles to the one that is farthest out; the larger first."""
+    assert facts.spread is not None
+    angle_kk = facts.spread.closeness_kk
+    count = len(facts.located)
+    if count < 3:
+        return None
+    first = int(angle_kk.sum(dim=1).argmax())
+    order = sorted(range(count), key=lambda other: 0.0 if other == first else float(angle_kk[first, other]))
+    values = [0.0, *(float(angle_kk[first, other]) for other in order[1:])]
+    gaps = [values[place] - values[place - 1] for place in range(1, count)]
+    cut = 1 if count == 3 and gaps[0] >= gaps[1] else 1 + max(range(count - 1), key=lambda place: gaps[place])
+    one, other = sorted(order[:cut]), sorted(order[cut:])
+    return (one, other) if len(one) >= len(other) else (other, one)
+
+
+def _told_collapse(facts: Facts) -> str:
+    if facts.barrier is None:
+        return ""
+    soup, best = facts.barrier.soup, facts.barrier.alone[facts.barrier.best]
+    return f"; the mean of all has {soup.selecting} {soup.value:.4f}, the best ingredient {best.value:.4f}"
+
+
+def new_layers(facts: Facts) -> Evidence | None:
+    """A layer that stands across while the rest of the network does not."""
+    angle_lkk = out_of_line(facts)
+    if facts.spread is None or facts.reordered or not bool(angle_lkk.any()):
+        return None
+    place = int(angle_lkk.flatten(1).amax(1).argmax())
+    one, other = divmod(int(angle_lkk[place].argmax()), angle_lkk.shape[1])
+    text = (
+        f"layer {facts.spread.layers[place]!r} of {facts.name(one)} and {facts.name(other)}: "
+        f"{angle_lkk[place].max():.0f} degrees, in the median layer {facts.spread.closeness_kk[one, other]:.0f}"
+    )
+    renewed = sorted(renewed_layers(facts))
+    accused = renewed if 2 * len(renewed) < len(facts.located) else []
+    said = told_effect(facts, accused[0]) if len(accused) == 1 else ""
+    return Evidence(text + said, tuple(facts.located[each] for each in accused), "likely")
+
+
+def wrong_base(facts: Facts) -> Evidence | None:
+    """A base that is far from all ingredients, which are close to one another."""
+    spread = facts.spread
+    if spread is None or spread.base_angle_k is None or len(facts.located) < 2:
+        return None
+    nearest = float(spread.base_angle_k.min())
+    among = float(spread.closeness_kk.max())
+    if nearest < max(BASE_ANGLE, OFF_BASE * among):
+        return None
+    return Evidence(
+        f"the base stands at {nearest:.0f} degrees or more from every ingredient in the median layer, they at "
+        f"{among:.0f} or less from one another",
+        sure="likely",
+    )
+
+
+def too_far(facts: Facts) -> Evidence | None:
+    """One start, nobody to blame, and still the mean is worse than the worst ingredient."""
+    others = (
+        strangers,
+        new_layers,
+        culprits.labels,
+        culprits.permuted,
+        culprits.rate_too_high,
+        culprits.other_inputs,
+        culprits.dominating,
+        evidence.inputs,
+        evidence.ranges,
+    )
+    if facts.barrier is None or not in_trouble(facts) or broken(facts) or any(find(facts) for find in others):
+        return None
+    worst = min(facts.barrier.alone, key=lambda score: score.goodness)
+    if not surely_better(worst, facts.barrier.soup):
+        return None
+    text = f"the worst ingredient has {worst.selecting} {worst.value:.4f}" + _told_collapse(facts)
+    one = spoiler(facts)
+    if one is not None:
+        return Evidence(text + told_effect(facts, one), (facts.located[one],), "likely")
+    return Evidence(text, sure="likely")
+
+
+def statistics(facts: Facts) -> Evidence | None:
+    """Averaged running statistics that do not fit the averaged weights."""
+    if facts.barrier is None or facts.barrier.settled_mean is None:
+        return None
+    mean, settled = facts.barrier.mean, facts.barrier.settled_mean
+    if not surely_better(settled, mean):
+        return None
+    left = ", which is still below the median ingredient" if in_trouble(facts) else ""
+    return Evidence(
+        f"the mean of all has {mean.selecting} {mean.value:.4f} with averaged running statistics, {settled.value:.4f} "
+        f"with statistics estimated again{left}"
+    )

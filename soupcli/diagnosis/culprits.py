@@ -1,0 +1,188 @@
+"""Evidence of what is wrong with single ingredients: who spoils the soup or is broken alone, and in which way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from soupcli.diagnosis.effects import culprits, doubt, in_trouble, is_broken, is_worse, restored, told_effect
+from soupcli.diagnosis.evidence import Evidence
+from soupcli.diagnosis.facts import surely_better
+
+if TYPE_CHECKING:
+    from soupcli.diagnosis.facts import Facts
+
+WILD = 45.0  # degrees to the others in the median layer, of a broken run whose rate was too high
+FAR = 2.5  # times as far as the median ingredient, of one that scores show to be wrong
+OUTLIER = 5.0  # the same by the weights alone
+ALONE = 2.0  # and so many times as far as the next one: half of a sweep is no outlier
+# Points of accuracy: fine-tuning runs of one sweep mostly lie within so many, and soups gain about one.
+TOLD_APART = 0.05
+
+
+def labels(facts: Facts) -> Evidence | None:
+    """Runs that are right under other names of the classes."""
+    found = [(one, after) for one in culprits(facts) if (after := restored(facts, one)) is not None]
+    if not found:
+        return None
+    one, after = found[0]
+    text = f"{facts.name(one)} is right on {after:.1%} of the examples if the classes it predicts are renamed"
+    return Evidence(text + told_effect(facts, one), tuple(facts.located[each] for each, _ in found))
+
+
+def permuted(facts: Facts) -> Evidence | None:
+    """Networks whose neurons stand in another order."""
+    if not facts.reordered:
+        return None
+    (one, other), name = next(iter(facts.reordered.items()))
+    odd = _odd_ones_out(facts)
+    text = f"most rows of {name!r} in {facts.name(other)} stand in other places in {facts.name(one)}"
+    return Evidence(text + (told_effect(facts, odd[0]) if odd else ""), tuple(facts.located[each] for each in odd))
+
+
+def _odd_ones_out(facts: Facts) -> list[int]:
+    """Those that are reordered against most of the others."""
+    pairs = [place for pair in facts.reordered for place in pair]
+    return [one for one in sorted(set(pairs)) if 2 * pairs.count(one) >= len(facts.located) - 1 or len(pairs) == 2][-1:]
+
+
+def rate_too_high(facts: Facts) -> Evidence | None:
+    """An ingredient that has gone much farther than the others, and is worse for it."""
+    if facts.reordered:
+        return None
+    if facts.barrier is None:
+        return _far_by_weights(facts)
+    ratios = _times_as_far(facts)
+    renewed = renewed_layers(facts)
+    left = [one for one in culprits(facts) if one not in renewed and not _explained(facts, one)]
+    found = [one for one in left if ratios.get(one, 0.0) > FAR and is_worse(facts, one) and _left_basin(facts, one)]
+    if not found:
+        return None
+    one = max(found, key=lambda each: ratios[each])
+    text = _told_distance(facts, one, ratios[one]) + told_effect(facts, one)
+    return Evidence(text, tuple(facts.located[each] for each in found), "likely")
+
+
+def _left_basin(facts: Facts, one: int) -> bool:
+    """Whether it stands so far from the others that training went wild, not only elsewhere."""
+    assert facts.spread is not None
+    others = [other for other in range(len(facts.located)) if other != one]
+    angle = float(facts.spread.closeness_kk[one, others].median())
+    return angle > WILD or not is_broken(facts, one)
+
+
+def _far_by_weights(facts: Facts) -> Evidence | None:
+    ratios = _times_as_far(facts)
+    renewed = renewed_layers(facts)
+    if len(ratios) < 3:
+        return None
+    one, next_one = sorted(ratios, key=lambda each: -ratios[each])[:2]
+    if ratios[one] < max(OUTLIER, ALONE * ratios[next_one]) or one in renewed:
+        return None
+    return Evidence(_told_distance(facts, one, ratios[one]), (facts.located[one],), "possible")
+
+
+def _times_as_far(facts: Facts) -> dict[int, float]:
+    """Ingredient -> how many times as far as the median one it has moved, of three or more."""
+    if facts.spread is None or len(facts.located) < 3:
+        return {}
+    return dict(enumerate(facts.spread.times_as_far(range(len(facts.located)))))
+
+
+def _told_distance(facts: Facts, one: int, ratio: float) -> str:
+    assert facts.spread is not None
+    where = "the base" if facts.spread.from_base_k is not None else "the others"
+    return f"{facts.name(one)} is {ratio:.1f} times as far from {where} as the median ingredient"
+
+
+def renewed_layers(facts: Facts) -> set[int]:
+    """Ingredients with a layer that stands across those of half of the others, while the rest does not."""
+    angle_lkk = out_of_line(facts)
+    if not bool(angle_lkk.any()):
+        return set()
+    many_k = (angle_lkk > 0).any(0).sum(1) * 2 >= len(facts.located) - 1
+    return {one for one, many in enumerate(many_k.tolist()) if many}
+
+
+# A layer that was made anew begins at 90 degrees to another, and training on the same labels brings both closer: a
+# linear head of few inputs to 70. Heads that all began at zero stood at under 30.
+NEW_LAYER = 60.0
+# Up to where the median layer shows that the rest has a common start and did not go far.
+IN_LINE = 40.0
+
+
+def out_of_line(facts: Facts) -> torch.Tensor:
+    """[l, k, k]: angles of layers that were made anew in one of a pair, 0 elsewhere."""
+    if facts.spread is None or not facts.spread.layers:
+        return torch.zeros(1, 1, 1)
+    angle_lkk = facts.spread.angle_lkk.nan_to_num(0.0)
+    return angle_lkk.masked_fill((angle_lkk < NEW_LAYER) | (facts.spread.closeness_kk > IN_LINE), 0.0)
+
+
+def dominating(facts: Facts) -> Evidence | None:
+    """The best ingredient has gone much farther than all others, which hardly left the start."""
+    ratios = _times_as_far(facts)
+    if facts.barrier is None or len(ratios) < 3:
+        return None
+    one = facts.barrier.best
+    farthest = max(ratios[each] for each in ratios if each != one)
+    if ratios[one] < max(FAR, ALONE * farthest) or not surely_better(facts.barrier.alone[one], facts.barrier.soup):
+        return None
+    if is_worse(facts, one):
+        return None
+    return Evidence(_told_distance(facts, one, ratios[one]) + told_effect(facts, one), sure="likely")
+
+
+def _explained(facts: Facts, one: int) -> bool:
+    """Whether it is right under other names of its classes."""
+    return restored(facts, one) is not None
+
+
+def other_inputs(facts: Facts) -> Evidence | None:
+    """An ingredient that went no farther than the others and is wrong all the same."""
+    if facts.barrier is None or facts.spread is None or facts.reordered or len(facts.located) < 3:
+        return None
+    ratios, renewed, near = _times_as_far(facts), renewed_layers(facts), _with_most(facts)
+    found = [
+        one
+        for one in culprits(facts)
+        if (ratios.get(one, 1.0) <= FAR or not _left_basin(facts, one))
+        and one not in renewed
+        and one in near
+        and is_worse(facts, one)
+        and not _explained(facts, one)
+    ]
+    if not found or 2 * len(found) > len(facts.located):
+        return None
+    text = f"{facts.name(found[0])} is wrong, and near the others" + told_effect(facts, found[0])
+    return Evidence(text, tuple(facts.located[one] for one in found), "likely")
+
+
+def _with_most(facts: Facts) -> list[int]:
+    assert facts.spread is not None
+    return facts.spread.clusters()[0]
+
+
+def too_few(facts: Facts) -> Evidence | None:
+    """A set that tells neither ingredients nor soup apart; those that are known to be wrong do not count."""
+    if facts.barrier is None:
+        return None
+    blamed = culprits(facts)
+    ranked = sorted(
+        (score for one, score in enumerate(facts.barrier.alone) if one not in blamed), key=lambda s: -s.goodness
+    )
+    if len(ranked) < 2:
+        return None
+    pairs = [(ranked[0], ranked[-1])]
+    if not blamed and not in_trouble(facts):
+        pairs += [(ranked[0], facts.barrier.mean), (facts.barrier.mean, ranked[-1])]
+    widths = [doubt(one, other) for one, other in pairs]
+    known = [width for width in widths if width is not None]
+    if len(known) < len(widths) or max(known) <= TOLD_APART:
+        return None
+    examples = ranked[0].metrics[ranked[0].selecting].n
+    return Evidence(
+        f"{examples} examples: best and worst ingredient ({ranked[0].value:.4f} and {ranked[-1].value:.4f}) cannot be "
+        f"told apart; differences are known to ± {max(known) * 100:.1f} points"
+    )

@@ -1,0 +1,168 @@
+"""What each ingredient does to the soup, by scores alone: whether the soup is in trouble, and who spoils it.
+
+A soup is in trouble if it is surely worse than the median ingredient. An ingredient spoils it if the soup without it is
+surely better, by half of what is lost and twice as much as without any other. It is broken if alone it has kept less
+than `KEPT` of what the median knows above chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from soupcli.diagnosis.facts import better_by, surely_better
+from soupcli.wording import SHARES
+
+if TYPE_CHECKING:
+    from soupcli.diagnosis.barrier import Barrier
+    from soupcli.diagnosis.facts import Facts
+    from soupcli.evaluation.score import Score
+
+KEPT = 0.7
+PART = 0.5  # of what the soup has lost, that it regains without the one that spoils it
+LEAD = 1.6  # times as much as without any other
+LOST = 0.02  # of a share that a soup loses before it is in trouble
+RESTORED = 0.6  # of what a run lacks, by other names for its classes
+CONFUSION = "f1"  # the metric whose contributions are predicted and true classes
+
+
+def median_alone(barrier: Barrier, but: Sequence[int] = ()) -> Score:
+    """The score of the median ingredient, of two the better one, without those of `but`."""
+    left = sorted(
+        (score for one, score in enumerate(barrier.alone) if one not in but), key=lambda score: -score.goodness
+    )
+    return left[(len(left) - 1) // 2]
+
+
+def in_trouble(facts: Facts) -> bool:
+    """Whether the mean of all is surely worse than the median ingredient, by more than nothing."""
+    if facts.barrier is None:
+        return False
+    return _clearly_better(median_alone(facts.barrier), facts.barrier.soup)
+
+
+def _clearly_better(one: Score, other: Score) -> bool:
+    apart = one.goodness - other.goodness
+    return surely_better(one, other) and (one.selecting not in SHARES or apart > LOST)
+
+
+def spoiler(facts: Facts) -> int | None:
+    """The ingredient without which the soup is better, far more than without any other; None if there is none."""
+    barrier = facts.barrier
+    if barrier is None or not barrier.without or not in_trouble(facts):
+        return None
+    gains = [score.goodness - barrier.soup.goodness for score in barrier.without]
+    first, second = sorted(range(len(gains)), key=lambda one: -gains[one])[:2]
+    lost = median_alone(barrier, [first]).goodness - barrier.soup.goodness
+    if gains[first] < max(PART * lost, LEAD * gains[second]) or not surely_better(barrier.without[first], barrier.soup):
+        return None
+    return first
+
+
+def broken(facts: Facts) -> list[int]:
+    """Ingredients that know far less than the median one, alone."""
+    barrier = facts.barrier
+    if barrier is None or len(barrier.alone) < 2:
+        return []
+    return [one for one in range(len(barrier.alone)) if _is_broken(barrier, one)]
+
+
+def is_broken(facts: Facts, one: int) -> bool:
+    """Whether an ingredient knows far less than the median one, alone."""
+    return facts.barrier is not None and _is_broken(facts.barrier, one)
+
+
+def _is_broken(barrier: Barrier, one: int) -> bool:
+    score, median = barrier.alone[one], median_alone(barrier, [one])
+    if not surely_better(median, score):
+        return False
+    if score.selecting not in SHARES:
+        return _by_itself(barrier, one)
+    chance = chance_of(median)
+    return score.value - chance < KEPT * (median.value - chance)
+
+
+def _by_itself(barrier: Barrier, one: int) -> bool:
+    """Of metrics without a chance level: ten times as far below the median as any other."""
+    others = [score.goodness for place, score in enumerate(barrier.alone) if place != one]
+    median = median_alone(barrier, [one]).goodness
+    return median - barrier.alone[one].goodness > 10 * max(median - min(others), 1e-3 * abs(median))
+
+
+def chance_of(score: Score) -> float:
+    """The share of the most frequent class; 0 if classes are not known."""
+    outcomes = score.outcomes.get(CONFUSION)
+    if outcomes is None or outcomes.dim() != 2:
+        return 0.0
+    return float(torch.bincount(outcomes[:, 1]).max()) / len(outcomes)
+
+
+def culprits(facts: Facts) -> list[int]:
+    """Who is to blame, worst first: the one that spoils the soup, and those that are broken alone."""
+    one = spoiler(facts)
+    found = broken(facts)
+    if facts.barrier is not None:
+        alone = facts.barrier.alone
+        found = sorted(found, key=lambda each: alone[each].goodness)
+    return [*([one] if one is not None else []), *(each for each in found if each != one)]
+
+
+def relabelled(score: Score) -> float | None:
+    """The accuracy with the classes that it predicts renamed as fits best; None if classes are not known."""
+    outcomes = score.outcomes.get(CONFUSION)
+    if outcomes is None or outcomes.dim() != 2:
+        return None
+    classes = int(outcomes[0, 2])
+    known = outcomes[outcomes[:, 0] >= 0]
+    if len(outcomes) < 5 * classes or classes < 2:
+        return None
+    cells = torch.bincount(known[:, 0] * classes + known[:, 1], minlength=classes * classes)
+    right, named, true = 0, set[int](), set[int]()
+    for cell in cells.argsort(descending=True, stable=True).tolist():
+        predicted, label = divmod(cell, classes)
+        if predicted not in named and label not in true:
+            named.add(predicted)
+            true.add(label)
+            right += int(cells[cell])
+    return right / len(outcomes)
+
+
+def restored(facts: Facts, one: int) -> float | None:
+    """The accuracy after renaming, if that gives back most of what the ingredient lacks; else None."""
+    assert facts.barrier is not None
+    score, median = facts.barrier.alone[one], median_alone(facts.barrier, [one])
+    own, other = (each.metrics.get("accuracy") for each in (score, median))
+    after = relabelled(score)
+    if after is None or own is None or other is None:
+        return None
+    lacks = other.value - own.value
+    enough = lacks > max(0.05, 3 * (own.stderr or 0.0)) and after - own.value > RESTORED * lacks
+    return after if enough else None
+
+
+def told_effect(facts: Facts, one: int) -> str:
+    """E.g. `; alone accuracy 0.3120, the median of the others 0.7900; the soup 0.5100, without it 0.8020`."""
+    barrier = facts.barrier
+    if barrier is None:
+        return ""
+    score, median = barrier.alone[one], median_alone(barrier, [one])
+    said = f"; alone it has {score.selecting} {score.value:.4f}, the median of the others {median.value:.4f}"
+    if barrier.without:
+        said += f"; the mean of all {barrier.soup.value:.4f}, without it {barrier.without[one].value:.4f}"
+    return said
+
+
+def is_worse(facts: Facts, one: int) -> bool:
+    """Whether an ingredient is surely worse alone than the median of the others, in the metric that is shown."""
+    assert facts.barrier is not None
+    return surely_better(median_alone(facts.barrier, [one]), facts.barrier.alone[one])
+
+
+def doubt(one: Score, other: Score) -> float | None:
+    """Half the width of the interval of a difference that is not told from 0; None if it is, or nothing is known."""
+    found = better_by(one, other)
+    if found.p is None or found.low is None or found.high is None or found.low > 0 or found.high < 0:
+        return None
+    return (found.high - found.low) / 2
