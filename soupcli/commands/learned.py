@@ -164,6 +164,7 @@ def _reported_fit(learnt: Learnt) -> Fit:
         kept_step=soup.curves.steps[soup.kept],
         fitted_examples=soup.fitted_examples,
         held_out_examples=soup.held_out_examples,
+        threads=torch.get_num_threads(),
         folds=soup.folds,
         gain=soup.gain,
         gain_stderr=soup.gain_stderr,

@@ -13,15 +13,13 @@ from soupcli.diagnosis.facts import surely_better
 if TYPE_CHECKING:
     from soupcli.diagnosis.facts import Facts
 
-APART = 1.6  # times as large angles between two groups as within them, of two pre-trainings
-WIDE = 12.0  # degrees between groups, at least
 OFF_BASE = 2.0  # times as large an angle to the base as between ingredients, of a base that is not theirs
 BASE_ANGLE = 20.0
 
 
 def strangers(facts: Facts) -> Evidence | None:
     """Groups of ingredients without a common start, by the angles between them."""
-    if facts.spread is None or facts.reordered or (facts.barrier is not None and not in_trouble(facts)):
+    if facts.spread is None or facts.reordered or not _loses(facts):
         return None
     groups = facts.spread.clusters()
     if len(groups) < 2:
@@ -39,39 +37,23 @@ def strangers(facts: Facts) -> Evidence | None:
     return Evidence(text + _told_collapse(facts), accused, "likely" if facts.barrier is None else "certain")
 
 
+def _loses(facts: Facts) -> bool:
+    """Whether the mean is surely worse than the best ingredient; by the weights alone it is taken to be."""
+    barrier = facts.barrier
+    return barrier is None or surely_better(barrier.alone[barrier.best], barrier.soup)
+
+
 def _two_pretrainings(facts: Facts) -> Evidence | None:
     """Two groups that are close within and far apart, and whose mean collapses."""
-    if facts.barrier is None or facts.spread is None or renewed_layers(facts):
+    found = culprits.parted(facts)
+    if found is None or facts.barrier is None or not in_trouble(facts):
         return None
-    groups = _two_groups(facts)
-    if groups is None or set(groups[1]) & set(broken(facts)):
-        return None
-    angle_kk = facts.spread.closeness_kk
-    between = min(float(angle_kk[one, other]) for one in groups[0] for other in groups[1])
-    within = max((float(angle_kk[a, b]) for group in groups for a in group for b in group if a != b), default=0.0)
-    if between < max(WIDE, APART * within):
-        return None
+    (larger, smaller), between, within = found
     text = (
-        f"two groups of {len(groups[0])} and {len(groups[1])} stand at {between:.0f} degrees or more in the median "
+        f"two groups of {len(larger)} and {len(smaller)} stand at {between:.0f} degrees or more in the median "
         f"layer, at {within:.0f} or less among themselves"
     )
-    return Evidence(text + _told_collapse(facts), tuple(facts.located[one] for one in groups[1]), "likely")
-
-
-def _two_groups(facts: Facts) -> tuple[list[int], list[int]] | None:
-    """The ingredients divided at the largest gap of the angles to the one that is farthest out; the larger first."""
-    assert facts.spread is not None
-    angle_kk = facts.spread.closeness_kk
-    count = len(facts.located)
-    if count < 3:
-        return None
-    first = int(angle_kk.sum(dim=1).argmax())
-    order = sorted(range(count), key=lambda other: 0.0 if other == first else float(angle_kk[first, other]))
-    values = [0.0, *(float(angle_kk[first, other]) for other in order[1:])]
-    gaps = [values[place] - values[place - 1] for place in range(1, count)]
-    cut = 1 if count == 3 and gaps[0] >= gaps[1] else 1 + max(range(count - 1), key=lambda place: gaps[place])
-    one, other = sorted(order[:cut]), sorted(order[cut:])
-    return (one, other) if len(one) >= len(other) else (other, one)
+    return Evidence(text + _told_collapse(facts), tuple(facts.located[one] for one in smaller), "likely")
 
 
 def _told_collapse(facts: Facts) -> str:

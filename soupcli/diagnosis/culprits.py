@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -13,6 +13,7 @@ from soupcli.diagnosis.facts import surely_better
 if TYPE_CHECKING:
     from soupcli.diagnosis.facts import Facts
 
+WILD_RATIO = 20.0  # times as far as the median ingredient, of a single run that left the basin by its rate
 WILD = 45.0  # degrees to the others in the median layer, of a broken run whose rate was too high
 FAR = 2.5  # times as far as the median ingredient, of one that scores show to be wrong
 OUTLIER = 5.0  # the same by the weights alone
@@ -109,7 +110,7 @@ def renewed_layers(facts: Facts) -> set[int]:
 # linear head of few inputs to 70. Heads that all began at zero stood at under 30.
 NEW_LAYER = 60.0
 # Up to where the median layer shows that the rest has a common start and did not go far.
-IN_LINE = 40.0
+IN_LINE = 25.0
 
 
 def out_of_line(facts: Facts) -> torch.Tensor:
@@ -153,7 +154,7 @@ def other_inputs(facts: Facts) -> Evidence | None:
         and is_worse(facts, one)
         and not _explained(facts, one)
     ]
-    if not found or 2 * len(found) > len(facts.located):
+    if not found or 2 * len(found) > len(facts.located) or parted(facts) is not None:
         return None
     text = f"{facts.name(found[0])} is wrong, and near the others" + told_effect(facts, found[0])
     return Evidence(text, tuple(facts.located[one] for one in found), "likely")
@@ -162,6 +163,46 @@ def other_inputs(facts: Facts) -> Evidence | None:
 def _with_most(facts: Facts) -> list[int]:
     assert facts.spread is not None
     return facts.spread.clusters()[0]
+
+
+APART = 1.6  # times as large angles between two groups as within them, of two pre-trainings
+WIDE = 12.0  # degrees between groups, at least
+
+
+class Parted(NamedTuple):
+    """Two groups of ingredients, the larger first; the least angle between them and the largest within, in degrees."""
+
+    groups: tuple[list[int], list[int]]
+    between: float
+    within: float
+
+
+def parted(facts: Facts) -> Parted | None:
+    """Two groups that are close within and far apart, none of them a single run that is wrong by itself."""
+    if facts.spread is None or len(facts.located) < 3 or facts.reordered:
+        return None
+    groups = _two_groups(facts.spread.closeness_kk)
+    angle_kk = facts.spread.closeness_kk
+    between = min(float(angle_kk[one, other]) for one in groups[0] for other in groups[1])
+    within = max((float(angle_kk[a, b]) for group in groups for a in group for b in group if a != b), default=0.0)
+    if between < max(WIDE, APART * within) or set(groups[1]) & renewed_layers(facts):
+        return None
+    blamed = culprits(facts)
+    alone = len(groups[1]) == 1 and (is_broken(facts, groups[1][0]) or _times_as_far(facts)[groups[1][0]] > WILD_RATIO)
+    if alone or any(_explained(facts, one) for one in groups[1] if one in blamed):
+        return None
+    return Parted(groups, between, within)
+
+
+def _two_groups(angle_kk: torch.Tensor) -> tuple[list[int], list[int]]:
+    """Ingredients divided at the largest gap of the angles to the one that is farthest out; the larger group first."""
+    first = int(angle_kk.sum(dim=1).argmax())
+    order = sorted(range(len(angle_kk)), key=lambda other: -1.0 if other == first else float(angle_kk[first, other]))
+    values = [0.0, *(float(angle_kk[first, other]) for other in order[1:])]
+    gaps = [values[place] - values[place - 1] for place in range(1, len(values))]
+    cut = 1 + max(range(len(gaps)), key=lambda place: gaps[place])
+    one, other = sorted(order[:cut]), sorted(order[cut:])
+    return (one, other) if len(one) >= len(other) else (other, one)
 
 
 def too_few(facts: Facts) -> Evidence | None:

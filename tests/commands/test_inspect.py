@@ -181,10 +181,11 @@ def test_ranges_of_quantisation(inspected: Inspect, healthy: list[nn.Sequential]
     """Observed ranges that differ are told."""
     inspected(nets=healthy)
     for number in range(5):
-        changed(
-            f"runs/{number}",
-            lambda state, number=number: state | {"0.fake_quant.scale": torch.full((1,), 1.0 + number)},
-        )
+
+        def observed(state: dict[str, Tensor], number: int = number) -> dict[str, Tensor]:
+            return state | {"0.fake_quant.scale": torch.full((1,), 1.0 + number)}
+
+        changed(f"runs/{number}", observed)
     found = inspected()
     assert causes(found) == ["ranges of quantisation"]
     assert "0.fake_quant.scale" in found["verdicts"][0]["evidence"]
