@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from soupcli.diagnosis import culprits, evidence
 from soupcli.diagnosis.culprits import out_of_line, renewed_layers
-from soupcli.diagnosis.effects import broken, in_trouble, spoiler, told_effect
+from soupcli.diagnosis.effects import broken, in_trouble, median_alone, spoiler, told_effect
 from soupcli.diagnosis.evidence import Evidence
 from soupcli.diagnosis.facts import surely_better
+from soupcli.wording import SHARES
 
 if TYPE_CHECKING:
     from soupcli.diagnosis.facts import Facts
 
+MUCH = 0.05  # of a share that the mean lacks to the median ingredient
 OFF_BASE = 2.0  # times as large an angle to the base as between ingredients, of a base that is not theirs
 BASE_ANGLE = 20.0
 
@@ -97,7 +99,7 @@ def wrong_base(facts: Facts) -> Evidence | None:
 
 
 def too_far(facts: Facts) -> Evidence | None:
-    """One start, nobody to blame, and still the mean is worse than the worst ingredient."""
+    """One start, nobody to blame, and still the mean is worse than the worst ingredient, or far worse than most."""
     others = (
         strangers,
         new_layers,
@@ -112,7 +114,8 @@ def too_far(facts: Facts) -> Evidence | None:
     if facts.barrier is None or not in_trouble(facts) or broken(facts) or any(find(facts) for find in others):
         return None
     worst = min(facts.barrier.alone, key=lambda score: score.goodness)
-    if not surely_better(worst, facts.barrier.soup):
+    lost = median_alone(facts.barrier).goodness - facts.barrier.soup.goodness
+    if not surely_better(worst, facts.barrier.soup) and (worst.selecting not in SHARES or lost < MUCH):
         return None
     text = f"the worst ingredient has {worst.selecting} {worst.value:.4f}" + _told_collapse(facts)
     one = spoiler(facts)
