@@ -46,6 +46,7 @@ class EvaluationContext:
     manifest: Manifest = field(default_factory=Manifest)
     parts: Mapping[str, Part] = field(default_factory=dict)
     logits: LogitFolder | None = None
+    trust_code: bool = False  # whether code beside the weights, which the user wrote, is run
     progress: Progress = silent
     warn: Callable[[str], None] = unsaid
 

@@ -56,7 +56,7 @@ class NetworkRunner:
     def network(self) -> Network:
         """The recipe's network, without weights, as the checkpoint that describes it now has it."""
         if self._network is None:
-            self._network = build(self.recipe.model, self._described_by)
+            self._network = build(self.recipe.model, self._described_by, trust_code=self._context.trust_code)
         return self._network
 
     def describe_by(self, checkpoint: Checkpoint) -> None:

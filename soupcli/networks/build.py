@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupcli.errors import CheckpointError, NetworkError
+from soupcli.networks.guard import refuse_code_beside
 from soupcli.networks.library import library_of, read_config
 from soupcli.networks.network import UNNAMED, Network, Outline
 from soupcli.recipe.networks import NetworkSpec, OpenClipNetwork, TimmNetwork, TransformersNetwork
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 
-def build(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Network:
+def build(spec: NetworkSpec | None, checkpoint: Checkpoint, *, trust_code: bool = False) -> Network:
     """The network that `spec` names, or if it is None the one that the checkpoint's folder names.
 
-    Raises NetworkError if it cannot be built and MissingExtra if its library is absent.
+    Code in the folder runs only if `trust_code`. Raises NetworkError if the network cannot be built, or wants code, and
+    MissingExtra if its library is absent.
     """
     folder = checkpoint.folder
     spec = spec or spec_of_folder(folder)
@@ -26,7 +28,10 @@ def build(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Network:
             f"{folder}: unknown architecture: no model: in the recipe, no config.json beside the weights",
             hint="add a line to soup.yaml: model: {timm: vit_base_patch16_224}, or model: {python: 'net.py:build'}",
         )
-    return library_of(spec).build(spec, folder)
+    library = library_of(spec)
+    if library.reads_folder is not None and library.reads_folder(spec):
+        refuse_code_beside(folder, trust_code=trust_code)
+    return library.build(spec, folder, trust_code)
 
 
 def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:

@@ -26,7 +26,7 @@ _PLACEHOLDER = re.compile(r"LABEL_\d+")  # what transformers calls classes that 
 class Library:
     """`build` makes a network without weights; `label_names` reads the class names from the configuration alone."""
 
-    build: Callable[[Any, Path], Network]  # the recipe's `model:`, the checkpoint's folder
+    build: Callable[[Any, Path, bool], Network]  # the recipe's `model:`, the checkpoint's folder, --trust-code
     folders: ClassFolders = IMAGE_FOLDER
     label_names: Callable[[Any, Path], tuple[str, ...] | None] | None = None
     reads_folder: Callable[[Any], bool] | None = None  # whether the network depends on files beside the weights

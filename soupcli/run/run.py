@@ -280,6 +280,7 @@ class Run:
                 manifest=self.manifest,
                 logits=LogitFolder(self.logits, inputs=self.manifest) if self.logits is not None else None,
                 progress=self.progress,
+                trust_code=self.options.trust_code,
                 warn=self.warn,
             )
         )

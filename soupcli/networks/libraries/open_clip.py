@@ -18,6 +18,7 @@ from torch import Tensor
 
 from soupcli.environment import need
 from soupcli.errors import NetworkError
+from soupcli.networks.guard import data_only
 from soupcli.networks.libraries.clip import ImageHead
 from soupcli.networks.library import Library
 from soupcli.networks.network import Batch, Forward, Network, Pictures, like_weights, mean_and_std
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 TEXT_TRANSFORMER = r"^model\.transformer\."
 
 
-def build(spec: OpenClipNetwork, folder: Path) -> Network:
+def build(spec: OpenClipNetwork, folder: Path, trust_code: bool = False) -> Network:
     """`open_clip.create_model` without weights, with its own preprocessing and tokenizer."""
     open_clip = need("open_clip", extra="open-clip")
     name = spec.open_clip
@@ -41,15 +42,21 @@ def build(spec: OpenClipNetwork, folder: Path) -> Network:
     # Nothing is fetched: no weights of the whole, none of either tower.
     without = {"pretrained": None, "load_weights": False, "pretrained_image": False, "pretrained_text": False}
     try:
-        with _without_warnings():
+        with _without_warnings(), data_only(trust_code=trust_code):
             module = make_without_weights(lambda: _module(open_clip.create_model(name, **without, **spec.args), spec))
-            tokenizer = open_clip.get_tokenizer(name)
+            tokenizer = open_clip.get_tokenizer(name, **_tokenizer_arguments(open_clip, name, trust_code=trust_code))
     except Exception as cause:
         first_line = next(iter(str(cause).splitlines()), type(cause).__name__)
         raise NetworkError(f"open_clip {name!r}: {first_line}", hint="see args: of model: in the recipe") from cause
     if spec.head is not None:
         return Network(module, _pictures(module.model), ignored_names=(TEXT_TRANSFORMER,))
     return Network(module, _pictures(module), zero_shot=partial(_zero_shot, open_clip, tokenizer), towers=("visual",))
+
+
+def _tokenizer_arguments(open_clip: Any, name: str, *, trust_code: bool) -> dict[str, Any]:
+    """Says to tokenizers of transformers that no code is run; other ones do not take the word."""
+    text = (open_clip.get_model_config(name) or {}).get("text_cfg") or {}
+    return {"trust_remote_code": trust_code} if text.get("hf_tokenizer_name") else {}
 
 
 def _module(clip: Any, spec: OpenClipNetwork) -> Any:

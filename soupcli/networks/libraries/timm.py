@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.environment import need
 from soupcli.errors import NetworkError
+from soupcli.networks.guard import data_only
 from soupcli.networks.library import Library, named, names_in_order, read_config
 from soupcli.networks.network import ClassFolders, Network, Outline, Pictures, mean_and_std
 from soupcli.networks.without_weights import make_without_weights
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 FOLDERS = ClassFolders("timm", "natural", innermost=True)
 
 
-def build(spec: TimmNetwork, folder: Path) -> Network:
+def build(spec: TimmNetwork, folder: Path, trust_code: bool = False) -> Network:
     """`timm.create_model` without weights, with the evaluation transform of its own data config."""
     timm = need("timm", extra="timm")
     name, source, config = spec.timm, spec.timm, {}
@@ -32,7 +33,8 @@ def build(spec: TimmNetwork, folder: Path) -> Network:
     if not timm.is_model(name.split(".")[0]):
         raise NetworkError(f"model.timm: timm {timm.__version__} has no {name!r}{suggestion(name, timm.list_models())}")
     try:
-        module = make_without_weights(lambda: timm.create_model(source, pretrained=False, **spec.args))
+        with data_only(trust_code=trust_code):
+            module = make_without_weights(lambda: timm.create_model(source, pretrained=False, **spec.args))
         channels = {**config.get("model_args", {}), **spec.args}.get("in_chans")
         pictures = _pictures(timm.data, module, channels, spec.args.get("img_size"))
     except Exception as cause:

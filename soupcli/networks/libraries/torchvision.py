@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.environment import need
 from soupcli.errors import NetworkError
+from soupcli.networks.guard import data_only
 from soupcli.networks.library import Library
 from soupcli.networks.network import Network, Pictures, mean_and_std
 from soupcli.networks.without_weights import make_without_weights
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
     from soupcli.recipe.networks import TorchvisionNetwork
 
 
-def build(spec: TorchvisionNetwork, _folder: Path) -> Network:
+def build(spec: TorchvisionNetwork, _folder: Path, _trust_code: bool = False) -> Network:
     """`torchvision.models.get_model` without weights, with the transform of its default weights."""
     models = need("torchvision.models", extra="torchvision")
     name, known = spec.torchvision, models.list_models(module=models)  # classification; detection is in sub-modules
     if name.lower() not in known:
         raise NetworkError(f"model.torchvision: has no classifier {name!r}{suggestion(name, known)}")
     try:
-        module = make_without_weights(lambda: models.get_model(name, weights=None, **spec.args))
+        with data_only():
+            module = make_without_weights(lambda: models.get_model(name, weights=None, **spec.args))
     except Exception as cause:
         raise NetworkError(f"torchvision {name!r}: {cause}", hint="see args: of model: in the recipe") from cause
     return Network(module, _pictures(models.get_model_weights(name).DEFAULT.transforms()))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from soupcli.environment import need
 from soupcli.errors import NetworkError
+from soupcli.networks.guard import HINT, CodeRefused, data_only, named_code
 from soupcli.networks.libraries import clip as dual_encoder
 from soupcli.networks.libraries import text_to_text
 from soupcli.networks.libraries.clip import ImageHead
@@ -26,23 +27,33 @@ if TYPE_CHECKING:
 
 # datasets' imagefolder: sorted names of the innermost folders
 FOLDERS = ClassFolders("datasets", "text", innermost=True)
-LOCAL = {"local_files_only": True, "trust_remote_code": False}  # nothing is fetched, no code of the folder's is run
+LOCAL: dict[str, Any] = {"local_files_only": True}  # nothing is fetched
 PROBE = (3, 61, 97)  # of the picture that shows whether a processor's work can be done in two halves
 
 
-def build(spec: TransformersNetwork, folder: Path) -> Network:
+def build(spec: TransformersNetwork, folder: Path, trust_code: bool = False) -> Network:
     """The network of `folder`'s config.json with its tokenizer and image processor, where there are any."""
     transformers = need("transformers", extra="transformers")
     if not (folder / "config.json").is_file():
         raise NetworkError(f"{folder}: has no config.json", hint="model.save_pretrained(...) writes it")
-    config = _read("config.json", folder, lambda: transformers.AutoConfig.from_pretrained(folder, **LOCAL, **spec.args))
-    architecture = _architecture(transformers, spec.transformers, config, folder)
-    module = _read("config.json", folder, lambda: make_without_weights(lambda: _module(architecture, config, spec)))
-    tokenizer = _tokenizer(transformers, folder)
+    with data_only(trust_code=trust_code):
+        return _built(transformers, spec, folder, {**LOCAL, "trust_remote_code": trust_code})
+
+
+def _built(transformers: Any, spec: TransformersNetwork, folder: Path, how: dict[str, Any]) -> Network:
+    """The network, by the library's own loaders, which are told `how`."""
+    config = _read("config.json", folder, lambda: transformers.AutoConfig.from_pretrained(folder, **how, **spec.args))
+    _without_pretrained_parts(config)
+    architecture = _architecture(transformers, spec.transformers, config, folder, trust_code=how["trust_remote_code"])
+    trust_code = how["trust_remote_code"]
+    module = _read(
+        "config.json", folder, lambda: make_without_weights(lambda: _module(architecture, config, spec, trust_code))
+    )
+    tokenizer = _tokenizer(transformers, folder, how)
     two_towers = tokenizer is not None and dual_encoder.is_dual_encoder(module)
     return Network(
         module,
-        _pictures(transformers, folder),
+        _pictures(transformers, folder, how),
         tokenizer,
         outline=Outline(FOLDERS, names_in_order(config.id2label, folder / "config.json")),
         ignored_names=tuple(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()),
@@ -71,8 +82,15 @@ def _longest_input(module: nn.Module) -> int | None:
     return longest
 
 
-def _module(architecture: Any, config: Any, spec: TransformersNetwork) -> nn.Module:
-    module = _from_config(architecture, config)
+def _without_pretrained_parts(config: Any) -> None:
+    """Backbones come with the checkpoint's own weights: none is fetched or read from elsewhere."""
+    for part in (config, *(value for value in vars(config).values() if hasattr(value, "to_dict"))):
+        if getattr(part, "use_pretrained_backbone", False):
+            part.use_pretrained_backbone = False
+
+
+def _module(architecture: Any, config: Any, spec: TransformersNetwork, trust_code: bool) -> nn.Module:
+    module = _from_config(architecture, config, trust_code)
     if spec.head is None:
         return module
     if not dual_encoder.is_dual_encoder(module):
@@ -92,33 +110,50 @@ def _read(file: str, folder: Path, reader: Callable[[], Any]) -> Any:
         raise
     except Exception as cause:
         first_line = next(iter(str(cause).strip().splitlines()), "")
+        code = named_code(read_config(folder / file)) if (folder / file).is_file() else None
+        if code is not None and ("custom code" in str(cause) or isinstance(cause, CodeRefused)):
+            raise NetworkError(
+                f"{folder}/{file}: auto_map names code, {code!r}, which is not run", hint=HINT
+            ) from cause
         raise NetworkError(
             f"{folder}/{file}: {type(cause).__name__}: {first_line}",
             hint="does from_pretrained(...) of the installed transformers open this folder?",
         ) from cause
 
 
-def _from_config(architecture: Any, config: Any) -> nn.Module:
-    make = getattr(architecture, "_from_config", None) or architecture.from_config
-    module: nn.Module = make(config)
+def _from_config(architecture: Any, config: Any, trust_code: bool) -> nn.Module:
+    own = getattr(architecture, "_from_config", None)
+    module: nn.Module = own(config) if own else architecture.from_config(config, trust_remote_code=trust_code)
     return module
 
 
-def _architecture(transformers: Any, name: str, config: Any, folder: Path) -> Any:
+def _architecture(transformers: Any, name: str, config: Any, folder: Path, *, trust_code: bool) -> Any:
+    """The class of transformers, or the Auto class through which code of the folder is found.
+
+    Raises NetworkError for what is no network of transformers.
+    """
     if name == "auto":
-        named = config.architectures or []
-        if not named:
+        named = config.architectures
+        if not isinstance(named, list) or not named or not isinstance(named[0], str):
             raise NetworkError(
                 f"{folder}/config.json: names no architecture",
                 hint="model: {transformers: AutoModelForSequenceClassification}, or another class",
             )
         name = named[0]
-    if not hasattr(transformers, name):
+    auto_map = getattr(config, "auto_map", None) or {}
+    through = [auto for auto, reference in auto_map.items() if str(reference).endswith(f".{name}")]
+    if through and not hasattr(transformers, name):
+        if not trust_code:
+            code = auto_map[through[0]]
+            raise NetworkError(f"{folder}/config.json: auto_map names code, {code!r}, which is not run", hint=HINT)
+        name = through[0]
+    found = getattr(transformers, name, None)
+    if not (hasattr(found, "_from_config") or hasattr(found, "from_config")):
         raise NetworkError(
-            f"model.transformers: transformers {transformers.__version__} has no {name!r}"
+            f"model.transformers: transformers {transformers.__version__} has no network {name!r}"
             f"{suggestion(name, (word for word in dir(transformers) if word[:1].isupper()))}"
         )
-    return getattr(transformers, name)
+    return found
 
 
 def _stored_names(module: Any) -> Callable[[Iterable[str]], dict[str, str]] | None:
@@ -154,18 +189,18 @@ def _stored_names(module: Any) -> Callable[[Iterable[str]], dict[str, str]] | No
     return renamed
 
 
-def _tokenizer(transformers: Any, folder: Path) -> Any:
+def _tokenizer(transformers: Any, folder: Path, how: dict[str, Any]) -> Any:
     if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab.*")):
         return None
-    return _read("tokenizer_config.json", folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **LOCAL))
+    return _read("tokenizer_config.json", folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **how))
 
 
-def _pictures(transformers: Any, folder: Path) -> Pictures | None:
+def _pictures(transformers: Any, folder: Path, how: dict[str, Any]) -> Pictures | None:
     """The folder's image processor: in two halves where that gives the same bits, else as a whole."""
     file = next((f for f in ("preprocessor_config.json", "processor_config.json") if (folder / f).is_file()), None)
     if file is None:
         return None
-    processor = _read(file, folder, lambda: transformers.AutoImageProcessor.from_pretrained(folder, **LOCAL))
+    processor = _read(file, folder, lambda: transformers.AutoImageProcessor.from_pretrained(folder, **how))
     description = f"transformers:{processor.to_json_string()}"
 
     def whole(picture: Any) -> Tensor:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from soupcli.recipe.networks import PythonNetwork
 
 
-def build(spec: PythonNetwork, _folder: Path) -> Network:
+def build(spec: PythonNetwork, _folder: Path, _trust_code: bool = False) -> Network:
     """The module that the function returns when it is called with `args`."""
     function = load_function(spec.python)
 
