@@ -36,9 +36,9 @@ def human_bytes(count: int) -> str:
     return f"{size:.1f} {units[0]}" if units[0] != "B" else f"{count} B"
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` for the nearest of the known words, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def suggestion(word: str, known: Iterable[str], *, least: float = 0.6) -> str:
+    """`, did you mean 'x'?` for the nearest of the known words, or nothing; `least` is a similarity from 0 to 1."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=least)
     return f", did you mean {near[0]!r}?" if near else ""
 
 

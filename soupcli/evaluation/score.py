@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from soupcli.metrics.direction import direction_of
 from soupcli.metrics.metric import SIGN, MetricValue
 from soupcli.metrics.table import METRICS, metric_named
 
@@ -67,6 +68,10 @@ class Evaluate(Protocol):
 
 
 def is_higher_better(metric: str, score: Score) -> bool:
-    """Whether larger values of one of the score's metrics are better; one that is not known goes as the selecting."""
-    known = all(part.strip() in METRICS for part in metric.split(SIGN))
-    return metric_named(metric).higher_is_better if known else score.higher_is_better
+    """Whether more of one of the score's metrics is better: by its name, else as of the one that selects."""
+    if metric == score.selecting:
+        return score.higher_is_better
+    if all(part.strip() in METRICS for part in metric.split(SIGN)):
+        return metric_named(metric).higher_is_better
+    known = direction_of(metric)
+    return score.higher_is_better if known is None else known

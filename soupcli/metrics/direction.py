@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from soupcli.errors import ValidationError
+from soupcli.metrics.table import METRICS
+
 # Words of a name, apart from prefixes such as `eval_` and `val/`: the metric that they stand for is better when lower.
 LOWER = {
     "loss",
@@ -34,6 +37,13 @@ LOWER = {
     "divergence",
     "ece",
     "brier",
+    "entropy",
+    "hamming",
+    "latency",
+    "smape",
+    "rmsle",
+    "logloss",
+    "deviance",
 }
 HIGHER = {
     "acc",
@@ -86,11 +96,43 @@ HIGHER = {
     "reward",
     "winrate",
     "fitness",
+    "likelihood",
+    "explained",
+    "hits",
+    "gini",
+    "concordance",
+    "success",
 }
+
+
+NEGATED = {"neg", "negative", "minus"}
 
 
 def direction_of(name: str) -> bool | None:
     """True if more of the metric is better, False if less is, None if its name does not tell."""
     words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
     lower, higher = not LOWER.isdisjoint(words), not HIGHER.isdisjoint(words)
-    return higher if lower != higher else None
+    if lower == higher:
+        return None
+    return higher is NEGATED.isdisjoint(words)  # `neg_mean_squared_error`, as scikit-learn's scorers are called
+
+
+def is_higher_better(metric: str, said: bool | None, *, place: str) -> bool:
+    """Whether more of `metric` is better: by its definition here, else as the recipe has `said`, else by its name.
+
+    Raises ValidationError if the recipe contradicts a definition, and if nothing tells; `place` is where it would.
+    """
+    known = METRICS[metric].higher_is_better if metric in METRICS else None
+    if known is not None and said is not None and said != known:
+        better = "higher" if known else "lower"
+        raise ValidationError(
+            f"{place}.higher_is_better: {str(said).lower()}, and {metric} is better when {better}",
+            hint="call it by another name if it is another metric",
+        )
+    found = next((one for one in (known, said, direction_of(metric)) if one is not None), None)
+    if found is None:
+        raise ValidationError(
+            f"{place}: nothing says whether more or less of {metric!r} is better",
+            hint="higher_is_better: true, or false, beside metric: in the recipe",
+        )
+    return found

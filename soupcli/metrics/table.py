@@ -7,6 +7,7 @@ does not change with the batch size, the order or the number of processes. Tenso
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -44,10 +45,15 @@ def metric_named(name: str, *, key: str = "metric") -> Metric:
     if SIGN in name:
         return mean_of([metric_named(part.strip(), key=key) for part in name.split(SIGN)], name, key=key)
     if name not in METRICS:
-        raise ValidationError(
-            f"{key}: {name!r} is not known{suggestion(name, METRICS)}", hint=f"one of {', '.join(METRICS)}"
-        )
+        raise ValidationError(f"{key}: {name!r} is not known{_nearest(name)}", hint=f"one of {', '.join(METRICS)}")
     return METRICS[name]
+
+
+def _nearest(name: str) -> str:
+    """`, did you mean 'accuracy'?` for another name of a metric, else for the nearest one if it is near."""
+    plain = re.sub(r"[^a-z0-9]+", "_", re.sub(r"^(eval|val|test|train)[/_]", "", name.lower())).strip("_")
+    known = SYNONYMS.get(plain) or (plain if plain in METRICS else None)
+    return f", did you mean {known!r}?" if known else suggestion(name, METRICS, least=0.7)
 
 
 def metrics_for(names: Sequence[str], kind: LabelKind, *, where: str) -> dict[str, Metric]:
@@ -63,6 +69,20 @@ def metrics_for(names: Sequence[str], kind: LabelKind, *, where: str) -> dict[st
         )
     return fitting
 
+
+# What other tools call these metrics, in lower case, separators as `_`.
+SYNONYMS = {
+    **dict.fromkeys(("acc", "acc1", "acc_1", "top1", "top_1", "accuracy_score", "top1_accuracy"), "accuracy"),
+    **dict.fromkeys(("acc5", "acc_5", "top_5", "top5_accuracy", "top_5_accuracy"), "top5"),
+    **dict.fromkeys(("loss", "ce", "cross_entropy", "crossentropy", "log_loss", "logloss", "xent"), "nll"),
+    **dict.fromkeys(("f1_macro", "macro_f1", "f1_score", "f1score", "f_score", "f1_binary"), "f1"),
+    **dict.fromkeys(("matthews", "matthews_corrcoef", "matthews_correlation", "phi"), "mcc"),
+    **dict.fromkeys(("mean_squared_error", "l2", "squared_error"), "mse"),
+    **dict.fromkeys(("pearsonr", "pearson_r", "pcc", "correlation", "corr"), "pearson"),
+    **dict.fromkeys(("spearmanr", "spearman_r", "rho", "rank_correlation"), "spearman"),
+    **dict.fromkeys(("calibration", "calibration_error", "expected_calibration_error"), "ece"),
+    **dict.fromkeys(("ppl",), "perplexity"),
+}
 
 _right = partial(correct, among=1)
 _right_of_5 = partial(correct, among=5)

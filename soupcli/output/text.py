@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from soupcli.evaluation.score import is_higher_better
 from soupcli.output.console import Table
 from soupcli.recipe.gates import GAIN
 from soupcli.wording import SHARES
@@ -37,10 +38,18 @@ def score_table(
         found = [scores[name] for _, scores in rows if name in scores]
         beside = [m for m in metrics if any(m in score.metrics and m != score.selecting for score in found)]
         columns += [(name, metric) for metric in (None, *beside)]
-    table = Table(first, *(f">{name}" if metric is None else f">{name} {metric}" for name, metric in columns))
+    table = Table(first, *(f">{_head(rows, name, metric)}" for name, metric in columns))
     for label, scores in rows:
         table.add(label, *(shown(scores[name], metric) if name in scores else "" for name, metric in columns))
     return table
+
+
+def _head(rows: Sequence[tuple[str, Mapping[str, Score]]], name: str, metric: str | None) -> str:
+    """The set, and the metric beside the one that selects; metrics that are better when lower say so."""
+    score = next((scores[name] for _, scores in rows if name in scores), None)
+    if score is None or is_higher_better(metric or score.selecting, score):
+        return name if metric is None else f"{name} {metric}"
+    return f"{name} {metric or score.selecting} (lower is better)"
 
 
 def shown(score: Score, metric: str | None = None) -> str:

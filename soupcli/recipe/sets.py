@@ -21,6 +21,7 @@ class SetSpec(Section):
     suffixes: ClassVar[tuple[str, ...]] = ()  # of files that --val takes as such a set
     takes_folder: ClassVar[bool] = False
     code_keys: ClassVar[tuple[str, ...]] = ()  # whose values are functions of the user's
+    own_metrics: ClassVar[bool] = False  # metrics that others define, under any names
 
     metric: str | None = None
     """The metric that ranks and selects on this set; default: the recipe's. `--metric` goes over both."""
@@ -157,18 +158,22 @@ class LmEvalSet(SetSpec):
 class PythonSet(SetSpec):
     kind: ClassVar[str] = "soupcli.evaluation.outside.user_function"
     code_keys: ClassVar[tuple[str, ...]] = ("python",)
+    own_metrics: ClassVar[bool] = True
 
     python: PythonReference
-    """`file.py:function` from (model, device) to {metric: value}."""
-    higher_is_better: bool = True
+    """`file.py:function` from (model, device) to {metric: value}; or to one number, if `metric:` says which."""
+    higher_is_better: bool | None = None
+    """Whether more of the metric is better; needed if its name does not tell: accuracy, f1, mae, wer, ... do."""
 
 
 class CommandSet(SetSpec):
     kind: ClassVar[str] = "soupcli.evaluation.outside.command"
+    own_metrics: ClassVar[bool] = True
 
     command: str
     """A command that prints one JSON object {metric: value} on its last line; `{checkpoint}` is the soup's path."""
-    higher_is_better: bool = True
+    higher_is_better: bool | None = None
+    """Whether more of the metric is better; needed if its name does not tell: accuracy, f1, mae, wer, ... do."""
 
 
 def template_columns(template: str) -> list[str]:

@@ -19,11 +19,12 @@ from soupcli.cli.options import GatedOptions, IngredientOptions, RecipeOptions, 
 from soupcli.datasets.holdout import Part, divide, held_out_of, whole_of
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.gates import Gate
+from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.table import metric_named
 from soupcli.output.ci import Format
 from soupcli.recipe.gates import GAIN, Bound, parse, parse_gain
 from soupcli.recipe.loading import load_recipe
-from soupcli.recipe.sets import SETS, SetSpec
+from soupcli.recipe.sets import SETS, CommandSet, PythonSet, SetSpec
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def choose_sets(words: Sequence[str], recipe: Recipe, *, asked: str | None = Non
     for word in words:
         if word in recipe.val:
             spec = recipe.val[word]
-            over = asked is not None and spec.labelled
+            over = asked is not None and (spec.labelled or spec.own_metrics)
             chosen[word] = spec.model_copy(update={"metric": None}) if over else spec
         elif Path(word).exists() or word.endswith(".tar"):
             chosen[word] = _set_at(Path(word))
@@ -215,6 +216,8 @@ def _check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
         for name, spec in sets.items():
             if spec.labelled and spec.metric is not None:
                 metric_named(spec.metric, key=f"val.{name}.metric")
+            if isinstance(spec, PythonSet | CommandSet):
+                is_higher_better(spec.metric or recipe.metric, spec.higher_is_better, place=f"val.{name}")
 
 
 def _gates(

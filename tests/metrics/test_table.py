@@ -119,3 +119,24 @@ def test_unknown() -> None:
     """A metric by another name is an error with the nearest one."""
     with pytest.raises(ValidationError, match=r"metric: 'top_5' is not known, did you mean 'top5'\?"):
         metric_named("top_5")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        *(("acc", "accuracy"), ("Acc@1", "accuracy"), ("top-1", "accuracy"), ("eval_loss", "nll"), ("loss", "nll")),
+        *(
+            ("f1-macro", "f1"),
+            ("macro F1", "f1"),
+            ("top_5", "top5"),
+            ("val/Accuracy", "accuracy"),
+            ("acuracy", "accuracy"),
+        ),
+        *(("ppl", "perplexity"), ("spearmanr", "spearman"), ("quality", None), ("mae", None), ("xyz", None)),
+    ],
+)
+def test_did_you_mean(word: str, meant: str | None) -> None:
+    """Names of other tools are known; what is not near is not offered."""
+    with pytest.raises(ValidationError) as caught:
+        metric_named(word)
+    assert (f"did you mean {meant!r}" in str(caught.value)) if meant else ("did you mean" not in str(caught.value))

@@ -12,8 +12,8 @@ from torch import nn
 from soupcli.datasets.kind import Kind
 from soupcli.errors import ValidationError
 from soupcli.evaluation.score import Score
+from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.metric import MetricValue
-from soupcli.metrics.table import METRICS
 from soupcli.user_code import load_function, told
 from soupcli.wording import suggestion
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from soupcli.recipe.sets import PythonSet
 
 
-def score(spec: PythonSet, module: nn.Module, device: torch.device, *, metric: str) -> Score:
+def score(spec: PythonSet, module: nn.Module, device: torch.device, *, metric: str, named: bool = False) -> Score:
     """What the function returns for the network as it is now.
 
-    Beside metrics the result may hold `n`, the number of examples. Raises ValidationError where the function fails or
-    does not return the metric.
+    One number alone is the metric if somebody `named` it. Beside metrics the result may hold `n`, the number of
+    examples. Raises ValidationError if the function fails or does not return the metric.
     """
     function = load_function(spec.python)
     try:
@@ -35,18 +35,21 @@ def score(spec: PythonSet, module: nn.Module, device: torch.device, *, metric: s
             result = function(module, device)
     except (Exception, SystemExit) as cause:
         raise ValidationError(told(cause, spec.python), hint="this error comes from your function") from cause
+    if named and not isinstance(result, Mapping) and result is not None and _number(result) is not None:
+        result = {metric: result}
     return score_of_result(result, metric, source=spec.python, higher_is_better=spec.higher_is_better)
 
 
-def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: bool) -> Score:
+def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: bool | None) -> Score:
     """The score in a mapping from metric names to numbers; what else it holds beside numbers is not kept.
 
-    Raises ValidationError where `metric` is not among them or is not a number. None and NaN are scores that lose.
+    Raises ValidationError if `metric` is not among them, is not a number, or if nothing tells whether more of it is
+    better. None and NaN are scores that lose.
     """
     if not isinstance(result, Mapping):
         raise ValidationError(
             f"{source}: returned a {type(result).__name__}, not a dict such as {{{metric!r}: 0.91}}",
-            hint="return a dict from metric names to numbers",
+            hint="return a dict from metric names to numbers; one number alone needs metric: beside it in the recipe",
         )
     if metric not in result:
         names = [str(name) for name in result]
@@ -63,7 +66,7 @@ def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: 
         for name, value in numbers.items()
         if value is not None and (name != "n" or metric == "n")
     }
-    higher = METRICS[metric].higher_is_better if metric in METRICS else higher_is_better
+    higher = is_higher_better(metric, higher_is_better, place=source)
     return Score(values, metric, higher, n or 0, {})
 
 
@@ -91,7 +94,8 @@ def measure(spec: PythonSet, weights: Mixture, metric: str, runner: NetworkRunne
     """What the function returns for `weights`; the live network is loaded anew afterwards."""
     runner.live.load(weights)
     try:
-        return score(spec, runner.live.network.module, runner.device, metric=metric)
+        named = spec.metric is not None or "metric" in runner.recipe.model_fields_set
+        return score(spec, runner.live.network.module, runner.device, metric=metric, named=named)
     finally:
         runner.live.forget()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from soupcli.evaluation.score import Score
 from soupcli.recipe.sets import PythonSet
 
 
-def scored(result: Any, metric: str = "accuracy", *, higher_is_better: bool = True) -> Score:
+def scored(result: Any, metric: str = "accuracy", *, higher_is_better: bool | None = None) -> Score:
     """The score in a result."""
     return score_of_result(result, metric, source="my_eval.py:evaluate", higher_is_better=higher_is_better)
 
@@ -60,10 +62,17 @@ def test_not_a_number_loses(value: Any) -> None:
 
 
 def test_directions() -> None:
-    """A metric of ours has its own direction, another one that of the recipe."""
+    """A metric of ours has its own direction, another one that of the recipe, else that of its name."""
     assert not scored({"nll": 1.0}, "nll").higher_is_better
-    assert scored({"accuracy": 1.0}, higher_is_better=False).higher_is_better
-    assert not scored({"wer": 0.1}, "wer", higher_is_better=False).higher_is_better
+    with pytest.raises(ValidationError, match=r"higher_is_better: false, and accuracy is better when higher"):
+        scored({"accuracy": 1.0}, higher_is_better=False)
+    for lower in ("wer", "mae", "eval_loss", "mean_absolute_error", "val/perplexity"):
+        assert not scored({lower: 0.1}, lower).higher_is_better
+    for higher in ("acc", "neg_mean_squared_error", "balanced_accuracy", "rougeL"):
+        assert scored({higher: 0.1}, higher).higher_is_better
+    assert scored({"mae": 0.1}, "mae", higher_is_better=True).higher_is_better
+    with pytest.raises(ValidationError, match="nothing says whether more or less of 'quality' is better"):
+        scored({"quality": 0.1}, "quality")
     assert scored({"wer": 0.1}, "wer", higher_is_better=False).goodness == -0.1
 
 
@@ -98,3 +107,28 @@ def test_functions_that_fail(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValidationError, match=message):
             evaluated(tmp_path, body)
+
+
+def test_one_number(tmp_path: Path) -> None:
+    """A function that returns one number has the metric that somebody named; nobody's is not guessed."""
+    (tmp_path / "my_eval.py").write_text("def evaluate(model, device):\n    return 0.25\n")
+    spec, module = PythonSet(python=f"{tmp_path}/my_eval.py:evaluate", metric="mae"), nn.Linear(2, 3)
+    found = python_task.score(spec, module, torch.device("cpu"), metric="mae", named=True)
+    assert (found.selecting, found.value, found.higher_is_better) == ("mae", 0.25, False)
+    with pytest.raises(ValidationError, match="returned a float, not a dict"):
+        python_task.score(spec, module, torch.device("cpu"), metric="accuracy")
+
+
+def test_lower_is_better_is_said(family: Path, soup: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of 0.1 ranks before one of 0.2, the table says so, and an unknown metric is refused at once."""
+    monkeypatch.chdir(family)
+    (family / "my_eval.py").write_text("def evaluate(model, device):\n    return float(model[0].weight[0, 0])\n")
+    recipe = 'model: {python: "net.py:build"}\nval: {mine: {python: "my_eval.py:evaluate", metric: METRIC}}\n'
+    (family / "soup.yaml").write_text(recipe.replace("METRIC", "mae"))
+    ran = soup("rank", "--ckpts", "runs/*/", "--val", "mine", "--json")
+    values = [row["scores"]["mine"]["mae"]["value"] for row in json.loads(ran.stdout)["ingredients"]]
+    assert values == sorted(values)
+    assert "mine mae (lower is better)" in soup("rank", "--ckpts", "runs/*/", "--val", "mine").stdout
+    (family / "soup.yaml").write_text(recipe.replace("METRIC", "quality"))
+    ran = soup("rank", "--ckpts", "runs/*/", "--val", "mine", "--dry-run")
+    assert (ran.code, "higher_is_better: true, or false" in ran.stderr) == (2, True)
