@@ -31,8 +31,10 @@ from soupcli.datasets.prompts import content_hash
 from soupcli.environment import need
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.networks.network import UNNAMED, ClassFolders, Network, Outline, Pictures
+from soupcli.networks.pictures import of_set as pictures_of_set
 from soupcli.progress import Progress, silent
 from soupcli.report.scores import ClassOrder
+from soupcli.user_code import content_of
 
 if TYPE_CHECKING:
     from soupcli.datasets.class_map import ClassMap
@@ -61,6 +63,8 @@ def fingerprint(spec: ImagesSet, manifest: Manifest | None = None) -> str:
     """Changes with every file, its folder and its content, with the rest of the recipe's set and the files it names."""
     digest = _files(spec, manifest)
     settings = spec.model_dump(mode="json", exclude={"images", "metric"}, exclude_defaults=True)
+    if spec.transform is not None:
+        settings["transform"] = content_of(spec.transform, (manifest or Manifest()).file)
     for key, value in spec:
         if isinstance(value, Path) and key != "images":
             settings[key] = content_hash(value, manifest)
@@ -122,6 +126,17 @@ def class_order(spec: ImagesSet, outline: Outline) -> ClassOrder:
     order = find(spec, outline=outline).order
     assert order is not None
     return order
+
+
+def transform_source(spec: ImagesSet, outline: Outline) -> str | None:
+    """Where the transform of the pictures comes from, in one line."""
+    if spec.transform is not None:
+        return f"the function {spec.transform}"
+    keys = ("size", "crop", "mean", "std", "interpolation")
+    given = {key: value for key, value in spec if key in keys and value is not None}
+    of_recipe = ", ".join(f"{key} {value}" for key, value in given.items())
+    rest = f"the rest from {outline.transform}" if outline.transform is not None else None
+    return "; ".join(filter(None, (of_recipe, rest))) if given else outline.transform
 
 
 def _with_layout(order: ClassOrder, found: ClassPictures, folders: ClassFolders, *, chosen: bool) -> ClassOrder:
@@ -254,15 +269,16 @@ class _Decoder:
 def load_set(spec: ImagesSet, given: Loading) -> ArrayExamples:
     """The examples as the network sees pictures. Raises NetworkError if it does not say how."""
     network = given.network
-    if network.pictures is None:
+    own = pictures_of_set(spec, network.pictures, given.name)
+    if own is None:
         raise NetworkError(
             f"{given.name}: no image transform for the network {type(network.module).__name__}",
-            hint="processor.save_pretrained(...) puts it beside the weights; a python network takes "
+            hint="processor.save_pretrained(...) puts it beside the weights; a set takes size:, mean: and std:, or "
             "transform: 'net.py:transform', a function from a PIL picture to a tensor",
         )
     return load(
         spec,
-        network.pictures,
+        own,
         outline=network.outline,
         workers=given.workers,
         cache=given.cache,
@@ -286,4 +302,5 @@ KIND: Kind[ImagesSet] = Kind(
     load_set,
     class_order=lambda spec, outline, _: class_order(spec, outline),
     classifier=classifier,
+    transform=transform_source,
 )

@@ -36,6 +36,7 @@ class Kind(Generic[Spec]):
     fingerprint: Callable[[Spec, Manifest | None, Any], str | None] | None = None
     load: Callable[[Spec, Loading], Examples] | None = None
     class_order: Callable[[Spec, Outline, str], ClassOrder | None] | None = None
+    transform: Callable[[Spec, Outline], str | None] | None = None
     classifier: Callable[[Spec, str, Network], Prompted | None] | None = None
     forward: Callable[[Network], Forward] | None = None
     measure: Callable[..., Any] | None = None  # spec, weights, metric, runner, tasks -> Score

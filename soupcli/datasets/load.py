@@ -55,3 +55,14 @@ def class_orders(sets: Mapping[str, SetSpec], metric: str, outline: Outline) -> 
         if order is not None:
             found[name] = order
     return found
+
+
+def transforms(sets: Mapping[str, SetSpec], outline: Outline) -> dict[str, str]:
+    """Where the transform of the inputs of each set comes from, if it has one."""
+    found: dict[str, str] = {}
+    for name, spec in sets.items():
+        of_kind = kind_of(spec).transform
+        source = of_kind(spec, outline) if of_kind is not None else None
+        if source is not None:
+            found[name] = source
+    return found

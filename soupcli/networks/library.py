@@ -29,11 +29,13 @@ class Library:
     build: Callable[[Any, Path, bool], Network]  # the recipe's `model:`, the checkpoint's folder, --trust-code
     folders: ClassFolders = IMAGE_FOLDER
     label_names: Callable[[Any, Path], tuple[str, ...] | None] | None = None
+    transform: Callable[[Any, Path], str | None] | None = None  # where the transform of pictures comes from
     reads_folder: Callable[[Any], bool] | None = None  # whether the network depends on files beside the weights
 
     def outline(self, spec: NetworkSpec, folder: Path) -> Outline:
         """What is known about classes before the network is built."""
-        return Outline(self.folders, self.label_names(spec, folder) if self.label_names is not None else None)
+        names = self.label_names(spec, folder) if self.label_names is not None else None
+        return Outline(self.folders, names, self.transform(spec, folder) if self.transform is not None else None)
 
     def key(self, spec: NetworkSpec, folder: Path) -> str:
         """Checkpoints with one key can share a network: only their weights differ."""

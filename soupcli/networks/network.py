@@ -28,6 +28,8 @@ class Pictures:
     normalise: Callable[[Tensor], Tensor]
     description: str
     mode: str = "RGB"
+    source: str = "the network's own"  # where the transform comes from, for people
+    settings: Any = None  # pictures.PictureSettings, if these few numbers say it all
 
 
 class ClassFolders(NamedTuple):
@@ -49,6 +51,7 @@ class Outline(NamedTuple):
 
     folders: ClassFolders = IMAGE_FOLDER
     label_names: tuple[str, ...] | None = None  # in the order of the logits
+    transform: str | None = None  # where the transform of pictures comes from
 
 
 UNNAMED = Outline()

@@ -49,6 +49,7 @@ class ImagesSet(_LabelledSet):
     kind: ClassVar[str] = "soupcli.datasets.images"
     suffixes: ClassVar[tuple[str, ...]] = (".tar",)
     takes_folder: ClassVar[bool] = True
+    code_keys: ClassVar[tuple[str, ...]] = ("transform",)
 
     images: RecipePath
     """A folder with one sub-folder of pictures for each class; or .tar shards in the WebDataset layout: a file, a
@@ -68,12 +69,37 @@ class ImagesSet(_LabelledSet):
     labels: RecipePath | None = None
     """A .json file with the right classes of each picture, such as ReaL's real.json; the largest logit must be one of
     them. Pictures without any are left out."""
+    transform: PythonReference | None = None
+    """`file.py:function` from a PIL picture to a tensor that goes into the network, in place of all of these:"""
+    size: int | list[int] | None = None
+    """Pixels of the shorter side that pictures are resized to, or [height, width]; default: as the network has it."""
+    crop: int | list[int] | None = None
+    """Pixels of the centre that is cut out after that, or [height, width]; default: `size` if that is given."""
+    mean: list[float] | None = None
+    """Mean of each channel that is taken off pixels from 0 to 1; default: as the network has it."""
+    std: list[float] | None = None
+    """Deviation of each channel that they are divided by; default: as the network has it."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+    """How pictures are resized; default: as the network has it."""
     border: int = Field(default=0, ge=0)
     """Pixels that are cut from each side of every picture before the transform (ObjectNet: 2)."""
     classnames: RecipePath | None = None
     """A text file with one class name a line, in the order of the labels: builds a zero-shot CLIP classifier."""
     templates: RecipePath | None = None
     """A text file with one template a line, `{}` where the class name goes."""
+
+    @model_validator(mode="after")
+    def _readable_transform(self) -> Self:
+        for key, value in (("size", self.size), ("crop", self.crop)):
+            sides = [value] if isinstance(value, int) else value or [1]
+            if len(sides) > 2 or (isinstance(value, list) and len(sides) != 2) or not all(0 < s < 2**16 for s in sides):
+                raise ValueError(f"{key}: expected pixels, or [height, width], got {value!r}")
+        if any(deviation <= 0 for deviation in self.std or ()):
+            raise ValueError(f"std: expected numbers above 0, got {self.std!r}")
+        plain = [key for key in ("size", "crop", "mean", "std", "interpolation") if key in self.model_fields_set]
+        if self.transform is not None and plain:
+            raise ValueError(f"transform: says it all, {plain[0]}: does not go with it")
+        return self
 
     @model_validator(mode="after")
     def _one_source_of_labels(self) -> Self:

@@ -72,6 +72,8 @@ class Report(Part):
     selecting_set: str | None = None
     sets: list[str] = []
     """All sets in the order in which they were named."""
+    transforms: dict[str, str] = {}
+    """Set of pictures -> where the transform of its pictures comes from."""
     classes: dict[str, ClassOrder] = {}
     """Set -> which class is which there, for sets whose classes have names."""
     comparisons: list[Comparison] = []

@@ -49,6 +49,7 @@ def show_plan(run: Run, plan: Plan) -> int:
             ],
             "left_out": [{"path": str(one.path), "reason": reason} for one, reason in run.left_out],
             "sets": list(run.sets),
+            "transforms": run.transforms,
             "classes": {name: order.model_dump(mode="json") for name, order in run.classes.items()},
             "code": code,
             "commands": commands,
@@ -82,6 +83,8 @@ def _show_table(run: Run, plan: Plan, sizes: dict[str, int], written: int | None
         table.add("left out" if number == 0 else "", f"{left_out.path}  {reason}")
     table.add("to read", f"{len(sizes)} checkpoints, {human_bytes(sum(sizes.values()))}")
     table.add("to evaluate", f"at most {plan.evaluations} times, on {', '.join(run.sets) or 'no set'}")
+    for name, source in run.transforms.items():
+        table.add("transform", f"{name}: {source}")
     for name, order in run.classes.items():
         table.add("classes", f"{name}: {describe_classes(order)}")
     if written is not None:

@@ -26,6 +26,7 @@ from soupcli.report.soups import Adapter, Coefficients, Fit, Soup
 from soupcli.run import caveats
 from soupcli.run.gates import exit_code, verdicts
 from soupcli.run.run import Run, flops_to_report
+from soupcli.run.suspicions import say_suspicions
 from soupcli.run.to_report import gate_to_report, scores_to_report, search_to_report
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) ->
             filled = fill(folder, finished.mixture, run.hashes.of, writing, progress)
         if filled.adapter is not None and filled.adapter.relative_error and run.sets:
             finished = finished._replace(scores=_scores_as_written(run, folder))
+        say_suspicions(run, finished.ingredients)
         rival = _rival(run, finished)
         finished = finished._replace(rival=rival)
         found = verdicts(run.resolved.gates, finished.scores, rival.scores if rival is not None else None)

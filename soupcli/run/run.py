@@ -31,7 +31,7 @@ from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import Selected, Selection
 from soupcli.checkpoints.window import choose
 from soupcli.cli.options import SoupOptions
-from soupcli.datasets.load import class_orders
+from soupcli.datasets.load import class_orders, transforms
 from soupcli.environment import cache_folder, versions
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.context import EvaluationContext, made_manifest
@@ -231,6 +231,11 @@ class Run:
         known = outline(self.recipe.model, self.checkpoints[0])
         return class_orders(self.sets, self.recipe.metric, known)
 
+    @cached_property
+    def transforms(self) -> dict[str, str]:
+        """Where the transform of each set's pictures comes from, by the first checkpoint."""
+        return transforms(self.sets, outline(self.recipe.model, self.checkpoints[0]))
+
     def _say_other_files(self) -> None:
         """Says if checkpoints do not agree in the files that describe their networks and inputs."""
         if not self.sets:
@@ -335,6 +340,7 @@ class Run:
             selecting_set=next(iter(self.sets), None),
             sets=list(self.sets),
             classes=self.classes,
+            transforms=self.transforms,
             warnings=list(dict.fromkeys([*self.resolved.warnings, *self._said, *warnings])),
             cost=self.cost(),
             **parts,

@@ -26,6 +26,7 @@ from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.ensembles import say_again
 from soupcli.run.gates import check_gates, exit_code, verdicts
 from soupcli.run.run import Row, Run, flops_to_report
+from soupcli.run.suspicions import say_suspicions
 from soupcli.run.to_report import gate_to_report, scores_to_report
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def score_alone(run: Run, options: ReportOptions) -> int:
             scores = run.scores(rows)
     run.progress.close()
     measured = [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)]
+    say_suspicions(run, measured)
     say_again(run)
     with processes.first_alone() as is_first:
         return _show(run, options, measured) if is_first else DONE

@@ -22,6 +22,7 @@ from soupcli.networks.guard import data_only
 from soupcli.networks.libraries.clip import ImageHead
 from soupcli.networks.library import Library
 from soupcli.networks.network import Batch, Forward, Network, Pictures, like_weights, mean_and_std
+from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
 
@@ -104,7 +105,11 @@ def _pictures(module: Any) -> Pictures:
         pixels: Tensor = to_tensor(picture)
         return pixels
 
-    return Pictures(decode, mean_and_std(config.mean, config.std), f"open_clip:{config}", config.mode)
+    size = config.size if isinstance(config.size, int) else tuple(config.size)
+    interpolation = config.interpolation if config.interpolation in RESAMPLING else "bicubic"
+    settings = PictureSettings(size, size, tuple(config.mean), tuple(config.std), interpolation)
+    normalise, description = mean_and_std(config.mean, config.std), f"open_clip:{config}"
+    return Pictures(decode, normalise, description, config.mode, "open_clip's preprocess_cfg", settings)
 
 
 def _zero_shot(
@@ -126,4 +131,8 @@ def _zero_shot(
 
 
 # Class folders are numbered by torchvision: open_clip_train.data reads them through ImageFolder.
-LIBRARY = Library(build, reads_folder=lambda spec: spec.open_clip == "auto")
+def _transform(spec: OpenClipNetwork, _folder: Path) -> str | None:
+    return "open_clip_config.json" if spec.open_clip == "auto" else f"open_clip's preprocess_cfg of {spec.open_clip}"
+
+
+LIBRARY = Library(build, transform=_transform, reads_folder=lambda spec: spec.open_clip == "auto")

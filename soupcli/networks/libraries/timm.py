@@ -11,6 +11,7 @@ from soupcli.errors import NetworkError
 from soupcli.networks.guard import data_only
 from soupcli.networks.library import Library, named, names_in_order, read_config
 from soupcli.networks.network import ClassFolders, Network, Outline, Pictures, mean_and_std
+from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
 
@@ -79,7 +80,25 @@ def _pictures(data: Any, module: nn.Module, channels: int | None, size: int | Se
     config = data.resolve_data_config(wanted, model=module)
     decode = data.create_transform(**config, is_training=False, normalize=False)
     mode = "L" if channels == 1 else "RGB"
-    return Pictures(decode, mean_and_std(config["mean"], config["std"]), f"timm:{sorted(config.items())}", mode)
+    normalise, description = mean_and_std(config["mean"], config["std"]), f"timm:{sorted(config.items())}"
+    return Pictures(decode, normalise, description, mode, "timm's data config", _settings(config))
 
 
-LIBRARY = Library(build, FOLDERS, label_names, reads_folder=lambda spec: spec.timm == "auto")
+def _settings(config: Mapping[str, Any]) -> PictureSettings:
+    """timm's data config in plain settings: the shorter side is the height over `crop_pct`."""
+    _, height, width = config["input_size"]
+    known = config["interpolation"] if config["interpolation"] in RESAMPLING else "bicubic"
+    return PictureSettings(
+        size=int(min(height, width) / config["crop_pct"]),
+        crop=(height, width),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=known,
+    )
+
+
+def _transform(spec: TimmNetwork, _folder: Path) -> str | None:
+    return "timm's data config in config.json" if spec.timm == "auto" else f"timm's data config of {spec.timm}"
+
+
+LIBRARY = Library(build, FOLDERS, label_names, transform=_transform, reads_folder=lambda spec: spec.timm == "auto")

@@ -10,6 +10,7 @@ from soupcli.errors import NetworkError
 from soupcli.networks.guard import data_only
 from soupcli.networks.library import Library
 from soupcli.networks.network import Network, Pictures, mean_and_std
+from soupcli.networks.pictures import PictureSettings
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
 
@@ -44,7 +45,19 @@ def _pictures(preset: Any) -> Pictures:
         pixels: Tensor = functional.pil_to_tensor(functional.center_crop(resized, preset.crop_size))
         return pixels
 
-    return Pictures(decode, mean_and_std(preset.mean, preset.std), f"torchvision:{preset}")
+    settings = PictureSettings(
+        size=tuple(preset.resize_size) if len(preset.resize_size) > 1 else preset.resize_size[0],
+        crop=tuple(preset.crop_size) if len(preset.crop_size) > 1 else preset.crop_size[0],
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
+    )
+    description, source = f"torchvision:{preset}", "the transform of torchvision's default weights"
+    return Pictures(decode, mean_and_std(preset.mean, preset.std), description, source=source, settings=settings)
 
 
-LIBRARY = Library(build)
+def _transform(spec: TorchvisionNetwork, _folder: Path) -> str | None:
+    return f"torchvision's default weights of {spec.torchvision}"
+
+
+LIBRARY = Library(build, transform=_transform)

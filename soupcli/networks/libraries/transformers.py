@@ -19,6 +19,7 @@ from soupcli.networks.libraries import text_to_text
 from soupcli.networks.libraries.clip import ImageHead
 from soupcli.networks.library import Library, names_in_order, read_config
 from soupcli.networks.network import ClassFolders, Network, Outline, Pictures
+from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # datasets' imagefolder: sorted names of the innermost folders
 FOLDERS = ClassFolders("datasets", "text", innermost=True)
 LOCAL: dict[str, Any] = {"local_files_only": True}  # nothing is fetched
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 PROBE = (3, 61, 97)  # of the picture that shows whether a processor's work can be done in two halves
 
 
@@ -197,7 +199,7 @@ def _tokenizer(transformers: Any, folder: Path, how: dict[str, Any]) -> Any:
 
 def _pictures(transformers: Any, folder: Path, how: dict[str, Any]) -> Pictures | None:
     """The folder's image processor: in two halves where that gives the same bits, else as a whole."""
-    file = next((f for f in ("preprocessor_config.json", "processor_config.json") if (folder / f).is_file()), None)
+    file = next((name for name in PROCESSORS if (folder / name).is_file()), None)
     if file is None:
         return None
     processor = _read(file, folder, lambda: transformers.AutoImageProcessor.from_pretrained(folder, **how))
@@ -217,9 +219,30 @@ def _pictures(transformers: Any, folder: Path, how: dict[str, Any]) -> Pictures 
         made: Tensor = processor.rescale_and_normalize(pictures, *settings, processor.image_mean, processor.image_std)
         return made
 
+    settings, source = _settings(processor), file
     if _same(whole, lambda picture: normalise(decode(picture)[None])[0]):
-        return Pictures(decode, normalise, description)
-    return Pictures(whole, lambda pictures: pictures, description)
+        return Pictures(decode, normalise, description, source=source, settings=settings)
+    return Pictures(whole, lambda pictures: pictures, description, source=source, settings=settings)
+
+
+def _settings(processor: Any) -> PictureSettings | None:
+    """The processor's settings if they are plain ones."""
+    size, crop = dict(getattr(processor, "size", None) or {}), dict(getattr(processor, "crop_size", None) or {})
+    mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
+    if mean is None or std is None or not getattr(processor, "do_rescale", True):
+        return None
+    interpolation = {number: name for name, number in RESAMPLING.items()}.get(int(getattr(processor, "resample", 2)))
+    return PictureSettings(
+        size=size.get("shortest_edge") or _sides(size),
+        crop=_sides(crop) if getattr(processor, "do_center_crop", False) else None,
+        mean=tuple(mean),
+        std=tuple(std),
+        interpolation=interpolation or "bilinear",
+    )
+
+
+def _sides(size: dict[str, Any]) -> tuple[int, int] | None:
+    return (size["height"], size["width"]) if size.get("height") and size.get("width") else None
 
 
 def _same(whole: Callable[[Any], Tensor], in_halves: Callable[[Any], Tensor]) -> bool:
@@ -238,4 +261,8 @@ def label_names(spec: TransformersNetwork, folder: Path) -> tuple[str, ...] | No
     return names_in_order(config.get("id2label"), folder / "config.json")
 
 
-LIBRARY = Library(build, FOLDERS, label_names, reads_folder=bool)
+def _transform(_spec: TransformersNetwork, folder: Path) -> str | None:
+    return next((name for name in PROCESSORS if (folder / name).is_file()), None)
+
+
+LIBRARY = Library(build, FOLDERS, label_names, transform=_transform, reads_folder=bool)

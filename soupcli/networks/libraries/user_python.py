@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import nn
 
 from soupcli.errors import NetworkError
 from soupcli.networks.library import Library
-from soupcli.networks.network import Network, Pictures
+from soupcli.networks.network import Network
+from soupcli.networks.pictures import of_function
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.user_code import content_of, load_function, told
+from soupcli.user_code import load_function, told
 
 if TYPE_CHECKING:
     from soupcli.recipe.networks import PythonNetwork
@@ -33,23 +34,11 @@ def build(spec: PythonNetwork, _folder: Path, _trust_code: bool = False) -> Netw
         raise
     except (Exception, SystemExit) as cause:
         raise NetworkError(told(cause, spec.python), hint="see args: of model: in the recipe") from cause
-    return Network(module, _pictures(spec.transform) if spec.transform is not None else None)
+    return Network(module, of_function(spec.transform) if spec.transform is not None else None)
 
 
-def _pictures(reference: str) -> Pictures:
-    transform = load_function(reference)
-
-    def decode(picture: Any) -> Tensor:
-        made = transform(picture)
-        if not isinstance(made, Tensor):
-            raise TypeError(f"{reference} returned a {type(made).__name__}, a torch.Tensor is needed")
-        return made
-
-    return Pictures(decode, _as_it_is, f"python:{content_of(reference)}")
+def _transform(spec: PythonNetwork, _folder: Path) -> str | None:
+    return f"the function {spec.transform}" if spec.transform is not None else None
 
 
-def _as_it_is(pictures: Tensor) -> Tensor:
-    return pictures
-
-
-LIBRARY = Library(build)
+LIBRARY = Library(build, transform=_transform)

@@ -1,0 +1,76 @@
+"""Scores that are too low to be true: near chance, or far from what the trainer recorded; and what to look at."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from soupcli.checkpoints.recorded import recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.score import Score
+    from soupcli.run.run import Run
+
+ACCURACIES = {"accuracy", "acc", "top1", "acc1", "acc_1", "accuracy_top1"}
+PREFIXES = ("eval_", "val_", "valid_", "test_", "eval/", "val/", "test/")
+FAR = 0.1  # of a share
+ERRORS = 3  # standard errors
+
+
+def say_suspicions(run: Run, scored: Sequence[tuple[Checkpoint, Mapping[str, Score]]]) -> None:
+    """Warns of the best accuracy on each set if it is near chance, and of one far below what its trainer recorded."""
+    for name, spec in run.sets.items():
+        of_set = [(one, scores[name]) for one, scores in scored if name in scores]
+        found = [(one, score) for one, score in of_set if "accuracy" in score.metrics]
+        if spec.labelled and found and not _say_near_chance(run, name, found):
+            _say_far(run, name, found)
+
+
+def _say_near_chance(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]) -> bool:
+    """Whether even the best checkpoint scores as guessing would, or worse; then that is said."""
+    classes = run.classes[name].count if name in run.classes else None
+    best, score = max(found, key=lambda pair: pair[1].metrics["accuracy"].value)
+    value, _, n = score.metrics["accuracy"]
+    if classes is None or classes < 2 or not n:
+        return False
+    chance = 1 / classes
+    if not value <= chance + 2 * math.sqrt(chance * (1 - chance) / n):
+        return False
+    run.warn(
+        f"{name}: the best accuracy, {value:.2%} of {best.path}, is near chance ({chance:.2%} for {classes} classes): "
+        f"{_look_at(run, name)}"
+    )
+    return True
+
+
+def _say_far(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]) -> None:
+    for checkpoint, score in found:
+        value, _, n = score.metrics["accuracy"]
+        metric, said = _recorded_accuracy(checkpoint)
+        if said is not None and n and said - value > max(FAR, ERRORS * math.sqrt(0.25 / n)):
+            run.warn(
+                f"{name}: {checkpoint.path} has accuracy {value:.2%}, its trainer recorded {metric} {said:.2%}: "
+                f"{_look_at(run, name)}"
+            )
+            return
+
+
+def _recorded_accuracy(checkpoint: Checkpoint) -> tuple[str, float | None]:
+    """The trainer's own accuracy as a share, and its name; percentages are divided by 100."""
+    for metric, value in recorded(checkpoint).metrics.items():
+        plain = metric.lower()
+        for prefix in PREFIXES:
+            plain = plain.removeprefix(prefix)
+        if plain in ACCURACIES and 0 <= value <= 100:
+            return metric, value / 100 if value > 1 else value
+    return "", None
+
+
+def _look_at(run: Run, name: str) -> str:
+    """What decides how examples reach the network and which class is which."""
+    transform = f"the transform ({run.transforms[name]}), " if name in run.transforms else ""
+    order = f"which class is which ({run.classes[name].by}), " if name in run.classes else ""
+    return f"look at {transform}{order}and whether the set and the network are those of these weights"

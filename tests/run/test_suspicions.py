@@ -1,0 +1,63 @@
+"""Scores near chance, or far from the trainer's own, are warned of, with what to look at; sound ones are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.helpers import transformers_toys as toys
+
+Soup = Callable[..., Any]
+WORDS = ("good", "bad", "the", "film", "was", "not")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A sentence classifier and 200 sentences with its own answers as labels."""
+    monkeypatch.chdir(tmp_path)
+    model = toys.bert(tmp_path / "run", seed=3)
+    generator = torch.Generator().manual_seed(0)
+    texts = [" ".join(WORDS[i] for i in torch.randint(0, 6, (4,), generator=generator)) for _ in range(200)]
+    tokenizer = toys.bert_tokenizer(tmp_path / "run")
+    with torch.inference_mode():
+        logits = model(**tokenizer(texts, return_tensors="pt", padding=True)).logits
+    return texts, logits.argmax(dim=1).tolist()
+
+
+def write(texts: list[str], labels: list[int]) -> None:
+    names = ("negative", "positive")
+    rows = (json.dumps({"text": t, "label": names[label]}) + "\n" for t, label in zip(texts, labels, strict=True))
+    Path("val.jsonl").write_text("".join(rows))
+
+
+def warnings(soup: Soup) -> list[str]:
+    ran = soup("rank", "--ckpts", "run", "--val", "val.jsonl", "--json")
+    assert ran.code == 0, ran.stderr
+    found = json.loads(ran.stdout)["warnings"]
+    assert all(warning in ran.stderr for warning in found)
+    return list(found)
+
+
+def test_near_chance(run: Any, soup: Soup) -> None:
+    """Labels that have nothing to do with the sentences."""
+    write(run[0], torch.randint(0, 2, (200,), generator=torch.Generator().manual_seed(1)).tolist())
+    (warning,) = warnings(soup)
+    assert "is near chance (50.00% for 2 classes): look at which class is which (the network's class names)" in warning
+
+
+def test_far_from_the_trainer(run: Any, soup: Soup) -> None:
+    """An accuracy of 0.75 where the trainer wrote 0.999, as a share or in per cent; 0.8 is near enough."""
+    texts, labels = run
+    write(texts, [label if n % 4 else 1 - label for n, label in enumerate(labels)])
+    assert warnings(soup) == []
+    for recorded, far in ((0.999, True), (99.9, True), (0.8, False)):
+        state = {"log_history": [{"eval_accuracy": recorded, "step": 1}], "global_step": 1}
+        Path("run/trainer_state.json").write_text(json.dumps(state))
+        said = warnings(soup)
+        assert len(said) == far
+        assert all("run has accuracy 75.00%, its trainer recorded eval_accuracy 99.90%" in one for one in said)
