@@ -41,6 +41,7 @@ BEGINNINGS = (  # networks of pictures and text in transformers 4.52
     ("multi_modal_projector.", "model.multi_modal_projector."),
     ("visual.", "model.visual."),
 )
+WRAPPER = "module."  # of DataParallel around a part of the network
 # Buffers that follow from the configuration, whatever their dtype: libraries stopped storing them.
 DERIVED = (
     "*inv_freq",  # of rotary positions
@@ -86,10 +87,17 @@ def common_names(checkpoints: Sequence[Checkpoint]) -> tuple[Names, list[str]]:
     aliases: dict[str, str] = {}
     passed_over: set[str] = set()
     notes: list[str] = []
+    wrapped: list[str] = []
     for name, other in _renames(first, others):
         aliases[name] = other
         passed_over.add(other)
+        if name.replace(WRAPPER, "") == other.replace(WRAPPER, ""):
+            wrapped.append(other)
+            continue
         notes.append(f"{other} is the older or newer name of {name}, which {first.path} has: they are mixed as one")
+    if wrapped:
+        more = f" and {len(wrapped) - 1} more differ" if len(wrapped) > 1 else " differs"
+        notes.append(f"{wrapped[0]}{more} from {first.path} by a wrapper's {WRAPPER!r}: they are mixed as one")
     ties = {one: {name: group for group in tied(one) for name in group} for one in checkpoints}
     for name in _in_some(checkpoints, {*aliases, *passed_over}):
         twin = _twin(name, checkpoints, ties)
@@ -119,8 +127,8 @@ def _told(name: str, twin: str | None, checkpoints: Sequence[Checkpoint]) -> str
 def _renames(first: Checkpoint, others: Sequence[Checkpoint]) -> Iterator[tuple[str, str]]:
     """Names of the first that some others lack, each with what they call it."""
     for name, spec in first.tensors.items():
-        for other in _spellings(name):
-            without = [one for one in others if name not in one.tensors]
+        without = [one for one in others if name not in one.tensors]
+        for other in _spellings(name) if without else ():
             called = [one for one in without if one.tensors.get(other, spec._replace(shape=(-1,))).shape == spec.shape]
             if called and other not in first.tensors:
                 yield name, other
@@ -128,6 +136,10 @@ def _renames(first: Checkpoint, others: Sequence[Checkpoint]) -> Iterator[tuple[
 
 
 def _spellings(name: str) -> Iterator[str]:
+    steps = name.split(".")
+    if WRAPPER[:-1] in steps:
+        yield ".".join(step for step in steps if step != WRAPPER[:-1])
+    yield from (".".join([*steps[:at], WRAPPER[:-1], *steps[at:]]) for at in range(len(steps)))
     for pair in ENDINGS:
         for one, other in (pair, pair[::-1]):
             if f".{name}".endswith(one):

@@ -85,6 +85,9 @@ class Opaque:
     def __init__(self, value: Any) -> None:
         self.value = value
 
+    def __str__(self) -> str:
+        return f"({type(self.value).__name__})"
+
 
 def key_of(value: Any) -> Any:
     """Returns `value` in a form that is hashed in constant time."""

@@ -26,6 +26,7 @@ from soupcli.checkpoints.formats.torch_save import DTYPES, read_tensor_header
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion
 
+MOST_BOXES = 20_000  # of one tensor: each may have to be compared with every other
 ReadBox = Callable[[int, Tensor, int], None]  # number of the box, out, first element in the box
 
 
@@ -37,6 +38,8 @@ def check_boxes(source: Path, name: str, shape: tuple[int, ...], boxes: Sequence
         for box in boxes
     )
     covered = sum(math.prod(box.sizes) for box in boxes)
+    if len(boxes) > MOST_BOXES:
+        raise CheckpointError(f"{source}: tensor {name!r} lies in {len(boxes)} pieces, at most {MOST_BOXES} are read")
     if math.prod(shape) and (not inside or covered != math.prod(shape) or _overlap(boxes)):
         raise CheckpointError(
             f"{source}: the {len(boxes)} pieces of tensor {name!r} do not make up its shape {list(shape)}",
@@ -45,7 +48,7 @@ def check_boxes(source: Path, name: str, shape: tuple[int, ...], boxes: Sequence
 
 
 def _overlap(boxes: Sequence[Box]) -> bool:
-    if len(boxes) < 2:
+    if len(boxes) < 2 or any(_apart_along(axis, boxes) for axis in range(len(boxes[0].offsets))):
         return False
     begins_bd = torch.tensor([box.offsets for box in boxes])
     ends_bd = begins_bd + torch.tensor([box.sizes for box in boxes])
@@ -54,6 +57,12 @@ def _overlap(boxes: Sequence[Box]) -> bool:
         if not bool(apart.any(dim=1).all()):
             return True
     return False
+
+
+def _apart_along(axis: int, boxes: Sequence[Box]) -> bool:
+    """Whether each box ends before the next one begins along one axis, as it is where a tensor was cut along it."""
+    spans = sorted((box.offsets[axis], box.offsets[axis] + box.sizes[axis]) for box in boxes)
+    return all(end <= begin for (_, end), (begin, _) in pairwise(spans))
 
 
 def read_boxes(shape: tuple[int, ...], boxes: Sequence[Box], read_box: ReadBox, out: Tensor, start: int) -> None:

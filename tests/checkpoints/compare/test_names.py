@@ -166,3 +166,15 @@ def test_extra_states_of_other_lengths(tmp_path: Path, soup: Callable[..., Ran])
     assert "fc._extra_state" in ran.stderr
     assert load_file(tmp_path / "out/model.safetensors")["fc._extra_state"].shape == (20,)
     assert "heads for different classes" not in soup("inspect", "--ckpts", *paths).stdout
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_wrapper_around_a_part(tmp_path: Path, order: tuple[int, int]) -> None:
+    """A part that was in DataParallel has `module.` in the middle of its names: mixed as one, and said in one line."""
+    wrapped = {"net.module.0.w": torch.ones(2), "net.module.0.b": torch.zeros(2), "head.w": torch.ones(3)}
+    plain = {name.replace("module.", ""): tensor for name, tensor in wrapped.items()}
+    states = [(wrapped, plain)[number] for number in order]
+    checkpoints = saved(tmp_path, *states)
+    assert [sorted(one) for one in named(checkpoints)] == [sorted(states[0])] * 2
+    _, notes = common_names(checkpoints)
+    assert len(notes) == 1 and "1 more differ" in notes[0] and "'module.'" in notes[0]

@@ -226,6 +226,14 @@ def test_each_piece_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(looked_up) == 1
 
 
+def test_a_tensor_in_many_pieces() -> None:
+    """Thousands of pieces along one axis are checked at once; more than any save makes are refused."""
+    boxes = [Box((number, 0), (1, 4)) for number in range(20_000)]
+    check_boxes(Path("x"), "t", (20_000, 4), boxes)
+    with pytest.raises(CheckpointError, match="lies in 20001 pieces"):
+        check_boxes(Path("x"), "t", (20_001, 4), [*boxes, Box((20_000, 0), (1, 4))])
+
+
 @st.composite
 def cut_tensors(draw: st.DrawFn) -> tuple[Tensor, list[Box]]:
     """A tensor and boxes that make it up, from cuts along each axis."""
