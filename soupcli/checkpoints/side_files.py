@@ -93,6 +93,11 @@ def files_beside(folder: Path | None, weights: Sequence[FileVersion] = ()) -> Be
     return Beside(tuple(kept), tuple(sorted(left_out)))
 
 
+def _is_training(name: str) -> bool:
+    """Whether a file is by its name a trainer's; `scheduler_config.json` is one of a diffusers pipeline."""
+    return _matches(name, TRAINING) and name != "scheduler_config.json"
+
+
 def _entries(folder: Path, root: Path, above: str, mixed: set[tuple[int, int]], depth: int = 0) -> Iterator[_Entry]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -106,7 +111,7 @@ def _entries(folder: Path, root: Path, above: str, mixed: set[tuple[int, int]], 
             yield _Entry(SideFile(path, name, 0), "a link that leads out of the ingredient's folder")
         elif path.is_dir():
             yield from _folder(path, root, name, mixed, depth)
-        elif not _matches(entry.name, TRAINING) and path.suffix.lower() not in PICTURES:
+        elif not _is_training(entry.name) and path.suffix.lower() not in PICTURES:
             found = _file(path, name, mixed)
             if found is not None:
                 yield found

@@ -228,6 +228,8 @@ class Run:
         """Which class is which in each set whose classes have names, by the first checkpoint."""
         if not self.sets:
             return {}  # adapters can then be mixed where their base is not at hand
+        if not self.sets:
+            return {}
         known = outline(self.recipe.model, self.checkpoints[0])
         return class_orders(self.sets, self.recipe.metric, known)
 

@@ -18,7 +18,14 @@ import torch
 from torch import Tensor
 
 from soupcli.checkpoints.adapters.config import CONFIG, AdapterConfig, read_adapter_config
-from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Origin, StoredCheckpoint, TensorSpec
+from soupcli.checkpoints.checkpoint import (
+    NO_PLACES,
+    Checkpoint,
+    Origin,
+    StoredCheckpoint,
+    TensorSpec,
+    is_averaged,
+)
 from soupcli.errors import CheckpointError
 from soupcli.mixing.arithmetic.rounding import round_once
 
@@ -244,6 +251,12 @@ def _changed_spec(
     own = stored.tensors
     out_in = (own[part.b].shape[0], *own[part.a].shape[1:])
     turned = part.embedding or (before is None and bool(config.values.get("fan_in_fan_out")) and len(out_in) == 2)
+    if before is not None and not is_averaged(before.dtype):
+        dtype = str(before.dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{stored.path}: changes {name!r}, which its base holds as {dtype}: a quantised weight",
+            hint="--base PATH names the same network with whole weights (transformers: model.dequantize())",
+        )
     shape = out_in[::-1] if turned else out_in
     if before is not None and not part.embedding and len(out_in) == 2 and before.shape == out_in[::-1]:
         shape = out_in[::-1]

@@ -529,3 +529,28 @@ def test_factors_in_plain_files(make: Make, tmp_path: Path) -> None:
     opened = [open_checkpoint(tmp_path / f"{name}.safetensors") for name in "ab"]
     with pytest.raises(MixError, match="is a factor of a LoRA adapter"):
         check_agreement(opened)
+
+
+def test_quantised_base(llama: Path, make: Make, tmp_path: Path) -> None:
+    """A base whose weights are integers is refused: W + s B A of their codes is no network."""
+    tensors = load_file(llama / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    (tmp_path / "int8").mkdir()
+    save_file({**tensors, name: tensors[name].to(torch.int8)}, tmp_path / "int8/model.safetensors")
+    with pytest.raises(CheckpointError, match="which its base holds as int8: a quantised weight"):
+        open_checkpoint(make("a"), How(base=tmp_path / "int8"))
+
+
+def test_named_adapter(make: Make, tmp_path: Path) -> None:
+    """PEFT saves an adapter with a name of its own below the folder: one is opened, of two one has to be named."""
+    make("a").rename(tmp_path / "math")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "math").rename(tmp_path / "run/math")
+    torch.save({"state": {}, "param_groups": []}, tmp_path / "run/optimizer.pt")  # as the Trainer leaves it beside
+    checkpoint = open_checkpoint(tmp_path / "run")
+    assert checkpoint.is_adapter
+    assert checkpoint.path == tmp_path / "run"
+    make("b").rename(tmp_path / "run/code")
+    with pytest.raises(CheckpointError, match="holds 2 adapters: code, math") as refused:
+        open_checkpoint(tmp_path / "run")
+    assert refused.value.hint == f"--ckpts '{tmp_path}/*/code' mixes one"

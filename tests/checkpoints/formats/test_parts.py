@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from soupcli.checkpoints.checkpoint import Part, part_of
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError, UsageError
+from tests.conftest import Ran
 from tests.helpers.tensors_of import assert_same, opened, read_all, small_net
 
 
@@ -198,3 +200,28 @@ def test_networks_without_a_list(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no checkpoint") as refused:
         open_checkpoint(tmp_path / "run")
     assert refused.value.hint == f"its sub-folders hold a network each (unet, vae): --ckpts '{tmp_path}/*/unet'"
+
+
+def test_soup_of_encoders(tmp_path: Path, soup: Callable[..., Ran]) -> None:
+    """A soup of encoders is an encoder: each network is mixed, and lies where it lay, under its own names."""
+    paths = [encoder(tmp_path / f"run{seed}", seed) for seed in range(2)]
+    assert soup("uniform", "--ckpts", *paths, "--out", tmp_path / "soup").code == 0
+    top, dense = small_net(0).state_dict(), load_file(tmp_path / "soup/2_Dense/model.safetensors")
+    made = load_file(tmp_path / "soup/model.safetensors")
+    assert sorted(made) == sorted(top)
+    assert torch.allclose(made["0.weight"], (top["0.weight"] + small_net(1).state_dict()["0.weight"]) / 2)
+    assert_same(dense, {"linear.weight": torch.full((2, 2), 0.5)})
+    assert (tmp_path / "soup/1_Pooling/config.json").is_file()
+    assert soup("verify", tmp_path / "soup", "--rebuild").code == 0
+
+
+def test_soup_of_pipelines(tmp_path: Path, soup: Callable[..., Ran]) -> None:
+    """So is one of pipelines, with the settings of its scheduler; a head of one component alone may be left out."""
+    paths = [pipeline(tmp_path / f"run{seed}", seed) for seed in range(2)]
+    words = ["--exclude", "vae/*"]
+    assert soup("uniform", "--ckpts", *paths, "--out", tmp_path / "soup", *words).code == 0
+    made = load_file(tmp_path / "soup/vae/diffusion_pytorch_model.bin.safetensors")
+    assert_same(made, small_net(1).state_dict())
+    assert load_file(tmp_path / "soup/text_encoder/model.safetensors")["layer1"].tolist() == [0.5] * 3
+    assert (tmp_path / "soup/scheduler/scheduler_config.json").is_file()
+    assert open_checkpoint(tmp_path / "soup").tensors == open_checkpoint(paths[0]).tensors
