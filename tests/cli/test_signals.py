@@ -101,16 +101,17 @@ def test_while_huge_files_are_mixed_and_hashed(
 ) -> None:
     """Threads that hash and mix many gigabytes are not waited for; the old soup stays, the half one goes."""
     monkeypatch.chdir(tmp_path)
+    save_file({"x": torch.zeros(3)}, "a.safetensors")
+    subprocess.run([*SOUP, "uniform", "--ckpts", "a.safetensors", "--quiet"], env=environment(), check=True)
+    old = (tmp_path / "soup/soup.json").read_bytes()
     for name in ("a", "b"):
         sparse(tmp_path / f"{name}.safetensors", gigabytes=6)
-    (tmp_path / "soup").mkdir()
-    (tmp_path / "soup/soup.json").write_text("{}")
     command = ["uniform", "--ckpts", "a.safetensors", "b.safetensors", "--force", "--quiet"]
     code, lines, _ = interrupted(command, ".soup.*.tmp/model*.safetensors", signalled)
     assert code == CODES[signalled]
     assert lines == [f"{WORDS[signalled]}: what was evaluated is kept, the same command goes on from there"]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors", "soup"]
-    assert (tmp_path / "soup/soup.json").read_text() == "{}"
+    assert (tmp_path / "soup/soup.json").read_bytes() == old
 
 
 def sparse(file: Path, *, gigabytes: int, tensors: int = 4) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from soupcli.evaluation.evaluators import Evaluators
-from soupcli.run import make_soup as cooking
+from soupcli.mixing import fill_folder
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]
@@ -55,7 +55,7 @@ def command(
     name = request.param
 
     def happening(change: Callable[[], Any]) -> list[str]:
-        owner, method = (cooking, "write_soup") if "end" in name else (Evaluators, "_measure")
+        owner, method = (fill_folder, "write_soup") if "end" in name else (Evaluators, "_measure")
         real, calls = getattr(owner, method), iter(range(100))
         at = {"rank": 4, "greedy": 6}.get(name, 0)
 

@@ -128,4 +128,4 @@ def test_tokens_by_path(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPa
     class_folders(tmp_path / "val", {"a": 1})
     refused = soup("eval", "--ckpts", "soup/", "--val", "val")
     assert refused.code == 2
-    assert "sees pictures" in refused.stderr
+    assert "no image transform for" in refused.stderr

@@ -70,8 +70,8 @@ def test_not_a_number_loses(value: str, tmp_path: Path) -> None:
         ("print('accuracy 0.5')", r"command .*: its last line is 'accuracy 0\.5', not a JSON object of metrics"),
         ("pass", "its last line is '', not a JSON object"),
         ("print('[' * 100000)", r"its last line is '\[+', not a JSON object"),
-        ("print('[0.5]')", r"command .*: gave a list, not \{'accuracy': value\}"),
-        ("print('{\"loss\": 0.5}')", "gave no 'accuracy'"),
+        ("print('[0.5]')", r"command .*: returned a list, not a dict"),
+        ("print('{\"loss\": 0.5}')", "returned no 'accuracy'"),
         ('print(\'{"accuracy": "high"}\')', "'accuracy' is 'high', not a number"),
     ],
 )

@@ -19,9 +19,9 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 def ingredient(sizes: dict[str, int], dtypes: list[torch.dtype]) -> Any:
-    """All of a checkpoint that is looked at: shapes and dtypes."""
+    """All of a checkpoint that is looked at: shapes and dtypes, and that it says of no place where they lie."""
     specs = {name: TensorSpec((size,), dtype) for (name, size), dtype in zip(sizes.items(), dtypes, strict=True)}
-    return SimpleNamespace(tensors=specs, path=Path("x"))
+    return SimpleNamespace(tensors=specs, path=Path("x"), places={})
 
 
 @settings(max_examples=60, deadline=None)
