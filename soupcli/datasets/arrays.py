@@ -56,6 +56,9 @@ def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
             f"{spec.arrays}: labels are {labels.dtype} {list(labels.shape)}, inputs {list(inputs.shape)}",
             hint="labels are integers or numbers [N], inputs [N, ...], N at least 1",
         )
+    if labels.is_floating_point() and not bool(labels.isfinite().all()):
+        row = int((~labels.isfinite()).nonzero()[0, 0])
+        raise ValidationError(f"{spec.arrays}: label {row} is {float(labels[row])}, not a number", hint="leave it out")
     return ArrayExamples(inputs, labels.to(torch.float64 if labels.is_floating_point() else torch.int64), mark)
 
 

@@ -252,14 +252,14 @@ def _logits(ids: Sequence[Id], label_names: Sequence[str] | None, source: str) -
 
 
 def _logit(identifier: Id, label_names: Sequence[str], source: str) -> int:
-    if isinstance(identifier, int) or identifier.isdecimal():
+    if isinstance(identifier, int) or (identifier.isdecimal() and len(identifier) < 10):
         return int(identifier)
     for known in (_places(label_names), imagenet_wnids()):
         if identifier in known:
             return known[identifier]
     raise ValidationError(
-        f"{source}: {identifier!r} is no index, no class of the network and no wnid of ImageNet"
-        f"{suggestion(identifier, label_names)}",
+        f"{source}: {repr(identifier)[:80]} is no index, no class of the network and no wnid of ImageNet"
+        f"{suggestion(identifier[:80], label_names)}",
         hint="one class a line: the index of its logit, counted from 0, or its wnid, such as n01440764",
     )
 

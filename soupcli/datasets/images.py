@@ -27,7 +27,7 @@ from soupcli.datasets.examples import ArrayExamples
 from soupcli.datasets.image_folders import ClassPictures, PictureFile
 from soupcli.datasets.input_cache import InputCache, Put, input_key
 from soupcli.datasets.kind import Kind, Prompted
-from soupcli.datasets.prompts import content_hash
+from soupcli.datasets.prompts import small_content_hash
 from soupcli.environment import need
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.networks.network import UNNAMED, ClassFolders, Network, Outline, Pictures
@@ -67,7 +67,7 @@ def fingerprint(spec: ImagesSet, manifest: Manifest | None = None) -> str:
         settings["transform"] = content_of(spec.transform, (manifest or Manifest()).file)
     for key, value in spec:
         if isinstance(value, Path) and key != "images":
-            settings[key] = content_hash(value, manifest)
+            settings[key] = small_content_hash(value, manifest)
     return f"images:{digest}:{json.dumps(settings, sort_keys=True)}"
 
 

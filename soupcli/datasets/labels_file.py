@@ -21,6 +21,7 @@ from soupcli.errors import ValidationError
 from soupcli.wording import suggestion
 
 NONE = -1
+MOST = 2**31  # classes
 
 
 def read(file: Path, pictures: Sequence[str]) -> tuple[list[int], Tensor]:
@@ -75,6 +76,6 @@ def _of_number(file: Path, entries: list[Any]) -> Callable[[str], Any]:
 
 def _indices(file: Path, picture: str, entry: Any) -> list[int]:
     several = entry if isinstance(entry, list) else [entry]
-    if any(not isinstance(index, int) or isinstance(index, bool) or index < 0 for index in several):
-        raise ValidationError(f"{file}: {picture!r}: {entry!r} is neither an index of a class nor a list of some")
+    if any(not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < MOST for index in several):
+        raise ValidationError(f"{file}: {picture!r}: {repr(entry)[:80]} is neither a class nor a list of some")
     return sorted(set(several))

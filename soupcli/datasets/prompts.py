@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from soupcli.errors import ValidationError
 from soupcli.files.manifest import Manifest
+
+MAX_SMALL = 50_000_000  # bytes of a file of names, labels or templates
 
 
 def content_hash(path: Path, manifest: Manifest | None = None) -> str:
@@ -20,13 +24,37 @@ def content_hash(path: Path, manifest: Manifest | None = None) -> str:
         raise ValidationError(f"{path}: {cause.strerror}") from cause
 
 
+def read_small(path: Path) -> bytes:
+    """The content of a file beside a set. Raises ValidationError if it is a pipe or a device, or very large."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+    except OSError as cause:
+        raise ValidationError(f"{path}: {cause.strerror}") from cause
+    with os.fdopen(file, "rb") as opened:
+        found = os.fstat(opened.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ValidationError(f"{path}: {'is a folder' if path.is_dir() else 'a pipe or a device'}, not a file")
+        if found.st_size > MAX_SMALL:
+            raise ValidationError(f"{path}: {found.st_size} bytes, such a file has at most {MAX_SMALL}")
+        try:
+            return opened.read()
+        except OSError as cause:
+            raise ValidationError(f"{path}: {cause.strerror}") from cause
+
+
+def small_content_hash(path: Path, manifest: Manifest | None = None) -> str:
+    """As `content_hash`, of a file that is not read if it is very large."""
+    if path.is_file() and path.stat().st_size > MAX_SMALL:
+        raise ValidationError(f"{path}: {path.stat().st_size} bytes, such a file has at most {MAX_SMALL}")
+    return content_hash(path, manifest)
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, without the empty ones at its end. Raises ValidationError where one is empty."""
     try:
-        lines = path.read_text("utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as cause:
-        reason = cause.strerror if isinstance(cause, OSError) else cause
-        raise ValidationError(f"{path}: {reason}") from cause
+        lines = read_small(path).decode("utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as cause:
+        raise ValidationError(f"{path}: {cause}") from cause
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise ValidationError(f"{path}:{number}: an empty line")
@@ -38,9 +66,7 @@ def read_lines(path: Path) -> list[str]:
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises ValidationError where it is none."""
     try:
-        return json.loads(path.read_bytes())
-    except OSError as cause:
-        raise ValidationError(f"{path}: {cause.strerror}") from cause
+        return json.loads(read_small(path))
     except (ValueError, RecursionError) as cause:
         raise ValidationError(f"{path}: not JSON: {cause}") from cause
 

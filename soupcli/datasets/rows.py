@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from soupcli.environment import need
 from soupcli.errors import ValidationError
@@ -15,7 +15,10 @@ from soupcli.wording import suggestion
 Row = dict[str, Any]
 
 ENCODING = "utf-8-sig"  # with or without the mark that spreadsheets put first
-LONGEST_FIELD = 1 << 30  # of csv and tsv; Python's own limit is less than a long document
+MOST_UNPACKED = 200  # bytes that one byte of a parquet file unpacks to
+LONGEST = (
+    1 << 24
+)  # characters of a line, and of a field of csv and tsv; Python's own limit is less than a long document
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
@@ -26,7 +29,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     if reader is None:
         raise ValidationError(f"{path}: a text set is one of {', '.join(READERS)}")
     try:
-        rows = reader(path)
+        rows = reader(path, columns)
     except UnicodeDecodeError as cause:
         raise ValidationError(f"{path}: not UTF-8 at byte {cause.start}", hint="convert it with iconv") from cause
     except (csv.Error, OSError) as cause:
@@ -42,10 +45,10 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _jsonl(path: Path) -> list[Row]:
+def _jsonl(path: Path, _columns: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
-    with path.open(encoding=ENCODING) as lines:
-        for number, line in enumerate(lines, 1):
+    with path.open(encoding=ENCODING) as file:
+        for number, line in enumerate(_lines(path, file), 1):
             if not line.strip():
                 continue
             try:
@@ -58,19 +61,29 @@ def _jsonl(path: Path) -> list[Row]:
     return rows
 
 
-def _csv(path: Path) -> list[Row]:
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    """The lines of a file with their ends. Raises ValidationError for one that is no row of anything."""
+    number = 0
+    while line := file.readline(LONGEST):
+        number += 1
+        if len(line) == LONGEST:
+            raise ValidationError(f"{path}:{number}: a line of more than {LONGEST - 1:,} characters")
+        yield line
+
+
+def _csv(path: Path, _columns: Sequence[str]) -> list[Row]:
     return _separated(path)
 
 
-def _tsv(path: Path) -> list[Row]:
+def _tsv(path: Path, _columns: Sequence[str]) -> list[Row]:
     """Tabs separate, and a quotation mark is text, as in the GLUE files."""
     return _separated(path, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
 def _separated(path: Path, **format_: Any) -> list[Row]:
-    csv.field_size_limit(LONGEST_FIELD)
-    with path.open(encoding=ENCODING, newline="") as lines:
-        reader = csv.reader(lines, **format_)
+    csv.field_size_limit(LONGEST)
+    with path.open(encoding=ENCODING, newline="") as file:
+        reader = csv.reader(_lines(path, file), **format_)
         header = next(reader, [])
         if len(set(header)) != len(header):
             raise ValidationError(f"{path}: has the column {max(header, key=header.count)!r} twice")
@@ -98,13 +111,35 @@ def class_names(path: Path, column: str) -> list[str] | None:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-def _parquet(path: Path) -> list[Row]:
+def _parquet(path: Path, columns: Sequence[str]) -> list[Row]:
+    """The named columns alone; the first row of others shows that they are there."""
     parquet = need("pyarrow.parquet", extra="parquet")
     try:
-        rows: list[Row] = parquet.read_table(path).to_pylist()
-    except ValueError as cause:  # pyarrow.ArrowInvalid
-        raise ValidationError(f"{path}: not a parquet file: {str(cause).splitlines()[0]}") from cause
+        file = parquet.ParquetFile(path)
+        wanted = columns or file.schema_arrow.names
+        known = [name for name in dict.fromkeys(wanted) if name in file.schema_arrow.names]
+        if len(known) < len(set(wanted)):
+            return [dict.fromkeys(file.schema_arrow.names)]
+        _check_parquet(path, file.metadata, known)
+        rows: list[Row] = file.read(columns=known).to_pylist()
+    except (ValueError, NotImplementedError) as cause:  # pyarrow.ArrowInvalid, ArrowNotImplementedError
+        raise ValidationError(f"{path}: not a parquet file: {next(iter(str(cause).splitlines()), '')}") from cause
     return rows
 
 
-READERS: dict[str, Callable[[Path], list[Row]]] = {".jsonl": _jsonl, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
+def _check_parquet(path: Path, metadata: Any, columns: Sequence[str]) -> None:
+    """Raises ValidationError for a small file whose columns unpack to very much."""
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    parts = (group.column(place) for group in groups for place in range(group.num_columns))
+    unpacked = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns)
+    size = path.stat().st_size
+    if max(unpacked, metadata.num_rows) > MOST_UNPACKED * size + LONGEST:
+        raise ValidationError(f"{path}: {size} bytes that unpack to {unpacked} in {metadata.num_rows} rows")
+
+
+READERS: dict[str, Callable[[Path, Sequence[str]], list[Row]]] = {
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".parquet": _parquet,
+}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import tarfile
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -26,6 +27,7 @@ MAX_PICTURE = 256 * 2**20  # bytes; a shard is read into memory one picture at a
 MAX_LABEL = 2**20
 MAX_HEADER = 2**20
 MAX_SHARDS = 100_000
+MAX_CLASSES = 2**31
 
 Sample = dict[str, tarfile.TarInfo]  # extension -> member
 
@@ -64,13 +66,22 @@ def read_index(shards: Sequence[Path], *, progress: Progress = silent) -> list[t
     index = []
     for done, shard in enumerate(shards, 1):
         try:
-            with shard.open("rb") as file:
+            with _opened(shard) as file:
                 samples = _samples(shard, file)
                 index += [(_picture(shard, k, s), _label(shard, k, s, file.fileno())) for k, s in samples.items()]
         except OSError as cause:
             raise ValidationError(f"{shard}: {cause.strerror or cause}") from cause
         progress("indexing shards", done, len(shards))
     return index
+
+
+def _opened(shard: Path) -> BinaryIO:
+    """The shard, if it is a plain file. Raises OSError, and ValidationError for a pipe or a device."""
+    file = os.fdopen(os.open(shard, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)), "rb")
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise ValidationError(f"{shard}: a pipe, a device or a folder, not a .tar file")
 
 
 def _ranges(word: str) -> Iterator[str]:
@@ -180,10 +191,10 @@ def _label(shard: Path, key: str, sample: Sample, file: int) -> int:
     value = _from_json(content) if member.name.lower().endswith(".json") else content.strip()
     if isinstance(value, bytes) and value.isdigit() and len(value) < 10:
         return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_CLASSES:
         return value
     raise ValidationError(
-        f"{shard}: {member.name!r}: the label is {value!r}, not a whole number from 0",
+        f"{shard}: {member.name!r}: the label is {repr(value)[:80]}, not a whole number from 0",
         hint="the text of a .cls file, or label or cls in the object of a .json file",
     )
 

@@ -130,7 +130,12 @@ def _texts(spec: TextSet, row: Row, number: int, columns: Sequence[str]) -> list
 def _text(spec: TextSet, row: Row, number: int, column: str) -> str:
     value = row.get(column)
     if not isinstance(value, str):
-        raise ValidationError(f"{spec.text}: row {number}: {column!r} is {value!r}, not text")
+        shown = repr(value) if not isinstance(value, int) or abs(value) < 10**60 else "a number of many digits"
+        raise ValidationError(f"{spec.text}: row {number}: {column!r} is {shown[:80]}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as cause:
+        raise ValidationError(f"{spec.text}: row {number}: {column!r} is no Unicode text: {cause.reason}") from cause
     return value
 
 

@@ -127,7 +127,7 @@ def _class(spec: TextSet, value: Any, row: int, names: Sequence[str]) -> int:
             f"{where} is neither a number nor one of {listed(names) or 'no names'}{suggestion(str(value)[:80], names)}",
             hint="name the classes in the order of the logits: labels: [negative, positive]",
         )
-    if not math.isfinite(number) or number % 1:
+    if isinstance(number, float) and (not math.isfinite(number) or number % 1):
         raise ValidationError(
             f"{where} is a measurement, not a class",
             hint="metrics of classes need whole numbers or names as labels; --metric pearson, spearman or mse: numbers",

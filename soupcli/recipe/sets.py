@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -54,7 +54,7 @@ class ImagesSet(_LabelledSet):
     images: RecipePath
     """A folder with one sub-folder of pictures for each class; or .tar shards in the WebDataset layout: a file, a
     folder of them, a glob, or ranges such as `val-{0000..0003}.tar`."""
-    class_to_index: dict[str, int] | None = None
+    class_to_index: dict[str, Annotated[int, Field(ge=0, lt=2**31)]] | None = None
     """Class folder to index of the logit; default: by the network's own class names, else in `class_order`."""
     class_order: Literal["text", "natural"] | None = None
     """The order in which class folders are counted from 0: `text` (1, 10, 2: torchvision, datasets) or `natural`
@@ -151,7 +151,7 @@ class TokensSet(SetSpec):
     """A UTF-8 text file, on which the perplexity of a causal language model is measured."""
     metric: Literal["perplexity"] = "perplexity"  # type: ignore[mutable-override]  # sections are frozen
     """Such a set has its perplexity."""
-    context: int = Field(default=1024, gt=1)
+    context: int = Field(default=1024, gt=1, lt=2**31)
     """Tokens in one window; a network with fewer positions has windows of these."""
     stride: int | None = Field(default=None, gt=0)
     """Tokens from the start of one window to that of the next. A token is predicted in the first window that holds it,

@@ -85,7 +85,7 @@ def ids_or_logits(value: object) -> list[int | str] | dict[str, list[int]] | Non
 
 
 def _is_index(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
 def _gate(value: object) -> object:

@@ -48,7 +48,7 @@ def test_map(tmp_path: Path) -> None:
     [
         ({"0.png": 1}, ["1.png"], "real.json: has no '1.png', did you mean '0.png'"),
         ({"0.png": 1}, ["cat/0.png", "dog/0.png"], "'0.png' is the name of 2 pictures"),
-        ({"0.png": "cat"}, ["0.png"], "'0.png': 'cat' is neither an index"),
+        ({"0.png": "cat"}, ["0.png"], "'0.png': 'cat' is neither a class"),
         ({"0.png": [1, True]}, ["0.png"], r"'0.png': \[1, True\] is neither"),
         ({"0.png": [-1]}, ["0.png"], r"'0.png': \[-1\] is neither"),
         ({"0.png": []}, ["0.png"], "real.json: no picture has a label"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-KIND = '''
+KIND = """
 from typing import ClassVar
 
 import torch
@@ -35,8 +35,8 @@ def load(spec, given):
 
 
 KIND = Kind(lambda spec, manifest, tasks: f"stripes:{spec.stripes}", load)
-'''
-LIBRARY = '''
+"""
+LIBRARY = """
 from typing import ClassVar
 
 from torch import nn
@@ -54,14 +54,14 @@ class PlainNetwork(NetworkSpec):
 
 
 LIBRARY = Library(lambda spec, folder, trust: Network(make_without_weights(lambda: nn.Linear(spec.plain, spec.plain))))
-'''
-METRIC = '''
+"""
+METRIC = """
 from soupcli.metrics.loss import mean, weighted_mean
 from soupcli.metrics.metric import Metric
 
 MARGIN = Metric(lambda logits, labels: logits.double().gather(1, labels[:, None])[:, 0], mean, weighted_mean)
-'''
-START = '''
+"""
+START = """
 import sys
 
 sys.path.insert(0, sys.argv.pop(1))
@@ -76,7 +76,7 @@ METRICS["margin"] = margin.MARGIN
 from soupcli.cli.app import run
 
 sys.exit(run(sys.argv[1:]))
-'''
+"""
 
 
 def test_one_file_and_one_row(tmp_path: Path) -> None:
