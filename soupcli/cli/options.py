@@ -251,6 +251,9 @@ class SoupOptions(GatedOptions):
             "--format", metavar="same|safetensors|torch", help="How the weights are written.", envvar="SOUP_FORMAT"
         ),
     ] = None
+    card: Annotated[
+        bool | None, typer.Option("--card/--no-card", help="Write a model card, README.md, beside the weights.")
+    ] = None
     keep_state: Annotated[
         bool | None,
         typer.Option("--keep-state", help="Keep optimizer and schedulers in a soup of training checkpoints."),

@@ -23,6 +23,7 @@ from soupcli.mixing.old_soup import REPORT, hash_of_file, is_plain
 from soupcli.mixing.soup_folder import SoupFolder
 from soupcli.output import console
 from soupcli.report.reading import read_report
+from soupcli.run.finish_folder import add_card
 from soupcli.run.rewrite import how_to_open, mixed, mixture_of_report, recipe_of
 from soupcli.run.stranger import check_soup, check_trusted
 
@@ -141,7 +142,9 @@ def _rebuilt(
         SoupFolder(aside / "soup", force=False) as folder,
     ):
         filled = mixed(folder, report, recipe, mixture, hashes, progress)
-        names = [name for name in filled.files if name != REPORT]
+        with_card = add_card(folder, report, mixture).soup
+        named = [*filled.files, *(with_card.file_hashes if with_card is not None else ())]
+        names = [name for name in dict.fromkeys(named) if name != REPORT and (folder.path / name).is_file()]
         others = [name for name in names if not _same(file.parent / name, folder.path / name)]
     yield Check("rebuilt", not others, f"differs in {', '.join(others)}" if others else f"{len(names)} files identical")
 

@@ -15,7 +15,7 @@ from soupcli.evaluation.score import Score
 from soupcli.files.lock import claim
 from soupcli.mixing.fill_folder import Filled, fill
 from soupcli.mixing.mixture import Mixture, differing
-from soupcli.mixing.old_soup import REPORT, check_place
+from soupcli.mixing.old_soup import check_place
 from soupcli.mixing.soup_folder import SoupFolder, check_free, check_space
 from soupcli.mixing.write_soup import WritingOptions, soup_specs
 from soupcli.output import ci as ci_formats
@@ -24,6 +24,7 @@ from soupcli.output.text import cost_of, describe_result, score_table, sentences
 from soupcli.report.scores import Scored
 from soupcli.report.soups import Adapter, Coefficients, Fit, Soup
 from soupcli.run import caveats
+from soupcli.run.finish_folder import finish
 from soupcli.run.gates import exit_code, verdicts
 from soupcli.run.run import Run, flops_to_report
 from soupcli.run.suspicions import say_suspicions
@@ -103,9 +104,7 @@ def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) ->
         rival = _rival(run, finished)
         finished = finished._replace(rival=rival)
         found = verdicts(run.resolved.gates, finished.scores, rival.scores if rival is not None else None)
-        report = _report(run, finished, filled, found)
-        (folder.path / REPORT).write_text(report.to_json(), "utf-8")
-        folder.commit()
+        report = finish(folder, _report(run, finished, filled, found), finished.mixture)
     run.progress.close()
     _show(run, options, finished, report)
     return exit_code(found)

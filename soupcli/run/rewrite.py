@@ -25,11 +25,12 @@ from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.files.lock import claim
 from soupcli.mixing.fill_folder import Filled, fill
 from soupcli.mixing.mixture import Mixture
-from soupcli.mixing.soup_folder import REPORT, Input, SoupFolder, check_free
+from soupcli.mixing.soup_folder import Input, SoupFolder, check_free
 from soupcli.mixing.write_soup import WritingOptions
 from soupcli.output import console
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.reading import read_report
+from soupcli.run.finish_folder import finish
 from soupcli.run.resolve import choose_device, choose_sets
 from soupcli.run.stranger import check_out, check_soup, check_trusted, re_estimates
 from soupcli.soups.learned import Layered
@@ -164,8 +165,7 @@ def _write(
         path = str(out / written.main)
         about = {"files": filled.files, "file_hashes": filled.file_hashes, "left_out": filled.left_out}
         again = report.model_copy(update={"soup": soup.model_copy(update={"path": path, **about})})
-        (folder.path / REPORT).write_text(again.to_json(), "utf-8")
-        folder.commit()
+        again = finish(folder, again, mixture)
     if options.as_json:
         console.print_json(again.to_json())
     else:

@@ -49,6 +49,7 @@ SOUP = [
     "--max-shard-size $SOUP_MAX_SHARD_SIZE",
     "--format $SOUP_FORMAT",
     "--keep-state",
+    "--card --no-card",
     "--adapter-rank $SOUP_ADAPTER_RANK",
     "--require-gain $SOUP_REQUIRE_GAIN",
     "--output-format",

@@ -150,7 +150,8 @@ def test_side_files(bert_family: Path, soup: Soup, monkeypatch: pytest.MonkeyPat
     out = tmp_path / "soup"
     ran = soup("greedy", "--ckpts", "runs/*/", "--val", "val", "--json", "--out", str(out))
     best = Path(json.loads(ran.stdout)["best"]["path"])
-    assert sorted(file.name for file in out.iterdir()) == sorted(["soup.json", *(file.name for file in best.iterdir())])
+    of_best = [file.name for file in best.iterdir()]
+    assert sorted(file.name for file in out.iterdir()) == sorted(["soup.json", "README.md", *of_best])
     assert all((out / name).read_bytes() == (best / name).read_bytes() for name in ("config.json", "tokenizer.json"))
     assert json.loads((out / "soup.json").read_text()) == json.loads(ran.stdout)
 

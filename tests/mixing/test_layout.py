@@ -74,7 +74,7 @@ def test_shards_keep_the_name(soup: Soup) -> None:
     assert ran.stdout == "soup/diffusion_pytorch_model.safetensors.index.json\n", ran.stderr
     names = [f"diffusion_pytorch_model-0000{number}-of-00002.safetensors" for number in (1, 2)]
     assert sorted(path.name for path in Path("soup").iterdir()) == sorted(
-        [*names, "diffusion_pytorch_model.safetensors.index.json", "soup.json"]
+        [*names, "diffusion_pytorch_model.safetensors.index.json", "README.md", "soup.json"]
     )
     assert_same(opened(Path("soup")), mean())
     assert soup("verify", "soup", "--rebuild").code == 0
@@ -97,7 +97,7 @@ def test_several_networks(soup: Soup) -> None:
     assert_same(load_file("soup/2_Dense/model.safetensors"), mean("linear.weight"))
     before = sorted(str(path.relative_to("runs/0")) for path in Path("runs/0").rglob("*"))
     after = sorted(str(path.relative_to("soup")) for path in Path("soup").rglob("*"))
-    assert after == sorted([*before, "soup.json"])
+    assert after == sorted([*before, "README.md", "soup.json"])
     assert [part.file for part in open_checkpoint(Path("soup")).parts] == [
         part.file for part in open_checkpoint(Path("runs/0")).parts
     ]

@@ -19,14 +19,14 @@ from tests.cli.test_process import environment
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]
-UNIFORM = ["uniform", "--ckpts", "runs/*/", "--force"]
+UNIFORM = ["uniform", "--ckpts", "runs/*/", "--force", "--no-card"]
 REAL_WRITE = os.pwrite
 
 
 @pytest.fixture
 def old(family: Path, soup: Soup) -> dict[str, bytes]:
     """The files of a soup that is there already; the one that follows would be another."""
-    assert soup("uniform", "--ckpts", "runs/0", "runs/1").code == 0
+    assert soup("uniform", "--ckpts", "runs/0", "runs/1", "--no-card").code == 0
     return files(Path("soup"))
 
 

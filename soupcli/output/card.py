@@ -1,0 +1,258 @@
+"""A report to a model card: the README.md that lies beside a soup's weights, with the front matter that the Hub reads.
+
+    text = model_card(report, beside)                      # the same report gives the same bytes
+
+Format: https://huggingface.co/docs/hub/model-cards. What an ingredient's own README said stands below.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+from pydantic import ValidationError
+
+from soupcli.datasets.holdout import whole_of
+from soupcli.recipe.recipe import Recipe
+from soupcli.wording import legible, shown
+
+if TYPE_CHECKING:
+    from soupcli.report.report import Report
+    from soupcli.report.scores import MetricScore, Scores
+
+BELOW = "<!-- The README of the ingredient that gave the side files stands below. -->"
+TAGS = ("model-soup", "merge")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+LIBRARIES = {"timm": "timm", "transformers": "transformers", "open_clip": "open_clip"}  # key of `model:` -> on the Hub
+# Kinds of sets -> tasks of the Hub.
+TASKS = {"images": "image-classification", "text": "text-classification", "tokens": "text-generation"}
+NORMAL = 1.959963984540054  # half the width of a 95% interval, in standard errors
+KEPT_KEYS = ("language", "pipeline_tag", "datasets")  # of the ingredient's own front matter
+
+
+class ReadMe(NamedTuple):
+    """The README of an ingredient: its front matter, and the rest."""
+
+    front: Mapping[str, Any] = {}
+    text: str = ""
+
+    @classmethod
+    def of(cls, content: str) -> ReadMe:
+        """The parts of a README; one without front matter is all text."""
+        found = re.match(r"---\r?\n(.*?)\r?\n---\r?\n?(.*)", content, re.DOTALL)
+        if found is None:
+            return cls({}, content)
+        try:
+            front = yaml.safe_load(found[1])
+        except (yaml.YAMLError, ValueError, RecursionError):
+            front = None
+        return cls(front if isinstance(front, dict) else {}, found[2])
+
+
+class Beside(NamedTuple):
+    """What is known of the ingredients beside the report: their READMEs, and what library reads their folders."""
+
+    readmes: Sequence[ReadMe] = ()  # of the members, in order
+    kept: ReadMe = ReadMe()  # of the one that gave the side files
+    library: str | None = None
+
+
+def model_card(report: Report, beside: Beside) -> str:
+    """The whole card: front matter, what the soup is made of, its scores, how to make it again."""
+    assert report.soup is not None
+    front = yaml.safe_dump(_front(report, beside), sort_keys=False, allow_unicode=True, width=1000)
+    below = ReadMe.of(beside.kept.text).text.strip() if beside.kept.text else ""
+    if BELOW in below:  # of an ingredient that is a soup itself
+        below = below.partition(BELOW)[2].strip()
+    elif below.startswith("# A model soup"):
+        below = ""
+    parts = [
+        f"---\n{front}---\n",
+        "# A model soup\n",
+        _made_of(report),
+        _scores(report),
+        _how(report),
+        *([BELOW + "\n", below + "\n"] if below else []),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _front(report: Report, beside: Beside) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    bases = _bases(report, beside)
+    if bases:
+        found["base_model"] = bases
+        found["base_model_relation"] = "merge"
+    library = beside.library or _library(report)
+    found |= {"library_name": library} if library else {}
+    found["tags"] = list(TAGS)
+    licences = {str(readme.front.get("license")) for readme in beside.readmes}
+    if len(licences) == 1 and "None" not in licences:
+        found["license"] = licences.pop()
+    found |= {key: beside.kept.front[key] for key in KEPT_KEYS if key in beside.kept.front}
+    results = _results(report)
+    if results:
+        found["model-index"] = [{"name": _name(report), "results": results}]
+    return found
+
+
+def _name(report: Report) -> str:
+    assert report.soup is not None
+    return legible(PurePath(report.soup.path).parent.name or "soup")
+
+
+def _bases(report: Report, beside: Beside) -> list[str]:
+    """Ids of the Hub of the members, or of what they were fine-tuned from."""
+    assert report.soup is not None
+    found = [path.partition("@")[0] for path in report.soup.members]
+    for readme in beside.readmes:
+        base = readme.front.get("base_model")
+        found += [str(one) for one in (base if isinstance(base, list) else [base])]
+    ids = [word for word in found if HUB_ID.fullmatch(word) and not _is_path(word, report)]
+    return list(dict.fromkeys(ids))
+
+
+def _is_path(word: str, report: Report) -> bool:
+    """Whether a member's path only looks like an id of the Hub: a local folder such as runs/a."""
+    return any(one.path == word and getattr(one, "revision", None) is None for one in report.ingredients)
+
+
+def _library(report: Report) -> str | None:
+    if report.soup is not None and report.soup.adapter is not None:
+        return "peft"
+    model = report.recipe.get("model")
+    return next((LIBRARIES[key] for key in model if key in LIBRARIES), None) if isinstance(model, dict) else None
+
+
+def _results(report: Report) -> list[dict[str, Any]]:
+    assert report.soup is not None
+    return [
+        {
+            "task": {"type": _task(report, name)},
+            "dataset": {"name": legible(name), "type": legible(name)},
+            "metrics": [
+                {"type": legible(metric), "name": legible(metric), "value": score.value}
+                for metric, score in sorted(metrics.items())
+                if score.value is not None
+            ],
+        }
+        for name, metrics in _by_set(report)
+    ]
+
+
+def _by_set(report: Report) -> list[tuple[str, Mapping[str, MetricScore]]]:
+    """The soup's scores, in the order in which the sets were named."""
+    assert report.soup is not None
+    order = {name: number for number, name in enumerate(report.sets)}
+    scores = report.soup.scores
+    return [(name, scores[name]) for name in sorted(scores, key=lambda name: (order.get(name, len(order)), name))]
+
+
+def _task(report: Report, name: str) -> str:
+    sets = report.recipe.get("val") or {}
+    spec = sets.get(name) or sets.get(whole_of(name)) or {}
+    return next((task for kind, task in TASKS.items() if kind in spec), "other")
+
+
+def _made_of(report: Report) -> str:
+    soup = report.soup
+    assert soup is not None
+    hashes = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
+    number = f"{len(soup.members)} fine-tuned model{'' if len(soup.members) == 1 else 's'}"
+    lines = [
+        f"The weights are the mean of {number}, made by `soup {report.command}` "
+        "([Wortsman et al. 2022](https://arxiv.org/abs/2203.05482)).",
+        "",
+        "| member | weight | content |",
+        "| --- | --- | --- |",
+    ]
+    rows = zip(soup.members, soup.weights, strict=True)
+    lines += [f"| {_cell(path)} | {weight:.6g} | `{hashes.get(path, '')[:19]}` |" for path, weight in rows]
+    if soup.coefficients is not None:
+        lines += ["", "Each layer has its own weights: see `soup.json`."]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(report: Report) -> str:
+    """A table: soup and best ingredient on every set, with 95% intervals, and their difference."""
+    soup = report.soup
+    assert soup is not None
+    if not soup.scores:
+        return ""
+    lines = [
+        "## Scores",
+        "",
+        "| set | metric | soup | best ingredient | difference |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    differences = {(one.set, one.metric): one for one in report.comparisons}
+    for name, metrics in _by_set(report):
+        for metric in sorted(metrics):
+            best = _shown(report.best.scores, name, metric) if report.best is not None else ""
+            held = differences.get((name, metric))
+            difference = ""
+            if held is not None and held.low is not None and held.high is not None:
+                difference = f"{held.difference:+.4f} ({held.low:+.4f} to {held.high:+.4f})"
+            cells = (_cell(name), _cell(metric), _shown(soup.scores, name, metric), best, difference)
+            lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "In brackets: 95% intervals."]
+    if report.selecting_set is not None and report.command != "uniform":
+        lines.append(f"The soup was selected on {_cell(report.selecting_set)}, which flatters it there.")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(scores: Scores, name: str, metric: str) -> str:
+    score = scores.get(name, {}).get(metric)
+    if score is None or score.value is None:
+        return ""
+    value = shown(metric, score.value, None)
+    if score.stderr is None:
+        return value
+    ends = (shown(metric, score.value + sign * NORMAL * score.stderr, None) for sign in (-1, 1))
+    return f"{value} ({' to '.join(ends)})"
+
+
+def _how(report: Report) -> str:
+    """The command, and the recipe that was resolved."""
+    words = ["soup", report.command, "--ckpts", *(ingredient.path for ingredient in report.ingredients)]
+    words += ["--val", *report.sets] if report.sets else []
+    recipe = yaml.safe_dump(_wishes(report.recipe), sort_keys=True, allow_unicode=True, width=1000)
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
+    return "\n".join(
+        [
+            "## How it was made",
+            "",
+            *_fenced("sh", legible(shlex.join(words))),
+            "",
+            *_fenced("yaml", recipe.rstrip("\n")),
+            "",
+            f"Versions: {versions}. `soup verify` checks the weights against `soup.json`, which has every step.",
+            "",
+        ]
+    )
+
+
+def _wishes(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe without what is as by default."""
+    try:
+        found = Recipe.model_validate(dict(recipe))
+    except ValidationError:
+        return dict(recipe)
+    wishes: dict[str, Any] = found.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    return wishes
+
+
+def _fenced(language: str, text: str) -> list[str]:
+    """A block of code. Its fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}{language}", text, fence]
+
+
+def _cell(text: str) -> str:
+    """Text in a table: no letter of it is Markdown or HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", lambda found: f"&#{ord(found[1])};", legible(text))

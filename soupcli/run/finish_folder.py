@@ -1,0 +1,66 @@
+"""The last files of a soup's folder: the model card, made from the report, and the report, which knows the card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soupcli.checkpoints.side_files import LARGEST
+from soupcli.mixing.old_soup import CARD, REPORT
+from soupcli.output.card import Beside, ReadMe, model_card
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.mixing.mixture import Mixture
+    from soupcli.mixing.soup_folder import SoupFolder
+    from soupcli.report.report import Report
+
+# Files beside the weights -> the library that reads such a folder.
+LIBRARIES = {
+    "model_index.json": "diffusers",
+    "modules.json": "sentence-transformers",
+    "open_clip_config.json": "open_clip",
+    "adapter_config.json": "peft",
+}
+
+
+def add_card(folder: SoupFolder, report: Report, mixture: Mixture) -> Report:
+    """Write the card, unless the recipe or the user's own README says otherwise. Returns the report that knows it."""
+    soup = report.soup
+    assert soup is not None
+    if not report.recipe.get("card", True):
+        return report
+    if CARD in folder.kept:
+        left_out = [*soup.left_out, f"{CARD}: the one that is there was edited, and stays"]
+        return report.model_copy(update={"soup": soup.model_copy(update={"left_out": left_out})})
+    kept = _readme(mixture.kept)
+    library = next((name for file, name in LIBRARIES.items() if (folder.path / file).is_file()), None)
+    beside = Beside([_readme(member) for member in mixture.members], kept, library or _named(kept))
+    digest = folder.add(CARD, model_card(report, beside).encode("utf-8", "backslashreplace"))
+    files = [*(name for name in soup.files if name not in (CARD, REPORT)), CARD, REPORT]
+    hashes = {**soup.file_hashes, CARD: digest}
+    return report.model_copy(update={"soup": soup.model_copy(update={"files": files, "file_hashes": hashes})})
+
+
+def finish(folder: SoupFolder, report: Report, mixture: Mixture) -> Report:
+    """Write card and report, and give the folder its name. Returns the report as it was written."""
+    report = add_card(folder, report, mixture)
+    (folder.path / REPORT).write_text(report.to_json(), "utf-8")
+    folder.commit()
+    return report
+
+
+def _readme(checkpoint: Checkpoint) -> ReadMe:
+    folder = checkpoint.side_folder
+    file = folder / CARD if folder is not None else Path()
+    try:
+        if not file.is_file() or file.stat().st_size > LARGEST:
+            return ReadMe()
+        return ReadMe.of(file.read_text("utf-8", "replace"))
+    except OSError:
+        return ReadMe()
+
+
+def _named(readme: ReadMe) -> str | None:
+    library = readme.front.get("library_name")
+    return library if isinstance(library, str) else None
