@@ -53,10 +53,11 @@ class Constants:
             return True
         several = len(self._checkpoints) > 1
         holders = [one for one in self._checkpoints if name in one.tensors]
-        return (several and same_in_all(self._checkpoints, name)) or all(_is_mask(one, name) for one in holders)
+        return (several and same_in_all(self._checkpoints, name)) or all(is_mask(one, name) for one in holders)
 
 
-def _is_mask(checkpoint: Checkpoint, name: str) -> bool:
+def is_mask(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a tensor holds but a few different numbers and no NaN."""
     numel, found = checkpoint.tensors[name].numel, torch.empty(0, dtype=torch.float64)
     for start in range(0, numel, CHUNK):
         part = read_part(checkpoint, name, start, min(CHUNK, numel - start)).to(torch.float64)

@@ -9,7 +9,6 @@ older versions stored buffers that follow from the configuration.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from soupcli.checkpoints.checkpoint import StoredCheckpoint, is_averaged, read_part
+from soupcli.checkpoints.compare.constants import is_mask
 from soupcli.checkpoints.compare.differences import tied
 from soupcli.checkpoints.compare.integers import FEW, is_known
 from soupcli.checkpoints.formats.torch_distributed import DistributedCheckpoint
@@ -166,7 +166,7 @@ def _follows(checkpoint: Checkpoint, name: str) -> bool:
     if any(fnmatchcase(name, pattern) for pattern in DERIVED):
         return True
     if is_averaged(spec.dtype):
-        return re.search(r"att(n|ention)\.bias$", name) is not None and len(spec.shape) > 2  # a causal mask as floats
+        return is_known(name) and len(spec.shape) > 1 and is_mask(checkpoint, name)
     return is_known(name) or spec.numel <= FEW or _is_plain(checkpoint, name, spec)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.formats import safetensors, torch_archives, torch_save
+from soupcli.checkpoints.formats import nemo, safetensors, torch_archives, torch_save
 from soupcli.checkpoints.formats.other_files import refuse_other_file, refuse_unknown_file
 from soupcli.errors import CheckpointError
 
@@ -26,14 +26,16 @@ class FileFormat(NamedTuple):
 
 FORMATS: tuple[FileFormat, ...] = (
     FileFormat("torch.save", torch_archives.is_torch_file, torch_save.read_contents, torch_archives.holds_a_pickle),
+    FileFormat("NeMo", nemo.is_nemo, nemo.read_contents, nemo.is_nemo),
     FileFormat("safetensors", safetensors.is_safetensors, safetensors.read_contents, safetensors.is_safetensors),
 )
 
 
 def read_contents(file: FileVersion, how: How) -> Contents:
     """Returns specs and places of the tensors in `file`. Raises CheckpointError if no format reads it."""
-    refuse_other_file(file)
     found = next((each for each in FORMATS if each.begins(file)), None)
+    if found is None or found.name != "NeMo":  # a tar archive of another kind is not one of ours
+        refuse_other_file(file)
     if found is None:
         refuse_unknown_file(file)
         raise CheckpointError(

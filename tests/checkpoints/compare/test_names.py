@@ -108,6 +108,7 @@ BUFFERS = {
     "embeddings.position_ids": torch.arange(40)[None],
     "h.0.attn.bias": torch.ones(1, 1, 8, 8).tril(),
     "h.0.attn.masked_bias": torch.tensor(-1e4),
+    "layers.0.attn_mask": torch.full((4, 8, 8), -100.0).triu(1),
     "rotary_emb.inv_freq": torch.rand(16),
     "bn.num_batches_tracked": torch.tensor(7),
     "x._extra_state": torch.randint(0, 255, (100,), dtype=torch.uint8),

@@ -1,0 +1,49 @@
+"""NeMo's .nemo files: a tar archive of a configuration and of weights by torch.save, which are read where they lie."""
+
+from __future__ import annotations
+
+import tarfile
+from itertools import islice
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from soupcli.checkpoints.formats.torch_save import read_header
+from soupcli.errors import CheckpointError
+from soupcli.files.reading import open_slice, read_bytes
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.contents import Contents, How
+    from soupcli.files.reading import FileVersion
+
+WEIGHTS = "model_weights.ckpt"
+CONFIG = "model_config.yaml"
+MOST = 10_000  # members that are looked at
+
+
+def is_nemo(file: FileVersion) -> bool:
+    """Whether the file is a tar archive that holds what NeMo puts into one."""
+    if read_bytes(file, 257, 5) != b"ustar":
+        return False
+    names = {PurePosixPath(member.name).name for member in _members(file)}
+    return CONFIG in names and any(name in names for name in (WEIGHTS, "model_weights", "metadata.json"))
+
+
+def read_contents(file: FileVersion, how: How) -> Contents:
+    """Returns specs and places of the weights. Raises CheckpointError if they lie in several parts."""
+    weights = [member for member in _members(file) if PurePosixPath(member.name).name == WEIGHTS]
+    if len(weights) != 1 or not weights[0].isreg():
+        raise CheckpointError(
+            f"{file.path}: holds {len(weights)} of {WEIGHTS}: its network lies in parts of several processes",
+            hint="NeMo joins them: restore it with tensor and pipeline parallel sizes of 1, and save_to(OTHER.nemo)",
+        )
+    contents = read_header(file, weights[0].offset_data, weights[0].size, key=how.key)
+    return contents._replace(origin=contents.origin._replace(format="NeMo"))
+
+
+def _members(file: FileVersion) -> list[tarfile.TarInfo]:
+    """The archive's members; none if it is broken."""
+    try:
+        with tarfile.open(fileobj=open_slice(file), mode="r:") as archive:
+            return list(islice(archive, MOST))
+    except (tarfile.TarError, OSError, ValueError, EOFError):
+        return []

@@ -1,0 +1,60 @@
+"""NeMo's archives are read in place; a tar archive of another kind, and one in parts, are refused."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.errors import CheckpointError
+from tests.helpers.tensors_of import assert_same, opened, small_net
+
+
+def archive(file: Path, *names: str, mode: str = "w:") -> Path:
+    """As NeMo's save_restore_connector writes it: `tar.add(folder, arcname='.')`."""
+    content = io.BytesIO()
+    torch.save(small_net().state_dict(), content)
+    with tarfile.open(file, mode) as tar:  # type: ignore[call-overload]
+        for name in names:
+            member = tarfile.TarInfo(name)
+            data = content.getvalue() if name.endswith(".ckpt") else b"name: x\n"
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return file
+
+
+def test_read_in_place(tmp_path: Path) -> None:
+    """The weights, from the file and from its folder."""
+    file = archive(tmp_path / "a.nemo", "./model_config.yaml", "./model_weights.ckpt", "./tokenizer.model")
+    assert open_checkpoint(file).origin.format == "NeMo"
+    assert_same(opened(file), small_net().state_dict())
+    assert_same(opened(tmp_path), small_net().state_dict())
+
+
+@pytest.mark.parametrize("first", ["model_weights.ckpt", "mp_rank_00/model_weights.ckpt"])
+def test_parts(tmp_path: Path, first: str) -> None:
+    """Weights of several processes are refused, with the way to join them."""
+    file = archive(tmp_path / "a.nemo", "model_config.yaml", first, "mp_rank_01/model_weights.ckpt")
+    with pytest.raises(CheckpointError, match=r"holds 2 of model_weights\.ckpt") as refused:
+        open_checkpoint(file)
+    assert "parallel sizes of 1" in str(refused.value.hint)
+
+
+def test_other_archives(tmp_path: Path) -> None:
+    """Another tar archive, and a compressed one, are refused as they were."""
+    with pytest.raises(CheckpointError, match="is a tar archive"):
+        open_checkpoint(archive(tmp_path / "a.tar", "model_weights.ckpt"))
+    with pytest.raises(CheckpointError, match="is compressed by gzip"):
+        open_checkpoint(archive(tmp_path / "a.nemo", "model_config.yaml", "model_weights.ckpt", mode="w:gz"))
+    whole = archive(tmp_path / "b.nemo", "model_config.yaml", "model_weights.ckpt").read_bytes()
+    for size in (100, 600, len(whole) // 2):
+        (tmp_path / "cut.nemo").write_bytes(whole[:size])
+        with pytest.raises(CheckpointError):
+            open_checkpoint(tmp_path / "cut.nemo")
+    save_file({"w": torch.ones(1)}, tmp_path / "a.safetensors")
+    assert open_checkpoint(tmp_path / "a.safetensors").origin.format == "safetensors"
