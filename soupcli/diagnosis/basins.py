@@ -36,7 +36,9 @@ def strangers(facts: Facts) -> Evidence | None:
         f"{', '.join(str(len(group)) for group in groups[:6])}"
     )
     accused = tuple(facts.located[each] for group in groups[1:] for each in group)
-    return Evidence(text + _told_collapse(facts), accused, "likely" if facts.barrier is None else "certain")
+    return Evidence(
+        text + _told_collapse(facts), accused, "likely" if facts.barrier is None or len(groups[0]) < 2 else "certain"
+    )
 
 
 def _loses(facts: Facts) -> bool:

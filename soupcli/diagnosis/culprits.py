@@ -6,13 +6,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from soupcli.diagnosis.effects import culprits, doubt, in_trouble, is_broken, is_worse, restored, told_effect
+from soupcli.diagnosis.effects import (
+    culprits,
+    doubt,
+    in_trouble,
+    is_broken,
+    is_worse,
+    median_alone,
+    restored,
+    spoiler,
+    told_effect,
+)
 from soupcli.diagnosis.evidence import Evidence
 from soupcli.diagnosis.facts import surely_better
 
 if TYPE_CHECKING:
     from soupcli.diagnosis.facts import Facts
 
+GROWN = 1.5  # times as long as the median ingredient's weights
 WILD_RATIO = 20.0  # times as far as the median ingredient, of a single run that left the basin by its rate
 WILD = 45.0  # degrees to the others in the median layer, of a broken run whose rate was too high
 FAR = 2.5  # times as far as the median ingredient, of one that scores show to be wrong
@@ -43,9 +54,10 @@ def permuted(facts: Facts) -> Evidence | None:
 
 
 def _odd_ones_out(facts: Facts) -> list[int]:
-    """Those that are reordered against most of the others."""
-    pairs = [place for pair in facts.reordered for place in pair]
-    return [one for one in sorted(set(pairs)) if 2 * pairs.count(one) >= len(facts.located) - 1 or len(pairs) == 2][-1:]
+    """Those that are reordered against most of the others; if all are, all but the first."""
+    against = [sum(one in pair for pair in facts.reordered) for one in range(len(facts.located))]
+    odd = [one for one, count in enumerate(against) if 2 * count > len(facts.located) - 1]
+    return odd[1:] if 2 * len(odd) > len(facts.located) or len(facts.located) == len(odd) else odd
 
 
 def rate_too_high(facts: Facts) -> Evidence | None:
@@ -55,14 +67,39 @@ def rate_too_high(facts: Facts) -> Evidence | None:
     if facts.barrier is None:
         return _far_by_weights(facts)
     ratios = _times_as_far(facts)
-    renewed = renewed_layers(facts)
-    left = [one for one in culprits(facts) if one not in renewed and not _explained(facts, one)]
-    found = [one for one in left if ratios.get(one, 0.0) > FAR and is_worse(facts, one) and _left_basin(facts, one)]
+    renewed, blown_up = renewed_layers(facts), _blown_up(facts)
+    left = [one for one in [*culprits(facts), *blown_up] if one not in renewed and not _explained(facts, one)]
+    found = [
+        one
+        for one in dict.fromkeys(left)
+        if (one in blown_up and _is_behind(facts, one))
+        or (ratios.get(one, 0.0) > FAR and _left_basin(facts, one) and is_worse(facts, one))
+    ]
     if not found:
         return None
-    one = max(found, key=lambda each: ratios[each])
-    text = _told_distance(facts, one, ratios[one]) + told_effect(facts, one)
+    one = max(found, key=lambda each: ratios.get(each, 0.0))
+    text = _told_distance(facts, one, ratios.get(one)) + told_effect(facts, one)
     return Evidence(text, tuple(facts.located[each] for each in found), "likely")
+
+
+def _blown_up(facts: Facts) -> list[int]:
+    """Ingredients whose weights have grown far beyond those of the others: strangers are as long as each other."""
+    if facts.spread is None or len(facts.located) < 2:
+        return []
+    length_k = facts.spread.length_k
+    found = []
+    for one in range(len(length_k)):
+        others = torch.cat([length_k[:one], length_k[one + 1 :]])
+        if float(length_k[one]) > GROWN * float(others.median()):
+            found.append(one)
+    return found if 2 * len(found) <= len(length_k) else []
+
+
+def _is_behind(facts: Facts, one: int) -> bool:
+    """Whether it is worse than the median of the others, as far as the set tells, or spoils the soup."""
+    assert facts.barrier is not None
+    alone = facts.barrier.alone
+    return alone[one].goodness < median_alone(facts.barrier, [one]).goodness or spoiler(facts) == one
 
 
 def _left_basin(facts: Facts, one: int) -> bool:
@@ -76,8 +113,11 @@ def _left_basin(facts: Facts, one: int) -> bool:
 def _far_by_weights(facts: Facts) -> Evidence | None:
     ratios = _times_as_far(facts)
     renewed = renewed_layers(facts)
+    blown_up = _blown_up(facts)
     if len(ratios) < 3:
-        return None
+        if not blown_up:
+            return None
+        return Evidence(_told_distance(facts, blown_up[0], None), (facts.located[blown_up[0]],), "possible")
     one, next_one = sorted(ratios, key=lambda each: -ratios[each])[:2]
     if ratios[one] < max(OUTLIER, ALONE * ratios[next_one]) or one in renewed:
         return None
@@ -91,8 +131,12 @@ def _times_as_far(facts: Facts) -> dict[int, float]:
     return dict(enumerate(facts.spread.times_as_far(range(len(facts.located)))))
 
 
-def _told_distance(facts: Facts, one: int, ratio: float) -> str:
+def _told_distance(facts: Facts, one: int, ratio: float | None) -> str:
     assert facts.spread is not None
+    if ratio is None:
+        others = [float(length) for other, length in enumerate(facts.spread.length_k) if other != one]
+        grown = float(facts.spread.length_k[one]) / max(others)
+        return f"the weights of {facts.name(one)} are {grown:.1f} times as long as those of the others"
     where = "the base" if facts.spread.from_base_k is not None else "the others"
     return f"{facts.name(one)} is {ratio:.1f} times as far from {where} as the median ingredient"
 
@@ -189,7 +233,7 @@ def parted(facts: Facts) -> Parted | None:
         return None
     blamed = culprits(facts)
     alone = len(groups[1]) == 1 and (is_broken(facts, groups[1][0]) or _times_as_far(facts)[groups[1][0]] > WILD_RATIO)
-    if alone or any(_explained(facts, one) for one in groups[1] if one in blamed):
+    if alone or any(_explained(facts, one) for one in blamed):
         return None
     return Parted(groups, between, within)
 

@@ -137,6 +137,39 @@ def test_half_a_sweep_is_no_outlier(inspected: Inspect, start: nn.Sequential, wo
     assert causes(inspected(*words, nets=[*near, *far], start=start)) == []
 
 
+@pytest.mark.parametrize("words", [(), WITH_VAL], ids=" ".join)
+def test_two_of_which_one_went_wild(
+    inspected: Inspect, healthy: list[nn.Sequential], start: nn.Sequential, words: Sequence[str]
+) -> None:
+    """Of two runs the one whose weights have grown is to blame, which tells it from a stranger."""
+    found = inspected(*words, nets=[healthy[0], fine_tuned(start, seed=7, lr=1e-1)])
+    assert causes(found) == ["learning rate too high"] and found["verdicts"][0]["accused"] == ["runs/1"]
+
+
+def test_few_examples_and_one_broken_run(
+    inspected: Inspect, healthy: list[nn.Sequential], start: nn.Sequential
+) -> None:
+    """Twenty examples are enough to name a run whose weights went wild."""
+    inspected(nets=[*healthy[:4], fine_tuned(start, seed=7, lr=3e-1)])
+    few = {"inputs": VAL.inputs[:20].clone(), "labels": VAL.labels[:20].clone()}
+    save_file(few, "data/few.safetensors")
+    found = inspected("--val", "data/few.safetensors")
+    assert causes(found)[0] == "learning rate too high"
+    assert set(causes(found)[1:]) <= {"too few validation examples"}
+
+
+def test_half_of_the_labels_in_another_order(
+    inspected: Inspect, healthy: list[nn.Sequential], start: nn.Sequential
+) -> None:
+    """Two of four runs with other labels are named for it, and for nothing else."""
+    order = torch.tensor([1, 2, 3, 4, 0])
+    data = Task(TRAIN.inputs, order[TRAIN.labels])
+    odd = [trained(copied(start), steps=120, lr=2e-3, seed=seed, data=data) for seed in (7, 8)]
+    found = inspected(*WITH_VAL, nets=[*healthy[:2], *odd])
+    assert causes(found) == ["labels in another order"]
+    assert sorted(found["verdicts"][0]["accused"]) == ["runs/2", "runs/3"]
+
+
 def trained_on(start: nn.Sequential, data: Task) -> nn.Sequential:
     return trained(copied(start), steps=120, lr=2e-3, seed=7, data=data)
 
