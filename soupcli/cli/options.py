@@ -152,6 +152,9 @@ class IngredientOptions(RecipeOptions):
     workers: Annotated[
         int | None, typer.Option("--workers", help="Threads that decode inputs.", envvar="SOUP_WORKERS")
     ] = None
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", help="Run N commands of command: sets at once.", min=1)
+    ] = 1
     flops: Annotated[
         bool | None,
         typer.Option(
@@ -273,6 +276,12 @@ class SoupOptions(GatedOptions):
 class GreedyOptions(SoupOptions):
     """Options of `soup greedy`."""
 
+    speculate: Annotated[
+        int,
+        typer.Option(
+            "--speculate", metavar="N", help="With --jobs or torchrun: evaluate the next N candidates too.", min=0
+        ),
+    ] = 0
     min_delta: Annotated[
         float | None,
         typer.Option("--min-delta", help="How much a candidate must raise the score.", envvar="SOUP_MIN_DELTA"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import announce_checkpoint
@@ -18,6 +20,9 @@ from soupcli.run.run import Row, Run
 from soupcli.soups.search import most_evaluations, search
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
     from soupcli.cli.options import GreedyOptions
     from soupcli.cli.parsing import Invocation
     from soupcli.soups.ranking import Ranked
@@ -59,6 +64,7 @@ def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:
             average=average,
             predict=predict_from_logits(run),
             announce=announce_checkpoint,
+            foresee=partial(_foreseen, run, options.speculate),
             progress=progress,
         )
     soup = found.soup
@@ -79,6 +85,11 @@ def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:
         parts={"scores_file": str(options.scores)} if options.scores is not None else {},
     )
     return _with_ensembles(run, finished, ranking) if run.logits is not None else finished
+
+
+def _foreseen(run: Run, number: int, coming: Iterator[Mixture]) -> AbstractContextManager[None]:
+    """While one candidate is evaluated, so many more may be, by other processes or jobs, in case it is left out."""
+    return run.evaluators.expecting(list(islice(coming, number + 1)) if number else [])
 
 
 def _with_ensembles(run: Run, finished: FinishedSoup, ranking: list[Ranked]) -> FinishedSoup:

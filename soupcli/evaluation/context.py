@@ -34,7 +34,7 @@ class EvaluationContext:
     """One run's recipe and sets; `first` is the checkpoint whose folder describes the network.
 
     `manifest` has what is read, `parts` names sets that are parts of another one. `logits` keeps logits, if they are
-    asked for.
+    asked for. `jobs` commands run at once. `makes_soups`: mixtures will be evaluated after ingredients.
     """
 
     recipe: Recipe
@@ -47,6 +47,8 @@ class EvaluationContext:
     parts: Mapping[str, Part] = field(default_factory=dict)
     logits: LogitFolder | None = None
     trust_code: bool = False  # whether code beside the weights, which the user wrote, is run
+    jobs: int = 1
+    makes_soups: bool = False
     progress: Progress = silent
     warn: Callable[[str], None] = unsaid
 

@@ -19,7 +19,7 @@ from soupcli.evaluation.hardest_first import Difficulty
 from soupcli.evaluation.keys import Keys
 from soupcli.evaluation.logits import Collected, LogitFile, Source
 from soupcli.evaluation.outside.lm_eval import LoadedTasks
-from soupcli.evaluation.outside.measure import measure
+from soupcli.evaluation.outside.measure import OutsideSets
 from soupcli.evaluation.runner import NetworkRunner
 from soupcli.evaluation.score import Evaluate, Score
 from soupcli.files.json_text import key_of
@@ -64,6 +64,8 @@ class Evaluators:
         self._keys = Keys(context, self._tasks)
         contents = ContentStore(context.store.folder.parent / "contents", inputs=context.manifest)
         self._runner = NetworkRunner(context, self._keys, self.inputs, contents)
+        self._outside = OutsideSets(context, self._runner, self._tasks, self._put_early)
+        self._early: set[str] = set()
 
     def on(self, name: str) -> Evaluate:
         """What evaluates mixtures on the set `name`."""
@@ -72,7 +74,7 @@ class Evaluators:
             score = processes.from_first(lambda: self._kept(name, weights, at_least))
             if score is None:
                 with users_code():
-                    dealt = self._dealt(name, weights) if at_least is None else []
+                    dealt = self._dealt(name, weights, at_least)
                     measured = dealt or [(weights, self._measure(name, weights, at_least))]
                 for one, of_one in measured:
                     self._keep(name, one, of_one)
@@ -106,11 +108,8 @@ class Evaluators:
         alone = len(weights.members) == 1 and weights.is_uniform and weights.dtype is None
         if not alone or not self._wants_logits(name) or self.context.logits is None:
             return None
-        parts, member, fingerprint = (
-            self._keys.of_outputs(name, weights),
-            weights.members[0],
-            self._keys.fingerprints[name],
-        )
+        parts, member = self._keys.of_outputs(name, weights), weights.members[0]
+        fingerprint = self._keys.fingerprints[name]
         if parts is None or fingerprint is None:
             return None
         source = Source(key_of(parts), self.context.hashes.of(member), fingerprint, str(member.path), name)
@@ -223,22 +222,47 @@ class Evaluators:
         self.context.manifest.confirm()
         self._keys.confirm()
 
-    def _keep(self, name: str, weights: Mixture, score: Score) -> None:
-        self.examples += score.examples
-        self.context.manifest.confirm()
-        if processes.is_first() and (key := self._keys.of_score(name, weights)) is not None:
-            self.context.store.put(key, score)
+    def close(self) -> None:
+        """Ends what runs beside this process."""
+        self._outside.close()
 
-    def _dealt(self, name: str, weights: Mixture) -> list[tuple[Mixture, Score]]:
+    def _keep(self, name: str, weights: Mixture, score: Score) -> None:
+        if self._own_key(name, weights) not in self._early:
+            self.examples += score.examples
+        self.context.manifest.confirm()
+        if processes.is_first():
+            self._put(name, weights, score)
+
+    def _put(self, name: str, weights: Mixture, score: Score) -> None:
+        """Keeps a score, for this run alone if something unknown determines it."""
+        self._keys.forget_if_changed(name)
+        key = self._keys.of_score(name, weights)
+        if key is not None:
+            self.context.store.put(key, score)
+        if not self.context.sets[name].shows_examples:
+            self.context.store.remember(self._own_key(name, weights), score)
+
+    def _put_early(self, name: str, weights: Mixture, score: Score) -> None:
+        """Keeps a score of a command at once: others of them run on."""
+        self._early.add(self._own_key(name, weights))
+        self.examples += score.examples
+        self._put(name, weights, score)
+
+    def _own_key(self, name: str, weights: Mixture) -> str:
+        return f"{name}:{self._keys.of_weights(weights)}"
+
+    def _dealt(self, name: str, weights: Mixture, at_least: float | None) -> list[tuple[Mixture, Score]]:
         """The mixture and others that are expected, each evaluated by one process; none where all share the set."""
         spec = self.context.sets[name]
-        if processes.count() == 1 or weights not in self._expected or not spec.shows_examples:
+        if processes.count() == 1 or weights not in self._expected:
             return []
-        unknown = processes.from_first(lambda: self._unknown(name, besides=weights))
+        unknown = processes.from_first(lambda: self._unknown(name, at_least, besides=weights))
         of_round = [weights, *(self._expected[place] for place in unknown)][: processes.count()]
         if not all(self._runner.shares_network(one.kept, weights.kept) for one in of_round):
             return []
         self._runner.describe_by(weights.kept)
+        if not spec.shows_examples:
+            return self._dealt_outside(name, of_round)
         examples = self._runner.examples.of(name, spec)  # the first process decodes before the others do
         batches = -(-len(examples.labels) // self._batch_size.even(len(examples.labels)))
         if not processes.deals_out(len(of_round), batches):
@@ -248,25 +272,42 @@ class Evaluators:
         own = processes.mine(of_round)
         collected = Collected(examples.labels, examples.kind) if own is not None and self._wants_logits(name) else None
         with processes.by_itself():
-            score = self._measure_examples(name, spec, own, None, collected) if own is not None else None
+            score = self._measure_examples(name, spec, own, at_least, collected) if own is not None else None
         done = processes.gathered((score, self._batch_size.most))
         self._batch_size.most = min(most for _, most in done)
         for one, logits in zip(of_round, processes.to_first(collected), strict=False):
-            if logits is not None and (file := self.logit_file(name, one)) is not None:
+            whole = logits is not None and logits.is_whole
+            if logits is not None and whole and (file := self.logit_file(name, one)) is not None:
                 file.save(logits)
         return [(one, found) for one, (found, _) in zip(of_round, done, strict=False) if found is not None]
 
-    def _unknown(self, name: str, *, besides: Mixture) -> list[int]:
+    def _dealt_outside(self, name: str, of_round: Sequence[Mixture]) -> list[tuple[Mixture, Score]]:
+        own = processes.mine(of_round)
+        with processes.by_itself():
+            score = self._measure_outside(name, own) if own is not None else None
+        found = processes.gathered(score)
+        return [(one, score) for one, score in zip(of_round, found, strict=False) if score is not None]
+
+    def _measure_outside(self, name: str, weights: Mixture) -> Score:
+        """With jobs, other mixtures that are expected begin too."""
+        if self.context.jobs > 1 and weights in self._expected:
+            coming = [one for one in self._expected if one == weights or self._kept(name, one, None) is None]
+            self._outside.expect(name, [(one, self._keys.of_weights(one)) for one in coming])
+        return self._outside.score(name, weights, self._keys.of_weights(weights))
+
+    def _unknown(self, name: str, at_least: float | None, *, besides: Mixture) -> list[int]:
         """Places of expected mixtures whose scores are not known, as many as there are other processes."""
         expected = enumerate(self._expected)
-        unknown = (place for place, one in expected if one != besides and self._kept(name, one, None) is None)
+        unknown = (place for place, one in expected if one != besides and self._kept(name, one, at_least) is None)
         return list(islice(unknown, processes.count() - 1))
 
     def _kept(self, name: str, weights: Mixture, at_least: float | None) -> Score | None:
         """The score that an earlier run has kept, where its logits are kept too if they are asked for."""
-        key = self._keys.of_score(name, weights)
+        key = self._keys.of_score(name, weights) or self._own_key(name, weights)
         stop = at_least if self.context.recipe.early_stop else None
-        score = self.context.store.get(key, at_least=stop) if key is not None else None
+        score = self.context.store.get(key, at_least=stop) or self.context.store.get(self._own_key(name, weights))
+        if score is not None and not in_process.agrees(score):
+            return None
         file = self.logit_file(name, weights) if score is not None else None
         if file is not None and not file.is_there:
             self._again.add(str(key))
@@ -280,8 +321,7 @@ class Evaluators:
         self._runner.describe_by(weights.kept)
         spec = self.context.sets[name]
         if not spec.shows_examples:
-            metric = self.metric_of(name)
-            return processes.from_first(lambda: measure(spec, weights, metric, self._runner, self._tasks))
+            return processes.from_first(lambda: self._measure_outside(name, weights))
         file = self.logit_file(name, weights) if processes.is_first() else None
         examples = self._runner.examples.of(name, spec)
         collected = Collected(examples.labels, examples.kind) if file is not None else None

@@ -71,6 +71,10 @@ class ScoreStore:
                 return None
         return self._known[key]._replace(examples=0)
 
+    def remember(self, key: str, score: Score) -> None:
+        """Keeps the score for this run alone."""
+        self._known[key] = score
+
     def put(self, key: str, score: Score) -> None:
         """Keeps the score; if the folder cannot be written it is kept for this run alone."""
         if score.stopped is not None:

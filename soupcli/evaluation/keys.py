@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +11,20 @@ from soupcli.checkpoints.tensor_filter import Selected
 from soupcli.datasets import load as loading
 from soupcli.environment import versions
 from soupcli.errors import ValidationError
+from soupcli.evaluation.outside import prints
 from soupcli.files.json_text import key_of
 from soupcli.files.manifest import HINT
 from soupcli.networks.configuration import configuration_files
+from soupcli.progress import unsaid
+from soupcli.recipe.sets import CommandSet, OutsideSet
 from soupcli.user_code import content_of
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.datasets.holdout import Part
     from soupcli.evaluation.context import EvaluationContext
+    from soupcli.files.manifest import Manifest
     from soupcli.mixing.mixture import Mixture
-    from soupcli.recipe.sets import SetSpec
 
 
 class Keys:
@@ -30,7 +33,8 @@ class Keys:
     def __init__(self, context: EvaluationContext, tasks: object) -> None:
         self._context = context
         self._tasks = tasks
-        self.fingerprints = {name: self._fingerprint(name, spec) for name, spec in context.sets.items()}
+        self._described: dict[Path, list[list[str]]] = {}
+        self.fingerprints = {name: self._fingerprint(name, context.manifest, context.warn) for name in context.sets}
 
     def of_score(self, name: str, weights: Mixture) -> str | None:
         """The key of a score, None where something unknown determines it: a function or a command of the user."""
@@ -56,14 +60,20 @@ class Keys:
             "versions": versions(),
         }
 
+    def of_weights(self, weights: Mixture) -> str:
+        """What tells a mixture from others, whatever it is evaluated on."""
+        members, dtype = self.of_members(weights), str(weights.dtype)
+        coefficients = dict(weights.coefficients) if weights.coefficients else None
+        kept = self._of_checkpoint(weights.kept)
+        return key_of({"of": [members, list(weights.weights), coefficients, dtype, kept]})
+
     def of_members(self, weights: Mixture) -> list[list[Any]]:
         """What tells each member from every other checkpoint, in the order of the members."""
         return [self._of_checkpoint(member) for member in weights.members]
 
     def _of_checkpoint(self, checkpoint: Checkpoint) -> list[Any]:
         """Its content, the part of it that is read, the tensors that are mixed, and what it is completed by."""
-        recipe = self._context.recipe
-        chosen = [recipe.include, recipe.exclude] if isinstance(checkpoint, Selected) else None
+        chosen = sorted(checkpoint.passed) if isinstance(checkpoint, Selected) else None
         others = [self._of_checkpoint(other) for other in checkpoint.sources]
         beside = self._beside(checkpoint.folder)
         return [self._context.hashes.of(checkpoint), checkpoint.origin.key, chosen, beside, others]
@@ -92,8 +102,10 @@ class Keys:
 
         They are read whether the checkpoint is the folder or a file in it.
         """
-        files = configuration_files(folder)
-        return [[file.relative_to(folder).as_posix(), self._print_of(file)] for file in files]
+        if folder not in self._described:
+            files = configuration_files(folder)
+            self._described[folder] = [[file.relative_to(folder).as_posix(), self._print_of(file)] for file in files]
+        return self._described[folder]
 
     def _print_of(self, file: Path) -> str:
         try:
@@ -104,16 +116,27 @@ class Keys:
     def confirm(self, name: str | None = None) -> None:
         """Raises ValidationError if the files of the set `name`, or of any set, are no longer what they were."""
         again = self._context.manifest.again()
-        for one, spec in self._context.sets.items():
-            if name in (None, one):
-                now, part = loading.fingerprint(spec, again, self._tasks), self._context.parts.get(one)
-                if _of_part(now, part) != self.fingerprints[one]:
-                    raise ValidationError(f"val.{one}: its files changed while they were used", hint=HINT)
+        for one in self._context.sets if name is None else (name,):
+            if isinstance(self._context.sets[one], CommandSet):
+                continue  # a command may write what it names
+            if self._fingerprint(one, again, unsaid) != self.fingerprints[one]:
+                raise ValidationError(f"val.{one}: its files changed while they were used", hint=HINT)
 
-    def _fingerprint(self, name: str, spec: SetSpec) -> str | None:
-        """Changes with everything in the set, and not with where it lies; None where code of the user's is the set."""
-        found = loading.fingerprint(spec, self._context.manifest, self._tasks)
-        return _of_part(found, self._context.parts.get(name))
+    def forget_if_changed(self, name: str) -> None:
+        """If the files of a command have changed since the run began, its scores are kept no longer, which is said."""
+        known = self.fingerprints[name]
+        if known is None or not isinstance(self._context.sets[name], CommandSet):
+            return
+        if self._fingerprint(name, self._context.manifest.again(), unsaid) != known:
+            self.fingerprints[name] = None
+            self._context.warn(f"val.{name}: files of its command change while it is used: its scores are not kept")
+
+    def _fingerprint(self, name: str, manifest: Manifest, warn: Callable[[str], None]) -> str | None:
+        """Changes with everything in the set, and not with where it lies; None if its scores cannot be kept."""
+        spec = self._context.sets[name]
+        if isinstance(spec, OutsideSet):
+            return prints.fingerprint(name, spec, manifest, self._tasks, warn)
+        return _of_part(loading.fingerprint(spec, manifest, self._tasks), self._context.parts.get(name))
 
 
 def _of_part(fingerprint: str | None, part: Part | None) -> str | None:

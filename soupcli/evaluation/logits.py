@@ -70,12 +70,19 @@ class Collected:
         self.labels = labels
         self.kind = kind
         self._logits_nk: Tensor | None = None
+        self._seen = 0
 
     def __call__(self, indices: Tensor, logits_nk: Tensor) -> None:
         """Takes the logits of these examples."""
         if self._logits_nk is None:
             self._logits_nk = torch.empty(len(self.labels), logits_nk.shape[1])
         self._logits_nk[indices] = logits_nk.to("cpu", torch.float32)
+        self._seen += len(indices)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the logits of every example are there: an evaluation may be given up."""
+        return self._seen == len(self.labels)
 
     def packed(self) -> tuple[dict[str, Tensor], float]:
         """The tensors of the file, and the scale of `logits`."""

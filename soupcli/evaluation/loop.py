@@ -138,6 +138,25 @@ def score_of(outcomes: Mapping[str, Tensor], selecting: str, *, examples: int) -
     return Score(values, selecting, metric_named(selecting).higher_is_better, examples, dict(outcomes))
 
 
+def agrees(score: Score) -> bool:
+    """Whether the outcomes of a kept score give its values, and are of one number of examples."""
+    tensors = [*score.outcomes.values(), *([score.difficulty] if score.difficulty is not None else [])]
+    if any(tensor.dim() == 0 for tensor in tensors):
+        return False
+    lengths = set(map(len, tensors))
+    if len(lengths) > 1 or any(name not in score.metrics for name in score.outcomes):
+        return False
+    try:
+        again = {name: metric_named(name).value(outcome).value for name, outcome in score.outcomes.items()}
+    except (RuntimeError, IndexError, ValueError):  # outcomes of another metric
+        return False
+    return all(_are_equal(value, score.metrics[name].value) for name, value in again.items())
+
+
+def _are_equal(one: float, other: float) -> bool:
+    return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+
+
 def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str, kind: LabelKind = "classes") -> Tensor:
     """What `checked_logits` gives, on the CPU."""
     return checked_logits(forward, inputs, labels_n, name, kind).to("cpu")

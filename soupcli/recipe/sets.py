@@ -166,7 +166,19 @@ class TokensSet(SetSpec):
         return self
 
 
-class LmEvalSet(SetSpec):
+class OutsideSet(SetSpec):
+    """A set that others evaluate: code or a program of the user's, or the tasks of a library."""
+
+    depends: list[RecipePath] = []
+    """Files, folders and globs that the scores depend on beside what is found by itself: the user's modules and the
+    files that they open. A kept score is used only while all of them are unchanged."""
+    version: str | int | None = None
+    """Any word. A change of it has everything evaluated anew."""
+    keep: bool = True
+    """Whether scores are kept for later runs."""
+
+
+class LmEvalSet(OutsideSet):
     kind: ClassVar[str] = "soupcli.evaluation.outside.lm_eval"
 
     lm_eval: list[str] = Field(min_length=1)
@@ -181,7 +193,7 @@ class LmEvalSet(SetSpec):
     """A folder of further tasks, in the harness's own YAML."""
 
 
-class PythonSet(SetSpec):
+class PythonSet(OutsideSet):
     kind: ClassVar[str] = "soupcli.evaluation.outside.user_function"
     code_keys: ClassVar[tuple[str, ...]] = ("python",)
     own_metrics: ClassVar[bool] = True
@@ -192,14 +204,20 @@ class PythonSet(SetSpec):
     """Whether more of the metric is better; needed if its name does not tell: accuracy, f1, mae, wer, ... do."""
 
 
-class CommandSet(SetSpec):
+class CommandSet(OutsideSet):
     kind: ClassVar[str] = "soupcli.evaluation.outside.command"
     own_metrics: ClassVar[bool] = True
 
     command: str
-    """A command that prints one JSON object {metric: value} on its last line; `{checkpoint}` is the soup's path."""
+    """A command that prints one JSON object {metric: value} on its last line; `{checkpoint}` is the soup's path.
+    `{weights}` is the file of its weights, `{folder}` the folder that they lie in, `{device}` the device. Several sets
+    of one command are evaluated at once if it prints `{set: {metric: value}, ...}`."""
     higher_is_better: bool | None = None
     """Whether more of the metric is better; needed if its name does not tell: accuracy, f1, mae, wer, ... do."""
+    timeout: float | None = Field(default=None, gt=0)
+    """Seconds after which the command is ended."""
+    retries: int = Field(default=0, ge=0)
+    """How often a command that fails is tried again."""
 
 
 def template_columns(template: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import yaml
 
 from soupcli.checkpoints.checkpoint import total_bytes
-from soupcli.evaluation.outside.command import split
+from soupcli.evaluation.outside.program_files import split
 from soupcli.files.json_text import dump_json
 from soupcli.mixing.write_soup import soup_specs
 from soupcli.output import console

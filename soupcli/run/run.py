@@ -171,6 +171,8 @@ class Run:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._evaluators is not None:
+            self._evaluators.close()
         self.hashes.close()
         self.progress.close()
         if isinstance(error, SoupError):
@@ -285,6 +287,8 @@ class Run:
                 hashes=self.hashes,
                 store=ScoreStore(cache_folder() / "scores", fresh=self.options.fresh, inputs=self.manifest),
                 manifest=self.manifest,
+                jobs=self.options.jobs,
+                makes_soups=isinstance(self.options, SoupOptions),
                 logits=LogitFolder(self.logits, inputs=self.manifest) if self.logits is not None else None,
                 progress=self.progress,
                 trust_code=self.options.trust_code,

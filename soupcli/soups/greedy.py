@@ -10,7 +10,8 @@ return average(ingredients)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soupcli.mixing.mixture import Mixture
@@ -21,6 +22,14 @@ from soupcli.soups.ranking import Ranked, unannounced
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.evaluation.score import Evaluate, Score
+
+
+Foresee = Callable[[Iterator[Mixture]], AbstractContextManager[None]]
+
+
+def unforeseen(_coming: Iterator[Mixture]) -> AbstractContextManager[None]:
+    """Nothing is made of what may come."""
+    return nullcontext()
 
 
 class GreedySoup(NamedTuple):
@@ -39,13 +48,15 @@ def greedy(
     min_delta: float = 0.0,
     average: Callable[[Sequence[Checkpoint]], Mixture] = Mixture.uniform,
     announce: Callable[[Checkpoint], None] = unannounced,
+    foresee: Foresee = unforeseen,
     progress: Progress = silent,
 ) -> GreedySoup:
     """Recipe 1 over a ranking, best first, or in any other order.
 
     A candidate stays when the score of the mean of members and candidate is at least (`>=`) or more than (`>`) the
     members' own plus `min_delta`. The start is evaluated like every candidate. `announce` hears of the next candidate
-    before one is evaluated. Raises ValidationError where the first ingredient's score is not a number.
+    before one is evaluated, `foresee` of the mixtures that come if it and those after it are left out. Raises
+    ValidationError if the first ingredient's score is not a number.
     """
     members = [ranking[0].checkpoint]
     soup = average(members)
@@ -56,7 +67,9 @@ def greedy(
         if done < len(ranking):
             announce(ranking[done].checkpoint)
         trial = average([*members, candidate])
-        score, step = decide(trial, evaluate, best, Rule(accept, min_delta), candidate=candidate)
+        coming = (average([*members, other.checkpoint]) for other in ranking[done - 1 :])
+        with foresee(coming):  # all of them, if none of them is kept
+            score, step = decide(trial, evaluate, best, Rule(accept, min_delta), candidate=candidate)
         steps.append(step)
         if step.accepted:
             members, best, soup = [*members, candidate], score, trial

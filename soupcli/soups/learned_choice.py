@@ -17,6 +17,7 @@ from torch import Tensor
 
 from soupcli.datasets.holdout import folds_by_class, split_by_class
 from soupcli.progress import Progress, silent
+from soupcli.soups.kept_fit import is_state
 from soupcli.soups.learned_fit import Curves, Fit, Mixed, Part, Round, curves_of
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ def learned(
     The result depends on no interruption. Raises NetworkError if a loss or a gradient is not finite.
     """
     parts = parts_of(task.labels, settings)
-    kept = (states.get() if states is not None else None) or {"finished": [], "now": None}
+    kept = states.get() if states is not None else None
+    if kept is None or not is_state(kept, start_lk.shape, steps=settings.steps, folds=len(parts)):
+        kept = {"finished": [], "now": None}
     finished = [[Round(*each) for each in rounds] for rounds in kept["finished"]]
     now, examples = kept["now"], 0
     for part in parts[len(finished) :]:

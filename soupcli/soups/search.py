@@ -16,7 +16,7 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
 from soupcli.soups.budgeted import Predict, budgeted
 from soupcli.soups.decision import Rule, decide
-from soupcli.soups.greedy import GreedySoup, greedy
+from soupcli.soups.greedy import Foresee, GreedySoup, greedy, unforeseen
 from soupcli.soups.pruned import pruned
 from soupcli.soups.ranking import Ranked, unannounced
 from soupcli.soups.replacement import with_replacement
@@ -47,6 +47,7 @@ def search(
     average: Callable[[Sequence[Checkpoint]], Mixture] = Mixture.uniform,
     predict: Predict | None = None,
     announce: Callable[[Checkpoint], None] = unannounced,
+    foresee: Foresee = unforeseen,
     progress: Progress = silent,
 ) -> Found:
     """The best soup by the score on the selecting set; of equally good ones, the first that was found.
@@ -65,6 +66,7 @@ def search(
                 min_delta=settings.min_delta,
                 average=average,
                 announce=announce,
+                foresee=foresee,
                 progress=progress,
             )
         else:

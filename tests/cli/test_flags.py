@@ -33,6 +33,7 @@ INGREDIENTS = [
     "--metric $SOUP_METRIC",
     "--batch-size $SOUP_BATCH_SIZE",
     "--workers $SOUP_WORKERS",
+    "--jobs",
     "--flops --no-flops $SOUP_FLOPS",
     "--amp $SOUP_AMP",
     "--channels-last --no-channels-last $SOUP_CHANNELS_LAST",
@@ -60,6 +61,7 @@ FLAGS = {
     "uniform": SOUP,
     "greedy": [
         *SOUP,
+        "--speculate",
         "--min-delta $SOUP_MIN_DELTA",
         "--early-stop --no-early-stop $SOUP_EARLY_STOP",
         "--strategy $SOUP_STRATEGY",

@@ -41,6 +41,9 @@ SENTENCES = ["the film was good", "bad", "a very bad plot", "good", "the plot wa
 PAIRS = ["good", "the film was bad", "a plot", "very very bad", "not"]
 
 
+PYTHON = shlex.quote(sys.executable)
+
+
 def write_rows(file: Path, seed: int = 0) -> list[int]:
     """Sentences, pairs and labels; returns the labels."""
     labels = torch.randint(0, 2, (len(SENTENCES),), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -401,25 +404,26 @@ def test_keys_of_pictures_and_sentences(tmp_path: Path) -> None:
 
 
 COUNTING = """
-from pathlib import Path
 def evaluate(model, device):
-    calls = Path("calls")
-    calls.write_text(calls.read_text() + "." if calls.exists() else ".")
+    with open("calls", "a") as calls:
+        calls.write(".")
     return {"accuracy": 0.5, "n": 200}
 """
 
 
-def test_users_evaluations_are_never_kept(arrays: dict[str, Any]) -> None:
-    """What a function or a command of the user's says is asked for each time."""
-    Path("mine.py").write_text(
-        COUNTING + "\nif __name__ == '__main__':\n    import json; print(json.dumps(evaluate(0, 0)))"
-    )
-    for spec in ({"python": "mine.py:evaluate"}, {"command": f"{PYTHON} mine.py {{checkpoint}}"}):
+@pytest.mark.parametrize("spec", [{"python": "mine.py:evaluate"}, {"command": f"{PYTHON} mine.py {{checkpoint}}"}])
+def test_users_evaluations_are_kept(arrays: dict[str, Any], spec: dict[str, Any]) -> None:
+    """What a function or a command of the user's says is asked for once, and again when its file has changed."""
+    program = COUNTING + "\nif __name__ == '__main__':\n    import json; print(json.dumps(evaluate(0, 0)))"
+    for number in range(2):
+        Path("mine.py").write_text(program + f"\n# {number}\n")
         Path("calls").write_text("")
-        for _ in range(2):
-            found = score({**arrays, "val": {"val": spec}}, Path("runs/0"))
-            assert (found.value, found.examples) == (0.5, 200)
-        assert Path("calls").read_text() == ".."
+        found = [score({**arrays, "val": {"val": spec}}, Path("runs/0")) for _ in range(2)]
+        assert [(one.value, one.examples) for one in found] == [(0.5, 200), (0.5, 0)]
+        assert Path("calls").read_text() == "."
+    silent = {**spec, "keep": False}
+    found = [score({**arrays, "val": {"val": silent}}, Path("runs/0")) for _ in range(2)]
+    assert [one.examples for one in found] == [200, 200]
 
 
 def test_unwritable_cache(arrays: dict[str, Any], tmp_path: Path) -> None:
@@ -442,7 +446,6 @@ beside = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
 print(json.dumps({"path": str(path), "beside": beside}), file=sys.stderr)
 print(json.dumps({"accuracy": math.fsum(struct.unpack(f"<{(end - begin) // 4}f", raw[base + begin : base + end]))}))
 """
-PYTHON = shlex.quote(sys.executable)
 
 
 def total(tensor: Tensor) -> float:

@@ -2,95 +2,188 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
+import signal
 import subprocess
+import threading
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.tensor_filter import Selected
 from soupcli.datasets.kind import Kind
 from soupcli.errors import ValidationError
+from soupcli.evaluation.outside.program_files import split
 from soupcli.evaluation.outside.user_function import score_of_result
-from soupcli.files.unfinished import scratch_folder
-from soupcli.mixing.fill_folder import copy_side_files
-from soupcli.mixing.write_soup import WritingOptions, write_soup
 
 if TYPE_CHECKING:
-    from soupcli.evaluation.runner import NetworkRunner
+    from collections.abc import Mapping
+    from typing import IO
+
     from soupcli.evaluation.score import Score
-    from soupcli.mixing.mixture import Mixture
     from soupcli.recipe.sets import CommandSet
 
+LAST_LINES = 5  # of a command that failed, in the error
+LARGEST = 1 << 26  # bytes of the line of JSON
 
-def score(spec: CommandSet, checkpoint: Path, *, metric: str) -> Score:
-    """Runs the command on the weights at `checkpoint`; the last line that it prints is a JSON object of metrics.
 
-    No shell is involved: the command is split into words as a shell would, then `{checkpoint}` is replaced in each.
-    Its stderr passes through, its stdin is empty. Raises ValidationError where it fails or prints something else.
+class Candidate(NamedTuple):
+    """Where the weights of one evaluation lie, and on which device it runs."""
+
+    checkpoint: Path  # as an ingredient is given: a folder or a file
+    weights: Path  # the file, or the index of several
+    folder: Path
+    device: str
+    environment: Mapping[str, str]
+
+
+def filled(words: list[str], candidate: Candidate) -> list[str]:
+    """The words with the candidate in its places."""
+    values = {
+        "{checkpoint}": _as_argument(candidate.checkpoint),
+        "{weights}": _as_argument(candidate.weights),
+        "{folder}": _as_argument(candidate.folder),
+        "{device}": candidate.device,
+    }
+    return [_replaced(word, values) for word in words]
+
+
+def _as_argument(path: Path) -> str:
+    return f"./{path}" if str(path).startswith("-") else str(path)  # a path is never an option
+
+
+def _replaced(word: str, values: Mapping[str, str]) -> str:
+    for place, value in values.items():
+        word = value.join(word.split(place))
+    return word
+
+
+class Processes:
+    """The commands that run now, so that all of them can be ended."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def start(self, words: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+        """Starts a command in a session of its own. Raises OSError, and ValidationError after `end`."""
+        with self._lock:
+            if self._ended:
+                raise ValidationError("commands are being ended")
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **environment},
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+            )
+            self._running.add(process)
+            return process
+
+    def done(self, process: subprocess.Popen[str]) -> None:
+        """Forgets a process; what it started is ended with it."""
+        with self._lock:
+            self._running.discard(process)
+        _end(process)
+
+    def end(self) -> None:
+        """Ends all of them, and lets none start."""
+        with self._lock:
+            self._ended, running = True, list(self._running)
+        for process in running:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def result(spec: CommandSet, candidate: Candidate, processes: Processes) -> Any:
+    """The JSON of the last line that the command prints for the candidate; it is tried `retries` times more.
+
+    No shell is involved: the command is split into words as a shell would, then places are filled in each. Its stderr
+    passes through, its stdin is empty. Raises ValidationError if it fails, takes too long or prints something else.
     """
-    place = f"./{checkpoint}" if str(checkpoint).startswith("-") else str(checkpoint)  # a path is never an option
-    words = [word.replace("{checkpoint}", place) for word in split(spec.command)]
+    words = filled(split(spec.command), candidate)
+    for again in range(spec.retries, -1, -1):
+        try:
+            return _parsed(words, _output(spec, words, candidate, processes))
+        except ValidationError:
+            if not again:
+                raise
+    raise AssertionError
+
+
+def score(spec: CommandSet, name: str, found: Any, *, metric: str) -> Score:
+    """The score of the set `name` in what its command printed: its own part, if that is divided by sets."""
+    own = found[name] if isinstance(found, dict) and isinstance(found.get(name), dict) else found
+    source = f"command {split(spec.command)[0]!r}"
+    return score_of_result(own, metric, source=source, higher_is_better=spec.higher_is_better)
+
+
+def _output(spec: CommandSet, words: list[str], candidate: Candidate, processes: Processes) -> str:
+    """The last line on the command's stdout."""
     try:
-        ran = subprocess.run(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            check=False,
-            encoding="utf-8",
-            errors="replace",
-        )
+        process = processes.start(words, candidate.environment)
     except OSError as cause:
         raise ValidationError(f"command {words[0]!r}: {cause.strerror}", hint="is it on the PATH?") from cause
-    if ran.returncode:
-        ended = f"exited with {ran.returncode}" if ran.returncode > 0 else f"was ended by signal {-ran.returncode}"
-        raise ValidationError(f"command {ended}: {shlex.join(words)}", hint="run it by hand to see why")
-    last = next((line for line in reversed(ran.stdout.splitlines()) if line.strip()), "")
+    assert process.stdout is not None and process.stderr is not None
+    said: deque[str] = deque(maxlen=LAST_LINES)
+    printed: deque[str] = deque(maxlen=1)
+    readers = [
+        threading.Thread(target=_read, args=(process.stderr, said, True), daemon=True),
+        threading.Thread(target=_read, args=(process.stdout, printed, False), daemon=True),
+    ]
+    for reader in readers:
+        reader.start()
     try:
-        result = json.loads(last)
+        process.wait(spec.timeout)
+    except subprocess.TimeoutExpired as cause:
+        raise _failed(f"took more than {spec.timeout:g} s", words, said) from cause
+    finally:
+        processes.done(process)  # what it has started may hold the pipes open
+        for reader, stream in zip(readers, (process.stderr, process.stdout), strict=True):
+            reader.join(10.0)
+            if not reader.is_alive():
+                stream.close()
+    if process.returncode:
+        code = process.returncode
+        raise _failed(f"exited with {code}" if code > 0 else f"was ended by signal {-code}", words, said)
+    return printed[0] if printed else ""
+
+
+def _read(stream: IO[str], last: deque[str], passes_through: bool) -> None:
+    """Keeps the last lines of a stream that are not empty."""
+    for line in stream:
+        if passes_through:
+            with contextlib.suppress(OSError):
+                os.write(2, line.encode("utf-8", "replace"))
+        if line.strip():
+            last.append(line.rstrip("\n")[:LARGEST])
+
+
+def _failed(how: str, words: list[str], said: deque[str]) -> ValidationError:
+    why = f": {said[-1].strip()}" if said else ""
+    lines = f"; its last lines: {' | '.join(line.strip() for line in said)}" if len(said) > 1 else ""
+    return ValidationError(f"command {how}: {shlex.join(words)}{why}", hint=f"run it by hand to see why{lines}")
+
+
+def _parsed(words: list[str], last: str) -> Any:
+    try:
+        return json.loads(last)
     except (ValueError, RecursionError) as cause:
         raise ValidationError(
             f"command {words[0]!r}: its last line is {last[:80]!r}, not a JSON object of metrics",
-            hint=f'print {{"{metric}": 0.5}} as the last line',
+            hint='print {"accuracy": 0.5} as the last line, with the name of the metric',
         ) from cause
-    return score_of_result(result, metric, source=f"command {words[0]!r}", higher_is_better=spec.higher_is_better)
 
 
-def split(command: str) -> list[str]:
-    """The words of a command. Raises ValidationError for an open quotation and where no word holds {checkpoint}."""
-    try:
-        words = shlex.split(command)
-    except ValueError as cause:
-        raise ValidationError(f"command {command!r}: {cause}") from cause
-    if not any("{checkpoint}" in word for word in words):
-        raise ValidationError(
-            f"command {command!r}: has no {{checkpoint}}, so every ingredient would score the same",
-            hint="write {checkpoint} where the path of the weights goes",
-        )
-    return words
-
-
-def measure(spec: CommandSet, weights: Mixture, metric: str, runner: NetworkRunner, _: object) -> Score:
-    """What the command prints. An ingredient is evaluated in its place; a mixture is written and removed afterwards."""
-    split(spec.command)
-    first = weights.members[0].path
-    as_it_lies = len(weights.members) == 1 and not isinstance(weights.members[0], Selected)
-    if as_it_lies and weights.dtype is None and runner.recipe.batch_norm == "average":
-        return score(spec, first, metric=metric)
-    with scratch_folder() as folder:
-        written, _ = write_soup(
-            weights,
-            folder,
-            WritingOptions(
-                max_shard_size=runner.recipe.max_shard_size,
-                overrides=runner.statistics(weights) if runner.recipe.batch_norm != "average" else {},
-                format=runner.recipe.format,
-                keep_state=runner.recipe.keep_state,
-            ),
-        )
-        copy_side_files(weights, folder)
-        alone = not first.is_dir() and len(written.files) == 1
-        return score(spec, folder / written.main if alone else folder, metric=metric)
-
-
-KIND: Kind[CommandSet] = Kind(measure=measure)
+KIND: Kind[CommandSet] = Kind()  # measured by OutsideSets, which runs several at once

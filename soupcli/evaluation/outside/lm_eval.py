@@ -25,6 +25,7 @@ from soupcli.environment import need
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluation.score import Score
 from soupcli.metrics.metric import MetricValue
+from soupcli.networks.restored import restored
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
@@ -212,7 +213,8 @@ def measure(spec: LmEvalSet, weights: Mixture, _: str, runner: NetworkRunner, ta
     runner.live.load(weights)
     try:
         module, size = runner.live.network.module, runner.recipe.batch_size
-        return tasks.of(spec).score(module, runner.network.tokenizer, batch_size=size)
+        with restored(module):
+            return tasks.of(spec).score(module, runner.network.tokenizer, batch_size=size)
     finally:
         runner.live.forget()
 

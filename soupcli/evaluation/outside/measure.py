@@ -2,21 +2,164 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from soupcli.checkpoints.tensor_filter import Selected
 from soupcli.datasets.load import kind_of
+from soupcli.errors import ValidationError
+from soupcli.evaluation.outside import command as command_task
+from soupcli.evaluation.outside.ahead import Ahead
+from soupcli.evaluation.outside.command import Candidate, Processes
+from soupcli.evaluation.outside.program_files import split
+from soupcli.files.unfinished import scratch_folder
+from soupcli.mixing.fill_folder import copy_side_files
+from soupcli.mixing.write_soup import WritingOptions, write_soup
+from soupcli.recipe.sets import CommandSet
 
 if TYPE_CHECKING:
+    from soupcli.evaluation.context import EvaluationContext
     from soupcli.evaluation.outside.lm_eval import LoadedTasks
     from soupcli.evaluation.runner import NetworkRunner
     from soupcli.evaluation.score import Score
     from soupcli.mixing.mixture import Mixture
-    from soupcli.recipe.sets import SetSpec
+
+Run = tuple[str, str]  # a command, and the key of the weights that it is run on
 
 
-def measure(spec: SetSpec, weights: Mixture, metric: str, runner: NetworkRunner, tasks: LoadedTasks) -> Score:
-    """The score of `weights` on a set; `metric` selects there."""
-    of_kind = kind_of(spec).measure
-    assert of_kind is not None, f"{type(spec).__name__} shows examples"
-    score: Score = of_kind(spec, weights, metric, runner, tasks)
-    return score
+class OutsideSets:
+    """Measures mixtures on such sets. What a command printed for some weights is remembered for all of its sets.
+
+    `put` is given every score of a command as soon as it is there.
+    """
+
+    def __init__(
+        self,
+        context: EvaluationContext,
+        runner: NetworkRunner,
+        tasks: LoadedTasks,
+        put: Callable[[str, Mixture, Score], None],
+    ) -> None:
+        self._context, self._runner, self._tasks, self._put = context, runner, tasks, put
+        self._processes = Processes()
+        self._ahead: Ahead[Run, Any] = Ahead(context.jobs, self._in_job)
+        self._results: dict[Run, Any] = {}
+        self._weights: dict[Run, Mixture] = {}
+        self._tried: set[str] = set()
+        self._lock = threading.Lock()
+
+    def score(self, name: str, weights: Mixture, key: str) -> Score:
+        """The score of `weights` on the set `name`; `key` tells them from others."""
+        spec, metric = self._context.sets[name], self._context.metric_of(name)
+        if isinstance(spec, CommandSet):
+            return command_task.score(spec, name, self._printed(spec, weights, key), metric=metric)
+        measure = kind_of(spec).measure
+        assert measure is not None, f"{type(spec).__name__} shows examples"
+        found: Score = measure(spec, weights, metric, self._runner, self._tasks)
+        return found
+
+    def expect(self, name: str, coming: Sequence[tuple[Mixture, str]]) -> None:
+        """Begins with evaluations on the set `name` that will be asked for, if there are jobs for them."""
+        spec = self._context.sets[name]
+        if self._context.jobs > 1 and isinstance(spec, CommandSet):
+            runs = {(spec.command, key): weights for weights, key in coming}
+            self._weights |= runs
+            self._ahead.expect([run for run in runs if run not in self._results])
+
+    def close(self) -> None:
+        """Ends commands that nobody waits for any more."""
+        self._ahead.close()
+        self._processes.end()
+
+    def _printed(self, spec: CommandSet, weights: Mixture, key: str) -> Any:
+        run = spec.command, key
+        if run not in self._results:
+            self._weights[run] = weights
+            try:
+                self._results[run] = self._ahead.result(run) if self._ahead.has(run) else self._in_job(run, 0)
+            except BaseException:
+                self.close()
+                raise
+        return self._results[run]
+
+    def _in_job(self, run: Run, job: int) -> Any:
+        """What the command prints for the weights; its scores are kept at once, on all of its sets."""
+        weights = self._weights[run]
+        own = {n: s for n, s in self._context.sets.items() if isinstance(s, CommandSet) and s.command == run[0]}
+        spec = next(iter(own.values()))
+        with self._candidate(spec, weights, job) as candidate:
+            found = command_task.result(spec, candidate, self._processes)
+        with self._lock:
+            for name, one in own.items():
+                if len(own) == 1 or (isinstance(found, dict) and isinstance(found.get(name), dict)):
+                    self._put(name, weights, command_task.score(one, name, found, metric=self._context.metric_of(name)))
+        return found
+
+    @contextmanager
+    def _candidate(self, spec: CommandSet, weights: Mixture, job: int) -> Iterator[Candidate]:
+        """An ingredient lies where it lies; a mixture is written for the command and removed after it.
+
+        Of a run that makes a soup the first one is written in any case, so that a command that cannot take a mixture
+        fails at once.
+        """
+        split(spec.command)
+        device, environment = _device(self._context.device, job)
+        first = weights.members[0]
+        is_first = self._context.makes_soups and spec.command not in self._tried
+        self._tried.add(spec.command)
+        alone = len(weights.members) == 1 and not isinstance(first, Selected) and weights.dtype is None
+        if alone and self._context.recipe.batch_norm == "average" and not is_first:
+            weights_file = first.files[0].path if len(first.files) == 1 else first.path
+            yield Candidate(first.path, weights_file, first.folder, device, environment)
+            return
+        with scratch_folder() as folder:
+            place, file = self._written(weights, folder)
+            try:
+                yield Candidate(place, file, folder, device, environment)
+            except ValidationError as error:
+                _keep_for_reproduction(error, folder)
+                raise
+
+    def _written(self, weights: Mixture, folder: Path) -> tuple[Path, Path]:
+        """Writes a mixture as a soup is; returns what stands for {checkpoint} and for {weights}."""
+        recipe = self._context.recipe
+        written, _ = write_soup(
+            weights,
+            folder,
+            WritingOptions(
+                max_shard_size=recipe.max_shard_size,
+                overrides=self._runner.statistics(weights) if recipe.batch_norm != "average" else {},
+                format=recipe.format,
+                keep_state=recipe.keep_state,
+            ),
+        )
+        copy_side_files(weights, folder)
+        weights_file = folder / written.main
+        is_folder = weights.members[0].path.is_dir() or len(written.files) > 1
+        return (folder if is_folder else weights_file), weights_file
+
+
+def _device(device: torch.device, job: int) -> tuple[str, dict[str, str]]:
+    """What stands for {device}, and the variables with which a command sees that device alone."""
+    if device.type != "cuda":
+        return str(device), {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    number = (device.index or 0) + job
+    return "cuda:0", {"CUDA_VISIBLE_DEVICES": names[number % len(names)]}
+
+
+def _keep_for_reproduction(error: ValidationError, folder: Path) -> None:
+    """Moves the folder of a candidate whose command failed out of the way of being removed, and says where it is."""
+    kept = Path(tempfile.mkdtemp(prefix="soup-candidate-"))
+    shutil.copytree(folder, kept, dirs_exist_ok=True)
+    error.args = (str(error).replace(str(folder), str(kept)),)
+    error.hint = f"{error.hint or 'run it by hand to see why'}; the candidate stays in {kept}"

@@ -14,6 +14,7 @@ from soupcli.errors import ValidationError
 from soupcli.evaluation.score import Score
 from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.metric import MetricValue
+from soupcli.networks.restored import restored
 from soupcli.user_code import load_function, told
 from soupcli.wording import suggestion
 
@@ -93,9 +94,11 @@ def _count(value: float | None, source: str) -> int | None:
 def measure(spec: PythonSet, weights: Mixture, metric: str, runner: NetworkRunner, _: object) -> Score:
     """What the function returns for `weights`; the live network is loaded anew afterwards."""
     runner.live.load(weights)
+    module = runner.live.network.module
     try:
         named = spec.metric is not None or "metric" in runner.recipe.model_fields_set
-        return score(spec, runner.live.network.module, runner.device, metric=metric, named=named)
+        with restored(module):
+            return score(spec, module, runner.device, metric=metric, named=named)
     finally:
         runner.live.forget()
 

@@ -11,18 +11,26 @@ import pytest
 
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import command as command_task
+from soupcli.evaluation.outside.command import Candidate, Processes
 from soupcli.evaluation.score import Score
 from soupcli.recipe.sets import CommandSet
 
 PYTHON = shlex.quote(sys.executable)
 CHECKPOINT = Path("runs/a b's $HOME;x")
+CANDIDATE = Candidate(CHECKPOINT, CHECKPOINT / "model", CHECKPOINT, "cpu", {})
+
+
+def scored(spec: CommandSet, metric: str = "accuracy") -> Score:
+    """The score that the command prints for the candidate."""
+    found = command_task.result(spec, CANDIDATE, Processes())
+    return command_task.score(spec, "val", found, metric=metric)
 
 
 def ran(folder: Path, program: str, *, words: str = "{checkpoint}", metric: str = "accuracy") -> Score:
     """What the program says when it is run as a command."""
     (folder / "eval.py").write_text(program)
     spec = CommandSet(command=f"{PYTHON} {shlex.quote(str(folder / 'eval.py'))} {words}")
-    return command_task.score(spec, CHECKPOINT, metric=metric)
+    return scored(spec, metric)
 
 
 def test_words_are_not_a_shells(tmp_path: Path) -> None:
@@ -93,4 +101,4 @@ def test_errors(program: str, message: str, tmp_path: Path) -> None:
 def test_commands_that_cannot_be_run(command: str, message: str) -> None:
     """A program that is not there, and a command that cannot tell one checkpoint from another, are errors."""
     with pytest.raises(ValidationError, match=message):
-        command_task.score(CommandSet(command=command), CHECKPOINT, metric="accuracy")
+        scored(CommandSet(command=command))

@@ -1,0 +1,168 @@
+"""The files that a command of the user's is made of: its scripts, what these import, and files that they name.
+
+    files_of(["python", "eval.py", "--data", "test.csv", "{checkpoint}"], Path.cwd())
+
+They are found by reading, nothing is run: imports of Python scripts that lie beside them, below the working folder or
+on PYTHONPATH, and words in scripts and settings that are names of files. What a program puts together from parts is
+not found: `depends:` in the recipe names it.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from soupcli.errors import ValidationError
+from soupcli.user_files import is_users
+
+PLACES = ("{checkpoint}", "{weights}", "{folder}")  # of the weights, in a command
+MOST = 10_000  # files
+READ = 1 << 20  # bytes: larger files are data, and not looked into
+SCRIPTS = {".py", ".sh", ".bash", ".zsh", ".pl", ".rb", ".js", ".r", ".jl", ".yaml", ".yml", ".toml", ".json", ".cfg"}
+REDIRECTED = re.compile(r">>?\s*\S+")  # what a shell writes
+NAME = re.compile(r"[^\s\"'`$(){}\[\]<>|;,=]+")
+
+
+def split(command: str) -> list[str]:
+    """The words of a command. Raises ValidationError for an open quotation and if no word holds the weights' place."""
+    try:
+        words = shlex.split(command)
+    except ValueError as cause:
+        raise ValidationError(f"command {command!r}: {cause}") from cause
+    if not any(place in word for word in words for place in PLACES):
+        raise ValidationError(
+            f"command {command!r}: has no {{checkpoint}}, so every ingredient would score the same",
+            hint="write {checkpoint} where the path of the weights goes, or {weights} for their file, {folder} for "
+            "their folder",
+        )
+    return words
+
+
+def files_of(words: Sequence[str], folder: Path) -> list[Path]:
+    """The user's own files behind a command that runs in `folder`, sorted; installed programs are left out."""
+    waiting = [file for word in _named(words) for file in _files(folder, word)]
+    waiting += list(_module(words, folder))
+    program = shutil.which(words[0])
+    if program is not None and is_users(os.path.realpath(program)) and _is_script(Path(program)):
+        waiting.append(Path(program))
+    found: set[Path] = set()
+    while waiting and len(found) < MOST:
+        file = Path(os.path.abspath(waiting.pop()))  # noqa: PTH100 - links stay
+        if file not in found:
+            found.add(file)
+            waiting += _behind(file, folder)
+    return sorted(found)
+
+
+def _named(words: Sequence[str]) -> Iterator[str]:
+    """Words that may be names of files: `--data=test.csv` names one too."""
+    for word in words[1:]:
+        if "{" not in word:
+            yield word
+            yield from word.split("=")[1:]
+
+
+def _files(folder: Path, word: str) -> list[Path]:
+    """The file that a word names, or all files of the folder that it names."""
+    place = folder / word
+    try:
+        if place.is_file():
+            return [place]
+        if word not in ("", ".", "..", "/") and place.is_dir() and place.resolve() != folder.resolve():
+            return [file for file in _below(place) if file.is_file()][:MOST]
+    except (OSError, ValueError):
+        pass
+    return []
+
+
+def _below(folder: Path) -> list[Path]:
+    hidden = re.compile(r"/(\.|__pycache__)")
+    return sorted(file for file in folder.rglob("*") if not hidden.search(str(file)[len(str(folder)) :]))
+
+
+def _module(words: Sequence[str], folder: Path) -> list[Path]:
+    """The module of `python -m package.module`."""
+    if "-m" not in words[:-1]:
+        return []
+    name = words[words.index("-m") + 1]
+    return _imported(name, [folder]) + _imported(f"{name}.__main__", [folder])
+
+
+def _is_script(file: Path) -> bool:
+    """Whether it is text that an interpreter runs."""
+    try:
+        with file.open("rb") as content:
+            return content.read(2) == b"#!"
+    except OSError:
+        return False
+
+
+def _behind(file: Path, folder: Path) -> list[Path]:
+    """Files that a script imports or names."""
+    try:
+        if file.stat().st_size > READ or not (file.suffix.lower() in SCRIPTS or _is_script(file)):
+            return []
+        text = file.read_text("utf-8", "replace")
+    except OSError:
+        return []
+    if file.suffix == ".py":
+        return _behind_python(text, file, folder)
+    return [place for word in set(NAME.findall(REDIRECTED.sub("", text))) for place in _plain_files(word, file, folder)]
+
+
+def _behind_python(text: str, file: Path, folder: Path) -> list[Path]:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+    roots = [file.parent, folder, *(Path(root) for root in os.environ.get("PYTHONPATH", "").split(os.pathsep) if root)]
+    found: list[Path] = []
+    written = {id(node) for node in _written(tree)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [place for alias in node.names for place in _imported(alias.name, roots)]
+        elif isinstance(node, ast.ImportFrom):
+            base = file.parents[node.level - 1 : node.level] if node.level else roots
+            prefix = f"{node.module}." if node.module else ""
+            for name in [node.module or "", *(prefix + alias.name for alias in node.names)]:
+                found += _imported(name, base)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in written:
+            found += _plain_files(node.value, file, folder)
+    return found
+
+
+def _written(tree: ast.AST) -> Iterator[ast.expr]:
+    """Names of files in `open(name, "w")` and the like: what a program writes does not make it what it is."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
+            modes = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "mode")]
+            if any(isinstance(mode, ast.Constant) and set(str(mode.value)) & set("wax") for mode in modes):
+                yield node.args[0] if node.args else node.func
+
+
+def _plain_files(word: str, file: Path, folder: Path) -> list[Path]:
+    """The file that a word in a script names, below its own folder or the working folder."""
+    if not word or len(word) > 1000 or "\0" in word or "\n" in word:
+        return []
+    try:
+        return [place for place in (folder / word, file.parent / word) if place.is_file() and is_users(str(place))]
+    except OSError:
+        return []
+
+
+def _imported(name: str, roots: Sequence[Path]) -> list[Path]:
+    """The files of a dotted module, its packages among them, below the first root that has it."""
+    parts = name.split(".") if name else []
+    for root in roots:
+        found, place = [], root
+        for part in parts:
+            place = place / part
+            found += [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
+        if found and is_users(str(found[0])):
+            return found
+    return []

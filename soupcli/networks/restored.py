@@ -1,0 +1,84 @@
+"""A network as it was before code of the user's had it: what that code replaced or switched is put back.
+
+    with restored(module):
+        function(module, device)
+
+Values that it wrote into weights are no concern here: weights are loaded anew afterwards.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CONTAINERS = (dict, OrderedDict, set, list)  # of parameters, buffers, modules and hooks
+
+
+@contextmanager
+def restored(module: nn.Module) -> Iterator[None]:
+    """Within the block anything may be done to `module`; after it parts, tensors, hooks and methods are the old ones.
+
+    So are the classes of its parts, torch's default dtype, its number of threads and the states of random numbers.
+    """
+    parts = {part: _attributes(part) for part in module.modules()}
+    classes = {kind: dict(vars(kind)) for part in parts for kind in type(part).__mro__ if kind is not object}
+    tensors = [(tensor, tensor.data, tensor.requires_grad) for tensor in _tensors(module)]
+    saved = set(module.state_dict(keep_vars=True))
+    constants = [(b, b.detach().clone()) for name, b in module.named_buffers() if name not in saved]
+    dtype, threads, state = torch.get_default_dtype(), torch.get_num_threads(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(state)
+        torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        for kind, attributes in classes.items():
+            _restore_class(kind, attributes)
+        for part, (own, contents) in parts.items():
+            _restore_part(part, own, contents)
+        for tensor, data, needs_gradient in tensors:
+            tensor.data = data
+            tensor.requires_grad_(needs_gradient)
+            tensor.grad = None
+        with torch.no_grad():
+            for buffer, value in constants:
+                buffer.copy_(value)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _attributes(part: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The attributes of a module, and copies of those that hold parameters, buffers, modules and hooks."""
+    own = dict(vars(part))
+    return own, {name: value.copy() for name, value in own.items() if type(value) in CONTAINERS}
+
+
+def _restore_part(part: nn.Module, own: dict[str, Any], contents: dict[str, Any]) -> None:
+    attributes = vars(part)
+    attributes.clear()
+    attributes.update(own)
+    for name, content in contents.items():
+        held = own[name]
+        held.clear()
+        held.extend(content) if isinstance(held, list) else held.update(content)
+
+
+def _restore_class(kind: type, attributes: dict[str, Any]) -> None:
+    """Methods that were replaced, added or removed."""
+    now = dict(vars(kind))
+    for name in now.keys() | attributes.keys():
+        if now.get(name) is not attributes.get(name):
+            if name in attributes:
+                setattr(kind, name, attributes[name])
+            else:
+                delattr(kind, name)
