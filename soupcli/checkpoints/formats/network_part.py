@@ -42,6 +42,7 @@ TRAINED = (
 # Where `state_dict` holds averaged weights: the part with the trained ones, and one that says who wrote the file:
 # Lightning's WeightAveraging, and mmengine's EMAHook.
 SWAPPED = {"current_model_state": "averaging_state", "ema_state_dict": "message_hub"}
+USUAL = frozenset({*AVERAGED, *TRAINED})
 EXTRA_STATE = "_extra_state"  # of a module, in whatever form it wants
 CALLBACKS = "callbacks"  # Lightning's; most of them keep the best score as a tensor
 MOST_LEVELS = 6
@@ -117,7 +118,11 @@ def _is_bare(file: _File, content: Any) -> bool:
 def _choose(file: _File, content: Any, key: str | None, *, asked: bool = False) -> NetworkPart:
     view = view_of(content)
     if view is None:
-        raise CheckpointError(f"{file.path}: {_holds(key)} a {_kind(content)}, not a state dict")
+        hint = "save the network's state dict alone: torch.save(model.state_dict(), path)"
+        raise CheckpointError(
+            f"{file.path}: {_holds(key)} a {_kind(content)}, not a state dict",
+            hint=hint if file.holds(content) else None,
+        )
     choice = _Choice(None)
     if not is_module(content):
         choice = _preferred(file, view, key)
@@ -164,6 +169,8 @@ def _is_stripped(view: Mapping[Any, Any]) -> bool:
 def _may_be_network(file: _File, name: str, value: Any) -> bool:
     if file.is_tensor(value) or name.endswith(EXTRA_STATE) or name == CALLBACKS or view_of(value) is None:
         return False
+    if isinstance(value, StandIn) and value.entries is None and not is_module(value) and name not in USUAL:
+        return False  # an object with attributes: what it does with its tensors is not known
     return file.holds(value) and not is_training_state(name, value)
 
 
@@ -186,9 +193,13 @@ def _stand_ins(part: Any) -> Iterator[tuple[str, StandIn]]:
 
 def _unclear(file: _File, names: Iterable[str], key: str | None, *, own: bool) -> CheckpointError:
     dotted = [_dotted(key, name) for name in names]
-    beside = ", beside tensors of its own" if own else ""
+    if own:
+        return CheckpointError(
+            f"{file.path}: {_holds(key)} tensors, and parts with further tensors: {_listed(dotted)}",
+            hint=f"save the network's state dict alone, or take one part and nothing else: --key {dotted[0]}",
+        )
     return CheckpointError(
-        f"{file.path}: {_holds(key)} parts that may each be the network: {_listed(dotted)}{beside}",
+        f"{file.path}: {_holds(key)} parts that may each be the network: {_listed(dotted)}",
         hint=f"say which: {', or '.join(f'--key {name}' for name in dotted[:4])}",
     )
 

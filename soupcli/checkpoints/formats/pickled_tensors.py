@@ -57,6 +57,10 @@ UNREADABLE = {
     ),
     "torch._utils._rebuild_device_tensor_from_numpy": ("a tensor of another device", "save it as .cpu()"),
     "torch._utils._rebuild_xla_tensor": ("a tensor of another device", "save it as .cpu()"),
+    "torch.distributed._shard.sharded_tensor.api.ShardedTensor": (
+        "a ShardedTensor, of which one process has a part",
+        DTENSOR,
+    ),
     "torch.storage._load_from_bytes": ("a pickle within the pickle", "save it with torch.save"),
     "numpy.core.multiarray._reconstruct": ("a numpy array", "save it as a tensor: torch.from_numpy(array)"),
     "numpy._core.multiarray._reconstruct": ("a numpy array", "save it as a tensor: torch.from_numpy(array)"),

@@ -95,9 +95,8 @@ def test_an_empty_average_is_not_taken(tmp_path: Path) -> None:
         ({"model": state(0), "net": state(1)}, ["model", "net"]),
         ({"ema": state(0), "model_ema": state(1)}, ["model_ema", "ema"]),
         ({"model": {"encoder": state(0), "decoder": state(1)}}, ["model.encoder", "model.decoder"]),
-        ({"w": torch.ones(2), "encoder": state(0)}, ["encoder"]),
     ],
-    ids=["teacher", "gan", "two trained", "two averaged", "deeper", "beside tensors"],
+    ids=["teacher", "gan", "two trained", "two averaged", "deeper"],
 )
 def test_what_is_not_clear_is_asked(tmp_path: Path, content: object, named: list[str]) -> None:
     """Where two parts may be the network both are named, and every hint takes one of them."""
@@ -107,6 +106,49 @@ def test_what_is_not_clear_is_asked(tmp_path: Path, content: object, named: list
     assert hint.split() == [word for name in named for word in ("--key", name)]
     for name in named:
         assert open_checkpoint(tmp_path / "x.pt", How(key=name)).origin.key == name
+
+
+def test_parts_beside_tensors(tmp_path: Path) -> None:
+    """Tensors beside a part: which belong together is not known, so the hint says what --key leaves out."""
+    path = saved(tmp_path / "x.pt", {"w": torch.ones(2), "encoder": state(0)})
+    with pytest.raises(CheckpointError, match="holds tensors, and parts with further tensors: encoder") as refused:
+        open_checkpoint(path)
+    assert "one part and nothing else: --key encoder" in str(refused.value.hint)
+    assert_same(opened(path, key="encoder"), state(0))
+
+
+class Holder:
+    """An object of the user's with tensors in its attributes."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+class Mapped(dict):  # type: ignore[type-arg]
+    """A dict of the user's, as configuration libraries have."""
+
+
+def test_objects_that_hold_the_network(tmp_path: Path) -> None:
+    """A training state that is an object, a learner, a dict of another class: the usual names are found in them."""
+    net = small_net()
+    for number, content in enumerate(
+        [
+            Holder(model=net, opt=adam(), loss_func=nn.CrossEntropyLoss()),
+            {"epoch": 1, "ema": Holder(ema=net, updates=3)},
+            Mapped(state_dict=Mapped(net.state_dict()), cfg=Mapped(lr=0.1)),
+        ]
+    ):
+        path = saved(tmp_path / f"{number}.pt", content)
+        assert_same(opened(path), net.state_dict())
+        assert open_checkpoint(path).origin.key == ["model", "ema.ema", "state_dict"][number]
+
+
+def test_an_object_with_tensors_is_no_network(tmp_path: Path) -> None:
+    """A tensor in a class of the user's, as quantisers have, is neither taken apart nor dropped."""
+    packed = Holder(data=torch.ones(2), scale=torch.ones(1))
+    for content in ({"w": packed}, {"w": packed, "b": torch.ones(1)}):
+        with pytest.raises(CheckpointError, match=r"'w' is a .*Holder of tensors without names"):
+            open_checkpoint(saved(tmp_path / "x.pt", content))
 
 
 def test_one_network_under_two_names(tmp_path: Path) -> None:
