@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from soupcli.datasets.examples import Examples
     from soupcli.datasets.kind import Kind
@@ -46,23 +46,26 @@ def load(spec: SetSpec, given: Loading) -> Examples:
     return of_kind(spec, given)
 
 
-def class_orders(sets: Mapping[str, SetSpec], metric: str, outline: Outline) -> dict[str, ClassOrder]:
-    """Which class is which in each set whose classes have names; `metric` is the recipe's."""
+def class_orders(sets: Mapping[str, SetSpec], metric: str, outline: Callable[[], Outline]) -> dict[str, ClassOrder]:
+    """Which class is which in each set whose classes have names; `metric` is the recipe's.
+
+    `outline` is asked for if there is such a set.
+    """
     found: dict[str, ClassOrder] = {}
     for name, spec in sets.items():
         of_kind = kind_of(spec).class_order
-        order = of_kind(spec, outline, spec.metric or metric) if of_kind is not None else None
+        order = of_kind(spec, outline(), spec.metric or metric) if of_kind is not None else None
         if order is not None:
             found[name] = order
     return found
 
 
-def transforms(sets: Mapping[str, SetSpec], outline: Outline) -> dict[str, str]:
-    """Where the transform of the inputs of each set comes from, if it has one."""
+def transforms(sets: Mapping[str, SetSpec], outline: Callable[[], Outline]) -> dict[str, str]:
+    """Where the transform of the inputs of each set comes from, if it has one. `outline` is asked for if need be."""
     found: dict[str, str] = {}
     for name, spec in sets.items():
         of_kind = kind_of(spec).transform
-        source = of_kind(spec, outline) if of_kind is not None else None
+        source = of_kind(spec, outline()) if of_kind is not None else None
         if source is not None:
             found[name] = source
     return found

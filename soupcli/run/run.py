@@ -31,6 +31,7 @@ from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import Selected, Selection
 from soupcli.checkpoints.window import choose
 from soupcli.cli.options import SoupOptions
+from soupcli.datasets.holdout import whole_of
 from soupcli.datasets.load import class_orders, transforms
 from soupcli.environment import cache_folder, versions
 from soupcli.errors import SoupError, UsageError
@@ -53,6 +54,7 @@ from soupcli.soups.ranking import Ranked, rank
 
 if TYPE_CHECKING:
     from soupcli.evaluation.score import Score
+    from soupcli.networks.network import Outline
     from soupcli.progress import Progress
     from soupcli.recipe.recipe import Recipe
     from soupcli.report.scores import ClassOrder, Ingredient
@@ -232,13 +234,16 @@ class Run:
             return {}  # adapters can then be mixed where their base is not at hand
         if not self.sets:
             return {}
-        known = outline(self.recipe.model, self.checkpoints[0])
-        return class_orders(self.sets, self.recipe.metric, known)
+        return class_orders(self.sets, self.recipe.metric, self._outline)
 
     @cached_property
     def transforms(self) -> dict[str, str]:
         """Where the transform of each set's pictures comes from, by the first checkpoint."""
-        return transforms(self.sets, outline(self.recipe.model, self.checkpoints[0]))
+        return transforms(self.sets, self._outline)
+
+    def _outline(self) -> Outline:
+        """What is known about the classes of the first checkpoint before any network is built."""
+        return outline(self.recipe.model, self.checkpoints[0])
 
     def _say_other_files(self) -> None:
         """Says if checkpoints do not agree in the files that describe their networks and inputs."""
@@ -269,7 +274,7 @@ class Run:
             self._say_other_files()
             for name, order in self.classes.items():
                 if order.warning is not None:
-                    self.warn(f"{name}: {order.warning}")
+                    self.warn(f"{whole_of(name)}: {order.warning}")
             if processes.is_first():
                 self.hashes.start(self.checkpoints)
             self._evaluators = self.evaluators_by(self.recipe)
