@@ -16,6 +16,12 @@ WINDOW = 1 << 18  # bytes that are read at once
 LONGEST = 1 << 16  # bytes of a text or byte string that is kept; longer ones stay in the file
 LONGEST_LINE = 4096  # of protocol 0
 BUDGET = 64_000_000
+BUDGET_PER_BYTE, MOST_FOR_BYTES = 16, 100_000_000
+
+
+def budget_of(size: int) -> int:
+    """Returns the units for a pickle of `size` bytes: a vocabulary of half a million words takes what it may."""
+    return BUDGET + min(BUDGET_PER_BYTE * size, MOST_FOR_BYTES)
 
 
 class PickleError(Exception):
@@ -36,7 +42,8 @@ class Machine:
         self._at = 0  # in the window
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []  # stacks below the open marks
-        self._memo: dict[int, Any] = {}
+        self._memo: list[Any] = []  # by number, as picklers count
+        self._far: dict[int, Any] = {}  # of the memo, under numbers that no pickler would give
 
     @property
     def at(self) -> int:
@@ -112,17 +119,25 @@ class Machine:
 
     def remember(self, index: int) -> None:
         """Puts the last value into the memo."""
-        self._memo[index] = self._stack[-1]
+        if index == len(self._memo):
+            self._memo.append(self._stack[-1])
+        elif 0 <= index < len(self._memo):
+            self._memo[index] = self._stack[-1]
+        else:
+            self._far[index] = self._stack[-1]
 
     def remember_next(self) -> None:
         """Puts the last value into the memo, under the next number."""
-        self._memo[len(self._memo)] = self._stack[-1]
+        self.remember(len(self._memo) + len(self._far))
 
     def recall(self, index: int) -> None:
         """Pushes a value of the memo."""
-        if index not in self._memo:
+        if 0 <= index < len(self._memo):
+            self._stack.append(self._memo[index])
+        elif index in self._far:
+            self._stack.append(self._far[index])
+        else:
             raise ValueError(index)
-        self._stack.append(self._memo[index])
 
     def push_data(self, count: int, *, text: bool) -> None:
         """Pushes the next `count` bytes, as text or as they are; a Payload if they are many."""

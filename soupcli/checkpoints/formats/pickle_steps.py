@@ -25,7 +25,7 @@ def _add_entries(machine: Machine, values: list[Any]) -> None:
     if isinstance(target, StandIn):
         target.entries = target.entries if target.entries is not None else {}
         target = target.entries
-    machine.spend(64 * len(values))
+    machine.spend(50 * len(values))
     for key, value in zip(values[::2], values[1::2], strict=True):
         target[key_of(key)] = value
 
@@ -263,7 +263,7 @@ STEPS: dict[int, Step] = {
     0x97: _buffer_elsewhere,
     0x98: lambda _: None,
 }
-_DEAR = {"]": 64, "}": 80, "R": 200, "b": 24, "c": 150, "d": 80, "G": 32, "F": 32, "J": 40, "L": 60, "I": 60}
+_DEAR = {"]": 64, "}": 80, "R": 200, "b": 24, "c": 150, "d": 80, "G": 32, "F": 32, "J": 20, "L": 60, "I": 60}
 _DEAR |= {"\x8f": 230, "\x91": 230, "\x93": 150, "\x81": 150, "\x92": 150, "o": 150, "i": 300, "Q": 60, "P": 120}
-_DEAR |= {"X": 60, "\x8c": 60, "\x8d": 60, "B": 60, "C": 60, "q": 60, "r": 60, "\x94": 60, "p": 60, "(": 80, "t": 56}
+_DEAR |= {"X": 42, "\x8c": 42, "\x8d": 42, "B": 42, "C": 42, "q": 8, "r": 8, "\x94": 8, "p": 8, "(": 80, "t": 56}
 COSTS = {code: 24 + _DEAR.get(chr(code), 0) for code in STEPS}

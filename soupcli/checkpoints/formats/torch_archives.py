@@ -10,7 +10,7 @@ import sys
 import zipfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.pickle_machine import BUDGET, PickleError
+from soupcli.checkpoints.formats.pickle_machine import PickleError, budget_of
 from soupcli.checkpoints.formats.pickled_tensors import ITEM_SIZES, Storage, storage_of
 from soupcli.checkpoints.formats.stand_ins import PersistentId
 from soupcli.checkpoints.formats.unpickler import Unpickler
@@ -92,7 +92,7 @@ def _read_zip(file: FileVersion, offset: int, length: int) -> SavedObject:
     _check_byte_order(file, records)
     unpickler = Unpickler(
         lambda at, count: read_bytes(file, pickled.offset + at, max(0, min(count, pickled.size - at))),
-        budget=BUDGET + BUDGET_PER_RECORD * len(records),
+        budget=budget_of(pickled.size) + BUDGET_PER_RECORD * len(records),
     )
     content = unpickler.load()
     return SavedObject(content, {name[5:]: span for name, span in records.items() if name.startswith("data/")})
@@ -155,7 +155,7 @@ def _read_legacy(file: FileVersion, offset: int, length: int) -> SavedObject:
     end = offset + length
     unpickler = Unpickler(
         lambda at, count: read_bytes(file, offset + at, max(0, min(count, length - at))),
-        budget=BUDGET,
+        budget=budget_of(length),
         persistent=persistent,
     )
     try:

@@ -20,7 +20,7 @@ class Unpickler(Machine):
 
     def load(self) -> Any:
         """Returns the object that the pickle describes. Raises PickleError if it is broken or too expensive."""
-        self._stack, self._marks, self._memo = [], [], {}
+        self._stack, self._marks, self._memo, self._far = [], [], [], {}
         try:
             while True:
                 if self._at == len(self._window):

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupcli.checkpoints.formats.pickle_machine import PickleError
+from soupcli.checkpoints.formats.pickle_machine import PickleError, budget_of
 from soupcli.checkpoints.formats.pickle_steps import COSTS, STEPS
 from soupcli.checkpoints.formats.stand_ins import Opaque, Payload, StandIn
 from soupcli.checkpoints.formats.unpickler import Unpickler
@@ -126,7 +126,8 @@ def test_keys_are_hashed_at_once() -> None:
     """Keys whose hash takes long, or is the same for all, are kept as objects of their own."""
     data = pickle.dumps({(1, (2, 3)): 1, 2**80: 2, "a": 3, 5: 4})
     assert [type(key) for key in load(data)] == [Opaque, Opaque, str, int]
-    many = pickle.dumps({number * (2**61 - 1): None for number in range(20_000)})
+    same_hash = (number * (2**61 - 1) for number in range(20_000))
+    many = b"\x80\x02}(" + b"".join(b"\x8a\x0a" + key.to_bytes(10, "little") + b"N" for key in same_hash) + b"u."
     began = time.process_time()
     assert len(load(many)) == 20_000
     assert time.process_time() - began < 2  # quadratic: minutes
@@ -164,6 +165,21 @@ def test_a_few_bytes_cost_little(name: str) -> None:
         assert "\n" not in str(refused)
     assert time.process_time() - began < 4
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+def test_a_large_vocabulary() -> None:
+    """Half a million words with their numbers, as a user keeps them beside the weights, are within the budget."""
+    words = {f"word{number}": number for number in range(500_000)}
+    data = pickle.dumps({"vocab": words}, protocol=2)
+    read = Unpickler(lambda offset, count: data[offset : offset + count], budget=budget_of(len(data)))
+    assert read.load()["vocab"]["word499999"] == 499_999
+
+
+def test_numbers_of_the_memo() -> None:
+    """The memo is kept by number in any order, also where the numbers leave gaps."""
+    assert load(b"\x80\x02(K\x05r\xff\xff\x00\x00K\x06q\x00K\x07q\x00j\xff\xff\x00\x00h\x00t.") == (5, 6, 7, 5, 7)
+    with pytest.raises(PickleError):
+        load(b"\x80\x02h\x00.")
 
 
 def test_deep_nesting() -> None:
