@@ -53,6 +53,7 @@ def _open_named(path: Path, how: How) -> Checkpoint | None:
     weights = path / how.weights_name
     if not weights.is_file():
         raise CheckpointError(f"{path}: has no file {how.weights_name}", hint=folders.listing(path))
+    parts.refuse_half(weights)
     if how.weights_name in adapter.WEIGHTS:
         return _open_adapter(path, path, how)
     return _open_file(path, weights, how)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from soupcli.checkpoints.checkpoint import part_of
 from soupcli.checkpoints.formats.sharded import whole_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from soupcli.checkpoints.checkpoint import Checkpoint, Part
+    from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.mixing.mixture import Mixture
 
 DEFAULT = "model.safetensors"
@@ -42,15 +43,9 @@ def planned_files(mixture: Mixture) -> list[FilePlan]:
         return [FilePlan(_common_name(mixture), {name: name for name in names})]
     plans = []
     for part in kept.parts:
-        own = [name for name in names if _part_of(kept.parts, name) == part]
+        own = [name for name in names if part_of(kept.parts, name)[0] == part]
         plans.append(FilePlan(_safe_name(part.file), {name: name.removeprefix(part.prefix) for name in own}))
     return plans
-
-
-def _part_of(parts: Sequence[Part], name: str) -> Part:
-    """The part with the longest prefix that the name begins with."""
-    fitting = [part for part in parts if name.startswith(part.prefix)]
-    return max(fitting, key=lambda part: len(part.prefix))
 
 
 def _common_name(mixture: Mixture) -> str:

@@ -19,7 +19,7 @@ import torch
 from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
-from soupcli.checkpoints.compare.constants import with_constants
+from soupcli.checkpoints.compare.constants import with_constants, with_these
 from soupcli.checkpoints.compare.integers import check_integers
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.compare.names import Names, check_ties, common_names
@@ -137,12 +137,14 @@ class Run:
                 self.warn(note)
             if len(notes) > NOTED:
                 self.warn(f"{len(notes) - NOTED} more tensors have other names in some checkpoints")
-        return with_constants([self.names.applied(checkpoint) for checkpoint in checkpoints], self.selection)
+        named = with_constants([self.names.applied(checkpoint) for checkpoint in checkpoints], self.selection)
+        self.constants = named[0].constants
+        return named
 
     def open_base(self, path: Path) -> Checkpoint:
         """The checkpoint of --base, a whole network, with the names that the checkpoints have."""
         how = How(trust=self.options.trust, allow=tuple(self.options.allow_class or ()))
-        return self.names.applied(open_checkpoint(path, how))
+        return with_these(self.names.applied(open_checkpoint(path, how)), self.constants)
 
     def _check_use(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Raises UsageError for flags that have no use with these checkpoints."""

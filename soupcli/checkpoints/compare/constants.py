@@ -15,7 +15,7 @@ from soupcli.checkpoints.checkpoint import read_part
 from soupcli.checkpoints.compare.differences import same_in_all
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.tensor_filter import Selection
@@ -73,7 +73,7 @@ def with_constants(checkpoints: Sequence[Checkpoint], selection: Selection) -> l
     return [with_these(one, constants) for one in checkpoints]
 
 
-def with_these(checkpoint: Checkpoint, constants: Constants | Everything) -> Checkpoint:
+def with_these(checkpoint: Checkpoint, constants: Container[str]) -> Checkpoint:
     """A checkpoint of which these tensors need not be finite."""
     known: Any = checkpoint
     changed: Checkpoint = replace(known, constants=constants)

@@ -107,12 +107,12 @@ def _check_classes(first: Checkpoint, other: Checkpoint, selection: Selection) -
     if not moved or head is None:
         return
     order = [others.index(name) for name in plain] if sorted(plain) == sorted(others) else None
-    rows = f"{head} of {other.path} in the order {order} ([weight[i] for i in order])" if order else "one head"
+    rows = f"put the rows of its {head} into the order {order} (weight[{order}]) and its id2label as the other's"
+    rest = f"mix all but the heads: --exclude '{head.rpartition('.')[0] or head}.*'"
     raise MixError(
         f"{other.path}: its classes are {_shown(two)}, those of {first.path} are {_shown(one)}: rows of {head!r} "
         "stand for other classes",
-        hint=f"bring the rows of {rows} and its id2label into the order of the other; or mix all but the heads: "
-        f"--exclude '{head.rpartition('.')[0] or head}.*'",
+        hint=f"{rows}; or {rest}" if order is not None and len(order) <= SHOWN else rest,
     )
 
 

@@ -66,3 +66,13 @@ def test_one_alone(tmp_path: Path, soup: Callable[..., Ran]) -> None:
     assert soup("uniform", "--ckpts", path, "--out", tmp_path / "out").code == 0
     [path] = family(tmp_path, "c", torch.tensor([1.0, 2.0, 3.0, INF]))
     assert soup("uniform", "--ckpts", path, "--out", tmp_path / "other").code == 2
+
+
+def test_base(tmp_path: Path, soup: Callable[..., Ran]) -> None:
+    """A base has the constants of the ingredients; where its own differ, the line between them is refused."""
+    paths = family(tmp_path, "c", MASK, MASK, MASK)
+    words = ["--ckpts", *paths[:2], "--base", paths[2]]
+    assert soup("mix", *words, "--alpha", "0.5", "--out", tmp_path / "out").code == 0
+    assert "cannot be mixed" not in soup("inspect", *words).stdout
+    save_file({"w": torch.ones(4), "c": MASK.T.contiguous()}, paths[2])
+    assert soup("mix", *words, "--alpha", "0.5", "--out", tmp_path / "other").code == 2

@@ -87,7 +87,7 @@ def test_classes(tmp_path: Path) -> None:
         MixError, match=r"classes are NOT_TRUE, .* are entailment, .* rows of 'head\.weight'"
     ) as refused:
         check(a, b)
-    assert "in the order [1, 2, 0]" in str(refused.value.hint)
+    assert "into the order [1, 2, 0]" in str(refused.value.hint)
     assert "--exclude 'head.*'" in str(refused.value.hint)
     check(a, b, Selection(exclude=("head.*",)))
     check(a, run(tmp_path / "c", config_json=labels("Entailment", "NEUTRAL", "not true")))

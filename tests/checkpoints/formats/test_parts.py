@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from soupcli.checkpoints.checkpoint import Part, part_of
 from soupcli.checkpoints.find import find
-from soupcli.checkpoints.open import open_checkpoint
+from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError, UsageError
 from tests.conftest import Ran
 from tests.helpers.tensors_of import assert_same, opened, read_all, small_net
@@ -93,6 +93,8 @@ def test_parts_of_one_network(tmp_path: Path) -> None:
         find([f"{pipe}/unet", f"{pipe}/vae"])
     with pytest.raises(CheckpointError, match="one network of several in its folder, by modules"):
         open_checkpoint(encoder(tmp_path / "encoder") / "model.safetensors")
+    with pytest.raises(CheckpointError, match="one network of several in its folder"):
+        open_checkpoint(tmp_path / "encoder", How(weights_name="model.safetensors"))
     assert len(find([f"{pipe}/unet"]).checkpoints) == 1
 
 
