@@ -101,7 +101,7 @@ def _with_ensembles(run: Run, finished: FinishedSoup, ranking: list[Ranked]) -> 
     ]
     say_again(run)
     parts = {**finished.parts, **beside.parts}
-    return finished._replace(ingredients=ingredients, beside=beside.rows, parts=parts)
+    return finished._replace(ingredients=ingredients, parts=parts)
 
 
 def _ranking(run: Run, options: GreedyOptions) -> list[Ranked]:

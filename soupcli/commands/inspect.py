@@ -33,7 +33,8 @@ from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.write_soup import WritingOptions, write_soup
 from soupcli.networks.geometry import first_not_finite, measure
-from soupcli.output.inspection import print_inspection
+from soupcli.output import console
+from soupcli.output.text import report_text
 from soupcli.report.inspection import Barriers, Differing, Distances, Found, Inspected, Inspection
 from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan
@@ -244,7 +245,7 @@ def show(run: Run, options: ReportOptions, examined: Examined) -> None:
         inspection=inspection,
     )
     if deliver(options, report, paths=_going_together(inspection)):
-        print_inspection(examined, inspection)
+        console.print_report(report_text(report))
 
 
 def inspection_of(run: Run, examined: Examined) -> Inspection:
@@ -273,6 +274,7 @@ def inspection_of(run: Run, examined: Examined) -> Inspection:
                 tensor=each.tensor,
                 found=each.found,
                 expected=each.expected,
+                words=str(each),
             )
             for each in facts.differences
         ],

@@ -9,6 +9,7 @@ from soupcli.errors import MixError, UsageError
 from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
+from soupcli.output.text import report_text
 from soupcli.report.surveys import Landscape, Place
 from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan
@@ -18,7 +19,6 @@ from soupcli.run.run import Run
 from soupcli.run.to_report import scores_to_report
 from soupcli.soups.plane import Plane, Point, plane_through
 from soupcli.soups.plane import landscape as over_plane
-from soupcli.wording import shown
 
 if TYPE_CHECKING:
     from soupcli.cli.options import LandscapeOptions
@@ -43,7 +43,7 @@ def landscape(options: LandscapeOptions, invocation: Invocation) -> int:
         report = _measure(run, options)
         run.progress.close()
         if deliver(options, report, paths=[str(options.report)]):
-            _show(options, report)
+            console.print_report(report_text(report, options.report))
     return 0
 
 
@@ -100,16 +100,3 @@ def _plane(run: Run) -> Plane:
             hint="two of them are the same weights, or one is a mixture of the others: name three that differ",
         )
     return plane
-
-
-def _show(options: LandscapeOptions, report: Report) -> None:
-    found = report.landscape
-    assert found is not None
-    columns = [(name, metric) for name in report.sets for metric in found.mean.scores[name]]
-    table = console.Table("weights", *(f">{name} {metric}" for name, metric in columns), ">distance")
-    for label, place in [*zip(found.members, found.corners, strict=True), ("their mean", found.mean)]:
-        scores = [place.scores[name][metric] for name, metric in columns]
-        cells = [shown(metric, score.value, score.stderr) for (_, metric), score in zip(columns, scores, strict=True)]
-        table.add(label, *cells, f"{(place.x**2 + place.y**2) ** 0.5:.4g}")
-    console.print_table(table)
-    console.print_lines(["", f"{len(found.grid)} points of the plane: {options.report}"])

@@ -21,7 +21,6 @@ from soupcli.checkpoints.window import along_one_run, positions
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import layers_by_name
-from soupcli.output.console import Table
 from soupcli.report.soups import Alpha, Stock
 from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.gates import refuse_gain
@@ -105,8 +104,7 @@ def _mean(run: Run, ingredients: Sequence[Checkpoint]) -> FinishedSoup:
     mixture = weighted(ingredients, weights, dtype=run.output_dtype, keep_from=first)
     with run.phase("evaluate"):
         [scores] = run.scores([Row("mix", mixture)])
-    label = f"weighted mean ({len(mixture.members)})" if weights is not None else f"mean ({len(mixture.members)})"
-    return FinishedSoup(mixture, scores, [(ingredient, {}) for ingredient in ingredients], label=label)
+    return FinishedSoup(mixture, scores, [(ingredient, {}) for ingredient in ingredients])
 
 
 def _decayed(run: Run, ingredients: Sequence[Checkpoint]) -> list[float] | None:
@@ -147,13 +145,10 @@ def _line(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> Fini
         scores = run.scores([Row(f"alpha {a:g}", point) for a, point in zip(alphas, points, strict=True)])
     chosen = max(range(len(alphas)), key=lambda i: _goodness(run, scores[i]))
     found = [Alpha(alpha=a, scores=scores_to_report(row)) for a, row in zip(alphas, scores, strict=True)]
-    several = len(alphas) > 1
     return FinishedSoup(
         points[chosen],
         scores[chosen],
         [(member, {}) for member in (*ingredients, base)],
-        label=f"soup (alpha {alphas[chosen]:g})",
-        beside=[(f"alpha {a:g}", row) for a, row in zip(alphas, scores, strict=True)] if several else [],
         parts={"alphas": found if run.sets else [], "alpha": alphas[chosen]},
     )
 
@@ -174,17 +169,8 @@ def _stock(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> Fin
         scores,
         [(member, {}) for member in (*ingredients, base)],
         coefficients=coefficients_to_report(stocked.layered),
-        label=f"Model Stock ({len(ingredients)} ingredients and {base.path})",
-        beneath=_stock_table(found),
         parts={"stock": found},
     )
-
-
-def _stock_table(found: Stock) -> Table:
-    table = Table("layer", ">cos of the angle", ">part of the mean")
-    for layer, cosine, share in zip(found.layers, found.cosines, found.ratios, strict=True):
-        table.add(layer, f"{cosine:.4f}", f"{share:.4f}")
-    return table
 
 
 def _layers(run: Run, base: Checkpoint) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import angles
 from soupcli.output import console
+from soupcli.output.text import report_text
 from soupcli.report.surveys import Pair, Pairs
 from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan
@@ -21,7 +22,6 @@ from soupcli.run.resolve import resolve
 from soupcli.run.run import Row, Run
 from soupcli.run.to_report import scores_to_report
 from soupcli.soups.pairs import Paired, choose_pairs, evaluate_pairs
-from soupcli.wording import signed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ def pairs(options: PairsOptions, invocation: Invocation) -> int:
         report = _measure(run, start, chosen, options.seed)
         run.progress.close()
         if deliver(options, report, paths=[str(options.report)]):
-            _show(options, report, run)
+            console.print_report(report_text(report, options.report))
     return 0
 
 
@@ -96,20 +96,3 @@ def _pair(run: Run, of: Paired, angle_kk: Tensor, alone: Sequence[Mapping[str, S
         gains += compare(*sides)
     angle = float(angle_kk[of.pair])
     return Pair(members=paths, angle=angle, scores=scores_to_report(of.scores), gains=gains)
-
-
-def _show(options: PairsOptions, report: Report, run: Run) -> None:
-    found = report.pairs
-    assert found is not None
-    metrics = {name: run.evaluators.metric_of(name) for name in report.sets}
-    table = console.Table("pair", ">angle", *(f">gain on {name}" for name in report.sets))
-    for pair in sorted(found.pairs, key=lambda pair: (pair.angle is None, pair.angle or 0.0)):
-        gains = [_gain(pair, name, metrics[name]) for name in report.sets]
-        table.add(" + ".join(pair.members), "" if pair.angle is None else f"{pair.angle:.1f}°", *gains)
-    console.print_table(table)
-    sample = "" if len(found.pairs) == found.possible else f", drawn from {found.possible} by seed {found.seed}"
-    console.print_lines(["", f"{len(found.pairs)} pairs{sample}: {options.report}"])
-
-
-def _gain(pair: Pair, name: str, metric: str) -> str:
-    return next((signed(metric, of.difference) for of in pair.gains if (of.set, of.metric) == (name, metric)), "")

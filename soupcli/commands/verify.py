@@ -23,6 +23,7 @@ from soupcli.mixing.old_soup import REPORT, hash_of_file, is_plain
 from soupcli.mixing.soup_folder import SoupFolder
 from soupcli.output import console
 from soupcli.report.reading import read_report
+from soupcli.report.tables import Column, Table
 from soupcli.run.finish_folder import add_card
 from soupcli.run.rewrite import how_to_open, mixed, mixture_of_report, recipe_of
 from soupcli.run.stranger import check_soup, check_trusted
@@ -160,7 +161,7 @@ def _show(options: VerifyOptions, checks: list[Check], *, verified: bool) -> Non
     elif options.quiet:
         console.print_lines([one.what for one in checks if one.as_reported is False])
     else:
-        table = console.Table("checked", "as reported", "")
+        rows: list[list[str]] = []
         for what, as_reported, found in checks:
-            table.add(what, {True: "yes", False: "NO", None: "-"}[as_reported], HASH.sub(r"\1...", found))
-        console.print_table(table)
+            rows.append([what, {True: "yes", False: "NO", None: "-"}[as_reported], HASH.sub(r"\1...", found)])
+        console.print_table(Table("Checks", [Column("checked"), Column("as reported"), Column("")], rows))

@@ -21,14 +21,13 @@ KINDS: dict[str, Callable[[Reports], Figure]] = {
     "angles": angles.figure,
     "geometry": geometry.figure,
 }
-SCORED = ("rank", "eval", "greedy", "learned", "uniform")  # commands whose reports may hold scores of ingredients
 
 
 def possible(reports: Reports) -> tuple[list[Figure], list[UsageError]]:
     """What can be drawn, and why scores cannot where there are ingredients that were scored."""
     figures: list[Figure] = []
     missing: list[UsageError] = []
-    scored = any(source.report.command in SCORED for source in reports.sources)
+    scored = any(source.report.scores_ingredients for source in reports.sources)
     for kind, make in KINDS.items():
         if kind == "scores" and not scored:
             continue

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from soupcli.report.report import Report
     from soupcli.report.scores import Ingredient, MetricScore, Scores
 
-SOUPS: dict[str, Role] = {"greedy": "greedy", "learned": "learned", "uniform": "uniform"}
-
 
 class Source(NamedTuple):
     """A report and where it was read from."""
@@ -154,9 +152,16 @@ def _marked(sources: Sequence[Source]) -> list[Scored]:
             label = f"{command} soup ({len(soup.members)} of {len(report.ingredients)})"
             others = [scored for scored in found.values() if scored.label == label]
             label += f", {source.path}" if others else ""
-            key = ("uniform", "") if command == "uniform" else ("soup", soup.hash)
-            found[key] = Scored(SOUPS.get(command, "soup"), label, soup.scores)
+            key = ("uniform", "") if report.averages_all else ("soup", soup.hash)
+            found[key] = Scored(role_of(report), label, soup.scores)
     return list(found.values())
+
+
+def role_of(report: Report) -> Role:
+    """How the soup of a report came about."""
+    if report.averages_all:
+        return "uniform"
+    return "greedy" if report.steps or report.search else "learned" if report.is_learned else "soup"
 
 
 def score_of(scores: Scores, name: str, metric: str) -> MetricScore | None:

@@ -17,7 +17,7 @@ from soupcli.wording import legible
 if TYPE_CHECKING:
     from soupcli.report.comparisons import Comparison, GateResult
     from soupcli.report.report import Report
-    from soupcli.report.scores import Ingredient, Scored
+    from soupcli.report.scores import Ingredient
     from soupcli.report.soups import Soup
 
 Format = Literal["text", "github", "junit"]
@@ -25,7 +25,7 @@ Level = Literal["notice", "warning", "error"]
 _NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\U00010000-\U0010ffff]")
 
 
-class Found(NamedTuple):
+class Finding(NamedTuple):
     """One thing that the report says: on which set, about what, how it ended, and the key of the recipe that asked."""
 
     name: str
@@ -41,13 +41,13 @@ def formatted(wanted: str, report: Report, place: Callable[[str], str | None]) -
 
 def github(report: Report, place: Callable[[str], str | None]) -> str:
     """A line for each comparison, gate, warning, soup; `place` says where the recipe gives a key: `soup.yaml:8:3`."""
-    found = [*_found(report), *(Found("warning", "warning", text) for text in report.warnings)]
+    found = [*_found(report), *(Finding("warning", "warning", text) for text in report.warnings)]
     if report.soup is not None:
-        found.append(Found("written", "notice", report.soup.path))
+        found.append(Finding("written", "notice", report.soup.path))
     return "".join(f"{_annotation(report.command, one, place)}\n" for one in found)
 
 
-def _annotation(command: str, found: Found, place: Callable[[str], str | None]) -> str:
+def _annotation(command: str, found: Finding, place: Callable[[str], str | None]) -> str:
     where_from = place(found.key) if found.key is not None else None
     properties = {}
     if where_from is not None:
@@ -108,27 +108,26 @@ def _xml(text: str) -> str:
     return _NOT_XML.sub("\ufffd", text)
 
 
-def _found(report: Report) -> Iterator[Found]:
+def _found(report: Report) -> Iterator[Finding]:
     """Comparisons, the first metric of each set, then gates."""
     several = len({of.soup for of in report.comparisons} | {gate.soup for gate in report.gates}) > 1
     seen: set[tuple[str, str]] = set()
     for of in report.comparisons:
         if (of.soup, of.set) not in seen:
             seen.add((of.soup, of.set))
-            soup, best = (_value(report, path, of) for path in (of.soup, of.best))
-            if of.cross_fitted and soup is not None and of.difference is not None:
-                best = soup - of.difference
-            yield Found(_name(of, several, "soup against best ingredient"), "notice", sentence(of, soup, best))
+            said = sentence(of, _value(report, of))
+            yield Finding(_name(of, several, "soup against best ingredient"), "notice", said)
     for gate in report.gates:
         level: Level = "warning" if gate.met is None else "notice" if gate.met else "error"
-        yield Found(_name(gate, several, gate.gate), level, gate.reason, gate.key)
+        yield Finding(_name(gate, several, gate.gate), level, gate.reason, gate.key)
 
 
 def _name(of: Comparison | GateResult, several: bool, about: str) -> str:
     return f"{where(of)}: {about}{f' ({of.soup})' if several else ''}"
 
 
-def _value(report: Report, path: str, of: Comparison) -> float | None:
-    parts: list[Ingredient | Scored | Soup | None] = [*report.ingredients, report.best, report.soup]
+def _value(report: Report, of: Comparison) -> float | None:
+    """The soup's score."""
+    parts: list[Ingredient | Soup | None] = [*report.ingredients, report.soup]
     scores = {part.path: part.scores for part in parts if part is not None}
-    return scores[path][of.set][of.metric].value
+    return scores[of.soup][of.set][of.metric].value

@@ -12,13 +12,13 @@ import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, NamedTuple, TextIO, cast
 
 from soupcli import processes
 from soupcli.errors import OutputError
+from soupcli.report.tables import Table
 from soupcli.wording import legible, legible_json
 
 if TYPE_CHECKING:
@@ -101,24 +101,12 @@ LEAST = 24  # columns that the first column of a table keeps when others are man
 GAP = 3  # columns between two columns
 
 
-class Table:
-    """Rows of text under headings, the result of a command for people."""
+class Line(NamedTuple):
+    """A sentence that is set apart."""
 
-    def __init__(self, *headings: str) -> None:
-        """Headings that begin with `>` are of columns of numbers, aligned to the right."""
-        self.headings = headings
-        self.rows: list[tuple[list[str], str | None]] = []
-
-    def add(self, *cells: str, style: str | None = None) -> None:
-        """One row; `style` is a colour of rich."""
-        self.rows.append(([legible(cell) for cell in cells], style))
-
-    def extend(self, heading: str, cells: Sequence[str]) -> None:
-        """A further column, unless all of its cells are empty."""
-        if any(cells):
-            self.headings = (*self.headings, heading)
-            for (row, _), cell in zip(self.rows, cells, strict=True):
-                row.append(legible(cell))
+    text: str
+    indent: int = 0
+    is_bold: bool = False
 
 
 def print_json(text: str) -> None:
@@ -136,30 +124,36 @@ def print_lines(lines: Sequence[str]) -> None:
     _print("".join(f"{legible(line)}\n" for line in lines))
 
 
-def print_sentences(sentences: Sequence[str]) -> None:
+def print_report(parts: Iterable[Table | Sequence[str | Line]]) -> None:
+    """Tables and sentences of the result, an empty line between two parts."""
+    for number, part in enumerate(parts):
+        if number:
+            _print("\n")
+        if isinstance(part, Table):
+            print_table(part)
+        else:
+            print_sentences(part)
+
+
+def print_sentences(sentences: Sequence[str | Line]) -> None:
     """Sentences of the result, one a line; on a terminal they break between words."""
+    from rich.text import Text
+
     console = _rich(stderr=False)
-    sentences = [legible(sentence) for sentence in sentences]
-    if console.is_terminal:
-        fill = partial(textwrap.fill, width=console.width, subsequent_indent="  ", break_on_hyphens=False)
-        sentences = [fill(sentence) for sentence in sentences]
-    _print("".join(f"{sentence}\n" for sentence in sentences))
+    lines = [Line(one) if isinstance(one, str) else one for one in sentences]
+    with console.capture() as capture:
+        for text, indent, is_bold in lines:
+            shown = " " * indent + legible(text)
+            if console.is_terminal:
+                after = " " * (indent or 2)
+                shown = textwrap.fill(shown, console.width, subsequent_indent=after, break_on_hyphens=False)
+            console.print(Text(shown, style="bold" if is_bold else ""), soft_wrap=True)
+    _print(capture.get())
 
 
 def _print(text: str) -> None:
     if text and processes.is_first():
         _write(sys.stdout, text if text.endswith("\n") else text + "\n")
-
-
-def print_text(text: str, *, indent: int = 0, style: str | None = None) -> None:
-    """A sentence of the result: wrapped at words on a terminal, one line in a pipe."""
-    from rich.padding import Padding
-    from rich.text import Text
-
-    console = _rich(stderr=False)
-    with console.capture() as capture:
-        console.print(Padding(Text(legible(text), style=style or ""), (0, 0, 0, indent), expand=False))
-    _print("\n".join(line.rstrip() for line in capture.get().split("\n")).rstrip("\n"))
 
 
 def print_table(table: Table) -> None:
@@ -177,16 +171,18 @@ def print_table(table: Table) -> None:
 
 def _blocks(table: Table, width: int) -> list[list[int]]:
     """The columns that stand side by side; the first one in every block."""
+
     from rich.cells import cell_len
 
     def needed(column: int) -> int:
-        heading = table.headings[column].removeprefix(">")
-        return max(cell_len(text) for text in (heading, *(cells[column] for cells, _ in table.rows)))
+        return max(
+            cell_len(legible(text)) for text in (table.columns[column].heading, *(row[column] for row in table.rows))
+        )
 
     blocks: list[list[int]] = [[0]]
     first = min(needed(0), LEAST)
     left = width - first
-    for column in range(1, len(table.headings)):
+    for column in range(1, len(table.columns)):
         if GAP + needed(column) > left and len(blocks[-1]) > 1:
             blocks.append([0])
             left = width - first
@@ -207,16 +203,15 @@ def _block(table: Table, columns: Sequence[int], *, ruled: bool) -> RichTable:
         padding=(0, 1) if ruled else (0, 2, 0, 0),
     )
     for column in columns:
-        heading = table.headings[column]
-        right = heading.startswith(">")
+        heading, is_number = table.columns[column]
         block.add_column(
-            Text(heading.removeprefix(">")),
-            justify="right" if right else "left",
+            Text(legible(heading)),
+            justify="right" if is_number else "left",
             no_wrap=column > 0 or not ruled,
             overflow="fold",
         )
-    for cells, style in table.rows:
-        block.add_row(*(Text(cells[column]) for column in columns), style=style)
+    for row in table.rows:
+        block.add_row(*(Text(legible(row[column])) for column in columns))
     return block
 
 

@@ -1,22 +1,241 @@
-"""Tables of scores: one row for each set of weights, one column for each validation set."""
+"""A report as text for a terminal: tables and sentences, from the report alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from soupcli.evaluation.score import is_higher_better
-from soupcli.output.console import Table
+from soupcli.output.console import Line
 from soupcli.recipe.gates import GAIN
-from soupcli.wording import SHARES
-from soupcli.wording import shown as in_words
+from soupcli.report.tables import (
+    Column,
+    ScoredRow,
+    Table,
+    barrier_table,
+    by_trainer,
+    file_table,
+    findings,
+    layer_table,
+    metric_of,
+    numbers,
+    place_table,
+    plane_table,
+    score_table,
+    stock_table,
+)
+from soupcli.wording import SHARES, signed
 
 if TYPE_CHECKING:
-    from soupcli.evaluation.compare import Side
-    from soupcli.evaluation.score import Score
-    from soupcli.metrics.metric import MetricValue
+    from pathlib import Path
+
     from soupcli.report.comparisons import Comparison, Flops, GateResult
+    from soupcli.report.inspection import Inspection
+    from soupcli.report.report import Report
     from soupcli.report.scores import ClassOrder
+    from soupcli.report.soups import Soup
+    from soupcli.report.surveys import Pair
+
+Part = Table | Sequence[str | Line]
+MOST_LINES = 8  # of one kind of finding; the report has all
+MOST_LAYERS = 6
+
+
+def report_text(report: Report, file: Path | None = None) -> Iterator[Part]:
+    """The parts that a command shows, each a table or sentences; `file` is where the report was written."""
+    if report.inspection is not None:
+        yield from _inspection_text(report, report.inspection)
+    elif report.landscape is not None:
+        yield plane_table(report)
+        yield [f"{len(report.landscape.grid)} points of the plane: {file}"]
+    elif report.pairs is not None:
+        yield _pair_table(report)
+        drawn = f", drawn from {report.pairs.possible} by seed {report.pairs.seed}"
+        every = len(report.pairs.pairs) == report.pairs.possible
+        yield [f"{len(report.pairs.pairs)} pairs{'' if every else drawn}: {file}"]
+    elif report.soup is not None:
+        yield from _soup_text(report, report.soup)
+    else:
+        yield from _ranking_text(report)
+
+
+def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
+    if report.sets:
+        yield score_table(report, "weights", _soup_rows(report, soup))
+    if report.stock is not None:
+        yield stock_table(report.stock)
+    alone = report.best is not None and soup.members == [report.best.path] and report.comparisons
+    compared = ["the soup is the best ingredient alone"] if alone else sentences(report, report.comparisons)
+    if said := [*compared, *map(describe_result, report.gates)]:
+        yield said
+    if report.flops is not None:
+        yield [cost_of(report.flops)]
+    yield [f"members: {_members(soup)}", f"soup: {soup.path}"]
+
+
+def _soup_rows(report: Report, soup: Soup) -> list[ScoredRow]:
+    rows: list[ScoredRow] = []
+    if report.best is not None:
+        rows.append(ScoredRow(f"best ingredient ({report.best.path})", report.best.scores))
+    if report.uniform is not None:
+        rows.append(ScoredRow(f"uniform soup ({len(report.ingredients)} ingredients)", report.uniform.scores))
+    if report.second_best is not None:
+        rows.append(ScoredRow(f"second best ({report.second_best.path})", report.second_best.scores))
+    for name, ensemble in (("ensemble", report.ensemble), ("greedy ensemble", report.greedy_ensemble)):
+        if ensemble is not None:
+            rows.append(ScoredRow(f"{name} ({len(ensemble.members)} networks)", ensemble.scores))
+    if len(report.alphas) > 1:
+        rows += [ScoredRow(f"alpha {point.alpha:g}", point.scores) for point in report.alphas]
+    return [*rows, ScoredRow(_soup_label(report, soup), soup.scores)]
+
+
+def _soup_label(report: Report, soup: Soup) -> str:
+    if report.stock is not None:
+        return f"Model Stock ({len(report.ingredients) - 1} ingredients and {report.ingredients[-1].path})"
+    if report.alpha is not None:
+        return f"soup (alpha {report.alpha:g})"
+    return f"{report.command} soup ({len(soup.members)} of {len(report.ingredients)})"
+
+
+def _members(soup: Soup) -> str:
+    """The paths; with the weights if the soup holds more of one member than of another."""
+    if len(set(soup.weights)) == 1 or soup.coefficients is not None:
+        return ", ".join(soup.members)
+    return ", ".join(f"{path} ({weight:.4g})" for path, weight in zip(soup.members, soup.weights, strict=True))
+
+
+def soup_notes(report: Report) -> Iterator[str]:
+    """What became of tensors and files that were not averaged."""
+    soup = report.soup
+    if soup is None:
+        return
+    if soup.differing:
+        names = ", ".join(soup.differing[:3]) + (", ..." if len(soup.differing) > 3 else "")
+        count = f"{len(soup.differing)} integer {'buffer' if len(soup.differing) == 1 else 'buffers'}"
+        yield f"{count} copied from {soup.kept_from}, not averaged: {names}"
+    if soup.left_out:
+        files = "; ".join(soup.left_out[:5]) + ("; ..." if len(soup.left_out) > 5 else "")
+        yield f"not in the soup as in the ingredients: {files}"
+    if soup.not_mixed:
+        base = None if report.begins_at_base else report.recipe.get("base")
+        yield f"not mixed, taken from {base or soup.kept_from}: {len(soup.not_mixed)} tensors"
+    if soup.adapter is not None and soup.adapter.relative_error:
+        error = f"{soup.adapter.relative_error:.2%}"
+        yield f"adapter of rank {soup.adapter.rank}: relative error against the exact average {error}"
+
+
+def _ranking_text(report: Report) -> Iterator[Part]:
+    """Checkpoints that were scored alone, then each soup among them against the best ingredient and the gates."""
+    rows = [
+        ScoredRow(f"{one.path} ({one.made_by})" if one.made_by else one.path, one.scores) for one in report.ingredients
+    ]
+    table = score_table(report, "checkpoint", rows)
+    trained = [by_trainer(one.trainer_metrics) for one in report.ingredients]
+    cells = [[*row, by] for row, by in zip(table.rows, trained, strict=True)]
+    yield Table(table.caption, [*table.columns, Column("by its trainer")], cells).without_empty()
+    if report.flops is not None:
+        yield [cost_of(report.flops)]
+    for soup in dict.fromkeys([*(of.soup for of in report.comparisons), *(gate.soup for gate in report.gates)]):
+        compared = [of for of in report.comparisons if of.soup == soup]
+        against = f" against {compared[0].best}" if compared else ""
+        gates = [describe_result(gate) for gate in report.gates if gate.soup == soup]
+        yield [f"{soup}{against}:", *sentences(report, compared), *gates]
+
+
+def _pair_table(report: Report) -> Table:
+    """Angle and gain of every pair, the least angle first."""
+    assert report.pairs is not None
+    in_order = sorted(report.pairs.pairs, key=lambda pair: (pair.angle is None, pair.angle or 0.0))
+    headings = ["angle", *(f"gain on {name}" for name in report.sets)]
+    rows = [
+        [
+            " + ".join(pair.members),
+            "" if pair.angle is None else f"{pair.angle:.1f}°",
+            *(_gain(pair, name, metric_of(report, name)) for name in report.sets),
+        ]
+        for pair in in_order
+    ]
+    return Table("Pairs", [Column("pair"), *numbers(headings)], rows)
+
+
+def _gain(pair: Pair, name: str, metric: str) -> str:
+    return next((signed(metric, of.difference) for of in pair.gains if (of.set, of.metric) == (name, metric)), "")
+
+
+def _inspection_text(report: Report, found: Inspection) -> Iterator[Part]:
+    yield file_table(report, found)
+    for lines in findings(found):
+        if lines:
+            more = f"... and {len(lines) - MOST_LINES} more: --json lists them"
+            yield [*lines[:MOST_LINES], *([more] if len(lines) > MOST_LINES else [])]
+    if found.geometry is not None and len(found.geometry.paths) > 1:
+        yield place_table(found.geometry)
+        if len(found.geometry.layer_angles) > 1:
+            yield layer_table(found.geometry, MOST_LAYERS)
+    for barrier in found.barriers:
+        yield barrier_table(report, barrier, [metric_of(report, barrier.set)])
+    yield _verdict_lines(found)
+
+
+def _verdict_lines(found: Inspection) -> list[str | Line]:
+    lines: list[str | Line] = [f"cannot be mixed: {found.refused}"] if found.refused is not None else []
+    for of in found.verdicts:
+        sure = "" if of.sure == "certain" else f" ({of.sure})"
+        lines.append(Line(f"verdict: {of.cause}{sure}", is_bold=True))
+        lines += [Line(text, indent=2) for text in (of.words, f"evidence: {of.evidence}", f"to do: {of.remedy}")]
+    if not lines:
+        limits = "" if found.barriers else " in the weights: --val SET looks at scores too"
+        lines.append(f"verdict: no problem found{limits}")
+    return lines
+
+
+def sentences(report: Report, comparisons: Sequence[Comparison]) -> list[str]:
+    """A sentence for each set, of the metric that selects there."""
+    scores = {part.path: part.scores for part in (*report.ingredients, report.soup) if part is not None}
+    found = []
+    for of in comparisons:
+        if of.metric == metric_of(report, of.set):
+            of_how_many = f", of {of.tried} tried" if of.tried is not None else ""
+            how = f" (selected on it{of_how_many})" if of.set == report.selected_on else ""
+            value = scores[of.soup][of.set][of.metric].value
+            found.append(f"{where(of)}{how}: {sentence(of, value)}")
+    return found
+
+
+def where(of: Comparison | GateResult) -> str:
+    """The set, and the metric if it is another than accuracy."""
+    return of.set if of.metric == "accuracy" else f"{of.set} {of.metric}"
+
+
+def sentence(of: Comparison, soup: float | None) -> str:
+    """E.g. `soup 97.2% vs best 96.7%: +0.5 (95% interval +0.1 to +0.9, p = 0.01) on 4,000 examples`."""
+    factor, unit = (100, "%") if of.metric in SHARES else (1, "")
+    digits = _digits(of, factor)
+
+    def signed_value(value: float | None) -> str:
+        return f"{(value or 0.0) * factor:+.{digits}f}"
+
+    sure = []
+    if of.low is not None:
+        sure.append(f"95% interval {signed_value(of.low)} to {signed_value(of.high)}")
+    if of.p is not None:
+        sure.append("p < 0.001" if of.p < 0.001 else f"p = {of.p:.2g}")
+    how_sure = f" ({', '.join(sure)})" if sure else ""
+    over = f" on {of.n:,} {'tokens' if of.metric == 'perplexity' else 'examples'}" if of.n is not None else ""
+    own, difference = (soup or 0.0) * factor, (of.difference or 0.0) * factor
+    sides = f"soup {own:.{digits}f}{unit} vs best{' (cross-fitted)' if of.cross_fitted else ''}"
+    return f"{sides} {own - difference:.{digits}f}{unit}: {signed_value(of.difference)}{how_sure}{over}"
+
+
+def _digits(of: Comparison, factor: int) -> int:
+    """Few, but so many that the difference is not off by a quarter, and no end of the interval loses its sign."""
+    least = 4
+    if factor == 100:
+        narrow = of.low is None or of.high is None or 0 < of.high - of.low < 0.004
+        lost = any(end and not round(end * factor, 1) for end in (of.low, of.high))
+        least = 2 if narrow or lost else 1
+    difference = (of.difference or 0.0) * factor
+    enough = (n for n in range(least, least + 3) if abs(round(difference, n) - difference) <= abs(difference) / 4)
+    return next(enough, least + 3)
 
 
 def describe_classes(order: ClassOrder) -> str:
@@ -24,88 +243,6 @@ def describe_classes(order: ClassOrder) -> str:
     first = [f"{name} {index}" for name, index in list(order.index.items())[:5]]
     which = f": {', '.join(first)}{', ...' if len(order.index) > 5 else ''}" if first else ""
     return f"{order.count} classes by {order.by}{which}" if order.count is not None else f"by {order.by}"
-
-
-def score_table(
-    rows: Sequence[tuple[str, Mapping[str, Score]]], sets: Sequence[str], *, first: str, metrics: Sequence[str] = ()
-) -> Table:
-    """`first` heads the names of the rows; the last row is marked where it is a soup's.
-
-    Beside the metric that selects on a set stand those of `metrics` that it has, each in a column `set metric`.
-    """
-    columns: list[tuple[str, str | None]] = []
-    for name in sets:
-        found = [scores[name] for _, scores in rows if name in scores]
-        beside = [m for m in metrics if any(m in score.metrics and m != score.selecting for score in found)]
-        columns += [(name, metric) for metric in (None, *beside)]
-    table = Table(first, *(f">{_head(rows, name, metric)}" for name, metric in columns))
-    for label, scores in rows:
-        table.add(label, *(shown(scores[name], metric) if name in scores else "" for name, metric in columns))
-    return table
-
-
-def _head(rows: Sequence[tuple[str, Mapping[str, Score]]], name: str, metric: str | None) -> str:
-    """The set, and the metric beside the one that selects; metrics that are better when lower say so."""
-    score = next((scores[name] for _, scores in rows if name in scores), None)
-    if score is None or is_higher_better(metric or score.selecting, score):
-        return name if metric is None else f"{name} {metric}"
-    return f"{name} {metric or score.selecting} (lower is better)"
-
-
-def shown(score: Score, metric: str | None = None) -> str:
-    """A metric with its standard error, None: the one that selects; nothing where the score has not got it."""
-    metric = metric or score.selecting
-    return shown_value(metric, score.metrics[metric]) if metric in score.metrics else ""
-
-
-def shown_value(metric: str, value: MetricValue) -> str:
-    """E.g. `95.12% ± 0.61` for a share, `0.1834 ± 0.0102` otherwise."""
-    return in_words(metric, value.value, value.stderr)
-
-
-def sentences(comparisons: list[Comparison], soup: Side, best: Side, *, selected: str | None = None) -> list[str]:
-    """One for each set, of its first metric; `selected`: the set that selected the soup, which flatters it there."""
-    found = []
-    for of in comparisons:
-        if of.metric == soup.scores[of.set].selecting:
-            of_how_many = f", of {of.tried} tried" if of.tried is not None else ""
-            how = f" (selected on it{of_how_many})" if of.set == selected else ""
-            values = (side.scores[of.set].metrics[of.metric].value for side in (soup, best))
-            found.append(f"{where(of)}{how}: {sentence(of, *values)}")
-    return found
-
-
-def where(of: Comparison | GateResult) -> str:
-    """The set, and the metric where it is another than accuracy."""
-    return of.set if of.metric == "accuracy" else f"{of.set} {of.metric}"
-
-
-def sentence(comparison: Comparison, soup: float | None, best: float | None) -> str:
-    """E.g. `soup 97.2% vs best 96.7%: +0.5 (95% interval +0.1 to +0.9, p = 0.01) on 4,000 examples`."""
-    metric = comparison.metric
-    factor, digits, unit = (100, _digits(comparison), "%") if metric in SHARES else (1, 4, "")
-
-    def shown(value: float | None, sign: str = "") -> str:
-        return f"{round((value or 0.0) * factor, digits) + 0.0:{sign}.{digits}f}"
-
-    values = [shown(value) + unit for value in (soup, best)]
-    sure = []
-    if comparison.low is not None:
-        sure.append(f"95% interval {shown(comparison.low, '+')} to {shown(comparison.high, '+')}")
-    if comparison.p is not None:
-        sure.append("p < 0.001" if comparison.p < 0.001 else f"p = {comparison.p:.2g}")
-    how_sure = f" ({', '.join(sure)})" if sure else ""
-    things = "tokens" if metric == "perplexity" else "examples"
-    over = f" on {comparison.n:,} {things}" if comparison.n is not None else ""
-    fairly = " (cross-fitted)" if comparison.cross_fitted else ""
-    return f"soup {values[0]} vs best{fairly} {values[1]}: {shown(comparison.difference, '+')}{how_sure}{over}"
-
-
-def _digits(comparison: Comparison) -> int:
-    """Of a per cent: one, or two where the interval is narrow enough for them to say something."""
-    if comparison.low is None or comparison.high is None:
-        return 2
-    return 2 if 0 < comparison.high - comparison.low < 0.004 else 1
 
 
 BARS = "▁▂▃▄▅▆▇█"

@@ -27,6 +27,8 @@ class Differing(Part):
     tensor: str | None = None
     found: str
     expected: str
+    words: str = ""
+    """The same as a sentence."""
 
 
 class Distances(Part):

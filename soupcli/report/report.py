@@ -70,6 +70,10 @@ class Report(Part):
     inspection: Inspection | None = None
     """Of `soup inspect`."""
     selecting_set: str | None = None
+    selecting_metrics: dict[str, str] = {}
+    """Set -> the metric that ranks and selects on it."""
+    lower_is_better: dict[str, list[str]] = {}
+    """Set -> metrics there of which less is better."""
     sets: list[str] = []
     """All sets in the order in which they were named."""
     transforms: dict[str, str] = {}
@@ -91,6 +95,32 @@ class Report(Part):
     cost: Cost = Cost()
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+
+    @property
+    def selected_on(self) -> str | None:
+        """The set whose scores decided what the soup is; None if no scores did."""
+        decided = bool(self.steps) or self.search is not None or self.is_learned or len(self.alphas) > 1
+        return self.selecting_set if decided else None
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether the soup's coefficients were fitted to a set."""
+        layered = self.soup is not None and self.soup.coefficients is not None
+        return self.learned is not None or (layered and self.stock is None)
+
+    @property
+    def scores_ingredients(self) -> bool:
+        """Whether scores of its ingredients on several sets say something: not of the base, and not of a survey."""
+        survey = (self.landscape, self.pairs, self.inspection)
+        return not self.begins_at_base and all(part is None for part in survey)
+
+    @property
+    def averages_all(self) -> bool:
+        """Whether the soup is the plain mean of all ingredients, and nothing was decided."""
+        soup, paths = self.soup, {ingredient.path for ingredient in self.ingredients}
+        if soup is None or self.selected_on is not None or self.begins_at_base:
+            return False
+        return len(set(soup.weights)) == 1 and set(soup.members) == paths
 
     @property
     def begins_at_base(self) -> bool:

@@ -62,6 +62,8 @@ class Ingredient(Part):
     scores: Scores = {}
     format: str = "safetensors"
     """How its weights were saved."""
+    made_by: str | None = None
+    """If it is a soup itself: its command, and how many ingredients it holds, e.g. `greedy, 7 of 12`."""
     key: str | None = None
     """Where in its file they were; null where they lie there bare."""
     trainer_metrics: dict[str, Number] = {}

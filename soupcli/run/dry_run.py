@@ -14,6 +14,7 @@ from soupcli.mixing.write_soup import soup_specs
 from soupcli.output import console
 from soupcli.output.text import describe_classes
 from soupcli.recipe.sets import CommandSet
+from soupcli.report.tables import Column, Table
 from soupcli.wording import human_bytes
 
 if TYPE_CHECKING:
@@ -76,21 +77,18 @@ def _code(run: Run) -> tuple[list[str], list[str]]:
 
 
 def _show_table(run: Run, plan: Plan, sizes: dict[str, int], written: int | None, runs: dict[str, list[str]]) -> None:
-    table = console.Table("plan", "")
+    rows: list[list[str]] = []
     for number, (path, size) in enumerate(sizes.items()):
-        table.add("ingredients" if number == 0 else "", f"{path}  {human_bytes(size)}")
+        rows.append(["ingredients" if number == 0 else "", f"{path}  {human_bytes(size)}"])
     for number, (left_out, reason) in enumerate(run.left_out):
-        table.add("left out" if number == 0 else "", f"{left_out.path}  {reason}")
-    table.add("to read", f"{len(sizes)} checkpoints, {human_bytes(sum(sizes.values()))}")
-    table.add("to evaluate", f"at most {plan.evaluations} times, on {', '.join(run.sets) or 'no set'}")
-    for name, source in run.transforms.items():
-        table.add("transform", f"{name}: {source}")
+        rows.append(["left out" if number == 0 else "", f"{left_out.path}  {reason}"])
+    rows.append(["to read", f"{len(sizes)} checkpoints, {human_bytes(sum(sizes.values()))}"])
+    rows.append(["to evaluate", f"at most {plan.evaluations} times, on {', '.join(run.sets) or 'no set'}"])
+    rows += [["transform", f"{name}: {source}"] for name, source in run.transforms.items()]
     for name, order in run.classes.items():
-        table.add("classes", f"{name}: {describe_classes(order)}")
+        rows.append(["classes", f"{name}: {describe_classes(order)}"])
     if written is not None:
-        table.add("to write", f"{run.recipe.out}  {human_bytes(written)}")
-    for what, references in runs.items():
-        for reference in references:
-            table.add(what, reference)
-    table.add("device", str(run.device))
-    console.print_table(table)
+        rows.append(["to write", f"{run.recipe.out}  {human_bytes(written)}"])
+    rows += [[what, reference] for what, references in runs.items() for reference in references]
+    rows.append(["device", str(run.device)])
+    console.print_table(Table("Plan", [Column("plan"), Column("")], rows))

@@ -14,16 +14,14 @@ from soupcli.soups.greedy import greedy
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.evaluation.score import Score
-    from soupcli.run.make_soup import Row
     from soupcli.run.run import Run
     from soupcli.soups.budgeted import Predict
     from soupcli.soups.ranking import Ranked
 
 
 class Beside(NamedTuple):
-    """Further rows of the table and keys of the report, and the ingredients with their scores on all sets."""
+    """Further keys of the report, and the ingredients with their scores on all sets."""
 
-    rows: list[Row]
     parts: dict[str, Any]
     ingredients: list[tuple[Checkpoint, dict[str, Score]]]
 
@@ -72,17 +70,13 @@ def ensembles(run: Run, ranking: Sequence[Ranked]) -> Beside:
         scores = [{name: score(mixture) for name, score in on.items()} for mixture in (every, chosen)]
     with run.phase("evaluate"):
         alone = [(member, evaluators.on_all(Mixture.uniform([member]))) for member in members]
-    rows: list[Row] = []
     parts: dict[str, Any] = {
         "ensemble": Ensemble(members=_paths(every), scores=scores_to_report(scores[0])),
         "greedy_ensemble": Ensemble(members=_paths(chosen), scores=scores_to_report(scores[1])),
     }
     for second, its_scores in alone[1:2]:
-        rows.append((f"second best ({second.path})", its_scores))
         parts["second_best"] = Scored(path=str(second.path), scores=scores_to_report(its_scores))
-    rows.append((f"ensemble ({len(members)} networks)", scores[0]))
-    rows.append((f"greedy ensemble ({len(chosen.members)} networks)", scores[1]))
-    return Beside(rows, parts, alone)
+    return Beside(parts, alone)
 
 
 def _paths(mixture: Mixture) -> list[str]:

@@ -12,10 +12,10 @@ from soupcli.evaluation.scores_file import read_scores
 from soupcli.metrics.metric import MetricValue
 from soupcli.metrics.table import metric_named
 from soupcli.output import console
-from soupcli.output.text import score_table
+from soupcli.output.text import report_text
 from soupcli.report.scores import Scored
 from soupcli.run.deliver import deliver
-from soupcli.run.to_report import scores_to_report
+from soupcli.run.to_report import lower_is_better, scores_to_report
 from soupcli.soups.ranking import Ranked, sorted_by_score
 from soupcli.wording import SHARES
 
@@ -43,11 +43,16 @@ def rank_by_file(run: Run, options: ReportOptions, file: Path, words: Sequence[s
     ingredients = [run.ingredient(checkpoint, found) for checkpoint, found in named]
     best = Scored(path=str(named[0][0].path), scores=scores_to_report(named[0][1]))
     report = run.report(ingredients, best=best, scores_file=str(file)).model_copy(
-        update={"selecting_set": columns[0], "sets": columns}
+        update={
+            "selecting_set": columns[0],
+            "sets": columns,
+            "selecting_metrics": dict.fromkeys(columns, metric),
+            "lower_is_better": {name: lower_is_better(score) for name, score in named[0][1].items()},
+        }
     )
     run.progress.close()
     if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in named]):
-        console.print_table(score_table([(str(c.path), found) for c, found in named], columns, first="checkpoint"))
+        console.print_report(report_text(report))
     return 0
 
 

@@ -11,7 +11,6 @@ from soupcli import processes
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import DONE
 from soupcli.evaluation.compare import Side, best_side, compare
-from soupcli.evaluation.score import Score
 from soupcli.files.lock import claim
 from soupcli.mixing.fill_folder import Filled, fill
 from soupcli.mixing.mixture import Mixture, differing
@@ -20,7 +19,7 @@ from soupcli.mixing.soup_folder import SoupFolder, check_free, check_space
 from soupcli.mixing.write_soup import WritingOptions, soup_specs
 from soupcli.output import ci as ci_formats
 from soupcli.output import console
-from soupcli.output.text import cost_of, describe_result, score_table, sentences
+from soupcli.output.text import report_text, soup_notes
 from soupcli.report.scores import Scored
 from soupcli.report.soups import Adapter, Coefficients, Fit, Soup
 from soupcli.run import caveats
@@ -34,11 +33,10 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options import SoupOptions
     from soupcli.evaluation.gates import Verdict
+    from soupcli.evaluation.score import Score
     from soupcli.report.comparisons import Comparison
     from soupcli.report.report import Report
     from soupcli.soups.search import Found
-
-Row = tuple[str, Mapping[str, Score]]
 
 
 class FinishedSoup(NamedTuple):
@@ -52,9 +50,6 @@ class FinishedSoup(NamedTuple):
     search: Found | None = None
     fit: Fit | None = None
     coefficients: Coefficients | None = None
-    label: str | None = None  # what the table calls the soup, where that is not its command
-    beside: Sequence[Row] = ()  # further rows of the table
-    beneath: console.Table | None = None  # a further table
     parts: Mapping[str, Any] = {}  # further keys of the report
     rival: Side | None = None  # what the soup is compared with
 
@@ -106,7 +101,7 @@ def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) ->
         found = verdicts(run.resolved.gates, finished.scores, rival.scores if rival is not None else None)
         report = finish(folder, _report(run, finished, filled, found), finished.mixture)
     run.progress.close()
-    _show(run, options, finished, report)
+    _show(run, options, report)
     return exit_code(found)
 
 
@@ -163,7 +158,7 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ve
     )
 
 
-def _show(run: Run, options: SoupOptions, finished: FinishedSoup, report: Report) -> None:
+def _show(run: Run, options: SoupOptions, report: Report) -> None:
     assert report.soup is not None
     for warning in report.warnings:
         run.warn(warning)
@@ -174,50 +169,9 @@ def _show(run: Run, options: SoupOptions, finished: FinishedSoup, report: Report
     elif options.output_format != "text":
         console.print_formatted(ci_formats.formatted(options.output_format, report, run.recipe.place))
     else:
-        _show_people(run, finished, report, report.soup)
-
-
-def _show_people(run: Run, finished: FinishedSoup, report: Report, soup: Soup) -> None:
-    """Tables, sentences, and what became of the soup."""
-    _show_tables(run, finished)
-    said = _compared(run, finished, report.comparisons) + [describe_result(gate) for gate in report.gates]
-    if said:
-        console.print_sentences([*said, ""])
-    if report.flops is not None:
-        console.print_sentences([cost_of(report.flops), ""])
-    if soup.differing:
-        shown = ", ".join(soup.differing[:3]) + (", ..." if len(soup.differing) > 3 else "")
-        number = len(soup.differing)
-        count = f"{number} integer {'buffer' if number == 1 else 'buffers'}"
-        console.note(f"{count} copied from {finished.mixture.kept.path}, not averaged: {shown}")
-    if soup.left_out:
-        shown = "; ".join(soup.left_out[:5]) + ("; ..." if len(soup.left_out) > 5 else "")
-        console.note(f"not in the soup as in the ingredients: {shown}")
-    if soup.not_mixed:
-        of_base = run.recipe.base if not run.resolved.begins_at_base else None
-        source = of_base or finished.mixture.kept.path
-        console.note(f"not mixed, taken from {source}: {len(soup.not_mixed)} tensors")
-    if soup.adapter is not None and soup.adapter.relative_error:
-        error = soup.adapter.relative_error
-        console.note(f"adapter of rank {soup.adapter.rank}: relative error against the exact average {error:.2%}")
-    console.print_lines([f"members: {_members(soup)}", f"soup: {soup.path}"])
-
-
-def _show_tables(run: Run, finished: FinishedSoup) -> None:
-    tables = [finished.beneath]
-    if run.sets:
-        rows, metrics = _rows(run, finished), run.recipe.metrics
-        tables.insert(0, score_table(rows, list(run.sets), first="weights", metrics=metrics))
-    for table in filter(None, tables):
-        console.print_table(table)
-        console.print_lines([""])
-
-
-def _members(soup: Soup) -> str:
-    """The paths; with the weights, where one soup holds more of one member than of another."""
-    if len(set(soup.weights)) == 1 or soup.coefficients is not None:
-        return ", ".join(soup.members)
-    return ", ".join(f"{path} ({weight:.4g})" for path, weight in zip(soup.members, soup.weights, strict=True))
+        for line in soup_notes(report):
+            console.note(line)
+        console.print_report(report_text(report))
 
 
 def _rival(run: Run, finished: FinishedSoup) -> Side | None:
@@ -227,24 +181,3 @@ def _rival(run: Run, finished: FinishedSoup) -> Side | None:
     everyone = [scores[run.selecting] for _, scores in finished.ingredients if run.selecting in scores]
     path, scores = str(finished.best[0].path), finished.best[1]
     return best_side(path, scores, run.selecting, everyone, fair=not run.resolved.selects)
-
-
-def _compared(run: Run, finished: FinishedSoup, comparisons: list[Comparison]) -> list[str]:
-    best = finished.rival
-    if best is None:
-        return []
-    if [str(member.path) for member in finished.mixture.members] == [best.path]:
-        return ["the soup is the best ingredient alone"]
-    selected = run.selecting if run.resolved.selects else None
-    return sentences(comparisons, Side("", finished.scores), best, selected=selected)
-
-
-def _rows(run: Run, finished: FinishedSoup) -> list[Row]:
-    members, ingredients = finished.mixture.members, finished.ingredients
-    rows: list[Row] = []
-    if finished.best is not None:
-        rows.append((f"best ingredient ({finished.best[0].path})", finished.best[1]))
-    if finished.uniform is not None:
-        rows.append((f"uniform soup ({len(ingredients)} ingredients)", finished.uniform))
-    label = finished.label or f"{run.command.name} soup ({len(members)} of {len(ingredients)})"
-    return [*rows, *finished.beside, (label, finished.scores)]

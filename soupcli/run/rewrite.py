@@ -30,6 +30,7 @@ from soupcli.mixing.write_soup import WritingOptions
 from soupcli.output import console
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.reading import read_report
+from soupcli.report.tables import Column, Table
 from soupcli.run.finish_folder import finish
 from soupcli.run.resolve import choose_device, choose_sets
 from soupcli.run.stranger import check_out, check_soup, check_trusted, re_estimates
@@ -222,8 +223,8 @@ def _show_members(options: MixOptions, mixture: Mixture) -> int:
     if options.quiet:
         console.print_lines([str(member.path) for member in mixture.members])
         return 0
-    table = console.Table("member", ">weight")
+    rows: list[list[str]] = []
     for member, weight in zip(mixture.members, mixture.weights, strict=True):
-        table.add(str(member.path), f"{weight:.4f}")
-    console.print_table(table)
+        rows.append([str(member.path), f"{weight:.4f}"])
+    console.print_table(Table("Members", [Column("member"), Column("weight", is_number=True)], rows))
     return 0

@@ -49,7 +49,7 @@ from soupcli.report.paths import relative
 from soupcli.report.report import Cost, Report
 from soupcli.report.scores import LeftOut
 from soupcli.run.resolve import Resolved, locate, no_sets
-from soupcli.run.to_report import ingredient_to_report, peak_bytes
+from soupcli.run.to_report import ingredient_to_report, lower_is_better, peak_bytes
 from soupcli.soups.ranking import Ranked, rank
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class Run:
         writes = isinstance(self.options, SoupOptions)  # its report says what the soup is made of
         self.hashes = ContentHashes(cache_folder() / "hashes", fresh=self.options.fresh or writes)
         self.seconds: dict[str, float] = {}
+        self._lower: dict[str, set[str]] = {}  # set -> metrics of which less is better
         self._evaluators: Evaluators | None = None
 
     def _find(self) -> list[Checkpoint]:
@@ -319,6 +320,8 @@ class Run:
                 note = f"{row.label}: {score.selecting} {score.value:.4f}"
                 self.progress(f"on {name}", done, len(rows), note=note)
             found.append({name: scores[name] for name in self.sets})
+            for name, score in found[-1].items():
+                self._lower.setdefault(name, set()).update(lower_is_better(score))
         return found
 
     def average(self, keep_from: Checkpoint | None = None) -> Callable[[Sequence[Checkpoint]], Mixture]:
@@ -351,6 +354,8 @@ class Run:
             ingredients=list(ingredients),
             left_out=[LeftOut(path=str(one.path), reason=reason) for one, reason in self.left_out],
             selecting_set=next(iter(self.sets), None),
+            selecting_metrics=self._selecting_metrics(),
+            lower_is_better={name: sorted(metrics) for name, metrics in self._lower.items() if metrics},
             sets=list(self.sets),
             classes=self.classes,
             transforms=self.transforms,
@@ -359,6 +364,10 @@ class Run:
             **parts,
         )
         return relative(report, Path.cwd()) if self.options.relative else report
+
+    def _selecting_metrics(self) -> dict[str, str]:
+        found = self._evaluators
+        return {name: found.metric_of(name) for name in self.sets} if found is not None else {}
 
     def cost(self) -> Cost:
         """The examples, seconds and peak memory so far."""

@@ -18,7 +18,7 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.soup_folder import REPORT
 from soupcli.output import ci as ci_formats
 from soupcli.output import console
-from soupcli.output.text import cost_of, describe_result, score_table, sentences
+from soupcli.output.text import report_text
 from soupcli.report.reading import read_report
 from soupcli.report.scores import Scored
 from soupcli.run.deliver import deliver
@@ -64,21 +64,17 @@ def _show(run: Run, options: ReportOptions, rows: Sequence[Measured]) -> int:
     with run.phase("compare"):
         judged = _judged(run, rows, soups)
     report = run.report(
-        [run.ingredient(checkpoint, scores) for checkpoint, scores in rows],
+        [run.ingredient(one, scores).model_copy(update={"made_by": _made_by(soups.get(one))}) for one, scores in rows],
         best=best,
         comparisons=[comparison for one in judged for comparison in one.comparisons],
         gates=[gate_to_report(verdict, one.soup.path) for one in judged for verdict in one.verdicts],
         flops=flops_to_report(run, ingredients=len(rows)),
     )
     if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in rows]):
-        named = [(_label(checkpoint, soups.get(checkpoint)), scores) for checkpoint, scores in rows]
         if isinstance(options, GatedOptions) and options.output_format != "text":
             console.print_formatted(ci_formats.formatted(options.output_format, report, run.recipe.place))
         else:
-            table = score_table(named, list(run.sets), first="checkpoint", metrics=run.recipe.metrics)
-            table.extend("by its trainer", [_by_trainer(checkpoint) for checkpoint, _ in rows])
-            console.print_table(table)
-            _print_beneath(report, judged)
+            console.print_report(report_text(report))
     return exit_code([verdict for one in judged for verdict in one.verdicts])
 
 
@@ -89,22 +85,6 @@ class _Judged(NamedTuple):
     best: Side | None
     comparisons: list[Comparison]
     verdicts: list[Verdict]
-
-    @property
-    def said(self) -> list[str]:
-        """What the comparison comes to, for people."""
-        against = f" against {self.best.path}" if self.best is not None else ""
-        compared = sentences(self.comparisons, self.soup, self.best) if self.best is not None else []
-        gates = [gate_to_report(verdict, self.soup.path) for verdict in self.verdicts]
-        return [f"{self.soup.path}{against}:", *compared, *map(describe_result, gates)]
-
-
-def _print_beneath(report: Report, judged: Sequence[_Judged]) -> None:
-    """The cost, and what every soup comes to."""
-    if report.flops is not None:
-        console.print_sentences(["", cost_of(report.flops)])
-    for one in judged:
-        console.print_sentences(["", *one.said])
 
 
 def _judged(run: Run, rows: Sequence[Measured], soups: Mapping[Checkpoint, Report]) -> list[_Judged]:
@@ -134,7 +114,7 @@ def _judged(run: Run, rows: Sequence[Measured], soups: Mapping[Checkpoint, Repor
 
 def _selected_on(report: Report, name: str) -> bool:
     """Whether a soup may have been selected on a set of this name."""
-    return report.command != "uniform" and whole_of(report.selecting_set or name) == whole_of(name)
+    return not report.averages_all and whole_of(report.selecting_set or name) == whole_of(name)
 
 
 def _report_of(checkpoint: Checkpoint) -> Report | None:
@@ -148,15 +128,8 @@ def _report_of(checkpoint: Checkpoint) -> Report | None:
     return report if ours else None
 
 
-def _label(checkpoint: Checkpoint, report: Report | None) -> str:
-    """The path; a soup's with what it is made of, e.g. `soup (greedy, 7 of 12)`."""
+def _made_by(report: Report | None) -> str | None:
+    """What a soup is made of, e.g. `greedy, 7 of 12`; None for other checkpoints."""
     if report is None or report.soup is None:
-        return str(checkpoint.path)
-    return f"{checkpoint.path} ({report.command}, {len(report.soup.members)} of {len(report.ingredients)})"
-
-
-def _by_trainer(checkpoint: Checkpoint) -> str:
-    """What its trainer measured, e.g. `eval_loss 0.3127, best_metric 0.3001`."""
-    metrics = checkpoint.origin.metrics
-    names = sorted(metrics, key=lambda name: (name == "best_metric", name))
-    return ", ".join(f"{name} {metrics[name]:.4g}" for name in names)
+        return None
+    return f"{report.command}, {len(report.soup.members)} of {len(report.ingredients)}"

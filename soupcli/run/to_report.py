@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
+from soupcli.evaluation.score import is_higher_better
 from soupcli.report.comparisons import GateResult
 from soupcli.report.scores import Ingredient, MetricScore
 from soupcli.report.soups import Coefficients, Order, Search, Step, Strategy
@@ -30,6 +31,11 @@ def scores_to_report(scores: Mapping[str, Score]) -> dict[str, dict[str, MetricS
         name: {metric: MetricScore(value=v.value, stderr=v.stderr, n=v.n) for metric, v in score.metrics.items()}
         for name, score in scores.items()
     }
+
+
+def lower_is_better(score: Score) -> list[str]:
+    """The metrics of a score of which less is better."""
+    return sorted(metric for metric in score.metrics if not is_higher_better(metric, score))
 
 
 def ingredient_to_report(checkpoint: Checkpoint, scores: Mapping[str, Score], hashes: ContentHashes) -> Ingredient:

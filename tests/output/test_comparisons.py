@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from soupcli.evaluation.compare import Side, compare
 from soupcli.evaluation.score import Score
 from soupcli.metrics.metric import MetricValue
 from soupcli.output import console
 from soupcli.output.text import sentence, sentences
 from soupcli.report.comparisons import Comparison
+from soupcli.report.report import Report
 from tests.conftest import Ran
+from tests.helpers.report_toys import greedy
 from tests.output.test_tables import Terminal
 
 Soup = Callable[..., Ran]
@@ -35,7 +36,7 @@ def comparison(difference: float, **parts: Any) -> Comparison:
 
 def test_sentence() -> None:
     """The sentence of the documentation, from its numbers."""
-    found = sentence(comparison(0.005, low=0.0012, high=0.0091, p=0.01), 0.972, 0.967)
+    found = sentence(comparison(0.005, low=0.0012, high=0.0091, p=0.01), 0.972)
     assert found == "soup 97.2% vs best 96.7%: +0.5 (95% interval +0.1 to +0.9, p = 0.01) on 4,000 examples"
 
 
@@ -43,7 +44,7 @@ def test_sentence() -> None:
     ("parts", "metric", "expected"),
     [
         ({"low": 0.0049, "high": 0.0051, "p": 1e-9}, "accuracy", "+0.50 (95% interval +0.49 to +0.51, p < 0.001) on 9"),
-        ({"low": -0.00001, "high": 0.01}, "top5", "+0.5 (95% interval +0.0 to +1.0) on 9 examples"),
+        ({"low": -0.00001, "high": 0.01}, "top5", "+0.50 (95% interval -0.00 to +1.00) on 9 examples"),
         ({"low": 0.0012, "high": 0.0091}, "nll", "+0.0050 (95% interval +0.0012 to +0.0091) on 9 examples"),
         ({}, "perplexity", "+0.0050 on 9 tokens"),
         ({"n": None}, "accuracy", "+0.50"),
@@ -52,18 +53,31 @@ def test_sentence() -> None:
 )
 def test_parts_of_the_sentence(parts: dict[str, Any], metric: str, expected: str) -> None:
     """Per cent for shares, with a second digit where it says something; what is not known is not said."""
-    found = sentence(comparison(0.005, **{"n": 9, "metric": metric, **parts}), 0.9, 0.5)
+    found = sentence(comparison(0.005, **{"n": 9, "metric": metric, **parts}), 0.9)
     assert found.split(": ", 1)[1].startswith(expected)
 
 
 def test_one_for_each_set() -> None:
     """A set is named, with the metric where it is another than accuracy, and that it selected where it did."""
-    soup, best = (
-        Side("soup", {"a": score(0.5), "b": score(2.0, "nll")}),
-        Side("x", {"a": score(0.4), "b": score(3.0, "nll")}),
-    )
-    lines = sentences(compare(soup, best), soup, best, selected="a")
-    assert [line.partition(":")[0] for line in lines] == ["a (selected on it)", "b nll"]
+    found = greedy(["x", "y"], sets=("val", "b"), selecting_metrics={"val": "accuracy", "b": "nll"})
+    found["soup"]["scores"]["b"] = {"nll": {"value": 2.0, "n": 9}, "accuracy": {"value": 0.5, "n": 9}}
+    report = Report.model_validate(found)
+    path = report.soup.path if report.soup is not None else ""
+    comparisons = [
+        comparison(0.1, soup=path, set=name, metric=metric)
+        for name, metric in (("val", "accuracy"), ("b", "nll"), ("b", "accuracy"))
+    ]
+    lines = sentences(report, comparisons)
+    assert [line.partition(":")[0] for line in lines] == ["val (selected on it)", "b nll"]
+
+
+@pytest.mark.parametrize(
+    ("difference", "shown"), [(-0.0005, "-0.05"), (0.0005, "+0.05"), (0.00002, "+0.002"), (0.01, "+1.0")]
+)
+def test_small_differences(difference: float, shown: str) -> None:
+    """A difference has as many digits as it takes to say which is better, and by how much."""
+    found = sentence(comparison(difference, low=-0.011, high=0.009), 0.709 + difference)
+    assert f": {shown} (" in found
 
 
 def test_breaks_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +86,7 @@ def test_breaks_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    text = sentence(comparison(0.005, low=0.0012, high=0.0091, p=0.01), 0.972, 0.967)
+    text = sentence(comparison(0.005, low=0.0012, high=0.0091, p=0.01), 0.972)
     with contextlib.redirect_stdout(Terminal()) as screen:
         console.print_sentences([text])
     lines = screen.getvalue().splitlines()

@@ -12,46 +12,65 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soupcli.evaluation.score import Score
-from soupcli.metrics.metric import MetricValue
 from soupcli.output import console
-from soupcli.output.text import score_table, shown_value
+from soupcli.report.report import Report
+from soupcli.report.scores import MetricScore
+from soupcli.report.tables import Column, ScoredRow, Table, score_table
+from soupcli.wording import shown
+from tests.helpers.report_toys import report
 
 
 @pytest.mark.parametrize(
-    ("metric", "value", "shown"),
+    ("metric", "value", "stderr", "expected"),
     [
-        ("accuracy", MetricValue(0.80384, 0.00178, 50_000), "80.38% ± 0.18"),
-        ("accuracy", MetricValue(1.0, 0.0, 10), "100.00% ± 0.00"),
-        ("top5", MetricValue(0.5, None, 10), "50.00%"),
-        ("nll", MetricValue(0.18342, 0.01021, 10), "0.1834 ± 0.0102"),
-        ("anything", MetricValue(3.0, None, None), "3.0000"),
-        ("accuracy", MetricValue(math.nan, None, 10), "NaN"),
+        ("accuracy", 0.80384, 0.00178, "80.38% ± 0.18"),
+        ("accuracy", 1.0, 0.0, "100.00% ± 0.00"),
+        ("top5", 0.5, None, "50.00%"),
+        ("nll", 0.18342, 0.01021, "0.1834 ± 0.0102"),
+        ("anything", 3.0, None, "3.0000"),
+        ("accuracy", math.nan, None, "NaN"),
+        ("accuracy", None, None, "NaN"),
     ],
 )
-def test_values(metric: str, value: MetricValue, shown: str) -> None:
-    """Shares are per cent, other metrics as they are, each with its standard error where there is one."""
-    assert shown_value(metric, value) == shown
+def test_values(metric: str, value: float | None, stderr: float | None, expected: str) -> None:
+    """Shares are per cent, other metrics as they are, each with its standard error if there is one."""
+    assert shown(metric, value, stderr) == expected
 
 
-def score(value: float) -> Score:
-    return Score({"accuracy": MetricValue(value, 0.01, 100)}, "accuracy", True, 100, {})
+def score(value: float) -> dict[str, MetricScore]:
+    return {"accuracy": MetricScore(value=value, stderr=0.01, n=100)}
+
+
+def scores(rows: list[tuple[str, dict[str, dict[str, MetricScore]]]], sets: list[str]) -> Table:
+    """The table of a report of such ingredients."""
+    document = report("rank", [label for label, _ in rows], sets=tuple(sets))
+    read = Report.model_validate(document)
+    for ingredient, (_, its_scores) in zip(read.ingredients, rows, strict=True):
+        ingredient.scores = its_scores
+    return score_table(read, "weights", [ScoredRow(*row) for row in rows])
 
 
 def test_a_score_that_is_missing() -> None:
     """A row without a score on a set has an empty cell there."""
-    table = score_table([("a", {"x": score(0.5)}), ("b", {})], ["x"], first="weights")
-    assert [cells for cells, _ in table.rows] == [["a", "50.00% ± 1.00"], ["b", ""]]
+    assert scores([("a", {"x": score(0.5)}), ("b", {})], ["x"]).rows == [["a", "50.00% ± 1.00"], ["b", ""]]
 
 
-def printed(table: console.Table, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def test_empty_columns() -> None:
+    """A column without a word in it is left out, the first one never."""
+    columns = [Column("a"), Column("b"), Column("c")]
+    assert Table("", columns, [["", "", "x"], ["", "", ""]]).without_empty() == Table(
+        "", [columns[0], columns[2]], [["", "x"], ["", ""]]
+    )
+
+
+def printed(table: Table, capsys: pytest.CaptureFixture[str]) -> list[str]:
     console.print_table(table)
     return capsys.readouterr().out.splitlines()
 
 
 def test_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     """Plain columns, numbers to the right, nothing at the ends of lines."""
-    table = score_table([("runs/a", {"x": score(1.0)}), ("b", {"x": score(0.05)})], ["x"], first="weights")
+    table = scores([("runs/a", {"x": score(1.0)}), ("b", {"x": score(0.05)})], ["x"])
     assert printed(table, capsys) == [
         "weights               x",
         "runs/a   100.00% ± 1.00",
@@ -67,7 +86,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def on_terminal(table: console.Table, columns: int, **variables: str) -> str:
+def on_terminal(table: Table, columns: int, **variables: str) -> str:
     """What a terminal of so many columns is sent."""
     kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     environment = kept | {"TERM": "xterm-256color", "COLUMNS": str(columns)} | variables
@@ -84,7 +103,7 @@ def on_terminal(table: console.Table, columns: int, **variables: str) -> str:
 def test_on_a_terminal(path: int, names: list[str], columns: int) -> None:
     """Whatever the names, no line is wider than the terminal and no number or name is cut."""
     values = {name: score(index / 10) for index, name in enumerate(names)}
-    table = score_table([("x" * path, values)], names, first="weights")
+    table = scores([("x" * path, values)], names)
     text = on_terminal(table, columns, NO_COLOR="1").replace("\x1b[1m", "").replace("\x1b[0m", "")
     assert max(map(len, text.splitlines())) <= columns
     words = text.split()
@@ -95,7 +114,6 @@ def test_on_a_terminal(path: int, names: list[str], columns: int) -> None:
 
 def test_colours() -> None:
     """A terminal gets headings in bold; NO_COLOR takes colours away, and a pipe has none at all."""
-    table = score_table([("a", {"x": score(0.5)})], ["x"], first="weights")
-    table.add("b", "", style="red")
-    assert "\x1b[31mb" in on_terminal(table, 80)
-    assert "\x1b[31m" not in on_terminal(table, 80, NO_COLOR="1")
+    table = scores([("a", {"x": score(0.5)})], ["x"])
+    assert "\x1b[1m" in on_terminal(table, 80)
+    assert "\x1b[1;3" not in on_terminal(table, 80, NO_COLOR="1")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.figures.figure import Axis, Cells, Figure, Line, Mark, Panel, Point, Role, named, printable, scaled, ticks
 from soupcli.figures.kinds.contours import contours
-from soupcli.figures.reports import SOUPS, Reports, Source, factor, score_of
+from soupcli.figures.reports import Reports, Source, factor, role_of, score_of
 from soupcli.wording import SHARES, shown
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _soups(reports: Reports, source: Source, found: Landscape) -> Iterator[tuple
         members = [corner_of.get(known.get(member, "")) for member in soup.members]
         if None not in members:
             weights = {str(member): weight for member, weight in zip(members, soup.weights, strict=True)}
-            yield SOUPS.get(other.report.command, "soup"), f"{other.report.command} soup", weights
+            yield role_of(other.report), f"{other.report.command} soup", weights
 
 
 def _panel(found: Landscape, name: str, metric: str, soups: Sequence[tuple[Role, str, Mapping[str, float]]]) -> Panel:

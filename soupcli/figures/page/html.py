@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from soupcli.figures.draw import svg
 from soupcli.figures.draw.svg import text
@@ -11,13 +11,7 @@ from soupcli.files.own_file import GENERATOR
 
 if TYPE_CHECKING:
     from soupcli.figures.figure import Figure
-
-
-class Column(NamedTuple):
-    """A heading; numbers are aligned to the right."""
-
-    heading: str
-    is_number: bool = False
+    from soupcli.report.tables import Column, Table
 
 
 def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]], *, words: bool = False) -> str:
@@ -32,6 +26,11 @@ def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]
         f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}"><table{kind}>'
         f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def table_of(found: Table) -> str:
+    """A table of the report; the terminal shows the same."""
+    return table(found.caption, found.columns, found.rows)
 
 
 def _row(columns: Sequence[Column], cells: Sequence[str]) -> str:

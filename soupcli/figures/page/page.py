@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from soupcli.figures.reports import Reports
     from soupcli.report.report import Report
 
-TITLES = {
-    "rank": "Ranking",
-    "eval": "Evaluation",
-    "landscape": "Plane through three",
-    "pairs": "Pairs",
-    "inspect": "Inspection",
-}
 # What this page says elsewhere; other parts of a report stand at its end as they are.
 SAID = {
     "schema",
@@ -39,7 +32,18 @@ SAID = {
     "best",
 }
 SAID |= {"second_best", "uniform", "ensemble", "greedy_ensemble", "learned", "alphas", "alpha", "landscape", "pairs"}
-SAID |= {"selecting_set", "sets", "shared_examples", "comparisons", "gates", "inspection", "warnings", "cost"}
+SAID |= {
+    "selecting_set",
+    "selecting_metrics",
+    "lower_is_better",
+    "sets",
+    "shared_examples",
+    "comparisons",
+    "gates",
+    "inspection",
+    "warnings",
+    "cost",
+}
 
 
 def page(reports: Reports) -> str:
@@ -79,7 +83,8 @@ def _title(report: Report) -> str:
         return f"{report.command.capitalize()} soup: {counts}"
     if report.landscape is not None:
         return "The plane through three checkpoints"
-    return f"{TITLES.get(report.command, report.command.capitalize())} of {len(report.ingredients)} checkpoints"
+    what = "Pairs" if report.pairs is not None else "Inspection" if report.inspection is not None else "Ranking"
+    return f"{what} of {len(report.ingredients)} checkpoints"
 
 
 def _cost(report: Report) -> Iterable[str]:

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING
 
 from soupcli.figures.kinds.path import decision, reached, tried
 from soupcli.figures.page import html
-from soupcli.figures.page.html import Column
 from soupcli.figures.reports import Reports, Scored
+from soupcli.report.tables import Column, Table, by_trainer, plane_table, score_cell
 from soupcli.wording import human_bytes, shown, signed
 
 if TYPE_CHECKING:
     from soupcli.report.comparisons import Comparison
     from soupcli.report.report import Report
-    from soupcli.report.scores import Ingredient, MetricScore, Scores
+    from soupcli.report.scores import Ingredient, Scores
     from soupcli.report.soups import Step
-
-SELECTING = ("greedy", "learned")  # commands whose soup depends on the first set
 
 
 def _columns(rows: Iterable[Scores], sets: Sequence[str]) -> list[tuple[str, str]]:
@@ -37,11 +35,6 @@ def _headings(columns: Sequence[tuple[str, str]], reports: Reports) -> list[Colu
     ]
 
 
-def _cell(scores: Scores, name: str, metric: str) -> str:
-    score: MetricScore | None = scores.get(name, {}).get(metric)
-    return "" if score is None else shown(metric, score.value, score.stderr)
-
-
 def scores(reports: Reports) -> Iterable[str]:
     """Best ingredient and soups on every set."""
     second = reports.first.second_best
@@ -50,7 +43,7 @@ def scores(reports: Reports) -> Iterable[str]:
         rows.insert(1, Scored("ingredient", f"second-best ingredient ({second.path})", second.scores))
     columns = _columns((scored.scores for scored in rows), reports.sets)
     if rows and columns:
-        cells = [[scored.label, *(_cell(scored.scores, *column) for column in columns)] for scored in rows]
+        cells = [[scored.label, *(score_cell(scored.scores, *column) for column in columns)] for scored in rows]
         caption = f"Value ± standard error; {reports.sets[0]} selects"
         yield html.table(caption, [Column("weights"), *_headings(columns, reports)], cells)
 
@@ -68,7 +61,7 @@ def comparisons(reports: Reports) -> Iterable[str]:
         for comparison in source.report.comparisons:
             of_soup.setdefault(comparison.soup, []).append(comparison)
         for soup, comparisons in of_soup.items():
-            selected = source.report.selecting_set if source.report.command in SELECTING else None
+            selected = source.report.selected_on
             yield _compared(f"{soup} less {comparisons[0].best}, over the same examples", comparisons, selected)
 
 
@@ -132,7 +125,7 @@ def alphas(report: Report) -> Iterable[str]:
         rows = [
             [
                 f"{point.alpha:g}{' (taken)' if point.alpha == report.alpha else ''}",
-                *(_cell(point.scores, *column) for column in columns),
+                *(score_cell(point.scores, *column) for column in columns),
             ]
             for point in report.alphas
         ]
@@ -141,18 +134,8 @@ def alphas(report: Report) -> Iterable[str]:
 
 def plane(report: Report) -> Iterable[str]:
     """The corners of a landscape and their mean."""
-    found = report.landscape
-    if found is None:
-        return
-    rows = [*zip(found.members, found.corners, strict=True), ("their mean", found.mean)]
-    columns = _columns((place.scores for _, place in rows), report.sets)
-    headings = [Column("weights"), *(Column(f"{name} {metric}", is_number=True) for name, metric in columns)]
-    headings += [Column("x", is_number=True), Column("y", is_number=True)]
-    cells = [
-        [label, *(_cell(place.scores, *column) for column in columns), f"{place.x:.4g}", f"{place.y:.4g}"]
-        for label, place in rows
-    ]
-    yield html.table("Places are distances in the space of the weights", headings, cells)
+    if report.landscape is not None:
+        yield html.table_of(plane_table(report))
 
 
 def pairs(report: Report) -> Iterable[str]:
@@ -245,21 +228,17 @@ def ingredients(reports: Reports) -> Iterable[str]:
     cells = [
         [
             ingredient.path,
-            *(_cell(ingredient.scores, *column) for column in columns),
+            *(score_cell(ingredient.scores, *column) for column in columns),
             human_bytes(ingredient.bytes),
             _saved_as(ingredient),
-            ", ".join(f"{name} {value:.4g}" for name, value in ingredient.trainer_metrics.items() if value is not None),
+            by_trainer(ingredient.trainer_metrics),
             ingredient.hash.removeprefix("sha256:")[:12],
         ]
         for ingredient in rows
     ]
-    kept = [number for number in range(len(headings)) if number < 2 or any(row[number] for row in cells)]
     if cells:
-        yield html.table(
-            "Best first where there was a ranking; of each hash the first 12 digits",
-            [headings[number] for number in kept],
-            [[row[number] for number in kept] for row in cells],
-        )
+        caption = "Best first where there was a ranking; of each hash the first 12 digits"
+        yield html.table_of(Table(caption, headings, cells).without_empty())
 
 
 def _saved_as(ingredient: Ingredient) -> str:

@@ -245,8 +245,9 @@ def test_inspection() -> None:
     parsed = Parsed(page(gathered(report("inspect", PATHS, inspection=found))))
     assert parsed.said("h2")[:3] == ["Verdict", "Checkpoints", "Barriers"]
     cells = parsed.said("td")
-    assert {"89.9°", "two starts", "leave out", "12,345", "<b>", "+0.1250", "50.00% ± 10.00"} <= set(cells)
-    assert "runs/01 = runs/02" in parsed.said("dd")
+    assert {"89.9°", "two starts", "leave out", "12,345", "+0.1250", "50.00% ± 10.00"} <= set(cells)
+    assert "runs/00: shape of <b>: [1], most have [2]" in parsed.said("p")
+    assert "runs/02: the same weights as runs/01" in parsed.said("p")
     healthy = found | {"verdicts": []}
     said = Parsed(page(gathered(report("inspect", PATHS, inspection=healthy)))).said("p")
     assert "No problem found." in said

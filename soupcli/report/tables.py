@@ -1,0 +1,198 @@
+"""Tables of a report: the terminal and the HTML page show the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from soupcli.wording import human_bytes, shown
+
+if TYPE_CHECKING:
+    from soupcli.report.inspection import Barriers, Differing, Distances, Inspection
+    from soupcli.report.report import Report
+    from soupcli.report.scores import Scores
+    from soupcli.report.soups import Stock
+
+
+class Column(NamedTuple):
+    """A heading; numbers are aligned to the right."""
+
+    heading: str
+    is_number: bool = False
+
+
+class Table(NamedTuple):
+    """Cells under headings. The first cell of a row names it."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+
+    def without_empty(self) -> Table:
+        """The table without the columns, but for the first, whose cells are all empty."""
+        kept = [place for place in range(len(self.columns)) if not place or any(row[place] for row in self.rows)]
+        rows = [[row[place] for place in kept] for row in self.rows]
+        return Table(self.caption, [self.columns[place] for place in kept], rows)
+
+
+class ScoredRow(NamedTuple):
+    """What one row of scores is of, and its scores by set."""
+
+    label: str
+    scores: Scores
+
+
+def numbers(headings: Iterable[str]) -> list[Column]:
+    """Columns of numbers."""
+    return [Column(heading, is_number=True) for heading in headings]
+
+
+def metric_of(report: Report, name: str) -> str:
+    """The metric that selects on the set `name`, or "" if nothing was measured there."""
+    parts = [*report.ingredients, report.best, report.soup, report.uniform]
+    found = dict.fromkeys(metric for part in parts if part is not None for metric in part.scores.get(name, {}))
+    spec = report.recipe.get("val", {}).get(name, {})
+    own = spec.get("metric") if isinstance(spec, dict) else None
+    wanted = [report.selecting_metrics.get(name), own, report.recipe.get("metric")]
+    return next((metric for metric in wanted if metric in found), next(iter(found), ""))
+
+
+def score_table(report: Report, first: str, rows: Sequence[ScoredRow]) -> Table:
+    """Each row's scores by the selecting metric of each set, and by the recipe's further `metrics`.
+
+    `first` heads the names of the rows.
+    """
+    beside = list(report.recipe.get("metrics", []))
+    columns = []
+    for name in report.sets:
+        selecting = metric_of(report, name)
+        measured = {metric for row in rows for metric in row.scores.get(name, {})}
+        columns += [(name, selecting), *((name, each) for each in beside if each in measured and each != selecting)]
+    headings = [_heading(report, name, metric) for name, metric in columns]
+    cells = [[label, *(score_cell(scores, *column) for column in columns)] for label, scores in rows]
+    return Table("Scores", [Column(first), *numbers(headings)], cells)
+
+
+def _heading(report: Report, name: str, metric: str) -> str:
+    """The set, and the metric unless it selects there. A metric of which less is better says so."""
+    if metric in report.lower_is_better.get(name, []):
+        return f"{name} {metric} (lower is better)"
+    return name if metric == metric_of(report, name) else f"{name} {metric}"
+
+
+def score_cell(scores: Scores, name: str, metric: str) -> str:
+    """One score with its standard error, or "" if it was not measured."""
+    score = scores.get(name, {}).get(metric)
+    return "" if score is None else shown(metric, score.value, score.stderr)
+
+
+def by_trainer(metrics: Mapping[str, float | None]) -> str:
+    """What the trainer of a checkpoint measured, e.g. `eval_loss 0.3127, best_metric 0.3001`."""
+    names = sorted(metrics, key=lambda name: (name == "best_metric", name))
+    return ", ".join(f"{name} {metrics[name]:.4g}" for name in names if metrics[name] is not None)
+
+
+def stock_table(found: Stock) -> Table:
+    """The layers of a Model Stock soup."""
+    columns = [Column("layer"), *numbers(["cos of the angle", "part of the mean"])]
+    layers = zip(found.layers, found.cosines, found.ratios, strict=True)
+    return Table("Layers", columns, [[layer, f"{cosine:.4f}", f"{share:.4f}"] for layer, cosine, share in layers])
+
+
+def file_table(report: Report, found: Inspection) -> Table:
+    """What the files of each inspected checkpoint hold."""
+    columns = [Column("checkpoint"), Column("format"), *numbers(["tensors", "parameters"]), Column("dtype")]
+    columns += [Column("size", is_number=True), Column("key"), Column("tied")]
+    rows, ingredients = [], {ingredient.path: ingredient for ingredient in report.ingredients}
+    for of in found.checkpoints:
+        ingredient = ingredients[of.path]
+        dtypes = sorted(of.dtypes, key=lambda name: -of.dtypes[name])
+        counts = [str(of.tensors), f"{of.parameters:,}", ", ".join(dtypes), human_bytes(ingredient.bytes)]
+        tied = ", ".join(map(" = ".join, of.tied))
+        rows.append([of.path, ingredient.format, *counts, ingredient.key or "", tied])
+    return Table("What the files hold", columns, rows).without_empty()
+
+
+def findings(found: Inspection) -> Iterator[list[str]]:
+    """What differs, what is wrong with the numbers, and which settings differ: lists of sentences."""
+    yield [f"{each.path}: {each.words or _difference(each)}" for each in found.differences]
+    broken = [
+        f"{path}: tensor {name!r} holds {value}"
+        for path, tensors in found.not_finite.items()
+        for name, value in tensors.items()
+    ]
+    copies = [f"{other}: the same weights as {first}" for first, *others in found.duplicates for other in others]
+    names = ", ".join(found.integers[:3])
+    more = f" and {len(found.integers) - 3} more" if len(found.integers) > 3 else ""
+    integers = [f"never averaged, and not the same in all: {names}{more}"] if found.integers else []
+    yield [*broken, *copies, *integers]
+    yield [f"{key}: {' | '.join(dict.fromkeys(values))}" for key, values in found.settings.items()]
+
+
+def _difference(of: Differing) -> str:
+    """For reports that were written before they held the words."""
+    return f"{of.kind} of {of.tensor or 'the file'}: {of.found}, most have {of.expected}"
+
+
+def place_table(geometry: Distances) -> Table:
+    """Distances and angles of each checkpoint."""
+    moved = geometry.from_base if geometry.base is not None else geometry.from_mean
+    number = {path: str(place) for place, group in enumerate(geometry.groups, 1) for path in group}
+    origin = "base" if geometry.base is not None else "mean"
+    headings = [f"from {origin}", "nearest", "farthest", "angle", "angle at base", "group"]
+    rows = []
+    for place, path in enumerate(geometry.paths):
+        others = [value or 0.0 for other, value in enumerate(geometry.distances[place]) if other != place]
+        cells = [f"{moved[place] or 0.0:.4g}", f"{min(others):.4g}", f"{max(others):.4g}"]
+        offsets = _range(geometry.offset_angles, place) if geometry.offset_angles else ""
+        group = number.get(path, "") if len(geometry.groups) > 1 else ""
+        rows.append([path, *cells, _range(geometry.angles, place), offsets, group])
+    return Table("Where they lie", [Column("checkpoint"), *numbers(headings)], rows).without_empty()
+
+
+def _range(angles: Sequence[Sequence[float | None]], place: int) -> str:
+    """E.g. `11.2-23.3°`: the angles to the others."""
+    others = [value for k, value in enumerate(angles[place]) if k != place and value is not None and value == value]
+    return f"{min(others):.1f}-{max(others):.1f}°" if others else ""
+
+
+def layer_table(geometry: Distances, most: int) -> Table:
+    """The `most` layers that disagree most."""
+    rows = []
+    for layer in sorted(geometry.layer_angles, key=lambda layer: -(geometry.layer_angles[layer] or 0.0))[:most]:
+        spread, angle = geometry.layer_spread[layer] or 0.0, geometry.layer_angles[layer] or 0.0
+        rows.append([layer, f"{spread * 100:.2f}%", f"{angle:.1f}°"])
+    return Table("Layers that disagree", [Column("layer"), *numbers(["spread", "largest angle"])], rows)
+
+
+def barrier_table(report: Report, of: Barriers, metrics: Sequence[str]) -> Table:
+    """Each checkpoint, the middle between it and the mean of all, and how much is lost there."""
+    alone = {ingredient.path: ingredient.scores for ingredient in report.ingredients}
+    headings = [*metrics, *(f"{metric} half way to mean" for metric in metrics), f"{of.metric} rises by"]
+    rows = []
+    for path, half in of.half_way.items():
+        height = of.height.get(path)
+        own = [score_cell(alone.get(path, {}), of.set, metric) for metric in metrics]
+        middle = [score_cell({of.set: half}, of.set, metric) for metric in metrics]
+        rows.append([path, *own, *middle, "" if height is None else f"{height:+.4f}"])
+    means = {"the mean of all": of.mean, "the same, batch norm again": of.settled_mean}
+    for label, scores in means.items():
+        if scores is not None:
+            cells = [score_cell({of.set: scores}, of.set, metric) for metric in metrics]
+            rows.append([label, *cells, *([""] * (len(metrics) + 1))])
+    caption = f"On {of.set}: half way between each checkpoint and the mean of all"
+    return Table(caption, [Column(f"on {of.set}"), *numbers(headings)], rows)
+
+
+def plane_table(report: Report) -> Table:
+    """The corners of a landscape and their mean."""
+    found = report.landscape
+    assert found is not None
+    rows = [*zip(found.members, found.corners, strict=True), ("their mean", found.mean)]
+    columns = [(name, metric) for name in report.sets for metric in found.mean.scores.get(name, {})]
+    cells = [
+        [label, *(score_cell(place.scores, *column) for column in columns), f"{place.x:.4g}", f"{place.y:.4g}"]
+        for label, place in rows
+    ]
+    headings = [*(f"{name} {metric}" for name, metric in columns), "x", "y"]
+    return Table("Places are distances in the space of the weights", [Column("weights"), *numbers(headings)], cells)
