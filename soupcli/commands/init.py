@@ -42,7 +42,7 @@ SECOND_COLUMNS = ("sentence2", "hypothesis", "text_pair")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "rating")
 
 
-class Found(NamedTuple):
+class FolderSurvey(NamedTuple):
     """Parts of a recipe, and how many checkpoints the glob reaches."""
 
     glob: str | None
@@ -59,7 +59,7 @@ class Found(NamedTuple):
         )
 
 
-def survey(folder: Path) -> Found:
+def survey(folder: Path) -> FolderSurvey:
     """Checkpoints one or two levels below `folder`, their network, and what looks like a validation set."""
     parents: Counter[Path] = Counter()
     first: Path | None = None
@@ -70,7 +70,7 @@ def survey(folder: Path) -> Found:
                 first = first if first and first.parent == candidate.parent else candidate
     parent = parents.most_common(1)[0][0] if parents else None
     glob = None if parent is None else ("*/" if parent == folder else f"{parent.relative_to(folder)}/*/")
-    return Found(glob, parents[parent] if parent else 0, _model(folder, first), _sets(folder))
+    return FolderSurvey(glob, parents[parent] if parent else 0, _model(folder, first), _sets(folder))
 
 
 def _is_checkpoint(folder: Path) -> bool:
@@ -138,7 +138,7 @@ def _columns(file: Path) -> list[str]:
         return []
 
 
-def recipe_text(found: Found) -> str:
+def recipe_text(found: FolderSurvey) -> str:
     """A commented soup.yaml. What was not found stands there as a comment to fill in."""
     glob = found.glob or "runs/*/"
     model = _line("model", found.model) if found.model else "# model: {timm: vit_base_patch16_224}"

@@ -35,7 +35,7 @@ from soupcli.mixing.write_soup import WritingOptions, write_soup
 from soupcli.networks.geometry import first_not_finite, measure
 from soupcli.output import console
 from soupcli.output.text import report_text
-from soupcli.report.inspection import Barriers, Differing, Distances, Found, Inspected, Inspection
+from soupcli.report.inspection import Barriers, Differing, Distances, FoundCause, Inspected, Inspection
 from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.resolve import resolve
@@ -285,7 +285,7 @@ def inspection_of(run: Run, examined: Examined) -> Inspection:
         geometry=_distances(run, examined),
         barriers=[_barriers(name, barrier, examined) for name, barrier in examined.barriers.items()],
         verdicts=[
-            Found(
+            FoundCause(
                 cause=cause.name,
                 evidence=evidence.text,
                 words=cause.words,

@@ -10,7 +10,7 @@ from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.output.text import report_text
-from soupcli.report.surveys import Landscape, Place
+from soupcli.report.surveys import Landscape, PlanePoint
 from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.offsets import inner_products
@@ -58,16 +58,16 @@ def _measure(run: Run, options: LandscapeOptions) -> Report:
         points = over_plane(places, plane, lambda weights: _mixture(run, weights), evaluators, progress=progress)
         mean = run.evaluators.on_all(run.average()(members))
 
-    def placed(point: Point) -> Place:
+    def placed(point: Point) -> PlanePoint:
         (x, y), weights, scores = point
-        return Place(x=x, y=y, weights=list(weights), scores=scores_to_report(scores))
+        return PlanePoint(x=x, y=y, weights=list(weights), scores=scores_to_report(scores))
 
     thirds = (1 / 3, 1 / 3, 1 / 3)
     x, y = plane.place(thirds)
     found = Landscape(
         members=[str(checkpoint.path) for checkpoint in run.checkpoints],
         corners=[placed(point) for point in points[:3]],
-        mean=Place(x=x, y=y, weights=list(thirds), scores=scores_to_report(mean)),
+        mean=PlanePoint(x=x, y=y, weights=list(thirds), scores=scores_to_report(mean)),
         columns=columns,
         rows=rows,
         grid=[placed(point) for point in points[3:]],

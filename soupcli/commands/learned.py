@@ -13,7 +13,7 @@ from soupcli.evaluation.kept_scores import FitStore
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.output.text import describe_curves, draw_curves
-from soupcli.report.soups import Fit
+from soupcli.report.soups import LearnedFit
 from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.gates import check_gates
 from soupcli.run.make_soup import FinishedSoup, reserved, write_and_report
@@ -154,9 +154,9 @@ def _named(fit: Curves) -> dict[str, Sequence[float]]:
     return {"fitted": fit.fitted, "held out": fit.held_out}
 
 
-def _reported_fit(learnt: Learnt) -> Fit:
+def _reported_fit(learnt: Learnt) -> LearnedFit:
     soup, residence = learnt.soup, learnt.residence
-    return Fit(
+    return LearnedFit(
         beta=soup.beta,
         steps=soup.curves.steps,
         fitted=soup.curves.fitted,

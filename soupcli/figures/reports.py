@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from soupcli.report.scores import Ingredient, MetricScore, Scores
 
 
-class Source(NamedTuple):
+class ReadReport(NamedTuple):
     """A report and where it was read from."""
 
     path: Path
     report: Report
 
 
-class Scored(NamedTuple):
+class MarkedScores(NamedTuple):
     """Weights with scores that are marked in a figure."""
 
     role: Role
@@ -43,9 +43,9 @@ class Scored(NamedTuple):
 class Reports:
     """See the head of this file."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[ReadReport, ...]
     ingredients: tuple[Ingredient, ...]
-    marked: tuple[Scored, ...]
+    marked: tuple[MarkedScores, ...]
     sets: tuple[str, ...]  # the selecting one first
 
     @property
@@ -58,7 +58,7 @@ class Reports:
         """What to call them in an error."""
         return ", ".join(str(source.path) for source in self.sources)
 
-    def having(self, part: str, *, wanted: str, command: str) -> Source:
+    def having(self, part: str, *, wanted: str, command: str) -> ReadReport:
         """The first report that has `part`. Raises UsageError that names `command`, which makes such a report."""
         found = next((source for source in self.sources if getattr(source.report, part)), None)
         if found is None:
@@ -95,10 +95,10 @@ class Reports:
 def read(paths: Sequence[Path]) -> Reports:
     """The reports in files, or in the folders of soups. Raises UsageError where one is none."""
     files = [path / REPORT if path.is_dir() else path for path in paths]
-    return gather([Source(file, read_report(file, ignore_unknown=True)) for file in dict.fromkeys(files)])
+    return gather([ReadReport(file, read_report(file, ignore_unknown=True)) for file in dict.fromkeys(files)])
 
 
-def gather(sources: Sequence[Source]) -> Reports:
+def gather(sources: Sequence[ReadReport]) -> Reports:
     """The reports as one. Raises UsageError for a later one that has none of the first one's ingredients."""
     first = sources[0].report
     scores: dict[str, Scores] = {ingredient.hash: {} for ingredient in first.ingredients}
@@ -128,32 +128,32 @@ def _joined(one: Scores, other: Scores) -> Scores:
     return {name: {**other.get(name, {}), **one.get(name, {})} for name in (*one, *other)}
 
 
-def _marked(sources: Sequence[Source]) -> list[Scored]:
+def _marked(sources: Sequence[ReadReport]) -> list[MarkedScores]:
     """Best ingredient, soups and ensembles of all reports, each once."""
-    found: dict[tuple[str, str], Scored] = {}
+    found: dict[tuple[str, str], MarkedScores] = {}
     for source in sources:
         report = source.report
         if report.best is not None:
-            best = Scored("best", f"best ingredient ({report.best.path})", report.best.scores)
+            best = MarkedScores("best", f"best ingredient ({report.best.path})", report.best.scores)
             known = found.get(("best", report.best.path))
             scores = _joined(known.scores, best.scores) if known else best.scores
             found["best", report.best.path] = best._replace(scores=scores)
         if report.uniform is not None:
             label = f"uniform soup ({len(report.ingredients)} ingredients)"
-            found["uniform", ""] = Scored("uniform", label, report.uniform.scores)
+            found["uniform", ""] = MarkedScores("uniform", label, report.uniform.scores)
         if report.ensemble is not None:
             label = f"ensemble ({len(report.ensemble.members)} of {len(report.ingredients)})"
-            found["ensemble", ""] = Scored("ensemble", label, report.ensemble.scores)
+            found["ensemble", ""] = MarkedScores("ensemble", label, report.ensemble.scores)
         if report.greedy_ensemble is not None:
             label = f"greedy ensemble ({len(report.greedy_ensemble.members)} of {len(report.ingredients)})"
-            found["greedy-ensemble", ""] = Scored("greedy-ensemble", label, report.greedy_ensemble.scores)
+            found["greedy-ensemble", ""] = MarkedScores("greedy-ensemble", label, report.greedy_ensemble.scores)
         if report.soup is not None and report.soup.scores:
             soup, command = report.soup, report.command
             label = f"{command} soup ({len(soup.members)} of {len(report.ingredients)})"
             others = [scored for scored in found.values() if scored.label == label]
             label += f", {source.path}" if others else ""
             key = ("uniform", "") if report.averages_all else ("soup", soup.hash)
-            found[key] = Scored(role_of(report), label, soup.scores)
+            found[key] = MarkedScores(role_of(report), label, soup.scores)
     return list(found.values())
 
 

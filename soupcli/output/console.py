@@ -101,7 +101,7 @@ LEAST = 24  # columns that the first column of a table keeps when others are man
 GAP = 3  # columns between two columns
 
 
-class Line(NamedTuple):
+class Paragraph(NamedTuple):
     """A sentence that is set apart."""
 
     text: str
@@ -124,7 +124,7 @@ def print_lines(lines: Sequence[str]) -> None:
     _print("".join(f"{legible(line)}\n" for line in lines))
 
 
-def print_report(parts: Iterable[Table | Sequence[str | Line]]) -> None:
+def print_report(parts: Iterable[Table | Sequence[str | Paragraph]]) -> None:
     """Tables and sentences of the result, an empty line between two parts."""
     for number, part in enumerate(parts):
         if number:
@@ -135,12 +135,12 @@ def print_report(parts: Iterable[Table | Sequence[str | Line]]) -> None:
             print_sentences(part)
 
 
-def print_sentences(sentences: Sequence[str | Line]) -> None:
+def print_sentences(sentences: Sequence[str | Paragraph]) -> None:
     """Sentences of the result, one a line; on a terminal they break between words."""
     from rich.text import Text
 
     console = _rich(stderr=False)
-    lines = [Line(one) if isinstance(one, str) else one for one in sentences]
+    lines = [Paragraph(one) if isinstance(one, str) else one for one in sentences]
     with console.capture() as capture:
         for text, indent, is_bold in lines:
             shown = " " * indent + legible(text)

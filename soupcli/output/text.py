@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from soupcli.output.console import Line
+from soupcli.output.console import Paragraph
 from soupcli.recipe.gates import GAIN
 from soupcli.report.tables import (
     Column,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from soupcli.report.soups import Soup
     from soupcli.report.surveys import Pair
 
-Part = Table | Sequence[str | Line]
+Part = Table | Sequence[str | Paragraph]
 MOST_LINES = 8  # of one kind of finding; the report has all
 MOST_LAYERS = 6
 
@@ -176,12 +176,12 @@ def _inspection_text(report: Report, found: Inspection) -> Iterator[Part]:
     yield _verdict_lines(found)
 
 
-def _verdict_lines(found: Inspection) -> list[str | Line]:
-    lines: list[str | Line] = [f"cannot be mixed: {found.refused}"] if found.refused is not None else []
+def _verdict_lines(found: Inspection) -> list[str | Paragraph]:
+    lines: list[str | Paragraph] = [f"cannot be mixed: {found.refused}"] if found.refused is not None else []
     for of in found.verdicts:
         sure = "" if of.sure == "certain" else f" ({of.sure})"
-        lines.append(Line(f"verdict: {of.cause}{sure}", is_bold=True))
-        lines += [Line(text, indent=2) for text in (of.words, f"evidence: {of.evidence}", f"to do: {of.remedy}")]
+        lines.append(Paragraph(f"verdict: {of.cause}{sure}", is_bold=True))
+        lines += [Paragraph(text, indent=2) for text in (of.words, f"evidence: {of.evidence}", f"to do: {of.remedy}")]
     if not lines:
         limits = "" if found.barriers else " in the weights: --val SET looks at scores too"
         lines.append(f"verdict: no problem found{limits}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from soupcli.report.scores import Number, Part
+from soupcli.report.scores import Number, ReportPart
 
 
-class Comparison(Part):
+class Comparison(ReportPart):
     """A soup against the best ingredient: one metric of one set, over the same examples."""
 
     set: str
@@ -29,7 +29,7 @@ class Comparison(Part):
     here is flattered. Null if it did not select it, or by a fit."""
 
 
-class GateResult(Part):
+class GateResult(ReportPart):
     """What the recipe wants of a soup on a set, and what became of it."""
 
     soup: str
@@ -47,7 +47,7 @@ class GateResult(Part):
     reason: str
 
 
-class Flops(Part):
+class Flops(ReportPart):
     """Floating-point operations of one example, two for each multiplication with its addition."""
 
     set: str

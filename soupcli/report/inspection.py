@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from soupcli.report.scores import MetricScore, Number, Part
+from soupcli.report.scores import MetricScore, Number, ReportPart
 
 
-class Inspected(Part):
+class Inspected(ReportPart):
     """What the files of one checkpoint hold."""
 
     path: str
@@ -19,7 +19,7 @@ class Inspected(Part):
     """Names of one and the same matrix."""
 
 
-class Differing(Part):
+class Differing(ReportPart):
     """What one checkpoint has otherwise than most of the others."""
 
     path: str
@@ -31,7 +31,7 @@ class Differing(Part):
     """The same as a sentence."""
 
 
-class Distances(Part):
+class Distances(ReportPart):
     """Where the ingredients lie; matrices of numbers are in the order of `paths`, angles in degrees."""
 
     paths: list[str]
@@ -51,7 +51,7 @@ class Distances(Part):
     """Ingredients with a common start, the largest group first."""
 
 
-class Barriers(Part):
+class Barriers(ReportPart):
     """Scores on the straight line from each ingredient to the mean of all, on one set."""
 
     set: str
@@ -70,7 +70,7 @@ class Barriers(Part):
     """Ingredient -> score of the mean of it and the best ingredient."""
 
 
-class Found(Part):
+class FoundCause(ReportPart):
     """One cause of failing soups that there is evidence of."""
 
     cause: str
@@ -83,7 +83,7 @@ class Found(Part):
     """Read or measured; seen by scores and weights together; or guessed from the weights alone."""
 
 
-class Inspection(Part):
+class Inspection(ReportPart):
     """What `soup inspect` found."""
 
     mixable: bool
@@ -100,4 +100,4 @@ class Inspection(Part):
     """Setting of the files beside the weights -> its value beside each checkpoint, where they differ."""
     geometry: Distances | None = None
     barriers: list[Barriers] = []
-    verdicts: list[Found] = []
+    verdicts: list[FoundCause] = []

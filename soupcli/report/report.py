@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -9,12 +13,12 @@ from pydantic import ConfigDict, Field
 from soupcli.files.json_text import dump_json
 from soupcli.report.comparisons import Comparison, Flops, GateResult
 from soupcli.report.inspection import Inspection
-from soupcli.report.scores import ClassOrder, Ensemble, Ingredient, LeftOut, Part, Scored
-from soupcli.report.soups import Alpha, Fit, Search, Soup, Step, Stock
+from soupcli.report.scores import ClassOrder, Ensemble, Ingredient, LeftOut, ReportPart, Scored
+from soupcli.report.soups import Alpha, LearnedFit, Search, SearchStep, Soup, Stock
 from soupcli.report.surveys import Landscape, Pairs
 
 
-class Cost(Part):
+class RunCost(ReportPart):
     examples: int = 0
     """Examples that went through the network."""
     decoded: int = 0
@@ -29,7 +33,7 @@ class Cost(Part):
     peak_bytes: dict[str, int] = {}
 
 
-class Report(Part):
+class Report(ReportPart):
     schema_: Literal["soup-report/1"] = Field(default="soup-report/1", alias="schema")
     command: str
     created: str
@@ -42,7 +46,7 @@ class Report(Part):
     """Best first where there was a ranking, otherwise by path."""
     left_out: list[LeftOut] = []
     """Checkpoints that `window:`, or --last, --top, --between or --every, left out."""
-    steps: list[Step] = []
+    steps: list[SearchStep] = []
     search: Search | None = None
     """Of the greedy recipe."""
     soup: Soup | None = None
@@ -50,7 +54,7 @@ class Report(Part):
     """The best ingredient on the selecting set."""
     uniform: Scored | None = None
     """The mean of all ingredients, where it was asked for."""
-    learned: Fit | None = None
+    learned: LearnedFit | None = None
     """The fit of a learned soup."""
     second_best: Scored | None = None
     """The ingredient after the best, where ensembles were asked for."""
@@ -92,7 +96,7 @@ class Report(Part):
     """What `soup pairs` measures."""
     warnings: list[str] = []
     """What should be known before the scores are believed."""
-    cost: Cost = Cost()
+    cost: RunCost = RunCost()
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
@@ -130,3 +134,36 @@ class Report(Part):
     def to_json(self) -> str:
         """Sorted JSON, indented, with a final newline."""
         return dump_json(self.model_dump(mode="json", by_alias=True))
+
+
+def relative(report: Report, folder: Path) -> Report:
+    """The report with every absolute path in it, wherever it stands, as seen from `folder`."""
+    document = report.model_dump(mode="json", by_alias=True)
+    found = {word: os.path.relpath(word, folder) for text in _texts(document) for word in _absolute(text)}
+    return Report.model_validate(_replaced(document, dict(sorted(found.items(), key=lambda pair: -len(pair[0])))))
+
+
+def _texts(document: Any) -> Iterator[str]:
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, dict):
+        yield from (text for pair in document.items() for part in pair for text in _texts(part))
+    elif isinstance(document, list):
+        yield from (text for part in document for text in _texts(part))
+
+
+def _absolute(text: str) -> list[str]:
+    """A path that is all of the text, or the words of a command or message that are one."""
+    if text.startswith("/") and Path(text.partition(":")[0]).exists():
+        return [text]
+    return re.findall(r"(?<![^\s='\"(])/[^\s'\"),;]+", text)
+
+
+def _replaced(document: Any, paths: dict[str, str]) -> Any:
+    if isinstance(document, str):
+        for path, seen in paths.items():
+            document = document.replace(path, seen)
+        return document
+    if isinstance(document, dict):
+        return {_replaced(key, paths): _replaced(value, paths) for key, value in document.items()}
+    return [_replaced(part, paths) for part in document] if isinstance(document, list) else document

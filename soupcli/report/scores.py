@@ -16,11 +16,11 @@ def _finite_or_none(value: float | None) -> float | None:
 Number = Annotated[float | None, BeforeValidator(lambda value: value), PlainSerializer(_finite_or_none)]
 
 
-class Part(BaseModel):
+class ReportPart(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class MetricScore(Part):
+class MetricScore(ReportPart):
     """One metric of one set of weights on one validation set."""
 
     value: Number
@@ -34,14 +34,14 @@ Scores = dict[str, dict[str, MetricScore]]
 """Validation set -> metric -> score."""
 
 
-class LeftOut(Part):
+class LeftOut(ReportPart):
     """A checkpoint that was found and not used."""
 
     path: str
     reason: str
 
 
-class ClassOrder(Part):
+class ClassOrder(ReportPart):
     """Which class is which in one set."""
 
     by: str
@@ -54,7 +54,7 @@ class ClassOrder(Part):
     """What to look at if scores are near chance; null if nothing was chosen."""
 
 
-class Ingredient(Part):
+class Ingredient(ReportPart):
     path: str
     hash: str = Field(pattern="^sha256:[0-9a-f]{64}$")
     """SHA-256 of the file; of the sorted list of names and hashes where there are several."""
@@ -72,12 +72,12 @@ class Ingredient(Part):
     """What was said about the choice of its weights: averaged ones, parts that were left out."""
 
 
-class Scored(Part):
+class Scored(ReportPart):
     path: str
     scores: Scores
 
 
-class Ensemble(Part):
+class Ensemble(ReportPart):
     """Networks whose logits are averaged."""
 
     members: list[str]

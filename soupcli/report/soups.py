@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from soupcli.report.scores import Number, Part, Scores
+from soupcli.report.scores import Number, ReportPart, Scores
 
 Strategy = Literal["forward", "pruned", "replacement", "budgeted"]
 
 
-class Step(Part):
+class SearchStep(ReportPart):
     """One decision of the greedy recipe."""
 
     candidate: str
@@ -30,7 +30,7 @@ class Step(Part):
     """The best score that was left to reach where the evaluation was given up, out of reach of the threshold."""
 
 
-class Order(Part):
+class SearchOrder(ReportPart):
     """One order in which a search went through the ingredients, and what it found."""
 
     order: list[str]
@@ -39,17 +39,17 @@ class Order(Part):
     evaluations: int
 
 
-class Search(Part):
+class Search(ReportPart):
     """Which soups were tried; `steps` are those of the order that found the soup."""
 
     strategy: Strategy
     evaluations: int
     """Soups whose score was asked for, in all orders; the ranking is not among them."""
-    orders: list[Order] = []
+    orders: list[SearchOrder] = []
     """Where there were several."""
 
 
-class Coefficients(Part):
+class Coefficients(ReportPart):
     """What a learned soup mixes its layers by."""
 
     layers: list[str]
@@ -62,7 +62,7 @@ class Coefficients(Part):
     """Tensors that are multiplied by the learned temperature beside."""
 
 
-class Stock(Part):
+class Stock(ReportPart):
     """What Model Stock found in each layer."""
 
     layers: list[str]
@@ -72,14 +72,14 @@ class Stock(Part):
     """How far from the base (0) to the mean of the ingredients (1) the soup is."""
 
 
-class Alpha(Part):
+class Alpha(ReportPart):
     """A point between the base (0) and the mean of the ingredients (1)."""
 
     alpha: float
     scores: Scores
 
 
-class Adapter(Part):
+class Adapter(ReportPart):
     """What became of adapters."""
 
     rank: int
@@ -88,7 +88,7 @@ class Adapter(Part):
     """Of the change of the weights, in the Frobenius norm over all layers; 0 where the adapter is the exact mean."""
 
 
-class Soup(Part):
+class Soup(ReportPart):
     path: str
     hash: str
     members: list[str]
@@ -123,7 +123,7 @@ class Soup(Part):
     """Where a learned soup weighs its members by layer; `weights` are then the means over all elements."""
 
 
-class Fit(Part):
+class LearnedFit(ReportPart):
     """How the coefficients of a learned soup were fitted."""
 
     beta: float

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from soupcli.report.comparisons import Comparison
-from soupcli.report.scores import Number, Part, Scores
+from soupcli.report.scores import Number, ReportPart, Scores
 
 
-class Place(Part):
+class PlanePoint(ReportPart):
     """A mixture on the plane through three checkpoints, and its scores."""
 
     x: float
@@ -17,22 +17,22 @@ class Place(Part):
     scores: Scores
 
 
-class Landscape(Part):
+class Landscape(ReportPart):
     """Scores over the plane through three checkpoints."""
 
     members: list[str]
     """The three, the plane's origin first."""
-    corners: list[Place]
+    corners: list[PlanePoint]
     """Where they lie."""
-    mean: Place
+    mean: PlanePoint
     columns: list[float]
     rows: list[float]
     """Places of the grid along both axes."""
-    grid: list[Place]
+    grid: list[PlanePoint]
     """Row by row, the first row at the least y."""
 
 
-class Pair(Part):
+class Pair(ReportPart):
     """Two ingredients, the angle between them as seen from their start, and their mean."""
 
     members: list[str]
@@ -44,7 +44,7 @@ class Pair(Part):
     """Their mean against the better of the two on each set, every metric."""
 
 
-class Pairs(Part):
+class Pairs(ReportPart):
     """Pairs of ingredients."""
 
     start: str

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from soupcli.soups.ranking import Ranked
 
 
-class Beside(NamedTuple):
+class EnsembleScores(NamedTuple):
     """Further keys of the report, and the ingredients with their scores on all sets."""
 
     parts: dict[str, Any]
@@ -47,7 +47,7 @@ def say_again(run: Run) -> None:
         console.note(f"{again} known scores were evaluated again: their logits were not in {run.logits}")
 
 
-def ensembles(run: Run, ranking: Sequence[Ranked]) -> Beside:
+def ensembles(run: Run, ranking: Sequence[Ranked]) -> EnsembleScores:
     """The ensemble of all, the greedy ensemble (Recipe 1 on outputs) and the second best ingredient.
 
     Networks whose logits on a set are missing are evaluated there; beyond that there is no forward pass. Sets that
@@ -76,7 +76,7 @@ def ensembles(run: Run, ranking: Sequence[Ranked]) -> Beside:
     }
     for second, its_scores in alone[1:2]:
         parts["second_best"] = Scored(path=str(second.path), scores=scores_to_report(its_scores))
-    return Beside(parts, alone)
+    return EnsembleScores(parts, alone)
 
 
 def _paths(mixture: Mixture) -> list[str]:

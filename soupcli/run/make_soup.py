@@ -21,8 +21,7 @@ from soupcli.output import ci as ci_formats
 from soupcli.output import console
 from soupcli.output.text import report_text, soup_notes
 from soupcli.report.scores import Scored
-from soupcli.report.soups import Adapter, Coefficients, Fit, Soup
-from soupcli.run import caveats
+from soupcli.report.soups import Adapter, Coefficients, LearnedFit, Soup
 from soupcli.run.finish_folder import finish
 from soupcli.run.gates import exit_code, verdicts
 from soupcli.run.run import Run, flops_to_report
@@ -48,7 +47,7 @@ class FinishedSoup(NamedTuple):
     best: tuple[Checkpoint, Mapping[str, Score]] | None = None
     uniform: Mapping[str, Score] | None = None
     search: Found | None = None
-    fit: Fit | None = None
+    fit: LearnedFit | None = None
     coefficients: Coefficients | None = None
     parts: Mapping[str, Any] = {}  # further keys of the report
     rival: Side | None = None  # what the soup is compared with
@@ -141,10 +140,10 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ve
         with run.phase("compare") as progress:
             tried = {run.selecting: finished.tried()} if run.resolved.selects else {}
             comparisons = compare(Side(soup.path, finished.scores), rival, tried=tried, progress=progress)
-    seen = caveats.shared_examples(run)
+    seen = _shared_examples(run)
     return run.report(
         [run.ingredient(checkpoint, scores) for checkpoint, scores in finished.ingredients],
-        warnings=caveats.warnings(run, seen),
+        warnings=_warnings(run, seen),
         **search_to_report(run.recipe.greedy.strategy, finished.search) if finished.search is not None else {},
         soup=soup,
         best=Scored(path=str(best[0].path), scores=scores_to_report(best[1])) if best else None,
@@ -181,3 +180,31 @@ def _rival(run: Run, finished: FinishedSoup) -> Side | None:
     everyone = [scores[run.selecting] for _, scores in finished.ingredients if run.selecting in scores]
     path, scores = str(finished.best[0].path), finished.best[1]
     return best_side(path, scores, run.selecting, everyone, fair=not run.resolved.selects)
+
+
+def _shared_examples(run: Run) -> dict[str, int]:
+    """How many examples of each further set are also in the selecting one. Sets that share none are left out."""
+    if not run.resolved.selects:
+        return {}
+    first, *others = run.sets
+    found = {name: run.evaluators.shared(name, first) for name in others}
+    return {name: count for name, count in found.items() if count}
+
+
+def _warnings(run: Run, shared: Mapping[str, int]) -> list[str]:
+    """What a reader of the scores should know first."""
+    found = []
+    if run.resolved.selects and len(run.sets) == 1:
+        name = run.selecting
+        holdout = run.sets[name].shows_examples
+        offer = "--holdout 0.5 chooses on one half of it and reports the other; or " if holdout else ""
+        found.append(
+            f"the soup was chosen on {name}, so its score there is too high, and no other set was given: "
+            f"{offer}name a set that takes no part in the choice (--val {name} OTHER)"
+        )
+    for name, count in shared.items():
+        examples = "1 example" if count == 1 else f"{count:,} examples"
+        found.append(
+            f"{name} shares {examples} with {run.selecting}, which chose this soup: its score is too high as well"
+        )
+    return found

@@ -45,8 +45,7 @@ from soupcli.mixing.old_soup import Input, check_place
 from soupcli.networks.build import key_of_network, outline
 from soupcli.output import console
 from soupcli.report.comparisons import Flops
-from soupcli.report.paths import relative
-from soupcli.report.report import Cost, Report
+from soupcli.report.report import Report, RunCost, relative
 from soupcli.report.scores import LeftOut
 from soupcli.run.resolve import Resolved, locate, no_sets
 from soupcli.run.to_report import ingredient_to_report, lower_is_better, peak_bytes
@@ -369,9 +368,9 @@ class Run:
         found = self._evaluators
         return {name: found.metric_of(name) for name in self.sets} if found is not None else {}
 
-    def cost(self) -> Cost:
+    def cost(self) -> RunCost:
         """The examples, seconds and peak memory so far."""
-        cost = Cost(seconds=dict(self.seconds), peak_bytes=peak_bytes(self.device))
+        cost = RunCost(seconds=dict(self.seconds), peak_bytes=peak_bytes(self.device))
         found = self._evaluators
         if found is None:
             return cost

@@ -14,7 +14,7 @@ from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
 from soupcli.evaluation.score import is_higher_better
 from soupcli.report.comparisons import GateResult
 from soupcli.report.scores import Ingredient, MetricScore
-from soupcli.report.soups import Coefficients, Order, Search, Step, Strategy
+from soupcli.report.soups import Coefficients, Search, SearchOrder, SearchStep, Strategy
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.hashes import ContentHashes
@@ -75,7 +75,7 @@ def _peak_of_host() -> int:
 def search_to_report(strategy: Strategy, found: Found) -> dict[str, Any]:
     """The keys `steps` and `search`."""
     orders = [
-        Order(
+        SearchOrder(
             order=[str(ingredient.path) for ingredient in order],
             members=[str(member.path) for member in soup.mixture.members],
             score=soup.score.value,
@@ -90,8 +90,8 @@ def search_to_report(strategy: Strategy, found: Found) -> dict[str, Any]:
     }
 
 
-def _step_to_report(step: Decision) -> Step:
-    return Step(
+def _step_to_report(step: Decision) -> SearchStep:
+    return SearchStep(
         candidate=str(step.candidate.path),
         score=step.score,
         threshold=step.threshold,

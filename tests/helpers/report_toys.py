@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from soupcli.figures.reports import Reports, Source, gather
+from soupcli.figures.reports import ReadReport, Reports, gather
 from soupcli.report.report import Report
 
 SETS = ("val", "test", "shifted")
@@ -117,4 +117,4 @@ def learned(paths: list[str], *, layers: int = 4, affine: bool = False) -> dict[
 
 def gathered(*documents: dict[str, Any]) -> Reports:
     """The reports as a figure takes them."""
-    return gather([Source(Path(f"{number}.json"), Report.model_validate(d)) for number, d in enumerate(documents)])
+    return gather([ReadReport(Path(f"{number}.json"), Report.model_validate(d)) for number, d in enumerate(documents)])

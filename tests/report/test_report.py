@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.files.json_text import dump_json
-from soupcli.report.report import Cost, Report
+from soupcli.report.report import Report, RunCost
 from soupcli.report.scores import Ingredient, MetricScore, Scored
-from soupcli.report.soups import Soup, Step
+from soupcli.report.soups import SearchStep, Soup
 
 HASH = "sha256:" + "0" * 64
 
@@ -30,11 +30,13 @@ def report(**parts: Any) -> Report:
             "recipe": {"metric": "accuracy"},
             "ingredients": [Ingredient(path="runs/a", hash=HASH, bytes=10, scores=scores)],
             "steps": [
-                Step(candidate="runs/a", score=0.5, threshold=None, accepted=True, reason="", examples=20, seconds=0.1)
+                SearchStep(
+                    candidate="runs/a", score=0.5, threshold=None, accepted=True, reason="", examples=20, seconds=0.1
+                )
             ],
             "soup": Soup(path="soup/model.safetensors", hash=HASH, members=["runs/a"], weights=[1.0], scores=scores),
             "best": Scored(path="runs/a", scores=scores),
-            "cost": Cost(examples=20, seconds={"rank": 0.1}, peak_bytes={"host": 1}),
+            "cost": RunCost(examples=20, seconds={"rank": 0.1}, peak_bytes={"host": 1}),
             **parts,
         }
     )
@@ -82,7 +84,9 @@ def test_path_that_is_not_utf8() -> None:
 @given(st.floats())
 def test_scores_that_are_no_number(value: float) -> None:
     """JSON has no NaN and no infinity: they are null; every other score is written exactly."""
-    steps = [Step(candidate="a", score=value, threshold=value, accepted=False, reason="", examples=1, seconds=0.0)]
+    steps = [
+        SearchStep(candidate="a", score=value, threshold=value, accepted=False, reason="", examples=1, seconds=0.0)
+    ]
     [step] = json.loads(report(steps=steps).to_json())["steps"]
     expected = value if math.isfinite(value) else None
     assert step["score"] == step["threshold"] == expected

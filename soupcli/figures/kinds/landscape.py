@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from soupcli.figures.figure import Axis, Cells, Figure, Line, Mark, Panel, Point, Role, named, printable, scaled, ticks
 from soupcli.figures.kinds.contours import contours
-from soupcli.figures.reports import Reports, Source, factor, role_of, score_of
+from soupcli.figures.reports import ReadReport, Reports, factor, role_of, score_of
 from soupcli.wording import SHARES, shown
 
 if TYPE_CHECKING:
     from soupcli.report.scores import Scores
-    from soupcli.report.surveys import Landscape, Place
+    from soupcli.report.surveys import Landscape, PlanePoint
 
 LETTERS = ("A", "B", "C")
 WIDTH, LEAST, MOST = 340.0, 150.0, 420.0  # of a panel; of its height
@@ -47,7 +47,7 @@ def figure(reports: Reports) -> Figure:
     )
 
 
-def _soups(reports: Reports, source: Source, found: Landscape) -> Iterator[tuple[Role, str, Mapping[str, float]]]:
+def _soups(reports: Reports, source: ReadReport, found: Landscape) -> Iterator[tuple[Role, str, Mapping[str, float]]]:
     """Soups of the other reports that are mixtures of the three: role, label and the weights of their members."""
     hashes = {ingredient.path: ingredient.hash for ingredient in source.report.ingredients}
     corner_of = {hashes[member]: member for member in found.members if member in hashes}
@@ -99,7 +99,7 @@ def _height(scores: Scores, name: str, metric: str) -> float | None:
     return (1 - score.value if metric in SHARES else score.value) * factor(metric)
 
 
-def _words(place: Place, name: str, metric: str) -> str:
+def _words(place: PlanePoint, name: str, metric: str) -> str:
     score = place.scores.get(name, {}).get(metric)
     weights = ", ".join(f"{weight:+.2f}" for weight in place.weights)
     return printable(f"weights {weights}: {name} {shown(metric, score.value, score.stderr) if score else 'not known'}")

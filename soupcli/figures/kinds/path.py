@@ -10,7 +10,7 @@ from soupcli.wording import shown
 
 if TYPE_CHECKING:
     from soupcli.report.report import Report
-    from soupcli.report.soups import Step
+    from soupcli.report.soups import SearchStep
 
 
 def figure(reports: Reports) -> Figure:
@@ -75,25 +75,25 @@ def _reach(mark: Mark) -> tuple[float, ...]:
     return mark.y - error, mark.y + error
 
 
-def _words(step: Step, metric: str) -> str:
+def _words(step: SearchStep, metric: str) -> str:
     held = "" if step.threshold is None else f", at least {shown(metric, step.threshold, None)} was needed"
     return f"{tried(step)}: {reached(step, metric)}{held}: {decision(step)}"
 
 
-def reached(step: Step, metric: str) -> str:
+def reached(step: SearchStep, metric: str) -> str:
     """The score, or what it would have been at best where the evaluation was given up."""
     given_up = step.score is None and step.bound is not None
     return f"{shown(metric, step.bound, None)} at best" if given_up else shown(metric, step.score, None)
 
 
-def tried(step: Step) -> str:
+def tried(step: SearchStep) -> str:
     """E.g. `with runs/a`, `without runs/a`, `runs/a + runs/b`."""
     if step.action == "take":
         return " + ".join(step.members) or step.candidate
     return f"{'with' if step.action == 'add' else 'without'} {step.candidate}"
 
 
-def decision(step: Step) -> str:
+def decision(step: SearchStep) -> str:
     """E.g. `left out (worse)`."""
     yes, no = ("kept", "left out") if step.action == "add" else ("taken", "not taken")
     return f"{yes if step.accepted else no} ({step.reason})"

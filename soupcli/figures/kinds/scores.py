@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from soupcli.errors import UsageError
 from soupcli.figures.figure import Figure, Mark, Panel, Role, named, printable, scaled
-from soupcli.figures.reports import Reports, Scored, factor, score_of, titled
+from soupcli.figures.reports import MarkedScores, Reports, factor, score_of, titled
 from soupcli.report.scores import MetricScore, Scores
 from soupcli.wording import SHARES, shown
 
@@ -24,7 +24,7 @@ def figure(reports: Reports) -> Figure:
     metric = reports.metric(selecting)
     _require(reports, others)
     across = _reader(selecting, metric)
-    rows = [Scored("ingredient", ingredient.path, ingredient.scores) for ingredient in reports.ingredients]
+    rows = [MarkedScores("ingredient", ingredient.path, ingredient.scores) for ingredient in reports.ingredients]
     rows += sorted(reports.marked, key=lambda scored: scored.role == "best", reverse=True)
     reads = {titled(name, reports.metric(name)): _reader(name, reports.metric(name)) for name in others}
     metrics = {reports.metric(name) for name in others}
@@ -95,7 +95,7 @@ def _words(name: str, metric: str, score: MetricScore) -> str:
     return f"{name} {shown(metric, score.value, score.stderr)}"
 
 
-def _panel(title: str, rows: Iterable[Scored], across: Read, up: Read, x_title: str) -> Panel:
+def _panel(title: str, rows: Iterable[MarkedScores], across: Read, up: Read, x_title: str) -> Panel:
     points = [(row, across(row.scores), up(row.scores)) for row in rows]
     known = [(row, x, y) for row, x, y in points if x is not None and y is not None]
     many = sum(row.role == "ingredient" for row, _, _ in known) > MANY
@@ -123,7 +123,7 @@ def _legend(reports: Reports) -> tuple[tuple[Role, str], ...]:
     return tuple(dots + [(scored.role, named(scored.label, 56)) for scored in reports.marked])
 
 
-def _caption(reports: Reports, selecting: str, others: list[str], rows: list[Scored], across: Read) -> str:
+def _caption(reports: Reports, selecting: str, others: list[str], rows: list[MarkedScores], across: Read) -> str:
     text = (
         f"Each dot is one of {len(reports.ingredients)} ingredients: across, its score on {selecting}, which selects; "
         f"up, its score on {', '.join(others)}. Lines through marks are one standard error to each side."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.figures.kinds.path import decision, reached, tried
 from soupcli.figures.page import html
-from soupcli.figures.reports import Reports, Scored
+from soupcli.figures.reports import MarkedScores, Reports
 from soupcli.report.tables import Column, Table, by_trainer, plane_table, score_cell
 from soupcli.wording import human_bytes, shown, signed
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from soupcli.report.comparisons import Comparison
     from soupcli.report.report import Report
     from soupcli.report.scores import Ingredient, Scores
-    from soupcli.report.soups import Step
+    from soupcli.report.soups import SearchStep
 
 
 def _columns(rows: Iterable[Scores], sets: Sequence[str]) -> list[tuple[str, str]]:
@@ -40,7 +40,7 @@ def scores(reports: Reports) -> Iterable[str]:
     second = reports.first.second_best
     rows = [scored for scored in reports.marked if scored.scores]
     if second is not None:
-        rows.insert(1, Scored("ingredient", f"second-best ingredient ({second.path})", second.scores))
+        rows.insert(1, MarkedScores("ingredient", f"second-best ingredient ({second.path})", second.scores))
     columns = _columns((scored.scores for scored in rows), reports.sets)
     if rows and columns:
         cells = [[scored.label, *(score_cell(scored.scores, *column) for column in columns)] for scored in rows]
@@ -214,7 +214,7 @@ def _step_metric(report: Report) -> str:
     return wanted if wanted in scores else next(iter(scores), wanted)
 
 
-def _step_row(step: Step, metric: str) -> list[str]:
+def _step_row(step: SearchStep, metric: str) -> list[str]:
     needed = "" if step.threshold is None else shown(metric, step.threshold, None)
     return [tried(step), reached(step, metric), needed, decision(step), f"{step.examples:,}", f"{step.seconds:.2f}"]
 
