@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: the command ends within two seconds, whatever it is doing.
 
-The signal is an exception in the main thread, which cleans up on its way out. Where that is not heard (a long call into
-C, a thread that waits, the user's code that catches everything), a second thread, woken by the system itself, removes
-what is unfinished and ends the process. A second signal changes nothing: what the first began is finished.
+The signal is an exception in the main thread, which cleans up on its way out. If the main thread does not react (a long
+call into C, a thread that waits, the user's code that catches everything), a second thread, woken by the system itself,
+removes what is unfinished and ends the process. A second signal changes nothing: what the first began is finished.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def begin() -> None:
 
 
 def tell(code: int, *, patience: float = -1) -> None:
-    """The one line that says how to go on. Who comes second waits until it stands there, `patience` seconds at most."""
+    """Print the one line that says how to go on. A second caller waits for it, at most `patience` seconds."""
     if not _telling.acquire(timeout=patience):
         return
     try:
@@ -54,7 +54,7 @@ def tell(code: int, *, patience: float = -1) -> None:
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """While a command runs, both signals are heard; one that whoever started this process ignores stays ignored."""
+    """Handle Ctrl-C and SIGTERM while the block runs. One that the caller ignores stays ignored."""
     ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     before = {
         number: signal.signal(number, _end) for number, usual in ours.items() if signal.getsignal(number) == usual

@@ -139,7 +139,7 @@ def _columns(file: Path) -> list[str]:
 
 
 def recipe_text(found: FolderSurvey) -> str:
-    """A commented soup.yaml. What was not found stands there as a comment to fill in."""
+    """A commented soup.yaml. What was not found is a comment to fill in."""
     glob = found.glob or "runs/*/"
     model = _line("model", found.model) if found.model else "# model: {timm: vit_base_patch16_224}"
     sets = "".join(f"  {_line(name, value)}\n" for name, value in found.sets.items())

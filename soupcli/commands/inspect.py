@@ -75,7 +75,7 @@ BESIDE = ("accuracy", "nll", "f1")  # measured on every set that has them
 
 
 def examine(run: Run) -> Examined:
-    """Looks at the checkpoints of a run, reading each once; evaluates them where there are sets."""
+    """Read every checkpoint of the run once, and evaluate all of them if there are sets."""
     checkpoints = run.checkpoints
     run.hashes.start(checkpoints)
     with run.phase("inspect"):
@@ -105,7 +105,7 @@ def examine(run: Run) -> Examined:
 
 
 def _refused(run: Run, not_finite: Sequence[NotFinite]) -> str | None:
-    """Why the checkpoints cannot be mixed, None where they can."""
+    """Why the checkpoints cannot be averaged; None if they can."""
     try:
         run.check_mixable()
     except MixError as error:
@@ -117,9 +117,9 @@ def _refused(run: Run, not_finite: Sequence[NotFinite]) -> str | None:
 
 
 def _looked_at(run: Run) -> tuple[list[Checkpoint], Spread | None, list[NotFinite]]:
-    """Those whose numbers are finite, where they lie, and which tensors of the others are not.
+    """The checkpoints whose numbers are all finite, their distances and angles, and the tensors that are not finite.
 
-    Every number is read once; where some are not finite, a second time without these checkpoints.
+    Reads every number once; if some are not finite, a second time without these checkpoints.
     """
     checkpoints = run.checkpoints
     names = shared_names(checkpoints, run.selection)
@@ -184,7 +184,7 @@ def _copies(checkpoints: Sequence[Checkpoint], spread: Spread | None) -> list[tu
 
 
 def _evaluated(run: Run, *, mixable: bool) -> tuple[list[dict[str, Score]], dict[str, Barrier]]:
-    """Scores of each checkpoint alone and, where they can be mixed, the barriers."""
+    """The scores of each checkpoint alone and, if they can be averaged, the barriers."""
     members = run.sharing(run.checkpoints[0])
     if not mixable:
         return [_alone(run, member) for member in members], {}
@@ -211,7 +211,7 @@ def _evaluated(run: Run, *, mixable: bool) -> tuple[list[dict[str, Score]], dict
 
 
 def _alone(run: Run, member: Checkpoint) -> dict[str, Score]:
-    """Its scores; none where it does not fit the network or holds what is not finite."""
+    """Its scores; none if it does not fit the network or holds numbers that are not finite."""
     try:
         return run.scores([Row(str(member.path), Mixture.uniform([member]))])[0]
     except (MixError, NetworkError):
@@ -235,7 +235,7 @@ def _settling(run: Run, mean: Mixture, barrier: Barrier) -> Evaluate | None:
 
 
 def show(run: Run, options: ReportOptions, examined: Examined) -> None:
-    """Prints tables and verdicts, the report, or the paths of those that go together."""
+    """Print tables and verdicts, the report, or the paths of the checkpoints that go together."""
     inspection = inspection_of(run, examined)
     report = run.report(
         [
@@ -249,7 +249,7 @@ def show(run: Run, options: ReportOptions, examined: Examined) -> None:
 
 
 def inspection_of(run: Run, examined: Examined) -> Inspection:
-    """What was found as it stands in the report."""
+    """What was found, for the report."""
     facts = examined.facts
     not_finite: dict[str, dict[str, str]] = {}
     for checkpoint, name, value in facts.not_finite:

@@ -89,7 +89,7 @@ def _mixture(run: Run, weights: Sequence[float]) -> Mixture:
 
 
 def _plane(run: Run) -> Plane:
-    """Raises MixError where the three lie on one line."""
+    """The plane through the three. Raises MixError if they lie on one line."""
     members = run.sharing(run.checkpoints[0])
     with run.phase("measure") as progress:
         plane = plane_through(inner_products(members[0], members[1:], progress=progress))

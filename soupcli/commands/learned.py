@@ -115,7 +115,7 @@ def _learn(run: Run, best: Checkpoint, start: Sequence[Checkpoint]) -> Learnt:
 
 
 def _store(run: Run, best: Checkpoint, start: Sequence[Checkpoint]) -> FitStore:
-    """Where the fit is kept, under everything that determines it; where the ingredients live does not."""
+    """The store of kept fits, under a key of everything that determines a fit."""
 
     def key() -> str:
         settings = run.recipe.learned.model_dump(mode="json", exclude={"resident"})
@@ -129,7 +129,7 @@ def _store(run: Run, best: Checkpoint, start: Sequence[Checkpoint]) -> FitStore:
 
 
 def _say_where(run: Run, residence: Residence) -> None:
-    """The plan: where the ingredients live, what they need and what was free."""
+    """Say where the ingredients are kept during the fit, how much they need and how much is free."""
     if run.options.quiet:
         return
     on_device = "in memory" if run.device.type == "cpu" else f"on {run.device}"

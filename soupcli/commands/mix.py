@@ -187,7 +187,7 @@ def _layers(run: Run, base: Checkpoint) -> dict[str, list[str]]:
 
 
 def _base(run: Run, options: MixOptions) -> Checkpoint:
-    """The checkpoint that ingredients were fine-tuned from. Raises UsageError where there is none to go by."""
+    """The checkpoint that ingredients were fine-tuned from. Raises UsageError if there is none."""
     recipe, method = run.recipe, run.recipe.mix.method
     if recipe.base is None:
         asked = "--method stock" if method == "stock" else "--alpha"
@@ -210,7 +210,7 @@ def _base(run: Run, options: MixOptions) -> Checkpoint:
 
 
 def _in_order(run: Run, ingredients: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """Checkpoints in the order in which --ckpts names them, where weights are given for them."""
+    """The checkpoints in the order of --ckpts if weights are given for them."""
     weights = run.recipe.mix.weights
     if run.recipe.mix.decay is not None:
         return along_one_run(ingredients)

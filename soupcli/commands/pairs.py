@@ -52,7 +52,7 @@ def pairs(options: PairsOptions, invocation: Invocation) -> int:
 
 
 def _start(run: Run) -> Checkpoint:
-    """Raises UsageError where there is no start, or fewer than two checkpoints beside it."""
+    """The checkpoint of --base. Raises UsageError if there is none, or fewer than two checkpoints."""
     base = run.recipe.base
     if base is None:
         raise UsageError(

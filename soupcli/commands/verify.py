@@ -39,7 +39,7 @@ HASH = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")  # a table shows its beg
 
 
 class Check(NamedTuple):
-    """One thing that was looked at; `as_reported` is None where it is not there to be looked at."""
+    """One thing that was checked. `as_reported` is None if it is missing."""
 
     what: str
     as_reported: bool | None

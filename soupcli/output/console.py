@@ -259,7 +259,7 @@ def _to_stderr(text: str, style: str | None = None) -> None:
 
 
 class ProgressReporter:
-    """Turns progress calls into bars on a terminal, into lines elsewhere, into nothing where it is silenced."""
+    """Turns progress calls into bars on a terminal, into lines elsewhere, into nothing if `silent`."""
 
     def __init__(self, *, silent: bool = False) -> None:
         self.silent = silent or not processes.is_first()

@@ -250,7 +250,7 @@ WIDTH = 40
 
 
 def draw_curves(curves: dict[str, Sequence[float]]) -> str:
-    """`fitted   █▅▃▂▁ 0.3121`, a line for each curve, all on one scale; the latest values where there are many."""
+    """`fitted   █▅▃▂▁ 0.3121`, one line per curve, all on one scale. Shows the latest values if there are many."""
     shown = {name: values[-WIDTH:] for name, values in curves.items()}
     everything = [value for values in shown.values() for value in values]
     low, high = min(everything), max(everything)

@@ -27,7 +27,7 @@ class EnsembleScores(NamedTuple):
 
 
 def predict_from_logits(run: Run) -> Predict | None:
-    """Scores of ensembles on the selecting set by the selecting metric; None where no logits are kept."""
+    """A function that scores ensembles on the selecting set by its metric; None if no logits are kept."""
     if run.logits is None:
         return None
     evaluators, selecting = run.evaluators, run.selecting

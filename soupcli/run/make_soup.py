@@ -1,4 +1,4 @@
-"""What `soup uniform` and `soup greedy` share: a mixture is written, scored on every set, shown and reported."""
+"""What commands that write a soup share: write its folder, report it, show it, and warn of scores that are too high."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class FinishedSoup(NamedTuple):
 
 @contextmanager
 def reserved(run: Run, options: SoupOptions) -> Iterator[None]:
-    """While the soup is finished: its folder is this process's. Raises OutputError where it has no place or no room."""
+    """Claim the soup's folder for the block. Raises OutputError if there is no place or no room for it."""
     out = run.recipe.out
     if not processes.is_first():
         yield

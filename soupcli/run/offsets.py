@@ -1,4 +1,4 @@
-"""Inner products of checkpoints' offsets from one of them, for commands that draw where they lie."""
+"""Inner products of checkpoints' offsets from one of them, for commands that measure angles and planes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def inner_products(origin: Checkpoint, others: Sequence[Checkpoint], *, progress: Progress = silent) -> Tensor:
     """[k, k] in float64: of the offsets of `others` from `origin`, over all real floating tensors, read in one pass.
 
-    Raises CheckpointError where a checkpoint holds a NaN or an infinity.
+    Raises CheckpointError if a checkpoint holds a NaN or an infinity.
     """
     names = [name for name, spec in origin.tensors.items() if spec.dtype.is_floating_point]
     geometry = measure([origin, *others], {"all": names}, progress=progress)
