@@ -52,7 +52,7 @@ TWICE = {
     "Term",
     "Spread",
 }
-TWICE |= {"Found", "Part", "Kind"}
+TWICE |= {"Found", "Part", "Kind", "Beside"}
 CORE = {"torch", "typer", "rich", "safetensors", "yaml", "pydantic"}
 OPENING = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "unlink", "rename", "replace"}
 PRINTING = {"print", "pprint", "echo", "secho", "warnings.warn"}

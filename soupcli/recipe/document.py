@@ -200,6 +200,8 @@ def _mark(mark: Any, origin: str) -> str:
 
 def _build(node: yaml.Node, keys: Keys, origin: str, document: Document) -> Any:
     document.values[keys] = _at(node, origin)
+    if isinstance(node, yaml.ScalarNode):
+        document.problems.extend(_not_text(node, origin))
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:
@@ -207,6 +209,7 @@ def _build(node: yaml.Node, keys: Keys, origin: str, document: Document) -> Any:
             if key is None:
                 document.problems.append(f"{_at(key_node, origin)}: a key must be a word")
                 continue
+            document.problems.extend(_not_text(key_node, origin))
             inner = (*keys, key)
             if key in mapping:
                 dotted = ".".join(str(part) for part in inner)
@@ -219,6 +222,12 @@ def _build(node: yaml.Node, keys: Keys, origin: str, document: Document) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, (*keys, index), origin, document) for index, item in enumerate(node.value)]
     return _scalar(node)
+
+
+def _not_text(node: yaml.Node, origin: str) -> list[str]:
+    """The problem of an escape, such as `"\\0"` or `"\\uD800"`, that no name of a file, set or metric can hold."""
+    odd = re.search("[\0\ud800-\udfff]", str(node.value))
+    return [f"{_at(node, origin)}: {odd.group()!a} is no letter of a text"] if odd is not None else []
 
 
 def _scalar(node: yaml.Node) -> Any:

@@ -161,3 +161,10 @@ def test_suggestion() -> None:
     """The nearest word is suggested; where none is near nothing is said."""
     assert suggestion("acuracy", ["accuracy", "nll"]) == ", did you mean 'accuracy'?"
     assert suggestion("zzz", ["accuracy", "nll"]) == ""
+
+
+@pytest.mark.parametrize("text", ['a: "x\\0"', 'a: ["\\uD800"]', '"\\uDFFF": 1', 'a: {b: "\\udc80"}'])
+def test_escapes_that_are_no_letters(tmp_path: Path, text: str) -> None:
+    """A NUL or a lone surrogate, which no path or name can hold, is a problem with its place."""
+    [problem] = read(tmp_path, text).problems
+    assert problem.endswith("is no letter of a text") and problem.startswith(f"{tmp_path}/soup.yaml:1:")
