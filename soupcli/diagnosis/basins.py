@@ -21,7 +21,7 @@ BASE_ANGLE = 20.0
 
 def strangers(facts: Facts) -> Evidence | None:
     """Groups of ingredients without a common start, by the angles between them."""
-    if facts.spread is None or facts.reordered or not _loses(facts):
+    if facts.spread is None or facts.reordered or not _may_lose(facts):
         return None
     groups = facts.spread.clusters()
     if len(groups) < 2:
@@ -37,14 +37,19 @@ def strangers(facts: Facts) -> Evidence | None:
     )
     accused = tuple(facts.located[each] for group in groups[1:] for each in group)
     return Evidence(
-        text + _told_collapse(facts), accused, "likely" if facts.barrier is None or len(groups[0]) < 2 else "certain"
+        text + _told_collapse(facts), accused, "certain" if len(groups[0]) > 1 and in_trouble(facts) else "likely"
     )
 
 
-def _loses(facts: Facts) -> bool:
-    """Whether the mean is surely worse than the best ingredient; by the weights alone it is taken to be."""
+def _may_lose(facts: Facts) -> bool:
+    """Whether the mean is not better than the best ingredient; by the weights alone it is taken to be so.
+
+    Adapters are judged by scores alone: they change a part of the network, and may turn it far in a healthy family.
+    """
     barrier = facts.barrier
-    return barrier is None or surely_better(barrier.alone[barrier.best], barrier.soup)
+    if facts.adapters:
+        return in_trouble(facts)
+    return barrier is None or barrier.soup.goodness <= barrier.alone[barrier.best].goodness
 
 
 def _two_pretrainings(facts: Facts) -> Evidence | None:
@@ -71,6 +76,8 @@ def new_layers(facts: Facts) -> Evidence | None:
     """A layer that stands across while the rest of the network does not."""
     angle_lkk = out_of_line(facts)
     if facts.spread is None or facts.reordered or not bool(angle_lkk.any()):
+        return None
+    if facts.adapters and not in_trouble(facts):
         return None
     place = int(angle_lkk.flatten(1).amax(1).argmax())
     one, other = divmod(int(angle_lkk[place].argmax()), angle_lkk.shape[1])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 from soupcli.diagnosis.barrier import LOSS, Barrier
 from soupcli.evaluation.paired_difference import Difference as Paired
 from soupcli.evaluation.paired_difference import difference
@@ -93,6 +94,11 @@ class Facts:
     barrier: Barrier | None = None
     reordered: Mapping[tuple[int, int], str] = field(default_factory=dict)  # pair -> a layer with rows in other places
     ranges: Sequence[str] = ()  # tensors of quantisation-aware training that are not the same in all
+
+    @property
+    def adapters(self) -> bool:
+        """Whether all are adapters, whose layers cannot have been made anew."""
+        return bool(self.located) and all(isinstance(one, AdapterCheckpoint) for one in self.located)
 
     def name(self, ingredient: int) -> str:
         """The path of one of those that the spread, and the barrier, is of."""
