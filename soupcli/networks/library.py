@@ -66,8 +66,8 @@ def read_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def names_in_order(id2label: object, file: Path) -> tuple[str, ...] | None:
-    """The names in `id2label`, a map from logits to names; None if they are placeholders.
+def names_in_order(id2label: object, file: Path, *, key: str = "id2label") -> tuple[str, ...] | None:
+    """The names in a map from logits to names, such as `id2label`; None if they are placeholders.
 
     Raises NetworkError unless its keys are exactly 0 to n-1.
     """
@@ -77,7 +77,7 @@ def names_in_order(id2label: object, file: Path) -> tuple[str, ...] | None:
     missing = [index for index in range(len(by_index)) if str(index) not in by_index]
     if missing or len(by_index) != len(id2label):
         raise NetworkError(
-            f"{file}: id2label names the logits {', '.join(list(by_index)[:8])}, there is no {(missing or [0])[0]}",
+            f"{file}: {key} names the logits {', '.join(list(by_index)[:8])}, there is no {(missing or [0])[0]}",
             hint=f"its keys are the logits, 0 to {len(by_index) - 1}",
         )
     return named([by_index[str(index)] for index in range(len(by_index))])

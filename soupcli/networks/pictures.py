@@ -12,7 +12,7 @@ from torch import Tensor
 from soupcli.environment import need
 from soupcli.errors import NetworkError
 from soupcli.networks.network import Pictures, mean_and_std
-from soupcli.user_code import content_of, load_function
+from soupcli.user_code import content_of, load_function, told
 
 if TYPE_CHECKING:
     from soupcli.recipe.sets import ImagesSet
@@ -79,7 +79,10 @@ def of_function(reference: str) -> Pictures:
     transform = load_function(reference)
 
     def decode(picture: Any) -> Tensor:
-        made = transform(picture)
+        try:
+            made = transform(picture)
+        except Exception as cause:
+            raise RuntimeError(told(cause, reference)) from cause
         if not isinstance(made, Tensor):
             raise TypeError(f"{reference} returned a {type(made).__name__}, a torch.Tensor is needed")
         return made

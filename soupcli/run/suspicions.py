@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ACCURACIES = {"accuracy", "acc", "top1", "acc1", "acc_1", "accuracy_top1"}
 PREFIXES = ("eval_", "val_", "valid_", "test_", "eval/", "val/", "test/")
 FAR = 0.1  # of a share
+FEWEST = 50  # examples: fewer tell nothing from guessing
 ERRORS = 3  # standard errors
 
 
@@ -34,7 +35,7 @@ def _say_near_chance(run: Run, name: str, found: Sequence[tuple[Checkpoint, Scor
     classes = run.classes[name].count if name in run.classes else None
     best, score = max(found, key=lambda pair: pair[1].metrics["accuracy"].value)
     value, _, n = score.metrics["accuracy"]
-    if classes is None or classes < 2 or not n:
+    if classes is None or classes < 2 or not n or n < FEWEST:
         return False
     chance = 1 / classes
     if not value <= chance + 2 * math.sqrt(chance * (1 - chance) / n):

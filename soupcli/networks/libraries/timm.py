@@ -42,7 +42,7 @@ def build(spec: TimmNetwork, folder: Path, trust_code: bool = False) -> Network:
         raise NetworkError(
             f"timm.create_model({name!r}): {cause}", hint="see args: of model: in the recipe, and timm's own names"
         ) from cause
-    return Network(module, pictures, outline=Outline(FOLDERS, _label_names(config)))
+    return Network(module, pictures, outline=Outline(FOLDERS, _label_names(config, folder / "config.json")))
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
@@ -57,15 +57,15 @@ def _config_of(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _label_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+def _label_names(config: Mapping[str, Any], file: Path) -> tuple[str, ...] | None:
     """timm writes a list, or a map from logits to names."""
     names = config.get("label_names")
-    return named(names) if isinstance(names, list) else names_in_order(names, Path("config.json"))
+    return named(names) if isinstance(names, list) else names_in_order(names, file, key="label_names")
 
 
 def label_names(spec: TimmNetwork, folder: Path) -> tuple[str, ...] | None:
     """The names in the folder's config.json, if the recipe takes the network from there."""
-    return _label_names(_config_of(folder)) if spec.timm == "auto" else None
+    return _label_names(_config_of(folder), folder / "config.json") if spec.timm == "auto" else None
 
 
 def _pictures(data: Any, module: nn.Module, channels: int | None, size: int | Sequence[int] | None) -> Pictures:
