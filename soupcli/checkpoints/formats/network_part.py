@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.pickled_modules import is_module, state_of
-from soupcli.checkpoints.formats.pickled_tensors import is_tensor, tensor_of
+from soupcli.checkpoints.formats.pickled_tensors import is_array, is_tensor, tensor_of
 from soupcli.checkpoints.formats.stand_ins import StandIn, entries_of, find_in
 from soupcli.checkpoints.formats.training_state import is_counter, is_optimizer, is_training_state
 from soupcli.errors import CheckpointError
@@ -217,6 +217,8 @@ def _matters(file: _File, name: str, value: Any) -> bool:
     """Whether an entry has tensors that are neither training state nor counters."""
     if file.is_tensor(value):
         return not is_counter(name) and not is_training_state(name, value)
+    if is_array(value) or any(map(is_array, (entries_of(value) or {}).values())):
+        return not is_counter(name) and not is_training_state(name, value)
     if name != CALLBACKS:
         return file.holds(value) and not is_training_state(name, value)
     states = (view_of(value) or {}).values()
@@ -251,11 +253,21 @@ def _tensors(file: _File, view: Mapping[Any, Any], key: str | None) -> dict[str,
                     hint="give them names that differ, and save the file again",
                 )
             tensors[name] = value
+        elif is_array(value):
+            raise CheckpointError(
+                f"{file.path}: tensor {str(stored)!r}{_under(key)} is a numpy array",
+                hint="save it as a tensor: torch.from_numpy(array)",
+            )
         elif not str(stored).endswith(EXTRA_STATE) and not is_training_state(str(stored), value) and file.holds(value):
             raise CheckpointError(
                 f"{file.path}: {stored!r}{_under(key)} is a {_kind(value)} of tensors without names",
                 hint="save each under a name: torch.save(model.state_dict(), path) does",
             )
+    if not tensors and next(find_in(view, is_array), None) is not None:
+        raise CheckpointError(
+            f"{file.path}: no state dict{_under(key)}: its numbers are numpy arrays, not tensors",
+            hint="save them as tensors: torch.from_numpy(array)",
+        )
     if not tensors:
         raise CheckpointError(f"{file.path}: no state dict{_under(key)}: it holds {_listed(map(repr, map(str, view)))}")
     return tensors

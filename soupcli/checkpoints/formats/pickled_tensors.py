@@ -62,11 +62,12 @@ UNREADABLE = {
         DTENSOR,
     ),
     "torch.storage._load_from_bytes": ("a pickle within the pickle", "save it with torch.save"),
-    "numpy.core.multiarray._reconstruct": ("a numpy array", "save it as a tensor: torch.from_numpy(array)"),
-    "numpy._core.multiarray._reconstruct": ("a numpy array", "save it as a tensor: torch.from_numpy(array)"),
-    "numpy.core.numeric._frombuffer": ("a numpy array", "save it as a tensor: torch.from_numpy(array)"),
-    "numpy._core.numeric._frombuffer": ("a numpy array", "save it as a tensor: torch.from_numpy(array)"),
 }
+ARRAYS = frozenset(
+    f"numpy.{core}.{function}"
+    for core in ("core", "_core")
+    for function in ("multiarray._reconstruct", "numeric._frombuffer")
+)
 WRAPPER = "torch._utils._rebuild_wrapper_subclass"
 
 
@@ -227,6 +228,11 @@ def dtype_of(value: Any) -> str:
 def is_tensor(value: Any) -> bool:
     """Whether a stand-in stands for a tensor, readable or not."""
     return isinstance(value, StandIn) and value.full_name in _TENSORS
+
+
+def is_array(value: Any) -> bool:
+    """Whether a stand-in stands for an array of numpy."""
+    return isinstance(value, StandIn) and value.full_name in ARRAYS
 
 
 def holds_tensors(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -271,3 +272,14 @@ def test_fairseq(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(path)
     assert (checkpoint.origin.format, checkpoint.origin.key) == ("fairseq", "model")
     assert_same(opened(path), state())
+
+
+def test_numpy_arrays(tmp_path: Path) -> None:
+    """Arrays in the place of the weights are refused, beside them named, and in objects of the training left alone."""
+    arrays = {"w": numpy.ones(2)}
+    with pytest.raises(CheckpointError, match="no state dict: its numbers are numpy arrays"):
+        open_checkpoint(saved(tmp_path / "a.pt", {"model": arrays, "epoch": 1}))
+    content = {"model": state(), "prototypes": numpy.ones(2), "stats": arrays, "best_acc": numpy.ones(1)}
+    content |= {"log": Holder(history=numpy.ones(2))}
+    notes = open_checkpoint(saved(tmp_path / "b.pt", content)).origin.notes
+    assert notes == ("left out beside 'model': prototypes, stats",)

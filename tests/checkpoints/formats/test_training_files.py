@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from soupcli.checkpoints.find import find
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
 from tests.helpers.tensors_of import assert_same, opened, small_net
+from tests.helpers.thrown_away import module_of
 
 
 class Head:
@@ -186,3 +188,89 @@ def test_lightning_weight_averaging(tmp_path: Path) -> None:
     assert_same(opened(path), content["state_dict"])
     assert_same(opened(path, key="current_model_state"), content["current_model_state"])
     assert "--key current_model_state" in origin.notes[0]
+
+
+class History:
+    """A class of a library that is not installed where its file is read."""
+
+    def __init__(self) -> None:
+        self.values = numpy.zeros(5)
+
+
+def layouts(other: Any) -> dict[str, tuple[dict[str, Any], str, bool]]:
+    """Keys as each library's own writer has them, with objects of a class that is gone; key and whether it averages."""
+    net = small_net()
+    state, optimizer = net.state_dict(), torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9).state_dict()
+    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+    return {
+        "nnU-Net": (
+            {
+                "network_weights": state,
+                "optimizer_state": optimizer,
+                "grad_scaler_state": None,
+                "logging": {"mean_fg_dice": [numpy.float64(0.5)], "lrs": [0.01]},
+                "_best_ema": numpy.float32(0.7),
+                "current_epoch": 3,
+                "init_args": {"plans": {}, "device": torch.device("cpu")},
+                "trainer_name": "nnUNetTrainer",
+                "inference_allowed_mirroring_axes": (0, 1),
+            },
+            "network_weights",
+            False,
+        ),
+        "mmengine": (
+            {
+                "meta": {"epoch": 1, "cfg": "model = dict()", "dataset_meta": other, "mmengine_version": "0.10.5"},
+                "state_dict": state,
+                "message_hub": {"log_scalars": {"train/loss": other}, "runtime_info": {"epoch": 1}},
+                "optimizer": optimizer,
+                "param_schedulers": [{"last_step": 3}],
+            },
+            "state_dict",
+            False,
+        ),
+        "icefall": (
+            {
+                "model": wrapped,
+                "model_avg": {name: tensor.double() for name, tensor in state.items()},
+                "optimizer": optimizer,
+                "scheduler": {"epoch": 1},
+                "grad_scaler": {"scale": 2.0},
+                "sampler": {"epoch": 1},
+                "exp_dir": Path("exp"),
+                "params": other,
+            },
+            "model_avg",
+            True,
+        ),
+        "detectron2": (
+            {"model": state, "optimizer": optimizer, "scheduler": {"last_epoch": 3}, "iteration": 9},
+            "model",
+            False,
+        ),
+        "torch": ({"params": state, "params_ema": state}, "params_ema", True),  # BasicSR's
+        "fairseq": (
+            {"cfg": other, "args": None, "model": state, "criterion": None, "extra_state": {"meters": other}},
+            "model",
+            False,
+        ),
+        "YOLOv5": (
+            {"epoch": 1, "best_fitness": 0.5, "model": net, "ema": net, "updates": 5, "opt": {"lr": 1}, "git": other},
+            "ema",
+            True,
+        ),
+    }
+
+
+@pytest.mark.parametrize("format_", ["nnU-Net", "mmengine", "icefall", "detectron2", "torch", "fairseq", "YOLOv5"])
+def test_keys_of_libraries(tmp_path: Path, format_: str) -> None:
+    """Files with the keys of each library's writer open without a flag, by the part that the library would load."""
+    with module_of("gone.logging", History=History):
+        content, key, averaged = layouts(History())[format_]
+        torch.save(content, tmp_path / "x.pth")
+    origin = open_checkpoint(tmp_path / "x.pth").origin
+    assert (origin.format, origin.key, origin.averaged) == (format_, key, averaged)
+    state = small_net().state_dict()
+    expected = {name: tensor.double() for name, tensor in state.items()} if format_ == "icefall" else state
+    assert_same(opened(tmp_path / "x.pth"), expected)
+    assert not [note for note in origin.notes if note.startswith("left out")]
