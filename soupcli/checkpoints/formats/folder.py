@@ -34,6 +34,7 @@ KNOWN_NAMES = (
     "diffusion_pytorch_model.bin",
 )
 MAX_CONFIG = 10_000_000  # bytes
+SPEECHBRAIN = "CKPT.yaml"  # beside the networks of one training, a file each
 PREFERRED = ("model_best", "best", "last")  # names that a trainer gives in every folder
 # What trainers leave beside the weights: never opened.
 TRAINER_STATE = (
@@ -138,6 +139,8 @@ def only_weights(folder: Path) -> Path | sharded.ShardSet:
 def _pick_one(folder: Path, names: list[str]) -> str:
     if not names:
         return "these are shards of several checkpoints: move those of all but one out of the folder"
+    if (folder / SPEECHBRAIN).is_file():
+        return f"each is a network of its own: --ckpts '{folder.parent}/*/{names[0]}' mixes one, and so on"
     first = next((name for start in PREFERRED for name in names if name.startswith(start)), names[0])
     return f"pick one with --weights-name {first}, or give the files: --ckpts '{folder}/*'"
 
