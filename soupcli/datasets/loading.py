@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from soupcli.datasets.input_cache import InputCache
-from soupcli.errors import NetworkError
+from soupcli.errors import NetworkError, ValidationError
 from soupcli.progress import Progress, silent, unsaid
 
 if TYPE_CHECKING:
@@ -42,3 +42,15 @@ def tokenizer_of(given: Loading) -> Any:
             hint="tokenizer.save_pretrained(...) puts one beside the weights",
         )
     return given.network.tokenizer
+
+
+def encoded(tokenizer: Any, *texts: Any, where: str, **how: Any) -> Any:
+    """What the tokenizer makes of the texts. Raises ValidationError if it fails; `where` names the file."""
+    try:
+        return tokenizer(*texts, **how)
+    except Exception as cause:  # whatever the library and the folder's own settings make of them
+        first_line = next(iter(str(cause).strip().splitlines()), "")
+        raise ValidationError(
+            f"{where}: the tokenizer fails: {type(cause).__name__}: {first_line}",
+            hint="does it take these texts by itself? tokenizer_config.json says how",
+        ) from cause

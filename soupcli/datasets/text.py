@@ -17,7 +17,7 @@ from torch import Tensor
 from soupcli.datasets.examples import TokenExamples
 from soupcli.datasets.input_cache import input_key
 from soupcli.datasets.kind import Kind, Prompted
-from soupcli.datasets.loading import Loading, tokenizer_of
+from soupcli.datasets.loading import Loading, encoded, tokenizer_of
 from soupcli.datasets.prompts import content_hash
 from soupcli.datasets.rows import READERS, Row, class_names, read_rows
 from soupcli.datasets.text_labels import class_labels, measurements
@@ -73,7 +73,10 @@ def load(spec: TextSet, given: Loading) -> TokenExamples:
 
 def _limit(spec: TextSet, tokenizer: Any, longest: int | None) -> int:
     """The longest input in tokens; NO_LIMIT or more if nothing says it."""
-    return min(spec.max_length or int(tokenizer.model_max_length), longest or NO_LIMIT, NO_LIMIT)
+    own = tokenizer.model_max_length
+    if spec.max_length is None and not (isinstance(own, int | float) and own > 0):
+        raise ValidationError(f"{spec.text}: the tokenizer's model_max_length is {own!r}", hint="max_length: N says it")
+    return int(min(spec.max_length or own, longest or NO_LIMIT, NO_LIMIT))
 
 
 def _tokenised(
@@ -85,12 +88,13 @@ def _tokenised(
     cut: dict[str, Any] = {"truncation": True, "max_length": limit} if limit < NO_LIMIT else {}
     for begin in range(0, len(texts), ROWS_AT_ONCE):
         part = texts[begin : begin + ROWS_AT_ONCE]
-        encoded = tokenizer(*[list(column) for column in zip(*part, strict=True)], **cut)
-        for name, sequences in encoded.items():
+        columns_in = [list(column) for column in zip(*part, strict=True)]
+        made = encoded(tokenizer, *columns_in, where=str(spec.text), **cut)
+        for name, sequences in made.items():
             flat = pieces.setdefault(name, [])
             for sequence in sequences:
                 flat.extend(sequence)
-        for sequence in encoded["input_ids"]:
+        for sequence in made["input_ids"]:
             starts.append(starts[-1] + len(sequence))
         progress(f"tokenising {spec.text}", min(begin + ROWS_AT_ONCE, len(texts)), len(texts))
     if empty := [number for number, (start, end) in enumerate(pairwise(starts), 1) if start == end]:

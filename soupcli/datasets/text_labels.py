@@ -95,9 +95,10 @@ def _by_name(spec: TextSet, values: Sequence[str], names: Sequence[str]) -> Clas
     found = match(distinct, names)
     for text in (*found.ambiguous, *found.unknown):
         where = f"{spec.text}: row {values.index(text) + 1}: label {text!r}"
-        fits = "fits several of" if text in found.ambiguous else "is neither a number nor one of"
+        several = text in found.ambiguous
+        fits, near = ("fits several of", "") if several else ("is neither a number nor one of", suggestion(text, names))
         raise ValidationError(
-            f"{where} {fits} {listed(names)}{suggestion(text, names)}; the set's labels are {listed(sorted(distinct))}",
+            f"{where} {fits} {listed(names)}{near}; the set's labels are {listed(sorted(distinct))}",
             hint="name the classes in the order of the logits: labels: [negative, positive]",
         )
     index = {name: place for place, name in enumerate(names[:100])}

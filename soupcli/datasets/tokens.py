@@ -18,7 +18,7 @@ from torch.nn import functional
 from soupcli.datasets.examples import hardest_first
 from soupcli.datasets.input_cache import input_key
 from soupcli.datasets.kind import Kind
-from soupcli.datasets.loading import Loading, tokenizer_of
+from soupcli.datasets.loading import Loading, encoded, tokenizer_of
 from soupcli.datasets.prompts import content_hash
 from soupcli.errors import ValidationError
 
@@ -106,7 +106,8 @@ def _tokenised(spec: TokensSet, tokenizer: Any) -> Tensor:
         raise ValidationError(
             f"{spec.tokens}: not UTF-8 at byte {cause.start}", hint="convert it with iconv"
         ) from cause
-    return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
+    made = encoded(tokenizer, text, where=str(spec.tokens), verbose=False)
+    return torch.tensor(made["input_ids"], dtype=torch.int64)
 
 
 def windows(length: int, context: int, stride: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -253,3 +253,22 @@ def test_labels_beyond_all_classes(label: Any, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"val\.jsonl: row 2: label ") as caught:
         text.load(write(tmp_path, [0, label, 1]), loading(word_tokenizer(tmp_path / "run")))
     assert len(str(caught.value)) < 1000
+
+
+def test_tokenizers_that_fail(tmp_path: Path) -> None:
+    """A longest input that is no number, and whatever a tokenizer raises, are errors of one line."""
+    tokenizer, spec = word_tokenizer(tmp_path / "run"), write(tmp_path, [0, 1, 1, 0])
+    for longest in (-5, "many", None, float("nan")):
+        tokenizer.model_max_length = longest
+        with pytest.raises(ValidationError, match="the tokenizer's model_max_length is "):
+            text.load(spec, loading(tokenizer))
+        assert len(text.load(spec.model_copy(update={"max_length": 3}), loading(tokenizer)).labels) == 4
+
+    class Failing:
+        model_max_length = 8
+
+        def __call__(self, *texts: Any, **how: Any) -> Any:
+            raise KeyError("vocabulary")
+
+    with pytest.raises(ValidationError, match=r"val\.jsonl: the tokenizer fails: KeyError: 'vocabulary'"):
+        text.load(spec, loading(Failing()))
