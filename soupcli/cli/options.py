@@ -391,6 +391,12 @@ class MixOptions(SoupOptions):
             "--base", help="Start of --alpha and --method stock; base model of LoRA adapters.", envvar="SOUP_BASE"
         ),
     ] = None
+    weights_for: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights-for", metavar="PATTERN W,W...", help="Other weights for some tensors: 'blocks.*' 0.7,0.3."
+        ),
+    ] = None
     weights: Annotated[
         str | None,
         typer.Option("--weights", help="Weights of --ckpts, in order: 0.7,0.3.", envvar="SOUP_WEIGHTS"),

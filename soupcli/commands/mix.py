@@ -1,6 +1,7 @@
 """`soup mix`: checkpoints mixed by given weights, along the line from the start, or by Model Stock; or a soup again.
 
 soup mix --ckpts runs/a runs/b --weights 0.7,0.3
+soup mix --ckpts runs/a runs/b --weights-for 'blocks.*' 0.7,0.3
 soup mix --ckpts runs/*/ --base init/ --alpha 0:1:0.1 --val imagenet-val imagenet-r
 soup mix --ckpts runs/*/ --base init/ --method stock
 soup mix --ckpts run/checkpoint-*/ --last 8 --decay 1-sqrt
@@ -10,6 +11,7 @@ soup mix soup/soup.json --out again/
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +23,7 @@ from soupcli.checkpoints.window import along_one_run, positions
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import layers_by_name
+from soupcli.output import console
 from soupcli.report.soups import Alpha, Stock
 from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.gates import refuse_gain
@@ -30,8 +33,9 @@ from soupcli.run.rewrite import write_again
 from soupcli.run.run import Row, Run
 from soupcli.run.to_report import coefficients_to_report, scores_to_report
 from soupcli.soups.decay import SHAPES, decay_weights, ema_multipliers, multipliers
+from soupcli.soups.learned import Layered
 from soupcli.soups.model_stock import stock
-from soupcli.soups.weighted import interpolated, weighted
+from soupcli.soups.weighted import grouped_by_patterns, interpolated, normalised, weighted
 
 if TYPE_CHECKING:
     from soupcli.cli.options import MixOptions
@@ -100,11 +104,59 @@ def _finish(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint | None
 
 
 def _mean(run: Run, ingredients: Sequence[Checkpoint]) -> FinishedSoup:
-    weights, first = run.recipe.mix.weights or _decayed(run, ingredients), run.checkpoints[0]
-    mixture = weighted(ingredients, weights, dtype=run.output_dtype, keep_from=first)
+    weights, first = _weights(run) or _decayed(run, ingredients), run.checkpoints[0]
+    layered = _by_patterns(run, ingredients, weights)
+    if layered is not None:
+        mixture = layered.mixture(dtype=run.output_dtype, keep_from=first)
+    else:
+        mixture = weighted(ingredients, weights, dtype=run.output_dtype, keep_from=first)
     with run.phase("evaluate"):
         [scores] = run.scores([Row("mix", mixture)])
-    return FinishedSoup(mixture, scores, [(ingredient, {}) for ingredient in ingredients])
+    return FinishedSoup(
+        mixture,
+        scores,
+        [(ingredient, {}) for ingredient in ingredients],
+        coefficients=coefficients_to_report(layered) if layered is not None else None,
+    )
+
+
+def _weights(run: Run) -> list[float] | None:
+    """The weights of --weights, divided by their sum, which is said; None if there are none."""
+    weights = run.recipe.mix.weights
+    return None if weights is None else _normalised(run, "--weights", weights)
+
+
+def _normalised(run: Run, what: str, weights: Sequence[float]) -> list[float]:
+    if run.recipe.mix.any_weights:
+        return list(weights)
+    found = normalised(weights)
+    if found != list(weights) and not run.options.quiet:
+        console.note(f"{what}: divided by their sum: {', '.join(f'{weight:.6g}' for weight in found)}")
+    return found
+
+
+def _by_patterns(run: Run, ingredients: Sequence[Checkpoint], weights: Sequence[float] | None) -> Layered | None:
+    """The members' weights in each group of tensors of --weights-for; None without it."""
+    wanted = run.recipe.mix.weights_for
+    if not wanted:
+        return None
+    mixed = [name for name, spec in ingredients[0].tensors.items() if is_averaged(spec.dtype)]
+    names = [name for name in mixed if run.selection.mixes(name)]
+    groups = grouped_by_patterns(names, list(wanted))
+    for pattern, group in zip(wanted, groups, strict=False):
+        if not group:
+            near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.3) or names[:1]
+            raise UsageError(f"--weights-for {pattern}: fits no tensor", hint=f"tensors have names like {near[0]!r}")
+        if len(wanted[pattern]) != len(ingredients):
+            raise UsageError(
+                f"--weights-for {pattern}: {len(wanted[pattern])} weights for {len(ingredients)} checkpoints"
+            )
+    rest = list(weights) if weights is not None else [1.0 / len(ingredients)] * len(ingredients)
+    rows = [*(_normalised(run, f"--weights-for {pattern}", found) for pattern, found in wanted.items()), rest]
+    layers = [*wanted, "(others)"]
+    if not groups[-1]:
+        rows, layers, groups = rows[:-1], layers[:-1], groups[:-1]
+    return Layered(list(ingredients), rows, layers, groups, {})
 
 
 def _decayed(run: Run, ingredients: Sequence[Checkpoint]) -> list[float] | None:
@@ -134,7 +186,7 @@ def _multipliers_in(file: Path, intervals: int) -> list[float]:
 
 def _line(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> FinishedSoup:
     """The points between base and mean; the best one on the selecting set, of equal ones the first."""
-    alphas, weights = run.recipe.mix.alpha or [], run.recipe.mix.weights
+    alphas, weights = run.recipe.mix.alpha or [], _weights(run)
     if len(alphas) > 1 and not run.sets:
         raise UsageError(
             f"--alpha: {len(alphas)} points, and no set that says which one to write",
@@ -211,11 +263,12 @@ def _base(run: Run, options: MixOptions) -> Checkpoint:
 
 def _in_order(run: Run, ingredients: Sequence[Checkpoint]) -> list[Checkpoint]:
     """The checkpoints in the order of --ckpts if weights are given for them."""
-    weights = run.recipe.mix.weights
+    weights, by_pattern = run.recipe.mix.weights, list(run.recipe.mix.weights_for.values())
     if run.recipe.mix.decay is not None:
         return along_one_run(ingredients)
-    if weights is None:
+    if weights is None and not by_pattern:
         return list(ingredients)
+    weights = weights if weights is not None else by_pattern[0]
     words = run.options.ckpts or run.recipe.ckpts
     by_path = {checkpoint.path: checkpoint for checkpoint in ingredients}
     named = [by_path.get(Path(word)) for word in words]

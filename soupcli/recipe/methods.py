@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -116,7 +115,11 @@ class Mix(Section):
     method: Literal["mean", "stock"] = "mean"
     """The weighted mean, or Model Stock (arXiv:2403.19522), which needs a base."""
     weights: Numbers | None = None
-    """The weight of each checkpoint in the order in which they are named; default: all the same."""
+    """The weight of each checkpoint in the order in which they are named, divided by their sum; default: all the same.
+    """
+    weights_for: dict[str, Numbers] = {}
+    """Other weights for the tensors whose names fit a shell pattern, the first that they fit: `{'blocks.*': 0.7,0.3}`.
+    """
     alpha: Grid | None = None
     """How far to go from the base (0) to the mean of the checkpoints (1), WiSE-FT (arXiv:2109.01903): a number, a list
     or first:last:step, of which the best on the first validation set is written."""
@@ -127,7 +130,8 @@ class Mix(Section):
     per: Literal["model", "layer", "tensor"] = "layer"
     """What stock measures an angle of."""
     any_weights: bool = False
-    """Take weights that are negative, or do not sum to 1, as they are; an alpha below 0 or above 1 too."""
+    """Take weights that are negative, or do not sum to 1, as they are, and do not divide them by their sum; an alpha
+    below 0 or above 1 too."""
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
@@ -135,19 +139,20 @@ class Mix(Section):
             raise ValueError("method: stock finds the weights: weights: and alpha: do not go with it")
         if self.decay is not None and (self.weights, self.alpha, self.method) != (None, None, "mean"):
             raise ValueError("decay: finds the weights: weights:, alpha: and method: stock do not go with it")
-        if self.weights is not None:
-            self._check_weights(self.weights)
+        if self.weights_for and (self.alpha, self.decay, self.method) != (None, None, "mean"):
+            raise ValueError("weights_for: alpha:, decay: and method: stock do not go with it")
+        for weights in (self.weights, *self.weights_for.values()):
+            if weights is not None:
+                self._check_weights(weights)
         outside = [alpha for alpha in self.alpha or () if not 0 <= alpha <= 1]
         if outside and not self.any_weights:
             raise ValueError(f"alpha: {outside[0]:g} is not between 0 and 1 (any_weights: true takes it)")
         return self
 
     def _check_weights(self, weights: list[float]) -> None:
-        total, negative = math.fsum(weights), [weight for weight in weights if weight < 0]
+        negative = [weight for weight in weights if weight < 0]
         if negative and not self.any_weights:
             raise ValueError(f"weights: {negative[0]:g} is negative (any_weights: true takes it)")
-        if abs(total - 1) > 1e-9 and not self.any_weights:
-            raise ValueError(f"weights: sum to {total:.10g}, not to 1 (any_weights: true takes them as they are)")
         if not any(weights):
             raise ValueError("weights: all are 0")
 

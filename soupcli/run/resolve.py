@@ -42,7 +42,7 @@ RECIPE_KEYS = {
     "flops": "cost.flops",
     **{key: key for key in ("amp", "channels_last", "compile", "early_stop", "cache_inputs")},
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
-    **{key: f"mix.{key}" for key in ("method", "weights", "alpha", "decay", "any_weights")},
+    **{key: f"mix.{key}" for key in ("method", "weights", "weights_for", "alpha", "decay", "any_weights")},
 }
 CALIBRATION = ("nll", "ece")  # metrics that compare soups with ensembles if logits are kept
 
@@ -101,6 +101,8 @@ def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
     """The recipe with environment, --set and flags laid over it, in their order of precedence."""
     values = dataclasses.asdict(options)
     given = {key: values[key] for key in RECIPE_KEYS if values.get(key) not in (None, [])}
+    if "weights_for" in given:
+        given["weights_for"] = _in_pairs(given["weights_for"])
     settings: dict[str, str] = {}
     for word in options.set_ or []:
         key, equals, value = word.partition("=")
@@ -116,6 +118,16 @@ def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
         settings=settings,
         flags={RECIPE_KEYS[key]: given[key] for key in given if key not in invocation.from_environment},
     )
+
+
+def _in_pairs(words: Sequence[str]) -> dict[str, str]:
+    """`--weights-for PATTERN WEIGHTS PATTERN WEIGHTS` as a mapping. Raises UsageError if one lacks its other half."""
+    if len(words) % 2 or len({*words[::2]}) * 2 != len(words):
+        raise UsageError(
+            f"--weights-for {' '.join(words)}: a pattern and its weights, each pattern once",
+            hint="--weights-for 'blocks.*' 0.7,0.3",
+        )
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def _with_metrics(recipe: Recipe, metrics: Sequence[str]) -> Recipe:

@@ -6,6 +6,8 @@ w = (1 - α) base + α (sum of weighted ingredients)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from soupcli.mixing.mixture import Mixture
@@ -47,6 +49,23 @@ def weighted(
         return Mixture.uniform(members, dtype=dtype, keep_from=keep_from)
     present = [(member, weight) for member, weight in zip(members, weights, strict=True) if weight != 0]
     return Mixture(tuple(m for m, _ in present), tuple(w for _, w in present), dtype, keep_from)
+
+
+def normalised(weights: Sequence[float]) -> list[float]:
+    """The weights divided by their sum, each rounded once; as they are if they sum to 1 already."""
+    total = sum(map(Fraction, weights), Fraction())
+    if abs(total - 1) <= Fraction(1, 10**9):
+        return list(weights)
+    return [float(Fraction(weight) / total) for weight in weights]
+
+
+def grouped_by_patterns(names: Sequence[str], patterns: Sequence[str]) -> list[list[str]]:
+    """The names that fit each shell pattern, the first that they fit; last those that fit none."""
+    groups: list[list[str]] = [[] for _ in range(len(patterns) + 1)]
+    for name in names:
+        number = next((i for i, pattern in enumerate(patterns) if fnmatchcase(name, pattern)), len(patterns))
+        groups[number].append(name)
+    return groups
 
 
 def uniform(

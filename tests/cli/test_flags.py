@@ -84,6 +84,7 @@ FLAGS = {
         "REPORT",
         *SOUP,
         "--weights $SOUP_WEIGHTS",
+        "--weights-for...",
         "--method $SOUP_METHOD",
         "--alpha $SOUP_ALPHA",
         "--decay $SOUP_DECAY",

@@ -71,13 +71,40 @@ def test_without_weights_the_mean(family: Path, soup: Soup) -> None:
     assert Path("mixed/model.safetensors").read_bytes() == Path("mean/model.safetensors").read_bytes()
 
 
-def test_any_weights(family: Path, soup: Soup) -> None:
-    """Weights that are negative or sum to something else are refused, and taken as they are with --any-weights."""
-    for weights, message in (
-        ("0.7,0.7", "sum to 1.4, not to 1"),
-        ("1.5,-0.5", "-0.5 is negative"),
-        ("0,0", "sum to 0"),
+def test_weights_are_divided_by_their_sum(family: Path, soup: Soup) -> None:
+    """Weights of any sum are shares, which is said; equal ones are the mean, bit for bit."""
+    ran = soup("mix", "--ckpts", *RUNS[:2], "--weights", "2,1", "--json")
+    assert json.loads(ran.stdout)["soup"]["weights"] == [2 / 3, 1 / 3]
+    assert "--weights: divided by their sum: 0.666667, 0.333333" in ran.stderr
+    assert soup("mix", "--ckpts", *RUNS, "--weights", "1,1,1", "--out", "mixed").code == 0
+    assert soup("uniform", "--ckpts", *RUNS, "--out", "mean").code == 0
+    assert Path("mixed/model.safetensors").read_bytes() == Path("mean/model.safetensors").read_bytes()
+
+
+def test_weights_for_patterns(family: Path, soup: Soup) -> None:
+    """Tensors that fit a pattern have its weights, others the mean's or those of --weights; verify makes it again."""
+    first, second = states(*RUNS[:2])
+    words = ["mix", "--ckpts", *RUNS[:2], "--weights-for", "0.*", "0.75,0.25", "2.bias", "0,1"]
+    for more, share in (([], 0.5), (["--weights", "0.25,0.75"], 0.25)):
+        assert soup(*words, *more, "--force").code == 0
+        shares = {"0.weight": 0.75, "0.bias": 0.75, "2.bias": 0.0, "2.weight": share}
+        assert is_close(written(), {n: s * first[n].double() + (1 - s) * second[n].double() for n, s in shares.items()})
+        assert soup("verify", "soup", "--rebuild").code == 0
+    for wrong, message in (
+        (["9.*", "1,0"], "--weights-for 9.*: fits no tensor"),
+        (["0.*"], "--weights-for 0.*: a pattern and its weights, each pattern once"),
+        (["0.*", "1,0", "0.*", "0,1"], "each pattern once"),
+        (["0.*", "1"], "1 weights for 2 checkpoints"),
+        (["0.*", "x,y"], "expected a number, got 'x'"),
+        (["0.*", "0,0"], "all are 0"),
     ):
+        ran = soup("mix", "--ckpts", *RUNS[:2], "--weights-for", *wrong, "--force")
+        assert (ran.code, message in ran.stderr) == (2, True), ran.stderr
+
+
+def test_any_weights(family: Path, soup: Soup) -> None:
+    """Weights that are negative or all 0 are refused; --any-weights takes any as they are."""
+    for weights, message in (("1.5,-0.5", "-0.5 is negative"), ("0,0", "all are 0")):
         ran = soup("mix", "--ckpts", *RUNS[:2], "--weights", weights)
         assert (ran.code, message in ran.stderr) == (2, True), ran.stderr
     first, second = states(*RUNS[:2])

@@ -187,8 +187,8 @@ def test_flags_and_variables_are_named(tmp_path: Path) -> None:
 
 def test_a_key_is_named_once(tmp_path: Path) -> None:
     """What a section says of one of its keys stands behind the flag that gave it, without the key again."""
-    assert problems(tmp_path, "{}", flags={"mix.weights": "0.5,0.6"}) == [
-        "--weights: sum to 1.1, not to 1 (any_weights: true takes them as they are)"
+    assert problems(tmp_path, "{}", flags={"mix.weights": "1.5,-0.5"}) == [
+        "--weights: -0.5 is negative (any_weights: true takes it)"
     ]
 
 
