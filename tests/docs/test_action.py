@@ -39,7 +39,7 @@ def run(**inputs: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.usefixtures("family")
 def test_gates() -> None:
     """A gate that is not met is exit code 1; the summary has scores and gates either way, the output the report."""
-    ran = run(ckpts="runs/*/\n", val="val\ntest", gates="{test: '>= best - 50'}")
+    ran = run(ckpts="runs/*/\r\n\n", val="  val\t\r\ntest", gates="{test: '>= best - 50'}")
     assert ran.returncode == 0, ran.stderr
     assert "::notice" in ran.stdout
     assert Path("output.txt").read_text() == "report=soup/soup.json\n"
