@@ -143,9 +143,9 @@ def test_eval(family: Path, soup: Soup) -> None:
 def test_a_function_of_the_user(family: Path, soup: Soup) -> None:
     """A set that shows no single examples has the difference alone."""
     Path("mine.py").write_text(
-        "def evaluate(model, device):\n    return {'score': float(model[0].weight.sum()), 'n': 7}\n"
+        "def evaluate(model, device):\n    return {'f1': float(model[0].weight.sum()), 'n': 7}\n"
     )
-    words = ["--set", "val.mine={python: 'mine.py:evaluate'}", "--metric", "score"]
+    words = ["--set", "val.mine={python: 'mine.py:evaluate'}", "--metric", "f1"]
     report = json.loads(soup("greedy", "--ckpts", "runs/*/", "--val", "mine", *words, "--json").stdout)
     [of] = report["comparisons"]
     assert (of["low"], of["high"], of["p"], of["n"]) == (None, None, None, 7)
