@@ -18,26 +18,34 @@ from soupcli.progress import unsaid
 _NO_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
+SAME_KERNELS = 4  # examples: from so many on, the CPU's kernels for matrices round each example alike
+
+
 class BatchSize:
     """How many examples go through the network at a time, at most; less than was asked for once memory ran out."""
 
     def __init__(self, most: int, *, say: Callable[[str], None] = unsaid) -> None:
         self.most = most
+        self._least = SAME_KERNELS
         self._say = say
 
     def through(
-        self, order: Tensor, work: Callable[[Tensor], Tensor], *, at_most: int | None = None
+        self, order: Tensor, work: Callable[[Tensor], Tensor], *, at_most: int | None = None, alike: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The indices of one batch after another and what `work` makes of them, Tensor [n, ...].
 
         Batches are as even as can be, and the last one is filled up with its last example: every example is computed
-        in the same shape, whatever the order, so that kernels round it alike.
+        in the same shape, whatever the order, so that kernels round it alike. Batches of inputs that are `alike` are
+        filled up to SAME_KERNELS: smaller ones go through other kernels, and differ in the last digit.
         """
         begin, size, failed = 0, self.even(len(order), at_most), 0
         while begin < len(order):
             indices = order[begin : begin + size]
-            full = torch.cat([indices, indices[-1:].expand(size - len(indices))])
+            full = self._filled(indices, size, len(order) if alike else 0)
             made = _tried(work, full)
+            if made is None and len(full) > size:
+                self._least = 1
+                continue
             if made is None:
                 self.most, failed = size // 2, failed or size
                 size = self.even(len(order), at_most)
@@ -49,16 +57,21 @@ class BatchSize:
             begin += size
 
     def shared_out(
-        self, order: Tensor, work: Callable[[Tensor], Tensor], *, at_most: int | None = None
+        self, order: Tensor, work: Callable[[Tensor], Tensor], *, at_most: int | None = None, alike: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """What `through` gives, in every process, on the CPU; each of them works on a part of the very same batches."""
         size = self.even(len(order), at_most)
 
         def made(indices: Tensor) -> Tensor:
-            full = torch.cat([indices, indices[-1:].expand(size - len(indices))])
+            full = self._filled(indices, size, len(order) if alike else 0)
             return self._in_halves(work, full)[: len(indices)].cpu()
 
         yield from processes.shared_out(torch.split(order, size), made)
+
+    def _filled(self, indices: Tensor, size: int, alike: int) -> Tensor:
+        """The indices, with the last one again and again up to the size of a batch; `alike` is of so many examples."""
+        wanted = max(size, min(self._least, alike))
+        return torch.cat([indices, indices[-1:].expand(wanted - len(indices))])
 
     def _in_halves(self, work: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
         """As few at a time as memory holds."""

@@ -16,7 +16,7 @@ from soupcli.files.json_text import key_of
 from soupcli.files.manifest import HINT
 from soupcli.networks.configuration import configuration_files
 from soupcli.progress import unsaid
-from soupcli.recipe.sets import CommandSet, OutsideSet
+from soupcli.recipe.sets import ArraysSet, CommandSet, ImagesSet, OutsideSet
 from soupcli.user_code import content_of
 
 if TYPE_CHECKING:
@@ -57,8 +57,15 @@ class Keys:
             "batch_norm": None if average else [self.fingerprints[self._context.calibrating_set()[0]]],
             "device": self._context.device.type,
             "computing": [self._context.recipe.amp, self._context.recipe.channels_last, self._context.recipe.compile],
+            "batch_size": self._batch_size(name),
             "versions": versions(),
         }
+
+    def _batch_size(self, name: str) -> int | None:
+        """The batch size, if the last digits of a score may depend on it: padded texts, and kernels of a GPU."""
+        spec, device = self._context.sets[name], self._context.device
+        same = device.type == "cpu" and isinstance(spec, ArraysSet | ImagesSet)
+        return None if same or not spec.shows_examples else self._context.recipe.batch_size
 
     def of_weights(self, weights: Mixture) -> str:
         """What tells a mixture from others, whatever it is evaluated on."""

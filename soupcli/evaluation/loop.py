@@ -69,7 +69,7 @@ def score(
 
     with torch.inference_mode():
         through = batch_size.shared_out if together else batch_size.through
-        for indices, logits_nk in through(order, logits, at_most=at_most):
+        for indices, logits_nk in through(order, logits, at_most=at_most, alike=examples.alike):
             labels = examples.labels[indices].to(where)
             parts[DISTANCE].append(distance_of(logits_nk, labels, kind))
             if keep is not None:
