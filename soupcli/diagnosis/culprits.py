@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from soupcli.diagnosis.facts import Facts
 
 GROWN = 1.5  # times as long as the median ingredient's weights
+LONGER = 1.2  # the same, of one that distances show to be an outlier
 WILD_RATIO = 20.0  # times as far as the median ingredient, of a single run that left the basin by its rate
 WILD = 45.0  # degrees to the others in the median layer, of a broken run whose rate was too high
 FAR = 2.5  # times as far as the median ingredient, of one that scores show to be wrong
@@ -54,10 +55,10 @@ def permuted(facts: Facts) -> Evidence | None:
 
 
 def _odd_ones_out(facts: Facts) -> list[int]:
-    """Those that are reordered against most of the others; if all are, all but the first."""
-    against = [sum(one in pair for pair in facts.reordered) for one in range(len(facts.located))]
-    odd = [one for one, count in enumerate(against) if 2 * count > len(facts.located) - 1]
-    return odd[1:] if 2 * len(odd) > len(facts.located) or len(facts.located) == len(odd) else odd
+    """Those that are reordered against the first; or the first, if most are and they agree with one another."""
+    odd = [other for one, other in facts.reordered if one == 0]
+    agree = all(one == 0 for one, _ in facts.reordered)
+    return [0] if agree and len(odd) > 1 and 2 * len(odd) > len(facts.located) - 1 else odd
 
 
 def rate_too_high(facts: Facts) -> Evidence | None:
@@ -95,6 +96,12 @@ def _blown_up(facts: Facts) -> list[int]:
     return found if 2 * len(found) <= len(length_k) else []
 
 
+def _has_grown(facts: Facts, one: int) -> bool:
+    """Whether its weights are longer than those of the others: runs on other labels or examples stay about as long."""
+    assert facts.spread is not None
+    return float(facts.spread.length_k[one]) > LONGER * float(facts.spread.length_k.median())
+
+
 def _is_behind(facts: Facts, one: int) -> bool:
     """Whether it is worse than the median of the others, as far as the set tells, or spoils the soup."""
     assert facts.barrier is not None
@@ -119,7 +126,7 @@ def _far_by_weights(facts: Facts) -> Evidence | None:
             return None
         return Evidence(_told_distance(facts, blown_up[0], None), (facts.located[blown_up[0]],), "possible")
     one, next_one = sorted(ratios, key=lambda each: -ratios[each])[:2]
-    if ratios[one] < max(OUTLIER, ALONE * ratios[next_one]) or one in renewed:
+    if ratios[one] < max(OUTLIER, ALONE * ratios[next_one]) or one in renewed or not _has_grown(facts, one):
         return None
     return Evidence(_told_distance(facts, one, ratios[one]), (facts.located[one],), "possible")
 

@@ -8,10 +8,11 @@ Mode Connectivity of Neural Networks", arXiv:2110.06296).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from soupcli.checkpoints.checkpoint import read_part
 from soupcli.networks.geometry import layers_by_name
@@ -24,7 +25,9 @@ FEWEST, MOST = 6, 4096  # rows of a matrix that is looked at
 LARGEST = 1 << 24  # elements
 ALIKE = 0.7  # cosine of a row and its counterpart
 SHARE = 0.6  # of the rows that have their counterpart elsewhere
-MATRICES = 8
+CLOSER = 0.1  # by so much closer than the row in its own place
+MATRICES = 4
+SOME = 256
 ACROSS = 30.0  # degrees between layers that may be reordered
 
 
@@ -35,17 +38,30 @@ def reordered_matrix(one: Checkpoint, other: Checkpoint, names: Sequence[str]) -
 
 
 def reordered_pairs(checkpoints: Sequence[Checkpoint], spread: Spread) -> dict[tuple[int, int], str]:
-    """Pairs, each with a matrix of a layer that stands across between them, whose rows stand in other places."""
+    """Pairs, each with a matrix of a layer that stands across between them, whose rows stand in other places.
+
+    All are compared with the first, and two that differ from it with one another.
+    """
     found: dict[tuple[int, int], str] = {}
-    for one, other in combinations(range(len(checkpoints)), 2):
-        angle_l = spread.angle_lkk[:, one, other].nan_to_num(0.0).tolist()
-        across = {layer for layer, angle in zip(spread.layers, angle_l, strict=True) if angle > ACROSS}
-        layers = layers_by_name(checkpoints[one].tensors)
-        names = [name for layer in layers if layer in across for name in layers[layer]]
-        name = reordered_matrix(checkpoints[one], checkpoints[other], names) if names else None
-        if name is not None:
-            found[one, other] = name
+    for pair in [(0, other) for other in range(1, len(checkpoints))]:
+        _look(checkpoints, spread, pair, found)
+    others = [other for _, other in found]
+    if len(others) > 1:
+        _look(checkpoints, spread, (others[0], others[1]), found)
     return found
+
+
+def _look(
+    checkpoints: Sequence[Checkpoint], spread: Spread, pair: tuple[int, int], found: dict[tuple[int, int], str]
+) -> None:
+    one, other = pair
+    angle_l = spread.angle_lkk[:, one, other].nan_to_num(0.0).tolist()
+    across = {layer for layer, angle in zip(spread.layers, angle_l, strict=True) if angle > ACROSS}
+    layers = layers_by_name(checkpoints[one].tensors)
+    names = [name for layer in layers if layer in across for name in layers[layer]]
+    name = reordered_matrix(checkpoints[one], checkpoints[other], names) if names else None
+    if name is not None:
+        found[pair] = name
 
 
 def _fits(checkpoint: Checkpoint, name: str) -> bool:
@@ -57,16 +73,20 @@ def _fits(checkpoint: Checkpoint, name: str) -> bool:
 
 
 def _is_reordered(one: Checkpoint, other: Checkpoint, name: str) -> bool:
-    rows = []
-    for checkpoint in (one, other):
-        spec = checkpoint.tensors[name]
-        values = read_part(checkpoint, name, 0, spec.numel).view(spec.shape[0], -1).to(torch.float32)
-        values = values - values.mean(dim=0)
-        rows.append(values / values.norm(dim=1, keepdim=True).clamp(min=1e-12))
-    cosine_rr = rows[0] @ rows[1].T
-    found = cosine_rr.max(dim=1)
-    own = cosine_rr.diagonal()
-    elsewhere = (found.values > ALIKE) & (found.values > own + 0.1)
-    return bool(elsewhere.to(torch.float64).mean() > SHARE) and len(found.indices[elsewhere].unique()) > 0.8 * int(
-        elsewhere.sum()
-    )
+    """Whether most of up to `SOME` rows of the one are found in the other, each in another place of its own."""
+    rows_rn, others_rn = _unit_rows(one, name), _unit_rows(other, name)
+    places_s = torch.arange(0, len(rows_rn), -(-len(rows_rn) // SOME))
+    cosine_sr = rows_rn[places_s] @ others_rn.T
+    found = cosine_sr.max(dim=1)
+    own_s = cosine_sr.gather(1, places_s[:, None])[:, 0]
+    elsewhere_s = (found.values > ALIKE) & (found.values > own_s + CLOSER)
+    distinct = len(found.indices[elsewhere_s].unique())
+    return float(elsewhere_s.double().mean()) > SHARE and distinct > 0.8 * int(elsewhere_s.sum())
+
+
+def _unit_rows(checkpoint: Checkpoint, name: str) -> Tensor:
+    """Rows less their mean, each of length 1."""
+    spec = checkpoint.tensors[name]
+    rows_rn = read_part(checkpoint, name, 0, spec.numel).view(spec.shape[0], -1).to(torch.float32)
+    rows_rn = rows_rn - rows_rn.mean(dim=0)
+    return functional.normalize(rows_rn, dim=1)

@@ -192,16 +192,21 @@ def test_trained_on_other_inputs(inspected: Inspect, healthy: list[nn.Sequential
     assert found["verdicts"][0]["accused"] == ["runs/5"]
 
 
+@pytest.mark.parametrize("place", [4, 0])
 @pytest.mark.parametrize("words", [(), WITH_VAL], ids=" ".join)
-def test_neurons_in_another_order(inspected: Inspect, healthy: list[nn.Sequential], words: Sequence[str]) -> None:
+def test_neurons_in_another_order(
+    inspected: Inspect, healthy: list[nn.Sequential], words: Sequence[str], place: int
+) -> None:
     """The same function with its hidden neurons exchanged is told by rows that stand elsewhere."""
     odd, order = copied(healthy[0]), torch.randperm(64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         for name, dim in (("0.weight", 0), ("0.bias", 0), ("2.weight", 1)):
             odd.get_parameter(name).copy_(healthy[0].get_parameter(name).index_select(dim, order))
-    found = inspected(*words, nets=[*healthy[1:], odd])
+    nets = list(healthy[1:])
+    nets.insert(place, odd)
+    found = inspected(*words, nets=nets)
     assert causes(found) == ["neurons in another order"]
-    assert found["verdicts"][0]["accused"] == ["runs/4"]
+    assert found["verdicts"][0]["accused"] == [f"runs/{place}"]
 
 
 @pytest.mark.parametrize("words", [WITH_BASE, (*WITH_VAL, *WITH_BASE)], ids=" ".join)
