@@ -49,9 +49,16 @@ def content_of(reference: str, hash_of: Callable[[Path], str] = _hash) -> list[s
 
 @contextmanager
 def users_code() -> Iterator[None]:
-    """What the user's code prints goes to stderr: stdout carries the result of the command alone."""
-    with redirect_stdout(sys.stderr):
-        yield
+    """What the user's code prints goes to stderr, and it sees no words of this command.
+
+    stdout carries the result of the command alone.
+    """
+    words, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.argv = words
 
 
 def told(cause: BaseException, reference: str) -> str:

@@ -120,3 +120,11 @@ def test_users_code(capsys: pytest.CaptureFixture[str]) -> None:
     print("after")  # noqa: T201
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("after\n", "inside\n")
+
+
+def test_clean_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that looks at the command line finds its own program alone; afterwards the words are there again."""
+    monkeypatch.setattr("sys.argv", ["soup", "rank", "--ckpts"])
+    (tmp_path / "words.py").write_text("import sys\nWORDS = list(sys.argv)\ndef build(): return WORDS\n")
+    assert load_function(f"{tmp_path}/words.py:build")() == ["soup"]
+    assert sys.argv == ["soup", "rank", "--ckpts"]
