@@ -25,6 +25,7 @@ from soupcli.demo import digits_network, finetune
 from soupcli.demo.digits_network import CLASSES, DigitNetwork
 from soupcli.demo.finetune import BatchLoss, Draw
 from soupcli.environment import need
+from soupcli.files.atomic import write_whole
 from soupcli.progress import Progress, silent
 
 
@@ -203,7 +204,7 @@ def write_data(folder: Path, validation: Pictures, test: Pictures, seed: int) ->
             finetune.write_tensors(file, {"inputs": pictures.inputs, "labels": pictures.labels})
     for name, text in {"network.py": inspect.getsource(digits_network), "soup.yaml": RECIPE}.items():
         if not (folder / name).exists():
-            finetune.write_bytes(folder / name, text.encode())
+            write_whole(folder / name, text.encode())
 
 
 RECIPE = """\

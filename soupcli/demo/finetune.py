@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from soupcli.errors import OutputError
+from soupcli.files.atomic import write_whole
 from soupcli.progress import Progress, silent
 
 WARM_UP = 0.1  # of all steps
@@ -170,7 +170,7 @@ def claim(folder: Path, settings: Mapping[str, object]) -> None:
     note = folder / "start" / "demo.json"
     wanted = to_json(settings)
     if not note.exists():
-        write_bytes(note, wanted)
+        write_whole(note, wanted)
     elif note.read_bytes() != wanted:
         old = json.loads(note.read_bytes())
         changed = sorted(key for key in {*old, *settings} if old.get(key) != settings.get(key))
@@ -184,30 +184,15 @@ def to_json(value: Mapping[str, object]) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file that appears whole or not at all, with mode bits by the umask; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Writes one JSON object a line, whole or not at all."""
-    write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes a safetensors file whole or not at all; the same tensors give the same bytes."""
     contiguous = {name: tensors[name].detach().contiguous() for name in sorted(tensors)}
-    write_bytes(path, safetensors.torch.save(contiguous, metadata={"format": "pt"}))
+    write_whole(path, safetensors.torch.save(contiguous, metadata={"format": "pt"}))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -218,5 +203,5 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def write_run(run: Path, network: nn.Module, draw: Draw) -> None:
     """Writes `train.json`, then `model.safetensors`, whose presence says that the run is finished."""
-    write_bytes(run / "train.json", to_json(asdict(draw)))
+    write_whole(run / "train.json", to_json(asdict(draw)))
     write_tensors(run / "model.safetensors", network.state_dict())

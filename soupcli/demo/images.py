@@ -28,6 +28,7 @@ from soupcli.demo.digits import warp
 from soupcli.demo.fashion import CLASSES
 from soupcli.demo.finetune import BatchLoss, Draw
 from soupcli.environment import need
+from soupcli.files.atomic import write_whole
 from soupcli.progress import Progress, silent
 
 SIDE = 32  # of every picture
@@ -160,7 +161,7 @@ def write_data(folder: Path, parts: Split, size: Size, seed: int, progress: Prog
         if not (folder / "data" / name).exists():
             write_pictures(folder / "data" / name, pictures, progress)
     if not (folder / "soup.yaml").exists():
-        finetune.write_bytes(folder / "soup.yaml", RECIPE.encode())
+        write_whole(folder / "soup.yaml", RECIPE.encode())
 
 
 def write_pictures(folder: Path, pictures: Pictures, progress: Progress = silent) -> None:
@@ -290,7 +291,7 @@ def normalise(inputs: Tensor) -> Tensor:
 
 def write_run(run: Path, network: nn.Module, draw: Draw) -> None:
     """Writes a folder as `timm.models.save_for_hf` lays it out, and `train.json`; the weights come last."""
-    finetune.write_bytes(run / "config.json", _timm_config(network))
+    write_whole(run / "config.json", _timm_config(network))
     finetune.write_run(run, network, draw)
 
 

@@ -31,6 +31,7 @@ from soupcli.demo import finetune, packages, sentences
 from soupcli.demo.finetune import BatchLoss, Draw
 from soupcli.demo.sentences import LABELS
 from soupcli.environment import need
+from soupcli.files.atomic import write_whole
 from soupcli.progress import Progress, silent
 
 NETWORK = packages.Package(
@@ -88,7 +89,7 @@ def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: Size
             upper.load_state_dict(start)
             loss, task = batch_loss(states, labels_n, draw), f"fine-tuning {run.name}"
             finetune.fit(upper, loss, draw, examples=len(training), task=task, progress=progress)
-            finetune.write_bytes(run / "train.json", finetune.to_json(asdict(draw)))
+            write_whole(run / "train.json", finetune.to_json(asdict(draw)))
             write_pretrained(run, network, tokenizer)
 
 
@@ -118,7 +119,7 @@ def draws(size: Size, seed: int) -> list[Draw]:
 def write_data(folder: Path, size: Size, seed: int, progress: Progress) -> None:
     """Writes the sets and `soup.yaml`, each only where it is not there yet; the training set last."""
     if not (folder / "soup.yaml").exists():
-        finetune.write_bytes(folder / "soup.yaml", RECIPE.encode())
+        write_whole(folder / "soup.yaml", RECIPE.encode())
     if (folder / "data" / "train.jsonl").exists():
         return
     counts = {"val": size.validation, "test": size.test, "train": size.training}
@@ -133,7 +134,7 @@ def load_start(start: Path, seed: int, transformers: Any, progress: Progress) ->
     names = [f"{NETWORK_FOLDER}/{name}" for name in NETWORK_FILES]
     with TemporaryDirectory() as aside, finetune.seeded(seed):
         for name, data in packages.read(NETWORK, names, progress).items():
-            finetune.write_bytes(Path(aside) / Path(name).name, data)
+            write_whole(Path(aside) / Path(name).name, data)
         return _load(Path(aside), transformers)
 
 
@@ -224,7 +225,7 @@ def write_pretrained(folder: Path, network: Any, tokenizer: Any) -> None:
         network.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
         for file in sorted(Path(aside).iterdir(), key=lambda file: (file.name == "model.safetensors", file.name)):
-            finetune.write_bytes(folder / file.name, file.read_bytes())
+            write_whole(folder / file.name, file.read_bytes())
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from soupcli.demo import finetune
 from soupcli.demo.finetune import Draw
 from soupcli.errors import OutputError
+from soupcli.files.atomic import write_whole
 
 DRAW = Draw(lr=1e-2, epochs=3, seed=5, batch_size=8)
 INPUTS = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
@@ -131,20 +132,12 @@ def test_files_appear_whole_with_the_mode_of_the_umask(tmp_path: Path) -> None:
     """What was written is there, readable as the umask says, and nothing else is."""
     before = os.umask(0o027)
     try:
-        finetune.write_bytes(tmp_path / "a" / "file", b"new")
+        write_whole(tmp_path / "a" / "file", b"new")
     finally:
         os.umask(before)
     assert (tmp_path / "a" / "file").read_bytes() == b"new"
     assert (tmp_path / "a" / "file").stat().st_mode & 0o777 == 0o640
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    """Half a file never takes the place of a whole one, and no rest stays behind."""
-    finetune.write_bytes(tmp_path / "file", b"old")
-    with pytest.raises(TypeError):
-        finetune.write_bytes(tmp_path / "file", "not bytes")  # type: ignore[arg-type]
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
 
 
 def test_the_same_tensors_give_the_same_bytes(tmp_path: Path) -> None:

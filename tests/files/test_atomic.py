@@ -1,0 +1,30 @@
+"""Files appear whole or not at all: what fails leaves the old one, and nothing beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from soupcli.errors import OutputError
+from soupcli.files.atomic import write_whole
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a file never takes the place of a whole one, and no rest stays behind."""
+    write_whole(tmp_path / "file", b"old")
+
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("soupcli.files.atomic.os.fsync", refuse)
+    with pytest.raises(OutputError, match="file: Input/output error: 3 bytes are needed"):
+        write_whole(tmp_path / "file", b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_a_link_stays(tmp_path: Path) -> None:
+    """Of a link the target is replaced."""
+    (tmp_path / "link").symlink_to("file")
+    write_whole(tmp_path / "link", "text")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "text"
