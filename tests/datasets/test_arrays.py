@@ -67,7 +67,7 @@ def test_not_such_a_file(tmp_path: Path) -> None:
         with pytest.raises(ValidationError, match=message):
             arrays.load(ArraysSet(arrays=tmp_path / name))
     (tmp_path / "val.npz").write_bytes(b"\x93NUMPY and so on")
-    with pytest.raises(ValidationError, match=r"val\.npz: not a checkpoint") as raised:
+    with pytest.raises(ValidationError, match=r"val\.npz: is a numpy array") as raised:
         arrays.load(ArraysSet(arrays=tmp_path / "val.npz"))
     assert raised.value.hint == "arrays: takes a safetensors file"
 

@@ -242,5 +242,5 @@ def test_what_slips_through_is_stopped() -> None:
 def test_a_name_in_the_recipe(mark: Path, tmp_path: Path) -> None:
     """The recipe's own words are held to the same: a network by the name of a function is none."""
     run = evil(tmp_path / "run", mark)
-    with pytest.raises(NetworkError, match="has no network 'pipeline'"):
+    with pytest.raises(NetworkError, match="has no 'pipeline'"):
         build(TransformersNetwork(transformers="pipeline"), open_checkpoint(run))

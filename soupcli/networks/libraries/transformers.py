@@ -112,7 +112,7 @@ def _read(file: str, folder: Path, reader: Callable[[], Any]) -> Any:
         raise
     except Exception as cause:
         first_line = next(iter(str(cause).strip().splitlines()), "")
-        code = named_code(read_config(folder / file)) if (folder / file).is_file() else None
+        code = _code_in(folder / file)
         if code is not None and ("custom code" in str(cause) or isinstance(cause, CodeRefused)):
             raise NetworkError(
                 f"{folder}/{file}: auto_map names code, {code!r}, which is not run", hint=HINT
@@ -121,6 +121,14 @@ def _read(file: str, folder: Path, reader: Callable[[], Any]) -> Any:
             f"{folder}/{file}: {type(cause).__name__}: {first_line}",
             hint="does from_pretrained(...) of the installed transformers open this folder?",
         ) from cause
+
+
+def _code_in(file: Path) -> str | None:
+    """The class that the configuration's `auto_map` names, if it can be read."""
+    try:
+        return named_code(read_config(file))
+    except NetworkError:
+        return None
 
 
 def _from_config(architecture: Any, config: Any, trust_code: bool) -> nn.Module:
@@ -152,7 +160,7 @@ def _architecture(transformers: Any, name: str, config: Any, folder: Path, *, tr
     found = getattr(transformers, name, None)
     if not (hasattr(found, "_from_config") or hasattr(found, "from_config")):
         raise NetworkError(
-            f"model.transformers: transformers {transformers.__version__} has no network {name!r}"
+            f"model.transformers: transformers {transformers.__version__} has no {name!r}"
             f"{suggestion(name, (word for word in dir(transformers) if word[:1].isupper()))}"
         )
     return found
