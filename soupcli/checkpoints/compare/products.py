@@ -145,28 +145,29 @@ def masked(checkpoint: Checkpoint) -> Iterator[Together]:
     """Yields masks of weights and the vectors of spectral norms in a checkpoint, by their names and numbers."""
     modules = _modules(checkpoint.tensors)
     for module, leaves in modules.items():
-        for leaf, spec in leaves.items():
-            if not (leaf.endswith("_orig") or leaf == "original" or leaf == "original0"):
-                continue
-            beside = {_joined(module, other): found for other, found in leaves.items() if other != leaf}
-            beside |= _of_parametrizations(module, modules)
-            masks = [name for name, found in beside.items() if _is_mask(checkpoint, name, found, spec)]
-            if masks:
-                yield Together(PRUNED, (masks[0], *masks))
-            vectors = [name for name in beside if name.endswith(("_u", "_v"))]
-            if leaf != "original0" and any(name.endswith("_u") for name in vectors):
-                yield Together(SPECTRAL, tuple(vectors))
+        originals = {leaf: spec for leaf, spec in leaves.items() if leaf.endswith("_orig") or leaf in ORIGINALS}
+        if not originals:
+            continue
+        shapes = {spec.shape for spec in originals.values()}
+        beside = {_joined(module, leaf): spec for leaf, spec in leaves.items() if leaf not in originals}
+        beside |= _of_parametrizations(module, modules)
+        masks = tuple(
+            name for name, spec in beside.items() if spec.shape in shapes and _is_mask(checkpoint, name, spec)
+        )
+        if masks:
+            yield Together(PRUNED, masks)
+        vectors = tuple(name for name in beside if name.endswith(("_u", "_v")))
+        if "original0" not in originals and any(name.endswith("_u") for name in vectors):
+            yield Together(SPECTRAL, vectors)
 
 
 def _of_parametrizations(module: str, modules: Mapping[str, Module]) -> dict[str, TensorSpec]:
-    inside = (name for name in modules if name.startswith(f"{module}.") and name.removeprefix(f"{module}.").isdecimal())
+    inside = [name for name in (_joined(module, str(number)) for number in range(STEPS)) if name in modules]
     return {_joined(name, leaf): spec for name in inside for leaf, spec in modules[name].items()}
 
 
-def _is_mask(checkpoint: Checkpoint, name: str, spec: TensorSpec, weight: TensorSpec) -> bool:
-    """Whether a tensor of a weight's shape holds nothing but 0 and 1, or is called a mask."""
-    if spec.shape != weight.shape:
-        return False
+def _is_mask(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
+    """Whether a tensor holds nothing but 0 and 1, or is called a mask."""
     if name.endswith("_mask") or spec.dtype == torch.bool:
         return True
     if not spec.dtype.is_floating_point:
@@ -175,6 +176,8 @@ def _is_mask(checkpoint: Checkpoint, name: str, spec: TensorSpec, weight: Tensor
     return all(bool(((part.float() == 0) | (part.float() == 1)).all()) for part in values)
 
 
+ORIGINALS = frozenset({"original", "original0"})  # weights of torch.nn.utils.parametrize
+STEPS = 16  # parametrisations of one weight that are looked at
 CHUNK = 1 << 20  # elements that are looked at once
 MAX_CONFIG = 10_000_000  # bytes
 CONFIG_KEYS = ("quantization_config", "compression_config", "quantization")
