@@ -206,8 +206,10 @@ def soup_specs(mixture: Mixture) -> dict[str, TensorSpec]:
 
 
 Format = Literal["same", "safetensors", "torch"]
-# What was saved by these is read from safetensors too; a bare state dict (no key) by whoever reads it.
-READ_SAFETENSORS = frozenset({"timm training", "open_clip training"})
+# These libraries open their own training files and nothing else.
+READ_TORCH_ALONE = frozenset(
+    {"Lightning", "fairseq", "ultralytics", "YOLOv5", "nnU-Net", "mmengine", "icefall", "detectron2"}
+)
 
 
 def chosen_format(mixture: Mixture, wanted: Format | None) -> tuple[Literal["safetensors", "torch"], str]:
@@ -229,9 +231,11 @@ def chosen_format(mixture: Mixture, wanted: Format | None) -> tuple[Literal["saf
         if wanted == "same" and "safetensors" not in kept.origin.format:
             raise MixError(f"--format same: {kept.path}: {kept.origin.format} is not written", hint=INSTEAD)
         return "safetensors", ""
-    alone = kept.origin.key is not None and kept.origin.format not in READ_SAFETENSORS
-    if wanted is None and not (alone and all(is_torch_checkpoint(member) for member in mixture.members)):
+    if wanted is None and not all(is_torch_checkpoint(member) for member in mixture.members):
         return "safetensors", ""
+    if wanted is None and kept.origin.format not in READ_TORCH_ALONE:
+        keyed = kept.origin.key is not None
+        return "safetensors", "written as safetensors: --format same writes files like the ingredients" if keyed else ""
     why = why_not_copied(mixture)
     if why and wanted == "same":
         raise MixError(f"--format same: {why}", hint=INSTEAD)

@@ -85,7 +85,7 @@ def test_training_checkpoints(soup: Soup, order: tuple[str, str]) -> None:
         content = {"epoch": 7, **{name: parts[name] for name in order}, "args": {"lr": 0.1, "name": "optimizer"}}
         Path(f"runs/{seed}").mkdir(parents=True)
         torch.save(content, f"runs/{seed}/last.pth")
-    ran = soup("uniform", "--ckpts", "runs/*/last.pth", "--json")
+    ran = soup("uniform", "--ckpts", "runs/*/last.pth", "--format", "same", "--json")
     assert ran.code == 0, ran.stderr
     report = json.loads(ran.stdout)["soup"]
     assert (report["path"], report["format"]) == ("soup/last.pth", "torch")
@@ -98,9 +98,12 @@ def test_training_checkpoints(soup: Soup, order: tuple[str, str]) -> None:
     assert Path("soup/last.pth").stat().st_size < Path("runs/0/last.pth").stat().st_size
     assert soup("verify", "soup", "--rebuild").code == 0
     first = Path("soup/last.pth").read_bytes()
-    assert soup("uniform", "--ckpts", "runs/*/last.pth", "--force", "--quiet").code == 0
+    assert soup("uniform", "--ckpts", "runs/*/last.pth", "--format", "same", "--force", "--quiet").code == 0
     assert Path("soup/last.pth").read_bytes() == first
-    assert soup("uniform", "--ckpts", "runs/*/last.pth", "--force", "--keep-state", "--quiet").code == 0
+    assert (
+        soup("uniform", "--ckpts", "runs/*/last.pth", "--format", "same", "--force", "--keep-state", "--quiet").code
+        == 0
+    )
     kept, original = checked("soup/last.pth"), torch.load("runs/0/last.pth")
     assert_mean(kept["model"], states)
     assert all(
@@ -135,7 +138,7 @@ def test_formats(soup: Soup) -> None:
 def test_another_dtype(soup: Soup) -> None:
     """Numbers of another dtype do not fit into a copy: refused by name, or written otherwise and said."""
     for seed in range(2):
-        torch.save({"model": trained(seed)[0].state_dict(), "cfg": None}, f"{seed}.pt")
+        torch.save({"model": trained(seed)[0].state_dict(), "extra_state": {}}, f"{seed}.pt")
     words = ["uniform", "--ckpts", "0.pt", "1.pt", "--dtype", "float64"]
     ran = soup(*words, "--format", "same")
     assert ran.code == 2 and "0.pt: tensor 'turned' has dtype torch.float32, in the soup torch.float64" in ran.stderr
@@ -150,7 +153,7 @@ def test_a_head_that_is_tied_in_one_alone(soup: Soup) -> None:
         state = trained(seed)[0].state_dict()
         if seed:
             state["head.weight"] = torch.randn(8, 6)
-        torch.save({"model": state}, f"{seed}.pt")
+        torch.save({"model": state, "extra_state": {}}, f"{seed}.pt")
     ran = soup("uniform", "--ckpts", "0.pt", "1.pt")
     assert (ran.code, Path("soup").exists()) == (2, False)
     assert "shares its memory with another one there, and not in all ingredients" in ran.stderr
@@ -165,7 +168,7 @@ def test_other_weights_in_the_file_are_named(soup: Soup) -> None:
         states.append(net.state_dict())
         other = {name: tensor.clone() for name, tensor in net.state_dict().items()}
         torch.save({"state_dict": other, "state_dict_ema": states[-1]}, f"{seed}.pth.tar")
-    ran = soup("uniform", "--ckpts", "0.pth.tar", "1.pth.tar", "--json")
+    ran = soup("uniform", "--ckpts", "0.pth.tar", "1.pth.tar", "--format", "same", "--json")
     report = json.loads(ran.stdout)["soup"]
     assert report["path"] == "soup/model.pth.tar"
     assert report["left_out"] == ["model.pth.tar: state_dict: as in the ingredient, not averaged"]
@@ -180,7 +183,7 @@ def test_before_torch_1_6(soup: Soup) -> None:
     for seed in range(2):
         states.append(trained(seed)[0].state_dict())
         torch.save({"model": states[-1], "cfg": 3}, f"{seed}.pt", _use_new_zipfile_serialization=False)
-    ran = soup("uniform", "--ckpts", "0.pt", "1.pt", "--quiet")
+    ran = soup("uniform", "--ckpts", "0.pt", "1.pt", "--format", "same", "--quiet")
     assert ran.stdout == "soup/model.pt\n", ran.stderr
     found = torch.load("soup/model.pt", weights_only=True)
     assert found["cfg"] == 3
@@ -220,3 +223,12 @@ def test_lightning(soup: Soup) -> None:
     opened = Task.load_from_checkpoint("soup/last.ckpt")
     assert_mean(opened.state_dict(), states)
     assert "optimizer_states" not in torch.load("soup/last.ckpt", weights_only=False)
+
+
+def test_an_unknown_program_gets_safetensors(soup: Soup) -> None:
+    """Who reads a training file of no known library is unknown: the default is safetensors, and it says so."""
+    for seed in range(2):
+        torch.save({"model": trained(seed)[0].state_dict(), "epoch": 3}, f"{seed}.pt")
+    report = json.loads(soup("uniform", "--ckpts", "0.pt", "1.pt", "--json").stdout)["soup"]
+    assert report["path"] == "soup/model.safetensors"
+    assert report["left_out"] == ["written as safetensors: --format same writes files like the ingredients"]

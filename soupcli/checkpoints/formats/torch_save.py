@@ -31,7 +31,7 @@ MAX_EXPANDED = 64_000_000  # bytes by which views that repeat elements may excee
 
 # Who writes which keys beside the weights; the first that fits names the format.
 WRITERS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("Lightning", frozenset({"pytorch-lightning_version"})),
+    ("Lightning", frozenset({"pytorch-lightning_version", "global_step"})),
     ("DeepSpeed", frozenset({"ds_version"})),
     ("timm training", frozenset({"arch", "state_dict", "optimizer"})),
     ("open_clip training", frozenset({"name", "epoch", "state_dict"})),

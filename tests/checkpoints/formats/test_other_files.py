@@ -35,7 +35,7 @@ FILES = {
     "pickle": (pickle.dumps({"w": [1.0]}), "is a plain pickle", "save it again"),
     "gzip": (gzip.compress(b"weights"), "is compressed by gzip", "gunzip"),
     "zeros": (bytes(5000), "begins with zeros", ""),
-    "text": (b"weights", "none of torch.save, safetensors", "--ckpts takes"),
+    "text": (b"weights", "none of torch.save, NeMo, safetensors", "--ckpts takes"),
 }
 
 

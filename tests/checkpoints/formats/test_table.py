@@ -36,7 +36,7 @@ def test_a_new_format_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """With a row more, its files open as paths and out of folders; without it they are refused."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run/weights.one").write_bytes(MAGIC + torch.arange(3.0).numpy().tobytes())
-    with pytest.raises(CheckpointError, match=r"none of torch\.save, safetensors"):
+    with pytest.raises(CheckpointError, match=r"none of torch\.save, NeMo, safetensors"):
         opened(tmp_path / "run/weights.one")
     row = FileFormat("one tensor", begins, read_header, begins)
     monkeypatch.setattr(table, "FORMATS", (*FORMATS, row))
