@@ -10,13 +10,12 @@ from soupcli.checkpoints.checkpoint import announce_checkpoint
 from soupcli.datasets.holdout import whole_of
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
-from soupcli.run.dry_run import Plan, show_plan
+from soupcli.run.dry_run import Plan
 from soupcli.run.ensembles import ensembles, predict_from_logits, say_again
 from soupcli.run.external_scores import ranking_of_file
 from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations
-from soupcli.run.make_soup import FinishedSoup, reserved, write_and_report
-from soupcli.run.resolve import resolve
-from soupcli.run.run import Row, Run
+from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
+from soupcli.run.run import Row
 from soupcli.soups.search import most_evaluations, search
 
 if TYPE_CHECKING:
@@ -25,30 +24,34 @@ if TYPE_CHECKING:
 
     from soupcli.cli.options import GreedyOptions
     from soupcli.cli.parsing import Invocation
+    from soupcli.run.run import Run
     from soupcli.soups.ranking import Ranked
 
 
 def greedy(options: GreedyOptions, invocation: Invocation) -> int:
     """Add checkpoints, best first, while the mean gets no worse."""
-    with Run(resolve(options, invocation)) as run:
-        run.check_mixable()
-        run.require_sets()
-        if options.dry_run:
-            others = (len(run.sets) - 1) * (3 if options.with_uniform else 2) + int(options.with_uniform)
-            mixture = run.average()(run.checkpoints)
-            evaluations = most_evaluations(len(run.checkpoints), run.recipe.greedy)
-            others += gated_evaluations(run, evaluations - len(run.checkpoints))
-            return show_plan(run, Plan(evaluations + others, mixture))
-        if run.recipe.greedy.strategy == "budgeted" and run.logits is None:
-            hint = "soup rank --save-logits DIR, then soup greedy --logits DIR"
-            raise UsageError("--strategy budgeted: needs --logits", hint=hint)
-        with reserved(run, options):
-            check_gates(run)
-            return write_and_report(run, options, _finish(run, options))
+    return make_soup(prepare, options, invocation)
+
+
+def prepare(run: Run, options: GreedyOptions) -> Prepared:
+    """Checks that there is a set; see run/make_soup.py."""
+    run.require_sets()
+    return Prepared(lambda: _plan(run, options), lambda: _finish(run, options))
+
+
+def _plan(run: Run, options: GreedyOptions) -> Plan:
+    others = (len(run.sets) - 1) * (3 if options.with_uniform else 2) + int(options.with_uniform)
+    evaluations = most_evaluations(len(run.checkpoints), run.recipe.greedy)
+    others += gated_evaluations(run, evaluations - len(run.checkpoints))
+    return Plan(evaluations + others, run.average()(run.checkpoints))
 
 
 def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:
     """Rank, search, then score the soup on the sets that do not select."""
+    if run.recipe.greedy.strategy == "budgeted" and run.logits is None:
+        hint = "soup rank --save-logits DIR, then soup greedy --logits DIR"
+        raise UsageError("--strategy budgeted: needs --logits", hint=hint)
+    check_gates(run)
     selecting = run.selecting
     evaluate = run.evaluators.on(selecting)
     ranking = _ranking(run, options)

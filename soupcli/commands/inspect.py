@@ -45,15 +45,14 @@ from soupcli.run.to_report import scores_to_report
 if TYPE_CHECKING:
     from soupcli.cli.options import InspectOptions, ReportOptions
     from soupcli.evaluation.score import Evaluate, Score
+    from soupcli.report.report import Report
     from soupcli.report.scores import MetricScore
+    from soupcli.run.resolve import Resolved
 
 
 def inspect(options: InspectOptions, invocation: Invocation) -> int:
     """Check whether checkpoints can be averaged; explain problems."""
-    resolved = resolve(options, invocation)
-    if resolved.sets:
-        resolved = resolved.with_metrics(BESIDE)
-    with Run(resolved) as run:
+    with Run(resolve_inspection(options, invocation)) as run:
         if options.dry_run:
             return show_plan(run, Plan(_most_evaluations(len(run.checkpoints), len(run.sets))))
         if options.report is not None:
@@ -63,6 +62,12 @@ def inspect(options: InspectOptions, invocation: Invocation) -> int:
         show(run, options, examined)
         found = examined.verdicts or examined.refused is not None
         return ANSWER_NO if options.strict and found else DONE
+
+
+def resolve_inspection(options: InspectOptions, invocation: Invocation) -> Resolved:
+    """What is asked, with the metrics that are measured beside those of the recipe."""
+    resolved = resolve(options, invocation)
+    return resolved.with_metrics(BESIDE) if resolved.sets else resolved
 
 
 def _most_evaluations(checkpoints: int, sets: int) -> int:
@@ -237,15 +242,17 @@ def _settling(run: Run, mean: Mixture, barrier: Barrier) -> Evaluate | None:
 def show(run: Run, options: ReportOptions, examined: Examined) -> None:
     """Print tables and verdicts, the report, or the paths of the checkpoints that go together."""
     inspection = inspection_of(run, examined)
-    report = run.report(
-        [
-            run.ingredient(checkpoint, scores)
-            for checkpoint, scores in zip(run.checkpoints, examined.alone, strict=True)
-        ],
-        inspection=inspection,
-    )
+    report = report_of(run, examined, inspection)
     if deliver(options, report, paths=_going_together(inspection)):
         console.print_report(report_text(report))
+
+
+def report_of(run: Run, examined: Examined, inspection: Inspection) -> Report:
+    """The report of an inspection."""
+    ingredients = [
+        run.ingredient(checkpoint, scores) for checkpoint, scores in zip(run.checkpoints, examined.alone, strict=True)
+    ]
+    return run.report(ingredients, inspection=inspection)
 
 
 def inspection_of(run: Run, examined: Examined) -> Inspection:

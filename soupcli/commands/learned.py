@@ -14,11 +14,10 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.output.text import describe_curves, draw_curves
 from soupcli.report.soups import LearnedFit
-from soupcli.run.dry_run import Plan, show_plan
+from soupcli.run.dry_run import Plan
 from soupcli.run.gates import check_gates
-from soupcli.run.make_soup import FinishedSoup, reserved, write_and_report
-from soupcli.run.resolve import resolve
-from soupcli.run.run import Row, Run
+from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
+from soupcli.run.run import Row
 from soupcli.run.to_report import coefficients_to_report
 from soupcli.soups.greedy import greedy as recipe_1
 from soupcli.soups.learned import Learnt, learn
@@ -30,27 +29,33 @@ if TYPE_CHECKING:
     from soupcli.cli.options import LearnedOptions
     from soupcli.cli.parsing import Invocation
     from soupcli.networks.learned.residence import Residence
+    from soupcli.run.run import Run
     from soupcli.soups.learned_fit import Curves
     from soupcli.soups.ranking import Ranked
 
 
 def learned(options: LearnedOptions, invocation: Invocation) -> int:
     """Fit mixing coefficients by gradient, on labelled examples."""
-    with Run(resolve(options, invocation)) as run:
-        run.check_mixable()
-        run.evaluators.require_labelled(run.selecting)
-        if options.dry_run:
-            number, sets = len(run.checkpoints), len(run.sets)
-            ranked = number if run.recipe.learned.start == "uniform" else 2 * number - 1
-            evaluations = ranked + sets + (sets - 1) + sets * int(options.with_uniform)
-            return show_plan(run, Plan(evaluations, run.average()(run.checkpoints)))
-        with reserved(run, options):
-            check_gates(run)
-            return write_and_report(run, options, _finish(run, with_uniform=options.with_uniform))
+    return make_soup(prepare, options, invocation)
+
+
+def prepare(run: Run, options: LearnedOptions) -> Prepared:
+    """Checks that the selecting set has labels; see run/make_soup.py."""
+    run.evaluators.require_labelled(run.selecting)
+    with_uniform = options.with_uniform
+    return Prepared(lambda: _plan(run, with_uniform=with_uniform), lambda: _finish(run, with_uniform=with_uniform))
+
+
+def _plan(run: Run, *, with_uniform: bool) -> Plan:
+    number, sets = len(run.checkpoints), len(run.sets)
+    ranked = number if run.recipe.learned.start == "uniform" else 2 * number - 1
+    evaluations = ranked + sets + (sets - 1) + sets * int(with_uniform)
+    return Plan(evaluations, run.average()(run.checkpoints))
 
 
 def _finish(run: Run, *, with_uniform: bool) -> FinishedSoup:
     """Ranking, fit, then the scores on all sets."""
+    check_gates(run)
     selecting = run.selecting
     with run.phase("rank") as progress:
         ranking = run.ranking(progress)

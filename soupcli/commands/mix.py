@@ -25,10 +25,9 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import layers_by_name
 from soupcli.output import console
 from soupcli.report.soups import Alpha, Stock
-from soupcli.run.dry_run import Plan, show_plan
+from soupcli.run.dry_run import Plan
 from soupcli.run.gates import refuse_gain
-from soupcli.run.make_soup import FinishedSoup, reserved, write_and_report
-from soupcli.run.resolve import resolve
+from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
 from soupcli.run.rewrite import write_again
 from soupcli.run.run import Row, Run
 from soupcli.run.to_report import coefficients_to_report, scores_to_report
@@ -62,7 +61,7 @@ def mix(options: MixOptions, invocation: Invocation) -> int:
     if options.report is not None:
         _check_alone(options, invocation)
         return write_again(options, options.report)
-    return _blend(options, invocation)
+    return make_soup(prepare, options, invocation)
 
 
 def _check_alone(options: MixOptions, invocation: Invocation) -> None:
@@ -78,26 +77,25 @@ def _check_alone(options: MixOptions, invocation: Invocation) -> None:
             )
 
 
-def _blend(options: MixOptions, invocation: Invocation) -> int:
-    """Mix, score and write. Raises UsageError for settings that do not go together."""
-    with Run(resolve(options, invocation)) as run:
-        run.check_mixable()
-        ingredients = run.sharing(run.checkpoints[0])
-        if not run.resolved.begins_at_base:
-            base, ingredients = None, _in_order(run, ingredients)
-        else:
-            base = _base(run, options)
-            check_mixable([*ingredients, base])
-        if options.dry_run:
-            number = len(run.recipe.mix.alpha or [1.0])
-            return show_plan(run, Plan(number * len(run.sets), Mixture.uniform(ingredients)))
+def prepare(run: Run, options: MixOptions) -> Prepared:
+    """Opens the base, if there is one. Raises UsageError for settings that do not go together."""
+    ingredients = run.sharing(run.checkpoints[0])
+    base = _base(run, options) if run.resolved.begins_at_base else None
+    if base is not None:
+        check_mixable([*ingredients, base])
+    else:
+        ingredients = _in_order(run, ingredients)
+    evaluations = len(run.recipe.mix.alpha or [1.0]) * len(run.sets)
+
+    def finish() -> FinishedSoup:
         refuse_gain(options.require_gain)
-        with reserved(run, options):
-            run.hashes.start([*ingredients, *([base] if base is not None else [])])
-            return write_and_report(run, options, _finish(run, ingredients, base))
+        return _finish(run, ingredients, base)
+
+    return Prepared(lambda: Plan(evaluations, Mixture.uniform(ingredients)), finish)
 
 
 def _finish(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint | None) -> FinishedSoup:
+    run.hashes.start([*ingredients, *([base] if base is not None else [])])
     if base is None:
         return _mean(run, ingredients)
     return _stock(run, ingredients, base) if run.recipe.mix.method == "stock" else _line(run, ingredients, base)

@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 
 def rank(options: RankOptions, invocation: Invocation) -> int:
     """Evaluate every checkpoint alone, best first."""
-    if options.scores is not None:
-        if options.save_logits is not None:
-            raise UsageError("--scores: evaluates nothing, so there are no logits for --save-logits")
-        with Run(resolve(replace(options, val=None), invocation)) as run:
-            run.check_mixable()
-            return rank_by_file(run, options, options.scores, options.val or [])
-    with Run(resolve(options, invocation)) as run:
+    with Run(resolve(of_run(options), invocation)) as run:
         run.check_mixable()
+        if options.scores is not None:
+            return rank_by_file(run, options, options.scores)
         return score_alone(run, options)
+
+
+def of_run(options: RankOptions) -> RankOptions:
+    """The options of the run: what --val names are columns of the file of --scores if there is one, and no sets.
+
+    Raises UsageError for options that do not go together.
+    """
+    if options.scores is None:
+        return options
+    if options.save_logits is not None:
+        raise UsageError("--scores: evaluates nothing, so there are no logits for --save-logits")
+    return replace(options, val=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,10 +47,22 @@ class Check(NamedTuple):
 
 
 def verify(options: VerifyOptions, _invocation: Invocation) -> int:
-    """Check a soup against its report and its ingredients.
+    """Check a soup against its report and its ingredients. Returns 1 if something is not as reported."""
+    checks = checked(options)
+    verified = is_verified(checks)
+    _show(options, checks, verified=verified)
+    return DONE if verified else ANSWER_NO
 
-    Returns 1 if something is not as reported. Raises UsageError if there is no report of a soup, and if code that it
-    names would have to run.
+
+def is_verified(checks: Sequence[Check]) -> bool:
+    """Whether nothing is other than reported; what is missing is not."""
+    return all(one.as_reported is not False for one in checks)
+
+
+def checked(options: VerifyOptions) -> list[Check]:
+    """Everything that is checked, in the order in which it is shown.
+
+    Raises UsageError if there is no report of a soup, and if code that it names would have to run.
     """
     file = options.soup / REPORT if options.soup.is_dir() else options.soup
     report = read_report(file)
@@ -65,9 +77,7 @@ def verify(options: VerifyOptions, _invocation: Invocation) -> int:
             checks += _rebuilt(options, file, report, recipe, hashes)
     finally:
         hashes.close()
-    verified = all(one.as_reported is not False for one in checks)
-    _show(options, checks, verified=verified)
-    return DONE if verified else ANSWER_NO
+    return checks
 
 
 def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:

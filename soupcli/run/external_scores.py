@@ -21,6 +21,7 @@ from soupcli.wording import SHARES
 
 if TYPE_CHECKING:
     from soupcli.cli.options import ReportOptions
+    from soupcli.report.report import Report
     from soupcli.run.run import Run
 
 
@@ -32,8 +33,17 @@ def ranking_of_file(run: Run, file: Path, selecting: str, metric: str) -> list[R
     return sorted_by_score([Ranked(c, _score(file, column, row[column], metric)) for c, row in rows.items()])
 
 
-def rank_by_file(run: Run, options: ReportOptions, file: Path, words: Sequence[str]) -> int:
-    """Ranks by the first of the columns that `words` name (none: all of the file), shows and reports."""
+def rank_by_file(run: Run, options: ReportOptions, file: Path) -> int:
+    """Ranks by the scores in the file, shows and reports."""
+    report, paths = report_by_file(run, file, options.val or [])
+    run.progress.close()
+    if deliver(options, report, paths=paths):
+        console.print_report(report_text(report))
+    return 0
+
+
+def report_by_file(run: Run, file: Path, words: Sequence[str]) -> tuple[Report, list[str]]:
+    """A ranking by the first of the columns that `words` name (none: all of the file), and the paths in its order."""
     metric = run.recipe.metric
     scores = read_scores(file)
     columns = [scores.column_of(word) for word in words] or scores.columns
@@ -50,10 +60,7 @@ def rank_by_file(run: Run, options: ReportOptions, file: Path, words: Sequence[s
             "lower_is_better": {name: lower_is_better(score) for name, score in named[0][1].items()},
         }
     )
-    run.progress.close()
-    if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in named]):
-        console.print_report(report_text(report))
-    return 0
+    return report, [str(checkpoint.path) for checkpoint, _ in named]
 
 
 def _score(file: Path, column: str, value: float, metric: str) -> Score:

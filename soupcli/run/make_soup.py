@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,8 +22,10 @@ from soupcli.output import console
 from soupcli.output.text import report_text, soup_notes
 from soupcli.report.scores import Scored
 from soupcli.report.soups import Adapter, Coefficients, LearnedFit, Soup
+from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.finish_folder import finish
 from soupcli.run.gates import exit_code, verdicts
+from soupcli.run.resolve import resolve
 from soupcli.run.run import Run, flops_to_report
 from soupcli.run.suspicions import say_suspicions
 from soupcli.run.to_report import gate_to_report, scores_to_report, search_to_report
@@ -31,6 +33,7 @@ from soupcli.run.to_report import gate_to_report, scores_to_report, search_to_re
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options import SoupOptions
+    from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.gates import Verdict
     from soupcli.evaluation.score import Score
     from soupcli.report.comparisons import Comparison
@@ -57,6 +60,27 @@ class FinishedSoup(NamedTuple):
         return len(self.ingredients) + self.search.evaluations if self.search is not None else None
 
 
+class Prepared(NamedTuple):
+    """What a command would do with a run that is checked, and what does it."""
+
+    plan: Callable[[], Plan]
+    finish: Callable[[], FinishedSoup]
+
+
+Prepare = Callable[[Run, Any], Prepared]  # the part of a command that is its own: from a run and its options
+
+
+def make_soup(prepare: Prepare, options: SoupOptions, invocation: Invocation) -> int:
+    """Makes, writes and shows the soup of a command. Returns the exit code."""
+    with Run(resolve(options, invocation)) as run:
+        run.check_mixable()
+        prepared = prepare(run, options)
+        if options.dry_run:
+            return show_plan(run, prepared.plan())
+        with reserved(run, options):
+            return write_and_report(run, options, prepared.finish())
+
+
 @contextmanager
 def reserved(run: Run, options: SoupOptions) -> Iterator[None]:
     """Claim the soup's folder for the block. Raises OutputError if there is no place or no room for it."""
@@ -79,29 +103,33 @@ def write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) -> 
 
 
 def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) -> int:
-    out = run.recipe.out
-    with SoupFolder(out, force=options.force, inputs=run.inputs) as folder:
-        with run.phase("mix") as progress:
-            statistics = run.evaluators.running_statistics(finished.mixture) if run.sets else {}
-            writing = WritingOptions(
-                max_shard_size=run.recipe.max_shard_size,
-                adapter_rank=run.recipe.adapter_rank,
-                overrides=statistics,
-                format=run.recipe.format,
-                keep_state=run.recipe.keep_state,
-                device=run.device,
-            )
-            filled = fill(folder, finished.mixture, run.hashes.of, writing, progress)
-        if filled.adapter is not None and filled.adapter.relative_error and run.sets:
-            finished = finished._replace(scores=_scores_as_written(run, folder))
-        say_suspicions(run, finished.ingredients)
-        rival = _rival(run, finished)
-        finished = finished._replace(rival=rival)
-        found = verdicts(run.resolved.gates, finished.scores, rival.scores if rival is not None else None)
-        report = finish(folder, _report(run, finished, filled, found), finished.mixture)
+    with SoupFolder(run.recipe.out, force=options.force, inputs=run.inputs) as folder:
+        report, found = write(run, finished, folder)
     run.progress.close()
     _show(run, options, report)
     return exit_code(found)
+
+
+def write(run: Run, finished: FinishedSoup, folder: SoupFolder) -> tuple[Report, list[Verdict]]:
+    """Fills the folder and gives it its name. Returns the report that lies in it, and its gates."""
+    with run.phase("mix") as progress:
+        statistics = run.evaluators.running_statistics(finished.mixture) if run.sets else {}
+        writing = WritingOptions(
+            max_shard_size=run.recipe.max_shard_size,
+            adapter_rank=run.recipe.adapter_rank,
+            overrides=statistics,
+            format=run.recipe.format,
+            keep_state=run.recipe.keep_state,
+            device=run.device,
+        )
+        filled = fill(folder, finished.mixture, run.hashes.of, writing, progress)
+    if filled.adapter is not None and filled.adapter.relative_error and run.sets:
+        finished = finished._replace(scores=_scores_as_written(run, folder))
+    say_suspicions(run, finished.ingredients)
+    rival = _rival(run, finished)
+    finished = finished._replace(rival=rival)
+    found = verdicts(run.resolved.gates, finished.scores, rival.scores if rival is not None else None)
+    return finish(folder, _report(run, finished, filled, found), finished.mixture), found
 
 
 def _scores_as_written(run: Run, folder: SoupFolder) -> dict[str, Score]:

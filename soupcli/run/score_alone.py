@@ -39,12 +39,20 @@ Measured = tuple[Checkpoint, dict[str, Score]]
 
 def score_alone(run: Run, options: ReportOptions) -> int:
     """Rank the checkpoints on the selecting set, evaluate them on the others, show and report."""
-    selecting = run.selecting
+    run.require_sets()
     if options.dry_run:
         return show_plan(run, Plan(evaluations=len(run.checkpoints) * len(run.sets)))
     if options.report is not None and processes.is_first():
         check_target(options.report, "report")
+    measured = measure_alone(run)
+    with processes.first_alone() as is_first:
+        return _show(run, options, measured) if is_first else DONE
+
+
+def measure_alone(run: Run) -> list[Measured]:
+    """The checkpoints, best first on the selecting set, each with its score on every set."""
     check_gates(run)
+    selecting = run.selecting
     with run.phase(run.command.name) as progress:
         ranking = run.ranking(progress)
         rows = [Row(str(best.path), Mixture.uniform([best]), {selecting: score}) for best, score in ranking]
@@ -54,11 +62,21 @@ def score_alone(run: Run, options: ReportOptions) -> int:
     measured = [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)]
     say_suspicions(run, measured)
     say_again(run)
-    with processes.first_alone() as is_first:
-        return _show(run, options, measured) if is_first else DONE
+    return measured
 
 
 def _show(run: Run, options: ReportOptions, rows: Sequence[Measured]) -> int:
+    report, found = report_alone(run, rows)
+    if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in rows]):
+        if isinstance(options, GatedOptions) and options.output_format != "text":
+            console.print_formatted(ci_formats.formatted(options.output_format, report, run.recipe.place))
+        else:
+            console.print_report(report_text(report))
+    return exit_code(found)
+
+
+def report_alone(run: Run, rows: Sequence[Measured]) -> tuple[Report, list[Verdict]]:
+    """The report of checkpoints that were scored alone, and the gates of the soups among them."""
     best = Scored(path=str(rows[0][0].path), scores=scores_to_report(rows[0][1]))
     soups = {checkpoint: report for checkpoint, _ in rows if (report := _report_of(checkpoint)) is not None}
     with run.phase("compare"):
@@ -70,12 +88,7 @@ def _show(run: Run, options: ReportOptions, rows: Sequence[Measured]) -> int:
         gates=[gate_to_report(verdict, one.soup.path) for one in judged for verdict in one.verdicts],
         flops=flops_to_report(run, ingredients=len(rows)),
     )
-    if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in rows]):
-        if isinstance(options, GatedOptions) and options.output_format != "text":
-            console.print_formatted(ci_formats.formatted(options.output_format, report, run.recipe.place))
-        else:
-            console.print_report(report_text(report))
-    return exit_code([verdict for one in judged for verdict in one.verdicts])
+    return report, [verdict for one in judged for verdict in one.verdicts]
 
 
 class _Judged(NamedTuple):
