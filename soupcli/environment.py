@@ -31,7 +31,7 @@ def _home() -> Path:
         ) from absent
 
 
-def need(module: str, *, extra: str) -> Any:
+def import_extra(module: str, *, extra: str) -> Any:
     """Imports `module`, a part of the optional extra `extra`, and returns it.
 
     Raises MissingExtra where it is absent, and where it is there and broken: torchvision beside another torch than

@@ -155,7 +155,7 @@ def rounds(items: Sequence[T]) -> Iterator[Sequence[T]]:
     yield from (items[begin : begin + count()] for begin in range(0, len(items), count()))
 
 
-def mine(of_round: Sequence[T]) -> T | None:
+def own_item(of_round: Sequence[T]) -> T | None:
     """This process's item of a round, None where there are fewer."""
     place = number() if count() > 1 else 0
     return of_round[place] if place < len(of_round) else None
@@ -164,7 +164,7 @@ def mine(of_round: Sequence[T]) -> T | None:
 def shared_out(items: Sequence[T], work: Callable[[T], Any]) -> Iterator[tuple[T, Any]]:
     """Every item and what `work` makes of it, in their order; each process works on its share, round by round."""
     for of_round in rounds(items):
-        own = mine(of_round)
+        own = own_item(of_round)
         yield from zip(of_round, gathered(work(own) if own is not None else None), strict=False)
 
 

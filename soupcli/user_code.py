@@ -61,7 +61,7 @@ def users_code() -> Iterator[None]:
         sys.argv = words
 
 
-def told(cause: BaseException, reference: str) -> str:
+def describe_error(cause: BaseException, reference: str) -> str:
     """`my_eval.py:12: ValueError: ...`: the user's own line that an exception came through last."""
     file = reference.rpartition(":")[0]
     place = os.path.abspath(file)  # noqa: PTH100 - as the frames have it
@@ -95,7 +95,7 @@ def _load_module(path: Path, reference: str) -> ModuleType:
         hint = f"python {path} shows where"
         if isinstance(cause, ModuleNotFoundError):
             hint = f"modules beside the file are found with PYTHONPATH={path.parent}"
-        raise RecipeError(told(cause, reference), hint=hint) from cause
+        raise RecipeError(describe_error(cause, reference), hint=hint) from cause
     return module
 
 

@@ -187,7 +187,7 @@ def test_shares(third_of_four: None) -> None:
     assert processes.on_this_machine() == 4
     parts = list(processes.rounds(list(range(19))))
     assert [len(part) for part in parts] == [8, 8, 3]
-    assert [processes.mine(part) for part in parts] == [6, 14, None]
+    assert [processes.own_item(part) for part in parts] == [6, 14, None]
     with processes.first_alone() as is_first:
         assert (is_first, processes.count()) == (False, 1)
     assert processes.count() == 8

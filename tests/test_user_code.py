@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from soupcli.errors import RecipeError
-from soupcli.user_code import content_of, load_function, told, users_code
+from soupcli.user_code import content_of, describe_error, load_function, users_code
 
 FILE = """
 from __future__ import annotations
@@ -97,8 +97,8 @@ def test_told(file: Path) -> None:
     """Of an exception's frames the last one in the user's file counts, and of its message the first line."""
     with pytest.raises(ValueError, match="two") as raised:
         load_function(f"{file}:fails")()
-    assert told(raised.value, f"{file}:fails") == f"{file}:19: ValueError: two"
-    assert told(KeyError(), "elsewhere.py:f") == "elsewhere.py:f: KeyError"
+    assert describe_error(raised.value, f"{file}:fails") == f"{file}:19: ValueError: two"
+    assert describe_error(KeyError(), "elsewhere.py:f") == "elsewhere.py:f: KeyError"
 
 
 def test_content_of(file: Path, tmp_path: Path) -> None:

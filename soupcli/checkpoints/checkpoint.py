@@ -103,7 +103,7 @@ class Checkpoint(Protocol):
         """Where each tensor lies in the files; empty if tensors are computed or put together when they are read."""
 
     @property
-    def parts(self) -> Sequence[Part]:
+    def parts(self) -> Sequence[Component]:
         """The networks that its folder holds, each with a file of its own; empty if all weights are one network."""
 
     @property
@@ -140,7 +140,7 @@ class StoredTensor(NamedTuple):
 NO_PLACES: Mapping[str, StoredTensor] = MappingProxyType({})  # of tensors that do not lie in a file as they are
 
 
-class Part(NamedTuple):
+class Component(NamedTuple):
     """One of the networks that a folder holds, e.g. a pipeline's component or a sentence encoder's dense layer.
 
     Names of its tensors begin with `prefix`; in its own file they stand without it. A soup is written to the same
@@ -166,7 +166,7 @@ class StoredCheckpoint:
     files: tuple[FileVersion, ...]
     side_files: tuple[Path, ...] = ()
     origin: Origin = BARE
-    parts: Sequence[Part] = ()  # if there are any, every tensor is in one of them
+    parts: Sequence[Component] = ()  # if there are any, every tensor is in one of them
     constants: Container[str] = ()
     home: Path | None = None  # the folder of its files, if it is not `path`: a snapshot in a cache of the Hub
     side_folder: Path | None = None
@@ -183,7 +183,7 @@ class StoredCheckpoint:
         read_stored(self.tensors[name], self.places[name], out, start)
 
 
-def part_of(parts: Sequence[Part], name: str) -> tuple[Part, str]:
+def part_of(parts: Sequence[Component], name: str) -> tuple[Component, str]:
     """The part that tensor `name` belongs to, and what the part's own file calls it."""
     part = max((part for part in parts if name.startswith(part.prefix)), key=lambda part: len(part.prefix))
     return part, name.removeprefix(part.prefix)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 
-class Found(NamedTuple):
+class Listing(NamedTuple):
     """Checkpoints in the order of their paths, and a line for each that was given twice."""
 
     checkpoints: list[Checkpoint]
@@ -37,7 +37,7 @@ def find(
     out: Path | None = None,
     standard_input: Iterable[str] = (),
     progress: Progress = silent,
-) -> Found:
+) -> Listing:
     """Opens what the words name: paths, globs, or `-` for one path a line of `standard_input`.
 
     The old soup in the folder `out` is no ingredient of the new one. Two paths to one file count once, as do copies of
@@ -62,7 +62,7 @@ def find(
     kept, doubles = _each_once(opened)
     _refuse_parts(kept)
     soups = soups_among(kept) if out is not None else []
-    return Found(kept, [*notes, *doubles, *soups, *_choices(kept)])
+    return Listing(kept, [*notes, *doubles, *soups, *_choices(kept)])
 
 
 def _paths(words: Sequence[str], standard_input: Iterable[str], failures: list[CheckpointError]) -> list[Path]:

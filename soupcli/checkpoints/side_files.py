@@ -60,7 +60,7 @@ class SideFile(NamedTuple):
     size: int
 
 
-class Beside(NamedTuple):
+class SideFiles(NamedTuple):
     """What is carried on, and a line for each file that is not although it may be missed."""
 
     files: tuple[SideFile, ...] = ()
@@ -74,10 +74,10 @@ class _Entry(NamedTuple):
     why: str
 
 
-def files_beside(folder: Path | None, weights: Sequence[FileVersion] = ()) -> Beside:
+def files_beside(folder: Path | None, weights: Sequence[FileVersion] = ()) -> SideFiles:
     """The files in `folder` that a soup carries on. `weights` are those that are mixed."""
     if folder is None:
-        return Beside()
+        return SideFiles()
     mixed = {(file.device, file.inode) for file in weights}
     found = list(_entries(folder, Path(os.path.realpath(folder)), "", mixed))
     wanted = [entry.file for entry in found if not entry.why and not entry.file.name.endswith(".py")]
@@ -90,7 +90,7 @@ def files_beside(folder: Path | None, weights: Sequence[FileVersion] = ()) -> Be
             continue
         kept.append(file)
         room -= file.size
-    return Beside(tuple(kept), tuple(sorted(left_out)))
+    return SideFiles(tuple(kept), tuple(sorted(left_out)))
 
 
 def _is_training(name: str) -> bool:

@@ -1,6 +1,6 @@
 """Which tensors are mixed, by --include, --exclude and --take: the rest come from the base or the best ingredient.
 
-    selection = Selection(("backbone.*",), ())
+    selection = TensorFilter(("backbone.*",), ())
     shared = selection.applied(ingredient, best)             # backbone.* of the ingredient, all else of the best
 
 What is the same in all members of a mixture comes out of it as it went in, so nothing else has to know.
@@ -21,11 +21,11 @@ from soupcli.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from soupcli.checkpoints.checkpoint import Checkpoint, Origin, Part, TensorSpec
+    from soupcli.checkpoints.checkpoint import Checkpoint, Component, Origin, TensorSpec
     from soupcli.files.reading import FileVersion
 
 
-class Selection(NamedTuple):
+class TensorFilter(NamedTuple):
     """Shell patterns of names: mixed is what fits one of `include` (none: everything), and none of the others.
 
     What `take` fits comes from the best ingredient; the rest that is not mixed, from the base if there is one.
@@ -41,14 +41,14 @@ class Selection(NamedTuple):
         return included and not any(fnmatchcase(name, pattern) for pattern in (*self.exclude, *self.take))
 
     @property
-    def of_base(self) -> Selection:
+    def of_base(self) -> TensorFilter:
         """What a base has a say in: all but `take`."""
         return self._replace(take=())
 
     @property
-    def of_best(self) -> Selection:
+    def of_best(self) -> TensorFilter:
         """What the best ingredient gives in spite of a base: `take` alone."""
-        return Selection(take=self.take)
+        return TensorFilter(take=self.take)
 
     def check(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Raises UsageError for a pattern that fits no tensor, and where nothing is left to mix."""
@@ -67,11 +67,11 @@ class Selection(NamedTuple):
             return checkpoint
         own = {name: spec for name, spec in checkpoint.tensors.items() if self.mixes(name)}
         passed = {name: spec for name, spec in source.tensors.items() if not self.mixes(name)}
-        return Selected(checkpoint, source, frozenset(passed), own | passed)
+        return FilteredCheckpoint(checkpoint, source, frozenset(passed), own | passed)
 
 
 @dataclass(frozen=True, eq=False)
-class Selected:
+class FilteredCheckpoint:
     """See Checkpoint: an ingredient of which some tensors were taken from another checkpoint."""
 
     checkpoint: Checkpoint
@@ -132,7 +132,7 @@ class Selected:
         return self.checkpoint.inherited
 
     @property
-    def parts(self) -> Sequence[Part]:
+    def parts(self) -> Sequence[Component]:
         """See Checkpoint.parts."""
         return self.checkpoint.parts
 

@@ -25,7 +25,7 @@ from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.diagnosis.barrier import Barrier, half_way, with_effects
 from soupcli.diagnosis.causes import judge
-from soupcli.diagnosis.facts import Facts, Spread, groups_of, spread_of
+from soupcli.diagnosis.facts import Facts, WeightDistances, groups_of, spread_of
 from soupcli.diagnosis.findings import Examined, NotFinite
 from soupcli.diagnosis.neurons import reordered_pairs
 from soupcli.errors import MixError, NetworkError
@@ -121,7 +121,7 @@ def _refused(run: Run, not_finite: Sequence[NotFinite]) -> str | None:
     return None
 
 
-def _looked_at(run: Run) -> tuple[list[Checkpoint], Spread | None, list[NotFinite]]:
+def _looked_at(run: Run) -> tuple[list[Checkpoint], WeightDistances | None, list[NotFinite]]:
     """The checkpoints whose numbers are all finite, their distances and angles, and the tensors that are not finite.
 
     Reads every number once; if some are not finite, a second time without these checkpoints.
@@ -140,7 +140,9 @@ def _looked_at(run: Run) -> tuple[list[Checkpoint], Spread | None, list[NotFinit
     return sound, spread, not_finite
 
 
-def _spread(run: Run, checkpoints: Sequence[Checkpoint], names: Sequence[str]) -> tuple[Spread | None, list[NotFinite]]:
+def _spread(
+    run: Run, checkpoints: Sequence[Checkpoint], names: Sequence[str]
+) -> tuple[WeightDistances | None, list[NotFinite]]:
     """Where checkpoints lie, from the tensors that they share."""
     if not names:
         return None, []
@@ -176,7 +178,7 @@ def _not_finite(checkpoint: Checkpoint, names: Sequence[str]) -> list[NotFinite]
 COPY = 0.2
 
 
-def _copies(checkpoints: Sequence[Checkpoint], spread: Spread | None) -> list[tuple[Checkpoint, Checkpoint]]:
+def _copies(checkpoints: Sequence[Checkpoint], spread: WeightDistances | None) -> list[tuple[Checkpoint, Checkpoint]]:
     """Pairs of the same weights, the copy with fewer digits second."""
     found = []
     for one, other in combinations(range(len(checkpoints)), 2):

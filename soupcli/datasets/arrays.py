@@ -12,7 +12,7 @@ from torch import Tensor
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets.examples import ArrayExamples
-from soupcli.datasets.kind import Kind
+from soupcli.datasets.kind import SetKind
 from soupcli.datasets.prompts import content_hash
 from soupcli.errors import CheckpointError, ValidationError
 from soupcli.wording import suggestion
@@ -62,6 +62,6 @@ def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
     return ArrayExamples(inputs, labels.to(torch.float64 if labels.is_floating_point() else torch.int64), mark)
 
 
-KIND: Kind[ArraysSet] = Kind(
+KIND: SetKind[ArraysSet] = SetKind(
     lambda spec, manifest, _: fingerprint(spec, manifest), lambda spec, given: load(spec, given.cache.manifest)
 )

@@ -26,7 +26,7 @@ SEED = 0
 _SELECTING, _HELD_OUT = "[selecting]", "[held out]"
 
 
-class Part(NamedTuple):
+class SetPart(NamedTuple):
     """The part of the set `of` that is held out, a share of it, or the one that is not."""
 
     of: str
@@ -44,7 +44,7 @@ def whole_of(name: str) -> str:
     return name.removesuffix(_SELECTING).removesuffix(_HELD_OUT)
 
 
-def divide(sets: Mapping[str, SetSpec], share: float | None) -> tuple[dict[str, SetSpec], dict[str, Part]]:
+def divide(sets: Mapping[str, SetSpec], share: float | None) -> tuple[dict[str, SetSpec], dict[str, SetPart]]:
     """The sets, the first of them as its two parts; `share` None: as they are.
 
     Raises ValidationError where the first shows no examples.
@@ -58,7 +58,7 @@ def divide(sets: Mapping[str, SetSpec], share: float | None) -> tuple[dict[str, 
             f"holdout: val.{first} is a {kind} set, which shows no examples to hold out",
             hint="name a set that takes no part instead: --val SET OTHER",
         )
-    parts = {f"{first}{_SELECTING}": Part(first, share, False), held_out_of(first): Part(first, share, True)}
+    parts = {f"{first}{_SELECTING}": SetPart(first, share, False), held_out_of(first): SetPart(first, share, True)}
     return {**dict.fromkeys(parts, spec), **dict(others)}, parts
 
 
@@ -106,7 +106,7 @@ class PartOfExamples:
         return self.whole.batch(self.indices[indices], device)
 
 
-def part_of(whole: Examples, part: Part, fingerprint: str) -> PartOfExamples:
+def part_of(whole: Examples, part: SetPart, fingerprint: str) -> PartOfExamples:
     """The part, class by class where each example has one class. Raises ValidationError where it would be empty."""
     one_class = whole.kind == "classes"
     labels_n = whole.labels if one_class else torch.zeros(len(whole.labels), dtype=torch.int64)

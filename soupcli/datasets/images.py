@@ -26,11 +26,11 @@ from soupcli.datasets.classes import classes_of
 from soupcli.datasets.examples import ArrayExamples
 from soupcli.datasets.image_folders import ClassPictures, PictureFile
 from soupcli.datasets.input_cache import InputCache, Put, input_key
-from soupcli.datasets.kind import Kind, Prompted
+from soupcli.datasets.kind import Prompted, SetKind
 from soupcli.datasets.prompts import small_content_hash
-from soupcli.environment import need
+from soupcli.environment import import_extra
 from soupcli.errors import NetworkError, ValidationError
-from soupcli.networks.network import UNNAMED, ClassFolders, Network, Outline, Pictures
+from soupcli.networks.network import UNNAMED, ClassFolders, ImageTransform, Network, Outline
 from soupcli.networks.pictures import of_set as pictures_of_set
 from soupcli.progress import Progress, silent
 from soupcli.report.scores import ClassOrder
@@ -161,7 +161,7 @@ def _labelled_by_file(file: Path, images: Path, pictures: list[PictureFile]) -> 
 
 def load(
     spec: ImagesSet,
-    pictures: Pictures,
+    pictures: ImageTransform,
     *,
     outline: Outline = UNNAMED,
     workers: int | None = None,
@@ -233,11 +233,11 @@ def _check_size(size: tuple[int, int], file: PictureFile, nbytes: int) -> None:
 class _Decoder:
     """From an encoded picture to what the network's transform makes of it."""
 
-    def __init__(self, pictures: Pictures, border: int) -> None:
-        self._image_module: Any = need("PIL.Image", extra="images")
+    def __init__(self, pictures: ImageTransform, border: int) -> None:
+        self._image_module: Any = import_extra("PIL.Image", extra="images")
         # Of which Pillow says where it is opened; the sizes below are those that it lets pass.
         warnings.simplefilter("error", self._image_module.DecompressionBombWarning)
-        need("PIL.TiffImagePlugin", extra="images").logger.disabled = True  # it prints what the error says
+        import_extra("PIL.TiffImagePlugin", extra="images").logger.disabled = True  # it prints what the error says
         self._pictures = pictures
         self._border = border
 
@@ -297,7 +297,7 @@ def classifier(spec: ImagesSet, name: str, network: Network) -> Prompted | None:
     return Prompted(words, lambda module: zero_shot(module, *words))
 
 
-KIND: Kind[ImagesSet] = Kind(
+KIND: SetKind[ImagesSet] = SetKind(
     lambda spec, manifest, _: fingerprint(spec, manifest),
     load_set,
     class_order=lambda spec, outline, _: class_order(spec, outline),

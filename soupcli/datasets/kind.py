@@ -26,7 +26,7 @@ class Prompted(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kind(Generic[Spec]):
+class SetKind(Generic[Spec]):
     """What a set of this kind can do; a set that shows examples has `load`, any other has `measure`.
 
     `fingerprint` changes with everything in the set; it and `measure` are given what the run has loaded for sets.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from soupcli.datasets.examples import Examples
-    from soupcli.datasets.kind import Kind
+    from soupcli.datasets.kind import SetKind
     from soupcli.datasets.loading import Loading
     from soupcli.files.manifest import Manifest
     from soupcli.networks.network import Outline
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from soupcli.report.scores import ClassOrder
 
 
-def kind_of(spec: SetSpec) -> Kind[Any]:
+def kind_of(spec: SetSpec) -> SetKind[Any]:
     """How sets of this kind are read or measured."""
-    kind: Kind[Any] = import_module(spec.kind).KIND
+    kind: SetKind[Any] = import_module(spec.kind).KIND
     return kind
 
 

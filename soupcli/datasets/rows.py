@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from soupcli.environment import need
+from soupcli.environment import import_extra
 from soupcli.errors import ValidationError
 from soupcli.wording import suggestion
 
@@ -103,7 +103,7 @@ def class_names(path: Path, column: str) -> list[str] | None:
     """The names that a parquet file of `datasets` gives to the numbers in a column (its ClassLabel feature)."""
     if path.suffix.lower() != ".parquet":
         return None
-    metadata = need("pyarrow.parquet", extra="parquet").read_schema(path).metadata or {}
+    metadata = import_extra("pyarrow.parquet", extra="parquet").read_schema(path).metadata or {}
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -113,7 +113,7 @@ def class_names(path: Path, column: str) -> list[str] | None:
 
 def _parquet(path: Path, columns: Sequence[str]) -> list[Row]:
     """The named columns alone; the first row of others shows that they are there."""
-    parquet = need("pyarrow.parquet", extra="parquet")
+    parquet = import_extra("pyarrow.parquet", extra="parquet")
     try:
         file = parquet.ParquetFile(path)
         wanted = columns or file.schema_arrow.names

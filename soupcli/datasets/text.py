@@ -16,7 +16,7 @@ from torch import Tensor
 
 from soupcli.datasets.examples import TokenExamples
 from soupcli.datasets.input_cache import input_key
-from soupcli.datasets.kind import Kind, Prompted
+from soupcli.datasets.kind import Prompted, SetKind
 from soupcli.datasets.loading import Loading, encoded, tokenizer_of
 from soupcli.datasets.prompts import content_hash
 from soupcli.datasets.rows import READERS, Row, class_names, read_rows
@@ -172,6 +172,6 @@ def classifier(spec: TextSet, name: str, network: Network) -> Prompted | None:
     return Prompted(tuple(words), lambda module: answers(module, words))
 
 
-KIND: Kind[TextSet] = Kind(
+KIND: SetKind[TextSet] = SetKind(
     lambda spec, manifest, _: fingerprint(spec, manifest), load, class_order=class_order, classifier=classifier
 )

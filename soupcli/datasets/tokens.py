@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from soupcli.datasets.examples import hardest_first
 from soupcli.datasets.input_cache import input_key
-from soupcli.datasets.kind import Kind
+from soupcli.datasets.kind import SetKind
 from soupcli.datasets.loading import Loading, encoded, tokenizer_of
 from soupcli.datasets.prompts import content_hash
 from soupcli.errors import ValidationError
@@ -155,7 +155,7 @@ def _sums(logits_nlv: Tensor, targets_nl: Tensor) -> Tensor:
     return torch.stack([likelihood_nl.cpu().to(torch.float64).sum(dim=1), counts_n.cpu().to(torch.float64)], dim=1)
 
 
-KIND: Kind[TokensSet] = Kind(
+KIND: SetKind[TokensSet] = SetKind(
     lambda spec, manifest, _: fingerprint(spec, manifest),
     load,
     forward=lambda network: likelihood_of(network.forward, len(network.tokenizer)),

@@ -24,13 +24,13 @@ from torch.nn import functional as F
 from soupcli.demo import digits_network, finetune
 from soupcli.demo.digits_network import CLASSES, DigitNetwork
 from soupcli.demo.finetune import BatchLoss, Draw
-from soupcli.environment import need
+from soupcli.environment import import_extra
 from soupcli.files.atomic import write_whole
 from soupcli.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class DigitsSize:
     """How much of everything; what is left of the pictures is the test set."""
 
     pretraining: int = 200
@@ -42,7 +42,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class DigitImages:
     """Digits with their labels."""
 
     inputs: Tensor  # (n, 1, 8, 8) float32, 0 to 1
@@ -50,21 +50,21 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Split:
+class DigitsSplit:
     """The four parts that share no picture."""
 
-    pretraining: Pictures
-    training: Pictures
-    validation: Pictures
-    test: Pictures
+    pretraining: DigitImages
+    training: DigitImages
+    validation: DigitImages
+    test: DigitImages
 
 
-def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: Size | None = None) -> None:
+def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: DigitsSize | None = None) -> None:
     """Fills `folder` with `runs/*/`, `data/`, `network.py` and `soup.yaml`; what is there already stays.
 
     Raises MissingExtra without scikit-learn, OutputError where the folder holds a demo of another seed or size.
     """
-    size = size or Size()
+    size = size or DigitsSize()
     parts = split(load(), size, seed)
     finetune.claim(folder, {"demo": "digits", "seed": seed, **asdict(size), "epochs": list(size.epochs)})
     write_data(folder, parts.validation, parts.test, seed)
@@ -78,27 +78,27 @@ def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: Size
                 finetune.write_run(run, network, draw)
 
 
-def load() -> Pictures:
+def load() -> DigitImages:
     """Returns scikit-learn's digits in their own order, each picture once."""
-    digits = need("sklearn.datasets", extra="demo").load_digits()
+    digits = import_extra("sklearn.datasets", extra="demo").load_digits()
     inputs = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)  # pixels are 0 to 16
     labels = torch.from_numpy(digits.target).long()
     firsts: dict[bytes, int] = {}
     for index, picture in enumerate(digits.images):
         firsts.setdefault(picture.tobytes(), index)
     kept = torch.tensor(list(firsts.values()))
-    return Pictures(inputs[kept], labels[kept])
+    return DigitImages(inputs[kept], labels[kept])
 
 
-def split(pictures: Pictures, size: Size, seed: int) -> Split:
+def split(pictures: DigitImages, size: DigitsSize, seed: int) -> DigitsSplit:
     """Deals the pictures into four parts at random."""
     order = torch.randperm(len(pictures.labels), generator=torch.Generator().manual_seed(seed))
     counts = [size.pretraining, size.training, size.validation]
     parts = torch.split(order, [*counts, len(order) - sum(counts)])
-    return Split(*[Pictures(pictures.inputs[part], pictures.labels[part]) for part in parts])
+    return DigitsSplit(*[DigitImages(pictures.inputs[part], pictures.labels[part]) for part in parts])
 
 
-def draws(size: Size, seed: int) -> list[Draw]:
+def draws(size: DigitsSize, seed: int) -> list[Draw]:
     """Returns the hyper-parameters of every run, spread evenly over ranges that all train well."""
     generator = torch.Generator().manual_seed(seed)
     columns = zip(
@@ -124,7 +124,7 @@ def draws(size: Size, seed: int) -> list[Draw]:
     ]
 
 
-def _start(folder: Path, parts: Split, size: Size, seed: int, progress: Progress) -> DigitNetwork:
+def _start(folder: Path, parts: DigitsSplit, size: DigitsSize, seed: int, progress: Progress) -> DigitNetwork:
     """Returns the weights that all runs leave from: pre-trained, then a head fitted on the fine-tuning pictures."""
     with finetune.seeded(seed):
         network = DigitNetwork()
@@ -143,13 +143,13 @@ def _start(folder: Path, parts: Split, size: Size, seed: int, progress: Progress
     return network
 
 
-def train(network: DigitNetwork, pictures: Pictures, draw: Draw, *, task: str, progress: Progress) -> None:
+def train(network: DigitNetwork, pictures: DigitImages, draw: Draw, *, task: str, progress: Progress) -> None:
     """Trains `network` in place on `pictures` by the hyper-parameters of `draw`."""
     examples = len(pictures.labels)
     finetune.fit(network, batch_loss(pictures, draw), draw, examples=examples, task=task, progress=progress)
 
 
-def batch_loss(pictures: Pictures, draw: Draw) -> BatchLoss:
+def batch_loss(pictures: DigitImages, draw: Draw) -> BatchLoss:
     """Returns the cross-entropy over distorted and mixed pictures (mixup: Zhang et al. 2018, arXiv:1710.09412)."""
     targets_nc = F.one_hot(pictures.labels, CLASSES).float()
 
@@ -180,7 +180,7 @@ def warp(inputs: Tensor, degrees_n: Tensor, right_n: Tensor, down_n: Tensor) -> 
     return F.grid_sample(inputs, grid, align_corners=False)
 
 
-def shifted(test: Pictures, seed: int) -> dict[str, Pictures]:
+def shifted(test: DigitImages, seed: int) -> dict[str, DigitImages]:
     """Returns the test pictures under three distribution shifts, each by its own fixed chance."""
     generator = torch.Generator().manual_seed(seed)
     still_n = torch.zeros(len(test.labels))
@@ -190,13 +190,13 @@ def shifted(test: Pictures, seed: int) -> dict[str, Pictures]:
     kernel = (line[:, None] * line)[None, None]  # (1, 1, 3, 3)
     noise = 0.3 * torch.randn(test.inputs.shape, generator=generator)
     return {
-        "rotated": Pictures(warp(test.inputs, side_n * turned_n, still_n, still_n), test.labels),
-        "blurred": Pictures(F.conv2d(F.pad(test.inputs, (1, 1, 1, 1), mode="replicate"), kernel), test.labels),
-        "noisy": Pictures(test.inputs + noise, test.labels),
+        "rotated": DigitImages(warp(test.inputs, side_n * turned_n, still_n, still_n), test.labels),
+        "blurred": DigitImages(F.conv2d(F.pad(test.inputs, (1, 1, 1, 1), mode="replicate"), kernel), test.labels),
+        "noisy": DigitImages(test.inputs + noise, test.labels),
     }
 
 
-def write_data(folder: Path, validation: Pictures, test: Pictures, seed: int) -> None:
+def write_data(folder: Path, validation: DigitImages, test: DigitImages, seed: int) -> None:
     """Writes the five sets, `network.py` and `soup.yaml`, each only where it is not there yet."""
     for name, pictures in {"val": validation, "test": test, **shifted(test, seed)}.items():
         file = folder / "data" / f"{name}.safetensors"

@@ -27,7 +27,7 @@ from soupcli.demo import fashion, finetune
 from soupcli.demo.digits import warp
 from soupcli.demo.fashion import CLASSES
 from soupcli.demo.finetune import BatchLoss, Draw
-from soupcli.environment import need
+from soupcli.environment import import_extra
 from soupcli.files.atomic import write_whole
 from soupcli.progress import Progress, silent
 
@@ -46,7 +46,7 @@ PROVENANCE = {"tag": "soup_demo", "test_input_size": INPUTS["input_size"], "pool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class ImagesSize:
     """How much of everything."""
 
     pretraining: int = 30_000
@@ -60,7 +60,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class FashionImages:
     """Grey pictures with their labels."""
 
     pixels: Tensor  # (n, 32, 32) uint8
@@ -68,25 +68,25 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Split:
+class FashionSplit:
     """Four parts that share no article; `test_sharp` shows those of `test` before the poor camera saw them."""
 
-    pretraining: Pictures
-    training: Pictures
-    validation: Pictures
-    test: Pictures
-    test_sharp: Pictures
+    pretraining: FashionImages
+    training: FashionImages
+    validation: FashionImages
+    test: FashionImages
+    test_sharp: FashionImages
 
 
-def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: Size | None = None) -> None:
+def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: ImagesSize | None = None) -> None:
     """Fills `folder` with `runs/*/`, `data/*/<class>/*.jpg` and `soup.yaml`; what is there already stays.
 
     Raises MissingExtra without timm or pillow, SoupError where Fashion-MNIST can not be had, OutputError where the
     folder holds a demo of another seed or size.
     """
-    size = size or Size()
-    need("timm", extra="demo")
-    need("PIL.Image", extra="demo")
+    size = size or ImagesSize()
+    import_extra("timm", extra="demo")
+    import_extra("PIL.Image", extra="demo")
     parts = split(fashion.load(progress), size, seed)
     finetune.claim(folder, {"demo": "images", "seed": seed, **asdict(size), "epochs": list(size.epochs)})
     write_data(folder, parts, size, seed, progress)
@@ -101,21 +101,21 @@ def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: Size
                 write_run(run, network, draw)
 
 
-def split(photographs: fashion.Photographs, size: Size, seed: int) -> Split:
+def split(photographs: fashion.Photographs, size: ImagesSize, seed: int) -> FashionSplit:
     """Deals the articles at random; all but those for pre-training are seen by the poor camera alone."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(photographs.labels), generator=generator)
     counts = [size.pretraining, size.training, size.validation, size.test]
     pretraining, training, validation, test = torch.split(order[: sum(counts)], counts)
 
-    def poor(indices_n: Tensor) -> Pictures:
-        return Pictures(camera(photographs.pixels[indices_n], generator), photographs.labels[indices_n])
+    def poor(indices_n: Tensor) -> FashionImages:
+        return FashionImages(camera(photographs.pixels[indices_n], generator), photographs.labels[indices_n])
 
-    def sharp(indices_n: Tensor) -> Pictures:
+    def sharp(indices_n: Tensor) -> FashionImages:
         border = (SIDE - fashion.SIDE) // 2
-        return Pictures(F.pad(photographs.pixels[indices_n], [border] * 4), photographs.labels[indices_n])
+        return FashionImages(F.pad(photographs.pixels[indices_n], [border] * 4), photographs.labels[indices_n])
 
-    return Split(sharp(pretraining), poor(training), poor(validation), poor(test), sharp(test))
+    return FashionSplit(sharp(pretraining), poor(training), poor(validation), poor(test), sharp(test))
 
 
 def camera(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -125,7 +125,7 @@ def camera(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return to_uint8(enlarged + CAMERA_NOISE * torch.randn(enlarged.shape, generator=generator))
 
 
-def shifted(test: Pictures, sharp: Pictures, seed: int) -> dict[str, Pictures]:
+def shifted(test: FashionImages, sharp: FashionImages, seed: int) -> dict[str, FashionImages]:
     """Returns test pictures under four distribution shifts; `sharp` are the same, as pre-training saw others."""
     generator = torch.Generator().manual_seed(seed)
     inputs, count = to_float(test.pixels), len(test.labels)
@@ -140,7 +140,7 @@ def shifted(test: Pictures, sharp: Pictures, seed: int) -> dict[str, Pictures]:
         "blurred": F.conv2d(F.pad(inputs, [3] * 4, mode="replicate"), kernel),
         "noisy": inputs + noise,
     }
-    return {name: Pictures(to_uint8(each), test.labels) for name, each in distorted.items()} | {"sharp": sharp}
+    return {name: FashionImages(to_uint8(each), test.labels) for name, each in distorted.items()} | {"sharp": sharp}
 
 
 def to_float(pixels: Tensor) -> Tensor:
@@ -153,9 +153,11 @@ def to_uint8(inputs: Tensor) -> Tensor:
     return inputs.squeeze(1).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
-def write_data(folder: Path, parts: Split, size: Size, seed: int, progress: Progress) -> None:
+def write_data(folder: Path, parts: FashionSplit, size: ImagesSize, seed: int, progress: Progress) -> None:
     """Writes the class folders of every set, and `soup.yaml`, each only where it is not there yet."""
-    test, sharp = (Pictures(p.pixels[: size.shifted], p.labels[: size.shifted]) for p in (parts.test, parts.test_sharp))
+    test, sharp = (
+        FashionImages(p.pixels[: size.shifted], p.labels[: size.shifted]) for p in (parts.test, parts.test_sharp)
+    )
     sets = {"train": parts.training, "val": parts.validation, "test": parts.test, **shifted(test, sharp, seed)}
     for name, pictures in sets.items():
         if not (folder / "data" / name).exists():
@@ -164,9 +166,9 @@ def write_data(folder: Path, parts: Split, size: Size, seed: int, progress: Prog
         write_whole(folder / "soup.yaml", RECIPE.encode())
 
 
-def write_pictures(folder: Path, pictures: Pictures, progress: Progress = silent) -> None:
+def write_pictures(folder: Path, pictures: FashionImages, progress: Progress = silent) -> None:
     """Writes `<class>/<index>.jpg` for every picture; the folder appears with all of them or not at all."""
-    image = need("PIL.Image", extra="demo")
+    image = import_extra("PIL.Image", extra="demo")
     task = f"writing {folder.parent.name}/{folder.name}"
     aside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
@@ -182,19 +184,19 @@ def write_pictures(folder: Path, pictures: Pictures, progress: Progress = silent
     aside.rename(folder)
 
 
-def read_pictures(folder: Path) -> Pictures:
+def read_pictures(folder: Path) -> FashionImages:
     """Returns the pictures of a set as they come out of their JPEG files, sorted by path."""
-    image = need("PIL.Image", extra="demo")
+    image = import_extra("PIL.Image", extra="demo")
     pixels, labels = [], []
     for path in sorted(folder.glob("*/*.jpg")):
         with image.open(path) as picture:
             grey = picture.convert("L")
         pixels.append(torch.frombuffer(bytearray(grey.tobytes()), dtype=torch.uint8).reshape(grey.height, grey.width))
         labels.append(CLASSES.index(path.parent.name))
-    return Pictures(torch.stack(pixels), torch.tensor(labels))
+    return FashionImages(torch.stack(pixels), torch.tensor(labels))
 
 
-def draws(size: Size, seed: int) -> list[Draw]:
+def draws(size: ImagesSize, seed: int) -> list[Draw]:
     """Returns the hyper-parameters of every run, spread evenly over ranges that all train well."""
     generator = torch.Generator().manual_seed(seed)
     columns = zip(
@@ -220,7 +222,7 @@ def draws(size: Size, seed: int) -> list[Draw]:
 
 def build() -> nn.Module:
     """Returns the network of the recipe, freshly initialised: `timm.create_model` with `NETWORK_ARGS` and `INPUTS`."""
-    timm = need("timm", extra="demo")
+    timm = import_extra("timm", extra="demo")
     network: nn.Module = timm.create_model(
         ARCHITECTURE, num_classes=len(CLASSES), pretrained_cfg_overlay=INPUTS, **NETWORK_ARGS
     )
@@ -228,7 +230,7 @@ def build() -> nn.Module:
 
 
 def _start(
-    folder: Path, pretraining: Pictures, training: Pictures, size: Size, seed: int, progress: Progress
+    folder: Path, pretraining: FashionImages, training: FashionImages, size: ImagesSize, seed: int, progress: Progress
 ) -> nn.Module:
     """Returns the weights that all runs leave from: pre-trained, then a head fitted on the fine-tuning pictures."""
     with finetune.seeded(seed):
@@ -253,7 +255,7 @@ def _start(
 
 
 @torch.no_grad()
-def _fit_head(network: Any, pictures: Pictures) -> None:
+def _fit_head(network: Any, pictures: FashionImages) -> None:
     """Replaces the network's head by the linear probe of its features on `pictures`."""
     inputs = normalise(to_float(pictures.pixels))
     maps = torch.cat([network.forward_features(batch) for batch in torch.split(inputs, 500)])  # (n, d, 1, 1)
@@ -265,13 +267,13 @@ def _fit_head(network: Any, pictures: Pictures) -> None:
     head.bias.copy_(bias_c)
 
 
-def train(network: nn.Module, pictures: Pictures, draw: Draw, *, task: str, progress: Progress) -> None:
+def train(network: nn.Module, pictures: FashionImages, draw: Draw, *, task: str, progress: Progress) -> None:
     """Trains `network` in place on `pictures` by the hyper-parameters of `draw`."""
     examples = len(pictures.labels)
     finetune.fit(network, batch_loss(pictures, draw), draw, examples=examples, task=task, progress=progress)
 
 
-def batch_loss(pictures: Pictures, draw: Draw) -> BatchLoss:
+def batch_loss(pictures: FashionImages, draw: Draw) -> BatchLoss:
     """Returns the cross-entropy over pictures turned by up to 20 degrees and moved by up to 4 pixels."""
 
     def loss(network: nn.Module, indices_b: Tensor, generator: torch.Generator) -> Tensor:
@@ -296,7 +298,7 @@ def write_run(run: Path, network: nn.Module, draw: Draw) -> None:
 
 
 def _timm_config(network: nn.Module) -> bytes:
-    models = need("timm.models", extra="demo")
+    models = import_extra("timm.models", extra="demo")
     plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # safetensors takes no other
     with tempfile.TemporaryDirectory() as aside:
         models.save_for_hf(

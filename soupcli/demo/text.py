@@ -30,7 +30,7 @@ from torch.nn.utils.rnn import pad_sequence
 from soupcli.demo import finetune, packages, sentences
 from soupcli.demo.finetune import BatchLoss, Draw
 from soupcli.demo.sentences import LABELS
-from soupcli.environment import need
+from soupcli.environment import import_extra
 from soupcli.files.atomic import write_whole
 from soupcli.progress import Progress, silent
 
@@ -48,7 +48,7 @@ CHUNK = 8  # sentences of like length that pass through the upper layers togethe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class TextSize:
     """How much of everything."""
 
     training: int = 800
@@ -60,14 +60,14 @@ class Size:
     epochs: tuple[int, int] = (2, 3)
 
 
-def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: Size | None = None) -> None:
+def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: TextSize | None = None) -> None:
     """Fills `folder` with `runs/*/`, `data/` and `soup.yaml`; what is there already stays.
 
     Raises MissingExtra without transformers, SoupError where a package can neither be found nor fetched,
     OutputError where the folder holds a demo of another seed or size.
     """
-    size = size or Size()
-    transformers = need("transformers", extra="demo")
+    size = size or TextSize()
+    transformers = import_extra("transformers", extra="demo")
     finetune.claim(folder, {"demo": "text", "seed": seed, **asdict(size), "epochs": list(size.epochs)})
     write_data(folder, size, seed, progress)
     runs = {folder / "runs" / finetune.run_name(i, draw): draw for i, draw in enumerate(draws(size, seed))}
@@ -93,7 +93,7 @@ def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: Size
             write_pretrained(run, network, tokenizer)
 
 
-def draws(size: Size, seed: int) -> list[Draw]:
+def draws(size: TextSize, seed: int) -> list[Draw]:
     """Returns the hyper-parameters of every run, spread evenly over ranges that all train well."""
     generator = torch.Generator().manual_seed(seed)
     low, high = size.epochs
@@ -116,7 +116,7 @@ def draws(size: Size, seed: int) -> list[Draw]:
     ]
 
 
-def write_data(folder: Path, size: Size, seed: int, progress: Progress) -> None:
+def write_data(folder: Path, size: TextSize, seed: int, progress: Progress) -> None:
     """Writes the sets and `soup.yaml`, each only where it is not there yet; the training set last."""
     if not (folder / "soup.yaml").exists():
         write_whole(folder / "soup.yaml", RECIPE.encode())

@@ -29,17 +29,17 @@ class Cause(NamedTuple):
     remedy: str
 
 
-class Verdict(NamedTuple):
+class Diagnosis(NamedTuple):
     """A cause that was found, and by what."""
 
     cause: Cause
     evidence: Evidence
 
 
-def judge(facts: Facts) -> list[Verdict]:
+def judge(facts: Facts) -> list[Diagnosis]:
     """Every cause that there is evidence of, in the order of the table."""
     found = ((cause, cause.find(facts)) for cause in CAUSES)
-    return [Verdict(cause, evidence) for cause, evidence in found if evidence is not None]
+    return [Diagnosis(cause, evidence) for cause, evidence in found if evidence is not None]
 
 
 def markdown() -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 
 from soupcli.checkpoints.checkpoint import is_averaged
-from soupcli.checkpoints.compare.differences import FATAL, Difference
+from soupcli.checkpoints.compare.differences import FATAL, CheckpointDifference
 from soupcli.networks.geometry import layers_by_name
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def other_classes(facts: Facts) -> Evidence | None:
     return _told(fatal) if fatal and _in_heads(facts, fatal) else None
 
 
-def _of_names(facts: Facts) -> list[Difference]:
+def _of_names(facts: Facts) -> list[CheckpointDifference]:
     return [each for each in facts.differences if each.kind in FATAL and each.kind != "key"]
 
 
-def _in_heads(facts: Facts, fatal: list[Difference]) -> bool:
+def _in_heads(facts: Facts, fatal: list[CheckpointDifference]) -> bool:
     """Whether no more than the layers that give the outputs differ: two at most, and not most of the network."""
     if any(each.kind == "format" for each in fatal) or not any(_is_weight(facts, each.tensor) for each in fatal):
         return False
@@ -63,7 +63,7 @@ def _is_weight(facts: Facts, tensor: str | None) -> bool:
     return any(spec is not None and is_averaged(spec.dtype) for spec in specs)
 
 
-def _told(differences: list[Difference]) -> Evidence:
+def _told(differences: list[CheckpointDifference]) -> Evidence:
     first = differences[0]
     more = f", and {len(differences) - 1} more differences" if len(differences) > 1 else ""
     accused = tuple(dict.fromkeys(each.checkpoint for each in differences))

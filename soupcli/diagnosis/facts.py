@@ -17,13 +17,12 @@ from torch import Tensor
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 from soupcli.diagnosis.barrier import LOSS, Barrier
-from soupcli.evaluation.paired_difference import Difference as Paired
-from soupcli.evaluation.paired_difference import difference
+from soupcli.evaluation.paired_difference import PairedDifference, difference
 from soupcli.networks.geometry import Geometry, angles, distances, layers_by_name, lengths
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.checkpoints.compare.differences import Difference
+    from soupcli.checkpoints.compare.differences import CheckpointDifference
     from soupcli.checkpoints.compare.settings import Setting
     from soupcli.evaluation.score import Score
 
@@ -34,7 +33,7 @@ STRANGERS = 75.0
 BESIDES = " (biases, norms)"
 
 
-class Spread(NamedTuple):
+class WeightDistances(NamedTuple):
     """How far the ingredients lie from one another, from the weights alone."""
 
     layers: list[str]  # of matrices
@@ -85,12 +84,12 @@ class Facts:
     """Everything that was found; what could not be looked at is None."""
 
     checkpoints: Sequence[Checkpoint]
-    differences: Sequence[Difference] = ()
+    differences: Sequence[CheckpointDifference] = ()
     not_finite: Sequence[tuple[Checkpoint, str, float]] = ()  # tensor and first such value
     duplicates: Sequence[tuple[Checkpoint, Checkpoint]] = ()
     settings: Sequence[Setting] = ()
     located: Sequence[Checkpoint] = ()  # those that the spread is of: all whose numbers are finite
-    spread: Spread | None = None
+    spread: WeightDistances | None = None
     barrier: Barrier | None = None
     reordered: Mapping[tuple[int, int], str] = field(default_factory=dict)  # pair -> a layer with rows in other places
     ranges: Sequence[str] = ()  # tensors of quantisation-aware training that are not the same in all
@@ -105,13 +104,13 @@ class Facts:
         return str(self.located[ingredient].path)
 
 
-def better_by(one: Score, other: Score) -> Paired:
+def better_by(one: Score, other: Score) -> PairedDifference:
     """How much better the first is in the selecting metric: positive where it is better."""
     found = difference(one, other, one.selecting)
     if one.higher_is_better:
         return found
     low, high = found.low, found.high
-    return Paired(-found.value, None if high is None else -high, None if low is None else -low, found.p)
+    return PairedDifference(-found.value, None if high is None else -high, None if low is None else -low, found.p)
 
 
 def surely_better(one: Score, other: Score) -> bool:
@@ -139,7 +138,7 @@ def groups_of(names: Sequence[str], checkpoint: Checkpoint) -> dict[str, list[st
     return groups
 
 
-def spread_of(own: Geometry, with_base: Geometry | None) -> Spread:
+def spread_of(own: Geometry, with_base: Geometry | None) -> WeightDistances:
     """`own`: of tensors that the base has not got; `with_base`: of those that it has, the base first."""
     parts = [(own, 0)] if own.layers else []
     parts += [(with_base, 1)] if with_base is not None and with_base.layers else []
@@ -156,7 +155,7 @@ def spread_of(own: Geometry, with_base: Geometry | None) -> Spread:
     else:
         moved_lk, from_base_k, offset_kk = _median_to_others(distances(centred_lkk)[matrices]), None, None
         base_angle_k = None
-    return Spread(
+    return WeightDistances(
         [layers[place] for place in matrices],
         angles(whole_lkk[matrices]),
         angles(whole_lkk[matrices].sum(0)),

@@ -8,7 +8,7 @@ from soupcli.checkpoints.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from soupcli.diagnosis.barrier import Barrier
-    from soupcli.diagnosis.causes import Verdict
+    from soupcli.diagnosis.causes import Diagnosis
     from soupcli.diagnosis.facts import Facts
     from soupcli.evaluation.score import Score
 
@@ -24,4 +24,4 @@ class Examined(NamedTuple):
     integers: list[str]
     alone: list[dict[str, Score]]  # each checkpoint's scores by set; nothing where it could not be evaluated
     barriers: dict[str, Barrier]  # by set
-    verdicts: list[Verdict]
+    verdicts: list[Diagnosis]

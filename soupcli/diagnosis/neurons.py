@@ -19,7 +19,7 @@ from soupcli.networks.geometry import layers_by_name
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.diagnosis.facts import Spread
+    from soupcli.diagnosis.facts import WeightDistances
 
 FEWEST, MOST = 6, 4096  # rows of a matrix that is looked at
 LARGEST = 1 << 24  # elements
@@ -37,7 +37,7 @@ def reordered_matrix(one: Checkpoint, other: Checkpoint, names: Sequence[str]) -
     return next((name for name in fitting[:MATRICES] if _is_reordered(one, other, name)), None)
 
 
-def reordered_pairs(checkpoints: Sequence[Checkpoint], spread: Spread) -> dict[tuple[int, int], str]:
+def reordered_pairs(checkpoints: Sequence[Checkpoint], spread: WeightDistances) -> dict[tuple[int, int], str]:
     """Pairs, each with a matrix of a layer that stands across between them, whose rows stand in other places.
 
     All are compared with the first, and two that differ from it with one another.
@@ -52,7 +52,7 @@ def reordered_pairs(checkpoints: Sequence[Checkpoint], spread: Spread) -> dict[t
 
 
 def _look(
-    checkpoints: Sequence[Checkpoint], spread: Spread, pair: tuple[int, int], found: dict[tuple[int, int], str]
+    checkpoints: Sequence[Checkpoint], spread: WeightDistances, pair: tuple[int, int], found: dict[tuple[int, int], str]
 ) -> None:
     one, other = pair
     angle_l = spread.angle_lkk[:, one, other].nan_to_num(0.0).tolist()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from soupcli.datasets.holdout import Part, whole_of
+from soupcli.datasets.holdout import SetPart, whole_of
 from soupcli.environment import cache_folder
 from soupcli.errors import ValidationError
 from soupcli.files.kept_file import refusal
@@ -44,7 +44,7 @@ class EvaluationContext:
     hashes: ContentHashes
     store: ScoreStore
     manifest: Manifest = field(default_factory=Manifest)
-    parts: Mapping[str, Part] = field(default_factory=dict)
+    parts: Mapping[str, SetPart] = field(default_factory=dict)
     logits: LogitFolder | None = None
     trust_code: bool = False  # whether code beside the weights, which the user wrote, is run
     jobs: int = 1

@@ -17,7 +17,7 @@ from soupcli.evaluation.batches import BatchSize
 from soupcli.evaluation.ensembles import Ensembles
 from soupcli.evaluation.hardest_first import Difficulty
 from soupcli.evaluation.keys import Keys
-from soupcli.evaluation.logits import Collected, LogitFile, Source
+from soupcli.evaluation.logits import Collected, LogitFile, LogitsSource
 from soupcli.evaluation.outside.lm_eval import LoadedTasks
 from soupcli.evaluation.outside.measure import OutsideSets
 from soupcli.evaluation.runner import NetworkRunner
@@ -112,7 +112,7 @@ class Evaluators:
         fingerprint = self._keys.fingerprints[name]
         if parts is None or fingerprint is None:
             return None
-        source = Source(key_of(parts), self.context.hashes.of(member), fingerprint, str(member.path), name)
+        source = LogitsSource(key_of(parts), self.context.hashes.of(member), fingerprint, str(member.path), name)
         return self.context.logits.file(source)
 
     def ensembles(self, name: str, members: Sequence[Checkpoint], metrics: Sequence[str]) -> Ensembles:
@@ -269,7 +269,7 @@ class Evaluators:
             return []
         if self.context.recipe.batch_norm != "average":
             self._runner.examples.of(*self.context.calibrating_set())
-        own = processes.mine(of_round)
+        own = processes.own_item(of_round)
         collected = Collected(examples.labels, examples.kind) if own is not None and self._wants_logits(name) else None
         with processes.by_itself():
             score = self._measure_examples(name, spec, own, at_least, collected) if own is not None else None
@@ -282,7 +282,7 @@ class Evaluators:
         return [(one, found) for one, (found, _) in zip(of_round, done, strict=False) if found is not None]
 
     def _dealt_outside(self, name: str, of_round: Sequence[Mixture]) -> list[tuple[Mixture, Score]]:
-        own = processes.mine(of_round)
+        own = processes.own_item(of_round)
         with processes.by_itself():
             score = self._measure_outside(name, own) if own is not None else None
         found = processes.gathered(score)

@@ -31,7 +31,7 @@ class Gate(NamedTuple):
     key: str
 
 
-class Verdict(NamedTuple):
+class GateOutcome(NamedTuple):
     """Whether a soup passes a gate, None where there is no ingredient to hold it against; and why."""
 
     gate: Gate
@@ -55,7 +55,7 @@ def check(gate: Gate, metric: str) -> None:
         raise ValidationError(f"{gate.key}: {metric} is better the {way}, got {gate.text!r}", hint=f"write {sign}")
 
 
-def judge(gate: Gate, soup: Score, best: Score | None) -> Verdict:
+def judge(gate: Gate, soup: Score, best: Score | None) -> GateOutcome:
     """Holds a score against a gate. Raises ValidationError where it has not got the metric."""
     metric, bound = gate.metric or soup.selecting, gate.bound
     if metric not in soup.metrics:
@@ -65,14 +65,14 @@ def judge(gate: Gate, soup: Score, best: Score | None) -> Verdict:
         )
     value = soup.metrics[metric]
     if not math.isfinite(value.value):
-        return Verdict(gate, metric, False, value.value, None, "not a finite number")
+        return GateOutcome(gate, metric, False, value.value, None, "not a finite number")
     own = _exact(metric, value)
     if not bound.best:
         needed = bound.number / (100 if bound.per_cent else 1)
         reason = f"{_shown(metric, own)}, {_SIDES[bound.sign]} {_shown(metric, needed)} is needed"
-        return Verdict(gate, metric, _holds(own, bound.sign, needed), value.value, float(needed), reason)
+        return GateOutcome(gate, metric, _holds(own, bound.sign, needed), value.value, float(needed), reason)
     if best is None or metric not in best.metrics or not math.isfinite(best.metrics[metric].value):
-        return Verdict(gate, metric, None, value.value, None, "not checked: no ingredient to hold it against")
+        return GateOutcome(gate, metric, None, value.value, None, "not checked: no ingredient to hold it against")
     sign, margin = bound.sign, bound.number / (100 if metric in SHARES or bound.per_cent else 1)
     if bound.better and not is_higher_better(metric, soup):
         sign, margin = "<=", -margin
@@ -81,7 +81,7 @@ def judge(gate: Gate, soup: Score, best: Score | None) -> Verdict:
         f"{_shown(metric, own)}, best {_shown(metric, other)}: {_shown(metric, own - other, sign='+')}, "
         f"{_SIDES[sign]} {_shown(metric, margin, sign='+')} is needed"
     )
-    return Verdict(gate, metric, _holds(own, sign, other + margin), value.value, float(other + margin), reason)
+    return GateOutcome(gate, metric, _holds(own, sign, other + margin), value.value, float(other + margin), reason)
 
 
 def _holds(value: Fraction, sign: str, needed: Fraction) -> bool:

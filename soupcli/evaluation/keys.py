@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.tensor_filter import Selected
+from soupcli.checkpoints.tensor_filter import FilteredCheckpoint
 from soupcli.datasets import load as loading
 from soupcli.environment import versions
 from soupcli.errors import ValidationError
@@ -21,7 +21,7 @@ from soupcli.user_code import content_of
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.datasets.holdout import Part
+    from soupcli.datasets.holdout import SetPart
     from soupcli.evaluation.context import EvaluationContext
     from soupcli.files.manifest import Manifest
     from soupcli.mixing.mixture import Mixture
@@ -80,7 +80,7 @@ class Keys:
 
     def _of_checkpoint(self, checkpoint: Checkpoint) -> list[Any]:
         """Its content, the part of it that is read, the tensors that are mixed, and what it is completed by."""
-        chosen = sorted(checkpoint.passed) if isinstance(checkpoint, Selected) else None
+        chosen = sorted(checkpoint.passed) if isinstance(checkpoint, FilteredCheckpoint) else None
         others = [self._of_checkpoint(other) for other in checkpoint.sources]
         beside = self._beside(checkpoint.folder)
         return [self._context.hashes.of(checkpoint), checkpoint.origin.key, chosen, beside, others]
@@ -146,7 +146,7 @@ class Keys:
         return _of_part(loading.fingerprint(spec, manifest, self._tasks), self._context.parts.get(name))
 
 
-def _of_part(fingerprint: str | None, part: Part | None) -> str | None:
+def _of_part(fingerprint: str | None, part: SetPart | None) -> str | None:
     """Of a part of a set, from that of the set."""
     return fingerprint if part is None else f"{fingerprint}:{json.dumps([part.share, part.held_out])}"
 

@@ -41,7 +41,7 @@ NOT_OURS = (safetensors.SafetensorError, *DAMAGED)
 DTYPES = {"logits": ("F16",), "largest": ("F32",), "labels": ("I64", "F64")}
 
 
-class Source(NamedTuple):
+class LogitsSource(NamedTuple):
     """What the logits are of: a network by its hash, a set by its fingerprint, and a key of all that determines them.
 
     `checkpoint` and `set_name` are for people.
@@ -101,7 +101,7 @@ class LogitFile:
     """Where the logits of one source are kept, or will be; `inputs` says what else they depend on."""
 
     path: Path
-    source: Source
+    source: LogitsSource
     inputs: Inputs | None = None
 
     @property
@@ -174,7 +174,7 @@ class LogitFolder:
         self.path = path
         self.inputs = inputs
 
-    def file(self, source: Source) -> LogitFile:
+    def file(self, source: LogitsSource) -> LogitFile:
         """Where the logits of `source` are kept, by the hash of the network and the key of everything."""
         set_folder = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in source.set_name)
         name = f"{source.hash.removeprefix('sha256:')[:16]}-{source.key[:16]}.safetensors"

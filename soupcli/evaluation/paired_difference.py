@@ -33,7 +33,7 @@ HALVINGS = 60
 Interval = tuple[float, float]
 
 
-class Difference(NamedTuple):
+class PairedDifference(NamedTuple):
     """A metric of one set of weights less that of another, its 95% interval, and McNemar's p if it has one.
 
     None if nothing is known of single examples, or the metric is not a number.
@@ -50,16 +50,16 @@ class Difference(NamedTuple):
         return self.low is not None and self.low > 0 and (self.p is None or self.p < SURE)
 
 
-def difference(first: Score, second: Score, metric: str) -> Difference:
+def difference(first: Score, second: Score, metric: str) -> PairedDifference:
     """Compare `metric` of the first with that of the second, both over the same examples in the same order."""
     value = first.metrics[metric].value - second.metrics[metric].value
     a, b = first.outcomes.get(metric), second.outcomes.get(metric)
     if a is None or b is None or len(a) != len(b) or len(a) < 2 or not math.isfinite(value):
-        return Difference(value)
+        return PairedDifference(value)
     if a.dtype == torch.uint8:
         alone = int((a > b).sum()), int((a < b).sum())
-        return Difference(value, *share_interval(*alone, len(a)), exact_mcnemar(*alone))
-    return Difference(value, *(metric_interval(metric_named(metric), a, b) or (None, None)))
+        return PairedDifference(value, *share_interval(*alone, len(a)), exact_mcnemar(*alone))
+    return PairedDifference(value, *(metric_interval(metric_named(metric), a, b) or (None, None)))
 
 
 def exact_mcnemar(first_alone: int, second_alone: int) -> float:

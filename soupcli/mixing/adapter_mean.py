@@ -27,7 +27,7 @@ from torch import Tensor
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint, Factors
 from soupcli.checkpoints.adapters.config import soup_config
 from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Origin, TensorSpec
-from soupcli.checkpoints.tensor_filter import Selected
+from soupcli.checkpoints.tensor_filter import FilteredCheckpoint
 from soupcli.errors import MixError
 from soupcli.mixing.arithmetic.rounding import round_once
 from soupcli.mixing.mixture import Mixture, mix
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from soupcli.files.reading import FileVersion
 
 
-class Term(NamedTuple):
+class AdapterTerm(NamedTuple):
     """One adapter's part in a layer."""
 
     adapter: AdapterCheckpoint
@@ -65,11 +65,11 @@ class Approximation(NamedTuple):
     values: Tensor
 
 
-class Layer(NamedTuple):
+class AdapterLayer(NamedTuple):
     """The soup's change of one layer: `scale` times the sum of the terms' m B A."""
 
     factors: Factors  # names of the tensors, as in every adapter
-    terms: tuple[Term, ...]
+    terms: tuple[AdapterTerm, ...]
     scale: Fraction
     rank: int
     approximation: Approximation | None = None
@@ -99,7 +99,7 @@ class AdapterSoup:
     path: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorSpec]
-    layers: Mapping[str, tuple[Layer, str]]  # stored name -> its layer and which part of it
+    layers: Mapping[str, tuple[AdapterLayer, str]]  # stored name -> its layer and which part of it
     whole: Mixture  # of the tensors that the adapters hold whole
     files: tuple[FileVersion, ...]
     side_files: tuple[Path, ...]
@@ -127,7 +127,7 @@ class AdapterSoup:
             progress("adding up adapters", done, len(kept.factors))
         whole = _whole(mixture, kept)
         tensors = {name: whole.spec(name) for name in kept.plain.values()}
-        parts: dict[str, tuple[Layer, str]] = {}
+        parts: dict[str, tuple[AdapterLayer, str]] = {}
         for layer in layers:
             for part, name, spec in _parts(layer, mixture.dtype):
                 tensors[name], parts[name] = spec, (layer, part)
@@ -164,13 +164,13 @@ def adapters_of(mixture: Mixture) -> list[AdapterCheckpoint]:
 
 def _whose(checkpoint: Checkpoint, name: str | None = None) -> AdapterCheckpoint:
     """The adapter itself, or the one that tensor `name` of it comes from."""
-    if isinstance(checkpoint, Selected):
+    if isinstance(checkpoint, FilteredCheckpoint):
         checkpoint = checkpoint.source if name in checkpoint.passed else checkpoint.checkpoint
     assert isinstance(checkpoint, AdapterCheckpoint)
     return checkpoint
 
 
-def _layer(mixture: Mixture, name: str, rank: int | None) -> Layer:
+def _layer(mixture: Mixture, name: str, rank: int | None) -> AdapterLayer:
     """The change of weight `name`, its terms in an order that does not depend on the mixture's."""
     weighed = mixture.ordered(name)
     weights: dict[AdapterCheckpoint, Fraction] = {}
@@ -183,10 +183,10 @@ def _layer(mixture: Mixture, name: str, rank: int | None) -> Layer:
     # lora_alpha = scale * rank: other readers of adapters than PEFT take whole numbers alone.
     as_they_are = len(set(shares)) == 1 and (shares[0] * rank_sum).denominator == 1
     terms = tuple(
-        Term(member, member.factors[name], 1.0 if as_they_are else float(share))
+        AdapterTerm(member, member.factors[name], 1.0 if as_they_are else float(share))
         for member, share in zip(members, shares, strict=True)
     )
-    layer = Layer(members[0].factors[name], terms, shares[0] if as_they_are else Fraction(1), rank_sum)
+    layer = AdapterLayer(members[0].factors[name], terms, shares[0] if as_they_are else Fraction(1), rank_sum)
     return layer if rank is None or rank_sum <= rank else _approximate(layer, rank)
 
 
@@ -202,7 +202,7 @@ def _exact_weights(name: str, weights: Sequence[float]) -> list[Fraction]:
     return [Fraction(weight) for weight in weights]
 
 
-def _approximate(layer: Layer, rank: int) -> Layer:
+def _approximate(layer: AdapterLayer, rank: int) -> AdapterLayer:
     """The nearest layer of at most `rank`, with the singular values shared between its factors, at a scale of 1."""
     scaled = tuple(term._replace(multiplier=term.multiplier * float(layer.scale)) for term in layer.terms)
     layer = layer._replace(terms=scaled, scale=Fraction(1))
@@ -217,7 +217,7 @@ def _approximate(layer: Layer, rank: int) -> Layer:
     return layer._replace(rank=kept, approximation=Approximation(new_a, new_b, values))
 
 
-def _relative_error(layers: Sequence[Layer]) -> float:
+def _relative_error(layers: Sequence[AdapterLayer]) -> float:
     """The root of the squared norms of all errors over those of all changes that were approximated."""
     values = [(layer.approximation.values, layer.rank) for layer in layers if layer.approximation is not None]
     lost = math.fsum(float(values_r[rank:].square().sum()) for values_r, rank in values)
@@ -225,7 +225,7 @@ def _relative_error(layers: Sequence[Layer]) -> float:
     return math.sqrt(lost / total) if total else 0.0
 
 
-def _parts(layer: Layer, dtype: torch.dtype | None) -> list[tuple[str, str, TensorSpec]]:
+def _parts(layer: AdapterLayer, dtype: torch.dtype | None) -> list[tuple[str, str, TensorSpec]]:
     """Part, stored name and spec of each tensor of the layer."""
     factors, found = layer.factors, []
     for part, name in (("a", factors.a), ("b", factors.b), ("bias", factors.bias)):
@@ -261,9 +261,9 @@ def _whole(mixture: Mixture, kept: AdapterCheckpoint) -> Mixture:
 def _stored(member: Checkpoint) -> Checkpoint:
     """The adapter's own tensors, those that are not mixed from the adapter that they come from."""
     adapter = _whose(member)
-    if not isinstance(member, Selected):
+    if not isinstance(member, FilteredCheckpoint):
         return adapter.stored
     source = _whose(member.source)
     passed = frozenset(stored for name, stored in source.plain.items() if name in member.passed)
     specs = {**adapter.stored.tensors, **{stored: source.stored.tensors[stored] for stored in passed}}
-    return Selected(adapter.stored, source.stored, passed, specs)
+    return FilteredCheckpoint(adapter.stored, source.stored, passed, specs)

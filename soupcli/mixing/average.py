@@ -28,7 +28,7 @@ from torch import Tensor
 from soupcli.checkpoints.checkpoint import weights_file
 from soupcli.errors import MixError, SoupFault
 from soupcli.mixing.arithmetic.exact_sum import exact_means
-from soupcli.mixing.arithmetic.magnitudes import PIECE, Range, Spread
+from soupcli.mixing.arithmetic.magnitudes import PIECE, Bounds, Range
 from soupcli.mixing.arithmetic.rounding import FORMATS, round_once
 from soupcli.mixing.terms import ROWS, Term, Terms, real, reals
 
@@ -71,7 +71,7 @@ class Averager:
     def _copied(self, terms: Terms, start: int, count: int) -> Tensor:
         ((stored, batch),) = terms.batches
         row_rc = self._read(terms.name, stored, batch, start, count)
-        spread = Spread.of(row_rc.clone(), FORMATS[real(stored)], lambda _: True)
+        spread = Bounds.of(row_rc.clone(), FORMATS[real(stored)], lambda _: True)
         if not math.isfinite(spread.whole.largest) and terms.name not in batch[0].member.constants:
             self._blame(terms, start, count)
         return row_rc[0].cpu().view(stored)
@@ -86,18 +86,18 @@ class Averager:
             self._scratch[use, device] = held
         return held[:nbytes].view(dtype).view(shape)
 
-    def _add_up(self, terms: Terms, start: int, count: int) -> tuple[Tensor, list[Spread]]:
+    def _add_up(self, terms: Terms, start: int, count: int) -> tuple[Tensor, list[Bounds]]:
         """The sum of the weighted terms in float64, and between which magnitudes the terms of each batch lie."""
         length = count * reals(terms.dtype)
         total_c = self._take("total", torch.float64, length, device=self._device)
-        spreads: list[Spread] = []
+        spreads: list[Bounds] = []
         for number, (stored, batch) in enumerate(terms.batches):
             raw_rc = self._read(terms.name, stored, batch, start, count)
             part_c = self._take("part", torch.float64, length, device=self._device) if number else total_c
             self._sum_rows(raw_rc, [term.weight for term in batch if term.weight is not None], part_c)
             if number:
                 total_c.add_(part_c)
-            spreads.append(Spread.of(raw_rc, FORMATS[real(stored)], terms.need_no_pieces))
+            spreads.append(Bounds.of(raw_rc, FORMATS[real(stored)], terms.need_no_pieces))
         if batch[0].weight is None and all(spread.zeros for spread in spreads):
             total_c.masked_fill_(self._negative_zeros(terms, start, count), -0.0)
         return total_c, spreads
@@ -145,7 +145,7 @@ class Averager:
         round_once(total_c, dtype, out=mean_c, scratch=scratch_c, tiny=tiny)
         return mean_c if self._device == CPU else self._take("mean", dtype, len(total_c)).copy_(mean_c)
 
-    def _settle(self, terms: Terms, spreads: Sequence[Spread], total_c: Tensor, mean_c: Tensor, start: int) -> None:
+    def _settle(self, terms: Terms, spreads: Sequence[Bounds], total_c: Tensor, mean_c: Tensor, start: int) -> None:
         """Replaces the means of those pieces whose sums may have been rounded."""
         ranges = [
             reduce(Range.joined, (spread.piece(number) for spread in spreads))

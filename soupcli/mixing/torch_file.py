@@ -25,7 +25,7 @@ from soupcli.checkpoints.checkpoint import StoredTensor, read_stored
 from soupcli.checkpoints.formats.torch_archives import ZIP_MAGIC
 from soupcli.checkpoints.formats.torch_save import read_header
 from soupcli.checkpoints.formats.training_state import NAMES as TRAINING
-from soupcli.checkpoints.tensor_filter import Selected
+from soupcli.checkpoints.tensor_filter import FilteredCheckpoint
 from soupcli.errors import MixError, OutputError, SoupFault
 from soupcli.files.atomic import flush
 from soupcli.files.reading import FileVersion, hash_of_files, memory_of, read_bytes, sha256, write_at
@@ -77,7 +77,7 @@ class _Skeleton(NamedTuple):
 
 def own(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint itself, if some of its tensors were taken from another one."""
-    return checkpoint.checkpoint if isinstance(checkpoint, Selected) else checkpoint
+    return checkpoint.checkpoint if isinstance(checkpoint, FilteredCheckpoint) else checkpoint
 
 
 def is_torch_checkpoint(checkpoint: Checkpoint) -> bool:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from soupcli.networks.learned.offsets import CPU, Reader, block_width
-from soupcli.networks.learned.pieces import Piece, divide
+from soupcli.networks.learned.pieces import OffsetPiece, divide
 from soupcli.progress import Progress, silent
 from soupcli.threads import in_threads
 
@@ -146,7 +146,7 @@ class _Multiplier:
     def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
         self._reader = Reader(checkpoints, CPU)
 
-    def __call__(self, numbered: tuple[int, Piece]) -> tuple[int, _Products]:
+    def __call__(self, numbered: tuple[int, OffsetPiece]) -> tuple[int, _Products]:
         number, piece = numbered
         size = len(self._reader.checkpoints) + 1
         gram_kk, finite = torch.zeros(size, size, dtype=torch.float64), True
@@ -161,7 +161,7 @@ class _Multiplier:
             gram_kk[-1, -1] += mean_m @ mean_m
         return number, _Products(gram_kk, [] if finite else _not_finite(piece, self._reader.raw(piece)))
 
-    def _centred(self, piece: Piece) -> Iterator[tuple[Tensor, Tensor]]:
+    def _centred(self, piece: OffsetPiece) -> Iterator[tuple[Tensor, Tensor]]:
         """Mean [m] and offsets from it [k, m] of each block, to be used before the next one is asked for."""
         raw_kn = self._reader.raw(piece)
         count = len(raw_kn)
@@ -172,7 +172,7 @@ class _Multiplier:
             yield mean_m, offsets_km.sub_(mean_m)
 
 
-def _not_finite(piece: Piece, raw_kn: Tensor) -> list[NotFinite]:
+def _not_finite(piece: OffsetPiece, raw_kn: Tensor) -> list[NotFinite]:
     found = []
     for k, raw_n in enumerate(raw_kn):
         at = 0

@@ -17,7 +17,7 @@ Forward = Callable[[Batch], Tensor]  # inputs to logits [N, K]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageTransform:
     """How a network sees pictures, in two halves, so that the first is done once for many evaluations.
 
     `decode` gives uint8 [C, H, W] (or the network's own tensor where it normalises by itself), `normalise` gives the
@@ -62,7 +62,7 @@ class Network:
     """A module without its weights, and how to feed it."""
 
     module: nn.Module
-    pictures: Pictures | None = None
+    pictures: ImageTransform | None = None
     tokenizer: Any = None
     outline: Outline = UNNAMED
     ignored_names: tuple[str, ...] = ()  # patterns of tensors that the library drops when it loads

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from soupcli.environment import need
+from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
-from soupcli.networks.network import Pictures, mean_and_std
-from soupcli.user_code import content_of, load_function, told
+from soupcli.networks.network import ImageTransform, mean_and_std
+from soupcli.user_code import content_of, describe_error, load_function
 
 if TYPE_CHECKING:
     from soupcli.recipe.sets import ImagesSet
@@ -37,7 +37,7 @@ class PictureSettings:
         return ", ".join([*parts, self.interpolation])
 
 
-def of_set(spec: ImagesSet, own: Pictures | None, name: str) -> Pictures | None:
+def of_set(spec: ImagesSet, own: ImageTransform | None, name: str) -> ImageTransform | None:
     """How the network sees the pictures of a set: its own way, changed by what the set's keys say.
 
     Raises NetworkError if the keys say a part alone and nothing says the rest.
@@ -61,20 +61,20 @@ def of_set(spec: ImagesSet, own: Pictures | None, name: str) -> Pictures | None:
     return of_settings(settings, f"{', '.join(given)} of the recipe{rest}", own.mode if own is not None else "RGB")
 
 
-def of_settings(settings: PictureSettings, source: str, mode: str = "RGB") -> Pictures:
+def of_settings(settings: PictureSettings, source: str, mode: str = "RGB") -> ImageTransform:
     """Pictures that are resized and cut as torchvision does it, through Pillow."""
     mean, std = settings.mean or (0.0,) * len(mode), settings.std or (1.0,) * len(mode)
-    image = need("PIL.Image", extra="images")
+    image = import_extra("PIL.Image", extra="images")
     resampling = image.Resampling(RESAMPLING[settings.interpolation])
 
     def decode(picture: Any) -> Tensor:
         made = _resized(picture, settings.size, resampling)
         return _pixels(_cut(made, settings.crop))
 
-    return Pictures(decode, mean_and_std(mean, std), f"settings:{settings}", mode, source, settings)
+    return ImageTransform(decode, mean_and_std(mean, std), f"settings:{settings}", mode, source, settings)
 
 
-def of_function(reference: str) -> Pictures:
+def of_function(reference: str) -> ImageTransform:
     """What the user's function makes of a picture goes in as it is."""
     transform = load_function(reference)
 
@@ -82,12 +82,12 @@ def of_function(reference: str) -> Pictures:
         try:
             made = transform(picture)
         except Exception as cause:
-            raise RuntimeError(told(cause, reference)) from cause
+            raise RuntimeError(describe_error(cause, reference)) from cause
         if not isinstance(made, Tensor):
             raise TypeError(f"{reference} returned a {type(made).__name__}, a torch.Tensor is needed")
         return made
 
-    return Pictures(decode, _as_it_is, f"python:{content_of(reference)}", source=f"the function {reference}")
+    return ImageTransform(decode, _as_it_is, f"python:{content_of(reference)}", source=f"the function {reference}")
 
 
 def _as_it_is(pictures: Tensor) -> Tensor:

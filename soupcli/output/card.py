@@ -53,7 +53,7 @@ class ReadMe(NamedTuple):
         return cls(front if isinstance(front, dict) else {}, found[2])
 
 
-class Beside(NamedTuple):
+class CardSources(NamedTuple):
     """What is known of the ingredients beside the report: their READMEs, and what library reads their folders."""
 
     readmes: Sequence[ReadMe] = ()  # of the members, in order
@@ -61,7 +61,7 @@ class Beside(NamedTuple):
     library: str | None = None
 
 
-def model_card(report: Report, beside: Beside) -> str:
+def model_card(report: Report, beside: CardSources) -> str:
     """The whole card: front matter, what the soup is made of, its scores, how to make it again."""
     assert report.soup is not None
     front = yaml.safe_dump(_front(report, beside), sort_keys=False, allow_unicode=True, width=1000)
@@ -81,7 +81,7 @@ def model_card(report: Report, beside: Beside) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _front(report: Report, beside: Beside) -> dict[str, Any]:
+def _front(report: Report, beside: CardSources) -> dict[str, Any]:
     found: dict[str, Any] = {}
     bases = _bases(report, beside)
     if bases:
@@ -105,7 +105,7 @@ def _name(report: Report) -> str:
     return legible(PurePath(report.soup.path).parent.name or "soup")
 
 
-def _bases(report: Report, beside: Beside) -> list[str]:
+def _bases(report: Report, beside: CardSources) -> list[str]:
     """Ids of the Hub of the members, or of what they were fine-tuned from."""
     assert report.soup is not None
     found = [path.partition("@")[0] for path in report.soup.members]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.side_files import LARGEST
 from soupcli.mixing.old_soup import CARD, REPORT
-from soupcli.output.card import Beside, ReadMe, model_card
+from soupcli.output.card import CardSources, ReadMe, model_card
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -35,7 +35,7 @@ def add_card(folder: SoupFolder, report: Report, mixture: Mixture) -> Report:
         return report.model_copy(update={"soup": soup.model_copy(update={"left_out": left_out})})
     kept = _readme(mixture.kept)
     library = next((name for file, name in LIBRARIES.items() if (folder.path / file).is_file()), None)
-    beside = Beside([_readme(member) for member in mixture.members], kept, library or _named(kept))
+    beside = CardSources([_readme(member) for member in mixture.members], kept, library or _named(kept))
     digest = folder.add(CARD, model_card(report, beside).encode("utf-8", "backslashreplace"))
     files = [*(name for name in soup.files if name not in (CARD, REPORT)), CARD, REPORT]
     hashes = {**soup.file_hashes, CARD: digest}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.cli.parsing import ANSWER_NO, DONE
 from soupcli.errors import UsageError
-from soupcli.evaluation.gates import Gate, Verdict, check, judge
+from soupcli.evaluation.gates import Gate, GateOutcome, check, judge
 from soupcli.output import console
 from soupcli.output.text import describe_gate
 from soupcli.recipe.gates import GAIN
@@ -89,12 +89,12 @@ class Gatekeeper:
         return scores[name]
 
 
-def verdicts(gates: Sequence[Gate], scores: Mapping[str, Score], best: Mapping[str, Score] | None) -> list[Verdict]:
+def verdicts(gates: Sequence[Gate], scores: Mapping[str, Score], best: Mapping[str, Score] | None) -> list[GateOutcome]:
     """Every gate, checked on the scores of a soup and of the best ingredient (None if it is not known)."""
     return [judge(gate, scores[gate.set], (best or {}).get(gate.set)) for gate in gates if gate.set in scores]
 
 
-def exit_code(found: Sequence[Verdict]) -> int:
+def exit_code(found: Sequence[GateOutcome]) -> int:
     """1 if a gate is not met, which is printed to stderr; otherwise 0."""
     broken = [f"{verdict.gate.set} {verdict.gate.text}" for verdict in found if verdict.met is False]
     if broken:

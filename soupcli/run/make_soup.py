@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options import SoupOptions
     from soupcli.cli.parsing import Invocation
-    from soupcli.evaluation.gates import Verdict
+    from soupcli.evaluation.gates import GateOutcome
     from soupcli.evaluation.score import Score
     from soupcli.report.comparisons import Comparison
     from soupcli.report.report import Report
-    from soupcli.soups.search import Found
+    from soupcli.soups.search import SearchResult
 
 
 class FinishedSoup(NamedTuple):
@@ -49,7 +49,7 @@ class FinishedSoup(NamedTuple):
     ingredients: Sequence[tuple[Checkpoint, Mapping[str, Score]]]  # best first where there was a ranking
     best: tuple[Checkpoint, Mapping[str, Score]] | None = None
     uniform: Mapping[str, Score] | None = None
-    search: Found | None = None
+    search: SearchResult | None = None
     fit: LearnedFit | None = None
     coefficients: Coefficients | None = None
     parts: Mapping[str, Any] = {}  # further keys of the report
@@ -110,7 +110,7 @@ def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) ->
     return exit_code(found)
 
 
-def write(run: Run, finished: FinishedSoup, folder: SoupFolder) -> tuple[Report, list[Verdict]]:
+def write(run: Run, finished: FinishedSoup, folder: SoupFolder) -> tuple[Report, list[GateOutcome]]:
     """Fills the folder and gives it its name. Returns the report that lies in it, and its gates."""
     with run.phase("mix") as progress:
         statistics = run.evaluators.running_statistics(finished.mixture) if run.sets else {}
@@ -139,7 +139,7 @@ def _scores_as_written(run: Run, folder: SoupFolder) -> dict[str, Score]:
         return run.evaluators.on_all(Mixture.uniform([adapter]))
 
 
-def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Verdict]) -> Report:
+def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[GateOutcome]) -> Report:
     mixture, out, written, notes = finished.mixture, run.recipe.out, filled.written, filled.adapter
     dtypes = Counter(str(spec.dtype).removeprefix("torch.") for spec in soup_specs(mixture).values())
     soup = Soup(

@@ -16,7 +16,7 @@ import torch
 
 from soupcli import processes
 from soupcli.cli.options import GatedOptions, IngredientOptions, RecipeOptions, SoupOptions
-from soupcli.datasets.holdout import Part, divide, held_out_of, whole_of
+from soupcli.datasets.holdout import SetPart, divide, held_out_of, whole_of
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.gates import Gate
 from soupcli.metrics.direction import is_higher_better
@@ -55,7 +55,7 @@ class Resolved:
     options: IngredientOptions
     recipe: Recipe
     sets: Mapping[str, SetSpec]  # the first one selects
-    parts: Mapping[str, Part]  # sets that are a part of one that --holdout divides
+    parts: Mapping[str, SetPart]  # sets that are a part of one that --holdout divides
     device: torch.device
     gates: tuple[Gate, ...]
     warnings: tuple[str, ...]
@@ -233,7 +233,7 @@ def _check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
 
 
 def _gates(
-    options: IngredientOptions, recipe: Recipe, sets: Mapping[str, SetSpec], parts: Mapping[str, Part]
+    options: IngredientOptions, recipe: Recipe, sets: Mapping[str, SetSpec], parts: Mapping[str, SetPart]
 ) -> tuple[dict[str, SetSpec], list[Gate], list[str]]:
     """The sets with those that gates name added to them, the gates, and warnings.
 
@@ -283,6 +283,6 @@ def _with_sets(
     return {**sets, **choose_sets(more, recipe, asked=options.metric)}
 
 
-def _scored_part(name: str, parts: Mapping[str, Part]) -> str:
+def _scored_part(name: str, parts: Mapping[str, SetPart]) -> str:
     """The set, or its held-out part: a gate is checked on examples that did not select the soup."""
     return held_out_of(name) if held_out_of(name) in parts else name

@@ -15,7 +15,7 @@ from soupcli.checkpoints.compare.constants import Everything, with_these
 from soupcli.checkpoints.compare.names import Names
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
-from soupcli.checkpoints.tensor_filter import Selection
+from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.datasets.holdout import divide, whole_of
 from soupcli.environment import cache_folder
 from soupcli.errors import MixError, UsageError
@@ -112,7 +112,7 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
             )
     names = Names(soup.aliases, frozenset(soup.passed_over))
     opened = {path: with_these(names.applied(checkpoint), Everything()) for path, checkpoint in opened.items()}
-    selection = Selection(tuple(recipe.include), tuple(recipe.exclude), tuple(recipe.take))
+    selection = TensorFilter(tuple(recipe.include), tuple(recipe.exclude), tuple(recipe.take))
     best, source = opened[kept_from], opened[kept_from]
     if (
         recipe.base is not None

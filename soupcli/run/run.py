@@ -28,7 +28,7 @@ from soupcli.checkpoints.compare.settings import differing_settings
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
-from soupcli.checkpoints.tensor_filter import Selected, Selection
+from soupcli.checkpoints.tensor_filter import FilteredCheckpoint, TensorFilter
 from soupcli.checkpoints.window import choose
 from soupcli.cli.options import SoupOptions
 from soupcli.datasets.holdout import whole_of
@@ -85,7 +85,7 @@ class Run:
             check_file(self.logits / ".soup-logits")
         self._said: list[str] = []
         self.progress = console.ProgressReporter(silent=self.options.quiet)
-        self.selection = Selection(*map(tuple, (self.recipe.include, self.recipe.exclude, self.recipe.take)))
+        self.selection = TensorFilter(*map(tuple, (self.recipe.include, self.recipe.exclude, self.recipe.take)))
         self.names = Names()
         self.checkpoints = self._find()
         if self.logits is not None:
@@ -223,7 +223,7 @@ class Run:
         return [self._sharing(checkpoint, source) for checkpoint in self.checkpoints]
 
     def _sharing(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
-        selection = self.selection.of_best if isinstance(checkpoint, Selected) else self.selection
+        selection = self.selection.of_best if isinstance(checkpoint, FilteredCheckpoint) else self.selection
         key = checkpoint, source
         if key not in self._shared:
             self._shared[key] = selection.applied(checkpoint, source)

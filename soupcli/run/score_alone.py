@@ -30,7 +30,7 @@ from soupcli.run.suspicions import say_suspicions
 from soupcli.run.to_report import gate_to_report, scores_to_report
 
 if TYPE_CHECKING:
-    from soupcli.evaluation.gates import Verdict
+    from soupcli.evaluation.gates import GateOutcome
     from soupcli.report.comparisons import Comparison
     from soupcli.report.report import Report
 
@@ -75,7 +75,7 @@ def _show(run: Run, options: ReportOptions, rows: Sequence[Measured]) -> int:
     return exit_code(found)
 
 
-def report_alone(run: Run, rows: Sequence[Measured]) -> tuple[Report, list[Verdict]]:
+def report_alone(run: Run, rows: Sequence[Measured]) -> tuple[Report, list[GateOutcome]]:
     """The report of checkpoints that were scored alone, and the gates of the soups among them."""
     best = Scored(path=str(rows[0][0].path), scores=scores_to_report(rows[0][1]))
     soups = {checkpoint: report for checkpoint, _ in rows if (report := _report_of(checkpoint)) is not None}
@@ -97,7 +97,7 @@ class _Judged(NamedTuple):
     soup: Side
     best: Side | None
     comparisons: list[Comparison]
-    verdicts: list[Verdict]
+    verdicts: list[GateOutcome]
 
 
 def _judged(run: Run, rows: Sequence[Measured], soups: Mapping[Checkpoint, Report]) -> list[_Judged]:

@@ -18,11 +18,11 @@ from soupcli.report.soups import Coefficients, Search, SearchOrder, SearchStep, 
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.hashes import ContentHashes
-    from soupcli.evaluation.gates import Verdict
+    from soupcli.evaluation.gates import GateOutcome
     from soupcli.evaluation.score import Score
     from soupcli.soups.decision import Step as Decision
     from soupcli.soups.learned import Layered
-    from soupcli.soups.search import Found
+    from soupcli.soups.search import SearchResult
 
 
 def scores_to_report(scores: Mapping[str, Score]) -> dict[str, dict[str, MetricScore]]:
@@ -72,7 +72,7 @@ def _peak_of_host() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def search_to_report(strategy: Strategy, found: Found) -> dict[str, Any]:
+def search_to_report(strategy: Strategy, found: SearchResult) -> dict[str, Any]:
     """The keys `steps` and `search`."""
     orders = [
         SearchOrder(
@@ -116,7 +116,7 @@ def coefficients_to_report(layered: Layered) -> Coefficients:
     )
 
 
-def gate_to_report(verdict: Verdict, soup: str) -> GateResult:
+def gate_to_report(verdict: GateOutcome, soup: str) -> GateResult:
     """A verdict on the soup at the path `soup`, for the report."""
     return GateResult(
         soup=soup,

@@ -18,7 +18,7 @@ import torch
 from soupcli.evaluation.score import Evaluate, Score
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
-from soupcli.soups.decision import Rule, Step, begin, decide, told
+from soupcli.soups.decision import Rule, Step, begin, decide, describe_score
 from soupcli.soups.greedy import GreedySoup
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def budgeted(
         steps.append(step)
         if step.accepted:
             best, soup = score, trial
-        note = f"{len(trial.members)} members: {told(score)}: {step.reason}"
+        note = f"{len(trial.members)} members: {describe_score(score)}: {step.reason}"
         progress("greedy", done, min(budget, len(order)), note=note)
     return GreedySoup(soup, best, steps)
 

@@ -85,7 +85,7 @@ def decide(
     )
 
 
-def told(score: Score) -> str:
+def describe_score(score: Score) -> str:
     """E.g. `accuracy 0.9512`, or of a trial that was given up `accuracy at most 0.9467 after 38 of 300`."""
     if score.stopped is None:
         return f"{score.selecting} {score.value:.4f}"

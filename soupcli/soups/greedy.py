@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
-from soupcli.soups.decision import Rule, Step, begin, decide, told
+from soupcli.soups.decision import Rule, Step, begin, decide, describe_score
 from soupcli.soups.ranking import Ranked, unannounced
 
 if TYPE_CHECKING:
@@ -73,6 +73,6 @@ def greedy(
         steps.append(step)
         if step.accepted:
             members, best, soup = [*members, candidate], score, trial
-        note = f"{candidate.path}: {told(score)}: {'kept' if step.accepted else 'left out'}"
+        note = f"{candidate.path}: {describe_score(score)}: {'kept' if step.accepted else 'left out'}"
         progress("greedy", done, len(ranking), note=note)
     return GreedySoup(soup, best, steps)

@@ -18,7 +18,7 @@ from torch import Tensor
 from soupcli.datasets.holdout import folds_by_class, split_by_class
 from soupcli.progress import Progress, silent
 from soupcli.soups.kept_fit import is_state
-from soupcli.soups.learned_fit import Curves, Fit, Mixed, Part, Round, curves_of
+from soupcli.soups.learned_fit import Curves, Fit, FitSplit, Mixed, Round, curves_of
 
 if TYPE_CHECKING:
     from soupcli.evaluation.labelled import Labelled
@@ -106,21 +106,21 @@ def learned(
     return chosen(finished, parts, start_lk, examples)
 
 
-def parts_of(labels_n: Tensor, settings: Learned) -> list[Part]:
+def parts_of(labels_n: Tensor, settings: Learned) -> list[FitSplit]:
     """The set divided once, or into folds: as many as are asked for, or as the held-out part needs.
 
     Raises ValidationError if a part would be empty.
     """
-    once = Part(*split_by_class(labels_n, settings.holdout, seed=settings.seed))
+    once = FitSplit(*split_by_class(labels_n, settings.holdout, seed=settings.seed))
     folds = settings.folds
     if folds is None:
         folds = 1 if len(once.held_out) >= ENOUGH else max(2, round(1 / settings.holdout))
     if folds == 1:
         return [once]
-    return [Part(*both) for both in folds_by_class(labels_n, folds, seed=settings.seed)]
+    return [FitSplit(*both) for both in folds_by_class(labels_n, folds, seed=settings.seed)]
 
 
-def chosen(fits: Sequence[Sequence[Round]], parts: Sequence[Part], start_lk: Tensor, examples: int) -> LearnedSoup:
+def chosen(fits: Sequence[Sequence[Round]], parts: Sequence[FitSplit], start_lk: Tensor, examples: int) -> LearnedSoup:
     """The step with the least held-out loss over all fits, and the mean of their coefficients there."""
     weights = [len(part.held_out) for part in parts]
     count = sum(weights)

@@ -70,7 +70,7 @@ class Round(NamedTuple):
     beta: float
 
 
-class Part(NamedTuple):
+class FitSplit(NamedTuple):
     """Indices of the examples that are fitted, and of those that are held out."""
 
     fitted: Tensor
@@ -109,7 +109,7 @@ class Fit:
         task: Labelled,
         start_lk: Tensor,
         settings: Learned,
-        part: Part,
+        part: FitSplit,
         *,
         save: Callable[[dict[str, Any]], None],
         watch: Callable[[Curves], None] | None,
@@ -171,7 +171,7 @@ class Fit:
         """The mean loss of a batch as it is measured; the gradient is in the network and goes into the step of beta."""
         total, shown, slope = 0.0, 0.0, torch.zeros_like(self.log_beta.values)
         for of_round in processes.rounds(list(self.task.batches(indices))):
-            part = processes.mine(of_round)
+            part = processes.own_item(of_round)
             made = self.backward_part(part, len(indices)) if part is not None else None
             self.network.add_up(len(of_round))
             for of_part in processes.gathered(made)[: len(of_round)]:

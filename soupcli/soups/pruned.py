@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
-from soupcli.soups.decision import Rule, Step, begin, decide, told
+from soupcli.soups.decision import Rule, Step, begin, decide, describe_score
 from soupcli.soups.greedy import GreedySoup
 
 if TYPE_CHECKING:
@@ -56,6 +56,6 @@ def pruned(
                 members = [member for member in members if member is not candidate]
                 best, soup, taken = score, trial, True
             word = "taken away" if step.accepted else "stays"
-            note = f"without {candidate.path}: {told(score)}: {word}"
+            note = f"without {candidate.path}: {describe_score(score)}: {word}"
             progress("pruning", done, len(ranking), note=note)
     return GreedySoup(soup, best, steps)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from soupcli.recipe.methods import Greedy
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """The best soup of the search, and each that was found, with the order of ingredients that it was found in."""
 
     soup: GreedySoup
@@ -49,7 +49,7 @@ def search(
     announce: Callable[[Checkpoint], None] = unannounced,
     foresee: Foresee = unforeseen,
     progress: Progress = silent,
-) -> Found:
+) -> SearchResult:
     """The best soup by the score on the selecting set; of equally good ones, the first that was found.
 
     It is never worse there than the best ingredient, which is taken alone if all soups are. `predict` gives the scores
@@ -76,7 +76,7 @@ def search(
     if _may_fall_below(settings):
         soups[place] = _no_worse(soups[place], average([ranking[0].checkpoint]), evaluate)
     found = [([ranked.checkpoint for ranked in order], soup) for order, soup in zip(orders, soups, strict=True)]
-    return Found(soups[place], found)
+    return SearchResult(soups[place], found)
 
 
 def _may_fall_below(settings: Greedy) -> bool:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.checkpoints.side_files import LARGEST, SPARSE, Beside, files_beside
+from soupcli.checkpoints.side_files import LARGEST, SPARSE, SideFiles, files_beside
 
 CARRIED = (
     *("config.json", "source.spm", "target.spm", "bpe.codes", "dict.txt", "vocab-src.json", "prophetnet.tokenizer"),
@@ -36,7 +36,7 @@ def ingredient(tmp_path: Path) -> Path:
     return folder
 
 
-def beside(folder: Path) -> Beside:
+def beside(folder: Path) -> SideFiles:
     checkpoint = open_checkpoint(folder)
     return files_beside(checkpoint.side_folder, checkpoint.files)
 
@@ -55,7 +55,7 @@ def test_weights_alone(tmp_path: Path) -> None:
     """A file among others of its kind has no files of its own."""
     save_file({"w": torch.ones(2)}, tmp_path / "epoch_1.safetensors")
     (tmp_path / "config.json").write_text("{}")
-    assert beside(tmp_path / "epoch_1.safetensors") == Beside()
+    assert beside(tmp_path / "epoch_1.safetensors") == SideFiles()
 
 
 def test_what_is_named_and_not_carried_on(ingredient: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.checkpoints.tensor_filter import Selected, Selection
+from soupcli.checkpoints.tensor_filter import FilteredCheckpoint, TensorFilter
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture, mix
 from tests.helpers.tensors_of import assert_same, read, read_all
@@ -44,13 +44,13 @@ def three(tmp_path: Path) -> list[Checkpoint]:
 )
 def test_patterns(three: list[Checkpoint], include: tuple[str, ...], exclude: tuple[str, ...], mixed: set[str]) -> None:
     """What fits an --include, if there is one, and no --exclude; case counts."""
-    selection = Selection(include, exclude)
+    selection = TensorFilter(include, exclude)
     assert {name for name in three[2].tensors if selection.mixes(name)} == mixed
 
 
 def test_rest_from_one_source(three: list[Checkpoint]) -> None:
     """Every ingredient has the source's tensors where they are not mixed, whichever of them it has itself."""
-    selection = Selection(exclude=("head.*", "extra.*"))
+    selection = TensorFilter(exclude=("head.*", "extra.*"))
     for source in three:
         shared = [selection.applied(checkpoint, source) for checkpoint in three]
         assert shared[three.index(source)] is source
@@ -64,7 +64,7 @@ def test_rest_from_one_source(three: list[Checkpoint]) -> None:
 @pytest.mark.parametrize("weights", [None, (0.3, 0.6, 0.1)])
 def test_mixture(three: list[Checkpoint], weights: tuple[float, ...] | None) -> None:
     """In a mixture the rest is the source's bit for bit, in float64 and under any weights, and the body is the mean."""
-    selection = Selection(exclude=("head.*", "extra.*"))
+    selection = TensorFilter(exclude=("head.*", "extra.*"))
     shared = [selection.applied(checkpoint, three[1]) for checkpoint in three]
     mixture = Mixture.uniform(shared) if weights is None else Mixture(tuple(shared), weights)
     mixed = {
@@ -80,29 +80,29 @@ def test_mixture(three: list[Checkpoint], weights: tuple[float, ...] | None) -> 
 
 def test_everything(three: list[Checkpoint]) -> None:
     """Without patterns an ingredient is itself."""
-    assert all(Selection().applied(checkpoint, three[0]) is checkpoint for checkpoint in three)
+    assert all(TensorFilter().applied(checkpoint, three[0]) is checkpoint for checkpoint in three)
     assert list(three[0].sources) == []
 
 
 def test_sources(three: list[Checkpoint]) -> None:
     """A selected ingredient says what else it is made of."""
-    selected = Selection(exclude=("head.*",)).applied(three[0], three[1])
-    assert isinstance(selected, Selected)
+    selected = TensorFilter(exclude=("head.*",)).applied(three[0], three[1])
+    assert isinstance(selected, FilteredCheckpoint)
     assert list(selected.sources) == [three[1]]
 
 
 @pytest.mark.parametrize(
     ("selection", "message", "hint"),
     [
-        (Selection(exclude=("haed.*",)), "--exclude haed.*: fits no tensor", "'head.weight'"),
-        (Selection(include=("body.*", "heads")), "--include heads: fits no tensor", "head.weight"),
-        (Selection(include=("body.*",), exclude=("*",)), "no tensor is left to mix", ""),
+        (TensorFilter(exclude=("haed.*",)), "--exclude haed.*: fits no tensor", "'head.weight'"),
+        (TensorFilter(include=("body.*", "heads")), "--include heads: fits no tensor", "head.weight"),
+        (TensorFilter(include=("body.*",), exclude=("*",)), "no tensor is left to mix", ""),
     ],
 )
-def test_mistakes(three: list[Checkpoint], selection: Selection, message: str, hint: str) -> None:
+def test_mistakes(three: list[Checkpoint], selection: TensorFilter, message: str, hint: str) -> None:
     """A pattern that fits nothing names its nearest tensor; something has to be left."""
     with pytest.raises(UsageError) as refused:
         selection.check(three)
     assert message in str(refused.value)
     assert hint in (refused.value.hint or "")
-    Selection(exclude=("extra.*",)).check(three)
+    TensorFilter(exclude=("extra.*",)).check(three)

@@ -22,7 +22,7 @@ from tests.helpers.outcomes import recipe_1
 from tests.helpers.soups_by_hand import pruned_by_hand, replaced_by_hand
 
 Soup = Callable[..., Ran]
-SIZE = digits.Size(runs=5, pretraining_epochs=2, epochs=(1, 2))
+SIZE = digits.DigitsSize(runs=5, pretraining_epochs=2, epochs=(1, 2))
 
 
 @pytest.fixture(scope="session")

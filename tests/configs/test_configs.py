@@ -52,7 +52,7 @@ def test_every_system_has_its_recipe() -> None:
 def test_digits_recipe_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soup: Callable[..., Any]) -> None:
     """The command at the head of configs/digits.yaml makes a soup, on ingredients of a smaller demo."""
     shutil.copytree(CONFIGS, tmp_path / "configs")
-    digits.make(tmp_path / "demo-digits", size=digits.Size(runs=3, epochs=(1, 2), pretraining_epochs=2))
+    digits.make(tmp_path / "demo-digits", size=digits.DigitsSize(runs=3, epochs=(1, 2), pretraining_epochs=2))
     monkeypatch.chdir(tmp_path)
     head = (CONFIGS / "digits.yaml").read_text("utf-8")
     command = re.search(r"^#   soup (greedy .*)$", head, re.MULTILINE)

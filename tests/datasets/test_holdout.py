@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.datasets.examples import ArrayExamples, TokenExamples
-from soupcli.datasets.holdout import Part, PartOfExamples, divide, held_out_of, part_of, whole_of
+from soupcli.datasets.holdout import PartOfExamples, SetPart, divide, held_out_of, part_of, whole_of
 from soupcli.errors import ValidationError
 from soupcli.recipe.recipe import Recipe
 
@@ -18,7 +18,7 @@ SETS = Recipe.model_validate(
 
 
 def halves(whole: ArrayExamples, share: float = 0.5) -> list[PartOfExamples]:
-    return [part_of(whole, Part("a", share, held_out), "mark") for held_out in (False, True)]
+    return [part_of(whole, SetPart("a", share, held_out), "mark") for held_out in (False, True)]
 
 
 @given(n=st.integers(8, 200), share=st.floats(0.2, 0.8), classes=st.integers(1, 5), seed=st.integers(0, 99))
@@ -50,7 +50,7 @@ def test_order_is_the_wholes() -> None:
     starts = torch.cat([torch.tensor([0]), torch.randint(1, 9, (30,)).cumsum(0)])
     columns = {"input_ids": torch.arange(int(starts[-1]))}
     whole = TokenExamples(columns, starts, torch.randint(0, 2, (30,)), "mark", {"input_ids": 0})
-    part = part_of(whole, Part("a", 0.4, True), "mark")
+    part = part_of(whole, SetPart("a", 0.4, True), "mark")
     lengths = whole.starts.diff()[part.indices][part.order()]
     assert len(lengths) == 12
     assert bool((lengths.diff() <= 0).all())
@@ -75,7 +75,7 @@ def test_names() -> None:
     sets, parts = divide(SETS, 0.25)
     assert list(sets) == ["a[selecting]", "a[held out]", "b", "c"]
     assert sets["a[selecting]"] is sets["a[held out]"] is SETS["a"]
-    assert parts == {"a[selecting]": Part("a", 0.25, False), "a[held out]": Part("a", 0.25, True)}
+    assert parts == {"a[selecting]": SetPart("a", 0.25, False), "a[held out]": SetPart("a", 0.25, True)}
     assert [whole_of(name) for name in (*parts, "b", held_out_of("b"))] == ["a", "a", "b", "b"]
     assert divide(SETS, None) == (SETS, {})
     assert divide({}, 0.5) == ({}, {})

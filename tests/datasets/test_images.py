@@ -15,7 +15,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from soupcli.datasets import images
 from soupcli.errors import ValidationError
-from soupcli.networks.network import IMAGE_FOLDER, Outline, Pictures
+from soupcli.networks.network import IMAGE_FOLDER, ImageTransform, Outline
 from soupcli.recipe.sets import ImagesSet
 from tests.helpers.pictures import class_folders, noise
 
@@ -26,7 +26,7 @@ def decode(picture: Any) -> Tensor:
     return made
 
 
-EIGHT = Pictures(decode, lambda pictures: pictures.float() / 255, "eight")
+EIGHT = ImageTransform(decode, lambda pictures: pictures.float() / 255, "eight")
 
 
 def labels_of(folder: Path, **options: Any) -> list[int]:
@@ -87,7 +87,7 @@ def test_class_to_index(tmp_path: Path) -> None:
 def test_grey(tmp_path: Path) -> None:
     """Pictures are converted to what the network sees: one channel, where it has one."""
     class_folders(tmp_path, {"cat": 1})
-    found = images.load(ImagesSet(images=tmp_path), Pictures(decode, EIGHT.normalise, "grey", "L"))
+    found = images.load(ImagesSet(images=tmp_path), ImageTransform(decode, EIGHT.normalise, "grey", "L"))
     assert found.inputs.shape == (1, 1, 8, 8)
 
 
@@ -140,7 +140,7 @@ def test_transforms_that_do_not_fit(tmp_path: Path) -> None:
         (whole, r"cat/1\.png: becomes torch\.uint8 \[3, 35, 47\], .*cat/0\.jpg torch\.uint8 \[3, 30, 40\]"),
     ):
         with pytest.raises(ValidationError, match=message):
-            images.load(ImagesSet(images=tmp_path), Pictures(transform, EIGHT.normalise, "bad"))
+            images.load(ImagesSet(images=tmp_path), ImageTransform(transform, EIGHT.normalise, "bad"))
 
 
 def test_empty(tmp_path: Path) -> None:

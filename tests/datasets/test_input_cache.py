@@ -18,7 +18,7 @@ from torch import Tensor
 
 from soupcli.datasets import images, input_cache, text, tokens
 from soupcli.datasets.input_cache import InputCache, Put
-from soupcli.networks.network import Pictures
+from soupcli.networks.network import ImageTransform
 from soupcli.recipe.sets import ImagesSet, TextSet, TokensSet
 from tests.datasets.test_images import decode
 from tests.helpers import transformers_toys as toys
@@ -35,8 +35,8 @@ def pictures(tmp_path: Path) -> ImagesSet:
     return ImagesSet(images=tmp_path / "val")
 
 
-def sees(description: str = "eight", decoder: Callable[[Any], Tensor] = decode) -> Pictures:
-    return Pictures(decoder, lambda batch: batch.float() / 255, description)
+def sees(description: str = "eight", decoder: Callable[[Any], Tensor] = decode) -> ImageTransform:
+    return ImageTransform(decoder, lambda batch: batch.float() / 255, description)
 
 
 def unseen(picture: Any) -> Tensor:
@@ -78,12 +78,12 @@ def removed(file: Path) -> Path:
     return file
 
 
-def after(_: object, spec: ImagesSet) -> tuple[ImagesSet, Pictures]:
+def after(_: object, spec: ImagesSet) -> tuple[ImagesSet, ImageTransform]:
     """The set as it is after a change on the disk."""
     return spec, sees()
 
 
-CHANGES: dict[str, Callable[[ImagesSet], tuple[ImagesSet, Pictures]]] = {
+CHANGES: dict[str, Callable[[ImagesSet], tuple[ImagesSet, ImageTransform]]] = {
     "transform": lambda spec: (spec, sees("nine")),
     "mode": lambda spec: (spec, dataclasses.replace(sees(), mode="L")),
     "border": lambda spec: (spec.model_copy(update={"border": 2}), sees()),

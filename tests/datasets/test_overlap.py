@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.datasets.examples import ArrayExamples, TokenExamples
-from soupcli.datasets.holdout import Part, part_of
+from soupcli.datasets.holdout import SetPart, part_of
 from soupcli.datasets.overlap import ContentStore, content_of, contents_of, shared
 from soupcli.datasets.tokens import TokenWindows
 from tests.helpers.evaluating import evaluators
@@ -40,7 +40,7 @@ def test_parts() -> None:
     """A part has the contents of its examples."""
     whole = ArrayExamples(torch.randn(20, 2), torch.arange(20) % 2, "mark")
     for held_out in (True, False):
-        part = part_of(whole, Part("a", 0.4, held_out), "mark")
+        part = part_of(whole, SetPart("a", 0.4, held_out), "mark")
         assert torch.equal(contents_of(part), contents_of(whole)[part.indices])
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from soupcli.demo import digits, finetune
 from soupcli.errors import MissingExtra, OutputError
 
-TINY = digits.Size(runs=3, pretraining_epochs=3, epochs=(1, 2))
+TINY = digits.DigitsSize(runs=3, pretraining_epochs=3, epochs=(1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def keys(pictures: digits.Pictures) -> set[bytes]:
+def keys(pictures: digits.DigitImages) -> set[bytes]:
     return {picture.numpy().tobytes() for picture in pictures.inputs}
 
 
@@ -54,7 +54,7 @@ def test_pictures_are_real_and_distinct() -> None:
 
 def test_no_picture_is_in_two_parts() -> None:
     """Pre-training, fine-tuning, validation and test together are all pictures, and share none."""
-    parts = digits.split(digits.load(), digits.Size(), seed=1)
+    parts = digits.split(digits.load(), digits.DigitsSize(), seed=1)
     sets = [keys(p) for p in (parts.pretraining, parts.training, parts.validation, parts.test)]
     assert [len(s) for s in sets] == [200, 300, 300, 997]
     assert len(set.union(*sets)) == 1797
@@ -62,10 +62,10 @@ def test_no_picture_is_in_two_parts() -> None:
 
 def test_draws_are_twelve_and_their_names_distinct() -> None:
     """The demo promises 12 runs; each has a name and a seed of its own, the seed also over families."""
-    draws = digits.draws(digits.Size(), seed=0)
+    draws = digits.draws(digits.DigitsSize(), seed=0)
     assert len({finetune.run_name(i, draw) for i, draw in enumerate(draws)}) == 12
     assert len({draw.seed for draw in draws}) == 12
-    assert {draw.seed for draw in draws}.isdisjoint(draw.seed for draw in digits.draws(digits.Size(), seed=1))
+    assert {draw.seed for draw in draws}.isdisjoint(draw.seed for draw in digits.draws(digits.DigitsSize(), seed=1))
 
 
 def test_the_folder_is_what_a_recipe_needs(made: Path) -> None:

@@ -21,13 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from soupcli.demo import fashion, finetune, images
-from soupcli.demo.images import Size
+from soupcli.demo.images import ImagesSize
 from soupcli.errors import MissingExtra, OutputError, SoupError
 
 pytest.importorskip("timm")
 pytest.importorskip("PIL")
 
-SIZE = Size(
+SIZE = ImagesSize(
     pretraining=160, training=60, validation=40, test=50, shifted=30, runs=3, pretraining_epochs=1, epochs=(1, 2)
 )
 SETS = {"train": 60, "val": 40, "test": 50, "rotated": 30, "blurred": 30, "noisy": 30, "sharp": 30}
@@ -226,15 +226,15 @@ def test_training_learns(demo: Path) -> None:
 
 def test_draws_differ_and_name_their_runs() -> None:
     """Ten draws have ten names, learning rates and seeds, the same for the same seed alone."""
-    ten = images.draws(Size(), seed=0)
+    ten = images.draws(ImagesSize(), seed=0)
     assert len({finetune.run_name(index, draw) for index, draw in enumerate(ten)}) == 10
     assert len({draw.lr for draw in ten}) == len({draw.seed for draw in ten}) == 10
-    assert ten == images.draws(Size(), seed=0) != images.draws(Size(), seed=1)
+    assert ten == images.draws(ImagesSize(), seed=0) != images.draws(ImagesSize(), seed=1)
 
 
 def test_interrupted_writing_leaves_no_set(tmp_path: Path) -> None:
     """A folder of pictures is there with all of them or not at all, and the next attempt succeeds."""
-    pictures = images.Pictures(torch.zeros(5, 32, 32, dtype=torch.uint8), torch.arange(5))
+    pictures = images.FashionImages(torch.zeros(5, 32, 32, dtype=torch.uint8), torch.arange(5))
 
     def interrupt(task: str, done: int, total: int, *, note: str = "") -> None:
         if done == 3:

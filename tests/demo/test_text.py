@@ -21,7 +21,7 @@ from soupcli.progress import silent
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
-TINY = text.Size(training=40, validation=20, test=30, shifted=10, runs=2, layers=2, epochs=(1, 2))
+TINY = text.TextSize(training=40, validation=20, test=30, shifted=10, runs=2, layers=2, epochs=(1, 2))
 GOOD, BAD, PLAIN = (
     ["good", "fine", "joy", "bright"],
     ["bad", "dull", "poor", "grim"],

@@ -126,7 +126,7 @@ def write_layouts(folder: Path) -> None:
 
 
 PREPARED = {"checkpoints.md": write_layouts}  # what a page speaks of beside the family
-SMALL = functools.partial(digits.Size, runs=3, epochs=(1, 2), pretraining_epochs=2)  # of `soup demo`
+SMALL = functools.partial(digits.DigitsSize, runs=3, epochs=(1, 2), pretraining_epochs=2)  # of `soup demo`
 JQ = """import json, sys
 value = json.load(sys.stdin)
 for key in filter(None, sys.argv[1].split(".")):

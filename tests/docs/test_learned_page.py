@@ -22,7 +22,7 @@ COMMANDS = [
 
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soup: Callable[..., Any]) -> None:
     """In the order of the page, on ingredients of a smaller demo: exit code 0, and the same soup where it says so."""
-    digits.make(tmp_path / "digits", size=digits.Size(runs=3, epochs=(1, 2), pretraining_epochs=2))
+    digits.make(tmp_path / "digits", size=digits.DigitsSize(runs=3, epochs=(1, 2), pretraining_epochs=2))
     monkeypatch.chdir(tmp_path / "digits")
     assert len(COMMANDS) >= 6
     for command in COMMANDS:

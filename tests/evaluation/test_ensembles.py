@@ -16,7 +16,7 @@ from torch.nn import functional
 from soupcli.errors import ValidationError
 from soupcli.evaluation import ensembles as module
 from soupcli.evaluation.ensembles import Ensembles
-from soupcli.evaluation.logits import Collected, LogitFile, LogitFolder, Source
+from soupcli.evaluation.logits import Collected, LogitFile, LogitFolder, LogitsSource
 from soupcli.metrics.metric import LabelKind
 from soupcli.mixing.mixture import Mixture
 from tests.helpers.outcomes import checkpoints
@@ -34,7 +34,7 @@ def labels_of(seed: int = 99) -> Tensor:
 
 def save(folder: Path, number: int, logits: Tensor, labels: Tensor, kind: LabelKind = "classes") -> LogitFile:
     """Logits given in two batches and in another order than the set's, as an evaluation may give them."""
-    source = Source(f"{number}" * 64, f"sha256:{number}" + f"{number}" * 63, "a set", f"runs/{number}", "val")
+    source = LogitsSource(f"{number}" * 64, f"sha256:{number}" + f"{number}" * 63, "a set", f"runs/{number}", "val")
     file, collected = LogitFolder(folder).file(source), Collected(labels, kind)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(number))
     for indices in order.split(20):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.errors import ValidationError
-from soupcli.evaluation.gates import Gate, Verdict, check, judge
+from soupcli.evaluation.gates import Gate, GateOutcome, check, judge
 from soupcli.evaluation.score import Score
 from soupcli.metrics.metric import MetricValue
 from soupcli.recipe.gates import Bound, parse
@@ -24,7 +24,7 @@ def gate(text: str, metric: str | None = None) -> Gate:
     return Gate("val", metric, parse(text), text, "gates.val")
 
 
-def verdict(text: str, soup: Score, best: Score | None = None) -> Verdict:
+def verdict(text: str, soup: Score, best: Score | None = None) -> GateOutcome:
     return judge(gate(text), soup, best)
 
 

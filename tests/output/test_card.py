@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from soupcli.output.card import BELOW, Beside, ReadMe, model_card
+from soupcli.output.card import BELOW, CardSources, ReadMe, model_card
 from soupcli.report.report import Report
 from tests.conftest import Ran
 from tests.helpers.report_toys import greedy
@@ -74,7 +74,7 @@ def test_hostile_words() -> None:
     document["sets"] = [*document["sets"], bad]
     document["soup"]["scores"] = {bad: {"accuracy": {"value": 0.5, "stderr": None, "n": 3}}}
     document["recipe"] = {"base": bad, "val": {bad: {"images": "```\n# x"}}}
-    text = model_card(Report.model_validate(document), Beside())
+    text = model_card(Report.model_validate(document), CardSources())
     matter = front(text)
     assert matter["model-index"][0]["results"][0]["task"]["type"] == "image-classification"
     body = text.split("---\n", 2)[2]

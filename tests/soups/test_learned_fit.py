@@ -20,7 +20,7 @@ from soupcli.errors import NetworkError
 from soupcli.evaluation.labelled import Labelled
 from soupcli.networks.learned.residence import Where
 from soupcli.soups.learned_choice import LearnedSoup, chosen, parts_of
-from soupcli.soups.learned_fit import CONSTRAINTS, FLOOR, Curves, Fit, Part, Round, affine, simplex
+from soupcli.soups.learned_fit import CONSTRAINTS, FLOOR, Curves, Fit, FitSplit, Round, affine, simplex
 from tests.helpers.learned_family import Family, settings
 from tests.helpers.learned_toys import CPU
 
@@ -182,7 +182,7 @@ def test_choice(spread: float, kept: int) -> None:
         rounds([2.0, 1.9, 2.2], [0.0, 0.1, -0.2], spread, 0.6, 40),
         rounds([1.0, 0.8, 0.9], [0.0, 0.2, 0.1], spread, 0.9, 60),
     ]
-    parts = [Part(torch.arange(60), torch.arange(40)), Part(torch.arange(40), torch.arange(60))]
+    parts = [FitSplit(torch.arange(60), torch.arange(40)), FitSplit(torch.arange(40), torch.arange(60))]
     soup = chosen(folds, parts, torch.tensor([[0.5, 0.5]], dtype=torch.float64), 7)
     assert soup.curves.held_out == pytest.approx([1.4, 1.24, 1.42])
     assert soup.gain == pytest.approx(0.16)

@@ -19,7 +19,7 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.recipe.methods import Greedy
 from soupcli.soups.budgeted import draw
 from soupcli.soups.ranking import rank
-from soupcli.soups.search import Found, most_evaluations, orders_of, search
+from soupcli.soups.search import SearchResult, most_evaluations, orders_of, search
 from tests.helpers.outcomes import TableEvaluate, checkpoints, random_outcomes, recipe_1, score_of
 from tests.helpers.soups_by_hand import Value, pruned_by_hand, ranked, replaced_by_hand
 
@@ -50,7 +50,9 @@ class WeighedEvaluate:
         return score_of(self.value(key), higher=self.higher)
 
 
-def found(names: list[str], value: Value, *, higher: bool = True, **settings: Any) -> tuple[Found, TableEvaluate]:
+def found(
+    names: list[str], value: Value, *, higher: bool = True, **settings: Any
+) -> tuple[SearchResult, TableEvaluate]:
     evaluate = TableEvaluate(value, higher=higher)
     ranking = rank(checkpoints(names), evaluate)
     evaluate.asked.clear()
@@ -58,7 +60,7 @@ def found(names: list[str], value: Value, *, higher: bool = True, **settings: An
     return search(ranking, evaluate, Greedy(**settings), predict=predict), evaluate
 
 
-def members_of(soup: Found) -> list[str]:
+def members_of(soup: SearchResult) -> list[str]:
     return [str(member.path) for member in soup.soup.mixture.members]
 
 

@@ -33,7 +33,7 @@ from soupcli.datasets import arrays, images, tar_shards
 from soupcli.datasets.image_folders import PictureFile
 from soupcli.evaluation.kept_scores import FitStore, ScoreStore
 from soupcli.files.json_text import key_of
-from soupcli.networks.network import Pictures
+from soupcli.networks.network import ImageTransform
 from soupcli.recipe.sets import ArraysSet
 from tests.conftest import write_family
 from tests.torture.mutations import encoded, mutated_bytes, mutated_json
@@ -339,7 +339,7 @@ def picture_bomb(side: int) -> bytes:
 
 
 def _decode() -> object:
-    decoder = images._Decoder(Pictures(lambda picture: torch.zeros(3, 4, 4), lambda pixels: pixels, ""), 0)
+    decoder = images._Decoder(ImageTransform(lambda picture: torch.zeros(3, 4, 4), lambda pixels: pixels, ""), 0)
     return decoder.decode(PictureFile(Path("x.png")))
 
 

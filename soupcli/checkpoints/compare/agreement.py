@@ -12,13 +12,13 @@ from pathlib import Path
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged, weights_file
-from soupcli.checkpoints.tensor_filter import Selection
+from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 
 # Settings that change what an adapter's tensors mean, whatever their names.
 SETTINGS = ("bias", "lora_bias", "fan_in_fan_out")
 FACTOR = re.compile(r"\.(lora_(embedding_)?[AB]|lora_(up|down))(\.|$)")
-EVERYTHING = Selection()
+EVERYTHING = TensorFilter()
 OTHER_BASE = "where these are one network under two names, say so: --base PATH"
 MERGE = "merge each adapter into its base (merge_and_unload) and mix the whole networks"
 
@@ -28,7 +28,7 @@ def check_agreement(
     *,
     key: str | None = None,
     base: Path | None = None,
-    selection: Selection = EVERYTHING,
+    selection: TensorFilter = EVERYTHING,
 ) -> None:
     """Raises MixError where two checkpoints were taken from different keys, or cannot be mixed as adapters.
 
@@ -89,7 +89,7 @@ def _one_folder(one: str | None, other: str | None) -> bool:
     return len(paths) == 2 and all(path.is_dir() for path in paths) and paths[0].samefile(paths[1])
 
 
-def _check_adapters(first: AdapterCheckpoint, other: AdapterCheckpoint, selection: Selection) -> None:
+def _check_adapters(first: AdapterCheckpoint, other: AdapterCheckpoint, selection: TensorFilter) -> None:
     for setting in SETTINGS:
         values = first.config.values.get(setting), other.config.values.get(setting)
         if values[0] != values[1]:
@@ -106,11 +106,11 @@ def _check_adapters(first: AdapterCheckpoint, other: AdapterCheckpoint, selectio
             )
 
 
-def _names(adapter: AdapterCheckpoint, selection: Selection) -> set[str]:
+def _names(adapter: AdapterCheckpoint, selection: TensorFilter) -> set[str]:
     return {name for name in (*adapter.factors, *adapter.biases, *adapter.plain) if selection.mixes(name)}
 
 
-def _check_no_factors(checkpoint: Checkpoint, selection: Selection) -> None:
+def _check_no_factors(checkpoint: Checkpoint, selection: TensorFilter) -> None:
     name = next((name for name in checkpoint.tensors if FACTOR.search(name) and selection.mixes(name)), None)
     if name is not None:
         raise MixError(

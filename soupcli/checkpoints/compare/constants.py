@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.checkpoints.tensor_filter import Selection
+    from soupcli.checkpoints.tensor_filter import TensorFilter
 
 FEW = 3  # numbers that a mask is made of
 CHUNK = 1 << 20  # elements that are looked at once
@@ -38,7 +38,7 @@ class Constants:
     numbers, infinities among them.
     """
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
+    def __init__(self, checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
         self._checkpoints, self._selection = checkpoints, selection
         self._known: dict[str, bool] = {}
 
@@ -67,7 +67,7 @@ def is_mask(checkpoint: Checkpoint, name: str) -> bool:
     return True
 
 
-def with_constants(checkpoints: Sequence[Checkpoint], selection: Selection) -> list[Checkpoint]:
+def with_constants(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[Checkpoint]:
     """The checkpoints, each of which knows what need not be finite in it."""
     constants = Constants(checkpoints, selection)
     return [with_these(one, constants) for one in checkpoints]

@@ -18,7 +18,7 @@ import torch
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged, read_part
 
 if TYPE_CHECKING:
-    from soupcli.checkpoints.tensor_filter import Selection
+    from soupcli.checkpoints.tensor_filter import TensorFilter
 
 Kind = Literal["lacks", "has alone", "shape", "dtype", "key", "tied", "format"]
 # Differences that keep checkpoints from being mixed.
@@ -28,7 +28,7 @@ CHUNK = 1 << 18
 SAMPLE = 1 << 10  # elements that are compared before whole tensors are
 
 
-class Difference(NamedTuple):
+class CheckpointDifference(NamedTuple):
     """Something that one checkpoint has otherwise than most of the others."""
 
     checkpoint: Checkpoint
@@ -50,7 +50,7 @@ class Difference(NamedTuple):
         return f"tensor {self.tensor!r} has {self.kind} {self.found}, most have {self.expected}"
 
 
-def survey(checkpoints: Sequence[Checkpoint], selection: Selection) -> list[Difference]:
+def survey(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[CheckpointDifference]:
     """Every difference in keys, names, shapes and dtypes, by checkpoint; of several checkpoints."""
     found = [
         *_odd_ones(checkpoints, "format", lambda one: "an adapter" if one.is_adapter else "a whole network"),
@@ -61,9 +61,9 @@ def survey(checkpoints: Sequence[Checkpoint], selection: Selection) -> list[Diff
         holders = [one for one in checkpoints if name in one.tensors]
         others = [one for one in checkpoints if name not in one.tensors]
         if len(holders) * 2 >= len(checkpoints):
-            found += [Difference(one, "lacks", name, _nearest(name, one), "") for one in others]
+            found += [CheckpointDifference(one, "lacks", name, _nearest(name, one), "") for one in others]
         else:
-            found += [Difference(one, "has alone", name, "", "") for one in holders]
+            found += [CheckpointDifference(one, "has alone", name, "", "") for one in holders]
         if not name.endswith("_extra_state"):  # a layer's own record, of any length
             found += _odd_ones(holders, "shape", partial(_shape_of, name), name)
         found += _odd_ones(holders, "dtype", partial(_dtype_of, name), name)
@@ -71,7 +71,7 @@ def survey(checkpoints: Sequence[Checkpoint], selection: Selection) -> list[Diff
     return sorted(found, key=lambda difference: place[difference.checkpoint])
 
 
-def shared_names(checkpoints: Iterable[Checkpoint], selection: Selection) -> list[str]:
+def shared_names(checkpoints: Iterable[Checkpoint], selection: TensorFilter) -> list[str]:
     """Names of real floating tensors that all have in one shape, in the order of the first."""
     first, *others = checkpoints
     return [
@@ -155,7 +155,7 @@ def same_in_all(checkpoints: Sequence[Checkpoint], name: str) -> bool:
     )
 
 
-def differing_ties(checkpoints: Sequence[Checkpoint], ties: Mapping[Checkpoint, str]) -> list[Difference]:
+def differing_ties(checkpoints: Sequence[Checkpoint], ties: Mapping[Checkpoint, str]) -> list[CheckpointDifference]:
     """Those whose tied weights are other ones than most have; `ties`: in words."""
     return _odd_ones(checkpoints, "tied", ties.__getitem__)
 
@@ -193,12 +193,12 @@ def _same_tensor(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], spe
 
 def _odd_ones(
     checkpoints: Sequence[Checkpoint], kind: Kind, value_of: Callable[[Checkpoint], str], tensor: str | None = None
-) -> list[Difference]:
+) -> list[CheckpointDifference]:
     """Those whose value is not the one that most have; where as many have each, the first one's counts."""
     values = [value_of(one) for one in checkpoints]
     usual = Counter(values).most_common(1)[0][0] if values else ""
     return [
-        Difference(one, kind, tensor, value, usual)
+        CheckpointDifference(one, kind, tensor, value, usual)
         for one, value in zip(checkpoints, values, strict=True)
         if value != usual
     ]

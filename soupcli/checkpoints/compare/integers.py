@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.checkpoints.tensor_filter import Selection
+    from soupcli.checkpoints.tensor_filter import TensorFilter
 
 FEW = 16  # elements: a weight has more, a counter or a flag has fewer
 # Patterns of names -> what they are, and why one ingredient's will do.
@@ -53,7 +53,7 @@ def is_known(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in KNOWN)
 
 
-def check_integers(checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
+def check_integers(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
     """Raises MixError at the first integer tensor that is mixed, differs, and is not known to do no harm."""
     for name in differing_integers(checkpoints):
         spec = checkpoints[0].tensors[name]

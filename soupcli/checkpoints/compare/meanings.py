@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.checkpoints.tensor_filter import Selection
+    from soupcli.checkpoints.tensor_filter import TensorFilter
 
 MAX_BYTES = 200_000_000  # of a file that lists tokens
 SHOWN = 6  # class names in a message
@@ -32,7 +32,7 @@ class Tokens(NamedTuple):
     read: Callable[[bytes], Mapping[str, int]]
 
 
-def check_meanings(checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
+def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
     """Raises MixError if a row that is mixed stands for other tokens or classes in two checkpoints."""
     first, *others = checkpoints
     if first.is_adapter:
@@ -42,7 +42,7 @@ def check_meanings(checkpoints: Sequence[Checkpoint], selection: Selection) -> N
         _check_classes(first, other, selection)
 
 
-def _check_tokens(first: Checkpoint, other: Checkpoint, selection: Selection) -> None:
+def _check_tokens(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> None:
     for kind in TOKENS:
         one, two = side_file(first, kind.name), side_file(other, kind.name)
         if one is None or two is None:
@@ -63,7 +63,7 @@ def _check_tokens(first: Checkpoint, other: Checkpoint, selection: Selection) ->
         )
 
 
-def _mixed(checkpoint: Checkpoint, selection: Selection) -> list[str]:
+def _mixed(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:
     """Weights that are mixed and have rows."""
     tensors = checkpoint.tensors.items()
     return [name for name, spec in tensors if spec.shape and spec.dtype.is_floating_point and selection.mixes(name)]
@@ -97,7 +97,7 @@ TOKENS = (  # the first that both have counts
 )
 
 
-def _check_classes(first: Checkpoint, other: Checkpoint, selection: Selection) -> None:
+def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> None:
     one, two = _classes(first), _classes(other)
     if one is None or two is None or one == two or len(one) != len(two):
         return

@@ -25,7 +25,7 @@ from soupcli.errors import MixError
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
-    from soupcli.checkpoints.tensor_filter import Selection
+    from soupcli.checkpoints.tensor_filter import TensorFilter
 
 # Endings, and beginnings, that a library writes in one version and takes for one another.
 ENDINGS = (
@@ -181,7 +181,7 @@ def _is_plain(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
     return one or counts
 
 
-def check_ties(checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
+def check_ties(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
     """Raises MixError if one name of a tied matrix is mixed and another one is not: the soup would untie them."""
     if not any(selection):
         return

@@ -24,7 +24,7 @@ from soupcli.errors import MixError
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
-    from soupcli.checkpoints.tensor_filter import Selection
+    from soupcli.checkpoints.tensor_filter import TensorFilter
 
 Module = Mapping[str, "TensorSpec"]  # last part of a name -> the tensor's shape and dtype
 EIGHT_BITS = frozenset({torch.int8, torch.uint8})
@@ -230,7 +230,7 @@ def _is_narrow(module: str, leaf: str, spec: TensorSpec, leaves: Module) -> bool
     )
 
 
-def check_products(checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
+def check_products(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
     """Raises MixError if a weight is stored in parts that are mixed, and are not the same in all checkpoints."""
     if len(checkpoints) < 2:
         return
@@ -285,7 +285,7 @@ def _check_declared(checkpoints: Sequence[Checkpoint]) -> None:
     )
 
 
-def _is_mixed(together: Together, checkpoints: Sequence[Checkpoint], selection: Selection) -> bool:
+def _is_mixed(together: Together, checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> bool:
     return any(map(selection.mixes, together.names)) and not all(
         same_in_all(checkpoints, name) for name in dict.fromkeys(together.names)
     )

@@ -30,7 +30,7 @@ class Box(NamedTuple):
     sizes: tuple[int, ...]
 
 
-class Entry(NamedTuple):
+class DistributedTensor(NamedTuple):
     """One tensor: its name in the flattened state dict, and the boxes that it was saved in."""
 
     name: str
@@ -74,7 +74,7 @@ def _field(stand_in: Any, name: str) -> Any:
     return stand_in.attributes[name]
 
 
-def _entries(tensors: Any) -> dict[str, Entry | None]:
+def _entries(tensors: Any) -> dict[str, DistributedTensor | None]:
     """Name -> entry, None for what is no tensor."""
     if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
         raise ValueError("its state_dict_metadata does not go by names")
@@ -84,12 +84,12 @@ def _entries(tensors: Any) -> dict[str, Entry | None]:
     }
 
 
-def _entry(name: str, described: StandIn) -> Entry:
+def _entry(name: str, described: StandIn) -> DistributedTensor:
     properties = _field(described, "properties")
     state = properties.state if isinstance(properties, StandIn) else None
     dtype = state[0] if isinstance(state, tuple) else _field(properties, "dtype")
     boxes = tuple(_box(chunk) for chunk in _field(described, "chunks"))
-    return Entry(name, _counts(_field(described, "size")), dtype_of(dtype), boxes)
+    return DistributedTensor(name, _counts(_field(described, "size")), dtype_of(dtype), boxes)
 
 
 def _box(chunk: Any) -> Box:
@@ -104,7 +104,7 @@ def _counts(numbers: Any) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _nested(described: Any, entries: dict[str, Entry | None]) -> dict[str, Any]:
+def _nested(described: Any, entries: dict[str, DistributedTensor | None]) -> dict[str, Any]:
     """The saved object as it was nested before its names were flattened."""
     top: dict[str, Any] = {}
     paths = described.attributes.get("planner_data")

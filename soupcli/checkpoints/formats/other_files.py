@@ -21,7 +21,7 @@ ANNEX = "/annex/objects/"
 GET_ANNEX = "get the file itself: git annex get"
 
 
-class Kind(NamedTuple):
+class FileKind(NamedTuple):
     """A kind of file, and how it begins."""
 
     begins: re.Pattern[bytes]
@@ -29,8 +29,8 @@ class Kind(NamedTuple):
     hint: str
 
 
-def _kind(pattern: bytes, what: str, hint: str) -> Kind:
-    return Kind(re.compile(pattern, re.DOTALL | re.IGNORECASE), what, hint)
+def _kind(pattern: bytes, what: str, hint: str) -> FileKind:
+    return FileKind(re.compile(pattern, re.DOTALL | re.IGNORECASE), what, hint)
 
 
 # No file of torch.save or safetensors begins so.
@@ -110,13 +110,13 @@ def refuse_unknown_file(file: FileVersion) -> None:
         raise CheckpointError(f"{file.path}: begins with zeros: its download or save was not finished")
 
 
-def _refuse(file: FileVersion, kinds: tuple[Kind, ...]) -> None:
+def _refuse(file: FileVersion, kinds: tuple[FileKind, ...]) -> None:
     found = _first(file, kinds)
     if found is not None:
         raise CheckpointError(f"{file.path}: {found.what}", hint=found.hint)
 
 
-def _first(file: FileVersion, kinds: tuple[Kind, ...]) -> Kind | None:
+def _first(file: FileVersion, kinds: tuple[FileKind, ...]) -> FileKind | None:
     head = read_bytes(file, 0, HEAD)
     return next((kind for kind in kinds if kind.begins.match(head)), None)
 

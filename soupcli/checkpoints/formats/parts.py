@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
-from soupcli.checkpoints.checkpoint import Part, StoredCheckpoint
+from soupcli.checkpoints.checkpoint import Component, StoredCheckpoint
 from soupcli.checkpoints.formats.folder import INDEX_SUFFIX, KNOWN_NAMES, is_weights
 from soupcli.checkpoints.formats.sharded import whole_name
 from soupcli.errors import CheckpointError
@@ -111,7 +111,7 @@ def joined(folder: Path, networks: Mapping[str, Checkpoint]) -> StoredCheckpoint
 
     Raises CheckpointError if one of them is an adapter or a distributed checkpoint.
     """
-    parts: list[Part] = []
+    parts: list[Component] = []
     whole = StoredCheckpoint(folder, {}, {}, (), side_folder=folder)
     for below, network in networks.items():
         if not isinstance(network, StoredCheckpoint):
@@ -120,7 +120,7 @@ def joined(folder: Path, networks: Mapping[str, Checkpoint]) -> StoredCheckpoint
                 hint="merge an adapter into its base (merge_and_unload), and save the whole folder again",
             )
         prefix = f"{below}/" if below else ""
-        parts.append(Part(prefix, prefix + _file_name(network)))
+        parts.append(Component(prefix, prefix + _file_name(network)))
         whole = replace(
             whole,
             tensors={**whole.tensors, **{prefix + name: spec for name, spec in network.tensors.items()}},

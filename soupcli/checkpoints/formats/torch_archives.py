@@ -29,7 +29,7 @@ LOCAL_HEADER = 30  # bytes of a zip archive's local file header before the name
 BUDGET_PER_RECORD = 4_000  # what the pickle of one tensor costs, with its share of an optimizer
 
 
-class Span(NamedTuple):
+class ByteRange(NamedTuple):
     """Bytes of a file."""
 
     offset: int  # of the first one in the file
@@ -40,16 +40,16 @@ class SavedObject(NamedTuple):
     """What one call of torch.save wrote: an object with stand-ins in it, and the bytes of storages by key."""
 
     content: Any
-    storages: dict[str, Span]
+    storages: dict[str, ByteRange]
 
-    def span_of(self, storage: Storage) -> Span:
+    def span_of(self, storage: Storage) -> ByteRange:
         """The bytes of a storage, or none if they are not there."""
-        root = self.storages.get(storage.key, Span(0, 0))
+        root = self.storages.get(storage.key, ByteRange(0, 0))
         if storage.view is None:
             return root
         _, first, numel = storage.view
         size = ITEM_SIZES.get(storage.dtype, 1)
-        return Span(root.offset + first * size, numel * size if first + numel <= root.size // size else 0)
+        return ByteRange(root.offset + first * size, numel * size if first + numel <= root.size // size else 0)
 
 
 def is_torch_file(file: FileVersion) -> bool:
@@ -110,11 +110,11 @@ def _infos(file: FileVersion, offset: int, length: int) -> list[zipfile.ZipInfo]
         raise CheckpointError(f"{file.path}: a broken zip archive: {cause}", hint=SAVE_AGAIN) from cause
 
 
-def _records(file: FileVersion, offset: int, length: int) -> dict[str, Span]:
+def _records(file: FileVersion, offset: int, length: int) -> dict[str, ByteRange]:
     """Name of each record of the archive in a part of `file` -> where its data lies in the file."""
     infos = _infos(file, offset, length)
     refuse_other_archives(file, [info.filename for info in infos])
-    records: dict[str, Span] = {}
+    records: dict[str, ByteRange] = {}
     for info in infos:
         name = info.filename.partition("/")[2]  # without the archive's own name
         if info.compress_type != zipfile.ZIP_STORED:
@@ -122,7 +122,7 @@ def _records(file: FileVersion, offset: int, length: int) -> dict[str, Span]:
         begin = info.header_offset + LOCAL_HEADER + _name_and_extra(file, offset + info.header_offset, name)
         if begin + info.file_size > length:
             raise CheckpointError(f"{file.path}: a broken zip archive: {name!r} ends after it", hint=SAVE_AGAIN)
-        records[name] = Span(offset + begin, info.file_size)
+        records[name] = ByteRange(offset + begin, info.file_size)
     return records
 
 
@@ -134,7 +134,7 @@ def _name_and_extra(file: FileVersion, at: int, name: str) -> int:
     return sum(struct.unpack("<HH", header[26:30]))
 
 
-def _check_byte_order(file: FileVersion, records: dict[str, Span]) -> None:
+def _check_byte_order(file: FileVersion, records: dict[str, ByteRange]) -> None:
     order = records.get("byteorder")
     if order is not None and read_bytes(file, order.offset, min(order.size, 16)) != sys.byteorder.encode():
         raise CheckpointError(f"{file.path}: written on a machine of another byte order", hint=SAVE_AGAIN)
@@ -169,8 +169,8 @@ def _read_legacy(file: FileVersion, offset: int, length: int) -> SavedObject:
     return SavedObject(content, roots)
 
 
-def _spans(keys: Any, dtypes: dict[str, str], file: FileVersion, at: int, end: int) -> dict[str, Span]:
-    spans: dict[str, Span] = {}
+def _spans(keys: Any, dtypes: dict[str, str], file: FileVersion, at: int, end: int) -> dict[str, ByteRange]:
+    spans: dict[str, ByteRange] = {}
     for key in keys if isinstance(keys, list) else ():
         header = read_bytes(file, at, 8)
         if len(header) < 8 or str(key) not in dtypes:
@@ -178,6 +178,6 @@ def _spans(keys: Any, dtypes: dict[str, str], file: FileVersion, at: int, end: i
         nbytes = struct.unpack("<q", header)[0] * ITEM_SIZES.get(dtypes[str(key)], 1)
         if not 0 <= nbytes <= end - at - 8:
             raise PickleError(f"storage {key!r} needs {nbytes} bytes, the file has {max(0, end - at - 8)} left")
-        spans[str(key)] = Span(at + 8, nbytes)
+        spans[str(key)] = ByteRange(at + 8, nbytes)
         at += 8 + nbytes
     return spans

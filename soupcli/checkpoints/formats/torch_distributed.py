@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import NO_PLACES, Origin, StoredTensor, TensorSpec, read_stored
-from soupcli.checkpoints.formats.distributed_metadata import SAVE_AGAIN, Box, Entry, Metadata, read_metadata
+from soupcli.checkpoints.formats.distributed_metadata import SAVE_AGAIN, Box, DistributedTensor, Metadata, read_metadata
 from soupcli.checkpoints.formats.names import plain_names
 from soupcli.checkpoints.formats.network_part import network_part
 from soupcli.checkpoints.formats.sharded import file_beside
@@ -101,7 +101,7 @@ METADATA = ".metadata"
 INSIDE = "pytorch_model_fsdp_0"  # where Accelerate, and the Trainer over it, put it
 
 
-class Piece(NamedTuple):
+class StoredBox(NamedTuple):
     """A box of a tensor and the bytes of its archive."""
 
     box: Box
@@ -124,12 +124,12 @@ def open_distributed(
     """
     file = FileVersion.of(folder / METADATA)
     metadata = read_metadata(file)
-    part = network_part(folder, metadata.content, key=key, is_tensor=lambda value: isinstance(value, Entry))
+    part = network_part(folder, metadata.content, key=key, is_tensor=lambda value: isinstance(value, DistributedTensor))
     files: dict[str, FileVersion] = {}
     tensors: dict[str, TensorSpec] = {}
-    pieces: dict[str, tuple[Piece, ...]] = {}
+    pieces: dict[str, tuple[StoredBox, ...]] = {}
     for stored, name in plain_names(part.tensors).items():
-        entry: Entry = part.tensors[stored]
+        entry: DistributedTensor = part.tensors[stored]
         if entry.dtype not in DTYPES:
             raise CheckpointError(
                 f"{file.path}: tensor {name!r} has dtype {entry.dtype}, which this version does not read"
@@ -149,12 +149,12 @@ class DistributedCheckpoint:
 
     path: Path
     tensors: Mapping[str, TensorSpec]
-    pieces: Mapping[str, tuple[Piece, ...]]
+    pieces: Mapping[str, tuple[StoredBox, ...]]
     files: tuple[FileVersion, ...]
     side_files: tuple[Path, ...]
     origin: Origin
     constants: Container[str] = ()
-    _places: dict[Piece, StoredTensor] = field(default_factory=dict)
+    _places: dict[StoredBox, StoredTensor] = field(default_factory=dict)
 
     sources = ()
     is_adapter = False
@@ -183,7 +183,7 @@ class DistributedCheckpoint:
 
         read_boxes(spec.shape, [piece.box for piece in pieces], read_box, out, start)
 
-    def _place(self, name: str, piece: Piece, expected: TensorSpec) -> StoredTensor:
+    def _place(self, name: str, piece: StoredBox, expected: TensorSpec) -> StoredTensor:
         if piece not in self._places:
             found, place = read_tensor_header(piece.file, piece.offset, piece.length)
             if found != expected:
@@ -196,7 +196,7 @@ class DistributedCheckpoint:
         return self._places[piece]
 
 
-def _piece(source: Path, metadata: Metadata, name: str, box: Box, files: dict[str, FileVersion]) -> Piece:
+def _piece(source: Path, metadata: Metadata, name: str, box: Box, files: dict[str, FileVersion]) -> StoredBox:
     place = metadata.places.get((name, box.offsets))
     if place is None:
         raise CheckpointError(f"{source}: does not say where tensor {name!r} lies", hint=SAVE_AGAIN)
@@ -210,4 +210,4 @@ def _piece(source: Path, metadata: Metadata, name: str, box: Box, files: dict[st
             f"{file.path}: has {file.size} bytes, tensor {name!r} ends at byte {place.offset + place.length}",
             hint="the file was cut short: copy it again",
         )
-    return Piece(box, file, place.offset, place.length)
+    return StoredBox(box, file, place.offset, place.length)

@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.datasets.kind import Kind
+from soupcli.datasets.kind import SetKind
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside.program_files import split
 from soupcli.evaluation.outside.user_function import score_of_result
@@ -186,4 +186,4 @@ def _parsed(words: list[str], last: str) -> Any:
         ) from cause
 
 
-KIND: Kind[CommandSet] = Kind()  # measured by OutsideSets, which runs several at once
+KIND: SetKind[CommandSet] = SetKind()  # measured by OutsideSets, which runs several at once

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from soupcli.datasets.kind import Kind
-from soupcli.environment import need
+from soupcli.datasets.kind import SetKind
+from soupcli.environment import import_extra
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluation.score import Score
 from soupcli.metrics.metric import MetricValue
@@ -70,8 +70,8 @@ class Tasks:
             raise NetworkError(
                 "lm_eval: there is no tokenizer beside the weights", hint="tokenizer.save_pretrained(...)"
             )
-        evaluate = need("lm_eval.evaluator", extra=EXTRA).evaluate
-        harness = need("lm_eval.models.huggingface", extra=EXTRA)
+        evaluate = import_extra("lm_eval.evaluator", extra=EXTRA).evaluate
+        harness = import_extra("lm_eval.models.huggingface", extra=EXTRA)
         with _quiet(), _seeded(), _told(f"lm_eval: {', '.join(self.spec.lm_eval)}"):
             network = harness.HFLM(pretrained=module, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
             iterations = 1 if all(_closed_form(task) for task in self.loaded["tasks"].values()) else 0
@@ -84,7 +84,7 @@ def load(spec: LmEvalSet) -> Tasks:
 
     Raises ValidationError for a task that is not there or whose data cannot be loaded.
     """
-    manager_class = need("lm_eval.tasks", extra=EXTRA).TaskManager
+    manager_class = import_extra("lm_eval.tasks", extra=EXTRA).TaskManager
     where = f"lm_eval: {', '.join(spec.lm_eval)}"
     if spec.include_path is not None and not spec.include_path.is_dir():
         raise ValidationError(f"{spec.include_path}: no such folder", hint="include_path: a folder of task files")
@@ -185,7 +185,7 @@ def _quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def _seeded() -> Iterator[None]:
     """The seeds that the harness's own command line sets; the states from before come back."""
-    numpy_random = need("numpy", extra=EXTRA).random
+    numpy_random = import_extra("numpy", extra=EXTRA).random
     states = random.getstate(), numpy_random.get_state()
     with torch.random.fork_rng():
         random.seed(SEEDS["random"])
@@ -219,4 +219,4 @@ def measure(spec: LmEvalSet, weights: Mixture, _: str, runner: NetworkRunner, ta
         runner.live.forget()
 
 
-KIND: Kind[LmEvalSet] = Kind(lambda spec, _, tasks: tasks.of(spec).fingerprint, measure=measure)
+KIND: SetKind[LmEvalSet] = SetKind(lambda spec, _, tasks: tasks.of(spec).fingerprint, measure=measure)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from soupcli.datasets.kind import Kind
+from soupcli.datasets.kind import SetKind
 from soupcli.errors import ValidationError
 from soupcli.evaluation.score import Score
 from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.metric import MetricValue
 from soupcli.networks.restored import restored
-from soupcli.user_code import load_function, told
+from soupcli.user_code import describe_error, load_function
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def score(spec: PythonSet, module: nn.Module, device: torch.device, *, metric: s
         with torch.no_grad():
             result = function(module, device)
     except (Exception, SystemExit) as cause:
-        raise ValidationError(told(cause, spec.python), hint="this error comes from your function") from cause
+        raise ValidationError(describe_error(cause, spec.python), hint="this error comes from your function") from cause
     if named and not isinstance(result, Mapping) and result is not None and _number(result) is not None:
         result = {metric: result}
     return score_of_result(result, metric, source=spec.python, higher_is_better=spec.higher_is_better)
@@ -103,4 +103,4 @@ def measure(spec: PythonSet, weights: Mixture, metric: str, runner: NetworkRunne
         runner.live.forget()
 
 
-KIND: Kind[PythonSet] = Kind(measure=measure)
+KIND: SetKind[PythonSet] = SetKind(measure=measure)

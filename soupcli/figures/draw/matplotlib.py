@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from soupcli.environment import need
+from soupcli.environment import import_extra
 from soupcli.figures.draw.layout import LARGE, NORMAL, SCALE_WIDTH, SMALL, Layout, Placed, label_depth, layout
 from soupcli.figures.draw.palette import GROUNDS, STYLES, Ground, Theme, colour, ramp, shape_points
 from soupcli.files.own_file import GENERATOR
@@ -29,8 +29,8 @@ SETTINGS = {
 
 def drawn(figure: Figure, suffix: Suffix, theme: Theme) -> bytes:
     """The file's bytes. Raises MissingExtra where matplotlib is absent."""
-    mpl = need("matplotlib", extra="plot")
-    canvas_of = need("matplotlib.figure", extra="plot").Figure
+    mpl = import_extra("matplotlib", extra="plot")
+    canvas_of = import_extra("matplotlib.figure", extra="plot").Figure
     placed = layout(figure)
     made = {"Date": None, "Creator": GENERATOR} if suffix == "svg" else {"Software": GENERATOR}
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
@@ -88,7 +88,7 @@ class _Drawing:
             marks = [mark for mark in panel.marks if mark.role == role]
             self._whiskers(axes, role, marks)
             self._marks(axes, role, [(mark.x, mark.y) for mark in marks], gid=f"panel-{number}-{role}")
-        effects = need("matplotlib.patheffects", extra="plot")
+        effects = import_extra("matplotlib.patheffects", extra="plot")
         outline = [effects.withStroke(linewidth=2.2, foreground="#111")]
         for (x, y), words in panel.texts:
             left, top = placed.at(x, y)
@@ -116,7 +116,7 @@ class _Drawing:
         self._text(page, placed.x - widest - 14, placed.y + panel.height / 2, panel.y.title, NORMAL, **how)
 
     def _lines(self, axes: Any, paths: Iterable[Any], style: str) -> None:
-        collection = need("matplotlib.collections", extra="plot").LineCollection
+        collection = import_extra("matplotlib.collections", extra="plot").LineCollection
         styles = {
             "solid": {"colors": colour("kept", self.theme), "linewidths": 1.35, "zorder": 2},
             "guide": {"colors": self.ground.faint, "linewidths": 0.8, "linestyles": [(0, (5, 4))], "zorder": 1.5},
@@ -143,7 +143,7 @@ class _Drawing:
     def _path(self, role: Role) -> Any:
         """The shape of a role as matplotlib takes it: y upwards."""
         if role not in self.paths:
-            path = need("matplotlib.path", extra="plot").Path
+            path = import_extra("matplotlib.path", extra="plot").Path
             corners = shape_points(STYLES[role].shape, 0.5)
             closed = [(x, -y) for x, y in [*corners, *corners[:1]]]
             self.paths[role] = path(closed, closed=True) if corners else path.circle(radius=0.5)
@@ -161,7 +161,7 @@ class _Drawing:
             axes.errorbar([m.x for m in known], [m.y for m in known], **{f"{along}err": errors}, **how)
 
     def _cells(self, axes: Any, placed: Placed, cells: Cells) -> None:
-        colours = need("matplotlib.colors", extra="plot")
+        colours = import_extra("matplotlib.colors", extra="plot")
         tones = colours.ListedColormap(ramp(cells.ramp, self.theme), bad=self.ground.paper)
         scale, panel = cells.scale, placed.panel
         how = {"cmap": tones, "vmin": scale.low, "vmax": scale.high, "zorder": 1}

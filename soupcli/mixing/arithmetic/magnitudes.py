@@ -31,7 +31,7 @@ class Range(NamedTuple):
         return Range(max(self.largest, other.largest), min(self.grid, other.grid))
 
 
-class Spread(NamedTuple):
+class Bounds(NamedTuple):
     """What bounds the numbers of some columns, and of each piece of them where the whole was not narrow enough."""
 
     whole: Range
@@ -39,7 +39,7 @@ class Spread(NamedTuple):
     zeros: bool  # whether there are any
 
     @classmethod
-    def of(cls, numbers_rc: Tensor, format_: Format, is_enough: Callable[[Range], bool]) -> Spread:
+    def of(cls, numbers_rc: Tensor, format_: Format, is_enough: Callable[[Range], bool]) -> Bounds:
         """The spread of numbers, which are overwritten. Where `is_enough` says so of the whole, pieces are left out."""
         bits_rc = numbers_rc.view(format_.bits).bitwise_and_(format_.magnitude)
         least, largest = torch.stack(torch.aminmax(bits_rc)).tolist()

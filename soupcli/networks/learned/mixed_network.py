@@ -28,8 +28,8 @@ from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint, weights_file
 from soupcli.errors import MixError, NetworkError
 from soupcli.networks.learned.batch_norm_gradient import statistics_of, through_statistics
-from soupcli.networks.learned.offsets import HELD_BYTES, InMemory, OnDisk, Reader, Source, block_width
-from soupcli.networks.learned.pieces import Group, Piece, Span, divide, grouped
+from soupcli.networks.learned.offsets import HELD_BYTES, InMemory, OffsetSource, OnDisk, Reader, block_width
+from soupcli.networks.learned.pieces import Group, OffsetPiece, Span, divide, grouped
 from soupcli.networks.learned.residence import plan
 from soupcli.progress import Progress, silent
 from soupcli.threads import each
@@ -94,7 +94,7 @@ class MixedNetwork:
         gradients = sum(leaf.nbytes for leaf in self._leaves.values())
         self.residence = plan(needed, gradients, self._device, wanted=resident)
         where, pieces = self.residence.where, [group.pieces for group in self._groups]
-        self._source: Source = OnDisk(self._reader, pieces) if where == "disk" else InMemory(self._reader, where)
+        self._source: OffsetSource = OnDisk(self._reader, pieces) if where == "disk" else InMemory(self._reader, where)
 
     def __enter__(self) -> MixedNetwork:
         for leaf in self._leaves.values():
@@ -180,7 +180,7 @@ class MixedNetwork:
         return total_lk
 
     @torch.no_grad()
-    def _inner_products(self, work: tuple[Group, Piece]) -> Tensor:
+    def _inner_products(self, work: tuple[Group, OffsetPiece]) -> Tensor:
         """float64 [r, K] on the CPU: products in the piece's wide dtype, blocks of them summed in float64."""
         group, piece = work
         rows, sizes = self._blocks(group, piece)
@@ -205,7 +205,7 @@ class MixedNetwork:
         )
 
     @torch.no_grad()
-    def _write_piece(self, work: tuple[Group, Piece, Tensor]) -> None:
+    def _write_piece(self, work: tuple[Group, OffsetPiece, Tensor]) -> None:
         group, piece, alpha_rk = work
         rows, sizes = self._blocks(group, piece)
         flats = [self._flat(span) for span in piece.spans]
@@ -220,12 +220,12 @@ class MixedNetwork:
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()  # the buffers are this thread's to fill again
 
-    def _blocks(self, group: Group, piece: Piece) -> tuple[list[int], list[int]]:
+    def _blocks(self, group: Group, piece: OffsetPiece) -> tuple[list[int], list[int]]:
         """Rows and sizes of the blocks that a piece is worked on in."""
         blocks = group.blocks(piece, block_width(len(self.ingredients)))
         return [row for row, _ in blocks], [numel for _, numel in blocks]
 
-    def _joined_gradient(self, piece: Piece) -> Tensor:
+    def _joined_gradient(self, piece: OffsetPiece) -> Tensor:
         """[n] in the wide dtype, on the device; 0 where there is none."""
         parts: list[Tensor] = []
         for span in piece.spans:
@@ -251,7 +251,7 @@ class MixedNetwork:
         return varying
 
     @torch.no_grad()
-    def _survey_piece(self, piece: Piece) -> set[str]:
+    def _survey_piece(self, piece: OffsetPiece) -> set[str]:
         raw_kn = self._reader.raw(piece)
         width = block_width(len(raw_kn))
         for begin, raw_km in zip(range(0, piece.numel, width), torch.split(raw_kn, width, dim=1), strict=True):
@@ -288,7 +288,7 @@ def _slot(name: str, tensor: Tensor) -> Slot:
     return Slot(tensor, tensor.detach().view(-1), name)
 
 
-def _blame_ingredient(ingredients: Sequence[Checkpoint], piece: Piece, begin: int, wide_km: Tensor) -> None:
+def _blame_ingredient(ingredients: Sequence[Checkpoint], piece: OffsetPiece, begin: int, wide_km: Tensor) -> None:
     """Raises MixError with the first ingredient and tensor that hold a NaN or an infinity and may not."""
     for span, place in piece.placed():
         first = max(place.start - begin, 0)

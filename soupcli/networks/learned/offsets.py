@@ -24,7 +24,7 @@ from soupcli.errors import UsageError
 from soupcli.files.reading import memory_of
 
 if TYPE_CHECKING:
-    from soupcli.networks.learned.pieces import Piece, Span
+    from soupcli.networks.learned.pieces import OffsetPiece, Span
     from soupcli.networks.learned.residence import Where
 
 CPU = torch.device("cpu")
@@ -33,10 +33,12 @@ HELD_BYTES = 128 << 20  # that stay in memory, where ingredients are on disk, un
 ALIGNED = 64  # bytes, as torch aligns what it allocates
 
 
-class Source(Protocol):
+class OffsetSource(Protocol):
     """Offsets from wherever the ingredients live, for threads that each look at one piece at a time."""
 
-    def blocks(self, piece: Piece, sizes: Sequence[int], *, again: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+    def blocks(
+        self, piece: OffsetPiece, sizes: Sequence[int], *, again: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Mean [m] and offsets from it [K, m] of each block of a piece, on the device, in its wide dtype.
 
         Blocks are of so many elements, the same ones each time; each is to be used before the next is asked for, and
@@ -54,19 +56,19 @@ class Reader:
         self._neighbours = neighbours(checkpoints)
         self._scratch = threading.local()
 
-    def shape(self, piece: Piece) -> tuple[int, int]:
-        """Of a piece in memory: see Piece."""
+    def shape(self, piece: OffsetPiece) -> tuple[int, int]:
+        """Of a piece in memory: see OffsetPiece."""
         return piece.shape(len(self.checkpoints))
 
-    def raw(self, piece: Piece) -> Tensor:
+    def raw(self, piece: OffsetPiece) -> Tensor:
         """Tensor[K, n] as it is stored, on the CPU; valid until this thread asks again."""
         return self.rows(piece)[: len(self.checkpoints)]
 
-    def rows(self, piece: Piece) -> Tensor:
+    def rows(self, piece: OffsetPiece) -> Tensor:
         """The same, of `shape`."""
         return self.read(piece, self.scratch("raw", self.shape(piece), piece.dtype, CPU))
 
-    def read(self, piece: Piece, out_kn: Tensor) -> Tensor:
+    def read(self, piece: OffsetPiece, out_kn: Tensor) -> Tensor:
         """Fills the first K rows of `out_kn`, on the CPU, and returns it. What lies side by side is read at once."""
         runs, memory = self._runs(piece.spans), memory_of(out_kn)
         for row, checkpoint in enumerate(self.checkpoints):
@@ -110,9 +112,9 @@ class OnDisk:
     Where there is one group alone, what is held of it is not read again.
     """
 
-    def __init__(self, reader: Reader, groups: Sequence[Sequence[Piece]]) -> None:
+    def __init__(self, reader: Reader, groups: Sequence[Sequence[OffsetPiece]]) -> None:
         self.reader = reader
-        self._places: dict[Piece, int] = {}
+        self._places: dict[OffsetPiece, int] = {}
         most = 0
         for group in groups:
             end = 0
@@ -123,11 +125,13 @@ class OnDisk:
                 self._places[piece] = begin
                 most = max(most, end)
         self._memory = torch.empty(most, dtype=torch.uint8, device=reader.device)
-        self._held: set[Piece] = set()
+        self._held: set[OffsetPiece] = set()
         self._alone = len(groups) == 1
 
-    def blocks(self, piece: Piece, sizes: Sequence[int], *, again: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """See Source."""
+    def blocks(
+        self, piece: OffsetPiece, sizes: Sequence[int], *, again: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See OffsetSource."""
         if piece in self._held:
             if not self._alone:
                 self._held.remove(piece)
@@ -138,12 +142,12 @@ class OnDisk:
             place = self._place(piece)
         return _blocks(self.reader, piece, _brought(self.reader, piece, place), sizes, centred=False)
 
-    def _place(self, piece: Piece) -> Tensor:
+    def _place(self, piece: OffsetPiece) -> Tensor:
         begin = self._places[piece]
         held = self._memory[begin : begin + self._nbytes(piece)]
         return held.view(piece.dtype).view(self.reader.shape(piece))
 
-    def _nbytes(self, piece: Piece) -> int:
+    def _nbytes(self, piece: OffsetPiece) -> int:
         return torch.Size(self.reader.shape(piece)).numel() * piece.dtype.itemsize
 
 
@@ -153,16 +157,16 @@ class InMemory:
     def __init__(self, reader: Reader, where: Where) -> None:
         self.reader = reader
         self.where = where
-        self._kept: dict[Piece, Tensor] = {}
+        self._kept: dict[OffsetPiece, Tensor] = {}
 
     def blocks(
         self,
-        piece: Piece,
+        piece: OffsetPiece,
         sizes: Sequence[int],
         *,
         again: bool = False,  # noqa: ARG002 - see Source
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See Source."""
+        """See OffsetSource."""
         kept_kn, centred = self._kept.get(piece), True
         if kept_kn is None:
             kept_kn = self._kept[piece] = _brought(self.reader, piece, self._empty(piece))
@@ -171,7 +175,7 @@ class InMemory:
             kept_kn, centred = _on_device(self.reader, piece, kept_kn), False
         return _blocks(self.reader, piece, kept_kn, sizes, centred=centred)
 
-    def _empty(self, piece: Piece) -> Tensor:
+    def _empty(self, piece: OffsetPiece) -> Tensor:
         shape, dtype, device = self.reader.shape(piece), piece.dtype, self.reader.device
         try:
             if self.where == "device":
@@ -190,9 +194,9 @@ def block_width(ingredients: int) -> int:
 
 
 def _blocks(
-    reader: Reader, piece: Piece, rows_kn: Tensor, sizes: Sequence[int], *, centred: bool
+    reader: Reader, piece: OffsetPiece, rows_kn: Tensor, sizes: Sequence[int], *, centred: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """See Source. Where a row is left for the mean, offsets replace what is stored: they are there when next wanted."""
+    """See OffsetSource. Offsets replace the stored numbers if a row is left for the mean: the next call finds them."""
     ingredients, in_place = len(reader.checkpoints), piece.dtype == piece.wide_dtype
     blocks = torch.split(rows_kn[:ingredients], list(sizes), dim=1)
     mean_n = rows_kn[-1] if in_place else reader.scratch("mean", (piece.numel,), piece.wide_dtype, reader.device)
@@ -209,7 +213,7 @@ def _blocks(
         yield mean_m, block_km
 
 
-def _brought(reader: Reader, piece: Piece, out_kn: Tensor | None) -> Tensor:
+def _brought(reader: Reader, piece: OffsetPiece, out_kn: Tensor | None) -> Tensor:
     """The piece from disk, in `out_kn` where that is given, else on the device in this thread's memory."""
     if out_kn is None:
         return _on_device(reader, piece, reader.rows(piece))
@@ -218,7 +222,7 @@ def _brought(reader: Reader, piece: Piece, out_kn: Tensor | None) -> Tensor:
     return out_kn.copy_(reader.rows(piece), non_blocking=True)
 
 
-def _on_device(reader: Reader, piece: Piece, raw_kn: Tensor) -> Tensor:
+def _on_device(reader: Reader, piece: OffsetPiece, raw_kn: Tensor) -> Tensor:
     if raw_kn.device == reader.device:
         return raw_kn
     return reader.scratch("device", reader.shape(piece), piece.dtype, reader.device).copy_(raw_kn, non_blocking=True)

@@ -22,7 +22,7 @@ class Span(NamedTuple):
     numel: int
 
 
-class Piece(NamedTuple):
+class OffsetPiece(NamedTuple):
     """Spans end to end, in one dtype: [K, n] for all ingredients. `wide_dtype` is what is computed in."""
 
     spans: tuple[Span, ...]
@@ -56,12 +56,12 @@ def largest(ingredients: int) -> int:
     return max(PIECE_BYTES, ingredients * ROW_BYTES)
 
 
-def divide(used: Mapping[str, torch.dtype], ingredients: Sequence[Checkpoint]) -> list[Piece]:
+def divide(used: Mapping[str, torch.dtype], ingredients: Sequence[Checkpoint]) -> list[OffsetPiece]:
     """Pieces of stored tensors, by the dtype that the network uses them in, as they follow one another in the files.
 
     Each is as large as it may be for all ingredients together.
     """
-    pieces: list[Piece] = []
+    pieces: list[OffsetPiece] = []
     names = in_file_order(ingredients[0], used)
     dtypes = {name: _dtypes(name, dtype, ingredients) for name, dtype in used.items()}
     for dtype, wide_dtype in dict.fromkeys(dtypes.values()):
@@ -75,10 +75,10 @@ def divide(used: Mapping[str, torch.dtype], ingredients: Sequence[Checkpoint]) -
                 spans.append(Span(name, start, count))
                 start, room = start + count, room - count
                 if not room:
-                    pieces.append(Piece(tuple(spans), dtype, wide_dtype))
+                    pieces.append(OffsetPiece(tuple(spans), dtype, wide_dtype))
                     spans, room = [], most
         if spans:
-            pieces.append(Piece(tuple(spans), dtype, wide_dtype))
+            pieces.append(OffsetPiece(tuple(spans), dtype, wide_dtype))
     return pieces
 
 
@@ -94,7 +94,7 @@ class Group(NamedTuple):
     """Pieces of the layers `rows`; `row_of` counts a tensor's layer from the first one of the group on."""
 
     rows: slice
-    pieces: list[Piece]
+    pieces: list[OffsetPiece]
     row_of: Mapping[str, int]
 
     @property
@@ -102,7 +102,7 @@ class Group(NamedTuple):
         """Layers."""
         return int(self.rows.stop - self.rows.start)
 
-    def blocks(self, piece: Piece, width: int) -> list[tuple[int, int]]:
+    def blocks(self, piece: OffsetPiece, width: int) -> list[tuple[int, int]]:
         """Row and elements of the blocks of a piece, in order: each of one row, and of `width` elements at most."""
         sizes: list[list[int]] = []  # row, elements
         for span in piece.spans:

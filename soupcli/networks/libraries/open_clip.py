@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from soupcli.environment import need
+from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
 from soupcli.networks.guard import data_only
 from soupcli.networks.libraries.clip import ImageHead
 from soupcli.networks.library import Library
-from soupcli.networks.network import Batch, Forward, Network, Pictures, like_weights, mean_and_std
+from soupcli.networks.network import Batch, Forward, ImageTransform, Network, like_weights, mean_and_std
 from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
@@ -34,7 +34,7 @@ TEXT_TRANSFORMER = r"^model\.transformer\."
 
 def build(spec: OpenClipNetwork, folder: Path, trust_code: bool = False) -> Network:
     """`open_clip.create_model` without weights, with its own preprocessing and tokenizer."""
-    open_clip = need("open_clip", extra="open-clip")
+    open_clip = import_extra("open_clip", extra="open-clip")
     name = spec.open_clip
     if name == "auto":
         name = f"local-dir:{_with_config(folder)}"
@@ -72,7 +72,7 @@ def _module(clip: Any, spec: OpenClipNetwork) -> Any:
 @contextmanager
 def _without_warnings() -> Iterator[None]:
     """open_clip's log says that weights are random; they are filled in next."""
-    log = need("open_clip.factory", extra="open-clip").logging
+    log = import_extra("open_clip.factory", extra="open-clip").logging
     before = log.root.manager.disable
     log.disable(log.WARNING)
     try:
@@ -92,12 +92,12 @@ def _with_config(folder: Path) -> Path:
     return folder
 
 
-def _pictures(module: Any) -> Pictures:
+def _pictures(module: Any) -> ImageTransform:
     """open_clip's evaluation transform; its last two steps, ToTensor and Normalize, follow on the device."""
-    own = need("open_clip.transform", extra="open-clip")
+    own = import_extra("open_clip.transform", extra="open-clip")
     config = own.PreprocessCfg(**module.visual.preprocess_cfg)
     transform = own.image_transform_v2(config, is_train=False)
-    to_tensor = need("torchvision.transforms.functional", extra="open-clip").pil_to_tensor
+    to_tensor = import_extra("torchvision.transforms.functional", extra="open-clip").pil_to_tensor
 
     def decode(picture: Any) -> Tensor:
         for step in transform.transforms[:-2]:
@@ -109,7 +109,7 @@ def _pictures(module: Any) -> Pictures:
     interpolation = config.interpolation if config.interpolation in RESAMPLING else "bicubic"
     settings = PictureSettings(size, size, tuple(config.mean), tuple(config.std), interpolation)
     normalise, description = mean_and_std(config.mean, config.std), f"open_clip:{config}"
-    return Pictures(decode, normalise, description, config.mode, "open_clip's preprocess_cfg", settings)
+    return ImageTransform(decode, normalise, description, config.mode, "open_clip's preprocess_cfg", settings)
 
 
 def _zero_shot(

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupcli.environment import need
+from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
 from soupcli.networks.guard import data_only
 from soupcli.networks.library import Library, named, names_in_order, read_config
-from soupcli.networks.network import ClassFolders, Network, Outline, Pictures, mean_and_std
+from soupcli.networks.network import ClassFolders, ImageTransform, Network, Outline, mean_and_std
 from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
@@ -26,7 +26,7 @@ FOLDERS = ClassFolders("timm", "natural", innermost=True)
 
 def build(spec: TimmNetwork, folder: Path, trust_code: bool = False) -> Network:
     """`timm.create_model` without weights, with the evaluation transform of its own data config."""
-    timm = need("timm", extra="timm")
+    timm = import_extra("timm", extra="timm")
     name, source, config = spec.timm, spec.timm, {}
     if name == "auto":
         config = _config_of(folder)
@@ -68,7 +68,7 @@ def label_names(spec: TimmNetwork, folder: Path) -> tuple[str, ...] | None:
     return _label_names(_config_of(folder), folder / "config.json") if spec.timm == "auto" else None
 
 
-def _pictures(data: Any, module: nn.Module, channels: int | None, size: int | Sequence[int] | None) -> Pictures:
+def _pictures(data: Any, module: nn.Module, channels: int | None, size: int | Sequence[int] | None) -> ImageTransform:
     """timm's evaluation transform, for the channels and the size that the recipe builds the network with."""
     own = data.resolve_data_config({}, model=module)
     channels = channels or own["input_size"][0]
@@ -81,7 +81,7 @@ def _pictures(data: Any, module: nn.Module, channels: int | None, size: int | Se
     decode = data.create_transform(**config, is_training=False, normalize=False)
     mode = "L" if channels == 1 else "RGB"
     normalise, description = mean_and_std(config["mean"], config["std"]), f"timm:{sorted(config.items())}"
-    return Pictures(decode, normalise, description, mode, "timm's data config", _settings(config))
+    return ImageTransform(decode, normalise, description, mode, "timm's data config", _settings(config))
 
 
 def _settings(config: Mapping[str, Any]) -> PictureSettings:

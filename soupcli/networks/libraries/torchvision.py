@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupcli.environment import need
+from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
 from soupcli.networks.guard import data_only
 from soupcli.networks.library import Library
-from soupcli.networks.network import Network, Pictures, mean_and_std
+from soupcli.networks.network import ImageTransform, Network, mean_and_std
 from soupcli.networks.pictures import PictureSettings
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def build(spec: TorchvisionNetwork, _folder: Path, _trust_code: bool = False) -> Network:
     """`torchvision.models.get_model` without weights, with the transform of its default weights."""
-    models = need("torchvision.models", extra="torchvision")
+    models = import_extra("torchvision.models", extra="torchvision")
     name, known = spec.torchvision, models.list_models(module=models)  # classification; detection is in sub-modules
     if name.lower() not in known:
         raise NetworkError(f"model.torchvision: has no classifier {name!r}{suggestion(name, known)}")
@@ -34,9 +34,9 @@ def build(spec: TorchvisionNetwork, _folder: Path, _trust_code: bool = False) ->
     return Network(module, _pictures(models.get_model_weights(name).DEFAULT.transforms()))
 
 
-def _pictures(preset: Any) -> Pictures:
+def _pictures(preset: Any) -> ImageTransform:
     """The classification preset without its last two steps, which follow on the device."""
-    functional = need("torchvision.transforms.functional", extra="torchvision")
+    functional = import_extra("torchvision.transforms.functional", extra="torchvision")
 
     def decode(picture: Any) -> Tensor:
         resized = functional.resize(
@@ -53,7 +53,7 @@ def _pictures(preset: Any) -> Pictures:
         interpolation=preset.interpolation.value,
     )
     description, source = f"torchvision:{preset}", "the transform of torchvision's default weights"
-    return Pictures(decode, mean_and_std(preset.mean, preset.std), description, source=source, settings=settings)
+    return ImageTransform(decode, mean_and_std(preset.mean, preset.std), description, source=source, settings=settings)
 
 
 def _transform(spec: TorchvisionNetwork, _folder: Path) -> str | None:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from soupcli.environment import need
+from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
 from soupcli.networks.guard import HINT, CodeRefused, data_only, named_code
 from soupcli.networks.libraries import clip as dual_encoder
 from soupcli.networks.libraries import text_to_text
 from soupcli.networks.libraries.clip import ImageHead
 from soupcli.networks.library import Library, names_in_order, read_config
-from soupcli.networks.network import ClassFolders, Network, Outline, Pictures
+from soupcli.networks.network import ClassFolders, ImageTransform, Network, Outline
 from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
@@ -35,7 +35,7 @@ PROBE = (3, 61, 97)  # of the picture that shows whether a processor's work can 
 
 def build(spec: TransformersNetwork, folder: Path, trust_code: bool = False) -> Network:
     """The network of `folder`'s config.json with its tokenizer and image processor, where there are any."""
-    transformers = need("transformers", extra="transformers")
+    transformers = import_extra("transformers", extra="transformers")
     if not (folder / "config.json").is_file():
         raise NetworkError(f"{folder}: has no config.json", hint="model.save_pretrained(...) writes it")
     with data_only(trust_code=trust_code):
@@ -205,7 +205,7 @@ def _tokenizer(transformers: Any, folder: Path, how: dict[str, Any]) -> Any:
     return _read("tokenizer_config.json", folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **how))
 
 
-def _pictures(transformers: Any, folder: Path, how: dict[str, Any]) -> Pictures | None:
+def _pictures(transformers: Any, folder: Path, how: dict[str, Any]) -> ImageTransform | None:
     """The folder's image processor: in two halves where that gives the same bits, else as a whole."""
     file = next((name for name in PROCESSORS if (folder / name).is_file()), None)
     if file is None:
@@ -229,8 +229,8 @@ def _pictures(transformers: Any, folder: Path, how: dict[str, Any]) -> Pictures 
 
     settings, source = _settings(processor), file
     if _same(whole, lambda picture: normalise(decode(picture)[None])[0]):
-        return Pictures(decode, normalise, description, source=source, settings=settings)
-    return Pictures(whole, lambda pictures: pictures, description, source=source, settings=settings)
+        return ImageTransform(decode, normalise, description, source=source, settings=settings)
+    return ImageTransform(whole, lambda pictures: pictures, description, source=source, settings=settings)
 
 
 def _settings(processor: Any) -> PictureSettings | None:
@@ -256,7 +256,7 @@ def _sides(size: dict[str, Any]) -> tuple[int, int] | None:
 def _same(whole: Callable[[Any], Tensor], in_halves: Callable[[Any], Tensor]) -> bool:
     """Whether both make the same of a picture of noise."""
     noise = torch.randint(0, 256, PROBE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    picture = need("PIL.Image", extra="images").fromarray(noise.permute(1, 2, 0).numpy())
+    picture = import_extra("PIL.Image", extra="images").fromarray(noise.permute(1, 2, 0).numpy())
     try:
         return torch.equal(whole(picture), in_halves(picture))
     except (AttributeError, TypeError, ValueError, RuntimeError):  # a processor of another kind

@@ -18,9 +18,9 @@ from soupcli.checkpoints.compare.differences import (
     tied,
 )
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.checkpoints.tensor_filter import Selection
+from soupcli.checkpoints.tensor_filter import TensorFilter
 
-EVERYTHING = Selection()
+EVERYTHING = TensorFilter()
 STATE = {"a.weight": torch.arange(12.0).view(3, 4), "a.bias": torch.ones(3), "steps": torch.tensor(5)}
 
 
@@ -57,7 +57,7 @@ def test_names_with_something_before_them(tmp_path: Path) -> None:
 def test_selection(tmp_path: Path) -> None:
     """What is not mixed is not compared."""
     checkpoints = opened(tmp_path, STATE, STATE | {"a.weight": torch.zeros(5, 4)})
-    assert survey(checkpoints, Selection(exclude=("a.weight",))) == []
+    assert survey(checkpoints, TensorFilter(exclude=("a.weight",))) == []
 
 
 def test_equal_weights_in_any_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from soupcli.checkpoints.compare.integers import check_integers
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.checkpoints.tensor_filter import Selection
+from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Ran
 
-EVERYTHING = Selection()
+EVERYTHING = TensorFilter()
 
 
 def two(folder: Path, name: str, dtype: torch.dtype = torch.int64, count: int = 40) -> list[Path]:
@@ -33,7 +33,7 @@ def two(folder: Path, name: str, dtype: torch.dtype = torch.int64, count: int = 
     return [folder / "r0", folder / "r1"]
 
 
-def check(paths: list[Path], selection: Selection = EVERYTHING) -> None:
+def check(paths: list[Path], selection: TensorFilter = EVERYTHING) -> None:
     check_integers([open_checkpoint(path) for path in paths], selection)
 
 
@@ -54,8 +54,8 @@ def test_unknown(tmp_path: Path, dtype: torch.dtype) -> None:
         check(two(tmp_path / "many", "table", dtype))
     assert "--take table" in str(no.value.hint)
     check(two(tmp_path / "few", "table", dtype, 16))
-    check(two(tmp_path / "given", "table", dtype), Selection(take=("table",)))
-    check(two(tmp_path / "left", "table", dtype), Selection(exclude=("t*",)))
+    check(two(tmp_path / "given", "table", dtype), TensorFilter(take=("table",)))
+    check(two(tmp_path / "left", "table", dtype), TensorFilter(exclude=("t*",)))
 
 
 def test_zero_points(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.checkpoints.tensor_filter import Selection
+from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Ran
 
-EVERYTHING = Selection()
+EVERYTHING = TensorFilter()
 WORDS = [f"w{number}" for number in range(12)]
 
 
@@ -34,7 +34,7 @@ def run(folder: Path, **files: str) -> Path:
     return folder
 
 
-def check(one: Path, two: Path, selection: Selection = EVERYTHING) -> None:
+def check(one: Path, two: Path, selection: TensorFilter = EVERYTHING) -> None:
     check_meanings([open_checkpoint(one), open_checkpoint(two)], selection)
 
 
@@ -69,7 +69,7 @@ def test_tokens(tmp_path: Path, kind: str) -> None:
     b = run(tmp_path / "b", **{name: text(swapped)})
     with pytest.raises(MixError, match=r"the token 'w3' is number 4, .* it is 3: rows of 'emb\.weight'"):
         check(a, b)
-    check(a, b, Selection(exclude=("emb.*",)))
+    check(a, b, TensorFilter(exclude=("emb.*",)))
     check(a, run(tmp_path / "c", **{name: text([*WORDS, "more"])}))
     check(a, run(tmp_path / "d"))
     check(a, run(tmp_path / "e", **{name: "[" * 9000}))
@@ -89,7 +89,7 @@ def test_classes(tmp_path: Path) -> None:
         check(a, b)
     assert "into the order [1, 2, 0]" in str(refused.value.hint)
     assert "--exclude 'head.*'" in str(refused.value.hint)
-    check(a, b, Selection(exclude=("head.*",)))
+    check(a, b, TensorFilter(exclude=("head.*",)))
     check(a, run(tmp_path / "c", config_json=labels("Entailment", "NEUTRAL", "not true")))
     check(a, run(tmp_path / "d", config_json=labels("LABEL_0", "LABEL_1", "LABEL_2")))
     check(a, run(tmp_path / "e", config_json=labels("yes", "no", "perhaps")))

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, weight_norm
 
 from soupcli.checkpoints.compare.names import check_ties, common_names
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.checkpoints.tensor_filter import Selection
+from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from tests.helpers.tensors_of import assert_same, read_all
 
@@ -65,12 +65,12 @@ def test_nothing_unties(tmp_path: Path) -> None:
     both = {**TIED, "head.weight": TIED["emb.weight"]}
     tied = saved(tmp_path, both, both)
     with pytest.raises(MixError, match="only one of them is mixed") as refused:
-        check_ties(tied, Selection(exclude=("head.*",)))
+        check_ties(tied, TensorFilter(exclude=("head.*",)))
     assert refused.value.hint == "mix both or neither: --exclude head.weight emb.weight"
-    check_ties(tied, Selection(exclude=("head.*", "emb.*")))
-    check_ties(tied, Selection(exclude=("b",)))
+    check_ties(tied, TensorFilter(exclude=("head.*", "emb.*")))
+    check_ties(tied, TensorFilter(exclude=("b",)))
     untied = {**TIED, "head.weight": torch.rand(3, 2)}
-    check_ties(saved(tmp_path, untied, untied), Selection(exclude=("head.*",)))
+    check_ties(saved(tmp_path, untied, untied), TensorFilter(exclude=("head.*",)))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")

@@ -14,13 +14,13 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
 
 from soupcli.checkpoints.compare.products import check_products, quantised
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.checkpoints.tensor_filter import Selection
+from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import CheckpointError, MixError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EVERYTHING = Selection()
+EVERYTHING = TensorFilter()
 FP8 = torch.float8_e4m3fn
 
 
@@ -112,7 +112,7 @@ def two(tmp_path: Path, make: Callable[[], dict[str, Tensor]], config: dict[str,
     return [saved(tmp_path / name, make(), config) for name in "ab"]
 
 
-def check(paths: list[Path], selection: Selection = EVERYTHING) -> None:
+def check(paths: list[Path], selection: TensorFilter = EVERYTHING) -> None:
     check_products([open_checkpoint(path) for path in paths], selection)
 
 
@@ -124,8 +124,8 @@ def test_quantised(tmp_path: Path, name: str) -> None:
         check(paths)
     assert "dequantise and save it first" in str(refused.value.hint)
     check(paths[:1])
-    check(paths, Selection(exclude=("[le].*",)))
-    check(paths, Selection(take=("[le].*",)))
+    check(paths, TensorFilter(exclude=("[le].*",)))
+    check(paths, TensorFilter(take=("[le].*",)))
     same = LAYOUTS[name]()
     check(two(tmp_path / "same", lambda: same))
 

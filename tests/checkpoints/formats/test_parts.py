@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from soupcli.checkpoints.checkpoint import Part, part_of
+from soupcli.checkpoints.checkpoint import Component, part_of
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError, UsageError
@@ -59,7 +59,7 @@ def test_encoder(tmp_path: Path) -> None:
     expected = {**small_net(3).state_dict(), "2_Dense/linear.weight": torch.full((2, 2), 3.0)}
     assert_same(read_all(checkpoint), expected)
     assert checkpoint.origin.format == "sentence-transformers"
-    assert checkpoint.parts == (Part("", "model.safetensors"), Part("2_Dense/", "2_Dense/pytorch_model.bin"))
+    assert checkpoint.parts == (Component("", "model.safetensors"), Component("2_Dense/", "2_Dense/pytorch_model.bin"))
     assert part_of(checkpoint.parts, "2_Dense/linear.weight") == (checkpoint.parts[1], "linear.weight")
     assert part_of(checkpoint.parts, "0.weight") == (checkpoint.parts[0], "0.weight")
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupcli.mixing.arithmetic.magnitudes import PIECE, Range, Spread
+from soupcli.mixing.arithmetic.magnitudes import PIECE, Bounds, Range
 from soupcli.mixing.arithmetic.rounding import FORMATS
 
 
@@ -30,7 +30,7 @@ def test_bounds(dtype: torch.dtype, values: list[float]) -> None:
     """The largest magnitude is the largest, and every number is a multiple of the grid."""
     stored = torch.tensor([values], dtype=torch.float64).to(dtype)
     kept = stored.to(torch.float64).flatten().tolist()
-    range_ = Spread.of(stored, FORMATS[dtype], enough).whole
+    range_ = Bounds.of(stored, FORMATS[dtype], enough).whole
     assert range_.largest == max(map(abs, kept))
     if any(kept):
         assert all((Fraction(value) / Fraction(range_.grid)).denominator == 1 for value in kept)
@@ -43,7 +43,7 @@ def test_pieces() -> None:
     """One tiny number widens the range of its own piece alone, and joined ranges bound both."""
     numbers = torch.ones(2, 3 * PIECE + 10)
     numbers[1, PIECE + 5] = 2.0**-100
-    spread = Spread.of(numbers, FORMATS[torch.float32], never)
+    spread = Bounds.of(numbers, FORMATS[torch.float32], never)
     ranges = [spread.piece(number) for number in range(4)]
     assert [range_.grid for range_ in ranges] == [2.0**-23, 2.0**-123, 2.0**-23, 2.0**-23]
     assert ranges[0].joined(ranges[1]) == ranges[1]
@@ -56,7 +56,7 @@ def test_pieces_with_zeros(seed: int, values: list[float]) -> None:
     chosen = torch.randint(len(values), (2 * PIECE - 3,), generator=torch.Generator().manual_seed(seed))
     chosen[:PIECE] = 0
     numbers = torch.tensor(values)[chosen].view(1, -1)
-    spread = Spread.of(numbers.clone(), FORMATS[torch.float32], never)
+    spread = Bounds.of(numbers.clone(), FORMATS[torch.float32], never)
     for number, piece in enumerate(numbers.abs().split(PIECE, dim=1)):
         range_ = spread.piece(number)
         assert range_.largest >= float(piece.max())
@@ -66,7 +66,7 @@ def test_pieces_with_zeros(seed: int, values: list[float]) -> None:
 
 def test_not_asked_for() -> None:
     """Where the whole is narrow enough, pieces are as it is."""
-    spread = Spread.of(torch.ones(2, 2 * PIECE), FORMATS[torch.float32], enough)
+    spread = Bounds.of(torch.ones(2, 2 * PIECE), FORMATS[torch.float32], enough)
     assert (spread.pieces, spread.piece(1)) == ((), Range(1.0, 2.0**-23))
 
 
@@ -75,4 +75,4 @@ def test_not_finite() -> None:
     for value in (math.nan, math.inf, -math.inf):
         numbers = torch.zeros(3, 50)
         numbers[2, 49] = value
-        assert Spread.of(numbers, FORMATS[torch.float32], enough).whole.largest == math.inf
+        assert Bounds.of(numbers, FORMATS[torch.float32], enough).whole.largest == math.inf

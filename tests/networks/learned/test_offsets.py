@@ -17,8 +17,8 @@ from soupcli.files import reading
 from soupcli.files.reading import FileVersion
 from soupcli.networks.learned import offsets as sources
 from soupcli.networks.learned import pieces
-from soupcli.networks.learned.offsets import InMemory, OnDisk, Reader, Source
-from soupcli.networks.learned.pieces import Piece, divide
+from soupcli.networks.learned.offsets import InMemory, OffsetSource, OnDisk, Reader
+from soupcli.networks.learned.pieces import OffsetPiece, divide
 from soupcli.networks.learned.residence import Where
 from tests.helpers.learned_toys import CPU, written
 
@@ -52,14 +52,14 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-SOURCES: dict[str, Callable[[Reader, list[Piece]], Source]] = {
+SOURCES: dict[str, Callable[[Reader, list[OffsetPiece]], OffsetSource]] = {
     "disk": lambda reader, group: OnDisk(reader, [group]),
     "host": lambda reader, group: InMemory(reader, "host"),
     "device": lambda reader, group: InMemory(reader, "device"),
 }
 
 
-def whole(source: Source, found: Sequence[Piece], *, again: bool = False) -> tuple[Tensor, Tensor]:
+def whole(source: OffsetSource, found: Sequence[OffsetPiece], *, again: bool = False) -> tuple[Tensor, Tensor]:
     """Mean [n] and offsets [k, n] of all pieces, put together from copies of their blocks."""
     means, offsets = [], []
     for piece in found:
