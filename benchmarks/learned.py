@@ -34,7 +34,7 @@ from soupcli.checkpoints.find import find
 from soupcli.datasets import arrays
 from soupcli.demo import digits
 from soupcli.demo.digits_network import build
-from soupcli.evaluation.labelled import Labelled
+from soupcli.evaluation.labelled_set import LabelledSet
 from soupcli.networks.learned.layers import Layer, layers
 from soupcli.networks.learned.mixed_network import MixedNetwork
 from soupcli.networks.live import LiveNetwork
@@ -278,11 +278,11 @@ def fit(
     began = time.perf_counter()
     if mode == "explicit":
         mixture = Explicit(module, ingredients, found)
-        task = Labelled(examples, lambda: mixture.forward, "val", CPU, 64)
+        task = LabelledSet(examples, lambda: mixture.forward, "val", CPU, 64)
         learned(mixture, task, start_lk, settings, watch=watch)
     else:
         live = LiveNetwork(Network(module), CPU)
-        task = Labelled(examples, lambda: module, "val", CPU, 64)
+        task = LabelledSet(examples, lambda: module, "val", CPU, 64)
         with MixedNetwork(live, ingredients, found, resident=mode) as network:
             learned(network, task, start_lk, settings, watch=watch)
     wanted = min(loss for loss, _ in at) if target is None else target * 1.001

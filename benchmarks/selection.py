@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets.examples import ArrayExamples
-from soupcli.evaluation.labelled import Labelled
+from soupcli.evaluation.labelled_set import LabelledSet
 from soupcli.evaluation.loop import score_of
 from soupcli.metrics.table import METRICS
 from soupcli.mixing.mixture import Mixture
@@ -179,7 +179,7 @@ def fitted(checkpoints: list[Checkpoint], settings: Learned, val: Evaluator, tes
     module = build().eval()
     live = LiveNetwork(Network(module), CPU)
     live.load(Mixture.uniform(checkpoints[:1]))
-    task = Labelled(ArrayExamples(*val.data, "val"), lambda: Network(module).forward, "val", CPU, 256)
+    task = LabelledSet(ArrayExamples(*val.data, "val"), lambda: Network(module).forward, "val", CPU, 256)
     learnt = learn(live, checkpoints, task, settings, start=checkpoints)
     mixture = learnt.layered.mixture(dtype=None, keep_from=checkpoints[0])
     losses = [test(each).outcomes["nll"] for each in (Mixture.uniform(checkpoints), mixture)]

@@ -14,7 +14,7 @@ from soupcli.checkpoints.adapters import adapter
 from soupcli.checkpoints.checkpoint import Checkpoint, StoredCheckpoint
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats import folder as folders
-from soupcli.checkpoints.formats import parts, sharded
+from soupcli.checkpoints.formats import parts, shards
 from soupcli.checkpoints.formats import torch_distributed as distributed
 from soupcli.checkpoints.formats.folder import trainer_metrics
 from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice
@@ -115,8 +115,8 @@ def _open_only_file(path: Path, how: How) -> Checkpoint:
     """The one file of the folder that holds weights, whatever its name, or shards that lack their index."""
     refuse_foreign(path)
     found = folders.only_weights(path)
-    if isinstance(found, sharded.ShardSet):
-        contents, files = sharded.read_shards(found, lambda shard: read_contents(shard, how))
+    if isinstance(found, shards.ShardSet):
+        contents, files = shards.read_shards(found, lambda shard: read_contents(shard, how))
         return _stored(path, path, contents, files, whole_folder=True, prefixes=True)
     return _open_file(path, found, how)
 
@@ -148,7 +148,7 @@ def _open_file(
     refuse_foreign(weights)
     refuse_slice(weights)
     if weights.name.endswith(folders.INDEX_SUFFIX):
-        contents, files = sharded.read_index(weights, lambda shard: read_contents(shard, how))
+        contents, files = shards.read_index(weights, lambda shard: read_contents(shard, how))
     else:
         files = (FileVersion.of(weights),)
         contents = read_contents(files[0], how)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.recorded import Recorded, order_by, recorded, value_of
+from soupcli.checkpoints.training_record import TrainingRecord, order_by, record_of, value_of
 from soupcli.errors import UsageError
 from soupcli.wording import natural_order
 
@@ -41,7 +41,7 @@ def choose(checkpoints: Sequence[Checkpoint], window: Window) -> Chosen:
     """
     if not window.model_fields_set:
         return Chosen(list(checkpoints), [])
-    about = {checkpoint: recorded(checkpoint) for checkpoint in checkpoints}
+    about = {checkpoint: record_of(checkpoint) for checkpoint in checkpoints}
     kept = list(checkpoints)
     left_out: dict[Checkpoint, str] = {}
     for flag, keep in (
@@ -58,22 +58,22 @@ def choose(checkpoints: Sequence[Checkpoint], window: Window) -> Chosen:
     return Chosen(kept, [PassedOver(one, left_out[one]) for one in checkpoints if one in left_out])
 
 
-def _between(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded], window: Window) -> set[Checkpoint]:
+def _between(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord], window: Window) -> set[Checkpoint]:
     if window.between is None:
         return set(kept)
     first, last = window.between
     return {one for one in kept if first <= _step(one, about[one], _between_flag(window)) <= last}
 
 
-def _every(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded], window: Window) -> set[Checkpoint]:
+def _every(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord], window: Window) -> set[Checkpoint]:
     return {one for run in _runs(kept, about) for one in run[:: -(window.every or 1)]}
 
 
-def _last(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded], window: Window) -> set[Checkpoint]:
+def _last(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord], window: Window) -> set[Checkpoint]:
     return {one for run in _runs(kept, about) for one in (run if window.last is None else run[-window.last :])}
 
 
-def _top(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded], window: Window) -> set[Checkpoint]:
+def _top(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord], window: Window) -> set[Checkpoint]:
     """The best by the recorded metric. Of equal ones, the first by path."""
     if window.top is None or window.by is None:
         return set(kept)
@@ -82,7 +82,7 @@ def _top(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded], windo
     return set(sorted(kept, key=lambda one: -values[one] if higher else values[one])[: window.top])
 
 
-def _runs(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded]) -> list[list[Checkpoint]]:
+def _runs(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord]) -> list[list[Checkpoint]]:
     """The checkpoints of each run in the order of their steps, else of their epochs, else of their paths."""
     runs: dict[Path, list[Checkpoint]] = {}
     for one in kept:
@@ -95,7 +95,7 @@ def along_one_run(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
 
     Raises UsageError if they lie in several folders, or are fewer than two.
     """
-    runs = _runs(checkpoints, {one: recorded(one) for one in checkpoints})
+    runs = _runs(checkpoints, {one: record_of(one) for one in checkpoints})
     if len(runs) > 1:
         raise UsageError(
             f"--decay: {runs[0][0].path} and {runs[1][0].path} are not of one run: they lie in different folders",
@@ -108,7 +108,7 @@ def along_one_run(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
 
 def positions(run: Sequence[Checkpoint]) -> list[float]:
     """Where checkpoints of one run lie along it: their steps, else their epochs, else one after the other."""
-    about = [recorded(one) for one in run]
+    about = [record_of(one) for one in run]
     for numbers in ([one.step for one in about], [one.epoch for one in about]):
         known = [float(number) for number in numbers if number is not None]
         if len(set(known)) == len(run):
@@ -116,7 +116,7 @@ def positions(run: Sequence[Checkpoint]) -> list[float]:
     return [float(number) for number in range(len(run))]
 
 
-def _along(run: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded]) -> list[Checkpoint]:
+def _along(run: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord]) -> list[Checkpoint]:
     steps = {one: about[one].step for one in run}
     numbers = {one: about[one].epoch for one in run} if None in steps.values() else steps
     if None in numbers.values():
@@ -124,7 +124,7 @@ def _along(run: Sequence[Checkpoint], about: Mapping[Checkpoint, Recorded]) -> l
     return sorted(run, key=lambda one: (numbers[one] or 0, natural_order(str(one.path))))
 
 
-def _step(one: Checkpoint, about: Recorded, flag: str) -> int:
+def _step(one: Checkpoint, about: TrainingRecord, flag: str) -> int:
     step = about.step if about.step is not None else about.epoch
     if step is None:
         raise UsageError(
@@ -138,7 +138,7 @@ def _between_flag(window: Window) -> str:
     return "--between {} {}".format(*window.between) if window.between is not None else "--between"
 
 
-def _known(about: Recorded, by: str | None) -> str:
+def _known(about: TrainingRecord, by: str | None) -> str:
     """What a line about a checkpoint says beside the flag: its step, and the metric to choose by."""
     metric = (by or "").lstrip("-+")
     known = [f"step {about.step}"] if about.step is not None else []
@@ -147,6 +147,6 @@ def _known(about: Recorded, by: str | None) -> str:
     return f" ({', '.join(known)})" if known else ""
 
 
-def _steps_there(about: Mapping[Checkpoint, Recorded]) -> str:
+def _steps_there(about: Mapping[Checkpoint, TrainingRecord]) -> str:
     steps = [one.step for one in about.values() if one.step is not None]
     return f"their steps are {min(steps)} to {max(steps)}" if steps else "no step of them is known"

@@ -13,7 +13,7 @@ from soupcli.figures.reports import Reports, read
 from soupcli.files.atomic import write_whole
 from soupcli.files.own_file import check_target
 from soupcli.output import console
-from soupcli.report.reading import taken_from
+from soupcli.report.report_file import taken_from
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:

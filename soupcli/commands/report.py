@@ -10,7 +10,7 @@ from soupcli.figures.reports import read
 from soupcli.files.atomic import write_whole
 from soupcli.files.own_file import check_target
 from soupcli.output import console
-from soupcli.report.reading import taken_from
+from soupcli.report.report_file import taken_from
 
 if TYPE_CHECKING:
     from soupcli.cli.options import ReportPageOptions

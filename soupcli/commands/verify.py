@@ -22,7 +22,7 @@ from soupcli.files.unfinished import scratch_folder
 from soupcli.mixing.old_soup import REPORT, hash_of_file, is_plain
 from soupcli.mixing.soup_folder import SoupFolder
 from soupcli.output import console
-from soupcli.report.reading import read_report
+from soupcli.report.report_file import read_report
 from soupcli.report.tables import Column, Table
 from soupcli.run.finish_folder import add_card
 from soupcli.run.rewrite import how_to_open, mixed, mixture_of_report, recipe_of

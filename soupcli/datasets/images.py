@@ -38,7 +38,7 @@ from soupcli.user_code import content_of
 
 if TYPE_CHECKING:
     from soupcli.datasets.class_map import ClassMap
-    from soupcli.datasets.loading import Loading
+    from soupcli.datasets.load_context import LoadContext
     from soupcli.recipe.sets import ImagesSet
 from soupcli.files.json_text import key_of
 from soupcli.files.manifest import Manifest
@@ -266,7 +266,7 @@ class _Decoder:
         return picture.crop((left, left, width - left, height - left))
 
 
-def load_set(spec: ImagesSet, given: Loading) -> ArrayExamples:
+def load_set(spec: ImagesSet, given: LoadContext) -> ArrayExamples:
     """The examples as the network sees pictures. Raises NetworkError if it does not say how."""
     network = given.network
     own = pictures_of_set(spec, network.pictures, given.name)

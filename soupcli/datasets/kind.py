@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from soupcli.datasets.examples import Examples
-    from soupcli.datasets.loading import Loading
+    from soupcli.datasets.load_context import LoadContext
     from soupcli.files.manifest import Manifest
     from soupcli.networks.network import Forward, Network, Outline
     from soupcli.report.scores import ClassOrder
@@ -34,7 +34,7 @@ class SetKind(Generic[Spec]):
     """
 
     fingerprint: Callable[[Spec, Manifest | None, Any], str | None] | None = None
-    load: Callable[[Spec, Loading], Examples] | None = None
+    load: Callable[[Spec, LoadContext], Examples] | None = None
     class_order: Callable[[Spec, Outline, str], ClassOrder | None] | None = None
     transform: Callable[[Spec, Outline], str | None] | None = None
     classifier: Callable[[Spec, str, Network], Prompted | None] | None = None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from soupcli.datasets.examples import Examples
     from soupcli.datasets.kind import SetKind
-    from soupcli.datasets.loading import Loading
+    from soupcli.datasets.load_context import LoadContext
     from soupcli.files.manifest import Manifest
     from soupcli.networks.network import Outline
     from soupcli.recipe.sets import SetSpec
@@ -36,7 +36,7 @@ def fingerprint(spec: SetSpec, manifest: Manifest | None = None, tasks: object =
     return of_kind(spec, manifest, tasks) if of_kind is not None else None
 
 
-def load(spec: SetSpec, given: Loading) -> Examples:
+def load(spec: SetSpec, given: LoadContext) -> Examples:
     """The examples of the set, labelled as `given.metric` needs it.
 
     Raises NetworkError if the network does not say how it sees such inputs, ValidationError for faults of the set.

@@ -17,7 +17,7 @@ from torch import Tensor
 from soupcli.datasets.examples import TokenExamples
 from soupcli.datasets.input_cache import input_key
 from soupcli.datasets.kind import Prompted, SetKind
-from soupcli.datasets.loading import Loading, encoded, tokenizer_of
+from soupcli.datasets.load_context import LoadContext, encoded, tokenizer_of
 from soupcli.datasets.prompts import content_hash
 from soupcli.datasets.rows import READERS, Row, class_names, read_rows
 from soupcli.datasets.text_labels import class_labels, measurements
@@ -42,7 +42,7 @@ def fingerprint(spec: TextSet, manifest: Manifest | None = None) -> str:
     return f"text:{content_hash(spec.text, manifest)}:{json.dumps(reading, sort_keys=True)}"
 
 
-def load(spec: TextSet, given: Loading) -> TokenExamples:
+def load(spec: TextSet, given: LoadContext) -> TokenExamples:
     """All rows, tokenised once, as the tokenizer does it, cut at its own longest input or at `max_length`.
 
     Nothing longer than the network's positions goes in; `given.warn` is told. Labels are classes, or float64 if the

@@ -18,7 +18,7 @@ from torch.nn import functional
 from soupcli.datasets.examples import hardest_first
 from soupcli.datasets.input_cache import input_key
 from soupcli.datasets.kind import SetKind
-from soupcli.datasets.loading import Loading, encoded, tokenizer_of
+from soupcli.datasets.load_context import LoadContext, encoded, tokenizer_of
 from soupcli.datasets.prompts import content_hash
 from soupcli.errors import ValidationError
 
@@ -70,7 +70,7 @@ def fingerprint(spec: TokensSet, manifest: Manifest | None = None) -> str:
     return f"tokens:{content_hash(spec.tokens, manifest)}:{json.dumps([spec.context, spec.stride])}"
 
 
-def load(spec: TokensSet, given: Loading) -> TokenWindows:
+def load(spec: TokensSet, given: LoadContext) -> TokenWindows:
     """The whole text, tokenised once as the tokenizer does it, in windows.
 
     Windows longer than the network's positions are cut to these, and `given.warn` is told. Raises ValidationError for a

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.evaluation.context import EvaluationContext
-    from soupcli.evaluation.labelled import Labelled
+    from soupcli.evaluation.labelled_set import LabelledSet
     from soupcli.networks.live import LiveNetwork
     from soupcli.networks.network import Network
     from soupcli.recipe.sets import SetSpec
@@ -171,7 +171,7 @@ class Evaluators:
         """Has the files beside `checkpoint` say what the network is and how its inputs are made."""
         self._runner.describe_by(checkpoint)
 
-    def labelled(self, name: str) -> Labelled:
+    def labelled(self, name: str) -> LabelledSet:
         """The set's examples, and the network's logits for them at whatever weights it has when it is asked.
 
         Raises ValidationError for sets without one class for each example.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.tensor_filter import FilteredCheckpoint
-from soupcli.datasets import load as loading
+from soupcli.datasets import load as load_context
 from soupcli.environment import versions
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import prints
@@ -143,7 +143,7 @@ class Keys:
         spec = self._context.sets[name]
         if isinstance(spec, OutsideSet):
             return prints.fingerprint(name, spec, manifest, self._tasks, warn)
-        return _of_part(loading.fingerprint(spec, manifest, self._tasks), self._context.parts.get(name))
+        return _of_part(load_context.fingerprint(spec, manifest, self._tasks), self._context.parts.get(name))
 
 
 def _of_part(fingerprint: str | None, part: SetPart | None) -> str | None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from soupcli import processes
-from soupcli.datasets import load as loading
+from soupcli.datasets import load as load_context
 from soupcli.datasets.examples import ArrayExamples, Examples
 from soupcli.datasets.holdout import part_of, whole_of
-from soupcli.datasets.loading import Loading
+from soupcli.datasets.load_context import LoadContext
 from soupcli.datasets.overlap import ContentStore, contents_of, shared
 from soupcli.files.json_text import key_of
 from soupcli.networks.build import key_of_network
@@ -71,7 +71,7 @@ class LoadedSets:
         whole = whole_of(name) if name in self._context.parts else name
         if whole not in self._whole:
             with processes.first_before_others():
-                given = Loading(
+                given = LoadContext(
                     network=self._network(),
                     name=f"val.{whole}",
                     beside=str(self.beside.path),
@@ -82,7 +82,7 @@ class LoadedSets:
                     warn=self._context.warn,
                     progress=self._context.progress,
                 )
-                examples = loading.load(spec, given)
+                examples = load_context.load(spec, given)
             self._keys.confirm(name)  # what was decoded is what the key says
             self._whole[whole] = self._settled(whole, examples)
         return self._whole[whole]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from soupcli.datasets.load import kind_of
 from soupcli.errors import NetworkError, ValidationError
-from soupcli.evaluation.labelled import Labelled
+from soupcli.evaluation.labelled_set import LabelledSet
 from soupcli.evaluation.loaded_sets import LoadedSets
 from soupcli.networks import flops
 from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
@@ -104,7 +104,7 @@ class NetworkRunner:
             forward = self._judged(name, spec, classifier or self.network.forward)
         return computing(forward, amp=recipe.amp, channels_last=recipe.channels_last, device=device)
 
-    def labelled(self, name: str, spec: SetSpec) -> Labelled:
+    def labelled(self, name: str, spec: SetSpec) -> LabelledSet:
         """The set's examples, and the network's logits for them at whatever weights it has when it is asked.
 
         Raises ValidationError where examples have not one class each.
@@ -118,7 +118,7 @@ class NetworkRunner:
         def forward() -> Forward:
             return self._judged(name, spec, eagerly(self._classifier(name, spec) or self.network.forward))
 
-        return Labelled(examples, forward, f"val.{name}", self.device, self.recipe.batch_size)
+        return LabelledSet(examples, forward, f"val.{name}", self.device, self.recipe.batch_size)
 
     def operations(self, name: str, spec: SetSpec, weights: Mixture) -> int:
         """Of a forward pass of the first example that is visited."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.errors import UsageError
 from soupcli.mixing.soup_folder import REPORT
-from soupcli.report.reading import read_report
+from soupcli.report.report_file import read_report
 from soupcli.wording import SHARES
 
 if TYPE_CHECKING:

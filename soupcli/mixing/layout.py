@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import part_of
-from soupcli.checkpoints.formats.sharded import whole_name
+from soupcli.checkpoints.formats.shards import whole_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,7 +23,7 @@ from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.table import metric_named
 from soupcli.output.ci import Format
 from soupcli.recipe.gates import GAIN, Bound, parse, parse_gain
-from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.precedence import load_recipe
 from soupcli.recipe.sets import SETS, CommandSet, PythonSet, SetSpec
 from soupcli.wording import suggestion
 

@@ -29,7 +29,7 @@ from soupcli.mixing.soup_folder import Input, SoupFolder, check_free
 from soupcli.mixing.write_soup import WritingOptions
 from soupcli.output import console
 from soupcli.recipe.recipe import Recipe
-from soupcli.report.reading import read_report
+from soupcli.report.report_file import read_report
 from soupcli.report.tables import Column, Table
 from soupcli.run.finish_folder import finish
 from soupcli.run.resolve import choose_device, choose_sets

@@ -19,7 +19,7 @@ from soupcli.mixing.soup_folder import REPORT
 from soupcli.output import ci as ci_formats
 from soupcli.output import console
 from soupcli.output.text import report_text
-from soupcli.report.reading import read_report
+from soupcli.report.report_file import read_report
 from soupcli.report.scores import Scored
 from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan

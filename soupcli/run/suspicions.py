@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.recorded import recorded
+from soupcli.checkpoints.training_record import record_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ def _say_far(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]) -> 
 
 def _recorded_accuracy(checkpoint: Checkpoint) -> tuple[str, float | None]:
     """The trainer's own accuracy as a share, and its name; percentages are divided by 100."""
-    for metric, value in recorded(checkpoint).metrics.items():
+    for metric, value in record_of(checkpoint).metrics.items():
         plain = metric.lower()
         for prefix in PREFIXES:
             plain = plain.removeprefix(prefix)

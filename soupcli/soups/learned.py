@@ -17,7 +17,7 @@ from soupcli.soups.learned_choice import LearnedSoup, States, learned
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.evaluation.labelled import Labelled
+    from soupcli.evaluation.labelled_set import LabelledSet
     from soupcli.networks.learned.residence import Residence
     from soupcli.networks.live import LiveNetwork
     from soupcli.recipe.methods import Learned
@@ -59,7 +59,7 @@ class Learnt(NamedTuple):
 def learn(
     live: LiveNetwork,
     ingredients: Sequence[Checkpoint],
-    task: Labelled,
+    task: LabelledSet,
     settings: Learned,
     *,
     start: Sequence[Checkpoint],

@@ -21,7 +21,7 @@ from soupcli.soups.kept_fit import is_state
 from soupcli.soups.learned_fit import Curves, Fit, FitSplit, Mixed, Round, curves_of
 
 if TYPE_CHECKING:
-    from soupcli.evaluation.labelled import Labelled
+    from soupcli.evaluation.labelled_set import LabelledSet
     from soupcli.recipe.methods import Learned
 
 ENOUGH = 200  # held-out examples that choose a step by themselves
@@ -75,7 +75,7 @@ class LearnedSoup(NamedTuple):
 
 def learned(
     network: Mixed,
-    task: Labelled,
+    task: LabelledSet,
     start_lk: Tensor,
     settings: Learned,
     *,

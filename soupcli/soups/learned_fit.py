@@ -28,7 +28,7 @@ from soupcli.errors import NetworkError
 from soupcli.soups.adamw import AdamW
 
 if TYPE_CHECKING:
-    from soupcli.evaluation.labelled import Labelled
+    from soupcli.evaluation.labelled_set import LabelledSet
     from soupcli.progress import Progress
     from soupcli.recipe.methods import Learned
 
@@ -106,7 +106,7 @@ class Fit:
     def __init__(
         self,
         network: Mixed,
-        task: Labelled,
+        task: LabelledSet,
         start_lk: Tensor,
         settings: Learned,
         part: FitSplit,

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.open import How
 from soupcli.errors import CheckpointError, UsageError
-from tests.helpers.tensors_of import small_net
+from tests.helpers.checkpoint_tensors import small_net
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError
-from tests.helpers.tensors_of import assert_same, opened, small_net
+from tests.helpers.checkpoint_tensors import assert_same, opened, small_net
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 

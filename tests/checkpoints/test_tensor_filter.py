@@ -13,7 +13,7 @@ from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import FilteredCheckpoint, TensorFilter
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture, mix
-from tests.helpers.tensors_of import assert_same, read, read_all
+from tests.helpers.checkpoint_tensors import assert_same, read, read_all
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.precedence import load_recipe
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from soupcli.diagnosis.causes import CAUSES
 from tests.conftest import Ran
-from tests.helpers.families_that_fail import TRAIN, VAL, Task, fine_tuned, from_seed, save, trained, write
-from tests.helpers.families_that_fail import copy as copied
+from tests.helpers.broken_families import TRAIN, VAL, Task, fine_tuned, from_seed, save, trained, write
+from tests.helpers.broken_families import copy as copied
 
 Soup = Callable[..., Ran]
 Inspect = Callable[..., dict[str, Any]]

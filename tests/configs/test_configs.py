@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from soupcli.demo import digits
-from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.precedence import load_recipe
 from tests.helpers.config_runs import commands
 from tests.helpers.output_words import unknown_words
 

@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.precedence import load_recipe
 from soupcli.recipe.sets import TextSet
 from tests.conftest import Ran
 from tests.evaluation.outside.test_lm_eval import task

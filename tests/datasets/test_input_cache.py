@@ -22,7 +22,7 @@ from soupcli.networks.network import ImageTransform
 from soupcli.recipe.sets import ImagesSet, TextSet, TokensSet
 from tests.datasets.test_images import decode
 from tests.helpers import transformers_toys as toys
-from tests.helpers.loading import loading
+from tests.helpers.load_contexts import load_context
 from tests.helpers.pictures import class_folders
 
 N = 7
@@ -248,8 +248,8 @@ def test_sentences_and_texts(tmp_path: Path) -> None:
 
     def load(mark: str) -> tuple[Any, Any, tuple[int, int]]:
         cache = InputCache(tmp_path / "cache")
-        sentences = text.load(rows, loading(tokenizer, cache=cache, mark=mark))
-        windows = tokens.load(whole, loading(tokenizer, cache=cache, mark=mark))
+        sentences = text.load(rows, load_context(tokenizer, cache=cache, mark=mark))
+        windows = tokens.load(whole, load_context(tokenizer, cache=cache, mark=mark))
         return sentences, windows, (cache.decoded, cache.cached)
 
     sentences, windows, counts = load("a")

@@ -16,7 +16,7 @@ from soupcli.datasets.examples import ArrayExamples, TokenExamples
 from soupcli.datasets.holdout import SetPart, part_of
 from soupcli.datasets.overlap import ContentStore, content_of, contents_of, shared
 from soupcli.datasets.tokens import TokenWindows
-from tests.helpers.evaluating import evaluators
+from tests.helpers.evaluators import evaluators
 from tests.helpers.pictures import class_folders, noise
 
 

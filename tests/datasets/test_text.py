@@ -11,10 +11,10 @@ import torch
 
 from soupcli.datasets import text
 from soupcli.errors import RecipeError, ValidationError
-from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.precedence import load_recipe
 from soupcli.recipe.sets import TextSet
 from tests.helpers import transformers_toys as toys
-from tests.helpers.loading import loading
+from tests.helpers.load_contexts import load_context
 from tests.helpers.transformers_toys import bert_tokenizer, word_tokenizer
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def test_tokens_are_the_tokenizers(pair: bool, side: str, max_length: int | None
     tokenizer = bert_tokenizer(tmp_path / "run", padding_side=side)
     other = ["the plot", "very very very very bad", "a", "good"]
     spec = write(tmp_path, [0, 1, 1, 0], **({"other": other} if pair else {}))
-    found = text.load(spec.model_copy(update={"max_length": max_length}), loading(tokenizer))
+    found = text.load(spec.model_copy(update={"max_length": max_length}), load_context(tokenizer))
     assert found.labels.tolist() == [0, 1, 1, 0]
     for indices in ([0, 1, 2, 3], [1], [3, 1]):
         columns = [[column[i] for i in indices] for column in ([SENTENCES, other] if pair else [SENTENCES])]
@@ -51,7 +51,7 @@ def test_tokens_are_the_tokenizers(pair: bool, side: str, max_length: int | None
 
 def test_longest_first(tmp_path: Path) -> None:
     """Examples are visited longest first, in the order of the file where they are equally long."""
-    found = text.load(write(tmp_path, [0, 1, 1, 0]), loading(word_tokenizer(tmp_path / "run")))
+    found = text.load(write(tmp_path, [0, 1, 1, 0]), load_context(word_tokenizer(tmp_path / "run")))
     assert found.order().tolist() == [0, 2, 3, 1]
 
 
@@ -59,8 +59,8 @@ def test_long_inputs(tmp_path: Path) -> None:
     """Inputs are cut at the tokenizer's longest, not at all where it has none, or where the recipe says."""
     spec = write(tmp_path, [0, 1, 1, 0])
     for made, longest in ((bert_tokenizer(tmp_path / "a", model_max_length=4), 4), (word_tokenizer(tmp_path / "b"), 4)):
-        assert int(text.load(spec, loading(made)).starts.diff().max()) == longest
-    assert int(text.load(spec.model_copy(update={"max_length": 3}), loading(made)).starts.diff().max()) == 3
+        assert int(text.load(spec, load_context(made)).starts.diff().max()) == longest
+    assert int(text.load(spec.model_copy(update={"max_length": 3}), load_context(made)).starts.diff().max()) == 3
 
 
 @pytest.mark.parametrize(
@@ -79,15 +79,15 @@ def test_labels(labels: list[Any], wanted: list[int] | None, tmp_path: Path) -> 
     spec, tokenizer = write(tmp_path, labels), word_tokenizer(tmp_path / "run")
     if wanted is None:
         with pytest.raises(ValidationError, match=r"row 3: label ' 1' is neither a number nor one of"):
-            text.load(spec, loading(tokenizer, label_names=("negative", "positive")))
+            text.load(spec, load_context(tokenizer, label_names=("negative", "positive")))
     else:
-        assert text.load(spec, loading(tokenizer, label_names=("negative", "positive"))).labels.tolist() == wanted
+        assert text.load(spec, load_context(tokenizer, label_names=("negative", "positive"))).labels.tolist() == wanted
 
 
 def test_names_of_the_recipe(tmp_path: Path) -> None:
     """Names of the recipe go over those of the model, also where they look like numbers."""
     spec = write(tmp_path, ["2", "10", "2", "10"]).model_copy(update={"labels": ["10", "2"]})
-    found = text.load(spec, loading(word_tokenizer(tmp_path / "run"), label_names=("negative", "positive")))
+    found = text.load(spec, load_context(word_tokenizer(tmp_path / "run"), label_names=("negative", "positive")))
     assert found.labels.tolist() == [1, 0, 1, 0]
 
 
@@ -112,7 +112,7 @@ def test_labels_that_are_none(label: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=rf"val\.jsonl: {message}"):
         text.load(
             write(tmp_path, [0, label, 1]),
-            loading(word_tokenizer(tmp_path / "run"), label_names=("negative", "positive")),
+            load_context(word_tokenizer(tmp_path / "run"), label_names=("negative", "positive")),
         )
 
 
@@ -127,26 +127,32 @@ def test_texts_that_are_none(tmp_path: Path) -> None:
         rows = [{"text": "good", "label": 0}, row]
         (tmp_path / "val.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
         with pytest.raises(ValidationError, match=message):
-            text.load(TextSet(text=tmp_path / "val.jsonl"), loading(tokenizer))
+            text.load(TextSet(text=tmp_path / "val.jsonl"), load_context(tokenizer))
 
 
 def test_no_padding_token(tmp_path: Path) -> None:
     """Without a padding token the model's configuration says it; without that, rows of one length are all that goes."""
     tokenizer = word_tokenizer(tmp_path / "run", pad_token=None)
     spec = write(tmp_path, [0, 1, 1, 0])
-    padded = text.load(spec, loading(tokenizer, pad_token_id=7)).batch(torch.tensor([0, 1]), CPU)
+    padded = text.load(spec, load_context(tokenizer, pad_token_id=7)).batch(torch.tensor([0, 1]), CPU)
     assert padded["input_ids"][1].tolist() == [7, 7, 7, toys.WORDS.index("bad")]
     assert padded["attention_mask"][1].tolist() == [0, 0, 0, 1]
     with pytest.raises(ValidationError, match=r"rows have 1 to 4 tokens, and the tokenizer has no padding token"):
-        text.load(spec, loading(tokenizer))
-    assert text.load(spec.model_copy(update={"max_length": 1}), loading(tokenizer)).starts.tolist() == [0, 1, 2, 3, 4]
+        text.load(spec, load_context(tokenizer))
+    assert text.load(spec.model_copy(update={"max_length": 1}), load_context(tokenizer)).starts.tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_token_types_pad_with_their_own_number(tmp_path: Path) -> None:
     """Token types are padded with the tokenizer's number for them, the mask with 0."""
     tokenizer = bert_tokenizer(tmp_path / "run")
     tokenizer._pad_token_type_id = 3
-    batch = text.load(write(tmp_path, [0, 1, 1, 0]), loading(tokenizer)).batch(torch.tensor([0, 1]), CPU)
+    batch = text.load(write(tmp_path, [0, 1, 1, 0]), load_context(tokenizer)).batch(torch.tensor([0, 1]), CPU)
     assert batch["token_type_ids"][1].tolist() == [0, 0, 0, 3, 3, 3]
     assert batch["attention_mask"][1].tolist() == [1, 1, 1, 0, 0, 0]
 
@@ -160,7 +166,7 @@ def test_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append((done, total))
 
     tokenizer = bert_tokenizer(tmp_path / "run")
-    found = text.load(write(tmp_path, [0, 1, 1, 0]), loading(tokenizer, progress=noted))
+    found = text.load(write(tmp_path, [0, 1, 1, 0]), load_context(tokenizer, progress=noted))
     wanted = tokenizer(SENTENCES, padding=True, return_tensors="pt")
     assert torch.equal(found.batch(torch.arange(4), CPU)["input_ids"], wanted["input_ids"])
     assert calls == [(3, 4), (4, 4)]
@@ -171,14 +177,14 @@ def test_template(tmp_path: Path) -> None:
     spec = write(tmp_path, [0, 1, 1, 0], other=["the plot", "very bad", "a", "good"])
     made = bert_tokenizer(tmp_path / "run")
     template = "film {other} was {text} {{ {other}"
-    found = text.load(TextSet(text=spec.text, template=template), loading(made))
+    found = text.load(TextSet(text=spec.text, template=template), load_context(made))
     filled = [f"film {o} was {t} {{ {o}" for t, o in zip(SENTENCES, ["the plot", "very bad", "a", "good"], strict=True)]
     wanted = made(filled, padding=True, truncation=True, return_tensors="pt")
     batch = found.batch(torch.arange(4), CPU)
     assert all(torch.equal(batch[name], wanted[name]) for name in batch)
     assert text.fingerprint(TextSet(text=spec.text, template=template)) != text.fingerprint(TextSet(text=spec.text))
     with pytest.raises(ValidationError, match="has no column 'txt', did you mean 'text'"):
-        text.load(TextSet(text=spec.text, template="a {txt}"), loading(made))
+        text.load(TextSet(text=spec.text, template="a {txt}"), load_context(made))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +212,7 @@ def test_longer_than_the_positions(limit: dict[str, int], tmp_path: Path) -> Non
     (tmp_path / "val.jsonl").write_text("".join(json.dumps({"text": "good " * n, "label": 0}) + "\n" for n in (3, 50)))
     spec = TextSet(text=tmp_path / "val.jsonl", max_length=limit.get("max_length"))
     said: list[str] = []
-    found = text.load(spec, loading(tokenizer, longest_input=32, warn=said.append))
+    found = text.load(spec, load_context(tokenizer, longest_input=32, warn=said.append))
     assert found.starts.tolist() == [0, 3, 35]
     assert len(said) == 1
     assert "texts are cut at 32 tokens, the positions of the network" in said[0]
@@ -218,7 +224,7 @@ def test_numbers_and_names_that_look_like_numbers(tmp_path: Path) -> None:
 
     def labels(values: list[Any], **keys: Any) -> list[int]:
         spec = write(tmp_path, values).model_copy(update=keys)
-        return text.load(spec, loading(tokenizer, label_names=stars)).labels.tolist()
+        return text.load(spec, load_context(tokenizer, label_names=stars)).labels.tolist()
 
     assert labels([0, 1, 2, 1]) == [0, 1, 2, 1]
     assert labels(["1", "2", "3", "1"]) == [0, 1, 2, 0]  # 3 is no index
@@ -239,10 +245,10 @@ def test_names_of_the_file(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "val.parquet")
     spec, tokenizer = TextSet(text=tmp_path / "val.parquet"), word_tokenizer(tmp_path / "run")
     known = ("contradiction", "entailment", "neutral")
-    assert text.load(spec, loading(tokenizer, label_names=known)).labels.tolist() == [1, 2, 0, 1]
-    assert text.load(spec, loading(tokenizer)).labels.tolist() == [0, 1, 2, 0]
+    assert text.load(spec, load_context(tokenizer, label_names=known)).labels.tolist() == [1, 2, 0, 1]
+    assert text.load(spec, load_context(tokenizer)).labels.tolist() == [0, 1, 2, 0]
     with pytest.raises(ValidationError, match="'Entailment' is neither a number nor one of no, yes"):
-        text.load(spec, loading(tokenizer, label_names=("no", "yes", "maybe")))
+        text.load(spec, load_context(tokenizer, label_names=("no", "yes", "maybe")))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +257,7 @@ def test_names_of_the_file(tmp_path: Path) -> None:
 def test_labels_beyond_all_classes(label: Any, tmp_path: Path) -> None:
     """Numbers of 400 digits, NaN and lone surrogates are errors of one short line."""
     with pytest.raises(ValidationError, match=r"val\.jsonl: row 2: label ") as caught:
-        text.load(write(tmp_path, [0, label, 1]), loading(word_tokenizer(tmp_path / "run")))
+        text.load(write(tmp_path, [0, label, 1]), load_context(word_tokenizer(tmp_path / "run")))
     assert len(str(caught.value)) < 1000
 
 
@@ -261,8 +267,8 @@ def test_tokenizers_that_fail(tmp_path: Path) -> None:
     for longest in (-5, "many", None, float("nan")):
         tokenizer.model_max_length = longest
         with pytest.raises(ValidationError, match="the tokenizer's model_max_length is "):
-            text.load(spec, loading(tokenizer))
-        assert len(text.load(spec.model_copy(update={"max_length": 3}), loading(tokenizer)).labels) == 4
+            text.load(spec, load_context(tokenizer))
+        assert len(text.load(spec.model_copy(update={"max_length": 3}), load_context(tokenizer)).labels) == 4
 
     class Failing:
         model_max_length = 8
@@ -271,4 +277,4 @@ def test_tokenizers_that_fail(tmp_path: Path) -> None:
             raise KeyError("vocabulary")
 
     with pytest.raises(ValidationError, match=r"val\.jsonl: the tokenizer fails: KeyError: 'vocabulary'"):
-        text.load(spec, loading(Failing()))
+        text.load(spec, load_context(Failing()))

@@ -16,8 +16,8 @@ from soupcli.datasets import tokens
 from soupcli.errors import NetworkError, SoupError, ValidationError
 from soupcli.recipe.sets import TokensSet
 from tests.helpers import transformers_toys as toys
-from tests.helpers.evaluating import evaluators, score
-from tests.helpers.loading import loading
+from tests.helpers.evaluators import evaluators, score
+from tests.helpers.load_contexts import load_context
 
 WIDE = {"vocab_size": len(toys.WORDS)}
 
@@ -150,7 +150,7 @@ def test_tokenised_once(tmp_path: Path) -> None:
     """The whole text goes through the tokenizer in one piece, every byte of it as it stands."""
     (tmp_path / "wiki.txt").write_bytes("é = 1\r\n\r\n\ttwo ".encode())
     tokenizer = Counting()
-    made = tokens.load(TokensSet(tokens=tmp_path / "wiki.txt"), loading(tokenizer))
+    made = tokens.load(TokensSet(tokens=tmp_path / "wiki.txt"), load_context(tokenizer))
     assert tokenizer.texts == ["é = 1\r\n\r\n\ttwo "]
     assert int(made.labels.sum()) == len(tokenizer.texts[0]) - 1
 
@@ -158,7 +158,7 @@ def test_tokenised_once(tmp_path: Path) -> None:
 def test_no_warning_of_length(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """That the text is longer than the network's context is what windows are for: nothing is said."""
     tokenizer = toys.bert_tokenizer(tmp_path / "run")
-    tokens.load(TokensSet(tokens=text(tmp_path / "wiki.txt", 50), context=12), loading(tokenizer))
+    tokens.load(TokensSet(tokens=text(tmp_path / "wiki.txt", 50), context=12), load_context(tokenizer))
     assert not caplog.records
 
 
@@ -209,8 +209,8 @@ def test_context_beyond_the_positions(tmp_path: Path) -> None:
     gpt2(tmp_path / "run")
     spec, said = TokensSet(tokens=text(tmp_path / "wiki.txt", 90)), list[str]()
     tokenizer = toys.word_tokenizer(tmp_path / "run")
-    cut = tokens.load(spec, loading(tokenizer, longest_input=32, warn=said.append))
-    asked = tokens.load(spec.model_copy(update={"context": 32}), loading(tokenizer, longest_input=32))
+    cut = tokens.load(spec, load_context(tokenizer, longest_input=32, warn=said.append))
+    asked = tokens.load(spec.model_copy(update={"context": 32}), load_context(tokenizer, longest_input=32))
     assert torch.equal(cut.starts, asked.starts)
     assert torch.equal(cut.ends, asked.ends)
     assert said == [f"{spec.tokens}: windows of 32 tokens, not 1024: the network has 32 positions"]

@@ -14,7 +14,7 @@ import junitparser
 import pytest
 import yaml
 
-from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.precedence import load_recipe
 from tests.cli.test_process import environment
 
 PAGE = (Path(__file__).parents[2] / "docs/ci.md").read_text("utf-8")

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from soupcli.cli.app import run as run_soup
 from soupcli.demo import digits
-from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.precedence import load_recipe
 from tests.conftest import Ran, build_net, write_family
 from tests.helpers.output_words import unknown_words
 

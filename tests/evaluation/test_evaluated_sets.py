@@ -24,10 +24,10 @@ from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets.classes import imagenet_wnids
 from soupcli.errors import NetworkError, RecipeError, ValidationError
 from soupcli.mixing.mixture import Mixture
-from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.precedence import load_recipe
 from tests.conftest import build_net, write_family
 from tests.helpers import transformers_toys as toys
-from tests.helpers.evaluating import evaluators, score
+from tests.helpers.evaluators import evaluators, score
 from tests.helpers.network_toys import randomised, saved
 from tests.helpers.pictures import class_folders, noise
 from tests.networks.libraries.test_open_clip import CONFIG, folder_of

@@ -31,7 +31,7 @@ from soupcli.soups.greedy import GreedySoup, greedy
 from soupcli.soups.ranking import rank
 from tests.conftest import Ran, write_family
 from tests.helpers import transformers_toys as toys
-from tests.helpers.evaluating import evaluators, score
+from tests.helpers.evaluators import evaluators, score
 from tests.helpers.memory import Alive, Spied
 from tests.helpers.network_toys import randomised, saved
 from tests.helpers.pictures import class_folders

@@ -13,7 +13,7 @@ from torch import Tensor
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets.examples import ArrayExamples
-from soupcli.evaluation.labelled import Labelled
+from soupcli.evaluation.labelled_set import LabelledSet
 from soupcli.networks.network import Network
 from soupcli.recipe.methods import Learned
 from soupcli.soups.learned import Learnt, learn
@@ -54,5 +54,5 @@ class Family:
         module = build_net()
         live = live_with(module, ingredients)
         examples = ArrayExamples(self.data["inputs"], self.data["labels"] if labels is None else labels, "toy")
-        task = Labelled(examples, lambda: Network(module).forward, "val.val", CPU, 64)
+        task = LabelledSet(examples, lambda: Network(module).forward, "val.val", CPU, 64)
         return learn(live, ingredients, task, fitting, **{"start": ingredients, **more})

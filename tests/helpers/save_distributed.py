@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-from tests.helpers.tensors_of import small_net
+from tests.helpers.checkpoint_tensors import small_net
 
 # How the tensors of `tensors()` are cut between the processes; the others are whole in both.
 CUT = {"rows": Shard(0), "columns": Shard(1), "middle": Shard(1), "half": Shard(0), "one": Shard(0)}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from soupcli.checkpoints.open import open_checkpoint
 from tests.conftest import Ran
-from tests.helpers.tensors_of import assert_same, opened
+from tests.helpers.checkpoint_tensors import assert_same, opened
 
 Soup = Callable[..., Ran]
 

@@ -23,8 +23,8 @@ from soupcli.files.atomic import check_file, write_whole
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.soup_folder import SoupFolder
 from soupcli.mixing.write_soup import Written, write_weights
+from tests.helpers.checkpoint_tensors import assert_same, opened
 from tests.helpers.exact_mean import InMemory
-from tests.helpers.tensors_of import assert_same, opened
 
 FAMILY = {
     "head.weight": torch.float32,

@@ -18,8 +18,8 @@ from soupcli.errors import NetworkError, RecipeError
 from soupcli.networks.libraries import timm as timm_network
 from soupcli.networks.libraries import torchvision as torchvision_network
 from soupcli.networks.pictures import PictureSettings, of_set, of_settings
-from soupcli.recipe.loading import load_recipe
 from soupcli.recipe.networks import TimmNetwork, TorchvisionNetwork
+from soupcli.recipe.precedence import load_recipe
 from soupcli.recipe.sets import ImagesSet
 from tests.helpers.pictures import class_folders, noise
 

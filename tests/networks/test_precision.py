@@ -15,7 +15,7 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.networks.precision import arrange, computing, eagerly
 from tests.conftest import write_family
 from tests.helpers import transformers_toys as toys
-from tests.helpers.evaluating import evaluators, score
+from tests.helpers.evaluators import evaluators, score
 from tests.helpers.network_toys import randomised, saved
 from tests.helpers.pictures import class_folders
 from tests.networks.libraries.test_open_clip import CONFIG, folder_of

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from soupcli.errors import RecipeError
 from soupcli.recipe.gates import Bound, parse, parse_gain, wanted
-from soupcli.recipe.loading import load_recipe
+from soupcli.recipe.precedence import load_recipe
 
 SETS = "val:\n  imagenet-a: {images: a}\n  data.v2: {images: b}\n"
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.errors import RecipeError
-from soupcli.recipe.loading import load_recipe
 from soupcli.recipe.networks import PythonNetwork, TimmNetwork
+from soupcli.recipe.precedence import load_recipe
 from soupcli.recipe.recipe import Recipe
 from soupcli.recipe.sets import ArraysSet, CommandSet, ImagesSet, PythonSet, TextSet
 

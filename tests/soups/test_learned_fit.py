@@ -17,7 +17,7 @@ from torch import Tensor
 
 from soupcli.datasets.examples import ArrayExamples
 from soupcli.errors import NetworkError
-from soupcli.evaluation.labelled import Labelled
+from soupcli.evaluation.labelled_set import LabelledSet
 from soupcli.networks.learned.residence import Where
 from soupcli.soups.learned_choice import LearnedSoup, chosen, parts_of
 from soupcli.soups.learned_fit import CONSTRAINTS, FLOOR, Curves, Fit, FitSplit, Round, affine, simplex
@@ -290,7 +290,7 @@ def test_left_out_by_the_start() -> None:
 
 def test_passes_take_all_examples(toy: Family) -> None:
     """Each pass goes over every fitted example once, in another order."""
-    task = Labelled(ArrayExamples(toy.data["inputs"], toy.data["labels"], "x"), lambda: None, "val", CPU, 64)  # type: ignore[arg-type,return-value]
+    task = LabelledSet(ArrayExamples(toy.data["inputs"], toy.data["labels"], "x"), lambda: None, "val", CPU, 64)  # type: ignore[arg-type,return-value]
     fitting = settings(batch_size=64)
     [part] = parts_of(task.labels, fitting)
     fit = Fit(None, task, torch.ones(1, 1), fitting, part, save=print, watch=None, progress=print)  # type: ignore[arg-type]

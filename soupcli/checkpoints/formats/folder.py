@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.formats import sharded
+from soupcli.checkpoints.formats import shards
 from soupcli.checkpoints.formats.foreign import refuse_slices
 from soupcli.checkpoints.formats.other_files import refuse_other_folder
 from soupcli.checkpoints.formats.table import holds_weights
@@ -112,7 +112,7 @@ def _first_line(file: Path) -> str:
     return line if re.fullmatch(r"[\w-][\w.-]*", line) else ""
 
 
-def only_weights(folder: Path) -> Path | sharded.ShardSet:
+def only_weights(folder: Path) -> Path | shards.ShardSet:
     """Returns the one file of the folder that holds weights, an index or any by its content, or shards without index.
 
     Names of one file count once. Raises CheckpointError if there is none, and if there are several.
@@ -120,8 +120,8 @@ def only_weights(folder: Path) -> Path | sharded.ShardSet:
     found = [entry for entry in sorted(folder.iterdir(), key=_order) if is_weights(entry)]
     refuse_slices(folder, [entry.name for entry in (*found, *(path for path in folder.iterdir() if path.is_dir()))])
     indexes = [entry for entry in found if entry.name.endswith(INDEX_SUFFIX)]
-    wholes = indexes or [entry for entry in found if not sharded.is_shard(entry.name)]
-    sets = [] if indexes else sharded.shard_sets(folder, [entry.name for entry in found])
+    wholes = indexes or [entry for entry in found if not shards.is_shard(entry.name)]
+    sets = [] if indexes else shards.shard_sets(folder, [entry.name for entry in found])
     files = distinct([FileVersion.of(entry) for entry in wholes])
     if len(files) + len(sets) == 1:
         return sets[0] if sets else files[0].path
@@ -157,7 +157,7 @@ def is_weights(entry: Path) -> bool:
     if not entry.is_file():
         return False
     if entry.suffix == ".json":
-        return name.endswith(INDEX_SUFFIX) and sharded.is_index(entry)
+        return name.endswith(INDEX_SUFFIX) and shards.is_index(entry)
     file = FileVersion.of(entry)
     return holds_weights(file)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from soupcli.checkpoints.formats.sharded import is_shard
+from soupcli.checkpoints.formats.shards import is_shard
 from soupcli.errors import CheckpointError
 
 CONVERTER = "zero_to_fp32.py"

@@ -25,7 +25,7 @@ from soupcli.environment import import_extra
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluation.score import Score
 from soupcli.metrics.metric import MetricValue
-from soupcli.networks.restored import restored
+from soupcli.networks.module_state import restored
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:

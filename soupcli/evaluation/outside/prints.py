@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupcli.datasets import load as loading
+from soupcli.datasets import load as load_context
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside.program_files import files_of, split
 from soupcli.files.json_text import key_of
@@ -32,7 +32,7 @@ def fingerprint(
     own: dict[str, Any]
     parts = {"depends": _depends(name, spec, manifest), "version": spec.version}
     if isinstance(spec, LmEvalSet):
-        own = {"tasks": loading.fingerprint(spec, manifest, tasks), "files": _below(spec.include_path, manifest)}
+        own = {"tasks": load_context.fingerprint(spec, manifest, tasks), "files": _below(spec.include_path, manifest)}
     elif isinstance(spec, PythonSet):
         own = {"python": content_of(spec.python, manifest.file), "higher_is_better": spec.higher_is_better}
     elif isinstance(spec, CommandSet):

@@ -14,7 +14,7 @@ from soupcli.errors import ValidationError
 from soupcli.evaluation.score import Score
 from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.metric import MetricValue
-from soupcli.networks.restored import restored
+from soupcli.networks.module_state import restored
 from soupcli.user_code import describe_error, load_function
 from soupcli.wording import suggestion
 

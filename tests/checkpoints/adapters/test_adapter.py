@@ -22,7 +22,7 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.write_soup import WritingOptions, write_soup
 from soupcli.networks.build import build
 from soupcli.networks.slots import Slots
-from tests.helpers.tensors_of import assert_same, read, read_all
+from tests.helpers.checkpoint_tensors import assert_same, read, read_all
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

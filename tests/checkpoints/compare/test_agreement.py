@@ -12,7 +12,7 @@ from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.compare.agreement import check_agreement
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import MixError
-from tests.helpers.tensors_of import small_net
+from tests.helpers.checkpoint_tensors import small_net
 
 
 @pytest.fixture

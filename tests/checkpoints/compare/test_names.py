@@ -14,7 +14,7 @@ from soupcli.checkpoints.compare.names import check_ties, common_names
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
-from tests.helpers.tensors_of import assert_same, read_all
+from tests.helpers.checkpoint_tensors import assert_same, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable

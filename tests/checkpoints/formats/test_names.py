@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from soupcli.checkpoints.formats.names import plain_names
-from tests.helpers.tensors_of import assert_same, opened, small_net
+from tests.helpers.checkpoint_tensors import assert_same, opened, small_net
 
 
 def test_wrappers_of_modules(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
-from tests.helpers.tensors_of import assert_same, opened, small_net
+from tests.helpers.checkpoint_tensors import assert_same, opened, small_net
 
 
 def archive(file: Path, *names: str, mode: str = "w:") -> Path:

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from soupcli.checkpoints.formats.network_part import AVERAGED, TRAINED
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError
-from tests.helpers.tensors_of import assert_same, opened, small_net
+from tests.helpers.checkpoint_tensors import assert_same, opened, small_net
 
 
 def state(seed: int = 0) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from soupcli.checkpoints.find import find
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError, UsageError
 from tests.conftest import Ran
-from tests.helpers.tensors_of import assert_same, opened, read_all, small_net
+from tests.helpers.checkpoint_tensors import assert_same, opened, read_all, small_net
 
 
 def save(folder: Path, seed: int = 0, name: str = "model.safetensors", **more: torch.Tensor) -> Path:

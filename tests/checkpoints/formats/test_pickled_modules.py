@@ -15,8 +15,8 @@ from soupcli.checkpoints.formats.pickled_modules import LONGEST_NAME, state_of
 from soupcli.checkpoints.formats.stand_ins import StandIn
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
-from tests.helpers.tensors_of import assert_same, opened, small_net
-from tests.helpers.thrown_away import module_of
+from tests.helpers.checkpoint_tensors import assert_same, opened, small_net
+from tests.helpers.temporary_modules import module_of
 
 
 class Block(nn.Module):

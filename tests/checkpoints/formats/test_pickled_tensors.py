@@ -15,7 +15,7 @@ from torch import nn
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
-from tests.helpers.tensors_of import assert_same, opened, read, small_net
+from tests.helpers.checkpoint_tensors import assert_same, opened, read, small_net
 
 
 class Marked(torch.Tensor):

@@ -17,7 +17,7 @@ from soupcli.checkpoints.formats.safetensors import DTYPES, read_header
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion
-from tests.helpers.tensors_of import assert_same, opened, read, small_net
+from tests.helpers.checkpoint_tensors import assert_same, opened, read, small_net
 
 
 def test_every_dtype(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from soupcli.checkpoints.formats import table
 from soupcli.checkpoints.formats.table import FORMATS, FileFormat
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, read_bytes
-from tests.helpers.tensors_of import opened
+from tests.helpers.checkpoint_tensors import opened
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
-from tests.helpers.tensors_of import assert_same, opened, read, small_net
+from tests.helpers.checkpoint_tensors import assert_same, opened, read, small_net
 
 
 def old(path: Path, content: object, protocol: int = 2) -> Path:

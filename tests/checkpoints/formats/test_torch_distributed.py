@@ -27,8 +27,8 @@ from soupcli.checkpoints.formats.distributed_metadata import Box
 from soupcli.checkpoints.formats.torch_distributed import check_boxes, read_boxes
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
+from tests.helpers.checkpoint_tensors import assert_same, opened, read, small_net
 from tests.helpers.save_distributed import tensors
-from tests.helpers.tensors_of import assert_same, opened, read, small_net
 
 ROOT = Path(__file__).parents[3]
 

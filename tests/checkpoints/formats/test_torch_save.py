@@ -24,7 +24,7 @@ from torch import nn
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError
-from tests.helpers.tensors_of import assert_same, opened, read, small_net
+from tests.helpers.checkpoint_tensors import assert_same, opened, read, small_net
 
 EVIDENCE: list[str] = []
 

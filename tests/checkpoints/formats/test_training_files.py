@@ -16,8 +16,8 @@ from torch import nn
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
-from tests.helpers.tensors_of import assert_same, opened, small_net
-from tests.helpers.thrown_away import module_of
+from tests.helpers.checkpoint_tensors import assert_same, opened, small_net
+from tests.helpers.temporary_modules import module_of
 
 
 class Head:

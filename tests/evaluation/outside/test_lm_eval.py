@@ -23,7 +23,7 @@ from soupcli.evaluation.outside import lm_eval as lm_eval_task
 from soupcli.mixing.mixture import Mixture
 from soupcli.recipe.sets import LmEvalSet
 from tests.helpers import transformers_toys as toys
-from tests.helpers.evaluating import evaluators, score
+from tests.helpers.evaluators import evaluators, score
 
 CHOICE = """task: {name}
 dataset_path: json

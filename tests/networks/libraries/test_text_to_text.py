@@ -12,7 +12,7 @@ import transformers
 
 from soupcli.errors import NetworkError
 from tests.helpers import transformers_toys as toys
-from tests.helpers.evaluating import score
+from tests.helpers.evaluators import score
 
 WORDS = ["mrpc", "sentence1:", "sentence2:", "the", "film", "was", "good", "bad", "not", "equivalent", "not_equivalent"]
 ROWS: list[dict[str, Any]] = [

@@ -20,7 +20,7 @@ FEWEST = 8  # examples of a part
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabelledSet:
     """Examples of a set, the forward pass of the live network (made anew for its weights), and where it runs."""
 
     examples: Examples

@@ -6,19 +6,19 @@ from typing import Any
 
 from torch import nn
 
-from soupcli.datasets.loading import Loading
+from soupcli.datasets.load_context import LoadContext
 from soupcli.networks.network import IMAGE_FOLDER, Network, Outline
 
 
-def loading(
+def load_context(
     tokenizer: Any = None,
     *,
     label_names: tuple[str, ...] | None = None,
     pad_token_id: int | None = None,
     longest_input: int | None = None,
     **options: Any,
-) -> Loading:
-    """`options` are those of Loading."""
+) -> LoadContext:
+    """`options` are those of LoadContext."""
     network = Network(
         nn.Identity(),
         tokenizer=tokenizer,
@@ -26,4 +26,4 @@ def loading(
         pad_token_id=pad_token_id,
         longest_input=longest_input,
     )
-    return Loading(network=network, **options)
+    return LoadContext(network=network, **options)

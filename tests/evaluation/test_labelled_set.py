@@ -11,7 +11,7 @@ from torch import nn
 from soupcli.datasets.examples import ArrayExamples, TokenExamples
 from soupcli.datasets.holdout import split_by_class
 from soupcli.errors import NetworkError, ValidationError
-from soupcli.evaluation.labelled import Labelled
+from soupcli.evaluation.labelled_set import LabelledSet
 from tests.helpers.learned_toys import CPU
 
 
@@ -46,7 +46,7 @@ def test_logits() -> None:
     """Those of the network's present weights, with a gradient."""
     net = nn.Linear(3, 2)
     inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    task = Labelled(ArrayExamples(inputs, torch.tensor([0, 1, 0, 1, 0]), "x"), lambda: net, "val.v", CPU, 2)
+    task = LabelledSet(ArrayExamples(inputs, torch.tensor([0, 1, 0, 1, 0]), "x"), lambda: net, "val.v", CPU, 2)
     chosen = torch.tensor([4, 1])
     logits_nc = task.logits(chosen)
     assert torch.equal(logits_nc, net(inputs[chosen]))
@@ -61,17 +61,17 @@ def test_batches_follow_the_sets_order() -> None:
     """As many as go through the network at once, the longest first; each of them once."""
     starts = torch.tensor([0, 1, 4, 6, 10])
     examples = TokenExamples({"input_ids": torch.arange(10)}, starts, torch.zeros(4, dtype=torch.int64), "x", {})
-    task = Labelled(examples, lambda: nn.Identity(), "val.v", CPU, 2)
+    task = LabelledSet(examples, lambda: nn.Identity(), "val.v", CPU, 2)
     assert [part.tolist() for part in task.batches(torch.tensor([0, 1, 3]))] == [[3, 1], [0]]
 
 
 def test_what_does_not_go_together() -> None:
     """Labels that the network has no logit for, and a network that fails, are errors of the set by its name."""
     inputs = torch.zeros(2, 3)
-    task = Labelled(ArrayExamples(inputs, torch.tensor([0, 5]), "x"), lambda: nn.Linear(3, 2), "val.v", CPU, 2)
+    task = LabelledSet(ArrayExamples(inputs, torch.tensor([0, 5]), "x"), lambda: nn.Linear(3, 2), "val.v", CPU, 2)
     with pytest.raises(ValidationError, match=r"val\.v: labels reach from 0 to 5, the network has 2 classes"):
         task.logits(torch.arange(2))
-    task = Labelled(ArrayExamples(inputs, torch.tensor([0, 1]), "x"), lambda: nn.Linear(4, 2), "val.v", CPU, 2)
+    task = LabelledSet(ArrayExamples(inputs, torch.tensor([0, 1]), "x"), lambda: nn.Linear(4, 2), "val.v", CPU, 2)
     with pytest.raises(NetworkError, match=r"val\.v: the network fails on a batch \[2, 3\]"):
         task.logits(torch.arange(2))
 
@@ -82,6 +82,6 @@ def test_parts_of_like_length() -> None:
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     columns = {"input_ids": torch.ones(int(starts[-1]), dtype=torch.int64)}
     examples = TokenExamples(columns, starts, torch.zeros(64, dtype=torch.int64), "x", {}, False)
-    parts = list(Labelled(examples, lambda: nn.Identity(), "val", CPU, 64).batches(torch.arange(64)))
+    parts = list(LabelledSet(examples, lambda: nn.Identity(), "val", CPU, 64).batches(torch.arange(64)))
     assert [int(lengths[part].max()) for part in parts] == [64, 48, 32, 16]
     assert sorted(torch.cat(parts).tolist()) == list(range(64))

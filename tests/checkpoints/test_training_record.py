@@ -11,20 +11,20 @@ import yaml
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.checkpoints.recorded import Recorded, order_by, recorded
+from soupcli.checkpoints.training_record import TrainingRecord, order_by, record_of
 from soupcli.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def about(path: Path) -> Recorded:
+def about(path: Path) -> TrainingRecord:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         save_file({"w": torch.ones(1)}, path)
     else:
         torch.save({"w": torch.ones(1)}, path)
-    return recorded(open_checkpoint(path))
+    return record_of(open_checkpoint(path))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_trainer_state(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": 10, "epoch": 2.5, "log_history": log}))
     save_file({"w": torch.ones(1)}, folder / "model.safetensors")
-    assert recorded(open_checkpoint(folder)) == (10, 2, {"eval_loss": 2.0})
+    assert record_of(open_checkpoint(folder)) == (10, 2, {"eval_loss": 2.0})
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{", '{"global_step": "x", "epoch": [1]}', "\x00"])
@@ -66,7 +66,7 @@ def test_broken_trainer_state(tmp_path: Path, text: str) -> None:
     folder.mkdir()
     (folder / "trainer_state.json").write_text(text)
     save_file({"w": torch.ones(1)}, folder / "model.safetensors")
-    assert recorded(open_checkpoint(folder)) == (7, None, {})
+    assert record_of(open_checkpoint(folder)) == (7, None, {})
 
 
 def test_wenet(tmp_path: Path) -> None:

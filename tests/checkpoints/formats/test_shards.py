@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
 from soupcli.files import reading as files
-from tests.helpers.tensors_of import assert_same, opened, read_all, small_net
+from tests.helpers.checkpoint_tensors import assert_same, opened, read_all, small_net
 
 INDEX = "model.safetensors.index.json"
 

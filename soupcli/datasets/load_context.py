@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Loading:
+class LoadContext:
     """The network that inputs are made for, and what is said and kept while they are made.
 
     `name` is the set in messages, `beside` the path at which a tokenizer was looked for. `metric` decides whether
@@ -34,7 +34,7 @@ class Loading:
     progress: Progress = silent
 
 
-def tokenizer_of(given: Loading) -> Any:
+def tokenizer_of(given: LoadContext) -> Any:
     """The network's tokenizer. Raises NetworkError if there is none."""
     if given.network.tokenizer is None:
         raise NetworkError(

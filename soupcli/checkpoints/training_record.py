@@ -33,7 +33,7 @@ _UNNAMED = frozenset({"checkpoint", "ckpt", "model", "avg", "snapshot", "weights
 MAX_YAML = 1_000_000  # bytes
 
 
-class Recorded(NamedTuple):
+class TrainingRecord(NamedTuple):
     """What is known of a checkpoint without evaluating it. None, and no metrics: nothing was written down."""
 
     step: int | None
@@ -48,7 +48,7 @@ class Order(NamedTuple):
     higher_is_better: bool
 
 
-def recorded(checkpoint: Checkpoint) -> Recorded:
+def record_of(checkpoint: Checkpoint) -> TrainingRecord:
     """Returns what the trainer wrote down about `checkpoint`."""
     found: dict[str, float] = {}
     progress = trainer_progress(checkpoint.path) if checkpoint.path.is_dir() else {}
@@ -56,7 +56,7 @@ def recorded(checkpoint: Checkpoint) -> Recorded:
         found |= {name: float(value) for name, value in numbers.items() if _is_number(value)}
     step = _first(found, STEPS)
     epoch = _first(found, EPOCHS)
-    return Recorded(step, epoch, {name: value for name, value in found.items() if name not in (*STEPS, *EPOCHS)})
+    return TrainingRecord(step, epoch, {name: value for name, value in found.items() if name not in (*STEPS, *EPOCHS)})
 
 
 def order_by(word: str) -> Order:
@@ -76,7 +76,7 @@ def order_by(word: str) -> Order:
     return Order(name, higher)
 
 
-def value_of(metric: str, about: Recorded, path: Path) -> float:
+def value_of(metric: str, about: TrainingRecord, path: Path) -> float:
     """The value of a metric that the trainer recorded. Raises UsageError if it did not, naming what it did record."""
     if metric not in about.metrics:
         known = sorted(about.metrics)
