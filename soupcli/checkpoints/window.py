@@ -90,19 +90,19 @@ def _runs(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord]
     return [_along(run, about) for run in runs.values()]
 
 
-def along_one_run(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+def along_one_run(checkpoints: Sequence[Checkpoint], flag: str = "--decay") -> list[Checkpoint]:
     """The checkpoints of one run in the order of their steps.
 
-    Raises UsageError if they lie in several folders, or are fewer than two.
+    Raises UsageError, of `flag`, if they lie in several folders, or are fewer than two.
     """
     runs = _runs(checkpoints, {one: record_of(one) for one in checkpoints})
     if len(runs) > 1:
         raise UsageError(
-            f"--decay: {runs[0][0].path} and {runs[1][0].path} are not of one run: they lie in different folders",
-            hint="a decay runs along the checkpoints of one run: --ckpts 'run/checkpoint-*/'",
+            f"{flag}: {runs[0][0].path} and {runs[1][0].path} are not of one run: they lie in different folders",
+            hint="it runs along the checkpoints of one run: --ckpts 'run/checkpoint-*/'",
         )
     if len(checkpoints) < 2:
-        raise UsageError(f"--decay: one checkpoint ({checkpoints[0].path}) has no interval", hint="name several")
+        raise UsageError(f"{flag}: one checkpoint ({checkpoints[0].path}) has no interval", hint="name several")
     return runs[0]
 
 

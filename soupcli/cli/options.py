@@ -302,6 +302,16 @@ class GreedyOptions(SoupOptions):
         int | None,
         typer.Option("--budget", help="Number of soups that --strategy budgeted evaluates.", envvar="SOUP_BUDGET"),
     ] = None
+    windows: Annotated[
+        str | None,
+        typer.Option(
+            "--windows", metavar="N,N...", help="Try the last N checkpoints of one run: 4,8,16.", envvar="SOUP_WINDOWS"
+        ),
+    ] = None
+    window_decay: Annotated[
+        str | None,
+        typer.Option("--decay", metavar="SHAPE", help="With --windows: weights as of soup mix --decay."),
+    ] = None
     early_stop: Annotated[
         bool | None,
         typer.Option(

@@ -1,4 +1,7 @@
-"""`soup greedy --ckpts P... --val V`: Recipe 1 of the paper over the ranking on the first set."""
+"""`soup greedy --ckpts P... --val V`: Recipe 1 of the paper over the ranking on the first set.
+
+soup greedy --ckpts 'run/checkpoint-*/' --windows 4,8,16 --val V       # the last N of one run instead, for each N
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from soupcli.run.external_scores import ranking_of_file
 from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
 from soupcli.run.run import Row
+from soupcli.run.windows import check_windows, finish_windows, window_evaluations
 from soupcli.soups.search import most_evaluations, search
 
 if TYPE_CHECKING:
@@ -34,16 +38,27 @@ def greedy(options: GreedyOptions, invocation: Invocation) -> int:
 
 
 def prepare(run: Run, options: GreedyOptions) -> Prepared:
-    """Checks that there is a set; see run/make_soup.py."""
+    """Checks that there is a set, and the windows if there are any; see run/make_soup.py."""
     run.require_sets()
-    return Prepared(lambda: _plan(run, options), lambda: _finish(run, options))
+    check_windows(run, options)
+    finish = _finish if run.recipe.greedy.windows is None else finish_windows
+    return Prepared(lambda: _plan(run, options), lambda: finish(run, options))
 
 
 def _plan(run: Run, options: GreedyOptions) -> Plan:
     others = (len(run.sets) - 1) * (3 if options.with_uniform else 2) + int(options.with_uniform)
-    evaluations = most_evaluations(len(run.checkpoints), run.recipe.greedy)
-    others += gated_evaluations(run, evaluations - len(run.checkpoints))
+    evaluations, trials = _most_evaluations(run)
+    others += gated_evaluations(run, trials)
     return Plan(evaluations + others, run.average()(run.checkpoints))
+
+
+def _most_evaluations(run: Run) -> tuple[int, int]:
+    """Scores on the selecting set, at most, and those among them that are of trial soups."""
+    if run.recipe.greedy.windows is not None:
+        evaluations = window_evaluations(run)
+        return evaluations, evaluations
+    evaluations = most_evaluations(len(run.checkpoints), run.recipe.greedy)
+    return evaluations, evaluations - len(run.checkpoints)
 
 
 def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING
 from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged
 from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.checkpoints.open import How, open_checkpoint
-from soupcli.checkpoints.window import along_one_run, positions
+from soupcli.checkpoints.window import along_one_run
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import layers_by_name
 from soupcli.output import console
 from soupcli.report.soups import Alpha, Stock
+from soupcli.run.decay import decayed
 from soupcli.run.dry_run import Plan
 from soupcli.run.gates import refuse_gain
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
 from soupcli.run.rewrite import write_again
 from soupcli.run.run import Row, Run
 from soupcli.run.to_report import coefficients_to_report, scores_to_report
-from soupcli.soups.decay import SHAPES, decay_weights, ema_multipliers, multipliers
 from soupcli.soups.learned import Layered
 from soupcli.soups.model_stock import stock
 from soupcli.soups.weighted import grouped_by_patterns, interpolated, normalised, weighted
@@ -102,7 +102,7 @@ def _finish(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint | None
 
 
 def _mean(run: Run, ingredients: Sequence[Checkpoint]) -> FinishedSoup:
-    weights, first = _weights(run) or _decayed(run, ingredients), run.checkpoints[0]
+    weights, first = _weights(run) or decayed(ingredients, run.recipe.mix.decay), run.checkpoints[0]
     layered = _by_patterns(run, ingredients, weights)
     if layered is not None:
         mixture = layered.mixture(dtype=run.output_dtype, keep_from=first)
@@ -155,31 +155,6 @@ def _by_patterns(run: Run, ingredients: Sequence[Checkpoint], weights: Sequence[
     if not groups[-1]:
         rows, layers, groups = rows[:-1], layers[:-1], groups[:-1]
     return Layered(list(ingredients), rows, layers, groups, {})
-
-
-def _decayed(run: Run, ingredients: Sequence[Checkpoint]) -> list[float] | None:
-    """The weights of --decay for ingredients in the order of their steps, or None if it was not given."""
-    shape = run.recipe.mix.decay
-    if shape is None:
-        return None
-    if shape in SHAPES:
-        return decay_weights(multipliers(shape, positions(ingredients)))
-    if shape.startswith("ema:"):
-        return decay_weights(ema_multipliers(float(shape.removeprefix("ema:")), len(ingredients) - 1))
-    return decay_weights(_multipliers_in(Path(shape), len(ingredients) - 1))
-
-
-def _multipliers_in(file: Path, intervals: int) -> list[float]:
-    """The numbers of a file, one a line. Raises UsageError if there is not one for each interval."""
-    try:
-        found = [float(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as cause:
-        raise UsageError(f"--decay {file}: {cause}", hint="one multiplier a line, e.g. 0.75") from cause
-    if len(found) != intervals:
-        raise UsageError(
-            f"--decay {file}: has {len(found)} multipliers, {intervals + 1} checkpoints have {intervals} intervals"
-        )
-    return found
 
 
 def _line(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> FinishedSoup:

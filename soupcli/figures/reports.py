@@ -134,7 +134,7 @@ def _marked(sources: Sequence[ReadReport]) -> list[MarkedScores]:
     for source in sources:
         report = source.report
         if report.best is not None:
-            best = MarkedScores("best", f"best ingredient ({report.best.path})", report.best.scores)
+            best = MarkedScores("best", f"{report.name_of_best} ({report.best.path})", report.best.scores)
             known = found.get(("best", report.best.path))
             scores = _joined(known.scores, best.scores) if known else best.scores
             found["best", report.best.path] = best._replace(scores=scores)

@@ -186,7 +186,7 @@ def _scores(report: Report) -> str:
     lines = [
         "## Scores",
         "",
-        "| set | metric | soup | best ingredient | difference |",
+        f"| set | metric | soup | {report.name_of_best} | difference |",
         "| --- | --- | --- | --- | --- |",
     ]
     differences = {(one.set, one.metric): one for one in report.comparisons}

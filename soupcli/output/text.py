@@ -64,7 +64,7 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
     if report.stock is not None:
         yield stock_table(report.stock)
     alone = report.best is not None and soup.members == [report.best.path] and report.comparisons
-    compared = ["the soup is the best ingredient alone"] if alone else sentences(report, report.comparisons)
+    compared = [f"the soup is the {report.name_of_best} alone"] if alone else sentences(report, report.comparisons)
     if said := [*compared, *map(describe_result, report.gates)]:
         yield said
     if report.flops is not None:
@@ -75,7 +75,7 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
 def _soup_rows(report: Report, soup: Soup) -> list[ScoredRow]:
     rows: list[ScoredRow] = []
     if report.best is not None:
-        rows.append(ScoredRow(f"best ingredient ({report.best.path})", report.best.scores))
+        rows.append(ScoredRow(f"{report.name_of_best} ({report.best.path})", report.best.scores))
     if report.uniform is not None:
         rows.append(ScoredRow(f"uniform soup ({len(report.ingredients)} ingredients)", report.uniform.scores))
     if report.second_best is not None:

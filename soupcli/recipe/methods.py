@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from soupcli.recipe.section import Section
-from soupcli.recipe.values import Decay, Grid, Numbers
+from soupcli.recipe.values import Decay, Grid, Numbers, Sizes
 
 
 class Window(Section):
@@ -34,6 +34,9 @@ class Window(Section):
         return self
 
 
+Strategy = Literal["forward", "pruned", "replacement", "budgeted", "windows"]
+
+
 class Greedy(Section):
     """How `soup greedy` decides."""
 
@@ -58,6 +61,31 @@ class Greedy(Section):
     """Soups whose score budgeted predicts."""
     seed: int = Field(default=0, ge=0)
     """Of orders and candidates that are drawn."""
+    windows: Sizes | None = None
+    """Instead of a search over all: the mean of the last N checkpoints of one run for each of these N, and the last
+    checkpoint alone, of which the best is taken. No other checkpoint is evaluated alone."""
+    decay: Decay | None = None
+    """Weights in these windows that stand for a decay of the learning rate, as `mix.decay`; default: the mean."""
+
+    @property
+    def search(self) -> Strategy:
+        """The strategy, or windows."""
+        return self.strategy if self.windows is None else "windows"
+
+    @model_validator(mode="after")
+    def _windows_alone(self) -> Self:
+        if self.decay is not None and self.windows is None:
+            raise ValueError("decay: is for windows:, e.g. --windows 4,8 (soup mix --decay needs none)")
+        others = {
+            "strategy": self.strategy != "forward",
+            "order": self.order != "ranked",
+            "orders": self.orders > 1,
+            "min_delta": self.min_delta > 0,
+        }
+        given = [key for key, is_given in others.items() if is_given]
+        if self.windows is not None and given:
+            raise ValueError(f"windows: the best window is taken, so {given[0]}: does not go with it")
+        return self
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:

@@ -142,6 +142,11 @@ Numbers = Annotated[
     Field(min_length=1),
     BeforeValidator(_numbers, json_schema_input_type=str | float | list[float]),
 ]
+Sizes = Annotated[
+    list[Annotated[int, Field(gt=0)]],
+    Field(min_length=1),
+    BeforeValidator(_numbers, json_schema_input_type=str | int | list[int]),
+]
 Decay = Annotated[str, BeforeValidator(_decay)]
 Grid = Annotated[
     list[Finite],

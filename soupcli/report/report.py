@@ -51,7 +51,7 @@ class Report(ReportPart):
     """Of the greedy recipe."""
     soup: Soup | None = None
     best: Scored | None = None
-    """The best ingredient on the selecting set."""
+    """The best ingredient on the selecting set; of windows, the last checkpoint."""
     uniform: Scored | None = None
     """The mean of all ingredients, where it was asked for."""
     learned: LearnedFit | None = None
@@ -125,6 +125,12 @@ class Report(ReportPart):
         if soup is None or self.selected_on is not None or self.begins_at_base:
             return False
         return len(set(soup.weights)) == 1 and set(soup.members) == paths
+
+    @property
+    def name_of_best(self) -> str:
+        """What `best` is: of windows, no other ingredient than the last checkpoint was evaluated."""
+        windows = self.search is not None and self.search.strategy == "windows"
+        return "last checkpoint" if windows else "best ingredient"
 
     @property
     def begins_at_base(self) -> bool:

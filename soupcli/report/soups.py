@@ -6,7 +6,7 @@ from typing import Literal
 
 from soupcli.report.scores import Number, ReportPart, Scores
 
-Strategy = Literal["forward", "pruned", "replacement", "budgeted"]
+Strategy = Literal["forward", "pruned", "replacement", "budgeted", "windows"]
 
 
 class SearchStep(ReportPart):

@@ -57,7 +57,8 @@ class FinishedSoup(NamedTuple):
 
     def tried(self) -> int | None:
         """How many sets of weights the selecting set chose from; None if that is not counted."""
-        return len(self.ingredients) + self.search.evaluations if self.search is not None else None
+        alone = sum(bool(scores) for _, scores in self.ingredients)
+        return alone + self.search.evaluations if self.search is not None else None
 
 
 class Prepared(NamedTuple):
@@ -172,7 +173,7 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ga
     return run.report(
         [run.ingredient(checkpoint, scores) for checkpoint, scores in finished.ingredients],
         warnings=_warnings(run, seen),
-        **search_to_report(run.recipe.greedy.strategy, finished.search) if finished.search is not None else {},
+        **search_to_report(run.recipe.greedy.search, finished.search) if finished.search is not None else {},
         soup=soup,
         best=Scored(path=str(best[0].path), scores=scores_to_report(best[1])) if best else None,
         uniform=Scored(path="", scores=scores_to_report(finished.uniform)) if finished.uniform is not None else None,

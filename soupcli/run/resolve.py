@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_args
 import torch
 
 from soupcli import processes
-from soupcli.cli.options import GatedOptions, IngredientOptions, RecipeOptions, SoupOptions
+from soupcli.cli.options import GatedOptions, GreedyOptions, IngredientOptions, RecipeOptions, SoupOptions
 from soupcli.datasets.holdout import SetPart, divide, held_out_of, whole_of
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.gates import Gate
@@ -37,7 +37,8 @@ RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
     **{key: key for key in ("format", "keep_state", "card")},
     **{key: key for key in ("include", "exclude", "take", "base", "key", "adapter_rank", "require_gain", "holdout")},
-    **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget")},
+    **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget", "windows")},
+    "window_decay": "greedy.decay",
     **{key: f"window.{key}" for key in ("last", "top", "by", "between", "every")},
     "flops": "cost.flops",
     **{key: key for key in ("amp", "channels_last", "compile", "early_stop", "cache_inputs")},
@@ -86,6 +87,8 @@ def resolve(options: IngredientOptions, invocation: Invocation) -> Resolved:
     recipe = resolve_recipe(options, invocation)
     if options.logit_folder is not None:
         recipe = _with_metrics(recipe, CALIBRATION)
+    if isinstance(options, GreedyOptions):
+        recipe = _with_last_of_windows(recipe)
     device = choose_device(recipe.device)
     sets = choose_sets(options.val or [], recipe, asked=options.metric)
     if options.holdout is not None and not sets:
@@ -132,6 +135,14 @@ def _in_pairs(words: Sequence[str]) -> dict[str, str]:
 
 def _with_metrics(recipe: Recipe, metrics: Sequence[str]) -> Recipe:
     return recipe.model_copy(update={"metrics": list(dict.fromkeys((*recipe.metrics, *metrics)))})
+
+
+def _with_last_of_windows(recipe: Recipe) -> Recipe:
+    """The recipe with `--last` the size of the largest window: other checkpoints are neither read nor hashed."""
+    if recipe.greedy.windows is None or recipe.window.last is not None:
+        return recipe
+    window = recipe.window.model_copy(update={"last": max(recipe.greedy.windows)})
+    return recipe.model_copy(update={"window": window})
 
 
 def no_sets(command: Command, recipe: Recipe) -> UsageError:

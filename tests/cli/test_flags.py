@@ -67,6 +67,8 @@ FLAGS = {
         "--strategy $SOUP_STRATEGY",
         "--orders $SOUP_ORDERS",
         "--budget $SOUP_BUDGET",
+        "--windows $SOUP_WINDOWS",
+        "--decay",
         "--logits",
         "--scores",
         "--with-uniform",

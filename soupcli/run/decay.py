@@ -1,0 +1,39 @@
+"""The weights of `--decay` for the checkpoints of one run: a shape, a moving average, or multipliers in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soupcli.checkpoints.window import positions
+from soupcli.errors import UsageError
+from soupcli.soups.decay import SHAPES, decay_weights, ema_multipliers, multipliers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+
+
+def decayed(ingredients: Sequence[Checkpoint], shape: str | None) -> list[float] | None:
+    """The weights of --decay for ingredients in the order of their steps, or None if it was not given."""
+    if shape is None:
+        return None
+    if shape in SHAPES:
+        return decay_weights(multipliers(shape, positions(ingredients)))
+    if shape.startswith("ema:"):
+        return decay_weights(ema_multipliers(float(shape.removeprefix("ema:")), len(ingredients) - 1))
+    return decay_weights(_multipliers_in(Path(shape), len(ingredients) - 1))
+
+
+def _multipliers_in(file: Path, intervals: int) -> list[float]:
+    """The numbers of a file, one a line. Raises UsageError if there is not one for each interval."""
+    try:
+        found = [float(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as cause:
+        raise UsageError(f"--decay {file}: {cause}", hint="one multiplier a line, e.g. 0.75") from cause
+    if len(found) != intervals:
+        raise UsageError(
+            f"--decay {file}: has {len(found)} multipliers, {intervals + 1} checkpoints have {intervals} intervals"
+        )
+    return found

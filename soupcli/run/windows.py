@@ -1,0 +1,98 @@
+"""`soup greedy --windows`: the last N checkpoints of one run for several N, of which the best is taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from soupcli.checkpoints.window import along_one_run
+from soupcli.errors import UsageError
+from soupcli.run.decay import decayed
+from soupcli.run.gates import Gatekeeper, check_gates
+from soupcli.run.make_soup import FinishedSoup
+from soupcli.run.run import Row
+from soupcli.soups.search import SearchResult
+from soupcli.soups.weighted import weighted
+from soupcli.soups.windows import sizes_tried, windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.cli.options import GreedyOptions
+    from soupcli.mixing.mixture import Mixture
+    from soupcli.run.run import Run
+    from soupcli.soups.greedy import Foresee
+
+
+def check_windows(run: Run, options: GreedyOptions) -> None:
+    """Raises UsageError for checkpoints that have no such windows, and for flags that need a ranking."""
+    sizes = run.recipe.greedy.windows
+    if sizes is None:
+        return
+    for flag, given in (("--scores", options.scores), ("--logits", options.logits)):
+        if given is not None:
+            raise UsageError(
+                f"--windows: {flag} {given} is for a ranking, and windows need none",
+                hint=f"leave out --windows or {flag}",
+            )
+    for size in sizes_tried(sizes):
+        if size > len(run.checkpoints):
+            raise UsageError(
+                f"--windows: {size} checkpoints are asked for, {len(run.checkpoints)} are there",
+                hint=f"--windows {','.join(str(n) for n in sizes_tried(sizes) if n <= len(run.checkpoints)) or 2}",
+            )
+        decayed(_in_order(run)[-size:], run.recipe.greedy.decay)  # a file may have other intervals
+
+
+def window_evaluations(run: Run) -> int:
+    """How many scores the windows ask for on the selecting set."""
+    return 1 + len(sizes_tried(run.recipe.greedy.windows or []))
+
+
+def finish_windows(run: Run, options: GreedyOptions) -> FinishedSoup:
+    """Try the windows, then score the soup and the last checkpoint on the sets that do not select."""
+    check_gates(run)
+    ordered, selecting = _in_order(run), run.selecting
+    last = ordered[-1]
+    evaluate = run.evaluators.on(selecting)
+    average = run.average(last)
+    alone = average([last])
+    keeper = Gatekeeper(run, alone, evaluate(alone))
+
+    def mix(members: Sequence[Checkpoint]) -> Mixture:
+        mean = average(members)
+        weights = decayed(members, run.recipe.greedy.decay) if len(members) > 1 else None
+        return weighted(mean.members, weights, dtype=mean.dtype, keep_from=mean.keep_from)
+
+    with run.phase("greedy") as progress:
+        sizes = run.recipe.greedy.windows or []
+        found = windows(ordered, sizes, keeper.guarded(evaluate), mix=mix, foresee=_all_at_once(run), progress=progress)
+    rows = [
+        Row("greedy soup", found.mixture, {**keeper.known(found.mixture), selecting: found.score}),
+        Row("last checkpoint", alone, keeper.best),
+        *([Row("uniform soup", average(ordered))] if options.with_uniform else []),
+    ]
+    with run.phase("evaluate"):
+        scores, of_last, *uniform = run.scores(rows)
+    return FinishedSoup(
+        found.mixture,
+        scores,
+        [(one, {selecting: keeper.best[selecting]} if one is last else {}) for one in reversed(ordered)],
+        (last, of_last),
+        next(iter(uniform), None),
+        SearchResult(found, [(ordered, found)]),
+    )
+
+
+def _all_at_once(run: Run) -> Foresee:
+    """Windows do not depend on each other: processes and jobs evaluate them side by side."""
+
+    def foresee(coming: Iterator[Mixture]) -> AbstractContextManager[None]:
+        return run.evaluators.expecting(list(coming))
+
+    return foresee
+
+
+def _in_order(run: Run) -> list[Checkpoint]:
+    return along_one_run(run.checkpoints, "--windows")

@@ -1,0 +1,58 @@
+"""The last checkpoints of one run, as many as score best: windows of several sizes, tried on the selecting set.
+
+soup greedy --ckpts 'run/checkpoint-*/' --windows 4,8,16 --decay 1-sqrt --val V
+
+best ← ValAcc(last checkpoint)
+for n in sizes, smallest first:
+    if ValAcc(mean(last n)) > best then take it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from soupcli.progress import Progress, silent
+from soupcli.soups.decision import Rule, begin, decide, describe_score
+from soupcli.soups.greedy import Foresee, GreedySoup, unforeseen
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.score import Evaluate
+    from soupcli.mixing.mixture import Mixture
+
+
+def sizes_tried(sizes: Sequence[int]) -> list[int]:
+    """The sizes that are mixed, smallest first, each once. The last checkpoint alone is tried in any case."""
+    return sorted({size for size in sizes if size > 1})
+
+
+def windows(
+    run: Sequence[Checkpoint],
+    sizes: Sequence[int],
+    evaluate: Evaluate,
+    *,
+    mix: Callable[[Sequence[Checkpoint]], Mixture],
+    foresee: Foresee = unforeseen,
+    progress: Progress = silent,
+) -> GreedySoup:
+    """The best of the last checkpoint alone and of the mixtures of the last N, for each size N.
+
+    `run` is in the order of its steps and at least as long as the largest size. `mix` makes a mixture of a window. Of
+    equally good ones the smallest is taken. It costs one evaluation for each size and one for the last checkpoint.
+    Raises ValidationError if the last checkpoint's score is not a number.
+    """
+    last, wanted = run[-1], sizes_tried(sizes)
+    soup = mix([last])
+    trials = [mix(run[-size:]) for size in wanted]
+    best, start = begin(soup, evaluate, candidate=last, action="take")
+    steps = [start]
+    progress("windows", 1, len(trials) + 1, note=f"last 1: {best.selecting} {best.value:.4f}: start")
+    with foresee(iter(trials)):
+        for done, (size, trial) in enumerate(zip(wanted, trials, strict=True), 2):
+            score, step = decide(trial, evaluate, best, Rule(">"), candidate=last, action="take")
+            steps.append(step)
+            if step.accepted:
+                best, soup = score, trial
+            progress("windows", done, len(trials) + 1, note=f"last {size}: {describe_score(score)}: {step.reason}")
+    return GreedySoup(soup, best, steps)
