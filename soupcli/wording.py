@@ -38,8 +38,13 @@ def human_bytes(count: int) -> str:
 
 def suggestion(word: str, known: Iterable[str], *, least: float = 0.6) -> str:
     """`, did you mean 'x'?` for the nearest of the known words, or nothing; `least` is a similarity from 0 to 1."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=least)
-    return f", did you mean {near[0]!r}?" if near else ""
+    near = nearest(word, known, least=least)
+    return f", did you mean {near!r}?" if near is not None else ""
+
+
+def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | None:
+    """The known word that is spelled most like `word`, or None; `least` is a similarity from 0 to 1."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=least)), None)
 
 
 def natural_order(text: str) -> tuple[list[tuple[int, str]], str]:

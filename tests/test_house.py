@@ -190,6 +190,12 @@ def test_only_the_console_prints() -> None:
         assert not used & {"rich", "logging"}, name_of(file)
 
 
+def test_wording_alone_suggests() -> None:
+    """The nearest known word comes from wording.py: one rule for every "did you mean"."""
+    users = {name_of(file) for file, tree in TREES.items() if any(m.startswith("difflib") for m in imports(tree, file))}
+    assert users == {"soupcli/wording.py"}
+
+
 def test_only_the_command_line_knows_typer() -> None:
     """Typer stays in cli/; nobody imports click, or what Typer keeps to itself."""
     for file, tree in TREES.items():

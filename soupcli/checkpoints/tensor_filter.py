@@ -8,7 +8,6 @@ What is the same in all members of a mixture comes out of it as it went in, so n
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import NO_PLACES
 from soupcli.errors import UsageError
+from soupcli.wording import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,8 +56,8 @@ class TensorFilter(NamedTuple):
         for flag, patterns in (("--include", self.include), ("--exclude", self.exclude), ("--take", self.take)):
             for pattern in patterns:
                 if not any(fnmatchcase(name, pattern) for name in names):
-                    near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.3) or names[:1]
-                    raise UsageError(f"{flag} {pattern}: fits no tensor", hint=f"tensors have names like {near[0]!r}")
+                    near = nearest(pattern, names, least=0.3) or names[0]
+                    raise UsageError(f"{flag} {pattern}: fits no tensor", hint=f"tensors have names like {near!r}")
         if not any(self.mixes(name) for name in names):
             raise UsageError("--include, --exclude, --take: no tensor is left to mix")
 

@@ -11,7 +11,6 @@ soup mix soup/soup.json --out again/
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +34,7 @@ from soupcli.run.to_report import coefficients_to_report, scores_to_report
 from soupcli.soups.learned import Layered
 from soupcli.soups.model_stock import stock
 from soupcli.soups.weighted import grouped_by_patterns, interpolated, normalised, weighted
+from soupcli.wording import nearest
 
 if TYPE_CHECKING:
     from soupcli.cli.options import MixOptions
@@ -143,8 +143,8 @@ def _by_patterns(run: Run, ingredients: Sequence[Checkpoint], weights: Sequence[
     groups = grouped_by_patterns(names, list(wanted))
     for pattern, group in zip(wanted, groups, strict=False):
         if not group:
-            near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.3) or names[:1]
-            raise UsageError(f"--weights-for {pattern}: fits no tensor", hint=f"tensors have names like {near[0]!r}")
+            near = nearest(pattern, names, least=0.3) or names[0]
+            raise UsageError(f"--weights-for {pattern}: fits no tensor", hint=f"tensors have names like {near!r}")
         if len(wanted[pattern]) != len(ingredients):
             raise UsageError(
                 f"--weights-for {pattern}: {len(wanted[pattern])} weights for {len(ingredients)} checkpoints"

@@ -30,6 +30,7 @@ class SetKind(Generic[Spec]):
     """What a set of this kind can do; a set that shows examples has `load`, any other has `measure`.
 
     `fingerprint` changes with everything in the set; it and `measure` are given what the run has loaded for sets.
+    `identity` returns what determines the scores of a set that others evaluate, or None if nothing is known of it.
     `classifier` makes logits for networks that are no classifiers themselves; `forward` takes the place of logits.
     """
 
@@ -39,4 +40,5 @@ class SetKind(Generic[Spec]):
     transform: Callable[[Spec, Outline], str | None] | None = None
     classifier: Callable[[Spec, str, Network], Prompted | None] | None = None
     forward: Callable[[Network], Forward] | None = None
+    identity: Callable[[Spec, str, Manifest, Any, Callable[[str], None]], dict[str, Any] | None] | None = None
     measure: Callable[..., Any] | None = None  # spec, weights, metric, runner, tasks -> Score

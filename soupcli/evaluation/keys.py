@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.tensor_filter import FilteredCheckpoint
-from soupcli.datasets import load as load_context
+from soupcli.datasets import load as set_kinds
 from soupcli.environment import versions
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import prints
@@ -16,7 +16,7 @@ from soupcli.files.json_text import key_of
 from soupcli.files.manifest import HINT
 from soupcli.networks.configuration import configuration_files
 from soupcli.progress import unsaid
-from soupcli.recipe.sets import ArraysSet, CommandSet, ImagesSet, OutsideSet
+from soupcli.recipe.sets import OutsideSet
 from soupcli.user_code import content_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Keys:
     def _batch_size(self, name: str) -> int | None:
         """The batch size, if the last digits of a score may depend on it: padded texts, and kernels of a GPU."""
         spec, device = self._context.sets[name], self._context.device
-        same = device.type == "cpu" and isinstance(spec, ArraysSet | ImagesSet)
+        same = device.type == "cpu" and not spec.padded
         return None if same or not spec.shows_examples else self._context.recipe.batch_size
 
     def of_weights(self, weights: Mixture) -> str:
@@ -124,15 +124,15 @@ class Keys:
         """Raises ValidationError if the files of the set `name`, or of any set, are no longer what they were."""
         again = self._context.manifest.again()
         for one in self._context.sets if name is None else (name,):
-            if isinstance(self._context.sets[one], CommandSet):
-                continue  # a command may write what it names
+            if self._context.sets[one].writes_files:
+                continue
             if self._fingerprint(one, again, unsaid) != self.fingerprints[one]:
                 raise ValidationError(f"val.{one}: its files changed while they were used", hint=HINT)
 
     def forget_if_changed(self, name: str) -> None:
         """If the files of a command have changed since the run began, its scores are kept no longer, which is said."""
         known = self.fingerprints[name]
-        if known is None or not isinstance(self._context.sets[name], CommandSet):
+        if known is None or not self._context.sets[name].writes_files:
             return
         if self._fingerprint(name, self._context.manifest.again(), unsaid) != known:
             self.fingerprints[name] = None
@@ -143,7 +143,7 @@ class Keys:
         spec = self._context.sets[name]
         if isinstance(spec, OutsideSet):
             return prints.fingerprint(name, spec, manifest, self._tasks, warn)
-        return _of_part(load_context.fingerprint(spec, manifest, self._tasks), self._context.parts.get(name))
+        return _of_part(set_kinds.fingerprint(spec, manifest, self._tasks), self._context.parts.get(name))
 
 
 def _of_part(fingerprint: str | None, part: SetPart | None) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from soupcli import processes
-from soupcli.datasets import load as load_context
+from soupcli.datasets import load as set_kinds
 from soupcli.datasets.examples import ArrayExamples, Examples
 from soupcli.datasets.holdout import part_of, whole_of
 from soupcli.datasets.load_context import LoadContext
@@ -82,7 +82,7 @@ class LoadedSets:
                     warn=self._context.warn,
                     progress=self._context.progress,
                 )
-                examples = load_context.load(spec, given)
+                examples = set_kinds.load(spec, given)
             self._keys.confirm(name)  # what was decoded is what the key says
             self._whole[whole] = self._settled(whole, examples)
         return self._whole[whole]

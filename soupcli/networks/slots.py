@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged, weights_file
 from soupcli.errors import NetworkError
 from soupcli.networks.fitted_names import fit_names
-from soupcli.wording import suggestion
+from soupcli.wording import nearest, suggestion
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -99,11 +98,11 @@ class Slots:
         if missing:
             spare = [stored for stored, name in names.items() if name not in self._slots]
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            near = difflib.get_close_matches(missing[0], spare, n=1)
-            nearest = f", its nearest is {near[0]!r}" if near else ""
+            near = nearest(missing[0], spare)
+            hint = f", its nearest is {near!r}" if near is not None else ""
             raise NetworkError(
                 f"{weights_file(checkpoint)}: has no tensor {missing[0]!r}{more}, "
-                f"which the network {self._kind} needs{nearest}",
+                f"which the network {self._kind} needs{hint}",
                 hint=_HINT,
             )
 

@@ -10,11 +10,12 @@ bound  = number [ "%" ]      the metric's own unit, of a share: a fraction of 1;
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
+
+from soupcli.wording import nearest
 
 Sign = Literal[">=", ">", "<=", "<"]
 
@@ -108,7 +109,7 @@ def parse_gain(value: object) -> Gain:
 def _suggestion(text: object) -> str:
     """The nearest right word of a gate whose one word is wrong."""
     words = re.findall(r"[A-Za-z]+", text) if isinstance(text, str) else []
-    near = [word for word in words if word != "best" and difflib.get_close_matches(word.lower(), ["best"], cutoff=0.6)]
+    near = [word for word in words if word != "best" and nearest(word.lower(), ["best"])]
     if near:
         return f", did you mean {str(text).replace(near[0], 'best')!r}?"
     if isinstance(text, str) and re.match(r"\s*=[<>]", text):

@@ -22,6 +22,8 @@ class SetSpec(Section):
     takes_folder: ClassVar[bool] = False
     code_keys: ClassVar[tuple[str, ...]] = ()  # whose values are functions of the user's
     own_metrics: ClassVar[bool] = False  # metrics that others define, under any names
+    padded: ClassVar[bool] = True  # inputs may differ in length: last digits may depend on the batch
+    writes_files: ClassVar[bool] = False  # evaluating may change the files that are named
 
     metric: str | None = None
     """The metric that ranks and selects on this set; default: the recipe's. `--metric` goes over both."""
@@ -31,6 +33,16 @@ class SetSpec(Section):
         """The user's functions that the set runs."""
         return [str(value) for key, value in self if key in self.code_keys and value is not None]
 
+    @property
+    def programs(self) -> list[str]:
+        """The command lines that the set starts."""
+        return []
+
+    @property
+    def higher_better(self) -> bool | None:
+        """Whether more of the set's own metric is better; None if the recipe does not say."""
+        return None
+
 
 class _LabelledSet(SetSpec):
     shows_examples: ClassVar[bool] = True
@@ -39,6 +51,7 @@ class _LabelledSet(SetSpec):
 
 class ArraysSet(_LabelledSet):
     kind: ClassVar[str] = "soupcli.datasets.arrays"
+    padded: ClassVar[bool] = False
     suffixes: ClassVar[tuple[str, ...]] = (".safetensors",)
 
     arrays: RecipePath
@@ -47,6 +60,7 @@ class ArraysSet(_LabelledSet):
 
 class ImagesSet(_LabelledSet):
     kind: ClassVar[str] = "soupcli.datasets.images"
+    padded: ClassVar[bool] = False
     suffixes: ClassVar[tuple[str, ...]] = (".tar",)
     takes_folder: ClassVar[bool] = True
     code_keys: ClassVar[tuple[str, ...]] = ("transform",)
@@ -203,10 +217,16 @@ class PythonSet(OutsideSet):
     higher_is_better: bool | None = None
     """Whether more of the metric is better; needed if its name does not tell: accuracy, f1, mae, wer, ... do."""
 
+    @property
+    def higher_better(self) -> bool | None:
+        """See SetSpec.higher_better."""
+        return self.higher_is_better
+
 
 class CommandSet(OutsideSet):
     kind: ClassVar[str] = "soupcli.evaluation.outside.command"
     own_metrics: ClassVar[bool] = True
+    writes_files: ClassVar[bool] = True
 
     command: str
     """A command that prints one JSON object {metric: value} on its last line; `{checkpoint}` is the soup's path.
@@ -218,6 +238,16 @@ class CommandSet(OutsideSet):
     """Seconds after which the command is ended."""
     retries: int = Field(default=0, ge=0)
     """How often a command that fails is tried again."""
+
+    @property
+    def programs(self) -> list[str]:
+        """See SetSpec.programs."""
+        return [self.command]
+
+    @property
+    def higher_better(self) -> bool | None:
+        """See SetSpec.higher_better."""
+        return self.higher_is_better
 
 
 def template_columns(template: str) -> list[str]:

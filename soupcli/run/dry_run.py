@@ -13,7 +13,6 @@ from soupcli.files.json_text import dump_json
 from soupcli.mixing.write_soup import soup_specs
 from soupcli.output import console
 from soupcli.output.text import describe_classes
-from soupcli.recipe.sets import CommandSet
 from soupcli.report.tables import Column, Table
 from soupcli.wording import human_bytes
 
@@ -72,7 +71,7 @@ def _code(run: Run) -> tuple[list[str], list[str]]:
     """The functions and commands of the recipe's own that the run would start, as they would be started."""
     model, sets = run.recipe.model, run.sets.values()
     code = [*(model.code if model is not None else []), *(reference for spec in sets for reference in spec.code)]
-    commands = [shlex.join(split(spec.command)) for spec in sets if isinstance(spec, CommandSet)]
+    commands = [shlex.join(split(command)) for spec in sets for command in spec.programs]
     return code, commands
 
 

@@ -24,7 +24,7 @@ from soupcli.metrics.table import metric_named
 from soupcli.output.ci import Format
 from soupcli.recipe.gates import GAIN, Bound, parse, parse_gain
 from soupcli.recipe.precedence import load_recipe
-from soupcli.recipe.sets import SETS, CommandSet, PythonSet, SetSpec
+from soupcli.recipe.sets import SETS, SetSpec
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
@@ -239,8 +239,8 @@ def _check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
         for name, spec in sets.items():
             if spec.labelled and spec.metric is not None:
                 metric_named(spec.metric, key=f"val.{name}.metric")
-            if isinstance(spec, PythonSet | CommandSet):
-                is_higher_better(spec.metric or recipe.metric, spec.higher_is_better, place=f"val.{name}")
+            if spec.own_metrics:
+                is_higher_better(spec.metric or recipe.metric, spec.higher_better, place=f"val.{name}")
 
 
 def _gates(

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 
 from soupcli.datasets.examples import ArrayExamples
-from soupcli.datasets.kind import Kind
+from soupcli.datasets.kind import SetKind
 from soupcli.recipe.sets import SetSpec
 
 
@@ -34,7 +34,7 @@ def load(spec, given):
     return ArrayExamples(inputs, inputs.argmax(dim=1), f"stripes:{spec.stripes}")
 
 
-KIND = Kind(lambda spec, manifest, tasks: f"stripes:{spec.stripes}", load)
+KIND = SetKind(lambda spec, manifest, tasks: f"stripes:{spec.stripes}", load)
 """
 LIBRARY = """
 from typing import ClassVar

@@ -6,7 +6,6 @@ themselves: enough to mix, not to evaluate. How a mean is written as an adapter 
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from soupcli.checkpoints.checkpoint import (
 )
 from soupcli.errors import CheckpointError
 from soupcli.mixing.arithmetic.rounding import round_once
+from soupcli.wording import nearest
 
 if TYPE_CHECKING:
     from soupcli.files.reading import FileVersion
@@ -283,9 +283,10 @@ def _base_names(path: Path, base: Checkpoint, modules: Sequence[str]) -> dict[st
             return names
     names = dict.fromkeys(base.tensors, "")
     lost = next((module for module in modules if _changed(module, names) is None), modules[0])
-    near = difflib.get_close_matches(f"{lost}.weight", names, n=1)
+    near = nearest(f"{lost}.weight", names)
     raise CheckpointError(
-        f"{base.path}: has no {lost}.weight, which {path} adapts" + (f"; its nearest is {near[0]!r}" if near else ""),
+        f"{base.path}: has no {lost}.weight, which {path} adapts"
+        + (f"; its nearest is {near!r}" if near is not None else ""),
         hint="--base PATH names the network that the adapters were trained on",
     )
 

@@ -5,7 +5,6 @@ check_agreement(checkpoints)                              # raises MixError, nam
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged, weights_file
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
+from soupcli.wording import nearest
 
 # Settings that change what an adapter's tensors mean, whatever their names.
 SETTINGS = ("bias", "lora_bias", "fan_in_fan_out")
@@ -126,10 +126,10 @@ def check_mixable(checkpoints: Sequence[Checkpoint]) -> None:
     for other in checkpoints[1:]:
         for name in first.tensors:
             if name not in other.tensors:
-                near = difflib.get_close_matches(name, other.tensors, n=1)
-                nearest = f", its nearest is {near[0]!r}" if near else ""
+                near = nearest(name, other.tensors)
+                more = f", its nearest is {near!r}" if near is not None else ""
                 raise MixError(
-                    f"{weights_file(other)}: has no tensor {name!r}, {first.path} has{nearest}", hint=_HINT_NAMES
+                    f"{weights_file(other)}: has no tensor {name!r}, {first.path} has{more}", hint=_HINT_NAMES
                 )
         for name, spec in other.tensors.items():
             if name not in first.tensors:

@@ -6,7 +6,6 @@ names = shared_names(checkpoints, selection)             # floating tensors of o
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged, read_part
+from soupcli.wording import nearest
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.tensor_filter import TensorFilter
@@ -209,7 +209,7 @@ def _nearest(name: str, checkpoint: Checkpoint) -> str:
     leaf = name.rpartition(".")[2]
     candidates = [other for other in checkpoint.tensors if other.rpartition(".")[2] == leaf]
     prefixed = (other for other in candidates if other.endswith(f".{name}") or name.endswith(f".{other}"))
-    return next(prefixed, "") or next(iter(difflib.get_close_matches(name, candidates[:NEAR], n=1)), "")
+    return next(prefixed, "") or nearest(name, candidates[:NEAR]) or ""
 
 
 def _taken_from(checkpoint: Checkpoint) -> str:

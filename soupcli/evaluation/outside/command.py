@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.datasets.kind import SetKind
 from soupcli.errors import ValidationError
-from soupcli.evaluation.outside.program_files import split
+from soupcli.evaluation.outside.prints import print_of
+from soupcli.evaluation.outside.program_files import files_of, split
 from soupcli.evaluation.outside.user_function import score_of_result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import IO
 
     from soupcli.evaluation.score import Score
+    from soupcli.files.manifest import Manifest
     from soupcli.recipe.sets import CommandSet
 
 LAST_LINES = 5  # of a command that failed, in the error
@@ -186,4 +188,20 @@ def _parsed(words: list[str], last: str) -> Any:
         ) from cause
 
 
-KIND: SetKind[CommandSet] = SetKind()  # measured by OutsideSets, which runs several at once
+def identity(
+    spec: CommandSet, name: str, manifest: Manifest, _tasks: object, warn: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The command and the files of its program. Returns None if no file is known, which `warn` says."""
+    words = split(spec.command)
+    files = files_of(words, Path.cwd())
+    if not files and not spec.depends and spec.version is None:
+        warn(
+            f"val.{name}: nothing shows what {shlex.join(words[:3])} ... is made of, so its scores are not kept: "
+            "name its files with depends: or give it a version: in the recipe (keep: false is silent)"
+        )
+        return None
+    own = {"command": spec.command, "set": name, "files": print_of(files, manifest)}
+    return {**own, "higher_is_better": spec.higher_is_better}
+
+
+KIND: SetKind[CommandSet] = SetKind(identity=identity)  # measured by OutsideSets, which runs several at once

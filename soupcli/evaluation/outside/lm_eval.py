@@ -13,7 +13,7 @@ import io
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from torch import nn
 from soupcli.datasets.kind import SetKind
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError, ValidationError
+from soupcli.evaluation.outside.prints import print_below
 from soupcli.evaluation.score import Score
 from soupcli.metrics.metric import MetricValue
 from soupcli.networks.module_state import restored
@@ -30,6 +31,7 @@ from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
     from soupcli.evaluation.runner import NetworkRunner
+    from soupcli.files.manifest import Manifest
     from soupcli.mixing.mixture import Mixture
     from soupcli.recipe.sets import LmEvalSet
 
@@ -219,4 +221,11 @@ def measure(spec: LmEvalSet, weights: Mixture, _: str, runner: NetworkRunner, ta
         runner.live.forget()
 
 
-KIND: SetKind[LmEvalSet] = SetKind(lambda spec, _, tasks: tasks.of(spec).fingerprint, measure=measure)
+def identity(
+    spec: LmEvalSet, _name: str, manifest: Manifest, tasks: LoadedTasks, _warn: Callable[[str], None]
+) -> dict[str, Any]:
+    """The tasks as the harness loads them, and all files of the folder of further tasks."""
+    return {"tasks": tasks.of(spec).fingerprint, "files": print_below(spec.include_path, manifest)}
+
+
+KIND: SetKind[LmEvalSet] = SetKind(identity=identity, measure=measure)

@@ -1,21 +1,18 @@
-"""What tells a set that others evaluate from every other: its code, its program's files, and what `depends:` names."""
+"""Fingerprints of sets that others evaluate: of their code, their programs' files, and what `depends:` names."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from soupcli.datasets import load as load_context
+from soupcli.datasets.load import kind_of
 from soupcli.errors import ValidationError
-from soupcli.evaluation.outside.program_files import files_of, split
 from soupcli.files.json_text import key_of
-from soupcli.recipe.sets import CommandSet, LmEvalSet, OutsideSet, PythonSet
-from soupcli.user_code import content_of
 
 if TYPE_CHECKING:
     from soupcli.files.manifest import Manifest
+    from soupcli.recipe.sets import OutsideSet
 
 MAGIC = "*?["
 
@@ -23,31 +20,18 @@ MAGIC = "*?["
 def fingerprint(
     name: str, spec: OutsideSet, manifest: Manifest, tasks: object, warn: Callable[[str], None]
 ) -> str | None:
-    """Changes with everything that determines the scores, as far as it can be seen.
+    """Returns a text that changes with everything that determines the scores, as far as it can be seen.
 
-    None if they are not kept: as `keep:` says, or because nothing is known of a command's program, which is said.
+    Returns None if scores are not kept: `keep: false`, or nothing is known of a command's program, which `warn` says.
     """
     if not spec.keep:
         return None
-    own: dict[str, Any]
     parts = {"depends": _depends(name, spec, manifest), "version": spec.version}
-    if isinstance(spec, LmEvalSet):
-        own = {"tasks": load_context.fingerprint(spec, manifest, tasks), "files": _below(spec.include_path, manifest)}
-    elif isinstance(spec, PythonSet):
-        own = {"python": content_of(spec.python, manifest.file), "higher_is_better": spec.higher_is_better}
-    elif isinstance(spec, CommandSet):
-        words = split(spec.command)
-        files = files_of(words, Path.cwd())
-        if not files and not spec.depends and spec.version is None:
-            warn(
-                f"val.{name}: nothing shows what {shlex.join(words[:3])} ... is made of, so its scores are not kept: "
-                "name its files with depends: or give it a version: in the recipe (keep: false is silent)"
-            )
-            return None
-        own = {"command": spec.command, "set": name, "files": _print_of(files, manifest)}
-        own["higher_is_better"] = spec.higher_is_better
-    else:
-        raise TypeError(type(spec).__name__)
+    identity = kind_of(spec).identity
+    assert identity is not None, f"{type(spec).__name__} shows examples"
+    own = identity(spec, name, manifest, tasks, warn)
+    if own is None:
+        return None
     return f"{type(spec).__name__}:{key_of({**parts, **own})}"
 
 
@@ -58,7 +42,7 @@ def _depends(name: str, spec: OutsideSet, manifest: Manifest) -> list[list[str]]
         files = sorted(_named(pattern))
         if not files:
             raise ValidationError(f"val.{name}.depends: {pattern}: no such file", hint="a file, a folder, or a glob")
-        found.append([pattern.name, _print_of(files, manifest)])
+        found.append([pattern.name, print_of(files, manifest)])
     return found
 
 
@@ -75,15 +59,16 @@ def _named(pattern: Path) -> list[Path]:
     return [file for place in fitting for file in ([place] if place.is_file() else _named(place))]
 
 
-def _below(folder: Path | None, manifest: Manifest) -> str | None:
-    """The print of all files of a folder of tasks: their configuration, and the code that it names."""
+def print_below(folder: Path | None, manifest: Manifest) -> str | None:
+    """One print of all files of a folder; None if there is no folder."""
     if folder is None:
         return None
     files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     return manifest.files([(file.relative_to(folder).as_posix(), file) for file in files])
 
 
-def _print_of(files: Sequence[Path], manifest: Manifest) -> str:
+def print_of(files: Sequence[Path], manifest: Manifest) -> str:
+    """One print of the contents and names of the files. Raises ValidationError if one cannot be read."""
     here = Path.cwd()
     names = [str(file.relative_to(here) if file.is_relative_to(here) else file) for file in files]
     try:

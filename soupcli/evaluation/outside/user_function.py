@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +15,12 @@ from soupcli.evaluation.score import Score
 from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.metric import MetricValue
 from soupcli.networks.module_state import restored
-from soupcli.user_code import describe_error, load_function
+from soupcli.user_code import content_of, describe_error, load_function
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
     from soupcli.evaluation.runner import NetworkRunner
+    from soupcli.files.manifest import Manifest
     from soupcli.mixing.mixture import Mixture
     from soupcli.recipe.sets import PythonSet
 
@@ -103,4 +104,11 @@ def measure(spec: PythonSet, weights: Mixture, metric: str, runner: NetworkRunne
         runner.live.forget()
 
 
-KIND: SetKind[PythonSet] = SetKind(measure=measure)
+def identity(
+    spec: PythonSet, _name: str, manifest: Manifest, _tasks: object, _warn: Callable[[str], None]
+) -> dict[str, Any]:
+    """The code of the function, and which way its metric is better."""
+    return {"python": content_of(spec.python, manifest.file), "higher_is_better": spec.higher_is_better}
+
+
+KIND: SetKind[PythonSet] = SetKind(identity=identity, measure=measure)
