@@ -8,6 +8,11 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+# A model of the Hub, perhaps with a branch, a tag or a commit: `org/name@revision`.
+HUB_ID = re.compile(
+    r"(?P<id>(?![^@]*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(?<![.-]))(?:@(?P<revision>\w[\w./-]*))?",
+    re.ASCII,
+)
 SHARES = {"accuracy", "top5", "acc", "acc_norm", "exact_match"}  # shown in per cent
 
 

@@ -46,6 +46,7 @@ class Origin(NamedTuple):
     metrics: Mapping[str, float] = MappingProxyType({})  # what its trainer measured and wrote down
     notes: tuple[str, ...] = ()  # what a user should know about the choice of the weights
     averaged: bool = False  # whether the file says that these are averages over the training (EMA, SWA)
+    revision: str | None = None  # the commit, of a model of the Hub
 
 
 BARE = Origin("safetensors")
@@ -168,7 +169,7 @@ class StoredCheckpoint:
     origin: Origin = BARE
     parts: Sequence[Component] = ()  # if there are any, every tensor is in one of them
     constants: Container[str] = ()
-    home: Path | None = None  # the folder of its files, if it is not `path`: a snapshot in a cache of the Hub
+    home: Path | None = None  # the folder of its files, if it is not `path`: a model of the Hub, or its cache
     side_folder: Path | None = None
 
     @property

@@ -18,6 +18,7 @@ class How(NamedTuple):
     trust: bool = False  # needless since pickles are read with stand-ins; kept, as `allow` is, for those who say it
     allow: tuple[str, ...] = ()
     base: Path | None = None  # the network that adapters were trained on
+    cached: bool = False  # whether models of the Hub are taken from its cache alone
 
 
 class Contents(NamedTuple):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from soupcli.checkpoints.earlier_soups import soups_among, without_output
 from soupcli.checkpoints.formats.folder import pointed_to
 from soupcli.checkpoints.formats.parts import look_below, marker, part_folders
+from soupcli.checkpoints.hub import hub_reference
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError, CheckpointErrors, UsageError
 from soupcli.files.reading import same_content
@@ -38,7 +39,7 @@ def find(
     standard_input: Iterable[str] = (),
     progress: Progress = silent,
 ) -> Listing:
-    """Opens what the words name: paths, globs, or `-` for one path a line of `standard_input`.
+    """Opens what the words name: paths, globs, models of the Hub, or `-` for one path a line of `standard_input`.
 
     The old soup in the folder `out` is no ingredient of the new one. Two paths to one file count once, as do copies of
     a training checkpoint in one folder. Raises UsageError for an empty word and for parts of one network, and
@@ -158,6 +159,8 @@ def _expand(word: str, standard_input: Iterable[str]) -> list[Path]:
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the word is a shell's pattern, not a folder and one
     if matches:
         return [Path(match) for match in matches]
+    if hub_reference(word) is not None:
+        return [Path(word)]
     if glob.has_magic(word):
         raise CheckpointError(f"{word}: the glob matches nothing", hint=_nearest_folder(word))
     raise CheckpointError(f"{word}: no such file or folder", hint=_nearest_folder(word))

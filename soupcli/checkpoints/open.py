@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from soupcli.checkpoints.adapters import adapter
-from soupcli.checkpoints.checkpoint import Checkpoint, StoredCheckpoint
+from soupcli.checkpoints.checkpoint import Checkpoint, Origin, StoredCheckpoint
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats import folder as folders
 from soupcli.checkpoints.formats import parts, shards
@@ -21,6 +21,7 @@ from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice
 from soupcli.checkpoints.formats.names import plain_names
 from soupcli.checkpoints.formats.other_files import refuse_absent
 from soupcli.checkpoints.formats.table import read_contents
+from soupcli.checkpoints.hub import Reference, commit_of, fetch, hub_reference
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion
 
@@ -28,7 +29,7 @@ __all__ = ["LAYOUTS", "How", "open_checkpoint"]
 
 
 def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
-    """Returns the checkpoint at `path`, a file or folder, by its headers.
+    """Returns the checkpoint at `path`, a file, a folder or a model of the Hub, by its headers.
 
     Raises CheckpointError if nothing there can be read, naming what was found.
     """
@@ -36,6 +37,9 @@ def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
     if path.is_dir():
         return next(opened for layout in LAYOUTS if (opened := layout(path, how)) is not None)
     if not path.exists():
+        reference = hub_reference(path)
+        if reference is not None:
+            return _open_from_hub(path, reference, how)
         refuse_absent(path)
         raise CheckpointError(f"{path}: no such file or folder")
     if not path.is_file():
@@ -44,6 +48,20 @@ def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
         return _open_adapter(path, path.parent, how)
     parts.refuse_half(path)
     return _open_file(path, path, how, whole_folder=path.name in folders.KNOWN_NAMES)
+
+
+def _open_from_hub(path: Path, reference: Reference, how: How) -> Checkpoint:
+    """A model of the Hub: `path` is its id, as the user gave it."""
+    folder = fetch(reference, how.weights_name, cached=how.cached)
+    opened = open_checkpoint(folder, how)
+    if isinstance(opened, adapter.AdapterCheckpoint):
+        return replace(opened, path=path, stored=replace(opened.stored, origin=_at(opened.stored.origin, folder)))
+    assert isinstance(opened, StoredCheckpoint | distributed.DistributedCheckpoint)
+    return replace(opened, path=path, home=opened.folder, origin=_at(opened.origin, folder))
+
+
+def _at(origin: Origin, snapshot: Path) -> Origin:
+    return origin._replace(revision=commit_of(snapshot))
 
 
 def _open_named(path: Path, how: How) -> Checkpoint | None:

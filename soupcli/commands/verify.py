@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.formats.safetensors import read_header
 from soupcli.checkpoints.hashes import ContentHashes
+from soupcli.checkpoints.hub import pinned
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.side_files import leads_inside
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
@@ -124,15 +125,18 @@ def _members(
 ) -> Iterator[Check]:
     """Each member that is still there has the reported hash."""
     known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
+    commits = {ingredient.path: ingredient.revision for ingredient in report.ingredients}
+    how = how_to_open(options, recipe)._replace(cached=True)
     kept_from = [soup.kept_from] if soup.kept_from is not None else []
     for path in dict.fromkeys([*soup.members, *kept_from]):
-        if not Path(path).exists():
+        commit = commits.get(path)
+        if commit is None and not Path(path).exists():
             yield Check(path, None, "not there any more")
             continue
         try:
-            found = hashes.of(open_checkpoint(Path(path), how_to_open(options, recipe)))
+            found = hashes.of(open_checkpoint(pinned(path, commit), how))
         except SoupError as error:
-            yield Check(path, False, str(error))
+            yield Check(path, False if commit is None else None, str(error))
             continue
         expected = known.get(path, "not among the ingredients")
         yield Check(path, found == expected, found if found == expected else f"{found}, reported {expected}")

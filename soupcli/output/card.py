@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from soupcli.datasets.holdout import whole_of
 from soupcli.recipe.recipe import Recipe
-from soupcli.wording import legible, shown
+from soupcli.wording import HUB_ID, legible, shown
 
 if TYPE_CHECKING:
     from soupcli.report.report import Report
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 BELOW = "<!-- The README of the ingredient that gave the side files stands below. -->"
 TAGS = ("model-soup", "merge")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 LIBRARIES = {"timm": "timm", "transformers": "transformers", "open_clip": "open_clip"}  # key of `model:` -> on the Hub
 # Kinds of sets -> tasks of the Hub.
 TASKS = {"images": "image-classification", "text": "text-classification", "tokens": "text-generation"}
@@ -118,7 +117,7 @@ def _bases(report: Report, beside: CardSources) -> list[str]:
 
 def _is_path(word: str, report: Report) -> bool:
     """Whether a member's path only looks like an id of the Hub: a local folder such as runs/a."""
-    return any(one.path == word and getattr(one, "revision", None) is None for one in report.ingredients)
+    return any(one.path == word and one.revision is None for one in report.ingredients)
 
 
 def _library(report: Report) -> str | None:

@@ -13,7 +13,7 @@ from soupcli.recipe.methods import Cost, Greedy, Learned, Mix, Window
 from soupcli.recipe.networks import NETWORKS, NetworkSpec
 from soupcli.recipe.section import Section, one_of
 from soupcli.recipe.sets import SETS, SetSpec
-from soupcli.recipe.values import ByteSize, CheckpointWord, Device, Dtype, Gain, GateBounds, RecipePath
+from soupcli.recipe.values import ByteSize, CheckpointPath, CheckpointWord, Device, Dtype, Gain, GateBounds, RecipePath
 
 if TYPE_CHECKING:
     AnyNetwork = NetworkSpec
@@ -78,7 +78,7 @@ class Recipe(Section):
     take: list[str] = []
     """Shell patterns of tensors that come as they are from the best ingredient (of `soup uniform`: from the first),
     e.g. integers that differ."""
-    base: RecipePath | None = None
+    base: CheckpointPath | None = None
     """The network that adapters were trained on; of whole networks, where tensors that are not mixed come from."""
     key: str | None = None
     """Where the state dict lies in a file of torch.save, with dots where it lies deeper; default: the first there of

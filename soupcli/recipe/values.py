@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
 from soupcli.recipe.gates import leaves, parse, parse_gain
+from soupcli.wording import HUB_ID
 
 Dtype = Literal["float64", "float32", "float16", "bfloat16"]
 
@@ -17,6 +18,14 @@ Dtype = Literal["float64", "float32", "float16", "bfloat16"]
 def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
     base: Path | None = (info.context or {}).get("base")
     return base / path if base is not None else path
+
+
+def _checkpoint_path(path: Path, info: ValidationInfo) -> Path:
+    """A path beside the recipe, unless nothing is there and it has the form of a model of the Hub."""
+    place = _beside_recipe(path, info)
+    owner = _beside_recipe(Path(path.parts[0]), info) if path.parts else place
+    is_model = HUB_ID.fullmatch(str(path)) is not None and not place.exists() and not owner.exists()
+    return path if is_model else place
 
 
 def _python_reference(value: str, info: ValidationInfo) -> str:
@@ -55,10 +64,10 @@ def _byte_size(value: object) -> int:
 
 
 def _checkpoint_word(word: str, info: ValidationInfo) -> str:
-    """A path or glob of `ckpts`; a final slash, which asks for folders alone, is kept."""
+    """A path or glob of `ckpts`, or a model of the Hub; a final slash, which asks for folders alone, is kept."""
     if word == "-" or word.startswith("~") or not word.strip():
         return word
-    return f"{_beside_recipe(Path(word), info)}{'/' if word.endswith('/') else ''}"
+    return f"{_checkpoint_path(Path(word), info)}{'/' if word.endswith('/') else ''}"
 
 
 def _class_ids(value: object, info: ValidationInfo) -> object:
@@ -128,6 +137,7 @@ def _device(value: str) -> str:
 
 RecipePath = Annotated[Path, AfterValidator(_beside_recipe)]
 PythonReference = Annotated[str, AfterValidator(_python_reference)]
+CheckpointPath = Annotated[Path, AfterValidator(_checkpoint_path)]
 CheckpointWord = Annotated[str, AfterValidator(_checkpoint_word)]
 Device = Annotated[str, AfterValidator(_device)]
 ClassIds = Annotated[

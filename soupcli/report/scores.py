@@ -60,6 +60,8 @@ class Ingredient(ReportPart):
     """SHA-256 of the file; of the sorted list of names and hashes where there are several."""
     bytes: int
     scores: Scores = {}
+    revision: str | None = None
+    """The commit, if it is a model of the Hub."""
     format: str = "safetensors"
     """How its weights were saved."""
     made_by: str | None = None

@@ -14,6 +14,7 @@ from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.checkpoints.compare.constants import Everything, with_these
 from soupcli.checkpoints.compare.names import Names
 from soupcli.checkpoints.hashes import ContentHashes
+from soupcli.checkpoints.hub import pinned
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.datasets.holdout import divide, whole_of
@@ -101,7 +102,9 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
     known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
     kept_from = soup.kept_from or soup.members[0]
     how = how_to_open(options, recipe)
-    opened = {path: open_checkpoint(Path(path), how) for path in dict.fromkeys([*soup.members, kept_from])}
+    commits = {ingredient.path: ingredient.revision for ingredient in report.ingredients}
+    places = {path: pinned(path, commits.get(path)) for path in dict.fromkeys([*soup.members, kept_from])}
+    opened = {path: open_checkpoint(place, how) for path, place in places.items()}
     hashes.start(list(opened.values()))
     for path, checkpoint in opened.items():
         if hashes.of(checkpoint) != known.get(path):

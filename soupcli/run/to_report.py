@@ -45,6 +45,7 @@ def ingredient_to_report(checkpoint: Checkpoint, scores: Mapping[str, Score], ha
         hash=hashes.of(checkpoint),
         bytes=total_bytes(checkpoint),
         scores=scores_to_report(scores),
+        revision=checkpoint.origin.revision,
         format=checkpoint.origin.format,
         key=checkpoint.origin.key,
         trainer_metrics=dict(checkpoint.origin.metrics),

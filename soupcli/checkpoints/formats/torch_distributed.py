@@ -154,6 +154,7 @@ class DistributedCheckpoint:
     side_files: tuple[Path, ...]
     origin: Origin
     constants: Container[str] = ()
+    home: Path | None = None  # the folder of its files, if it is not `path`
     _places: dict[StoredBox, StoredTensor] = field(default_factory=dict)
 
     sources = ()
@@ -166,12 +167,12 @@ class DistributedCheckpoint:
     @property
     def folder(self) -> Path:
         """See Checkpoint.folder."""
-        return self.path
+        return self.path if self.home is None else self.home
 
     @property
     def side_folder(self) -> Path | None:
         """See Checkpoint.side_folder."""
-        return self.path
+        return self.folder
 
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """See Checkpoint.read."""

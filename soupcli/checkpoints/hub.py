@@ -1,0 +1,250 @@
+"""Models of the Hub as checkpoints: `org/name` or `org/name@revision`, through huggingface_hub and its cache.
+
+    reference = hub_reference("org/model@v2")                 # Reference("org/model", "v2")
+    folder = fetch(reference)                                 # .../snapshots/<commit>, with the files that are needed
+
+A path that exists is never looked up on the Hub. The token, the cache and the offline mode are huggingface_hub's own.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from soupcli.checkpoints.adapters.adapter import CONFIG
+from soupcli.checkpoints.adapters.adapter import WEIGHTS as ADAPTER_WEIGHTS
+from soupcli.checkpoints.formats.folder import INDEX_SUFFIX, KNOWN_NAMES
+from soupcli.checkpoints.formats.parts import MARKERS, OTHER_FORMS, STEPS
+from soupcli.checkpoints.formats.shards import is_shard
+from soupcli.checkpoints.side_files import LARGEST, PICTURES, TRAINING, TRAINING_FOLDERS, WEIGHTS
+from soupcli.environment import import_extra
+from soupcli.errors import CheckpointError
+from soupcli.wording import HUB_ID
+
+FILES = {
+    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".nemo", ".tar", ".gguf", ".onnx", ".h5"),
+    *(".json", ".yaml"),
+}
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# Weights that have a name of their own, the best form first.
+FORMS = (("*.safetensors",), ("*.bin", "*.pt", "*.pth", "*.ckpt"), ("*.nemo", "*.distcp", ".metadata"))
+# Errors of huggingface_hub, by name, the narrower ones first -> what is wrong, and what to do about it.
+CAUSES = {
+    "GatedRepoError": ("is gated, and access was not granted", "ask for access on its page, then: hf auth login"),
+    "RepositoryNotFoundError": (
+        "no such file or folder, and no such model on the Hub",
+        "check the name; a private model needs a token: hf auth login",
+    ),
+    "RevisionNotFoundError": ("the model has no such revision", "give a branch, a tag or a commit: org/name@main"),
+    "IncompleteSnapshotError": (
+        "the Hub's cache holds a part of its files, and HF_HUB_OFFLINE is set",
+        "unset HF_HUB_OFFLINE, or fetch it: hf download {id}",
+    ),
+    "LocalEntryNotFoundError": (
+        "no such file or folder, and HF_HUB_OFFLINE is set: the Hub's cache has no such model",
+        "unset HF_HUB_OFFLINE, or fetch it: hf download {id}",
+    ),
+}
+
+
+class Reference(NamedTuple):
+    """A model of the Hub, and the branch, tag or commit that is wanted (None: its main branch)."""
+
+    id: str
+    revision: str | None = None
+
+
+class HubFile(NamedTuple):
+    """A file of a model on the Hub; `size` is None if the Hub does not say it."""
+
+    name: str
+    size: int | None
+
+
+def hub_reference(word: str | Path) -> Reference | None:
+    """What a word names on the Hub, None if it is a path.
+
+    A folder here that has the owner's name makes it a path, unless a whole commit is named.
+    """
+    match = HUB_ID.fullmatch(str(word))
+    if match is None or Path(word).exists() or PurePosixPath(match["id"]).suffix.lower() in FILES:
+        return None
+    found = Reference(match["id"], match["revision"])
+    pinned = found.revision is not None and COMMIT.fullmatch(found.revision) is not None
+    return found if pinned or not Path(found.id.partition("/")[0]).exists() else None
+
+
+def fetch(reference: Reference, weights_name: str | None = None, *, cached: bool = False) -> Path:
+    """The folder of the model in the Hub's cache; those of its files that are needed and missing are fetched.
+
+    Nothing is fetched if `cached`, and in the offline mode (HF_HUB_OFFLINE).
+
+    Raises MissingExtra without huggingface_hub, and CheckpointError if the model, the revision or the Hub are not
+    there, and if the model holds no weights that can be opened.
+    """
+    hub = import_extra("huggingface_hub", extra="hub")
+    if not sys.stderr.isatty():
+        import_extra("huggingface_hub.utils", extra="hub").disable_progress_bars()
+    offline = cached or bool(import_extra("huggingface_hub.constants", extra="hub").HF_HUB_OFFLINE)
+    try:
+        listed = _cached(hub, reference) if offline else _listed(hub, reference)
+        names = None if listed is None else [_literal(name) for name in needed(reference, listed, weights_name)]
+        return Path(
+            hub.snapshot_download(
+                reference.id, revision=reference.revision, allow_patterns=names, local_files_only=offline
+            )
+        )
+    except CheckpointError:
+        raise
+    except Exception as cause:
+        raise _explained(reference, cause) from cause
+
+
+def pinned(path: str, revision: str | None) -> Path:
+    """The path of an ingredient in a report; of a model of the Hub, its id at the commit that was mixed."""
+    return Path(path) if revision is None else Path(f"{path.partition('@')[0]}@{revision}")
+
+
+def commit_of(folder: Path) -> str:
+    """The commit whose files lie in a snapshot of the cache."""
+    return folder.name
+
+
+def _listed(hub: Any, reference: Reference) -> list[HubFile]:
+    info = hub.HfApi().model_info(reference.id, revision=reference.revision, files_metadata=True)
+    return [HubFile(file.rfilename, file.size) for file in info.siblings or []]
+
+
+def _cached(hub: Any, reference: Reference) -> list[HubFile] | None:
+    """What the cache knows of the model's files; None if it keeps no list of them."""
+    if not hasattr(hub, "get_cached_repo_tree"):
+        return None
+    try:
+        tree = hub.get_cached_repo_tree(reference.id, revision=reference.revision)
+    except hub.errors.CachedRepoTreeNotFoundError:
+        return None
+    return [HubFile(file.path, file.size) for file in tree]
+
+
+def needed(reference: Reference, files: Iterable[HubFile], weights_name: str | None = None) -> list[str]:
+    """The names that are fetched: the weights in the form that is opened, and what a soup carries on beside them.
+
+    Raises CheckpointError if there are no weights.
+    """
+    by_folder: dict[str, dict[str, HubFile]] = {}
+    for file in files:
+        folder, _, name = file.name.rpartition("/")
+        by_folder.setdefault(folder, {})[name] = file
+    top = by_folder.get("", {})
+    has_parts = any(name in top for name in MARKERS)
+    weights = {
+        folder: _weights(inside, weights_name if not folder else None)
+        for folder, inside in by_folder.items()
+        if (not folder or has_parts) and not _is_aside(folder)
+    }
+    if not any(weights.values()):
+        raise _no_weights(reference, [file for inside in by_folder.values() for file in inside.values()], weights_name)
+    beside = [
+        file.name
+        for folder, inside in by_folder.items()
+        if not _is_aside(folder)
+        for name, file in inside.items()
+        if _is_beside(name, file.size)
+    ]
+    return sorted({*beside, *(name for found in weights.values() for name in found)})
+
+
+def _weights(inside: Mapping[str, HubFile], wanted: str | None) -> list[str]:
+    """The files of one folder that hold its weights, in the form that is opened there."""
+    if wanted is not None:
+        return _with_shards(inside, wanted) if wanted in inside else []
+    names = ADAPTER_WEIGHTS if CONFIG in inside else KNOWN_NAMES
+    known = next((name for name in names if name in inside), None)
+    if known is not None:
+        return _with_shards(inside, known)
+    own = [name for name in inside if not _matches(name, TRAINING)]
+    for form in FORMS:
+        if found := [name for name in own if _matches(name.removesuffix(INDEX_SUFFIX), form)]:
+            return [inside[name].name for name in found]
+    return []
+
+
+def _with_shards(inside: Mapping[str, HubFile], name: str) -> list[str]:
+    """A file of weights, or an index and the shards of its form."""
+    if not name.endswith(INDEX_SUFFIX):
+        return [inside[name].name]
+    whole = PurePosixPath(name.removesuffix(INDEX_SUFFIX))
+    shards = [
+        file.name
+        for other, file in inside.items()
+        if other.startswith(f"{whole.stem}-") and other.endswith(whole.suffix) and is_shard(other)
+    ]
+    return [inside[name].name, *shards]
+
+
+def _is_beside(name: str, size: int | None) -> bool:
+    """Whether a file is a small one that is neither weights nor training state nor a picture."""
+    if name.startswith(".") or (_matches(name, TRAINING) and name != "scheduler_config.json"):
+        return False
+    other = _matches(name, WEIGHTS) or PurePosixPath(name).suffix.lower() in PICTURES
+    return not other and (size is None or size <= LARGEST)
+
+
+def _is_aside(folder: str) -> bool:
+    """Whether a sub-folder holds a trainer's files, further checkpoints or the weights in another form."""
+    steps = folder.split("/")
+    return any(
+        step.startswith(".") or _matches(step, TRAINING_FOLDERS) or step.lower() in OTHER_FORMS or STEPS.fullmatch(step)
+        for step in steps
+        if step
+    )
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _literal(name: str) -> str:
+    """A pattern that fits this name alone."""
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def _no_weights(reference: Reference, files: list[HubFile], wanted: str | None) -> CheckpointError:
+    word = _word(reference)
+    if wanted is not None:
+        return CheckpointError(f"{word}: has no file {wanted}", hint=f"it holds {_some(files)}")
+    below = sorted({PurePosixPath(file.name).parts[0] for file in files if _is_below(file.name)})
+    if below:
+        way = f"hf download {reference.id} --include '{below[0]}/*' --local-dir {reference.id.partition('/')[2]}"
+        return CheckpointError(f"{word}: its weights lie in sub-folders: {', '.join(below[:3])}", hint=way)
+    return CheckpointError(f"{word}: holds no weights that can be opened", hint=f"it holds {_some(files)}")
+
+
+def _is_below(name: str) -> bool:
+    return "/" in name and any(_matches(PurePosixPath(name).name, form) for form in FORMS)
+
+
+def _some(files: list[HubFile]) -> str:
+    names = sorted(file.name for file in files)
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
+
+
+def _explained(reference: Reference, cause: Exception) -> CheckpointError:
+    """What is wrong with a model of the Hub, by the kind of error that huggingface_hub raised."""
+    kinds = [kind.__name__ for kind in type(cause).__mro__]
+    for name, (what, way) in CAUSES.items():
+        if name in kinds:
+            return CheckpointError(f"{_word(reference)}: {what}", hint=way.format(id=reference.id))
+    first = next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__
+    return CheckpointError(
+        f"{_word(reference)}: no such file or folder, and the Hub does not answer: {first}",
+        hint="HF_HUB_OFFLINE=1 takes what is in the Hub's cache",
+    )
+
+
+def _word(reference: Reference) -> str:
+    return reference.id if reference.revision is None else f"{reference.id}@{reference.revision}"
