@@ -104,3 +104,19 @@ def test_first_error_of_a_pool() -> None:
     with ThreadPoolExecutor(2) as pool, pytest.raises(ValueError, match="the first"):
         each(pool, 2, work, range(100_000))
     assert len(begun) < 100_000
+
+
+def test_the_error_of_the_first_item() -> None:
+    """Of several errors the one of the first item is raised, however long that item takes."""
+    later = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 2:
+            assert later.wait(10)
+        if item >= 2:
+            later.set()
+            raise ValueError(item)
+        return item
+
+    with pytest.raises(ValueError, match=r"^2$"):
+        list(in_threads(lambda: work, range(100), threads=3))

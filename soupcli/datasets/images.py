@@ -11,7 +11,6 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +33,7 @@ from soupcli.networks.network import UNNAMED, ClassFolders, ImageTransform, Netw
 from soupcli.networks.pictures import of_set as pictures_of_set
 from soupcli.progress import Progress, silent
 from soupcli.report.scores import ClassOrder
+from soupcli.threads import in_threads
 from soupcli.user_code import content_of
 
 if TYPE_CHECKING:
@@ -210,13 +210,10 @@ def _decoded(
         return pixels
 
     def fill(put: Put) -> None:
-        with ThreadPoolExecutor(max(1, workers if workers is not None else os.cpu_count() or 1)) as pool:
-            try:
-                for done, _ in enumerate(pool.map(lambda i: put(i, decode(i)), range(len(files))), 1):
-                    progress("decoding pictures", done, len(files))
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        threads = max(1, workers if workers is not None else os.cpu_count() or 1)
+        done = in_threads(lambda: lambda index: put(index, decode(index)), range(len(files)), threads=threads)
+        for count, _ in enumerate(done, 1):
+            progress("decoding pictures", count, len(files))
 
     return rows((len(files), *first.shape), first.dtype, fill)
 

@@ -9,16 +9,14 @@ kept in memory. Past a limit the files that were unused for longest are removed;
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import mmap
 import os
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,8 @@ from soupcli.environment import versions
 from soupcli.errors import CheckpointError
 from soupcli.files.json_store import DAMAGED, JsonStore
 from soupcli.files.json_text import key_of
-from soupcli.files.kept_file import make_folder, open_kept, refusal
+from soupcli.files.kept_file import open_kept, refusal
+from soupcli.files.lock import written_once
 from soupcli.files.manifest import Manifest
 from soupcli.files.reading import FileVersion, memory_of, write_at
 from soupcli.progress import unsaid
@@ -121,11 +120,9 @@ class InputCache:
             return None
         file = self._file(key)
         try:
-            with _aside(file) as descriptor:
+            with written_once(file) as descriptor:
                 if descriptor is not None:
                     _write(descriptor, key, specs, fill, lambda: self._put_depends(key))
-                    os.fsync(descriptor)
-                    _aside_of(file).replace(file)
             if self.limit is not None:
                 _remove_unused(file, self.limit)
         except OSError as cause:
@@ -275,57 +272,3 @@ def _remove_unused(newest: Path, limit: int) -> None:
         with contextlib.suppress(OSError):
             file.unlink()
         spare -= size
-
-
-def _aside_of(file: Path) -> Path:
-    return file.with_name(f".{file.name}.tmp")
-
-
-@contextmanager
-def _aside(file: Path) -> Iterator[int | None]:
-    """An empty file beside `file` that no other process writes; None where another one has made `file` meanwhile.
-
-    The system frees it when a process is killed: the next one begins in the same place.
-    """
-    aside = _aside_of(file)
-    make_folder(file.parent)
-    made_before = _stamp(file)
-    descriptor = _locked(aside)
-    try:
-        if _stamp(file) != made_before:
-            yield None
-        else:
-            yield descriptor
-    finally:
-        if _is_at(descriptor, aside):
-            with contextlib.suppress(OSError):
-                aside.unlink()
-        os.close(descriptor)
-
-
-def _locked(aside: Path) -> int:
-    while True:
-        descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if _is_at(descriptor, aside):
-            return descriptor
-        os.close(descriptor)  # whoever had it has renamed or removed it
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
-        return False
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns

@@ -2,6 +2,8 @@
 
     with claim(Path("soup")):
         ...                                    # nobody else writes soup/ meanwhile
+    with written_once(file) as descriptor:
+        ...                                    # the first process fills the file, others wait and find it
 
 The lock is the file system's (flock), so one that a killed process left holds nobody up. Where a network file system
 knows no such locks, a file is linked in one step, and its holder is looked for by number on the machine it names.
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from soupcli.errors import OutputError
 from soupcli.files.atomic import finish_begun
+from soupcli.files.kept_file import make_folder
 from soupcli.files.unfinished import aside, is_running, remove, unfinished
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
@@ -120,3 +123,50 @@ def _taken(out: Path, holder: str, more: str = "") -> OutputError:
         f"{out}: is being written by {holder or 'another process'}",
         hint=f"wait until it has ended, or choose another --out{more}",
     )
+
+
+@contextmanager
+def written_once(file: Path) -> Iterator[int | None]:
+    """A descriptor of an empty file that becomes `file`, whole and on the disk, when the block ends without an error.
+
+    Waits while another process writes the same file; None if that one has made it meanwhile. What a killed process
+    began is begun anew in the same place. Raises OSError.
+    """
+    partial = file.with_name(f".{file.name}.tmp")
+    make_folder(file.parent)
+    made_before = _stamp(file)
+    descriptor = _wait_for(partial)
+    try:
+        if _stamp(file) != made_before:
+            yield None
+        else:
+            yield descriptor
+            os.fsync(descriptor)
+            partial.replace(file)
+    finally:
+        if _is(descriptor, partial):
+            with contextlib.suppress(OSError):
+                partial.unlink()
+        os.close(descriptor)
+
+
+def _wait_for(lock: Path) -> int:
+    """A descriptor of the locked file, as soon as nobody else has it."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if _is(descriptor, lock):
+            return descriptor
+        os.close(descriptor)  # whoever had it has renamed or removed it
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
