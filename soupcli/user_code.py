@@ -7,15 +7,59 @@ import importlib.util
 import os
 import sys
 import traceback
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from soupcli.errors import RecipeError
 from soupcli.user_files import SourceLoader, forget_changed, watch
 from soupcli.wording import suggestion
+
+
+class OwnFunction(NamedTuple):
+    """A function that a caller in Python gives as an object."""
+
+    function: Callable[..., Any]
+    key: str  # tells what it does from what any other does
+    file: str  # where it is written
+    takes_tensors: bool  # (name, tensor) pairs in the place of a network
+
+
+_given: dict[str, list[OwnFunction]] = {}  # by reference; of functions with one key the last counts
+
+
+@contextmanager
+def given(
+    name: str,
+    function: Callable[..., Any],
+    *,
+    key: str | None,
+    tensors: bool = False,
+    of: Callable[..., Any] | None = None,
+) -> Iterator[str]:
+    """A reference to the function, for the block. Without a `key` nothing that it does is the same as before.
+
+    `of` is the user's own function, if `function` only calls it.
+    """
+    tag = uuid.uuid4().hex
+    code = getattr(of or function, "__code__", None)
+    reference = f"<given>/{tag if key is None else key}.py:{name}"
+    known = OwnFunction(function, key or tag, code.co_filename if code is not None else reference, tensors)
+    _given.setdefault(reference, []).append(known)
+    try:
+        yield reference
+    finally:
+        _given[reference].remove(known)
+        if not _given[reference]:
+            del _given[reference]
+
+
+def takes_tensors(reference: str) -> bool:
+    """Whether the function is given (name, tensor) pairs, and no network."""
+    return reference in _given and _given[reference][-1].takes_tensors
 
 
 def load_function(reference: str) -> Callable[..., Any]:
@@ -23,6 +67,8 @@ def load_function(reference: str) -> Callable[..., Any]:
 
     Raises RecipeError where either is not there and where the file does not run.
     """
+    if reference in _given:
+        return _given[reference][-1].function
     file, _, name = reference.rpartition(":")
     module = _load_module(Path(file), reference)
     function = getattr(module, name, None)
@@ -44,6 +90,8 @@ def content_of(reference: str, hash_of: Callable[[Path], str] = _hash) -> list[s
     What the file imports or opens is not a part of it: see user_files.py. Raises RecipeError if there is no such file.
     """
     file, _, name = reference.rpartition(":")
+    if reference in _given:
+        return [name, _given[reference][-1].key]
     return [name, _digest(Path(file), reference, hash_of)]
 
 
@@ -63,7 +111,7 @@ def users_code() -> Iterator[None]:
 
 def describe_error(cause: BaseException, reference: str) -> str:
     """`my_eval.py:12: ValueError: ...`: the user's own line that an exception came through last."""
-    file = reference.rpartition(":")[0]
+    file = _given[reference][-1].file if reference in _given else reference.rpartition(":")[0]
     place = os.path.abspath(file)  # noqa: PTH100 - as the frames have it
     lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == place]
     if isinstance(cause, SyntaxError) and cause.lineno:

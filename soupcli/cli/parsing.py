@@ -7,7 +7,7 @@ import importlib
 import inspect
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
 import typer
@@ -119,6 +119,7 @@ class Invocation(NamedTuple):
 
     command: Command
     from_environment: frozenset[str]
+    given: Mapping[str, Any] = {}  # parts of the recipe that a caller in Python gives as objects
 
 
 def add_command(app: typer.Typer, row: Command) -> None:

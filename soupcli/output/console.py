@@ -12,7 +12,8 @@ import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, TextIO, cast
 
@@ -109,6 +110,21 @@ class Paragraph(NamedTuple):
     is_bold: bool = False
 
 
+_results: ContextVar[bool] = ContextVar("results", default=True)  # whether results are printed
+_notes: ContextVar[bool] = ContextVar("notes", default=True)  # whether anything else is
+
+
+@contextlib.contextmanager
+def hushed(*, notes: bool) -> Iterator[None]:
+    """Within the block no result is printed, and nothing else either unless `notes`."""
+    tokens = _results.set(False), _notes.set(notes)
+    try:
+        yield
+    finally:
+        _results.reset(tokens[0])
+        _notes.reset(tokens[1])
+
+
 def print_json(text: str) -> None:
     """A JSON document, the result with --json."""
     _print(legible_json(text))
@@ -152,7 +168,7 @@ def print_sentences(sentences: Sequence[str | Paragraph]) -> None:
 
 
 def _print(text: str) -> None:
-    if text and processes.is_first():
+    if text and _results.get() and processes.is_first():
         _write(sys.stdout, text if text.endswith("\n") else text + "\n")
 
 
@@ -255,14 +271,15 @@ def show_cursor() -> None:
 
 
 def _to_stderr(text: str, style: str | None = None) -> None:
-    _rich(stderr=True).print(text, style=style, soft_wrap=True)
+    if _notes.get():
+        _rich(stderr=True).print(text, style=style, soft_wrap=True)
 
 
 class ProgressReporter:
     """Turns progress calls into bars on a terminal, into lines elsewhere, into nothing if `silent`."""
 
     def __init__(self, *, silent: bool = False) -> None:
-        self.silent = silent or not processes.is_first()
+        self.silent = silent or not _notes.get() or not processes.is_first()
         self.terminal = _Stderr(sys.stderr).isatty()
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}

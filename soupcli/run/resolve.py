@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -115,12 +115,22 @@ def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
     file = options.recipe
     if file is None and DEFAULT_RECIPE.is_file():
         file = DEFAULT_RECIPE
-    return load_recipe(
+    recipe = load_recipe(
         file,
         variables={RECIPE_KEYS[key]: given[key] for key in given if key in invocation.from_environment},
         settings=settings,
         flags={RECIPE_KEYS[key]: given[key] for key in given if key not in invocation.from_environment},
     )
+    return recipe.model_copy(update=_laid_over(invocation.given, recipe)) if invocation.given else recipe
+
+
+def _laid_over(given: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """What a caller gives as objects, its sets beside those of the recipe."""
+    sets = given.get("val", {})
+    taken = next((name for name in sets if name in recipe.val), None)
+    if taken is not None:
+        raise UsageError(f"{taken}=: the recipe has a set of this name", hint="give that set another name")
+    return {**given, "val": {**recipe.val, **sets}}
 
 
 def _in_pairs(words: Sequence[str]) -> dict[str, str]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from soupcli.datasets.kind import SetKind
 from soupcli.errors import ValidationError
 from soupcli.evaluation.score import Score
 from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.metric import MetricValue
+from soupcli.mixing.mixture import mix
+from soupcli.mixing.write_soup import soup_specs
 from soupcli.networks.module_state import restored
-from soupcli.user_code import content_of, describe_error, load_function
+from soupcli.user_code import content_of, describe_error, load_function, takes_tensors
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
@@ -25,7 +27,14 @@ if TYPE_CHECKING:
     from soupcli.recipe.sets import PythonSet
 
 
-def score(spec: PythonSet, module: nn.Module, device: torch.device, *, metric: str, named: bool = False) -> Score:
+def score(
+    spec: PythonSet,
+    module: nn.Module | Iterator[tuple[str, Tensor]],
+    device: torch.device,
+    *,
+    metric: str,
+    named: bool = False,
+) -> Score:
     """What the function returns for the network as it is now.
 
     One number alone is the metric if somebody `named` it. Beside metrics the result may hold `n`, the number of
@@ -94,14 +103,24 @@ def _count(value: float | None, source: str) -> int | None:
 
 def measure(spec: PythonSet, weights: Mixture, metric: str, runner: NetworkRunner, _: object) -> Score:
     """What the function returns for `weights`; the live network is loaded anew afterwards."""
+    named = spec.metric is not None or "metric" in runner.recipe.model_fields_set
+    if takes_tensors(spec.python):
+        return score(spec, _tensors(weights), runner.device, metric=metric, named=named)
     runner.live.load(weights)
     module = runner.live.network.module
     try:
-        named = spec.metric is not None or "metric" in runner.recipe.model_fields_set
         with restored(module):
             return score(spec, module, runner.device, metric=metric, named=named)
     finally:
         runner.live.forget()
+
+
+def _tensors(weights: Mixture) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor of the mixture with its name, one at a time in memory. Raises ValidationError for adapters."""
+    if any(member.is_adapter for member in weights.members):
+        raise ValidationError("evaluate=: adapters need a network", hint="give model=, a function that builds it")
+    for name, spec in soup_specs(weights).items():
+        yield name, mix(weights, name, start=0, count=spec.numel).reshape(spec.shape)
 
 
 def identity(

@@ -1,0 +1,258 @@
+"""The commands as functions: `soupcli.greedy(runs, val="imagenet-val")` does what `soup greedy` does, unprinted.
+
+A function has the name of its command and the command's options as keyword arguments. Errors are SoupErrors, with a
+`hint`. Variables SOUP_* that stand for options are of the command line alone; SOUP_CACHE counts here as well.
+"""
+
+from __future__ import annotations
+
+import importlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.find import find as find_checkpoints
+from soupcli.checkpoints.open import How
+from soupcli.checkpoints.open import open_checkpoint as open_at
+from soupcli.cli.app import COMMANDS
+from soupcli.cli.keywords import options_of
+from soupcli.cli.parsing import Command, Invocation
+from soupcli.commands.inspect import examine, inspection_of, report_of, resolve_inspection
+from soupcli.commands.rank import of_run
+from soupcli.commands.verify import Check, checked, is_verified
+from soupcli.errors import UsageError
+from soupcli.files.atomic import write_whole
+from soupcli.files.own_file import check_target
+from soupcli.mixing.old_soup import REPORT
+from soupcli.output import console
+from soupcli.recipe.networks import PythonNetwork
+from soupcli.recipe.sets import PythonSet
+from soupcli.report.reading import read_report
+from soupcli.run.external_scores import report_by_file
+from soupcli.run.made import MadeSoup, Measurement, made
+from soupcli.run.resolve import resolve
+from soupcli.run.run import Run
+from soupcli.run.score_alone import measure_alone, report_alone
+from soupcli.user_code import given
+
+if TYPE_CHECKING:
+    from soupcli.report.report import Report
+
+Runs = str | Path | Checkpoint | Iterable[str | Path | Checkpoint]
+OBJECTS = ("evaluate", "model", "higher_is_better", "score_key")  # keywords that no command has
+
+
+def find(*words: str | Path, key: str | None = None, weights_name: str | None = None) -> list[Checkpoint]:
+    """The checkpoints that paths and globs name, in natural order. Only their headers are read."""
+    return find_checkpoints([str(word) for word in words], how=How(weights_name, key)).checkpoints
+
+
+def open_checkpoint(path: str | Path, *, key: str | None = None, weights_name: str | None = None) -> Checkpoint:
+    """The checkpoint in a file or folder. Only its header is read."""
+    return open_at(Path(path), How(weights_name, key))
+
+
+def uniform(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> MadeSoup:
+    """The mean of all checkpoints, as `soup uniform` makes it."""
+    return _soup("uniform", runs, progress, options)
+
+
+def greedy(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> MadeSoup:
+    """Adds checkpoints, best first, as long as the mean gets no worse, as `soup greedy` does."""
+    return _soup("greedy", runs, progress, options)
+
+
+def learned(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> MadeSoup:
+    """Fits mixing coefficients by gradient on labelled examples, as `soup learned` does."""
+    return _soup("learned", runs, progress, options)
+
+
+def mix(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> MadeSoup:
+    """The mean with given weights, along the line from the base, or by Model Stock, as `soup mix` makes it."""
+    if options.get("report") is not None:
+        raise UsageError("mix: report= is of the command line", hint="soup mix soup.json --out again/")
+    return _soup("mix", runs, progress, options)
+
+
+def rank(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> Measurement:
+    """Evaluates every checkpoint alone, best first, as `soup rank` does."""
+    return _measured("rank", runs, progress, options)
+
+
+def evaluate(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> Measurement:
+    """Evaluates checkpoints and soups on any number of sets, as `soup eval` does."""
+    return _measured("eval", runs, progress, options)
+
+
+def inspect(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> Measurement:
+    """Checks whether checkpoints can be averaged, and says why not, as `soup inspect` does."""
+    return _measured("inspect", runs, progress, options)
+
+
+def verify(soup: str | Path | MadeSoup, **options: Any) -> Verification:
+    """Checks a soup against its report and its ingredients, as `soup verify` does."""
+    path = soup.path if isinstance(soup, MadeSoup) else Path(soup)
+    if path is None:
+        raise UsageError("verify: this soup is not written yet", hint='soup.save("soup/") writes it')
+    with console.hushed(notes=False):
+        checks = checked(options_of(_command("verify"), {**options, "soup": path}))
+        report = read_report(path / REPORT if path.is_dir() else path)
+    return Verification(is_verified(checks), tuple(checks), report)
+
+
+class Verification(NamedTuple):
+    """What `verify` returns: whether nothing is other than reported, everything that was checked, and the report."""
+
+    verified: bool
+    checks: tuple[Check, ...]
+    report: Report
+
+
+class Asked(NamedTuple):
+    """The words of a function as a command has them."""
+
+    options: Any
+    invocation: Invocation
+    checkpoints: list[Checkpoint]
+
+
+@contextmanager
+def _asked(name: str, runs: Runs | None, keywords: Mapping[str, Any]) -> Iterator[Asked]:
+    """What is asked; functions that are given as objects can be called within the block.
+
+    Raises UsageError for a list without checkpoints, and for keywords that the command does not have.
+    """
+    row = _command(name)
+    everyone = _everyone(runs)
+    if runs is not None and "ckpts" in keywords:
+        raise UsageError(f"{row.name}: checkpoints are given twice", hint="leave ckpts= out")
+    if runs is not None and not everyone:
+        raise UsageError(f"{row.name}: the list holds no checkpoints")
+    words = {"ckpts": [str(_path(one)) for one in everyone]} if everyone else {}
+    own = {key: value for key, value in keywords.items() if key in OBJECTS}
+    others = {key: value for key, value in keywords.items() if key not in OBJECTS}
+    with ExitStack() as stack:
+        parts = _parts(stack, row, own, others)
+        if "val" in parts:
+            others["val"] = [*parts["val"], *_listed(others.get("val"))]
+        options = options_of(row, {**others, **words})
+        opened = [one for one in everyone if not isinstance(one, str | Path)]
+        yield Asked(options, Invocation(row, frozenset(), parts), opened)
+
+
+def _everyone(runs: Runs | None) -> list[str | Path | Checkpoint]:
+    if runs is None:
+        return []
+    return list(runs) if isinstance(runs, Iterable) and not isinstance(runs, str | Path) else [runs]
+
+
+def _path(one: str | Path | Checkpoint) -> str | Path:
+    """Where it lies. Raises UsageError for anything but a path or a checkpoint."""
+    if isinstance(one, str | Path):
+        return one
+    if not hasattr(one, "tensors") or not hasattr(one, "path"):
+        raise UsageError(f"{one!r}: neither a path nor a checkpoint", hint='soupcli.find("runs/*/") gives checkpoints')
+    return one.path
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else [value] if isinstance(value, str | Path) else list(value)
+
+
+def _parts(stack: ExitStack, row: Command, own: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of the recipe that functions stand for: `model` for model=, a set `evaluate` for evaluate=."""
+    function, build, key = own.get("evaluate"), own.get("model"), own.get("score_key")
+    parts: dict[str, Any] = {}
+    for name, value in (("evaluate", function), ("model", build)):
+        if value is not None and not callable(value):
+            raise UsageError(f"{row.name}: {name}={value!r}: not a function")
+    if function is None and own.keys() & {"higher_is_better", "score_key"} and build is None:
+        raise UsageError(f"{row.name}: higher_is_better= and score_key= go with evaluate=")
+    if key is not None and not (isinstance(key, str) and key.replace("-", "").replace("_", "").isalnum()):
+        raise UsageError(f"{row.name}: score_key={key!r}: letters, digits, - and _ alone")
+    if build is not None:
+        parts["model"] = PythonNetwork(python=stack.enter_context(given("model", build, key=key)))
+    if function is not None:
+        reference = stack.enter_context(
+            given("evaluate", lambda network, _device: function(network), key=key, tensors=build is None, of=function)
+        )
+        parts["val"] = {"evaluate": _set_of(reference, own, others.get("metric"))}
+    return parts
+
+
+def _set_of(reference: str, own: Mapping[str, Any], metric: str | None) -> PythonSet:
+    """The set of an evaluate= function. A number of no name is a score of which more is better."""
+    higher = own.get("higher_is_better")
+    if metric is None and higher is None:
+        higher = True
+    return PythonSet(
+        python=reference, metric=metric or "score", higher_is_better=higher, keep=own.get("score_key") is not None
+    )
+
+
+def _soup(name: str, runs: Runs | None, progress: bool, keywords: Mapping[str, Any]) -> MadeSoup:
+    with console.hushed(notes=progress), ExitStack() as stack:
+        asked = stack.enter_context(_asked(name, runs, keywords))
+        prepare = importlib.import_module(asked.invocation.command.function.partition(":")[0]).prepare
+        run = stack.enter_context(Run(resolve(asked.options, asked.invocation)))
+        _check_same(run, asked)
+        soup = made(run, prepare, asked.options, notes=progress)
+        weakref.finalize(soup, stack.pop_all().close)  # it evaluates and writes until it is no longer used
+        return soup
+
+
+def _measured(name: str, runs: Runs | None, progress: bool, keywords: Mapping[str, Any]) -> Measurement:
+    with console.hushed(notes=progress), _asked(name, runs, keywords) as asked:
+        options = asked.options
+        if options.report is not None:
+            check_target(options.report, "report")
+        report = REPORTS[name](asked)
+        if options.report is not None:
+            write_whole(options.report, report.to_json())
+    return Measurement(report)
+
+
+def _ranked(asked: Asked) -> Report:
+    scores = asked.options.scores
+    with Run(resolve(of_run(asked.options), asked.invocation)) as run:
+        _check_same(run, asked)
+        run.check_mixable()
+        if scores is not None:
+            return report_by_file(run, scores, asked.options.val or [])[0]
+        return report_alone(run, measure_alone(run))[0]
+
+
+def _evaluated(asked: Asked) -> Report:
+    with Run(resolve(asked.options, asked.invocation)) as run:
+        _check_same(run, asked)
+        return report_alone(run, measure_alone(run))[0]
+
+
+def _inspected(asked: Asked) -> Report:
+    with Run(resolve_inspection(asked.options, asked.invocation)) as run:
+        _check_same(run, asked)
+        examined = examine(run)
+        return report_of(run, examined, inspection_of(run, examined))
+
+
+REPORTS: dict[str, Callable[[Asked], Report]] = {"rank": _ranked, "eval": _evaluated, "inspect": _inspected}
+
+
+def _check_same(run: Run, asked: Asked) -> None:
+    """Raises UsageError if a checkpoint that was given was opened another way than the run opens it."""
+    found = {one.path: one for one in run.checkpoints}
+    for one in asked.checkpoints:
+        again = found.get(one.path)
+        if again is not None and (again.origin.key != one.origin.key or again.files != one.files):
+            raise UsageError(
+                f"{one.path}: is given as {one.origin.key or one.files[0].path.name}, and opened as "
+                f"{again.origin.key or again.files[0].path.name}",
+                hint="give key= and weights_name= here as well, and open it again if its file has changed",
+            )
+
+
+def _command(name: str) -> Command:
+    return next(row for row in COMMANDS if row.name == name)

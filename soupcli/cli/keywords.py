@@ -1,0 +1,83 @@
+"""The options of a command from keyword arguments: the same classes, names and limits as on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from soupcli.errors import UsageError
+from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from soupcli.cli.parsing import Command
+
+PRINTING = ("as_json", "quiet", "dry_run", "output_format", "relative")  # how a command prints
+
+
+def options_of(row: Command, keywords: Mapping[str, Any]) -> Any:
+    """The command's options. Raises UsageError for a name that it does not have and for a value of another type."""
+    known = [field.name for field in dataclasses.fields(row.options) if field.name not in PRINTING]
+    hints = get_type_hints(row.options, include_extras=True)
+    for name in keywords:
+        if name in PRINTING:
+            raise UsageError(f"{row.name}: {name}= is of the command line, a function prints nothing")
+        if name not in known:
+            raise UsageError(
+                f"{row.name}: no option {name!r}{suggestion(name, known)}", hint=f"it has {', '.join(known)}"
+            )
+    return row.options(**{name: _value(row.name, name, value, hints[name]) for name, value in keywords.items()})
+
+
+def _value(command: str, name: str, value: Any, hint: Any) -> Any:
+    kinds = set(_kinds(hint))
+    try:
+        found = TypeAdapter(hint).validate_python(_as_words(value, kinds))
+    except ValidationError as invalid:
+        problem = invalid.errors()[0]["msg"]
+        raise UsageError(f"{command}: {name}={value!r}: {problem}") from invalid
+    least = next((one.min for one in getattr(hint, "__metadata__", ()) if one.min is not None), None)
+    if least is not None and isinstance(found, int | float) and found < least:
+        raise UsageError(f"{command}: {name}={value!r}: at least {least:g} is needed")
+    return found
+
+
+def _kinds(hint: Any) -> Iterator[Any]:
+    """All types in a hint: of `list[str] | None` list[str], str and None."""
+    for part in get_args(hint):
+        yield part
+        yield from _kinds(part)
+
+
+def _as_words(value: Any, kinds: set[Any]) -> Any:
+    """The value as the command line has it: texts for numbers, and lists where one thing was given."""
+    if value is None or isinstance(value, bool):
+        return value
+    if list[str] in kinds:
+        return list(_words(value))
+    if list[int] in kinds:
+        return list(value) if isinstance(value, Iterable) else [value]
+    if str in kinds and not isinstance(value, str):
+        return ",".join(map(_text, value)) if isinstance(value, list | tuple) else _text(value)
+    return value
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Words of a list option; a mapping is pairs of a pattern and its weights."""
+    if isinstance(value, Mapping):
+        for pattern, weights in value.items():
+            yield from (str(pattern), weights if isinstance(weights, str) else ",".join(map(_text, weights)))
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        yield from map(_text, value)
+    else:
+        yield _text(value)
+
+
+def _text(value: Any) -> str:
+    """A number or a path as a word. Raises UsageError for anything else."""
+    if isinstance(value, str | Path | int | float) and not isinstance(value, bool):
+        return str(value)
+    raise UsageError(f"{value!r}: neither a text nor a number nor a path")

@@ -1,0 +1,210 @@
+"""What the functions of soupcli return: a soup that is made and not yet written, scores, checks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soupcli.checkpoints.checkpoint import read_part
+from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.cli.options import SoupOptions
+from soupcli.figures.draw import svg
+from soupcli.figures.page import html
+from soupcli.figures.registry import possible
+from soupcli.figures.reports import ReadReport, gather
+from soupcli.files.unfinished import scratch_folder
+from soupcli.mixing.mixture import Mixture
+from soupcli.mixing.soup_folder import SoupFolder
+from soupcli.networks.live import LiveNetwork
+from soupcli.networks.network import Network
+from soupcli.output import console
+from soupcli.output.text import report_text
+from soupcli.report.tables import Table
+from soupcli.run.make_soup import FinishedSoup, Prepare, reserved, write
+from soupcli.run.to_report import search_to_report
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.report.report import Report
+    from soupcli.report.soups import SearchStep
+    from soupcli.run.run import Run
+
+
+class MadeSoup:
+    """A soup that is decided and scored. It is written where `save` is told to, and nowhere before.
+
+    It holds the network that evaluated it until it is no longer used.
+    """
+
+    path: Path | None = None
+    """The folder that it was saved to."""
+
+    def __init__(self, run: Run, finished: FinishedSoup, *, notes: bool) -> None:
+        self._run, self._finished, self._notes = run, finished, notes
+        self._report: Report | None = None
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Paths of the members, in the order of acceptance."""
+        return tuple(str(member.path) for member in self._finished.mixture.members)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weight of each member."""
+        return self._finished.mixture.weights
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The selecting metric on each set."""
+        return {name: score.value for name, score in self._finished.scores.items()}
+
+    @property
+    def score(self) -> float | None:
+        """The score on the set that selects; None if nothing was evaluated."""
+        return next(iter(self.scores.values()), None)
+
+    @property
+    def steps(self) -> list[SearchStep]:
+        """The decisions of a greedy search, in their order; empty for other soups."""
+        found, strategy = self._finished.search, self._run.recipe.greedy.strategy
+        return list(search_to_report(strategy, found)["steps"]) if found is not None else []
+
+    @property
+    def report(self) -> Report:
+        """The report that `save` writes. Before that the soup is written aside once, and removed."""
+        if self._report is None:
+            with self._aside():
+                pass
+        assert self._report is not None
+        return self._report
+
+    @property
+    def passed(self) -> bool:
+        """Whether the soup meets all gates; the command's exit code is 1 if it does not."""
+        return all(gate.met is not False for gate in self.report.gates)
+
+    def save(self, path: str | Path | None = None, *, force: bool = False) -> Path:
+        """Writes the folder that the command writes, at `path` or where the recipe says. Returns the path.
+
+        Raises OutputError if something is there, unless it is a soup and `force` is given.
+        """
+        run = self._run
+        if path is not None:
+            run.recipe = run.recipe.model_copy(update={"out": Path(path)})
+        assert isinstance(run.options, SoupOptions)
+        out = run.recipe.out
+        with console.hushed(notes=self._notes):
+            with reserved(run, dataclasses.replace(run.options, force=force)):
+                self.fill(out, force=force)
+            run.progress.close()
+        return out
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tensors that `save` writes, by their names there."""
+        with self._opened() as checkpoint:
+            return {
+                name: read_part(checkpoint, name, 0, spec.numel).reshape(spec.shape)
+                for name, spec in checkpoint.tensors.items()
+            }
+
+    def load_into(self, model: nn.Module) -> None:
+        """Puts the soup's weights into `model`, in place. Raises NetworkError if they do not fit it."""
+        first = next(iter(model.parameters()), None)
+        with self._opened() as checkpoint:
+            live = LiveNetwork(Network(model), first.device if first is not None else self._run.device)
+            live.load(Mixture.uniform([checkpoint]))
+
+    def fill(self, out: Path, *, force: bool) -> None:
+        """Writes the folder, which nobody else may write to."""
+        with SoupFolder(out, force=force, inputs=self._run.inputs) as folder:
+            self._report, _ = write(self._run, self._finished, folder)
+        self.path = out
+
+    @contextmanager
+    def _aside(self) -> Iterator[Path]:
+        """The soup's folder, written for the block alone."""
+        with console.hushed(notes=self._notes), scratch_folder() as place:
+            with SoupFolder(place / "soup", force=False) as folder:
+                report, _ = write(self._run, self._finished, folder)
+            self._run.progress.close()
+            self._report = self._report or report
+            yield place / "soup"
+
+    @contextmanager
+    def _opened(self) -> Iterator[Checkpoint]:
+        recipe = self._run.recipe
+        with self._aside() as folder:
+            [*_, name] = Path(self.report.soup.path).parts if self.report.soup is not None else [""]
+            whole = self.report.soup is not None and self.report.soup.format == "torch"
+            yield open_checkpoint(folder / name if whole else folder, How(key=recipe.key, base=recipe.base))
+
+    def __repr__(self) -> str:
+        score = f", score {self.score:.6g}" if self.score is not None else ""
+        return f"<{self._run.command.name} soup of {len(self.members)} of {len(self._run.checkpoints)}{score}>"
+
+    def _repr_html_(self) -> str:
+        return shown(self.report)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What `rank`, `evaluate` and `inspect` return: the report, and its scores."""
+
+    report: Report
+
+    @property
+    def scores(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """Path of a checkpoint -> set -> metric -> value; the best first in a ranking."""
+        return {
+            one.path: {
+                name: {metric: score.value for metric, score in of_set.items()} for name, of_set in one.scores.items()
+            }
+            for one in self.report.ingredients
+        }
+
+    @property
+    def best(self) -> str | None:
+        """The path of the best checkpoint of a ranking."""
+        return self.report.best.path if self.report.best is not None else None
+
+    @property
+    def passed(self) -> bool:
+        """Whether all gates are met."""
+        return all(gate.met is not False for gate in self.report.gates)
+
+    def _repr_html_(self) -> str:
+        return shown(self.report)
+
+
+def shown(report: Report) -> str:
+    """The tables that the command prints and the figures of the report, for a notebook."""
+    parts = [
+        html.table_of(part) if isinstance(part, Table) else "".join(html.paragraph(_words(one)) for one in part)
+        for part in report_text(report)
+    ]
+    figures, _ = possible(gather([ReadReport(Path("soup.json"), report)]))
+    colours = f".soup-result{{{svg.stylesheet('light')}}}{svg.RULES}"
+    return f'<div class="soup-result"><style>{colours}</style>{"".join([*parts, *map(html.figure, figures)])}</div>'
+
+
+def _words(sentence: str | console.Paragraph) -> str:
+    return sentence if isinstance(sentence, str) else sentence.text
+
+
+def made(run: Run, prepare: Prepare, options: SoupOptions, *, notes: bool) -> MadeSoup:
+    """Makes the soup of an open run, and writes it if the options name a folder."""
+    run.check_mixable()
+    prepared = prepare(run, options)
+    if options.out is None:
+        soup = MadeSoup(run, prepared.finish(), notes=notes)
+    else:
+        with reserved(run, options):
+            soup = MadeSoup(run, prepared.finish(), notes=notes)
+            soup.fill(run.recipe.out, force=options.force)
+    run.progress.close()
+    return soup

@@ -1,0 +1,250 @@
+"""The functions of soupcli: each gives what its command gives, prints nothing, and writes where it is told to alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import soupcli
+from soupcli.errors import SoupError, UsageError, ValidationError
+from soupcli.run.made import MadeSoup, Measurement
+from tests.conftest import Ran, build_net
+
+Soup = Callable[..., Ran]
+MEASURED = ("seconds", "host", "created", "examples", "decoded", "cached")  # what a second run has otherwise
+
+
+def without_measured(value: Any) -> Any:
+    """A report, without times and what was found in the cache."""
+    if isinstance(value, dict):
+        return {key: without_measured(one) for key, one in value.items() if key not in MEASURED}
+    return [without_measured(one) for one in value] if isinstance(value, list) else value
+
+
+def accuracy(folder: Path) -> Callable[[nn.Module], float]:
+    """The accuracy of the family's network on its set `val`, by hand."""
+    held = load_file(folder / "data/val.safetensors")
+    return lambda model: float((model(held["inputs"]).argmax(dim=1) == held["labels"]).double().mean())
+
+
+SOUPS: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "uniform": ([], {}),
+    "greedy": (["--val", "val", "test", "--min-delta", "0.001"], {"val": ["val", "test"], "min_delta": 0.001}),
+    "learned": (["--val", "val", "--set", "learned.steps=3"], {"val": "val", "set_": "learned.steps=3"}),
+    "mix": (
+        ["--weights", "0.5,0.25,0.25,0,0", "--weights-for", "0.*", "0.2,0.2,0.2,0.2,0.2"],
+        {"weights": [0.5, 0.25, 0.25, 0, 0], "weights_for": {"0.*": [0.2] * 5}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOUPS)
+def test_a_soup_is_its_commands(name: str, family: Path, soup: Soup, capfd: pytest.CaptureFixture[str]) -> None:
+    """The saved folder has the command's files, byte for byte, but for times; nothing is written or said before."""
+    words, options = SOUPS[name]
+    paths = [f"runs/{number}" for number in range(5)]
+    capfd.readouterr()
+    made: MadeSoup = getattr(soupcli, name)(paths, **options)
+    assert made.members and len(made.members) == len(made.weights) and not Path("soup").exists()
+    assert made.save("soup/") == Path("soup")
+    assert capfd.readouterr() == ("", "")
+    Path("soup").rename("made")
+    assert soup(name, "--ckpts", *paths, *words, "--out", "soup/").code == 0
+    files = {file.relative_to("soup") for file in Path("soup").rglob("*") if file.is_file()}
+    assert files == {file.relative_to("made") for file in Path("made").rglob("*") if file.is_file()}
+    for file in files - {Path("soup.json")}:
+        assert (Path("made") / file).read_bytes() == (Path("soup") / file).read_bytes(), file
+    report = json.loads(Path("soup/soup.json").read_text("utf-8"))
+    assert without_measured(json.loads(made.report.to_json())) == without_measured(report)
+    assert made.report.to_json() == Path("made/soup.json").read_text("utf-8")
+    assert list(made.members) == report["soup"]["members"] and list(made.weights) == report["soup"]["weights"]
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "words", "options"),
+    [
+        ("rank", "rank", ["--val", "val", "test"], {"val": ["val", "test"]}),
+        ("evaluate", "eval", ["--val", "val"], {"val": "val"}),
+        ("inspect", "inspect", ["--val", "val"], {"val": "val"}),
+    ],
+)
+def test_a_measurement_is_its_commands(
+    name: str, command: str, words: list[str], options: dict[str, Any], family: Path, soup: Soup
+) -> None:
+    """The report is the command's, but for times."""
+    found: Measurement = getattr(soupcli, name)("runs/*/", **options)
+    shown = json.loads(soup(command, "--ckpts", "runs/*/", *words, "--json").stdout)
+    assert without_measured(json.loads(found.report.to_json())) == without_measured(shown)
+    assert list(found.scores) == [one["path"] for one in shown["ingredients"]]
+
+
+def test_verify(family: Path, soup: Soup) -> None:
+    """The checks are the command's; a soup that is not written cannot be verified, a changed one is not verified."""
+    made = soupcli.uniform("runs/*/")
+    with pytest.raises(UsageError, match="not written yet"):
+        soupcli.verify(made)
+    made.save()
+    checks = json.loads(soup("verify", "soup", "--rebuild", "--json").stdout)["checks"]
+    found = soupcli.verify(made, rebuild=True)
+    assert found.verified and [one._asdict() for one in found.checks] == checks
+    assert found.report == made.report
+    Path("soup/README.md").write_text("mine")
+    assert not soupcli.verify("soup/").verified
+
+
+def test_import_takes_no_torch() -> None:
+    """`import soupcli` imports none of the libraries that a function needs, and names the functions."""
+    code = "import soupcli, sys; print([m for m in ('torch', 'rich', 'typer', 'pydantic') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+    assert {"find", "greedy", "verify"} <= set(dir(soupcli))
+    with pytest.raises(AttributeError, match="gredy"):
+        soupcli.gredy  # noqa: B018  # type: ignore[attr-defined]
+
+
+def test_weights_in_memory(family: Path) -> None:
+    """`state_dict` and `load_into` give the tensors of the file, and leave no folder behind."""
+    made = soupcli.uniform("runs/*/")
+    state, net = made.state_dict(), build_net()
+    made.load_into(net)
+    assert not Path("soup").exists()
+    made.save("mean")
+    written = load_file("mean/model.safetensors")
+    assert {name: tensor.tolist() for name, tensor in state.items()} == {n: t.tolist() for n, t in written.items()}
+    assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in written.items())
+
+
+def test_out_writes_at_once(family: Path) -> None:
+    """With out= the folder is written as by the command, and an old one needs force."""
+    made = soupcli.uniform("runs/*/", out="mean/")
+    assert made.path == Path("mean") and Path("mean/soup.json").is_file()
+    with pytest.raises(SoupError, match="mean"):
+        soupcli.uniform("runs/*/", out="mean/")
+    assert soupcli.uniform("runs/*/", out="mean/", force=True).path == Path("mean")
+
+
+def test_own_function_of_the_network(family: Path) -> None:
+    """A function of the live network selects the same soup as the set that it reproduces."""
+    by_set = soupcli.greedy("runs/*/", val="val")
+    networks: set[int] = set()
+
+    def score(model: nn.Module) -> float:
+        networks.add(id(model))
+        return accuracy(family)(model)
+
+    made = soupcli.greedy(soupcli.find("runs/*/"), evaluate=score, model=build_net)
+    assert made.members == by_set.members and made.score == pytest.approx(by_set.score)
+    assert len(networks) == 1
+    assert [step.accepted for step in made.steps] == [step.accepted for step in by_set.steps]
+
+
+def test_own_function_of_tensors(family: Path) -> None:
+    """Without a network the function is given names and tensors, one after the other."""
+
+    def size(pairs: Iterator[tuple[str, Tensor]]) -> dict[str, float]:
+        return {"size": sum(float(tensor.double().square().sum()) for _, tensor in pairs)}
+
+    Path("soup.yaml").unlink()
+    by_hand = {
+        path: size(iter(load_file(f"{path}/model.safetensors").items()))["size"]
+        for path in map(str, Path().glob("runs/*"))
+    }
+    found = soupcli.rank("runs/*/", evaluate=size, metric="size", higher_is_better=False)
+    assert {path: of["evaluate"]["size"] for path, of in found.scores.items()} == by_hand
+    assert found.best == min(by_hand, key=lambda path: by_hand[path])
+    made = soupcli.mix(["runs/0", "runs/1"], weights="1,0", evaluate=size, metric="size", higher_is_better=False)
+    assert made.score == by_hand["runs/0"]
+
+
+def test_scores_of_own_functions_are_kept_by_their_key(family: Path) -> None:
+    """With score_key= a function is not called again for weights that it has seen; without it always."""
+    calls: list[int] = []
+
+    def score(model: nn.Module) -> float:
+        calls.append(1)
+        return accuracy(family)(model)
+
+    for key, expected in ((None, 10), ("mine-1", 5), ("mine-2", 5)):
+        calls.clear()
+        for _ in range(2):
+            soupcli.rank("runs/*/", evaluate=score, model=build_net, score_key=key)
+        assert len(calls) == expected
+
+
+def test_errors_of_own_functions(family: Path) -> None:
+    """An error names the user's own line; a metric whose direction nobody knows is asked for."""
+
+    def broken(_: nn.Module) -> float:
+        raise RuntimeError("no data")
+
+    with pytest.raises(ValidationError, match=r"test_api\.py:\d+: RuntimeError: no data"):
+        soupcli.rank("runs/*/", evaluate=broken, model=build_net)
+    with pytest.raises(SoupError, match="zeal"):
+        soupcli.rank("runs/*/", evaluate=accuracy(family), model=build_net, metric="zeal")
+    assert soupcli.rank("runs/*/", evaluate=accuracy(family), model=build_net, metric="mae").report.lower_is_better
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"vall": "val"}, "greedy: no option 'vall', did you mean 'val'?"),
+        ({"val": "val", "quiet": True}, "of the command line"),
+        ({"val": "val", "jobs": 0}, "at least 1"),
+        ({"val": "val", "last": "many"}, "last='many'"),
+        ({"val": "val", "force": 7}, "force=7"),
+        ({"val": object()}, "neither a text nor"),
+        ({"val": "nosuch"}, "--val nosuch"),
+        ({"evaluate": 3}, "not a function"),
+        ({"val": "val", "higher_is_better": True}, "go with evaluate="),
+        ({"ckpts": "runs/0", "val": "val"}, "given twice"),
+    ],
+)
+def test_what_is_not_meant_is_refused(family: Path, options: dict[str, Any], message: str) -> None:
+    """A keyword of another name, kind or size is a UsageError."""
+    with pytest.raises(UsageError) as raised:
+        soupcli.greedy("runs/*/", **options)
+    assert message in str(raised.value)
+
+
+def test_no_checkpoints_are_not_those_of_the_recipe(family: Path) -> None:
+    """An empty list is an error, whatever the recipe names; what is no checkpoint is one too."""
+    for runs, message in (([], "holds no checkpoints"), ([3], "neither a path nor a checkpoint")):
+        with pytest.raises(UsageError, match=message):
+            soupcli.uniform(runs)  # type: ignore[arg-type]
+
+
+def test_the_state_dict_that_was_chosen(family: Path) -> None:
+    """Checkpoints that were found with key= are not silently opened by another."""
+    for number in range(2):
+        state = load_file(f"runs/{number}/model.safetensors")
+        torch.save({"state_dict": state, "other": {k: v + 1 for k, v in state.items()}}, f"{number}.pt")
+    runs = soupcli.find("0.pt", "1.pt", key="other")
+    with pytest.raises(UsageError, match="other"):
+        soupcli.uniform(runs)
+    assert soupcli.uniform(runs, key="other").members == ("0.pt", "1.pt")
+
+
+def test_notebook(family: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In a notebook a soup is its table and figures; progress is said if it is asked for, never the result."""
+    made = soupcli.greedy("runs/*/", val=["val", "test"])
+    page = made._repr_html_()
+    assert "<table" in page and "<svg" in page and "runs/" in page
+    assert "<table" in soupcli.rank("runs/*/", val="val")._repr_html_()
+    assert capfd.readouterr() == ("", "")
+    soupcli.rank("runs/*/", val="val", fresh=True, progress=True)
+    said = capfd.readouterr()
+    assert said.out == "" and "runs/0" in said.err
+
+
+def test_open_checkpoint(family: Path) -> None:
+    """Headers are read, no tensor."""
+    one = soupcli.open_checkpoint("runs/0")
+    assert one.path == Path("runs/0") and set(one.tensors) == {"0.weight", "0.bias", "2.weight", "2.bias"}
