@@ -30,7 +30,7 @@ from soupcli.mixing.old_soup import REPORT
 from soupcli.output import console
 from soupcli.recipe.networks import PythonNetwork
 from soupcli.recipe.sets import PythonSet
-from soupcli.report.reading import read_report
+from soupcli.report.report_file import read_report
 from soupcli.run.external_scores import report_by_file
 from soupcli.run.made import MadeSoup, Measurement, made
 from soupcli.run.resolve import resolve
