@@ -34,7 +34,7 @@ def _home() -> Path:
 def import_extra(module: str, *, extra: str) -> Any:
     """Imports `module`, a part of the optional extra `extra`, and returns it.
 
-    Raises MissingExtra where it is absent, and where it is there and broken: torchvision beside another torch than
+    Raises MissingExtra if it is absent, or if it is there and broken: torchvision beside another torch than
     its own raises RuntimeError when it is imported, a library beside another numpy ValueError or AttributeError.
     """
     try:

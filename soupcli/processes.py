@@ -56,7 +56,7 @@ def count() -> int:
 
 
 def join() -> None:
-    """Meets the other processes. Raises ProcessError where one of them does not come in time."""
+    """Meets the other processes. Raises ProcessError if one of them does not come in time."""
     if started() == 1:
         return
     import torch
@@ -156,7 +156,7 @@ def rounds(items: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def own_item(of_round: Sequence[T]) -> T | None:
-    """This process's item of a round, None where there are fewer."""
+    """This process's item of a round, or None if there are fewer."""
     place = number() if count() > 1 else 0
     return of_round[place] if place < len(of_round) else None
 

@@ -65,7 +65,7 @@ def takes_tensors(reference: str) -> bool:
 def load_function(reference: str) -> Callable[..., Any]:
     """The function of `file.py:function`; the file runs once, however many of its functions are asked for.
 
-    Raises RecipeError where either is not there and where the file does not run.
+    Raises RecipeError if either is not there, or if the file does not run.
     """
     if reference in _given:
         return _given[reference][-1].function

@@ -114,7 +114,7 @@ class Checkpoint(Protocol):
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """Reads `out.numel()` elements of tensor `name`, from element `start` in row-major order, into `out`.
 
-        `out` is contiguous, on the CPU and of the stored dtype. Raises CheckpointError where the file has changed
+        `out` is contiguous, on the CPU and of the stored dtype. Raises CheckpointError if the file has changed
         since it was opened or ends early.
         """
 
@@ -264,7 +264,7 @@ def announce_checkpoint(checkpoint: Checkpoint) -> None:
 
 
 def weights_file(checkpoint: Checkpoint) -> str:
-    """The file to name in a message: the weights themselves where there is one file, else the folder."""
+    """The file to name in a message: the weights themselves if there is one file, else the folder."""
     return str(checkpoint.files[0].path if len(checkpoint.files) == 1 else checkpoint.path)
 
 

@@ -51,7 +51,7 @@ class TensorFilter(NamedTuple):
         return TensorFilter(take=self.take)
 
     def check(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Raises UsageError for a pattern that fits no tensor, and where nothing is left to mix."""
+        """Raises UsageError for a pattern that fits no tensor, or if nothing is left to mix."""
         names = list(dict.fromkeys(name for checkpoint in checkpoints for name in checkpoint.tensors))
         for flag, patterns in (("--include", self.include), ("--exclude", self.exclude), ("--take", self.take)):
             for pattern in patterns:

@@ -47,7 +47,7 @@ def whole_of(name: str) -> str:
 def divide(sets: Mapping[str, SetSpec], share: float | None) -> tuple[dict[str, SetSpec], dict[str, SetPart]]:
     """The sets, the first of them as its two parts; `share` None: as they are.
 
-    Raises ValidationError where the first shows no examples.
+    Raises ValidationError if the first shows no examples.
     """
     if share is None or not sets:
         return dict(sets), {}
@@ -107,7 +107,7 @@ class PartOfExamples:
 
 
 def part_of(whole: Examples, part: SetPart, fingerprint: str) -> PartOfExamples:
-    """The part, class by class where each example has one class. Raises ValidationError where it would be empty."""
+    """The part, class by class where each example has one class. Raises ValidationError if it would be empty."""
     one_class = whole.kind == "classes"
     labels_n = whole.labels if one_class else torch.zeros(len(whole.labels), dtype=torch.int64)
     kept, held_out = split_by_class(labels_n, part.share, seed=SEED, key="holdout")
@@ -118,7 +118,7 @@ def split_by_class(labels_n: Tensor, share: float, *, seed: int, key: str = "lea
     """Indices of the examples that stay and of those that are held out, each in ascending order.
 
     About `share` of every class is held out: rounded over the classes together, so that the whole is right to half an
-    example. Raises ValidationError where either part would be empty; `key` of the recipe gives the share.
+    example. Raises ValidationError if either part would be empty; `key` of the recipe gives the share.
     """
     generator = torch.Generator().manual_seed(seed)
     held_out = torch.zeros(len(labels_n), dtype=torch.bool)

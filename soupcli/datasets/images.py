@@ -239,7 +239,7 @@ class _Decoder:
         self._border = border
 
     def decode(self, file: PictureFile) -> Tensor:
-        """Raises ValidationError where it is no picture, or the transform cannot take it."""
+        """Raises ValidationError if it is no picture, or the transform cannot take it."""
         try:
             encoded = file.read()
             with self._image_module.open(io.BytesIO(encoded), formats=FORMATS) as picture:

@@ -44,7 +44,7 @@ Put = Callable[[int, Tensor], None]  # row number, row
 
 
 class InputCache:
-    """Inputs by key in `folder`; None: nothing is kept. `say` is told, once, where the folder takes no more.
+    """Inputs by key in `folder`, or nothing kept if it is None. `say` is called once if the folder takes no more.
 
     `manifest` says what inputs depend on beside their key: what the user's code has read. A folder that others can
     write is not used. `limit` is in bytes, of all files; the newest one stays however large it is.
@@ -115,7 +115,7 @@ class InputCache:
     def _keep(
         self, key: str, specs: Mapping[str, TensorSpec], fill: Callable[[Mapping[str, _Place]], None]
     ) -> dict[str, Tensor] | None:
-        """The tensors as they are mapped from the new file; None where there is none."""
+        """The tensors as they are mapped from the new file; None if there is none."""
         if self.folder is None:
             return None
         file = self._file(key)

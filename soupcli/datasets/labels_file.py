@@ -27,7 +27,7 @@ MOST = 2**31  # classes
 def read(file: Path, pictures: Sequence[str]) -> tuple[list[int], Tensor]:
     """Places of the pictures (paths below the set) that have labels, and these labels, int64 [N, M], filled with -1.
 
-    Raises ValidationError where a picture has no entry, or an entry is no list of indices.
+    Raises ValidationError if a picture has no entry, or an entry is no list of indices.
     """
     content = read_json(file)
     if not isinstance(content, dict | list):

@@ -50,7 +50,7 @@ def small_content_hash(path: Path, manifest: Manifest | None = None) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, without the empty ones at its end. Raises ValidationError where one is empty."""
+    """The lines of a text file, without the empty ones at its end. Raises ValidationError if one is empty."""
     try:
         lines = read_small(path).decode("utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError as cause:
@@ -64,7 +64,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises ValidationError where it is none."""
+    """The content of a JSON file. Raises ValidationError if it is none."""
     try:
         return json.loads(read_small(path))
     except (ValueError, RecursionError) as cause:

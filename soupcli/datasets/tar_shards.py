@@ -37,10 +37,10 @@ _KEY = re.compile(r"(?P<key>(?:.*/)?[^/.][^/.]*)\.(?P<extension>[^/]+)", re.DOTA
 
 
 def find(images: Path) -> list[Path] | None:
-    """The shards that `images:` means, sorted, None where it means a folder of class folders.
+    """The shards that `images:` means, sorted, or None if it means a folder of class folders.
 
     A .tar file, a folder that holds some (and no folder), a glob, or ranges `{0000..0003}`, every one of which must be
-    there. Raises ValidationError where they are not.
+    there. Raises ValidationError if they are not.
     """
     if images.is_dir():
         entries = sorted(entry for entry in images.iterdir() if not entry.name.startswith("."))

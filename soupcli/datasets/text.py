@@ -45,7 +45,7 @@ def fingerprint(spec: TextSet, manifest: Manifest | None = None) -> str:
 def load(spec: TextSet, given: LoadContext) -> TokenExamples:
     """All rows, tokenised once, as the tokenizer does it, cut at its own longest input or at `max_length`.
 
-    Nothing longer than the network's positions goes in; `given.warn` is told. Labels are classes, or float64 if the
+    Nothing longer than the network's positions goes in; `given.warn` is called. Labels are classes, or float64 if the
     metric is one of numbers. Raises NetworkError without a tokenizer; ValidationError if a column is missing, a label
     is neither a class number nor a known name (or, of numbers, no number), or sequences of many lengths cannot be
     padded.

@@ -73,7 +73,7 @@ def fingerprint(spec: TokensSet, manifest: Manifest | None = None) -> str:
 def load(spec: TokensSet, given: LoadContext) -> TokenWindows:
     """The whole text, tokenised once as the tokenizer does it, in windows.
 
-    Windows longer than the network's positions are cut to these, and `given.warn` is told. Raises ValidationError for a
+    Windows longer than the network's positions are cut to these, which `given.warn` says. Raises ValidationError for a
     text with nothing to predict, NetworkError without a tokenizer.
     """
     tokenizer, longest = tokenizer_of(given), given.network.longest_input

@@ -62,7 +62,7 @@ class DigitsSplit:
 def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: DigitsSize | None = None) -> None:
     """Fills `folder` with `runs/*/`, `data/`, `network.py` and `soup.yaml`; what is there already stays.
 
-    Raises MissingExtra without scikit-learn, OutputError where the folder holds a demo of another seed or size.
+    Raises MissingExtra without scikit-learn, OutputError if the folder holds a demo of another seed or size.
     """
     size = size or DigitsSize()
     parts = split(load(), size, seed)

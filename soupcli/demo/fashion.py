@@ -44,7 +44,7 @@ class Photographs:
 def load(progress: Progress = silent) -> Photographs:
     """Returns all pictures of both parts in the order of the files, each different picture once.
 
-    Raises SoupError where the package is neither there nor can be fetched, or a file of it is damaged.
+    Raises SoupError if the package is neither there nor can be fetched, or a file of it is damaged.
     """
     folder = _find() or _fetch(progress)
     pixels = torch.cat([_read_idx(_images(folder, part), dimensions=3) for part in PARTS])

@@ -165,7 +165,7 @@ def claim(folder: Path, settings: Mapping[str, object]) -> None:
     """Notes in `folder/start/demo.json` what the folder is made from, so that no other family is mixed in later.
 
     `settings`: JSON values that say which demo this is, its seed and its sizes.
-    Raises OutputError where the folder already belongs to other settings.
+    Raises OutputError if the folder already belongs to other settings.
     """
     note = folder / "start" / "demo.json"
     wanted = to_json(settings)

@@ -81,7 +81,7 @@ class FashionSplit:
 def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: ImagesSize | None = None) -> None:
     """Fills `folder` with `runs/*/`, `data/*/<class>/*.jpg` and `soup.yaml`; what is there already stays.
 
-    Raises MissingExtra without timm or pillow, SoupError where Fashion-MNIST can not be had, OutputError where the
+    Raises MissingExtra without timm or pillow, SoupError if Fashion-MNIST cannot be had, OutputError if the
     folder holds a demo of another seed or size.
     """
     size = size or ImagesSize()

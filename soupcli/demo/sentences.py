@@ -51,7 +51,7 @@ class Sentence:
 
 
 def load(progress: Progress = silent) -> dict[str, list[Sentence]]:
-    """Returns the sentences of every source, by the names of SOURCES. Raises SoupError where they cannot be had."""
+    """Returns the sentences of every source, by the names of SOURCES. Raises SoupError if they cannot be had."""
     ratings = packages.read(PACKAGE, [RATINGS], progress)[RATINGS]
     try:
         with tarfile.open(fileobj=io.BytesIO(ratings)) as archive:

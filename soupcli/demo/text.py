@@ -63,7 +63,7 @@ class TextSize:
 def make(folder: Path, *, seed: int = 0, progress: Progress = silent, size: TextSize | None = None) -> None:
     """Fills `folder` with `runs/*/`, `data/` and `soup.yaml`; what is there already stays.
 
-    Raises MissingExtra without transformers, SoupError where a package can neither be found nor fetched,
+    Raises MissingExtra without transformers, SoupError if a package can neither be found nor fetched,
     OutputError where the folder holds a demo of another seed or size.
     """
     size = size or TextSize()

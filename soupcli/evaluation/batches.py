@@ -95,7 +95,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def _tried(work: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor | None:
-    """None where memory ran out; what the attempt held is free by then."""
+    """None if memory ran out; what the attempt held is free by then."""
     try:
         return work(indices)
     except SoupError as error:

@@ -92,7 +92,7 @@ class EvaluationContext:
 def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) -> Manifest:
     """The manifest of a run, with the files that the user's code reads.
 
-    `warn` is told once if the cache is not used because others can write there.
+    `warn` is called once if the cache is not used because others can write there.
     """
     folder = cache_folder()
     reasons = (refusal(place) for place in (folder, *(folder / name for name in STORES)))

@@ -32,7 +32,7 @@ class Gate(NamedTuple):
 
 
 class GateOutcome(NamedTuple):
-    """Whether a soup passes a gate, None where there is no ingredient to hold it against; and why."""
+    """Whether a soup passes a gate (None: no ingredient to compare it with), and why."""
 
     gate: Gate
     metric: str
@@ -56,7 +56,7 @@ def check(gate: Gate, metric: str) -> None:
 
 
 def judge(gate: Gate, soup: Score, best: Score | None) -> GateOutcome:
-    """Holds a score against a gate. Raises ValidationError where it has not got the metric."""
+    """Compare a score with a gate. Raises ValidationError if it has not got the metric."""
     metric, bound = gate.metric or soup.selecting, gate.bound
     if metric not in soup.metrics:
         raise ValidationError(

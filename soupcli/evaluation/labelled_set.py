@@ -37,7 +37,7 @@ class LabelledSet:
     def logits(self, indices: Tensor) -> Tensor:
         """Logits [n, classes] of these examples at the network's present weights, on the CPU, float32 or wider.
 
-        Raises NetworkError where the network fails, ValidationError where labels and logits do not go together.
+        Raises NetworkError if the network fails, ValidationError if labels and logits do not go together.
         """
         return logits_of(self.forward(), self.examples.batch(indices, self.device), self.labels[indices], self.name)
 

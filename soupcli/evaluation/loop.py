@@ -49,7 +49,7 @@ def score(
     are visited first, and `give_up` ends the evaluation once that is out of reach; the outcome of no example depends on
     `give_up`. Of metrics that count, batches are smaller; of others they have the shapes of a full evaluation's, so
     that what is equal scores the same to the last bit. `keep` is given the indices and
-    logits of every batch. Raises NetworkError where the network fails on a batch and ValidationError where labels and
+    logits of every batch. Raises NetworkError if the network fails on a batch and ValidationError if labels and
     logits do not go together or the first metric is of other labels.
     """
     chosen = metrics_for(metrics, examples.kind, where=name)

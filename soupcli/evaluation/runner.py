@@ -107,7 +107,7 @@ class NetworkRunner:
     def labelled(self, name: str, spec: SetSpec) -> LabelledSet:
         """The set's examples, and the network's logits for them at whatever weights it has when it is asked.
 
-        Raises ValidationError where examples have not one class each.
+        Raises ValidationError if examples have not one class each.
         """
         examples = self.examples.of(name, spec)
         if examples.kind != "classes":

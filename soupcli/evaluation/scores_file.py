@@ -74,7 +74,7 @@ class ScoresFile(NamedTuple):
 
 
 def read_scores(path: Path) -> ScoresFile:
-    """The file. Raises UsageError where it is not of this layout."""
+    """The file. Raises UsageError if it is not of this layout."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as cause:

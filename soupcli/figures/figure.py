@@ -29,7 +29,7 @@ Point = tuple[float, float]
 
 
 class Mark(NamedTuple):
-    """A dot or another shape, by its role, with one standard error to each side where there is one."""
+    """A dot or another shape, by its role, with one standard error to each side if there is one."""
 
     role: Role
     x: float

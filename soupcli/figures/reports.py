@@ -70,7 +70,7 @@ class Reports:
         return UsageError(f"{self.name}: no {part}: {why}")
 
     def metric(self, name: str) -> str:
-        """The metric that selects on a set. Raises UsageError where nothing was measured on it."""
+        """The metric that selects on a set. Raises UsageError if nothing was measured on it."""
         metrics = {metric for scores in self._all_scores() for metric in scores.get(name, {})}
         spec = self.first.recipe.get("val", {}).get(name, {})
         own = spec.get("metric") if isinstance(spec, dict) else None
@@ -93,7 +93,7 @@ class Reports:
 
 
 def read(paths: Sequence[Path]) -> Reports:
-    """The reports in files, or in the folders of soups. Raises UsageError where one is none."""
+    """The reports in files, or in the folders of soups. Raises UsageError if one is none."""
     files = [path / REPORT if path.is_dir() else path for path in paths]
     return gather([ReadReport(file, read_report(file, ignore_unknown=True)) for file in dict.fromkeys(files)])
 
@@ -165,7 +165,7 @@ def role_of(report: Report) -> Role:
 
 
 def score_of(scores: Scores, name: str, metric: str) -> MetricScore | None:
-    """A score, None where it was not measured or is not a number."""
+    """A score, or None if it was not measured or is not a number."""
     score = scores.get(name, {}).get(metric)
     return score if score is not None and score.value is not None else None
 

@@ -66,7 +66,7 @@ def claim(out: Path) -> Iterator[None]:
 
 
 def _lock(lock: Path, out: Path) -> int:
-    """A descriptor of the locked file. Raises OutputError where another process has locked it."""
+    """A descriptor of the locked file. Raises OutputError if another process has locked it."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:

@@ -46,7 +46,7 @@ class FileVersion:
 
     @classmethod
     def of(cls, path: Path) -> FileVersion:
-        """The file at `path` as it is now. Raises CheckpointError where there is none."""
+        """The file at `path` as it is now. Raises CheckpointError if there is none."""
         try:
             return cls._from_stat(path, path.stat())
         except OSError as cause:
@@ -60,7 +60,7 @@ class FileVersion:
         return hash((self.device, self.inode, self.mtime_ns))
 
     def check(self, descriptor: int) -> None:
-        """Raises CheckpointError where the open file is no longer the one that was recorded."""
+        """Raises CheckpointError if the open file is no longer the one that was recorded."""
         now = os.fstat(descriptor)
         if (
             now.st_size != self.size
@@ -169,7 +169,7 @@ class _Reading:
 
 
 def read_at(file: FileVersion, offset: int, out: Tensor | memoryview) -> None:
-    """Fills `out` (contiguous, CPU) with the bytes from `offset`. Raises CheckpointError where the file ends early."""
+    """Fills `out` (contiguous, CPU) with the bytes from `offset`. Raises CheckpointError if the file ends early."""
     view = out if isinstance(out, memoryview) else memory_of(out)
     nbytes = len(view)
     if nbytes == 0:
@@ -195,7 +195,7 @@ def memory_of(tensor: Tensor) -> memoryview:
 
 
 def write_at(descriptor: int, data: memoryview | bytes, offset: int) -> None:
-    """Writes all of `data` at `offset`. Raises OSError where the disk takes no more."""
+    """Writes all of `data` at `offset`. Raises OSError if the disk takes no more."""
     view, done = memoryview(data), 0
     while done < len(view):
         put = os.pwrite(descriptor, view[done:], offset + done)
@@ -218,7 +218,7 @@ def announce(file: FileVersion) -> None:
 
 
 def sha256(file: FileVersion) -> str:
-    """SHA-256 of the whole file, in hexadecimal. Raises CheckpointError where it changes meanwhile."""
+    """SHA-256 of the whole file, in hexadecimal. Raises CheckpointError if it changes meanwhile."""
     digest, chunk = hashlib.sha256(), memoryview(bytearray(HASH_CHUNK))
     with _Reading(file) as descriptor:
         offset = 0

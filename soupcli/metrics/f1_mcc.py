@@ -39,7 +39,7 @@ def right_and_wrong(outcomes_n3: Tensor) -> tuple[Tensor, Tensor]:
 def f1(outcomes_n3: Tensor) -> MetricValue:
     """With two classes that of class 1, else the unweighted mean over all classes that occur (macro).
 
-    2 TP / (2 TP + FP + FN), and 0 where a class is neither right nor wrong.
+    2 TP / (2 TP + FP + FN), and 0 if a class is neither right nor wrong.
     """
     n = len(outcomes_n3)
     if n == 0:
@@ -113,7 +113,7 @@ def _summed(weights_bn: Tensor, class_n: Tensor, classes: int) -> Tensor:
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """0 where the whole is 0."""
+    """0 if the whole is 0."""
     return part / whole.masked_fill(whole == 0, 1.0)
 
 

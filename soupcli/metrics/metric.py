@@ -97,7 +97,7 @@ LabelKind = Literal["classes", "several", "numbers", "tokens"]
 
 
 class MetricValue(NamedTuple):
-    """A metric over `n` examples (None: not said), with the standard error of the value where there is one."""
+    """A metric over `n` examples (None: not said), with the standard error of the value if there is one."""
 
     value: float
     stderr: float | None

@@ -59,7 +59,7 @@ def _nearest(name: str) -> str:
 def metrics_for(names: Sequence[str], kind: LabelKind, *, where: str) -> dict[str, Metric]:
     """The definitions of those of `names` that measure such labels. The first, which selects, must.
 
-    Raises ValidationError where it does not; `where` names the set.
+    Raises ValidationError if it does not; `where` names the set.
     """
     fitting = {name: metric_named(name) for name in names if kind in metric_named(name).measures}
     if names[0] not in fitting:

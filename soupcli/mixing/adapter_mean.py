@@ -45,7 +45,7 @@ class AdapterTerm(NamedTuple):
     multiplier: float  # of its B
 
     def read(self, stored: str) -> Tensor:
-        """A tensor of the adapter. Raises MixError where it holds a NaN or an infinity."""
+        """A tensor of the adapter. Raises MixError if it holds a NaN or an infinity."""
         spec = self.adapter.stored.tensors[stored]
         tensor = torch.empty(spec.shape, dtype=spec.dtype)
         self.adapter.stored.read(stored, tensor)
@@ -118,7 +118,7 @@ class AdapterSoup:
     def of(cls, mixture: Mixture, *, rank: int | None = None, progress: Progress = silent) -> AdapterSoup:
         """The adapter that `mixture`, whose members are adapters, is; of rank `rank` at most.
 
-        Raises MixError where the weights of a tensor do not sum to 1, and for a NaN.
+        Raises MixError if the weights of a tensor do not sum to 1, and for a NaN.
         """
         kept, members = _whose(mixture.kept), adapters_of(mixture)
         layers = []

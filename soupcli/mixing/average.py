@@ -50,7 +50,7 @@ class Averager:
     def mean(self, terms: Terms, start: int, count: int) -> Tensor:
         """Elements `start` to `start + count` of the mean: Tensor[count] of the output dtype.
 
-        It is valid until the next call. Raises MixError where an ingredient holds a NaN or an infinity, and where the
+        It is valid until the next call. Raises MixError if an ingredient holds a NaN or an infinity, or if the
         output dtype cannot hold the mean.
         """
         with torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext():

@@ -85,7 +85,7 @@ class Mixture:
 def mix(mixture: Mixture, name: str, *, start: int, count: int) -> Tensor:
     """Elements `start` to `start + count` of the soup's tensor `name`: Tensor[count] of the output dtype.
 
-    Raises MixError where an ingredient holds a NaN or an infinity, and where the output dtype cannot hold the mean.
+    Raises MixError if an ingredient holds a NaN or an infinity, or if the output dtype cannot hold the mean.
     """
     spec = mixture.spec(name)
     if not is_averaged(spec.dtype):

@@ -80,7 +80,7 @@ def write_weights(
 
     `final_metadata` is asked when all is mixed, for what takes the place of `metadata`: text of the same lengths, e.g.
     hashes that were not known before. `overrides` replaces tensors by name (re-estimated batch-norm statistics).
-    Raises MixError where a tensor cannot be mixed and OutputError where the disk is full.
+    Raises MixError if a tensor cannot be mixed and OutputError if the disk is full.
     """
     plans = planned_files(mixture) if files is None else files
     specs = {name: mixture.spec(name) for plan in plans for name in plan.names}

@@ -101,7 +101,7 @@ def measure(
 ) -> Geometry:
     """Reads the tensors of all groups once. They are real floating tensors of one shape in all checkpoints.
 
-    Raises CheckpointError where a file ends early or changes.
+    Raises CheckpointError if a file ends early or changes.
     """
     pieces = [
         (layer, piece)
@@ -185,7 +185,7 @@ def _not_finite(piece: OffsetPiece, raw_kn: Tensor) -> list[NotFinite]:
 
 
 def first_not_finite(values_n: Tensor) -> tuple[int, float, int] | None:
-    """Place and value of the first NaN or infinity and how many there are, None where all numbers are finite."""
+    """Place and value of the first NaN or infinity and how many there are, or None if all numbers are finite."""
     wide_n = values_n.to(torch.float64)  # float8 knows no isfinite
     bad = (~wide_n.isfinite()).nonzero()
     return (int(bad[0]), float(wide_n[bad[0]]), len(bad)) if len(bad) else None

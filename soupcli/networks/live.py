@@ -88,7 +88,7 @@ class LiveNetwork:
     ) -> None:
         """`settle` is called after weights were loaded, e.g. to re-estimate batch-norm statistics.
 
-        `say` is told what is done to names of tensors so that they fit.
+        `say` is called for what is done to names of tensors so that they fit.
         """
         self.network = network
         self.device = device
@@ -102,7 +102,7 @@ class LiveNetwork:
     def load(self, mixture: Mixture) -> None:
         """Fills the network with `mixture`, every parameter and persistent buffer.
 
-        Raises NetworkError where names or shapes do not fit and MixError where an ingredient holds a NaN.
+        Raises NetworkError if names or shapes do not fit and MixError if an ingredient holds a NaN.
         """
         if mixture == self._loaded:
             return

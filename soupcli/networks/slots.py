@@ -25,7 +25,7 @@ class Slots:
     """Parameters and persistent buffers of a network, by the names that a checkpoint has for them."""
 
     def __init__(self, network: Network, say: Callable[[str], None] = lambda _: None) -> None:
-        """`say` is told, once each, what is done to names so that they fit."""
+        """`say` is called once for each thing that is done to names so that they fit."""
         self.network = network
         self._say = say
         self._said: set[str] = set()

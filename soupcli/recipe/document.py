@@ -116,7 +116,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 def read_document(file: Path) -> Document:
     """The recipe in `file` with positions; doubled keys are among its `problems`.
 
-    Raises RecipeError where it is not a mapping of plain YAML.
+    Raises RecipeError if it is not a mapping of plain YAML.
     """
     try:
         if file.stat().st_size > MAX_BYTES:

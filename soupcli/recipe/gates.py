@@ -33,7 +33,7 @@ GAIN = "require_gain"  # key of the gate that the required gain makes
 
 
 class Bound(NamedTuple):
-    """What a value is held against: a number, or the best ingredient's value and a margin (`number`, with its sign).
+    """What a value is compared with: a number, or the best ingredient's value and a margin (`number`, with its sign).
 
     `per_cent`: the number was written with a `%`. `better`: the margin is how much better than the best ingredient, on
     whichever side better is.

@@ -14,7 +14,7 @@ from soupcli.wording import suggestion
 
 
 def line_of(error: Any, document: Document) -> str:
-    """One error of pydantic's with its place in the document, and the nearest key where there is one."""
+    """One error of pydantic's with its place in the document, and the nearest key if there is one."""
     kind = error["type"]
     path = tuple(part for part in error["loc"] if part != "[key]")
     names = _without_tags(path)

@@ -251,7 +251,7 @@ class CommandSet(OutsideSet):
 
 
 def template_columns(template: str) -> list[str]:
-    """The columns in braces, each once. Raises ValueError where braces hold anything but a name."""
+    """The columns in braces, each once. Raises ValueError if braces hold anything but a name."""
     try:
         fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
     except ValueError as cause:

@@ -1,4 +1,4 @@
-"""A soup held against others: the best ingredient, gates, what an ensemble costs."""
+"""A soup compared with others: the best ingredient, gates, what an ensemble costs."""
 
 from __future__ import annotations
 

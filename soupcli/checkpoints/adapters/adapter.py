@@ -141,7 +141,7 @@ class AdapterCheckpoint:
 
     @property
     def folder(self) -> Path:
-        """The base's. Raises CheckpointError where the base is not at hand."""
+        """The base's. Raises CheckpointError if the base is not at hand."""
         if self.base is None:
             raise CheckpointError(
                 f"{self.path}: its base {self.config.base or '(not named)'} is not a folder here",
@@ -215,7 +215,7 @@ def open_adapter(
 ) -> AdapterCheckpoint:
     """The adapter whose tensors are `stored`, on `base` (None: the folder that its configuration names, if it is one).
 
-    Raises CheckpointError where its settings allow no exact mean, and where adapter and base do not fit.
+    Raises CheckpointError if its settings allow no exact mean, or if adapter and base do not fit.
     """
     config = read_adapter_config(folder)
     parts, plain = sort_parts(stored.tensors, config)
@@ -275,7 +275,7 @@ def _wider(dtype: torch.dtype, before: TensorSpec | None) -> torch.dtype:
 def _base_names(path: Path, base: Checkpoint, modules: Sequence[str]) -> dict[str, str]:
     """Name in the adapted network -> name in the base, which may have been saved with or without its outer module.
 
-    Raises CheckpointError where the base has no such module.
+    Raises CheckpointError if the base has no such module.
     """
     for added, removed in _prefixes(base, modules[0]):
         names = {added + name.removeprefix(removed): name for name in base.tensors}
@@ -302,5 +302,5 @@ def _prefixes(base: Checkpoint, module: str) -> Iterator[tuple[str, str]]:
 
 
 def _changed(module: str, names: Mapping[str, str]) -> str | None:
-    """The parameter that the factors of `module` change, None where there is none."""
+    """The parameter that the factors of `module` change, or None."""
     return next((module + end for end in PARAMETERS if module + end in names), None)

@@ -52,7 +52,7 @@ class AdapterConfig:
         return self.values.get("base_model_name_or_path") or None
 
     def scale(self, module: str, rank: int) -> Fraction:
-        """The factor s of `module`, whose A has `rank` rows. Raises CheckpointError where the ranks disagree."""
+        """The factor s of `module`, whose A has `rank` rows. Raises CheckpointError if the ranks disagree."""
         said = _for_module(self.values.get("rank_pattern"), module, self.values.get("r"))
         if said != rank:
             raise CheckpointError(f"{self.file.path}: says that {module} has rank {said}, its tensors have {rank}")
@@ -67,7 +67,7 @@ class AdapterConfig:
 def read_adapter_config(folder: Path) -> AdapterConfig:
     """The settings in `folder`.
 
-    Raises CheckpointError where they cannot be read, and where they say that the adapter is not W + s B A.
+    Raises CheckpointError if they cannot be read, or if they say that the adapter is not W + s B A.
     """
     file = FileVersion.of(folder / CONFIG)
     values: Any = None

@@ -30,7 +30,7 @@ def check_agreement(
     base: Path | None = None,
     selection: TensorFilter = EVERYTHING,
 ) -> None:
-    """Raises MixError where two checkpoints were taken from different keys, or cannot be mixed as adapters.
+    """Raises MixError if two checkpoints were taken from different keys, or cannot be mixed as adapters.
 
     `key` and `base` are what the user asked for: a file that holds one bare state dict goes with any `key`, and with
     a `base` of the user's the names that adapters give theirs are not compared. Tensors that `selection` does not mix

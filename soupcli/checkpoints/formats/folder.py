@@ -72,7 +72,7 @@ SIDE_FILES = (
 
 
 def known_weights(folder: Path) -> Path | None:
-    """The file with a name that model libraries look for, None where there is none."""
+    """The file with a name that model libraries look for, or None."""
     return next((folder / name for name in KNOWN_NAMES if (folder / name).is_file()), None)
 
 

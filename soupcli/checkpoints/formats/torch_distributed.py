@@ -31,7 +31,7 @@ ReadBox = Callable[[int, Tensor, int], None]  # number of the box, out, first el
 
 
 def check_boxes(source: Path, name: str, shape: tuple[int, ...], boxes: Sequence[Box]) -> None:
-    """Raises CheckpointError where the boxes do not cover each element of the tensor exactly once."""
+    """Raises CheckpointError if the boxes do not cover each element of the tensor exactly once."""
     inside = all(
         len(box.offsets) == len(box.sizes) == len(shape)
         and all(o >= 0 and s > 0 and o + s <= n for o, s, n in zip(*box, shape, strict=True))

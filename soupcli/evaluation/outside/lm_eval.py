@@ -60,7 +60,7 @@ class Tasks:
     def score(self, module: nn.Module, tokenizer: Any, *, batch_size: int) -> Score:
         """The mean of the recipe's metric over the tasks, and each task's every metric as `task/metric`.
 
-        Raises ValidationError where a task has no such metric or cannot be run, NetworkError where the network is not
+        Raises ValidationError if a task has no such metric or cannot be run, NetworkError if the network is not
         one of transformers.
         """
         if not hasattr(module, "config"):
@@ -125,7 +125,7 @@ class LoadedTasks:
 
 
 def score_of(spec: LmEvalSet, results: Mapping[str, Any]) -> Score:
-    """The harness's results as a score. Raises ValidationError where a task has not the recipe's metric."""
+    """The harness's results as a score. Raises ValidationError if a task has not the recipe's metric."""
     own, higher = [], set()
     values: dict[str, MetricValue] = {}
     for name in _named(spec, results):

@@ -28,7 +28,7 @@ SETTINGS = {
 
 
 def drawn(figure: Figure, suffix: Suffix, theme: Theme) -> bytes:
-    """The file's bytes. Raises MissingExtra where matplotlib is absent."""
+    """The file's bytes. Raises MissingExtra if matplotlib is absent."""
     mpl = import_extra("matplotlib", extra="plot")
     canvas_of = import_extra("matplotlib.figure", extra="plot").Figure
     placed = layout(figure)

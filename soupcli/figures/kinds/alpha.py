@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def figure(reports: Reports) -> Figure:
-    """A panel for each set. Raises UsageError where no report has points."""
+    """A panel for each set. Raises UsageError if no report has points."""
     wanted, command = "points between a base and a mean", "soup mix --ckpts P... --base INIT --alpha 0:1:0.1 --val V"
     report = reports.having("alphas", wanted=wanted, command=command).report
     panels = [_panel(report, name, reports.metric(name)) for name in report.sets]

@@ -15,7 +15,7 @@ INTERVAL = 2 * 1.96  # standard errors that a 95% interval is wide
 
 
 def figure(reports: Reports) -> Figure:
-    """A panel for each set. Raises UsageError where no report has pairs."""
+    """A panel for each set. Raises UsageError if no report has pairs."""
     source = reports.having("pairs", wanted="pairs", command="soup pairs --ckpts P... --base START --val V")
     found = source.report.pairs
     assert found is not None

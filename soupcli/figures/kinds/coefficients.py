@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def figure(reports: Reports) -> Figure:
-    """One panel: layers from top to bottom, members from left to right. Raises UsageError where nothing was learned."""
+    """One panel: layers from top to bottom, members from left to right. Raises UsageError if nothing was learned."""
     learned = [source.report for source in reports.sources if source.report.soup and source.report.soup.coefficients]
     if not learned:
         reports.having("learned", wanted="learned coefficients", command="soup learned")

@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 620.0, 620.0  # of the largest heat map
 
 
 def figure(reports: Reports) -> Figure:
-    """A heat map of angles, and a panel of layers. Raises UsageError where no report has a geometry."""
+    """A heat map of angles, and a panel of layers. Raises UsageError if no report has a geometry."""
     source = reports.having("inspection", wanted="geometry", command="soup inspect --ckpts P... --report FILE")
     inspection = source.report.inspection or Inspection(mixable=False, checkpoints=[])
     found = inspection.geometry

@@ -20,7 +20,7 @@ WIDTH, LEAST, MOST = 340.0, 150.0, 420.0  # of a panel; of its height
 
 
 def figure(reports: Reports) -> Figure:
-    """A panel for each set. Raises UsageError where no report has a landscape."""
+    """A panel for each set. Raises UsageError if no report has a landscape."""
     source = reports.having("landscape", wanted="landscape", command="soup landscape --ckpts A B C --val V")
     found = source.report.landscape
     assert found is not None

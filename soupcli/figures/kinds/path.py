@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def figure(reports: Reports) -> Figure:
-    """One panel. Raises UsageError where no report has steps."""
+    """One panel. Raises UsageError if no report has steps."""
     report = reports.having("steps", wanted="greedy steps", command="soup greedy").report
     selecting = report.selecting_set or reports.sets[0]
     metric = reports.metric(selecting)

@@ -18,7 +18,7 @@ Read = Callable[[Scores], tuple[float, float | None, str] | None]  # value, stan
 def figure(reports: Reports) -> Figure:
     """A panel for each set but the selecting one, and one for their mean where all have one metric of shares.
 
-    Raises UsageError where there is one set alone, and where ingredients have no score on the others.
+    Raises UsageError if there is one set alone, or if ingredients have no score on the others.
     """
     selecting, others = _sets(reports)
     metric = reports.metric(selecting)
@@ -54,7 +54,7 @@ def _sets(reports: Reports) -> tuple[str, list[str]]:
 
 
 def _require(reports: Reports, others: list[str]) -> None:
-    """Raises UsageError where an ingredient has no score on a set."""
+    """Raises UsageError if an ingredient has no score on a set."""
     for name in others:
         without = [ingredient.path for ingredient in reports.ingredients if not ingredient.scores.get(name)]
         if without:

@@ -55,7 +55,7 @@ def shared(report: Report) -> Iterable[str]:
 
 
 def comparisons(reports: Reports) -> Iterable[str]:
-    """A table for each soup that was held against the best ingredient."""
+    """A table for each soup that was compared with the best ingredient."""
     for source in reports.sources:
         of_soup: dict[str, list[Comparison]] = {}
         for comparison in source.report.comparisons:

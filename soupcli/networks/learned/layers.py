@@ -47,7 +47,7 @@ def layers(module: nn.Module, *, per: Literal["model", "layer", "tensor"], head:
 
 
 def head_of(module: nn.Module, forward: Callable[[Batch], Tensor], inputs: Batch) -> str | None:
-    """The name of the one `nn.Linear` whose output, as it is, is the logits; None where there is no such layer."""
+    """The name of the one `nn.Linear` whose output, as it is, is the logits; None if there is no such layer."""
     gave: list[tuple[str, Tensor]] = []
     hooks = [
         part.register_forward_hook(lambda _, __, output, name=name: gave.append((name, output)))

@@ -70,7 +70,7 @@ class MixedNetwork:
     ) -> None:
         """Reads every ingredient once: tensors that are the same in all are written for good and never read again.
 
-        Raises NetworkError where an ingredient does not fit the network and MixError where one holds a NaN.
+        Raises NetworkError if an ingredient does not fit the network and MixError if one holds a NaN.
         """
         live.release()
         self._live = live
@@ -142,7 +142,7 @@ class MixedNetwork:
         """Takes the gradient that a backward pass left in the network; `update` makes coefficients of it, mixed next.
 
         Inner products are those with the offsets from the ingredients' mean. They differ from dL/dalpha by a constant
-        for each layer, along which coefficients that sum to 1 do not move. Raises NetworkError where the gradient of a
+        for each layer, along which coefficients that sum to 1 do not move. Raises NetworkError if the gradient of a
         tensor is not finite.
         """
         self._take_gradients()
@@ -226,7 +226,7 @@ class MixedNetwork:
         return [row for row, _ in blocks], [numel for _, numel in blocks]
 
     def _joined_gradient(self, piece: OffsetPiece) -> Tensor:
-        """[n] in the wide dtype, on the device; 0 where there is none."""
+        """[n] in the wide dtype, on the device; 0 if there is none."""
         parts: list[Tensor] = []
         for span in piece.spans:
             whole = self._gradients.get(span.name)

@@ -169,7 +169,7 @@ def _architecture(transformers: Any, name: str, config: Any, folder: Path, *, tr
 def _stored_names(module: Any) -> Callable[[Iterable[str]], dict[str, str]] | None:
     """From names in files to names in the module: transformers 5 goes on saving networks under the names of version 4.
 
-    None where the installed version knows no such names. Raises NetworkError where a tensor is not only renamed but
+    None where the installed version knows no such names. Raises NetworkError if a tensor is not only renamed but
     taken apart or put together as well.
     """
     try:
