@@ -157,7 +157,7 @@ def place(_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def test_commands(page: Path, place: Path, soup: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command of the page ends well, one after the other: with 0, or with 1 where a gate says no."""
     variables: dict[str, str] = {}
-    monkeypatch.setattr(digits, "Size", SMALL)
+    monkeypatch.setattr(digits, "DigitsSize", SMALL)
     PREPARED.get(page.name, lambda _: None)(place)
     for block in (block for block in SHELL_BLOCKS if block.page == page):
         for command in block.commands:

@@ -33,7 +33,7 @@ KEYS_OF_INPUTS = (
     *("*image_size*", "*.mean", "*.mean.*", "*.std", "*.std.*", "*_mean*", "*_std*", "*input_size*"),
     *("*interpolation*", "*crop_*", "*resample*", "*preprocess_cfg*", "id2label*", "label2id*"),
 )
-ABSENT = "nothing"
+ABSENT, PRESENT = "missing", "present"
 
 
 class Setting(NamedTuple):
@@ -45,7 +45,7 @@ class Setting(NamedTuple):
 
 
 def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
-    """Every setting of the side files that differs, sorted. A file that is there for some alone counts as a whole."""
+    """Every setting of the side files that differs, sorted. A file that only some have counts as one setting."""
     known = [dict(_settings(_labelled(checkpoint.side_files))) for checkpoint in checkpoints]
     files = [{key.partition(": ")[0] for key in settings} for settings in known]
     found: list[Setting] = []
@@ -54,7 +54,7 @@ def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
         if not all(file in present for present in files):
             key, name = file, ""
         values = tuple(
-            settings.get(key, ABSENT) if name else ("there" if file in present else ABSENT)
+            settings.get(key, ABSENT) if name else (PRESENT if file in present else ABSENT)
             for settings, present in zip(known, files, strict=True)
         )
         setting = Setting(key, values, _of_inputs(file, name))
