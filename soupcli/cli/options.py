@@ -261,6 +261,10 @@ class SoupOptions(GatedOptions):
         bool | None,
         typer.Option("--keep-state", help="Keep optimizer and schedulers in a soup of training checkpoints."),
     ] = None
+    merge_adapters: Annotated[
+        bool | None,
+        typer.Option("--merge-adapters", help="Write a soup of adapters merged into its base: a full network."),
+    ] = None
     adapter_rank: Annotated[
         int | None,
         typer.Option(

@@ -123,9 +123,9 @@ class AdapterSoup:
         kept, members = _whose(mixture.kept), adapters_of(mixture)
         layers = []
         for done, name in enumerate(sorted(kept.factors), 1):
-            layers.append(_layer(mixture, name, rank))
+            layers.append(layer_of(mixture, name, rank))
             progress("adding up adapters", done, len(kept.factors))
-        whole = _whole(mixture, kept)
+        whole = whole_tensors(mixture, kept)
         tensors = {name: whole.spec(name) for name in kept.plain.values()}
         parts: dict[str, tuple[AdapterLayer, str]] = {}
         for layer in layers:
@@ -170,7 +170,7 @@ def _whose(checkpoint: Checkpoint, name: str | None = None) -> AdapterCheckpoint
     return checkpoint
 
 
-def _layer(mixture: Mixture, name: str, rank: int | None) -> AdapterLayer:
+def layer_of(mixture: Mixture, name: str, rank: int | None = None) -> AdapterLayer:
     """The change of weight `name`, its terms in an order that does not depend on the mixture's."""
     weighed = mixture.ordered(name)
     weights: dict[AdapterCheckpoint, Fraction] = {}
@@ -246,7 +246,7 @@ def _widest(specs: Sequence[TensorSpec]) -> torch.dtype:
     return dtype
 
 
-def _whole(mixture: Mixture, kept: AdapterCheckpoint) -> Mixture:
+def whole_tensors(mixture: Mixture, kept: AdapterCheckpoint) -> Mixture:
     """The mixture of the adapters' own tensors, for those that are averaged as they are."""
     coefficients = {stored: mixture.weights_of(name) for name, stored in kept.plain.items()}
     return Mixture(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged
 from soupcli.checkpoints.side_files import SideFile, files_beside
+from soupcli.mixing.merged_adapters import as_written, own_tensors
 from soupcli.mixing.old_soup import REPORT
 from soupcli.mixing.soup_folder import content_of
 from soupcli.mixing.write_soup import AdapterNotes, WritingOptions, Written, soup_specs, write_soup
@@ -36,6 +37,7 @@ class Filled(NamedTuple):
     file_hashes: dict[str, str]
     left_out: list[str]
     adapter: AdapterNotes | None
+    specs: Mapping[str, TensorSpec]  # of the tensors in its files
 
 
 def fill(
@@ -53,23 +55,24 @@ def fill(
     def metadata(hash_of: Callable[[Checkpoint], str]) -> dict[str, str]:
         return {"format": "pt", "soup": provenance(mixture, hash_of)}
 
-    specs, kept = soup_specs(mixture), mixture.kept
+    whole = as_written(mixture, merge_adapters=options.merge_adapters)
+    specs, kept = soup_specs(whole), whole.kept
     beside = files_beside(kept.side_folder, kept.files)
     folder.need(sum(spec.nbytes for spec in specs.values()) + sum(file.size for file in beside.files))
     options = replace(
         options, metadata=metadata(lambda _: f"sha256:{'0' * 64}"), final_metadata=lambda: metadata(hash_of)
     )
-    written, notes = write_soup(mixture, folder.path, options, progress)
+    written, notes = write_soup(whole, folder.path, options, progress)
     files = [file for file in beside.files if file.name not in written.hashes]
-    hashes = {**written.hashes, **folder.copy(files, _corrected(files, kept.tensors, specs))}
-    return Filled(written, [*hashes, REPORT], hashes, [*beside.left_out, *written.notes], notes)
+    hashes = {**written.hashes, **folder.copy(files, _corrected(files, own_tensors(kept), specs))}
+    return Filled(written, [*hashes, REPORT], hashes, [*beside.left_out, *written.notes], notes, specs)
 
 
 def copy_side_files(mixture: Mixture, folder: Path) -> None:
     """Copy what a soup carries on from beside the weights into a temporary folder that holds the soup's own."""
     kept = mixture.kept
     beside = [file for file in files_beside(kept.side_folder, kept.files).files if not (folder / file.name).exists()]
-    changes = _corrected(beside, kept.tensors, soup_specs(mixture))
+    changes = _corrected(beside, own_tensors(kept), soup_specs(mixture))
     for file in beside:
         (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
         (folder / file.name).write_bytes(changes.get(file.name) or content_of(file))

@@ -254,6 +254,7 @@ class WritingOptions:
     adapter_rank: int | None = None
     format: Format | None = None
     keep_state: bool = False
+    merge_adapters: bool = False  # into their base: see merged_adapters.py
     overrides: Mapping[str, Tensor] = field(default_factory=dict)
     device: torch.device = CPU
     metadata: Mapping[str, str] = field(default_factory=lambda: {"format": "pt"})

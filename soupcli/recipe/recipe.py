@@ -68,6 +68,8 @@ class Recipe(Section):
     nothing else, else safetensors."""
     keep_state: bool = False
     """Keep the best ingredient's optimizer and schedulers in a soup that is written as a file of torch.save."""
+    merge_adapters: bool = False
+    """Write a soup of adapters merged into their base: a full network."""
     card: bool = True
     """Write a model card, README.md, beside the weights."""
     include: list[str] = []

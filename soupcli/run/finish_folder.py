@@ -35,7 +35,13 @@ def add_card(folder: SoupFolder, report: Report, mixture: Mixture) -> Report:
         return report.model_copy(update={"soup": soup.model_copy(update={"left_out": left_out})})
     kept = _readme(mixture.kept)
     library = next((name for file, name in LIBRARIES.items() if (folder.path / file).is_file()), None)
-    beside = CardSources([_readme(member) for member in mixture.members], kept, library or _named(kept))
+    if library is None and not report.recipe.get("merge_adapters"):  # the README of an adapter names PEFT
+        library = _named(kept)
+    beside = CardSources(
+        [_readme(member) for member in mixture.members],
+        kept,
+        library or (None if report.recipe.get("merge_adapters") else _named(kept)),
+    )
     digest = folder.add(CARD, model_card(report, beside).encode("utf-8", "backslashreplace"))
     files = [*(name for name in soup.files if name not in (CARD, REPORT)), CARD, REPORT]
     hashes = {**soup.file_hashes, CARD: digest}

@@ -121,6 +121,7 @@ def write(run: Run, finished: FinishedSoup, folder: SoupFolder) -> tuple[Report,
             overrides=statistics,
             format=run.recipe.format,
             keep_state=run.recipe.keep_state,
+            merge_adapters=run.recipe.merge_adapters,
             device=run.device,
         )
         filled = fill(folder, finished.mixture, run.hashes.of, writing, progress)
@@ -142,7 +143,7 @@ def _scores_as_written(run: Run, folder: SoupFolder) -> dict[str, Score]:
 
 def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[GateOutcome]) -> Report:
     mixture, out, written, notes = finished.mixture, run.recipe.out, filled.written, filled.adapter
-    dtypes = Counter(str(spec.dtype).removeprefix("torch.") for spec in soup_specs(mixture).values())
+    dtypes = Counter(str(spec.dtype).removeprefix("torch.") for spec in filled.specs.values())
     soup = Soup(
         path=str(out / written.main),
         hash=written.hash,

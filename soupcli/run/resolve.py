@@ -35,7 +35,7 @@ DEFAULT_RECIPE = Path("soup.yaml")
 # Options that stand for a key of the recipe.
 RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
-    **{key: key for key in ("format", "keep_state", "card")},
+    **{key: key for key in ("format", "keep_state", "merge_adapters", "card")},
     **{key: key for key in ("include", "exclude", "take", "base", "key", "adapter_rank", "require_gain", "holdout")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget", "windows")},
     "window_decay": "greedy.decay",

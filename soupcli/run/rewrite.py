@@ -194,6 +194,7 @@ def mixed(
         overrides=statistics,
         format=recipe.format,
         keep_state=recipe.keep_state,
+        merge_adapters=recipe.merge_adapters,
     )
     return fill(folder, mixture, hashes.of, writing, progress)
 

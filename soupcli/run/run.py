@@ -160,6 +160,18 @@ class Run:
             raise UsageError(f"--key {options.key}: these checkpoints hold one bare state dict each")
         if rank is not None and not adapters:
             raise UsageError(f"--adapter-rank {rank}: these checkpoints are no adapters")
+        self._check_merging(adapters=adapters)
+
+    def _check_merging(self, *, adapters: bool) -> None:
+        """Raises UsageError for --merge-adapters with what is no adapter, or with what goes with adapters alone."""
+        if not self.recipe.merge_adapters or not isinstance(self.options, SoupOptions):
+            return
+        if not adapters:
+            raise UsageError("--merge-adapters: these checkpoints are no adapters")
+        if self.recipe.adapter_rank is not None:
+            raise UsageError("--merge-adapters: a full network has no --adapter-rank", hint="leave one of them out")
+        if self.recipe.format == "torch":
+            raise UsageError("--merge-adapters: writes safetensors, not --format torch")
 
     @property
     def inputs(self) -> list[Input]:

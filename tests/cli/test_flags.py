@@ -51,6 +51,7 @@ SOUP = [
     "--format $SOUP_FORMAT",
     "--keep-state",
     "--card --no-card",
+    "--merge-adapters",
     "--adapter-rank $SOUP_ADAPTER_RANK",
     "--require-gain $SOUP_REQUIRE_GAIN",
     "--output-format",

@@ -22,6 +22,7 @@ from soupcli.evaluation.outside.command import Candidate, Processes
 from soupcli.evaluation.outside.program_files import split
 from soupcli.files.unfinished import scratch_folder
 from soupcli.mixing.fill_folder import copy_side_files
+from soupcli.mixing.merged_adapters import as_written
 from soupcli.mixing.write_soup import WritingOptions, write_soup
 from soupcli.recipe.sets import CommandSet
 
@@ -131,6 +132,7 @@ class OutsideSets:
     def _written(self, weights: Mixture, folder: Path) -> tuple[Path, Path]:
         """Writes a mixture as a soup is; returns what stands for {checkpoint} and for {weights}."""
         recipe = self._context.recipe
+        weights = as_written(weights, merge_adapters=recipe.merge_adapters)
         written, _ = write_soup(
             weights,
             folder,

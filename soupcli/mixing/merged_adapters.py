@@ -1,0 +1,150 @@
+"""The mean of LoRA adapters merged into their base: a full network, W + sum_k w_k s_k B_k A_k, rounded once.
+
+    whole = merged(mixture)                                 # a Mixture of one: the network, computed when it is read
+
+Its tensors have the names that the adapted network gives them. What no adapter changes is the base's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint, is_transposed
+from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Component, Origin, TensorSpec, read_part
+from soupcli.errors import MixError
+from soupcli.mixing.adapter_mean import AdapterLayer, adapters_of, layer_of, whole_tensors
+from soupcli.mixing.arithmetic.rounding import round_once
+from soupcli.mixing.mixture import Mixture, mix
+
+if TYPE_CHECKING:
+    from soupcli.files.reading import FileVersion
+
+
+@dataclass(frozen=True, eq=False)
+class MergedAdapters:
+    """See Checkpoint: the full network that a mixture of adapters makes of their base."""
+
+    base: Checkpoint
+    kept: AdapterCheckpoint  # the member that gives what is not averaged
+    tensors: Mapping[str, TensorSpec]
+    layers: Mapping[str, AdapterLayer]  # changed weight -> the sum of the members' changes
+    biases: Mapping[str, AdapterLayer]  # changed bias -> the layer that has it
+    whole: Mixture  # of the tensors that the adapters hold whole
+
+    sources = ()
+    is_adapter = False
+    adapted = ()
+    inherited = ()
+    constants = ()
+    places = NO_PLACES
+
+    @property
+    def path(self) -> Path:
+        """See Checkpoint.path: the base's."""
+        return self.base.path
+
+    @property
+    def files(self) -> tuple[FileVersion, ...]:
+        """See Checkpoint.files."""
+        return self.base.files
+
+    @property
+    def side_files(self) -> tuple[Path, ...]:
+        """See Checkpoint.side_files: the base's, whose configuration fits the full network."""
+        return self.base.side_files
+
+    @property
+    def side_folder(self) -> Path | None:
+        """See Checkpoint.side_folder."""
+        return self.base.side_folder
+
+    @property
+    def folder(self) -> Path:
+        """See Checkpoint.folder."""
+        return self.base.folder
+
+    @property
+    def origin(self) -> Origin:
+        """See Checkpoint.origin."""
+        return Origin("safetensors")
+
+    @property
+    def parts(self) -> Sequence[Component]:
+        """See Checkpoint.parts."""
+        return self.base.parts
+
+    def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
+        """See Checkpoint.read."""
+        count, flat = out.numel(), out.view(-1)
+        stored = self.kept.plain.get(name)
+        if name not in self.layers and name not in self.biases and stored is not None:
+            flat.copy_(mix(self.whole, stored, start=start, count=count))
+            return
+        before = self._before(name, start, count)
+        if name not in self.layers and name not in self.biases:
+            flat.copy_(before) if before.dtype == out.dtype else round_once(before.double(), out.dtype, out=flat)
+            return
+        change = self._change(name, start, count) if name in self.layers else self._bias_change(name, start, count)
+        round_once(before.double() + change, out.dtype, out=flat)
+
+    def _before(self, name: str, start: int, count: int) -> Tensor:
+        """What the change is added to: the adapters' own mean, if they hold the tensor whole, else the base's."""
+        stored = self.kept.plain.get(name)
+        if stored is not None:
+            return mix(self.whole, stored, start=start, count=count)
+        own = self.kept.base_names.get(name)
+        return torch.zeros(count) if own is None else read_part(self.base, own, start, count)
+
+    def _change(self, name: str, start: int, count: int) -> Tensor:
+        """Elements of the sum of w s B A: float64 [count]."""
+        layer, shape = self.layers[name], self.tensors[name].shape
+        a_ri, b_or = layer.a().flatten(1), layer.b().flatten(1)
+        if is_transposed(layer.factors, shape, self.kept.stored.tensors, self.kept.config):
+            a_ri, b_or = b_or.T, a_ri.T
+        row = math.prod(shape[1:])
+        first, end = start // row, -(-(start + count) // row)
+        rows = b_or[first:end] @ a_ri
+        return rows.reshape(-1)[start - first * row :][:count] * float(layer.scale)
+
+    def _bias_change(self, name: str, start: int, count: int) -> Tensor:
+        layer = self.biases[name]
+        return layer.bias()[start : start + count] * float(layer.scale)
+
+
+def as_written(mixture: Mixture, *, merge_adapters: bool) -> Mixture:
+    """What is written of a mixture: itself, or the full network if its members are adapters that are to be merged."""
+    return merged(mixture) if merge_adapters and adapters_of(mixture) else mixture
+
+
+def own_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorSpec]:
+    """The tensors that the configuration beside a checkpoint tells of: of merged adapters, the base's."""
+    return checkpoint.base.tensors if isinstance(checkpoint, MergedAdapters) else checkpoint.tensors
+
+
+def merged(mixture: Mixture) -> Mixture:
+    """The full network of a mixture of adapters, as a mixture of one.
+
+    Raises MixError if the base is not at hand, and if it holds several networks under other names than the adapters'.
+    """
+    members = adapters_of(mixture)
+    kept = adapters_of(Mixture.uniform([mixture.kept]))[0]
+    base = kept.base
+    if base is None:
+        raise MixError(
+            f"--merge-adapters: {members[0].path}: its base {kept.config.base or '(not named)'} is not a folder here",
+            hint="--base names the network that the adapters were trained on: a path, or a model of the Hub",
+        )
+    if base.parts and any(name != own for name, own in kept.base_names.items()):
+        raise MixError(f"--merge-adapters: {base.path} holds several networks", hint="--base names the adapted one")
+    tensors = {name: mixture.spec(name) for name in mixture.kept.tensors}
+    layers = {name: layer_of(mixture, name) for name in sorted(kept.factors)}
+    modules = {layer.factors.module: layer for layer in layers.values()}
+    biases = {name: modules[factors.module] for name, factors in kept.biases.items()}
+    return Mixture.uniform([MergedAdapters(base, kept, tensors, layers, biases, whole_tensors(mixture, kept))])

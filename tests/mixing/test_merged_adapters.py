@@ -1,0 +1,125 @@
+"""--merge-adapters: a soup of the real PEFT's adapters as a full network, opened by transformers."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tests.conftest import Ran
+
+peft = pytest.importorskip("peft", reason="peft is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+Soup = Callable[..., Ran]
+SETTINGS: Sequence[dict[str, Any]] = (
+    {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "down_proj"]},
+    {"r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "down_proj"]},
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny language model in base/, in bfloat16, and the working folder beside it."""
+    config = transformers.LlamaConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, vocab_size=40
+    )
+    transformers.LlamaForCausalLM(config).bfloat16().save_pretrained(tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def base(dtype: torch.dtype = torch.bfloat16) -> nn.Module:
+    return transformers.AutoModelForCausalLM.from_pretrained("base", dtype=dtype)  # type: ignore[no-any-return]
+
+
+def save(name: str, seed: int, **settings: Any) -> None:
+    """An adapter with random factors, as PEFT saves it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = peft.get_peft_model(base(), peft.LoraConfig(**settings))
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        adapted.save_pretrained(f"adapters/{name}")
+
+
+def by_peft(name: str) -> dict[str, Tensor]:
+    """What PEFT's merge_and_unload makes of the base, in float64."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = peft.PeftModel.from_pretrained(
+            base(torch.float64), f"adapters/{name}", autocast_adapter_dtype=False
+        ).double()
+        return dict(adapted.merge_and_unload().state_dict())
+
+
+@pytest.mark.parametrize("extra", [{}, {"modules_to_save": ["lm_head"]}, {"bias": "lora_only", "use_rslora": True}])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_is_what_peft_merges(place: Path, soup: Soup, extra: dict[str, Any], dtype: str) -> None:
+    """Every tensor is the float64 mean of PEFT's merged networks, rounded once; transformers opens it as a network."""
+    for number, settings in enumerate(SETTINGS):
+        save(str(number), number, **settings, **extra)
+    words = ("--base", "base", "--merge-adapters", "--dtype", dtype, "--weights", "0.25,0.75")
+    ran = soup("mix", "--ckpts", "adapters/0", "adapters/1", *words)
+    assert ran.code == 0, ran.stderr
+    assert not Path("soup/adapter_config.json").exists()
+    assert json.loads(Path("soup/config.json").read_text())["dtype"] == dtype
+    expected = [by_peft(str(number)) for number in range(2)]
+    found = load_file("soup/model.safetensors")
+    assert set(found) == set(load_file("base/model.safetensors"))
+    for name, tensor in found.items():
+        mean = expected[0][name] * 0.25 + expected[1][name] * 0.75
+        unit = torch.finfo(tensor.dtype).eps
+        assert torch.allclose(tensor.double(), mean, rtol=unit * 0.5001, atol=1e-7), name
+    net = transformers.AutoModelForCausalLM.from_pretrained("soup", dtype="auto")
+    assert {name for name, _ in net.named_parameters()} <= set(expected[0])
+    assert next(net.parameters()).dtype == getattr(torch, dtype)
+
+
+def test_rebuilt_and_in_shards(place: Path, soup: Soup) -> None:
+    """The report tells it: verify mixes it again to the same bytes, in shards too; the card names no adapter."""
+    for number, settings in enumerate(SETTINGS):
+        save(str(number), number, **settings)
+    words = ("--ckpts", "adapters/*/", "--base", "base", "--merge-adapters", "--max-shard-size", "4KB")
+    assert soup("uniform", *words).code == 0
+    assert len(list(Path("soup").glob("model-*.safetensors"))) > 1
+    ran = soup("verify", "soup", "--rebuild")
+    assert ran.code == 0, ran.stdout
+    assert "library_name: peft" not in Path("soup/README.md").read_text()
+    assert transformers.AutoModelForCausalLM.from_pretrained("soup") is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--ckpts", "base", "--merge-adapters"), "--merge-adapters: these checkpoints are no adapters"),
+        (("--ckpts", "adapters/0", "--merge-adapters", "--adapter-rank", "2"), "has no --adapter-rank"),
+        (("--ckpts", "adapters/0", "--merge-adapters", "--format", "torch"), "not --format torch"),
+    ],
+)
+def test_refused(place: Path, soup: Soup, words: Sequence[str], message: str) -> None:
+    """What does not go together is said before anything is written."""
+    save("0", 0, **SETTINGS[0])
+    ran = soup("uniform", *words)
+    assert ran.code == 2
+    assert message in ran.stderr
+    assert not Path("soup").exists()
+
+
+def test_base_not_at_hand(place: Path, soup: Soup) -> None:
+    """The error says which base is missing, and how to name it."""
+    save("0", 0, **SETTINGS[0])
+    Path("base").rename("moved")
+    ran = soup("uniform", "--ckpts", "adapters/0", "--merge-adapters")
+    assert ran.code == 2
+    assert "its base base is not a folder here" in ran.stderr
+    assert soup("uniform", "--ckpts", "adapters/0", "--merge-adapters", "--base", "moved").code == 0
