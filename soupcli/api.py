@@ -45,9 +45,17 @@ Runs = str | Path | Checkpoint | Iterable[str | Path | Checkpoint]
 OBJECTS = ("evaluate", "model", "higher_is_better", "score_key")  # keywords that no command has
 
 
-def find(*words: str | Path, key: str | None = None, weights_name: str | None = None) -> list[Checkpoint]:
-    """The checkpoints that paths and globs name, in natural order. Only their headers are read."""
-    return find_checkpoints([str(word) for word in words], how=How(weights_name, key)).checkpoints
+def find(
+    *words: str | Path | Iterable[str | Path], key: str | None = None, weights_name: str | None = None
+) -> list[Checkpoint]:
+    """The checkpoints that paths and globs, or lists of them, name, in natural order. Only their headers are read.
+
+    Raises UsageError for no word at all, and CheckpointError for words that name no checkpoint.
+    """
+    named = [str(_path(one)) for word in words for one in _everyone(word)]
+    if not named:
+        raise UsageError("find: no paths are given", hint='soupcli.find("runs/*/")')
+    return find_checkpoints(named, how=How(weights_name, key)).checkpoints
 
 
 def open_checkpoint(path: str | Path, *, key: str | None = None, weights_name: str | None = None) -> Checkpoint:
@@ -169,6 +177,9 @@ def _parts(stack: ExitStack, row: Command, own: Mapping[str, Any], others: Mappi
     for name, value in (("evaluate", function), ("model", build)):
         if value is not None and not callable(value):
             raise UsageError(f"{row.name}: {name}={value!r}: not a function")
+    if hasattr(build, "state_dict") and not isinstance(build, type):
+        hint = "the search puts other weights into it: model=build, a function that returns a new network"
+        raise UsageError(f"{row.name}: model= is a network, not a function that builds one", hint=hint)
     if function is None and own.keys() & {"higher_is_better", "score_key"} and build is None:
         raise UsageError(f"{row.name}: higher_is_better= and score_key= go with evaluate=")
     if key is not None and not (isinstance(key, str) and key.replace("-", "").replace("_", "").isalnum()):
@@ -246,12 +257,22 @@ def _check_same(run: Run, asked: Asked) -> None:
     found = {one.path: one for one in run.checkpoints}
     for one in asked.checkpoints:
         again = found.get(one.path)
-        if again is not None and (again.origin.key != one.origin.key or again.files != one.files):
-            raise UsageError(
-                f"{one.path}: is given as {one.origin.key or one.files[0].path.name}, and opened as "
-                f"{again.origin.key or again.files[0].path.name}",
-                hint="give key= and weights_name= here as well, and open it again if its file has changed",
-            )
+        if again is None or (again.origin.key == one.origin.key and again.files == one.files):
+            continue
+        if (again.origin.key, _names(again)) == (one.origin.key, _names(one)):
+            raise UsageError(f"{one.path}: has changed since it was opened", hint="open it again: soupcli.find(...)")
+        raise UsageError(
+            f"{one.path}: is given as {_opened_as(one)}, and opened as {_opened_as(again)}",
+            hint="give the same key= and weights_name= here as well",
+        )
+
+
+def _names(checkpoint: Checkpoint) -> list[Path]:
+    return [file.path for file in checkpoint.files]
+
+
+def _opened_as(checkpoint: Checkpoint) -> str:
+    return checkpoint.origin.key or ", ".join(path.name for path in _names(checkpoint))
 
 
 def _command(name: str) -> Command:

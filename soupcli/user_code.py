@@ -57,6 +57,11 @@ def given(
             del _given[reference]
 
 
+def named(reference: str) -> str:
+    """What an error calls the function: `file.py:function`, or the keyword that it was given by."""
+    return f"{reference.rpartition(':')[2]}=" if reference in _given else reference
+
+
 def takes_tensors(reference: str) -> bool:
     """Whether the function is given (name, tensor) pairs, and no network."""
     return reference in _given and _given[reference][-1].takes_tensors
@@ -116,7 +121,7 @@ def describe_error(cause: BaseException, reference: str) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == place]
     if isinstance(cause, SyntaxError) and cause.lineno:
         lines.append(cause.lineno)
-    where = f"{file}:{lines[-1]}" if lines else reference
+    where = f"{file}:{lines[-1]}" if lines else named(reference)
     message = cause.msg if isinstance(cause, SyntaxError) else str(cause)
     first_line = next(iter(message.strip().splitlines()), "")
     return f"{where}: {type(cause).__name__}" + (f": {first_line}" if first_line else "")

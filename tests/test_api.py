@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import soupcli
@@ -230,6 +231,39 @@ def test_the_state_dict_that_was_chosen(family: Path) -> None:
     with pytest.raises(UsageError, match="other"):
         soupcli.uniform(runs)
     assert soupcli.uniform(runs, key="other").members == ("0.pt", "1.pt")
+
+
+def test_lists_of_words(family: Path) -> None:
+    """`find` takes words and lists of them; no word at all is an error, and so is a file that has changed since."""
+    runs = soupcli.find(["runs/0", Path("runs/1")], "runs/2")
+    assert [str(one.path) for one in runs] == ["runs/0", "runs/1", "runs/2"]
+    with pytest.raises(UsageError, match="no paths"):
+        soupcli.find()
+    save_file({name: tensor + 1 for name, tensor in load_file("runs/0/model.safetensors").items()}, "new")
+    Path("new").rename("runs/0/model.safetensors")
+    with pytest.raises(UsageError, match="has changed since it was opened"):
+        soupcli.uniform(runs)
+
+
+def test_what_own_functions_return(family: Path) -> None:
+    """What is no score, or a network where a function is meant, is refused by the name of the keyword."""
+    with pytest.raises(ValidationError, match=r"^evaluate=: returned a NoneType"):
+        soupcli.rank("runs/*/", evaluate=lambda _: None, model=build_net)
+    with pytest.raises(ValidationError, match=r"^evaluate=: returned no 'score'"):
+        soupcli.rank("runs/*/", evaluate=lambda _: {"acc": 1.0}, model=build_net)
+    with pytest.raises(UsageError, match="is a network, not a function"):
+        soupcli.rank("runs/*/", evaluate=accuracy(family), model=build_net())
+
+
+def test_soups_of_one_key_live_apart(family: Path) -> None:
+    """A soup can be saved when another, of the same functions and key, is gone."""
+    first, second = (
+        soupcli.greedy("runs/*/", evaluate=accuracy(family), model=build_net, score_key="one") for _ in range(2)
+    )
+    del first
+    gc.collect()
+    second.save("second")
+    assert soupcli.verify("second").verified
 
 
 def test_notebook(family: Path, capfd: pytest.CaptureFixture[str]) -> None:

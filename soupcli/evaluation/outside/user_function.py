@@ -18,6 +18,7 @@ from soupcli.mixing.mixture import mix
 from soupcli.mixing.write_soup import soup_specs
 from soupcli.networks.module_state import restored
 from soupcli.user_code import content_of, describe_error, load_function, takes_tensors
+from soupcli.user_code import named as named_code
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def score(
         raise ValidationError(describe_error(cause, spec.python), hint="this error comes from your function") from cause
     if named and not isinstance(result, Mapping) and result is not None and _number(result) is not None:
         result = {metric: result}
-    return score_of_result(result, metric, source=spec.python, higher_is_better=spec.higher_is_better)
+    return score_of_result(result, metric, source=named_code(spec.python), higher_is_better=spec.higher_is_better)
 
 
 def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: bool | None) -> Score:
