@@ -36,7 +36,7 @@ def number() -> int:
 
 
 def local_number() -> int | None:
-    """Which of the processes on this machine this is: the number of its device; None for one process alone."""
+    """The number of this process on its machine, which is that of its device; None if it is the only one."""
     return int(os.environ.get("LOCAL_RANK", "0")) if started() > 1 else None
 
 
@@ -93,7 +93,7 @@ def fails_first() -> bool:
 
 
 def gathered(value: T) -> list[T]:
-    """What every process gives, in their order."""
+    """Values of all processes, in their order."""
     if count() == 1:
         return [value]
     from torch import distributed
@@ -105,7 +105,7 @@ def gathered(value: T) -> list[T]:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What the first process makes, in every process; the others make nothing."""
+    """The first process's result, in every process; only the first one calls `make`."""
     if count() == 1:
         return make()
     from torch import distributed

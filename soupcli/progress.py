@@ -24,4 +24,4 @@ def silent(task: str, done: int, total: int, *, note: str = "") -> None:
 
 
 def unsaid(text: str) -> None:
-    """Where nobody is told."""
+    """A callback that ignores messages."""

@@ -68,7 +68,7 @@ def takes_tensors(reference: str) -> bool:
 
 
 def load_function(reference: str) -> Callable[..., Any]:
-    """The function of `file.py:function`; the file runs once, however many of its functions are asked for.
+    """Load the function of `file.py:function`; the file runs only once for all of its functions.
 
     Raises RecipeError if either is not there, or if the file does not run.
     """
@@ -90,7 +90,7 @@ def _hash(path: Path) -> str:
 
 
 def content_of(reference: str, hash_of: Callable[[Path], str] = _hash) -> list[str]:
-    """What tells the function of `file.py:function` from others, wherever the file lies: its name and the content.
+    """The identity of `file.py:function`, in any folder: its name and the file's content.
 
     What the file imports or opens is not a part of it: see user_files.py. Raises RecipeError if there is no such file.
     """
@@ -102,9 +102,9 @@ def content_of(reference: str, hash_of: Callable[[Path], str] = _hash) -> list[s
 
 @contextmanager
 def users_code() -> Iterator[None]:
-    """What the user's code prints goes to stderr, and it sees no words of this command.
+    """Run the user's code: its prints go to stderr, and it sees no words of this command.
 
-    stdout carries the result of the command alone.
+    stdout carries only the result of the command.
     """
     words, sys.argv = sys.argv, sys.argv[:1]
     try:

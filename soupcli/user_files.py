@@ -85,7 +85,7 @@ def read_files() -> dict[Path, str | None]:
 
 
 def written_files() -> set[Path]:
-    """What the user's code has opened for writing so far."""
+    """The files that the user's code has opened for writing so far."""
     return {Path(path) for path in _written}
 
 

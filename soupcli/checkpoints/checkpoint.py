@@ -73,7 +73,7 @@ class Checkpoint(Protocol):
 
     @property
     def side_folder(self) -> Path | None:
-        """The folder whose other files a soup carries on (see side_files.py), or None if the weights lie alone."""
+        """The folder whose other files a soup copies (see side_files.py), or None if there are none."""
 
     @property
     def folder(self) -> Path:
@@ -144,7 +144,7 @@ NO_PLACES: Mapping[str, StoredTensor] = MappingProxyType({})  # of tensors that 
 class Component(NamedTuple):
     """One of the networks that a folder holds, e.g. a pipeline's component or a sentence encoder's dense layer.
 
-    Names of its tensors begin with `prefix`; in its own file they stand without it. A soup is written to the same
+    Names of its tensors begin with `prefix`, which its own file leaves out. A soup is written to the same
     places: see `part_of`.
     """
 
@@ -191,7 +191,7 @@ def part_of(parts: Sequence[Component], name: str) -> tuple[Component, str]:
 
 
 def read_dense(checkpoint: Checkpoint, name: str, start: int, dtype: torch.dtype, out: memoryview) -> bool:
-    """Fills `out` with the bytes from element `start` of a tensor on, whatever follows it included.
+    """Fills `out` with the bytes from element `start` of a tensor on, across its end if need be.
 
     Returns False, and reads nothing, unless they lie in a file as they are, in this dtype.
     """
@@ -211,7 +211,7 @@ def in_file_order(checkpoint: Checkpoint, names: Iterable[str]) -> list[str]:
 
 
 def neighbours(checkpoints: Sequence[Checkpoint]) -> set[tuple[str, str]]:
-    """Pairs of tensors of which the second one begins where the first one ends, in the files of every checkpoint.
+    """Pairs of tensors that follow one another without a gap in the files of every checkpoint.
 
     They are of one dtype: elements that follow one another are read with one call of `read_dense`.
     """

@@ -1,4 +1,4 @@
-"""What every format of files gives to those who open checkpoints, and what a user may say about opening."""
+"""What every file format returns when it is opened, and the user's options for opening."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class How(NamedTuple):
-    """What a user may say about how checkpoints are opened."""
+    """The user's options for opening checkpoints."""
 
     weights_name: str | None = None  # the file to take from a folder that holds several
     key: str | None = None  # where the state dict lies in a file of torch.save
@@ -22,7 +22,7 @@ class How(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What one file holds: specs and places of its tensors, and where they were in it."""
+    """The content of one file: specs and places of its tensors, and the key that held them."""
 
     specs: dict[str, TensorSpec]
     places: dict[str, StoredTensor]

@@ -99,7 +99,7 @@ def _each_once(opened: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[str
 
 
 def _choices(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """What is to be said about the choice of the weights in each file, the same things once."""
+    """Notes on which weights each file gave, without repetition."""
     paths: dict[str, list[Path]] = {}
     for checkpoint in checkpoints:
         for note in checkpoint.origin.notes:
@@ -134,7 +134,7 @@ def _refuse_parts(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def _copied(checkpoint: Checkpoint, copies: dict[tuple[Path, int], list[Checkpoint]]) -> Checkpoint | None:
-    """The checkpoint of which this one is a copy: trainers leave copies beside it, named `last` and `model_best`."""
+    """The checkpoint that this one copies: trainers leave copies named `last` and `model_best`."""
     if checkpoint.origin.key is None or len(checkpoint.files) != 1:
         return None
     file = checkpoint.files[0]

@@ -130,7 +130,7 @@ def _open_named_adapter(path: Path, how: How) -> Checkpoint | None:
 
 
 def _open_only_file(path: Path, how: How) -> Checkpoint:
-    """The one file of the folder that holds weights, whatever its name, or shards that lack their index."""
+    """The only file of the folder that holds weights, under any name, or shards without their index."""
     refuse_foreign(path)
     found = folders.only_weights(path)
     if isinstance(found, shards.ShardSet):

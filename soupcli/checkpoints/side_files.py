@@ -61,7 +61,7 @@ class SideFile(NamedTuple):
 
 
 class SideFiles(NamedTuple):
-    """What is carried on, and a line for each file that is not although it may be missed."""
+    """The files that a soup copies, and a line for each file that it leaves out and may need."""
 
     files: tuple[SideFile, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -206,7 +206,7 @@ def _named_code(files: Sequence[SideFile], code: Sequence[SideFile]) -> list[Sid
 
 
 def _modules_of(file: SideFile) -> Iterator[str]:
-    """Text values `module.Class`, and plain `module`, of a JSON file, wherever they stand in it."""
+    """Text values `module.Class`, and plain `module`, anywhere in a JSON file."""
     if not file.name.endswith(".json") or file.size > MAX_JSON:
         return
     try:

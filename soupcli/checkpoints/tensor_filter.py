@@ -42,12 +42,12 @@ class TensorFilter(NamedTuple):
 
     @property
     def of_base(self) -> TensorFilter:
-        """What a base has a say in: all but `take`."""
+        """The filter for a base: all patterns but `take`."""
         return self._replace(take=())
 
     @property
     def of_best(self) -> TensorFilter:
-        """What the best ingredient gives in spite of a base: `take` alone."""
+        """The filter for the best ingredient if there is a base: only `take`."""
         return TensorFilter(take=self.take)
 
     def check(self, checkpoints: Sequence[Checkpoint]) -> None:
@@ -72,7 +72,7 @@ class TensorFilter(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FilteredCheckpoint:
-    """See Checkpoint: an ingredient of which some tensors were taken from another checkpoint."""
+    """See Checkpoint: an ingredient that takes some tensors from another checkpoint."""
 
     checkpoint: Checkpoint
     source: Checkpoint
@@ -93,7 +93,7 @@ class FilteredCheckpoint:
 
     @property
     def side_files(self) -> tuple[Path, ...]:
-        """Those of whose head it has: the source's, where the source has any."""
+        """The source's, whose head it has; its own if the source has none."""
         return self.source.side_files or self.checkpoint.side_files
 
     @property

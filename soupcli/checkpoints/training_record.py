@@ -34,7 +34,7 @@ MAX_YAML = 1_000_000  # bytes
 
 
 class TrainingRecord(NamedTuple):
-    """What is known of a checkpoint without evaluating it. None, and no metrics: nothing was written down."""
+    """Step, epoch and metrics of a checkpoint, as its trainer recorded them; None and empty if it did not."""
 
     step: int | None
     epoch: int | None

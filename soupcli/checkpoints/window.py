@@ -139,7 +139,7 @@ def _between_flag(window: Window) -> str:
 
 
 def _known(about: TrainingRecord, by: str | None) -> str:
-    """What a line about a checkpoint says beside the flag: its step, and the metric to choose by."""
+    """The step of a checkpoint and the metric to choose by, for a line about it."""
     metric = (by or "").lstrip("-+")
     known = [f"step {about.step}"] if about.step is not None else []
     known += [f"epoch {about.epoch}"] if about.step is None and about.epoch is not None else []

@@ -18,7 +18,7 @@ BLOCKS = 8  # of examples of like difficulty, in each of which sequences are sor
 
 
 def kind_of(labels: Tensor) -> LabelKind:
-    """The kind of such labels, where they are not numbers of tokens."""
+    """The kind of such labels, unless they are numbers of tokens."""
     if labels.is_floating_point():
         return "numbers"
     return "several" if labels.dim() == 2 else "classes"
@@ -37,7 +37,7 @@ class Examples(Protocol):
 
     @property
     def classes(self) -> ClassMap | None:
-        """Which logits count, where not every one stands for the class of its number."""
+        """The logits of each class, or None if logit n is class n."""
 
     @property
     def alike(self) -> bool:
@@ -48,7 +48,7 @@ class Examples(Protocol):
         """Changes with every example and with the way in which inputs are made."""
 
     def order(self, difficulty: Tensor | None = None) -> Tensor:
-        """The order in which examples are best visited, the hardest first where it is said which are: int64 [N]."""
+        """The best order to visit examples: the hardest first if they are known: int64 [N]."""
 
     def batch(self, indices: Tensor, device: torch.device) -> Batch:
         """The inputs of these examples, on the device."""
@@ -134,7 +134,7 @@ class TokenExamples:
 
 
 def hardest_first(order: Tensor, difficulty: Tensor | None) -> Tensor:
-    """The order by difficulty, larger first, among equals as it is; as it is where nothing is known."""
+    """Sort indices by difficulty, hardest first; equals, or all if nothing is known, keep their order."""
     return order if difficulty is None else order[difficulty[order].argsort(descending=True, stable=True)]
 
 

@@ -35,7 +35,7 @@ class SetPart(NamedTuple):
 
 
 def held_out_of(name: str) -> str:
-    """What the part of a set is called that is held out."""
+    """The name of the held-out part of a set."""
     return f"{name}{_HELD_OUT}"
 
 
@@ -45,7 +45,7 @@ def whole_of(name: str) -> str:
 
 
 def divide(sets: Mapping[str, SetSpec], share: float | None) -> tuple[dict[str, SetSpec], dict[str, SetPart]]:
-    """The sets, the first of them as its two parts; `share` None: as they are.
+    """The sets, with the first one divided into its two parts; unchanged if `share` is None.
 
     Raises ValidationError if the first shows no examples.
     """

@@ -140,7 +140,7 @@ def _below(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is not hidden, sorted by name."""
+    """Entries that are not hidden, sorted by name."""
     try:
         with os.scandir(folder) as entries:
             return sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)

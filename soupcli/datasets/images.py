@@ -196,7 +196,7 @@ def _decoded(
     workers: int | None,
     progress: Progress,
 ) -> Tensor:
-    """What the decoder makes of each picture, in the tensor of `rows`: shape, dtype and what fills it."""
+    """Decode every picture into the tensor that `rows` makes from shape, dtype and a fill function."""
     first = decoder.decode(files[0])
 
     def decode(index: int) -> Tensor:

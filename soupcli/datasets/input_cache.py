@@ -204,7 +204,7 @@ def _write(
 
 
 def _header(key: str, specs: Mapping[str, TensorSpec], checksums: Sequence[str], depends: str) -> bytes:
-    """Of the same length whatever the checksums and `depends` are."""
+    """The header; its length does not depend on the checksums and `depends`."""
     metadata = {"key": key, "checksums": " ".join(checksums), "depends": depends}
     entries: dict[str, Any] = {"__metadata__": metadata}
     begin = 0
@@ -253,7 +253,7 @@ def _checksums(content: mmap.mmap, start: int) -> list[str]:
 
 
 def _mark_used(file: Path) -> None:
-    """Its time of access is now, whatever the file system does by itself; the time of change stays."""
+    """Set the time of access to now, which the file system may not do; the time of change stays."""
     with contextlib.suppress(OSError):
         os.utime(file, ns=(time.time_ns(), file.stat().st_mtime_ns))
 

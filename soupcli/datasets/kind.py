@@ -27,7 +27,7 @@ class Prompted(NamedTuple):
 
 @dataclass(frozen=True)
 class SetKind(Generic[Spec]):
-    """What a set of this kind can do; a set that shows examples has `load`, any other has `measure`.
+    """The functions of a kind of set: `load` if it shows examples, else `measure`.
 
     `fingerprint` changes with everything in the set; it and `measure` are given what the run has loaded for sets.
     `identity` returns what determines the scores of a set that others evaluate, or None if nothing is known of it.

@@ -1,4 +1,4 @@
-"""What the functions that load sets are given, whatever the kind of the set."""
+"""The arguments of every function that loads a set."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tokenizer_of(given: LoadContext) -> Any:
 
 
 def encoded(tokenizer: Any, *texts: Any, where: str, **how: Any) -> Any:
-    """What the tokenizer makes of the texts. Raises ValidationError if it fails; `where` names the file."""
+    """Tokenize the texts. Raises ValidationError if that fails; `where` names the file."""
     try:
         return tokenizer(*texts, **how)
     except Exception as cause:  # whatever the library and the folder's own settings make of them

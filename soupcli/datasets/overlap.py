@@ -26,7 +26,7 @@ def content_of(example: bytes) -> int:
 
 
 def contents_of(examples: Examples) -> Tensor:
-    """int64 [N], one for each example; of a part, of its own alone."""
+    """Content hashes of the examples, int64 [N]; of a part, only of its own."""
     indices = torch.arange(len(examples.labels))
     while isinstance(examples, PartOfExamples):
         indices, examples = examples.indices[indices], examples.whole

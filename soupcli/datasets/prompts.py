@@ -64,7 +64,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises ValidationError if it is none."""
+    """The content of a JSON file. Raises ValidationError if it is not JSON."""
     try:
         return json.loads(read_small(path))
     except (ValueError, RecursionError) as cause:

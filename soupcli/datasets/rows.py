@@ -112,7 +112,7 @@ def class_names(path: Path, column: str) -> list[str] | None:
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> list[Row]:
-    """The named columns alone; the first row of others shows that they are there."""
+    """Rows with only the named columns. If the file lacks one, a single row with all names of the file."""
     parquet = import_extra("pyarrow.parquet", extra="parquet")
     try:
         file = parquet.ParquetFile(path)

@@ -99,7 +99,7 @@ def _ranges(word: str) -> Iterator[str]:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    """What a glob matches, sorted; a path without a wildcard is itself."""
+    """The paths that a glob matches, sorted; a path without a wildcard returns itself."""
     plain = next((place for place, part in enumerate(pattern.parts) if _MAGIC.search(part)), None)
     if plain is None:
         return [pattern]

@@ -115,7 +115,7 @@ def _are_rows(rows: int, kept: dict[str, Tensor]) -> bool:
 
 
 def _padding(spec: TextSet, tokenizer: Any, pad_token_id: int | None, lengths: set[int]) -> dict[str, int]:
-    """What each column is padded with: columns that are not named here, e.g. the attention mask, with 0."""
+    """The padding of each column; columns that are not named here, e.g. the attention mask, get 0."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else pad_token_id
     if pad is None and len(lengths) > 1:
         raise ValidationError(

@@ -57,7 +57,7 @@ def class_labels(
 
 
 def _refuse_mixture(spec: TextSet, values: Sequence[Any], text: int, names: Sequence[str]) -> None:
-    """Raises ValidationError for labels of which row `text` is text and others are numbers."""
+    """Raises ValidationError if the label of row `text` is text and others are numbers."""
     number = next(row for row, value in enumerate(values, 1) if not isinstance(value, str))
     if not match([values[text - 1]], names).places:
         _class(spec, values[text - 1], text, names)
@@ -116,7 +116,7 @@ def _named(spec: TextSet, value: Any, row: int, own_names: Sequence[str]) -> str
 
 
 def _class(spec: TextSet, value: Any, row: int, names: Sequence[str]) -> int:
-    """The class that a number stands for: 2.0 is 2, 2.5 is no class."""
+    """The class of a number: 2.0 is 2, 2.5 is no class."""
     where = f"{spec.text}: row {row}: label {_shortened(value)}"
     number: int | float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -79,7 +79,7 @@ def fit(
 ) -> None:
     """Trains the parameters of `network` that require a gradient, in place, and leaves it in evaluation mode.
 
-    All chance comes from `draw.seed`; the caller's own random state is as it was.
+    All randomness comes from `draw.seed`; the caller's random state does not change.
     """
     generator = torch.Generator().manual_seed(draw.seed)
     optimizer = torch.optim.AdamW(_parameter_groups(network, draw.weight_decay), lr=draw.lr, fused=True)

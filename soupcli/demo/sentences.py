@@ -44,7 +44,7 @@ WORDS = 24  # longer sentences are left out: they cost most and teach little mor
 
 @dataclass(frozen=True)
 class Sentence:
-    """What one line of a set holds."""
+    """One line of a set."""
 
     sentence: str
     label: int  # index into LABELS

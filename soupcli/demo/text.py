@@ -164,7 +164,7 @@ def lower_states(network: Any, tokenizer: Any, texts: Sequence[str], layers: int
 
 
 class Given(nn.Module):
-    """Stands where the embeddings were, and hands on what it is given."""
+    """Replaces the embeddings, and returns its input."""
 
     def forward(self, *_: object, inputs_embeds: Tensor, **__: object) -> Tensor:
         return inputs_embeds

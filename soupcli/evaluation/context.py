@@ -1,4 +1,4 @@
-"""What the evaluations of a run are given: the recipe, the sets, where they run, and who is told what."""
+"""The context of a run's evaluations: the recipe, the sets, the device, and callbacks for messages."""
 
 from __future__ import annotations
 

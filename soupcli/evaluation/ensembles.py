@@ -102,7 +102,7 @@ class _RunningSum:
 
 
 def _blocks(examples: int, width: int) -> Iterator[slice]:
-    """Rows that are worked on at once, where one example takes `width` numbers."""
+    """The rows of each block, if one example takes `width` numbers."""
     step = max(1, BLOCK // width)
     for begin in range(0, examples, step):
         yield slice(begin, min(begin + step, examples))

@@ -146,7 +146,7 @@ class Evaluators:
         return self._runner.examples.shared(name, others)
 
     def running_statistics(self, weights: Mixture) -> dict[str, Tensor]:
-        """Batch-norm statistics re-estimated for `weights`, by their names there, where they go into the soup."""
+        """Batch-norm statistics re-estimated for `weights`, by name, if they go into the soup."""
         if self.context.recipe.batch_norm != "recalibrate":
             return {}
         with users_code():
@@ -172,7 +172,7 @@ class Evaluators:
         self._runner.describe_by(checkpoint)
 
     def labelled(self, name: str) -> LabelledSet:
-        """The set's examples, and the network's logits for them at whatever weights it has when it is asked.
+        """The set's examples, and the network's logits for them at its weights of the moment.
 
         Raises ValidationError for sets without one class for each example.
         """
@@ -199,7 +199,7 @@ class Evaluators:
 
     @property
     def batch_size(self) -> int:
-        """Examples that go through the network at a time: less than was asked for where memory ran out."""
+        """The number of examples in a batch: less than asked for if memory ran out."""
         return self._batch_size.most
 
     @property
@@ -234,7 +234,7 @@ class Evaluators:
             self._put(name, weights, score)
 
     def _put(self, name: str, weights: Mixture, score: Score) -> None:
-        """Keeps a score, for this run alone if something unknown determines it."""
+        """Keep a score, only for this run if something unknown determines it."""
         self._keys.forget_if_changed(name)
         key = self._keys.of_score(name, weights)
         if key is not None:
@@ -252,7 +252,7 @@ class Evaluators:
         return f"{name}:{self._keys.of_weights(weights)}"
 
     def _dealt(self, name: str, weights: Mixture, at_least: float | None) -> list[tuple[Mixture, Score]]:
-        """The mixture and others that are expected, each evaluated by one process; none where all share the set."""
+        """Evaluate `weights` and other expected mixtures, one per process; [] if sharing each set is faster."""
         spec = self.context.sets[name]
         if processes.count() == 1 or weights not in self._expected:
             return []

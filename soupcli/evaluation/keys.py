@@ -42,7 +42,7 @@ class Keys:
         return key_of({**parts, "metrics": self._context.metrics_of(name)}) if parts is not None else None
 
     def of_outputs(self, name: str, weights: Mixture) -> dict[str, Any] | None:
-        """What determines the outputs of a network on a set; None if something unknown does."""
+        """Everything that determines the outputs of a network on a set; None if something unknown does."""
         if self.fingerprints[name] is None:
             return None
         members = self.of_members(weights)

@@ -105,7 +105,7 @@ class NetworkRunner:
         return computing(forward, amp=recipe.amp, channels_last=recipe.channels_last, device=device)
 
     def labelled(self, name: str, spec: SetSpec) -> LabelledSet:
-        """The set's examples, and the network's logits for them at whatever weights it has when it is asked.
+        """The set's examples, and the network's logits for them at its weights of the moment.
 
         Raises ValidationError if examples have not one class each.
         """

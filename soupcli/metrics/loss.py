@@ -26,7 +26,7 @@ def right_and_wrong(losses_n: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean(values_n: Tensor) -> MetricValue:
-    """Exactly rounded sum over n, with the standard error of the mean (None where the values have none)."""
+    """Exactly rounded mean, with its standard error (None if it has none)."""
     n = len(values_n)
     if n == 0:
         return MetricValue(math.nan, None, 0)

@@ -15,7 +15,7 @@ from soupcli.metrics.metric import MetricValue
 
 
 def sum_and_count(outcomes_n2: Tensor, _tokens_n: Tensor) -> Tensor:
-    """What the forward pass of a set of tokens gives already, in float64."""
+    """The sums that the forward pass of a set of tokens returns, in float64."""
     return outcomes_n2.to(torch.float64)
 
 

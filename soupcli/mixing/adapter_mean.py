@@ -158,7 +158,7 @@ class AdapterSoup:
 
 
 def adapters_of(mixture: Mixture) -> list[AdapterCheckpoint]:
-    """The members, where they are adapters; an empty list where they are not."""
+    """The members if they are adapters, else an empty list."""
     return [_whose(member) for member in mixture.members if member.is_adapter]
 
 
@@ -247,7 +247,7 @@ def _widest(specs: Sequence[TensorSpec]) -> torch.dtype:
 
 
 def whole_tensors(mixture: Mixture, kept: AdapterCheckpoint) -> Mixture:
-    """The mixture of the adapters' own tensors, for those that are averaged as they are."""
+    """The mixture of the adapters' own tensors, for tensors that need no factors."""
     coefficients = {stored: mixture.weights_of(name) for name, stored in kept.plain.items()}
     return Mixture(
         tuple(_stored(member) for member in mixture.members),

@@ -222,7 +222,7 @@ class Averager:
 
 
 def _same_numbers(one: Tensor, other: Tensor) -> bool:
-    """Whether two rows hold the same numbers, NaNs included, in whatever dtypes."""
+    """Whether two rows hold the same numbers, NaNs included, in any dtypes."""
     if one.dtype == other.dtype:
         return torch.equal(one.view(torch.uint8), other.view(torch.uint8))
     return torch.equal(one.to(torch.float64).nan_to_num(0.5), other.to(torch.float64).nan_to_num(0.5))

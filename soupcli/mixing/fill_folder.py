@@ -79,7 +79,7 @@ def copy_side_files(mixture: Mixture, folder: Path) -> None:
 
 
 def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:
-    """What the weights are made of, as one line of sorted JSON: equal soups have equal bytes."""
+    """Members and weights as one line of sorted JSON: equal soups have equal bytes."""
     hashes = [hash_of(member) for member in mixture.members]
     members = sorted(zip(hashes, mixture.weights, strict=True))
     made_of: dict[str, Any] = {"members": [m for m, _ in members], "weights": [w for _, w in members]}

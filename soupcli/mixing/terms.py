@@ -42,7 +42,7 @@ class Term(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What one tensor of a soup is: the sum of weighted tensors over a divisor."""
+    """One tensor of a soup: the sum of weighted tensors over a divisor."""
 
     name: str
     numel: int
@@ -80,7 +80,7 @@ class Terms(NamedTuple):
 
     @property
     def is_copy(self) -> bool:
-        """Whether it is the tensor of one ingredient as it is stored."""
+        """Whether it is an unchanged tensor of one ingredient."""
         stored, batch = self.batches[0]
         return self.members == 1 and stored == self.dtype and batch[0].weight is None
 
@@ -94,12 +94,12 @@ class Terms(NamedTuple):
         return self.are_exact(range_) or self.weight_grid < 2.0**-FEW_DIGITS
 
     def error(self, range_: Range) -> float:
-        """At least the error of a mean of such terms in float64, whatever the order of the additions."""
+        """A bound of the error of such a mean in float64, in any order of the additions."""
         return (self.members + 2) * 2.0**-52 * range_.largest * self.weight / self.divisor
 
     @property
     def weights(self) -> list[float]:
-        """One for each term, in the order of the batches; none where all weigh the same."""
+        """One for each term, in the order of the batches; empty if all are equal."""
         return [term.weight for _, batch in self.batches for term in batch if term.weight is not None]
 
     @property

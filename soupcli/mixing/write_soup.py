@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Written(NamedTuple):
-    """The weights as they stand on disk."""
+    """The written weights."""
 
     files: list[str]  # relative to the soup folder
     nbytes: int

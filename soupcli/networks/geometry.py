@@ -134,7 +134,7 @@ def measure(
 
 
 class _Products(NamedTuple):
-    """What one piece adds."""
+    """The contribution of one piece."""
 
     gram_kk: Tensor  # of offsets and, last, the mean
     not_finite: list[NotFinite]

@@ -32,7 +32,7 @@ _installed = threading.Event()
 
 
 class CodeRefused(RuntimeError):
-    """What a library wanted to do while it read a configuration."""
+    """A library tried to run code while it read a configuration."""
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def read_ahead(wanted: Sequence[Wanted]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _batches(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
-    """What is read in one go: a tensor, or as many small ones as TOGETHER holds."""
+    """Groups of tensors to read together: one tensor, or as many small ones as TOGETHER holds."""
     batch: list[Wanted] = []
     nbytes = 0
     for checkpoint, name in wanted:
@@ -205,7 +205,7 @@ def _bands(tensor: Tensor) -> Iterator[Rows]:
 
 
 def _rounded(mean: Tensor, rows: Rows, dtype: torch.dtype, mixture: Mixture, name: str) -> tuple[Rows, Tensor]:
-    """The mean in the soup's dtype; where that is not finite, `mix` says which ingredient or dtype is to blame."""
+    """The mean in the soup's dtype; if it is not finite, `mix` raises with the ingredient or dtype to blame."""
     if mean.dtype == torch.float64 and dtype != torch.float64:
         mean = round_once(mean, dtype)
     out = mean.to(dtype)
@@ -219,6 +219,6 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _mixed(mixture: Mixture, name: str) -> Tensor:
-    """The whole tensor, as it is written."""
+    """The whole tensor, exactly as the soup's file has it."""
     spec = mixture.spec(name)
     return mix(mixture, name, start=0, count=spec.numel).view(spec.shape)

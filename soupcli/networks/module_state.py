@@ -1,9 +1,9 @@
-"""A network as it was before code of the user's had it: what that code replaced or switched is put back.
+"""Restore a network after the user's code had it: what that code replaced or switched is put back.
 
     with restored(module):
         function(module, device)
 
-Values that it wrote into weights are no concern here: weights are loaded anew afterwards.
+Values that it wrote into weights stay: weights are loaded anew afterwards.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Network:
 
 
 def like_weights(module: nn.Module, tensor: Tensor) -> Tensor:
-    """A floating `tensor` in the dtype of the module's first floating parameter, anything else as it is."""
+    """A floating `tensor` in the dtype of the module's first floating parameter; others unchanged."""
     if not tensor.is_floating_point():
         return tensor
     floating = (parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())

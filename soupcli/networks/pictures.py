@@ -75,7 +75,7 @@ def of_settings(settings: PictureSettings, source: str, mode: str = "RGB") -> Im
 
 
 def of_function(reference: str) -> ImageTransform:
-    """What the user's function makes of a picture goes in as it is."""
+    """The transform of the user's function, whose result goes in unchanged."""
     transform = load_function(reference)
 
     def decode(picture: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""How a network computes: in mixed precision, channels last, compiled. What is mixed does not depend on it, scores do.
+"""How a network computes: mixed precision, channels last, compiled. Scores depend on it, the soup's weights do not.
 
 arrange(network, channels_last=True, compiled=True)
 forward = computing(network.forward, amp="bf16", channels_last=True, device=device)

@@ -1,4 +1,4 @@
-"""YAML with positions: where each key and value of a file stands, doubled keys refused, 1e-3 a number.
+"""YAML with the position of each key and value; doubled keys are refused, 1e-3 is a number.
 
 Plain data only: no tags, no anchors, nothing that YAML could be made to build or to multiply.
 """
@@ -37,7 +37,7 @@ class Document:
     problems: list[str] = field(default_factory=list)
 
     def position(self, keys: Keys, *, of_key: bool = False) -> str:
-        """Where `keys` stands; a key that is absent is placed at the nearest mapping around it."""
+        """The position of `keys`; an absent key has that of the nearest mapping around it."""
         table = self.keys if of_key else self.values
         for end in range(len(keys), -1, -1):
             if keys[:end] in table:

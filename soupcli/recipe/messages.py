@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, a line each, from what pydantic found: `soup.yaml:8:10: learned.steps: ...`."""
+"""Turn pydantic's errors into lines: `soup.yaml:8:10: learned.steps: ...`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _without_tags(path: tuple[int | str, ...]) -> tuple[int | str, ...]:
 
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    """The keys that may stand where the unknown key at `path` stands."""
+    """The keys that are allowed in place of the unknown key at `path`."""
     match path[:-1]:
         case ("model", kind):
             return list(NETWORKS[str(kind)].model_fields)

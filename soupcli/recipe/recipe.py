@@ -24,7 +24,7 @@ else:  # the tables' rows
 
 
 class Recipe(Section):
-    """A whole recipe, as it stands after files, variables and flags have been put together."""
+    """A whole recipe, after files, variables and flags have been put together."""
 
     model: AnyNetwork | None = None
     """The network that the weights go into; not needed by `soup uniform` without a validation set."""

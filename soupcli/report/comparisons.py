@@ -30,7 +30,7 @@ class Comparison(ReportPart):
 
 
 class GateResult(ReportPart):
-    """What the recipe wants of a soup on a set, and what became of it."""
+    """A gate of the recipe on a set, and its outcome."""
 
     soup: str
     set: str

@@ -8,7 +8,7 @@ from soupcli.report.scores import MetricScore, Number, ReportPart
 
 
 class Inspected(ReportPart):
-    """What the files of one checkpoint hold."""
+    """The content of one checkpoint's files."""
 
     path: str
     tensors: int
@@ -20,7 +20,7 @@ class Inspected(ReportPart):
 
 
 class Differing(ReportPart):
-    """What one checkpoint has otherwise than most of the others."""
+    """A difference of one checkpoint from most of the others."""
 
     path: str
     kind: str

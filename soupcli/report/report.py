@@ -143,7 +143,7 @@ class Report(ReportPart):
 
 
 def relative(report: Report, folder: Path) -> Report:
-    """The report with every absolute path in it, wherever it stands, as seen from `folder`."""
+    """The report with every absolute path in it made relative to `folder`."""
     document = report.model_dump(mode="json", by_alias=True)
     found = {word: os.path.relpath(word, folder) for text in _texts(document) for word in _absolute(text)}
     return Report.model_validate(_replaced(document, dict(sorted(found.items(), key=lambda pair: -len(pair[0])))))

@@ -54,7 +54,7 @@ def taken_from(paths: Iterable[Path]) -> Iterator[None]:
 
 
 def _document(path: Path) -> Any:
-    """The JSON of the file, of which every number and text can be worked with."""
+    """The JSON of the file, with usable numbers and texts."""
     try:
         text = _text(path)
     except (OSError, ValueError) as cause:

@@ -50,7 +50,7 @@ class Search(ReportPart):
 
 
 class Coefficients(ReportPart):
-    """What a learned soup mixes its layers by."""
+    """The coefficients of a learned soup by layer."""
 
     layers: list[str]
     members: list[str]

@@ -36,7 +36,7 @@ class Table(NamedTuple):
 
 
 class ScoredRow(NamedTuple):
-    """What one row of scores is of, and its scores by set."""
+    """One row of scores: its name, and its scores by set."""
 
     label: str
     scores: Scores
@@ -100,7 +100,7 @@ def stock_table(found: Stock) -> Table:
 
 
 def file_table(report: Report, found: Inspection) -> Table:
-    """What the files of each inspected checkpoint hold."""
+    """A table of the files of each inspected checkpoint."""
     columns = [Column("checkpoint"), Column("format"), *numbers(["tensors", "parameters"]), Column("dtype")]
     columns += [Column("size", is_number=True), Column("key"), Column("tied")]
     rows, ingredients = [], {ingredient.path: ingredient for ingredient in report.ingredients}

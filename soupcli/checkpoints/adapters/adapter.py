@@ -193,7 +193,7 @@ class AdapterCheckpoint:
         return part
 
     def _product(self, factors: Factors, shape: tuple[int, ...], start: int, count: int) -> Tensor:
-        """Elements of s B A, or of its transpose where the layer has it so: float64 [count]."""
+        """Elements of s B A, transposed if the layer stores its weight so: float64 [count]."""
         a_ri = self._own(factors.a).double().flatten(1)
         b_or = self._own(factors.b).double().flatten(1)
         if is_transposed(factors, shape, self.stored.tensors, self.config):
@@ -302,5 +302,5 @@ def _prefixes(base: Checkpoint, module: str) -> Iterator[tuple[str, str]]:
 
 
 def _changed(module: str, names: Mapping[str, str]) -> str | None:
-    """The parameter that the factors of `module` change, or None."""
+    """The name of the parameter that the factors of `module` change, or None."""
     return next((module + end for end in PARAMETERS if module + end in names), None)

@@ -144,5 +144,5 @@ def _commonest(values: Iterable[Any]) -> Any:
 
 
 def _exactly(module: str, modules: Iterable[str]) -> str:
-    """A pattern that fits `module` alone: its name, unless another one ends with it."""
+    """A pattern that fits only `module`: its name, unless another one ends with it."""
     return f"^{re.escape(module)}" if any(other.endswith(f".{module}") for other in modules) else module

@@ -68,13 +68,13 @@ def is_mask(checkpoint: Checkpoint, name: str) -> bool:
 
 
 def with_constants(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[Checkpoint]:
-    """The checkpoints, each of which knows what need not be finite in it."""
+    """The checkpoints, each marked with its tensors that need not be finite."""
     constants = Constants(checkpoints, selection)
     return [with_these(one, constants) for one in checkpoints]
 
 
 def with_these(checkpoint: Checkpoint, constants: Container[str]) -> Checkpoint:
-    """A checkpoint of which these tensors need not be finite."""
+    """The checkpoint, in which these tensors need not be finite."""
     known: Any = checkpoint
     changed: Checkpoint = replace(known, constants=constants)
     return changed

@@ -1,4 +1,4 @@
-"""What headers say of several checkpoints: where they differ, all of it, also where they cannot be mixed.
+"""Compare the headers of several checkpoints: every difference, even if they cannot be mixed.
 
 differences = survey(checkpoints, selection)             # every one, each with what most of the others have
 names = shared_names(checkpoints, selection)             # floating tensors of one shape in all
@@ -161,7 +161,7 @@ def differing_ties(checkpoints: Sequence[Checkpoint], ties: Mapping[Checkpoint, 
 
 
 def tied(checkpoint: Checkpoint) -> list[tuple[str, ...]]:
-    """Names of matrices that are one: by where they lie in the file, or with the same numbers stored twice."""
+    """Names of tied matrices: they share their bytes in the file, or store the same numbers twice."""
     if not checkpoint.places:
         return []
     groups: dict[Hashable, list[str]] = {}

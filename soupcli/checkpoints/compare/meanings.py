@@ -1,4 +1,4 @@
-"""What rows of a weight stand for: tokens of a tokenizer, classes of a head. Rows of other meanings are not averaged.
+"""Check what rows of a weight mean: tokens of a tokenizer, classes of a head. Different meanings are not averaged.
 
 check_meanings(checkpoints, selection)                    # raises MixError, naming both meanings of one row
 """
@@ -33,7 +33,7 @@ class Tokens(NamedTuple):
 
 
 def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
-    """Raises MixError if a row that is mixed stands for other tokens or classes in two checkpoints."""
+    """Raises MixError if a mixed row means different tokens or classes in two checkpoints."""
     first, *others = checkpoints
     if first.is_adapter:
         return

@@ -121,7 +121,7 @@ METHODS = {  # quant_method in config.json -> a form that says how it is undone
 
 
 class Together(NamedTuple):
-    """Tensors of one module that stand for a weight together."""
+    """Tensors of one module that make up one weight together."""
 
     form: Form
     names: tuple[str, ...]  # those of which a difference makes the mean wrong; the one to show comes first

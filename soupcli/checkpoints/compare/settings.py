@@ -1,4 +1,4 @@
-"""What the files beside the weights say, compared: networks that saw other inputs have other weights.
+"""Compare the files beside the weights: networks that saw other inputs have other weights.
 
 for setting in differing_settings(checkpoints):
     setting.key, setting.values, setting.of_inputs         # preprocessor_config.json: image_mean

@@ -49,7 +49,7 @@ class Place(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """The object as it was nested before it was saved, with entries as leaves, and the place of each box."""
+    """The saved object, nested again, with entries as leaves, and the place of each box."""
 
     content: dict[str, Any]
     places: dict[tuple[str, tuple[int, ...]], Place]  # by name and offsets of the box
@@ -105,7 +105,7 @@ def _counts(numbers: Any) -> tuple[int, ...]:
 
 
 def _nested(described: Any, entries: dict[str, DistributedTensor | None]) -> dict[str, Any]:
-    """The saved object as it was nested before its names were flattened."""
+    """The saved object, nested again from its flattened names."""
     top: dict[str, Any] = {}
     paths = described.attributes.get("planner_data")
     for name, entry in entries.items():

@@ -168,7 +168,7 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def listing(folder: Path) -> str:
-    """What a folder holds, as a hint for someone who took it for a checkpoint."""
+    """The content of a folder, as a hint if it is no checkpoint."""
     found = {entry.parent for entry in folder.glob("*/*") if entry.name in KNOWN_NAMES}
     below = sorted((entry.name for entry in found), key=natural_order)
     if below and (len(below) == 1 or len({_architecture(entry) for entry in found}) > 1):

@@ -20,7 +20,7 @@ VERL = re.compile(r"(model|optim|extra_state)_world_size_\d+_rank_\d+\.pt")
 
 
 class Slices(NamedTuple):
-    """A kind of file of which each holds a part of every tensor."""
+    """A kind of file that holds a part of every tensor."""
 
     name: re.Pattern[str]
     what: str

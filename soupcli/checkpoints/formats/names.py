@@ -32,7 +32,7 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def _unique(renamed: dict[str, str]) -> dict[str, str]:
-    """The names as they are, if two would be one without their wrappers."""
+    """The names unchanged, if two would be equal without their wrappers."""
     return renamed if len(set(renamed.values())) == len(renamed) else {name: name for name in renamed}
 
 

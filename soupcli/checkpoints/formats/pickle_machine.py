@@ -140,7 +140,7 @@ class Machine:
             raise ValueError(index)
 
     def push_data(self, count: int, *, text: bool) -> None:
-        """Pushes the next `count` bytes, as text or as they are; a Payload if they are many."""
+        """Pushes the next `count` bytes or their text; a Payload if they are many."""
         if count < 0:
             raise PickleError("a length in the pickle is negative")
         if count <= LONGEST:
@@ -156,5 +156,5 @@ class Machine:
         self._window, self._at = b"", 0
 
     def push_reference(self, value: Any) -> None:
-        """Pushes what a persistent identifier stands for."""
+        """Pushes the object that a persistent identifier names."""
         self._stack.append(self._persistent(value))

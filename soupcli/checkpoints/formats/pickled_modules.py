@@ -17,7 +17,7 @@ PLACES = ("_modules", "_parameters", "_buffers")
 
 
 def is_module(value: Any) -> bool:
-    """Whether `value` stands for a torch.nn.Module."""
+    """Whether `value` is the stand-in of a torch.nn.Module."""
     return isinstance(value, StandIn) and all(place in value.attributes for place in PLACES)
 
 

@@ -105,7 +105,7 @@ class UnreadableTensor(NamedTuple):
 
 
 def tensor_of(value: StandIn) -> PickledTensor | UnreadableTensor:
-    """Returns the tensor that a stand-in stands for."""
+    """Returns the tensor that a stand-in describes."""
     try:
         while value.full_name not in UNREADABLE:
             found = _REBUILD[value.full_name](value.args)
@@ -226,12 +226,12 @@ def dtype_of(value: Any) -> str:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether a stand-in stands for a tensor, readable or not."""
+    """Whether a stand-in describes a tensor, readable or not."""
     return isinstance(value, StandIn) and value.full_name in _TENSORS
 
 
 def is_array(value: Any) -> bool:
-    """Whether a stand-in stands for an array of numpy."""
+    """Whether a stand-in describes a numpy array."""
     return isinstance(value, StandIn) and value.full_name in ARRAYS
 
 

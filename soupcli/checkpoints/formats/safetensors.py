@@ -49,7 +49,7 @@ def is_safetensors(file: FileVersion) -> bool:
 
 
 def read_header(file: FileVersion) -> Header:
-    """Specs and places of all tensors, and the metadata. Raises CheckpointError if the header does not hold."""
+    """Specs and places of all tensors, and the metadata. Raises CheckpointError if the header is wrong."""
     (length,) = struct.unpack("<Q", read_bytes(file, 0, 8))
     if length > MAX_HEADER or 8 + length > file.size:
         _refuse(file, f"the header says it has {length} bytes, the file has {file.size}")

@@ -1,4 +1,4 @@
-"""What a pickle is read as: plain containers, and inert stand-ins for all else.
+"""Read a pickle as plain containers and inert stand-ins.
 
 A StandIn keeps what the pickle says about an object: its class by name, its arguments, state and items. No class is
 imported, no constructor, `__reduce__` or `__setstate__` is called. Nothing in this file needs torch.

@@ -60,7 +60,7 @@ def _overlap(boxes: Sequence[Box]) -> bool:
 
 
 def _apart_along(axis: int, boxes: Sequence[Box]) -> bool:
-    """Whether each box ends before the next one begins along one axis, as it is where a tensor was cut along it."""
+    """Whether each box ends before the next one begins along one axis: the tensor was cut along it."""
     spans = sorted((box.offsets[axis], box.offsets[axis] + box.sizes[axis]) for box in boxes)
     return all(end <= begin for (_, end), (begin, _) in pairwise(spans))
 

@@ -44,7 +44,7 @@ def _aligned(column: Column) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """A heading and what stands below it; nothing where there is nothing."""
+    """A section with its heading; empty if it has no content."""
     name = title.lower().replace(" ", "-")
     body = "".join(parts)
     return f'<section aria-labelledby="{name}"><h2 id="{name}">{text(title)}</h2>{body}</section>' if body else ""

@@ -65,7 +65,7 @@ class _Mode(TorchFunctionMode):
 
 
 class _Statistics(torch.autograd.Function):
-    """The output as it is, and a path from it to the statistics."""
+    """The unchanged output, with a gradient path to the statistics."""
 
     @staticmethod
     def forward(

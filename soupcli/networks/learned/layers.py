@@ -113,7 +113,7 @@ def _divide(
 
 
 def _before_trunk(children: Iterable[tuple[str, nn.Module]], has_trunk: set[nn.Module]) -> list[str]:
-    """Names of the children with parameters that stand before the first one with a trunk."""
+    """Names of the children with parameters before the first one with a trunk."""
     names: list[str] = []
     for name, child in children:
         if child in has_trunk:
@@ -128,7 +128,7 @@ def _is_trunk(part: nn.Module) -> bool:
 
 
 def _is_list(part: nn.Module) -> bool:
-    """What counts as a trunk where no list of blocks is found: any list of two layers with parameters."""
+    """Whether a list counts as a trunk if no list of blocks is found: it has two layers with parameters."""
     return isinstance(part, LISTS) and sum(any(True for _ in child.parameters()) for child in part.children()) >= 2
 
 

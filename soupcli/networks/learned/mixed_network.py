@@ -113,7 +113,7 @@ class MixedNetwork:
         self._live.forget()
 
     def names(self, tensors: Sequence[Tensor]) -> list[str]:
-        """What the checkpoints call these tensors of the network; a tied one has more than one name."""
+        """Names of these tensors in the checkpoints; a tied one has several."""
         wanted = {id(tensor) for tensor in tensors}
         return [name for name, place in self._live.places(self.ingredients[0]).items() if id(place) in wanted]
 

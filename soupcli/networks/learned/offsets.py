@@ -48,7 +48,7 @@ class OffsetSource(Protocol):
 
 
 class Reader:
-    """Reads pieces, into memory that each thread has for itself where no other is given."""
+    """Reads pieces, into memory of the thread's own unless other memory is given."""
 
     def __init__(self, checkpoints: Sequence[Checkpoint], device: torch.device) -> None:
         self.checkpoints = checkpoints
@@ -61,7 +61,7 @@ class Reader:
         return piece.shape(len(self.checkpoints))
 
     def raw(self, piece: OffsetPiece) -> Tensor:
-        """Tensor[K, n] as it is stored, on the CPU; valid until this thread asks again."""
+        """Tensor[K, n] in the stored dtype, on the CPU; valid until this thread asks again."""
         return self.rows(piece)[: len(self.checkpoints)]
 
     def rows(self, piece: OffsetPiece) -> Tensor:

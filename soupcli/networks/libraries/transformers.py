@@ -43,7 +43,7 @@ def build(spec: TransformersNetwork, folder: Path, trust_code: bool = False) -> 
 
 
 def _built(transformers: Any, spec: TransformersNetwork, folder: Path, how: dict[str, Any]) -> Network:
-    """The network, by the library's own loaders, which are told `how`."""
+    """Build the network with the library's own loaders, which take `how`."""
     config = _read("config.json", folder, lambda: transformers.AutoConfig.from_pretrained(folder, **how, **spec.args))
     _without_pretrained_parts(config)
     architecture = _architecture(transformers, spec.transformers, config, folder, trust_code=how["trust_remote_code"])
@@ -105,7 +105,7 @@ def _module(architecture: Any, config: Any, spec: TransformersNetwork, trust_cod
 
 
 def _read(file: str, folder: Path, reader: Callable[[], Any]) -> Any:
-    """What `reader` makes of a file of the folder. Raises NetworkError, one line, where it fails."""
+    """Read a file of the folder with `reader`. Raises NetworkError, one line, if it fails."""
     try:
         return reader()
     except NetworkError:
@@ -206,7 +206,7 @@ def _tokenizer(transformers: Any, folder: Path, how: dict[str, Any]) -> Any:
 
 
 def _pictures(transformers: Any, folder: Path, how: dict[str, Any]) -> ImageTransform | None:
-    """The folder's image processor: in two halves where that gives the same bits, else as a whole."""
+    """The folder's image processor: in two halves if that gives the same bits, else as a whole."""
     file = next((name for name in PROCESSORS if (folder / name).is_file()), None)
     if file is None:
         return None
