@@ -4,7 +4,7 @@ gates: {imagenet-a: ">= best - 0.5", val.nll: "<= 1.2", rte: ">= 80%"}
 
 gate   = sign ( "best" [ ("+" | "-") margin ] | bound )
 sign   = ">=" | ">" | "<=" | "<"
-margin = number [ "%" ]      points of a per cent of a share such as accuracy, else the metric's own unit
+margin = number [ "%" ]      percentage points of a share such as accuracy, else the metric's own unit
 bound  = number [ "%" ]      the metric's own unit, of a share: a fraction of 1; or per cent
 """
 

@@ -44,10 +44,10 @@ class Recipe(Section):
     or re-estimated for the evaluations alone while the soup keeps the averaged ones (keep)."""
     gates: dict[str, GateBounds] = {}
     """What a soup must reach, by set or `set.metric`: `">= best - 0.5"` (against the best ingredient; for accuracy and
-    other shares in points of a per cent), `">= 0.8"` or `">= 80%"`. A candidate that breaks one is not accepted; a soup
+    other shares in percentage points), `">= 0.8"` or `">= 80%"`. A candidate that breaks one is not accepted; a soup
     that breaks one is written, and ends with exit code 1."""
     require_gain: Gain | None = None
-    """How much better than the best ingredient the soup must be, e.g. 0.1 (points of a per cent for shares); on the set
+    """How much better than the best ingredient the soup must be, e.g. 0.1 (percentage points for shares); on the set
     that did not select where one was held out, else on the one that did; or on a set by name: `test=0.1`."""
     holdout: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Share of the first set, of each class, that takes no part in the selection and is reported as a set of its own;

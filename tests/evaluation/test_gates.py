@@ -41,7 +41,7 @@ def verdict(text: str, soup: Score, best: Score | None = None) -> GateOutcome:
     ],
 )
 def test_shares(text: str, met: bool, reason: str) -> None:
-    """Margins are points of a per cent, bounds fractions of 1 or per cent; equal is equal."""
+    """Margins are percentage points, bounds fractions of 1 or per cent; equal is equal."""
     found = verdict(text, score(0.795), score(0.8))
     assert (found.met, found.reason, found.value) == (met, reason, 0.795)
 

@@ -134,7 +134,7 @@ def test_printed(tagged: Path, soup: Soup) -> None:
     [("0", 0), ("0.01", 1), ("-1", 0), ("tagged=-0.3", 0), ("tagged=-0.1", 1)],
 )
 def test_require_gain(tagged: Path, soup: Soup, gain: str, code: int) -> None:
-    """On the selecting set or on the one that is named, in points of a per cent; no candidate is refused for it."""
+    """On the selecting set or on the one that is named, in percentage points; no candidate is refused for it."""
     words = ["--set", "ckpts=[runs/0, runs/2, runs/3]"]
     ran = soup("greedy", "--val", "same", "--require-gain", gain, "--json", *words)
     assert ran.code == code, ran.stderr
