@@ -124,6 +124,14 @@ def test_no_class_name_twice() -> None:
     assert not (twice := {name: where for name, where in files.items() if len(where) > 1}), twice
 
 
+def test_files_are_named_for_nouns() -> None:
+    """No file is called by a bare gerund or participle, but for words of the field and the plan's own."""
+    field = {"torch_distributed", "learned", "budgeted", "pruned", "ranking", "weighted", "rounding"}
+    plan = {"parsing", "reading", "unfinished", "wording"}
+    named = {file.stem for file in TREES if file.stem.endswith(("ing", "ed"))}
+    assert named <= field | plan, named - field - plan
+
+
 def test_no_circle_of_files() -> None:
     """No file imports, through whatever others, itself: files without imports are taken off until none is left."""
     left = graph()

@@ -39,6 +39,28 @@ class SearchResult(NamedTuple):
         return sum(len(soup.steps) for _, soup in self.soups)
 
 
+class SearchInput(NamedTuple):
+    """The arguments of a search in one order of the ingredients."""
+
+    order: Sequence[Ranked]
+    evaluate: Evaluate
+    settings: Greedy
+    average: Callable[[Sequence[Checkpoint]], Mixture]
+    predict: Predict | None
+    announce: Callable[[Checkpoint], None]
+    foresee: Foresee
+    progress: Progress
+
+
+class SearchStrategy(NamedTuple):
+    """A value of `greedy.strategy`: how it searches, and the most scores that it asks for beside the ranking's."""
+
+    search: Callable[[SearchInput], GreedySoup]
+    most_evaluations: Callable[[int, Greedy], int]  # from the number of ingredients
+    begins_with_best: bool = True
+    scores_first: bool = False  # in each further order, the first ingredient is scored again
+
+
 def search(
     ranking: Sequence[Ranked],
     evaluate: Evaluate,
@@ -58,20 +80,8 @@ def search(
     orders = orders_of(ranking, settings)
     soups: list[GreedySoup] = []
     for order in orders:
-        if settings.strategy == "forward":
-            soup = greedy(
-                order,
-                evaluate,
-                accept=settings.accept,
-                min_delta=settings.min_delta,
-                average=average,
-                announce=announce,
-                foresee=foresee,
-                progress=progress,
-            )
-        else:
-            soup = _other(order, evaluate, settings, average, predict, progress)
-        soups.append(soup)
+        given = SearchInput(order, evaluate, settings, average, predict, announce, foresee, progress)
+        soups.append(STRATEGIES[settings.strategy].search(given))
     place = max(range(len(soups)), key=lambda number: soups[number].score.goodness)
     if _may_fall_below(settings):
         soups[place] = _no_worse(soups[place], average([ranking[0].checkpoint]), evaluate)
@@ -81,7 +91,7 @@ def search(
 
 def _may_fall_below(settings: Greedy) -> bool:
     """Whether a search can end below the best ingredient: those that begin with it cannot."""
-    return settings.strategy == "pruned" or settings.order == "random"
+    return not STRATEGIES[settings.strategy].begins_with_best or settings.order == "random"
 
 
 def _no_worse(soup: GreedySoup, alone: Mixture, evaluate: Evaluate) -> GreedySoup:
@@ -91,41 +101,6 @@ def _no_worse(soup: GreedySoup, alone: Mixture, evaluate: Evaluate) -> GreedySou
     score, step = decide(alone, evaluate, soup.score, Rule(">"), candidate=alone.members[0], action="take")
     steps = [*soup.steps, step]
     return GreedySoup(alone, score, steps) if step.accepted else soup._replace(steps=steps)
-
-
-def _other(
-    ranking: Sequence[Ranked],
-    evaluate: Evaluate,
-    settings: Greedy,
-    average: Callable[[Sequence[Checkpoint]], Mixture],
-    predict: Predict | None,
-    progress: Progress,
-) -> GreedySoup:
-    """A search that is not Recipe 1."""
-    if settings.strategy == "pruned":
-        accept, min_delta = settings.accept, settings.min_delta
-        return pruned(ranking, evaluate, accept=accept, min_delta=min_delta, average=average, progress=progress)
-    if settings.strategy == "replacement":
-        return with_replacement(
-            ranking,
-            evaluate,
-            rounds=settings.rounds,
-            min_delta=settings.min_delta,
-            average=average,
-            progress=progress,
-        )
-    if predict is None or settings.budget is None:
-        raise ValidationError("greedy.strategy: budgeted needs saved logits and a budget", hint="--logits DIR")
-    return budgeted(
-        ranking,
-        evaluate,
-        predict,
-        budget=settings.budget,
-        candidates=settings.candidates,
-        seed=settings.seed,
-        average=average,
-        progress=progress,
-    )
 
 
 def orders_of(ranking: Sequence[Ranked], settings: Greedy) -> list[list[Ranked]]:
@@ -143,11 +118,65 @@ def orders_of(ranking: Sequence[Ranked], settings: Greedy) -> list[list[Ranked]]
 
 def most_evaluations(ingredients: int, settings: Greedy) -> int:
     """How many scores a search may ask for, the ranking's among them."""
-    searched = {
-        "forward": ingredients - 1,
-        "pruned": ingredients * (ingredients + 1) // 2,
-        "replacement": settings.rounds * ingredients,
-        "budgeted": settings.budget or 0,
-    }[settings.strategy]
+    strategy = STRATEGIES[settings.strategy]
+    searched = strategy.most_evaluations(ingredients, settings)
     again = int(_may_fall_below(settings))
-    return ingredients + searched + (settings.orders - 1) * (searched + int(settings.strategy == "forward")) + again
+    return ingredients + searched + (settings.orders - 1) * (searched + int(strategy.scores_first)) + again
+
+
+def _forward(given: SearchInput) -> GreedySoup:
+    return greedy(
+        given.order,
+        given.evaluate,
+        accept=given.settings.accept,
+        min_delta=given.settings.min_delta,
+        average=given.average,
+        announce=given.announce,
+        foresee=given.foresee,
+        progress=given.progress,
+    )
+
+
+def _pruned(given: SearchInput) -> GreedySoup:
+    return pruned(
+        given.order,
+        given.evaluate,
+        accept=given.settings.accept,
+        min_delta=given.settings.min_delta,
+        average=given.average,
+        progress=given.progress,
+    )
+
+
+def _with_replacement(given: SearchInput) -> GreedySoup:
+    return with_replacement(
+        given.order,
+        given.evaluate,
+        rounds=given.settings.rounds,
+        min_delta=given.settings.min_delta,
+        average=given.average,
+        progress=given.progress,
+    )
+
+
+def _budgeted(given: SearchInput) -> GreedySoup:
+    if given.predict is None or given.settings.budget is None:
+        raise ValidationError("greedy.strategy: budgeted needs saved logits and a budget", hint="--logits DIR")
+    return budgeted(
+        given.order,
+        given.evaluate,
+        given.predict,
+        budget=given.settings.budget,
+        candidates=given.settings.candidates,
+        seed=given.settings.seed,
+        average=given.average,
+        progress=given.progress,
+    )
+
+
+STRATEGIES = {
+    "forward": SearchStrategy(_forward, lambda n, _: n - 1, scores_first=True),
+    "pruned": SearchStrategy(_pruned, lambda n, _: n * (n + 1) // 2, begins_with_best=False),
+    "replacement": SearchStrategy(_with_replacement, lambda n, settings: settings.rounds * n),
+    "budgeted": SearchStrategy(_budgeted, lambda _, settings: settings.budget or 0),
+}
