@@ -7,7 +7,6 @@ a YAML file of the same name beside it (wenet), and the names of its file and fo
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +15,7 @@ import yaml
 
 from soupcli.checkpoints.formats.folder import trainer_progress
 from soupcli.errors import UsageError
+from soupcli.files.json_text import finite
 from soupcli.metrics.direction import direction_of
 from soupcli.wording import suggestion
 
@@ -53,7 +53,7 @@ def record_of(checkpoint: Checkpoint) -> TrainingRecord:
     found: dict[str, float] = {}
     progress = trainer_progress(checkpoint.path) if checkpoint.path.is_dir() else {}
     for numbers in (_in_names(checkpoint.path), _beside(checkpoint), progress, checkpoint.origin.metrics):
-        found |= {name: float(value) for name, value in numbers.items() if _is_number(value)}
+        found |= {name: number for name, value in numbers.items() if (number := finite(value)) is not None}
     step = _first(found, STEPS)
     epoch = _first(found, EPOCHS)
     return TrainingRecord(step, epoch, {name: value for name, value in found.items() if name not in (*STEPS, *EPOCHS)})
@@ -113,10 +113,6 @@ def _beside(checkpoint: Checkpoint) -> Mapping[str, Any]:
     losses = entries.get("loss_dict")  # wenet 3 keeps its losses one level deeper
     deeper = {str(name): value for name, value in losses.items()} if isinstance(losses, dict) else {}
     return {**{str(name): value for name, value in entries.items()}, **deeper}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _first(numbers: Mapping[str, float], names: tuple[str, ...]) -> int | None:

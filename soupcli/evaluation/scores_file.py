@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.errors import UsageError
+from soupcli.files.reading import read_small
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
+MOST_BYTES = 100_000_000
 NAMES = ("model_name", "model", "name", "checkpoint", "path")  # keys that may name the model, the authors' first
 HINT = 'one JSON object a line: {"model_name": "model_0", "ImageNet": 0.7557}'
 
@@ -76,7 +78,7 @@ class ScoresFile(NamedTuple):
 def read_scores(path: Path) -> ScoresFile:
     """The file. Raises UsageError if it is not of this layout."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = read_small(path, most=MOST_BYTES).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as cause:
         raise UsageError(f"{path}: {getattr(cause, 'strerror', None) or 'is not UTF-8'}", hint=HINT) from cause
     rows: dict[str, Mapping[str, float]] = {}
@@ -95,13 +97,20 @@ def read_scores(path: Path) -> ScoresFile:
 def _row(line: str, where: str) -> tuple[str, Mapping[str, float]]:
     try:
         row = json.loads(line)
-    except ValueError as cause:
+    except (ValueError, RecursionError) as cause:
         raise UsageError(f"{where}: is not JSON: {cause}", hint=HINT) from cause
     key = next((key for key in NAMES if isinstance(row, dict) and isinstance(row.get(key), str)), None)
     if key is None:
         raise UsageError(f"{where}: names no model", hint=HINT)
-    numbers = {name: float(value) for name, value in row.items() if _is_number(value)}
+    numbers = {name: _number(value, where) for name, value in row.items() if _is_number(value)}
     return row[key], numbers
+
+
+def _number(value: float, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as cause:
+        raise UsageError(f"{where}: a score with more digits than a number can have", hint=HINT) from cause
 
 
 def _is_number(value: object) -> bool:

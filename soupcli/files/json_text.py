@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,17 @@ def dump_json(document: object) -> str:
 
 def _dumped(document: object, *, ascii_alone: bool) -> str:
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=ascii_alone, allow_nan=False)
+
+
+def finite(value: object) -> float | None:
+    """A number out of a file as a float; None for anything else, and for a number that no float can hold."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def key_of(parts: Mapping[str, Any]) -> str:

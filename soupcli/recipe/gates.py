@@ -19,7 +19,7 @@ from soupcli.wording import nearest
 
 Sign = Literal[">=", ">", "<=", "<"]
 
-_NUMBER = r"(?P<{}>\d+\.?\d*|\.\d+)\s*(?P<{}>%)?"
+_NUMBER = r"(?P<{}>\d{{1,30}}\.?\d{{0,30}}|\.\d{{1,30}})\s*(?P<{}>%)?"
 _GATE = re.compile(
     r"\s*(?P<sign>>=|<=|>|<)\s*(?:(?P<best>best)(?:\s*(?P<way>[-+])\s*"
     + _NUMBER.format("margin", "margin_unit")
@@ -99,7 +99,7 @@ def parse_gain(value: object) -> Gain:
     text = number.strip()
     if (
         isinstance(value, bool)
-        or not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e-?\d{1,2})?", text)
+        or not re.fullmatch(r"[-+]?(\d{1,30}\.?\d{0,30}|\.\d{1,30})(e-?\d{1,2})?", text)
         or (equals and not name)
     ):
         raise ValueError(f"expected a margin such as 0.1, or one on a set such as test=0.1, got {value!r}")

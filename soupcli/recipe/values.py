@@ -58,7 +58,7 @@ def _byte_size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)", str(value).strip(), re.IGNORECASE)
-    if match is None:
+    if match is None or len(match[1]) > 30:
         raise ValueError(f"expected a size such as 5GB or 500MB, got {value!r}")
     return int(float(match[1]) * 1000 ** ["B", "KB", "MB", "GB", "TB"].index(match[2].upper()))
 
@@ -116,12 +116,19 @@ def _numbers(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
+def _decimal(word: str) -> Fraction:
+    """The number that a word says. Raises ValueError for one with more digits than anybody writes."""
+    if len(word) > 40 or re.search(r"e[-+]?\d{3}", word, re.IGNORECASE):
+        raise ValueError(f"too long a number: {word[:40]}")
+    return Fraction(word)
+
+
 def _grid(value: object) -> object:
     """`0:1:0.25` as [0, 0.25, 0.5, 0.75, 1], in decimals; else as `_numbers`."""
     if not isinstance(value, str) or ":" not in value:
         return _numbers(value)
     try:
-        first, last, step = map(Fraction, value.split(":"))
+        first, last, step = map(_decimal, value.split(":"))
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"expected first:last:step, e.g. 0:1:0.1, got {value!r}") from None
     if step <= 0 or last < first or (last - first) / step > 1000:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
-from tests.torture import fuzz, hammer, kills, large
+from tests.torture import faults, fuzz, hammer, kills, large, strangers
 
-PARTS = ("kills", "fuzz", "hammer", "many", "large")
+PARTS = ("kills", "fuzz", "strangers", "faults", "hammer", "many", "large")
 
 
 def main() -> int:
@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--inputs", type=int, default=20_000)
+    parser.add_argument("--faults", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=1_000)
     parser.add_argument("--ingredients", type=int, default=1_000)
     parser.add_argument("--gigabytes", type=float, default=20.0)
@@ -45,6 +46,10 @@ def main() -> int:
         campaigns: dict[str, Callable[[], fuzz.Result]] = {
             "kills": lambda: kills.campaign(here / "kills", kills=given.kills, seed=seed),
             "fuzz": lambda: fuzz.campaign(here / "fuzz", inputs=given.inputs, seed=seed),
+            "strangers": lambda: fuzz.campaign(
+                here / "strangers", inputs=given.inputs // 5, seed=seed, make=strangers.all_targets
+            ),
+            "faults": lambda: faults.campaign(here / "faults", faults=given.faults, seed=seed),
             "hammer": lambda: hammer.campaign(here / "hammer", processes=8, rounds=given.rounds, seed=seed),
             "many": lambda: large.many(here / "many", ingredients=given.ingredients),
             "large": lambda: large.one(here / "large", gigabytes=given.gigabytes),

@@ -83,7 +83,8 @@ def faults(outcome: Outcome, *, silent: bool) -> Iterator[str]:
         yield "stdout is not empty"
     if "Traceback" in outcome.stderr or "internal error" in outcome.stderr:
         yield "a traceback or an internal error"
-    recipe = all(".yaml" in line or not line for line in lines)
+    usage = lines[0].startswith("Usage: ")  # an option that Typer refuses
+    recipe = usage or all(".yaml" in line or not line for line in lines)
     if outcome.code == 2 and not (lines[0] and (recipe or (lines[1] == "" and (len(lines) == 2 or len(lines) == 4)))):
         yield "not one line and a hint"
     if any(ord(letter) < 32 and letter != "\n" for letter in outcome.stderr):
@@ -134,15 +135,20 @@ def _peak() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def campaign(folder: Path, *, inputs: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """How many inputs each reader was given and what became of them, and a line for each broken promise."""
+def campaign(
+    folder: Path, *, inputs: int, seed: int, make: Callable[[], list[Target]] | None = None
+) -> tuple[Counter[str], list[str]]:
+    """How many inputs each reader was given and what became of them, and a line for each broken promise.
+
+    `make` writes whole files into the working folder and returns what reads them: `all_targets`, if it is None.
+    """
     counts: Counter[str] = Counter()
     broken: list[str] = []
     before = Path.cwd()
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     try:
-        targets = all_targets()
+        targets = (make or all_targets)()
         for number in range(inputs):
             target, rng = targets[number % len(targets)], random.Random(f"{seed}/{number}")
             target.write(rng)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from soupcli.errors import CheckpointError
+from soupcli.files.json_text import finite
 from soupcli.files.reading import FileVersion, read_bytes
 
 CONFIG = "adapter_config.json"
@@ -57,7 +58,7 @@ class AdapterConfig:
         if said != rank:
             raise CheckpointError(f"{self.file.path}: says that {module} has rank {said}, its tensors have {rank}")
         alpha = _for_module(self.values.get("alpha_pattern"), module, self.values.get("lora_alpha"))
-        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        if finite(alpha) is None:
             raise CheckpointError(f"{self.file.path}: lora_alpha of {module} is {alpha!r}, not a number")
         if self.values.get("use_rslora"):
             return Fraction(alpha / math.sqrt(rank))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.compare.settings import same_bytes, side_file
 from soupcli.errors import MixError
+from soupcli.files.reading import read_small
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.tensor_filter import TensorFilter
 
+MAX_CONFIG = 10_000_000  # bytes
 MAX_BYTES = 200_000_000  # of a file that lists tokens
 SHOWN = 6  # class names in a message
 UNNAMED = re.compile(r"(label|class)?[ _-]?\d+", re.IGNORECASE)  # a library's name for a class without one
@@ -124,7 +126,7 @@ def _classes(checkpoint: Checkpoint) -> list[str] | None:
     """Names of the classes in the order of the head's rows, if config.json says them."""
     file = side_file(checkpoint, "config.json")
     try:
-        config: Any = json.loads(file.read_bytes()) if file is not None else {}
+        config: Any = json.loads(read_small(file, most=MAX_CONFIG)) if file is not None else {}
         labels = config.get("id2label") or config.get("label_names")
         names = [labels[key] for key in sorted(labels, key=int)] if isinstance(labels, dict) else list(labels or [])
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):

@@ -21,6 +21,7 @@ from soupcli.checkpoints.checkpoint import is_averaged, read_part, weights_file
 from soupcli.checkpoints.compare.differences import same_in_all
 from soupcli.checkpoints.compare.integers import is_known
 from soupcli.errors import MixError
+from soupcli.files.reading import read_small
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
@@ -256,7 +257,7 @@ def _declared(checkpoint: Checkpoint) -> tuple[Path, str] | None:
 
 def _method(file: Path) -> str | None:
     try:
-        config: Any = json.loads(file.read_bytes())
+        config: Any = json.loads(read_small(file, most=MAX_CONFIG))
     except (OSError, ValueError, RecursionError):
         return None
     parts = [config, *config.values()] if isinstance(config, dict) else []

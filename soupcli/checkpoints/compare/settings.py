@@ -6,6 +6,7 @@ for setting in differing_settings(checkpoints):
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import os
@@ -14,9 +15,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.files.reading import read_small
+
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
+LARGEST = 1 << 26  # bytes of a file that is read; a larger one is compared by its size
 MAX_BYTES = 1_000_000  # of a file that is looked into; larger ones are compared by their hash
 # Notes of the library that wrote the file, with no meaning for the network.
 NOTES = (
@@ -78,7 +82,7 @@ def side_file(checkpoint: Checkpoint, name: str) -> Path | None:
 def same_bytes(one: Path, other: Path) -> bool:
     """Whether two files hold the same; False if one of them cannot be read."""
     try:
-        return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
+        return one.stat().st_size == other.stat().st_size and filecmp.cmp(one, other, shallow=False)
     except OSError:
         return False
 
@@ -93,17 +97,25 @@ def _labelled(files: Sequence[Path]) -> dict[str, Path]:
 
 def _settings(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
     for label, file in files.items():
-        content = file.read_bytes()
-        document: Any = None
-        if file.suffix == ".json" and len(content) <= MAX_BYTES:
-            try:
-                document = json.loads(content)
-            except (ValueError, RecursionError):
-                document = None
-        if isinstance(document, dict):
-            yield from ((f"{label}: {key}", value) for key, value in _flat(document) if not _is_note(key))
-        else:
+        try:
+            content = read_small(file, most=LARGEST)
+        except OSError as cause:
+            yield f"{label}: content", f"{cause.strerror} ({file.stat().st_size} bytes)"
+            continue
+        settings = _of_json(content) if file.suffix == ".json" and len(content) <= MAX_BYTES else None
+        if settings is None:
             yield f"{label}: content", f"sha256:{hashlib.sha256(content).hexdigest()[:12]}"
+        else:
+            yield from ((f"{label}: {key}", value) for key, value in settings if not _is_note(key))
+
+
+def _of_json(content: bytes) -> list[tuple[str, str]] | None:
+    """The settings of a JSON object by dotted keys; None for anything else."""
+    try:
+        document = json.loads(content)
+        return list(_flat(document)) if isinstance(document, dict) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

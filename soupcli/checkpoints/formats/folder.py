@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,7 +13,8 @@ from soupcli.checkpoints.formats.foreign import refuse_slices
 from soupcli.checkpoints.formats.other_files import refuse_other_folder
 from soupcli.checkpoints.formats.table import holds_weights
 from soupcli.errors import CheckpointError
-from soupcli.files.reading import FileVersion, distinct
+from soupcli.files.json_text import finite
+from soupcli.files.reading import FileVersion, distinct, read_small
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ ARCHITECTURE = ("model_type", "architectures", "_class_name", "architecture", "m
 def _architecture(folder: Path) -> str:
     """What config.json says about the kind of network, as text; empty if there is none."""
     try:
-        config: Any = json.loads((folder / "config.json").read_bytes()[:MAX_CONFIG])
+        config: Any = json.loads(read_small(folder / "config.json", most=MAX_CONFIG))
         return json.dumps([config.get(key) for key in ARCHITECTURE], sort_keys=True)
     except (OSError, ValueError, AttributeError, RecursionError):
         return ""
@@ -234,12 +234,9 @@ def _trainer_state(folder: Path) -> dict[str, Any]:
 
 
 def _numbers(entries: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in sorted(entries.items()) if _is_number(value)}
+    found = ((name, finite(value)) for name, value in sorted(entries.items()))
+    return {name: number for name, number in found if number is not None}
 
 
 def _is_metric(name: str) -> bool:
     return name.startswith("eval_") and not name.endswith(SPEEDS)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -18,6 +18,7 @@ from soupcli.checkpoints.formats.pickled_tensors import PickledTensor, Unreadabl
 from soupcli.checkpoints.formats.safetensors import NAMES
 from soupcli.checkpoints.formats.torch_archives import SAVE_AGAIN, read_object
 from soupcli.errors import CheckpointError
+from soupcli.files.json_text import finite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,8 +84,7 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
 
 
 def _origin(format_: str, view: Mapping[Any, Any], part: NetworkPart) -> Origin:
-    numbers = {name: view[name] for name in METRICS if isinstance(view.get(name), int | float)}
-    metrics = {name: float(value) for name, value in numbers.items()}
+    metrics = {name: number for name in METRICS if (number := finite(view.get(name))) is not None}
     return Origin(format_, part.key, metrics, part.notes, part.averaged)
 
 

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
+from soupcli.files.reading import read_small
 from soupcli.networks.guard import data_only
 from soupcli.networks.libraries.clip import ImageHead
-from soupcli.networks.library import Library
+from soupcli.networks.library import MAX_CONFIG, Library
 from soupcli.networks.network import Batch, Forward, ImageTransform, Network, like_weights, mean_and_std
 from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
@@ -84,8 +85,8 @@ def _without_warnings() -> Iterator[None]:
 def _with_config(folder: Path) -> Path:
     file = folder / "open_clip_config.json"
     try:
-        json.loads(file.read_text("utf-8"))["model_cfg"]["text_cfg"]
-    except (OSError, ValueError, KeyError, TypeError) as cause:
+        json.loads(read_small(file, most=MAX_CONFIG))["model_cfg"]["text_cfg"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as cause:
         raise NetworkError(
             f"{file}: describes no network: {cause}", hint="name the network: model: {open_clip: NAME}"
         ) from cause

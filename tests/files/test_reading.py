@@ -1,0 +1,58 @@
+"""Small files of strangers are read up to a size, and pipes and devices not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from soupcli.files.reading import read_small
+from tests.conftest import Ran
+
+
+def test_only_small_files(tmp_path: Path) -> None:
+    """One byte too many, a pipe, a device and a folder are refused by name."""
+    (tmp_path / "file").write_bytes(b"abc")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_small(tmp_path / "file", most=3) == b"abc"
+    for place, most in ((tmp_path / "file", 2), (tmp_path / "pipe", 9), (Path("/dev/zero"), 9), (tmp_path, 9)):
+        with pytest.raises(OSError, match=place.name):
+            read_small(place, most=most)
+
+
+def test_side_files_without_end(family: Path, soup: Callable[..., Ran]) -> None:
+    """Files of 60 GB that are holes are left out of a soup and never read."""
+    for name in ("tokenizer.json", "config.json", "vocab.txt"):
+        with Path("runs/0", name).open("wb") as file:
+            file.truncate(60_000_000_000)
+    ran = soup("uniform", "--ckpts", "runs/0", "runs/1", "--out", "soup", "--card")
+    assert ran.code == 0, ran.stderr
+    assert not {"tokenizer.json", "config.json", "vocab.txt"} & {file.name for file in Path("soup").iterdir()}
+
+
+def test_scores_with_endless_digits(family: Path, soup: Callable[..., Ran]) -> None:
+    """A score of 400 digits, and one in deep lists, are refused by line."""
+    for text in ('{"model_name": "0", "val": %s}' % ("9" * 400), "[" * 100_000):
+        Path("scores.jsonl").write_text(text)
+        ran = soup("rank", "--ckpts", "runs/0", "--scores", "scores.jsonl", "--val", "val")
+        assert ran.code == 2, ran.stderr
+        assert "scores.jsonl:1" in ran.stderr
+        assert "internal error" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("uniform", "--ckpts", "runs/0", "runs/1", "--max-shard-size", "9" * 400 + "GB"),
+        ("mix", "--ckpts", "runs/0", "--base", "runs/1", "--alpha", "0:1e999999999:1"),
+        ("rank", "--ckpts", "runs/0", "--val", "val", "--set", f"gates.val='>= {'9' * 400}'"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_options_with_endless_digits(words: tuple[str, ...], family: Path, soup: Callable[..., Ran]) -> None:
+    """Sizes, alphas and gates of 400 digits are refused at once."""
+    ran = soup(*words)
+    assert ran.code == 2, ran.stderr
+    assert "internal error" not in ran.stderr
