@@ -40,6 +40,7 @@ COMMANDS = (
         "Evaluate every checkpoint alone, best first.",
         example="soup rank --ckpts runs/*/ --val imagenet-val",
         several_processes=True,
+        takes_objective=True,
         each_alone=True,
     ),
     Command(
@@ -57,6 +58,7 @@ COMMANDS = (
         example="soup greedy --ckpts runs/*/ --val imagenet-val imagenet-v2",
         several_processes=True,
         selects=True,
+        takes_objective=True,
     ),
     Command(
         "learned",

@@ -38,6 +38,15 @@ Scores = Annotated[
         help="Rank by the scores in this jsonl file instead (model_name, then one key per set).",
     ),
 ]
+ObjectiveFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--objective",
+        metavar="mean|worst|SET=W,...",
+        help="Select by several sets, each scaled to the best ingredient.",
+        envvar="SOUP_OBJECTIVE",
+    ),
+]
 OutputFormat = Annotated[
     str,
     typer.Option(
@@ -280,6 +289,7 @@ class SoupOptions(GatedOptions):
 class GreedyOptions(SoupOptions):
     """Options of `soup greedy`."""
 
+    objective: ObjectiveFlag = None
     speculate: Annotated[
         int,
         typer.Option(
@@ -472,6 +482,7 @@ class PlotOptions:
 class RankOptions(ReportOptions):
     """Options of `soup rank`."""
 
+    objective: ObjectiveFlag = None
     save_logits: Annotated[
         Path | None,
         typer.Option(

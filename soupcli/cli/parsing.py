@@ -108,6 +108,7 @@ class Command(NamedTuple):
     example: str | None = None
     several_processes: bool = False  # several processes can do it together
     selects: bool = False  # its soup depends on the scores on the first set
+    takes_objective: bool = False  # it ranks or chooses by `objective:`, over several sets
     mixes_base: bool = False  # --alpha and --method stock mix the checkpoint of --base itself
     measures_from_base: bool = False  # it measures all checkpoints from --base, so --base is never unused
     each_alone: bool = False  # it takes each checkpoint as it is, so their names need not agree

@@ -18,6 +18,7 @@ from soupcli.run.ensembles import ensembles, predict_from_logits, say_again
 from soupcli.run.external_scores import ranking_of_file
 from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
+from soupcli.run.objective import Choice, chosen_by, objective_to_report, refuse_objective
 from soupcli.run.run import Row
 from soupcli.run.windows import check_windows, finish_windows, window_evaluations
 from soupcli.soups.search import most_evaluations, search
@@ -41,15 +42,18 @@ def prepare(run: Run, options: GreedyOptions) -> Prepared:
     """Checks that there is a set, and the windows if there are any; see run/make_soup.py."""
     run.require_sets()
     check_windows(run, options)
+    budgeted = run.recipe.greedy.strategy == "budgeted"
+    refuse_objective(run, {"--scores": options.scores, "--logits": options.logits, "--strategy budgeted": budgeted})
     finish = _finish if run.recipe.greedy.windows is None else finish_windows
     return Prepared(lambda: _plan(run, options), lambda: finish(run, options))
 
 
 def _plan(run: Run, options: GreedyOptions) -> Plan:
-    others = (len(run.sets) - 1) * (3 if options.with_uniform else 2) + int(options.with_uniform)
+    chosen_on = len(run.resolved.selecting_sets)
+    others = (len(run.sets) - chosen_on) * (3 if options.with_uniform else 2) + chosen_on * options.with_uniform
     evaluations, trials = _most_evaluations(run)
     others += gated_evaluations(run, trials)
-    return Plan(evaluations + others, run.average()(run.checkpoints))
+    return Plan(chosen_on * evaluations + others, run.average()(run.checkpoints))
 
 
 def _most_evaluations(run: Run) -> tuple[int, int]:
@@ -67,17 +71,18 @@ def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:
         hint = "soup rank --save-logits DIR, then soup greedy --logits DIR"
         raise UsageError("--strategy budgeted: needs --logits", hint=hint)
     check_gates(run)
-    selecting = run.selecting
-    evaluate = run.evaluators.on(selecting)
-    ranking = _ranking(run, options)
+    choice = _choice(run, options)
+    ranking = choice.ranking
     best = ranking[0].checkpoint
     average = run.average(best)
-    measured = ranking[0].score if options.scores is None else evaluate(Mixture.uniform([best]))
+    measured = (
+        choice.alone[best] if options.scores is None else {run.selecting: choice.evaluate(Mixture.uniform([best]))}
+    )
     keeper = Gatekeeper(run, Mixture.uniform([best]), measured)
     with run.phase("greedy") as progress:
         found = search(
             ranking,
-            keeper.guarded(evaluate),
+            keeper.guarded(choice.evaluate),
             run.recipe.greedy,
             average=average,
             predict=predict_from_logits(run),
@@ -87,7 +92,7 @@ def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:
         )
     soup = found.soup
     rows = [
-        Row("greedy soup", soup.mixture, {**keeper.known(soup.mixture), selecting: soup.score}),
+        Row("greedy soup", soup.mixture, {**keeper.known(soup.mixture), **keeper.of_sets(soup.score)}),
         Row("best ingredient", Mixture.uniform([best]), keeper.best),
         *([Row("uniform soup", average(run.checkpoints))] if options.with_uniform else []),
     ]
@@ -96,11 +101,14 @@ def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:
     finished = FinishedSoup(
         soup.mixture,
         scores,
-        [(ranked.checkpoint, {selecting: ranked.score}) for ranked in ranking],
+        [(ranked.checkpoint, choice.alone[ranked.checkpoint]) for ranked in ranking],
         (best, best_scores),
         next(iter(uniform), None),
         found,
-        parts={"scores_file": str(options.scores)} if options.scores is not None else {},
+        parts={
+            **objective_to_report(choice, soup.score),
+            **({"scores_file": str(options.scores)} if options.scores is not None else {}),
+        },
     )
     return _with_ensembles(run, finished, ranking) if run.logits is not None else finished
 
@@ -122,10 +130,11 @@ def _with_ensembles(run: Run, finished: FinishedSoup, ranking: list[Ranked]) -> 
     return finished._replace(ingredients=ingredients, parts=parts)
 
 
-def _ranking(run: Run, options: GreedyOptions) -> list[Ranked]:
-    """All checkpoints, best first, by scores that are measured here or read from --scores."""
-    selecting, evaluators = run.selecting, run.evaluators
+def _choice(run: Run, options: GreedyOptions) -> Choice:
+    """All checkpoints, best first, by scores that are measured here or read from --scores; and what decides."""
     if options.scores is not None:
-        return ranking_of_file(run, options.scores, whole_of(selecting), evaluators.metric_of(selecting))
+        selecting, evaluators = run.selecting, run.evaluators
+        ranking = ranking_of_file(run, options.scores, whole_of(selecting), evaluators.metric_of(selecting))
+        return Choice(evaluators.on(selecting), ranking, {one: {selecting: score} for one, score in ranking})
     with run.phase("rank") as progress:
-        return run.ranking(progress)
+        return chosen_by(run, run.checkpoints, progress)

@@ -200,7 +200,8 @@ def _scores(report: Report) -> str:
             lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "In brackets: 95% intervals."]
     if report.selecting_set is not None and report.command != "uniform":
-        lines.append(f"The soup was selected on {_cell(report.selecting_set)}, which flatters it there.")
+        chose = report.selecting_sets or [report.selecting_set]
+        lines.append(f"The soup was selected on {', '.join(map(_cell, chose))}, which flatters it there.")
     return "\n".join(lines) + "\n"
 
 

@@ -65,11 +65,27 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
         yield stock_table(report.stock)
     alone = report.best is not None and soup.members == [report.best.path] and report.comparisons
     compared = [f"the soup is the {report.name_of_best} alone"] if alone else sentences(report, report.comparisons)
-    if said := [*compared, *map(describe_result, report.gates)]:
+    if said := [*_objective_text(report), *compared, *map(describe_result, report.gates)]:
         yield said
     if report.flops is not None:
         yield [cost_of(report.flops)]
     yield [f"members: {_members(soup)}", f"soup: {soup.path}"]
+
+
+def _objective_text(report: Report) -> Iterator[str]:
+    """What the soup was chosen by, if it was several sets."""
+    judged = report.objective
+    if judged is None:
+        return
+    which = (
+        ", ".join(judged.weights)
+        if judged.kind == "worst"
+        else ", ".join(f"{weight:.3g} {name}" for name, weight in judged.weights.items())
+    )
+    best = judged.ingredients.get(report.best.path) if report.best is not None else None
+    values = [("soup", judged.soup), (report.name_of_best, best)]
+    shown = ", ".join(f"{name} {value:+.4f}" for name, value in values if value is not None)
+    yield f"objective, the {judged.kind} gain over {which}: {shown}"
 
 
 def _soup_rows(report: Report, soup: Soup) -> list[ScoredRow]:
@@ -132,6 +148,8 @@ def _ranking_text(report: Report) -> Iterator[Part]:
     trained = [by_trainer(one.trainer_metrics) for one in report.ingredients]
     cells = [[*row, by] for row, by in zip(table.rows, trained, strict=True)]
     yield Table(table.caption, [*table.columns, Column("by its trainer")], cells).without_empty()
+    if said := list(_objective_text(report)):
+        yield said
     if report.flops is not None:
         yield [cost_of(report.flops)]
     for soup in dict.fromkeys([*(of.soup for of in report.comparisons), *(gate.soup for gate in report.gates)]):
@@ -195,7 +213,7 @@ def sentences(report: Report, comparisons: Sequence[Comparison]) -> list[str]:
     for of in comparisons:
         if of.metric == metric_of(report, of.set):
             of_how_many = f", of {of.tried} tried" if of.tried is not None else ""
-            how = f" (selected on it{of_how_many})" if of.set == report.selected_on else ""
+            how = f" (selected on it{of_how_many})" if of.set in report.selecting_sets else ""
             value = scores[of.soup][of.set][of.metric].value
             found.append(f"{where(of)}{how}: {sentence(of, value)}")
     return found

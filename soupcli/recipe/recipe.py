@@ -13,7 +13,17 @@ from soupcli.recipe.methods import Cost, Greedy, Learned, Mix, Window
 from soupcli.recipe.networks import NETWORKS, NetworkSpec
 from soupcli.recipe.section import Section, one_of
 from soupcli.recipe.sets import SETS, SetSpec
-from soupcli.recipe.values import ByteSize, CheckpointPath, CheckpointWord, Device, Dtype, Gain, GateBounds, RecipePath
+from soupcli.recipe.values import (
+    ByteSize,
+    CheckpointPath,
+    CheckpointWord,
+    Device,
+    Dtype,
+    Gain,
+    GateBounds,
+    ObjectiveWord,
+    RecipePath,
+)
 
 if TYPE_CHECKING:
     AnyNetwork = NetworkSpec
@@ -39,6 +49,12 @@ class Recipe(Section):
     two. A set of tokens has its perplexity."""
     metrics: list[str] = []
     """Further metrics, reported beside it on every set that has them."""
+    objective: ObjectiveWord | None = None
+    """What ranks and selects where several sets shall: `mean` or `worst` of all sets after --val, or a weight for each
+    of some of them, `{a: 2, b: 1}`, for the weighted mean. What counts is the gain on a set, the difference from the
+    best ingredient's score there as a share of that score, so that accuracies and losses mix; 0 is as good as the best.
+    A candidate is given up early as far as metrics are bounded: the scores of your own programs are not.
+    Default: the first set selects alone."""
     batch_norm: Literal["average", "recalibrate", "keep"] = "average"
     """Running statistics: averaged; or re-estimated before each evaluation and written into the soup (recalibrate);
     or re-estimated for the evaluations alone while the soup keeps the averaged ones (keep)."""

@@ -136,6 +136,18 @@ def _grid(value: object) -> object:
     return [float(first + step * number) for number in range((last - first) // step + 1)]
 
 
+def _objective(value: object) -> object:
+    """`mean`, `worst`, or a weight for each set, as a flag gives them: `a=2,b=1`."""
+    if not isinstance(value, str) or value in ("mean", "worst"):
+        return value
+    pairs = [word.rpartition("=") for word in value.split(",")]
+    if not all(name.strip() and weight.strip() for name, _, weight in pairs):
+        raise ValueError(f"expected mean, worst or SET=WEIGHT,SET=WEIGHT, got {value!r}")
+    if len({name.strip() for name, _, _ in pairs}) < len(pairs):
+        raise ValueError(f"names a set twice: {value!r}")
+    return {name.strip(): weight.strip() for name, _, weight in pairs}
+
+
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise ValueError(f"expected auto, cpu, cuda, cuda:N or mps, got {value!r}")
@@ -158,6 +170,10 @@ Numbers = Annotated[
     list[Finite],
     Field(min_length=1),
     BeforeValidator(_numbers, json_schema_input_type=str | float | list[float]),
+]
+ObjectiveWord = Annotated[
+    Literal["mean", "worst"] | dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]],
+    BeforeValidator(_objective, json_schema_input_type=str | dict[str, float]),
 ]
 Sizes = Annotated[
     list[Annotated[int, Field(gt=0)]],

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from soupcli.files.json_text import dump_json
 from soupcli.report.comparisons import Comparison, Flops, GateResult
 from soupcli.report.inspection import Inspection
-from soupcli.report.scores import ClassOrder, Ensemble, Ingredient, LeftOut, ReportPart, Scored
+from soupcli.report.scores import ClassOrder, Ensemble, Ingredient, Judged, LeftOut, ReportPart, Scored
 from soupcli.report.soups import Alpha, LearnedFit, Search, SearchStep, Soup, Stock
 from soupcli.report.surveys import Landscape, Pairs
 
@@ -73,6 +73,8 @@ class Report(ReportPart):
     """Where the ingredients' scores were taken from, where they were not measured."""
     inspection: Inspection | None = None
     """Of `soup inspect`."""
+    objective: Judged | None = None
+    """Where several sets selected; scores and thresholds of `steps` are then values of it."""
     selecting_set: str | None = None
     selecting_metrics: dict[str, str] = {}
     """Set -> the metric that ranks and selects on it."""
@@ -99,6 +101,13 @@ class Report(ReportPart):
     cost: RunCost = RunCost()
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+
+    @property
+    def selecting_sets(self) -> list[str]:
+        """The sets whose scores decided what the soup is."""
+        if self.selected_on is None:
+            return []
+        return list(self.objective.weights) if self.objective is not None else [self.selected_on]
 
     @property
     def selected_on(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
@@ -52,6 +52,19 @@ class ClassOrder(ReportPart):
     """Class of the set -> index of its logit, or of its label if several logits count as one; the first 100."""
     warning: str | None = None
     """What to look at if scores are near chance; null if nothing was chosen."""
+
+
+class Judged(ReportPart):
+    """What `objective:` made of several sets."""
+
+    kind: Literal["mean", "worst"]
+    weights: dict[str, float]
+    """Set -> its share of the mean; of the worst, all the same."""
+    scaled_to: dict[str, float]
+    """Set -> the best ingredient's score there; a gain is the difference from it as a share of it."""
+    ingredients: dict[str, Number]
+    """Ingredient -> its objective, for those that were evaluated alone."""
+    soup: Number = None
 
 
 class Ingredient(ReportPart):

@@ -36,7 +36,7 @@ def refuse_gain(gain: str | None) -> None:
 
 def gated_evaluations(run: Run, trials: int) -> int:
     """The most evaluations that gates add to a search of `trials` candidates."""
-    sets = {gate.set for gate in _of_candidates(run)} - {run.selecting}
+    sets = {gate.set for gate in _of_candidates(run)} - {*run.resolved.selecting_sets}
     return len(sets) * max(0, trials - 1)
 
 
@@ -53,10 +53,10 @@ def needs_best(run: Run) -> bool:
 class Gatekeeper:
     """Evaluates trial soups. One that scores enough but breaks a gate on another set is refused."""
 
-    def __init__(self, run: Run, best: Mixture, best_score: Score) -> None:
+    def __init__(self, run: Run, best: Mixture, best_scores: Mapping[str, Score]) -> None:
         self._run = run
         self._best = best
-        self.best: dict[str, Score] = {run.selecting: best_score}
+        self.best: dict[str, Score] = dict(best_scores)
         self._passed: list[tuple[Mixture, dict[str, Score]]] = []
 
     def guarded(self, evaluate: Evaluate) -> Evaluate:
@@ -69,7 +69,7 @@ class Gatekeeper:
             score = evaluate(weights, at_least=at_least)
             if at_least is None or score.goodness < at_least:
                 return score
-            scores = {self._run.selecting: score}
+            scores = self.of_sets(score)
             for gate in gates:
                 verdict = judge(gate, self._on(gate.set, weights, scores), self._on(gate.set, self._best, self.best))
                 if not verdict.met:
@@ -78,6 +78,10 @@ class Gatekeeper:
             return score
 
         return with_gates
+
+    def of_sets(self, score: Score) -> dict[str, Score]:
+        """The score by its set; nothing of an objective, which is a score on no set."""
+        return {self._run.selecting: score} if self._run.recipe.objective is None else {}
 
     def known(self, weights: Mixture) -> dict[str, Score]:
         """Scores of a soup that passed, on the sets of the gates."""

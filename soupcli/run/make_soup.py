@@ -168,7 +168,7 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ga
     best, rival = finished.best, finished.rival
     if rival is not None:
         with run.phase("compare") as progress:
-            tried = {run.selecting: finished.tried()} if run.resolved.selects else {}
+            tried = dict.fromkeys(run.resolved.selecting_sets, finished.tried()) if run.resolved.selects else {}
             comparisons = compare(Side(soup.path, finished.scores), rival, tried=tried, progress=progress)
     seen = _shared_examples(run)
     return run.report(
@@ -216,16 +216,22 @@ def _shared_examples(run: Run) -> dict[str, int]:
     """How many examples of each further set are also in the selecting one. Sets that share none are left out."""
     if not run.resolved.selects:
         return {}
-    first, *others = run.sets
-    found = {name: run.evaluators.shared(name, first) for name in others}
+    chose = run.resolved.selecting_sets
+    others = [name for name in run.sets if name not in chose]
+    found = {name: max((run.evaluators.shared(name, first) or 0) for first in chose) for name in others}
     return {name: count for name, count in found.items() if count}
 
 
 def _warnings(run: Run, shared: Mapping[str, int]) -> list[str]:
     """What a reader of the scores should know first."""
     found = []
-    if run.resolved.selects and len(run.sets) == 1:
-        name = run.selecting
+    chose, name = " and ".join(run.resolved.selecting_sets), run.selecting if run.sets else ""
+    if run.resolved.selects and len(run.resolved.selecting_sets) == len(run.sets) > 1:
+        found.append(
+            f"the soup was chosen on {chose}, so its scores there are too high, and no other set was given: "
+            "objective: {SET: weight} leaves sets out of the choice"
+        )
+    elif run.resolved.selects and len(run.sets) == 1:
         holdout = run.sets[name].shows_examples
         offer = "--holdout 0.5 chooses on one half of it and reports the other; or " if holdout else ""
         found.append(
@@ -234,7 +240,5 @@ def _warnings(run: Run, shared: Mapping[str, int]) -> list[str]:
         )
     for name, count in shared.items():
         examples = "1 example" if count == 1 else f"{count:,} examples"
-        found.append(
-            f"{name} shares {examples} with {run.selecting}, which chose this soup: its score is too high as well"
-        )
+        found.append(f"{name} shares {examples} with {chose}, which chose this soup: its score is too high as well")
     return found

@@ -35,7 +35,7 @@ DEFAULT_RECIPE = Path("soup.yaml")
 # Options that stand for a key of the recipe.
 RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
-    **{key: key for key in ("format", "keep_state", "merge_adapters", "card")},
+    **{key: key for key in ("format", "keep_state", "merge_adapters", "card", "objective")},
     **{key: key for key in ("include", "exclude", "take", "base", "key", "adapter_rank", "require_gain", "holdout")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget", "windows")},
     "window_decay": "greedy.decay",
@@ -73,6 +73,17 @@ class Resolved:
         chooses_alpha = self.begins_at_base and len(self.recipe.mix.alpha or ()) > 1
         return self.command.selects or chooses_alpha
 
+    @property
+    def selecting_sets(self) -> dict[str, float]:
+        """The sets that select, each with its weight: the first one, or those of the objective."""
+        objective = self.recipe.objective
+        if objective is None:
+            return dict.fromkeys(list(self.sets)[:1], 1.0)
+        able = [name for name in self.sets if name not in self.parts or not self.parts[name].held_out]
+        if isinstance(objective, str):
+            return dict.fromkeys(able, 1.0)
+        return {name: objective[whole_of(name)] for name in able if whole_of(name) in objective}
+
     def with_metrics(self, metrics: Sequence[str]) -> Resolved:
         """The same with further metrics, which are measured on every set that has them."""
         return dataclasses.replace(self, recipe=_with_metrics(self.recipe, metrics))
@@ -97,7 +108,35 @@ def resolve(options: IngredientOptions, invocation: Invocation) -> Resolved:
         sets, parts = divide(sets, recipe.holdout)
     sets, gates, warnings = _gates(options, recipe, sets, parts)
     _check_metric(recipe, sets)
-    return Resolved(invocation.command, options, recipe, sets, parts, device, tuple(gates), tuple(warnings))
+    resolved = Resolved(invocation.command, options, recipe, sets, parts, device, tuple(gates), tuple(warnings))
+    with located(recipe):
+        said = _check_objective(resolved)
+    return dataclasses.replace(resolved, warnings=(*resolved.warnings, *said))
+
+
+def _check_objective(resolved: Resolved) -> tuple[str, ...]:
+    """Raises UsageError for an objective of sets that were not given, or of a command that chooses by the first set.
+
+    Returns a warning of a command that only sorts by the first set.
+    """
+    objective, command = resolved.recipe.objective, resolved.command
+    if objective is None or not resolved.sets:
+        return ()
+    if resolved.selects and not command.takes_objective:
+        raise UsageError(
+            f"objective: soup {command.name} chooses on the first set alone",
+            hint="--set objective=null, or soup greedy",
+        )
+    names = {whole_of(name) for name in resolved.sets}
+    for name in objective if isinstance(objective, dict) else ():
+        if name not in names:
+            raise UsageError(
+                f"objective: {name} is not among the sets after --val{suggestion(name, names)}",
+                hint=f"these are {', '.join(sorted(names))}",
+            )
+    if command.takes_objective:
+        return ()
+    return (f"objective: soup {command.name} does not go by it, but by {next(iter(resolved.sets))}",)
 
 
 def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:

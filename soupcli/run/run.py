@@ -315,11 +315,12 @@ class Run:
             )
         )
 
-    def ranking(self, progress: Progress) -> list[Ranked]:
-        """All checkpoints, best first by their scores on the selecting set."""
-        with self.evaluators.expecting([Mixture.uniform([checkpoint]) for checkpoint in self.checkpoints]):
+    def ranking(self, progress: Progress, some: Sequence[Checkpoint] | None = None) -> list[Ranked]:
+        """The checkpoints, or `some` of them, best first by their scores on the selecting set."""
+        ranked = self.checkpoints if some is None else some
+        with self.evaluators.expecting([Mixture.uniform([checkpoint]) for checkpoint in ranked]):
             evaluate = self.evaluators.on(self.selecting)
-            return rank(self.checkpoints, evaluate, announce=announce_checkpoint, progress=progress)
+            return rank(ranked, evaluate, announce=announce_checkpoint, progress=progress)
 
     def scores(self, rows: Sequence[Row]) -> list[dict[str, Score]]:
         """Each row's score on every set. Rows are evaluated one after the other, so each is loaded once."""

@@ -25,6 +25,7 @@ from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.ensembles import say_again
 from soupcli.run.gates import check_gates, exit_code, verdicts
+from soupcli.run.objective import choice_of, chosen_by, objective_to_report, uses_objective
 from soupcli.run.run import Row, Run, flops_to_report
 from soupcli.run.suspicions import say_suspicions
 from soupcli.run.to_report import gate_to_report, scores_to_report
@@ -52,10 +53,13 @@ def score_alone(run: Run, options: ReportOptions) -> int:
 def measure_alone(run: Run) -> list[Measured]:
     """The checkpoints, best first on the selecting set, each with its score on every set."""
     check_gates(run)
-    selecting = run.selecting
+    run.require_sets()
+    for warning in run.resolved.warnings:
+        run.warn(warning)
     with run.phase(run.command.name) as progress:
-        ranking = run.ranking(progress)
-        rows = [Row(str(best.path), Mixture.uniform([best]), {selecting: score}) for best, score in ranking]
+        choice = chosen_by(run, run.checkpoints, progress)
+        ranking = choice.ranking
+        rows = [Row(str(best.path), Mixture.uniform([best]), choice.alone[best]) for best, _ in ranking]
         with run.evaluators.expecting([row.weights for row in rows]):
             scores = run.scores(rows)
     run.progress.close()
@@ -87,6 +91,7 @@ def report_alone(run: Run, rows: Sequence[Measured]) -> tuple[Report, list[GateO
         comparisons=[comparison for one in judged for comparison in one.comparisons],
         gates=[gate_to_report(verdict, one.soup.path) for one in judged for verdict in one.verdicts],
         flops=flops_to_report(run, ingredients=len(rows)),
+        **(objective_to_report(choice_of(run, dict(rows))) if uses_objective(run) else {}),
     )
     return report, [verdict for one in judged for verdict in one.verdicts]
 

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.window import along_one_run
 from soupcli.errors import UsageError
+from soupcli.mixing.mixture import Mixture
 from soupcli.run.decay import decayed
 from soupcli.run.gates import Gatekeeper, check_gates
 from soupcli.run.make_soup import FinishedSoup
+from soupcli.run.objective import chosen_by, objective_to_report
 from soupcli.run.run import Row
 from soupcli.soups.search import SearchResult
 from soupcli.soups.weighted import weighted
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options import GreedyOptions
-    from soupcli.mixing.mixture import Mixture
     from soupcli.run.run import Run
     from soupcli.soups.greedy import Foresee
 
@@ -53,12 +54,13 @@ def window_evaluations(run: Run) -> int:
 def finish_windows(run: Run, options: GreedyOptions) -> FinishedSoup:
     """Try the windows, then score the soup and the last checkpoint on the sets that do not select."""
     check_gates(run)
-    ordered, selecting = _in_order(run), run.selecting
+    ordered = _in_order(run)
     last = ordered[-1]
-    evaluate = run.evaluators.on(selecting)
     average = run.average(last)
-    alone = average([last])
-    keeper = Gatekeeper(run, alone, evaluate(alone))
+    alone = Mixture.uniform([last])
+    with run.phase("rank") as progress:
+        choice = chosen_by(run, [last], progress)
+    keeper = Gatekeeper(run, alone, choice.alone[last])
 
     def mix(members: Sequence[Checkpoint]) -> Mixture:
         mean = average(members)
@@ -67,9 +69,11 @@ def finish_windows(run: Run, options: GreedyOptions) -> FinishedSoup:
 
     with run.phase("greedy") as progress:
         sizes = run.recipe.greedy.windows or []
-        found = windows(ordered, sizes, keeper.guarded(evaluate), mix=mix, foresee=_all_at_once(run), progress=progress)
+        found = windows(
+            ordered, sizes, keeper.guarded(choice.evaluate), mix=mix, foresee=_all_at_once(run), progress=progress
+        )
     rows = [
-        Row("greedy soup", found.mixture, {**keeper.known(found.mixture), selecting: found.score}),
+        Row("greedy soup", found.mixture, {**keeper.known(found.mixture), **keeper.of_sets(found.score)}),
         Row("last checkpoint", alone, keeper.best),
         *([Row("uniform soup", average(ordered))] if options.with_uniform else []),
     ]
@@ -78,10 +82,11 @@ def finish_windows(run: Run, options: GreedyOptions) -> FinishedSoup:
     return FinishedSoup(
         found.mixture,
         scores,
-        [(one, {selecting: keeper.best[selecting]} if one is last else {}) for one in reversed(ordered)],
+        [(one, choice.alone.get(one, {})) for one in reversed(ordered)],
         (last, of_last),
         next(iter(uniform), None),
         SearchResult(found, [(ordered, found)]),
+        parts=objective_to_report(choice, found.score),
     )
 
 

@@ -58,7 +58,7 @@ SOUP = [
     "--force",
 ]
 FLAGS = {
-    "rank": [*REPORT, "--save-logits", "--scores"],
+    "rank": [*REPORT, "--save-logits", "--scores", "--objective $SOUP_OBJECTIVE"],
     "uniform": SOUP,
     "greedy": [
         *SOUP,
@@ -69,6 +69,7 @@ FLAGS = {
         "--orders $SOUP_ORDERS",
         "--budget $SOUP_BUDGET",
         "--windows $SOUP_WINDOWS",
+        "--objective $SOUP_OBJECTIVE",
         "--decay",
         "--logits",
         "--scores",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.figures.figure import Figure, Line, Mark, Panel, Role, categories, printable, scaled, short_names
 from soupcli.figures.reports import Reports, factor, score_of, titled
+from soupcli.report.scores import MetricScore
 from soupcli.wording import shown
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ def figure(reports: Reports) -> Figure:
     """One panel. Raises UsageError if no report has steps."""
     report = reports.having("steps", wanted="greedy steps", command="soup greedy").report
     selecting = report.selecting_set or reports.sets[0]
-    metric = reports.metric(selecting)
-    own = {ingredient.path: ingredient.scores for ingredient in report.ingredients}
+    metric = reports.metric(selecting) if report.objective is None else "objective"
+    selecting = selecting if report.objective is None else " and ".join(report.objective.weights)
     marks: list[Mark] = []
     by = factor(metric)
     for number, step in enumerate(report.steps):
-        alone = score_of(own.get(step.candidate, {}), selecting, metric)
+        alone = _alone(report, step, selecting, metric)
         if alone is not None and alone.value is not None:
             error = None if alone.stderr is None else alone.stderr * by
             name = printable(f"{step.candidate} alone: {shown(metric, alone.value, alone.stderr)}")
@@ -68,6 +69,14 @@ def figure(reports: Reports) -> Figure:
         ),
         columns=1,
     )
+
+
+def _alone(report: Report, step: SearchStep, selecting: str, metric: str) -> MetricScore | None:
+    """The score of a step's candidate alone; its objective if there is one."""
+    if report.objective is not None:
+        return MetricScore(value=report.objective.ingredients.get(step.candidate), stderr=None, n=None)
+    own = {ingredient.path: ingredient.scores for ingredient in report.ingredients}
+    return score_of(own.get(step.candidate, {}), selecting, metric)
 
 
 def _reach(mark: Mark) -> tuple[float, ...]:

@@ -209,6 +209,8 @@ def steps(report: Report) -> Iterable[str]:
 
 
 def _step_metric(report: Report) -> str:
+    if report.objective is not None:
+        return "objective"
     scores = report.soup.scores.get(report.selecting_set or "", {}) if report.soup is not None else {}
     wanted = report.recipe.get("metric", "")
     return wanted if wanted in scores else next(iter(scores), wanted)
