@@ -92,7 +92,7 @@ def fetch(reference: Reference, weights_name: str | None = None, *, cached: bool
     offline = cached or bool(import_extra("huggingface_hub.constants", extra="hub").HF_HUB_OFFLINE)
     try:
         listed = _cached(hub, reference) if offline else _listed(hub, reference)
-        names = None if listed is None else [_literal(name) for name in needed(reference, listed, weights_name)]
+        names = None if listed is None else [literal(name) for name in needed(reference, listed, weights_name)]
         return Path(
             hub.snapshot_download(
                 reference.id, revision=reference.revision, allow_patterns=names, local_files_only=offline
@@ -208,7 +208,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
-def _literal(name: str) -> str:
+def literal(name: str) -> str:
     """A pattern that fits this name alone."""
     return re.sub(r"([*?\[])", r"[\1]", name)
 

@@ -22,6 +22,7 @@ from soupcli.cli.options import (
     MixOptions,
     PairsOptions,
     PlotOptions,
+    PushOptions,
     RankOptions,
     ReportPageOptions,
     SchemaOptions,
@@ -123,6 +124,13 @@ COMMANDS = (
         "soupcli.commands.verify:verify",
         "Check a soup against its report and its ingredients.",
         example="soup verify soup/ --rebuild",
+    ),
+    Command(
+        "push",
+        PushOptions,
+        "soupcli.commands.push:push",
+        "Upload a soup to the Hub, if it is what its report says.",
+        example="soup push soup/ org/name --private",
     ),
     Command(
         "plot",

@@ -522,6 +522,18 @@ class VerifyOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PushOptions:
+    """Options of `soup push`."""
+
+    soup: Annotated[Path, typer.Argument(help="Folder of a soup, or its soup.json.", metavar="SOUP")]
+    to: Annotated[str, typer.Argument(help="The model on the Hub: org/name.", metavar="ORG/NAME")]
+    private: Annotated[bool, typer.Option("--private", help="Make a new model private.")] = False
+    revision: Annotated[str | None, typer.Option("--revision", help="The branch; made if it is not there.")] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print the commit as one JSON document.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the commit's address.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class SchemaOptions:
     """Options of `soup schema`."""
 

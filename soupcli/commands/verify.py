@@ -51,7 +51,7 @@ def verify(options: VerifyOptions, _invocation: Invocation) -> int:
     """Check a soup against its report and its ingredients. Returns 1 if something is not as reported."""
     checks = checked(options)
     verified = is_verified(checks)
-    _show(options, checks, verified=verified)
+    show_checks(options, checks, verified=verified)
     return DONE if verified else ANSWER_NO
 
 
@@ -168,7 +168,8 @@ def _same(one: Path, other: Path) -> bool:
     return one.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
-def _show(options: VerifyOptions, checks: list[Check], *, verified: bool) -> None:
+def show_checks(options: VerifyOptions, checks: list[Check], *, verified: bool) -> None:
+    """Print what was checked."""
     if options.as_json:
         document = {"schema": SCHEMA, "soup": str(options.soup), "verified": verified}
         console.print_json(dump_json({**document, "checks": [one._asdict() for one in checks]}))

@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, asked: dict[str, Any]) -> None:
         name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
         if name in self.served.models:
-            self._json({"error": "You already created this model repo"}, 409)
+            self._json({"error": "You already created this model repo", "url": f"{self.served.endpoint}/{name}"}, 409)
             return
         private = bool(asked.get("private")) or asked.get("visibility") == "private"
         self.served.models[name] = Model(private=private)
