@@ -32,7 +32,7 @@ class BatchSize:
     def through(
         self, order: Tensor, work: Callable[[Tensor], Tensor], *, at_most: int | None = None, alike: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The indices of one batch after another and what `work` makes of them, Tensor [n, ...].
+        """Yield the indices of each batch and the result of `work` on them, Tensor [n, ...].
 
         Batches are as even as can be, and the last one is filled up with its last example: every example is computed
         in the same shape, whatever the order, so that kernels round it alike. Batches of inputs that are `alike` are

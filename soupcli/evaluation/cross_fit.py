@@ -1,4 +1,4 @@
-"""The best ingredient without the luck of being the best: what a soup that nothing selected is compared with.
+"""The best ingredient without the luck of being selected: a fair comparison for a soup that nothing selected.
 
 The best of many is picked because it is good, and because it was lucky on these examples: on others it is worse. So the
 examples are divided into folds, and on each fold stands the ingredient that is best on all others. Nobody is then

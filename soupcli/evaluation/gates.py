@@ -1,4 +1,4 @@
-"""Gates of a soup: whether a score passes what the recipe wants of it on a set.
+"""Gates of a soup: whether its score on a set passes the recipe's bound.
 
 Shares are compared as whole numbers of examples: 79.5% is at least 80% - 0.5, whatever binary fractions say.
 """
@@ -89,7 +89,7 @@ def _holds(value: Fraction, sign: str, needed: Fraction) -> bool:
 
 
 def _exact(metric: str, value: MetricValue) -> Fraction:
-    """The value as it is written; of a share, the fraction that it was rounded from."""
+    """The written value as a fraction; of a share, the fraction that it was rounded from."""
     if metric in SHARES and value.n:
         whole = Fraction(round(value.value * value.n), value.n)
         if math.isclose(whole, value.value, rel_tol=1e-12, abs_tol=1e-12):

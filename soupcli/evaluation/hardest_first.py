@@ -59,7 +59,7 @@ class Difficulty:
         self._sum_n: Tensor | int = 0
 
     def add(self, members: Collection[str], levels_n: Tensor) -> None:
-        """Takes what an ingredient alone, or the soup of these members, got wrong."""
+        """Record the examples that an ingredient, or the soup of these members, got wrong."""
         if len(members) > 1:
             self._soups[frozenset(members)] = levels_n
             if len(self._soups) > REMEMBERED:

@@ -72,11 +72,11 @@ class ScoreStore:
         return self._known[key]._replace(examples=0)
 
     def remember(self, key: str, score: Score) -> None:
-        """Keeps the score for this run alone."""
+        """Keep the score, only for this run."""
         self._known[key] = score
 
     def put(self, key: str, score: Score) -> None:
-        """Keeps the score; if the folder cannot be written it is kept for this run alone."""
+        """Keep the score; only for this run if the folder cannot be written."""
         if score.stopped is not None:
             key = _of_stopped(key)
         self._known[key] = score

@@ -68,7 +68,7 @@ class Keys:
         return None if same or not spec.shows_examples else self._context.recipe.batch_size
 
     def of_weights(self, weights: Mixture) -> str:
-        """What tells a mixture from others, whatever it is evaluated on."""
+        """The identity of a mixture, for any set."""
         members, dtype = self.of_members(weights), str(weights.dtype)
         coefficients = dict(weights.coefficients) if weights.coefficients else None
         kept = self._of_checkpoint(weights.kept)
@@ -91,7 +91,7 @@ class Keys:
         return key_of({"set": self.fingerprints[name], "network": network})
 
     def of_network(self, checkpoint: Checkpoint) -> list[Any]:
-        """What the network is built from: the recipe, the user's files, the configuration beside the weights."""
+        """Everything that builds the network: the recipe, the user's files, the configuration beside the weights."""
         spec = self._context.recipe.model
         beside = [self._beside(one.folder) for one in (checkpoint, *checkpoint.sources)]
         if spec is None:

@@ -1,4 +1,4 @@
-"""A labelled set and the network's logits for it, with gradients where they are asked for; and how it is divided."""
+"""A labelled set, the network's logits for it (with gradients on request), and its division into batches."""
 
 from __future__ import annotations
 

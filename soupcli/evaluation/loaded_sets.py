@@ -49,7 +49,7 @@ class LoadedSets:
         self.beside = context.first
 
     def of(self, name: str, spec: SetSpec) -> Examples:
-        """Those of the set `name`. Raises ValidationError for faults of the set."""
+        """The examples of the set `name`. Raises ValidationError for faults of the set."""
         if name not in self._examples:
             examples, part = self._load_whole(name, spec), self._context.parts.get(name)
             if part is not None:
@@ -88,7 +88,7 @@ class LoadedSets:
         return self._whole[whole]
 
     def _settled(self, name: str, examples: Examples) -> Examples:
-        """The whole set on a CUDA device, where it fits beside the network, its sum and what a batch needs."""
+        """The whole set on a CUDA device, if it fits beside the network, its sum and a batch."""
         if self._context.device.type != "cuda" or not isinstance(examples, ArrayExamples):
             return examples
         network = sum(tensor.nbytes for tensor in self._network().module.state_dict().values())

@@ -42,7 +42,7 @@ DTYPES = {"logits": ("F16",), "largest": ("F32",), "labels": ("I64", "F64")}
 
 
 class LogitsSource(NamedTuple):
-    """What the logits are of: a network by its hash, a set by its fingerprint, and a key of all that determines them.
+    """The source of logits: the network's hash, the set's fingerprint, and a key of all that determines them.
 
     `checkpoint` and `set_name` are for people.
     """
@@ -55,7 +55,7 @@ class LogitsSource(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What the file says of itself."""
+    """The header of the file."""
 
     key: str
     kind: LabelKind
@@ -64,7 +64,7 @@ class Header(NamedTuple):
 
 
 class Collected:
-    """The logits of a set, filled batch by batch in whatever order."""
+    """The logits of a set, filled batch by batch in any order."""
 
     def __init__(self, labels: Tensor, kind: LabelKind) -> None:
         self.labels = labels

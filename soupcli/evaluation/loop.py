@@ -43,14 +43,14 @@ def score(
     keep: Callable[[Tensor, Tensor], None] | None = None,
     progress: Progress = silent,
 ) -> Score:
-    """Those of `metrics` that measure such labels, of a network on `examples`, the set `name`; the first one selects.
+    """Evaluate a network on `examples`, the set `name`. The first of `metrics` selects.
 
-    Where it need only be known whether the score's goodness is `at_least` so much, the hardest examples by `difficulty`
-    are visited first, and `give_up` ends the evaluation once that is out of reach; the outcome of no example depends on
-    `give_up`. Of metrics that count, batches are smaller; of others they have the shapes of a full evaluation's, so
-    that what is equal scores the same to the last bit. `keep` is given the indices and
-    logits of every batch. Raises NetworkError if the network fails on a batch and ValidationError if labels and
-    logits do not go together or the first metric is of other labels.
+    Metrics that do not apply to these labels are skipped. If only a goodness of `at_least` matters, the hardest
+    examples by `difficulty` come first, and `give_up` ends the evaluation once that is out of reach. The outcome of an
+    example does not depend on `give_up`. Metrics that count take smaller batches. All others take those of a full
+    evaluation, so that equal networks score the same to the last bit. `keep` gets indices and logits of every batch.
+    Raises NetworkError if the network fails on a batch. Raises ValidationError if labels and logits do not go together
+    or the first metric is of other labels.
     """
     chosen = metrics_for(metrics, examples.kind, where=name)
     n, kind = len(examples.labels), examples.kind
@@ -108,7 +108,7 @@ class _Watch:
         self._next = 0
 
     def out_of_reach(self, parts: list[Tensor], done: int) -> float | None:
-        """The best value that is left to reach, where that is not enough."""
+        """The best value that is left to reach, if that is not enough, else None."""
         n, reachable = len(self._labels), self.metric.reachable
         if self._at_least is None or reachable is None or done < self._next or done == n:
             return None

@@ -1,4 +1,4 @@
-"""What an evaluation gives, and what a recipe for soups asks of an evaluation."""
+"""The result of an evaluation, and the function type that evaluates."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Score(NamedTuple):
 
     @property
     def value(self) -> float:
-        """The selecting metric; NaN where the evaluation was stopped."""
+        """The selecting metric; NaN if the evaluation was stopped."""
         return math.nan if self.stopped is not None else self.metrics[self.selecting].value
 
     @property

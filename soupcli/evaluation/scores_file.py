@@ -118,7 +118,7 @@ def _is_number(value: object) -> bool:
 
 
 def _names_of(path: Path) -> list[str]:
-    """What a line may call this checkpoint: its path, its file or folder, that without its ending."""
+    """Names of this checkpoint in a line: its path, its file or folder, the same without its ending."""
     return list(dict.fromkeys((str(path), path.name, path.stem)))
 
 

@@ -142,7 +142,7 @@ def ticks(low: float, high: float, count: int = 5) -> tuple[tuple[float, str], .
 
 
 def categories(title: str, names: Sequence[str], *, width: float, slanted: bool = True) -> Axis:
-    """An axis of names at 0, 1, 2 ...; where they would stand closer than a line of text, some are left out."""
+    """An axis of names at 0, 1, 2 ...; some are left out if they are closer than a line of text."""
     every = max(1, math.ceil(13 * len(names) / width))
     shown = tuple((float(number), name) for number, name in enumerate(names) if number % every == 0)
     return Axis(title, -0.5, len(names) - 0.5, shown, slanted)

@@ -1,4 +1,4 @@
-"""What several reports say together: the first one's ingredients, with the scores and the soups of all.
+"""Join several reports: the first one's ingredients, with the scores and the soups of all.
 
 `soup greedy` scores every ingredient on the selecting set alone; `soup rank --val A B ... --report rank.json` on all.
 Ingredients are told by their content, not by their paths.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ReadReport(NamedTuple):
-    """A report and where it was read from."""
+    """A report and its path."""
 
     path: Path
     report: Report

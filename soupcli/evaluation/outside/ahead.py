@@ -41,7 +41,7 @@ class Ahead(Generic[Item, Made]):
         return item in self._futures
 
     def result(self, item: Item) -> Made:
-        """What the work made of an item that was expected, or raises what the work raised."""
+        """The result of the work on an expected item. Raises what the work raised."""
         return self._futures.pop(item).result()
 
     def close(self) -> None:

@@ -145,7 +145,7 @@ def score_of(spec: LmEvalSet, results: Mapping[str, Any]) -> Score:
 
 
 def _named(spec: LmEvalSet, results: Mapping[str, Any]) -> list[str]:
-    """What the recipe names, tags (which name several tasks) replaced by their tasks."""
+    """The tasks that the recipe names; a tag is replaced by its tasks."""
     known = results["results"]
     named = [name for name in spec.lm_eval if name in known]
     return named if len(named) == len(spec.lm_eval) else sorted(set(known) - set(results.get("group_subtasks", {})))
@@ -202,7 +202,7 @@ def _seeded() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told(where: str) -> Iterator[None]:
-    """What the harness and its data raise, in one line."""
+    """The error of the harness or its data, in one line."""
     try:
         yield
     except Exception as cause:

@@ -37,7 +37,7 @@ Run = tuple[str, str]  # a command, and the key of the weights that it is run on
 
 
 class OutsideSets:
-    """Measures mixtures on such sets. What a command printed for some weights is remembered for all of its sets.
+    """Measures mixtures on such sets. The output of a command is kept for all sets of that command.
 
     `put` is given every score of a command as soon as it is there.
     """
@@ -106,7 +106,7 @@ class OutsideSets:
 
     @contextmanager
     def _candidate(self, spec: CommandSet, weights: Mixture, job: int) -> Iterator[Candidate]:
-        """An ingredient lies where it lies; a mixture is written for the command and removed after it.
+        """Yield the files for a command: an ingredient's own, or a written mixture that is removed afterwards.
 
         Of a run that makes a soup the first one is written in any case, so that a command that cannot take a mixture
         fails at once.
@@ -130,7 +130,7 @@ class OutsideSets:
                 raise
 
     def _written(self, weights: Mixture, folder: Path) -> tuple[Path, Path]:
-        """Writes a mixture as a soup is; returns what stands for {checkpoint} and for {weights}."""
+        """Write a mixture as a soup is written. Returns the values of {checkpoint} and {weights}."""
         recipe = self._context.recipe
         weights = as_written(weights, merge_adapters=recipe.merge_adapters)
         written, _ = write_soup(
@@ -150,7 +150,7 @@ class OutsideSets:
 
 
 def _device(device: torch.device, job: int) -> tuple[str, dict[str, str]]:
-    """What stands for {device}, and the variables with which a command sees that device alone."""
+    """The value of {device}, and the variables that show a command only that device."""
     if device.type != "cuda":
         return str(device), {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -160,7 +160,7 @@ def _device(device: torch.device, job: int) -> tuple[str, dict[str, str]]:
 
 
 def _keep_for_reproduction(error: ValidationError, folder: Path) -> None:
-    """Moves the folder of a candidate whose command failed out of the way of being removed, and says where it is."""
+    """Copy the folder of a candidate whose command failed to a place that stays, and name it in the error."""
     kept = Path(tempfile.mkdtemp(prefix="soup-candidate-"))
     shutil.copytree(folder, kept, dirs_exist_ok=True)
     error.args = (str(error).replace(str(folder), str(kept)),)

@@ -36,7 +36,7 @@ def score(
     metric: str,
     named: bool = False,
 ) -> Score:
-    """What the function returns for the network as it is now.
+    """The score that the function returns for the network with its present weights.
 
     One number alone is the metric if somebody `named` it. Beside metrics the result may hold `n`, the number of
     examples. Raises ValidationError if the function fails or does not return the metric.
@@ -103,7 +103,7 @@ def _count(value: float | None, source: str) -> int | None:
 
 
 def measure(spec: PythonSet, weights: Mixture, metric: str, runner: NetworkRunner, _: object) -> Score:
-    """What the function returns for `weights`; the live network is loaded anew afterwards."""
+    """The score that the function returns for `weights`; the live network is loaded anew afterwards."""
     named = spec.metric is not None or "metric" in runner.recipe.model_fields_set
     if takes_tensors(spec.python):
         return score(spec, _tensors(weights), runner.device, metric=metric, named=named)

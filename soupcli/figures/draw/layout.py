@@ -1,4 +1,4 @@
-"""Where everything of a figure stands, in CSS pixels from the top left: the same for all that draw it."""
+"""The layout of a figure, in CSS pixels from the top left: the same for every renderer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
 
 
 def share(axis: Axis, value: float) -> float:
-    """Where a value stands between the ends of an axis, 0 to 1."""
+    """The position of a value between the ends of an axis, 0 to 1."""
     return (value - axis.low) / (axis.high - axis.low)
 
 

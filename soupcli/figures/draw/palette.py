@@ -1,4 +1,4 @@
-"""Colours and shapes: told apart by people who see few colours, by shape as well as by colour, on light and on dark.
+"""Colours and shapes that colour-blind people can tell apart, on light and dark grounds.
 
 The colours of marks are those of Okabe and Ito (Color Universal Design, 2008), lighter on dark ground; "height" is
 viridis; the other ramps begin at the ground's own colour and end where it contrasts most.
@@ -18,7 +18,7 @@ STEPS = 32  # colours of a ramp
 
 
 class Ground(NamedTuple):
-    """What is not data."""
+    """Colours of everything but the data."""
 
     paper: str
     ink: str

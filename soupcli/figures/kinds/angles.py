@@ -50,7 +50,7 @@ def _panel(pairs: list[Pair], name: str, metric: str) -> Panel:
 
 
 def _mark(pair: Pair, name: str, metric: str) -> Mark | None:
-    """Positive where the mean is better, whichever way the metric goes."""
+    """Positive if the mean is better, for metrics of either direction."""
     gain = next((of for of in pair.gains if (of.set, of.metric) == (name, metric)), None)
     if gain is None or gain.difference is None or pair.angle is None:
         return None

@@ -1,4 +1,4 @@
-"""Learned coefficients by layer, as a heat map: how much of each ingredient stands in each layer of the soup."""
+"""Learned coefficients by layer, as a heat map: the share of each ingredient in each layer of the soup."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def figure(reports: Reports) -> Figure:
 
 
 def _scale(values: list[float]) -> Axis:
-    """From 0 on; to both sides of it where some are negative."""
+    """From 0 on; to both sides of it if some are negative."""
     most = max([*map(abs, values), 1e-6])
     low = -most if min(values, default=0.0) < 0 else 0.0
     return Axis("coefficient", low, most, ticks(low, most, 5))

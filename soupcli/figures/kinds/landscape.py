@@ -92,7 +92,7 @@ def _panel(found: Landscape, name: str, metric: str, soups: Sequence[tuple[Role,
 
 
 def _height(scores: Scores, name: str, metric: str) -> float | None:
-    """The error of a share, other metrics as they are."""
+    """The error of a share; other metrics unchanged."""
     score = score_of(scores, name, metric)
     if score is None or score.value is None:
         return None

@@ -90,7 +90,7 @@ def _words(step: SearchStep, metric: str) -> str:
 
 
 def reached(step: SearchStep, metric: str) -> str:
-    """The score, or what it would have been at best where the evaluation was given up."""
+    """The score, or the best that it could have been if the evaluation was stopped."""
     given_up = step.score is None and step.bound is not None
     return f"{shown(metric, step.bound, None)} at best" if given_up else shown(metric, step.score, None)
 

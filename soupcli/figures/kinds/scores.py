@@ -113,7 +113,7 @@ def _panel(title: str, rows: Iterable[MarkedScores], across: Read, up: Read, x_t
 
 
 def _reach(marks: Iterable[tuple[float, float | None, Role]]) -> list[float]:
-    """What an axis covers: all values, and the standard errors of what is marked."""
+    """The range of an axis: all values, and the standard errors of marked ones."""
     errors = [(value, 0.0 if role == "ingredient" else error or 0.0) for value, error, role in marks]
     return [value + side * error for value, error in errors for side in (-1, 1)]
 

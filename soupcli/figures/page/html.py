@@ -109,7 +109,7 @@ STYLE = (
 
 
 def document(title: str, body: str) -> str:
-    """A whole page that asks nobody for anything: its policy forbids whatever is not in it."""
+    """A whole page that loads nothing from elsewhere; its policy forbids that."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="generator" content="{GENERATOR}">\n'

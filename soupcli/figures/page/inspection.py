@@ -28,7 +28,7 @@ def verdicts(report: Report) -> Iterable[str]:
 
 
 def checkpoints(report: Report) -> Iterable[str]:
-    """What the files hold, and where one of them differs."""
+    """The content of the files, and their differences."""
     found = report.inspection
     if found is None:
         return

@@ -47,7 +47,7 @@ SAID |= {
 
 
 def page(reports: Reports) -> str:
-    """The whole page, from the reports alone."""
+    """The whole page, made only from the reports."""
     report = reports.first
     title = _title(report)
     figures, missing = possible(reports)

@@ -1,4 +1,4 @@
-"""The tables of a page: each function gives nothing where the reports have nothing to say there."""
+"""The tables of a page: a function yields nothing if the reports have nothing for it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _interval(of: Comparison) -> str:
 
 
 def _verdict(of: Comparison) -> str:
-    """What the interval says."""
+    """The verdict of the interval."""
     if of.low is None or of.high is None:
         return "no interval"
     if of.low <= 0 <= of.high:
@@ -98,7 +98,7 @@ def _verdict(of: Comparison) -> str:
 
 
 def gates(reports: Reports) -> Iterable[str]:
-    """What the recipe wanted, and whether it got it."""
+    """The gates of the recipe and their outcomes."""
     gates = [gate for source in reports.sources for gate in source.report.gates]
     answers = {True: "met", False: "not met", None: "not held against anything"}
     columns = [Column("soup"), Column("set"), Column("metric"), Column("gate")]
@@ -158,7 +158,7 @@ def pairs(report: Report) -> Iterable[str]:
 
 
 def members(report: Report) -> Iterable[str]:
-    """What the soup is made of, and where it is."""
+    """The members of the soup, and its path."""
     soup = report.soup
     if soup is None:
         return
@@ -222,7 +222,7 @@ def _step_row(step: SearchStep, metric: str) -> list[str]:
 
 
 def ingredients(reports: Reports) -> Iterable[str]:
-    """Every ingredient, alone."""
+    """The score of every ingredient."""
     rows = reports.ingredients
     columns = _columns((ingredient.scores for ingredient in rows), reports.sets)
     headings = [Column("ingredient"), *_headings(columns, reports), Column("size", is_number=True)]
