@@ -37,6 +37,8 @@ def check_windows(run: Run, options: GreedyOptions) -> None:
                 f"--windows: {flag} {given} is for a ranking, and windows need none",
                 hint=f"leave out --windows or {flag}",
             )
+    if not sizes_tried(sizes):
+        raise UsageError("--windows: 1 is the last checkpoint alone, which is tried anyway", hint="--windows 4,8,16")
     for size in sizes_tried(sizes):
         if size > len(run.checkpoints):
             raise UsageError(

@@ -87,6 +87,7 @@ def test_plan_and_words(run: Path, soup: Soup) -> None:
     ("words", "message"),
     [
         (["--windows", "2,9"], "9 checkpoints are asked for, 5 are there"),
+        (["--windows", "1"], "1 is the last checkpoint alone"),
         (["--windows", "0"], "expected more than 0"),
         (["--windows", "two"], "--windows"),
         (["--windows", ""], "--windows"),
