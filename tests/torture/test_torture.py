@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 SHORT = {
     "kills": ["--kills", "12"],
     "fuzz": ["--inputs", "220"],
-    "strangers": ["--inputs", "300"],
-    "faults": ["--faults", "14"],
+    "strangers": ["--inputs", "150"],
+    "faults": ["--faults", "7"],
     "hammer": ["--rounds", "60"],
     "many": ["--ingredients", "300"],
     "large": ["--gigabytes", "0.25"],
