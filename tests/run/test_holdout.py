@@ -105,7 +105,7 @@ def test_written_again(family: Path, soup: Soup) -> None:
         save_file(module.state_dict(), f"runs/{number}/model.safetensors")
     words = ["--ckpts", "runs/[012]", "--val", "val", "--holdout", "0.5", "--set", "batch_norm=recalibrate"]
     assert soup("greedy", *words).code == 0
-    ran = soup("mix", "soup/soup.json", "--out", "again")
+    ran = soup("mix", "soup/soup.json", "--out", "again", "--trust-code")
     assert ran.code == 0, ran.stderr
     assert Path("again/model.safetensors").read_bytes() == Path("soup/model.safetensors").read_bytes()
 
