@@ -11,9 +11,10 @@ CASES := ../shared/cases/run.py
 DEMO_VENV := $(if $(wildcard $(READY)),$(VENV),.venv-demo)
 DEMO_BIN := $(CURDIR)/$(DEMO_VENV)/bin
 SITE_VENV := .venv-site
+LAYOUTS_VENV := .venv-layouts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs site cases torture gpu results bench-startup bench-merge bench-greedy bench-large bench-learned bench-inspect clean
+.PHONY: help demo test check format docs site cases torture gpu layouts results bench-startup bench-merge bench-greedy bench-large bench-learned bench-inspect clean
 
 # $(call environment,FOLDER,EXTRA): an environment with this package and one extra, by uv if it is there, else by pip.
 define environment
@@ -57,6 +58,13 @@ format: $(READY) ## format the code and mend what ruff can mend
 docs: $(READY) ## write docs/recipes.md, the page of all recipe keys, from the program's own models
 	$(BIN)/python docs/recipes.py
 
+layouts: $(LAYOUTS_VENV)/.ready ## soups of sentence-transformers and diffusers, opened by these libraries
+	$(CURDIR)/$(LAYOUTS_VENV)/bin/python -m pytest -q -W default tests/layouts
+
+$(LAYOUTS_VENV)/.ready: pyproject.toml constraints.txt
+	$(call environment,$(LAYOUTS_VENV),dev)
+	$(LAYOUTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt sentence-transformers diffusers
+
 site: $(SITE_VENV)/.ready ## build the pages as a site into site/, strictly: a dead link is an error
 	$(CURDIR)/$(SITE_VENV)/bin/mkdocs build --quiet --strict
 
@@ -96,4 +104,4 @@ bench-inspect: $(READY) ## inspect beside reading and hashing
 	$(BIN)/python benchmarks/inspection.py
 
 clean: ## remove environments, the demo and caches
-	rm -rf $(VENV) .venv-demo $(SITE_VENV) $(DEMO) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-demo $(SITE_VENV) $(LAYOUTS_VENV) $(DEMO) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
