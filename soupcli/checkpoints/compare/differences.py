@@ -6,6 +6,7 @@ names = shared_names(checkpoints, selection)             # floating tensors of o
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ Kind = Literal["lacks", "has alone", "shape", "dtype", "key", "tied", "format"]
 # Differences that keep checkpoints from being mixed.
 FATAL: tuple[Kind, ...] = ("lacks", "has alone", "shape", "key", "format")
 NEAR = 400  # names among which the nearest is looked for
+DEEPEST = 30  # parts of a name that are looked at
 CHUNK = 1 << 18
 SAMPLE = 1 << 10  # elements that are compared before whole tensors are
 
@@ -206,10 +208,28 @@ def _odd_ones(
 
 def _nearest(name: str, checkpoint: Checkpoint) -> str:
     """A name that differs by what is put before it, else one that is written nearly alike."""
+    by_leaf, by_ending = _endings(checkpoint)  # type: ignore[arg-type]  # hashed by identity
+    shorter = (ending for ending in _endings_of(name) if ending in checkpoint.tensors)
     leaf = name.rpartition(".")[2]
-    candidates = [other for other in checkpoint.tensors if other.rpartition(".")[2] == leaf]
-    prefixed = (other for other in candidates if other.endswith(f".{name}") or name.endswith(f".{other}"))
-    return next(prefixed, "") or nearest(name, candidates[:NEAR]) or ""
+    return by_ending.get(name, "") or next(shorter, "") or nearest(name, by_leaf.get(leaf, [])[:NEAR]) or ""
+
+
+@functools.lru_cache(maxsize=2)
+def _endings(checkpoint: Checkpoint) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Names by their last part, and the first name that ends in `.ending`, by the ending."""
+    by_leaf: dict[str, list[str]] = {}
+    by_ending: dict[str, str] = {}
+    for name in checkpoint.tensors:
+        by_leaf.setdefault(name.rpartition(".")[2], []).append(name)
+        for ending in _endings_of(name):
+            by_ending.setdefault(ending, name)
+    return by_leaf, by_ending
+
+
+def _endings_of(name: str) -> list[str]:
+    """`b.c` and `c` of `a.b.c`; at most DEEPEST of them."""
+    parts = name.split(".", DEEPEST)
+    return [name.split(".", number)[-1] for number in range(1, len(parts))]
 
 
 def _taken_from(checkpoint: Checkpoint) -> str:
