@@ -9,6 +9,7 @@ this is nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -78,8 +79,15 @@ def leave() -> None:
             distributed.destroy_process_group()
 
 
+_FAILED, _SAID = "soup/failed", "soup/said"
+_LAST_WORDS = timedelta(seconds=5)  # for which the others wait: a launcher ends all when the first one has ended
+
+
 def fails_first() -> bool:
-    """Whether this process is the first one that ends with an error: the others' errors only follow from it."""
+    """Whether this process is the first one that ends with an error: the others' errors only follow from it.
+
+    The others return when the first one has said its error (`have_failed`), or has had time for it.
+    """
     if started() == 1:
         return True
     from torch import distributed
@@ -87,9 +95,23 @@ def fails_first() -> bool:
     if not distributed.is_initialized():
         return is_first()
     try:
-        return int(distributed.distributed_c10d._get_default_store().add("soup/failed", 1)) == 1
+        store = distributed.distributed_c10d._get_default_store()
+        if int(store.add(_FAILED, 1)) == 1:
+            return True
+        store.wait([_SAID], _LAST_WORDS)
     except RuntimeError:
         return True
+    return False
+
+
+def have_failed() -> None:
+    """Let the other processes end: the error has been said."""
+    if started() > 1:
+        from torch import distributed
+
+        if distributed.is_initialized():
+            with contextlib.suppress(RuntimeError):
+                distributed.distributed_c10d._get_default_store().set(_SAID, "1")
 
 
 def gathered(value: T) -> list[T]:

@@ -48,8 +48,13 @@ def suggestion(word: str, known: Iterable[str], *, least: float = 0.6) -> str:
 
 
 def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | None:
-    """The known word that is spelled most like `word`, or None; `least` is a similarity from 0 to 1."""
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=least)), None)
+    """The known word that is spelled most like `word`, or None. One of the same letters is always near enough.
+
+    `least` is a similarity from 0 to 1.
+    """
+    words = list(known)
+    swapped = [one for one in words if sorted(one) == sorted(word)]
+    return next(iter(difflib.get_close_matches(word, swapped or words, n=1, cutoff=0.0 if swapped else least)), None)
 
 
 def natural_order(text: str) -> tuple[list[tuple[int, str]], str]:

@@ -250,6 +250,7 @@ def fail(*lines: str, hint: str | None = None) -> None:
     _to_stderr("\n".join(map(_shortened, lines)), style="bold red")
     if hint:
         _to_stderr("\n".join(["", *(_shortened(line) for line in f"hint: {hint}".split("\n"))]))
+    processes.have_failed()
 
 
 def _shortened(line: str) -> str:

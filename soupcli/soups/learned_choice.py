@@ -64,7 +64,9 @@ class LearnedSoup(NamedTuple):
             ends = f"({held_out[0]:.4f} to {held_out[-1]:.4f})"
             return f"{fell}not on the {self.held_out_examples} held out {ends}: {outcome}"
         if kept == 0 and self.gain > 0:
-            return f"{fell}and {gained} on the {self.held_out_examples} held out, which may be chance: {outcome}"
+            return (
+                f"the loss fell {gained} on the {self.held_out_examples} held-out examples, maybe by chance: {outcome}"
+            )
         if kept and self.gain < SURE * self.gain_stderr:
             return (
                 f"the loss fell {gained} on the {self.held_out_examples} held-out examples, which may be chance: on "

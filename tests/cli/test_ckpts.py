@@ -139,12 +139,18 @@ def test_weights_name(family: Path, soup: Soup) -> None:
         shutil.move(f"{path}/model.safetensors", f"{path}/b.safetensors")
         shutil.copy(f"{other}/model.safetensors", f"{path}/a.safetensors")
     assert refused(soup, "--ckpts", *ALL[:2]) == (
-        "runs/0: holds 2 checkpoints: a.safetensors, b.safetensors\n\n"
-        "hint: pick one with --weights-name a.safetensors, or give the files: --ckpts 'runs/0/*'\n"
+        "2 of 2 checkpoints cannot be opened:\n"
+        "  runs/0: holds 2 checkpoints: a.safetensors, b.safetensors "
+        "(pick one with --weights-name a.safetensors, or give the files: --ckpts 'runs/0/*')\n"
+        "  runs/1: holds 2 checkpoints: a.safetensors, b.safetensors "
+        "(pick one with --weights-name a.safetensors, or give the files: --ckpts 'runs/1/*')\n\n"
+        "hint: mend them, or leave them out\n"
     )
     ran = soup("uniform", "--ckpts", *ALL[:2], "--weights-name", "a.safetensors", "--json")
     assert json.loads(ran.stdout)["soup"]["members"] == ALL[:2]
-    assert refused(soup, "--ckpts", *ALL[:2], "--weights-name", "best.pt").startswith("runs/0: has no file best.pt\n")
+    assert refused(soup, "--ckpts", *ALL[:2], "--weights-name", "best.pt").startswith(
+        "2 of 2 checkpoints cannot be opened:\n  runs/0: has no file best.pt"
+    )
 
 
 def test_ckpts_of_the_recipe(family: Path, soup: Soup) -> None:
@@ -176,7 +182,7 @@ def test_ckpts_of_the_recipe(family: Path, soup: Soup) -> None:
         ),
         (
             ["--ckpts", "net.py"],
-            "net.py: not a checkpoint: none of torch.save, safetensors\n\n"
+            "net.py: not a checkpoint: none of torch.save, NeMo, safetensors\n\n"
             "hint: --ckpts takes checkpoint files and folders that hold one\n",
         ),
     ],

@@ -93,7 +93,7 @@ def test_weights_that_do_not_fit_the_network(family: Path, soup: Soup) -> None:
     [
         ([], "soup rank: needs --val\n\nhint: name a set of the recipe: val, test\n"),
         (["--val", "vall"], "--val vall: neither a set of the recipe nor a path, did you mean 'val'?\n\nhint: "),
-        (["--val", "net.py"], "--val net.py: a set is a folder of class folders, or a file that ends in .safetensors,"),
+        (["--val", "net.py"], "--val net.py: a set is a folder of class folders, or a file that ends in .tar, .jsonl,"),
         (["--val", ""], "--val: an empty word\n\nhint: is a shell variable unset?\n"),
         (["--val"], "--val: needs at least one value\n\nhint: did a glob match nothing?\n"),
         (["--val", "val", "--metric", "acuracy"], "--metric: 'acuracy' is not known, did you mean 'accuracy'?\n\nhint"),

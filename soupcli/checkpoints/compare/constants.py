@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.tensor_filter import TensorFilter
 
-FEW = 3  # numbers that a mask is made of
 CHUNK = 1 << 20  # elements that are looked at once
 
 
@@ -34,8 +33,8 @@ class Everything:
 class Constants:
     """Contains the names of tensors that need not be finite, found when they are asked for.
 
-    Those are what is not mixed, what is the same bit for bit in all checkpoints, and masks: tensors of a few different
-    numbers, infinities among them.
+    Those are what is not mixed, and what is the same bit for bit in all checkpoints. Of a single checkpoint: masks,
+    which hold nothing but zeros and infinities.
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
@@ -51,18 +50,16 @@ class Constants:
     def _is_constant(self, name: str) -> bool:
         if not self._selection.mixes(name):
             return True
-        several = len(self._checkpoints) > 1
         holders = [one for one in self._checkpoints if name in one.tensors]
-        return (several and same_in_all(self._checkpoints, name)) or all(is_mask(one, name) for one in holders)
+        return same_in_all(self._checkpoints, name) if len(self._checkpoints) > 1 else is_mask(holders[0], name)
 
 
 def is_mask(checkpoint: Checkpoint, name: str) -> bool:
-    """Whether a tensor holds but a few different numbers and no NaN."""
-    numel, found = checkpoint.tensors[name].numel, torch.empty(0, dtype=torch.float64)
+    """Whether a tensor holds nothing but zeros and infinities."""
+    numel = checkpoint.tensors[name].numel
     for start in range(0, numel, CHUNK):
         part = read_part(checkpoint, name, start, min(CHUNK, numel - start)).to(torch.float64)
-        found = torch.cat([found, part.unique()]).unique()
-        if bool(part.isnan().any()) or len(found) > FEW:
+        if not bool((part.isinf() | (part == 0)).all()):
             return False
     return True
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from soupcli.checkpoints.checkpoint import StoredCheckpoint, is_averaged, read_part
-from soupcli.checkpoints.compare.constants import is_mask
 from soupcli.checkpoints.compare.differences import tied
 from soupcli.checkpoints.compare.integers import FEW, is_known
 from soupcli.checkpoints.formats.torch_distributed import DistributedCheckpoint
@@ -166,8 +165,19 @@ def _follows(checkpoint: Checkpoint, name: str) -> bool:
     if any(fnmatchcase(name, pattern) for pattern in DERIVED):
         return True
     if is_averaged(spec.dtype):
-        return is_known(name) and len(spec.shape) > 1 and is_mask(checkpoint, name)
+        return is_known(name) and len(spec.shape) > 1 and _has_few_numbers(checkpoint, name)
     return is_known(name) or spec.numel <= FEW or _is_plain(checkpoint, name, spec)
+
+
+def _has_few_numbers(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a tensor holds at most three different numbers and no NaN, as a mask does."""
+    numel, found = checkpoint.tensors[name].numel, torch.empty(0, dtype=torch.float64)
+    for start in range(0, numel, CHUNK):
+        part = read_part(checkpoint, name, start, min(CHUNK, numel - start)).to(torch.float64)
+        found = torch.cat([found, part.unique()]).unique()
+        if bool(part.isnan().any()) or len(found) > 3:
+            return False
+    return True
 
 
 def _is_plain(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
