@@ -165,8 +165,11 @@ def _note(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
         if module and event == "import":
             _imported.add(str(arguments[0]))
         elif module is not None and event != "import":
+            is_written = event == "open" and _writes(*arguments[1:3])
+            if is_written and not _is_called_by_us(frame):
+                return  # a script or notebook around this program made it: a later change is a change
             for path in _paths_of(event, arguments):
-                _remember(module, path, is_written=event == "open" and _writes(*arguments[1:3]))
+                _remember(module, path, is_written=is_written)
     except Exception:  # noqa: BLE001 - an error here would be one of the user's code
         return
     finally:
@@ -183,6 +186,15 @@ def _users_caller(frame: FrameType | None) -> str | None:
             return file
         frame = frame.f_back
     return ""
+
+
+def _is_called_by_us(frame: FrameType | None) -> bool:
+    """Whether a function of this program is among the callers, or the thread is not the main one."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(OWN):
+            return True
+        frame = frame.f_back
+    return threading.current_thread() is not threading.main_thread()
 
 
 def _paths_of(event: str, arguments: tuple[Any, ...]) -> Iterator[str]:

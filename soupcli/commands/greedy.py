@@ -39,10 +39,13 @@ def greedy(options: GreedyOptions, invocation: Invocation) -> int:
 
 
 def prepare(run: Run, options: GreedyOptions) -> Prepared:
-    """Checks that there is a set, and the windows if there are any; see run/make_soup.py."""
+    """Checks that there is a set, the windows if there are any, and logits for a budget; see run/make_soup.py."""
     run.require_sets()
     check_windows(run, options)
     budgeted = run.recipe.greedy.strategy == "budgeted"
+    if budgeted and run.logits is None and not options.dry_run:
+        hint = "soup rank --save-logits DIR, then soup greedy --logits DIR"
+        raise UsageError("--strategy budgeted: needs --logits", hint=hint)
     refuse_objective(run, {"--scores": options.scores, "--logits": options.logits, "--strategy budgeted": budgeted})
     finish = _finish if run.recipe.greedy.windows is None else finish_windows
     return Prepared(lambda: _plan(run, options), lambda: finish(run, options))
@@ -67,9 +70,6 @@ def _most_evaluations(run: Run) -> tuple[int, int]:
 
 def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:
     """Rank, search, then score the soup on the sets that do not select."""
-    if run.recipe.greedy.strategy == "budgeted" and run.logits is None:
-        hint = "soup rank --save-logits DIR, then soup greedy --logits DIR"
-        raise UsageError("--strategy budgeted: needs --logits", hint=hint)
     check_gates(run)
     choice = _choice(run, options)
     ranking = choice.ranking

@@ -313,7 +313,10 @@ def test_adapters_without_their_base(adapters: Path, soup: Soup) -> None:
     assert soup("uniform", "--ckpts", "adapters/*/", "--quiet").stdout == "soup/adapter_model.safetensors\n"
     ran = soup("rank", "--ckpts", "adapters/*/", "--val", "val")
     assert ran.code == 2
-    assert "adapters/0: its base (not named) is not a folder here" in ran.stderr and "--base PATH" in ran.stderr
+    assert (
+        "adapters/0: its base (not named) is not a folder here" in ran.stderr
+        and "--base names the network" in ran.stderr
+    )
 
 
 def test_base_of_adapters_is_part_of_what_was_evaluated(adapters: Path, soup: Soup) -> None:

@@ -76,7 +76,7 @@ class Outcome(NamedTuple):
 
 def faults(outcome: Outcome, *, silent: bool) -> Iterator[str]:
     """What is wrong with an outcome; nothing where the promise holds."""
-    lines = outcome.stderr.split("\n")
+    lines = [line for line in outcome.stderr.split("\n") if not line.startswith("warning: ")]
     if outcome.code not in ((0,) if silent else (0, 2)):
         yield f"exit code {outcome.code}"
     if outcome.code == 2 and outcome.stdout:

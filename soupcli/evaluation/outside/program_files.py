@@ -25,6 +25,9 @@ MOST = 10_000  # files
 READ = 1 << 20  # bytes: larger files are data, and not looked into
 SCRIPTS = {".py", ".sh", ".bash", ".zsh", ".pl", ".rb", ".js", ".r", ".jl", ".yaml", ".yml", ".toml", ".json", ".cfg"}
 REDIRECTED = re.compile(r">>?\s*\S+")  # what a shell writes
+INTERPRETER = re.compile(
+    r"(python|bash|sh|zsh|perl|ruby|node|Rscript|julia|env|torchrun)[0-9.]*"
+)  # or a wrapper of one
 NAME = re.compile(r"[^\s\"'`$(){}\[\]<>|;,=]+")
 
 
@@ -47,7 +50,7 @@ def files_of(words: Sequence[str], folder: Path) -> list[Path]:
     """The user's own files behind a command that runs in `folder`, sorted; installed programs are left out."""
     waiting = [file for word in _named(words) for file in _files(folder, word)]
     waiting += list(_module(words, folder))
-    program = shutil.which(words[0])
+    program = None if INTERPRETER.fullmatch(Path(words[0]).name) else shutil.which(words[0])
     if program is not None and is_users(os.path.realpath(program)) and _is_script(Path(program)):
         waiting.append(Path(program))
     found: set[Path] = set()
