@@ -164,12 +164,9 @@ def _note(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
         module = _users_caller(frame)
         if module and event == "import":
             _imported.add(str(arguments[0]))
-        elif module is not None and event != "import":
-            is_written = event == "open" and _writes(*arguments[1:3])
-            if is_written and not _is_called_by_us(frame):
-                return  # a script or notebook around this program made it: a later change is a change
+        elif module is not None and event != "import" and _is_called_by_us(frame):
             for path in _paths_of(event, arguments):
-                _remember(module, path, is_written=is_written)
+                _remember(module, path, is_written=event == "open" and _writes(*arguments[1:3]))
     except Exception:  # noqa: BLE001 - an error here would be one of the user's code
         return
     finally:
@@ -189,7 +186,10 @@ def _users_caller(frame: FrameType | None) -> str | None:
 
 
 def _is_called_by_us(frame: FrameType | None) -> bool:
-    """Whether a function of this program is among the callers, or the thread is not the main one."""
+    """Whether a function of this program is among the callers, or the thread is not the main one.
+
+    What a script or notebook around this program opens by itself says nothing of the scores.
+    """
     while frame is not None:
         if frame.f_code.co_filename.startswith(OWN):
             return True
