@@ -171,7 +171,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _parts(stack: ExitStack, row: Command, own: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of the recipe that functions stand for: `model` for model=, a set `evaluate` for evaluate=."""
+    """The parts of the recipe that functions replace: `model` for model=, a set `evaluate` for evaluate=."""
     function, build, key = own.get("evaluate"), own.get("model"), own.get("score_key")
     parts: dict[str, Any] = {}
     for name, value in (("evaluate", function), ("model", build)):

@@ -57,7 +57,7 @@ def count() -> int:
 
 
 def join() -> None:
-    """Meets the other processes. Raises ProcessError if one of them does not come in time."""
+    """Waits until the other processes are there. Raises ProcessError if one of them does not come in time."""
     if started() == 1:
         return
     import torch

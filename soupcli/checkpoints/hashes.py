@@ -50,7 +50,7 @@ class ContentHashes:
     def confirm(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Raises CheckpointError for a file that is no longer what it was when it was opened.
 
-        Its size and times tell; where they were others, or so young that a change may not show in them, its content.
+        Its size and times say so; its content does if they changed, or are so young that a change may not show in them.
         """
         for file in dict.fromkeys(file for checkpoint in checkpoints for file in checkpoint.files):
             now, opened = FileVersion.of(file.path), self._future(file).result()

@@ -244,7 +244,7 @@ def run(words: list[str]) -> int:
 
 
 def _meet_other_processes(words: list[str]) -> None:
-    """Meets the other processes. Raises UsageError for commands that would do everything as often as there are."""
+    """Waits until all processes are there. Raises UsageError for a command that each of them would run as a whole."""
     if processes.started() > 1:
         together = sorted(row.name for row in COMMANDS if row.several_processes)
         if not words or words[0] not in together:

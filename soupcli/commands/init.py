@@ -154,7 +154,7 @@ def recipe_text(found: FolderSurvey) -> str:
 {"val:" if sets else "# val:"}
 {sets or "#   my-val: {images: data/val}    # or text: FILE, arrays: FILE, python: FILE:FUNCTION, command: COMMAND"}
 metric: accuracy
-greedy: {{accept: ">="}}    # ">" keeps a candidate only where it raises the score
+greedy: {{accept: ">="}}    # ">" keeps a candidate only if it raises the score
 out: soup/
 """
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.score import Score
 
-# What can be said beside a report; all else stands in it.
+# What can be said beside a report; all else is in it.
 BESIDE_REPORT = {
     "report",
     "out",

@@ -27,8 +27,8 @@ SCHEMA = "soup-push/1"
 def push(options: PushOptions, _invocation: Invocation) -> int:
     """Upload a soup's files to a model of the Hub, which is made if it is not there.
 
-    Returns 1, and uploads nothing, if the soup is not what its report says. Raises UsageError for an id that is none,
-    MissingExtra without huggingface_hub, and OutputError if the Hub refuses.
+    Returns 1, and uploads nothing, if the soup is not what its report says. Raises UsageError for a word that is not
+    an id, MissingExtra without huggingface_hub, and OutputError if the Hub refuses.
     """
     match = HUB_ID.fullmatch(options.to)
     if match is None or match["revision"] is not None:

@@ -31,7 +31,7 @@ class ClassMap:
     columns: tuple[tuple[int, ...], ...] | None = None
 
     def onto(self, forward: Forward) -> Forward:
-        """Inputs to logits [N, `count`]; it raises ValidationError where the network has other classes."""
+        """Inputs to logits [N, `count`]; it raises ValidationError if the network has other classes."""
         if self.columns is None:
             return lambda inputs: self._checked(forward(inputs))
         largest, widest = max(map(max, self.columns)), max(map(len, self.columns))

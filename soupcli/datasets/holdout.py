@@ -107,7 +107,7 @@ class PartOfExamples:
 
 
 def part_of(whole: Examples, part: SetPart, fingerprint: str) -> PartOfExamples:
-    """The part, class by class where each example has one class. Raises ValidationError if it would be empty."""
+    """The part, class by class if each example has one class. Raises ValidationError if it would be empty."""
     one_class = whole.kind == "classes"
     labels_n = whole.labels if one_class else torch.zeros(len(whole.labels), dtype=torch.int64)
     kept, held_out = split_by_class(labels_n, part.share, seed=SEED, key="holdout")

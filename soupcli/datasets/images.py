@@ -232,7 +232,7 @@ class _Decoder:
 
     def __init__(self, pictures: ImageTransform, border: int) -> None:
         self._image_module: Any = import_extra("PIL.Image", extra="images")
-        # Of which Pillow says where it is opened; the sizes below are those that it lets pass.
+        # Which Pillow names when it opens them; the sizes below are those that it lets pass.
         warnings.simplefilter("error", self._image_module.DecompressionBombWarning)
         import_extra("PIL.TiffImagePlugin", extra="images").logger.disabled = True  # it prints what the error says
         self._pictures = pictures

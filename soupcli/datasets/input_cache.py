@@ -3,7 +3,7 @@
 A file is written aside, tensor by tensor and row by row, flushed and renamed; the next run maps it into memory, so that
 pages are shared between processes and no second copy is held. Its header holds the key and a checksum of each part of
 the data: what was cut short, damaged or made under another key is never used. Where the disk takes no more, inputs are
-kept in memory. Past a limit the files that were unused for longest are removed; whoever has one mapped keeps it.
+kept in memory. Past a limit the files that were unused for longest are removed; a process that has one mapped keeps it.
 """
 
 from __future__ import annotations

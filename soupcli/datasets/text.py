@@ -1,6 +1,6 @@
 """`{text: data/sst2-dev.jsonl, input: [sentence], label: label}`: rows of jsonl, csv, tsv or parquet.
 
-Or `template: "sst2 sentence: {sentence}"` in place of `input`, for networks that are told the task.
+Or `template: "sst2 sentence: {sentence}"` in place of `input`, for networks that read the task.
 """
 
 from __future__ import annotations

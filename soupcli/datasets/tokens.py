@@ -1,6 +1,6 @@
 """`{tokens: wiki.txt, context: 1024, stride: 512}`: the perplexity of a causal language model on a text.
 
-Windows over the text as in transformers' "Perplexity of fixed-length models", whose loop the score equals where windows
+Windows over the text as in transformers' "Perplexity of fixed-length models", whose loop the score equals if windows
 do not overlap; with a stride that loop counts one token too few in each window but the first, here every token that is
 predicted counts once. Tensors: ids_nl [N, L] int64, logits_nlv [N, L, V].
 """

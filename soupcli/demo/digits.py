@@ -197,7 +197,7 @@ def shifted(test: DigitImages, seed: int) -> dict[str, DigitImages]:
 
 
 def write_data(folder: Path, validation: DigitImages, test: DigitImages, seed: int) -> None:
-    """Writes the five sets, `network.py` and `soup.yaml`, each only where it is not there yet."""
+    """Writes the five sets, `network.py` and `soup.yaml`, each only if it is not there yet."""
     for name, pictures in {"val": validation, "test": test, **shifted(test, seed)}.items():
         file = folder / "data" / f"{name}.safetensors"
         if not file.exists():

@@ -2,7 +2,7 @@
 
     soup demo images FOLDER
 
-The package `dataset-fashion-mnist` is read where it is installed; else apt-get fetches it and dpkg-deb unpacks it
+The package `dataset-fashion-mnist` is read if it is installed; else apt-get fetches it and dpkg-deb unpacks it
 into the cache folder, which takes no root. Elsewhere the four .gz files may be put into that folder by hand.
 """
 

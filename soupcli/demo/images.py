@@ -154,7 +154,7 @@ def to_uint8(inputs: Tensor) -> Tensor:
 
 
 def write_data(folder: Path, parts: FashionSplit, size: ImagesSize, seed: int, progress: Progress) -> None:
-    """Writes the class folders of every set, and `soup.yaml`, each only where it is not there yet."""
+    """Writes the class folders of every set, and `soup.yaml`, each only if it is not there yet."""
     test, sharp = (
         FashionImages(p.pixels[: size.shifted], p.labels[: size.shifted]) for p in (parts.test, parts.test_sharp)
     )

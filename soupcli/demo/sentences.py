@@ -81,7 +81,7 @@ def parse(data: bytes, source: str) -> list[Sentence]:
 
 
 def decode(line: bytes) -> str:
-    """Returns the line as text, Latin-1 where it is not UTF-8."""
+    """Returns the line as text, Latin-1 if it is not UTF-8."""
     try:
         return line.decode()
     except UnicodeDecodeError:

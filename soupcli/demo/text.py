@@ -117,7 +117,7 @@ def draws(size: TextSize, seed: int) -> list[Draw]:
 
 
 def write_data(folder: Path, size: TextSize, seed: int, progress: Progress) -> None:
-    """Writes the sets and `soup.yaml`, each only where it is not there yet; the training set last."""
+    """Writes the sets and `soup.yaml`, each only if it is not there yet; the training set last."""
     if not (folder / "soup.yaml").exists():
         write_whole(folder / "soup.yaml", RECIPE.encode())
     if (folder / "data" / "train.jsonl").exists():
@@ -128,7 +128,7 @@ def write_data(folder: Path, size: TextSize, seed: int, progress: Progress) -> N
 
 
 def load_start(start: Path, seed: int, transformers: Any, progress: Progress) -> tuple[Any, Any]:
-    """Returns the network and its tokenizer: those of `start` where they are, else the package's with a new head."""
+    """Returns the network and its tokenizer: those of `start` if they exist, else the package's with a new head."""
     if (start / "model.safetensors").exists():
         return _load(start, transformers)
     names = [f"{NETWORK_FOLDER}/{name}" for name in NETWORK_FILES]

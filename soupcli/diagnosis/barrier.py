@@ -3,7 +3,7 @@
 Between two networks with a common start the loss hardly rises on the straight line from one to the other; between
 strangers it does (Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis",
 arXiv:1912.05671). There both ends are trained, and the barrier is the rise above their mean; here one end is a mean
-that may itself be bad, so the middle is held against the ingredient alone.
+that may itself be bad, so the middle is compared with the ingredient alone.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Barrier(NamedTuple):
 
     @property
     def metric(self) -> str:
-        """What heights are told in: the loss where it was measured, else the metric that selects."""
+        """The metric of the heights: the loss if it was measured, else the metric that selects."""
         return LOSS if LOSS in self.mean.metrics else self.mean.selecting
 
     def height(self, ingredient: int) -> float:
-        """How much worse it is half way than the ingredient alone; negative where it is better."""
+        """How much worse it is half way than the ingredient alone; negative if it is better."""
         middle, alone = (scores[ingredient].metrics[self.metric].value for scores in (self.half_way, self.alone))
         lower_is_better = self.metric == LOSS or not self.mean.higher_is_better
         return (middle - alone) * (1 if lower_is_better else -1)

@@ -73,7 +73,7 @@ def _told_collapse(facts: Facts) -> str:
 
 
 def new_layers(facts: Facts) -> Evidence | None:
-    """A layer that stands across while the rest of the network does not."""
+    """A layer that is at a wide angle while the rest of the network is not."""
     angle_lkk = out_of_line(facts)
     if facts.spread is None or facts.reordered or not bool(angle_lkk.any()):
         return None

@@ -4,7 +4,7 @@
         verdict.cause.words, verdict.evidence, verdict.cause.remedy
 
 A cause is a name, a test that gives the evidence for it (None: it is not the cause), what it is in words, and what to
-do about it. Rows are tried in their order. With scores, a verdict stands on effects: what the soup is without an
+do about it. Rows are tried in their order. With scores, a verdict rests on effects: what the soup is without an
 ingredient, and what the ingredient is alone (effects.py); weights say in which way it is wrong.
 """
 

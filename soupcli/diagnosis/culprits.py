@@ -45,7 +45,7 @@ def labels(facts: Facts) -> Evidence | None:
 
 
 def permuted(facts: Facts) -> Evidence | None:
-    """Networks whose neurons stand in another order."""
+    """Networks whose neurons are in another order."""
     if not facts.reordered:
         return None
     (one, other), name = next(iter(facts.reordered.items()))
@@ -110,7 +110,7 @@ def _is_behind(facts: Facts, one: int) -> bool:
 
 
 def _left_basin(facts: Facts, one: int) -> bool:
-    """Whether it stands so far from the others that training went wild, not only elsewhere."""
+    """Whether it is so far from the others that training went wild, not only elsewhere."""
     assert facts.spread is not None
     others = [other for other in range(len(facts.located)) if other != one]
     angle = float(facts.spread.closeness_kk[one, others].median())
@@ -149,7 +149,7 @@ def _told_distance(facts: Facts, one: int, ratio: float | None) -> str:
 
 
 def renewed_layers(facts: Facts) -> set[int]:
-    """Ingredients with a layer that stands across those of half of the others, while the rest does not."""
+    """Ingredients with a layer at a wide angle to that of half of the others, while the rest is not."""
     angle_lkk = out_of_line(facts)
     if not bool(angle_lkk.any()):
         return set()
@@ -158,7 +158,7 @@ def renewed_layers(facts: Facts) -> set[int]:
 
 
 # A layer that was made anew begins at 90 degrees to another, and training on the same labels brings both closer: a
-# linear head of few inputs to 70. Heads that all began at zero stood at under 30.
+# linear head of few inputs to 70. Heads that all began at zero were at less than 30.
 NEW_LAYER = 60.0
 # Up to where the median layer shows that the rest has a common start and did not go far.
 IN_LINE = 25.0

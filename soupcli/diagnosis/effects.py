@@ -161,7 +161,7 @@ def is_worse(facts: Facts, one: int) -> bool:
 
 
 def doubt(one: Score, other: Score) -> float | None:
-    """Half the width of the interval of a difference that is not told from 0; None if it is, or nothing is known."""
+    """Half the width of a difference's interval; None if the interval lacks 0, or nothing is known."""
     found = better_by(one, other)
     if found.p is None or found.low is None or found.high is None or found.low > 0 or found.high < 0:
         return None

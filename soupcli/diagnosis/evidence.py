@@ -1,6 +1,6 @@
 """What the files say by themselves: the evidence of causes that need no scores.
 
-A test returns the evidence it finds, None if it is not the cause. Words and remedies stand in causes.py.
+A test returns the evidence it finds, None if it is not the cause. Words and remedies are in causes.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is known of a family of ingredients, in the numbers that verdicts are made of.
 
 Shapes: k ingredients, l layers of weight matrices. Biases and norms are left out of angles: their directions are by
-chance (the biases of one layer stood at 90 degrees in a healthy family), and norms that stay near 1 point one way in
+chance (the biases of one layer were at 90 degrees in a healthy family), and norms that stay near 1 point one way in
 all networks.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.compare.settings import Setting
     from soupcli.evaluation.score import Score
 
-# In healthy families fine-tuned from one start (ViTs on digits and pictures, BERT on sentences) whole weights stand at
+# In healthy families fine-tuned from one start (ViTs on digits and pictures, BERT on sentences) whole weights are at
 # 0 to 25 degrees, single layers at up to 35; of networks trained from one start at a ruinous rate the median layer at
 # up to 71; networks from different seeds at 85 to 95.
 STRANGERS = 75.0
@@ -105,7 +105,7 @@ class Facts:
 
 
 def better_by(one: Score, other: Score) -> PairedDifference:
-    """How much better the first is in the selecting metric: positive where it is better."""
+    """How much better the first is in the selecting metric: positive if it is better."""
     found = difference(one, other, one.selecting)
     if one.higher_is_better:
         return found
@@ -123,7 +123,7 @@ def surely_better(one: Score, other: Score) -> bool:
 
 
 def by_loss(score: Score) -> Score:
-    """The score selecting by the loss, where it has one: it tells more of each example than accuracy."""
+    """The score selecting by the loss, if it has one: it says more of each example than accuracy."""
     return score._replace(selecting=LOSS, higher_is_better=False) if LOSS in score.metrics else score
 
 
@@ -139,7 +139,7 @@ def groups_of(names: Sequence[str], checkpoint: Checkpoint) -> dict[str, list[st
 
 
 def spread_of(own: Geometry, with_base: Geometry | None) -> WeightDistances:
-    """`own`: of tensors that the base has not got; `with_base`: of those that it has, the base first."""
+    """`own`: of tensors that the base lacks; `with_base`: of those that it has, the base first."""
     parts = [(own, 0)] if own.layers else []
     parts += [(with_base, 1)] if with_base is not None and with_base.layers else []
     centred_lkk = torch.cat([_centred(geometry.gram_lkk[:, at:, at:]) for geometry, at in parts])

@@ -22,6 +22,6 @@ class Examined(NamedTuple):
     refused: str | None  # why they cannot be mixed
     ties: dict[Checkpoint, list[tuple[str, ...]]]
     integers: list[str]
-    alone: list[dict[str, Score]]  # each checkpoint's scores by set; nothing where it could not be evaluated
+    alone: list[dict[str, Score]]  # each checkpoint's scores by set; nothing if it could not be evaluated
     barriers: dict[str, Barrier]  # by set
     verdicts: list[Diagnosis]

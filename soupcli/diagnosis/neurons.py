@@ -32,13 +32,13 @@ ACROSS = 30.0  # degrees between layers that may be reordered
 
 
 def reordered_matrix(one: Checkpoint, other: Checkpoint, names: Sequence[str]) -> str | None:
-    """The first of these matrices most of whose rows stand in other places in the other network."""
+    """The first of these matrices most of whose rows are in other places in the other network."""
     fitting = [name for name in names if _fits(one, name)]
     return next((name for name in fitting[:MATRICES] if _is_reordered(one, other, name)), None)
 
 
 def reordered_pairs(checkpoints: Sequence[Checkpoint], spread: WeightDistances) -> dict[tuple[int, int], str]:
-    """Pairs, each with a matrix of a layer that stands across between them, whose rows stand in other places.
+    """Pairs, each with a matrix of a layer at a wide angle between them, whose rows are in other places.
 
     All are compared with the first, and two that differ from it with one another.
     """

@@ -14,7 +14,7 @@ from soupcli import processes
 from soupcli.errors import SoupError
 from soupcli.progress import unsaid
 
-# What torch says where it raises a plain RuntimeError: its CPU allocator, MPS, cuBLAS and cuDNN.
+# What torch says when it raises a plain RuntimeError: its CPU allocator, MPS, cuBLAS and cuDNN.
 _NO_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 

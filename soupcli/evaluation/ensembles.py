@@ -34,7 +34,7 @@ class Ensembles:
     """Scores ensembles of networks whose logits on one set are saved; no score of theirs counts any example."""
 
     def __init__(self, files: Mapping[Checkpoint, LogitFile], metrics: Sequence[str], *, name: str) -> None:
-        """`name` stands in messages. Raises ValidationError for logits of another set, or of other classes."""
+        """Messages name the set by `name`. Raises ValidationError for logits of another set, or of other classes."""
         first = next(iter(files.values()))
         self.labels, self.kind = first.labels(), first.kind
         self._files = files

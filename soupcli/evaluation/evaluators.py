@@ -104,7 +104,7 @@ class Evaluators:
         return {name: self.on(name)(weights) for name in self.context.sets}
 
     def logit_file(self, name: str, weights: Mixture) -> LogitFile | None:
-        """Where a network's logits on the set `name` are kept; None for mixtures, and where none are asked for."""
+        """Where a network's logits on the set `name` are kept; None for mixtures, and if none are asked for."""
         alone = len(weights.members) == 1 and weights.is_uniform and weights.dtype is None
         if not alone or not self._wants_logits(name) or self.context.logits is None:
             return None
@@ -142,7 +142,7 @@ class Evaluators:
         return self.context.metrics_of(name)
 
     def shared(self, name: str, others: str) -> int | None:
-        """How many examples of a set are also in another, None where nobody has looked into one of them."""
+        """How many examples of a set are also in another, None if nobody has looked into one of them."""
         return self._runner.examples.shared(name, others)
 
     def running_statistics(self, weights: Mixture) -> dict[str, Tensor]:
@@ -302,7 +302,7 @@ class Evaluators:
         return list(islice(unknown, processes.count() - 1))
 
     def _kept(self, name: str, weights: Mixture, at_least: float | None) -> Score | None:
-        """The score that an earlier run has kept, where its logits are kept too if they are asked for."""
+        """The score that an earlier run has kept, if its logits are kept too if they are asked for."""
         key = self._keys.of_score(name, weights) or self._own_key(name, weights)
         stop = at_least if self.context.recipe.early_stop else None
         score = self.context.store.get(key, at_least=stop) or self.context.store.get(self._own_key(name, weights))

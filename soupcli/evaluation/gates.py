@@ -56,7 +56,7 @@ def check(gate: Gate, metric: str) -> None:
 
 
 def judge(gate: Gate, soup: Score, best: Score | None) -> GateOutcome:
-    """Compare a score with a gate. Raises ValidationError if it has not got the metric."""
+    """Compare a score with a gate. Raises ValidationError if it lacks the metric."""
     metric, bound = gate.metric or soup.selecting, gate.bound
     if metric not in soup.metrics:
         raise ValidationError(

@@ -37,7 +37,7 @@ class Keys:
         self.fingerprints = {name: self._fingerprint(name, context.manifest, context.warn) for name in context.sets}
 
     def of_score(self, name: str, weights: Mixture) -> str | None:
-        """The key of a score, None where something unknown determines it: a function or a command of the user."""
+        """The key of a score, None if something unknown determines it: a function or a command of the user."""
         parts = self.of_outputs(name, weights)
         return key_of({**parts, "metrics": self._context.metrics_of(name)}) if parts is not None else None
 

@@ -98,6 +98,6 @@ class LoadedSets:
         return replace(examples, inputs=examples.inputs.to(self._context.device))
 
     def shared(self, name: str, others: str) -> int | None:
-        """How many examples of a set are also in another, None where nobody has looked into one of them."""
+        """How many examples of a set are also in another, None if nobody has looked into one of them."""
         own, other = (self._contents.get(self._keys.of_contents(one)) for one in (name, others))
         return shared(own, other) if own is not None and other is not None else None

@@ -27,7 +27,7 @@ class Stopped(NamedTuple):
 class Score(NamedTuple):
     """All metrics of one set of weights on one validation set; one of them selects.
 
-    `examples` went through the network to find it: 0 where the score was kept from an earlier run. `outcomes` holds
+    `examples` went through the network to find it: 0 if the score was kept from an earlier run. `outcomes` holds
     what each example contributed to a metric, Tensor[N] by metric, in the order of the set; `difficulty`, uint8 [N],
     how far the network was off each example (see difficulty.py). An evaluation that was `stopped` has none of these
     and no metrics. `refused` says why these weights may not be taken, however good they are here.

@@ -101,7 +101,7 @@ def printable(text: str) -> str:
 
 
 def named(text: str, longest: int = 28) -> str:
-    """`text` to be drawn as a label: printable, and with its middle left out where it is long."""
+    """`text` to be drawn as a label: printable, and with its middle left out if it is long."""
     shown = printable(text)
     if len(shown) <= longest:
         return shown

@@ -24,7 +24,7 @@ KINDS: dict[str, Callable[[Reports], Figure]] = {
 
 
 def possible(reports: Reports) -> tuple[list[Figure], list[UsageError]]:
-    """What can be drawn, and why scores cannot where there are ingredients that were scored."""
+    """What can be drawn, and why scores cannot although ingredients were scored."""
     figures: list[Figure] = []
     missing: list[UsageError] = []
     scored = any(source.report.scores_ingredients for source in reports.sources)

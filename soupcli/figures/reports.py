@@ -1,7 +1,7 @@
 """Join several reports: the first one's ingredients, with the scores and the soups of all.
 
 `soup greedy` scores every ingredient on the selecting set alone; `soup rank --val A B ... --report rank.json` on all.
-Ingredients are told by their content, not by their paths.
+Ingredients are recognised by their content, not by their paths.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Reports:
 
 
 def read(paths: Sequence[Path]) -> Reports:
-    """The reports in files, or in the folders of soups. Raises UsageError if one is none."""
+    """The reports in files, or in the folders of soups. Raises UsageError if one of them is not a report."""
     files = [path / REPORT if path.is_dir() else path for path in paths]
     return gather([ReadReport(file, read_report(file, ignore_unknown=True)) for file in dict.fromkeys(files)])
 

@@ -91,7 +91,7 @@ def _lock(lock: Path, out: Path) -> int:
 
 
 def _link(lock: Path, out: Path) -> int:
-    """As `_lock`, where the file system has no locks."""
+    """As `_lock`, if the file system has no locks."""
     with unfinished(aside(lock)) as own:
         own.write_text(_me(), "utf-8")
         while True:

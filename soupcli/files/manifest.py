@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from soupcli.files.json_store import Depends
 
 SCHEMA = "soup-hashes/2"
-WHOLE = 1 << 28  # bytes: of many files together, larger ones are told by their stamps alone
+WHOLE = 1 << 28  # bytes: of many files together, larger ones are recognised by their stamps alone
 ABSENT, FOLDER = "absent", "folder"
 HINT = "run again when nothing writes to it"
 

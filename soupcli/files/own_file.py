@@ -1,4 +1,4 @@
-"""Which files a command may replace without being told so: its own kind, which it recognises by content.
+"""Which files a command may replace without --force: its own kind, which it recognises by content.
 
     check_target(Path("rank.json"), "report")              # raises OutputError for anything but a report of ours
 

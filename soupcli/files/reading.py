@@ -221,13 +221,13 @@ def read_small(path: Path, *, most: int) -> bytes:
 
 
 def read_bytes(file: FileVersion, offset: int, count: int) -> bytes:
-    """`count` bytes of `file` from `offset`, or fewer where it ends."""
+    """`count` bytes of `file` from `offset`, or fewer if it ends."""
     with _Reading(file) as descriptor:
         return os.pread(descriptor, count, offset)
 
 
 def announce(file: FileVersion) -> None:
-    """Asks the system to read the file into its cache in the background, where it can; returns at once."""
+    """Asks the system to read the file into its cache in the background, if it can; returns at once."""
     if hasattr(os, "posix_fadvise"):
         with _Reading(file) as descriptor:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
@@ -264,7 +264,7 @@ def same_file(one: FileVersion, other: FileVersion) -> bool:
 
 
 def same_content(one: FileVersion, other: FileVersion) -> bool:
-    """Whether two files hold the same bytes; all of them are read only where samples agree."""
+    """Whether two files hold the same bytes; all of them are read only if samples agree."""
     if one.size != other.size:
         return False
     places = sorted({max(0, one.size - SAMPLE), *(one.size * number // SAMPLES for number in range(SAMPLES))})

@@ -37,7 +37,7 @@ def aside(path: Path, ending: str = "tmp") -> Path:
 
 
 def left_by_others(path: Path) -> list[Path]:
-    """What stands at names of `aside(path)` and was not made by this process."""
+    """What is at names of `aside(path)` and was not made by this process."""
     start = f".{path.name}."
     try:
         entries = [entry for entry in os.scandir(path.parent) if entry.name.startswith(start)]

@@ -17,7 +17,7 @@ BINS = 15  # of equal width, each without its lower edge and with its upper, as 
 
 
 def confidence_and_right(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
-    """float64 [N, 2]: the largest probability, and 1 where it is the label's."""
+    """float64 [N, 2]: the largest probability, and 1 if it is the label's."""
     confidence_n = logits_nk.to(torch.float64).softmax(dim=1).amax(dim=1)
     return torch.stack([confidence_n, correct(logits_nk, labels_n, among=1).to(torch.float64)], dim=1)
 

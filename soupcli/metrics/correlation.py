@@ -25,7 +25,7 @@ def squared_error(logits_n1: Tensor, numbers_n: Tensor) -> Tensor:
 
 
 def pearson(outcomes_n2: Tensor) -> MetricValue:
-    """Pearson's r with its standard error sqrt((1 - r^2) / (n - 2)); NaN where either side is constant."""
+    """Pearson's r with its standard error sqrt((1 - r^2) / (n - 2)); NaN if either side is constant."""
     n = len(outcomes_n2)
     if n < 2 or not bool(outcomes_n2.isfinite().all()):
         return MetricValue(math.nan, None, n)
@@ -36,7 +36,7 @@ def pearson(outcomes_n2: Tensor) -> MetricValue:
 
 
 def spearman(outcomes_n2: Tensor) -> MetricValue:
-    """Pearson's r of the ranks, equal numbers sharing the mean of theirs; NaN where either side is constant."""
+    """Pearson's r of the ranks, equal numbers sharing the mean of theirs; NaN if either side is constant."""
     n = len(outcomes_n2)
     if n < 2 or bool(outcomes_n2.isnan().any()):
         return MetricValue(math.nan, None, n)
@@ -45,13 +45,13 @@ def spearman(outcomes_n2: Tensor) -> MetricValue:
 
 
 def weighted_pearson(outcomes_n2: Tensor, weights_bn: Tensor) -> Tensor:
-    """float64 [B]: r of each resample, NaN where either side is constant there."""
+    """float64 [B]: r of each resample, NaN if either side is constant there."""
     x_n, y_n = (outcomes_n2 - outcomes_n2.mean(dim=0)).unbind(dim=1)
     return _weighted_r(x_n[None], y_n[None], weights_bn)
 
 
 def weighted_spearman(outcomes_n2: Tensor, weights_bn: Tensor) -> Tensor:
-    """float64 [B]: r of the ranks in each resample, NaN where either side is constant there."""
+    """float64 [B]: r of the ranks in each resample, NaN if either side is constant there."""
     x_bn, y_bn = (_weighted_ranks(column, weights_bn) for column in outcomes_n2.T)
     return _weighted_r(x_bn, y_bn, weights_bn)
 

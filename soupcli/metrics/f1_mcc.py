@@ -67,7 +67,7 @@ def best_f1(outcomes_n3: Tensor, unseen_n: Tensor) -> float:
 def matthews(outcomes_n3: Tensor) -> MetricValue:
     """Matthews correlation; for more than two classes its generalisation R_K (Gorodkin 2004, equation 8).
 
-    0 where all labels or all predictions are one class. Counts are exact until the last two operations.
+    0 if all labels or all predictions are one class. Counts are exact until the last two operations.
     """
     n = len(outcomes_n3)
     if n == 0:

@@ -104,7 +104,7 @@ class AdapterSoup:
     files: tuple[FileVersion, ...]
     side_files: tuple[Path, ...]
     side_folder: Path | None
-    relative_error: float  # of the change, in the Frobenius norm over all layers; 0 where it is exact
+    relative_error: float  # of the change, in the Frobenius norm over all layers; 0 if it is exact
 
     sources = ()
     is_adapter = True

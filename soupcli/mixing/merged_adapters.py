@@ -131,7 +131,7 @@ def own_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorSpec]:
 def merged(mixture: Mixture) -> Mixture:
     """The full network of a mixture of adapters, as a mixture of one.
 
-    Raises MixError if the base is not at hand, and if it holds several networks under other names than the adapters'.
+    Raises MixError if the base is missing, and if it holds several networks under other names than the adapters'.
     """
     members = adapters_of(mixture)
     kept = adapters_of(Mixture.uniform([mixture.kept]))[0]

@@ -98,7 +98,7 @@ def mix(mixture: Mixture, name: str, *, start: int, count: int) -> Tensor:
 
 
 def scale_of(weights: Sequence[float]) -> float:
-    """The sum of weights: 1 where they sum to 1 up to rounding, the temperature where one was folded into them."""
+    """The sum of weights: 1 if they sum to 1 up to rounding, the temperature if one was folded into them."""
     total = math.fsum(weights)
     return 1.0 if abs(total - 1.0) < 1e-12 else total
 

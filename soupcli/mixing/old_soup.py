@@ -1,4 +1,4 @@
-"""What stands where a soup is to go: nothing, an old soup whose files may be replaced, or something to refuse.
+"""What is already in the place of a new soup: nothing, an old soup whose files may be replaced, or something to refuse.
 
     check_place(out, inputs)                               # no input in it or above it, not the working folder
     old = read_old_soup(out, force=True)                   # OldSoup(files={"model.safetensors": "sha256:..."})

@@ -49,7 +49,7 @@ class Terms(NamedTuple):
     dtype: torch.dtype  # of the output
     batches: Sequence[tuple[torch.dtype, Sequence[Term]]]  # of one stored dtype, at most ROWS
     members: int
-    divisor: int  # 1 where there are weights
+    divisor: int  # 1 if there are weights
     weight: float  # at least the sum of the weights' magnitudes
     weight_grid: float  # a power of two of which all weights are multiples
 

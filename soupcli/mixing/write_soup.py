@@ -195,7 +195,7 @@ class AdapterNotes(NamedTuple):
     """What became of the adapters."""
 
     rank: int  # of most layers
-    relative_error: float  # 0 where the adapter is exact
+    relative_error: float  # 0 if the adapter is exact
 
 
 def soup_specs(mixture: Mixture) -> dict[str, TensorSpec]:

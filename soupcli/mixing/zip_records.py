@@ -21,7 +21,7 @@ from soupcli.files.reading import write_at
 
 LOCAL_HEADER, CENTRAL_HEADER = 30, 46  # bytes before the name
 CRC_IN_LOCAL, CRC_IN_CENTRAL = 14, 16
-DESCRIPTOR_FOLLOWS = 0x8  # flag: the checksum stands behind the data
+DESCRIPTOR_FOLLOWS = 0x8  # flag: the checksum comes after the data
 DESCRIPTOR = b"PK\x07\x08"
 ALIGNMENT = 64  # of the data, as torch writes them
 PADDING = 0x4246  # "FB": the extra field that torch pads with
@@ -30,7 +30,7 @@ CHUNK = 1 << 22
 
 
 class ZipRecord(NamedTuple):
-    """One record: its data's first byte, and where in the file its checksum stands."""
+    """One record: its data's first byte, and where in the file its checksum is."""
 
     name: str
     begin: int

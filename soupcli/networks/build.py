@@ -38,7 +38,7 @@ def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:
     """What the recipe and the checkpoint's configuration say about classes; no library is imported."""
     try:
         folder = checkpoint.folder
-    except CheckpointError:  # an adapter whose base is not at hand
+    except CheckpointError:  # an adapter whose base is missing
         return UNNAMED
     spec = spec or spec_of_folder(folder)
     return library_of(spec).outline(spec, folder) if spec is not None else UNNAMED

@@ -18,7 +18,7 @@ WRAPPERS = re.compile(
 
 
 class FittedNames(NamedTuple):
-    """Stored name -> name in the network; `removed` stood before stored names, `added` stands before the network's."""
+    """Stored name -> name in the network; `removed` came before stored names, `added` comes before the network's."""
 
     names: dict[str, str]
     removed: str = ""
@@ -71,7 +71,7 @@ def _all_there(needed: Sequence[Sequence[str]], plain: dict[str, str], prefix: s
 
 
 def _prefixes(needed: Sequence[Sequence[str]], plain: dict[str, str]) -> list[str]:
-    """What stands before a name of the network in stored names: its longest name has the fewest others like it."""
+    """What comes before a name of the network in stored names: its longest name has the fewest others like it."""
     if not needed:
         return []
     names = max(needed, key=lambda names: len(max(names, key=len)))

@@ -86,7 +86,7 @@ def lengths(gram_kk: Tensor) -> Tensor:
 
 
 def angles(gram_kk: Tensor) -> Tensor:
-    """[..., k, k]: angles in degrees between offsets, NaN where one has no length.
+    """[..., k, k]: angles in degrees between offsets, NaN if one has no length.
 
     From |u/|u| - v/|v|| = 2 sin(angle/2): the arc cosine would lose small angles.
     """

@@ -68,9 +68,9 @@ class Network:
     ignored_names: tuple[str, ...] = ()  # patterns of tensors that the library drops when it loads
     stored_names: Callable[[Iterable[str]], Mapping[str, str]] | None = None  # name in a file -> name in the module
     longest_input: int | None = None  # tokens that the network has positions for
-    pad_token_id: int | None = None  # what the configuration pads with, where the tokenizer does not say
+    pad_token_id: int | None = None  # what the configuration pads with, if the tokenizer does not say
     zero_shot: Callable[[nn.Module, Sequence[str], Sequence[str]], Forward] | None = None  # class names, templates
-    towers: tuple[str, ...] = ()  # parts that compute, where logits do not come from the module's own forward
+    towers: tuple[str, ...] = ()  # parts that compute, if logits do not come from the module's own forward
     answers: Callable[[nn.Module, Sequence[str]], Forward] | None = None  # of a network from text to text: label words
 
     def forward(self, inputs: Batch) -> Tensor:

@@ -17,12 +17,12 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from soupcli.errors import NetworkError
 
-# What torch raises where code wants the values of a tensor on the meta device: .item(), .numpy(), .cpu(), an index.
+# What torch raises if code wants the values of a tensor on the meta device: .item(), .numpy(), .cpu(), an index.
 NEEDS_VALUES = (NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 def make_without_weights(builder: Callable[[], nn.Module]) -> nn.Module:
-    """What `builder` returns, in evaluation mode, with parameters on the meta device where its code allows it.
+    """What `builder` returns, in evaluation mode, with parameters on the meta device if its code allows it.
 
     Code that looks at a parameter's values while it builds, or keeps something made of them, is run again with real
     parameters: the network is the same, its weights are overwritten either way. torch's random state is left as it was.
@@ -81,7 +81,7 @@ def _parameters_on_meta() -> Iterator[None]:
 def materialise(module: nn.Module, device: torch.device) -> None:
     """Gives parameters memory on `device` and moves buffers there; what is shared stays shared.
 
-    A tensor keeps its identity where torch allows it, so that lists which a module keeps of its own parameters stay
+    A tensor keeps its identity if torch allows it, so that lists which a module keeps of its own parameters stay
     right too. Raises NetworkError for lazy layers, whose shapes are not known.
     """
     made: dict[int, Tensor] = {}
@@ -103,7 +103,7 @@ def materialise(module: nn.Module, device: torch.device) -> None:
 
 
 def _on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor itself, with memory on `device`; another one where something holds a weak reference to it."""
+    """The tensor itself, with memory on `device`; another one if something holds a weak reference to it."""
     if isinstance(tensor, nn.Parameter):
         memory = torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.detach().to(device)
         moved: Tensor = nn.Parameter(memory, requires_grad=False)

@@ -2,7 +2,7 @@
 
     text = model_card(report, beside)                      # the same report gives the same bytes
 
-Format: https://huggingface.co/docs/hub/model-cards. What an ingredient's own README said stands below.
+Format: https://huggingface.co/docs/hub/model-cards. What an ingredient's own README said comes below.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ def _print(text: str) -> None:
 def print_table(table: Table) -> None:
     """A table of the result: with rules on a terminal, plain columns in a pipe.
 
-    Nothing is ever cut: columns that do not fit stand below, the first column beside them again.
+    Nothing is ever cut: columns that do not fit come below, the first column beside them again.
     """
     console = _rich(stderr=False)
     with console.capture() as capture:
@@ -186,7 +186,7 @@ def print_table(table: Table) -> None:
 
 
 def _blocks(table: Table, width: int) -> list[list[int]]:
-    """The columns that stand side by side; the first one in every block."""
+    """The columns that are side by side; the first one in every block."""
 
     from rich.cells import cell_len
 
@@ -323,7 +323,7 @@ class ProgressReporter:
 
 
 def _new_bars() -> Bars:
-    """Where the line is narrow the note, with its score at the end, has the room; if need be it is what is cut."""
+    """If the line is narrow, the note, with its score at the end, has the room; if need be it is what is cut."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
 

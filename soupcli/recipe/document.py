@@ -63,7 +63,7 @@ class Document:
         return True
 
     def place(self, keys: Keys, *, of_key: bool = False) -> str:
-        """`soup.yaml:8:10: learned.steps`, or the flag or variable alone where it says which key it sets."""
+        """`soup.yaml:8:10: learned.steps`, or the flag or variable alone if it says which key it sets."""
         where = self.position(keys, of_key=of_key)
         from_file = self.file is not None and where.startswith(f"{self.file}:")
         if keys in self.values and not from_file:

@@ -63,7 +63,7 @@ def _message(error: Any) -> str:
 
 
 def _without_tags(path: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """The keys of `path` as they stand in the file: pydantic adds the tag of a union after `model` and `val.NAME`."""
+    """The keys of `path` as they are in the file: pydantic adds the tag of a union after `model` and `val.NAME`."""
     tag = {"model": 1, "val": 2}.get(str(path[0]), len(path)) if path else 0
     return path[:tag] + path[tag + 1 :]
 

@@ -61,7 +61,7 @@ def _validate(document: Document) -> Recipe:
 
 
 def _unknown_sets(recipe: Recipe, document: Document) -> list[str]:
-    """A line for each gate of a set that the recipe has not got."""
+    """A line for each gate of a set that the recipe lacks."""
     unknown = [gate for gate in recipe.wanted if gate.set not in recipe.val]
     places = [document.place(document.keys_of(gate.key), of_key=True) for gate in unknown]
     return [

@@ -129,12 +129,12 @@ class Recipe(Section):
         return wanted(self.gates, self.val)
 
     def place(self, key: str) -> str | None:
-        """`soup.yaml:8:10` where the recipe file gives the dotted key, None where something else does."""
+        """`soup.yaml:8:10` if the recipe file gives the dotted key, None if something else does."""
         place = self._document.position(self._document.keys_of(key))
         return place if self._document.file is not None and place.startswith(f"{self._document.file}:") else None
 
     def located(self, message: str) -> str:
-        """`message` with the place in the recipe before it, where it begins with a key that the recipe gives."""
+        """`message` with the place in the recipe before it, if it begins with a key that the recipe gives."""
         key, _, rest = message.partition(": ")
         keys = self._document.keys_of(key)
         return f"{self._document.place(keys)}: {rest}" if self._document.gives(keys) else message

@@ -83,7 +83,7 @@ def _class_ids(value: object, info: ValidationInfo) -> object:
 
 
 def ids_or_logits(value: object) -> list[int | str] | dict[str, list[int]] | None:
-    """A list of class ids, or a map from each class to the indices of its logits; None for whatever else it may be."""
+    """A list of class ids, or a map from each class to the indices of its logits; None for anything else."""
     if isinstance(value, list) and value and all(_is_index(id_) or isinstance(id_, str) for id_ in value):
         return value
     if isinstance(value, dict) and value:

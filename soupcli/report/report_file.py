@@ -86,7 +86,7 @@ def _refuse(constant: str) -> None:
 
 
 def _problem(document: Any) -> str:
-    """What nothing can be made of: too deep, too large a number, text that is none; "" if there is nothing."""
+    """What nothing can be made of: too deep, too large a number, bytes that are not text; "" if there is nothing."""
     level, depth = [document], 0
     while level:
         if depth > DEEPEST:

@@ -64,7 +64,7 @@ def report_by_file(run: Run, file: Path, words: Sequence[str]) -> tuple[Report, 
 
 
 def _score(file: Path, column: str, value: float, metric: str) -> Score:
-    """A score of which nothing but its value is known. Raises UsageError for a share that is none."""
+    """A score of which nothing but its value is known. Raises UsageError for a share outside 0 to 1."""
     if metric in SHARES and not 0 <= value <= 1:
         raise UsageError(f"{file}: {column} is {value:g}, {metric} is a fraction of 1", hint="divide per cents by 100")
     found = {metric: MetricValue(value, None, None)}

@@ -46,7 +46,7 @@ class FinishedSoup(NamedTuple):
 
     mixture: Mixture
     scores: Mapping[str, Score]
-    ingredients: Sequence[tuple[Checkpoint, Mapping[str, Score]]]  # best first where there was a ranking
+    ingredients: Sequence[tuple[Checkpoint, Mapping[str, Score]]]  # best first if there was a ranking
     best: tuple[Checkpoint, Mapping[str, Score]] | None = None
     uniform: Mapping[str, Score] | None = None
     search: SearchResult | None = None

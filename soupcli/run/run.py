@@ -67,7 +67,7 @@ class Row(NamedTuple):
     known: Mapping[str, Score] = {}
 
 
-NOTED = 8  # tensors with other names that are told one by one
+NOTED = 8  # tensors with other names that are named one by one
 
 
 class Run:
@@ -245,7 +245,7 @@ class Run:
     def classes(self) -> dict[str, ClassOrder]:
         """Which class is which in each set whose classes have names, by the first checkpoint."""
         if not self.sets:
-            return {}  # adapters can then be mixed where their base is not at hand
+            return {}  # adapters can then be mixed if their base is missing
         if not self.sets:
             return {}
         return class_orders(self.sets, self.recipe.metric, self._outline)

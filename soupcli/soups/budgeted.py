@@ -49,7 +49,7 @@ def budgeted(
     """The best of the best ingredient alone and of the `budget` soups that are predicted to be the best.
 
     `predict` gives the scores of ensembles. 1 + `budget` evaluations at most. Equally good predictions: fewer members
-    first, then those that rank higher. Raises ValidationError where the best ingredient's score is not a number.
+    first, then those that rank higher. Raises ValidationError if the best ingredient's score is not a number.
     """
     first = ranking[0].checkpoint
     soup = average([first])
@@ -75,7 +75,7 @@ def budgeted(
 def draw(ingredients: int, candidates: int, *, seed: int) -> list[tuple[int, ...]]:
     """Sets of at least two of so many ingredients, each once: all there are, or `candidates` of them at random.
 
-    Of a random set the size is drawn first, then the members, each uniformly.
+    The size of a random set is drawn first, then the members, each uniformly.
     """
     if 2**ingredients - 1 - ingredients <= candidates:
         return [some for size in range(2, ingredients + 1) for some in combinations(range(ingredients), size)]

@@ -1,4 +1,4 @@
-"""One decision of a search: a trial soup evaluated, and held against the soup so far."""
+"""One decision of a search: a trial soup evaluated, and compared with the soup so far."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Action = Literal["add", "remove", "take"]
 
 
 class Step(NamedTuple):
-    """One decision: the score of the trial soup, and what it was held against (None: the start).
+    """One decision: the score of the trial soup, and what it was compared with (None: the start).
 
     `action` says what the trial did: `candidate` joins the members (`add`) or leaves them (`remove`), or the trial is
     a soup of its own (`take`), made of `members`, of which `candidate` is the best. Where the evaluation was stopped
@@ -37,14 +37,14 @@ class Step(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A trial is taken where it scores at least (`>=`) or more than (`>`) the soup so far plus `min_delta`."""
+    """A trial is taken if it scores at least (`>=`) or more than (`>`) the soup so far plus `min_delta`."""
 
     accept: Literal[">=", ">"] = ">="
     min_delta: float = 0.0
 
 
 def begin(soup: Mixture, evaluate: Evaluate, *, candidate: Checkpoint, action: Action = "add") -> tuple[Score, Step]:
-    """The start of a search is evaluated like every trial. Raises ValidationError where it is not a number."""
+    """The start of a search is evaluated like every trial. Raises ValidationError if it is not a number."""
     began = time.monotonic()
     score = evaluate(soup)
     if math.isnan(score.value):

@@ -54,8 +54,8 @@ def greedy(
     """Recipe 1 over a ranking, best first, or in any other order.
 
     A candidate stays when the score of the mean of members and candidate is at least (`>=`) or more than (`>`) the
-    members' own plus `min_delta`. The start is evaluated like every candidate. `announce` hears of the next candidate
-    before one is evaluated, `foresee` of the mixtures that come if it and those after it are left out. Raises
+    members' own plus `min_delta`. The start is evaluated like every candidate. Before one is evaluated, `announce` is
+    called with the next candidate, `foresee` with the mixtures that come if it and those after it are left out. Raises
     ValidationError if the first ingredient's score is not a number.
     """
     members = [ranking[0].checkpoint]

@@ -99,7 +99,7 @@ def summing_to_one(alpha_lk: Tensor) -> Tensor:
 def _last_linear(module: nn.Module, head: str | None) -> list[Tensor]:
     """Weight and bias of the layer that a temperature can be folded into.
 
-    Raises NetworkError where the logits are not the output of one linear layer, or it shares its weights.
+    Raises NetworkError if the logits are not the output of one linear layer, or it shares its weights.
     """
     kind = type(module).__name__
     if head is None:

@@ -83,7 +83,7 @@ def curves_of(rounds: list[Round]) -> Curves:
 
 
 def simplex(free_lk: Tensor, start_lk: Tensor) -> Tensor:
-    """Coefficients between 0 and 1 that sum to 1: the softmax, at `start_lk` (all but 0) where `free_lk` is 0."""
+    """Coefficients between 0 and 1 that sum to 1: the softmax, at `start_lk` (all but 0) if `free_lk` is 0."""
     absent = start_lk <= FLOOR / start_lk.shape[-1]
     low_lk = torch.where(absent, FLOOR / start_lk.shape[-1], start_lk)
     return torch.softmax(low_lk.log() + free_lk, dim=-1)
@@ -239,7 +239,7 @@ class Fit:
         return torch.tensor([loss for _, losses in parts for loss in losses], dtype=torch.float64)
 
     def measure(self, fitted: float, losses_n: Tensor) -> None:
-        """Ends a round: the held-out losses are held against the start's, and the state put away."""
+        """Ends a round: the held-out losses are compared with the start's, and the state put away."""
         held_out = _mean(losses_n)
         if not math.isfinite(held_out) or not math.isfinite(fitted):
             raise NetworkError(f"after step {self.done}: the loss is {held_out}", hint="a smaller learned.lr")

@@ -56,7 +56,7 @@ def stock(
 
 def mean_cosine(gram_lkk: Tensor) -> Tensor:
     """[l]: the mean cosine over all pairs of offsets. One that does not move is at a right angle to every other;
-    where none moves there is nothing to decide, and it is 1.
+    if none moves there is nothing to decide, and it is 1.
     """
     length_lk = lengths(gram_lkk)
     product_lkk = length_lk[:, :, None] * length_lk[:, None, :]
@@ -68,7 +68,7 @@ def mean_cosine(gram_lkk: Tensor) -> Tensor:
 
 
 def ratio(cosine_l: Tensor, ingredients: int) -> Tensor:
-    """[l]: t, between 0 and 1; 0 where offsets point apart (the formula would go beyond the base)."""
+    """[l]: t, between 0 and 1; 0 if offsets point apart (the formula would go beyond the base)."""
     k = ingredients
     together_l = cosine_l.clamp(min=0)
     return k * together_l / ((k - 1) * together_l + 1)

@@ -1,7 +1,7 @@
 """Pairs of ingredients: the angle between them and what their mean gains (Figure 3 of Wortsman et al. 2022).
 
-The angle is that between the offsets of both from the start that they were fine-tuned from. The gain is held against
-the better of the two on each set; the paper's is held against the mean of their scores, which is never more.
+The angle is that between the offsets of both from the start that they were fine-tuned from. The gain is compared with
+the better of the two on each set; the paper's is compared with the mean of their scores, which is never more.
 """
 
 from __future__ import annotations

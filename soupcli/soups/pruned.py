@@ -34,7 +34,7 @@ def pruned(
 ) -> GreedySoup:
     """What is left of the ranking when no member can be spared; the last of the ranking is tried first.
 
-    At most k (k + 1) / 2 evaluations of k ingredients, and k + 1 where none can be spared. On the selecting set the
+    At most k (k + 1) / 2 evaluations of k ingredients, and k + 1 if none can be spared. On the selecting set the
     soup is at least as good as the mean of all; the best ingredient alone may be better, which `search` looks at.
     Raises ValidationError if the score of the mean of all is not a number.
     """

@@ -35,7 +35,7 @@ def rank(
 ) -> list[Ranked]:
     """Every ingredient evaluated alone, best first; ties in the order of the paths, a NaN last.
 
-    `announce` hears of the next ingredient before one is evaluated, so that reading overlaps evaluation.
+    `announce` is called with the next ingredient before one is evaluated, so that reading overlaps evaluation.
     """
     ranking: list[Ranked] = []
     for done, ingredient in enumerate(ingredients, 1):

@@ -1,7 +1,7 @@
 """A PEFT LoRA adapter as the whole network that it makes of its base: W + s B A, computed when it is read.
 
-So adapters are evaluated and mixed like any checkpoints. Where the base is not at hand, the products s B A stand for
-themselves: enough to mix, not to evaluate. How a mean is written as an adapter again is told in adapter_soup.py.
+So adapters are evaluated and mixed like any checkpoints. If the base is missing, the products s B A stand for
+themselves: enough to mix, not to evaluate. How a mean is written as an adapter again is in adapter_soup.py.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class AdapterCheckpoint:
 
     @property
     def folder(self) -> Path:
-        """The base's. Raises CheckpointError if the base is not at hand."""
+        """The base's. Raises CheckpointError if the base is missing."""
         if self.base is None:
             raise CheckpointError(
                 f"{self.path}: its base {self.config.base or '(not named)'} is not a folder here",

@@ -82,7 +82,7 @@ class Tasks:
 
 
 def load(spec: LmEvalSet) -> Tasks:
-    """The tasks and their data; the built-in ones are looked through where `include_path` has not all.
+    """The tasks and their data; the built-in ones are looked through if `include_path` has not all.
 
     Raises ValidationError for a task that is not there or whose data cannot be loaded.
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from soupcli.figures.reports import Reports
     from soupcli.report.report import Report
 
-# What this page says elsewhere; other parts of a report stand at its end as they are.
+# What this page says elsewhere; other parts of a report come unchanged at its end.
 SAID = {
     "schema",
     "command",

@@ -1,4 +1,4 @@
-"""Between which magnitudes stored numbers lie, from one pass over their bits; piece by piece where that is asked for.
+"""Between which magnitudes stored numbers lie, from one pass over their bits; piece by piece if that is asked for.
 
 spread = Spread.of(numbers_rc, FORMATS[torch.float32], lambda range_: range_.grid > 2**-60)  # Tensor[r, c], overwritten
 spread.whole                                                         # Range(largest=0.31, grid=2**-48)
@@ -23,8 +23,8 @@ PIECE = 1 << 12  # columns
 class Range(NamedTuple):
     """What bounds a set of numbers."""
 
-    largest: float  # magnitude; infinite where one is not finite
-    grid: float  # a power of two of which all are multiples; infinite where all are zero
+    largest: float  # magnitude; infinite if one is not finite
+    grid: float  # a power of two of which all are multiples; infinite if all are zero
 
     def joined(self, other: Range) -> Range:
         """What bounds both sets."""
@@ -32,10 +32,10 @@ class Range(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """What bounds the numbers of some columns, and of each piece of them where the whole was not narrow enough."""
+    """What bounds the numbers of some columns, and of each piece of them if the whole was not narrow enough."""
 
     whole: Range
-    pieces: Sequence[Range]  # none where the whole was
+    pieces: Sequence[Range]  # none if the whole was
     zeros: bool  # whether there are any
 
     @classmethod

@@ -112,7 +112,7 @@ def two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def two_product(a: Tensor, b: float) -> tuple[Tensor, Tensor]:
-    """a * b as a rounded product and its error, exactly where nothing over- or underflows (Dekker 1971)."""
+    """a * b as a rounded product and its error, exactly if nothing over- or underflows (Dekker 1971)."""
     product = a * b
     a_high = _upper_half(a)
     a_low = a - a_high
@@ -129,7 +129,7 @@ def _upper_half(a: Tensor) -> Tensor:
 
 
 def nearest(value: Fraction, format_: Format) -> float:
-    """The number of the format nearest to `value`, ties to even; an infinity where it is beyond the largest."""
+    """The number of the format nearest to `value`, ties to even; an infinity if it is beyond the largest."""
     if value == 0:
         return 0.0
     magnitude = abs(value)

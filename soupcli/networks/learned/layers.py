@@ -1,8 +1,8 @@
 """The layers of a network, found from its module tree: stem, blocks, what follows them, and the head.
 
 A block is a module with at least two weight matrices; a trunk is a list of at least two blocks (`nn.Sequential`,
-`nn.ModuleList`, `nn.ModuleDict`). Each block of a trunk is a layer, or is divided again where it holds a trunk itself
-(the stages of a ResNet or Swin); what stands before the first trunk is the stem. In a network without trunks every
+`nn.ModuleList`, `nn.ModuleDict`). Each block of a trunk is a layer, or is divided again if it holds a trunk itself
+(the stages of a ResNet or Swin); what comes before the first trunk is the stem. In a network without trunks every
 child is a layer.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from soupcli.networks.network import Batch
 
 LISTS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-WHOLE = "model"  # the name of the one layer where all tensors are mixed alike
+WHOLE = "model"  # the name of the one layer if all tensors are mixed alike
 
 
 class Layer(NamedTuple):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CPU = torch.device("cpu")
 BLOCK_BYTES = 1 << 20  # of all ingredients together, worked on at once: operations follow one another in a cache
-HELD_BYTES = 128 << 20  # that stay in memory, where ingredients are on disk, until they are used again
+HELD_BYTES = 128 << 20  # that stay in memory, if ingredients are on disk, until they are used again
 ALIGNED = 64  # bytes, as torch aligns what it allocates
 
 
@@ -152,7 +152,7 @@ class OnDisk:
 
 
 class InMemory:
-    """Read once. Offsets are kept where they take no more memory than what is stored, and lie where they are used."""
+    """Read once. Offsets are kept if they take no more memory than what is stored, and lie where they are used."""
 
     def __init__(self, reader: Reader, where: Where) -> None:
         self.reader = reader
@@ -214,7 +214,7 @@ def _blocks(
 
 
 def _brought(reader: Reader, piece: OffsetPiece, out_kn: Tensor | None) -> Tensor:
-    """The piece from disk, in `out_kn` where that is given, else on the device in this thread's memory."""
+    """The piece from disk, in `out_kn` if that is given, else on the device in this thread's memory."""
     if out_kn is None:
         return _on_device(reader, piece, reader.rows(piece))
     if out_kn.device == CPU:

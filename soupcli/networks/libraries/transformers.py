@@ -34,7 +34,7 @@ PROBE = (3, 61, 97)  # of the picture that shows whether a processor's work can 
 
 
 def build(spec: TransformersNetwork, folder: Path, trust_code: bool = False) -> Network:
-    """The network of `folder`'s config.json with its tokenizer and image processor, where there are any."""
+    """The network of `folder`'s config.json with its tokenizer and image processor, if there are any."""
     transformers = import_extra("transformers", extra="transformers")
     if not (folder / "config.json").is_file():
         raise NetworkError(f"{folder}: has no config.json", hint="model.save_pretrained(...) writes it")
@@ -169,7 +169,7 @@ def _architecture(transformers: Any, name: str, config: Any, folder: Path, *, tr
 def _stored_names(module: Any) -> Callable[[Iterable[str]], dict[str, str]] | None:
     """From names in files to names in the module: transformers 5 goes on saving networks under the names of version 4.
 
-    None where the installed version knows no such names. Raises NetworkError if a tensor is not only renamed but
+    None if the installed version knows no such names. Raises NetworkError if a tensor is not only renamed but
     taken apart or put together as well.
     """
     try:
