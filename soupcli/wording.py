@@ -92,6 +92,19 @@ def _code(letter: str) -> str:
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~&$]|^[+=-]|(?<=www)\.|:(?=//)|^\d+\.(?=\s|$)")
+
+
+def markdown(text: str) -> str:
+    """The text as one line of Markdown in which no letter is Markdown, HTML, a link or a mention of somebody."""
+    line = _MARKDOWN.sub(_as_entity, legible(text).strip())
+    return line.replace("@", "&#64;<!-- -->")
+
+
+def _as_entity(found: re.Match[str]) -> str:
+    return f"{found[0][:-1]}&#{ord(found[0][-1])};"
+
+
 def legible_json(text: str) -> str:
     """A JSON document with the same letters as `\\u` escapes: only strings can hold them."""
     text = text.replace("##[", r"#\u0023[")

@@ -51,8 +51,8 @@ OutputFormat = Annotated[
     str,
     typer.Option(
         "--output-format",
-        metavar="text|github|junit",
-        help="Print the result as text, GitHub annotations or JUnit XML.",
+        metavar="text|github|junit|markdown",
+        help="Print the result as text, GitHub annotations, JUnit XML or Markdown.",
     ),
 ]
 ReportResult = Annotated[
@@ -502,7 +502,9 @@ class ReportPageOptions:
     """Options of `soup report`."""
 
     reports: ReportFiles
-    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path("report.html")
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .html, or .md for Markdown.")] = Path(
+        "report.html"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

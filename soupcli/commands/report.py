@@ -1,4 +1,4 @@
-"""`soup report soup.json`: a report as one HTML page that needs nothing else."""
+"""`soup report soup.json`: a report as one HTML page that needs nothing else, or as Markdown with `--out report.md`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from soupcli.figures.page.page import page
 from soupcli.figures.reports import read
 from soupcli.files.atomic import write_whole
 from soupcli.files.own_file import check_target
-from soupcli.output import console
+from soupcli.output import console, markdown
 from soupcli.report.report_file import taken_from
 
 if TYPE_CHECKING:
@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 
 def report(options: ReportPageOptions, _invocation: Invocation) -> int:
-    """Write a report as one HTML page that needs nothing else."""
+    """Write reports as one HTML page that needs nothing else, or one after the other as Markdown."""
     check_target(options.out, "page")
     with taken_from(options.reports):
-        text = page(read(options.reports))
+        reports = read(options.reports)
+        if options.out.suffix == ".md":
+            text = "\n".join(markdown.document(source.report) for source in reports.sources)
+        else:
+            text = page(reports)
     write_whole(options.out, text)
     console.print_lines([str(options.out)])
     return DONE

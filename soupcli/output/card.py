@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from soupcli.datasets.holdout import whole_of
 from soupcli.recipe.recipe import Recipe
 from soupcli.wording import HUB_ID, legible, shown
+from soupcli.wording import markdown as _cell
 
 if TYPE_CHECKING:
     from soupcli.report.report import Report
@@ -251,8 +252,3 @@ def _fenced(language: str, text: str) -> list[str]:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}{language}", text, fence]
-
-
-def _cell(text: str) -> str:
-    """Text in a table: no letter of it is Markdown or HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", lambda found: f"&#{ord(found[1])};", legible(text))

@@ -1,4 +1,4 @@
-"""The result for machines that build and test: annotations of GitHub Actions, and a JUnit file.
+"""The result for machines that build and test: annotations of GitHub Actions, a JUnit file, a summary in Markdown.
 
 `::error file=soup.yaml,line=8,col=3,title=...::message` as in "Workflow commands for GitHub Actions"; XML as in the
 schema that Jenkins' xUnit plugin publishes (junit-10.xsd), one test case for each gate and each comparison.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from xml.etree import ElementTree
 
+from soupcli.output import markdown
 from soupcli.output.text import sentence, where
 from soupcli.wording import legible
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from soupcli.report.scores import Ingredient
     from soupcli.report.soups import Soup
 
-Format = Literal["text", "github", "junit"]
+Format = Literal["text", "github", "junit", "markdown"]
 Level = Literal["notice", "warning", "error"]
 _NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\U00010000-\U0010ffff]")
 
@@ -36,6 +37,8 @@ class Finding(NamedTuple):
 
 def formatted(wanted: str, report: Report, place: Callable[[str], str | None]) -> str:
     """The report in one of the formats but text."""
+    if wanted == "markdown":
+        return markdown.document(report)
     return junit(report) if wanted == "junit" else github(report, place)
 
 

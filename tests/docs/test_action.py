@@ -45,10 +45,12 @@ def test_gates() -> None:
     assert Path("output.txt").read_text() == "report=soup/soup.json\n"
     assert len(json.loads(Path("soup/soup.json").read_text())["ingredients"]) == 5
     summary = Path("summary.md").read_text()
-    assert "| test | accuracy | 0." in summary and "- met: gates.test" in summary
+    assert (
+        "### soup greedy" in summary and "| val | test |" in summary and "- gate met: test &#62;= best - 50" in summary
+    )
     ran = run(ckpts="runs/*/", val="val\ntest", gates="{test: '>= 100%'}")
     assert ran.returncode == 1, ran.stderr
-    assert "- not met: gates.test" in Path("summary.md").read_text()
+    assert "- gate not met: test &#62;= 100%" in Path("summary.md").read_text()
 
 
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")
