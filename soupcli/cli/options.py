@@ -35,7 +35,7 @@ Scores = Annotated[
     typer.Option(
         "--scores",
         metavar="FILE",
-        help="Rank by the scores in this jsonl file instead (model_name, then one key per set).",
+        help="Rank by the scores in this jsonl or csv file instead (model_name, then one key per set).",
     ),
 ]
 ObjectiveFlag = Annotated[

@@ -2,18 +2,22 @@
 
     {"model_name": "model_0", "ImageNet2p": 0.7808, "ImageNet": 0.7557, "ImageNetV2": 0.6409}
 
-The layout is that of individual_model_results.jsonl in github.com/mlfoundations/model-soups: `model_name` is the stem
-of the file of weights, every other number the score on a set, a fraction of 1.
+A csv, tsv or parquet file has the same names at the heads of its columns. The layout is that of
+individual_model_results.jsonl in github.com/mlfoundations/model-soups: `model_name` is the stem of the file of weights,
+every other number the score on a set, a fraction of 1.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.errors import UsageError
+from soupcli.datasets.rows import read_rows
+from soupcli.errors import UsageError, ValidationError
 from soupcli.files.reading import read_small
 from soupcli.wording import suggestion
 
@@ -21,7 +25,15 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 MOST_BYTES = 100_000_000
-NAMES = ("model_name", "model", "name", "checkpoint", "path")  # keys that may name the model, the authors' first
+NAMES = (
+    "modelname",
+    "model",
+    "name",
+    "checkpoint",
+    "path",
+)  # keys that may name the model, but for case and punctuation; the authors' first
+TABLES = (".csv", ".tsv", ".parquet")
+DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*%?", re.ASCII)
 HINT = 'one JSON object a line: {"model_name": "model_0", "ImageNet": 0.7557}'
 
 
@@ -77,38 +89,66 @@ class ScoresFile(NamedTuple):
 
 def read_scores(path: Path) -> ScoresFile:
     """The file. Raises UsageError if it is not of this layout."""
-    try:
-        lines = read_small(path, most=MOST_BYTES).decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as cause:
-        raise UsageError(f"{path}: {getattr(cause, 'strerror', None) or 'is not UTF-8'}", hint=HINT) from cause
     rows: dict[str, Mapping[str, float]] = {}
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            name, row = _row(line, f"{path}:{number}")
-            if name in rows:
-                raise UsageError(f"{path}:{number}: {name!r} has a line already")
-            rows[name] = row
+    for where, row in _table(path) if path.suffix.lower() in TABLES else _lines(path):
+        name = _name(row, where)
+        if name in rows:
+            raise UsageError(f"{where}: {name!r} has a line already")
+        rows[name] = _numbers(row, where)
     scores = ScoresFile(path, rows)
     if not rows or not scores.columns:
         raise UsageError(f"{path}: has no score that all of its {len(rows)} models have", hint=HINT)
     return scores
 
 
-def _row(line: str, where: str) -> tuple[str, Mapping[str, float]]:
+def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The objects of a jsonl file, each with its place."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as cause:
-        raise UsageError(f"{where}: is not JSON: {cause}", hint=HINT) from cause
-    key = next((key for key in NAMES if isinstance(row, dict) and isinstance(row.get(key), str)), None)
+        lines = read_small(path, most=MOST_BYTES).decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise UsageError(f"{path}: {getattr(cause, 'strerror', None) or 'is not UTF-8'}", hint=HINT) from cause
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            where = f"{path}:{number}"
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as cause:
+                hint = f"{HINT}; or a file that ends in {', '.join(TABLES)}"
+                raise UsageError(f"{where}: is not JSON: {cause}", hint=hint) from cause
+            yield where, row if isinstance(row, dict) else {}
+
+
+def _table(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The rows of a csv, tsv or parquet file, each with its place; cells that are numbers as numbers."""
+    try:
+        rows = read_rows(path, [])
+    except ValidationError as refused:
+        raise UsageError(str(refused), hint=refused.hint) from refused
+    names = {column for column in rows[0] if _plain(column) in NAMES}
+    for number, row in enumerate(rows, 1):
+        yield f"{path}: row {number}", {key: value if key in names else _cell(value) for key, value in row.items()}
+
+
+def _cell(value: Any) -> Any:
+    """A number for text such as `0.78` and `78%`; anything else as it is."""
+    if not isinstance(value, str) or DECIMAL.fullmatch(value.strip()) is None:
+        return value
+    text = value.strip()
+    return float(Decimal(text[:-1].strip()) / 100) if text.endswith("%") else float(text)
+
+
+def _name(row: Mapping[str, Any], where: str) -> str:
+    """The model of a row, by the first key of NAMES that it has, but for case and punctuation."""
+    named = {_plain(key): value for key, value in reversed(list(row.items())) if isinstance(value, str)}
+    key = next((key for key in NAMES if key in named), None)
     if key is None:
-        raise UsageError(f"{where}: names no model", hint=HINT)
-    numbers = {name: _number(value, where) for name, value in row.items() if _is_number(value)}
-    return row[key], numbers
+        raise UsageError(f"{where}: names no model", hint=f"{HINT}; the name may stand under {', '.join(NAMES[1:])}")
+    return str(named[key])
 
 
-def _number(value: float, where: str) -> float:
+def _numbers(row: Mapping[str, Any], where: str) -> dict[str, float]:
     try:
-        return float(value)
+        return {name: float(value) for name, value in row.items() if _is_number(value)}
     except OverflowError as cause:
         raise UsageError(f"{where}: a score with more digits than a number can have", hint=HINT) from cause
 

@@ -50,6 +50,42 @@ def test_rank(family: Path, soup: Soup) -> None:
     assert table[1].split() == ["runs/3", "81.37%", "78.70%", "66.98%"]
 
 
+TABLES = {
+    "results.csv": "\ufeffName,ImageNet 2p,ImageNetV2\r\n"
+    + "\r\n".join(f'"{name}",{row["ImageNet2p"] * 100}%,{row["ImageNetV2"]}' for name, row in PUBLISHED.items()),
+    "results.tsv": "model_name\tImageNet2p\tImageNetV2\tnote\n"
+    + "\n".join(f"runs/{name}\t{row['ImageNet2p']}\t{row['ImageNetV2']}\tgood" for name, row in PUBLISHED.items()),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(name: str, family: Path, soup: Soup) -> None:
+    """A csv of a spreadsheet (its mark, per cents, line ends) and a tsv rank as the jsonl of the same scores does."""
+    Path(name).write_text(TABLES[name])
+    ran = soup("rank", "--ckpts", "runs/*/", "--scores", name, "--val", "imagenet-2p", "--json")
+    ingredients = report_of(ran)["ingredients"]
+    assert [one["path"] for one in ingredients] == ["runs/3", "runs/1", "runs/2", "runs/4", "runs/0"]
+    [scores] = ingredients[0]["scores"].values()
+    assert scores["accuracy"]["value"] == pytest.approx(PUBLISHED["3"]["ImageNet2p"], abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,a\n0,1\n", "results.csv: row 1: names no model"),
+        ("model,a\n0,1\n0,1\n", "results.csv: row 2: '0' has a line already"),
+        ("model,a\n0,1\n1,1,2\n", "results.csv:3: has 3 fields, the header has 2"),
+        ("model,a\n0,\n1,n/a\n", "has no score that all of its 2 models have"),
+        ("", "results.csv: has no rows"),
+    ],
+)
+def test_tables_that_are_wrong(family: Path, soup: Soup, text: str, message: str) -> None:
+    """No names, a name twice, a row of another length, no numbers: errors with the place."""
+    Path("results.csv").write_text(text)
+    ran = soup("rank", "--ckpts", "runs/*/", "--scores", "results.csv")
+    assert (ran.code, message in ran.stderr) == (2, True), ran.stderr
+
+
 def test_greedy(family: Path, soup: Soup) -> None:
     """Candidates come in the file's order; the start is measured; decisions are by what is measured."""
     publish({name: {"val": row["ImageNetV2"]} for name, row in PUBLISHED.items()})
