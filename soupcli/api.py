@@ -254,7 +254,7 @@ REPORTS: dict[str, Callable[[Asked], Report]] = {"rank": _ranked, "eval": _evalu
 
 def _check_same(run: Run, asked: Asked) -> None:
     """Raises UsageError if a checkpoint that was given was opened another way than the run opens it."""
-    found = {one.path: one for one in run.checkpoints}
+    found = {one.path: one for one in run.singles}
     for one in asked.checkpoints:
         again = found.get(one.path)
         if again is None or (again.origin.key == one.origin.key and again.files == one.files):

@@ -5,6 +5,7 @@ kept, left_out = choose(checkpoints, recipe.window)        # e.g. window: {last:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.training_record import TrainingRecord, order_by, record_of, value_of
@@ -13,7 +14,6 @@ from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.recipe.methods import Window
@@ -39,7 +39,7 @@ def choose(checkpoints: Sequence[Checkpoint], window: Window) -> Chosen:
     `every` and `last` count within each run: the checkpoints of one parent folder. Raises UsageError if a step or a
     metric is asked for that a trainer did not record, and if nothing is left.
     """
-    if not window.model_fields_set:
+    if not window.model_fields_set - {"group_by"}:
         return Chosen(list(checkpoints), [])
     about = {checkpoint: record_of(checkpoint) for checkpoint in checkpoints}
     kept = list(checkpoints)
@@ -86,8 +86,20 @@ def _runs(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord]
     """The checkpoints of each run in the order of their steps, else of their epochs, else of their paths."""
     runs: dict[Path, list[Checkpoint]] = {}
     for one in kept:
-        runs.setdefault(one.path.absolute().parent, []).append(one)
+        runs.setdefault(folder_of_run(one).absolute(), []).append(one)
     return [_along(run, about) for run in runs.values()]
+
+
+def folder_of_run(one: Checkpoint) -> Path:
+    """The folder that a checkpoint lies in; of a revision of a model of the Hub the model."""
+    if one.origin.revision is not None:
+        return Path(str(one.path).partition("@")[0])
+    return one.path.parent
+
+
+def in_order_of_steps(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The checkpoints in the order of their steps, else of their epochs, else as they are."""
+    return _along(checkpoints, {one: record_of(one) for one in checkpoints})
 
 
 def along_one_run(checkpoints: Sequence[Checkpoint], flag: str = "--decay") -> list[Checkpoint]:

@@ -87,6 +87,7 @@ COMMANDS = (
         "Check whether checkpoints can be averaged; explain problems.",
         example="soup inspect --ckpts runs/*/ --base start/ --val imagenet-val",
         measures_from_base=True,
+        looks_at_singles=True,
     ),
     Command(
         "mix",

@@ -113,6 +113,14 @@ class IngredientOptions(RecipeOptions):
         int | None,
         typer.Option("--every", metavar="N", help="Of each run, take every Nth checkpoint, back from the last.", min=1),
     ] = None
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group-by",
+            metavar="run|PATTERN",
+            help="Average the checkpoints of each run, or of each folder that fits, first: one ingredient each.",
+        ),
+    ] = None
     val: Annotated[
         list[str] | None,
         typer.Option(

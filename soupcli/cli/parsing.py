@@ -112,6 +112,7 @@ class Command(NamedTuple):
     mixes_base: bool = False  # --alpha and --method stock mix the checkpoint of --base itself
     measures_from_base: bool = False  # it measures all checkpoints from --base, so --base is never unused
     each_alone: bool = False  # it takes each checkpoint as it is, so their names need not agree
+    looks_at_singles: bool = False  # --group-by makes no difference to it
     judges_soups: bool = False  # it compares the soups among its checkpoints with the best ingredient among them
 
 

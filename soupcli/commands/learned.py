@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from soupcli import processes
+from soupcli.checkpoints.groups import members_of
 from soupcli.environment import cache_folder
 from soupcli.evaluation.kept_scores import FitStore
 from soupcli.mixing.mixture import Mixture
@@ -89,7 +90,8 @@ def _start(run: Run, ranking: Sequence[Ranked]) -> Sequence[Checkpoint]:
     with run.phase("greedy") as progress:
         accept, min_delta = settings.accept, settings.min_delta
         soup = recipe_1(ranking, evaluate, accept=accept, min_delta=min_delta, average=average, progress=progress)
-    return soup.mixture.members
+    kept = {one.path for one in soup.mixture.members}
+    return [one for one in run.sharing(ranking[0].checkpoint) if members_of(one)[0].path in kept]
 
 
 def _learn(run: Run, best: Checkpoint, start: Sequence[Checkpoint]) -> Learnt:

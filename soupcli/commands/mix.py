@@ -31,7 +31,7 @@ from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
 from soupcli.run.rewrite import write_again
 from soupcli.run.run import Row, Run
 from soupcli.run.to_report import coefficients_to_report, scores_to_report
-from soupcli.soups.learned import Layered
+from soupcli.soups.learned import Layered, of_checkpoints
 from soupcli.soups.model_stock import stock
 from soupcli.soups.weighted import grouped_by_patterns, interpolated, normalised, weighted
 from soupcli.wording import nearest
@@ -185,15 +185,16 @@ def _goodness(run: Run, scores: Mapping[str, Score]) -> float:
 def _stock(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> FinishedSoup:
     with run.phase("measure") as progress:
         stocked = stock(ingredients, base, _layers(run, base), progress=progress)
-    mixture = stocked.layered.mixture(dtype=run.output_dtype, keep_from=ingredients[0])
+    layered = of_checkpoints(stocked.layered)
+    mixture = layered.mixture(dtype=run.output_dtype, keep_from=ingredients[0])
     with run.phase("evaluate"):
         [scores] = run.scores([Row("mix", mixture)])
-    found = Stock(layers=stocked.layered.layers, cosines=stocked.cosines, ratios=stocked.ratios)
+    found = Stock(layers=layered.layers, cosines=stocked.cosines, ratios=stocked.ratios)
     return FinishedSoup(
         mixture,
         scores,
         [(member, {}) for member in (*ingredients, base)],
-        coefficients=coefficients_to_report(stocked.layered),
+        coefficients=coefficients_to_report(layered),
         parts={"stock": found},
     )
 

@@ -98,7 +98,7 @@ def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
     for name, reported_hash in soup.file_hashes.items():
         if name not in names and name not in missing and hash_of_file(folder, name) != reported_hash:
             yield Check(name, False, f"{hash_of_file(folder, name)}, reported {reported_hash}")
-    known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
+    known = report.hashes
     expected = sorted(known.get(member, "") for member in soup.members)
     for name, file in weights.items() if not is_torch else ():
         said = _said_members(file)
@@ -124,8 +124,8 @@ def _members(
     options: VerifyOptions, report: Report, soup: Soup, recipe: Recipe, hashes: ContentHashes
 ) -> Iterator[Check]:
     """Each member that is still there has the reported hash."""
-    known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
-    commits = {ingredient.path: ingredient.revision for ingredient in report.ingredients}
+    known = report.hashes
+    commits = report.revisions
     how = how_to_open(options, recipe)._replace(cached=True)
     kept_from = [soup.kept_from] if soup.kept_from is not None else []
     for path in dict.fromkeys([*soup.members, *kept_from]):

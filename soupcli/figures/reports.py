@@ -149,7 +149,7 @@ def _marked(sources: Sequence[ReadReport]) -> list[MarkedScores]:
             found["greedy-ensemble", ""] = MarkedScores("greedy-ensemble", label, report.greedy_ensemble.scores)
         if report.soup is not None and report.soup.scores:
             soup, command = report.soup, report.command
-            label = f"{command} soup ({len(soup.members)} of {len(report.ingredients)})"
+            label = f"{command} soup ({len(report.parts_of_soup)} of {len(report.ingredients)})"
             others = [scored for scored in found.values() if scored.label == label]
             label += f", {source.path}" if others else ""
             key = ("uniform", "") if report.averages_all else ("soup", soup.hash)

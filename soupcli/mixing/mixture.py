@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, common_dtype, is_averaged, read_part
+from soupcli.checkpoints.groups import CheckpointGroup, members_of
 from soupcli.mixing.average import Averager
 from soupcli.mixing.terms import Terms, chunks
 
@@ -29,7 +30,8 @@ class Mixture:
 
     `dtype` is the dtype of averaged tensors, None: the members' own. `keep_from` gives the tensors that are not
     averaged, None: the first member does. `coefficients` gives some tensors, by name, other weights of the members
-    than `weights` (a learned soup's layers); their sum is what the tensor is scaled by.
+    than `weights` (a learned soup's layers); their sum is what the tensor is scaled by. A member that is a group of
+    checkpoints is taken apart into them: `members` has none.
     """
 
     members: tuple[Checkpoint, ...]
@@ -37,6 +39,22 @@ class Mixture:
     dtype: torch.dtype | None = None
     keep_from: Checkpoint | None = None
     coefficients: Mapping[str, tuple[float, ...]] | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        """Takes groups apart."""
+        if not any(isinstance(one, CheckpointGroup) for one in (*self.members, self.keep_from)):
+            return
+        sizes = [len(members_of(member)) for member in self.members]
+        coefficients = self.coefficients and {n: shared_out(row, sizes) for n, row in self.coefficients.items()}
+        kept = self.kept
+        parts = {
+            "members": tuple(one for member in self.members for one in members_of(member)),
+            "weights": shared_out(self.weights, sizes),
+            "keep_from": kept.last if isinstance(kept, CheckpointGroup) else self.keep_from,
+            "coefficients": coefficients,
+        }
+        for name, value in parts.items():
+            object.__setattr__(self, name, value)  # it is frozen
 
     @classmethod
     def uniform(
@@ -95,6 +113,16 @@ def mix(mixture: Mixture, name: str, *, start: int, count: int) -> Tensor:
     for first, length in chunks(terms, count):
         out[first : first + length] = averager.mean(terms, start + first, length)
     return out
+
+
+def shared_out(weights: Sequence[float], sizes: Sequence[int]) -> tuple[float, ...]:
+    """The weights of groups, each divided evenly among the members of the group, of which there are `sizes`.
+
+    Weights that come out the same are the same to the last bit, so that their mean is the sum divided once.
+    """
+    if len(set(sizes)) == len(set(weights)) == 1 and scale_of(weights) == 1.0:
+        return (1.0 / sum(sizes),) * sum(sizes)
+    return tuple(weight / size for weight, size in zip(weights, sizes, strict=True) for _ in range(size))
 
 
 def scale_of(weights: Sequence[float]) -> float:

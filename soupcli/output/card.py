@@ -118,7 +118,7 @@ def _bases(report: Report, beside: CardSources) -> list[str]:
 
 def _is_path(word: str, report: Report) -> bool:
     """Whether a member's path only looks like an id of the Hub: a local folder such as runs/a."""
-    return any(one.path == word and one.revision is None for one in report.ingredients)
+    return word in report.revisions and report.revisions[word] is None
 
 
 def _library(report: Report) -> str | None:
@@ -161,7 +161,7 @@ def _task(report: Report, name: str) -> str:
 def _made_of(report: Report) -> str:
     soup = report.soup
     assert soup is not None
-    hashes = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
+    hashes = report.hashes
     number = f"{len(soup.members)} fine-tuned model{'' if len(soup.members) == 1 else 's'}"
     lines = [
         f"The weights are the mean of {number}, made by `soup {report.command}` "
@@ -219,7 +219,8 @@ def _shown(scores: Scores, name: str, metric: str) -> str:
 
 def _how(report: Report) -> str:
     """The command, and the recipe that was resolved."""
-    words = ["soup", report.command, "--ckpts", *(ingredient.path for ingredient in report.ingredients)]
+    members = [[member.path for member in one.members] or [one.path] for one in report.ingredients]
+    words = ["soup", report.command, "--ckpts", *(path for paths in members for path in paths)]
     words += ["--val", *report.sets] if report.sets else []
     recipe = yaml.safe_dump(_wishes(report.recipe), sort_keys=True, allow_unicode=True, width=1000)
     versions = ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))

@@ -63,7 +63,7 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
         yield score_table(report, "weights", _soup_rows(report, soup))
     if report.stock is not None:
         yield stock_table(report.stock)
-    alone = report.best is not None and soup.members == [report.best.path] and report.comparisons
+    alone = report.best is not None and report.parts_of_soup == [report.best.path] and report.comparisons
     compared = [f"the soup is the {report.name_of_best} alone"] if alone else sentences(report, report.comparisons)
     if said := [*_objective_text(report), *compared, *map(describe_result, report.gates)]:
         yield said
@@ -101,15 +101,15 @@ def _soup_rows(report: Report, soup: Soup) -> list[ScoredRow]:
             rows.append(ScoredRow(f"{name} ({len(ensemble.members)} networks)", ensemble.scores))
     if len(report.alphas) > 1:
         rows += [ScoredRow(f"alpha {point.alpha:g}", point.scores) for point in report.alphas]
-    return [*rows, ScoredRow(_soup_label(report, soup), soup.scores)]
+    return [*rows, ScoredRow(_soup_label(report), soup.scores)]
 
 
-def _soup_label(report: Report, soup: Soup) -> str:
+def _soup_label(report: Report) -> str:
     if report.stock is not None:
         return f"Model Stock ({len(report.ingredients) - 1} ingredients and {report.ingredients[-1].path})"
     if report.alpha is not None:
         return f"soup (alpha {report.alpha:g})"
-    return f"{report.command} soup ({len(soup.members)} of {len(report.ingredients)})"
+    return f"{report.command} soup ({len(report.parts_of_soup)} of {len(report.ingredients)})"
 
 
 def _members(soup: Soup) -> str:

@@ -24,6 +24,9 @@ class Window(Section):
     by: str | None = None
     """A metric that the trainer recorded, e.g. eval_loss. If its name does not tell the direction: `-name` if lower is
     better, `+name` if higher is."""
+    group_by: str | None = Field(default=None, min_length=1)
+    """What is averaged first and then counts as one ingredient (FissionFusion): the checkpoints of
+    each folder (`run`), or those below each folder that a shell pattern fits, e.g. `sweeps/*`."""
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:

@@ -103,6 +103,23 @@ class Report(ReportPart):
     model_config = ConfigDict(extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
     @property
+    def hashes(self) -> dict[str, str]:
+        """Path -> hash of every checkpoint that is an ingredient, or a member of one."""
+        groups = {member.path: member.hash for one in self.ingredients for member in one.members}
+        return {**groups, **{one.path: one.hash for one in self.ingredients}}
+
+    @property
+    def revisions(self) -> dict[str, str | None]:
+        """Path -> commit of every checkpoint that is an ingredient, or a member of one; None if it is no model."""
+        groups = {member.path: member.revision for one in self.ingredients for member in one.members}
+        return {**groups, **{one.path: one.revision for one in self.ingredients}}
+
+    @property
+    def parts_of_soup(self) -> list[str]:
+        """The ingredients that the soup is made of: its members, or the groups that they are of."""
+        return [] if self.soup is None else self.soup.groups or self.soup.members
+
+    @property
     def selecting_sets(self) -> list[str]:
         """The sets whose scores decided what the soup is."""
         if self.selected_on is None:
@@ -133,7 +150,7 @@ class Report(ReportPart):
         soup, paths = self.soup, {ingredient.path for ingredient in self.ingredients}
         if soup is None or self.selected_on is not None or self.begins_at_base:
             return False
-        return len(set(soup.weights)) == 1 and set(soup.members) == paths
+        return (len(set(soup.weights)) == 1 or bool(soup.groups)) and set(self.parts_of_soup) == paths
 
     @property
     def name_of_best(self) -> str:

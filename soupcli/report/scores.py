@@ -67,6 +67,15 @@ class Judged(ReportPart):
     soup: Number = None
 
 
+class Member(ReportPart):
+    """A checkpoint of a group that counts as one ingredient."""
+
+    path: str
+    hash: str = Field(pattern="^sha256:[0-9a-f]{64}$")
+    bytes: int
+    revision: str | None = None
+
+
 class Ingredient(ReportPart):
     path: str
     hash: str = Field(pattern="^sha256:[0-9a-f]{64}$")
@@ -85,6 +94,8 @@ class Ingredient(ReportPart):
     """What its trainer measured and wrote down beside the weights."""
     notes: list[str] = []
     """What was said about the choice of its weights: averaged ones, parts that were left out."""
+    members: list[Member] = []
+    """Of --group-by: the checkpoints whose mean it is, in the order of their steps; `path` is then their folder."""
 
 
 class Scored(ReportPart):

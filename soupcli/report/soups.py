@@ -94,6 +94,8 @@ class Soup(ReportPart):
     members: list[str]
     """In the order of acceptance."""
     weights: list[float]
+    groups: list[str] = []
+    """Of --group-by: the groups that the members are of, in the order of acceptance."""
     scores: Scores = {}
     bytes: int = 0
     files: list[str] = []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from soupcli.checkpoints.checkpoint import total_bytes
+from soupcli.checkpoints.groups import CheckpointGroup
 from soupcli.evaluation.outside.program_files import split
 from soupcli.files.json_text import dump_json
 from soupcli.mixing.write_soup import soup_specs
@@ -17,6 +18,7 @@ from soupcli.report.tables import Column, Table
 from soupcli.wording import human_bytes
 
 if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.mixing.mixture import Mixture
     from soupcli.run.run import Run
 
@@ -43,10 +45,7 @@ def show_plan(run: Run, plan: Plan) -> int:
             "command": run.command.name,
             "device": str(run.device),
             "recipe": resolved,
-            "ingredients": [
-                {"path": str(one.path), "bytes": total_bytes(one), "key": one.origin.key, "notes": [*one.origin.notes]}
-                for one in run.checkpoints
-            ],
+            "ingredients": [_described(one) for one in run.checkpoints],
             "left_out": [{"path": str(one.path), "reason": reason} for one, reason in run.left_out],
             "sets": list(run.sets),
             "transforms": run.transforms,
@@ -67,6 +66,19 @@ def show_plan(run: Run, plan: Plan) -> int:
     return 0
 
 
+def _beneath(group: CheckpointGroup) -> list[str]:
+    """The members' paths, from the group's folder on."""
+    folder = group.path
+    paths = [member.path for member in group.members]
+    return [str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path) for path in paths]
+
+
+def _described(one: Checkpoint) -> dict[str, Any]:
+    own = {"path": str(one.path), "bytes": total_bytes(one), "key": one.origin.key, "notes": [*one.origin.notes]}
+    members = [str(member.path) for member in one.members] if isinstance(one, CheckpointGroup) else []
+    return {**own, "members": members}
+
+
 def _code(run: Run) -> tuple[list[str], list[str]]:
     """The functions and commands of the recipe's own that the run would start, as they would be started."""
     model, sets = run.recipe.model, run.sets.values()
@@ -77,11 +89,13 @@ def _code(run: Run) -> tuple[list[str], list[str]]:
 
 def _show_table(run: Run, plan: Plan, sizes: dict[str, int], written: int | None, runs: dict[str, list[str]]) -> None:
     rows: list[list[str]] = []
-    for number, (path, size) in enumerate(sizes.items()):
+    for number, ((path, size), one) in enumerate(zip(sizes.items(), run.checkpoints, strict=True)):
         rows.append(["ingredients" if number == 0 else "", f"{path}  {human_bytes(size)}"])
+        if isinstance(one, CheckpointGroup):
+            rows.append(["", f"  the mean of {len(one.members)}: {', '.join(_beneath(one))}"])
     for number, (left_out, reason) in enumerate(run.left_out):
         rows.append(["left out" if number == 0 else "", f"{left_out.path}  {reason}"])
-    rows.append(["to read", f"{len(sizes)} checkpoints, {human_bytes(sum(sizes.values()))}"])
+    rows.append(["to read", f"{len(run.singles)} checkpoints, {human_bytes(sum(sizes.values()))}"])
     rows.append(["to evaluate", f"at most {plan.evaluations} times, on {', '.join(run.sets) or 'no set'}"])
     rows += [["transform", f"{name}: {source}"] for name, source in run.transforms.items()]
     for name, order in run.classes.items():

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli import processes
+from soupcli.checkpoints.groups import group_paths
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import DONE
 from soupcli.evaluation.compare import Side, best_side, compare
@@ -149,6 +150,7 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ga
         hash=written.hash,
         members=[str(member.path) for member in mixture.members],
         weights=list(mixture.weights),
+        groups=group_paths(mixture.members, run.checkpoints) if run.recipe.window.group_by is not None else [],
         scores=scores_to_report(finished.scores),
         bytes=written.nbytes,
         files=filled.files,

@@ -39,7 +39,7 @@ RECIPE_KEYS = {
     **{key: key for key in ("include", "exclude", "take", "base", "key", "adapter_rank", "require_gain", "holdout")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget", "windows")},
     "window_decay": "greedy.decay",
-    **{key: f"window.{key}" for key in ("last", "top", "by", "between", "every")},
+    **{key: f"window.{key}" for key in ("last", "top", "by", "between", "every", "group_by")},
     "flops": "cost.flops",
     **{key: key for key in ("amp", "channels_last", "compile", "early_stop", "cache_inputs")},
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},

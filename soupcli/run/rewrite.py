@@ -99,10 +99,10 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
     """The mixture of the report in `file`. Raises MixError if an ingredient has changed."""
     soup = report.soup
     assert soup is not None
-    known = {ingredient.path: ingredient.hash for ingredient in report.ingredients}
+    known = report.hashes
     kept_from = soup.kept_from or soup.members[0]
     how = how_to_open(options, recipe)
-    commits = {ingredient.path: ingredient.revision for ingredient in report.ingredients}
+    commits = report.revisions
     places = {path: pinned(path, commits.get(path)) for path in dict.fromkeys([*soup.members, kept_from])}
     opened = {path: open_checkpoint(place, how) for path, place in places.items()}
     hashes.start(list(opened.values()))

@@ -26,6 +26,7 @@ from soupcli.checkpoints.compare.names import Names, check_ties, common_names
 from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.compare.settings import differing_settings
 from soupcli.checkpoints.find import find
+from soupcli.checkpoints.groups import CheckpointGroup, members_of
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import FilteredCheckpoint, TensorFilter
@@ -47,6 +48,7 @@ from soupcli.output import console
 from soupcli.report.comparisons import Flops
 from soupcli.report.report import Report, RunCost, relative
 from soupcli.report.scores import LeftOut
+from soupcli.run.groups import ingredients_of
 from soupcli.run.resolve import Resolved, locate, no_sets
 from soupcli.run.to_report import ingredient_to_report, lower_is_better, peak_bytes
 from soupcli.soups.ranking import Ranked, rank
@@ -87,7 +89,8 @@ class Run:
         self.progress = console.ProgressReporter(silent=self.options.quiet)
         self.selection = TensorFilter(*map(tuple, (self.recipe.include, self.recipe.exclude, self.recipe.take)))
         self.names = Names()
-        self.checkpoints = self._find()
+        self.singles = self._find()
+        self.checkpoints = ingredients_of(self.singles, resolved)
         if self.logits is not None:
             check_place(self.logits, self.inputs, hint="choose another folder for the logits")
         self._shared: dict[tuple[Checkpoint, Checkpoint], Checkpoint] = {}
@@ -131,7 +134,7 @@ class Run:
 
     def _with_common_names(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
         """The checkpoints, with one set of names if they are to be mixed, and what need not be finite in them."""
-        if not self.command.each_alone:
+        if not self.command.each_alone or self.recipe.window.group_by is not None:
             self.names, notes = common_names(checkpoints)
             for note in notes[:NOTED]:
                 self.warn(note)
@@ -176,8 +179,8 @@ class Run:
     @property
     def inputs(self) -> list[Input]:
         """What the run reads, and must not replace."""
-        found = [Input("ingredient", checkpoint.path) for checkpoint in self.checkpoints]
-        found += [Input("ingredient's file", file.path) for one in self.checkpoints for file in one.files]
+        found = [Input("ingredient", checkpoint.path) for checkpoint in self.singles]
+        found += [Input("ingredient's file", file.path) for one in self.singles for file in one.files]
         named = [("base", self.recipe.base), ("recipe", self.options.recipe)]
         found += [Input(what, path) for what, path in named if path is not None]
         paths = [(name, value) for name, spec in self.sets.items() for _, value in spec if isinstance(value, Path)]
@@ -212,19 +215,19 @@ class Run:
 
     def check_mixable(self) -> None:
         """Raises MixError if the checkpoints cannot be averaged."""
-        recipe = self.recipe
-        check_agreement(self.checkpoints, key=recipe.key, base=recipe.base, selection=self.selection)
-        check_products(self.checkpoints, self.selection)
-        check_ties(self.checkpoints, self.selection)
-        check_mixable(self.sharing(self.checkpoints[0]))
-        check_integers(self.checkpoints, self.selection)
-        check_meanings(self.checkpoints, self.selection)
+        recipe, found = self.recipe, self.singles
+        check_agreement(found, key=recipe.key, base=recipe.base, selection=self.selection)
+        check_products(found, self.selection)
+        check_ties(found, self.selection)
+        check_mixable([self._sharing(one, found[0]) for one in found])
+        check_integers(found, self.selection)
+        check_meanings(found, self.selection)
         if isinstance(self.options, SoupOptions):
             self._warn_of_inputs()
 
     def _warn_of_inputs(self) -> None:
         """Name what the networks saw differently, as their side files say: the soup carries one set of these."""
-        found = [setting for setting in differing_settings(self.checkpoints) if setting.of_inputs]
+        found = [setting for setting in differing_settings(self.singles) if setting.of_inputs]
         shown = "; ".join(f"{setting.key} ({' | '.join(dict.fromkeys(setting.values))})" for setting in found[:3])
         if found:
             more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
@@ -235,11 +238,17 @@ class Run:
         return [self._sharing(checkpoint, source) for checkpoint in self.checkpoints]
 
     def _sharing(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
-        selection = self.selection.of_best if isinstance(checkpoint, FilteredCheckpoint) else self.selection
+        source = members_of(source)[-1]
         key = checkpoint, source
         if key not in self._shared:
-            self._shared[key] = selection.applied(checkpoint, source)
+            self._shared[key] = self._made_to_share(checkpoint, source)
         return self._shared[key]
+
+    def _made_to_share(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
+        if isinstance(checkpoint, CheckpointGroup):
+            return CheckpointGroup(checkpoint.path, tuple(self._sharing(one, source) for one in checkpoint.members))
+        selection = self.selection.of_best if isinstance(checkpoint, FilteredCheckpoint) else self.selection
+        return selection.applied(checkpoint, source)
 
     @cached_property
     def classes(self) -> dict[str, ClassOrder]:
@@ -257,15 +266,15 @@ class Run:
 
     def _outline(self) -> Outline:
         """What is known about the classes of the first checkpoint before any network is built."""
-        return outline(self.recipe.model, self.checkpoints[0])
+        return outline(self.recipe.model, self.singles[0])
 
     def _say_other_files(self) -> None:
         """Says if checkpoints do not agree in the files that describe their networks and inputs."""
         if not self.sets:
             return
-        first, model = self.checkpoints[0], self.recipe.model
+        first, model = self.singles[0], self.recipe.model
         own = key_of_network(model, first)
-        others = [one for one in self.checkpoints if one.folder != first.folder and key_of_network(model, one) != own]
+        others = [one for one in self.singles if one.folder != first.folder and key_of_network(model, one) != own]
         if others:
             differing = [setting.key for setting in differing_settings([first, others[0]])]
             said = f" ({', '.join(differing[:3])}{', ...' if len(differing) > 3 else ''})" if differing else ""
@@ -302,7 +311,7 @@ class Run:
                 sets=self.sets,
                 parts=self.resolved.parts,
                 device=self.device,
-                first=self.checkpoints[0],
+                first=self.singles[0],
                 hashes=self.hashes,
                 store=ScoreStore(cache_folder() / "scores", fresh=self.options.fresh, inputs=self.manifest),
                 manifest=self.manifest,
@@ -356,7 +365,7 @@ class Run:
         """The report of this run so far. Raises an error if anything that was read changed while the command ran."""
         if self._evaluators is not None:
             self._evaluators.confirm()
-        self.hashes.confirm([one for checkpoint in self.checkpoints for one in (checkpoint, *checkpoint.sources)])
+        self.hashes.confirm([one for checkpoint in self.singles for one in (checkpoint, *checkpoint.sources)])
         report = Report(
             command=self.command.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),

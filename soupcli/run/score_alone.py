@@ -150,4 +150,4 @@ def _made_by(report: Report | None) -> str | None:
     """What a soup is made of, e.g. `greedy, 7 of 12`; None for other checkpoints."""
     if report is None or report.soup is None:
         return None
-    return f"{report.command}, {len(report.soup.members)} of {len(report.ingredients)}"
+    return f"{report.command}, {len(report.parts_of_soup)} of {len(report.ingredients)}"

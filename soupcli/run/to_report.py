@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
+from soupcli.checkpoints.groups import CheckpointGroup, group_paths, members_of
 from soupcli.evaluation.score import is_higher_better
 from soupcli.report.comparisons import GateResult
-from soupcli.report.scores import Ingredient, MetricScore
+from soupcli.report.scores import Ingredient, Member, MetricScore
 from soupcli.report.soups import Coefficients, Search, SearchOrder, SearchStep, Strategy
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ def lower_is_better(score: Score) -> list[str]:
 
 def ingredient_to_report(checkpoint: Checkpoint, scores: Mapping[str, Score], hashes: ContentHashes) -> Ingredient:
     """A checkpoint and its scores, for the report."""
+    members = [
+        Member(path=str(one.path), hash=hashes.of(one), bytes=total_bytes(one), revision=one.origin.revision)
+        for one in (members_of(checkpoint) if isinstance(checkpoint, CheckpointGroup) else ())
+    ]
     return Ingredient(
         path=str(checkpoint.path),
         hash=hashes.of(checkpoint),
@@ -50,6 +55,7 @@ def ingredient_to_report(checkpoint: Checkpoint, scores: Mapping[str, Score], ha
         key=checkpoint.origin.key,
         trainer_metrics=dict(checkpoint.origin.metrics),
         notes=list(checkpoint.origin.notes),
+        members=members,
     )
 
 
@@ -78,7 +84,7 @@ def search_to_report(strategy: Strategy, found: SearchResult) -> dict[str, Any]:
     orders = [
         SearchOrder(
             order=[str(ingredient.path) for ingredient in order],
-            members=[str(member.path) for member in soup.mixture.members],
+            members=group_paths(soup.mixture.members, order),
             score=soup.score.value,
             evaluations=len(soup.steps),
         )
@@ -86,12 +92,12 @@ def search_to_report(strategy: Strategy, found: SearchResult) -> dict[str, Any]:
     ]
     several = orders if len(orders) > 1 else []
     return {
-        "steps": [_step_to_report(step) for step in found.soup.steps],
+        "steps": [_step_to_report(step, found.soups[0][0]) for step in found.soup.steps],
         "search": Search(strategy=strategy, evaluations=found.evaluations, orders=several),
     }
 
 
-def _step_to_report(step: Decision) -> SearchStep:
+def _step_to_report(step: Decision, ingredients: Sequence[Checkpoint]) -> SearchStep:
     return SearchStep(
         candidate=str(step.candidate.path),
         score=step.score,
@@ -101,7 +107,7 @@ def _step_to_report(step: Decision) -> SearchStep:
         examples=step.examples,
         seconds=round(step.seconds, 3),
         action=step.action,
-        members=[str(member.path) for member in step.members],
+        members=group_paths(step.members, ingredients),
         bound=step.bound,
     )
 

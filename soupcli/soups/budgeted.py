@@ -62,7 +62,7 @@ def budgeted(
     order = sorted(map(Predicted, drawn, scores), key=lambda p: (-p.score.goodness, len(p.ranks), p.ranks))
     for done, predicted in enumerate(order[:budget], 1):
         trial = average([ranking[rank].checkpoint for rank in predicted.ranks])
-        candidate = trial.members[0]
+        candidate = ranking[predicted.ranks[0]].checkpoint
         score, step = decide(trial, evaluate, best, Rule(">"), candidate=candidate, action="take")
         steps.append(step)
         if step.accepted:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from soupcli.checkpoints.groups import CheckpointGroup, members_of
 from soupcli.errors import NetworkError
-from soupcli.mixing.mixture import Mixture
+from soupcli.mixing.mixture import Mixture, shared_out
 from soupcli.networks.learned.layers import head_of, layers
 from soupcli.networks.learned.mixed_network import MixedNetwork
 from soupcli.progress import Progress, silent
@@ -46,6 +47,18 @@ class Layered(NamedTuple):
             if tuple(row) != weights or name in self.scaled
         }
         return Mixture(tuple(self.members), weights, dtype, keep_from, coefficients or None)
+
+
+def of_checkpoints(layered: Layered) -> Layered:
+    """The same with groups taken apart into their checkpoints, which share a coefficient evenly."""
+    sizes = [len(members_of(member)) for member in layered.members]
+    if not any(isinstance(member, CheckpointGroup) for member in layered.members):
+        return layered
+    members = [one for member in layered.members for one in members_of(member)]
+    rows = [list(shared_out(row, sizes)) for row in layered.alpha_lk]
+    sums = summing_to_one(torch.tensor(rows, dtype=torch.float64)).tolist()
+    even = [row if len(set(row)) == 1 else exact for row, exact in zip(rows, sums, strict=True)]
+    return layered._replace(members=members, alpha_lk=even)
 
 
 class Learnt(NamedTuple):
@@ -86,7 +99,8 @@ def learn(
         scaled = dict.fromkeys(network.names(folded), soup.beta)
     alpha_lk = soup.alpha_lk if torch.equal(soup.alpha_lk, start_lk) else summing_to_one(soup.alpha_lk)
     members, rows = _without_absent(ingredients, alpha_lk)
-    return Learnt(soup, Layered(members, rows, [layer.name for layer in found], tensors, scaled), network.residence)
+    layered = Layered(members, rows, [layer.name for layer in found], tensors, scaled)
+    return Learnt(soup, of_checkpoints(layered), network.residence)
 
 
 def summing_to_one(alpha_lk: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.mixing.mixture import Mixture
+from soupcli.checkpoints.groups import members_of
+from soupcli.mixing.mixture import Mixture, shared_out
 from soupcli.progress import Progress, silent
 from soupcli.soups.decision import Rule, Step, begin, decide
 from soupcli.soups.greedy import GreedySoup
@@ -93,4 +94,6 @@ def _beaten(step: Step) -> Step:
 def weighted(counts: Counts, average: Callable[[Sequence[Checkpoint]], Mixture]) -> Mixture:
     """The mean in which each ingredient counts so many times."""
     total, mean = sum(counts.values()), average(list(counts))
-    return Mixture(mean.members, tuple(count / total for count in counts.values()), mean.dtype, mean.keep_from)
+    sizes = [len(members_of(one)) for one in counts]
+    weights = shared_out([count / total for count in counts.values()], sizes)
+    return Mixture(mean.members, weights, mean.dtype, mean.keep_from)

@@ -84,7 +84,7 @@ def search(
         soups.append(STRATEGIES[settings.strategy].search(given))
     place = max(range(len(soups)), key=lambda number: soups[number].score.goodness)
     if _may_fall_below(settings):
-        soups[place] = _no_worse(soups[place], average([ranking[0].checkpoint]), evaluate)
+        soups[place] = _no_worse(soups[place], ranking[0].checkpoint, average, evaluate)
     found = [([ranked.checkpoint for ranked in order], soup) for order, soup in zip(orders, soups, strict=True)]
     return SearchResult(soups[place], found)
 
@@ -94,11 +94,14 @@ def _may_fall_below(settings: Greedy) -> bool:
     return not STRATEGIES[settings.strategy].begins_with_best or settings.order == "random"
 
 
-def _no_worse(soup: GreedySoup, alone: Mixture, evaluate: Evaluate) -> GreedySoup:
+def _no_worse(
+    soup: GreedySoup, best: Checkpoint, average: Callable[[Sequence[Checkpoint]], Mixture], evaluate: Evaluate
+) -> GreedySoup:
     """The soup, or the best ingredient alone if that is better; the step that decides is added."""
+    alone = average([best])
     if soup.mixture == alone:
         return soup
-    score, step = decide(alone, evaluate, soup.score, Rule(">"), candidate=alone.members[0], action="take")
+    score, step = decide(alone, evaluate, soup.score, Rule(">"), candidate=best, action="take")
     steps = [*soup.steps, step]
     return GreedySoup(alone, score, steps) if step.accepted else soup._replace(steps=steps)
 

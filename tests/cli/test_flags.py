@@ -18,6 +18,7 @@ INGREDIENTS = [
     "--by",
     "--between...",
     "--every",
+    "--group-by",
     "--val...",
     "--holdout $SOUP_HOLDOUT",
     "--weights-name",

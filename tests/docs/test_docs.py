@@ -112,6 +112,8 @@ def write_layouts(folder: Path) -> None:
         averaged = {name: 0.99 * tensor for name, tensor in state.items()}
         torch.save({"epoch": 9, "state_dict": state, "state_dict_ema": averaged}, folder / f"runs/{number}.pth.tar")
         torch.save({"model": state, "args": argparse.Namespace(lr=0.1 * number)}, folder / f"runs/{number}.pt")
+    for run, step, file in zip(("lr1", "lr1", "lr3"), (500, 1000, 500), files, strict=False):
+        shutil.copytree(file.parent, folder / f"sweep/{run}/checkpoint-{step}")
     shutil.copytree(files[0].parent, folder / "base")
     for seed in range(3):
         network = build_net()

@@ -49,13 +49,13 @@ def figure(reports: Reports) -> Figure:
 
 def _soups(reports: Reports, source: ReadReport, found: Landscape) -> Iterator[tuple[Role, str, Mapping[str, float]]]:
     """Soups of the other reports that are mixtures of the three: role, label and the weights of their members."""
-    hashes = {ingredient.path: ingredient.hash for ingredient in source.report.ingredients}
+    hashes = source.report.hashes
     corner_of = {hashes[member]: member for member in found.members if member in hashes}
     for other in reports.sources:
         soup = other.report.soup
         if soup is None or soup.coefficients is not None:
             continue
-        known = {ingredient.path: ingredient.hash for ingredient in other.report.ingredients}
+        known = other.report.hashes
         members = [corner_of.get(known.get(member, "")) for member in soup.members]
         if None not in members:
             weights = {str(member): weight for member, weight in zip(members, soup.weights, strict=True)}

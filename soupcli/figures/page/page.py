@@ -79,7 +79,7 @@ def page(reports: Reports) -> str:
 
 def _title(report: Report) -> str:
     if report.soup is not None:
-        counts = f"{len(report.soup.members)} of {len(report.ingredients)} ingredients"
+        counts = f"{len(report.parts_of_soup)} of {len(report.ingredients)} ingredients"
         return f"{report.command.capitalize()} soup: {counts}"
     if report.landscape is not None:
         return "The plane through three checkpoints"
