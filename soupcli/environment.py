@@ -13,13 +13,27 @@ from typing import Any
 from soupcli import __version__
 from soupcli.errors import MissingExtra, UsageError
 
+SWITCHES = ("0", "1", "true", "false", "yes", "no", "on", "off", "none", "null", "disabled")  # words that are no folder
+
 
 def cache_folder() -> Path:
-    """The folder, which may not exist yet."""
+    """The folder, which may not exist yet. Raises UsageError for SOUP_CACHE=0 and other words that switch."""
     if chosen := os.environ.get("SOUP_CACHE"):
-        return Path(chosen)
+        return _chosen(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else _home() / ".cache") / "soup"
+
+
+def _chosen(name: str) -> Path:
+    if name.strip().lower() in SWITCHES:
+        hint = "--fresh uses no scores of earlier runs, --no-cache keeps no decoded inputs"
+        raise UsageError(
+            f"SOUP_CACHE={name}: names a folder, it is no switch", hint=f"{hint}; SOUP_CACHE=./{name} is one"
+        )
+    folder = Path(name).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"SOUP_CACHE={name}: is no folder", hint="name a folder, or leave SOUP_CACHE away")
+    return folder
 
 
 def _home() -> Path:

@@ -12,6 +12,7 @@ import typer
 from soupcli import __version__, processes
 from soupcli.cli import signals
 from soupcli.cli.options import (
+    CacheOptions,
     DemoOptions,
     EvalOptions,
     GreedyOptions,
@@ -163,6 +164,13 @@ COMMANDS = (
         "soupcli.commands.init:init",
         "Write a commented soup.yaml for what lies in this folder.",
         example="soup init",
+    ),
+    Command(
+        "cache",
+        CacheOptions,
+        "soupcli.commands.cache:cache",
+        "Show what is kept between runs, or remove it.",
+        example="soup cache inputs --clear",
     ),
     Command(
         "schema",

@@ -544,6 +544,19 @@ class PushOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """Options of `soup cache`."""
+
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(help="Only these: scores, fits, inputs, contents, hashes or demo.", metavar="[KIND]..."),
+    ] = None
+    clear: Annotated[bool, typer.Option("--clear", help="Remove what is kept.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print counts and sizes as one JSON document.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the folder.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class SchemaOptions:
     """Options of `soup schema`."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from soupcli.datasets.holdout import SetPart, whole_of
 from soupcli.environment import cache_folder
 from soupcli.errors import ValidationError
+from soupcli.files.cache import STORES
 from soupcli.files.kept_file import refusal
 from soupcli.files.manifest import Manifest
 from soupcli.progress import Progress, silent, unsaid
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from soupcli.evaluation.logits import LogitFolder
     from soupcli.recipe.recipe import Recipe
     from soupcli.recipe.sets import SetSpec
-
-
-STORES = ("scores", "fits", "inputs", "contents", "hashes")  # folders of the cache
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

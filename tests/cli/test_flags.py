@@ -111,6 +111,7 @@ FLAGS = {
     "plot": ["REPORT", "--out -o", "--kind...", "--theme", "--quiet -q"],
     "report": ["REPORT", "--out -o"],
     "init": ["--out -o", "--force"],
+    "cache": ["[KIND]...", "--clear", "--json", "--quiet -q"],
     "schema": ["recipe|report"],
     "demo": ["[KIND] [DIR]", "--seed", "--quiet -q"],
 }
