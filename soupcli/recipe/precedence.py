@@ -15,6 +15,7 @@ import pydantic
 from soupcli.errors import RecipeError
 from soupcli.recipe.document import MOST_DIGITS, Document, parse_value, read_document
 from soupcli.recipe.messages import line_of
+from soupcli.recipe.other_tools import OURS, tool_of
 from soupcli.recipe.recipe import Recipe
 from soupcli.wording import suggestion
 
@@ -29,15 +30,29 @@ def load_recipe(
     """The recipe in `file` (None: an empty one) with environment, `--set` and flags laid over it.
 
     All keys are dotted; the values of `settings` are text that is read as YAML. Raises RecipeError with every problem,
-    a line each.
+    a line each, or with the tool whose file it is.
     """
+    try:
+        return _load(file, variables=variables or {}, settings=settings or {}, flags=flags or {})
+    except RecipeError as refused:
+        tool = tool_of(file) if file is not None else None
+        if tool is None:
+            raise
+        found = ", ".join(f"{key}:" for key in sorted(tool.keys))
+        hint = "; ".join(filter(None, (tool.advice, OURS)))
+        raise RecipeError(f"{file}: is a file of {tool.name} (it has {found}), not a recipe", hint=hint) from refused
+
+
+def _load(
+    file: Path | None, *, variables: Mapping[str, object], settings: Mapping[str, str], flags: Mapping[str, object]
+) -> Recipe:
     document = read_document(file) if file is not None else Document()
-    for key, value in (variables or {}).items():
+    for key, value in variables.items():
         shown = key.rpartition(".")[2].upper()
         document.lay_over(tuple(key.split(".")), value, f"SOUP_{shown}", beside_recipe=False)
-    for key, text in (settings or {}).items():
+    for key, text in settings.items():
         document.lay_over(tuple(key.split(".")), parse_value(text, f"--set {key}"), f"--set {key}")
-    for key, value in (flags or {}).items():
+    for key, value in flags.items():
         shown = key.rpartition(".")[2].replace("_", "-")
         document.lay_over(tuple(key.split(".")), value, f"--{shown}", beside_recipe=False)
     return _validate(document)
