@@ -83,7 +83,9 @@ def _open_hub_cache(path: Path, how: How) -> Checkpoint | None:
     if inner is None:
         return None
     opened = open_checkpoint(inner, how)
-    return replace(opened, path=path, home=inner) if isinstance(opened, StoredCheckpoint) else opened
+    if isinstance(opened, StoredCheckpoint | distributed.DistributedCheckpoint):
+        return replace(opened, path=path, home=inner)
+    return opened
 
 
 def _open_parts(path: Path, how: How) -> Checkpoint | None:

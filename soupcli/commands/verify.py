@@ -85,10 +85,8 @@ def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
     """Every file of the soup is there, its weights have the reported hash, and their headers the reported members."""
     missing = [name for name in soup.files if not _is_there(folder, name)]
     yield Check("files", not missing, f"all {len(soup.files)} found" if not missing else f"missing: {missing[0]}")
-    main = Path(soup.path).name
-    is_torch = soup.format == "torch"
-    wanted = [name for name in soup.files if (name == main if is_torch else name.endswith(".safetensors"))]
-    names = [name for name in wanted if name not in missing]
+    is_torch = soup.format != "safetensors"
+    names = [name for name in weight_files(soup) if name not in missing]
     if not names:
         yield Check("weights", False, "none found")
         return
@@ -104,6 +102,14 @@ def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
         said = _said_members(file)
         if said != expected:
             yield Check(f"header of {name}", False, "names other members than the report")
+
+
+def weight_files(soup: Soup) -> list[str]:
+    """The files that the soup's hash is of; reports of earlier versions do not list them."""
+    if soup.weight_files:
+        return [name for name in soup.weight_files if name in soup.files]
+    main = Path(soup.path).name
+    return [name for name in soup.files if (name == main if soup.format == "torch" else name.endswith(".safetensors"))]
 
 
 def _is_there(folder: Path, name: str) -> bool:

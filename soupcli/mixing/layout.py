@@ -26,6 +26,7 @@ SAFE_NAMES = {
     "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
     "diffusion_pytorch_model.bin": "diffusion_pytorch_model.safetensors",
 }
+TORCH_NAMES = {safe: name for name, safe in SAFE_NAMES.items()}
 
 
 class FilePlan(NamedTuple):
@@ -66,3 +67,9 @@ def _safe_name(file: str) -> str:
     folder, slash, name = file.removesuffix(INDEX_SUFFIX).rpartition("/")
     safe = name if name.endswith(SUFFIX) else SAFE_NAMES.get(name, DEFAULT)
     return f"{folder}{slash}{safe}"
+
+
+def torch_name(file: str) -> str:
+    """The name of the same weights by torch.save: the one that the library looks for, else with its ending."""
+    folder, slash, name = file.rpartition("/")
+    return f"{folder}{slash}{TORCH_NAMES.get(name, name.removesuffix(SUFFIX) + '.bin')}"

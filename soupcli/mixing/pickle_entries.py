@@ -51,6 +51,7 @@ class Entry(NamedTuple):
     first: int
     last: int
     storages: frozenset[str]  # keys of the storages of its tensors
+    is_none: bool = False
 
 
 class Entries(NamedTuple):
@@ -184,8 +185,9 @@ class _Reader:
 
     def _add(self, items: list[_Value], end: int) -> None:
         bounds = [*(item.first for item in items[::2]), end]
-        for key, first, last in zip(items[::2], bounds, bounds[1:], strict=False):
-            self.entries.append(Entry(str(key.value), first, last, frozenset()))
+        for key, value, first, last in zip(items[::2], items[1::2], bounds, bounds[1:], strict=False):
+            is_none = self.steps[value.first].name == "NONE" and value.first + 1 == last
+            self.entries.append(Entry(str(key.value), first, last, frozenset(), is_none))
 
     def _pop(self) -> _Value:
         value = self._stack.pop()

@@ -18,20 +18,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
 from soupcli.checkpoints.formats.safetensors import NAMES, read_header
-from soupcli.errors import MixError, OutputError, SoupFault
+from soupcli.errors import OutputError, SoupFault
 from soupcli.files.atomic import flush, write_whole
 from soupcli.files.reading import FileVersion, hash_of_files, sha256, write_at
 from soupcli.mixing.adapter_mean import AdapterSoup, adapters_of
 from soupcli.mixing.average import CPU
 from soupcli.mixing.layout import INDEX_SUFFIX, SUFFIX, FilePlan, planned_files
 from soupcli.mixing.mixture import Mixture
+from soupcli.mixing.own_format import Form, Format, chosen_format, in_safetensors, write_own
 from soupcli.mixing.pieces import Mixer, pieces_of
 from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
-from soupcli.mixing.torch_file import INSTEAD, hash_of, is_torch_checkpoint, own, why_not_copied, write_torch
+from soupcli.mixing.torch_file import CopyOptions
 from soupcli.progress import Progress, silent
 from soupcli.threads import in_threads
 
@@ -50,7 +51,8 @@ class Written(NamedTuple):
     hash: str  # SHA-256 of the one file, or of the sorted "name hash" lines of all shards
     hashes: Mapping[str, str]  # of each file: name -> sha256:...
     main: str  # the file to name: the weights, or the first index
-    format: Literal["safetensors", "torch"] = "safetensors"
+    weight_files: tuple[str, ...] = ()  # that `hash` is of
+    format: Form = "safetensors"
     notes: tuple[str, ...] = ()  # what became of the rest of the ingredient's file
 
 
@@ -187,7 +189,12 @@ def _check_written(folder: Path, shards: list[_Shard], specs: Mapping[str, Tenso
     known = {name: f"sha256:{digest}" for name, digest in hashes.items()}
     known |= {name: f"sha256:{sha256(FileVersion.of(folder / name))}" for name in indexes}
     return Written(
-        list(known), sum(shard.nbytes for shard in shards), hash_of_files(hashes), known, (indexes or list(known))[0]
+        list(known),
+        sum(shard.nbytes for shard in shards),
+        hash_of_files(hashes),
+        known,
+        (indexes or list(known))[0],
+        tuple(hashes),
     )
 
 
@@ -203,43 +210,6 @@ def soup_specs(mixture: Mixture) -> dict[str, TensorSpec]:
     if adapters_of(mixture):
         return dict(AdapterSoup.of(mixture).tensors)
     return {name: mixture.spec(name) for name in mixture.kept.tensors}
-
-
-Format = Literal["same", "safetensors", "torch"]
-# These libraries open their own training files and nothing else.
-READ_TORCH_ALONE = frozenset(
-    {"Lightning", "fairseq", "ultralytics", "YOLOv5", "nnU-Net", "mmengine", "icefall", "detectron2"}
-)
-
-
-def chosen_format(mixture: Mixture, wanted: Format | None) -> tuple[Literal["safetensors", "torch"], str]:
-    """The format of the soup, and a note if it is not the one that its ingredients suggest.
-
-    By default it is that of the ingredients, if their library reads nothing else. Raises MixError if the wanted one
-    cannot be written.
-    """
-    kept = own(mixture.kept)
-    if wanted == "safetensors":
-        return "safetensors", ""
-    if kept.is_adapter:
-        if wanted == "torch":
-            raise MixError(f"--format torch: {kept.path} is an adapter, PEFT reads safetensors", hint=INSTEAD)
-        return "safetensors", ""
-    if wanted == "torch":
-        return "torch", ""
-    if not is_torch_checkpoint(kept):
-        if wanted == "same" and "safetensors" not in kept.origin.format:
-            raise MixError(f"--format same: {kept.path}: {kept.origin.format} is not written", hint=INSTEAD)
-        return "safetensors", ""
-    if wanted is None and not all(is_torch_checkpoint(member) for member in mixture.members):
-        return "safetensors", ""
-    if wanted is None and kept.origin.format not in READ_TORCH_ALONE:
-        keyed = kept.origin.key is not None
-        return "safetensors", "written as safetensors: --format same writes files like the ingredients" if keyed else ""
-    why = why_not_copied(mixture)
-    if why and wanted == "same":
-        raise MixError(f"--format same: {why}", hint=INSTEAD)
-    return ("safetensors", f"written as safetensors, not as the ingredients were: {why}") if why else ("torch", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,16 +239,9 @@ def write_soup(
     Raises MixError if a tensor cannot be mixed, or the format cannot be written; OutputError if the disk is full.
     """
     format_, note = chosen_format(mixture, options.format)
-    if format_ == "torch":
-        return _as_torch(mixture, folder, options, progress), None
-    write = partial(
-        write_weights,
-        folder=folder,
-        metadata=options.metadata,
-        final_metadata=options.final_metadata,
-        device=options.device,
-        progress=progress,
-    )
+    if format_ != "safetensors":
+        return _as_ingredients(mixture, folder, format_, options, progress), None
+    write = _safetensors(folder, options, progress)
     if not adapters_of(mixture):
         written = write(mixture, max_shard_size=options.max_shard_size, overrides=options.overrides)
         return written._replace(notes=(note,) if note else ()), None
@@ -293,16 +256,45 @@ def write_soup(
     return written._replace(files=list(hashes), hashes=hashes), notes
 
 
-def _as_torch(mixture: Mixture, folder: Path, options: WritingOptions, progress: Progress) -> Written:
-    file = write_torch(
-        mixture,
-        folder,
-        keep_state=options.keep_state,
-        overrides=options.overrides,
+def _safetensors(folder: Path, options: WritingOptions, progress: Progress) -> Callable[..., Written]:
+    """`write_weights` into the folder, with what the options say of every file."""
+    return partial(
+        write_weights,
+        folder=folder,
+        metadata=options.metadata,
+        final_metadata=options.final_metadata,
         device=options.device,
         progress=progress,
     )
-    hashes = {file.name: f"sha256:{file.digest}"}
-    dropped = [f"{file.name}: {name}: training state, left out (--keep-state keeps it)" for name in file.notes.dropped]
-    stayed = [f"{file.name}: {name}: as in the ingredient, not averaged" for name in file.notes.as_in_ingredient]
-    return Written([file.name], file.nbytes, hash_of(file), hashes, file.name, "torch", (*dropped, *stayed))
+
+
+def _as_ingredients(mixture: Mixture, folder: Path, form: Form, options: WritingOptions, progress: Progress) -> Written:
+    copying = CopyOptions(
+        keep_state=options.keep_state, overrides=options.overrides, device=options.device, progress=progress
+    )
+    own = write_own(mixture, folder, copying)
+    hashes = {name: f"sha256:{digest}" for name, digest in {**own.digests, **own.others}.items()}
+    written = Written(
+        list(hashes), own.nbytes, hash_of_files(own.digests), hashes, own.main, tuple(own.digests), form, own.notes
+    )
+    others = in_safetensors(mixture)
+    if not others:
+        return written
+    write = _safetensors(folder, options, progress)
+    shard = options.max_shard_size
+    return _with(written, write(mixture, max_shard_size=shard, overrides=options.overrides, files=others))
+
+
+def _with(written: Written, beside: Written) -> Written:
+    """Both, as one soup."""
+    hashes = {**written.hashes, **beside.hashes}
+    names = (*written.weight_files, *beside.weight_files)
+    digests = {name: hashes[name].removeprefix("sha256:") for name in names}
+    return written._replace(
+        files=list(hashes),
+        nbytes=written.nbytes + beside.nbytes,
+        hash=hash_of_files(digests),
+        hashes=hashes,
+        main="",
+        weight_files=names,
+    )

@@ -15,9 +15,9 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from soupcli.files.reading import write_at
+from soupcli.files.reading import FileVersion, open_slice, write_at
 
 LOCAL_HEADER, CENTRAL_HEADER = 30, 46  # bytes before the name
 CRC_IN_LOCAL, CRC_IN_CENTRAL = 14, 16
@@ -37,10 +37,19 @@ class ZipRecord(NamedTuple):
     size: int
     checksums: tuple[int, ...]
 
+    def moved(self, by: int) -> ZipRecord:
+        """The same record, so many bytes further on."""
+        return self._replace(begin=self.begin + by, checksums=tuple(place + by for place in self.checksums))
 
-def zip_records(path: Path) -> list[ZipRecord]:
-    """The records in the order of the archive's directory."""
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+
+def zip_records(path: Path, offset: int = 0, length: int | None = None) -> list[ZipRecord]:
+    """The records of the archive in (a part of) a file, in the order of its directory; places are the file's."""
+    with open_slice(FileVersion.of(path), offset, length) as part:
+        return [record.moved(offset) for record in _records(part)]
+
+
+def _records(file: BinaryIO) -> list[ZipRecord]:
+    with zipfile.ZipFile(file) as archive:
         found, at = [], archive.start_dir
         for info in archive.infolist():
             file.seek(at)

@@ -105,8 +105,10 @@ class Soup(ReportPart):
     left_out: list[str] = []
     """What is not in the soup as in the best ingredient although it may be missed, and why: files beside the weights,
     and other parts of a file of torch.save."""
-    format: Literal["safetensors", "torch"] = "safetensors"
+    format: Literal["safetensors", "torch", "distributed"] = "safetensors"
     """How the weights were written."""
+    weight_files: list[str] = []
+    """Those of `files` that hold the weights: `hash` is of these."""
     differing: list[str] = []
     """Tensors that are not averaged (integers, booleans) and differ: the first member's, or the best's, were taken."""
     dtypes: dict[str, int] = {}

@@ -139,9 +139,10 @@ class MadeSoup:
     def _opened(self) -> Iterator[Checkpoint]:
         recipe = self._run.recipe
         with self._aside() as folder:
-            [*_, name] = Path(self.report.soup.path).parts if self.report.soup is not None else [""]
-            whole = self.report.soup is not None and self.report.soup.format == "torch"
-            yield open_checkpoint(folder / name if whole else folder, How(key=recipe.key, base=recipe.base))
+            soup = self.report.soup
+            names = soup.weight_files if soup is not None and soup.format == "torch" else []
+            place = folder / names[0] if len(names) == 1 else folder
+            yield open_checkpoint(place, How(key=recipe.key, base=recipe.base))
 
     def __repr__(self) -> str:
         score = f", score {self.score:.6g}" if self.score is not None else ""

@@ -157,6 +157,7 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ga
         file_hashes=filled.file_hashes,
         left_out=filled.left_out,
         format=filled.written.format,
+        weight_files=list(filled.written.weight_files),
         differing=differing(mixture),
         dtypes=dict(dtypes),
         not_mixed=sorted(name for name in mixture.kept.tensors if not run.selection.mixes(name)),

@@ -6,21 +6,26 @@ is imported, and nothing here needs torch.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.pickle_machine import BUDGET, PickleError
 from soupcli.checkpoints.formats.pickled_tensors import dtype_of
 from soupcli.checkpoints.formats.stand_ins import StandIn
+from soupcli.checkpoints.formats.training_state import NAMES
 from soupcli.checkpoints.formats.unpickler import Unpickler
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import read_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from soupcli.files.reading import FileVersion
 
 MAX_METADATA = 1_000_000_000
 BUDGET_PER_BYTE = 20
 SAVE_AGAIN = "copy or save the checkpoint again"
+CHAINED = re.compile(r"chained_\d+\.")  # before the names of Megatron's optimizers, if it has several
 
 
 class Box(NamedTuple):
@@ -53,6 +58,8 @@ class Metadata(NamedTuple):
 
     content: dict[str, Any]
     places: dict[tuple[str, tuple[int, ...]], Place]  # by name and offsets of the box
+    described: StandIn  # all of it, as the file says it
+    steps: dict[str, str]  # flattened name of each entry -> the part of the saved object that it is in
 
 
 def read_metadata(file: FileVersion) -> Metadata:
@@ -63,7 +70,9 @@ def read_metadata(file: FileVersion) -> Metadata:
     try:
         described = unpickler.load()
         entries = _entries(_field(described, "state_dict_metadata"))
-        return Metadata(_nested(described, entries), _places(_field(described, "storage_data")))
+        paths = _paths(described, entries)
+        steps = {name: path[0] for name, path in paths.items()}
+        return Metadata(_nested(entries, paths), _places(_field(described, "storage_data")), described, steps)
     except (PickleError, TypeError, ValueError, AttributeError, KeyError, IndexError) as cause:
         raise CheckpointError(f"{file.path}: not the metadata of a checkpoint: {cause}", hint=SAVE_AGAIN) from cause
 
@@ -104,18 +113,31 @@ def _counts(numbers: Any) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _nested(described: Any, entries: dict[str, DistributedTensor | None]) -> dict[str, Any]:
+def _paths(described: StandIn, entries: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Flattened name of each entry -> its path in the saved object.
+
+    Megatron flattens names itself: what begins with the name of an optimizer, or the like, is in a part of that name.
+    """
+    said = described.attributes.get("planner_data")
+    found = {}
+    for name in entries:
+        path = said.get(name) if isinstance(said, dict) else None
+        steps = tuple(map(str, path)) if isinstance(path, tuple | list) and path else (name,)
+        before, dot, after = CHAINED.sub("", steps[0], count=1).partition(".")
+        found[name] = (before, after, *steps[1:]) if dot and NAMES.fullmatch(before) else steps
+    return found
+
+
+def _nested(entries: Mapping[str, DistributedTensor | None], paths: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """The saved object, nested again from its flattened names."""
     top: dict[str, Any] = {}
-    paths = described.attributes.get("planner_data")
     for name, entry in entries.items():
-        path = paths.get(name) if isinstance(paths, dict) else None
-        *above, last = path if isinstance(path, tuple | list) and path else (name,)
+        *above, last = paths[name]
         at: Any = top
         for step in above:
-            at = at.setdefault(str(step), {}) if isinstance(at, dict) else None
+            at = at.setdefault(step, {}) if isinstance(at, dict) else None
         if isinstance(at, dict):
-            at[str(last)] = entry
+            at[last] = entry
     return top
 
 

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.formats.torch_archives import ByteRange
 from soupcli.checkpoints.formats.torch_save import read_header
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import open_slice, read_bytes
@@ -30,14 +31,20 @@ def is_nemo(file: FileVersion) -> bool:
 
 def read_contents(file: FileVersion, how: How) -> Contents:
     """Returns specs and places of the weights. Raises CheckpointError if they lie in several parts."""
+    weights = weights_member(file)
+    contents = read_header(file, weights.offset, weights.size, key=how.key)
+    return contents._replace(origin=contents.origin._replace(format="NeMo"))
+
+
+def weights_member(file: FileVersion) -> ByteRange:
+    """Where the archive has its weights. Raises CheckpointError if they lie in several parts."""
     weights = [member for member in _members(file) if PurePosixPath(member.name).name == WEIGHTS]
     if len(weights) != 1 or not weights[0].isreg():
         raise CheckpointError(
             f"{file.path}: holds {len(weights)} of {WEIGHTS}: its network lies in parts of several processes",
             hint="NeMo joins them: restore it with tensor and pipeline parallel sizes of 1, and save_to(OTHER.nemo)",
         )
-    contents = read_header(file, weights[0].offset_data, weights[0].size, key=how.key)
-    return contents._replace(origin=contents.origin._replace(format="NeMo"))
+    return ByteRange(weights[0].offset_data, weights[0].size)
 
 
 def _members(file: FileVersion) -> list[tarfile.TarInfo]:

@@ -180,11 +180,12 @@ class DistributedCheckpoint:
 
         def read_box(number: int, part: Tensor, begin: int) -> None:
             box_spec = TensorSpec(pieces[number].box.sizes, spec.dtype)
-            read_stored(box_spec, self._place(name, pieces[number], box_spec), part, begin)
+            read_stored(box_spec, self.place_of(name, pieces[number], box_spec), part, begin)
 
         read_boxes(spec.shape, [piece.box for piece in pieces], read_box, out, start)
 
-    def _place(self, name: str, piece: StoredBox, expected: TensorSpec) -> StoredTensor:
+    def place_of(self, name: str, piece: StoredBox, expected: TensorSpec) -> StoredTensor:
+        """Where the elements of a piece lie in its file. Raises CheckpointError if it is not the `expected` one."""
         if piece not in self._places:
             found, place = read_tensor_header(piece.file, piece.offset, piece.length)
             if found != expected:

@@ -1,0 +1,197 @@
+"""The format of a soup's files: that of its ingredients, if their library reads no other, or the one that is asked for.
+
+format_, note = chosen_format(mixture, None)           # "torch", "" for YOLO's files
+written = write_own(mixture, folder, CopyOptions())     # copies of the best one's files, with other numbers
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from soupcli.checkpoints.checkpoint import StoredCheckpoint
+from soupcli.checkpoints.formats.shards import MAX_INDEX, is_shard, whole_name
+from soupcli.checkpoints.formats.torch_distributed import DistributedCheckpoint
+from soupcli.errors import MixError, OutputError
+from soupcli.files.atomic import write_whole
+from soupcli.files.reading import read_small
+from soupcli.mixing.distributed_folder import write_distributed
+from soupcli.mixing.layout import INDEX_SUFFIX, FilePlan, planned_files, torch_name
+from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
+from soupcli.mixing.torch_file import CopyOptions, is_copied, own, write_copy, write_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.files.reading import FileVersion
+    from soupcli.mixing.mixture import Mixture
+    from soupcli.mixing.torch_file import TorchFile
+
+Format = Literal["same", "safetensors", "torch"]
+Form = Literal["safetensors", "torch", "distributed"]
+INSTEAD = "--format safetensors writes the tensors alone"
+# Formats of ingredients that their own library opens, and no other.
+READ_ALONE = frozenset(
+    {
+        *("Lightning", "fairseq", "ultralytics", "YOLOv5", "nnU-Net", "mmengine", "icefall", "detectron2", "NeMo"),
+        *("speechbrain", "Megatron", "ESPnet", "wenet"),
+    }
+)
+
+
+class OwnFiles(NamedTuple):
+    """The weights that were written in the ingredients' own format."""
+
+    digests: dict[str, str]  # SHA-256 of each file of weights, by its name in the folder
+    others: dict[str, str]  # and of what belongs to them: an index, `.metadata`
+    nbytes: int
+    main: str  # the file to name, "" for the folder
+    notes: tuple[str, ...]  # what became of the rest of the ingredient's files
+
+
+def form_of(checkpoint: Checkpoint) -> Form:
+    """How the weights of a checkpoint are stored; torch if some of its files are torch's."""
+    kept = own(checkpoint)
+    if isinstance(kept, DistributedCheckpoint):
+        return "distributed"
+    copied = isinstance(kept, StoredCheckpoint) and kept.places and any(map(is_copied, kept.files))
+    return "torch" if copied else "safetensors"
+
+
+def chosen_format(mixture: Mixture, wanted: Format | None) -> tuple[Form, str]:
+    """The format of the soup, and a note if it is not the one that its ingredients suggest.
+
+    By default it is that of the ingredients, if their library reads nothing else. Raises MixError if the wanted one
+    cannot be written.
+    """
+    kept = own(mixture.kept)
+    if wanted == "safetensors":
+        return "safetensors", ""
+    if kept.is_adapter:
+        if wanted == "torch":
+            raise MixError(f"--format torch: {kept.path} is an adapter, PEFT reads safetensors", hint=INSTEAD)
+        return "safetensors", ""
+    if wanted == "torch":
+        return "torch", ""
+    form = form_of(kept)
+    if form == "safetensors" or (wanted is None and any(form_of(member) != form for member in mixture.members)):
+        return "safetensors", ""
+    if wanted is None and kept.origin.format not in READ_ALONE:
+        keyed = kept.origin.key is not None or form == "distributed"
+        return "safetensors", "written as safetensors: --format same writes files like the ingredients" if keyed else ""
+    why = why_not_copied(mixture)
+    if why and wanted == "same":
+        raise MixError(f"--format same: {why}", hint=INSTEAD)
+    return ("safetensors", f"written as safetensors, not as the ingredients were: {why}") if why else (form, "")
+
+
+def why_not_copied(mixture: Mixture) -> str:
+    """What speaks against a copy of the best ingredient's files with other numbers; "" if nothing does."""
+    kept = own(mixture.kept)
+    file = kept.files[0].path if len(kept.files) == 1 else kept.path
+    for name in mixture.kept.tensors:
+        spec, stored = mixture.spec(name), kept.tensors.get(name)
+        if stored is None or stored.shape != spec.shape:
+            return f"{file}: tensor {name!r} is another one in the soup"
+        if stored.dtype != spec.dtype:
+            return f"{file}: tensor {name!r} has dtype {stored.dtype}, in the soup {spec.dtype}"
+    return ""
+
+
+def write_own(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
+    """Mix every tensor of `mixture` into files in `folder` as torch wrote the ingredients.
+
+    Ingredients that torch did not write give a plain state dict. Raises MixError if a tensor cannot be mixed, or
+    shares memory with another one in one ingredient and not in all; OutputError if the disk is full.
+    """
+    form = form_of(mixture.kept)
+    if form != "safetensors" and (why := why_not_copied(mixture)):
+        raise MixError(why, hint=INSTEAD)
+    kept = own(mixture.kept)
+    needed = sum(mixture.spec(name).nbytes for name in mixture.kept.tensors)
+    needed = needed if form == "safetensors" else sum(file.size for file in kept.files)
+    check_space(folder.parent, needed)
+    with _on_full_disk(folder, needed):
+        if isinstance(kept, DistributedCheckpoint):
+            written = write_distributed(mixture, kept, folder, options)
+            return OwnFiles(written.digests, written.others, written.nbytes, "", written.notes)
+        return _copies(mixture, folder, options) if form == "torch" else _plain_files(mixture, folder, options)
+
+
+def _copies(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
+    files = {file: name for file, name in _names(mixture).items() if is_copied(file)}
+    written: dict[str, TorchFile] = {}
+    indexes: dict[str, str] = {}
+    for file, name in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        written[name] = write_copy(mixture, file, folder / name, options)
+        index = whole_name(name) + INDEX_SUFFIX
+        beside = file.path.parent / index.rpartition("/")[2]
+        if index not in indexes and is_shard(file.path.name) and beside.is_file():
+            content = read_small(beside, most=MAX_INDEX)
+            write_whole(folder / index, content)
+            indexes[index] = hashlib.sha256(content).hexdigest()
+    return _own_files(written, indexes)
+
+
+def in_safetensors(mixture: Mixture) -> list[FilePlan]:
+    """The networks that lie in safetensors beside others in torch's files, as in a pipeline of diffusers."""
+    kept = own(mixture.kept)
+    if form_of(kept) != "torch" or not kept.parts:
+        return []
+    copied = {file for file in kept.files if is_copied(file)}
+    return [plan for plan in planned_files(mixture) if not any(kept.places[name].file in copied for name in plan.names)]
+
+
+def _plain_files(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
+    """A plain state dict for each network that the ingredients hold."""
+    written = {}
+    for plan in planned_files(mixture):
+        name = torch_name(plan.file)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        written[name] = write_plain(mixture, plan.names, folder / name, options)
+    return _own_files(written, {})
+
+
+def _own_files(written: dict[str, TorchFile], others: dict[str, str]) -> OwnFiles:
+    notes: list[str] = []
+    for name, file in written.items():
+        notes += [f"{name}: {entry}: training state, left out (--keep-state keeps it)" for entry in file.notes.dropped]
+        stayed = file.notes.as_in_ingredient
+        notes += [f"{name}: {entry}: as in the ingredient, not averaged" for entry in stayed]
+    main = next(iter([*others, *written])) if len(others) + len(written) == 1 or len(others) == 1 else ""
+    digests = {name: file.digest for name, file in written.items()}
+    return OwnFiles(digests, others, sum(file.nbytes for file in written.values()), main, tuple(notes))
+
+
+def _names(mixture: Mixture) -> dict[FileVersion, str]:
+    """Each file of the best ingredient -> its name in the soup's folder: as in the ingredients, if all agree."""
+    kept = own(mixture.kept)
+    if len(kept.files) > 1:
+        return {file: _name_in(kept, file) for file in kept.files}
+    [file] = kept.files
+    names = {_name_in(one, one.files[0]) for one in map(own, (*mixture.members, mixture.kept)) if one.files}
+    if len(names) == 1:
+        return {file: names.pop()}
+    ending = next((end for end in (".pth.tar", ".pt.tar") if file.path.name.endswith(end)), file.path.suffix)
+    return {file: f"model{ending or '.pt'}"}
+
+
+def _name_in(checkpoint: Checkpoint, file: FileVersion) -> str:
+    """The name of a file in the folder that the user gave; of a file that the user gave, its own."""
+    try:
+        return str(file.path.relative_to(checkpoint.folder))
+    except ValueError:
+        return file.path.name
+
+
+@contextmanager
+def _on_full_disk(folder: Path, needed: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:
+        said = f"{folder.parent}: {cause.strerror or cause}: the soup needs {needed} bytes"
+        raise OutputError(said, hint=MAKE_ROOM) from cause
