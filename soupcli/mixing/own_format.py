@@ -22,7 +22,7 @@ from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
 from soupcli.mixing.torch_file import CopyOptions, is_copied, own, write_copy, write_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -101,9 +101,10 @@ def why_not_copied(mixture: Mixture) -> str:
     return ""
 
 
-def write_own(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
-    """Mix every tensor of `mixture` into files in `folder` as torch wrote the ingredients.
+def write_own(mixture: Mixture, folder: Path, options: CopyOptions, *, wanted: Format | None = "same") -> OwnFiles:
+    """Mix the tensors of `mixture` into files in `folder` as torch wrote the ingredients.
 
+    Networks of a pipeline that lie in safetensors are left to the caller, unless torch's format is `wanted` of all.
     Ingredients that torch did not write give a plain state dict. Raises MixError if a tensor cannot be mixed, or
     shares memory with another one in one ingredient and not in all; OutputError if the disk is full.
     """
@@ -116,12 +117,17 @@ def write_own(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
     check_space(folder.parent, needed)
     with _on_full_disk(folder, needed):
         if isinstance(kept, DistributedCheckpoint):
-            written = write_distributed(mixture, kept, folder, options)
-            return OwnFiles(written.digests, written.others, written.nbytes, "", written.notes)
-        return _copies(mixture, folder, options) if form == "torch" else _plain_files(mixture, folder, options)
+            found = write_distributed(mixture, kept, folder, options)
+            return OwnFiles(found.digests, found.others, found.nbytes, "", found.notes)
+        plain = (
+            planned_files(mixture) if form == "safetensors" else in_safetensors(mixture) if wanted == "torch" else []
+        )
+        written, indexes = _copies(mixture, folder, options) if form == "torch" else ({}, {})
+        return _own_files(written | _plain_files(mixture, plain, folder, options), indexes)
 
 
-def _copies(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
+def _copies(mixture: Mixture, folder: Path, options: CopyOptions) -> tuple[dict[str, TorchFile], dict[str, str]]:
+    """Copies of the best ingredient's files of torch.save, and the indexes of their shards."""
     files = {file: name for file, name in _names(mixture).items() if is_copied(file)}
     written: dict[str, TorchFile] = {}
     indexes: dict[str, str] = {}
@@ -134,7 +140,7 @@ def _copies(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
             content = read_small(beside, most=MAX_INDEX)
             write_whole(folder / index, content)
             indexes[index] = hashlib.sha256(content).hexdigest()
-    return _own_files(written, indexes)
+    return written, indexes
 
 
 def in_safetensors(mixture: Mixture) -> list[FilePlan]:
@@ -146,14 +152,16 @@ def in_safetensors(mixture: Mixture) -> list[FilePlan]:
     return [plan for plan in planned_files(mixture) if not any(kept.places[name].file in copied for name in plan.names)]
 
 
-def _plain_files(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
-    """A plain state dict for each network that the ingredients hold."""
+def _plain_files(
+    mixture: Mixture, plans: Iterable[FilePlan], folder: Path, options: CopyOptions
+) -> dict[str, TorchFile]:
+    """A plain state dict for each network."""
     written = {}
-    for plan in planned_files(mixture):
+    for plan in plans:
         name = torch_name(plan.file)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         written[name] = write_plain(mixture, plan.names, folder / name, options)
-    return _own_files(written, {})
+    return written
 
 
 def _own_files(written: dict[str, TorchFile], others: dict[str, str]) -> OwnFiles:

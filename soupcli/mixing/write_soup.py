@@ -272,12 +272,12 @@ def _as_ingredients(mixture: Mixture, folder: Path, form: Form, options: Writing
     copying = CopyOptions(
         keep_state=options.keep_state, overrides=options.overrides, device=options.device, progress=progress
     )
-    own = write_own(mixture, folder, copying)
+    own = write_own(mixture, folder, copying, wanted=options.format)
     hashes = {name: f"sha256:{digest}" for name, digest in {**own.digests, **own.others}.items()}
     written = Written(
         list(hashes), own.nbytes, hash_of_files(own.digests), hashes, own.main, tuple(own.digests), form, own.notes
     )
-    others = in_safetensors(mixture)
+    others = in_safetensors(mixture) if options.format != "torch" else []
     if not others:
         return written
     write = _safetensors(folder, options, progress)

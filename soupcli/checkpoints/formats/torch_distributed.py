@@ -98,6 +98,9 @@ def _read_rows(shape: tuple[int, ...], boxes: Sequence[Box], read_box: ReadBox, 
 
 
 METADATA = ".metadata"
+FORMAT = "distributed"
+# Libraries that read their own distributed checkpoints alone -> files that they put beside the pieces.
+WRITERS = {"Megatron": ("common.pt", "metadata.json"), "Lightning": ("meta.pt",)}
 INSIDE = "pytorch_model_fsdp_0"  # where Accelerate, and the Trainer over it, put it
 
 
@@ -139,8 +142,13 @@ def open_distributed(
         pieces[name] = tuple(_piece(file.path, metadata, entry.name, box, files) for box in boxes)
         check_boxes(file.path, name, tensors[name].shape, boxes)
     held = (file, *(files[name] for name in sorted(files)))
-    origin = Origin("distributed", part.key, metrics, part.notes, part.averaged)
+    origin = Origin(_writer(folder), part.key, metrics, part.notes, part.averaged)
     return DistributedCheckpoint(path, tensors, pieces, held, side_files, origin)
+
+
+def _writer(folder: Path) -> str:
+    """Who wrote the folder, by the files beside its pieces."""
+    return next((name for name, files in WRITERS.items() if all((folder / file).is_file() for file in files)), FORMAT)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,197 @@
+"""A soup of several files as the ingredients were: shards, pipelines, NeMo's archives, distributed checkpoints."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+from tests.conftest import Ran, build_net
+from tests.helpers.means import mean64
+
+Soup = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def nets(count: int = 3) -> list[nn.Sequential]:
+    """Networks that differ in every weight."""
+    made = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        made.append(build_net())
+    return made
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_shards_of_torch_save(soup: Soup) -> None:
+    """`pytorch_model-0000x-of-..bin` and their index: as many files, the same names, opened by their own writer."""
+    made = nets()
+    for number, net in enumerate(made):
+        Path(f"runs/{number}").mkdir(parents=True)
+        huggingface_hub.save_torch_state_dict(
+            net.state_dict(), f"runs/{number}", safe_serialization=False, max_shard_size=400
+        )
+    assert soup("uniform", "--ckpts", "runs/*/").code == 0
+    assert sorted(path.name for path in Path("soup").iterdir()) == ["README.md", "model.safetensors", "soup.json"]
+    ran = soup("uniform", "--ckpts", "runs/*/", "--format", "same", "--force", "--json")
+    assert ran.code == 0, ran.stderr
+    names = {path.name for path in Path("runs/0").iterdir()}
+    assert len(names) > 2 and {path.name for path in Path("soup").iterdir()} == {*names, "README.md", "soup.json"}
+    huggingface_hub.load_torch_model(opened := build_net(), "soup", strict=True, safe=False)
+    assert_equal(opened.state_dict(), mean64([net.state_dict() for net in made]))
+    report = json.loads(ran.stdout)["soup"]
+    assert report["path"] == "soup/pytorch_model.bin.index.json" and report["format"] == "torch"
+    assert set(report["weight_files"]) == {name for name in names if name.endswith(".bin")}
+    assert soup("verify", "soup", "--rebuild").code == 0
+    shard = Path("soup", min(report["weight_files"]))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
+    assert soup("verify", "soup").code == 1
+
+
+def test_a_pipeline_of_both_formats(soup: Soup) -> None:
+    """One component in safetensors, one by torch.save: each as it was; --format torch writes both by torch.save."""
+    made = nets(4)
+    for number in range(2):
+        Path(f"runs/{number}/unet").mkdir(parents=True)
+        Path(f"runs/{number}/vae").mkdir()
+        Path(f"runs/{number}/model_index.json").write_text('{"_class_name": "Pipe"}')
+        torch.save(made[number].state_dict(), f"runs/{number}/unet/diffusion_pytorch_model.bin")
+        save_file(made[number + 2].state_dict(), f"runs/{number}/vae/diffusion_pytorch_model.safetensors")
+    unet, vae = (mean64([net.state_dict() for net in pair]) for pair in (made[:2], made[2:]))
+    assert soup("uniform", "--ckpts", "runs/*/", "--format", "same").code == 0
+    assert_equal(torch.load("soup/unet/diffusion_pytorch_model.bin"), unet)
+    assert_equal(load_file("soup/vae/diffusion_pytorch_model.safetensors"), vae)
+    assert not Path("soup/vae/diffusion_pytorch_model.bin").exists()
+    assert soup("verify", "soup", "--rebuild").code == 0
+    assert soup("uniform", "--ckpts", "runs/*/", "--format", "torch", "--force", "--set", "include=[]").code == 0
+    assert_equal(torch.load("soup/vae/diffusion_pytorch_model.bin"), vae)
+    assert soup("uniform", "--ckpts", "runs/*/", "--force").code == 0
+    assert_equal(load_file("soup/unet/diffusion_pytorch_model.safetensors"), unet)
+
+
+def save_nemo(net: nn.Module, file: Path) -> None:
+    """As NeMo's SaveRestoreConnector writes it: a configuration, the weights, and whatever the model registered."""
+    content = io.BytesIO()
+    torch.save(net.state_dict(), content)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w:") as tar:
+        for name, data in {
+            "./model_config.yaml": b"target: a.b\n",
+            "./model_weights.ckpt": content.getvalue(),
+            "./0a_tokenizer.model": b"words",
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("words", ["runs/*/", "runs/*/model.nemo"])
+def test_nemo(soup: Soup, words: str) -> None:
+    """A .nemo file, without being asked for: other weights in the same archive, every checksum right."""
+    made = nets()
+    for number, net in enumerate(made):
+        save_nemo(net, Path(f"runs/{number}/model.nemo"))
+    assert soup("uniform", "--ckpts", words).code == 0
+    with tarfile.open("soup/model.nemo") as tar:
+        assert tar.getnames() == ["./model_config.yaml", "./model_weights.ckpt", "./0a_tokenizer.model"]
+        weights = tar.extractfile("./model_weights.ckpt")
+        assert weights is not None
+        data = weights.read()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+    assert_equal(torch.load(io.BytesIO(data)), mean64([net.state_dict() for net in made]))
+    assert soup("verify", "soup", "--rebuild").code == 0
+    refused = soup("uniform", "--ckpts", words, "--dtype", "bfloat16", "--format", "same", "--force")
+    assert refused.code == 2 and "model.nemo: tensor" in refused.stderr and "--format safetensors" in refused.stderr
+
+
+def save_distributed(state: dict[str, Any], folder: str) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        state_dict_saver.save(state, checkpoint_id=folder)
+
+
+def load_distributed(state: dict[str, Any], folder: str) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        state_dict_loader.load(state, checkpoint_id=folder)
+    return state
+
+
+def test_distributed_checkpoints(soup: Soup) -> None:
+    """torch's own loader opens the soup; optimizers are left out of it and said, or kept if asked for."""
+    made, states = nets(), list[Any]()
+    for number, net in enumerate(made):
+        optimizer = torch.optim.AdamW(net.parameters())
+        net(torch.randn(4, 8)).sum().backward()
+        optimizer.step()
+        states.append(get_optimizer_state_dict(net, optimizer))
+        save_distributed({"model": net.state_dict(), "optim": states[-1], "step": 7}, f"runs/{number}")
+    expected = mean64([net.state_dict() for net in made])
+    assert soup("uniform", "--ckpts", "runs/*/").code == 0
+    assert_equal(load_file("soup/model.safetensors"), expected)
+    ran = soup("uniform", "--ckpts", "runs/*/", "--format", "same", "--force")
+    assert ran.code == 0 and "optim: training state, left out (--keep-state keeps it)" in ran.stderr
+    empty = {name: torch.zeros_like(tensor) for name, tensor in expected.items()}
+    assert_equal(load_distributed({"model": empty}, "soup")["model"], expected)
+    dcp_to_torch_save("soup", "whole.pt")
+    whole = torch.load("whole.pt")
+    assert_equal(whole["model"], expected)
+    assert whole["step"] == 7 and "optim" not in whole
+    sizes = [sum(file.stat().st_size for file in Path(name).glob("*.distcp")) for name in ("soup", "runs/0")]
+    assert sizes[0] < sizes[1] / 2
+    assert soup("verify", "soup", "--rebuild").code == 0 and soup("inspect", "--ckpts", "soup", "runs/*/").code == 0
+    kept = ("--format", "same", "--keep-state", "--force")
+    assert soup("uniform", "--ckpts", "runs/*/", *kept).code == 0
+    dcp_to_torch_save("soup", "whole.pt")
+    whole = torch.load("whole.pt")
+    assert_equal(whole["model"], expected)
+    assert all(
+        torch.equal(whole["optim"]["state"][name]["exp_avg"], state["exp_avg"])
+        for name, state in states[0]["state"].items()
+    )
+
+
+def test_megatron(soup: Soup) -> None:
+    """Its names are flat, its optimizer is beside the network, and the soup has its tracker and its common.pt."""
+    made = nets()
+    for number, net in enumerate(made):
+        flat = {f"decoder.{name}": tensor for name, tensor in net.state_dict().items()}
+        moments = {f"optimizer.state.exp_avg.{name}": tensor * 2 for name, tensor in flat.items()}
+        save_distributed({**flat, **moments}, f"runs/{number}/iter_0000020")
+        torch.save({"iteration": 20, "args": None}, f"runs/{number}/iter_0000020/common.pt")
+        Path(f"runs/{number}/iter_0000020/metadata.json").write_text('{"sharded_backend": "torch_dist"}')
+        Path(f"runs/{number}/latest_checkpointed_iteration.txt").write_text("20")
+    ran = soup("uniform", "--ckpts", "runs/*/")
+    assert ran.code == 0 and "optimizer: training state, left out" in ran.stderr
+    assert Path("soup/latest_checkpointed_iteration.txt").read_text() == "20"
+    inside = Path("soup/iter_0000020")
+    assert {file.name for file in inside.iterdir()} == {".metadata", "__0_0.distcp", "common.pt", "metadata.json"}
+    expected = mean64([{f"decoder.{name}": t for name, t in net.state_dict().items()} for net in made])
+    empty = {name: torch.zeros_like(tensor) for name, tensor in expected.items()}
+    assert_equal(load_distributed(dict(empty), str(inside)), expected)
+    assert soup("uniform", "--ckpts", "runs/*/iter_0000020", "--out", "inner").code == 0
+    assert_equal(load_distributed(dict(empty), "inner"), expected)
+    assert soup("verify", "soup", "--rebuild").code == 0 and soup("verify", "inner", "--rebuild").code == 0
