@@ -19,6 +19,7 @@ import torch
 from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
+from soupcli.checkpoints.compare.computed_weights import weight_norms
 from soupcli.checkpoints.compare.constants import with_constants, with_these
 from soupcli.checkpoints.compare.integers import check_integers
 from soupcli.checkpoints.compare.meanings import check_meanings
@@ -224,6 +225,7 @@ class Run:
         check_meanings(found, self.selection)
         if isinstance(self.options, SoupOptions):
             self._warn_of_inputs()
+            self._warn_of_weight_norm()
 
     def _warn_of_inputs(self) -> None:
         """Name what the networks saw differently, as their side files say: the soup carries one set of these."""
@@ -232,6 +234,16 @@ class Run:
         if found:
             more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
             self.warn(f"different inputs, by the files beside the weights: {shown}{more}")
+
+    def _warn_of_weight_norm(self) -> None:
+        """Say that a soup has the mean of magnitudes and of directions, if there are any."""
+        found = [name for name in weight_norms(self.checkpoints[0]) if self.selection.mixes(name)]
+        if found and len(self.checkpoints) > 1:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            self.warn(
+                f"weight norm ({found[0]!r}{more}): the mean is of magnitudes and of directions, each by itself; "
+                "remove_weight_norm before saving gives the mean of the weights"
+            )
 
     def sharing(self, source: Checkpoint) -> list[Checkpoint]:
         """The checkpoints. Their tensors that are not mixed come from `source`, or from the base if there is one."""

@@ -1,4 +1,4 @@
-"""Weights that are stored in parts which only make sense together: quantised forms, masked and normalised weights.
+"""Weights that are stored in parts which only make sense together: quantised forms, and those of computed_weights.py.
 
 check_products(checkpoints, selection)                    # raises MixError, with the call that gives whole weights
 
@@ -13,13 +13,15 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from soupcli.checkpoints.checkpoint import is_averaged, read_part, weights_file
+from soupcli.checkpoints.checkpoint import is_averaged, weights_file
+from soupcli.checkpoints.compare.computed_weights import parametrised
 from soupcli.checkpoints.compare.differences import same_in_all
 from soupcli.checkpoints.compare.integers import is_known
+from soupcli.checkpoints.compare.weight_parts import Form, Module, Together, joined, modules_of
 from soupcli.errors import MixError
 from soupcli.files.reading import read_small
 
@@ -27,21 +29,11 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
     from soupcli.checkpoints.tensor_filter import TensorFilter
 
-Module = Mapping[str, "TensorSpec"]  # last part of a name -> the tensor's shape and dtype
 EIGHT_BITS = frozenset({torch.int8, torch.uint8})
 # Of wider integers that hold several numbers each, or numbers of a table.
 PACKED = re.compile(r"qweight|qzeros|qdata|int_data|_data|.*packed|codes|indices|.*_blocks|weight", re.IGNORECASE)
 SCALE = re.compile(r"scale|absmax|scb|zero", re.IGNORECASE)
 LOAD = "from_pretrained(FOLDER{}).save_pretrained(OTHER)"
-
-
-class Form(NamedTuple):
-    """One way to store a weight in parts."""
-
-    name: str
-    part: re.Pattern[str]  # the last part of a name, of a tensor that says which form it is
-    beside: re.Pattern[str] | None  # and of another one in the same module; None: the first is enough
-    hint: str  # how to get whole weights
 
 
 def _form(name: str, part: str, beside: str | None, hint: str) -> Form:
@@ -90,19 +82,6 @@ FORMS = (
     ),
 )
 ANY_FORM = Form("quantised", re.compile(""), None, "transformers' model.dequantize(), or the library that quantised it")
-PRUNED = Form(
-    "pruned",
-    re.compile(r".*_orig"),
-    re.compile(r".*_mask"),
-    "torch.nn.utils.prune.remove(module, 'weight') for every pruned module makes the weights whole; then save again",
-)
-SPECTRAL = Form(
-    "spectral norm",
-    re.compile(r"(.*)_u"),
-    None,
-    "torch.nn.utils.remove_spectral_norm(module), or torch.nn.utils.parametrize.remove_parametrizations(module, "
-    "'weight'), makes the weights whole; then save again",
-)
 METHODS = {  # quant_method in config.json -> a form that says how it is undone
     "bitsandbytes": "bitsandbytes",
     "gptq": "GPTQ or AWQ",
@@ -121,16 +100,9 @@ METHODS = {  # quant_method in config.json -> a form that says how it is undone
 }
 
 
-class Together(NamedTuple):
-    """Tensors of one module that make up one weight together."""
-
-    form: Form
-    names: tuple[str, ...]  # those of which a difference makes the mean wrong; the one to show comes first
-
-
 def quantised(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
     """Yields the quantised weights among tensors, by their names and dtypes."""
-    for module, leaves in _modules(tensors).items():
+    for module, leaves in modules_of(tensors).items():
         found = next((form for form in FORMS if _has(form, leaves)), None)
         narrow = [leaf for leaf, spec in leaves.items() if _is_narrow(module, leaf, spec, leaves)]
         if found is None and not narrow:
@@ -138,62 +110,12 @@ def quantised(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
         parts = [leaf for leaf, spec in leaves.items() if _is_part(leaf, spec, found)]
         shown = narrow or [leaf for leaf in leaves if found is not None and found.part.fullmatch(leaf)]
         whole = [module] if module in tensors else []  # bitsandbytes' names of scales begin with the weight's own
-        names = dict.fromkeys([*whole, *(_joined(module, leaf) for leaf in (*shown, *parts))])
+        names = dict.fromkeys([*whole, *(joined(module, leaf) for leaf in (*shown, *parts))])
         yield Together(found or ANY_FORM, tuple(names))
 
 
-def masked(checkpoint: Checkpoint) -> Iterator[Together]:
-    """Yields masks of weights and the vectors of spectral norms in a checkpoint, by their names and numbers."""
-    modules = _modules(checkpoint.tensors)
-    for module, leaves in modules.items():
-        originals = {leaf: spec for leaf, spec in leaves.items() if leaf.endswith("_orig") or leaf in ORIGINALS}
-        if not originals:
-            continue
-        shapes = {spec.shape for spec in originals.values()}
-        beside = {_joined(module, leaf): spec for leaf, spec in leaves.items() if leaf not in originals}
-        beside |= _of_parametrizations(module, modules)
-        masks = tuple(
-            name for name, spec in beside.items() if spec.shape in shapes and _is_mask(checkpoint, name, spec)
-        )
-        if masks:
-            yield Together(PRUNED, masks)
-        vectors = tuple(name for name in beside if name.endswith(("_u", "_v")))
-        if "original0" not in originals and any(name.endswith("_u") for name in vectors):
-            yield Together(SPECTRAL, vectors)
-
-
-def _of_parametrizations(module: str, modules: Mapping[str, Module]) -> dict[str, TensorSpec]:
-    inside = [name for name in (_joined(module, str(number)) for number in range(STEPS)) if name in modules]
-    return {_joined(name, leaf): spec for name in inside for leaf, spec in modules[name].items()}
-
-
-def _is_mask(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
-    """Whether a tensor holds nothing but 0 and 1, or is called a mask."""
-    if name.endswith("_mask") or spec.dtype == torch.bool:
-        return True
-    if not spec.dtype.is_floating_point:
-        return False
-    values = (read_part(checkpoint, name, at, min(CHUNK, spec.numel - at)) for at in range(0, spec.numel, CHUNK))
-    return all(bool(((part.float() == 0) | (part.float() == 1)).all()) for part in values)
-
-
-ORIGINALS = frozenset({"original", "original0"})  # weights of torch.nn.utils.parametrize
-STEPS = 16  # parametrisations of one weight that are looked at
-CHUNK = 1 << 20  # elements that are looked at once
 MAX_CONFIG = 10_000_000  # bytes
 CONFIG_KEYS = ("quantization_config", "compression_config", "quantization")
-
-
-def _modules(tensors: Mapping[str, TensorSpec]) -> dict[str, dict[str, TensorSpec]]:
-    modules: dict[str, dict[str, TensorSpec]] = {}
-    for name, spec in tensors.items():
-        module, _, leaf = name.rpartition(".")
-        modules.setdefault(module, {})[leaf] = spec
-    return modules
-
-
-def _joined(module: str, leaf: str) -> str:
-    return f"{module}.{leaf}" if module else leaf
 
 
 def _has(form: Form, leaves: Module) -> bool:
@@ -218,7 +140,7 @@ def _is_part(leaf: str, spec: TensorSpec, form: Form | None) -> bool:
 
 def _is_narrow(module: str, leaf: str, spec: TensorSpec, leaves: Module) -> bool:
     """Whether a tensor is a code whose scale lies beside it."""
-    if spec.numel < 2 or not _is_code(leaf, spec) or is_known(_joined(module, leaf)) or SCALE.search(leaf):
+    if spec.numel < 2 or not _is_code(leaf, spec) or is_known(joined(module, leaf)) or SCALE.search(leaf):
         return False
     if not is_averaged(spec.dtype) and leaf.endswith("weight"):
         return True
@@ -237,7 +159,7 @@ def check_products(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
         return
     if not any(True for one in checkpoints for _ in quantised(one.tensors)):
         _check_declared(checkpoints)
-    finders: tuple[Callable[[Checkpoint], Iterator[Together]], ...] = (lambda one: quantised(one.tensors), masked)
+    finders: tuple[Callable[[Checkpoint], Iterator[Together]], ...] = (lambda one: quantised(one.tensors), parametrised)
     for checkpoint in checkpoints:
         for find in finders:
             for together in find(checkpoint):
@@ -294,11 +216,10 @@ def _is_mixed(together: Together, checkpoints: Sequence[Checkpoint], selection: 
 
 def _refused(checkpoint: Checkpoint, together: Together) -> MixError:
     form, name = together.form, together.names[0]
-    if form in (PRUNED, SPECTRAL):
-        what = "the mask of a pruned weight" if form is PRUNED else "a part of a weight under spectral norm"
+    if form.part_is:
         return MixError(
-            f"{weights_file(checkpoint)}: tensor {name!r} is {what}, and is not the same in all: the mean of the parts "
-            "is not the mean of the weights",
+            f"{weights_file(checkpoint)}: tensor {name!r} is {form.part_is}, and is not the same in all: the mean of "
+            "the parts is not the mean of the weights",
             hint=form.hint,
         )
     dtype = str(checkpoint.tensors[name].dtype).removeprefix("torch.")

@@ -220,3 +220,56 @@ def test_dtypes_of_quantised_weights(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
     with pytest.raises(CheckpointError, match="dtype F8_E8M0, which only quantised weights have"):
         open_checkpoint(tmp_path / "a.safetensors")
+
+
+class OwnLora(nn.Module):
+    """A parametrisation whose parts lie in modules of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight and a product."""
+        return weight + self.up.weight @ self.down.weight
+
+
+def orthogonal(layer: nn.Linear) -> None:
+    """As torch parametrises it, beside a base of its own."""
+    parametrizations.orthogonal(layer)
+
+
+@pytest.mark.parametrize(
+    "compute", [orthogonal, lambda layer: parametrize.register_parametrization(layer, "weight", OwnLora())]
+)
+def test_computed_weights(tmp_path: Path, compute: Callable[[nn.Linear], None]) -> None:
+    """A weight that torch computes from parts is refused if the parts differ; the original alone may."""
+    for seed in range(2):
+        torch.manual_seed(seed)
+        layer = nn.Linear(8, 8)
+        compute(layer)
+        torch.save(layer.state_dict(), tmp_path / f"{seed}.pt")
+    state = torch.load(tmp_path / "0.pt")
+    torch.save(state | {"parametrizations.weight.original": torch.rand(8, 8)}, tmp_path / "2.pt")
+    with pytest.raises(MixError, match=r"'parametrizations.weight.0\..*' is a part of a weight that torch"):
+        check([tmp_path / "0.pt", tmp_path / "1.pt"])
+    check([tmp_path / "0.pt", tmp_path / "2.pt"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("fc.mask", lambda: torch.rand(8, 8).round(), "a mask of zeros and ones"),
+        ("obs.histogram", lambda: torch.rand(32), "counts that an observer"),
+    ],
+)
+def test_masks_and_histograms(tmp_path: Path, name: str, value: Callable[[], Tensor], word: str) -> None:
+    """A mask beside a plain weight, and an observer's histogram: refused if they differ, mixed if they do not."""
+    same = value()
+    for seed in range(2):
+        state = {"fc.weight": torch.rand(8, 8), "obs.min_val": torch.rand(()), name: value()}
+        save_file(state, tmp_path / f"{seed}.safetensors")
+        save_file(state | {name: same}, tmp_path / f"same{seed}.safetensors")
+    with pytest.raises(MixError, match=word):
+        check([tmp_path / "0.safetensors", tmp_path / "1.safetensors"])
+    check([tmp_path / "same0.safetensors", tmp_path / "same1.safetensors"])

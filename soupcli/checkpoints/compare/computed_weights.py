@@ -1,0 +1,131 @@
+"""Weights that torch computes from parts at every forward pass: masked, normalised, parametrised, observed.
+
+for together in parametrised(checkpoint):
+    together.names                                       # parts whose mean is wrong, unless they are the same in all
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import torch
+
+from soupcli.checkpoints.checkpoint import read_part
+from soupcli.checkpoints.compare.weight_parts import Form, Together, joined, modules_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
+    from soupcli.checkpoints.compare.weight_parts import Module
+
+NEVER = re.compile(r"(?!)")
+CHUNK = 1 << 20  # elements that are looked at once
+ORIGINALS = frozenset({"original", "original0"})  # weights of torch.nn.utils.parametrize
+COMPUTES = re.compile(r"((?:.*\.)?parametrizations\.[^.]+)\.\d+\..*")  # a tensor of a step that computes a weight
+REMOVE = "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')"
+
+
+def _form(name: str, part_is: str, hint: str) -> Form:
+    return Form(name, NEVER, None, hint, part_is)
+
+
+PRUNED = _form(
+    "pruned",
+    "the mask of a pruned weight",
+    "torch.nn.utils.prune.remove(module, 'weight') for every pruned module makes the weights whole; then save again",
+)
+MASK = _form("masked", "a mask of zeros and ones", "multiply each weight by its mask, and save the products")
+SPECTRAL = _form(
+    "spectral norm",
+    "a part of a weight under spectral norm",
+    f"torch.nn.utils.remove_spectral_norm(module), or {REMOVE}, makes the weights whole; then save again",
+)
+PARAMETRISED = _form(
+    "parametrised",
+    "a part of a weight that torch.nn.utils.parametrize computes",
+    f"{REMOVE} for every such module makes the weights whole; then save again",
+)
+OBSERVED = _form(
+    "observed",
+    "counts that an observer of quantisation made over its own range",
+    "--exclude '*histogram' leaves the counts out; or save the network before it was prepared for quantisation",
+)
+
+
+def parametrised(checkpoint: Checkpoint) -> Iterator[Together]:
+    """Yields the parts of a checkpoint whose mean is wrong if they differ, by their names and numbers."""
+    modules = modules_of(checkpoint.tensors)
+    steps: dict[str, dict[str, TensorSpec]] = {}
+    for name, spec in checkpoint.tensors.items():
+        found = COMPUTES.fullmatch(name)
+        if found is not None:
+            steps.setdefault(found[1], {})[name] = spec
+    for module, leaves in modules.items():
+        originals = _originals(leaves)
+        if originals:
+            yield from _of_originals(checkpoint, module, leaves, steps.get(module, {}))
+        elif "histogram" in leaves and "min_val" in leaves:
+            yield Together(OBSERVED, (joined(module, "histogram"),))
+        for leaf, spec in leaves.items():
+            name = joined(module, leaf)
+            if "mask" in leaf.lower() and not originals and _has_zeros_and_ones(checkpoint, name, spec):
+                yield Together(MASK, (name,))
+
+
+def weight_norms(checkpoint: Checkpoint) -> list[str]:
+    """Names of the magnitudes under weight norm, whose directions lie beside them."""
+    pairs = (("_g", "_v"), (".original0", ".original1"))
+    return [
+        name
+        for name in checkpoint.tensors
+        if any(name.endswith(one) and name.removesuffix(one) + other in checkpoint.tensors for one, other in pairs)
+    ]
+
+
+def _of_originals(
+    checkpoint: Checkpoint, module: str, leaves: Module, computed: dict[str, TensorSpec]
+) -> Iterator[Together]:
+    """Yields what goes together with the original weights of a module: what lies beside them, what is `computed`."""
+    originals = _originals(leaves)
+    shapes = {spec.shape for spec in originals.values()}
+    beside = {joined(module, leaf): spec for leaf, spec in leaves.items() if leaf not in originals} | computed
+    masks = tuple(name for name, spec in beside.items() if spec.shape in shapes and _is_mask(checkpoint, name, spec))
+    if masks:
+        yield Together(PRUNED, masks)
+    vectors = tuple(name for name in beside if name.endswith(("_u", "_v")))
+    if "original0" not in originals and any(name.endswith("_u") for name in vectors):
+        yield Together(SPECTRAL, vectors)
+    elif computed and not masks:
+        yield Together(PARAMETRISED, tuple(computed))
+
+
+def _originals(leaves: Module) -> dict[str, TensorSpec]:
+    return {leaf: spec for leaf, spec in leaves.items() if leaf.endswith("_orig") or leaf in ORIGINALS}
+
+
+def _is_mask(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
+    """Whether a tensor holds nothing but 0 and 1, or is called a mask."""
+    return name.endswith("_mask") or spec.dtype == torch.bool or _holds_bits(checkpoint, name, spec)
+
+
+def _holds_bits(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
+    """Whether a floating tensor holds nothing but 0 and 1."""
+    return spec.dtype.is_floating_point and all(
+        bool(((part == 0) | (part == 1)).all()) for part in _parts(checkpoint, name, spec)
+    )
+
+
+def _has_zeros_and_ones(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
+    """Whether a floating tensor holds both 0 and 1, and nothing else."""
+    if not _holds_bits(checkpoint, name, spec):
+        return False
+    return 0 < sum(float(part.double().sum()) for part in _parts(checkpoint, name, spec)) < spec.numel
+
+
+def _parts(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> Iterator[Tensor]:
+    for at in range(0, spec.numel, CHUNK):
+        yield read_part(checkpoint, name, at, min(CHUNK, spec.numel - at)).float()

@@ -1,0 +1,44 @@
+"""Words for weights that are stored in parts: the form, the parts that go together, and names by their modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import re
+
+    from soupcli.checkpoints.checkpoint import TensorSpec
+
+Module = Mapping[str, "TensorSpec"]  # last part of a name -> the tensor's shape and dtype
+
+
+class Form(NamedTuple):
+    """One way to store a weight in parts."""
+
+    name: str
+    part: re.Pattern[str]  # the last part of a name, of a tensor that says which form it is
+    beside: re.Pattern[str] | None  # and of another one in the same module; None: the first is enough
+    hint: str  # how to get whole weights
+    part_is: str = ""  # what an error calls a part
+
+
+class Together(NamedTuple):
+    """Tensors of one module that make up one weight together."""
+
+    form: Form
+    names: tuple[str, ...]  # those of which a difference makes the mean wrong; the one to show comes first
+
+
+def modules_of(tensors: Mapping[str, TensorSpec]) -> dict[str, dict[str, TensorSpec]]:
+    """The tensors by their modules, and there by the last part of their names."""
+    modules: dict[str, dict[str, TensorSpec]] = {}
+    for name, spec in tensors.items():
+        module, _, leaf = name.rpartition(".")
+        modules.setdefault(module, {})[leaf] = spec
+    return modules
+
+
+def joined(module: str, leaf: str) -> str:
+    """The whole name."""
+    return f"{module}.{leaf}" if module else leaf
