@@ -87,7 +87,7 @@ class Explicit:
         self.rows = {name: rows[id(places[name])] for name in places}
         self.stacks = {}
         for name, (shape, dtype) in ingredients[0].tensors.items():
-            self.stacks[name] = torch.empty((len(ingredients), *shape), dtype=dtype)
+            self.stacks[name] = torch.empty((len(ingredients), *shape), dtype=dtype.torch)
             for ingredient, row in zip(ingredients, self.stacks[name], strict=True):
                 ingredient.read(name, row)
         self.kept: dict[str, Tensor] | None = None
@@ -229,7 +229,7 @@ def whole_step(network: MixedNetwork, module: nn.Module, inputs: Tensor, alpha_l
 def read_once(ingredients: Sequence[Checkpoint]) -> None:
     for ingredient in ingredients:
         for name, spec in ingredient.tensors.items():
-            ingredient.read(name, torch.empty(spec.shape, dtype=spec.dtype))
+            ingredient.read(name, torch.empty(spec.shape, dtype=spec.dtype.torch))
 
 
 def seconds(work: Callable[[], Any]) -> float:

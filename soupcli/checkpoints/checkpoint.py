@@ -1,8 +1,8 @@
 """What every checkpoint is, whatever its format: named tensors that are read one at a time.
 
 checkpoint = open_checkpoint(Path("runs/a"))
-spec = checkpoint.tensors["head.weight"]                   # TensorSpec(shape=(10, 64), dtype=torch.float32)
-checkpoint.read("head.weight", torch.empty(spec.shape, dtype=spec.dtype))
+spec = checkpoint.tensors["head.weight"]                   # TensorSpec(shape=(10, 64), dtype=Dtype.FLOAT32)
+checkpoint.read("head.weight", torch.empty(spec.shape, dtype=spec.dtype.torch))
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from soupcli.files.reading import FileVersion, announce, read_at
+from soupcli.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from soupcli.checkpoints.dtype import Dtype
 
 
 class TensorSpec(NamedTuple):
     """What a header says about one tensor."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: Dtype
 
     @property
     def numel(self) -> int:
@@ -190,7 +193,7 @@ def part_of(parts: Sequence[Component], name: str) -> tuple[Component, str]:
     return part, name.removeprefix(part.prefix)
 
 
-def read_dense(checkpoint: Checkpoint, name: str, start: int, dtype: torch.dtype, out: memoryview) -> bool:
+def read_dense(checkpoint: Checkpoint, name: str, start: int, dtype: Dtype, out: memoryview) -> bool:
     """Fills `out` with the bytes from element `start` of a tensor on, across its end if need be.
 
     Returns False, and reads nothing, unless they lie in a file as they are, in this dtype.
@@ -251,7 +254,7 @@ def _read_elements(spec: TensorSpec, place: StoredTensor, out: Tensor, start: in
     first, last = start // row, (start + out.numel() - 1) // row
     shape = (last - first + 1, *spec.shape[1:])
     extent = 1 + sum((size - 1) * stride for size, stride in zip(shape, place.strides, strict=True))
-    stored = torch.empty(extent, dtype=spec.dtype)
+    stored = out.new_empty(extent)
     read_at(place.file, place.offset + first * place.strides[0] * spec.dtype.itemsize, stored)
     dense = stored.as_strided(shape, place.strides).reshape(-1)
     out.view(-1).copy_(dense[start - first * row :][: out.numel()])
@@ -273,22 +276,8 @@ def total_bytes(checkpoint: Checkpoint) -> int:
     return sum(file.size for file in checkpoint.files)
 
 
-def common_dtype(one: torch.dtype, other: torch.dtype) -> torch.dtype:
-    """The narrowest dtype that holds the numbers of both."""
-    if one.itemsize > 1 and other.itemsize > 1:
-        return torch.promote_types(one, other)
-    if one == other:
-        return one
-    return torch.promote_types(*(torch.float16 if dtype.itemsize == 1 else dtype for dtype in (one, other)))
-
-
-def is_averaged(dtype: torch.dtype) -> bool:
-    """Whether tensors of this dtype are averaged; integers and booleans pass through."""
-    return dtype.is_floating_point or dtype.is_complex
-
-
 def read_part(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tensor:
     """Elements `start` to `start + count` of a stored tensor: Tensor[count] of the stored dtype."""
-    part = torch.empty(count, dtype=checkpoint.tensors[name].dtype)
+    part = torch.empty(count, dtype=checkpoint.tensors[name].dtype.torch)
     checkpoint.read(name, part, start=start)
     return part

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import NO_PLACES, TensorSpec, common_dtype, is_averaged, read_part
+from soupcli.checkpoints.checkpoint import NO_PLACES, TensorSpec, read_part
 from soupcli.checkpoints.window import folder_of_run, in_order_of_steps
 from soupcli.errors import UsageError
 from soupcli.mixing.arithmetic.rounding import round_once
@@ -112,7 +112,7 @@ class CheckpointGroup:
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """See Checkpoint.read: the mean, summed in float64 and rounded once."""
         spec = self.tensors[name]
-        if not is_averaged(spec.dtype):
+        if not spec.dtype.is_averaged:
             self.last.read(name, out, start=start)
             return
         total = torch.zeros(out.numel(), dtype=torch.complex128 if spec.dtype.is_complex else torch.float64)
@@ -126,11 +126,11 @@ class CheckpointGroup:
 
     def _spec(self, name: str) -> TensorSpec:
         spec = self.last.tensors[name]
-        if not is_averaged(spec.dtype):
+        if not spec.dtype.is_averaged:
             return spec
         dtype = spec.dtype
         for member in self.members:
-            dtype = common_dtype(dtype, member.tensors[name].dtype)
+            dtype = dtype.common(member.tensors[name].dtype)
         return TensorSpec(spec.shape, dtype)
 
 

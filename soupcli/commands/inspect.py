@@ -271,7 +271,7 @@ def inspection_of(run: Run, examined: Examined) -> Inspection:
                 path=str(one.path),
                 tensors=len(one.tensors),
                 parameters=sum(spec.numel for spec in one.tensors.values()),
-                dtypes=Counter(str(spec.dtype).removeprefix("torch.") for spec in one.tensors.values()),
+                dtypes=Counter(spec.dtype.value for spec in one.tensors.values()),
                 tied=[list(group) for group in examined.ties[one]],
             )
             for one in facts.checkpoints

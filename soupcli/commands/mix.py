@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged
 from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.window import along_one_run
@@ -37,6 +36,7 @@ from soupcli.soups.weighted import grouped_by_patterns, interpolated, normalised
 from soupcli.wording import nearest
 
 if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options import MixOptions
     from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.score import Score
@@ -138,7 +138,7 @@ def _by_patterns(run: Run, ingredients: Sequence[Checkpoint], weights: Sequence[
     wanted = run.recipe.mix.weights_for
     if not wanted:
         return None
-    mixed = [name for name, spec in ingredients[0].tensors.items() if is_averaged(spec.dtype)]
+    mixed = [name for name, spec in ingredients[0].tensors.items() if spec.dtype.is_averaged]
     names = [name for name in mixed if run.selection.mixes(name)]
     groups = grouped_by_patterns(names, list(wanted))
     for pattern, group in zip(wanted, groups, strict=False):
@@ -204,7 +204,7 @@ def _layers(run: Run, base: Checkpoint) -> dict[str, list[str]]:
     names = [
         name
         for name, spec in base.tensors.items()
-        if is_averaged(spec.dtype) and not spec.dtype.is_complex and run.selection.mixes(name)
+        if spec.dtype.is_averaged and not spec.dtype.is_complex and run.selection.mixes(name)
     ]
     per = run.recipe.mix.per
     if per == "layer":

@@ -46,7 +46,7 @@ def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
                     f"{spec.arrays}: has no tensor {name!r}{near}", hint=f"it has {', '.join(stored.tensors)}"
                 )
             shape, dtype = stored.tensors[name]
-            tensors[name] = torch.empty(shape, dtype=dtype)
+            tensors[name] = torch.empty(shape, dtype=dtype.torch)
             stored.read(name, tensors[name])
     except CheckpointError as cause:
         raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import TensorSpec
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.formats.safetensors import NAMES, read_header
 from soupcli.environment import versions
 from soupcli.errors import CheckpointError
@@ -92,7 +93,7 @@ class InputCache:
             return kept
         tensors = make()
         self.decoded += count(tensors)
-        specs = {name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+        specs = {name: TensorSpec(tuple(tensor.shape), Dtype.of(tensor.dtype)) for name, tensor in tensors.items()}
 
         def fill(places: Mapping[str, _Place]) -> None:
             for name, tensor in tensors.items():
@@ -104,7 +105,7 @@ class InputCache:
     def rows(self, key: str, shape: Sequence[int], dtype: torch.dtype, fill: Callable[[Put], None]) -> Tensor:
         """A tensor whose rows `fill` puts in their places, in any order and from any thread: kept under `key`."""
         self.decoded += shape[0]
-        specs = {"inputs": TensorSpec(tuple(shape), dtype)}
+        specs = {"inputs": TensorSpec(tuple(shape), Dtype.of(dtype))}
         kept = self._keep(key, specs, lambda places: fill(places["inputs"].put))
         if kept is not None:
             return kept["inputs"]
@@ -235,9 +236,11 @@ def _mapped(path: Path, key: str) -> tuple[dict[str, Tensor], str] | None:
     except (CheckpointError, struct.error, *DAMAGED):
         return None
     tensors = {
-        name: torch.frombuffer(content, dtype=spec.dtype, count=spec.numel, offset=places[name].offset).view(spec.shape)
+        name: torch.frombuffer(content, dtype=spec.dtype.torch, count=spec.numel, offset=places[name].offset).view(
+            spec.shape
+        )
         if spec.numel
-        else torch.empty(spec.shape, dtype=spec.dtype)
+        else torch.empty(spec.shape, dtype=spec.dtype.torch)
         for name, spec in specs.items()
     }
     return tensors, metadata.get("depends", NOTHING)

@@ -8,10 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import torch
-
-from soupcli.checkpoints.checkpoint import is_averaged
 from soupcli.checkpoints.compare.differences import FATAL, CheckpointDifference
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.networks.geometry import layers_by_name
 
 if TYPE_CHECKING:
@@ -60,7 +58,7 @@ def _in_heads(facts: Facts, fatal: list[CheckpointDifference]) -> bool:
 def _is_weight(facts: Facts, tensor: str | None) -> bool:
     """Whether it is a tensor that is averaged, as a layer that gives outputs has."""
     specs = (one.tensors.get(tensor or "") for one in facts.checkpoints)
-    return any(spec is not None and is_averaged(spec.dtype) for spec in specs)
+    return any(spec is not None and spec.dtype.is_averaged for spec in specs)
 
 
 def _told(differences: list[CheckpointDifference]) -> Evidence:
@@ -86,7 +84,7 @@ def diverged(facts: Facts) -> Evidence | None:
 
 
 def _isoverflow(checkpoint: Checkpoint, name: str, value: float) -> bool:
-    return checkpoint.tensors[name].dtype == torch.float16 and math.isinf(value)
+    return checkpoint.tensors[name].dtype == Dtype.FLOAT16 and math.isinf(value)
 
 
 def _told_numbers(bad: list[tuple[Checkpoint, str, float]], why: str) -> Evidence:

@@ -164,7 +164,7 @@ class NetworkRunner:
         examples = self.examples.of(*self._context.calibrating_set())
         recalibrate(self.network.module, eagerly(self.network.forward), self._calibrating_inputs(examples))
         for name, place in self._statistics_of(weights).items():
-            place.copy_(place.to(weights.spec(name).dtype))
+            place.copy_(place.to(weights.spec(name).dtype.torch))
 
     def _calibrating_inputs(self, examples: Examples) -> Iterator[Batch]:
         done = 0

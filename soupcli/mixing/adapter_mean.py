@@ -34,6 +34,7 @@ from soupcli.mixing.mixture import Mixture, mix
 from soupcli.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from soupcli.checkpoints.dtype import Dtype
     from soupcli.files.reading import FileVersion
 
 
@@ -47,7 +48,7 @@ class AdapterTerm(NamedTuple):
     def read(self, stored: str) -> Tensor:
         """A tensor of the adapter. Raises MixError if it holds a NaN or an infinity."""
         spec = self.adapter.stored.tensors[stored]
-        tensor = torch.empty(spec.shape, dtype=spec.dtype)
+        tensor = torch.empty(spec.shape, dtype=spec.dtype.torch)
         self.adapter.stored.read(stored, tensor)
         if not bool(tensor.isfinite().all()):
             raise MixError(
@@ -225,7 +226,7 @@ def _relative_error(layers: Sequence[AdapterLayer]) -> float:
     return math.sqrt(lost / total) if total else 0.0
 
 
-def _parts(layer: AdapterLayer, dtype: torch.dtype | None) -> list[tuple[str, str, TensorSpec]]:
+def _parts(layer: AdapterLayer, dtype: Dtype | None) -> list[tuple[str, str, TensorSpec]]:
     """Part, stored name and spec of each tensor of the layer."""
     factors, found = layer.factors, []
     for part, name in (("a", factors.a), ("b", factors.b), ("bias", factors.bias)):
@@ -239,10 +240,10 @@ def _parts(layer: AdapterLayer, dtype: torch.dtype | None) -> list[tuple[str, st
     return found
 
 
-def _widest(specs: Sequence[TensorSpec]) -> torch.dtype:
+def _widest(specs: Sequence[TensorSpec]) -> Dtype:
     dtype = specs[0].dtype
     for spec in specs[1:]:
-        dtype = torch.promote_types(dtype, spec.dtype)
+        dtype = dtype.common(spec.dtype)
     return dtype
 
 

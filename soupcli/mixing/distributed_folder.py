@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from soupcli.checkpoints.checkpoint import TensorSpec
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.formats.distributed_metadata import Metadata, read_metadata
 from soupcli.checkpoints.formats.stand_ins import StandIn
 from soupcli.checkpoints.formats.torch_distributed import METADATA
@@ -198,7 +199,7 @@ def _put(
     """Write a piece of a tensor to its place."""
     box = piece.box
     part = mean[tuple(slice(o, o + size) for o, size in zip(box.offsets, box.sizes, strict=True))]
-    spec = TensorSpec(box.sizes, mean.dtype)
+    spec = TensorSpec(box.sizes, Dtype.of(mean.dtype))
     place = kept.place_of(name, piece, spec)
     new = piece.offset if moves is None else moves[_Span(piece.file.path.name, piece.offset, piece.length)]
     by = new - piece.offset

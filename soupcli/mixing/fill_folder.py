@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged
 from soupcli.checkpoints.side_files import SideFile, files_beside
 from soupcli.mixing.merged_adapters import as_written, own_tensors
 from soupcli.mixing.old_soup import REPORT
@@ -23,8 +22,8 @@ from soupcli.progress import Progress, silent
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
-
+    from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
+    from soupcli.checkpoints.dtype import Dtype
     from soupcli.mixing.mixture import Mixture
     from soupcli.mixing.soup_folder import SoupFolder
 
@@ -106,17 +105,17 @@ def _corrected(
     found = {}
     for file in files:
         if file.name.rpartition("/")[2] == CONFIG:
-            content = _with_dtype(file, str(dtype).removeprefix("torch."))
+            content = _with_dtype(file, dtype.value)
             if content is not None:
                 found[file.name] = content
     return found
 
 
-def _dtype_of(specs: Mapping[str, TensorSpec]) -> torch.dtype | None:
+def _dtype_of(specs: Mapping[str, TensorSpec]) -> Dtype | None:
     """The dtype of most elements that are averaged."""
-    counts: dict[torch.dtype, int] = {}
+    counts: dict[Dtype, int] = {}
     for spec in specs.values():
-        if is_averaged(spec.dtype):
+        if spec.dtype.is_averaged:
             counts[spec.dtype] = counts.get(spec.dtype, 0) + spec.numel
     return max(counts, key=lambda dtype: (counts[dtype], str(dtype)), default=None)
 

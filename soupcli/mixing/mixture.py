@@ -12,14 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, common_dtype, is_averaged, read_part
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_part
 from soupcli.checkpoints.groups import CheckpointGroup, members_of
 from soupcli.mixing.average import Averager
 from soupcli.mixing.terms import Terms, chunks
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.dtype import Dtype
 
 CHUNK = 1 << 18  # elements that are compared at once
 
@@ -36,7 +40,7 @@ class Mixture:
 
     members: tuple[Checkpoint, ...]
     weights: tuple[float, ...]
-    dtype: torch.dtype | None = None
+    dtype: Dtype | None = None
     keep_from: Checkpoint | None = None
     coefficients: Mapping[str, tuple[float, ...]] | None = field(default=None, hash=False)
 
@@ -58,7 +62,7 @@ class Mixture:
 
     @classmethod
     def uniform(
-        cls, members: Sequence[Checkpoint], *, dtype: torch.dtype | None = None, keep_from: Checkpoint | None = None
+        cls, members: Sequence[Checkpoint], *, dtype: Dtype | None = None, keep_from: Checkpoint | None = None
     ) -> Mixture:
         """The plain mean of `members`."""
         return cls(tuple(members), (1.0 / len(members),) * len(members), dtype, keep_from)
@@ -76,12 +80,12 @@ class Mixture:
     def spec(self, name: str) -> TensorSpec:
         """Shape and dtype of tensor `name` in the soup."""
         specs = [member.tensors[name] for member in self.members]
-        if not is_averaged(specs[0].dtype):
+        if not specs[0].dtype.is_averaged:
             return self.kept.tensors[name]
         dtype = self.dtype or specs[0].dtype
         if self.dtype is None:
             for spec in specs[1:]:
-                dtype = common_dtype(dtype, spec.dtype)
+                dtype = dtype.common(spec.dtype)
         return TensorSpec(specs[0].shape, dtype)
 
     def weights_of(self, name: str) -> tuple[float, ...]:
@@ -92,7 +96,7 @@ class Mixture:
         """What tensor `name` is the mean of; for dtypes that are averaged."""
         weights = self.weights_of(name)
         uniform = self.is_uniform or set(weights) == {1.0 / len(weights)}
-        return Terms.of(name, self.members, weights=None if uniform else weights, dtype=self.spec(name).dtype)
+        return Terms.of(name, self.members, weights=None if uniform else weights, dtype=self.spec(name).dtype.torch)
 
     def ordered(self, name: str | None = None) -> list[tuple[Checkpoint, float]]:
         """Members and weights (in tensor `name`) in the order in which they are summed, however they were given."""
@@ -106,9 +110,9 @@ def mix(mixture: Mixture, name: str, *, start: int, count: int) -> Tensor:
     Raises MixError if an ingredient holds a NaN or an infinity, or if the output dtype cannot hold the mean.
     """
     spec = mixture.spec(name)
-    if not is_averaged(spec.dtype):
+    if not spec.dtype.is_averaged:
         return read_part(mixture.kept, name, start, count)
-    out = torch.empty(count, dtype=spec.dtype)
+    out = torch.empty(count, dtype=spec.dtype.torch)
     terms, averager = mixture.terms(name), Averager()
     for first, length in chunks(terms, count):
         out[first : first + length] = averager.mean(terms, start + first, length)
@@ -133,7 +137,7 @@ def scale_of(weights: Sequence[float]) -> float:
 
 def differing(mixture: Mixture) -> list[str]:
     """Names of integer and boolean tensors that are not the same in all members."""
-    names = [name for name, spec in mixture.kept.tensors.items() if not is_averaged(spec.dtype)]
+    names = [name for name, spec in mixture.kept.tensors.items() if not spec.dtype.is_averaged]
     return [name for name in names if _differs(mixture, name)]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import is_averaged, read_part
+from soupcli.checkpoints.checkpoint import read_part
 from soupcli.files.reading import memory_of, write_at
 from soupcli.mixing.average import Averager
 from soupcli.mixing.mixture import CHUNK
@@ -40,12 +40,12 @@ def pieces_of(
     """The whole of these tensors, in their order. `overrides` replaces tensors by name."""
     for name in names:
         spec, replaced = specs[name], overrides.get(name)
-        if replaced is None and is_averaged(spec.dtype):
+        if replaced is None and spec.dtype.is_averaged:
             terms = mixture.terms(name)
             for start, count in chunks(terms):
                 yield Piece(name, terms, start, count)
             continue
-        source = mixture.kept if replaced is None else replaced.to(spec.dtype).contiguous().view(-1)
+        source = mixture.kept if replaced is None else replaced.to(spec.dtype.torch).contiguous().view(-1)
         for start in range(0, spec.numel, CHUNK):
             yield Piece(name, source, start, min(CHUNK, spec.numel - start))
 

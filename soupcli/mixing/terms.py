@@ -62,7 +62,7 @@ class Terms(NamedTuple):
         by_dtype: dict[torch.dtype, list[Term]] = {}
         for member, factor in zip(members, factors, strict=True):
             term = Term(member, None if weights is None else factor)
-            by_dtype.setdefault(member.tensors[name].dtype, []).append(term)
+            by_dtype.setdefault(member.tensors[name].dtype.torch, []).append(term)
         batches = [
             (stored, group[first : first + ROWS])
             for stored, group in by_dtype.items()

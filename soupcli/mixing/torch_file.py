@@ -181,7 +181,7 @@ def _moved(place: StoredTensor, records: Sequence[ZipRecord], begins: Mapping[st
 def _plain(mixture: Mixture, names: Mapping[str, str], path: Path) -> _Skeleton:
     """A file of torch.save with room for the tensors: their bytes are not written, and take no memory."""
     specs = {names[name]: mixture.spec(name) for name in sorted(names)}
-    state = OrderedDict((name, torch.empty(spec.shape, dtype=spec.dtype)) for name, spec in specs.items())
+    state = OrderedDict((name, torch.empty(spec.shape, dtype=spec.dtype.torch)) for name, spec in specs.items())
     with torch.serialization.skip_data():
         torch.save(state, path)
     contents = read_header(FileVersion.of(path))
@@ -216,7 +216,7 @@ def whole_tensor(mixture: Mixture, name: str, overrides: Mapping[str, Tensor]) -
     """The soup's tensor `name`, in its shape."""
     spec = mixture.spec(name)
     if name in overrides:
-        return overrides[name].to(spec.dtype).reshape(spec.shape)
+        return overrides[name].to(spec.dtype.torch).reshape(spec.shape)
     return mix(mixture, name, start=0, count=spec.numel).reshape(spec.shape)
 
 
@@ -234,7 +234,7 @@ def write_elements(descriptor: int, spec: TensorSpec, place: StoredTensor, tenso
     strides = place.strides or torch.empty(spec.shape, device="meta").stride()
     extent = 1 + sum((size - 1) * stride for size, stride in zip(spec.shape, strides, strict=True))
     raw = bytearray(os.pread(descriptor, extent * spec.dtype.itemsize, place.offset))
-    stored = torch.frombuffer(raw, dtype=spec.dtype, count=extent)
+    stored = torch.frombuffer(raw, dtype=spec.dtype.torch, count=extent)
     stored.as_strided(spec.shape, strides).copy_(tensor)
     write_at(descriptor, memory_of(stored), place.offset)
 
@@ -246,7 +246,7 @@ def _check_shared(
     file = FileVersion.of(path)
     for name in sorted(_sharing({name: mixture.spec(name) for name in places}, places)):
         spec = mixture.spec(name)
-        found = torch.empty(spec.numel, dtype=spec.dtype)
+        found = torch.empty(spec.numel, dtype=spec.dtype.torch)
         read_stored(spec, places[name]._replace(file=file), found, 0)
         wanted = whole_tensor(mixture, name, overrides).reshape(-1)
         if memory_of(found).tobytes() != memory_of(wanted.contiguous()).tobytes():

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged
+from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.mixing.arithmetic.rounding import round_once
 from soupcli.mixing.mixture import Mixture, mix
 from soupcli.networks.slots import Slots
@@ -65,7 +66,7 @@ def _read(batch: Sequence[Wanted]) -> list[Tensor]:
     tensors: list[Tensor] = []
     for checkpoint, name in batch:
         spec = checkpoint.tensors[name]
-        tensors.append(torch.empty(spec.shape, dtype=spec.dtype))
+        tensors.append(torch.empty(spec.shape, dtype=spec.dtype.torch))
         checkpoint.read(name, tensors[-1])
     return tensors
 
@@ -133,16 +134,16 @@ class LiveNetwork:
     def _mixed(self, mixture: Mixture, names: Sequence[str]) -> Iterator[tuple[str, Rows, Tensor]]:
         """Name, rows and their values of the tensors of the soup, in the soup's dtype; all rows of each in the end."""
         dtypes = {name: mixture.spec(name).dtype for name in names}
-        averaged = [name for name in names if is_averaged(dtypes[name])]
-        passing = [(mixture.kept, name) for name in names if not is_averaged(dtypes[name])]
+        averaged = [name for name in names if dtypes[name].is_averaged]
+        passing = [(mixture.kept, name) for name in names if not dtypes[name].is_averaged]
         yield from ((name, ALL, tensor) for name, tensor in read_ahead(passing))
         if len(mixture.members) == 1 and mixture.is_uniform:
             for name, tensor in read_ahead([(mixture.members[0], name) for name in averaged]):
-                yield name, *_rounded(tensor, ALL, dtypes[name], mixture, name)
+                yield name, *_rounded(tensor, ALL, dtypes[name].torch, mixture, name)
             return
         summed = [n for n in averaged if mixture.is_uniform and not _is_wide(dtypes[n], mixture.members, n)]
         for name, rows, mean in self._sum.means(mixture.members, summed) if summed else ():
-            yield name, *_rounded(mean, rows, dtypes[name], mixture, name)
+            yield name, *_rounded(mean, rows, dtypes[name].torch, mixture, name)
         for name in sorted({*averaged} - {*summed}):
             yield name, ALL, _mixed(mixture, name)
 
@@ -189,10 +190,10 @@ class RunningSum:
         return term.to(torch.float64) if term.dtype.itemsize == 1 else term  # float8 adds to nothing
 
 
-def _is_wide(dtype: torch.dtype, members: Sequence[Checkpoint], name: str) -> bool:
+def _is_wide(dtype: Dtype, members: Sequence[Checkpoint], name: str) -> bool:
     """Whether float64 cannot hold the sum of such numbers."""
     dtypes = {dtype, *(member.tensors[name].dtype for member in members)}
-    return any(torch.finfo(dtype).bits == 64 for dtype in dtypes)
+    return bool(dtypes & {Dtype.FLOAT64, Dtype.COMPLEX128})
 
 
 def _bands(tensor: Tensor) -> Iterator[Rows]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from soupcli.checkpoints.checkpoint import Checkpoint, is_averaged, weights_file
+from soupcli.checkpoints.checkpoint import Checkpoint, weights_file
 from soupcli.errors import NetworkError
 from soupcli.networks.fitted_names import fit_names
 from soupcli.wording import nearest, suggestion
@@ -111,7 +111,7 @@ class Slots:
         if tuple(slot.shape) != shape:
             stored, own = str(list(shape)), str(list(slot.shape))
             what = "shape"
-        elif is_averaged(slot.dtype) != is_averaged(dtype) or slot.is_complex() != dtype.is_complex:
+        elif (slot.is_floating_point(), slot.is_complex()) != (dtype.is_floating_point, dtype.is_complex):
             stored, own = str(dtype), str(slot.dtype)
             what = "dtype"
         else:

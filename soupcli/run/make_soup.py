@@ -144,7 +144,7 @@ def _scores_as_written(run: Run, folder: SoupFolder) -> dict[str, Score]:
 
 def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[GateOutcome]) -> Report:
     mixture, out, written, notes = finished.mixture, run.recipe.out, filled.written, filled.adapter
-    dtypes = Counter(str(spec.dtype).removeprefix("torch.") for spec in filled.specs.values())
+    dtypes = Counter(spec.dtype.value for spec in filled.specs.values())
     soup = Soup(
         path=str(out / written.main),
         hash=written.hash,

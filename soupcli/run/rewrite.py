@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.checkpoints.compare.constants import Everything, with_these
 from soupcli.checkpoints.compare.names import Names
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.hub import pinned
 from soupcli.checkpoints.open import How, open_checkpoint
@@ -38,6 +37,8 @@ from soupcli.run.stranger import check_out, check_soup, check_trusted, re_estima
 from soupcli.soups.learned import Layered
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.cli.options import MixOptions
     from soupcli.report.report import Report
 
@@ -131,7 +132,7 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
     kept = opened[kept_from]
     members = [selection.applied(opened[path], source) for path in soup.members]
     check_mixable([*members, kept])
-    dtype = getattr(torch, recipe.dtype) if recipe.dtype else None
+    dtype = Dtype(recipe.dtype) if recipe.dtype else None
     layers = soup.coefficients
     if layers is None:
         return Mixture(tuple(members), tuple(soup.weights), dtype, kept)

@@ -14,8 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
@@ -26,6 +24,7 @@ from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.compare.names import Names, check_ties, common_names
 from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.compare.settings import differing_settings
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.groups import CheckpointGroup, members_of
 from soupcli.checkpoints.hashes import ContentHashes
@@ -210,9 +209,9 @@ class Run:
         return next(iter(self.sets))
 
     @property
-    def output_dtype(self) -> torch.dtype | None:
+    def output_dtype(self) -> Dtype | None:
         """The dtype of --dtype; None for the ingredients' own."""
-        return getattr(torch, self.recipe.dtype) if self.recipe.dtype else None
+        return Dtype(self.recipe.dtype) if self.recipe.dtype else None
 
     def check_mixable(self) -> None:
         """Raises MixError if the checkpoints cannot be averaged."""

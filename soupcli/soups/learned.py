@@ -18,6 +18,7 @@ from soupcli.soups.learned_choice import LearnedSoup, States, learned
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.dtype import Dtype
     from soupcli.evaluation.labelled_set import LabelledSet
     from soupcli.networks.learned.residence import Residence
     from soupcli.networks.live import LiveNetwork
@@ -36,7 +37,7 @@ class Layered(NamedTuple):
     tensors: list[list[str]]
     scaled: dict[str, float]
 
-    def mixture(self, *, dtype: torch.dtype | None, keep_from: Checkpoint | None) -> Mixture:
+    def mixture(self, *, dtype: Dtype | None, keep_from: Checkpoint | None) -> Mixture:
         """The soup: its `weights` are the rows' means over all elements, and weigh tensors of no layer."""
         sizes = [sum(self.members[0].tensors[name].numel for name in names) for names in self.tensors]
         weights = _mean_over_elements(self.alpha_lk, sizes)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from soupcli.mixing.mixture import Mixture
 
 if TYPE_CHECKING:
-    import torch
-
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.dtype import Dtype
 
 
 def interpolated(
@@ -24,7 +23,7 @@ def interpolated(
     base: Checkpoint,
     alpha: float,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype | None = None,
 ) -> Mixture:
     """The mixture at `alpha`, in which the base is a member like any other; at 1 what `weighted` gives.
 
@@ -41,7 +40,7 @@ def weighted(
     members: Sequence[Checkpoint],
     weights: Sequence[float] | None,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype | None = None,
     keep_from: Checkpoint | None = None,
 ) -> Mixture:
     """The mixture with these weights, of those that have any; without `weights` the mean."""
@@ -69,7 +68,7 @@ def grouped_by_patterns(names: Sequence[str], patterns: Sequence[str]) -> list[l
 
 
 def uniform(
-    ingredients: Sequence[Checkpoint], *, dtype: torch.dtype | None = None, keep_from: Checkpoint | None = None
+    ingredients: Sequence[Checkpoint], *, dtype: Dtype | None = None, keep_from: Checkpoint | None = None
 ) -> Mixture:
     """The mean of all; `keep_from` gives the tensors that are not averaged, None: the first ingredient does."""
     return Mixture.uniform(ingredients, dtype=dtype, keep_from=keep_from)

@@ -20,6 +20,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets.classes import imagenet_wnids
 from soupcli.errors import NetworkError, RecipeError, ValidationError
@@ -215,7 +216,7 @@ def test_zero_shot_subset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         wanted = cross_entropy(logits_nc.double(), labels_n, reduction="none")
         assert torch.equal(made.on(name)(weights).outcomes["nll"], wanted)
     assert len(calls) == 1
-    made.on("map")(Mixture.uniform([open_checkpoint(run)], dtype=torch.bfloat16))
+    made.on("map")(Mixture.uniform([open_checkpoint(run)], dtype=Dtype.BFLOAT16))
     assert len(calls) == 2
     with pytest.raises(ValidationError, match="has 2 classes, the network has 5"):
         score({"val": {"val": spec}}, run)

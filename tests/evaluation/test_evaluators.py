@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision import models
 
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import NetworkError, RecipeError, ValidationError
 from soupcli.evaluation.score import Score
@@ -367,7 +368,7 @@ def test_dtype_and_versions(arrays: dict[str, Any], monkeypatch: pytest.MonkeyPa
     members = [open_checkpoint(Path("runs/0"))]
     found = evaluators(arrays, Path("runs/0"))
     assert found.on("val")(Mixture.uniform(members)).examples == 200
-    assert found.on("val")(Mixture.uniform(members, dtype=torch.bfloat16)).examples == 200
+    assert found.on("val")(Mixture.uniform(members, dtype=Dtype.BFLOAT16)).examples == 200
     assert found.on("val")(Mixture.uniform(members)).examples == 0
     assert found.examples == 400
     monkeypatch.setattr("soupcli.evaluation.keys.versions", lambda: {"torch": "1.0"})

@@ -20,7 +20,7 @@ def read_all(checkpoint: Checkpoint) -> dict[str, Tensor]:
 def read(checkpoint: Checkpoint, name: str, start: int = 0, count: int | None = None) -> Tensor:
     """A tensor of a checkpoint, or `count` of its elements."""
     spec = checkpoint.tensors[name]
-    out = torch.empty(spec.shape if count is None else count, dtype=spec.dtype)
+    out = torch.empty(spec.shape if count is None else count, dtype=spec.dtype.torch)
     checkpoint.read(name, out, start=start)
     return out
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import BARE, NO_PLACES, Origin, TensorSpec
+from soupcli.checkpoints.dtype import Dtype
 
 BITS = {
     torch.float64: torch.int64,
@@ -27,7 +28,7 @@ class InMemory:
     def __init__(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         self.path, self.folder = Path(name), Path()
         self.stored = tensors
-        self.tensors = {key: TensorSpec(tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()}
+        self.tensors = {key: TensorSpec(tuple(tensor.shape), Dtype.of(tensor.dtype)) for key, tensor in tensors.items()}
         self.files: tuple[()] = ()
         self.side_files: tuple[()] = ()
         self.side_folder: Path | None = None

@@ -116,7 +116,7 @@ def explicit_logits(
     mixed: dict[str, Tensor] = {}
     for name, place in module.state_dict(keep_vars=True).items():
         if id(place) in rows and name in ingredients[0].tensors:
-            stack = torch.empty((len(ingredients), *place.shape), dtype=ingredients[0].tensors[name].dtype)
+            stack = torch.empty((len(ingredients), *place.shape), dtype=ingredients[0].tensors[name].dtype.torch)
             for ingredient, out in zip(ingredients, stack, strict=True):
                 ingredient.read(name, out)
             mixed[name] = torch.tensordot(alpha_lk[rows[id(place)]].to(place.dtype), stack.to(place.dtype), 1)

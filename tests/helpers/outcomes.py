@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import TensorSpec
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.evaluation.score import Score
 from soupcli.metrics.metric import MetricValue
 from soupcli.mixing.mixture import Mixture
@@ -20,7 +20,7 @@ from soupcli.mixing.mixture import Mixture
 class Named:
     """A Checkpoint that is nothing but its path; reading it is a mistake."""
 
-    tensors = {"w": TensorSpec((1,), torch.float32)}  # noqa: RUF012 - the protocol's attribute
+    tensors = {"w": TensorSpec((1,), Dtype.FLOAT32)}  # noqa: RUF012 - the protocol's attribute
     files = ()
     side_files = ()
     side_folder = None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from soupcli.checkpoints.compare.agreement import check_mixable
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import MixError
 from soupcli.mixing.mixture import Mixture, differing, mix, scale_of
 from tests.helpers.exact_mean import InMemory
@@ -56,8 +57,8 @@ def test_coefficients() -> None:
 def test_dtypes(one: torch.dtype, other: torch.dtype, expected: torch.dtype) -> None:
     """Ingredients of two dtypes give the narrowest that holds the numbers of both; --dtype says otherwise."""
     members = [member("a", w=torch.ones(2).to(one)), member("b", w=torch.ones(2).to(other))]
-    assert Mixture.uniform(members).spec("w").dtype == expected
-    assert Mixture.uniform(members, dtype=torch.bfloat16).spec("w").dtype == torch.bfloat16
+    assert Mixture.uniform(members).spec("w").dtype == Dtype.of(expected)
+    assert Mixture.uniform(members, dtype=Dtype.BFLOAT16).spec("w").dtype == Dtype.BFLOAT16
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
@@ -65,7 +66,7 @@ def test_integers_are_never_averaged(dtype: torch.dtype) -> None:
     """Integers and booleans are the first member's, or the one's that gives what is not averaged; and are told."""
     members = [member(name, n=torch.tensor([value, 1]).to(dtype)) for name, value in (("a", 0), ("b", 1))]
     assert torch.equal(whole(Mixture.uniform(members), "n"), members[0].stored["n"])
-    kept = Mixture.uniform(members, keep_from=members[1], dtype=torch.float16)
+    kept = Mixture.uniform(members, keep_from=members[1], dtype=Dtype.FLOAT16)
     assert torch.equal(whole(kept, "n"), members[1].stored["n"])
     assert differing(kept) == ["n"]
     assert differing(Mixture.uniform([members[0], members[0]])) == []

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError, MixError
 from soupcli.mixing.mixture import Mixture
@@ -181,7 +182,7 @@ def test_output_dtype(tmp_path: Path) -> None:
     files = ingredients(tmp_path, states)
     live = live_net()
     for members in (files[:1], files):
-        live.load(Mixture.uniform(members, dtype=torch.bfloat16))
+        live.load(Mixture.uniform(members, dtype=Dtype.BFLOAT16))
         matrix = held(live)["matrix"]
         assert matrix.dtype == torch.float32
         assert torch.equal(matrix, mean(states[: len(members)], "matrix").to(torch.bfloat16).float())
@@ -236,7 +237,7 @@ def test_overflow(tmp_path: Path, members: int) -> None:
     states = [state_of(seed) for seed in range(2)]
     for state in states:
         state["matrix"][:] = 1e6
-    mixture = Mixture.uniform(ingredients(tmp_path, states)[:members], dtype=torch.float16)
+    mixture = Mixture.uniform(ingredients(tmp_path, states)[:members], dtype=Dtype.FLOAT16)
     with pytest.raises(MixError, match=r"'matrix'.*float16"):
         live_net().load(mixture)
 

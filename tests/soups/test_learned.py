@@ -11,6 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import NetworkError
 from soupcli.mixing.mixture import mix
 from soupcli.soups.learned import Layered, _last_linear, summing_to_one
@@ -46,11 +47,11 @@ def test_weights_count_elements(toy: Family) -> None:
     members = toy.ingredients()
     tensors = [["0.weight", "0.bias"], ["2.weight", "2.bias"]]
     layered = Layered(members, [[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]], ["0", "2"], tensors, {})
-    mixture = layered.mixture(dtype=torch.bfloat16, keep_from=members[1])
+    mixture = layered.mixture(dtype=Dtype.BFLOAT16, keep_from=members[1])
     first, second = 8 * 16 + 16, 16 * 3 + 3
     assert mixture.weights == pytest.approx((first / (first + second), *[second / (first + second) / 2] * 2))
     assert mixture.coefficients is not None and set(mixture.coefficients) == {n for names in tensors for n in names}
-    assert (mixture.dtype, mixture.kept) == (torch.bfloat16, members[1])
+    assert (mixture.dtype, mixture.kept) == (Dtype.BFLOAT16, members[1])
     alike = Layered(members, [[0.25, 0.25, 0.5]] * 2, ["0", "2"], tensors, {}).mixture(dtype=None, keep_from=None)
     assert (alike.weights, alike.coefficients) == ((0.25, 0.25, 0.5), None)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.soups.weighted import uniform
 from tests.helpers.outcomes import checkpoints
 
@@ -20,6 +19,6 @@ def test_equal_weights() -> None:
 def test_dtype_and_kept() -> None:
     """The output dtype and the source of what is not averaged are passed on."""
     members = checkpoints(["a", "b"])
-    mixture = uniform(members, dtype=torch.bfloat16, keep_from=members[1])
-    assert mixture.spec("w").dtype == torch.bfloat16
+    mixture = uniform(members, dtype=Dtype.BFLOAT16, keep_from=members[1])
+    assert mixture.spec("w").dtype == Dtype.BFLOAT16
     assert mixture.kept is members[1]

@@ -23,13 +23,13 @@ from soupcli.checkpoints.checkpoint import (
     Origin,
     StoredCheckpoint,
     TensorSpec,
-    is_averaged,
 )
 from soupcli.errors import CheckpointError
 from soupcli.mixing.arithmetic.rounding import round_once
 from soupcli.wording import nearest
 
 if TYPE_CHECKING:
+    from soupcli.checkpoints.dtype import Dtype
     from soupcli.files.reading import FileVersion
 
 PREFIX = "base_model.model."
@@ -188,7 +188,7 @@ class AdapterCheckpoint:
             source, stored = self.base, self.base_names.get(name)
         if source is None or stored is None:
             return None
-        part = torch.empty(count, dtype=source.tensors[stored].dtype)
+        part = torch.empty(count, dtype=source.tensors[stored].dtype.torch)
         source.read(stored, part, start=start)
         return part
 
@@ -205,7 +205,7 @@ class AdapterCheckpoint:
 
     def _own(self, stored: str) -> Tensor:
         spec = self.stored.tensors[stored]
-        tensor = torch.empty(spec.shape, dtype=spec.dtype)
+        tensor = torch.empty(spec.shape, dtype=spec.dtype.torch)
         self.stored.read(stored, tensor)
         return tensor
 
@@ -251,8 +251,8 @@ def _changed_spec(
     own = stored.tensors
     out_in = (own[part.b].shape[0], *own[part.a].shape[1:])
     turned = part.embedding or (before is None and bool(config.values.get("fan_in_fan_out")) and len(out_in) == 2)
-    if before is not None and not is_averaged(before.dtype):
-        dtype = str(before.dtype).removeprefix("torch.")
+    if before is not None and not before.dtype.is_averaged:
+        dtype = before.dtype.value
         raise CheckpointError(
             f"{stored.path}: changes {name!r}, which its base holds as {dtype}: a quantised weight",
             hint="--base PATH names the same network with whole weights (transformers: model.dequantize())",
@@ -265,11 +265,11 @@ def _changed_spec(
             f"{stored.path}: changes {name!r} as if it had shape {list(shape)}, its base has {list(before.shape)}",
             hint="--base PATH names the network that the adapters were trained on",
         )
-    return TensorSpec(shape, _wider(torch.promote_types(own[part.a].dtype, own[part.b].dtype), before))
+    return TensorSpec(shape, _wider(own[part.a].dtype.common(own[part.b].dtype), before))
 
 
-def _wider(dtype: torch.dtype, before: TensorSpec | None) -> torch.dtype:
-    return dtype if before is None else torch.promote_types(dtype, before.dtype)
+def _wider(dtype: Dtype, before: TensorSpec | None) -> Dtype:
+    return dtype if before is None else dtype.common(before.dtype)
 
 
 def _base_names(path: Path, base: Checkpoint, modules: Sequence[str]) -> dict[str, str]:

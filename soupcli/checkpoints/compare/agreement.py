@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
-from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged, weights_file
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, weights_file
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from soupcli.wording import nearest
@@ -142,7 +142,7 @@ _HINT_NAMES = "soups are made of checkpoints of one network: leave out the one t
 
 def is_free_state(name: str, spec: TensorSpec) -> bool:
     """Whether it is a layer's own record (of Transformer Engine), whose length may be another in each checkpoint."""
-    return name.endswith("_extra_state") and not is_averaged(spec.dtype)
+    return name.endswith("_extra_state") and not spec.dtype.is_averaged
 
 
 def _check_spec(first: Checkpoint, other: Checkpoint, name: str, spec: TensorSpec) -> None:
@@ -156,7 +156,7 @@ def _check_spec(first: Checkpoint, other: Checkpoint, name: str, spec: TensorSpe
             hint="these are different networks: leave one of them out; or heads for different classes: "
             f"--exclude '{name.rpartition('.')[0] or name}.*' mixes all but them",
         )
-    kinds = [(is_averaged(dtype), dtype.is_complex) for dtype in (spec.dtype, expected.dtype)]
+    kinds = [(dtype.is_averaged, dtype.is_complex) for dtype in (spec.dtype, expected.dtype)]
     if kinds[0] != kinds[1]:
         raise MixError(
             f"{weights_file(other)}: tensor {name!r} has dtype {spec.dtype}, {first.path} has {expected.dtype}",

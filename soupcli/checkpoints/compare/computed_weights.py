@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import torch
-
 from soupcli.checkpoints.checkpoint import read_part
 from soupcli.checkpoints.compare.weight_parts import Form, Together, joined, modules_of
+from soupcli.checkpoints.dtype import Dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +108,7 @@ def _originals(leaves: Module) -> dict[str, TensorSpec]:
 
 def _is_mask(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
     """Whether a tensor holds nothing but 0 and 1, or is called a mask."""
-    return name.endswith("_mask") or spec.dtype == torch.bool or _holds_bits(checkpoint, name, spec)
+    return name.endswith("_mask") or spec.dtype == Dtype.BOOL or _holds_bits(checkpoint, name, spec)
 
 
 def _holds_bits(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
-from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, is_averaged, read_part
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_part
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.wording import nearest
 
 if TYPE_CHECKING:
@@ -103,10 +104,10 @@ def same_weights(one: Checkpoint, other: Checkpoint) -> bool:
     return any(_is_rounded(*pair, dtype) for dtype in NARROW for pair in ((one, other), (other, one)))
 
 
-NARROW = (torch.float16, torch.bfloat16)
+NARROW = (Dtype.FLOAT16, Dtype.BFLOAT16)
 
 
-def _is_rounded(one: Checkpoint, copy: Checkpoint, dtype: torch.dtype) -> bool:
+def _is_rounded(one: Checkpoint, copy: Checkpoint, dtype: Dtype) -> bool:
     """Whether the copy's floating numbers are those of the other, rounded to the dtype; all else bit for bit."""
     for name, spec in one.tensors.items():
         of_copy = copy.tensors[name]
@@ -117,7 +118,7 @@ def _is_rounded(one: Checkpoint, copy: Checkpoint, dtype: torch.dtype) -> bool:
         for start in range(0, spec.numel, CHUNK):
             count = min(CHUNK, spec.numel - start)
             values, copied = (read_part(each, name, start, count).to(torch.float64) for each in (one, copy))
-            if not torch.equal(values.to(dtype).to(torch.float64), copied):
+            if not torch.equal(values.to(dtype.torch).to(torch.float64), copied):
                 return False
     return True
 
@@ -143,7 +144,7 @@ def differing_integers(checkpoints: Sequence[Checkpoint]) -> list[str]:
     names = [
         name
         for name, spec in first.tensors.items()
-        if not is_averaged(spec.dtype) and all(one.tensors.get(name) == spec for one in others)
+        if not spec.dtype.is_averaged and all(one.tensors.get(name) == spec for one in others)
     ]
     return [n for n in names if not all(_same_tensor((first, n), (one, n), first.tensors[n]) for one in others)]
 
@@ -168,7 +169,7 @@ def tied(checkpoint: Checkpoint) -> list[tuple[str, ...]]:
         return []
     groups: dict[Hashable, list[str]] = {}
     for name, spec in checkpoint.tensors.items():
-        if len(spec.shape) < 2 or not spec.numel or not is_averaged(spec.dtype):
+        if len(spec.shape) < 2 or not spec.numel or not spec.dtype.is_averaged:
             continue
         sample = read_part(checkpoint, name, 0, min(SAMPLE, spec.numel))
         values = sample.view(torch.uint8).numpy().tobytes()
@@ -248,4 +249,4 @@ def _shape_of(name: str, checkpoint: Checkpoint) -> str:
 
 
 def _dtype_of(name: str, checkpoint: Checkpoint) -> str:
-    return str(checkpoint.tensors[name].dtype).removeprefix("torch.")
+    return checkpoint.tensors[name].dtype.value

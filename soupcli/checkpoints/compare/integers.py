@@ -61,7 +61,7 @@ def check_integers(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
         if harmless or not selection.mixes(name):
             continue
         other = next(one for one in checkpoints[1:] if not same_in_all([checkpoints[0], one], name))
-        dtype = str(spec.dtype).removeprefix("torch.")
+        dtype = spec.dtype.value
         raise MixError(
             f"{weights_file(other)}: tensor {name!r} ({dtype}, {spec.numel} elements) is not the same as in "
             f"{checkpoints[0].path}, and there is no mean of {'truth values' if dtype == 'bool' else 'integers'}",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from soupcli.checkpoints.checkpoint import StoredCheckpoint, is_averaged, read_part
+from soupcli.checkpoints.checkpoint import StoredCheckpoint, read_part
 from soupcli.checkpoints.compare.differences import tied
 from soupcli.checkpoints.compare.integers import FEW, is_known
 from soupcli.checkpoints.formats.torch_distributed import DistributedCheckpoint
@@ -164,7 +164,7 @@ def _follows(checkpoint: Checkpoint, name: str) -> bool:
     spec = checkpoint.tensors[name]
     if any(fnmatchcase(name, pattern) for pattern in DERIVED):
         return True
-    if is_averaged(spec.dtype):
+    if spec.dtype.is_averaged:
         return is_known(name) and len(spec.shape) > 1 and _has_few_numbers(checkpoint, name)
     return is_known(name) or spec.numel <= FEW or _is_plain(checkpoint, name, spec)
 

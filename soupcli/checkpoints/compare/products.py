@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from soupcli.checkpoints.checkpoint import is_averaged, weights_file
+from soupcli.checkpoints.checkpoint import weights_file
 from soupcli.checkpoints.compare.computed_weights import parametrised
 from soupcli.checkpoints.compare.differences import same_in_all
 from soupcli.checkpoints.compare.integers import is_known
 from soupcli.checkpoints.compare.weight_parts import Form, Module, Together, joined, modules_of
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import MixError
 from soupcli.files.reading import read_small
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
     from soupcli.checkpoints.tensor_filter import TensorFilter
 
-EIGHT_BITS = frozenset({torch.int8, torch.uint8})
+EIGHT_BITS = frozenset({Dtype.INT8, Dtype.UINT8})
 # Of wider integers that hold several numbers each, or numbers of a table.
 PACKED = re.compile(r"qweight|qzeros|qdata|int_data|_data|.*packed|codes|indices|.*_blocks|weight", re.IGNORECASE)
 SCALE = re.compile(r"scale|absmax|scb|zero", re.IGNORECASE)
@@ -126,9 +125,9 @@ def _has(form: Form, leaves: Module) -> bool:
 
 def _is_code(leaf: str, spec: TensorSpec) -> bool:
     """Whether a tensor may hold numbers in a code: bytes, packed integers, float8."""
-    if spec.dtype in EIGHT_BITS or (is_averaged(spec.dtype) and spec.dtype.itemsize == 1):
+    if spec.dtype in EIGHT_BITS or (spec.dtype.is_averaged and spec.dtype.itemsize == 1):
         return True
-    return not is_averaged(spec.dtype) and spec.dtype != torch.bool and PACKED.fullmatch(leaf) is not None
+    return not spec.dtype.is_averaged and spec.dtype != Dtype.BOOL and PACKED.fullmatch(leaf) is not None
 
 
 def _is_part(leaf: str, spec: TensorSpec, form: Form | None) -> bool:
@@ -142,10 +141,10 @@ def _is_narrow(module: str, leaf: str, spec: TensorSpec, leaves: Module) -> bool
     """Whether a tensor is a code whose scale lies beside it."""
     if spec.numel < 2 or not _is_code(leaf, spec) or is_known(joined(module, leaf)) or SCALE.search(leaf):
         return False
-    if not is_averaged(spec.dtype) and leaf.endswith("weight"):
+    if not spec.dtype.is_averaged and leaf.endswith("weight"):
         return True
     scales = (other for other in leaves if other != leaf and SCALE.search(other))
-    if not is_averaged(spec.dtype):
+    if not spec.dtype.is_averaged:
         return any(True for _ in scales)
     return any(
         leaves[other].dtype.itemsize > 1 and (leaf in other or re.match(r"_?(scale|scb)", other, re.IGNORECASE))
@@ -222,7 +221,7 @@ def _refused(checkpoint: Checkpoint, together: Together) -> MixError:
             "the parts is not the mean of the weights",
             hint=form.hint,
         )
-    dtype = str(checkpoint.tensors[name].dtype).removeprefix("torch.")
+    dtype = checkpoint.tensors[name].dtype.value
     declared = _declared(checkpoint) if form is ANY_FORM else None
     form = _by_method(declared[1]) if declared is not None else form
     named = "" if form is ANY_FORM else f" ({form.name})"

@@ -10,32 +10,31 @@ import json
 import struct
 from typing import Any, NoReturn
 
-import torch
-
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, read_bytes
 
 MAX_HEADER = 100_000_000  # the format's own limit
 
-DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
-    "BOOL": torch.bool,
-    "C64": torch.complex64,
+DTYPES = {
+    "F64": Dtype.FLOAT64,
+    "F32": Dtype.FLOAT32,
+    "F16": Dtype.FLOAT16,
+    "BF16": Dtype.BFLOAT16,
+    "F8_E4M3": Dtype.FLOAT8_E4M3FN,
+    "F8_E5M2": Dtype.FLOAT8_E5M2,
+    "I64": Dtype.INT64,
+    "I32": Dtype.INT32,
+    "I16": Dtype.INT16,
+    "I8": Dtype.INT8,
+    "U8": Dtype.UINT8,
+    "U16": Dtype.UINT16,
+    "U32": Dtype.UINT32,
+    "U64": Dtype.UINT64,
+    "BOOL": Dtype.BOOL,
+    "C64": Dtype.COMPLEX64,
 }
 QUANTISED = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0")  # NVFP4, MXFP4, and the scales of MX formats
 NAMES = {dtype: name for name, dtype in DTYPES.items()}

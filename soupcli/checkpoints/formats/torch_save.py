@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.formats.torch_archives import SavedObject
     from soupcli.files.reading import FileVersion
 
-DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in NAMES}
+DTYPES = {dtype.value: dtype for dtype in NAMES}
 MAX_EXPANDED = 64_000_000  # bytes by which views that repeat elements may exceed what the file holds
 
 # Who writes which keys beside the weights; the first that fits names the format.

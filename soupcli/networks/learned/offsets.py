@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint, neighbours, read_dense
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import UsageError
 from soupcli.files.reading import memory_of
 
@@ -70,13 +71,13 @@ class Reader:
 
     def read(self, piece: OffsetPiece, out_kn: Tensor) -> Tensor:
         """Fills the first K rows of `out_kn`, on the CPU, and returns it. What lies side by side is read at once."""
-        runs, memory = self._runs(piece.spans), memory_of(out_kn)
+        runs, memory, dtype = self._runs(piece.spans), memory_of(out_kn), Dtype.of(piece.dtype)
         for row, checkpoint in enumerate(self.checkpoints):
             at = row * piece.numel
             for name, start, count in runs:
                 begin, at = at, at + count
-                part = memory[begin * piece.dtype.itemsize : at * piece.dtype.itemsize]
-                if not read_dense(checkpoint, name, start, piece.dtype, part):
+                part = memory[begin * dtype.itemsize : at * dtype.itemsize]
+                if not read_dense(checkpoint, name, start, dtype, part):
                     _read_as(checkpoint, name, start, out_kn.view(-1)[begin:at])
         return out_kn
 
@@ -230,7 +231,7 @@ def _on_device(reader: Reader, piece: OffsetPiece, raw_kn: Tensor) -> Tensor:
 
 def _read_as(checkpoint: Checkpoint, name: str, start: int, out_n: Tensor) -> None:
     """Reads in the stored dtype, which `out_n` holds exactly."""
-    stored = checkpoint.tensors[name].dtype
+    stored = checkpoint.tensors[name].dtype.torch
     if stored == out_n.dtype:
         checkpoint.read(name, out_n, start=start)
         return

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from soupcli.checkpoints.checkpoint import Checkpoint, common_dtype, in_file_order
+from soupcli.checkpoints.checkpoint import Checkpoint, in_file_order
 
 PIECE_BYTES = 8 << 20  # of all ingredients together, in what is computed in: much of a cache, and few calls
 ROW_BYTES = 16 << 10  # of one ingredient, at least: shorter reads cost more than they read
@@ -86,8 +86,8 @@ def _dtypes(name: str, used: torch.dtype, ingredients: Sequence[Checkpoint]) -> 
     """The dtype that holds tensor `name` of every ingredient exactly, and float32 or the float64 that is asked for."""
     stored = ingredients[0].tensors[name].dtype
     for ingredient in ingredients[1:]:
-        stored = common_dtype(stored, ingredient.tensors[name].dtype)
-    return stored, torch.float64 if torch.float64 in (stored, used) else torch.float32
+        stored = stored.common(ingredient.tensors[name].dtype)
+    return stored.torch, torch.float64 if torch.float64 in (stored.torch, used) else torch.float32
 
 
 class Group(NamedTuple):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 from soupcli.checkpoints.compare.agreement import check_agreement
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError, MixError, NetworkError
 from soupcli.mixing.adapter_mean import AdapterSoup
@@ -379,12 +380,12 @@ def test_dtypes(make: Make, llama: Path, tmp_path: Path) -> None:
         save_file({n: t.to(torch.bfloat16) for n, t in state.items()}, folder / "adapter_model.safetensors")
     opened = adapters(folders)
     write(Mixture.uniform(opened), tmp_path / "soup")
-    write(Mixture.uniform(opened, dtype=torch.float32), tmp_path / "wide")
+    write(Mixture.uniform(opened, dtype=Dtype.FLOAT32), tmp_path / "wide")
     narrow, wide = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("soup", "wide"))
     assert {tensor.dtype for tensor in narrow.values()} == {torch.bfloat16}
     for name, tensor in wide.items():
         assert torch.equal(tensor.to(torch.bfloat16), narrow[name]), name
-    assert open_checkpoint(folders[0]).tensors["model.layers.0.self_attn.q_proj.weight"].dtype == torch.float32
+    assert open_checkpoint(folders[0]).tensors["model.layers.0.self_attn.q_proj.weight"].dtype == Dtype.FLOAT32
 
 
 def test_old_pickled_adapters(make: Make, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.formats.safetensors import DTYPES, read_header
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
@@ -26,7 +27,7 @@ def test_every_dtype(tmp_path: Path) -> None:
     state = {}
     for name, dtype in DTYPES.items():
         raw = torch.randint(0, 2, (3, 4 * dtype.itemsize), dtype=torch.uint8, generator=generator)
-        state[name] = raw.view(dtype) if dtype != torch.bool else raw.to(torch.bool)
+        state[name] = raw.view(dtype.torch) if dtype != Dtype.BOOL else raw.to(torch.bool)
     state |= {"scalar": torch.tensor(1.5), "empty": torch.empty(0, 7), "é 🍲\n": torch.ones(2)}
     save_file(state, tmp_path / "x.safetensors", metadata={"format": "pt"})
     assert_same(opened(tmp_path / "x.safetensors"), state)

@@ -9,6 +9,7 @@ import torch
 
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.formats import table
 from soupcli.checkpoints.formats.table import FORMATS, FileFormat
 from soupcli.errors import CheckpointError
@@ -28,7 +29,7 @@ def begins(file: FileVersion) -> bool:
 def read_header(file: FileVersion, _: How) -> Contents:
     count = (file.size - len(MAGIC)) // 4
     return Contents(
-        {"w": TensorSpec((count,), torch.float32)}, {"w": StoredTensor(file, len(MAGIC))}, Origin("one tensor")
+        {"w": TensorSpec((count,), Dtype.FLOAT32)}, {"w": StoredTensor(file, len(MAGIC))}, Origin("one tensor")
     )
 
 

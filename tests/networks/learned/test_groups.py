@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.checkpoints.checkpoint import TensorSpec
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.networks.learned import pieces
 from soupcli.networks.learned.pieces import Group, grouped
 
@@ -21,7 +22,11 @@ F32 = torch.float32
 def made(sizes: list[list[int]], most: int, *, ingredients: int = 2) -> list[Group]:
     """Groups of layers with tensors of so many elements."""
     layers = [{f"{row}.{n}": F32 for n in range(len(of_layer))} for row, of_layer in enumerate(sizes)]
-    specs = {f"{row}.{n}": TensorSpec((size,), F32) for row, layer in enumerate(sizes) for n, size in enumerate(layer)}
+    specs = {
+        f"{row}.{n}": TensorSpec((size,), Dtype.FLOAT32)
+        for row, layer in enumerate(sizes)
+        for n, size in enumerate(layer)
+    }
     checkpoint: Any = SimpleNamespace(tensors=specs, path=Path("x"), places={})
     return grouped(layers, [checkpoint] * ingredients, most=most)
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupcli.checkpoints.checkpoint import TensorSpec
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.networks.learned import pieces
 from soupcli.networks.learned.pieces import divide, largest
 
@@ -20,7 +21,9 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 def ingredient(sizes: dict[str, int], dtypes: list[torch.dtype]) -> Any:
     """All of a checkpoint that is looked at: shapes and dtypes, and that it says of no place where they lie."""
-    specs = {name: TensorSpec((size,), dtype) for (name, size), dtype in zip(sizes.items(), dtypes, strict=True)}
+    specs = {
+        name: TensorSpec((size,), Dtype.of(dtype)) for (name, size), dtype in zip(sizes.items(), dtypes, strict=True)
+    }
     return SimpleNamespace(tensors=specs, path=Path("x"), places={})
 
 
