@@ -7,6 +7,7 @@ groups[0].members                                         # the checkpoints, in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -146,6 +147,17 @@ def group_paths(members: Iterable[Checkpoint], ingredients: Iterable[Checkpoint]
         return [str(member.path) for member in members]
     paths = {member.path: str(group.path) for group in groups for member in group.members}
     return list(dict.fromkeys(paths[member.path] for member in members))
+
+
+def group_weights(
+    members: Sequence[Checkpoint], weights: Sequence[float], ingredients: Iterable[Checkpoint]
+) -> list[float]:
+    """The weight of each of the paths that `group_paths` gives for the same members."""
+    groups = {member.path: group.path for group in ingredients for member in members_of(group)}
+    whole: dict[Path, list[float]] = {}
+    for member, weight in zip(members, weights, strict=True):
+        whole.setdefault(groups.get(member.path, member.path), []).append(weight)
+    return [math.fsum(shares) for shares in whole.values()]
 
 
 def grouped(checkpoints: Sequence[Checkpoint], by: str) -> list[CheckpointGroup]:

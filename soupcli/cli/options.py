@@ -129,7 +129,11 @@ class IngredientOptions(RecipeOptions):
     ] = None
     holdout: Annotated[
         float | None,
-        typer.Option("--holdout", help="Fraction of the first set used for reporting only.", envvar="SOUP_HOLDOUT"),
+        typer.Option(
+            "--holdout",
+            help="Fraction of the first set, or of all that select, used for reporting only.",
+            envvar="SOUP_HOLDOUT",
+        ),
     ] = None
     weights_name: WeightsName = None
     key: Annotated[
@@ -311,7 +315,9 @@ class GreedyOptions(SoupOptions):
     strategy: Annotated[
         str | None,
         typer.Option(
-            "--strategy", help="Search: forward (default), pruned, replacement or budgeted.", envvar="SOUP_STRATEGY"
+            "--strategy",
+            help="Search: forward (default), pruned, replacement, budgeted or experts.",
+            envvar="SOUP_STRATEGY",
         ),
     ] = None
     orders: Annotated[

@@ -1,6 +1,7 @@
 """`soup greedy --ckpts P... --val V`: Recipe 1 of the paper over the ranking on the first set.
 
 soup greedy --ckpts 'run/checkpoint-*/' --windows 4,8,16 --val V       # the last N of one run instead, for each N
+soup greedy --ckpts P... --strategy experts --val A B C                # one expert for sets that go together, weighted
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
 from soupcli.run.dry_run import Plan
 from soupcli.run.ensembles import ensembles, predict_from_logits, say_again
+from soupcli.run.experts import check_experts, expert_evaluations, finish_experts
 from soupcli.run.external_scores import ranking_of_file
 from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
@@ -42,12 +44,13 @@ def prepare(run: Run, options: GreedyOptions) -> Prepared:
     """Checks that there is a set, the windows if there are any, and logits for a budget; see run/make_soup.py."""
     run.require_sets()
     check_windows(run, options)
+    check_experts(run, options)
     budgeted = run.recipe.greedy.strategy == "budgeted"
     if budgeted and run.logits is None and not options.dry_run:
         hint = "soup rank --save-logits DIR, then soup greedy --logits DIR"
         raise UsageError("--strategy budgeted: needs --logits", hint=hint)
     refuse_objective(run, {"--scores": options.scores, "--logits": options.logits, "--strategy budgeted": budgeted})
-    finish = _finish if run.recipe.greedy.windows is None else finish_windows
+    finish = {"windows": finish_windows, "experts": finish_experts}.get(run.recipe.greedy.search, _finish)
     return Prepared(lambda: _plan(run, options), lambda: finish(run, options))
 
 
@@ -64,6 +67,9 @@ def _most_evaluations(run: Run) -> tuple[int, int]:
     if run.recipe.greedy.windows is not None:
         evaluations = window_evaluations(run)
         return evaluations, evaluations
+    if run.recipe.greedy.strategy == "experts":
+        evaluations = expert_evaluations(run)
+        return len(run.checkpoints) + evaluations, evaluations
     evaluations = most_evaluations(len(run.checkpoints), run.recipe.greedy)
     return evaluations, evaluations - len(run.checkpoints)
 

@@ -5,7 +5,7 @@ Both come from one decode. The parts of `val` are the sets `val[selecting]` and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,22 +44,34 @@ def whole_of(name: str) -> str:
     return name.removesuffix(_SELECTING).removesuffix(_HELD_OUT)
 
 
-def divide(sets: Mapping[str, SetSpec], share: float | None) -> tuple[dict[str, SetSpec], dict[str, SetPart]]:
-    """The sets, with the first one divided into its two parts; unchanged if `share` is None.
+def selecting_part_of(name: str) -> str:
+    """The name of the part of a set that selects."""
+    return f"{name}{_SELECTING}"
 
-    Raises ValidationError if the first shows no examples.
+
+def divide(
+    sets: Mapping[str, SetSpec], share: float | None, chosen: Sequence[str] | None = None
+) -> tuple[dict[str, SetSpec], dict[str, SetPart]]:
+    """The sets, with each of those `chosen` (default: the first) divided into its two parts.
+
+    Parts that select come first, then those held out, then the other sets. All is unchanged if `share` is None or 0.
+    Raises ValidationError if one to be divided shows no examples.
     """
-    if share is None or not sets:
+    if not share or not sets:
         return dict(sets), {}
-    (first, spec), *others = sets.items()
-    if not spec.shows_examples:
-        kind = next(key for key, of_kind in SETS.items() if isinstance(spec, of_kind))
-        raise ValidationError(
-            f"holdout: val.{first} is a {kind} set, which shows no examples to hold out",
-            hint="name a set that takes no part instead: --val SET OTHER",
-        )
-    parts = {f"{first}{_SELECTING}": SetPart(first, share, False), held_out_of(first): SetPart(first, share, True)}
-    return {**dict.fromkeys(parts, spec), **dict(others)}, parts
+    wanted = list(sets)[:1] if chosen is None else list(chosen)
+    for name in wanted:
+        if not sets[name].shows_examples:
+            kind = next(key for key, of_kind in SETS.items() if isinstance(sets[name], of_kind))
+            raise ValidationError(
+                f"holdout: val.{name} is a {kind} set, which shows no examples to hold out",
+                hint="name a set that takes no part instead: --val SET OTHER",
+            )
+    selecting = {selecting_part_of(name): SetPart(name, share, False) for name in wanted}
+    held_out = {held_out_of(name): SetPart(name, share, True) for name in wanted}
+    parts = {**selecting, **held_out}
+    whole = {name: spec for name, spec in sets.items() if name not in wanted}
+    return {**{part: sets[of.of] for part, of in parts.items()}, **whole}, parts
 
 
 @dataclass(frozen=True, eq=False)

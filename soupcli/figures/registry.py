@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from soupcli.errors import UsageError
-from soupcli.figures.kinds import alpha, angles, coefficients, geometry, landscape, path, scores
+from soupcli.figures.kinds import alpha, angles, coefficients, correlations, geometry, landscape, path, scores
 
 if TYPE_CHECKING:
     from soupcli.figures.figure import Figure
@@ -20,6 +20,7 @@ KINDS: dict[str, Callable[[Reports], Figure]] = {
     "landscape": landscape.figure,
     "angles": angles.figure,
     "geometry": geometry.figure,
+    "correlations": correlations.figure,
 }
 
 

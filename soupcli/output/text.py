@@ -13,6 +13,8 @@ from soupcli.report.tables import (
     Table,
     barrier_table,
     by_trainer,
+    correlation_table,
+    expert_lines,
     file_table,
     findings,
     layer_table,
@@ -21,6 +23,7 @@ from soupcli.report.tables import (
     place_table,
     plane_table,
     score_table,
+    selected_on,
     stock_table,
 )
 from soupcli.wording import SHARES, signed
@@ -63,6 +66,9 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
         yield score_table(report, "weights", _soup_rows(report, soup))
     if report.stock is not None:
         yield stock_table(report.stock)
+    if report.experts is not None:
+        yield correlation_table(report.experts)
+        yield expert_lines(report.experts)
     alone = report.best is not None and report.parts_of_soup == [report.best.path] and report.comparisons
     compared = [f"the soup is the {report.name_of_best} alone"] if alone else sentences(report, report.comparisons)
     if said := [*_objective_text(report), *compared, *map(describe_result, report.gates)]:
@@ -212,8 +218,7 @@ def sentences(report: Report, comparisons: Sequence[Comparison]) -> list[str]:
     found = []
     for of in comparisons:
         if of.metric == metric_of(report, of.set):
-            of_how_many = f", of {of.tried} tried" if of.tried is not None else ""
-            how = f" (selected on it{of_how_many})" if of.set in report.selecting_sets else ""
+            how = selected_on(of) if of.set in report.selecting_sets else ""
             value = scores[of.soup][of.set][of.metric].value
             found.append(f"{where(of)}{how}: {sentence(of, value)}")
     return found

@@ -37,7 +37,7 @@ class Window(Section):
         return self
 
 
-Strategy = Literal["forward", "pruned", "replacement", "budgeted", "windows"]
+Strategy = Literal["forward", "pruned", "replacement", "budgeted", "experts", "windows"]
 
 
 class Greedy(Section):
@@ -48,10 +48,11 @@ class Greedy(Section):
     members are pruned, take one away by the same rule."""
     min_delta: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     """The margin by which a candidate must raise the score."""
-    strategy: Literal["forward", "pruned", "replacement", "budgeted"] = "forward"
+    strategy: Literal["forward", "pruned", "replacement", "budgeted", "experts"] = "forward"
     """Which soups are tried: one more ingredient at a time (forward, Recipe 1); all, then one less at a time (pruned,
     arXiv:2301.10092); the best addition of each round, members too (replacement, which gives whole-number weights);
-    or the first of many that saved logits predict to be good (budgeted, RADIN, arXiv:2401.17790)."""
+    the first of many that saved logits predict to be good (budgeted, RADIN, arXiv:2401.17790); or weights for the best
+    ingredient of each group of sets whose scores go together (experts, SoCE, arXiv:2511.13254)."""
     order: Literal["ranked", "random"] = "ranked"
     """Whom forward and pruned try first: the best ingredient (pruned: last), or one that is drawn."""
     orders: int = Field(default=1, gt=0)
@@ -64,6 +65,10 @@ class Greedy(Section):
     """Soups whose score budgeted predicts."""
     seed: int = Field(default=0, ge=0)
     """Of orders and candidates that are drawn."""
+    together: float = Field(default=0.5, ge=-1.0, le=1.0, allow_inf_nan=False)
+    """For experts: sets whose scores correlate at least so much over the ingredients share one."""
+    parts: int = Field(default=10, ge=2)
+    """For experts: their weights are multiples of 1 / parts, at least one part for each."""
     windows: Sizes | None = None
     """Instead of a search over all: the mean of the last N checkpoints of one run for each of these N, and the last
     checkpoint alone, of which the best is taken. No other checkpoint is evaluated alone."""
@@ -99,7 +104,11 @@ class Greedy(Section):
             raise ValueError(f"budget: is for strategy: budgeted, not for {self.strategy}")
         if budgeted and self.min_delta:
             raise ValueError("min_delta: budgeted takes the best of its soups, by whatever margin")
-        if self.strategy in ("replacement", "budgeted") and (self.orders > 1 or self.order == "random"):
+        if self.strategy == "experts" and self.min_delta:
+            raise ValueError("min_delta: experts takes the best of its weights, by whatever margin")
+        if self.strategy != "experts" and (self.together, self.parts) != (0.5, 10):
+            raise ValueError(f"together: and parts: are for strategy: experts, not for {self.strategy}")
+        if self.strategy not in ("forward", "pruned") and (self.orders > 1 or self.order == "random"):
             raise ValueError(f"order: and orders: are for forward and pruned, not for {self.strategy}")
         return self
 

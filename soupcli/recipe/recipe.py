@@ -65,9 +65,10 @@ class Recipe(Section):
     require_gain: Gain | None = None
     """How much better than the best ingredient the soup must be, e.g. 0.1 (percentage points for shares); on the set
     that did not select where one was held out, else on the one that did; or on a set by name: `test=0.1`."""
-    holdout: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Share of the first set, of each class, that takes no part in the selection and is reported as a set of its own;
-    the set is then `SET[selecting]` and `SET[held out]`. Default: nothing is held out."""
+    holdout: float | None = Field(default=None, ge=0.0, lt=1.0)
+    """Share of each class of the first set (of every set that selects, if there is an objective) that takes no part in
+    the selection and is reported as a set of its own; the set is then `SET[selecting]` and `SET[held out]`. Default: 0,
+    nothing is held out; of `greedy.strategy: experts` 0.5."""
     greedy: Greedy = Greedy()
     learned: Learned = Learned()
     mix: Mix = Mix()

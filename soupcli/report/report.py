@@ -14,7 +14,7 @@ from soupcli.files.json_text import dump_json
 from soupcli.report.comparisons import Comparison, Flops, GateResult
 from soupcli.report.inspection import Inspection
 from soupcli.report.scores import ClassOrder, Ensemble, Ingredient, Judged, LeftOut, ReportPart, Scored
-from soupcli.report.soups import Alpha, LearnedFit, Search, SearchStep, Soup, Stock
+from soupcli.report.soups import Alpha, Experts, LearnedFit, Search, SearchStep, Soup, Stock
 from soupcli.report.surveys import Landscape, Pairs
 
 
@@ -49,6 +49,8 @@ class Report(ReportPart):
     steps: list[SearchStep] = []
     search: Search | None = None
     """Of the greedy recipe."""
+    experts: Experts | None = None
+    """Of its strategy `experts`."""
     soup: Soup | None = None
     best: Scored | None = None
     """The best ingredient on the selecting set; of windows, the last checkpoint."""

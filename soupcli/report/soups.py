@@ -6,7 +6,7 @@ from typing import Literal
 
 from soupcli.report.scores import Number, ReportPart, Scores
 
-Strategy = Literal["forward", "pruned", "replacement", "budgeted", "windows"]
+Strategy = Literal["forward", "pruned", "replacement", "budgeted", "experts", "windows"]
 
 
 class SearchStep(ReportPart):
@@ -26,6 +26,8 @@ class SearchStep(ReportPart):
     """What was tried: the candidate added to the members or removed from them, or a soup of its own taken."""
     members: list[str] = []
     """What was evaluated, where that is not the members so far with or without the candidate."""
+    weights: list[float] = []
+    """Of `members`, where they are not all the same."""
     bound: Number = None
     """The best score that was left to reach where the evaluation was given up, out of reach of the threshold."""
 
@@ -47,6 +49,27 @@ class Search(ReportPart):
     """Soups whose score was asked for, in all orders; the ranking is not among them."""
     orders: list[SearchOrder] = []
     """Where there were several."""
+
+
+class ExpertGroup(ReportPart):
+    """Sets whose scores go together, and the ingredient that is best on them."""
+
+    sets: list[str]
+    expert: str
+
+
+class Experts(ReportPart):
+    """What the strategy `experts` saw in the scores of the ingredients."""
+
+    sets: list[str]
+    correlations: list[list[Number]]
+    """Of every two sets over the ingredients; null where one of them does not vary."""
+    ingredients: int
+    threshold: float
+    """Sets are joined from this correlation on."""
+    groups: list[ExpertGroup]
+    parts: int
+    """Weights are multiples of 1 / parts."""
 
 
 class Coefficients(ReportPart):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from soupcli.wording import human_bytes, shown
 
 if TYPE_CHECKING:
+    from soupcli.report.comparisons import Comparison
     from soupcli.report.inspection import Barriers, Differing, Distances, Inspection
     from soupcli.report.report import Report
     from soupcli.report.scores import Scores
-    from soupcli.report.soups import Stock
+    from soupcli.report.soups import Experts, Stock
 
 
 class Column(NamedTuple):
@@ -97,6 +98,26 @@ def stock_table(found: Stock) -> Table:
     columns = [Column("layer"), *numbers(["cos of the angle", "part of the mean"])]
     layers = zip(found.layers, found.cosines, found.ratios, strict=True)
     return Table("Layers", columns, [[layer, f"{cosine:.4f}", f"{share:.4f}"] for layer, cosine, share in layers])
+
+
+def selected_on(of: Comparison) -> str:
+    """E.g. ` (selected on it, of 23 tried)`."""
+    return f" (selected on it{f', of {of.tried} tried' if of.tried is not None else ''})"
+
+
+def correlation_table(found: Experts) -> Table:
+    """How the sets go together over the ingredients."""
+    rows = [
+        [name, *("" if value is None else f"{value:+.2f}" for value in row)]
+        for name, row in zip(found.sets, found.correlations, strict=True)
+    ]
+    first = Column(f"correlation over {found.ingredients} ingredients")
+    return Table("How the scores on the sets go together", [first, *numbers(found.sets)], rows)
+
+
+def expert_lines(found: Experts) -> list[str]:
+    """The expert of each group, e.g. `expert for a, b: runs/3`."""
+    return [f"expert for {', '.join(group.sets)}: {group.expert}" for group in found.groups]
 
 
 def file_table(report: Report, found: Inspection) -> Table:

@@ -45,6 +45,7 @@ RECIPE_KEYS = {
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
     **{key: f"mix.{key}" for key in ("method", "weights", "weights_for", "alpha", "decay", "any_weights")},
 }
+HELD_OUT_OF_EXPERTS = 0.5  # the default share
 CALIBRATION = ("nll", "ece")  # metrics that compare soups with ensembles if logits are kept
 
 
@@ -98,15 +99,18 @@ def resolve(options: IngredientOptions, invocation: Invocation) -> Resolved:
     recipe = resolve_recipe(options, invocation)
     if options.logit_folder is not None:
         recipe = _with_metrics(recipe, CALIBRATION)
+    asked = recipe.holdout is not None
     if isinstance(options, GreedyOptions):
-        recipe = _with_last_of_windows(recipe)
+        recipe = _with_settings_of_experts(_with_last_of_windows(recipe))
     device = choose_device(recipe.device)
     sets = choose_sets(options.val or [], recipe, asked=options.metric)
     if options.holdout is not None and not sets:
         raise no_sets(invocation.command, recipe)
     with located(recipe):
-        sets, parts = divide(sets, recipe.holdout)
+        chosen, unspoken = _divided(sets, recipe, invocation.command, asked=asked)
+        sets, parts = divide(sets, recipe.holdout, chosen)
     sets, gates, warnings = _gates(options, recipe, sets, parts)
+    warnings += unspoken
     _check_metric(recipe, sets)
     resolved = Resolved(invocation.command, options, recipe, sets, parts, device, tuple(gates), tuple(warnings))
     with located(recipe):
@@ -192,6 +196,38 @@ def _with_last_of_windows(recipe: Recipe) -> Recipe:
         return recipe
     window = recipe.window.model_copy(update={"last": max(recipe.greedy.windows)})
     return recipe.model_copy(update={"window": window})
+
+
+def _with_settings_of_experts(recipe: Recipe) -> Recipe:
+    """The recipe of experts, with an objective and a holdout: what tunes weights on sets shall not judge by them."""
+    if recipe.greedy.strategy != "experts":
+        return recipe
+    holdout = HELD_OUT_OF_EXPERTS if recipe.holdout is None else recipe.holdout
+    return recipe.model_copy(update={"objective": recipe.objective or "mean", "holdout": holdout})
+
+
+def _divided(
+    sets: Mapping[str, SetSpec], recipe: Recipe, command: Command, *, asked: bool
+) -> tuple[list[str], list[str]]:
+    """The sets that --holdout divides, and what is said of others that select: those that show no examples.
+
+    If nobody asked for a holdout there may be none to divide; otherwise `divide` refuses the first.
+    """
+    objective = recipe.objective if command.takes_objective else None
+    if objective is None or not recipe.holdout:
+        return list(sets)[:1], []
+    choose = [name for name in sets if not isinstance(objective, dict) or name in objective]
+    able = [name for name in choose if sets[name].shows_examples]
+    unable = [name for name in choose if name not in able]
+    said = (
+        [
+            f"holdout: {', '.join(unable)} {'shows' if len(unable) == 1 else 'show'} no examples to hold out, so the "
+            "soup is chosen and reported on the same ones: its scores there are too high"
+        ]
+        if unable
+        else []
+    )
+    return able or choose[: int(asked)], said
 
 
 def no_sets(command: Command, recipe: Recipe) -> UsageError:

@@ -16,7 +16,7 @@ from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.hub import pinned
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
-from soupcli.datasets.holdout import divide, whole_of
+from soupcli.datasets.holdout import divide, selecting_part_of, whole_of
 from soupcli.environment import cache_folder
 from soupcli.errors import MixError, UsageError
 from soupcli.evaluation.context import EvaluationContext, made_manifest
@@ -208,7 +208,8 @@ def _statistics(
         return {}
     manifest, device = made_manifest(warn=console.warn), choose_device(recipe.device)
     words = list(dict.fromkeys(map(whole_of, report.sets)))
-    sets, parts = divide(choose_sets(words, recipe), recipe.holdout)
+    divided = [name for name in words if selecting_part_of(name) in report.sets]
+    sets, parts = divide(choose_sets(words, recipe), recipe.holdout, divided)
     context = EvaluationContext(
         recipe=recipe,
         sets=sets,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
-from soupcli.checkpoints.groups import CheckpointGroup, group_paths, members_of
+from soupcli.checkpoints.groups import CheckpointGroup, group_paths, group_weights, members_of
 from soupcli.evaluation.score import is_higher_better
 from soupcli.report.comparisons import GateResult
 from soupcli.report.scores import Ingredient, Member, MetricScore
@@ -108,8 +108,13 @@ def _step_to_report(step: Decision, ingredients: Sequence[Checkpoint]) -> Search
         seconds=round(step.seconds, 3),
         action=step.action,
         members=group_paths(step.members, ingredients),
+        weights=_unlike(group_weights(step.members, step.weights, ingredients)) if step.weights else [],
         bound=step.bound,
     )
+
+
+def _unlike(weights: list[float]) -> list[float]:
+    return weights if len(set(weights)) > 1 else []
 
 
 def coefficients_to_report(layered: Layered) -> Coefficients:

@@ -72,7 +72,7 @@ def finish_windows(run: Run, options: GreedyOptions) -> FinishedSoup:
     with run.phase("greedy") as progress:
         sizes = run.recipe.greedy.windows or []
         found = windows(
-            ordered, sizes, keeper.guarded(choice.evaluate), mix=mix, foresee=_all_at_once(run), progress=progress
+            ordered, sizes, keeper.guarded(choice.evaluate), mix=mix, foresee=all_at_once(run), progress=progress
         )
     rows = [
         Row("greedy soup", found.mixture, {**keeper.known(found.mixture), **keeper.of_sets(found.score)}),
@@ -92,8 +92,8 @@ def finish_windows(run: Run, options: GreedyOptions) -> FinishedSoup:
     )
 
 
-def _all_at_once(run: Run) -> Foresee:
-    """Windows do not depend on each other: processes and jobs evaluate them side by side."""
+def all_at_once(run: Run) -> Foresee:
+    """Trials that do not depend on each other are evaluated side by side, by processes and jobs."""
 
     def foresee(coming: Iterator[Mixture]) -> AbstractContextManager[None]:
         return run.evaluators.expecting(list(coming))

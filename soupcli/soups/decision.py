@@ -20,8 +20,8 @@ class Step(NamedTuple):
     """One decision: the score of the trial soup, and what it was compared with (None: the start).
 
     `action` says what the trial did: `candidate` joins the members (`add`) or leaves them (`remove`), or the trial is
-    a soup of its own (`take`), made of `members`, of which `candidate` is the best. Where the evaluation was stopped
-    the score is NaN, and `bound` is the best that was left to reach.
+    a soup of its own (`take`), made of `members`, of which `candidate` is the best, with their `weights`. If the
+    evaluation was stopped the score is NaN, and `bound` is the best that was left to reach.
     """
 
     candidate: Checkpoint
@@ -34,6 +34,7 @@ class Step(NamedTuple):
     action: Action = "add"
     members: tuple[Checkpoint, ...] = ()
     bound: float | None = None
+    weights: tuple[float, ...] = ()
 
 
 class Rule(NamedTuple):
@@ -54,9 +55,10 @@ def begin(soup: Mixture, evaluate: Evaluate, *, candidate: Checkpoint, action: A
             + (", and there is nothing to begin with" if several else ", and no ingredient is better"),
             hint="soup rank shows every score",
         )
-    members = soup.members if action == "take" else ()
+    members, weights = (soup.members, soup.weights) if action == "take" else ((), ())
     took = time.monotonic() - began
-    return score, Step(candidate, score.value, None, True, "start", score.examples, took, action, members)
+    step = Step(candidate, score.value, None, True, "start", score.examples, took, action, members)
+    return score, step._replace(weights=weights)
 
 
 def decide(
@@ -77,11 +79,11 @@ def decide(
     accepted = enough and not math.isnan(score.value) and score.refused is None
     threshold = needed if score.higher_is_better else -needed
     reason = _reason(score, threshold, accepted)
-    members = trial.members if action == "take" else ()
+    members, weights = (trial.members, trial.weights) if action == "take" else ((), ())
     bound = score.stopped.bound if score.stopped is not None else None
     took = time.monotonic() - began
     return score, Step(
-        candidate, score.value, threshold, accepted, reason, score.examples, took, action, members, bound
+        candidate, score.value, threshold, accepted, reason, score.examples, took, action, members, bound, weights
     )
 
 

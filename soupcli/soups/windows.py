@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from soupcli.progress import Progress, silent
-from soupcli.soups.decision import Rule, begin, decide, describe_score
 from soupcli.soups.greedy import Foresee, GreedySoup, unforeseen
+from soupcli.soups.trials import Trial, best_of
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -42,17 +42,7 @@ def windows(
     equally good ones the smallest is taken. It costs one evaluation for each size and one for the last checkpoint.
     Raises ValidationError if the last checkpoint's score is not a number.
     """
-    last, wanted = run[-1], sizes_tried(sizes)
-    soup = mix([last])
-    trials = [mix(run[-size:]) for size in wanted]
-    best, start = begin(soup, evaluate, candidate=last, action="take")
-    steps = [start]
-    progress("windows", 1, len(trials) + 1, note=f"last 1: {best.selecting} {best.value:.4f}: start")
-    with foresee(iter(trials)):
-        for done, (size, trial) in enumerate(zip(wanted, trials, strict=True), 2):
-            score, step = decide(trial, evaluate, best, Rule(">"), candidate=last, action="take")
-            steps.append(step)
-            if step.accepted:
-                best, soup = score, trial
-            progress("windows", done, len(trials) + 1, note=f"last {size}: {describe_score(score)}: {step.reason}")
-    return GreedySoup(soup, best, steps)
+    trials = [Trial(f"last {size}", mix(run[-size:])) for size in (1, *sizes_tried(sizes))]
+    return best_of(
+        trials[0], trials[1:], evaluate, candidate=run[-1], phase="windows", foresee=foresee, progress=progress
+    )

@@ -98,7 +98,8 @@ def reached(step: SearchStep, metric: str) -> str:
 def tried(step: SearchStep) -> str:
     """E.g. `with runs/a`, `without runs/a`, `runs/a + runs/b`."""
     if step.action == "take":
-        return " + ".join(step.members) or step.candidate
+        weights = [f"{weight:.3g} " for weight in step.weights] or [""] * len(step.members)
+        return " + ".join(map("".join, zip(weights, step.members, strict=True))) or step.candidate
     return f"{'with' if step.action == 'add' else 'without'} {step.candidate}"
 
 

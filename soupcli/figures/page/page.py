@@ -28,6 +28,7 @@ SAID = {
     "ingredients",
     "steps",
     "search",
+    "experts",
     "soup",
     "best",
 }
@@ -62,6 +63,7 @@ def page(reports: Reports) -> str:
         html.section("Soup against best ingredient", *sections.comparisons(reports)),
         html.section("Gates", *sections.gates(reports)),
         html.section("Figures", *map(html.figure, figures), *hints),
+        html.section("Experts", *sections.experts(report)),
         html.section("From the base to the mean", *sections.alphas(report)),
         html.section("Checkpoints", *inspected.checkpoints(report)),
         html.section("Barriers", *inspected.barriers(report)),

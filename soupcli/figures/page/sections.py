@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 from soupcli.figures.kinds.path import decision, reached, tried
 from soupcli.figures.page import html
 from soupcli.figures.reports import MarkedScores, Reports
-from soupcli.report.tables import Column, Table, by_trainer, plane_table, score_cell
+from soupcli.report.tables import (
+    Column,
+    Table,
+    by_trainer,
+    correlation_table,
+    expert_lines,
+    plane_table,
+    score_cell,
+    selected_on,
+)
 from soupcli.wording import human_bytes, shown, signed
 
 if TYPE_CHECKING:
@@ -61,17 +70,17 @@ def comparisons(reports: Reports) -> Iterable[str]:
         for comparison in source.report.comparisons:
             of_soup.setdefault(comparison.soup, []).append(comparison)
         for soup, comparisons in of_soup.items():
-            selected = source.report.selected_on
-            yield _compared(f"{soup} less {comparisons[0].best}, over the same examples", comparisons, selected)
+            chose = source.report.selecting_sets
+            yield _compared(f"{soup} less {comparisons[0].best}, over the same examples", comparisons, chose)
 
 
-def _compared(caption: str, comparisons: Iterable[Comparison], selected: str | None) -> str:
+def _compared(caption: str, comparisons: Iterable[Comparison], chose: Sequence[str]) -> str:
     columns = [Column("set"), Column("metric")]
     columns += [Column(heading, is_number=True) for heading in ("difference", "95% interval", "p", "examples")]
     columns += [Column("reads as")]
     rows = [
         [
-            f"{of.set} (selected on it)" if of.set == selected else of.set,
+            f"{of.set}{selected_on(of)}" if of.set in chose else of.set,
             of.metric,
             signed(of.metric, of.difference),
             _interval(of),
@@ -130,6 +139,13 @@ def alphas(report: Report) -> Iterable[str]:
             for point in report.alphas
         ]
         yield html.table("At 0 the base, at 1 the mean of the checkpoints", headings, rows)
+
+
+def experts(report: Report) -> Iterable[str]:
+    """Which sets go together, and the expert of each group."""
+    if report.experts is not None:
+        yield html.table_of(correlation_table(report.experts))
+        yield from map(html.paragraph, expert_lines(report.experts))
 
 
 def plane(report: Report) -> Iterable[str]:
