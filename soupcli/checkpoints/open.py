@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from soupcli.checkpoints.adapters import adapter
-from soupcli.checkpoints.checkpoint import Checkpoint, Origin, StoredCheckpoint
+from soupcli.checkpoints.checkpoint import Checkpoint, Component, Origin, StoredCheckpoint
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats import folder as folders
-from soupcli.checkpoints.formats import parts, shards
+from soupcli.checkpoints.formats import nnunet, parts, shards, speechbrain
 from soupcli.checkpoints.formats import torch_distributed as distributed
 from soupcli.checkpoints.formats.folder import trainer_metrics
 from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice
@@ -95,7 +95,26 @@ def _open_parts(path: Path, how: How) -> Checkpoint | None:
         return None
     top = parts.has_network_at_top(path)
     networks = {"": next(filter(None, (layout(path, how) for layout in ALONE)))} if top else {}
-    return parts.joined(path, networks | {name: open_checkpoint(path / name, how) for name in below})
+    networks |= {name: open_checkpoint(path / name, how) for name in below}
+    writer = parts.MARKERS[parts.marker(path) or ""]
+    return parts.joined(path, writer, [(parts.part_in(name, network), network) for name, network in networks.items()])
+
+
+def _open_speechbrain(path: Path, how: How) -> Checkpoint | None:
+    """A folder of speechbrain's, with a file for each of its networks."""
+    files = speechbrain.contents_of(path).networks
+    if not files:
+        return None
+    networks = [_open_file(path, file, how) for file in files]
+    prefixes = [f"{file.stem}/" if len(files) > 1 else "" for file in files]
+    named = [Component(prefix, file.name) for prefix, file in zip(prefixes, files, strict=True)]
+    return parts.joined(path, speechbrain.FORMAT, list(zip(named, networks, strict=True)))
+
+
+def _open_nnunet(path: Path, how: How) -> Checkpoint | None:
+    """A folder of nnU-Net's model, of one of its folds, whose predictor opens the model's folder."""
+    found = nnunet.final_checkpoint(path)
+    return _open_file(path, found, how) if found is not None else None
 
 
 def _open_adapter_folder(path: Path, how: How) -> Checkpoint | None:
@@ -134,6 +153,11 @@ def _open_named_adapter(path: Path, how: How) -> Checkpoint | None:
 def _open_only_file(path: Path, how: How) -> Checkpoint:
     """The only file of the folder that holds weights, under any name, or shards without their index."""
     refuse_foreign(path)
+    last = folders.last_of_several(path)
+    if last is not None:
+        opened = _open_file(path, last, how)
+        said = f"of several files, weights are taken from {last.name}, which {folders.LAST} names"
+        return replace(opened, origin=opened.origin._replace(notes=(said, *opened.origin.notes)))
     found = folders.only_weights(path)
     if isinstance(found, shards.ShardSet):
         contents, files = shards.read_shards(found, lambda shard: read_contents(shard, how))
@@ -150,7 +174,14 @@ ALONE: tuple[Layout, ...] = (
     _open_named_adapter,
     _open_only_file,
 )
-LAYOUTS: tuple[Layout, ...] = (_open_named, _open_hub_cache, _open_parts, *ALONE)  # tried in this order
+LAYOUTS: tuple[Layout, ...] = (
+    _open_named,
+    _open_hub_cache,
+    _open_parts,
+    _open_speechbrain,
+    _open_nnunet,
+    *ALONE,
+)  # tried in this order
 
 
 def _open_adapter(path: Path, folder: Path, how: How) -> Checkpoint:
@@ -180,6 +211,7 @@ def _stored(
 ) -> StoredCheckpoint:
     names = plain_names(contents.specs) if prefixes else {name: name for name in contents.specs}
     origin = contents.origin
+    home = nnunet.model_folder(files[0].path) if origin.format == nnunet.FORMAT else None
     return StoredCheckpoint(
         path,
         {name: contents.specs[stored] for stored, name in names.items()},
@@ -187,5 +219,6 @@ def _stored(
         files,
         folders.side_files(folder) if whole_folder else (),
         origin._replace(metrics={**origin.metrics, **(trainer_metrics(folder) if whole_folder else {})}),
-        side_folder=folder if whole_folder else None,
+        home=home,
+        side_folder=home or (folder if whole_folder else None),
     )

@@ -19,6 +19,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.checkpoints.formats.folder import LAST, MAX_NAME
+from soupcli.files.reading import read_small
+
 if TYPE_CHECKING:
     from soupcli.files.reading import FileVersion
 
@@ -45,6 +48,7 @@ TRAINING = (
 TRAINING_FOLDERS = (
     *("runs", "logs", "log", "wandb", "mlruns", "tensorboard", "lightning_logs", "__pycache__", "checkpoint-*"),
     *("checkpoints", "global_step*", "samples", "eval", "pytorch_model_fsdp_*", "optimizer_*", "iter_*"),
+    *("fold_*", "validation"),
 )
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp", ".svg", ".pdf", ".mp4", ".wav")
 PROGRAMS = (".sh", ".bash", ".exe", ".so", ".dll", ".dylib", ".bat", ".cmd", ".ps1", ".jar", ".whl", ".pyc", ".ipynb")
@@ -153,11 +157,23 @@ def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:
         return _Entry(file, "no regular file")
     if (found.st_dev, found.st_ino) in mixed or _matches(path.name, WEIGHTS):
         return None
+    if path.name == LAST and not _names_one(path, mixed):
+        return None
     if found.st_size > LARGEST:
         return _Entry(file, f"{found.st_size} bytes, at most {LARGEST} are copied")
     if found.st_size > SPARSE and found.st_blocks * 512 < found.st_size // 2:
         return _Entry(file, "a file with holes")
     return _Entry(file, "a program" if _is_program(path, found.st_mode) else "")
+
+
+def _names_one(path: Path, mixed: set[tuple[int, int]]) -> bool:
+    """Whether a file holds the plain name of a file of weights that is mixed."""
+    try:
+        name = read_small(path, most=MAX_NAME).decode("utf-8", "replace").strip()
+        found = (path.parent / name).stat()
+    except (OSError, ValueError):
+        return False
+    return "/" not in name and (found.st_dev, found.st_ino) in mixed
 
 
 def _is_program(path: Path, mode: int) -> bool:

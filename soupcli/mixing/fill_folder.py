@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.checkpoints.formats.folder import LAST
 from soupcli.checkpoints.side_files import SideFile, files_beside
 from soupcli.mixing.merged_adapters import as_written, own_tensors
 from soupcli.mixing.old_soup import REPORT
@@ -62,9 +63,14 @@ def fill(
         options, metadata=metadata(lambda _: f"sha256:{'0' * 64}"), final_metadata=lambda: metadata(hash_of)
     )
     written, notes = write_soup(whole, folder.path, options, progress)
-    files = [file for file in beside.files if file.name not in written.hashes]
+    files = [file for file in beside.files if file.name not in written.hashes and _is_true(file, written)]
     hashes = {**written.hashes, **folder.copy(files, _corrected(files, own_tensors(kept), specs))}
     return Filled(written, [*hashes, REPORT], hashes, [*beside.left_out, *written.notes], notes, specs)
+
+
+def _is_true(file: SideFile, written: Written) -> bool:
+    """Whether a side file that names the weights names those that were written."""
+    return file.name != LAST or content_of(file).decode("utf-8", "replace").strip() in written.hashes
 
 
 def copy_side_files(mixture: Mixture, folder: Path) -> None:

@@ -6,6 +6,7 @@ for plan in planned_files(mixture):
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import part_of
@@ -42,10 +43,13 @@ def planned_files(mixture: Mixture) -> list[FilePlan]:
     names = sorted(kept.tensors)
     if not kept.parts:
         return [FilePlan(_common_name(mixture), {name: name for name in names})]
+    files = [_safe_name(part.file) for part in kept.parts]
+    if len(set(files)) < len(files):  # several files of one folder, each of a name that no library looks for
+        files = [str(PurePosixPath(part.file).with_suffix(SUFFIX)) for part in kept.parts]
     plans = []
-    for part in kept.parts:
+    for part, file in zip(kept.parts, files, strict=True):
         own = [name for name in names if part_of(kept.parts, name)[0] == part]
-        plans.append(FilePlan(_safe_name(part.file), {name: name.removeprefix(part.prefix) for name in own}))
+        plans.append(FilePlan(file, {name: name.removeprefix(part.prefix) for name in own}))
     return plans
 
 

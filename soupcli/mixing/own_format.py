@@ -7,37 +7,40 @@ written = write_own(mixture, folder, CopyOptions())     # copies of the best one
 from __future__ import annotations
 
 import hashlib
+import shutil
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soupcli.checkpoints.checkpoint import StoredCheckpoint
+from soupcli.checkpoints.formats import nnunet, speechbrain
 from soupcli.checkpoints.formats.shards import MAX_INDEX, is_shard, whole_name
 from soupcli.checkpoints.formats.torch_distributed import DistributedCheckpoint
 from soupcli.errors import MixError, OutputError
 from soupcli.files.atomic import write_whole
-from soupcli.files.reading import read_small
+from soupcli.files.reading import FileVersion, read_small, sha256
 from soupcli.mixing.distributed_folder import write_distributed
 from soupcli.mixing.layout import INDEX_SUFFIX, FilePlan, planned_files, torch_name
 from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
 from soupcli.mixing.torch_file import CopyOptions, is_copied, own, write_copy, write_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.files.reading import FileVersion
     from soupcli.mixing.mixture import Mixture
     from soupcli.mixing.torch_file import TorchFile
 
 Format = Literal["same", "safetensors", "torch"]
 Form = Literal["safetensors", "torch", "distributed"]
 INSTEAD = "--format safetensors writes the tensors alone"
+LEFT_OUT = "training state, left out (--keep-state keeps it)"
 # Formats of ingredients that their own library opens, and no other.
 READ_ALONE = frozenset(
     {
         *("Lightning", "fairseq", "ultralytics", "YOLOv5", "nnU-Net", "mmengine", "icefall", "detectron2", "NeMo"),
-        *("speechbrain", "Megatron", "ESPnet", "wenet"),
+        *("speechbrain", "Megatron", "VITS"),
     }
 )
 
@@ -50,6 +53,12 @@ class OwnFiles(NamedTuple):
     nbytes: int
     main: str  # the file to name, "" for the folder
     notes: tuple[str, ...]  # what became of the rest of the ingredient's files
+
+    def with_files(self, written: Mapping[str, TorchFile]) -> OwnFiles:
+        """The same, with further files of weights."""
+        digests = self.digests | {name: file.digest for name, file in written.items()}
+        nbytes = self.nbytes + sum(file.nbytes for file in written.values())
+        return self._replace(digests=digests, nbytes=nbytes, main="" if written else self.main)
 
 
 def form_of(checkpoint: Checkpoint) -> Form:
@@ -119,15 +128,15 @@ def write_own(mixture: Mixture, folder: Path, options: CopyOptions, *, wanted: F
         if isinstance(kept, DistributedCheckpoint):
             found = write_distributed(mixture, kept, folder, options)
             return OwnFiles(found.digests, found.others, found.nbytes, "", found.notes)
-        plain = (
-            planned_files(mixture) if form == "safetensors" else in_safetensors(mixture) if wanted == "torch" else []
-        )
-        written, indexes = _copies(mixture, folder, options) if form == "torch" else ({}, {})
-        return _own_files(written | _plain_files(mixture, plain, folder, options), indexes)
+        if form == "safetensors":
+            return _own_files(_plain_files(mixture, planned_files(mixture), folder, options), {})
+        written = _copies(mixture, folder, options)
+        plain = _plain_files(mixture, in_safetensors(mixture) if wanted == "torch" else [], folder, options)
+        return written.with_files(plain)
 
 
-def _copies(mixture: Mixture, folder: Path, options: CopyOptions) -> tuple[dict[str, TorchFile], dict[str, str]]:
-    """Copies of the best ingredient's files of torch.save, and the indexes of their shards."""
+def _copies(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
+    """Copies of the best ingredient's files of torch.save, and what belongs to them."""
     files = {file: name for file, name in _names(mixture).items() if is_copied(file)}
     written: dict[str, TorchFile] = {}
     indexes: dict[str, str] = {}
@@ -140,7 +149,25 @@ def _copies(mixture: Mixture, folder: Path, options: CopyOptions) -> tuple[dict[
             content = read_small(beside, most=MAX_INDEX)
             write_whole(folder / index, content)
             indexes[index] = hashlib.sha256(content).hexdigest()
-    return written, indexes
+    kept = own(mixture.kept)
+    if kept.origin.format != speechbrain.FORMAT:
+        return _own_files(written, indexes)
+    others, notes = _recoverables(kept.folder, folder, keep_state=options.keep_state)
+    return _own_files(written, indexes | others, notes)
+
+
+def _recoverables(source: Path, folder: Path, *, keep_state: bool) -> tuple[dict[str, str], list[str]]:
+    """What speechbrain recovers beside its networks, copied: it refuses a folder that lacks one of them.
+
+    Returns the files' SHA-256, and notes on what was left out.
+    """
+    found = speechbrain.contents_of(source)
+    digests = {}
+    for file in (*found.others, *(found.training if keep_state else ())):
+        shutil.copyfile(file, folder / file.name)
+        digests[file.name] = sha256(FileVersion.of(folder / file.name))
+    dropped = [] if keep_state else found.training
+    return digests, [f"{file.name}: {LEFT_OUT}" for file in dropped]
 
 
 def in_safetensors(mixture: Mixture) -> list[FilePlan]:
@@ -164,15 +191,16 @@ def _plain_files(
     return written
 
 
-def _own_files(written: dict[str, TorchFile], others: dict[str, str]) -> OwnFiles:
-    notes: list[str] = []
+def _own_files(written: Mapping[str, TorchFile], others: dict[str, str], notes: Iterable[str] = ()) -> OwnFiles:
+    said = list(notes)
     for name, file in written.items():
-        notes += [f"{name}: {entry}: training state, left out (--keep-state keeps it)" for entry in file.notes.dropped]
+        said += [f"{name}: {entry}: {LEFT_OUT}" for entry in file.notes.dropped]
         stayed = file.notes.as_in_ingredient
-        notes += [f"{name}: {entry}: as in the ingredient, not averaged" for entry in stayed]
-    main = next(iter([*others, *written])) if len(others) + len(written) == 1 or len(others) == 1 else ""
+        said += [f"{name}: {entry}: as in the ingredient, not averaged" for entry in stayed]
+    indexes = [name for name in others if name.endswith(INDEX_SUFFIX)]
+    main = indexes[0] if len(indexes) == 1 else next(iter(written)) if len(written) == 1 else ""
     digests = {name: file.digest for name, file in written.items()}
-    return OwnFiles(digests, others, sum(file.nbytes for file in written.values()), main, tuple(notes))
+    return OwnFiles(digests, others, sum(file.nbytes for file in written.values()), main, tuple(said))
 
 
 def _names(mixture: Mixture) -> dict[FileVersion, str]:
@@ -184,6 +212,13 @@ def _names(mixture: Mixture) -> dict[FileVersion, str]:
     names = {_name_in(one, one.files[0]) for one in map(own, (*mixture.members, mixture.kept)) if one.files}
     if len(names) == 1:
         return {file: names.pop()}
+    folds = {PurePosixPath(name) for name in names}
+    if (
+        kept.origin.format == nnunet.FORMAT
+        and nnunet.model_folder(file.path)
+        and len({fold.name for fold in folds}) == 1
+    ):
+        return {file: f"{nnunet.ALL_FOLDS}/{folds.pop().name}"}
     ending = next((end for end in (".pth.tar", ".pt.tar") if file.path.name.endswith(end)), file.path.suffix)
     return {file: f"model{ending or '.pt'}"}
 

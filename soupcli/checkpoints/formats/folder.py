@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.formats import shards
@@ -34,7 +34,7 @@ KNOWN_NAMES = (
     "diffusion_pytorch_model.bin",
 )
 MAX_CONFIG = 10_000_000  # bytes
-SPEECHBRAIN = "CKPT.yaml"  # beside the networks of one training, a file each
+MAX_NAME = 4096
 PREFERRED = ("model_best", "best", "last")  # names that a trainer gives in every folder
 # What trainers leave beside the weights: never opened.
 TRAINER_STATE = (
@@ -136,11 +136,25 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
     )
 
 
+LAST = "last_checkpoint"  # detectron2's and mmengine's: the file that they resume from
+
+
+def last_of_several(folder: Path) -> Path | None:
+    """The file that `last_checkpoint` names, if the folder holds it and further ones; as the library would pick it."""
+    try:
+        name = PurePosixPath(read_small(folder / LAST, most=MAX_NAME).decode("utf-8", "replace").strip()).name
+    except OSError:
+        return None
+    last = folder / name
+    if not name or not is_weights(last):
+        return None
+    others = [entry for entry in folder.iterdir() if entry.name != name and is_weights(entry)]
+    return last if others else None
+
+
 def _pick_one(folder: Path, names: list[str]) -> str:
     if not names:
         return "these are shards of several checkpoints: move those of all but one out of the folder"
-    if (folder / SPEECHBRAIN).is_file():
-        return f"each is a network of its own: --ckpts '{folder.parent}/*/{names[0]}' mixes one, and so on"
     first = next((name for start in PREFERRED for name in names if name.startswith(start)), names[0])
     return f"pick one with --weights-name {first}, or give the files: --ckpts '{folder}/*'"
 

@@ -1,7 +1,7 @@
 """Folders that hold several networks, and what else lies below a checkpoint.
 
     folders = part_folders(Path("encoder"))                  # ["2_Dense"], of a sentence-transformers folder
-    whole = joined(Path("encoder"), {"": top, "2_Dense": dense})
+    whole = joined(Path("encoder"), "sentence-transformers", [(part_in("", top), top), (part_in("2_Dense", two), two)])
     left_out = look_below(Path("run"), checkpoint, open_checkpoint)
 
 A sub-folder that holds weights is a part of the network, a further checkpoint of it, or refused: it is never dropped
@@ -24,7 +24,7 @@ from soupcli.errors import CheckpointError
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
     from soupcli.checkpoints.checkpoint import Checkpoint
 
@@ -106,34 +106,36 @@ def _holds_weights(folder: Path) -> bool:
     )
 
 
-def joined(folder: Path, networks: Mapping[str, Checkpoint]) -> StoredCheckpoint:
-    """One checkpoint of several networks: `networks` by their folders, relative to `folder`; "" is the one at its top.
+def joined(folder: Path, format_: str, networks: Sequence[tuple[Component, Checkpoint]]) -> StoredCheckpoint:
+    """One checkpoint of several networks, each a part of what `folder` holds.
 
     Raises CheckpointError if one of them is an adapter or a distributed checkpoint.
     """
-    parts: list[Component] = []
     whole = StoredCheckpoint(folder, {}, {}, (), side_folder=folder)
-    for below, network in networks.items():
+    for part, network in networks:
         if not isinstance(network, StoredCheckpoint):
             raise CheckpointError(
-                f"{folder}: {below or 'its top'} holds {network.origin.format} beside other networks",
+                f"{folder}: {part.prefix or 'its top'} holds {network.origin.format} beside other networks",
                 hint="merge an adapter into its base (merge_and_unload), and save the whole folder again",
             )
-        prefix = f"{below}/" if below else ""
-        parts.append(Component(prefix, prefix + _file_name(network)))
         whole = replace(
             whole,
-            tensors={**whole.tensors, **{prefix + name: spec for name, spec in network.tensors.items()}},
-            places={**whole.places, **{prefix + name: place for name, place in network.places.items()}},
+            tensors={**whole.tensors, **{part.prefix + name: spec for name, spec in network.tensors.items()}},
+            places={**whole.places, **{part.prefix + name: place for name, place in network.places.items()}},
             files=(*whole.files, *network.files),
             side_files=(*whole.side_files, *network.side_files),
         )
-    first = next(iter(networks.values()))
-    origin = first.origin._replace(format=MARKERS[marker(folder) or ""], key=None)
-    return replace(whole, origin=origin, parts=tuple(parts))
+    parts, (first, *_) = tuple(part for part, _ in networks), [network for _, network in networks]
+    return replace(whole, origin=first.origin._replace(format=format_, key=None), parts=parts)
 
 
-def _file_name(network: StoredCheckpoint) -> str:
+def part_in(below: str, network: Checkpoint) -> Component:
+    """The part that a network in the sub-folder `below` is; "" is the folder itself."""
+    prefix = f"{below}/" if below else ""
+    return Component(prefix, prefix + _file_name(network))
+
+
+def _file_name(network: Checkpoint) -> str:
     """The name of the file that holds a network's weights, or of the index if there are several."""
     name = network.files[0].path.name
     return name if len(network.files) == 1 else whole_name(name) + INDEX_SUFFIX

@@ -42,7 +42,8 @@ WRITERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("nnU-Net", frozenset({"network_weights", "trainer_name"})),
     ("mmengine", frozenset({"meta", "state_dict", "message_hub"})),
     ("icefall", frozenset({"model", "model_avg", "sampler"})),
-    ("detectron2", frozenset({"model", "optimizer", "scheduler", "iteration"})),
+    ("VITS", frozenset({"model", "iteration", "learning_rate"})),
+    ("detectron2", frozenset({"model", "iteration"})),
 )
 METRICS = ("metric",)  # timm's
 

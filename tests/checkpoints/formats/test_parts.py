@@ -227,17 +227,3 @@ def test_soup_of_pipelines(tmp_path: Path, soup: Callable[..., Ran]) -> None:
     assert load_file(tmp_path / "soup/text_encoder/model.safetensors")["layer1"].tolist() == [0.5] * 3
     assert (tmp_path / "soup/scheduler/scheduler_config.json").is_file()
     assert open_checkpoint(tmp_path / "soup").tensors == open_checkpoint(paths[0]).tensors
-
-
-def test_speechbrain(tmp_path: Path) -> None:
-    """The networks of one training are no alternatives: the hint is to mix each, not to pick one."""
-    for name in ("embedding_model.ckpt", "classifier.ckpt", "optimizer.ckpt"):
-        torch.save(small_net().state_dict(), tmp_path / name)
-    (tmp_path / "CKPT.yaml").write_text("end-of-epoch: true")
-    (tmp_path / "counter.ckpt").write_text("3")
-    with pytest.raises(CheckpointError, match="holds 2 checkpoints: classifier") as refused:
-        open_checkpoint(tmp_path)
-    assert refused.value.hint is not None
-    assert refused.value.hint.startswith("each is a network of its own")
-    (tmp_path / "classifier.ckpt").unlink()
-    assert_same(opened(tmp_path), small_net().state_dict())
