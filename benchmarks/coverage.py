@@ -1,11 +1,12 @@
 """How often the 95% intervals of a difference hold the truth, on simulated examples.
 
     python benchmarks/coverage.py                  # 500 samples for each cell, a minute on one core
-    python benchmarks/coverage.py --samples 4000
+    python benchmarks/coverage.py --samples 4000 --rows pearson spearman
 
 Prints the table of docs/results.md. Two networks are simulated on the same examples: mostly right or wrong together,
-each now and then right alone. The truth is the difference over a million examples. `held out`: the better of six
-networks and the better of four others are chosen on one half of `2 n` examples and compared on the other.
+each now and then right alone; or giving numbers whose errors go together. The truth is the difference over a million
+examples. `held out`: the better of six networks and the better of four others are chosen on one half of `2 n` examples
+and compared on the other.
 """
 
 from __future__ import annotations
@@ -31,15 +32,18 @@ MANY = 1_000_000
 Outcomes = tuple[Tensor, Tensor]
 
 
+Draw = Callable[[int, float, torch.Generator], Outcomes]
+
+
 class Row(NamedTuple):
     """One line of the table: a metric and how its examples are made."""
 
     name: str
     metric: str
-    draw: Callable[[int, float, torch.Generator], Outcomes]
+    draw: Draw
 
 
-def classes(count: int, right: float, apart: float) -> Callable[[int, float, torch.Generator], Outcomes]:
+def classes(count: int, right: float, apart: float) -> Draw:
     """Predicted and true classes of two networks, of which one alone is right on a share `apart` of all examples."""
 
     def draw(n: int, gain: float, generator: torch.Generator) -> Outcomes:
@@ -58,7 +62,7 @@ def classes(count: int, right: float, apart: float) -> Callable[[int, float, tor
     return draw
 
 
-def right_alone(right: float, apart: float) -> Callable[[int, float, torch.Generator], Outcomes]:
+def right_alone(right: float, apart: float) -> Draw:
     """1 if an example is right, else 0; `apart` 0: no example is right by the second network alone."""
     named = classes(5, right, apart)
 
@@ -69,7 +73,7 @@ def right_alone(right: float, apart: float) -> Callable[[int, float, torch.Gener
     return draw
 
 
-def losses(scale: float, alike: float, margin: float) -> Callable[[int, float, torch.Generator], Outcomes]:
+def losses(scale: float, alike: float, margin: float) -> Draw:
     """Losses of two networks with normal margins times `scale`: the larger it is, the heavier is the tail."""
 
     def draw(n: int, gain: float, generator: torch.Generator) -> Outcomes:
@@ -79,6 +83,72 @@ def losses(scale: float, alike: float, margin: float) -> Callable[[int, float, t
         return functional.softplus(-scale * first_n), functional.softplus(-scale * (second_n - 3 * gain))
 
     return draw
+
+
+def confidences(surplus: float, alike: float) -> Draw:
+    """Confidence and rightness of two networks that are by `surplus` surer than right, the second by the gain more."""
+
+    def draw(n: int, gain: float, generator: torch.Generator) -> Outcomes:
+        shared_n, *own = torch.randn(3, n, generator=generator, dtype=torch.float64)
+        u_n = torch.rand(n, generator=generator, dtype=torch.float64)
+        found = []
+        for own_n, above in zip(own, (surplus, surplus + gain), strict=True):
+            right_n = 0.5 + 0.4 * torch.sigmoid(1.5 * (alike * shared_n + math.sqrt(1 - alike * alike) * own_n))
+            found.append(torch.stack([right_n + above, (u_n < right_n).double()], dim=1))
+        return found[1], found[0]
+
+    return draw
+
+
+def numbers(r: float, alike: float, tail: int | None) -> Draw:
+    """Predicted and measured numbers that correlate by `r`, the first by the gain more; `tail`: degrees of freedom."""
+
+    def draw(n: int, gain: float, generator: torch.Generator) -> Outcomes:
+        measured_n, shared_n, *own = (_noise(n, tail, generator) for _ in range(4))
+        found = []
+        for own_n, of_r in zip(own, (r + gain, r), strict=True):
+            error_n = alike * shared_n + math.sqrt(1 - alike * alike) * own_n
+            predicted_n = of_r * measured_n + math.sqrt(1 - of_r * of_r) * error_n
+            found.append(torch.stack([predicted_n, measured_n], dim=1))
+        return found[0], found[1]
+
+    return draw
+
+
+def squares(alike: float, tail: int | None) -> Draw:
+    """Squared errors of two networks, of the first larger by the gain."""
+
+    def draw(n: int, gain: float, generator: torch.Generator) -> Outcomes:
+        shared_n, *own = (_noise(n, tail, generator) for _ in range(3))
+        first_n, second_n = (alike * shared_n + math.sqrt(1 - alike * alike) * each_n for each_n in own)
+        return (math.sqrt(1 + gain) * first_n).square(), second_n.square()
+
+    return draw
+
+
+def windows(alike: float, spread: float) -> Draw:
+    """Of windows of a text the sum of its tokens' losses and their number, in the first by the gain more a token."""
+
+    def draw(n: int, gain: float, generator: torch.Generator) -> Outcomes:
+        count_n = torch.full((n,), 256.0, dtype=torch.float64)
+        count_n[-1] = 40.0
+        shared_n, *own = torch.randn(3, n, generator=generator, dtype=torch.float64)
+        losses = (
+            spread * (alike * shared_n + math.sqrt(1 - alike * alike) * each_n) + math.log(20.0) + more
+            for each_n, more in zip(own, (gain, 0.0), strict=True)
+        )
+        return tuple(torch.stack([loss_n * count_n, count_n], dim=1) for loss_n in losses)  # type: ignore[return-value]
+
+    return draw
+
+
+def _noise(n: int, tail: int | None, generator: torch.Generator) -> Tensor:
+    """Numbers of variance 1: normal, or Student's t with so many degrees of freedom."""
+    normal_n = torch.randn(n, generator=generator, dtype=torch.float64)
+    if tail is None:
+        return normal_n
+    chi_n = torch.randn(tail, n, generator=generator, dtype=torch.float64).square().sum(dim=0)
+    return normal_n / (chi_n / tail).sqrt() * math.sqrt((tail - 2) / tail)
 
 
 ROWS = (
@@ -92,7 +162,19 @@ ROWS = (
     Row("nll, calibrated", "nll", losses(1.5, 0.95, 1.0)),
     Row("nll, overconfident", "nll", losses(6.0, 0.95, 1.0)),
     Row("nll, very overconfident", "nll", losses(20.0, 0.99, 2.0)),
+    Row("ece, calibrated", "ece", confidences(0.0, 0.95)),
+    Row("ece, 5 points too sure", "ece", confidences(0.05, 0.95)),
+    Row("pearson", "pearson", numbers(0.8, 0.9, None)),
+    Row("pearson, heavy tails", "pearson", numbers(0.8, 0.9, 5)),
+    Row("spearman", "spearman", numbers(0.8, 0.9, None)),
+    Row("spearman, heavy tails", "spearman", numbers(0.8, 0.9, 5)),
+    Row("mse", "mse", squares(0.98, None)),
+    Row("mse, heavy tails", "mse", squares(0.98, 5)),
+    Row("perplexity", "perplexity", windows(0.98, 0.4)),
 )
+
+
+HELD_OUT = "accuracy, held out"
 
 
 def interval(metric: str, first: Tensor, second: Tensor) -> Interval:
@@ -143,7 +225,11 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=500)
-    samples = parser.parse_args().samples
+    known = [row.name for row in ROWS] + [HELD_OUT]
+    parser.add_argument("--rows", nargs="+", metavar="WORD", help="rows that begin with a word; default: all")
+    options = parser.parse_args()
+    samples = options.samples
+    asked = [name for name in known if options.rows is None or name.startswith(tuple(options.rows))]
     began = time.monotonic()
     cells = [f"{n}: +{100 * gain:.0f}" for n in SIZES for gain in POINTS]
     print(f"| | {' | '.join(cells)} |\n|---|{'---:|' * len(cells)}")
@@ -151,8 +237,8 @@ def main() -> None:
         (row.name, lambda n, gain, row=row: covered(row, n, gain, samples))  # type: ignore[misc]
         for row in ROWS
     ]
-    rows.append(("accuracy, held out", lambda n, gain: covered_held_out(n, gain, samples)))
-    for name, share in rows:
+    rows.append((HELD_OUT, lambda n, gain: covered_held_out(n, gain, samples)))
+    for name, share in (row for row in rows if row[0] in asked):
         print(f"| {name} | {' | '.join(f'{100 * share(n, gain):.1f}' for n in SIZES for gain in POINTS)} |", flush=True)
     print(f"\n{samples} samples for each cell, {time.monotonic() - began:.0f} s")
 

@@ -13,6 +13,7 @@ HUB_ID = re.compile(
     r"(?P<id>(?![^@]*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(?<![.-]))(?:@(?P<revision>\w[\w./-]*))?",
     re.ASCII,
 )
+SURE = 0.05  # a difference whose test gives a p below it is taken for one
 SHARES = {"accuracy", "top5", "acc", "acc_norm", "exact_match"}  # shown in per cent
 
 
@@ -26,10 +27,12 @@ def shown(metric: str, value: float | None, stderr: float | None) -> str:
 
 
 def signed(metric: str, difference: float | None) -> str:
-    """E.g. `+0.50` in per cent of a share, `-0.0123` otherwise."""
+    """E.g. `+0.50` in per cent of a share, `-0.0123` otherwise; up to three digits more where few would show a 0."""
     if difference is None or math.isnan(difference):
         return "NaN"
-    return f"{difference * 100 + 0.0:+.2f}" if metric in SHARES else f"{difference + 0.0:+.4f}"
+    value, digits = (difference * 100 + 0.0, 2) if metric in SHARES else (difference + 0.0, 4)
+    told = (n for n in range(digits, digits + 4) if round(value, n) or not value)
+    return f"{value:+.{next(told, digits + 3)}f}"
 
 
 def human_bytes(count: int) -> str:

@@ -22,11 +22,11 @@ from torch import Tensor
 from soupcli.metrics.metric import Metric, Z
 from soupcli.metrics.standard_error import slopes
 from soupcli.metrics.table import metric_named
+from soupcli.wording import SURE
 
 if TYPE_CHECKING:
     from soupcli.evaluation.score import Score
 
-SURE = 0.05  # a difference with p below it is taken for one
 # 97.5% points of Student's t with 1, 2, ... degrees of freedom; beyond, an expansion is exact to 0.001.
 FEW_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 HALVINGS = 60

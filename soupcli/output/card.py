@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from soupcli.datasets.holdout import whole_of
 from soupcli.recipe.recipe import Recipe
-from soupcli.wording import HUB_ID, legible, shown
+from soupcli.wording import HUB_ID, legible, shown, signed
 from soupcli.wording import markdown as _cell
 
 if TYPE_CHECKING:
@@ -196,10 +196,14 @@ def _scores(report: Report) -> str:
             held = differences.get((name, metric))
             difference = ""
             if held is not None and held.low is not None and held.high is not None:
-                difference = f"{held.difference:+.4f} ({held.low:+.4f} to {held.high:+.4f})"
+                ends = f"{signed(metric, held.low)} to {signed(metric, held.high)}"
+                against = ", cross-fitted" if held.cross_fitted else ""
+                difference = f"{signed(metric, held.difference)} ({ends}{against})"
             cells = (_cell(name), _cell(metric), _shown(soup.scores, name, metric), best, difference)
             lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "In brackets: 95% intervals."]
+    lines += ["", "In brackets: 95% intervals. Differences of per cent are in points."]
+    if any(one.cross_fitted for one in report.comparisons):
+        lines.append("Cross-fitted: held against an ingredient that these examples did not select either.")
     if report.selecting_set is not None and report.command != "uniform":
         chose = report.selecting_sets or [report.selecting_set]
         lines.append(f"The soup was selected on {', '.join(map(_cell, chose))}, which flatters it there.")

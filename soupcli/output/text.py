@@ -13,6 +13,7 @@ from soupcli.report.tables import (
     Table,
     barrier_table,
     by_trainer,
+    cause_title,
     correlation_table,
     expert_lines,
     file_table,
@@ -20,6 +21,7 @@ from soupcli.report.tables import (
     layer_table,
     metric_of,
     numbers,
+    other_side,
     place_table,
     plane_table,
     score_table,
@@ -203,9 +205,10 @@ def _inspection_text(report: Report, found: Inspection) -> Iterator[Part]:
 def _verdict_lines(found: Inspection) -> list[str | Paragraph]:
     lines: list[str | Paragraph] = [f"cannot be mixed: {found.refused}"] if found.refused is not None else []
     for of in found.verdicts:
-        sure = "" if of.sure == "certain" else f" ({of.sure})"
-        lines.append(Paragraph(f"verdict: {of.cause}{sure}", is_bold=True))
-        lines += [Paragraph(text, indent=2) for text in (of.words, f"evidence: {of.evidence}", f"to do: {of.remedy}")]
+        accused = [f"accused: {', '.join(of.accused)}"] if of.accused else []
+        lines.append(Paragraph(f"verdict: {cause_title(of)}", is_bold=True))
+        said = [of.words, f"evidence: {of.evidence}", *accused, f"to do: {of.remedy}"]
+        lines += [Paragraph(text, indent=2) for text in said]
     if not lines:
         limits = "" if found.barriers else " in the weights: --val SET looks at scores too"
         lines.append(f"verdict: no problem found{limits}")
@@ -245,7 +248,7 @@ def sentence(of: Comparison, soup: float | None) -> str:
     how_sure = f" ({', '.join(sure)})" if sure else ""
     over = f" on {of.n:,} {'tokens' if of.metric == 'perplexity' else 'examples'}" if of.n is not None else ""
     own, difference = (soup or 0.0) * factor, (of.difference or 0.0) * factor
-    sides = f"soup {own:.{digits}f}{unit} vs best{' (cross-fitted)' if of.cross_fitted else ''}"
+    sides = f"soup {own:.{digits}f}{unit} vs {other_side(of)}"
     return f"{sides} {own - difference:.{digits}f}{unit}: {signed_value(of.difference)}{how_sure}{over}"
 
 

@@ -9,7 +9,7 @@ from soupcli.wording import human_bytes, shown
 
 if TYPE_CHECKING:
     from soupcli.report.comparisons import Comparison
-    from soupcli.report.inspection import Barriers, Differing, Distances, Inspection
+    from soupcli.report.inspection import Barriers, Differing, Distances, FoundCause, Inspection
     from soupcli.report.report import Report
     from soupcli.report.scores import Scores
     from soupcli.report.soups import Experts, Stock
@@ -56,6 +56,16 @@ def metric_of(report: Report, name: str) -> str:
     own = spec.get("metric") if isinstance(spec, dict) else None
     wanted = [report.selecting_metrics.get(name), own, report.recipe.get("metric")]
     return next((metric for metric in wanted if metric in found), next(iter(found), ""))
+
+
+def cause_title(of: FoundCause) -> str:
+    """The name of a cause, and how sure the verdict is."""
+    return of.cause if of.sure == "certain" else f"{of.cause} ({of.sure})"
+
+
+def other_side(of: Comparison) -> str:
+    """What a soup is held against: `best`, or `best (cross-fitted)`."""
+    return f"best{' (cross-fitted)' if of.cross_fitted else ''}"
 
 
 def score_table(report: Report, first: str, rows: Sequence[ScoredRow]) -> Table:

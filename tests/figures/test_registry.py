@@ -41,6 +41,18 @@ def test_scores() -> None:
     ]
 
 
+def test_scores_say_what_the_soup_gains() -> None:
+    """Differences with their intervals; the best one is called cross-fitted if it is, a small loss keeps its sign."""
+    both = {"metric": "accuracy", "soup": "soup", "best": "runs/00", "n": 400, "higher_is_better": True}
+    on_test = both | {"set": "test", "difference": 0.01, "low": -0.00002, "high": 0.02, "cross_fitted": True}
+    on_val = both | {"set": "val", "difference": 0.02, "low": 0.01, "high": 0.03, "tried": 9}
+    caption = KINDS["scores"](gathered(greedy(PATHS, comparisons=[on_test, on_val]), ranked(PATHS))).caption
+    assert caption.endswith(
+        " With 95% intervals, val (selected on it, of 9 tried): soup less best +2.00 (+1.00 to +3.00); "
+        "test: soup less best (cross-fitted) +1.00 (-0.002 to +2.00)."
+    )
+
+
 def test_ensembles() -> None:
     """Ensembles of all and of greedily chosen ingredients are marked apart from soups and from each other."""
     beside = {"val": score(0.93), "test": score(0.84), "shifted": score(0.75)}
@@ -255,6 +267,10 @@ def test_geometry() -> None:
     assert len(figure.panels) == 1 and "offsets from start" in figure.caption
     assert figure.panels[0].cells is not None
     assert figure.panels[0].cells.values == ((None, 80.0, None), (70.0, None, 80.0), (None, 70.0, None))
+    blamed = inspected()
+    cause = {"cause": "no common start", "evidence": "", "words": "", "remedy": ""}
+    blamed["inspection"]["verdicts"] = [cause | {"sure": "likely", "accused": ["runs/01"]}]
+    assert KINDS["geometry"](gathered(blamed)).caption.endswith(" Verdict: no common start (likely): runs/01.")
     refused = inspected()
     refused["inspection"] |= {"mixable": False, "refused": "runs/01: tensor 'a' differs", "geometry": None}
     with pytest.raises(UsageError, match="no geometry: these checkpoints cannot be mixed: runs/01: tensor 'a'"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.figures.figure import Cells, Figure, Mark, Panel, categories, named, printable, scaled, short_names
 from soupcli.report.inspection import Distances, Inspection
+from soupcli.report.tables import cause_title
 
 if TYPE_CHECKING:
     from soupcli.figures.reports import Reports
@@ -33,10 +34,17 @@ def figure(reports: Reports) -> Figure:
             f"Angles {seen} of {len(found.paths)} ingredients, in degrees. Whole weights of one start are far below "
             "90 degrees; of offsets, the wider the angle the less two ingredients have in common. The spread of a "
             "layer is the distance of the ingredients from their mean, relative to the mean's length."
+            f"{_verdicts(inspection)}"
         ),
         panels=panels,
         columns=1,
     )
+
+
+def _verdicts(found: Inspection) -> str:
+    """Causes that were found, how sure they are, and whom they accuse."""
+    said = [f"{cause_title(of)}{': ' if of.accused else ''}{', '.join(of.accused)}" for of in found.verdicts]
+    return f" Verdict: {'; '.join(said)}." if said else ""
 
 
 def _angles(found: Distances) -> Panel:

@@ -9,7 +9,8 @@ from soupcli.errors import UsageError
 from soupcli.figures.figure import Figure, Mark, Panel, Role, named, printable, scaled
 from soupcli.figures.reports import MarkedScores, Reports, factor, score_of, titled
 from soupcli.report.scores import MetricScore, Scores
-from soupcli.wording import SHARES, shown
+from soupcli.report.tables import other_side, selected_on
+from soupcli.wording import SHARES, shown, signed
 
 MANY = 40  # dots, past which their standard errors are said and not drawn
 Read = Callable[[Scores], tuple[float, float | None, str] | None]  # value, standard error, in words
@@ -132,4 +133,17 @@ def _caption(reports: Reports, selecting: str, others: list[str], rows: list[Mar
     if len(reports.ingredients) > MANY and errors:
         unit = " points" if reports.metric(selecting) in SHARES else ""
         text += f" Those of the ingredients are left out: on {selecting} about {statistics.median(errors):.2g}{unit}."
-    return printable(text)
+    return printable(text + _compared(reports, [selecting, *others]))
+
+
+def _compared(reports: Reports, sets: list[str]) -> str:
+    """The soup of the first report against the best ingredient, on each set: ` val: soup less best +0.50 (...).`."""
+    report = reports.first
+    held = {of.set: of for of in report.comparisons if of.metric == reports.metric(of.set)}
+    said = []
+    for of in (held[name] for name in sets if name in held):
+        ends = f" ({signed(of.metric, of.low)} to {signed(of.metric, of.high)})" if of.low is not None else ""
+        difference = f"{signed(of.metric, of.difference)}{ends}"
+        chose = selected_on(of) if of.set in report.selecting_sets else ""
+        said.append(f"{of.set}{chose}: soup less {other_side(of)} {difference}")
+    return f" With 95% intervals, {'; '.join(said)}." if said else ""

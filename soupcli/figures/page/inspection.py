@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from soupcli.figures.page import html
-from soupcli.report.tables import Column, barrier_table, file_table, findings, place_table
+from soupcli.report.tables import Column, barrier_table, cause_title, file_table, findings, place_table
 
 if TYPE_CHECKING:
     from soupcli.report.report import Report
@@ -19,8 +19,9 @@ def verdicts(report: Report) -> Iterable[str]:
         return
     if found.refused is not None:
         yield html.paragraph(f"These checkpoints cannot be mixed: {found.refused}", "warning")
-    columns = [Column("cause"), Column("what was found"), Column("what it means"), Column("what to do")]
-    rows = [[of.cause, of.evidence, of.words, of.remedy] for of in found.verdicts]
+    headings = ("cause", "what was found", "accused", "what it means", "what to do")
+    columns = [Column(heading) for heading in headings]
+    rows = [[cause_title(of), of.evidence, ", ".join(of.accused), of.words, of.remedy] for of in found.verdicts]
     if rows:
         yield html.table("Causes that there is evidence of", columns, rows, words=True)
     elif found.mixable:

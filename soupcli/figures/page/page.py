@@ -101,10 +101,14 @@ def _made(report: Report) -> Iterable[str]:
     yield html.pairs(report.versions.items())
     if report.learned is not None:
         fit = report.learned
+        held_out = fit.held_out[fit.steps.index(fit.kept_step)]
         yield html.pairs(
             [
                 ("fitted on", f"{fit.fitted_examples:,} examples, {fit.held_out_examples:,} held out"),
-                ("step kept", f"{fit.kept_step} of {fit.steps[-1]}, held-out loss {min(fit.held_out):.4f}"),
+                (
+                    "step kept",
+                    f"{fit.kept_step} of {fit.steps[-1]}, held-out loss {held_out:.4f}",
+                ),
                 ("temperature", f"{fit.beta:.4f}"),
             ]
         )

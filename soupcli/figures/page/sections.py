@@ -14,11 +14,12 @@ from soupcli.report.tables import (
     by_trainer,
     correlation_table,
     expert_lines,
+    other_side,
     plane_table,
     score_cell,
     selected_on,
 )
-from soupcli.wording import human_bytes, shown, signed
+from soupcli.wording import SURE, human_bytes, shown, signed
 
 if TYPE_CHECKING:
     from soupcli.report.comparisons import Comparison
@@ -70,18 +71,27 @@ def comparisons(reports: Reports) -> Iterable[str]:
         for comparison in source.report.comparisons:
             of_soup.setdefault(comparison.soup, []).append(comparison)
         for soup, comparisons in of_soup.items():
-            chose = source.report.selecting_sets
-            yield _compared(f"{soup} less {comparisons[0].best}, over the same examples", comparisons, chose)
+            caption = f"{soup} less {comparisons[0].best}, over the same examples"
+            yield html.table_of(_compared(caption, comparisons, source.report))
+            if any(of.cross_fitted for of in comparisons):
+                yield html.paragraph(CROSS_FITTED, "faint")
 
 
-def _compared(caption: str, comparisons: Iterable[Comparison], chose: Sequence[str]) -> str:
-    columns = [Column("set"), Column("metric")]
+CROSS_FITTED = (
+    "Cross-fitted: the soup was not selected on this set, so the best ingredient is not either. For each tenth of the "
+    "examples it is the one that is best on all others."
+)
+
+
+def _compared(caption: str, comparisons: Iterable[Comparison], report: Report) -> Table:
+    columns = [Column("set"), Column("metric"), Column("held against")]
     columns += [Column(heading, is_number=True) for heading in ("difference", "95% interval", "p", "examples")]
     columns += [Column("reads as")]
     rows = [
         [
-            f"{of.set}{selected_on(of)}" if of.set in chose else of.set,
+            f"{of.set}{selected_on(of) if of.set in report.selecting_sets else ''}",
             of.metric,
+            other_side(of),
             signed(of.metric, of.difference),
             _interval(of),
             "" if of.p is None else "< 0.001" if of.p < 0.001 else f"{of.p:.2g}",
@@ -90,7 +100,7 @@ def _compared(caption: str, comparisons: Iterable[Comparison], chose: Sequence[s
         ]
         for of in comparisons
     ]
-    return html.table(caption, columns, rows)
+    return Table(caption, columns, rows)
 
 
 def _interval(of: Comparison) -> str:
@@ -98,10 +108,10 @@ def _interval(of: Comparison) -> str:
 
 
 def _verdict(of: Comparison) -> str:
-    """The verdict of the interval."""
+    """The verdict of interval and test together."""
     if of.low is None or of.high is None:
         return "no interval"
-    if of.low <= 0 <= of.high:
+    if of.low <= 0 <= of.high or (of.p is not None and of.p >= SURE):
         return "too close to tell"
     return "better" if (of.low > 0) == of.higher_is_better else "worse"
 

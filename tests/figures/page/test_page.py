@@ -126,6 +126,15 @@ def test_verdicts(low: float | None, high: float | None, higher: bool, verdict: 
     assert verdict in Parsed(page(gathered(greedy(PATHS, comparisons=[row])))).said("td")
 
 
+def test_what_a_soup_is_held_against() -> None:
+    """A best ingredient that the set did not pick is called so, as on the terminal, and what it is stands below."""
+    row = comparisons(0.01, 0.01)[0] | {"cross_fitted": True, "tried": None, "p": 0.2}
+    made = page(gathered(greedy(PATHS, comparisons=[row])))
+    parsed = Parsed(made)
+    assert {"best (cross-fitted)", "too close to tell"} <= set(parsed.said("td"))
+    assert any(text.startswith("Cross-fitted: ") for text in parsed.said("p"))
+
+
 def outside(text: str) -> list[str]:
     """Whatever a page would load or lead to."""
     parsed = Parsed(text)
@@ -240,12 +249,16 @@ def test_inspection() -> None:
         "differences": [{"path": "runs/00", "kind": "shape", "tensor": "<b>", "found": "[1]", "expected": "[2]"}],
         "duplicates": [["runs/01", "runs/02"]],
         "barriers": [barrier | {"height": {"runs/00": 0.125}}],
-        "verdicts": [{"cause": "no common start", "evidence": "89.9°", "words": "two starts", "remedy": "leave out"}],
+        "verdicts": [
+            {"cause": "no common start", "evidence": "89.9°", "words": "two starts", "remedy": "leave out"}
+            | {"sure": "likely", "accused": ["runs/01", "runs/02"]}
+        ],
     }
     parsed = Parsed(page(gathered(report("inspect", PATHS, inspection=found))))
     assert parsed.said("h2")[:3] == ["Verdict", "Checkpoints", "Barriers"]
     cells = parsed.said("td")
-    assert {"89.9°", "two starts", "leave out", "12,345", "+0.1250", "50.00% ± 10.00"} <= set(cells)
+    assert "no common start (likely)" in parsed.said("th")
+    assert {"runs/01, runs/02", "89.9°", "two starts", "leave out", "12,345", "+0.1250", "50.00% ± 10.00"} <= set(cells)
     assert "runs/00: shape of <b>: [1], most have [2]" in parsed.said("p")
     assert "runs/02: the same weights as runs/01" in parsed.said("p")
     healthy = found | {"verdicts": []}
