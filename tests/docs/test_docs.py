@@ -30,6 +30,7 @@ from soupcli.cli.app import run as run_soup
 from soupcli.demo import digits
 from soupcli.recipe.precedence import load_recipe
 from tests.conftest import Ran, build_net, write_family
+from tests.docs.test_programs_page import write_page
 from tests.helpers.output_words import unknown_words
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +128,12 @@ def write_layouts(folder: Path) -> None:
             adapted.save_pretrained(folder / f"adapters/{seed}")
 
 
-PREPARED = {"checkpoints.md": write_layouts}  # what a page speaks of beside the family
+def write_programs(folder: Path) -> None:
+    """What the page on programs asks, and the server that it starts."""
+    write_page(folder, folder.parent / "bin", questions=20)
+
+
+PREPARED = {"checkpoints.md": write_layouts, "programs.md": write_programs}  # what a page speaks of beside the family
 SMALL = functools.partial(digits.DigitsSize, runs=3, epochs=(1, 2), pretraining_epochs=2)  # of `soup demo`
 JQ = """import json, sys
 value = json.load(sys.stdin)
