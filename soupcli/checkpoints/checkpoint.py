@@ -91,6 +91,14 @@ class Checkpoint(Protocol):
         """Other checkpoints that some of its tensors come from, and theirs: what they are determines what it is."""
 
     @property
+    def own(self) -> Checkpoint:
+        """What `files` hold; another one than itself if some of its tensors are taken from another checkpoint."""
+
+    @property
+    def taken(self) -> Collection[str]:
+        """Tensors that are taken from the first of `sources`."""
+
+    @property
     def is_adapter(self) -> bool:
         """Whether it is an adapter; some of its tensors may come from a base or from another adapter."""
 
@@ -160,6 +168,7 @@ class StoredCheckpoint:
     """A checkpoint whose tensors lie uncompressed in files: safetensors, shards, torch archives."""
 
     sources = ()
+    taken = ()
     is_adapter = False
     adapted = ()
     inherited = ()
@@ -174,6 +183,11 @@ class StoredCheckpoint:
     constants: Container[str] = ()
     home: Path | None = None  # the folder of its files, if it is not `path`: a model of the Hub, or its cache
     side_folder: Path | None = None
+
+    @property
+    def own(self) -> Checkpoint:
+        """See Checkpoint.own."""
+        return self
 
     @property
     def folder(self) -> Path:

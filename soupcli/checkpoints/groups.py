@@ -43,6 +43,12 @@ class CheckpointGroup:
     members: tuple[Checkpoint, ...]
 
     places = NO_PLACES
+    taken = ()
+
+    @property
+    def own(self) -> Checkpoint:
+        """See Checkpoint.own."""
+        return self
 
     @property
     def last(self) -> Checkpoint:

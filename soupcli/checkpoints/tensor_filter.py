@@ -74,9 +74,9 @@ class TensorFilter(NamedTuple):
 class FilteredCheckpoint:
     """See Checkpoint: an ingredient that takes some tensors from another checkpoint."""
 
-    checkpoint: Checkpoint
+    own: Checkpoint
     source: Checkpoint
-    passed: frozenset[str]  # tensors of the source
+    taken: frozenset[str]  # tensors of the source
     tensors: Mapping[str, TensorSpec]
 
     places = NO_PLACES
@@ -84,63 +84,63 @@ class FilteredCheckpoint:
     @property
     def path(self) -> Path:
         """See Checkpoint.path."""
-        return self.checkpoint.path
+        return self.own.path
 
     @property
     def files(self) -> tuple[FileVersion, ...]:
         """The ingredient's own."""
-        return self.checkpoint.files
+        return self.own.files
 
     @property
     def side_files(self) -> tuple[Path, ...]:
         """The source's, whose head it has; its own if the source has none."""
-        return self.source.side_files or self.checkpoint.side_files
+        return self.source.side_files or self.own.side_files
 
     @property
     def side_folder(self) -> Path | None:
         """The folder of `side_files`."""
-        return self.source.side_folder if self.source.side_files else self.checkpoint.side_folder
+        return self.source.side_folder if self.source.side_files else self.own.side_folder
 
     @property
     def folder(self) -> Path:
         """See Checkpoint.folder."""
-        return self.source.folder if self.source.side_files else self.checkpoint.folder
+        return self.source.folder if self.source.side_files else self.own.folder
 
     @property
     def origin(self) -> Origin:
         """See Checkpoint.origin."""
-        return self.checkpoint.origin
+        return self.own.origin
 
     @property
     def sources(self) -> Sequence[Checkpoint]:
         """See Checkpoint.sources."""
-        return [self.source, *self.source.sources, *self.checkpoint.sources]
+        return [self.source, *self.source.sources, *self.own.sources]
 
     @property
     def is_adapter(self) -> bool:
         """See Checkpoint.is_adapter."""
-        return self.checkpoint.is_adapter
+        return self.own.is_adapter
 
     @property
     def adapted(self) -> Collection[str]:
         """See Checkpoint.adapted."""
-        return {*self.checkpoint.adapted, *self.source.adapted}
+        return {*self.own.adapted, *self.source.adapted}
 
     @property
     def inherited(self) -> Collection[str]:
         """See Checkpoint.inherited."""
-        return self.checkpoint.inherited
+        return self.own.inherited
 
     @property
     def parts(self) -> Sequence[Component]:
         """See Checkpoint.parts."""
-        return self.checkpoint.parts
+        return self.own.parts
 
     @property
     def constants(self) -> Container[str]:
         """See Checkpoint.constants."""
-        return self.checkpoint.constants
+        return self.own.constants
 
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
         """See Checkpoint.read."""
-        (self.source if name in self.passed else self.checkpoint).read(name, out, start=start)
+        (self.source if name in self.taken else self.own).read(name, out, start=start)

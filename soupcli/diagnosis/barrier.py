@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint, StoredCheckpoint
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.evaluation.score import Evaluate, Score
 
 LOSS = "nll"
@@ -65,7 +65,7 @@ def without(members: Sequence[Checkpoint], one: Checkpoint, mean: Checkpoint) ->
     """The mean of all members but one. Of many members, two files are read: the mean of all and the one."""
     others = [member for member in members if member != one]
     narrow = any(spec.dtype.itemsize < 4 for spec in one.tensors.values() if spec.dtype.is_floating_point)
-    if len(members) <= MANY or narrow or not isinstance(mean, StoredCheckpoint):
+    if len(members) <= MANY or narrow or not mean.places:
         return Mixture.uniform(others)
     return Mixture((mean, one), (len(members) / len(others), -1 / len(others)), None, others[0])
 

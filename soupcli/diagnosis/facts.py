@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 from soupcli.diagnosis.barrier import LOSS, Barrier
 from soupcli.evaluation.paired_difference import PairedDifference, difference
 from soupcli.networks.geometry import Geometry, angles, distances, layers_by_name, lengths
@@ -97,7 +96,7 @@ class Facts:
     @property
     def adapters(self) -> bool:
         """Whether all are adapters, whose layers cannot have been made anew."""
-        return bool(self.located) and all(isinstance(one, AdapterCheckpoint) for one in self.located)
+        return bool(self.located) and all(one.is_adapter for one in self.located)
 
     def name(self, ingredient: int) -> str:
         """The path of one of those that the spread, and the barrier, is of."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.tensor_filter import FilteredCheckpoint
 from soupcli.datasets import load as set_kinds
 from soupcli.environment import versions
 from soupcli.errors import ValidationError
@@ -80,7 +79,7 @@ class Keys:
 
     def _of_checkpoint(self, checkpoint: Checkpoint) -> list[Any]:
         """Its content, the part of it that is read, the tensors that are mixed, and what it is completed by."""
-        chosen = sorted(checkpoint.passed) if isinstance(checkpoint, FilteredCheckpoint) else None
+        chosen = sorted(checkpoint.taken) or None
         others = [self._of_checkpoint(other) for other in checkpoint.sources]
         beside = self._beside(checkpoint.folder)
         return [self._context.hashes.of(checkpoint), checkpoint.origin.key, chosen, beside, others]

@@ -113,7 +113,13 @@ class AdapterSoup:
     inherited = ()
     parts = ()
     constants = ()
+    taken = ()
     places = NO_PLACES
+
+    @property
+    def own(self) -> Checkpoint:
+        """See Checkpoint.own."""
+        return self
 
     @classmethod
     def of(cls, mixture: Mixture, *, rank: int | None = None, progress: Progress = silent) -> AdapterSoup:
@@ -165,10 +171,9 @@ def adapters_of(mixture: Mixture) -> list[AdapterCheckpoint]:
 
 def _whose(checkpoint: Checkpoint, name: str | None = None) -> AdapterCheckpoint:
     """The adapter itself, or the one that tensor `name` of it comes from."""
-    if isinstance(checkpoint, FilteredCheckpoint):
-        checkpoint = checkpoint.source if name in checkpoint.passed else checkpoint.checkpoint
-    assert isinstance(checkpoint, AdapterCheckpoint)
-    return checkpoint
+    owner = checkpoint.sources[0] if name in checkpoint.taken else checkpoint.own
+    assert isinstance(owner, AdapterCheckpoint)
+    return owner
 
 
 def layer_of(mixture: Mixture, name: str, rank: int | None = None) -> AdapterLayer:
@@ -262,9 +267,9 @@ def whole_tensors(mixture: Mixture, kept: AdapterCheckpoint) -> Mixture:
 def _stored(member: Checkpoint) -> Checkpoint:
     """The adapter's own tensors, those that are not mixed from the adapter that they come from."""
     adapter = _whose(member)
-    if not isinstance(member, FilteredCheckpoint):
+    if not member.taken:
         return adapter.stored
-    source = _whose(member.source)
-    passed = frozenset(stored for name, stored in source.plain.items() if name in member.passed)
-    specs = {**adapter.stored.tensors, **{stored: source.stored.tensors[stored] for stored in passed}}
-    return FilteredCheckpoint(adapter.stored, source.stored, passed, specs)
+    source = _whose(member.sources[0])
+    taken = frozenset(stored for name, stored in source.plain.items() if name in member.taken)
+    specs = {**adapter.stored.tensors, **{stored: source.stored.tensors[stored] for stored in taken}}
+    return FilteredCheckpoint(adapter.stored, source.stored, taken, specs)

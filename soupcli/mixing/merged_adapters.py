@@ -43,7 +43,13 @@ class MergedAdapters:
     adapted = ()
     inherited = ()
     constants = ()
+    taken = ()
     places = NO_PLACES
+
+    @property
+    def own(self) -> Checkpoint:
+        """See Checkpoint.own."""
+        return self
 
     @property
     def path(self) -> Path:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from soupcli.checkpoints.checkpoint import StoredCheckpoint
 from soupcli.checkpoints.formats import nnunet, speechbrain
 from soupcli.checkpoints.formats.shards import MAX_INDEX, is_shard, whole_name
 from soupcli.checkpoints.formats.torch_distributed import DistributedCheckpoint
@@ -22,7 +21,7 @@ from soupcli.files.reading import FileVersion, read_small, sha256
 from soupcli.mixing.distributed_folder import write_distributed
 from soupcli.mixing.layout import INDEX_SUFFIX, FilePlan, planned_files, torch_name
 from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
-from soupcli.mixing.torch_file import CopyOptions, is_copied, own, write_copy, write_plain
+from soupcli.mixing.torch_file import CopyOptions, is_copied, write_copy, write_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -63,10 +62,10 @@ class OwnFiles(NamedTuple):
 
 def form_of(checkpoint: Checkpoint) -> Form:
     """How the weights of a checkpoint are stored; torch if some of its files are torch's."""
-    kept = own(checkpoint)
+    kept = checkpoint.own
     if isinstance(kept, DistributedCheckpoint):
         return "distributed"
-    copied = isinstance(kept, StoredCheckpoint) and kept.places and any(map(is_copied, kept.files))
+    copied = kept.places and any(map(is_copied, kept.files))
     return "torch" if copied else "safetensors"
 
 
@@ -76,7 +75,7 @@ def chosen_format(mixture: Mixture, wanted: Format | None) -> tuple[Form, str]:
     By default it is that of the ingredients, if their library reads nothing else. Raises MixError if the wanted one
     cannot be written.
     """
-    kept = own(mixture.kept)
+    kept = mixture.kept.own
     if wanted == "safetensors":
         return "safetensors", ""
     if kept.is_adapter:
@@ -99,7 +98,7 @@ def chosen_format(mixture: Mixture, wanted: Format | None) -> tuple[Form, str]:
 
 def why_not_copied(mixture: Mixture) -> str:
     """What speaks against a copy of the best ingredient's files with other numbers; "" if nothing does."""
-    kept = own(mixture.kept)
+    kept = mixture.kept.own
     file = kept.files[0].path if len(kept.files) == 1 else kept.path
     for name in mixture.kept.tensors:
         spec, stored = mixture.spec(name), kept.tensors.get(name)
@@ -120,7 +119,7 @@ def write_own(mixture: Mixture, folder: Path, options: CopyOptions, *, wanted: F
     form = form_of(mixture.kept)
     if form != "safetensors" and (why := why_not_copied(mixture)):
         raise MixError(why, hint=INSTEAD)
-    kept = own(mixture.kept)
+    kept = mixture.kept.own
     needed = sum(mixture.spec(name).nbytes for name in mixture.kept.tensors)
     needed = needed if form == "safetensors" else sum(file.size for file in kept.files)
     check_space(folder.parent, needed)
@@ -149,7 +148,7 @@ def _copies(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
             content = read_small(beside, most=MAX_INDEX)
             write_whole(folder / index, content)
             indexes[index] = hashlib.sha256(content).hexdigest()
-    kept = own(mixture.kept)
+    kept = mixture.kept.own
     if kept.origin.format != speechbrain.FORMAT:
         return _own_files(written, indexes)
     others, notes = _recoverables(kept.folder, folder, keep_state=options.keep_state)
@@ -172,7 +171,7 @@ def _recoverables(source: Path, folder: Path, *, keep_state: bool) -> tuple[dict
 
 def in_safetensors(mixture: Mixture) -> list[FilePlan]:
     """The networks that lie in safetensors beside others in torch's files, as in a pipeline of diffusers."""
-    kept = own(mixture.kept)
+    kept = mixture.kept.own
     if form_of(kept) != "torch" or not kept.parts:
         return []
     copied = {file for file in kept.files if is_copied(file)}
@@ -205,11 +204,12 @@ def _own_files(written: Mapping[str, TorchFile], others: dict[str, str], notes: 
 
 def _names(mixture: Mixture) -> dict[FileVersion, str]:
     """Each file of the best ingredient -> its name in the soup's folder: as in the ingredients, if all agree."""
-    kept = own(mixture.kept)
+    kept = mixture.kept.own
     if len(kept.files) > 1:
         return {file: _name_in(kept, file) for file in kept.files}
     [file] = kept.files
-    names = {_name_in(one, one.files[0]) for one in map(own, (*mixture.members, mixture.kept)) if one.files}
+    owners = [one.own for one in (*mixture.members, mixture.kept)]
+    names = {_name_in(one, one.files[0]) for one in owners if one.files}
     if len(names) == 1:
         return {file: names.pop()}
     folds = {PurePosixPath(name) for name in names}

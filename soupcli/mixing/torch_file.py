@@ -26,7 +26,6 @@ from soupcli.checkpoints.formats.nemo import is_nemo, weights_member
 from soupcli.checkpoints.formats.torch_archives import ZIP_MAGIC
 from soupcli.checkpoints.formats.torch_save import read_header
 from soupcli.checkpoints.formats.training_state import NAMES as TRAINING
-from soupcli.checkpoints.tensor_filter import FilteredCheckpoint
 from soupcli.errors import MixError, SoupFault
 from soupcli.files.atomic import flush
 from soupcli.files.reading import FileVersion, memory_of, read_bytes, sha256, write_at
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
+    from soupcli.checkpoints.checkpoint import TensorSpec
     from soupcli.mixing.mixture import Mixture
 
 MAX_PICKLE = 200_000_000
@@ -83,11 +82,6 @@ class _Skeleton(NamedTuple):
     notes: TorchNotes
 
 
-def own(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint itself, if some of its tensors were taken from another one."""
-    return checkpoint.checkpoint if isinstance(checkpoint, FilteredCheckpoint) else checkpoint
-
-
 def is_copied(file: FileVersion) -> bool:
     """Whether a copy of the file can be filled with other numbers: it is of torch.save, or NeMo's with such a one."""
     head = read_bytes(file, 0, 8)
@@ -99,7 +93,7 @@ def write_copy(mixture: Mixture, file: FileVersion, path: Path, options: CopyOpt
 
     Raises MixError if a tensor cannot be mixed, or shares memory with another one in one ingredient and not in all.
     """
-    kept = own(mixture.kept)
+    kept = mixture.kept.own
     places = {name: kept.places[name] for name in mixture.kept.tensors if kept.places[name].file == file}
     return _filled(mixture, path, _copy(file, places, kept.origin.key, path, keep_state=options.keep_state), options)
 
@@ -251,7 +245,7 @@ def _check_shared(
         wanted = whole_tensor(mixture, name, overrides).reshape(-1)
         if memory_of(found).tobytes() != memory_of(wanted.contiguous()).tobytes():
             raise MixError(
-                f"{own(mixture.kept).files[0].path}: tensor {name!r} shares its memory with another one there, and not "
+                f"{mixture.kept.own.files[0].path}: tensor {name!r} shares its memory with another one there, and not "
                 "in all ingredients: one place cannot hold both means",
                 hint=INSTEAD,
             )

@@ -29,7 +29,7 @@ from soupcli.checkpoints.find import find
 from soupcli.checkpoints.groups import CheckpointGroup, members_of
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
-from soupcli.checkpoints.tensor_filter import FilteredCheckpoint, TensorFilter
+from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.checkpoints.window import choose
 from soupcli.cli.options import SoupOptions
 from soupcli.datasets.holdout import whole_of
@@ -258,7 +258,7 @@ class Run:
     def _made_to_share(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
         if isinstance(checkpoint, CheckpointGroup):
             return CheckpointGroup(checkpoint.path, tuple(self._sharing(one, source) for one in checkpoint.members))
-        selection = self.selection.of_best if isinstance(checkpoint, FilteredCheckpoint) else self.selection
+        selection = self.selection if checkpoint.own is checkpoint else self.selection.of_best
         return selection.applied(checkpoint, source)
 
     @cached_property

@@ -46,6 +46,7 @@ class Spied:
         self.path, self.tensors, self.files = checkpoint.path, checkpoint.tensors, checkpoint.files
         self.side_files, self.origin, self.folder = checkpoint.side_files, checkpoint.origin, checkpoint.folder
         self.sources, self.is_adapter = checkpoint.sources, checkpoint.is_adapter
+        self.own, self.taken = self, checkpoint.taken
         self.adapted, self.inherited, self.places = checkpoint.adapted, checkpoint.inherited, NO_PLACES
         self.parts, self.constants = checkpoint.parts, checkpoint.constants
         self.side_folder = checkpoint.side_folder

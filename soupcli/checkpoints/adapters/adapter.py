@@ -115,9 +115,15 @@ class AdapterCheckpoint:
     tensors: Mapping[str, TensorSpec]
     constants: Container[str] = ()
 
+    taken = ()
     is_adapter = True
     parts = ()
     places = NO_PLACES
+
+    @property
+    def own(self) -> Checkpoint:
+        """See Checkpoint.own."""
+        return self
 
     @property
     def files(self) -> tuple[FileVersion, ...]:

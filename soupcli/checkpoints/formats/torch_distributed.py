@@ -166,11 +166,17 @@ class DistributedCheckpoint:
     _places: dict[StoredBox, StoredTensor] = field(default_factory=dict)
 
     sources = ()
+    taken = ()
     is_adapter = False
     adapted = ()
     inherited = ()
     parts = ()
     places = NO_PLACES
+
+    @property
+    def own(self) -> DistributedCheckpoint:
+        """See Checkpoint.own."""
+        return self
 
     @property
     def folder(self) -> Path:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from soupcli.checkpoints.tensor_filter import FilteredCheckpoint
 from soupcli.datasets.load import kind_of
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import command as command_task
@@ -116,7 +115,7 @@ class OutsideSets:
         first = weights.members[0]
         is_first = self._context.makes_soups and spec.command not in self._tried
         self._tried.add(spec.command)
-        alone = len(weights.members) == 1 and not isinstance(first, FilteredCheckpoint) and weights.dtype is None
+        alone = len(weights.members) == 1 and first.own is first and weights.dtype is None
         if alone and self._context.recipe.batch_norm == "average" and not is_first:
             weights_file = first.files[0].path if len(first.files) == 1 else first.path
             yield Candidate(first.path, weights_file, first.folder, device, environment)
