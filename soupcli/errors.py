@@ -19,6 +19,7 @@ what to do about it. It is raised where it is found and printed in one place, `s
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 
@@ -82,6 +83,18 @@ class MissingExtra(SoupError):
         absent = isinstance(cause, ModuleNotFoundError) and cause.name == package
         reason = "is not installed" if absent else f"does not import: {first_line}"
         super().__init__(f"{package} {reason}", hint=f"pip install 'model-soup[{extra}]'")
+
+
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, None)
+
+
+def is_of_system(error: BaseException | None) -> bool:
+    """Whether the error comes of a system call that failed, and says nothing of what is in the file."""
+    while error is not None:
+        if isinstance(error, OSError | MemoryError):
+            return getattr(error, "errno", 0) not in ABSENT
+        error = error.__cause__
+    return False
 
 
 class SoupFault(Exception):

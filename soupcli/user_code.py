@@ -15,7 +15,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from soupcli.errors import RecipeError
-from soupcli.user_files import SourceLoader, forget_changed, watch
+from soupcli.files.reading import read_small
+from soupcli.user_files import MAX_SOURCE, SourceLoader, forget_changed, watch
 from soupcli.wording import suggestion
 
 
@@ -86,7 +87,7 @@ def load_function(reference: str) -> Callable[..., Any]:
 
 
 def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_small(path, most=MAX_SOURCE)).hexdigest()
 
 
 def content_of(reference: str, hash_of: Callable[[Path], str] = _hash) -> list[str]:
@@ -154,6 +155,7 @@ def _load_module(path: Path, reference: str) -> ModuleType:
 
 def _digest(path: Path, reference: str, hash_of: Callable[[Path], str] = _hash) -> str:
     try:
+        read_small(path, most=MAX_SOURCE)
         return hash_of(path)
     except OSError as cause:
         raise RecipeError(f"{path}: {cause.strerror}, the recipe names {reference}") from cause

@@ -24,8 +24,11 @@ from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
+from soupcli.files.reading import read_small
+
 OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - compared with names of frames
 SYSTEM = ("/proc/", "/sys/", "/dev/")
+MAX_SOURCE = 10_000_000  # bytes of a file of Python
 MOST = 100_000  # files that are remembered; more are a sign of something else
 ARGUMENTS = {"open": 0, "os.listdir": 0, "os.scandir": 0, "sqlite3.connect": 0}
 LISTINGS = ("os.listdir", "os.scandir")
@@ -129,7 +132,7 @@ def forget_changed() -> None:
 
 def _content(path: str) -> str | None:
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return hashlib.sha256(read_small(Path(path), most=MAX_SOURCE)).hexdigest()
     except OSError:
         return None
 

@@ -255,6 +255,14 @@ def test_help_needs_no_torch() -> None:
             assert module.partition(".")[0] not in CORE - {"typer"}, f"{name_of(file)} imports {module}"
 
 
+def test_files_are_read_up_to_a_size() -> None:
+    """Pipes, devices and very large files end no run: outside of files/ whole files are read by `read_small` alone."""
+    for file, tree in TREES.items():
+        if room(file) not in ("files", "demo"):
+            found = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "read_bytes"]
+            assert not found, f"{name_of(file)}:{found[0].lineno}: read_small(path, most=...) reads up to a size"
+
+
 def test_core_dependencies() -> None:
     """The distribution needs the six packages of the contract and no other."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from soupcli.files.reading import read_small
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,9 +49,7 @@ def _members(path: Path) -> list[str]:
     """The real paths of what a soup was made of; none if there is no report of one."""
     file = (path if path.is_dir() else path.parent) / REPORT
     try:
-        if not file.is_file() or file.stat().st_size > MAX_REPORT:
-            return []
-        report: Any = json.loads(file.read_bytes())
+        report: Any = json.loads(read_small(file, most=MAX_REPORT))
         return [os.path.realpath(str(member)) for member in report["soup"]["members"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

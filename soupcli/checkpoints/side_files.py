@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.folder import LAST, MAX_NAME
-from soupcli.files.reading import read_small
+from soupcli.files.reading import read_small, read_start
 
 if TYPE_CHECKING:
     from soupcli.files.reading import FileVersion
@@ -183,8 +183,7 @@ def _is_program(path: Path, mode: int) -> bool:
     if path.suffix.lower() in DATA:
         return False
     try:
-        with path.open("rb") as file:
-            start = file.read(4)
+        start = read_start(path, 4)
     except OSError:
         return True
     return bool(mode & 0o111) or start.startswith(PROGRAM_STARTS)
@@ -226,7 +225,7 @@ def _modules_of(file: SideFile) -> Iterator[str]:
     if not file.name.endswith(".json") or file.size > MAX_JSON:
         return
     try:
-        waiting: list[Any] = [json.loads(file.path.read_bytes())]
+        waiting: list[Any] = [json.loads(read_small(file.path, most=MAX_JSON))]
     except (OSError, ValueError, RecursionError):
         return
     while waiting:
@@ -243,7 +242,7 @@ def _modules_of(file: SideFile) -> Iterator[str]:
 def _imported(file: SideFile) -> set[str]:
     """Modules that a Python file imports from its own folder."""
     try:
-        content = file.path.read_bytes()
+        content = read_small(file.path, most=LARGEST)
     except OSError:
         return set()
     names = {match.decode() for match in RELATIVE_IMPORT.findall(content) if match}

@@ -16,6 +16,7 @@ import yaml
 from soupcli.checkpoints.formats.folder import trainer_progress
 from soupcli.errors import UsageError
 from soupcli.files.json_text import finite
+from soupcli.files.reading import read_small
 from soupcli.metrics.direction import direction_of
 from soupcli.wording import suggestion
 
@@ -104,9 +105,9 @@ def _beside(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """Numbers of the YAML file that wenet writes beside each checkpoint: `epoch_12.yaml` beside `epoch_12.pt`."""
     file = checkpoint.path.with_suffix(".yaml")
     try:
-        if not checkpoint.path.is_file() or not file.is_file() or file.stat().st_size > MAX_YAML:
+        if not checkpoint.path.is_file():
             return {}
-        document = yaml.safe_load(file.read_bytes())
+        document = yaml.safe_load(read_small(file, most=MAX_YAML))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
     entries = document if isinstance(document, dict) else {}

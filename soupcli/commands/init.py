@@ -16,6 +16,7 @@ from soupcli.datasets.text import SUFFIXES as TEXTS
 from soupcli.errors import OutputError, SoupError
 from soupcli.files.atomic import write_whole
 from soupcli.files.own_file import check_target, signed
+from soupcli.files.reading import read_start
 from soupcli.networks.build import spec_of_folder
 from soupcli.output import console
 
@@ -37,6 +38,8 @@ def init(options: InitOptions, _invocation: Invocation) -> int:
 
 
 MAX_LOOKED_AT = 2_000  # entries of a folder: init answers at once in any folder
+MAX_SOURCE = 1_000_000  # bytes of a file of Python that are looked at
+MOST_OF_LINE = 100_000
 TEXT_COLUMNS = ("text", "sentence", "sentence1", "premise", "question", "review", "content")
 SECOND_COLUMNS = ("sentence2", "hypothesis", "text_pair")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "rating")
@@ -85,7 +88,7 @@ def _model(folder: Path, checkpoint: Path | None) -> dict[str, object] | None:
     if spec is not None:
         return spec.model_dump(exclude={"args"}, exclude_defaults=True)
     for file in sorted(folder.glob("*.py")):
-        if "def build(" in file.read_text("utf-8", errors="replace"):
+        if b"def build(" in _start(file):
             return {"python": f"{file.relative_to(folder)}:build"}
     return None
 
@@ -124,11 +127,18 @@ def _described_text(file: Path, shown: str) -> dict[str, object] | None:
     return {"text": shown, "input": [name for name in inputs if name], "label": label}
 
 
+def _start(file: Path, count: int = MAX_SOURCE) -> bytes:
+    """The first bytes of a file; none of one that cannot be read."""
+    try:
+        return read_start(file, count)
+    except OSError:
+        return b""
+
+
 def _columns(file: Path) -> list[str]:
     if file.suffix == ".parquet":
         return []
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        line = lines.readline(100_000)
+    line = _start(file, MOST_OF_LINE).decode("utf-8", "replace").partition("\n")[0]
     try:
         if file.suffix == ".jsonl":
             row = json.loads(line)

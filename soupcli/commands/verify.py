@@ -16,7 +16,7 @@ from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.side_files import leads_inside
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.environment import cache_folder
-from soupcli.errors import SoupError
+from soupcli.errors import SoupError, is_of_system
 from soupcli.files.json_text import dump_json
 from soupcli.files.reading import FileVersion, hash_of_files, sha256
 from soupcli.files.unfinished import scratch_folder
@@ -122,7 +122,9 @@ def _said_members(file: FileVersion) -> object:
     try:
         said = json.loads(read_header(file)[2]["soup"])
         return said["members"]
-    except (SoupError, KeyError, ValueError, TypeError, RecursionError):
+    except (SoupError, KeyError, ValueError, TypeError, RecursionError) as error:
+        if is_of_system(error):
+            raise
         return None
 
 
@@ -142,6 +144,8 @@ def _members(
         try:
             found = hashes.of(open_checkpoint(pinned(path, commit), how))
         except SoupError as error:
+            if is_of_system(error):
+                raise  # not an answer: nothing is known of the file
             yield Check(path, False if commit is None else None, str(error))
             continue
         expected = known.get(path, "not among the ingredients")
@@ -155,6 +159,8 @@ def _rebuilt(
     try:
         mixture = mixture_of_report(options, report, file, recipe, hashes)
     except SoupError as error:
+        if is_of_system(error):
+            raise
         yield Check("rebuilt", False, str(error))
         return
     with (

@@ -21,6 +21,7 @@ from soupcli.datasets.kind import SetKind
 from soupcli.datasets.load_context import LoadContext, encoded, tokenizer_of
 from soupcli.datasets.prompts import content_hash
 from soupcli.errors import ValidationError
+from soupcli.files.reading import read_small
 
 if TYPE_CHECKING:
     from soupcli.datasets.class_map import ClassMap
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from soupcli.recipe.sets import TokensSet
 
 
+MAX_TEXT = 1 << 31  # bytes: its tokens are held in memory
 NOT_PREDICTED = -100
 MAX_LOGITS = 2**27  # of one forward pass, in float32 half a GiB: windows go through the network in smaller parts
 
@@ -101,11 +103,13 @@ def _are_ids(kept: dict[str, Tensor]) -> bool:
 def _tokenised(spec: TokensSet, tokenizer: Any) -> Tensor:
     """int64 [T]."""
     try:
-        text = spec.tokens.read_bytes().decode("utf-8")
+        text = read_small(spec.tokens, most=MAX_TEXT).decode("utf-8")
     except UnicodeDecodeError as cause:
         raise ValidationError(
             f"{spec.tokens}: not UTF-8 at byte {cause.start}", hint="convert it with iconv"
         ) from cause
+    except OSError as cause:
+        raise ValidationError(f"{spec.tokens}: {cause.strerror}") from cause
     made = encoded(tokenizer, text, where=str(spec.tokens), verbose=False)
     return torch.tensor(made["input_ids"], dtype=torch.int64)
 

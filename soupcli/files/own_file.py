@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from soupcli.errors import OutputError
 from soupcli.files.atomic import check_file
+from soupcli.files.reading import read_small, read_start
 
 GENERATOR = "soup (model soups)"  # how pages and pictures name what made them
 HEAD = 4096  # bytes in which they do
@@ -57,28 +58,23 @@ def _is_report(path: Path) -> bool:
 
 
 def _json(path: Path) -> Any:
-    if path.stat().st_size > MAX_REPORT:
-        return None
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        return json.loads(read_small(path, most=MAX_REPORT))
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 def _names_its_maker(path: Path) -> bool:
-    with path.open("rb") as file:
-        return GENERATOR.encode() in file.read(HEAD)
+    return GENERATOR.encode() in read_start(path, HEAD)
 
 
 def _holds_logits(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(HEAD)
+    head = read_start(path, HEAD)
     return b"soup-logits/" in head or head[8:].startswith(LOGITS_START)
 
 
 def _is_untouched_recipe(path: Path) -> bool:
-    with path.open("rb") as file:
-        text = file.read(1_000_000)
+    text = read_start(path, 1_000_000)
     body, _, _ = text.rpartition(AS_WRITTEN.encode())
     return bool(body) and signed(body) == text
 

@@ -220,6 +220,17 @@ def read_small(path: Path, *, most: int) -> bytes:
     return data
 
 
+def read_start(path: Path, count: int) -> bytes:
+    """The first `count` bytes of a file, or fewer. Raises OSError for a pipe and a device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+    try:
+        if not modes.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.pread(descriptor, count, 0)
+    finally:
+        os.close(descriptor)
+
+
 def read_bytes(file: FileVersion, offset: int, count: int) -> bytes:
     """`count` bytes of `file` from `offset`, or fewer if it ends."""
     with _Reading(file) as descriptor:

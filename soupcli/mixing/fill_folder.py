@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.folder import LAST
-from soupcli.checkpoints.side_files import SideFile, files_beside
+from soupcli.checkpoints.side_files import LARGEST, SideFile, files_beside
+from soupcli.files.reading import read_small
 from soupcli.mixing.merged_adapters import as_written, own_tensors
 from soupcli.mixing.old_soup import REPORT
 from soupcli.mixing.soup_folder import content_of
@@ -129,7 +130,7 @@ def _dtype_of(specs: Mapping[str, TensorSpec]) -> Dtype | None:
 def _with_dtype(file: SideFile, dtype: str) -> bytes | None:
     """The configuration with another dtype, in its parts too; None if it names none."""
     try:
-        config = json.loads(file.path.read_bytes())
+        config = json.loads(read_small(file.path, most=LARGEST))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(config, dict):

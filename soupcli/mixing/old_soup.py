@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from soupcli.errors import OutputError, SoupError
-from soupcli.files.reading import FileVersion, sha256
+from soupcli.errors import OutputError, SoupError, is_of_system
+from soupcli.files.reading import FileVersion, read_small, sha256
 
 REPORT = "soup.json"
 CARD = "README.md"
@@ -104,9 +104,7 @@ def _listed(out: Path) -> tuple[list[str], dict[str, str]]:
 def read_soup_report(file: Path) -> dict[str, Any] | None:
     """The JSON of a report of a soup, or None if the file holds anything else."""
     try:
-        if not file.is_file() or file.stat().st_size > MAX_REPORT:
-            return None
-        report = json.loads(file.read_bytes())
+        report = json.loads(read_small(file, most=MAX_REPORT))
     except (OSError, ValueError, RecursionError):
         return None
     of_a_soup = isinstance(report, dict) and report.get("schema") == SCHEMA and isinstance(report.get("soup"), dict)
@@ -154,5 +152,7 @@ def hash_of_file(folder: Path, name: str) -> str | None:
         if file not in _hashes:
             _hashes[file] = f"sha256:{sha256(file)}"
         return _hashes[file]
-    except SoupError:
+    except SoupError as error:
+        if is_of_system(error):
+            raise
         return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.errors import NetworkError
 from soupcli.files.json_text import key_of
+from soupcli.files.reading import read_small
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,8 +52,6 @@ def _meaning(file: Path) -> str:
 
 def _read(file: Path) -> bytes:
     try:
-        if file.stat().st_size > MAX_FILE:
-            raise NetworkError(f"{file}: has {file.stat().st_size} bytes, a configuration has at most {MAX_FILE}")
-        return file.read_bytes()
+        return read_small(file, most=MAX_FILE)
     except OSError as cause:
         raise NetworkError(f"{file}: {cause.strerror}") from cause

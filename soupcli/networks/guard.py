@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from soupcli.errors import NetworkError
+from soupcli.files.reading import read_small
 from soupcli.networks.configuration import configuration_files
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ def refuse_code(config: Mapping[str, Any], file: Path, *, trust_code: bool = Fal
 def refuse_code_beside(folder: Path, *, trust_code: bool = False) -> None:
     """Raises NetworkError if any configuration in the folder asks for code, or for what would have to be fetched."""
     for file in configuration_files(folder):
-        if file.suffix == ".json" and file.stat().st_size <= MAX_CONFIG:
+        if file.suffix == ".json":
             try:
-                config = json.loads(file.read_bytes())
+                config = json.loads(read_small(file, most=MAX_CONFIG))
             except (OSError, ValueError, RecursionError):
                 continue  # whoever needs it says so
             if isinstance(config, dict) and not file.name.startswith("tokenizer.json"):

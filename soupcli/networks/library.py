@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.errors import NetworkError
 from soupcli.files.json_text import key_of
+from soupcli.files.reading import read_small
 from soupcli.networks.configuration import key_of_configuration
 from soupcli.networks.network import IMAGE_FOLDER, ClassFolders, Network, Outline
 
@@ -54,12 +55,10 @@ def library_of(spec: NetworkSpec) -> Library:
 def read_config(file: Path) -> dict[str, Any]:
     """The object in a configuration file. Raises NetworkError for anything else."""
     try:
-        if not file.is_file():
-            raise OSError("no such file" if not file.exists() else "not a regular file")
-        if file.stat().st_size > MAX_CONFIG:
-            raise ValueError(f"has {file.stat().st_size} bytes, a configuration has at most {MAX_CONFIG}")
-        config: Any = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as cause:
+        config: Any = json.loads(read_small(file, most=MAX_CONFIG))
+    except OSError as cause:
+        raise NetworkError(f"{file}: {cause.strerror}") from cause
+    except (ValueError, RecursionError) as cause:
         raise NetworkError(f"{file}: {cause}") from cause
     if not isinstance(config, dict):
         raise NetworkError(f"{file}: holds a {type(config).__name__}, not an object")

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from soupcli.errors import RecipeError
+from soupcli.files.reading import read_small
 
 MAX_BYTES = 1_000_000  # a recipe is written by hand
 MAX_DEPTH = 40
@@ -119,9 +120,7 @@ def read_document(file: Path) -> Document:
     Raises RecipeError if it is not a mapping of plain YAML.
     """
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise RecipeError(f"{file}: {file.stat().st_size} bytes, a recipe has at most {MAX_BYTES}")
-        text = file.read_text("utf-8")
+        text = read_small(file, most=MAX_BYTES).decode("utf-8")
     except OSError as cause:
         raise RecipeError(f"{file}: {cause.strerror}", hint="soup init writes a recipe") from cause
     except UnicodeDecodeError as cause:

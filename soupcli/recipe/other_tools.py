@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from soupcli.files.reading import read_start
 from soupcli.recipe.recipe import Recipe
 
 MOST_BYTES = 1_000_000
@@ -63,8 +64,7 @@ SHARED = frozenset(
 def tool_of(file: Path) -> OtherTool | None:
     """The tool whose file it is; None if nothing tells, or if it has keys that recipes alone have."""
     try:
-        with file.open("rb") as opened:
-            text = opened.read(MOST_BYTES).decode("utf-8", "replace")
+        text = read_start(file, MOST_BYTES).decode("utf-8", "replace")
     except OSError:
         return None
     keys = set(_TOP_KEY.findall(text))

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.window import positions
 from soupcli.errors import UsageError
+from soupcli.files.reading import read_small
 from soupcli.soups.decay import SHAPES, decay_weights, ema_multipliers, multipliers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from soupcli.checkpoints.checkpoint import Checkpoint
+
+MAX_BYTES = 1_000_000  # of a file of multipliers
 
 
 def decayed(ingredients: Sequence[Checkpoint], shape: str | None) -> list[float] | None:
@@ -29,7 +32,7 @@ def decayed(ingredients: Sequence[Checkpoint], shape: str | None) -> list[float]
 def _multipliers_in(file: Path, intervals: int) -> list[float]:
     """The numbers of a file, one a line. Raises UsageError if there is not one for each interval."""
     try:
-        found = [float(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
+        found = [float(line) for line in read_small(file, most=MAX_BYTES).decode("utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as cause:
         raise UsageError(f"--decay {file}: {cause}", hint="one multiplier a line, e.g. 0.75") from cause
     if len(found) != intervals:

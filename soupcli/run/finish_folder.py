@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.side_files import LARGEST
+from soupcli.files.reading import read_small
 from soupcli.mixing.old_soup import CARD, REPORT
 from soupcli.output.card import CardSources, ReadMe, model_card
 
@@ -60,9 +61,7 @@ def _readme(checkpoint: Checkpoint) -> ReadMe:
     folder = checkpoint.side_folder
     file = folder / CARD if folder is not None else Path()
     try:
-        if not file.is_file() or file.stat().st_size > LARGEST:
-            return ReadMe()
-        return ReadMe.of(file.read_text("utf-8", "replace"))
+        return ReadMe.of(read_small(file, most=LARGEST).decode("utf-8", "replace"))
     except OSError:
         return ReadMe()
 

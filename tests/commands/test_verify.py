@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -76,6 +77,18 @@ def test_what_is_not_as_reported(made: None, soup: Soup, change: Callable[[str],
     change(member)
     ran = soup("verify", "soup", "--rebuild", "--quiet")
     assert (ran.code, ran.stdout.splitlines()) == (1, [name.format(member=member) for name in broken])
+
+
+def test_a_disk_that_fails_is_no_answer(made: None, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot be read for now is an error (2); "is not what it was" (1) would be a lie."""
+
+    def failing(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "preadv", failing)
+    ran = soup("verify", "soup/")
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "Input/output error" in ran.stderr
 
 
 def test_members_that_are_gone(made: None, soup: Soup) -> None:

@@ -74,7 +74,7 @@ def _mixed(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:
 def _tokens(file: Path, kind: Tokens) -> Mapping[str, int]:
     """Token -> its number; empty if the file cannot be read, which is for those who use it to say."""
     try:
-        found = kind.read(file.read_bytes()) if file.stat().st_size <= MAX_BYTES else {}
+        found = kind.read(read_small(file, most=MAX_BYTES))
         return {str(token): row for token, row in found.items() if type(row) is int}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

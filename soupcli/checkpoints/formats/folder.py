@@ -14,7 +14,7 @@ from soupcli.checkpoints.formats.other_files import refuse_other_folder
 from soupcli.checkpoints.formats.table import holds_weights
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import finite
-from soupcli.files.reading import FileVersion, distinct, read_small
+from soupcli.files.reading import FileVersion, distinct, read_small, read_start
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def _snapshot(folder: Path, snapshots: Path) -> Path:
 def _first_line(file: Path) -> str:
     """The first line of a short file, if it is a plain name; else nothing."""
     try:
-        with file.open("rb") as opened:
-            line = opened.read(256).decode("utf-8", "replace").strip()
+        line = read_start(file, 256).decode("utf-8", "replace").strip()
     except OSError:
         return ""
     return line if re.fullmatch(r"[\w-][\w.-]*", line) else ""
@@ -241,7 +240,7 @@ def _trainer_state(folder: Path) -> dict[str, Any]:
     try:
         if not file.is_file() or file.stat().st_size > MAX_BYTES:
             return {}
-        state = json.loads(file.read_bytes())
+        state = json.loads(read_small(file, most=MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from soupcli.checkpoints.formats.shards import is_shard
 from soupcli.errors import CheckpointError
+from soupcli.files.reading import read_start
 
 CONVERTER = "zero_to_fp32.py"
 ZERO = re.compile(r"(.*_)?mp_rank_\d+.*(_model|_optim)_states\.pt|.*_optim_states\.pt")
@@ -101,6 +102,5 @@ def _latest(folder: Path) -> str | None:
     file = folder / "latest"
     if not file.is_file():
         return None
-    with file.open("rb") as opened:
-        tag = opened.read(256).decode("utf-8", "replace").strip()
+    tag = read_start(file, 256).decode("utf-8", "replace").strip()
     return tag if re.fullmatch(r"[\w-][\w.-]*", tag) and (folder / tag).is_dir() else None

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from soupcli.errors import ValidationError
+from soupcli.files.reading import read_small, read_start
 from soupcli.user_files import is_users
 
 PLACES = ("{checkpoint}", "{weights}", "{folder}")  # of the weights, in a command
@@ -99,8 +100,7 @@ def _module(words: Sequence[str], folder: Path) -> list[Path]:
 def _is_script(file: Path) -> bool:
     """Whether it is text that an interpreter runs."""
     try:
-        with file.open("rb") as content:
-            return content.read(2) == b"#!"
+        return read_start(file, 2) == b"#!"
     except OSError:
         return False
 
@@ -110,7 +110,7 @@ def _behind(file: Path, folder: Path) -> list[Path]:
     try:
         if file.stat().st_size > READ or not (file.suffix.lower() in SCRIPTS or _is_script(file)):
             return []
-        text = file.read_text("utf-8", "replace")
+        text = read_small(file, most=READ).decode("utf-8", "replace")
     except OSError:
         return []
     if file.suffix == ".py":
