@@ -13,7 +13,7 @@ from torch import Tensor
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets.examples import ArrayExamples
 from soupcli.datasets.kind import SetKind
-from soupcli.datasets.prompts import content_hash
+from soupcli.datasets.prompts import check_is_file, content_hash
 from soupcli.errors import CheckpointError, ValidationError
 from soupcli.wording import suggestion
 
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 def fingerprint(spec: ArraysSet, manifest: Manifest | None = None) -> str:
     """Changes with the content of every file that the tensors lie in. Raises ValidationError if one cannot be read."""
-    index = content_hash(spec.arrays, manifest)
+    check_is_file(spec.arrays)
     try:
-        files = open_checkpoint(spec.arrays).files
+        files = open_checkpoint(spec.arrays).files  # before all of it is hashed
     except CheckpointError as cause:
         raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause
+    index = content_hash(spec.arrays, manifest)
     parts = [content_hash(file.path, manifest) for file in files if len(files) > 1 or file.path != spec.arrays]
     return ":".join(("arrays", index, *parts))
 

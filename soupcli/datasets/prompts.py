@@ -14,10 +14,15 @@ from soupcli.files.manifest import Manifest
 MAX_SMALL = 50_000_000  # bytes of a file of names, labels or templates
 
 
-def content_hash(path: Path, manifest: Manifest | None = None) -> str:
-    """SHA-256 of its content, as `manifest` has it. Raises ValidationError if it cannot be read."""
+def check_is_file(path: Path) -> None:
+    """Raises ValidationError for anything but a regular file."""
     if not path.is_file():
         raise ValidationError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
+
+
+def content_hash(path: Path, manifest: Manifest | None = None) -> str:
+    """SHA-256 of its content, as `manifest` has it. Raises ValidationError if it cannot be read."""
+    check_is_file(path)
     try:
         return (manifest or Manifest()).file(path)
     except OSError as cause:

@@ -19,7 +19,7 @@ from soupcli.datasets.examples import hardest_first
 from soupcli.datasets.input_cache import input_key
 from soupcli.datasets.kind import SetKind
 from soupcli.datasets.load_context import LoadContext, encoded, tokenizer_of
-from soupcli.datasets.prompts import content_hash
+from soupcli.datasets.prompts import check_is_file, content_hash
 from soupcli.errors import ValidationError
 from soupcli.files.reading import read_small
 
@@ -69,6 +69,9 @@ class TokenWindows:
 
 def fingerprint(spec: TokensSet, manifest: Manifest | None = None) -> str:
     """Changes with the text and with how windows lie in it."""
+    check_is_file(spec.tokens)
+    if spec.tokens.stat().st_size > MAX_TEXT:
+        raise ValidationError(f"{spec.tokens}: {spec.tokens.stat().st_size} bytes, a text has at most {MAX_TEXT}")
     return f"tokens:{content_hash(spec.tokens, manifest)}:{json.dumps([spec.context, spec.stride])}"
 
 
