@@ -152,7 +152,7 @@ def group_paths(members: Iterable[Checkpoint], ingredients: Iterable[Checkpoint]
     if not groups:
         return [str(member.path) for member in members]
     paths = {member.path: str(group.path) for group in groups for member in group.members}
-    return list(dict.fromkeys(paths[member.path] for member in members))
+    return list(dict.fromkeys(paths[member.path] for member in members if member.path in paths))
 
 
 def group_weights(

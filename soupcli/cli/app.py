@@ -26,8 +26,8 @@ from soupcli.cli.options import (
     PushOptions,
     RankOptions,
     ReportPageOptions,
+    ScalableOptions,
     SchemaOptions,
-    SoupOptions,
     VerifyOptions,
 )
 from soupcli.cli.parsing import DONE, Command, add_command, guarded
@@ -47,10 +47,11 @@ COMMANDS = (
     ),
     Command(
         "uniform",
-        SoupOptions,
+        ScalableOptions,
         "soupcli.commands.uniform:uniform",
         "Average all checkpoints; needs no model and no validation set.",
         example="soup uniform --ckpts runs/*/ --out soup/",
+        scales=True,
     ),
     Command(
         "greedy",
@@ -61,6 +62,7 @@ COMMANDS = (
         several_processes=True,
         selects=True,
         takes_objective=True,
+        scales=True,
     ),
     Command(
         "learned",
@@ -70,6 +72,7 @@ COMMANDS = (
         example="soup learned --ckpts runs/*/ --val imagenet-val imagenet-v2",
         several_processes=True,
         selects=True,
+        scales=True,
     ),
     Command(
         "eval",
@@ -143,7 +146,7 @@ COMMANDS = (
         "scores its ingredients on the selecting set only, so add a report of soup rank on all sets\n"
         "(soup rank --ckpts runs/*/ --val val test --report rank.json; soup plot soup.json rank.json).\n"
         "path: the greedy soup step by step. coefficients: the layers of a learned soup. alpha: soup mix\n"
-        "--alpha. landscape: soup landscape. angles: soup pairs. geometry: soup inspect.\n"
+        "--alpha. scale: --scale. landscape: soup landscape. angles: soup pairs. geometry: soup inspect.\n"
         "correlations: soup greedy --strategy experts.\n\n"
         "One --kind is written to --out. Several get names of their own: plot-scores.png, plot-path.png.",
         example="soup plot soup/soup.json rank.json --kind scores --out figure1.svg",

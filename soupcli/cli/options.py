@@ -298,7 +298,22 @@ class SoupOptions(GatedOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GreedyOptions(SoupOptions):
+class ScalableOptions(SoupOptions):
+    """Options of commands whose soup may be scaled: `soup uniform`, and those of the others."""
+
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            "--scale",
+            metavar="FROM:TO:STEP",
+            help="Take the best point from --base (0) through the soup (1) on: 0:1.5:0.1.",
+            envvar="SOUP_SCALE",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GreedyOptions(ScalableOptions):
     """Options of `soup greedy`."""
 
     objective: ObjectiveFlag = None
@@ -395,7 +410,7 @@ class LandscapeOptions(ReportOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnedOptions(SoupOptions):
+class LearnedOptions(ScalableOptions):
     """Options of `soup learned`."""
 
     per: Annotated[

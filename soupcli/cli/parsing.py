@@ -110,6 +110,7 @@ class Command(NamedTuple):
     selects: bool = False  # its soup depends on the scores on the first set
     takes_objective: bool = False  # it ranks or chooses by `objective:`, over several sets
     mixes_base: bool = False  # --alpha and --method stock mix the checkpoint of --base itself
+    scales: bool = False  # its last step may be the way from --base to the soup
     measures_from_base: bool = False  # it measures all checkpoints from --base, so --base is never unused
     each_alone: bool = False  # it takes each checkpoint as it is, so their names need not agree
     looks_at_singles: bool = False  # --group-by makes no difference to it

@@ -22,6 +22,7 @@ from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
 from soupcli.run.objective import Choice, chosen_by, objective_to_report, refuse_objective
 from soupcli.run.run import Row
+from soupcli.run.scale import check_scale, scale_evaluations, scaled_soup
 from soupcli.run.windows import check_windows, finish_windows, window_evaluations
 from soupcli.soups.search import most_evaluations, search
 
@@ -45,6 +46,7 @@ def prepare(run: Run, options: GreedyOptions) -> Prepared:
     run.require_sets()
     check_windows(run, options)
     check_experts(run, options)
+    check_scale(run)
     budgeted = run.recipe.greedy.strategy == "budgeted"
     if budgeted and run.logits is None and not options.dry_run:
         hint = "soup rank --save-logits DIR, then soup greedy --logits DIR"
@@ -58,8 +60,8 @@ def _plan(run: Run, options: GreedyOptions) -> Plan:
     chosen_on = len(run.resolved.selecting_sets)
     others = (len(run.sets) - chosen_on) * (3 if options.with_uniform else 2) + chosen_on * options.with_uniform
     evaluations, trials = _most_evaluations(run)
-    others += gated_evaluations(run, trials)
-    return Plan(chosen_on * evaluations + others, run.average()(run.checkpoints))
+    others += gated_evaluations(run, trials + scale_evaluations(run))
+    return Plan(chosen_on * (evaluations + scale_evaluations(run)) + others, run.average()(run.checkpoints))
 
 
 def _most_evaluations(run: Run) -> tuple[int, int]:
@@ -96,7 +98,7 @@ def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:
             foresee=partial(_foreseen, run, options.speculate),
             progress=progress,
         )
-    soup = found.soup
+    soup = scaled_soup(run, found.soup, choice.evaluate, keeper)
     rows = [
         Row("greedy soup", soup.mixture, {**keeper.known(soup.mixture), **keeper.of_sets(soup.score)}),
         Row("best ingredient", Mixture.uniform([best]), keeper.best),
@@ -112,9 +114,11 @@ def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:
         next(iter(uniform), None),
         found,
         parts={
+            **soup.parts,
             **objective_to_report(choice, soup.score),
             **({"scores_file": str(options.scores)} if options.scores is not None else {}),
         },
+        base=soup.base,
     )
     return _with_ensembles(run, finished, ranking) if run.logits is not None else finished
 

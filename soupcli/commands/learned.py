@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -16,12 +16,14 @@ from soupcli.output import console
 from soupcli.output.text import describe_curves, draw_curves
 from soupcli.report.soups import LearnedFit
 from soupcli.run.dry_run import Plan
-from soupcli.run.gates import check_gates
+from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
 from soupcli.run.run import Row
+from soupcli.run.scale import best_scale, check_scale, scale_evaluations
 from soupcli.run.to_report import coefficients_to_report
 from soupcli.soups.greedy import greedy as recipe_1
-from soupcli.soups.learned import Learnt, learn
+from soupcli.soups.learned import Layered, Learnt, learn
+from soupcli.soups.scale import stretched_layers
 from soupcli.user_code import users_code
 from soupcli.wording import human_bytes
 
@@ -43,6 +45,7 @@ def learned(options: LearnedOptions, invocation: Invocation) -> int:
 def prepare(run: Run, options: LearnedOptions) -> Prepared:
     """Checks that the selecting set has labels; see run/make_soup.py."""
     run.evaluators.require_labelled(run.selecting)
+    check_scale(run)
     with_uniform = options.with_uniform
     return Prepared(lambda: _plan(run, with_uniform=with_uniform), lambda: _finish(run, with_uniform=with_uniform))
 
@@ -50,7 +53,8 @@ def prepare(run: Run, options: LearnedOptions) -> Prepared:
 def _plan(run: Run, *, with_uniform: bool) -> Plan:
     number, sets = len(run.checkpoints), len(run.sets)
     ranked = number if run.recipe.learned.start == "uniform" else 2 * number - 1
-    evaluations = ranked + sets + (sets - 1) + sets * int(with_uniform)
+    evaluations = ranked + sets + (sets - 1) + sets * int(with_uniform) + scale_evaluations(run)
+    evaluations += gated_evaluations(run, scale_evaluations(run) + 1) if run.resolved.scales else 0
     return Plan(evaluations, run.average()(run.checkpoints))
 
 
@@ -62,7 +66,8 @@ def _finish(run: Run, *, with_uniform: bool) -> FinishedSoup:
         ranking = run.ranking(progress)
     best = ranking[0]
     learnt = _learn(run, best.checkpoint, _start(run, ranking))
-    mixture = learnt.layered.mixture(dtype=run.output_dtype, keep_from=best.checkpoint)
+    soup = _scaled(run, learnt.layered, best)
+    mixture = soup.layered.mixture(dtype=run.output_dtype, keep_from=best.checkpoint)
     rows = [
         Row("learned soup", mixture),
         Row("best ingredient", Mixture.uniform([best.checkpoint]), {selecting: best.score}),
@@ -77,8 +82,30 @@ def _finish(run: Run, *, with_uniform: bool) -> FinishedSoup:
         (best.checkpoint, best_scores),
         next(iter(uniform), None),
         fit=_reported_fit(learnt),
-        coefficients=coefficients_to_report(learnt.layered),
+        coefficients=coefficients_to_report(soup.layered),
+        parts=soup.parts,
+        base=soup.base,
     )
+
+
+class ScaledLayers(NamedTuple):
+    """A learned soup after its last step; without --scale as it was."""
+
+    layered: Layered
+    parts: Mapping[str, Any]
+    base: Checkpoint | None = None
+
+
+def _scaled(run: Run, layered: Layered, best: Ranked) -> ScaledLayers:
+    if not run.resolved.scales:
+        return ScaledLayers(layered, {})
+
+    def at(base: Checkpoint, scale: float) -> Mixture:
+        return stretched_layers(layered, base, scale).mixture(dtype=run.output_dtype, keep_from=best.checkpoint)
+
+    keeper = Gatekeeper(run, Mixture.uniform([best.checkpoint]), {run.selecting: best.score})
+    point = best_scale(run, at, best.checkpoint, run.evaluators.on(run.selecting), keeper)
+    return ScaledLayers(stretched_layers(layered, point.base, point.scale), point.parts, point.base)
 
 
 def _start(run: Run, ranking: Sequence[Ranked]) -> Sequence[Checkpoint]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from soupcli.errors import UsageError
-from soupcli.figures.kinds import alpha, angles, coefficients, correlations, geometry, landscape, path, scores
+from soupcli.figures.kinds import alpha, angles, coefficients, correlations, geometry, landscape, path, scale, scores
 
 if TYPE_CHECKING:
     from soupcli.figures.figure import Figure
@@ -17,6 +17,7 @@ KINDS: dict[str, Callable[[Reports], Figure]] = {
     "path": path.figure,
     "coefficients": coefficients.figure,
     "alpha": alpha.figure,
+    "scale": scale.figure,
     "landscape": landscape.figure,
     "angles": angles.figure,
     "geometry": geometry.figure,

@@ -204,7 +204,7 @@ def _scores(report: Report) -> str:
     lines += ["", "In brackets: 95% intervals. Differences of per cent are in points."]
     if any(one.cross_fitted for one in report.comparisons):
         lines.append("Cross-fitted: held against an ingredient that these examples did not select either.")
-    if report.selecting_set is not None and report.command != "uniform":
+    if report.selecting_set is not None and (report.command != "uniform" or report.scale is not None):
         chose = report.selecting_sets or [report.selecting_set]
         lines.append(f"The soup was selected on {', '.join(map(_cell, chose))}, which flatters it there.")
     return "\n".join(lines) + "\n"

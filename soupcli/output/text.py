@@ -109,6 +109,8 @@ def _soup_rows(report: Report, soup: Soup) -> list[ScoredRow]:
             rows.append(ScoredRow(f"{name} ({len(ensemble.members)} networks)", ensemble.scores))
     if len(report.alphas) > 1:
         rows += [ScoredRow(f"alpha {point.alpha:g}", point.scores) for point in report.alphas]
+    if report.scale is not None:
+        rows += [ScoredRow(f"scale {point.scale:g}", point.scores) for point in report.scale.points]
     return [*rows, ScoredRow(_soup_label(report), soup.scores)]
 
 
@@ -117,7 +119,8 @@ def _soup_label(report: Report) -> str:
         return f"Model Stock ({len(report.ingredients) - 1} ingredients and {report.ingredients[-1].path})"
     if report.alpha is not None:
         return f"soup (alpha {report.alpha:g})"
-    return f"{report.command} soup ({len(report.parts_of_soup)} of {len(report.ingredients)})"
+    scaled = f", scale {report.scale.scale:g}" if report.scale is not None else ""
+    return f"{report.command} soup ({len(report.parts_of_soup)} of {len(report.ingredients)}{scaled})"
 
 
 def _members(soup: Soup) -> str:

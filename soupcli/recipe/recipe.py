@@ -21,6 +21,7 @@ from soupcli.recipe.values import (
     Dtype,
     Gain,
     GateBounds,
+    Grid,
     ObjectiveWord,
     RecipePath,
 )
@@ -72,6 +73,9 @@ class Recipe(Section):
     greedy: Greedy = Greedy()
     learned: Learned = Learned()
     mix: Mix = Mix()
+    scale: Grid | None = None
+    """The last step of greedy, uniform and learned: the way from `base` (0) to the soup (1) and beyond it, of which the
+    best on what selects is taken: a number, a list or first:last:step. The soup itself is always among the points."""
     cost: Cost = Cost()
     out: RecipePath = Path("soup")
     """The folder that the soup is written to."""

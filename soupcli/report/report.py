@@ -14,7 +14,7 @@ from soupcli.files.json_text import dump_json
 from soupcli.report.comparisons import Comparison, Flops, GateResult
 from soupcli.report.inspection import Inspection
 from soupcli.report.scores import ClassOrder, Ensemble, Ingredient, Judged, LeftOut, ReportPart, Scored
-from soupcli.report.soups import Alpha, Experts, LearnedFit, Search, SearchStep, Soup, Stock
+from soupcli.report.soups import Alpha, Experts, LearnedFit, Scaled, Search, SearchStep, Soup, Stock
 from soupcli.report.surveys import Landscape, Pairs
 
 
@@ -65,6 +65,8 @@ class Report(ReportPart):
     greedy_ensemble: Ensemble | None = None
     """Of those that Recipe 1 takes when it averages outputs."""
     stock: Stock | None = None
+    scale: Scaled | None = None
+    """Of --scale."""
     alphas: list[Alpha] = []
     """Every point that `soup mix --alpha` evaluated."""
     alpha: float | None = None
@@ -106,20 +108,26 @@ class Report(ReportPart):
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Path -> hash of every checkpoint that is an ingredient, or a member of one."""
+        """Path -> hash of every checkpoint that is an ingredient, a member of one, or the base of a scaled soup."""
         groups = {member.path: member.hash for one in self.ingredients for member in one.members}
-        return {**groups, **{one.path: one.hash for one in self.ingredients}}
+        return {**groups, **{one.path: one.hash for one in (*self.ingredients, *self._bases)}}
 
     @property
     def revisions(self) -> dict[str, str | None]:
         """Path -> commit of every checkpoint that is an ingredient, or a member of one; None if it is no model."""
         groups = {member.path: member.revision for one in self.ingredients for member in one.members}
-        return {**groups, **{one.path: one.revision for one in self.ingredients}}
+        return {**groups, **{one.path: one.revision for one in (*self.ingredients, *self._bases)}}
+
+    @property
+    def _bases(self) -> list[Ingredient]:
+        return [] if self.scale is None else [self.scale.base]
 
     @property
     def parts_of_soup(self) -> list[str]:
-        """The ingredients that the soup is made of: its members, or the groups that they are of."""
-        return [] if self.soup is None else self.soup.groups or self.soup.members
+        """The ingredients that the soup is made of: its members but for a base, or the groups that they are of."""
+        bases = {base.path for base in self._bases}
+        members = [] if self.soup is None else self.soup.groups or self.soup.members
+        return [path for path in members if path not in bases]
 
     @property
     def selecting_sets(self) -> list[str]:
@@ -132,6 +140,7 @@ class Report(ReportPart):
     def selected_on(self) -> str | None:
         """The set whose scores decided what the soup is; None if no scores did."""
         decided = bool(self.steps) or self.search is not None or self.is_learned or len(self.alphas) > 1
+        decided = decided or self.scale is not None
         return self.selecting_set if decided else None
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from soupcli.report.scores import Number, ReportPart, Scores
+from soupcli.report.scores import Ingredient, Number, ReportPart, Scores
 
 Strategy = Literal["forward", "pruned", "replacement", "budgeted", "experts", "windows"]
 
@@ -100,6 +100,28 @@ class Alpha(ReportPart):
 
     alpha: float
     scores: Scores
+
+
+class ScaledPoint(ReportPart):
+    """A point of the way from the base (0) through the soup (1)."""
+
+    scale: float
+    value: Number
+    """What it was chosen by: the score on the set that selects, or the objective."""
+    scores: Scores
+    """On the sets that select."""
+
+
+class Scaled(ReportPart):
+    """What `--scale` made of the soup."""
+
+    scale: float
+    """The point that was taken; 1 is the soup as it was."""
+    points: list[ScaledPoint]
+    evaluations: int
+    """Points that were evaluated beside the soup itself."""
+    base: Ingredient
+    """Where the way begins; a member of the soup, unless the scale is 1."""
 
 
 class Adapter(ReportPart):

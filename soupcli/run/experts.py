@@ -13,6 +13,7 @@ from soupcli.run.gates import Gatekeeper, check_gates
 from soupcli.run.make_soup import FinishedSoup
 from soupcli.run.objective import chosen_by, objective_to_report
 from soupcli.run.run import Row
+from soupcli.run.scale import scaled_soup
 from soupcli.run.windows import all_at_once
 from soupcli.soups.experts import FEWEST, Expert, correlations, expert_of, groups_of, most_weights, weights_tried
 from soupcli.soups.search import SearchResult
@@ -74,21 +75,23 @@ def finish_experts(run: Run, options: GreedyOptions) -> FinishedSoup:
             foresee=all_at_once(run),
             progress=progress,
         )
+    soup = scaled_soup(run, found, choice.evaluate, keeper)
     rows = [
-        Row("greedy soup", found.mixture, keeper.known(found.mixture)),
+        Row("greedy soup", soup.mixture, keeper.known(soup.mixture)),
         Row("best ingredient", alone, keeper.best),
         *([Row("uniform soup", average(run.checkpoints))] if options.with_uniform else []),
     ]
     with run.phase("evaluate"):
         scores, of_best, *uniform = run.scores(rows)
     return FinishedSoup(
-        found.mixture,
+        soup.mixture,
         scores,
         [(ranked.checkpoint, choice.alone[ranked.checkpoint]) for ranked in choice.ranking],
         (best, of_best),
         next(iter(uniform), None),
         SearchResult(found, [([ranked.checkpoint for ranked in choice.ranking], found)]),
-        parts={**objective_to_report(choice, found.score), "experts": seen},
+        parts={**soup.parts, **objective_to_report(choice, soup.score), "experts": seen},
+        base=soup.base,
     )
 
 

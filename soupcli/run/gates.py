@@ -71,7 +71,8 @@ class Gatekeeper:
                 return score
             scores = self.of_sets(score)
             for gate in gates:
-                verdict = judge(gate, self._on(gate.set, weights, scores), self._on(gate.set, self._best, self.best))
+                best = self._on(gate.set, self._best, self.best) if gate.bound.best else None
+                verdict = judge(gate, self._on(gate.set, weights, scores), best)
                 if not verdict.met:
                     return score._replace(refused=f"breaks the gate {describe_gate(gate_to_report(verdict, ''))}")
             self._passed.append((weights, scores))

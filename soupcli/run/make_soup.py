@@ -55,11 +55,13 @@ class FinishedSoup(NamedTuple):
     coefficients: Coefficients | None = None
     parts: Mapping[str, Any] = {}  # further keys of the report
     rival: Side | None = None  # what the soup is compared with
+    base: Checkpoint | None = None  # of a scaled soup: a member that is no ingredient
 
     def tried(self) -> int | None:
         """How many sets of weights the selecting set chose from; None if that is not counted."""
         alone = sum(bool(scores) for _, scores in self.ingredients)
-        return alone + self.search.evaluations if self.search is not None else None
+        scaled = self.parts["scale"].evaluations if "scale" in self.parts else 0
+        return alone + self.search.evaluations + scaled if self.search is not None else None
 
 
 class Prepared(NamedTuple):
@@ -186,7 +188,9 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ga
         shared_examples=seen,
         gates=[gate_to_report(verdict, soup.path) for verdict in found],
         **finished.parts,
-        flops=flops_to_report(run, ingredients=len(finished.ingredients), members=len(mixture.members)),
+        flops=flops_to_report(
+            run, ingredients=len(finished.ingredients), members=sum(one is not finished.base for one in mixture.members)
+        ),
     )
 
 

@@ -35,7 +35,7 @@ DEFAULT_RECIPE = Path("soup.yaml")
 # Options that stand for a key of the recipe.
 RECIPE_KEYS = {
     **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
-    **{key: key for key in ("format", "keep_state", "merge_adapters", "card", "objective")},
+    **{key: key for key in ("format", "keep_state", "merge_adapters", "card", "objective", "scale")},
     **{key: key for key in ("include", "exclude", "take", "base", "key", "adapter_rank", "require_gain", "holdout")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget", "windows")},
     "window_decay": "greedy.decay",
@@ -72,7 +72,12 @@ class Resolved:
     def selects(self) -> bool:
         """Whether the soup depends on the scores on the first set."""
         chooses_alpha = self.begins_at_base and len(self.recipe.mix.alpha or ()) > 1
-        return self.command.selects or chooses_alpha
+        return self.command.selects or chooses_alpha or self.scales
+
+    @property
+    def scales(self) -> bool:
+        """Whether the last step is the way from the base to the soup."""
+        return self.command.scales and self.recipe.scale is not None
 
     @property
     def selecting_sets(self) -> dict[str, float]:
@@ -112,6 +117,8 @@ def resolve(options: IngredientOptions, invocation: Invocation) -> Resolved:
     sets, gates, warnings = _gates(options, recipe, sets, parts)
     warnings += unspoken
     _check_metric(recipe, sets)
+    if recipe.scale is not None and not invocation.command.scales:
+        warnings = [*warnings, f"scale: soup {invocation.command.name} does not scale what it mixes"]
     resolved = Resolved(invocation.command, options, recipe, sets, parts, device, tuple(gates), tuple(warnings))
     with located(recipe):
         said = _check_objective(resolved)

@@ -154,7 +154,7 @@ class Run:
         adapters = any(one.is_adapter for one in checkpoints)
         options = self.options
         rank = options.adapter_rank if isinstance(options, SoupOptions) else None
-        uses_base = self.resolved.begins_at_base or self.command.measures_from_base
+        uses_base = self.resolved.begins_at_base or self.resolved.scales or self.command.measures_from_base
         needs_base = adapters or any(self.selection.of_base) or uses_base
         if options.base is not None and not needs_base:
             hint = "it goes with adapters, and with --include and --exclude"
@@ -219,7 +219,7 @@ class Run:
         check_agreement(found, key=recipe.key, base=recipe.base, selection=self.selection)
         check_products(found, self.selection)
         check_ties(found, self.selection)
-        check_mixable([self._sharing(one, found[0]) for one in found])
+        check_mixable([self.shared(one, found[0]) for one in found])
         check_integers(found, self.selection)
         check_meanings(found, self.selection)
         if isinstance(self.options, SoupOptions):
@@ -246,9 +246,10 @@ class Run:
 
     def sharing(self, source: Checkpoint) -> list[Checkpoint]:
         """The checkpoints. Their tensors that are not mixed come from `source`, or from the base if there is one."""
-        return [self._sharing(checkpoint, source) for checkpoint in self.checkpoints]
+        return [self.shared(checkpoint, source) for checkpoint in self.checkpoints]
 
-    def _sharing(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
+    def shared(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
+        """The checkpoint, with its tensors that are not mixed from `source`."""
         source = members_of(source)[-1]
         key = checkpoint, source
         if key not in self._shared:
@@ -257,7 +258,7 @@ class Run:
 
     def _made_to_share(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
         if isinstance(checkpoint, CheckpointGroup):
-            return CheckpointGroup(checkpoint.path, tuple(self._sharing(one, source) for one in checkpoint.members))
+            return CheckpointGroup(checkpoint.path, tuple(self.shared(one, source) for one in checkpoint.members))
         selection = self.selection if checkpoint.own is checkpoint else self.selection.of_best
         return selection.applied(checkpoint, source)
 
@@ -360,7 +361,7 @@ class Run:
         """A function of members to their mean. `keep_from` gives the tensors that are not averaged."""
 
         def mean(members: Sequence[Checkpoint]) -> Mixture:
-            shared = [self._sharing(member, keep_from or members[0]) for member in members]
+            shared = [self.shared(member, keep_from or members[0]) for member in members]
             return Mixture.uniform(shared, dtype=self.output_dtype, keep_from=keep_from)
 
         return mean

@@ -12,6 +12,7 @@ from soupcli.run.gates import Gatekeeper, check_gates
 from soupcli.run.make_soup import FinishedSoup
 from soupcli.run.objective import chosen_by, objective_to_report
 from soupcli.run.run import Row
+from soupcli.run.scale import scaled_soup
 from soupcli.soups.search import SearchResult
 from soupcli.soups.weighted import weighted
 from soupcli.soups.windows import sizes_tried, windows
@@ -74,21 +75,23 @@ def finish_windows(run: Run, options: GreedyOptions) -> FinishedSoup:
         found = windows(
             ordered, sizes, keeper.guarded(choice.evaluate), mix=mix, foresee=all_at_once(run), progress=progress
         )
+    soup = scaled_soup(run, found, choice.evaluate, keeper)
     rows = [
-        Row("greedy soup", found.mixture, {**keeper.known(found.mixture), **keeper.of_sets(found.score)}),
+        Row("greedy soup", soup.mixture, {**keeper.known(soup.mixture), **keeper.of_sets(soup.score)}),
         Row("last checkpoint", alone, keeper.best),
         *([Row("uniform soup", average(ordered))] if options.with_uniform else []),
     ]
     with run.phase("evaluate"):
         scores, of_last, *uniform = run.scores(rows)
     return FinishedSoup(
-        found.mixture,
+        soup.mixture,
         scores,
         [(one, choice.alone.get(one, {})) for one in reversed(ordered)],
         (last, of_last),
         next(iter(uniform), None),
         SearchResult(found, [(ordered, found)]),
-        parts=objective_to_report(choice, found.score),
+        parts={**soup.parts, **objective_to_report(choice, soup.score)},
+        base=soup.base,
     )
 
 

@@ -60,9 +60,10 @@ SOUP = [
 ]
 FLAGS = {
     "rank": [*REPORT, "--save-logits", "--scores", "--objective $SOUP_OBJECTIVE"],
-    "uniform": SOUP,
+    "uniform": [*SOUP, "--scale $SOUP_SCALE"],
     "greedy": [
         *SOUP,
+        "--scale $SOUP_SCALE",
         "--speculate",
         "--min-delta $SOUP_MIN_DELTA",
         "--early-stop --no-early-stop $SOUP_EARLY_STOP",
@@ -78,6 +79,7 @@ FLAGS = {
     ],
     "learned": [
         *SOUP,
+        "--scale $SOUP_SCALE",
         "--per $SOUP_PER",
         "--constraint $SOUP_CONSTRAINT",
         "--resident $SOUP_RESIDENT",

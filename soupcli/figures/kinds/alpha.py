@@ -9,14 +9,17 @@ from soupcli.figures.reports import Reports, factor, score_of, titled
 from soupcli.wording import shown
 
 if TYPE_CHECKING:
-    from soupcli.report.report import Report
+    from collections.abc import Sequence
+
+    from soupcli.report.scores import Scores
 
 
 def figure(reports: Reports) -> Figure:
     """A panel for each set. Raises UsageError if no report has points."""
     wanted, command = "points between a base and a mean", "soup mix --ckpts P... --base INIT --alpha 0:1:0.1 --val V"
     report = reports.having("alphas", wanted=wanted, command=command).report
-    panels = [_panel(report, name, reports.metric(name)) for name in report.sets]
+    points = [(point.alpha, point.scores) for point in report.alphas]
+    panels = [along("alpha", points, report.alpha, name, reports.metric(name)) for name in report.sets]
     return Figure(
         kind="alpha",
         title="From the base to the mean",
@@ -31,19 +34,20 @@ def figure(reports: Reports) -> Figure:
     )
 
 
-def _panel(report: Report, name: str, metric: str) -> Panel:
+def along(what: str, points: Sequence[tuple[float, Scores]], taken: float | None, name: str, metric: str) -> Panel:
+    """The scores on one set of points along a way; `what` names the number that says where each lies."""
     marks: list[Mark] = []
     by = factor(metric)
-    for point in report.alphas:
-        score = score_of(point.scores, name, metric)
+    for place, scores in points:
+        score = score_of(scores, name, metric)
         if score is not None and score.value is not None:
             error = None if score.stderr is None else score.stderr * by
-            words = f"alpha {point.alpha:g}: {shown(metric, score.value, score.stderr)}"
-            role: Role = "kept" if point.alpha == report.alpha else "left-out"
-            marks.append(Mark(role, point.alpha, score.value * by, words, None, error))
+            words = f"{what} {place:g}: {shown(metric, score.value, score.stderr)}"
+            role: Role = "kept" if place == taken else "left-out"
+            marks.append(Mark(role, place, score.value * by, words, None, error))
     return Panel(
         title="",
-        x=scaled("alpha", [mark.x for mark in marks]),
+        x=scaled(what, [mark.x for mark in marks]),
         y=scaled(titled(name, metric), [m.y + side * (m.y_error or 0.0) for m in marks for side in (-1, 1)]),
         marks=tuple(marks),
         lines=(Line((tuple((mark.x, mark.y) for mark in marks),), "solid"),) if marks else (),

@@ -32,7 +32,18 @@ SAID = {
     "soup",
     "best",
 }
-SAID |= {"second_best", "uniform", "ensemble", "greedy_ensemble", "learned", "alphas", "alpha", "landscape", "pairs"}
+SAID |= {
+    "second_best",
+    "uniform",
+    "ensemble",
+    "greedy_ensemble",
+    "learned",
+    "alphas",
+    "alpha",
+    "scale",
+    "landscape",
+    "pairs",
+}
 SAID |= {
     "selecting_set",
     "selecting_metrics",
@@ -65,6 +76,7 @@ def page(reports: Reports) -> str:
         html.section("Figures", *map(html.figure, figures), *hints),
         html.section("Experts", *sections.experts(report)),
         html.section("From the base to the mean", *sections.alphas(report)),
+        html.section("From the base through the soup", *sections.scale(report)),
         html.section("Checkpoints", *inspected.checkpoints(report)),
         html.section("Barriers", *inspected.barriers(report)),
         html.section("Plane", *sections.plane(report)),

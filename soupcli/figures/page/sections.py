@@ -158,6 +158,22 @@ def experts(report: Report) -> Iterable[str]:
         yield from map(html.paragraph, expert_lines(report.experts))
 
 
+def scale(report: Report) -> Iterable[str]:
+    """Every point of the way through the soup that was tried."""
+    if (found := report.scale) is None:
+        return
+    columns = _columns((point.scores for point in found.points), report.sets)
+    headings = [Column("scale"), *(Column(f"{name} {metric}", is_number=True) for name, metric in columns)]
+    rows = [
+        [
+            f"{point.scale:g}{' (taken)' if point.scale == found.scale else ''}",
+            *(score_cell(point.scores, *column) for column in columns),
+        ]
+        for point in found.points
+    ]
+    yield html.table(f"At 0 the base, {found.base.path}, at 1 the soup", headings, rows)
+
+
 def plane(report: Report) -> Iterable[str]:
     """The corners of a landscape and their mean."""
     if report.landscape is not None:

@@ -1,0 +1,130 @@
+"""`--scale 0:1.5:0.1`, the last step of a soup: the way from the base to it, and the best point of the way.
+
+scaled = best_scale(run, soup, score, evaluate, keeper)
+scaled.soup, scaled.parts                # the mixture at the best scale, and the key `scale` of the report
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from soupcli.checkpoints.compare.agreement import check_mixable
+from soupcli.errors import UsageError
+from soupcli.report.soups import Scaled, ScaledPoint
+from soupcli.run.to_report import ingredient_to_report, scores_to_report
+from soupcli.soups.scale import best_point, scales_tried, stretched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.evaluation.score import Evaluate, Score
+    from soupcli.mixing.mixture import Mixture
+    from soupcli.run.gates import Gatekeeper
+    from soupcli.run.run import Run
+    from soupcli.soups.greedy import GreedySoup
+
+
+class ScaleTaken(NamedTuple):
+    """The point that was taken: its scale, its score by what selects, and what the report says about the way."""
+
+    scale: float
+    score: Score
+    parts: Mapping[str, Any]
+    base: Checkpoint
+
+
+class ScaledSoup(NamedTuple):
+    """A soup after its last step; without --scale as it was."""
+
+    mixture: Mixture
+    score: Score
+    parts: Mapping[str, Any]
+    base: Checkpoint | None = None  # a member, unless the scale is 1
+
+
+def check_scale(run: Run) -> None:
+    """Raises UsageError if a scale is asked for and there is no base, no set, or nothing to scale."""
+    if not run.resolved.scales:
+        return
+    run.require_sets()
+    if run.recipe.base is None:
+        raise UsageError("--scale: needs --base", hint="the checkpoint from which the ingredients were fine-tuned")
+    adapter = next((one for one in run.singles if one.is_adapter), None)
+    if adapter is not None:
+        raise UsageError(
+            f"--scale: {adapter.path} is an adapter, which has no weights between itself and its base",
+            hint="merge each adapter into its base (merge_and_unload) and mix the whole networks",
+        )
+    _base(run)
+
+
+def scale_evaluations(run: Run) -> int:
+    """How many more mixtures are evaluated on the sets that select, at most."""
+    return len(scales_tried(run.recipe.scale or [])) - 1 if run.resolved.scales else 0
+
+
+def scaled_soup(run: Run, soup: GreedySoup, evaluate: Evaluate, keeper: Gatekeeper) -> ScaledSoup:
+    """The soup at the best scale, if one is asked for."""
+    if not run.resolved.scales:
+        return ScaledSoup(soup.mixture, soup.score, {})
+    point = best_scale(run, partial(stretched, soup.mixture), soup.mixture.kept, evaluate, keeper)
+    return ScaledSoup(stretched(soup.mixture, point.base, point.scale), point.score, point.parts, point.base)
+
+
+def best_scale(
+    run: Run, at: Callable[[Checkpoint, float], Mixture], kept: Checkpoint, evaluate: Evaluate, keeper: Gatekeeper
+) -> ScaleTaken:
+    """The best point of the way from the base (0) on, through the soup (1), by what selects.
+
+    `at` makes the mixture from the base and a scale; what is not mixed comes from `kept`. Of equally good points the
+    soup itself is taken, then the nearest to it.
+    """
+    base = run.shared(_base(run), kept)
+    points = {scale: at(base, scale) for scale in scales_tried(run.recipe.scale or [])}
+    _say_dtypes(run, points)
+    found: dict[float, Score] = {}
+    with run.phase("scale") as progress, run.evaluators.expecting(list(points.values())):
+        for done, (scale, point) in enumerate(points.items(), 1):
+            score = found[scale] = evaluate(point)
+            progress("scale", done, len(points), note=f"scale {scale:g}: {score.selecting} {score.value:.4f}")
+        guarded = keeper.guarded(evaluate)
+        taken = best_point(found, lambda scale, least: guarded(points[scale], at_least=least))
+        scores = {scale: _of_sets(run, point) for scale, point in points.items()}
+    run.hashes.start([base])
+    parts = Scaled(
+        scale=taken,
+        points=[
+            ScaledPoint(scale=scale, value=found[scale].value, scores=scores_to_report(scores[scale]))
+            for scale in sorted(points)
+        ],
+        evaluations=len(points) - 1,
+        base=ingredient_to_report(base, {}, run.hashes),
+    )
+    return ScaleTaken(taken, found[taken], {"scale": parts}, base)
+
+
+def _of_sets(run: Run, point: Mixture) -> dict[str, Score]:
+    """Its scores on the sets that select, which are known by now."""
+    return {name: run.evaluators.on(name)(point) for name in run.resolved.selecting_sets}
+
+
+def _say_dtypes(run: Run, points: Mapping[float, Mixture]) -> None:
+    """Says it if the base is of a wider dtype than the soup, which a point of the way is then as well."""
+    soup, *others = points.values()
+    for point in others[:1]:
+        name = next((name for name in soup.kept.tensors if point.spec(name) != soup.spec(name)), None)
+        if name is not None:
+            own, other = (str(one.spec(name).dtype).removeprefix("torch.") for one in (soup, point))
+            run.warn(f"--base {run.recipe.base}: with it {name!r} becomes {other}, not {own}: --dtype {own} keeps it")
+
+
+def _base(run: Run) -> Checkpoint:
+    """The checkpoint of --base, opened. Raises UsageError if it is one of the ingredients too."""
+    assert run.recipe.base is not None
+    base, first = run.open_base(run.recipe.base), run.singles[0]
+    if any(base.path == checkpoint.path for checkpoint in run.singles):
+        raise UsageError(f"--base {run.recipe.base}: is one of the checkpoints too", hint="leave it out of --ckpts")
+    check_mixable([first, base])
+    return base
