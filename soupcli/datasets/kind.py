@@ -31,6 +31,7 @@ class SetKind(Generic[Spec]):
 
     `fingerprint` changes with everything in the set; it and `measure` are given what the run has loaded for sets.
     `identity` returns what determines the scores of a set that others evaluate, or None if nothing is known of it.
+    `shares` says that processes share the parts of one measurement, so that all of them call `measure`.
     `classifier` makes logits for networks that are no classifiers themselves; `forward` takes the place of logits.
     """
 
@@ -41,4 +42,5 @@ class SetKind(Generic[Spec]):
     classifier: Callable[[Spec, str, Network], Prompted | None] | None = None
     forward: Callable[[Network], Forward] | None = None
     identity: Callable[[Spec, str, Manifest, Any, Callable[[str], None]], dict[str, Any] | None] | None = None
+    shares: bool = False
     measure: Callable[..., Any] | None = None  # spec, weights, metric, runner, tasks -> Score

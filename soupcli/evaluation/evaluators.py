@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli import processes
 from soupcli.datasets.input_cache import InputCache
+from soupcli.datasets.load import kind_of
 from soupcli.datasets.overlap import ContentStore
 from soupcli.environment import cache_folder, versions
 from soupcli.errors import ValidationError
@@ -321,6 +322,8 @@ class Evaluators:
         self._runner.describe_by(weights.kept)
         spec = self.context.sets[name]
         if not spec.shows_examples:
+            if kind_of(spec).shares:
+                return self._measure_outside(name, weights)
             return processes.from_first(lambda: self._measure_outside(name, weights))
         file = self.logit_file(name, weights) if processes.is_first() else None
         examples = self._runner.examples.of(name, spec)

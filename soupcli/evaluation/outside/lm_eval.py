@@ -1,7 +1,8 @@
 """`{lm_eval: [arc_easy, hellaswag], limit: 200, metric: acc_norm}`: tasks of lm-evaluation-harness, run in process.
 
 The harness asks the network that is resident; tasks and their data are loaded once. Seeds are those of its command
-line, so a score is the one that `lm_eval` prints for the saved weights. Documented in its docs/interface.md.
+line, so a score is the one that `lm_eval` prints for the saved weights. Documented in its docs/interface.md. Each task
+or group that the recipe names is evaluated by itself, so that processes can share them and the scores stay the same.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import io
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from soupcli import processes
 from soupcli.datasets.kind import SetKind
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError, ValidationError
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 EXTRA = "lm-eval"
 SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}  # simple_evaluate's own
+RESULTS = ("results", "n-samples", "higher_is_better", "group_subtasks")  # what is used of the harness's
 CLOSED_FORM = ("mean", "acc_all")  # aggregations whose standard error the harness gives without a bootstrap
 
 
@@ -46,6 +49,8 @@ class Tasks:
 
     spec: LmEvalSet
     loaded: Mapping[str, Any]
+    units: Sequence[Mapping[str, Any]]
+    """The same, by what the recipe names."""
 
     @property
     def fingerprint(self) -> str:
@@ -60,8 +65,8 @@ class Tasks:
     def score(self, module: nn.Module, tokenizer: Any, *, batch_size: int) -> Score:
         """The mean of the recipe's metric over the tasks, and each task's every metric as `task/metric`.
 
-        Raises ValidationError if a task has no such metric or cannot be run, NetworkError if the network is not
-        one of transformers.
+        Several processes each evaluate some of the tasks, and all return the score. Raises ValidationError if a task
+        has no such metric or cannot be run, NetworkError if the network is not one of transformers.
         """
         if not hasattr(module, "config"):
             raise NetworkError(
@@ -76,9 +81,15 @@ class Tasks:
         harness = import_extra("lm_eval.models.huggingface", extra=EXTRA)
         with _quiet(), _seeded(), _told(f"lm_eval: {', '.join(self.spec.lm_eval)}"):
             network = harness.HFLM(pretrained=module, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
-            iterations = 1 if all(_closed_form(task) for task in self.loaded["tasks"].values()) else 0
-            results = evaluate(network, self.loaded, limit=self.spec.limit, bootstrap_iters=iterations)
-        return score_of(self.spec, results)
+
+        def results_of(unit: Mapping[str, Any]) -> dict[str, Any]:
+            with _quiet(), _seeded(), _told(f"lm_eval: {', '.join(unit['groups'] or unit['tasks'])}"):
+                iterations = 1 if all(_closed_form(task) for task in unit["tasks"].values()) else 0
+                found = evaluate(network, unit, limit=self.spec.limit, bootstrap_iters=iterations)
+            return {key: dict(found.get(key) or {}) for key in RESULTS}
+
+        each = [found for _, found in processes.shared_out(self.units, results_of)]
+        return score_of(self.spec, {key: {k: v for found in each for k, v in found[key].items()} for key in RESULTS})
 
 
 def load(spec: LmEvalSet) -> Tasks:
@@ -107,7 +118,22 @@ def load(spec: LmEvalSet) -> Tasks:
         if shots is None or (spec.num_fewshot is not None and shots != 0):
             task.set_config(key="num_fewshot", value=spec.num_fewshot or 0)
         task.set_fewshot_seed(seed=SEEDS["fewshot"])
-    return Tasks(spec, loaded)
+    return Tasks(spec, loaded, list(_units(spec, loaded)))
+
+
+def _units(spec: LmEvalSet, loaded: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each group and each task of the recipe with what belongs to it; last, together, the tasks of its tags."""
+    tasks, groups = dict(loaded["tasks"]), loaded["groups"]
+    for name in spec.lm_eval:
+        if name in groups:
+            below = {name: groups[name], **{one.name: one for one in groups[name].get_all_groups()}}
+            own = {task.task_name: tasks.pop(task.task_name) for task in groups[name].get_all_tasks()}
+            children = {one: loaded["group_map"][one] for one in below}
+            yield {"tasks": own, "groups": below, "group_map": children}
+        elif name in tasks:
+            yield {"tasks": {name: tasks.pop(name)}, "groups": {}, "group_map": {}}
+    if tasks:
+        yield {"tasks": tasks, "groups": {}, "group_map": {}}
 
 
 class LoadedTasks:
@@ -228,4 +254,4 @@ def identity(
     return {"tasks": tasks.of(spec).fingerprint, "files": print_below(spec.include_path, manifest)}
 
 
-KIND: SetKind[LmEvalSet] = SetKind(identity=identity, measure=measure)
+KIND: SetKind[LmEvalSet] = SetKind(identity=identity, measure=measure, shares=True)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
+import os
 import random
+import socket
+import types
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,9 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from soupcli import processes
 from soupcli.checkpoints.open import open_checkpoint
+from soupcli.environment import import_extra
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluation.outside import lm_eval as lm_eval_task
 from soupcli.mixing.mixture import Mixture
@@ -147,6 +153,52 @@ def test_groups(run: Path, tmp_path: Path) -> None:
     found = score(recipe(tmp_path / "tasks", "both"), run)
     assert found.value == wanted["both"]["acc,none"]
     assert found.examples == 20
+
+
+def in_process(number: int, port: int, recipe: dict[str, Any], run: Path, told: Any) -> None:
+    """What one of two processes does, as torchrun starts them."""
+    asked: list[str] = []
+
+    def noted(module: str, *, extra: str) -> Any:
+        found = import_extra(module, extra=extra)
+        if module != "lm_eval.evaluator":
+            return found
+
+        def evaluate(network: Any, unit: Any, **options: Any) -> Any:
+            asked.extend(unit["tasks"])
+            return found.evaluate(network, unit, **options)
+
+        return types.SimpleNamespace(evaluate=evaluate)
+
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    os.environ["MASTER_PORT"] = str(port)
+    vars(lm_eval_task)["import_extra"] = noted
+    processes.join()
+    told.put((number, score(recipe, run)._replace(outcomes={}), asked))
+    processes.leave()
+
+
+def test_processes_share_the_tasks(run: Path, tmp_path: Path) -> None:
+    """Two processes evaluate a group and two tasks of one checkpoint, each some of them: the same score as one."""
+    for number, name in enumerate(("one", "two", "three", "four")):
+        task(tmp_path / "tasks", name, rows=3 + number, seed=number)
+    (tmp_path / "tasks/both.yaml").write_text(
+        "group: both\ntask: [one, two]\naggregate_metric_list:\n  - {metric: acc, weight_by_size: true}\n"
+    )
+    asked = recipe(tmp_path / "tasks", "three", "both", "four")
+    alone = score(asked, run, cache=tmp_path / "alone")
+    context = multiprocessing.get_context("fork")
+    told: Any = context.Queue()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    begun = [context.Process(target=in_process, args=(number, port, asked, run, told)) for number in range(2)]
+    for one in begun:
+        one.start()
+    found = sorted(told.get(timeout=60) for _ in begun)
+    for one in begun:
+        one.join(60)
+    assert [own for _, _, own in found] == [["three", "four"], ["one", "two"]]
+    assert found[0][1] == found[1][1] == alone
 
 
 def test_lower_is_better(run: Path, tmp_path: Path) -> None:
