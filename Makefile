@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := demo
+COMMA := ,
 CASES := ../shared/cases/run.py
 
 # The demo needs torch and scikit-learn alone; it takes the development environment if that is there.
@@ -12,9 +13,10 @@ DEMO_VENV := $(if $(wildcard $(READY)),$(VENV),.venv-demo)
 DEMO_BIN := $(CURDIR)/$(DEMO_VENV)/bin
 SITE_VENV := .venv-site
 LAYOUTS_VENV := .venv-layouts
+TRACKERS_VENV := .venv-trackers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs site cases torture gpu layouts results bench-startup bench-merge bench-greedy bench-large bench-learned bench-inspect clean
+.PHONY: help demo test check format docs site cases torture gpu layouts trackers results bench-startup bench-merge bench-greedy bench-large bench-learned bench-inspect clean
 
 # $(call environment,FOLDER,EXTRA): an environment with this package and one extra, by uv if it is there, else by pip.
 define environment
@@ -65,6 +67,12 @@ $(LAYOUTS_VENV)/.ready: pyproject.toml constraints.txt
 	$(call environment,$(LAYOUTS_VENV),dev)
 	$(LAYOUTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt sentence-transformers diffusers
 
+trackers: $(TRACKERS_VENV)/.ready ## runs reported to trackio, wandb and mlflow, read back from their offline stores
+	$(CURDIR)/$(TRACKERS_VENV)/bin/python -m pytest -q -W default tests/output/trackers
+
+$(TRACKERS_VENV)/.ready: pyproject.toml constraints.txt
+	$(call environment,$(TRACKERS_VENV),dev$(COMMA)trackio$(COMMA)wandb$(COMMA)mlflow)
+
 site: $(SITE_VENV)/.ready ## build the pages as a site into site/, strictly: a dead link is an error
 	$(CURDIR)/$(SITE_VENV)/bin/mkdocs build --quiet --strict
 
@@ -104,4 +112,4 @@ bench-inspect: $(READY) ## inspect beside reading and hashing
 	$(BIN)/python benchmarks/inspection.py
 
 clean: ## remove environments, the demo and caches
-	rm -rf $(VENV) .venv-demo $(SITE_VENV) $(LAYOUTS_VENV) $(DEMO) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-demo $(SITE_VENV) $(LAYOUTS_VENV) $(TRACKERS_VENV) $(DEMO) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

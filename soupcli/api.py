@@ -232,21 +232,27 @@ def _ranked(asked: Asked) -> Report:
         _check_same(run, asked)
         run.check_mixable()
         if scores is not None:
-            return report_by_file(run, scores, asked.options.val or [])[0]
-        return report_alone(run, measure_alone(run))[0]
+            return _tracked(run, report_by_file(run, scores, asked.options.val or [])[0])
+        return _tracked(run, report_alone(run, measure_alone(run))[0])
 
 
 def _evaluated(asked: Asked) -> Report:
     with Run(resolve(asked.options, asked.invocation)) as run:
         _check_same(run, asked)
-        return report_alone(run, measure_alone(run))[0]
+        return _tracked(run, report_alone(run, measure_alone(run))[0])
 
 
 def _inspected(asked: Asked) -> Report:
     with Run(resolve_inspection(asked.options, asked.invocation)) as run:
         _check_same(run, asked)
         examined = examine(run)
-        return report_of(run, examined, inspection_of(run, examined))
+        return _tracked(run, report_of(run, examined, inspection_of(run, examined)))
+
+
+def _tracked(run: Run, report: Report) -> Report:
+    """The report, which the trackers of the run are given too."""
+    run.trackers.finished(report)
+    return report
 
 
 REPORTS: dict[str, Callable[[Asked], Report]] = {"rank": _ranked, "eval": _evaluated, "inspect": _inspected}

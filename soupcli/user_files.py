@@ -16,6 +16,7 @@ import site
 import sys
 import sysconfig
 import threading
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -41,6 +42,9 @@ _sources: dict[str, str] = {}  # file of a module of the user's -> SHA-256 of th
 _names: dict[str, str] = {}  # name of a module -> its file
 _imported: set[str] = set()  # names of modules that the user's code has asked for
 _watching = threading.Event()
+_unheard: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_heard_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # of neither side, that have read something
+_blocks: list[set[threading.Thread]] = []  # threads that are there when a block of `unheard` begins
 _busy = threading.local()
 
 
@@ -69,6 +73,35 @@ def watch(module: str) -> None:
         sys.addaudithook(_heard)
         sys.meta_path.insert(0, _Finder())
         _hear_safetensors()
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Within the block nothing counts as read by the user's code, nor in the threads that begin there, ever."""
+    now, before = getattr(_busy, "now", False), set(threading.enumerate())
+    _busy.now = True
+    _blocks.append(before)
+    try:
+        yield
+    finally:
+        _unheard.update(set(threading.enumerate()) - before)
+        _blocks.remove(before)
+        _busy.now = now
+
+
+def pass_over_threads() -> None:
+    """From here on nothing counts that is read by threads which run already, such as a notebook's own.
+
+    Those that the user's code has begun in an earlier run, as pools of workers, go on to count.
+    """
+    _unheard.update(set(threading.enumerate()) - {threading.current_thread()} - set(_heard_threads))
+
+
+def _is_unheard(thread: threading.Thread) -> bool:
+    """Whether the thread began in a block of `unheard`, which may still go on."""
+    if thread not in _unheard and any(thread not in before for before in list(_blocks)):
+        _unheard.add(thread)
+    return thread in _unheard
 
 
 def read_files() -> dict[Path, str | None]:
@@ -160,7 +193,11 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _note(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
     """Remembers what an event is about, if it is the user's; `frame` is the function that caused it."""
-    if getattr(_busy, "now", False) or (event in LISTINGS and frame.f_code.co_filename.startswith(IMPORTING)):
+    if (
+        getattr(_busy, "now", False)
+        or _is_unheard(threading.current_thread())
+        or (event in LISTINGS and frame.f_code.co_filename.startswith(IMPORTING))
+    ):
         return
     _busy.now = True
     try:
@@ -168,6 +205,8 @@ def _note(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
         if module and event == "import":
             _imported.add(str(arguments[0]))
         elif module is not None and event != "import" and _is_called_by_us(frame):
+            if not module:
+                _heard_threads.add(threading.current_thread())
             for path in _paths_of(event, arguments):
                 _remember(module, path, is_written=event == "open" and _writes(*arguments[1:3]))
     except Exception:  # noqa: BLE001 - an error here would be one of the user's code

@@ -6,6 +6,8 @@ import gc
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -282,3 +284,25 @@ def test_open_checkpoint(family: Path) -> None:
     """Headers are read, no tensor."""
     one = soupcli.open_checkpoint("runs/0")
     assert one.path == Path("runs/0") and set(one.tensors) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+def test_threads_of_a_notebook(family: Path) -> None:
+    """A thread that runs already and writes to its own file, as a notebook's history does, is no part of a run."""
+    stop, note = threading.Event(), Path("history.txt").absolute()
+    with note.open("w") as opened:
+        opened.write("0")
+
+    def history() -> None:
+        while not stop.wait(0.002):
+            note.read_text()
+            note.write_text(f"{time.monotonic_ns()}")
+
+    thread = threading.Thread(target=history)
+    thread.start()
+    try:
+        Path("mine.py").write_text("def score(model, device):\n    return {'accuracy': 0.5}\n")
+        options: dict[str, Any] = {"val": ["val", "mine"], "set_": "val.mine={python: 'mine.py:score'}"}
+        assert soupcli.rank("runs/*/", fresh=True, **options).best is not None
+    finally:
+        stop.set()
+        thread.join()

@@ -205,6 +205,14 @@ class IngredientOptions(RecipeOptions):
             "--cache/--no-cache", help="Keep decoded inputs for later runs (default).", envvar="SOUP_CACHE_INPUTS"
         ),
     ] = None
+    report_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--report-to",
+            metavar="NAME...",
+            help="Report to trackio, wandb or mlflow too, while it runs and at the end.",
+        ),
+    ] = None
     relative: Annotated[
         bool, typer.Option("--relative", help="Write paths into the report relative to the working folder.")
     ] = False

@@ -245,7 +245,7 @@ def show(run: Run, options: ReportOptions, examined: Examined) -> None:
     """Print tables and verdicts, the report, or the paths of the checkpoints that go together."""
     inspection = inspection_of(run, examined)
     report = report_of(run, examined, inspection)
-    if deliver(options, report, paths=_going_together(inspection)):
+    if deliver(options, report, run.trackers, paths=_going_together(inspection)):
         console.print_report(report_text(report))
 
 

@@ -42,7 +42,7 @@ def landscape(options: LandscapeOptions, invocation: Invocation) -> int:
         check_target(options.report, "report")
         report = _measure(run, options)
         run.progress.close()
-        if deliver(options, report, paths=[str(options.report)]):
+        if deliver(options, report, run.trackers, paths=[str(options.report)]):
             console.print_report(report_text(report, options.report))
     return 0
 

@@ -180,6 +180,7 @@ def _watch(run: Run) -> Callable[[Curves], None]:
         show = draw_curves if run.progress.terminal else describe_curves
         total = run.recipe.learned.steps
         run.progress("fitting", min(fit.steps[-1], total), total, note=show(_named(fit)))
+        run.trackers.fitted(fit.steps[-1], {name: values[-1] for name, values in _named(fit).items()})
 
     return watch
 

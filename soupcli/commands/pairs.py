@@ -46,7 +46,7 @@ def pairs(options: PairsOptions, invocation: Invocation) -> int:
         check_target(options.report, "report")
         report = _measure(run, start, chosen, options.seed)
         run.progress.close()
-        if deliver(options, report, paths=[str(options.report)]):
+        if deliver(options, report, run.trackers, paths=[str(options.report)]):
             console.print_report(report_text(report, options.report))
     return 0
 

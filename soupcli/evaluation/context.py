@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.hashes import ContentHashes
     from soupcli.evaluation.kept_scores import ScoreStore
     from soupcli.evaluation.logits import LogitFolder
+    from soupcli.evaluation.score import Score
+    from soupcli.mixing.mixture import Mixture
     from soupcli.recipe.recipe import Recipe
     from soupcli.recipe.sets import SetSpec
+
+
+def untold(_name: str, _weights: Mixture, _score: Score) -> None:
+    """Nobody is told the scores."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -32,7 +38,8 @@ class EvaluationContext:
     """One run's recipe and sets; `first` is the checkpoint whose folder describes the network.
 
     `manifest` has what is read, `parts` names sets that are parts of another one. `logits` keeps logits, if they are
-    asked for. `jobs` commands run at once. `makes_soups`: mixtures will be evaluated after ingredients.
+    asked for. `told` is called with every score, with its set and weights. `jobs` commands run at once.
+    `makes_soups`: mixtures will be evaluated after ingredients.
     """
 
     recipe: Recipe
@@ -47,6 +54,7 @@ class EvaluationContext:
     trust_code: bool = False  # whether code beside the weights, which the user wrote, is run
     jobs: int = 1
     makes_soups: bool = False
+    told: Callable[[str, Mixture, Score], None] = untold
     progress: Progress = silent
     warn: Callable[[str], None] = unsaid
 

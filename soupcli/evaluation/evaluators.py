@@ -82,6 +82,7 @@ class Evaluators:
                 score = next(of_one for one, of_one in measured if one == weights)
             if score.difficulty is not None:
                 self._difficulty[name].add(_shares(weights), score.difficulty)
+            self.context.told(name, weights, score)
             return score
 
         return evaluate

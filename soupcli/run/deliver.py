@@ -12,13 +12,18 @@ from soupcli.output import console
 if TYPE_CHECKING:
     from soupcli.cli.options import ReportOptions
     from soupcli.report.report import Report
+    from soupcli.run.trackers import RunTrackers
 
 
-def deliver(options: ReportOptions, report: Report, *, paths: Sequence[str]) -> bool:
-    """Into --report's file; to stdout with --json, or `paths` with --quiet. Whether the result is still to print."""
+def deliver(options: ReportOptions, report: Report, trackers: RunTrackers, *, paths: Sequence[str]) -> bool:
+    """Into --report's file and to trackers; to stdout with --json, or `paths` with --quiet.
+
+    Returns whether the result is still to print.
+    """
     if options.report is not None:
         check_target(options.report, "report")  # it may have come meanwhile
         write_whole(options.report, report.to_json())
+    trackers.finished(report)
     if options.as_json:
         console.print_json(report.to_json())
     elif options.quiet:

@@ -37,7 +37,7 @@ def rank_by_file(run: Run, options: ReportOptions, file: Path) -> int:
     """Ranks by the scores in the file, shows and reports."""
     report, paths = report_by_file(run, file, options.val or [])
     run.progress.close()
-    if deliver(options, report, paths=paths):
+    if deliver(options, report, run.trackers, paths=paths):
         console.print_report(report_text(report))
     return 0
 

@@ -123,6 +123,8 @@ class MadeSoup:
         """Writes the folder, which nobody else may write to."""
         with SoupFolder(out, force=force, inputs=self._run.inputs) as folder:
             self._report, _ = write(self._run, self._finished, folder)
+        self._run.trackers.finished(self._report, out)
+        self._run.trackers.close(failed=False)
         self.path = out
 
     @contextmanager

@@ -111,6 +111,7 @@ def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) ->
         report, found = write(run, finished, folder)
     run.progress.close()
     _show(run, options, report)
+    run.trackers.finished(report, run.recipe.out)
     return exit_code(found)
 
 

@@ -45,13 +45,16 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.old_soup import Input, check_place
 from soupcli.networks.build import key_of_network, outline
 from soupcli.output import console
+from soupcli.output.trackers.tracker import TrackedRun
 from soupcli.report.comparisons import Flops
 from soupcli.report.report import Report, RunCost, relative
 from soupcli.report.scores import LeftOut
 from soupcli.run.groups import ingredients_of
 from soupcli.run.resolve import Resolved, locate, no_sets
 from soupcli.run.to_report import ingredient_to_report, lower_is_better, peak_bytes
+from soupcli.run.trackers import RunTrackers
 from soupcli.soups.ranking import Ranked, rank
+from soupcli.user_files import pass_over_threads
 
 if TYPE_CHECKING:
     from soupcli.evaluation.score import Score
@@ -76,6 +79,7 @@ class Run:
     """What a command works with. `resolved` says what was asked; the rest is opened or made here."""
 
     def __init__(self, resolved: Resolved) -> None:
+        pass_over_threads()
         self.resolved = resolved
         self.command = resolved.command
         self.options = resolved.options
@@ -86,6 +90,8 @@ class Run:
         if self.logits is not None:
             check_file(self.logits / ".soup-logits")
         self._said: list[str] = []
+        wanted = resolved.options.report_to or []
+        self.trackers = RunTrackers([] if self.options.dry_run else wanted, self._about)
         self.progress = console.ProgressReporter(silent=self.options.quiet)
         self.selection = TensorFilter(*map(tuple, (self.recipe.include, self.recipe.exclude, self.recipe.take)))
         self.names = Names()
@@ -186,12 +192,19 @@ class Run:
         paths = [(name, value) for name, spec in self.sets.items() for _, value in spec if isinstance(value, Path)]
         return found + [Input(f"set {name!r}", path) for name, path in paths]
 
+    def _about(self) -> TrackedRun:
+        """What trackers know of the run before it begins."""
+        out = f" {self.recipe.out}" if isinstance(self.options, SoupOptions) else ""
+        recipe = self.recipe.model_dump(mode="json", exclude_none=True)
+        return TrackedRun(self.command.name, f"{self.command.name}{out}", recipe, self.options.quiet)
+
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._evaluators is not None:
             self._evaluators.close()
+        self.trackers.close(failed=error is not None)
         self.hashes.close()
         self.progress.close()
         if isinstance(error, SoupError):
@@ -327,6 +340,7 @@ class Run:
                 hashes=self.hashes,
                 store=ScoreStore(cache_folder() / "scores", fresh=self.options.fresh, inputs=self.manifest),
                 manifest=self.manifest,
+                told=self.trackers.evaluated,
                 jobs=self.options.jobs,
                 makes_soups=isinstance(self.options, SoupOptions),
                 logits=LogitFolder(self.logits, inputs=self.manifest) if self.logits is not None else None,
@@ -368,7 +382,8 @@ class Run:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Progress]:
-        """Add the seconds of the block to the phase `name`."""
+        """Add the seconds of the block to the phase `name`. Trackers begin before the first one."""
+        self.trackers.begin()
         began = time.monotonic()
         yield self.progress
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)

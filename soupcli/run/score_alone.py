@@ -71,7 +71,7 @@ def measure_alone(run: Run) -> list[Measured]:
 
 def _show(run: Run, options: ReportOptions, rows: Sequence[Measured]) -> int:
     report, found = report_alone(run, rows)
-    if deliver(options, report, paths=[str(checkpoint.path) for checkpoint, _ in rows]):
+    if deliver(options, report, run.trackers, paths=[str(checkpoint.path) for checkpoint, _ in rows]):
         if isinstance(options, GatedOptions) and options.output_format != "text":
             console.print_formatted(ci_formats.formatted(options.output_format, report, run.recipe.place))
         else:

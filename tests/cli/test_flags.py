@@ -41,6 +41,7 @@ INGREDIENTS = [
     "--compile --no-compile $SOUP_COMPILE",
     "--cache --no-cache $SOUP_CACHE_INPUTS",
     "--fresh",
+    "--report-to...",
     "--relative",
 ]
 REPORT = [*INGREDIENTS, "--report", "--out -o $SOUP_OUT", "--dtype $SOUP_DTYPE", "--force"]
