@@ -57,8 +57,9 @@ format: $(READY) ## format the code and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(READY) ## write docs/recipes.md, the page of all recipe keys, from the program's own models
+docs: $(READY) ## write docs/recipes.md and the keywords of soupcli's functions from the program's own models
 	$(BIN)/python docs/recipes.py
+	$(BIN)/python docs/keywords.py
 
 layouts: $(LAYOUTS_VENV)/.ready ## soups of sentence-transformers and diffusers, opened by these libraries
 	$(CURDIR)/$(LAYOUTS_VENV)/bin/python -m pytest -q -W default tests/layouts

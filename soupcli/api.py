@@ -11,14 +11,25 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.find import find as find_checkpoints
 from soupcli.checkpoints.open import How
 from soupcli.checkpoints.open import open_checkpoint as open_at
 from soupcli.cli.app import COMMANDS
-from soupcli.cli.keywords import options_of
+from soupcli.cli.keyword_types import (
+    EvaluateKeywords,
+    GreedyKeywords,
+    InspectKeywords,
+    LearnedKeywords,
+    MixKeywords,
+    OwnKeywords,
+    RankKeywords,
+    UniformKeywords,
+    VerifyKeywords,
+)
+from soupcli.cli.keywords import listed, options_of
 from soupcli.cli.parsing import Command, Invocation
 from soupcli.commands.inspect import examine, inspection_of, report_of, resolve_inspection
 from soupcli.commands.rank import of_run
@@ -42,7 +53,7 @@ if TYPE_CHECKING:
     from soupcli.report.report import Report
 
 Runs = str | Path | Checkpoint | Iterable[str | Path | Checkpoint]
-OBJECTS = ("evaluate", "model", "higher_is_better", "score_key")  # keywords that no command has
+OBJECTS = tuple(OwnKeywords.__annotations__)  # keywords that no command has
 
 
 def find(
@@ -63,44 +74,52 @@ def open_checkpoint(path: str | Path, *, key: str | None = None, weights_name: s
     return open_at(Path(path), How(weights_name, key))
 
 
-def uniform(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> MadeSoup:
+@listed(UniformKeywords)
+def uniform(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[UniformKeywords]) -> MadeSoup:
     """The mean of all checkpoints, as `soup uniform` makes it."""
     return _soup("uniform", runs, progress, options)
 
 
-def greedy(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> MadeSoup:
+@listed(GreedyKeywords)
+def greedy(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[GreedyKeywords]) -> MadeSoup:
     """Adds checkpoints, best first, as long as the mean gets no worse, as `soup greedy` does."""
     return _soup("greedy", runs, progress, options)
 
 
-def learned(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> MadeSoup:
+@listed(LearnedKeywords)
+def learned(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[LearnedKeywords]) -> MadeSoup:
     """Fits mixing coefficients by gradient on labelled examples, as `soup learned` does."""
     return _soup("learned", runs, progress, options)
 
 
-def mix(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> MadeSoup:
+@listed(MixKeywords)
+def mix(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[MixKeywords]) -> MadeSoup:
     """The mean with given weights, along the line from the base, or by Model Stock, as `soup mix` makes it."""
     if options.get("report") is not None:
         raise UsageError("mix: report= is of the command line", hint="soup mix soup.json --out again/")
     return _soup("mix", runs, progress, options)
 
 
-def rank(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> Measurement:
+@listed(RankKeywords)
+def rank(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[RankKeywords]) -> Measurement:
     """Evaluates every checkpoint alone, best first, as `soup rank` does."""
     return _measured("rank", runs, progress, options)
 
 
-def evaluate(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> Measurement:
+@listed(EvaluateKeywords)
+def evaluate(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[EvaluateKeywords]) -> Measurement:
     """Evaluates checkpoints and soups on any number of sets, as `soup eval` does."""
     return _measured("eval", runs, progress, options)
 
 
-def inspect(runs: Runs | None = None, *, progress: bool = False, **options: Any) -> Measurement:
+@listed(InspectKeywords)
+def inspect(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[InspectKeywords]) -> Measurement:
     """Checks whether checkpoints can be averaged, and says why not, as `soup inspect` does."""
     return _measured("inspect", runs, progress, options)
 
 
-def verify(soup: str | Path | MadeSoup, **options: Any) -> Verification:
+@listed(VerifyKeywords)
+def verify(soup: str | Path | MadeSoup, **options: Unpack[VerifyKeywords]) -> Verification:
     """Checks a soup against its report and its ingredients, as `soup verify` does."""
     path = soup.path if isinstance(soup, MadeSoup) else Path(soup)
     if path is None:

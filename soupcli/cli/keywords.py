@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,6 +17,27 @@ if TYPE_CHECKING:
     from soupcli.cli.parsing import Command
 
 PRINTING = ("as_json", "quiet", "dry_run", "output_format", "relative")  # how a command prints
+_DEFAULTS = {True: False, False: None}  # of switches, of all else
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def listed(keywords: type) -> Callable[[Function], Function]:
+    """Gives a function a signature with each of its keywords, a TypedDict, by itself: for help() and notebooks."""
+
+    def with_signature(function: Function) -> Function:
+        shown = inspect.signature(function)
+        *first, _ = shown.parameters.values()
+        kinds = {name: getattr(kind, "__forward_arg__", kind) for name, kind in keywords.__annotations__.items()}
+        own = [parameter.name for parameter in first]
+        more = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS[kind == "bool"], annotation=kind)
+            for name, kind in kinds.items()
+            if name not in own
+        ]
+        function.__signature__ = shown.replace(parameters=[*first, *more])  # type: ignore[attr-defined]
+        return function
+
+    return with_signature
 
 
 def options_of(row: Command, keywords: Mapping[str, Any]) -> Any:
