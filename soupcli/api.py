@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
@@ -34,7 +34,7 @@ from soupcli.cli.parsing import Command, Invocation
 from soupcli.commands.inspect import examine, inspection_of, report_of, resolve_inspection
 from soupcli.commands.rank import of_run
 from soupcli.commands.verify import Check, checked, is_verified
-from soupcli.errors import UsageError
+from soupcli.errors import SoupError, UsageError
 from soupcli.files.atomic import write_whole
 from soupcli.files.own_file import check_target
 from soupcli.mixing.old_soup import REPORT
@@ -161,6 +161,8 @@ def _asked(name: str, runs: Runs | None, keywords: Mapping[str, Any]) -> Iterato
     words = {"ckpts": [str(_path(one)) for one in everyone]} if everyone else {}
     own = {key: value for key, value in keywords.items() if key in OBJECTS}
     others = {key: value for key, value in keywords.items() if key not in OBJECTS}
+    if own.get("evaluate") is not None and others.get("key") is not None and _is_score_key(row, everyone, others):
+        own.setdefault("score_key", others.pop("key"))
     with ExitStack() as stack:
         parts = _parts(stack, row, own, others)
         if "val" in parts:
@@ -168,6 +170,28 @@ def _asked(name: str, runs: Runs | None, keywords: Mapping[str, Any]) -> Iterato
         options = options_of(row, {**others, **words})
         opened = [one for one in everyone if not isinstance(one, str | Path)]
         yield Asked(options, Invocation(row, frozenset(), parts), opened)
+
+
+def _is_score_key(row: Command, everyone: Sequence[str | Path | Checkpoint], others: Mapping[str, Any]) -> bool:
+    """Whether key= means score_key=: beside evaluate=, of checkpoints that are bare state dicts, which have no keys.
+
+    Raises UsageError for checkpoints that were opened by another key.
+    """
+    opened = [one for one in everyone if not isinstance(one, str | Path)]
+    words = [str(one) for one in everyone if isinstance(one, str | Path)] or _listed(others.get("ckpts"))
+    if len(opened) < len(everyone) or not opened:
+        try:
+            opened += find_checkpoints(words, how=How(others.get("weights_name"))).checkpoints
+        except SoupError:  # the run says what is wrong with them
+            return False
+    names = {one.origin.key for one in opened}
+    if names != {None} and others["key"] not in names:
+        chosen = ", ".join(sorted(name for name in names if name is not None))
+        raise UsageError(
+            f"{row.name}: key={others['key']!r}: of these checkpoints {chosen} is opened, which key= chooses",
+            hint="score_key= is the word under which scores of evaluate= are kept",
+        )
+    return names == {None}
 
 
 def _everyone(runs: Runs | None) -> list[str | Path | Checkpoint]:

@@ -182,6 +182,27 @@ def test_scores_of_own_functions_are_kept_by_their_key(family: Path) -> None:
         assert len(calls) == expected
 
 
+def test_key_of_bare_state_dicts(family: Path) -> None:
+    """Beside evaluate= `key` is the word for kept scores, unless the checkpoints have state dicts to choose from."""
+    calls: list[int] = []
+
+    def score(model: nn.Module) -> float:
+        calls.append(1)
+        return accuracy(family)(model)
+
+    for runs in ("runs/*/", soupcli.find("runs/*/")):
+        soupcli.rank(runs, evaluate=score, model=build_net, key="mine")
+    assert len(calls) == 5
+    for number in range(2):
+        torch.save({"state_dict": load_file(f"runs/{number}/model.safetensors"), "epoch": 1}, f"{number}.pt")
+    for _ in range(2):
+        soupcli.rank(["0.pt", "1.pt"], evaluate=score, model=build_net, key="state_dict")
+    assert len(calls) == 9
+    with pytest.raises(UsageError, match=r"key='mine': .* state_dict is opened") as raised:
+        soupcli.rank(["0.pt", "1.pt"], evaluate=score, model=build_net, key="mine")
+    assert "score_key=" in str(raised.value.hint)
+
+
 def test_errors_of_own_functions(family: Path) -> None:
     """An error names the user's own line; a metric whose direction nobody knows is asked for."""
 
