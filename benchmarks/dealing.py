@@ -1,9 +1,10 @@
 """How well commands are dealt out: `python benchmarks/dealing.py [--seconds 1] [--ingredients 12]`.
 
 Ingredients are ranked by a `command:` set that takes a second, with 1, 2, 4 and 8 jobs: the wall time over the ideal,
-which is the start of soup and as many rounds of a second as there are. Then greedy with `--speculate 3 --jobs 4` over
-greedy with one job, on a family of which no candidate is kept: the most that speculation can gain. Commands sleep, so
-that few cores serve many jobs.
+which is the start of soup and as many rounds of a second as there are. Then greedy with `--jobs 4 --speculate 3` over
+greedy with one job, and over `--jobs 4` alone, on families of which as many candidates are kept as of the three demos
+(docs/results.md, mean over seeds), spread evenly, and on one of which none is kept: the most that speculation can
+gain. Commands sleep, so that few cores serve many jobs.
 """
 
 from __future__ import annotations
@@ -23,23 +24,34 @@ import torch
 from safetensors.torch import save_file
 
 JOBS = (1, 2, 4, 8)
+# Ingredients, and how many of them the greedy soup keeps.
+KEPT = {"digits": (12, 5), "text": (8, 3), "images": (10, 4), "none kept": (12, 1)}
 PROGRAM = """
 import json, struct, sys, time
 time.sleep(float(sys.argv[2]))
 raw = open(sys.argv[1], "rb").read()
 base = 8 + struct.unpack("<Q", raw[:8])[0]
-(value,) = struct.unpack("<f", raw[base:base + 4])
-print(json.dumps({"accuracy": value}))
+shares = struct.unpack(f"<{(len(raw) - base) // 4}f", raw[base:])
+members = {number for number, share in enumerate(shares) if share}
+alone = 0.9 - 0.01 * min(members)
+good = members <= set(map(int, sys.argv[3].split(",")))
+print(json.dumps({"accuracy": alone if len(members) == 1 else (0.9 + 0.001 * len(members) if good else 0.5)}))
 """
 
 
-def write_family(folder: Path, ingredients: int, seconds: float) -> None:
-    """Ingredients of one number each, which is their score."""
+def kept_of(ingredients: int, kept: int) -> list[int]:
+    """Which ones the greedy soup keeps: the best, and others at even distances."""
+    return sorted({0, *(round(number * ingredients / kept) for number in range(1, kept))})
+
+
+def write_family(folder: Path, ingredients: int, seconds: float, kept: int = 1) -> None:
+    """Ingredients of one number each that is not 0, by which the program tells who is in a mixture."""
     for number in range(ingredients):
         (folder / f"runs/{number}").mkdir(parents=True, exist_ok=True)
-        save_file({"w": torch.tensor([0.9 - 0.01 * number])}, folder / f"runs/{number}/model.safetensors")
+        save_file({"w": torch.eye(ingredients)[number].clone()}, folder / f"runs/{number}/model.safetensors")
     (folder / "eval.py").write_text(PROGRAM)
-    command = f"{shlex.quote(sys.executable)} eval.py {{weights}} {seconds}"
+    members = ",".join(map(str, kept_of(ingredients, kept)))
+    command = f"{shlex.quote(sys.executable)} eval.py {{weights}} {seconds} {members}"
     (folder / "soup.yaml").write_text(json.dumps({"val": {"val": {"command": command}}, "metric": "accuracy"}))
 
 
@@ -58,7 +70,7 @@ def wall(folder: Path, *words: str) -> float:
 
 
 def main() -> None:
-    """Prints one line for each number of jobs, then one for speculation."""
+    """Prints one line for each number of jobs, then one for speculation on each family."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--ingredients", type=int, default=12)
@@ -70,11 +82,33 @@ def main() -> None:
         write_family(folder, given.ingredients, given.seconds)
         for jobs in JOBS:
             ideal = start + math.ceil(given.ingredients / jobs) * given.seconds
-            took = wall(folder, "rank", "--val", "val", "--jobs", str(jobs))
-            print(f"rank, {jobs} jobs: {took:.2f} s, {took / ideal:.2f} of the ideal")
-        serial = wall(folder, "greedy", "--val", "val", "--out", str(folder / "one"))
-        ahead = wall(folder, "greedy", "--val", "val", "--jobs", "4", "--speculate", "3", "--out", str(folder / "four"))
-        print(f"greedy --speculate 3 --jobs 4: {ahead:.2f} s, {ahead / serial:.2f} of {serial:.2f} s with one job")
+            report = folder / f"{jobs}.json"
+            took = wall(folder, "rank", "--val", "val", "--jobs", str(jobs), "--report", str(report))
+            alone = json.loads(report.read_text())["cost"]["seconds"]["rank"]
+            print(
+                f"rank, {jobs} jobs: {took:.2f} s, {took / ideal:.2f} of the ideal; the evaluations alone "
+                f"{alone:.2f} s, {alone / (ideal - start):.2f}"
+            )
+    for name, (ingredients, kept) in KEPT.items():
+        with tempfile.TemporaryDirectory() as place:
+            speculate(Path(place), name, ingredients, kept, given.seconds)
+
+
+def speculate(folder: Path, name: str, ingredients: int, kept: int, seconds: float) -> None:
+    """Prints how greedy ends sooner; the soups must be the same."""
+    write_family(folder, ingredients, seconds, kept)
+    ways = {"one": [], "four": ["--jobs", "4"], "ahead": ["--jobs", "4", "--speculate", "3"]}
+    took = {
+        way: wall(folder, "greedy", "--val", "val", *words, "--out", str(folder / way)) for way, words in ways.items()
+    }
+    soups = {(folder / way / "model.safetensors").read_bytes() for way in ways}
+    members = json.loads((folder / "ahead/soup.json").read_text())["soup"]["members"]
+    assert len(soups) == 1 and len(members) == kept
+    over_one, over_four = took["ahead"] / took["one"], took["ahead"] / took["four"]
+    print(
+        f"greedy, {name} ({kept} of {ingredients} kept): {took['ahead']:.2f} s, {over_one:.2f} of {took['one']:.2f} s "
+        f"with one job, {over_four:.2f} of {took['four']:.2f} s with 4 jobs alone"
+    )
 
 
 if __name__ == "__main__":

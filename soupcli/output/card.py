@@ -206,7 +206,9 @@ def _scores(report: Report) -> str:
         lines.append("Cross-fitted: held against an ingredient that these examples did not select either.")
     if report.selecting_set is not None and (report.command != "uniform" or report.scale is not None):
         chose = report.selecting_sets or [report.selecting_set]
-        lines.append(f"The soup was selected on {', '.join(map(_cell, chose))}, which flatters it there.")
+        tried = max((one.tried for one in report.comparisons if one.tried is not None), default=None)
+        of_tried = f", of {tried} tried" if tried is not None else ""
+        lines.append(f"The soup was selected on {', '.join(map(_cell, chose))}{of_tried}, which flatters it there.")
     return "\n".join(lines) + "\n"
 
 

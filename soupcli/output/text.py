@@ -72,12 +72,22 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
         yield correlation_table(report.experts)
         yield expert_lines(report.experts)
     alone = report.best is not None and report.parts_of_soup == [report.best.path] and report.comparisons
-    compared = [f"the soup is the {report.name_of_best} alone"] if alone else sentences(report, report.comparisons)
+    compared = (
+        [f"the soup is the {report.name_of_best} alone{_of_tried(report)}"]
+        if alone
+        else sentences(report, report.comparisons)
+    )
     if said := [*_objective_text(report), *compared, *map(describe_result, report.gates)]:
         yield said
     if report.flops is not None:
         yield [cost_of(report.flops)]
     yield [f"members: {_members(soup)}", f"soup: {soup.path}"]
+
+
+def _of_tried(report: Report) -> str:
+    """E.g. `, the best of 12 tried on val`: its score there is flattered too."""
+    tried = max((of.tried for of in report.comparisons if of.tried is not None), default=None)
+    return "" if tried is None else f", the best of {tried} tried on {' and '.join(report.selecting_sets)}"
 
 
 def _objective_text(report: Report) -> Iterator[str]:
