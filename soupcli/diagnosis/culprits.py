@@ -11,10 +11,12 @@ from soupcli.diagnosis.effects import (
     doubt,
     in_trouble,
     is_broken,
+    is_lost,
     is_worse,
     median_alone,
     restored,
     spoiler,
+    suspects,
     told_effect,
 )
 from soupcli.diagnosis.evidence import Evidence
@@ -69,7 +71,7 @@ def rate_too_high(facts: Facts) -> Evidence | None:
         return _far_by_weights(facts)
     ratios = _times_as_far(facts)
     renewed, blown_up = renewed_layers(facts), _blown_up(facts)
-    left = [one for one in [*culprits(facts), *blown_up] if one not in renewed and not _explained(facts, one)]
+    left = [one for one in [*suspects(facts), *blown_up] if one not in renewed and not _explained(facts, one)]
     found = [
         one
         for one in dict.fromkeys(left)
@@ -114,7 +116,7 @@ def _left_basin(facts: Facts, one: int) -> bool:
     assert facts.spread is not None
     others = [other for other in range(len(facts.located)) if other != one]
     angle = float(facts.spread.closeness_kk[one, others].median())
-    return angle > WILD or not is_broken(facts, one)
+    return angle > WILD or not is_lost(facts, one)
 
 
 def _far_by_weights(facts: Facts) -> Evidence | None:
@@ -198,7 +200,7 @@ def other_inputs(facts: Facts) -> Evidence | None:
     ratios, renewed, near = _times_as_far(facts), renewed_layers(facts), _with_most(facts)
     found = [
         one
-        for one in culprits(facts)
+        for one in suspects(facts)
         if (ratios.get(one, 1.0) <= FAR or not _left_basin(facts, one))
         and one not in renewed
         and one in near

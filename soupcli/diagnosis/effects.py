@@ -24,6 +24,8 @@ KEPT = 0.7
 PART = 0.5  # of what the soup has lost, that it regains without the one that spoils it
 LEAD = 1.6  # times as much as without any other
 LOST = 0.02  # of a share that a soup loses before it is in trouble
+BELOW = 0.05  # of a share, that one stands below all others
+ALIKE = 3.0  # and so many times as much as these are apart
 RESTORED = 0.6  # of what a run lacks, by other names for its classes
 CONFUSION = "f1"  # the metric whose contributions are predicted and true classes
 
@@ -97,6 +99,31 @@ def chance_of(score: Score) -> float:
     if outcomes is None or outcomes.dim() != 2:
         return 0.0
     return float(torch.bincount(outcomes[:, 1]).max()) / len(outcomes)
+
+
+def stands_out(facts: Facts) -> int | None:
+    """The one ingredient that alone is far below all others, which are alike; None if there is none.
+
+    The soup may not suffer from it: it has lost less than one that is broken.
+    """
+    barrier = facts.barrier
+    if barrier is None or len(barrier.alone) < 4 or barrier.alone[0].selecting not in SHARES:
+        return None
+    *others, last = sorted(range(len(barrier.alone)), key=lambda one: -barrier.alone[one].goodness)
+    best, worst, value = (barrier.alone[one].goodness for one in (others[0], others[-1], last))
+    apart = worst - value > max(BELOW, ALIKE * (best - worst))
+    return last if apart and surely_better(barrier.alone[others[-1]], barrier.alone[last]) else None
+
+
+def is_lost(facts: Facts, one: int) -> bool:
+    """Whether an ingredient alone is broken, or far below all others."""
+    return is_broken(facts, one) or stands_out(facts) == one
+
+
+def suspects(facts: Facts) -> list[int]:
+    """Those to blame, and one that is far below all others alone."""
+    blamed, one = culprits(facts), stands_out(facts)
+    return blamed if one is None or one in blamed else [*blamed, one]
 
 
 def culprits(facts: Facts) -> list[int]:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from soupcli.recipe.methods import Learned
 
 ENOUGH = 200  # held-out examples that choose a step by themselves
-KEPT = 1.25  # standard errors of a gain that the start is given up for: of ten steps the best is chosen, which flatters
-SURE = 2.0  # of a gain that holds elsewhere too
+KEPT = 1.75  # standard errors of a gain that the start is given up for: of ten steps the best is chosen, which flatters
+SURE = 2.5  # of a gain that holds elsewhere too
 
 
 class States(Protocol):

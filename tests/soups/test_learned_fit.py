@@ -239,7 +239,7 @@ def test_no_gain_of_the_temperature_alone(toy: Family) -> None:
 def test_temperature(toy: Family) -> None:
     """Networks that are far too sure get a factor below 1, timid ones above; without it the factor stays 1."""
     labels = toy.data["labels"].clone()
-    labels[::4] = (labels[::4] + 1) % 3
+    labels[::3] = (labels[::3] + 1) % 3
     ingredients = toy.ingredients()
     cool = toy.fit(ingredients, settings(steps=60), labels=labels).soup
     timid = [{n: t * (0.2 if n.startswith("2.") else 1) for n, t in state.items()} for state in toy.states]
