@@ -10,7 +10,6 @@ from soupcli.diagnosis.effects import (
     culprits,
     doubt,
     in_trouble,
-    is_broken,
     is_lost,
     is_worse,
     median_alone,
@@ -241,7 +240,7 @@ def parted(facts: Facts) -> Parted | None:
     if between < max(WIDE, APART * within) or set(groups[1]) & renewed_layers(facts):
         return None
     blamed = culprits(facts)
-    alone = len(groups[1]) == 1 and (is_broken(facts, groups[1][0]) or _times_as_far(facts)[groups[1][0]] > WILD_RATIO)
+    alone = len(groups[1]) == 1 and (is_lost(facts, groups[1][0]) or _times_as_far(facts)[groups[1][0]] > WILD_RATIO)
     if alone or any(_explained(facts, one) for one in blamed):
         return None
     return Parted(groups, between, within)

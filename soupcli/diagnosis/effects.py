@@ -2,7 +2,7 @@
 
 A soup is in trouble if it is surely worse than the median ingredient. An ingredient spoils it if the soup without it is
 surely better, by half of what is lost and twice as much as without any other. It is broken if alone it has kept less
-than `KEPT` of what the median knows above chance.
+than `KEPT` of what the median knows above chance. It stands out if it is far below all others, which are alike.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ widened to hold 0 if the test does not rule 0 out, so that both say the same.
 
 All other metrics: Student's t interval of the jackknife's pseudo-values (Efron 1982). A few examples seldom show the
 rare ones that decide, so two are imagined, one in favour of each side. They are what Agresti and Min (2005, "Simple
-improved confidence intervals for comparing matched proportions") add to proportions. `benchmarks/coverage.py` has how
+improved confidence intervals for comparing matched proportions") add to proportions. If few examples overstate a metric
+(the calibration error), the interval is longer by an estimate of that at either end. `benchmarks/coverage.py` has how
 often these intervals hold the truth. Nothing is drawn: equal outcomes give equal intervals.
 """
 
@@ -124,7 +125,8 @@ def metric_interval(metric: Metric, first: Tensor, second: Tensor) -> Interval |
         return None
     reach = student_t(len(first) - 1) * error
     most = metric.span if metric.span is not None else math.inf
-    return max(-most, min(centre - reach, value)), min(most, max(centre + reach, value))
+    down, up = (metric.bias(each) if metric.bias is not None else 0.0 for each in (first, second))
+    return max(-most, min(centre - reach - down, value)), min(most, max(centre + reach + up, value))
 
 
 def _less(metric: Metric, first: Tensor, second: Tensor) -> Callable[[Tensor], Tensor]:

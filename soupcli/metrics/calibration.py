@@ -42,6 +42,19 @@ def weighted_calibration_error(outcomes_n2: Tensor, weights_bn: Tensor) -> Tenso
     return gaps_bk.abs().sum(dim=1) / weights_bn.sum(dim=1)
 
 
+def surplus(outcomes_n2: Tensor) -> float:
+    """By how much the error is likely too high: a bin's gap is taken without its sign, and chance gives it one.
+
+    The mean of |X| less |m|, X normal about m, the gap that was seen (folded normal; Leone et al. 1961).
+    """
+    bin_n, gap_n = _bins_and_gaps(outcomes_n2)
+    sums_k = gap_n.new_zeros(BINS).index_add(0, bin_n, gap_n)
+    errors_k = gap_n.new_zeros(BINS).index_add(0, bin_n, gap_n.square()).sqrt()
+    z_k = sums_k.abs() / errors_k.clamp(min=1e-300)
+    folded_k = math.sqrt(2 / math.pi) * (-z_k.square() / 2).exp() - z_k * torch.erfc(z_k / math.sqrt(2))
+    return float((errors_k * folded_k).sum()) / len(outcomes_n2)
+
+
 def _bins_and_gaps(outcomes_n2: Tensor) -> tuple[Tensor, Tensor]:
     """int64 [N] the bin, float64 [N] right less confidence."""
     confidence_n, right_n = outcomes_n2[:, 0].contiguous(), outcomes_n2[:, 1]

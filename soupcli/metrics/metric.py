@@ -22,6 +22,7 @@ class Metric(NamedTuple):
     `counts`: contributions are whole numbers, which the last places of logits do not move: the score is the same in
     batches of any size and make-up.
     `right_and_wrong`, if an example is either: what each would contribute if it were right, and if it were wrong.
+    `bias`, if few examples give a higher value than many would: by how much they may.
     `span`: the most by which two values can differ; None: there is no such bound.
     """
 
@@ -35,6 +36,7 @@ class Metric(NamedTuple):
     counts: bool = False
     right_and_wrong: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # contributions -> both, of their shape
     span: float | None = None
+    bias: Callable[[Tensor], float] | None = None  # contributions -> estimate
 
 
 Z = 1.959963984540054  # standard errors on either side of a normal mean that hold 95%

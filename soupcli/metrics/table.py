@@ -14,7 +14,12 @@ from functools import partial
 from soupcli.errors import ValidationError
 from soupcli.metrics import accuracy, f1_mcc, loss
 from soupcli.metrics.accuracy import best_share, correct, share
-from soupcli.metrics.calibration import confidence_and_right, expected_calibration_error, weighted_calibration_error
+from soupcli.metrics.calibration import (
+    confidence_and_right,
+    expected_calibration_error,
+    surplus,
+    weighted_calibration_error,
+)
 from soupcli.metrics.correlation import (
     pearson,
     predicted_and_measured,
@@ -116,6 +121,7 @@ METRICS: dict[str, Metric] = {
         higher_is_better=False,
         width=2,
         span=1.0,
+        bias=surplus,
     ),
     "f1": Metric(
         predicted_and_true,

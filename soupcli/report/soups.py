@@ -192,7 +192,7 @@ class LearnedFit(ReportPart):
     gain: float = 0.0
     """How much less than at the start the held-out loss was where it was least."""
     gain_stderr: float = 0.0
-    """Over the held-out examples; the start is kept unless the gain is 1.25 times as large."""
+    """Over the held-out examples; the start is kept unless the gain is 1.75 times as large."""
     threads: int | None = None
     """Threads that computed the fit. Others, like another batch size, may change the last places of coefficients."""
     resident: Literal["device", "host", "disk"]

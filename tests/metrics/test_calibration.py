@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from soupcli.metrics.calibration import BINS, confidence_and_right, expected_calibration_error
+from soupcli.metrics.calibration import BINS, confidence_and_right, expected_calibration_error, surplus
 from soupcli.metrics.table import METRICS
 
 
@@ -50,3 +51,16 @@ def test_lower_is_better() -> None:
     """It falls as networks get better, and a part of the set says nothing of the whole."""
     assert not METRICS["ece"].higher_is_better
     assert METRICS["ece"].reachable is None
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.02, 0.3])
+def test_surplus_is_the_folded_normals(gap: float) -> None:
+    """What chance adds to a gap without its sign: scipy's mean of the folded normal less the gap that was seen."""
+    right_n = (torch.arange(200) < 170).to(torch.float64)  # 85% right, all in one bin
+    outcomes_n2 = torch.stack([torch.full((200,), 0.85 + gap / 3, dtype=torch.float64), right_n], dim=1)
+    gap_n = outcomes_n2[:, 1] - outcomes_n2[:, 0]
+    error = math.sqrt(float(gap_n.square().sum()))
+    seen = abs(float(gap_n.sum()))
+    wanted = stats.foldnorm.mean(seen / error, scale=error) - seen
+    assert surplus(outcomes_n2) == pytest.approx(wanted / 200, rel=1e-9)
+    assert surplus(torch.cat([outcomes_n2] * 4)) < surplus(outcomes_n2)

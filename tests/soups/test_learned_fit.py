@@ -19,7 +19,7 @@ from soupcli.datasets.examples import ArrayExamples
 from soupcli.errors import NetworkError
 from soupcli.evaluation.labelled_set import LabelledSet
 from soupcli.networks.learned.residence import Where
-from soupcli.soups.learned_choice import LearnedSoup, chosen, parts_of
+from soupcli.soups.learned_choice import KEPT, LearnedSoup, chosen, parts_of
 from soupcli.soups.learned_fit import CONSTRAINTS, FLOOR, Curves, Fit, FitSplit, Round, affine, simplex
 from tests.helpers.learned_family import Family, settings
 from tests.helpers.learned_toys import CPU
@@ -140,7 +140,7 @@ def test_start_is_kept_where_nothing_gains(toy: Family) -> None:
     for folds in (1, 4):
         learnt = toy.fit(ingredients, settings(steps=60, lr=1.0, per="tensor", seed=2, folds=folds), labels=labels)
         soup = learnt.soup
-        assert (soup.kept == 0) == (soup.gain <= 1.25 * soup.gain_stderr)
+        assert (soup.kept == 0) == (soup.gain <= KEPT * soup.gain_stderr)
         if soup.kept == 0:
             assert all(row == [0.25] * 4 for row in learnt.layered.alpha_lk)
             assert (soup.warning is not None) == (soup.curves.fitted[-1] < soup.curves.fitted[0] or soup.gain > 0)

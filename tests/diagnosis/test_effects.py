@@ -1,0 +1,59 @@
+"""Who is to blame, by scores alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from soupcli.diagnosis.barrier import Barrier
+from soupcli.diagnosis.effects import culprits, is_broken, stands_out, suspects
+from soupcli.diagnosis.facts import Facts
+from soupcli.evaluation.loop import score_of
+from soupcli.evaluation.score import Score
+from soupcli.metrics.table import METRICS
+
+N, CLASSES = 1000, 4
+
+
+def right_on(count: int, n: int = N) -> Score:
+    """The score of a network that is right on the first `count` of `n` examples."""
+    labels_n = torch.arange(n) % CLASSES
+    named_n = torch.where(torch.arange(n) < count, labels_n, (labels_n + 1) % CLASSES)
+    logits_nk = torch.nn.functional.one_hot(named_n, CLASSES).double()
+    outcomes = {name: METRICS[name].contribution(logits_nk, labels_n) for name in ("accuracy", "f1")}
+    return score_of(outcomes, "accuracy", examples=n)
+
+
+def of(*right: int, n: int = N) -> Facts:
+    """Ingredients that are right on so many examples, and a mean that is as good as the best."""
+    alone = [right_on(count, n) for count in right]
+    return Facts(checkpoints=(), barrier=Barrier(alone, alone, max(alone, key=lambda one: one.goodness)))
+
+
+@pytest.mark.parametrize(
+    ("right", "found"),
+    [
+        ((950, 955, 945, 950, 800), 4),  # others agree within a point, one lacks fifteen
+        ((800, 950, 955, 945, 950), 0),
+        ((950, 955, 945, 950, 910), None),  # as much as a sweep may differ
+        ((950, 900, 860, 820, 780), None),  # no gap: a sweep of rates or checkpoints of one run
+        ((950, 950, 950, 780, 780), None),  # two are no single run
+        ((950, 780), None),
+    ],
+)
+def test_who_stands_out(right: tuple[int, ...], found: int | None) -> None:
+    """One that is far below all others, which are alike, although it is not broken and the soup does not suffer."""
+    facts = of(*right)
+    assert stands_out(facts) == found
+    assert culprits(facts) == [] and suspects(facts) == ([] if found is None else [found])
+
+
+def test_too_few_examples_show_nobody() -> None:
+    """Of 20 examples three more wrong ones are chance."""
+    assert stands_out(of(19, 19, 19, 19, 16, n=20)) is None
+
+
+def test_broken_is_not_named_twice() -> None:
+    """Who is broken alone stands out as well, and is blamed once."""
+    facts = of(950, 955, 945, 950, 300)
+    assert is_broken(facts, 4) and suspects(facts) == [4]
