@@ -39,7 +39,7 @@ def choose(checkpoints: Sequence[Checkpoint], window: Window) -> Chosen:
     `every` and `last` count within each run: the checkpoints of one parent folder. Raises UsageError if a step or a
     metric is asked for that a trainer did not record, and if nothing is left.
     """
-    if not window.model_fields_set - {"group_by"}:
+    if not window.model_fields_set - {"group_by", "prefer"}:
         return Chosen(list(checkpoints), [])
     about = {checkpoint: record_of(checkpoint) for checkpoint in checkpoints}
     kept = list(checkpoints)

@@ -83,6 +83,7 @@ COMMANDS = (
         several_processes=True,
         each_alone=True,
         judges_soups=True,
+        takes_doubles=True,
     ),
     Command(
         "inspect",
@@ -90,6 +91,7 @@ COMMANDS = (
         "soupcli.commands.inspect:inspect",
         "Check whether checkpoints can be averaged; explain problems.",
         example="soup inspect --ckpts runs/*/ --base start/ --val imagenet-val",
+        takes_doubles=True,
         measures_from_base=True,
         looks_at_singles=True,
     ),

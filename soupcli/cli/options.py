@@ -26,7 +26,7 @@ RequireGain = Annotated[
     typer.Option(
         "--require-gain",
         metavar="[SET=]MARGIN",
-        help="Exit 1 unless the soup beats the best ingredient by this much (accuracy: percentage points).",
+        help="Exit 1 unless the soup beats the best ingredient by this much: 0.1% (of accuracy 0.1 is the same).",
         envvar="SOUP_REQUIRE_GAIN",
     ),
 ]
@@ -93,6 +93,10 @@ class IngredientOptions(RecipeOptions):
         typer.Option(
             "--ckpts", metavar="PATH...", help="Checkpoint folders, files or globs; - reads paths from stdin."
         ),
+    ] = None
+    prefer: Annotated[
+        Literal["best", "last"] | None,
+        typer.Option("--prefer", help="Where a run has several checkpoints, take the best or the last one."),
     ] = None
     last: Annotated[
         int | None, typer.Option("--last", metavar="N", help="Of each run, take the last N checkpoints.", min=1)
@@ -332,8 +336,13 @@ class GreedyOptions(ScalableOptions):
         ),
     ] = 0
     min_delta: Annotated[
-        float | None,
-        typer.Option("--min-delta", help="How much a candidate must raise the score.", envvar="SOUP_MIN_DELTA"),
+        str | None,
+        typer.Option(
+            "--min-delta",
+            metavar="MARGIN",
+            help="How much a candidate must raise the score: 0.001, or 0.1% (percentage points).",
+            envvar="SOUP_MIN_DELTA",
+        ),
     ] = None
     strategy: Annotated[
         str | None,

@@ -114,6 +114,7 @@ class Command(NamedTuple):
     measures_from_base: bool = False  # it measures all checkpoints from --base, so --base is never unused
     each_alone: bool = False  # it takes each checkpoint as it is, so their names need not agree
     looks_at_singles: bool = False  # --group-by makes no difference to it
+    takes_doubles: bool = False  # checkpoints of equal weights are looked at each; elsewhere they count once
     judges_soups: bool = False  # it compares the soups among its checkpoints with the best ingredient among them
 
 

@@ -69,7 +69,7 @@ def _told_collapse(facts: Facts) -> str:
     if facts.barrier is None:
         return ""
     soup, best = facts.barrier.soup, facts.barrier.alone[facts.barrier.best]
-    return f"; the mean of all has {soup.selecting} {soup.value:.4f}, the best ingredient {best.value:.4f}"
+    return f"; the mean of all has {soup.selecting} {soup.shown}, the best ingredient {best.shown}"
 
 
 def new_layers(facts: Facts) -> Evidence | None:
@@ -126,7 +126,7 @@ def too_far(facts: Facts) -> Evidence | None:
     lost = median_alone(facts.barrier).goodness - facts.barrier.soup.goodness
     if not surely_better(worst, facts.barrier.soup) and (worst.selecting not in SHARES or lost < MUCH):
         return None
-    text = f"the worst ingredient has {worst.selecting} {worst.value:.4f}" + _told_collapse(facts)
+    text = f"the worst ingredient has {worst.selecting} {worst.shown}" + _told_collapse(facts)
     one = spoiler(facts)
     if one is not None:
         return Evidence(text + told_effect(facts, one), (facts.located[one],), "likely")
@@ -142,6 +142,6 @@ def statistics(facts: Facts) -> Evidence | None:
         return None
     left = ", which is still below the median ingredient" if in_trouble(facts) else ""
     return Evidence(
-        f"the mean of all has {mean.selecting} {mean.value:.4f} with averaged running statistics, {settled.value:.4f} "
+        f"the mean of all has {mean.selecting} {mean.shown} with averaged running statistics, {settled.shown} "
         f"with statistics estimated again{left}"
     )

@@ -175,7 +175,7 @@ def told_effect(facts: Facts, one: int) -> str:
     if barrier is None:
         return ""
     score, median = barrier.alone[one], median_alone(barrier, [one])
-    said = f"; alone it has {score.selecting} {score.value:.4f}, the median of the others {median.value:.4f}"
+    said = f"; alone it has {score.selecting} {score.shown}, the median of the others {median.shown}"
     if barrier.without:
         said += f"; the mean of all {barrier.soup.value:.4f}, without it {barrier.without[one].value:.4f}"
     return said

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from soupcli.metrics.direction import direction_of
 from soupcli.metrics.metric import SIGN, MetricValue
 from soupcli.metrics.table import METRICS, metric_named
+from soupcli.wording import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +47,11 @@ class Score(NamedTuple):
     def value(self) -> float:
         """The selecting metric; NaN if the evaluation was stopped."""
         return math.nan if self.stopped is not None else self.metrics[self.selecting].value
+
+    @property
+    def shown(self) -> str:
+        """The value as tables have it: `95.12%`, `0.1834`."""
+        return shown(self.selecting, self.value, None)
 
     @property
     def goodness(self) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from soupcli.report.tables import (
     barrier_table,
     by_trainer,
     cause_title,
+    coefficient_table,
     correlation_table,
     expert_lines,
     file_table,
@@ -26,6 +29,7 @@ from soupcli.report.tables import (
     plane_table,
     score_table,
     selected_on,
+    step_table,
     stock_table,
 )
 from soupcli.wording import SHARES, signed
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 Part = Table | Sequence[str | Paragraph]
 MOST_LINES = 8  # of one kind of finding; the report has all
 MOST_LAYERS = 6
+MOST_STEPS = 24  # that are shown each
 
 
 def report_text(report: Report, file: Path | None = None) -> Iterator[Part]:
@@ -71,6 +76,10 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
     if report.experts is not None:
         yield correlation_table(report.experts)
         yield expert_lines(report.experts)
+    if report.steps:
+        yield from _step_text(report)
+    if report.is_learned and soup.coefficients is not None:
+        yield coefficient_table(soup.coefficients)
     alone = report.best is not None and report.parts_of_soup == [report.best.path] and report.comparisons
     compared = (
         [f"the soup is the {report.name_of_best} alone{_of_tried(report)}"]
@@ -81,7 +90,36 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
         yield said
     if report.flops is not None:
         yield [cost_of(report.flops)]
-    yield [f"members: {_members(soup)}", f"soup: {soup.path}"]
+    yield [f"members: {_members(soup)}", *_summary(report, soup)]
+
+
+def _summary(report: Report, soup: Soup) -> list[str]:
+    """What became of how many, where the soup is, and how long a search or a fit took."""
+    if report.selected_on is None:
+        return [f"soup: {soup.path}"]
+    kept = f"{len(soup.members)} of {len(report.ingredients)} checkpoints"
+    took = f"{sum(report.cost.seconds.values()):.1f} s, {report.cost.examples:,} examples evaluated"
+    written = f"soup: {soup.path} ({kept}, {took})"
+    if report.learned is None:
+        return [written]
+    fit = report.learned
+    losses = dict(zip(fit.steps, fit.held_out, strict=True))
+    chosen = f"step {fit.kept_step} of {fit.steps[-1]} was kept" if fit.kept_step else "the start was kept"
+    if fit.kept_step in losses:
+        chosen += f": held-out loss {losses[fit.kept_step]:.4f}, {fit.held_out[0]:.4f} at the start"
+    return [chosen, written]
+
+
+def _step_text(report: Report) -> Iterator[Part]:
+    """Each decision of a search; of many those that were taken, and how often each other reason was the cause."""
+    steps = report.steps
+    shown_steps = steps if len(steps) <= MOST_STEPS else [step for step in steps if step.accepted]
+    yield step_table(report, shown_steps)
+    left_out = [step for step in steps if not step.accepted]
+    if len(shown_steps) < len(steps):
+        reasons = Counter(re.sub(r" after .*", "", step.reason) for step in left_out)
+        counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        yield [f"and {len(left_out)} that were not taken ({counted}): soup.json has each"]
 
 
 def _of_tried(report: Report) -> str:
@@ -229,14 +267,14 @@ def _verdict_lines(found: Inspection) -> list[str | Paragraph]:
 
 
 def sentences(report: Report, comparisons: Sequence[Comparison]) -> list[str]:
-    """A sentence for each set, of the metric that selects there."""
+    """A sentence for each set, of the metric that selects there. It begins with the verdict."""
     scores = {part.path: part.scores for part in (*report.ingredients, report.soup) if part is not None}
     found = []
     for of in comparisons:
         if of.metric == metric_of(report, of.set):
             how = selected_on(of) if of.set in report.selecting_sets else ""
             value = scores[of.soup][of.set][of.metric].value
-            found.append(f"{where(of)}{how}: {sentence(of, value)}")
+            found.append(f"{of.verdict} on {where(of)}{how}: {sentence(of, value)}")
     return found
 
 

@@ -47,10 +47,11 @@ class Bound(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """`0.1` or `test=0.1`: how much better than the best ingredient; `set` None: on the set that says most."""
+    """`0.1`, `0.1%` or `test=0.1`: how much better than the best ingredient; `set` None: on the set that says most."""
 
     set: str | None
     margin: Fraction
+    per_cent: bool = False
 
 
 class Wanted(NamedTuple):
@@ -96,14 +97,15 @@ def parse(text: object) -> Bound:
 def parse_gain(value: object) -> Gain:
     """What `--require-gain` says. Raises ValueError with what was expected and what was given."""
     name, equals, number = str(value).rpartition("=")
-    text = number.strip()
+    text = number.strip().removesuffix("%").rstrip()
+    per_cent = number.rstrip().endswith("%")
     if (
         isinstance(value, bool)
         or not re.fullmatch(r"[-+]?(\d{1,30}\.?\d{0,30}|\.\d{1,30})(e-?\d{1,2})?", text)
         or (equals and not name)
     ):
-        raise ValueError(f"expected a margin such as 0.1, or one on a set such as test=0.1, got {value!r}")
-    return Gain(name or None, Fraction(text))
+        raise ValueError(f"expected a margin such as 0.1 or 0.1%, or one on a set such as test=0.1, got {value!r}")
+    return Gain(name or None, Fraction(text), per_cent)
 
 
 def _suggestion(text: object) -> str:

@@ -7,12 +7,15 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from soupcli.recipe.section import Section
-from soupcli.recipe.values import Decay, Grid, Numbers, Sizes
+from soupcli.recipe.values import Decay, Grid, Margin, Numbers, Sizes
 
 
 class Window(Section):
     """Which of the checkpoints that `ckpts` finds are used. Each key applies to what those before it kept."""
 
+    prefer: Literal["best", "last"] | None = None
+    """Where a run has several checkpoints, the one that is called so; where none is, `best` is the one that the trainer
+    wrote down, `last` the one with the highest number. Default: all."""
     between: list[int] | None = Field(default=None, min_length=2, max_length=2)
     """First and last step, both included."""
     every: int | None = Field(default=None, gt=0)
@@ -46,8 +49,9 @@ class Greedy(Section):
     accept: Literal[">=", ">"] = ">="
     """Keep a candidate whose soup scores at least (`>=`, the paper) or more than (`>`, the authors' code) before; where
     members are pruned, take one away by the same rule."""
-    min_delta: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
-    """The margin by which a candidate must raise the score."""
+    min_delta: Margin = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """The margin by which a candidate must raise the score, in the metric's own unit: 0.001 of an accuracy is 0.1
+    percentage points, as is `0.1%`."""
     strategy: Literal["forward", "pruned", "replacement", "budgeted", "experts"] = "forward"
     """Which soups are tried: one more ingredient at a time (forward, Recipe 1); all, then one less at a time (pruned,
     arXiv:2301.10092); the best addition of each round, members too (replacement, which gives whole-number weights);

@@ -109,6 +109,13 @@ def _gain(value: object) -> object:
     return value
 
 
+def _margin(value: object) -> object:
+    """A difference in the metric's own unit; `0.1%` is 0.001, a tenth of a percentage point."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(_decimal(value.strip()[:-1].strip())) / 100
+    return value
+
+
 def _numbers(value: object) -> object:
     """`0.7,0.3`, as a flag gives it, as a list."""
     if isinstance(value, str):
@@ -164,6 +171,7 @@ ClassIds = Annotated[
     PlainValidator(_class_ids, json_schema_input_type=str | list[int | str] | dict[str, int | list[int]]),
 ]
 GateBounds = Annotated[Any, PlainValidator(_gate, json_schema_input_type=str | dict[str, Any])]
+Margin = Annotated[float, BeforeValidator(_margin)]
 Gain = Annotated[float | str, PlainValidator(_gain, json_schema_input_type=float | str)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Numbers = Annotated[

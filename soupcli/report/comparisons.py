@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from soupcli.report.scores import Number, ReportPart
+from soupcli.wording import SURE
 
 
 class Comparison(ReportPart):
@@ -27,6 +28,20 @@ class Comparison(ReportPart):
     tried: int | None = None
     """From how many sets of weights, ingredients among them, this set selected the soup: the more, the more its score
     here is flattered. Null if it did not select it, or by a fit."""
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, `equal` or `too close to tell`, by interval and test; without them by the difference alone."""
+        if self.difference is None:
+            return "not a number"
+        if self.difference == 0 and not self.low and not self.high:
+            return "equal"
+        if self.low is None or self.high is None:
+            found = self.difference > 0
+            return f"{'better' if found == self.higher_is_better else 'worse'} (no interval)"
+        if self.low <= 0 <= self.high or (self.p is not None and self.p >= SURE):
+            return "too close to tell"
+        return "better" if (self.low > 0) == self.higher_is_better else "worse"
 
 
 class GateResult(ReportPart):

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from soupcli.report.inspection import Barriers, Differing, Distances, FoundCause, Inspection
     from soupcli.report.report import Report
     from soupcli.report.scores import Scores
-    from soupcli.report.soups import Experts, Stock
+    from soupcli.report.soups import Coefficients, Experts, SearchStep, Stock
+
+
+MORE, LESS = "↑", "↓"  # which way a metric is better
 
 
 class Column(NamedTuple):
@@ -85,10 +88,9 @@ def score_table(report: Report, first: str, rows: Sequence[ScoredRow]) -> Table:
 
 
 def _heading(report: Report, name: str, metric: str) -> str:
-    """The set, and the metric unless it selects there. A metric of which less is better says so."""
-    if metric in report.lower_is_better.get(name, []):
-        return f"{name} {metric} (lower is better)"
-    return name if metric == metric_of(report, name) else f"{name} {metric}"
+    """The set, the metric and which way is better: `val accuracy ↑`."""
+    way = LESS if metric in report.lower_is_better.get(name, []) else MORE
+    return f"{name} {metric} {way}" if metric else name
 
 
 def score_cell(scores: Scores, name: str, metric: str) -> str:
@@ -101,6 +103,56 @@ def by_trainer(metrics: Mapping[str, float | None]) -> str:
     """What the trainer of a checkpoint measured, e.g. `eval_loss 0.3127, best_metric 0.3001`."""
     names = sorted(metrics, key=lambda name: (name == "best_metric", name))
     return ", ".join(f"{name} {metrics[name]:.4g}" for name in names if metrics[name] is not None)
+
+
+def step_table(report: Report, steps: Sequence[SearchStep]) -> Table:
+    """The decisions of a search: what was tried, its score and the one that was needed, the decision and its reason."""
+    metric = step_metric(report)
+    selecting = report.selecting_set or ""
+    heading = "objective" if report.objective is not None else _heading(report, selecting, metric)
+    rows = [[tried(step), reached(step, metric), _needed(step, metric), decision(step)] for step in steps]
+    columns = [Column("step"), *numbers([heading, "needed"]), Column("decision")]
+    return Table("Every decision, in order", columns, rows)
+
+
+def step_metric(report: Report) -> str:
+    """The metric of the scores of a search, or `objective`."""
+    return "objective" if report.objective is not None else metric_of(report, report.selecting_set or "")
+
+
+def _needed(step: SearchStep, metric: str) -> str:
+    return "" if step.threshold is None else shown(metric, step.threshold, None)
+
+
+def reached(step: SearchStep, metric: str) -> str:
+    """The score, or the best that it could have been if the evaluation was stopped."""
+    given_up = step.score is None and step.bound is not None
+    return f"{shown(metric, step.bound, None)} at best" if given_up else shown(metric, step.score, None)
+
+
+def tried(step: SearchStep) -> str:
+    """E.g. `with runs/a`, `without runs/a`, `runs/a + runs/b`."""
+    if step.action == "take":
+        weights = [f"{weight:.3g} " for weight in step.weights] or [""] * len(step.members)
+        return " + ".join(map("".join, zip(weights, step.members, strict=True))) or step.candidate
+    return f"{'with' if step.action == 'add' else 'without'} {step.candidate}"
+
+
+def decision(step: SearchStep) -> str:
+    """E.g. `left out (worse)`."""
+    yes, no = ("kept", "left out") if step.action == "add" else ("taken", "not taken")
+    return f"{yes if step.accepted else no} ({step.reason})"
+
+
+def coefficient_table(found: Coefficients) -> Table:
+    """Each member's coefficient: the mean over the layers, the least and the largest."""
+    columns = zip(*found.alpha, strict=True)
+    rows = [
+        [member, *(f"{value:.4f}" for value in (sum(column) / len(column), min(column), max(column)))]
+        for member, column in zip(found.members, columns, strict=True)
+    ]
+    layers = "mean over 1 layer" if len(found.layers) == 1 else f"mean over {len(found.layers)} layers"
+    return Table("Coefficients", [Column("member"), *numbers([layers, "least", "largest"])], rows)
 
 
 def stock_table(found: Stock) -> Table:

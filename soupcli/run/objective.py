@@ -44,7 +44,7 @@ def chosen_by(run: Run, candidates: Sequence[Checkpoint], progress: Progress) ->
             if done < len(candidates):
                 announce_checkpoint(candidates[done])
             alone[one] = {name: on[name](Mixture.uniform([one])) for name in sets}
-            told = ", ".join(f"{name} {score.selecting} {score.value:.4f}" for name, score in alone[one].items())
+            told = ", ".join(f"{name} {score.selecting} {score.shown}" for name, score in alone[one].items())
             progress("ranking", done, len(candidates), note=f"{one.path}: {told}")
     return choice_of(run, alone)
 

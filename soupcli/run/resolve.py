@@ -25,7 +25,7 @@ from soupcli.output.ci import Format
 from soupcli.recipe.gates import GAIN, Bound, parse, parse_gain
 from soupcli.recipe.precedence import load_recipe
 from soupcli.recipe.sets import SETS, SetSpec
-from soupcli.wording import suggestion
+from soupcli.wording import SHARES, suggestion
 
 if TYPE_CHECKING:
     from soupcli.cli.parsing import Command, Invocation
@@ -39,7 +39,7 @@ RECIPE_KEYS = {
     **{key: key for key in ("include", "exclude", "take", "base", "key", "adapter_rank", "require_gain", "holdout")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget", "windows")},
     "window_decay": "greedy.decay",
-    **{key: f"window.{key}" for key in ("last", "top", "by", "between", "every", "group_by")},
+    **{key: f"window.{key}" for key in ("prefer", "last", "top", "by", "between", "every", "group_by")},
     "flops": "cost.flops",
     **{key: key for key in ("amp", "channels_last", "compile", "early_stop", "cache_inputs")},
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
@@ -119,10 +119,24 @@ def resolve(options: IngredientOptions, invocation: Invocation) -> Resolved:
     _check_metric(recipe, sets)
     if recipe.scale is not None and not invocation.command.scales:
         warnings = [*warnings, f"scale: soup {invocation.command.name} does not scale what it mixes"]
+    if isinstance(options, GreedyOptions):
+        warnings += _large_margin(recipe, sets)
     resolved = Resolved(invocation.command, options, recipe, sets, parts, device, tuple(gates), tuple(warnings))
     with located(recipe):
         said = _check_objective(resolved)
     return dataclasses.replace(resolved, warnings=(*resolved.warnings, *said))
+
+
+LARGE_MARGIN = 0.05  # of a share: who asks for more has perhaps meant percentage points
+
+
+def _large_margin(recipe: Recipe, sets: Mapping[str, SetSpec]) -> list[str]:
+    """A warning of a margin of Recipe 1 that was perhaps meant as percentage points."""
+    metric = next((spec.metric or recipe.metric for spec in sets.values()), "")
+    margin = recipe.greedy.min_delta
+    if metric not in SHARES or margin < LARGE_MARGIN:
+        return []
+    return [f"min_delta {margin:g} is {margin * 100:g} percentage points of {metric}: {margin:g}% would be {margin:g}"]
 
 
 def _check_objective(resolved: Resolved) -> tuple[str, ...]:
@@ -372,9 +386,9 @@ def _required_gain(text: float | str, name: str, sets: Mapping[str, SetSpec]) ->
             f"--require-gain {text}: no set {name!r}{suggestion(name, sets)}",
             hint=f"the sets of this run are {', '.join(sets)}",
         )
-    margin = parse_gain(text).margin
-    shown = f">= best {'-' if margin < 0 else '+'} {float(abs(margin)):g}"
-    return Gate(name, None, Bound(">=", True, margin, better=True), shown, GAIN)
+    _, margin, per_cent = parse_gain(text)
+    shown = f">= best {'-' if margin < 0 else '+'} {float(abs(margin)):g}{'%' if per_cent else ''}"
+    return Gate(name, None, Bound(">=", True, margin, per_cent, better=True), shown, GAIN)
 
 
 def _with_sets(

@@ -30,7 +30,7 @@ from soupcli.checkpoints.groups import CheckpointGroup, members_of
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
-from soupcli.checkpoints.window import choose
+from soupcli.checkpoints.window import PassedOver, choose
 from soupcli.cli.options import SoupOptions
 from soupcli.datasets.holdout import whole_of
 from soupcli.datasets.load import class_orders, transforms
@@ -119,13 +119,17 @@ class Run:
                 how=how,
                 out=recipe.out if isinstance(options, SoupOptions) else None,
                 standard_input=sys.stdin if "-" in words else (),
+                prefer=recipe.window.prefer,
+                doubles=self.command.takes_doubles or bool(recipe.mix.weights or recipe.mix.weights_for),
                 progress=self.progress,
             )
         if not options.quiet:
             for line in found.notes:
                 console.note(line)
-        checkpoints, self.left_out = choose(found.checkpoints, recipe.window)
-        if self.left_out and not options.quiet:
+        checkpoints, unused = choose(found.checkpoints, recipe.window)
+        doubles = [PassedOver(one, f"holds the same weights as {of.path}") for one, of in found.doubles]
+        self.left_out = [*unused, *doubles]
+        if unused and not options.quiet:
             console.note(
                 f"using {len(checkpoints)} of {len(found.checkpoints)} checkpoints: --dry-run says why not the others"
             )
@@ -364,7 +368,7 @@ class Run:
             scores = {name: row.known[name] for name in self.sets if name in row.known}
             for name in [name for name in self.sets if name not in scores]:
                 score = scores[name] = self.evaluators.on(name)(row.weights)
-                note = f"{row.label}: {score.selecting} {score.value:.4f}"
+                note = f"{row.label}: {score.selecting} {score.shown}"
                 self.progress(f"on {name}", done, len(rows), note=note)
             found.append({name: scores[name] for name in self.sets})
             for name, score in found[-1].items():

@@ -55,7 +55,7 @@ def budgeted(
     soup = average([first])
     best, start = begin(soup, evaluate, candidate=first, action="take")
     steps: list[Step] = [start]
-    progress("greedy", 0, budget, note=f"{first.path}: {best.selecting} {best.value:.4f}: start")
+    progress("greedy", 0, budget, note=f"{first.path}: {best.selecting} {best.shown}: start")
     drawn = draw(len(ranking), candidates, seed=seed)
     members = [[ranking[rank].checkpoint for rank in ranks] for ranks in drawn]
     scores = predict([Mixture.uniform(some) for some in members])

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soupcli.errors import ValidationError
+from soupcli.wording import shown
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -88,12 +89,12 @@ def decide(
 
 
 def describe_score(score: Score) -> str:
-    """E.g. `accuracy 0.9512`, or of a trial that was given up `accuracy at most 0.9467 after 38 of 300`."""
+    """E.g. `accuracy 95.12%`, or of a trial that was given up `accuracy at most 94.67% after 38 of 300`."""
     if score.stopped is None:
-        return f"{score.selecting} {score.value:.4f}"
+        return f"{score.selecting} {score.shown}"
     side = "at most" if score.higher_is_better else "at least"
     seen, total, bound = score.stopped
-    return f"{score.selecting} {side} {bound:.4f} after {seen} of {total}"
+    return f"{score.selecting} {side} {shown(score.selecting, bound, None)} after {seen} of {total}"
 
 
 def _reason(score: Score, threshold: float, accepted: bool) -> str:

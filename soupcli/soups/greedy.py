@@ -62,7 +62,7 @@ def greedy(
     soup = average(members)
     best, start = begin(soup, evaluate, candidate=members[0])
     steps = [start]
-    progress("greedy", 1, len(ranking), note=f"{members[0].path}: {best.selecting} {best.value:.4f}: start")
+    progress("greedy", 1, len(ranking), note=f"{members[0].path}: {best.selecting} {best.shown}: start")
     for done, (candidate, _) in enumerate(ranking[1:], 2):
         if done < len(ranking):
             announce(ranking[done].checkpoint)

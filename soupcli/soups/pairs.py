@@ -50,5 +50,5 @@ def evaluate_pairs(
         found.append(Paired((one, other), scores))
         first = next(iter(scores.values()))
         names = f"{ingredients[one].path} + {ingredients[other].path}"
-        progress("pairs", done, len(pairs), note=f"{names}: {first.selecting} {first.value:.4f}")
+        progress("pairs", done, len(pairs), note=f"{names}: {first.selecting} {first.shown}")
     return found

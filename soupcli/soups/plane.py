@@ -103,5 +103,5 @@ def landscape(
         points.append(Point((x, y), weights, scores))
         first = next(iter(scores.values()))
         shown = " ".join(f"{weight:+.2f}" for weight in weights)
-        progress("landscape", done, len(places), note=f"{shown}: {first.selecting} {first.value:.4f}")
+        progress("landscape", done, len(places), note=f"{shown}: {first.selecting} {first.shown}")
     return points

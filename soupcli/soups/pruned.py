@@ -42,7 +42,7 @@ def pruned(
     soup = average(members)
     best, start = begin(soup, evaluate, candidate=members[0])
     steps: list[Step] = [start._replace(members=soup.members)]
-    progress("pruning", 1, len(ranking), note=f"mean of all: {best.selecting} {best.value:.4f}: start")
+    progress("pruning", 1, len(ranking), note=f"mean of all: {best.selecting} {best.shown}: start")
     taken = True
     while taken and len(members) > 1:
         taken = False

@@ -43,7 +43,7 @@ def rank(
             announce(ingredients[done])
         score = evaluate(Mixture.uniform([ingredient]))
         ranking.append(Ranked(ingredient, score))
-        progress("ranking", done, len(ingredients), note=f"{ingredient.path}: {score.selecting} {score.value:.4f}")
+        progress("ranking", done, len(ingredients), note=f"{ingredient.path}: {score.selecting} {score.shown}")
     return sorted_by_score(ranking)
 
 

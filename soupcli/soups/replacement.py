@@ -48,7 +48,7 @@ def with_replacement(
     soup = average([first])
     best, start = begin(soup, evaluate, candidate=first)
     steps: list[Step] = [start]
-    progress("greedy", 0, rounds, note=f"{first.path}: {best.selecting} {best.value:.4f}: start")
+    progress("greedy", 0, rounds, note=f"{first.path}: {best.selecting} {best.shown}: start")
     for number in range(1, rounds + 1):
         tried, winner, score = _round(ranking, counts, evaluate, best, min_delta, average)
         steps += tried
@@ -56,7 +56,7 @@ def with_replacement(
             break
         counts[winner] = counts.get(winner, 0) + 1
         best, soup = score, weighted(counts, average)
-        note = f"{winner.path}: {best.selecting} {best.value:.4f}: added, now {counts[winner]} of {number + 1}"
+        note = f"{winner.path}: {best.selecting} {best.shown}: added, now {counts[winner]} of {number + 1}"
         progress("greedy", number, rounds, note=note)
     return GreedySoup(soup, best, steps)
 

@@ -62,13 +62,24 @@ def test_two_paths_to_one_file(runs: Path) -> None:
     assert all("is the same file as" in note for note in found.notes)
 
 
-def test_equal_ingredients_count_each(runs: Path) -> None:
-    """Two runs that happen to end in the same weights are two ingredients."""
+def test_equal_weights_count_once(runs: Path) -> None:
+    """`last.pth` is often `best.pth`: whatever the format and the file's bytes, the second of two is left out."""
     save_file(small_net(0).state_dict(), runs / "runs/a/model.safetensors")
-    assert len(find(["runs/*"]).checkpoints) == 3
-    torch.save(small_net().state_dict(), runs / "x.pt")
-    torch.save(small_net().state_dict(), runs / "y.pt")
-    assert len(find(["*.pt"]).checkpoints) == 2
+    torch.save(small_net(0).state_dict(), runs / "last.pt")
+    found = find(["runs/*", "last.pt"])
+    assert [str(one.path) for one in found.checkpoints] == ["last.pt", "runs/c"]
+    assert [str(double.checkpoint.path) for double in found.doubles] == ["runs/a", "runs/b"]
+    assert "runs/a holds the same weights as last.pt: counted once" in found.notes
+    assert len(find(["runs/*"], doubles=True).checkpoints) == 3
+
+
+def test_one_number_apart(runs: Path) -> None:
+    """Weights that differ in one element in the middle of a tensor are two ingredients."""
+    tensors = {"w": torch.zeros(10_000)}
+    save_file(tensors, runs / "one.safetensors")
+    tensors["w"][5_000] = 1.0
+    save_file(tensors, runs / "other.safetensors")
+    assert len(find(["*.safetensors"]).checkpoints) == 2
 
 
 @pytest.mark.parametrize(
@@ -76,15 +87,16 @@ def test_equal_ingredients_count_each(runs: Path) -> None:
     [
         ("absent/*", "the glob matches nothing"),
         ("runs/absent", "no such file or folder"),
-        ("runs", "holds no checkpoint"),
+        ("runs/empty", "holds no checkpoint"),
     ],
 )
 def test_nothing_there(runs: Path, word: str, message: str) -> None:
     """The line names the word, the hint what is there instead."""
+    (runs / "runs/empty").mkdir()
     with pytest.raises(CheckpointError, match=message) as refused:
         find([word])
     assert word in str(refused.value)
-    assert "runs" in (refused.value.hint or "")
+    assert "runs" in (refused.value.hint or "") or "empty" in (refused.value.hint or "")
 
 
 @pytest.mark.parametrize("word", ["", " "])

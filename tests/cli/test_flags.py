@@ -13,6 +13,7 @@ RECIPE = ["--recipe -r $SOUP_RECIPE", "--set...", "--json", "--quiet -q", "--dry
 INGREDIENTS = [
     *RECIPE,
     "--ckpts...",
+    "--prefer",
     "--last",
     "--top",
     "--by",

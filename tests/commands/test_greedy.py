@@ -194,7 +194,7 @@ def test_table(family: Path, soup: Soup) -> None:
     report = cook(soup, "--with-uniform")
     ran = soup("greedy", "--ckpts", "runs/*", "--val", "val", "test", "--with-uniform", "--force")
     lines = ran.stdout.splitlines()
-    assert lines[0].split() == ["weights", "val", "test"]
+    assert lines[0].split() == ["weights", "val", "accuracy", "↑", "test", "accuracy", "↑"]
     assert [line.split("  ")[0] for line in lines[1:4]] == [
         f"best ingredient ({report['best']['path']})",
         "uniform soup (5 ingredients)",
@@ -202,8 +202,12 @@ def test_table(family: Path, soup: Soup) -> None:
     ]
     value = report["best"]["scores"]["val"]["accuracy"]
     assert f"{value['value'] * 100:.2f}% ± {value['stderr'] * 100:.2f}" in lines[1]
-    assert lines[4:6] == ["", "the soup is the best ingredient alone, the best of 10 tried on val"]
-    assert lines[6:] == ["", f"members: {', '.join(report['soup']['members'])}", "soup: soup/model.safetensors"]
+    assert lines[5].split() == ["step", "val", "accuracy", "↑", "needed", "decision"]
+    assert [re.split(r"\s{2,}", line)[0] for line in lines[6:11]] == [f"with {s['candidate']}" for s in report["steps"]]
+    assert lines[6].endswith("kept (start)") and all("left out (" in line for line in lines[7:11])
+    assert lines[11:13] == ["", "the soup is the best ingredient alone, the best of 10 tried on val"]
+    assert lines[13:15] == ["", f"members: {', '.join(report['soup']['members'])}"]
+    assert re.fullmatch(r"soup: \S+ \(1 of 5 checkpoints, [\d.]+ s, \d+ examples evaluated\)", lines[15])
 
 
 def test_progress_lines(family: Path, soup: Soup) -> None:
@@ -212,6 +216,6 @@ def test_progress_lines(family: Path, soup: Soup) -> None:
     tasks = [" ".join(line.split(":")[0].split(" ")) for line in lines]
     ranking, greedy = [f"ranking {n}/5" for n in range(1, 6)], [f"greedy {n}/5" for n in range(1, 6)]
     assert tasks == [*ranking, *greedy, "on test 1/3", "on test 2/3", "on val 3/3", "on test 3/3"]
-    assert all(re.search(r": accuracy (at most )?0\.\d{4}", line) for line in lines)
+    assert all(re.search(r": accuracy (at most )?\d+\.\d\d%", line) for line in lines)
     assert lines[5].endswith(": start")
     assert all(line.endswith((": kept", ": left out")) for line in lines[6:10])

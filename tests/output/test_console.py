@@ -160,7 +160,7 @@ def test_report_file(family: Path, soup: Soup) -> None:
     ran = soup(*COMMANDS["rank"], "--json", "--report", "out/report.json")
     assert Path("out/report.json").read_text() == ran.stdout
     table = soup(*COMMANDS["rank"], "--report", "out/report.json").stdout
-    assert table.splitlines()[0].split() == ["checkpoint", "val", "test"]
+    assert table.splitlines()[0].split() == ["checkpoint", "val", "accuracy", "↑", "test", "accuracy", "↑"]
     assert json.loads(Path("out/report.json").read_text())["command"] == "rank"
 
 

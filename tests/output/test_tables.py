@@ -72,7 +72,7 @@ def test_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     """Plain columns, numbers to the right, nothing at the ends of lines."""
     table = scores([("runs/a", {"x": score(1.0)}), ("b", {"x": score(0.05)})], ["x"])
     assert printed(table, capsys) == [
-        "weights               x",
+        "weights    x accuracy ↑",
         "runs/a   100.00% ± 1.00",
         "b          5.00% ± 1.00",
     ]

@@ -78,24 +78,25 @@ def test_refused(text: object, suggested: str | None) -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("0.1", (None, Fraction(1, 10))),
-        (0.1, (None, Fraction(1, 10))),
-        (0, (None, Fraction(0))),
-        ("-0.5", (None, Fraction(-1, 2))),
-        (1e-5, (None, Fraction(1, 10**5))),
-        ("data.v2=0.25", ("data.v2", Fraction(1, 4))),
-        ("a=b=1", ("a=b", Fraction(1))),
+        ("0.1", (None, Fraction(1, 10), False)),
+        (0.1, (None, Fraction(1, 10), False)),
+        (0, (None, Fraction(0), False)),
+        ("-0.5", (None, Fraction(-1, 2), False)),
+        (1e-5, (None, Fraction(1, 10**5), False)),
+        ("data.v2=0.25", ("data.v2", Fraction(1, 4), False)),
+        ("a=b=1", ("a=b", Fraction(1), False)),
+        ("test=0.1%", ("test", Fraction(1, 10), True)),
     ],
 )
-def test_gain(value: object, expected: tuple[str | None, Fraction]) -> None:
-    """A margin, or a set and a margin."""
+def test_gain(value: object, expected: tuple[str | None, Fraction, bool]) -> None:
+    """A margin, perhaps in per cent, or a set and a margin."""
     assert parse_gain(value) == expected
 
 
 @pytest.mark.parametrize("value", ["", "val", "=1", "val=", "nan", "inf", True, "1e400000"])
 def test_no_gain(value: object) -> None:
     """Anything else is told, with what was expected."""
-    with pytest.raises(ValueError, match=r"expected a margin such as 0.1, or one on a set such as test=0.1, got "):
+    with pytest.raises(ValueError, match=r"expected a margin such as 0.1 or 0.1%, or one on a set such as test="):
         parse_gain(value)
 
 

@@ -20,13 +20,14 @@ SEVERAL = ("--set", "metrics=[nll, ece, mcc]")
 
 
 def test_columns(family: Path, soup: Soup) -> None:
-    """The metric that selects stands under the set's name, each other one in a column of its own."""
+    """Each metric has a column, whose head says the set and which way is better."""
     ran = soup(
         "eval", "--ckpts", "runs/*/", "--val", "val", "test", *SEVERAL, "--set", "val.test.arrays=data/val.safetensors"
     )
     assert ran.code == 0
-    head = ran.stdout.splitlines()[0].replace("(lower is better)", "").split()
-    assert head == ["checkpoint", *(w for n in ("val", "test") for w in (n, n, "nll", n, "ece", n, "mcc"))]
+    head = ran.stdout.splitlines()[0].split()
+    metrics = [("accuracy", "↑"), ("nll", "↓"), ("ece", "↓"), ("mcc", "↑")]
+    assert head == ["checkpoint", *(word for name in ("val", "test") for of in metrics for word in (name, *of))]
     assert all(line.count("%") == 2 for line in ran.stdout.splitlines()[1:])
 
 

@@ -35,6 +35,7 @@ KNOWN_NAMES = (
 )
 MAX_CONFIG = 10_000_000  # bytes
 MAX_NAME = 4096
+PREFERENCES = ("best", "last")  # words after --prefer
 PREFERRED = ("model_best", "best", "last")  # names that a trainer gives in every folder
 # What trainers leave beside the weights: never opened.
 TRAINER_STATE = (
@@ -154,8 +155,10 @@ def last_of_several(folder: Path) -> Path | None:
 def _pick_one(folder: Path, names: list[str]) -> str:
     if not names:
         return "these are shards of several checkpoints: move those of all but one out of the folder"
+    both = [start for start in PREFERENCES if any(start in name.lower() for name in names)]
     first = next((name for start in PREFERRED for name in names if name.startswith(start)), names[0])
-    return f"pick one with --weights-name {first}, or give the files: --ckpts '{folder}/*'"
+    pick = f"--prefer {' or '.join(both)}" if both else f"--weights-name {first}"
+    return f"pick one with {pick}, or give the files: --ckpts '{folder}/*'"
 
 
 def _order(entry: Path) -> tuple[list[tuple[int, str]], str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from soupcli.figures.figure import Figure, Line, Mark, Panel, Role, categories, printable, scaled, short_names
 from soupcli.figures.reports import Reports, factor, score_of, titled
 from soupcli.report.scores import MetricScore
+from soupcli.report.tables import decision, reached, tried
 from soupcli.wording import shown
 
 if TYPE_CHECKING:
@@ -87,26 +88,6 @@ def _reach(mark: Mark) -> tuple[float, ...]:
 def _words(step: SearchStep, metric: str) -> str:
     held = "" if step.threshold is None else f", at least {shown(metric, step.threshold, None)} was needed"
     return f"{tried(step)}: {reached(step, metric)}{held}: {decision(step)}"
-
-
-def reached(step: SearchStep, metric: str) -> str:
-    """The score, or the best that it could have been if the evaluation was stopped."""
-    given_up = step.score is None and step.bound is not None
-    return f"{shown(metric, step.bound, None)} at best" if given_up else shown(metric, step.score, None)
-
-
-def tried(step: SearchStep) -> str:
-    """E.g. `with runs/a`, `without runs/a`, `runs/a + runs/b`."""
-    if step.action == "take":
-        weights = [f"{weight:.3g} " for weight in step.weights] or [""] * len(step.members)
-        return " + ".join(map("".join, zip(weights, step.members, strict=True))) or step.candidate
-    return f"{'with' if step.action == 'add' else 'without'} {step.candidate}"
-
-
-def decision(step: SearchStep) -> str:
-    """E.g. `left out (worse)`."""
-    yes, no = ("kept", "left out") if step.action == "add" else ("taken", "not taken")
-    return f"{yes if step.accepted else no} ({step.reason})"
 
 
 def _staircase(report: Report, by: float) -> tuple[tuple[float, float], ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from soupcli.figures.kinds.path import decision, reached, tried
 from soupcli.figures.page import html
 from soupcli.figures.reports import MarkedScores, Reports
 from soupcli.report.tables import (
@@ -13,13 +12,17 @@ from soupcli.report.tables import (
     Table,
     by_trainer,
     correlation_table,
+    decision,
     expert_lines,
     other_side,
     plane_table,
+    reached,
     score_cell,
     selected_on,
+    step_metric,
+    tried,
 )
-from soupcli.wording import SURE, human_bytes, shown, signed
+from soupcli.wording import human_bytes, shown, signed
 
 if TYPE_CHECKING:
     from soupcli.report.comparisons import Comparison
@@ -96,7 +99,7 @@ def _compared(caption: str, comparisons: Iterable[Comparison], report: Report) -
             _interval(of),
             "" if of.p is None else "< 0.001" if of.p < 0.001 else f"{of.p:.2g}",
             "" if of.n is None else f"{of.n:,}",
-            _verdict(of),
+            of.verdict,
         ]
         for of in comparisons
     ]
@@ -105,15 +108,6 @@ def _compared(caption: str, comparisons: Iterable[Comparison], report: Report) -
 
 def _interval(of: Comparison) -> str:
     return "" if of.low is None or of.high is None else f"{signed(of.metric, of.low)} to {signed(of.metric, of.high)}"
-
-
-def _verdict(of: Comparison) -> str:
-    """The verdict of interval and test together."""
-    if of.low is None or of.high is None:
-        return "no interval"
-    if of.low <= 0 <= of.high or (of.p is not None and of.p >= SURE):
-        return "too close to tell"
-    return "better" if (of.low > 0) == of.higher_is_better else "worse"
 
 
 def gates(reports: Reports) -> Iterable[str]:
@@ -191,7 +185,7 @@ def pairs(report: Report) -> Iterable[str]:
         [
             " + ".join(pair.members),
             "" if pair.angle is None else f"{pair.angle:.1f}°",
-            *(of.set, of.metric, signed(of.metric, of.difference), _interval(of), _verdict(of)),
+            *(of.set, of.metric, signed(of.metric, of.difference), _interval(of), of.verdict),
         ]
         for pair in in_order
         for of in pair.gains
@@ -233,7 +227,7 @@ def steps(report: Report) -> Iterable[str]:
     """Every decision of a search."""
     if not report.steps:
         return
-    metric = _step_metric(report)
+    metric = step_metric(report)
     columns = [Column("tried"), *(Column(name, is_number=True) for name in ("score", "needed"))]
     columns += [Column("decision"), Column("examples", is_number=True), Column("seconds", is_number=True)]
     yield html.table("Every decision, in order", columns, [_step_row(step, metric) for step in report.steps])
@@ -248,14 +242,6 @@ def steps(report: Report) -> Iterable[str]:
         yield (
             html.folded("Orders that were tried", html.table("The best one was taken", headings, rows)) if rows else ""
         )
-
-
-def _step_metric(report: Report) -> str:
-    if report.objective is not None:
-        return "objective"
-    scores = report.soup.scores.get(report.selecting_set or "", {}) if report.soup is not None else {}
-    wanted = report.recipe.get("metric", "")
-    return wanted if wanted in scores else next(iter(scores), wanted)
 
 
 def _step_row(step: SearchStep, metric: str) -> list[str]:

@@ -128,7 +128,7 @@ def test_lower_is_better_is_said(family: Path, soup: Callable[..., Any], monkeyp
     ran = soup("rank", "--ckpts", "runs/*/", "--val", "mine", "--json")
     values = [row["scores"]["mine"]["mae"]["value"] for row in json.loads(ran.stdout)["ingredients"]]
     assert values == sorted(values)
-    assert "mine mae (lower is better)" in soup("rank", "--ckpts", "runs/*/", "--val", "mine").stdout
+    assert "mine mae ↓" in soup("rank", "--ckpts", "runs/*/", "--val", "mine").stdout
     (family / "soup.yaml").write_text(recipe.replace("METRIC", "quality"))
     ran = soup("rank", "--ckpts", "runs/*/", "--val", "mine", "--dry-run")
     assert (ran.code, "higher_is_better: true, or false" in ran.stderr) == (2, True)

@@ -117,7 +117,7 @@ def test_what_it_says() -> None:
         (-0.02, -0.01, False, "better"),
         (-0.01, 0.01, True, "too close to tell"),
         (0.0, 0.01, True, "too close to tell"),
-        (None, None, True, "no interval"),
+        (None, None, True, "not a number"),
     ],
 )
 def test_verdicts(low: float | None, high: float | None, higher: bool, verdict: str) -> None:

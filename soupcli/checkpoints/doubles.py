@@ -1,0 +1,92 @@
+"""Checkpoints that hold the same weights as another one: `best.pth` is often `last.pth`.
+
+kept, doubles = without_doubles(checkpoints)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from soupcli.checkpoints.checkpoint import is_averaged, read_dense, read_part
+from soupcli.files.reading import memory_of, same_content
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+
+SAMPLE = 64  # elements at both ends of each tensor
+CHUNK = 1 << 22  # elements that are compared at once
+
+
+class Double(NamedTuple):
+    """A checkpoint, and the one before it that holds the same weights."""
+
+    checkpoint: Checkpoint
+    of: Checkpoint
+
+
+def without_doubles(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[Double]]:
+    """The checkpoints without those whose weights another one before them holds, and these.
+
+    A sample of every tensor is read; all of them only where the samples agree. Counters and other integers do not
+    count: trainers save the same weights at different steps.
+    """
+    kept: list[Checkpoint] = []
+    doubles: list[Double] = []
+    alike: dict[bytes, list[Checkpoint]] = {}
+    for checkpoint in checkpoints:
+        beside = alike.setdefault(_sample(checkpoint), []) if len(checkpoints) > 1 else []
+        known = next((other for other in beside if _equal(checkpoint, other)), None)
+        if known is None:
+            beside.append(checkpoint)
+            kept.append(checkpoint)
+        else:
+            doubles.append(Double(checkpoint, known))
+    return kept, doubles
+
+
+def _weights(checkpoint: Checkpoint) -> list[str]:
+    return sorted(name for name, spec in checkpoint.tensors.items() if is_averaged(spec.dtype))
+
+
+def _sample(checkpoint: Checkpoint) -> bytes:
+    """A digest of names, shapes, dtypes and the first and last elements of each tensor."""
+    digest = hashlib.sha256()
+    for name in _weights(checkpoint):
+        spec = checkpoint.tensors[name]
+        digest.update(json.dumps([name, spec.shape, str(spec.dtype)]).encode())
+        part = memoryview(bytearray(min(SAMPLE, spec.numel) * spec.dtype.itemsize))
+        for start in sorted({0, max(0, spec.numel - SAMPLE)}):
+            if read_dense(checkpoint, name, start, spec.dtype, part):
+                digest.update(part)
+    return digest.digest()
+
+
+def _read(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tensor:
+    return read_part(checkpoint, name, start, count).contiguous()
+
+
+def _equal(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether all weights are the same, bit for bit; where they are computed, whether the files are."""
+    if one.is_adapter or other.is_adapter or not one.places or not other.places:
+        return _equal_files(one, other)
+    return all(_equal_tensor(one, other, name) for name in _weights(one))
+
+
+def _equal_tensor(one: Checkpoint, other: Checkpoint, name: str) -> bool:
+    numel = one.tensors[name].numel
+    for start in range(0, numel, CHUNK):
+        count = min(CHUNK, numel - start)
+        if memory_of(_read(one, name, start, count)) != memory_of(_read(other, name, start, count)):
+            return False
+    return True
+
+
+def _equal_files(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether the files are equal; among those of an adapter is its configuration, which holds its scale."""
+    return len(one.files) == len(other.files) and all(map(same_content, one.files, other.files))
