@@ -29,6 +29,8 @@ class OwnFunction(NamedTuple):
     takes_tensors: bool  # (name, tensor) pairs in the place of a network
 
 
+MOST_FRAMES = 10  # of a traceback that are shown
+
 _given: dict[str, list[OwnFunction]] = {}  # by reference; of functions with one key the last counts
 
 
@@ -117,8 +119,7 @@ def users_code() -> Iterator[None]:
 
 def describe_error(cause: BaseException, reference: str) -> str:
     """`my_eval.py:12: ValueError: ...`: the user's own line that an exception came through last."""
-    file = _given[reference][-1].file if reference in _given else reference.rpartition(":")[0]
-    place = os.path.abspath(file)  # noqa: PTH100 - as the frames have it
+    file, place = _file_of(reference)
     lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == place]
     if isinstance(cause, SyntaxError) and cause.lineno:
         lines.append(cause.lineno)
@@ -126,6 +127,23 @@ def describe_error(cause: BaseException, reference: str) -> str:
     message = cause.msg if isinstance(cause, SyntaxError) else str(cause)
     first_line = next(iter(message.strip().splitlines()), "")
     return f"{where}: {type(cause).__name__}" + (f": {first_line}" if first_line else "")
+
+
+def hint_with_traceback(hint: str, cause: BaseException, reference: str) -> str:
+    """The hint, and below it the frames of the traceback from the user's own file on."""
+    _, place = _file_of(reference)
+    frames = traceback.extract_tb(cause.__traceback__)
+    own = [number for number, frame in enumerate(frames) if frame.filename == place]
+    if not own:
+        return hint
+    shown = [*frames[own[0] : own[0] + MOST_FRAMES // 2], *frames[max(own[0] + MOST_FRAMES // 2, len(frames) - 5) :]]
+    return "\n".join([hint, *"".join(traceback.format_list(shown)).rstrip().split("\n")])
+
+
+def _file_of(reference: str) -> tuple[str, str]:
+    """The user's file as it is named, and as frames have it."""
+    file = _given[reference][-1].file if reference in _given else reference.rpartition(":")[0]
+    return file, os.path.abspath(file)  # noqa: PTH100 - links stay
 
 
 def _load_module(path: Path, reference: str) -> ModuleType:
@@ -149,6 +167,7 @@ def _load_module(path: Path, reference: str) -> ModuleType:
         hint = f"python {path} shows where"
         if isinstance(cause, ModuleNotFoundError):
             hint = f"modules beside the file are found with PYTHONPATH={path.parent}"
+        hint = hint_with_traceback(hint, cause, reference)
         raise RecipeError(describe_error(cause, reference), hint=hint) from cause
     return module
 

@@ -40,9 +40,29 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
         if column not in rows[0]:
             raise ValidationError(
                 f"{path}: has no column {column!r}{suggestion(column, rows[0])}",
-                hint=f"its columns are {', '.join(rows[0])}: name them with input: and label: in the recipe",
+                hint=f"its columns are {', '.join(rows[0])}: --val {path}:INPUT:LABEL names them, as do input: and "
+                "label: in the recipe",
             )
     return rows
+
+
+def columns_of(path: Path) -> list[str]:
+    """The names of the columns, from the beginning of the file; none if it cannot be read."""
+    if path.suffix.lower() == ".parquet":
+        parquet = import_extra("pyarrow.parquet", extra="parquet")
+        try:
+            return list(parquet.read_schema(path).names)
+        except (OSError, ValueError, NotImplementedError):
+            return []
+    try:
+        with path.open(encoding=ENCODING, errors="replace") as file:
+            line = file.readline(LONGEST)
+        if path.suffix.lower() == ".jsonl":
+            row = json.loads(line)
+            return list(row) if isinstance(row, dict) else []
+        return next(csv.reader([line], delimiter="\t" if path.suffix.lower() == ".tsv" else ","), [])
+    except (OSError, ValueError, RecursionError, csv.Error):
+        return []
 
 
 def _jsonl(path: Path, _columns: Sequence[str]) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from soupcli.recipe.section import Section
-from soupcli.recipe.values import ClassIds, PythonReference, RecipePath
+from soupcli.recipe.values import ClassIds, Columns, PythonReference, RecipePath
 
 
 class SetSpec(Section):
@@ -132,8 +132,8 @@ class TextSet(_LabelledSet):
 
     text: RecipePath
     """A .jsonl, .csv, .tsv or .parquet file, one example a row."""
-    input: list[str] = Field(default=["text"], min_length=1, max_length=2)
-    """One or two text columns."""
+    input: Columns = ["text"]
+    """One or two text columns: `sentence`, or `[premise, hypothesis]`."""
     label: str = "label"
     """The column of the label: a class, or a number where the metric is one of numbers (pearson, spearman, mse)."""
     template: str | None = None

@@ -17,11 +17,12 @@ Dtype = Literal["float64", "float32", "float16", "bfloat16"]
 
 def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
     base: Path | None = (info.context or {}).get("base")
+    path = path.expanduser()
     return base / path if base is not None else path
 
 
 def _checkpoint_path(path: Path, info: ValidationInfo) -> Path:
-    """A path beside the recipe, unless nothing is there and it has the form of a model of the Hub."""
+    """A path beside the recipe (`~` is the home), unless nothing is there and it has the form of a model of the Hub."""
     place = _beside_recipe(path, info)
     owner = _beside_recipe(Path(path.parts[0]), info) if path.parts else place
     is_model = HUB_ID.fullmatch(str(path)) is not None and not place.exists() and not owner.exists()
@@ -182,6 +183,11 @@ Numbers = Annotated[
 ObjectiveWord = Annotated[
     Literal["mean", "worst"] | dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]],
     BeforeValidator(_objective, json_schema_input_type=str | dict[str, float]),
+]
+Columns = Annotated[
+    list[str],
+    Field(min_length=1, max_length=2),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=str | list[str]),
 ]
 Sizes = Annotated[
     list[Annotated[int, Field(gt=0)]],

@@ -24,12 +24,13 @@ from soupcli.metrics.table import metric_named
 from soupcli.output.ci import Format
 from soupcli.recipe.gates import GAIN, Bound, parse, parse_gain
 from soupcli.recipe.precedence import load_recipe
-from soupcli.recipe.sets import SETS, SetSpec
+from soupcli.run.set_words import choose_sets
 from soupcli.wording import SHARES, suggestion
 
 if TYPE_CHECKING:
     from soupcli.cli.parsing import Command, Invocation
     from soupcli.recipe.recipe import Recipe
+    from soupcli.recipe.sets import SetSpec
 
 DEFAULT_RECIPE = Path("soup.yaml")
 # Options that stand for a key of the recipe.
@@ -299,39 +300,6 @@ def choose_device(name: str) -> torch.device:
         have = f"this machine has {count} {kind} device{'' if count == 1 else 's'}"
         raise UsageError(f"--device {name}: {have}", hint="--device auto takes what is there")
     return torch.device(f"cuda:{(local or 0) % count}" if name == "cuda" else name)
-
-
-def choose_sets(words: Sequence[str], recipe: Recipe, *, asked: str | None = None) -> dict[str, SetSpec]:
-    """The sets that --val names, in the recipe or by path. The metric `asked`, of --metric, overrides a set's own.
-
-    Raises UsageError for a word that is neither.
-    """
-    chosen: dict[str, SetSpec] = {}
-    for word in words:
-        if word in recipe.val:
-            spec = recipe.val[word]
-            over = asked is not None and (spec.labelled or spec.own_metrics)
-            chosen[word] = spec.model_copy(update={"metric": None}) if over else spec
-        elif Path(word).exists() or word.endswith(".tar"):
-            chosen[word] = _set_at(Path(word))
-        else:
-            known = f"the recipe has {', '.join(recipe.val)}" if recipe.val else "the recipe has no val: sets"
-            raise UsageError(
-                f"--val {word}: neither a set of the recipe nor a path{suggestion(word, recipe.val)}", hint=known
-            )
-    return chosen
-
-
-def _set_at(path: Path) -> SetSpec:
-    is_folder = path.is_dir()
-    for key, of_kind in SETS.items():
-        if of_kind.takes_folder if is_folder else path.suffix in of_kind.suffixes:
-            return of_kind.model_validate({key: path})
-    suffixes = [suffix for of_kind in SETS.values() for suffix in of_kind.suffixes]
-    raise UsageError(
-        f"--val {path}: a set is a folder of class folders, or a file that ends in {', '.join(suffixes)}",
-        hint="other sets are named in the recipe, under val:",
-    )
 
 
 def _check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:

@@ -17,7 +17,7 @@ from soupcli.metrics.metric import MetricValue
 from soupcli.mixing.mixture import mix
 from soupcli.mixing.write_soup import soup_specs
 from soupcli.networks.module_state import restored
-from soupcli.user_code import content_of, describe_error, load_function, takes_tensors
+from soupcli.user_code import content_of, describe_error, hint_with_traceback, load_function, takes_tensors
 from soupcli.user_code import named as named_code
 from soupcli.wording import suggestion
 
@@ -46,7 +46,8 @@ def score(
         with torch.no_grad():
             result = function(module, device)
     except (Exception, SystemExit) as cause:
-        raise ValidationError(describe_error(cause, spec.python), hint="this error comes from your function") from cause
+        hint = hint_with_traceback("this error comes from your function", cause, spec.python)
+        raise ValidationError(describe_error(cause, spec.python), hint=hint) from cause
     if named and not isinstance(result, Mapping) and result is not None and _number(result) is not None:
         result = {metric: result}
     return score_of_result(result, metric, source=named_code(spec.python), higher_is_better=spec.higher_is_better)

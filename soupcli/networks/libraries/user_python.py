@@ -12,7 +12,7 @@ from soupcli.networks.library import Library
 from soupcli.networks.network import Network
 from soupcli.networks.pictures import of_function
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.user_code import describe_error, load_function
+from soupcli.user_code import describe_error, hint_with_traceback, load_function
 
 if TYPE_CHECKING:
     from soupcli.recipe.networks import PythonNetwork
@@ -33,7 +33,8 @@ def build(spec: PythonNetwork, _folder: Path, _trust_code: bool = False) -> Netw
     except NetworkError:
         raise
     except (Exception, SystemExit) as cause:
-        raise NetworkError(describe_error(cause, spec.python), hint="see args: of model: in the recipe") from cause
+        hint = hint_with_traceback("see args: of model: in the recipe", cause, spec.python)
+        raise NetworkError(describe_error(cause, spec.python), hint=hint) from cause
     return Network(module, of_function(spec.transform) if spec.transform is not None else None)
 
 
