@@ -15,8 +15,6 @@ from soupcli.files.reading import memory_of, same_content
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 SAMPLE = 64  # elements at both ends of each tensor
@@ -67,10 +65,6 @@ def _sample(checkpoint: Checkpoint) -> bytes:
     return digest.digest()
 
 
-def _read(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tensor:
-    return read_part(checkpoint, name, start, count).contiguous()
-
-
 def _equal(one: Checkpoint, other: Checkpoint) -> bool:
     """Whether all weights are the same, bit for bit; where they are computed, whether the files are."""
     if one.is_adapter or other.is_adapter or not one.places or not other.places:
@@ -82,7 +76,8 @@ def _equal_tensor(one: Checkpoint, other: Checkpoint, name: str) -> bool:
     numel = one.tensors[name].numel
     for start in range(0, numel, CHUNK):
         count = min(CHUNK, numel - start)
-        if memory_of(_read(one, name, start, count)) != memory_of(_read(other, name, start, count)):
+        mine, theirs = (read_part(checkpoint, name, start, count) for checkpoint in (one, other))
+        if memory_of(mine) != memory_of(theirs):  # bits: a NaN equals itself
             return False
     return True
 

@@ -84,6 +84,12 @@ def paths_of(
     return named
 
 
+def below(folder: Path) -> list[Path]:
+    """The checkpoints in and below a folder. Soups, which have a report beside them, are not among them."""
+    search = _Search(None, None)
+    return [path for at in search.folders(folder) for path in search.at(at) if not (at / REPORT).is_file()]
+
+
 def _order(path: Path) -> tuple[list[tuple[int, str]], str]:
     return natural_order(str(path))
 
@@ -165,13 +171,11 @@ class _Search:
             return None
         found: list[Path] = []
         soups: list[Path] = []
-        for at in self._folders(path):
+        for at in self.folders(path):
             if at != path and (at / REPORT).is_file():
                 soups.append(at)
-            elif self.is_checkpoint(at):
-                found.append(at)
             else:
-                found += self._checkpoints_in(at)
+                found += self.at(at)
         if not found or found == [path]:
             return None
         if soups:
@@ -182,7 +186,7 @@ class _Search:
     def is_something_else(self, path: Path) -> bool:
         """Whether nothing about a path says that it holds weights."""
         if path.is_dir():
-            return not any(self.is_checkpoint(below) or _claiming(below) for below in self._folders(path))
+            return not any(self.is_checkpoint(below) or _claiming(below) for below in self.folders(path))
         if not path.is_file() or _claims_weights(path) or _is_foreign(path):
             return False
         state = path.name.startswith(".") or folders.matches(path.name, folders.TRAINER_STATE)
@@ -202,7 +206,11 @@ class _Search:
         files = _files(folder)
         return _is_foreign(folder) or len(files) == 1 or _are_shards(folder, files)
 
-    def _checkpoints_in(self, folder: Path) -> list[Path]:
+    def at(self, folder: Path) -> list[Path]:
+        """The checkpoints in a folder itself: the folder if it is one, or files in it."""
+        return [folder] if self.is_checkpoint(folder) else self._series(folder)
+
+    def _series(self, folder: Path) -> list[Path]:
         """The files of a folder that are checkpoints of one kind; the folder itself if nothing says that they are."""
         files = _files(folder)
         broken = [] if files or self.weights_name is not None else _claiming(folder)
@@ -210,7 +218,7 @@ class _Search:
         parts = (folder / folders.SPEECHBRAIN).is_file() or any(shards.is_shard(file.name) for file in files)
         return files if sure and not parts else [folder]
 
-    def _folders(self, path: Path) -> Iterator[Path]:
+    def folders(self, path: Path) -> Iterator[Path]:
         """The folder and those below it, in natural order. Checkpoints and soups are not looked into."""
         seen: set[str] = set()
         todo = [path]

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections import Counter
+import os
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
 from soupcli.checkpoints.open import open_checkpoint
+from soupcli.checkpoints.words import below, paths_of
 from soupcli.datasets.images import SUFFIXES as PICTURES
+from soupcli.datasets.rows import columns_of
 from soupcli.datasets.text import SUFFIXES as TEXTS
 from soupcli.errors import OutputError, SoupError
 from soupcli.files.atomic import write_whole
 from soupcli.files.own_file import check_target, signed
-from soupcli.files.reading import read_start
+from soupcli.files.reading import read_small, read_start
 from soupcli.networks.build import spec_of_folder
+from soupcli.networks.library import read_config
 from soupcli.output import console
+from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options import InitOptions
     from soupcli.cli.parsing import Invocation
 
@@ -39,14 +46,14 @@ def init(options: InitOptions, _invocation: Invocation) -> int:
 
 MAX_LOOKED_AT = 2_000  # entries of a folder: init answers at once in any folder
 MAX_SOURCE = 1_000_000  # bytes of a file of Python that are looked at
-MOST_OF_LINE = 100_000
 TEXT_COLUMNS = ("text", "sentence", "sentence1", "premise", "question", "review", "content")
 SECOND_COLUMNS = ("sentence2", "hypothesis", "text_pair")
-LABEL_COLUMNS = ("label", "labels", "class", "target", "rating")
+LABEL_COLUMNS = ("label", "labels", "class", "target", "rating", "sentiment", "category", "stars", "score", "y")
+LEAST_TEXT = 2_000  # bytes of a text: lists of names are shorter
 
 
 class FolderSurvey(NamedTuple):
-    """Parts of a recipe, and how many checkpoints the glob reaches."""
+    """Parts of a recipe, and how many checkpoints the words after --ckpts reach."""
 
     glob: str | None
     checkpoints: int
@@ -63,48 +70,135 @@ class FolderSurvey(NamedTuple):
 
 
 def survey(folder: Path) -> FolderSurvey:
-    """Checkpoints one or two levels below `folder`, their network, and what looks like a validation set."""
-    parents: Counter[Path] = Counter()
-    first: Path | None = None
-    for candidate in sorted(folder.glob("*/"))[:MAX_LOOKED_AT] + sorted(folder.glob("*/*/"))[:MAX_LOOKED_AT]:
-        if candidate.is_dir() and _is_checkpoint(candidate):
-            parents[candidate.parent] += 1
-            if parents[candidate.parent] == max(parents.values()):
-                first = first if first and first.parent == candidate.parent else candidate
-    parent = parents.most_common(1)[0][0] if parents else None
-    glob = None if parent is None else ("*/" if parent == folder else f"{parent.relative_to(folder)}/*/")
-    return FolderSurvey(glob, parents[parent] if parent else 0, _model(folder, first), _sets(folder))
+    """The checkpoints of one network below `folder`, that network, and what looks like a validation set."""
+    found = _family(folder)
+    model = _model(folder, found.paths[0] if found.paths else None)
+    return FolderSurvey(_words(folder, found), len(found.paths), model, _sets(folder, found.paths, model))
 
 
-def _is_checkpoint(folder: Path) -> bool:
+class Family(NamedTuple):
+    """Checkpoints with the same tensors, and what was found beside them."""
+
+    paths: list[Path]
+    others: list[Path]
+    prefer: bool  # whether a run has a `best` among several
+
+
+STARTS = re.compile(
+    r"(.*[_-])?(start|base|init|pretrained|pre-trained|zeroshot|zero-shot|original)([_-].*)?", re.IGNORECASE
+)
+
+
+def _family(folder: Path) -> Family:
+    """The largest group of checkpoints that could be averaged. Soups, and what is called a start, are none of them."""
+    groups: dict[object, list[Path]] = {}
+    prefer = False
+    for path in below(folder)[:MAX_LOOKED_AT]:
+        checkpoint = _opened(path)
+        if checkpoint is None and path.is_dir():
+            named = paths_of([str(path)], prefer="best")
+            prefer = prefer or not named.failures
+            checkpoint, path = _opened(named.paths[0]) if named.paths else None, (named.paths or [path])[0]
+        if checkpoint is not None and len(checkpoint.tensors) > 2:
+            tensors = frozenset((name, spec.shape) for name, spec in checkpoint.tensors.items())
+            groups.setdefault(tensors, []).append(path)
+    family = max(groups.values(), key=len, default=[])
+    runs = [path for path in family if not any(map(STARTS.fullmatch, path.relative_to(folder).parts))] or family
+    runs = _of_one_folder(folder, runs)
+    others = [path for group in groups.values() for path in group if path not in runs]
+    return Family(runs, others, prefer)
+
+
+def _of_one_folder(folder: Path, runs: Sequence[Path]) -> list[Path]:
+    """The runs below the one folder in `folder` that has most of them; all if no folder has several."""
+    heads: dict[Path, list[Path]] = {}
+    for path in runs:
+        parts = path.relative_to(folder).parts
+        heads.setdefault(Path(parts[0]) if len(parts) > 1 else Path(), []).append(path)
+    most = max(heads.values(), key=len, default=[])
+    return most if len(most) > 1 else list(runs)
+
+
+def _opened(path: Path) -> Checkpoint | None:
     try:
-        return len(open_checkpoint(folder).tensors) > 2
+        return open_checkpoint(path)
     except (SoupError, OSError):
-        return False
+        return None
+
+
+def _words(folder: Path, found: Family) -> str | None:
+    """What to write after --ckpts, relative to `folder`; None if there are no checkpoints."""
+    if not found.paths:
+        return None
+    parents = {path.parent for path in found.paths}
+    prefer = " --prefer best" if found.prefer else ""
+    if len(parents) == 1 and all(path.is_dir() for path in found.paths):
+        [top] = parents
+        if not any(other.parent == top for other in found.others):
+            return f"{_shown(top, folder)}*/{prefer}"
+    top = Path(os.path.commonpath(found.paths))
+    top = top if top.is_dir() and top not in found.paths else top.parent
+    if not any(other.is_relative_to(top) for other in found.others):
+        return f"{shlex.quote(_shown(top, folder) or './')}{prefer}"
+    heads = {top / path.relative_to(top).parts[0] for path in found.paths}
+    named = sorted((_shown(head, folder).rstrip("/") for head in heads), key=natural_order)
+    return " ".join(map(shlex.quote, named)) + prefer
+
+
+def _shown(path: Path, folder: Path) -> str:
+    return "" if path == folder else f"{path.relative_to(folder)}/"
 
 
 def _model(folder: Path, checkpoint: Path | None) -> dict[str, object] | None:
-    spec = spec_of_folder(checkpoint) if checkpoint is not None else None
+    spec = spec_of_folder(checkpoint if checkpoint.is_dir() else checkpoint.parent) if checkpoint is not None else None
     if spec is not None:
         return spec.model_dump(exclude={"args"}, exclude_defaults=True)
+    if checkpoint is not None and (known := _timm_arguments(checkpoint)) is not None:
+        return known
     for file in sorted(folder.glob("*.py")):
         if b"def build(" in _start(file):
             return {"python": f"{file.relative_to(folder)}:build"}
     return None
 
 
-def _sets(folder: Path) -> dict[str, dict[str, object]]:
+def _timm_arguments(checkpoint: Path) -> dict[str, object] | None:
+    """The network of `args.yaml`, which timm's train.py writes beside its checkpoints."""
+    file = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "args.yaml"
+    try:
+        written = yaml.safe_load(read_small(file, most=1_000_000))
+        name, classes = written["model"], written.get("num_classes")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return None
+    if not isinstance(name, str):
+        return None
+    return {"timm": name, **({"args": {"num_classes": classes}} if isinstance(classes, int) else {})}
+
+
+def _sets(folder: Path, checkpoints: Sequence[Path], model: dict[str, object] | None) -> dict[str, dict[str, object]]:
+    """What looks like a validation set, up to three folders down, outside of the checkpoints."""
     sets: dict[str, dict[str, object]] = {}
-    entries = sorted([*folder.glob("*"), *folder.glob("*/*")])[:MAX_LOOKED_AT]
+    runs = {path if path.is_dir() else path.parent for path in checkpoints} - {folder}
+    entries = sorted([*folder.glob("*"), *folder.glob("*/*"), *folder.glob("*/*/*")])[:MAX_LOOKED_AT]
+    writes = bool(checkpoints) and _writes_text(checkpoints[0], model)
     for entry in entries:
-        described = _described(folder, entry)
+        if any(entry.is_relative_to(run) for run in runs):
+            continue
+        described = _described(folder, entry, writes=writes)
         if described is not None:
             sets.setdefault(entry.stem if entry.is_file() else entry.name, described)
     order = sorted(sets, key=lambda name: ("val" not in name and "dev" not in name, name))
     return {name: sets[name] for name in order if "train" not in name} or sets
 
 
-def _described(folder: Path, entry: Path) -> dict[str, object] | None:
+def _writes_text(checkpoint: Path, model: dict[str, object] | None) -> bool:
+    """Whether the network is a causal language model."""
+    if model != {"transformers": "auto"}:
+        return False
+    config = read_config((checkpoint if checkpoint.is_dir() else checkpoint.parent) / "config.json")
+    return any("CausalLM" in str(name) or "LMHead" in str(name) for name in config.get("architectures") or [])
+
+
+def _described(folder: Path, entry: Path, *, writes: bool) -> dict[str, object] | None:
     shown = str(entry.relative_to(folder))
     if entry.is_dir():
         below = list(entry.glob("*/*"))[:MAX_LOOKED_AT]
@@ -115,13 +209,18 @@ def _described(folder: Path, entry: Path) -> dict[str, object] | None:
         except SoupError:
             return None
         return {"arrays": shown} if names == {"inputs", "labels"} else None
+    if entry.suffix == ".txt":
+        return {"tokens": shown} if writes and entry.stat().st_size >= LEAST_TEXT else None
     return _described_text(entry, shown) if entry.suffix in TEXTS else None
 
 
 def _described_text(file: Path, shown: str) -> dict[str, object] | None:
-    columns = _columns(file)
+    columns = columns_of(file)
     inputs = [next((name for name in names if name in columns), None) for names in (TEXT_COLUMNS, SECOND_COLUMNS)]
     label = next((name for name in LABEL_COLUMNS if name in columns), None)
+    others = [name for name in columns if name != label and name.lower() not in ("", "id", "idx", "index", "guid")]
+    if inputs[0] is None and label is not None and len(others) == 1:
+        inputs[0] = others[0]
     if label is None or inputs[0] is None:
         return None
     return {"text": shown, "input": [name for name in inputs if name], "label": label}
@@ -133,19 +232,6 @@ def _start(file: Path, count: int = MAX_SOURCE) -> bytes:
         return read_start(file, count)
     except OSError:
         return b""
-
-
-def _columns(file: Path) -> list[str]:
-    if file.suffix == ".parquet":
-        return []
-    line = _start(file, MOST_OF_LINE).decode("utf-8", "replace").partition("\n")[0]
-    try:
-        if file.suffix == ".jsonl":
-            row = json.loads(line)
-            return list(row) if isinstance(row, dict) else []
-        return next(csv.reader([line], delimiter="\t" if file.suffix == ".tsv" else ","), [])
-    except (ValueError, csv.Error):
-        return []
 
 
 def recipe_text(found: FolderSurvey) -> str:

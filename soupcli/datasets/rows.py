@@ -10,10 +10,12 @@ from typing import Any, TextIO
 
 from soupcli.environment import import_extra
 from soupcli.errors import ValidationError
+from soupcli.files.reading import read_start
 from soupcli.wording import suggestion
 
 Row = dict[str, Any]
 
+MOST_OF_LINE = 1_000_000  # bytes of a first line that are looked at
 ENCODING = "utf-8-sig"  # with or without the mark that spreadsheets put first
 MOST_UNPACKED = 200  # bytes that one byte of a parquet file unpacks to
 LONGEST = (
@@ -55,8 +57,7 @@ def columns_of(path: Path) -> list[str]:
         except (OSError, ValueError, NotImplementedError):
             return []
     try:
-        with path.open(encoding=ENCODING, errors="replace") as file:
-            line = file.readline(LONGEST)
+        line = read_start(path, MOST_OF_LINE).decode(ENCODING, "replace").partition("\n")[0]
         if path.suffix.lower() == ".jsonl":
             row = json.loads(line)
             return list(row) if isinstance(row, dict) else []

@@ -31,7 +31,7 @@ class Comparison(ReportPart):
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, `equal` or `too close to tell`, by interval and test; without them by the difference alone."""
+        """`better`, `worse`, `equal` or `too close to tell`; without an interval by the difference alone."""
         if self.difference is None:
             return "not a number"
         if self.difference == 0 and not self.low and not self.high:

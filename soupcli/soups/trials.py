@@ -39,7 +39,7 @@ def best_of(
     soup = start.mixture
     best, first = begin(soup, evaluate, candidate=candidate, action="take")
     steps = [first]
-    progress(phase, 1, len(trials) + 1, note=f"{start.name}: {best.selecting} {best.value:.4f}: start")
+    progress(phase, 1, len(trials) + 1, note=f"{start.name}: {best.selecting} {best.shown}: start")
     with foresee(trial.mixture for trial in trials):
         for done, trial in enumerate(trials, 2):
             score, step = decide(trial.mixture, evaluate, best, Rule(">"), candidate=candidate, action="take")

@@ -109,8 +109,8 @@ def test_empty_word(runs: Path, word: str) -> None:
 def test_odd_names(runs: Path) -> None:
     """Names with spaces, newlines, brackets, emoji, a leading dash or no Unicode at all are files like any others."""
     names = ["with space", "new\nline", "[ab]", "🍲", "-dash", os.fsdecode(b"\xff")]
-    for name in names:
-        save_file(small_net().state_dict(), runs / "plain")
+    for number, name in enumerate(names):
+        save_file(small_net(number).state_dict(), runs / "plain")
         (runs / "plain").rename(runs / name)
     assert sorted(paths([f"./{name}" for name in names])) == sorted(names)
 

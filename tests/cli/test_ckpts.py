@@ -127,10 +127,18 @@ def test_linked_folder_and_file_inside(family: Path, soup: Soup) -> None:
     )
 
 
-def test_equal_bytes_count_twice(family: Path, soup: Soup) -> None:
-    """A copy is another checkpoint: what counts is the file, not its content."""
+def test_equal_weights_count_once(family: Path, soup: Soup) -> None:
+    """A copy is left out with a line, and the report says so; soup eval and --weights take it as it is given."""
     shutil.copytree("runs/0", "runs/copy")
-    assert found(soup, "--ckpts", "runs/0", "runs/copy") == ["runs/0", "runs/copy"]
+    words = ["--ckpts", "runs/0", "runs/1", "runs/copy"]
+    ran = soup("uniform", *words, "--json")
+    report = json.loads(ran.stdout)
+    assert report["soup"]["members"] == ["runs/0", "runs/1"]
+    assert report["left_out"] == [{"path": "runs/copy", "reason": "holds the same weights as runs/0"}]
+    assert "runs/copy holds the same weights as runs/0: counted once\n" in ran.stderr
+    mixed = soup("mix", *words, "--weights", "2,1,1", "--json", "--force")
+    assert json.loads(mixed.stdout)["soup"]["members"] == ["runs/0", "runs/1", "runs/copy"]
+    assert len(json.loads(soup("eval", *words, "--val", "val", "--json").stdout)["ingredients"]) == 3
 
 
 def test_weights_name(family: Path, soup: Soup) -> None:
@@ -176,10 +184,6 @@ def test_ckpts_of_the_recipe(family: Path, soup: Soup) -> None:
         (["--ckpts", "run/*"], "run/*: the glob matches nothing\n\nhint: . holds data, net.py, runs, soup.yaml\n"),
         (["--ckpts", "runs/x*"], "runs/x*: the glob matches nothing\n\nhint: runs holds 0, 1, 2, 3, 4\n"),
         (["--ckpts", "runs/7"], "runs/7: no such file or folder\n\nhint: runs holds 0, 1, 2, 3, 4\n"),
-        (
-            ["--ckpts", "runs"],
-            "runs: holds no checkpoint\n\nhint: its sub-folders do (0, 1, 2): --ckpts 'runs/*/'\n",
-        ),
         (
             ["--ckpts", "net.py"],
             "net.py: not a checkpoint: none of torch.save, NeMo, safetensors\n\n"

@@ -99,3 +99,47 @@ def test_elsewhere(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch, tm
     ran = soup("init", "--out", "family/new.yaml")
     assert "5 checkpoints (runs/*/), 2 sets (val, test)" in ran.stderr
     assert load_recipe(Path("family/new.yaml")).val == load_recipe(Path("family/soup.yaml")).val
+
+
+def test_any_depth(family: Path, soup: Soup) -> None:
+    """Checkpoints are found at any depth; soups, other networks and what is called a start are not among them."""
+    for number in range(5):
+        shutil.move(f"runs/{number}", f"runs/lr{number}/seed/out/final")
+    shutil.copytree("runs/lr0", "runs/start")
+    (Path("runs/other")).mkdir()
+    save_file({f"{name}.weight": torch.zeros(2) for name in "abc"}, "runs/other/model.safetensors")
+    soup("uniform", "--ckpts", "runs/lr0", "runs/lr1", "--out", "runs/mean")
+    Path("soup.yaml").unlink()
+    ran = soup("init")
+    assert ran.stderr.startswith("soup.yaml: 5 checkpoints (runs/lr0 runs/lr1 runs/lr2 runs/lr3 runs/lr4), 2 sets")
+    command = Path("soup.yaml").read_text().splitlines()[0]
+    assert soup(*command.split()[2:], "--quiet").code == 0
+
+
+def test_best_and_last(family: Path, soup: Soup) -> None:
+    """Runs with a best and a last checkpoint are offered with --prefer; the command runs."""
+    for number in range(5):
+        folder = Path(f"runs/{number}")
+        (folder / "model.safetensors").rename(folder / "best.safetensors")
+        save_file({"0.weight": torch.zeros(1)}, folder / "last.safetensors")
+    Path("soup.yaml").unlink()
+    assert "5 checkpoints (runs/ --prefer best)" in soup("init").stderr
+    command = Path("soup.yaml").read_text().splitlines()[0]
+    ran = soup(*command.split()[2:], "--quiet")
+    assert (ran.code, ran.stdout) == (0, "soup/best.safetensors\n"), ran.stderr
+
+
+def test_more_kinds_of_text(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A csv with one other column beside its label is a set; a text is one for a network that writes text."""
+    monkeypatch.chdir(tmp_path)
+    Path("dev.csv").write_text("id,comment,stars\n1,good,5\n")
+    Path("wiki.txt").write_text("word " * 1000)
+    assert "dev" in soup("init").stderr and "wiki" not in Path("soup.yaml").read_text()
+    assert load_recipe(Path("soup.yaml")).val["dev"].model_dump()["input"] == ["comment"]
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        save_file({f"{key}.weight": torch.zeros(2) for key in "xyz"}, f"runs/{name}/model.safetensors")
+        config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
+        (tmp_path / "runs" / name / "config.json").write_text(json.dumps(config))
+    assert soup("init", "--force").code == 0
+    assert load_recipe(Path("soup.yaml")).val["wiki"].model_dump()["tokens"] == Path("wiki.txt")

@@ -157,8 +157,8 @@ def _pick_one(folder: Path, names: list[str]) -> str:
         return "these are shards of several checkpoints: move those of all but one out of the folder"
     both = [start for start in PREFERENCES if any(start in name.lower() for name in names)]
     first = next((name for start in PREFERRED for name in names if name.startswith(start)), names[0])
-    pick = f"--prefer {' or '.join(both)}" if both else f"--weights-name {first}"
-    return f"pick one with {pick}, or give the files: --ckpts '{folder}/*'"
+    prefer = f"--prefer {' or '.join(both)}, or with " if both else ""
+    return f"pick one with {prefer}--weights-name {first}, or give the files: --ckpts '{folder}/*'"
 
 
 def _order(entry: Path) -> tuple[list[tuple[int, str]], str]:
