@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.checkpoint import is_averaged, read_dense, read_part
+from soupcli.checkpoints.checkpoint import read_dense, read_part
 from soupcli.files.reading import memory_of, same_content
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def without_doubles(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint]
 
 
 def _weights(checkpoint: Checkpoint) -> list[str]:
-    return sorted(name for name, spec in checkpoint.tensors.items() if is_averaged(spec.dtype))
+    return sorted(name for name, spec in checkpoint.tensors.items() if spec.dtype.is_averaged)
 
 
 def _sample(checkpoint: Checkpoint) -> bytes:

@@ -48,7 +48,7 @@ def find(
     Raises UsageError for an empty word and for parts of one network, and CheckpointError, with a line for each, if
     paths or globs match nothing or are no checkpoints.
     """
-    named = paths_of(words, standard_input, prefer, how.weights_name if how is not None else None)
+    named = paths_of(words, standard_input, prefer, how)
     failures = list(named.failures)
     opened: list[Checkpoint] = []
     paths, left_out = without_output(named.paths, out) if out is not None else (named.paths, [])

@@ -184,6 +184,16 @@ LAYOUTS: tuple[Layout, ...] = (
 )  # tried in this order
 
 
+def is_laid_out(path: Path, how: How) -> bool:
+    """Whether a folder is one checkpoint by its layout, or one that is refused, whatever its files are called."""
+    if len(parts.named_adapters(path)) > 1:
+        return False  # runs of adapters beside each other look like one network with several
+    try:
+        return any(layout(path, how) is not None for layout in LAYOUTS[1:-1])
+    except CheckpointError:
+        return True
+
+
 def _open_adapter(path: Path, folder: Path, how: How) -> Checkpoint:
     weights = next((folder / name for name in adapter.WEIGHTS if (folder / name).is_file()), None)
     if weights is None:

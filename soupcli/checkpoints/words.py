@@ -18,16 +18,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from soupcli.checkpoints.adapters.adapter import CONFIG
 from soupcli.checkpoints.contents import How
 from soupcli.checkpoints.earlier_soups import REPORT
 from soupcli.checkpoints.formats import folder as folders
 from soupcli.checkpoints.formats import shards
 from soupcli.checkpoints.formats.foreign import refuse_foreign
-from soupcli.checkpoints.formats.parts import STEPS, part_folders
+from soupcli.checkpoints.formats.parts import STEPS
 from soupcli.checkpoints.formats.table import read_contents
-from soupcli.checkpoints.formats.torch_distributed import distributed_folder
 from soupcli.checkpoints.hub import hub_reference
+from soupcli.checkpoints.open import is_laid_out
 from soupcli.errors import CheckpointError, UsageError
 from soupcli.files.reading import FileVersion, distinct, read_small
 from soupcli.wording import natural_order
@@ -52,7 +51,7 @@ def paths_of(
     words: Sequence[str],
     standard_input: Iterable[str] = (),
     prefer: str | None = None,
-    weights_name: str | None = None,
+    how: How | None = None,
 ) -> Named:
     """The paths that the words name. Folders that hold no checkpoint themselves stand for those below them.
 
@@ -66,7 +65,7 @@ def paths_of(
                 given[path] = given.get(path, False) or by_pattern
         except CheckpointError as error:
             named.failures.append(error)
-    search, siblings = _Search(prefer, weights_name), _siblings(given)
+    search, siblings = _Search(prefer, how or How()), _siblings(given)
     found: list[Path] = []
     passed: list[Path] = []
     for path in sorted(given, key=_order):
@@ -86,7 +85,7 @@ def paths_of(
 
 def below(folder: Path) -> list[Path]:
     """The checkpoints in and below a folder. Soups, which have a report beside them, are not among them."""
-    search = _Search(None, None)
+    search = _Search(None, How())
     return [path for at in search.folders(folder) for path in search.at(at) if not (at / REPORT).is_file()]
 
 
@@ -163,7 +162,8 @@ class _Search:
     """Looks for checkpoints in folders, by names and the first bytes of files."""
 
     prefer: str | None
-    weights_name: str | None
+    how: How
+    known: dict[Path, bool] = field(default_factory=dict)  # whether a folder is a checkpoint
 
     def below(self, path: Path, notes: list[str]) -> list[Path] | None:
         """Checkpoints in or below a folder that is none itself; None for a checkpoint, and if there are none."""
@@ -194,17 +194,17 @@ class _Search:
 
     def is_checkpoint(self, folder: Path) -> bool:
         """Whether a folder is one checkpoint, or one that is to be refused by name."""
-        if self.weights_name is not None:
-            return (folder / self.weights_name).is_file()
-        if (folder / CONFIG).is_file() or folders.known_weights(folder) is not None or part_folders(folder):
-            return True
-        try:
-            if folders.pointed_to(folder) is not None or distributed_folder(folder) is not None:
-                return True
-        except CheckpointError:
+        if folder not in self.known:
+            self.known[folder] = self._is_checkpoint(folder)
+        return self.known[folder]
+
+    def _is_checkpoint(self, folder: Path) -> bool:
+        if self.how.weights_name is not None:
+            return (folder / self.how.weights_name).is_file()
+        if is_laid_out(folder, self.how) or _is_foreign(folder):
             return True
         files = _files(folder)
-        return _is_foreign(folder) or len(files) == 1 or _are_shards(folder, files)
+        return len(files) == 1 or _are_shards(folder, files)
 
     def at(self, folder: Path) -> list[Path]:
         """The checkpoints in a folder itself: the folder if it is one, or files in it."""
@@ -213,9 +213,9 @@ class _Search:
     def _series(self, folder: Path) -> list[Path]:
         """The files of a folder that are checkpoints of one kind; the folder itself if nothing says that they are."""
         files = _files(folder)
-        broken = [] if files or self.weights_name is not None else _claiming(folder)
+        broken = [] if files or self.how.weights_name is not None else _claiming(folder)
         sure = not broken and (self.prefer is not None or len({_plain(file) for file in files}) <= 1)
-        parts = (folder / folders.SPEECHBRAIN).is_file() or any(shards.is_shard(file.name) for file in files)
+        parts = any(shards.is_shard(file.name) for file in files)
         return files if sure and not parts else [folder]
 
     def folders(self, path: Path) -> Iterator[Path]:
