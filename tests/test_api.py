@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import html
 import json
 import subprocess
 import sys
@@ -291,10 +292,12 @@ def test_soups_of_one_key_live_apart(family: Path) -> None:
 
 def test_notebook(family: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """In a notebook a soup is its table and figures; progress is said if it is asked for, never the result."""
-    made = soupcli.greedy("runs/*/", val=["val", "test"])
+    made = soupcli.greedy("runs/*/", val="val")
     page = made._repr_html_()
     assert "<table" in page and "<svg" in page and "runs/" in page
-    assert "<table" in soupcli.rank("runs/*/", val="val")._repr_html_()
+    assert made.report.warnings and f"Warning: {made.report.warnings[0]}" in html.unescape(page)
+    ranking = soupcli.rank("runs/*/", val="val")
+    assert "<table" in ranking._repr_html_() and repr(ranking) == f"<rank of 5, best {ranking.best}>"
     assert capfd.readouterr() == ("", "")
     soupcli.rank("runs/*/", val="val", fresh=True, progress=True)
     said = capfd.readouterr()

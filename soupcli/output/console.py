@@ -8,6 +8,7 @@ drawn if stderr is a terminal; elsewhere every finished evaluation is one plain 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 import textwrap
@@ -85,11 +86,13 @@ def flush() -> None:
     _write(sys.stdout, "")
 
 
-def _rich(*, stderr: bool) -> RichConsole:
+def _rich(*, stderr: bool, widgets: bool = False) -> RichConsole:
     from rich.console import Console as RichConsole
 
     stream = cast("TextIO", _Stderr(sys.stderr)) if stderr else sys.stdout
-    console = RichConsole(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    console = RichConsole(
+        file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False, force_jupyter=widgets
+    )
     if not console.is_terminal:  # a pipe gets whole lines: nothing is cut to a width that no one looks at
         console.width = UNLIMITED
     return console
@@ -276,12 +279,19 @@ def _to_stderr(text: str, style: str | None = None) -> None:
         _rich(stderr=True).print(text, style=style, soft_wrap=True)
 
 
+def _in_notebook() -> bool:
+    """Whether this is a notebook that can draw bars: in a kernel of Jupyter, with ipywidgets."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel") and importlib.util.find_spec("ipywidgets") is not None
+
+
 class ProgressReporter:
     """Turns progress calls into bars on a terminal, into lines elsewhere, into nothing if `silent`."""
 
     def __init__(self, *, silent: bool = False) -> None:
         self.silent = silent or not _notes.get() or not processes.is_first()
-        self.terminal = _Stderr(sys.stderr).isatty()
+        self._widgets = not self.silent and _in_notebook()
+        self.terminal = _Stderr(sys.stderr).isatty() or self._widgets
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -296,7 +306,7 @@ class ProgressReporter:
 
     def _draw(self, task: str, done: int, total: int, note: str) -> None:
         if self._bars is None:
-            self._bars = _new_bars()
+            self._bars = _new_bars(widgets=self._widgets)
             self._bars.start()
         known = self._tasks.get(task)
         if known is None:
@@ -322,12 +332,12 @@ class ProgressReporter:
         self.close()
 
 
-def _new_bars() -> Bars:
+def _new_bars(*, widgets: bool) -> Bars:
     """If the line is narrow, the note, with its score at the end, has the room; if need be it is what is cut."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
 
-    console = _rich(stderr=True)
+    console = _rich(stderr=True, widgets=widgets)
     narrow = console.width < NARROW
     note = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     return Progress(

@@ -154,11 +154,15 @@ class MadeSoup:
         return shown(self.report)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Measurement:
     """What `rank`, `evaluate` and `inspect` return: the report, and its scores."""
 
     report: Report
+
+    def __repr__(self) -> str:
+        best = f", best {self.best}" if self.best is not None else ""
+        return f"<{self.report.command} of {len(self.report.ingredients)}{best}>"
 
     @property
     def scores(self) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -186,12 +190,13 @@ class Measurement:
 
 def shown(report: Report) -> str:
     """The tables that the command prints and the figures of the report, for a notebook."""
-    parts = [
+    parts = [html.paragraph(f"Warning: {warning}", "warning") for warning in report.warnings]
+    parts += [
         html.table_of(part) if isinstance(part, Table) else "".join(html.paragraph(_words(one)) for one in part)
         for part in report_text(report)
     ]
     figures, _ = possible(gather([ReadReport(Path("soup.json"), report)]))
-    colours = f".soup-result{{{svg.stylesheet('light')}}}{svg.RULES}"
+    colours = f".soup-result{{{svg.stylesheet('light')}}}.soup-result svg{{background:var(--paper)}}{svg.RULES}"
     return f'<div class="soup-result"><style>{colours}</style>{"".join([*parts, *map(html.figure, figures)])}</div>'
 
 
