@@ -61,12 +61,15 @@ docs: $(READY) ## write docs/recipes.md and the keywords of soupcli's functions 
 	$(BIN)/python docs/recipes.py
 	$(BIN)/python docs/keywords.py
 
-layouts: $(LAYOUTS_VENV)/.ready ## soups of sentence-transformers and diffusers, opened by these libraries
+layouts: $(LAYOUTS_VENV)/.ready ## soups of ultralytics, nnU-Net, speechbrain, NeMo, ... opened by these libraries: 4 GB to fetch
 	$(CURDIR)/$(LAYOUTS_VENV)/bin/python -m pytest -q -W default tests/layouts
 
-$(LAYOUTS_VENV)/.ready: pyproject.toml constraints.txt
+LAYOUTS_NEEDS := tests/layouts/requirements.txt tests/layouts/requirements-alone.txt
+$(LAYOUTS_VENV)/.ready: pyproject.toml constraints.txt $(LAYOUTS_NEEDS)
 	$(call environment,$(LAYOUTS_VENV),dev)
-	$(LAYOUTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt sentence-transformers diffusers
+	$(LAYOUTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -r tests/layouts/requirements.txt
+	$(LAYOUTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/layouts/requirements-alone.txt
+	@touch $@
 
 trackers: $(TRACKERS_VENV)/.ready ## runs reported to trackio, wandb and mlflow, read back from their offline stores
 	$(CURDIR)/$(TRACKERS_VENV)/bin/python -m pytest -q -W default tests/output/trackers

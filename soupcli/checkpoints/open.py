@@ -19,6 +19,7 @@ from soupcli.checkpoints.formats import torch_distributed as distributed
 from soupcli.checkpoints.formats.folder import trainer_metrics
 from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice
 from soupcli.checkpoints.formats.names import plain_names
+from soupcli.checkpoints.formats.neighbours import writer_of
 from soupcli.checkpoints.formats.other_files import refuse_absent
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.checkpoints.hub import Reference, commit_of, fetch, hub_reference
@@ -222,6 +223,8 @@ def _stored(
     names = plain_names(contents.specs) if prefixes else {name: name for name in contents.specs}
     origin = contents.origin
     home = nnunet.model_folder(files[0].path) if origin.format == nnunet.FORMAT else None
+    if origin.format in ("torch", "averaged") and origin.key is None and len(files) == 1:
+        origin = origin._replace(format=writer_of(files[0].path) or origin.format)
     return StoredCheckpoint(
         path,
         {name: contents.specs[stored] for stored, name in names.items()},

@@ -577,6 +577,7 @@ class PushOptions:
     to: Annotated[str, typer.Argument(help="The model on the Hub: org/name.", metavar="ORG/NAME")]
     private: Annotated[bool, typer.Option("--private", help="Make a new model private.")] = False
     revision: Annotated[str | None, typer.Option("--revision", help="The branch; made if it is not there.")] = None
+    force: Annotated[bool, typer.Option("--force", help="Also to a model that holds files of no soup.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print the commit as one JSON document.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the commit's address.")] = False
 

@@ -1,27 +1,37 @@
-"""`soup push soup/ org/name`: uploads a soup to the Hub, if it is what its report says."""
+"""`soup push soup/ org/name`: uploads a soup to the Hub, if it is what its report says.
+
+A model that holds other files than a soup's is refused. Files of an earlier soup there are replaced.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.hub import COMMIT, literal
+from soupcli.checkpoints.hub import COMMIT
 from soupcli.cli.options import VerifyOptions
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.commands.verify import checked, is_verified, show_checks
 from soupcli.environment import import_extra
-from soupcli.errors import OutputError, UsageError
+from soupcli.errors import OutputError, SoupError, UsageError
 from soupcli.files.json_text import dump_json
-from soupcli.mixing.old_soup import REPORT
+from soupcli.mixing.old_soup import CARD, REPORT
 from soupcli.output import console
+from soupcli.report.portable import in_short, shorter_names
+from soupcli.report.report import Report
 from soupcli.report.report_file import read_report
 from soupcli.wording import HUB_ID
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from soupcli.cli.options import PushOptions
 
 SCHEMA = "soup-push/1"
+TOKEN = "uploading needs a token that may write: hf auth login, or HF_TOKEN"
+HUBS_OWN = frozenset({".gitattributes"})  # in every model
 
 
 def push(options: PushOptions, _invocation: Invocation) -> int:
@@ -41,8 +51,10 @@ def push(options: PushOptions, _invocation: Invocation) -> int:
     if not is_verified(checks):
         show_checks(verifying, checks, verified=False)
         return ANSWER_NO
+    if hub.get_token() is None:
+        raise OutputError(f"{options.to}: not uploaded: there is no token of the Hub", hint=TOKEN)
     folder = options.soup if options.soup.is_dir() else options.soup.parent
-    commit = _uploaded(hub, folder, options)
+    commit = _uploaded(hub, portable_files(folder), options)
     if options.as_json:
         document = {"schema": SCHEMA, "soup": str(options.soup), "to": options.to, "commit": commit.oid}
         console.print_json(dump_json({**document, "url": commit.commit_url}))
@@ -51,26 +63,71 @@ def push(options: PushOptions, _invocation: Invocation) -> int:
     return DONE
 
 
-def _uploaded(hub: Any, folder: Path, options: PushOptions) -> Any:
-    """The commit that holds the soup's files, and no other file of its folder."""
-    soup = read_report(folder / REPORT).soup
-    assert soup is not None
+def portable_files(folder: Path) -> dict[str, bytes | Path]:
+    """The soup's files by name, and no other file of its folder; report and card without paths of this machine."""
+    report = read_report(folder / REPORT)
+    assert report.soup is not None
+    names = shorter_names(report.model_dump(mode="json"), Path.cwd())
+    files: dict[str, bytes | Path] = {name: folder / name for name in report.soup.files}
+    if not names:
+        return files
+    document = in_short(report.model_dump(mode="json"), names)
+    if CARD in files:
+        card = in_short((folder / CARD).read_text("utf-8"), names).encode()
+        files[CARD] = card
+        document["soup"]["file_hashes"][CARD] = f"sha256:{hashlib.sha256(card).hexdigest()}"
+    files[REPORT] = Report.model_validate(document).to_json().encode()
+    return files
+
+
+def _uploaded(hub: Any, files: Mapping[str, bytes | Path], options: PushOptions) -> Any:
+    """The commit that holds the files. Raises OutputError if the model has files that are none of a soup's."""
     if not sys.stderr.isatty():
         import_extra("huggingface_hub.utils", extra="hub").disable_progress_bars()
     api = hub.HfApi()
     try:
         api.create_repo(options.to, private=options.private or None, exist_ok=True)
+        ours = _replaced(hub, api, options)
         if options.revision is not None:
             api.create_branch(options.to, branch=options.revision, exist_ok=True)
-        return api.upload_folder(
-            repo_id=options.to,
-            folder_path=folder,
-            revision=options.revision,
-            allow_patterns=[literal(name) for name in soup.files],
-            commit_message="Upload a model soup",
+        operations = [hub.CommitOperationDelete(name) for name in sorted(ours - files.keys())]
+        operations += [
+            hub.CommitOperationAdd(name, str(file) if isinstance(file, Path) else file)
+            for name, file in sorted(files.items())
+        ]
+        return api.create_commit(
+            options.to, operations, revision=options.revision, commit_message="Upload a model soup"
         )
+    except SoupError:
+        raise
     except Exception as cause:
         first = next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__
+        raise OutputError(f"{options.to}: not uploaded: {first}", hint=TOKEN) from cause
+
+
+def _replaced(hub: Any, api: Any, options: PushOptions) -> set[str]:
+    """The files of an earlier soup on the branch. Raises OutputError if it has others, unless --force."""
+    branch = options.revision
+    try:
+        there = set(api.list_repo_files(options.to, revision=branch))
+    except hub.errors.RevisionNotFoundError:  # a new branch begins with the files of the main one
+        branch = None
+        there = set(api.list_repo_files(options.to))
+    ours = _of_a_soup(api, options.to, branch) & there if REPORT in there else set[str]()
+    others = sorted(there - ours - HUBS_OWN)
+    if others and not options.force:
+        shown = ", ".join(others[:4]) + (", ..." if len(others) > 4 else "")
         raise OutputError(
-            f"{options.to}: not uploaded: {first}", hint="uploading needs a token that may write: hf auth login"
-        ) from cause
+            f"{options.to}: holds files that are of no soup: {shown}",
+            hint="push to another model, or --force: a file of the same name is replaced, others stay beside the soup",
+        )
+    return ours
+
+
+def _of_a_soup(api: Any, name: str, branch: str | None) -> set[str]:
+    """The files that the report on the branch lists; none if it is not one."""
+    try:
+        report = read_report(Path(api.hf_hub_download(name, REPORT, revision=branch)), ignore_unknown=True)
+    except SoupError:
+        return set()
+    return set(report.soup.files) if report.soup is not None else set()

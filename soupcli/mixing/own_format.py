@@ -39,7 +39,7 @@ LEFT_OUT = "training state, left out (--keep-state keeps it)"
 READ_ALONE = frozenset(
     {
         *("Lightning", "fairseq", "ultralytics", "YOLOv5", "nnU-Net", "mmengine", "icefall", "detectron2", "NeMo"),
-        *("speechbrain", "Megatron", "VITS"),
+        *("speechbrain", "Megatron", "VITS", "ESPnet", "wenet"),
     }
 )
 

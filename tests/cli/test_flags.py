@@ -111,7 +111,7 @@ FLAGS = {
         "--json",
         "--quiet -q",
     ],
-    "push": ["SOUP", "ORG/NAME", "--private", "--revision", "--json", "--quiet -q"],
+    "push": ["SOUP", "ORG/NAME", "--private", "--revision", "--force", "--json", "--quiet -q"],
     "plot": ["REPORT", "--out -o", "--kind...", "--theme", "--quiet -q"],
     "report": ["REPORT", "--out -o"],
     "init": ["--out -o", "--force"],

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from tests.conftest import Ran
 from tests.helpers.checkpoint_tensors import small_net
-from tests.helpers.hub import Hub, serve
+from tests.helpers.hub import Hub, Model, serve
 
 Soup = Callable[..., Ran]
 
@@ -28,6 +28,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soup: Soup) -> Iterator
     Path("soup/notes.txt").write_text("mine alone")
     with serve() as served:
         monkeypatch.setattr(constants, "ENDPOINT", served.endpoint)
+        template = served.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("HF_TOKEN", "hf_of_this_test")
@@ -68,3 +70,67 @@ def test_no_id(hub: Hub, soup: Soup, to: str) -> None:
     ran = soup("push", "soup", to)
     assert ran.code == 2
     assert f"{to}: not the id of a model on the Hub" in ran.stderr
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's own call of httpx
+def test_large_files(hub: Hub, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files over the Hub's threshold go by large file storage, with the hash of what lies in the soup."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # its server is none of this hub's
+    hub.lfs_from = 400
+    ran = soup("push", "soup", "org/new", "--quiet")
+    assert ran.code == 0, ran.stderr
+    model = hub.models["org/new"]
+    files = model.commits[model.branches["main"]]
+    assert files["model.safetensors"] == Path("soup/model.safetensors").read_bytes()
+    assert files["model.safetensors"] in hub.objects.values()
+
+
+def test_other_files_are_there(hub: Hub, soup: Soup, tmp_path: Path) -> None:
+    """Files of no soup are refused by name, with --force they stay; an earlier soup's files are replaced."""
+    hub.models["org/theirs"] = Model()
+    hub.models["org/theirs"].commit({".gitattributes": b"", "pytorch_model.bin": b"theirs", "README.md": b"theirs"})
+    for words in ((), ("--revision", "new")):
+        ran = soup("push", "soup", "org/theirs", *words)
+        assert ran.code == 2 and "org/theirs: holds files that are of no soup: README.md, pytorch" in ran.stderr
+        assert "--force" in ran.stderr
+    assert list(hub.models["org/theirs"].branches) == ["main"] and len(hub.models["org/theirs"].commits) == 1
+    assert soup("push", "soup", "org/theirs", "--force").code == 0
+    model = hub.models["org/theirs"]
+    assert model.commits[model.branches["main"]]["pytorch_model.bin"] == b"theirs"
+    assert soup("uniform", "--ckpts", "runs/*/", "--out", "shards", "--max-shard-size", "200B").code == 0
+    assert soup("push", "shards", "org/mine").code == 0 and soup("push", "soup", "org/mine").code == 0
+    mine = hub.models["org/mine"]
+    files = set(mine.commits[mine.branches["main"]])
+    assert files == {".gitattributes", "README.md", "model.safetensors", "soup.json"}
+
+
+def test_no_token(hub: Hub, soup: Soup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a token nothing is asked of the Hub, and the message says how to get one."""
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    ran = soup("push", "soup", "org/new")
+    assert ran.code == 2 and "there is no token of the Hub" in ran.stderr and "hf auth login" in ran.stderr
+    assert hub.requests == []
+
+
+def test_no_paths_of_this_machine(hub: Hub, soup: Soup, tmp_path: Path) -> None:
+    """Absolute paths are told from the working folder or the ingredients' on; what was uploaded verifies."""
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    for number in range(2):
+        (elsewhere / f"deep/{number}").mkdir(parents=True)
+        save_file(small_net(number + 5).state_dict(), elsewhere / f"deep/{number}/model.safetensors")
+    words = ("--ckpts", str(tmp_path / "runs/0"), str(elsewhere / "deep/0"), str(elsewhere / "deep/1"))
+    assert soup("uniform", *words, "--out", str(tmp_path / "mixed")).code == 0
+    before = Path("mixed/soup.json").read_text()
+    assert str(tmp_path) in before
+    assert soup("push", "mixed", "org/new").code == 0
+    model = hub.models["org/new"]
+    files = model.commits[model.branches["main"]]
+    assert not any(str(tmp_path.parent).encode() in data for data in files.values())
+    members = json.loads(files["soup.json"])["soup"]["members"]
+    assert "runs/0" in members and len(set(members)) == 3 and not any(name.startswith("/") for name in members)
+    assert Path("mixed/soup.json").read_text() == before
+    Path("down").mkdir()
+    for name, data in files.items():
+        Path("down", name).write_bytes(data)
+    assert soup("verify", "down").code == 0

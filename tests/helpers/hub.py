@@ -41,6 +41,8 @@ class Hub:
     models: dict[str, Model] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    lfs_from: int = 10_000_000  # bytes
+    objects: dict[str, bytes] = field(default_factory=dict)  # of large file storage, by their hash
 
     def add(self, name: str, folder: Path, branch: str = "main") -> str:
         """Commits the files of a folder to a model; the commit."""
@@ -105,10 +107,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "api/validate-yaml":
             self._json({"errors": [], "warnings": []})
         elif "/preupload/" in path:
-            files = json.loads(body)["files"]
-            self._json(
-                {"files": [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in files]}
-            )
+            self._json({"files": [self._upload(one) for one in json.loads(body)["files"]]})
+        elif path.endswith(".git/info/lfs/objects/batch"):
+            self._batch(json.loads(body)["objects"])
         elif "/commit/" in path:
             name, branch = path.removeprefix("api/models/").split("/commit/", 1)
             self._commit(name, branch, body)
@@ -119,6 +120,38 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({})
         else:
             self._fail(404, "EntryNotFound")
+
+    def do_PUT(self) -> None:
+        self._note()
+        oid = urlsplit(self.path).path.rpartition("/")[2]
+        data = self._body()
+        if hashlib.sha256(data).hexdigest() != oid:
+            self._fail(400, "BadRequest")
+            return
+        self.served.objects[oid] = data
+        self._json({})
+
+    def _body(self) -> bytes:
+        """The request's body, in chunks if its length is not said."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _upload(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Large files go by git's large file storage, others into the commit."""
+        mode = "lfs" if asked["size"] >= self.served.lfs_from else "regular"
+        return {"path": asked["path"], "uploadMode": mode, "shouldIgnore": False}
+
+    def _batch(self, objects: list[dict[str, Any]]) -> None:
+        found = [
+            {**one, "actions": {"upload": {"href": f"{self.served.endpoint}/lfs/{one['oid']}"}}} for one in objects
+        ]
+        self._json({"transfer": "basic", "objects": found})
 
     def _note(self) -> None:
         self.served.requests.append(f"{self.command} {unquote(self.path)}")
@@ -187,6 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
             entry = json.loads(line)
             if entry["key"] == "file":
                 files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+            elif entry["key"] == "lfsFile":
+                files[entry["value"]["path"]] = self.served.objects[entry["value"]["oid"]]
             elif entry["key"] == "deletedFile":
                 files.pop(entry["value"]["path"], None)
         commit = model.commit(files, branch)

@@ -1,4 +1,4 @@
-"""One of two processes that save distributed checkpoints: `python -m tests.helpers.save_distributed FOLDER`."""
+"""One of two processes that save distributed checkpoints: `python -m tests.helpers.save_distributed FOLDER [SEED]`."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def tensors() -> dict[str, torch.Tensor]:
     return {**made, "half": made["half"].to(torch.bfloat16), "scalar": torch.tensor(2.5), "count": torch.tensor(7)}
 
 
-def save(folder: Path) -> None:
+def save(folder: Path, seed: int = 0) -> None:
     """Tensors, a network under FSDP with its optimizer, and the same by Accelerate where it is installed."""
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (2,))
     cut = {name: distribute_tensor(tensor, mesh, [CUT.get(name, Replicate())]) for name, tensor in tensors().items()}
     state_dict_saver.save(cut, checkpoint_id=folder / "tensors")
-    net = small_net()
+    net = small_net(seed)
     fully_shard(net, mesh=mesh)  # in place
     optimizer = torch.optim.AdamW(net.parameters())
     state = {"model": get_model_state_dict(net), "optim": get_optimizer_state_dict(net, optimizer)}
@@ -57,4 +57,4 @@ def save(folder: Path) -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    save(Path(sys.argv[1]))
+    save(Path(sys.argv[1]), *map(int, sys.argv[2:]))

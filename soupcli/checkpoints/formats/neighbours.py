@@ -1,0 +1,40 @@
+"""Libraries that save a bare state dict, recognised by the settings that they put beside it.
+
+    writer_of(Path("exp/epoch_12.pt"))                     # "wenet", if exp/train.yaml or exp/epoch_12.yaml is there
+
+They open files of torch.save and nothing else, so their soups are written as such.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Neighbours(NamedTuple):
+    """Names of a library's checkpoints, and of settings beside them, one of which is there; `{stem}` is the file's."""
+
+    writer: str
+    names: re.Pattern[str]
+    settings: tuple[str, ...]
+
+
+WRITERS = (
+    Neighbours("wenet", re.compile(r"(epoch_|step_|avg_?|final|init).*\.pt"), ("train.yaml", "{stem}.yaml")),
+    Neighbours("ESPnet", re.compile(r"(\d+epoch|(train|valid)\..+)\.pth"), ("config.yaml",)),
+)
+
+
+def writer_of(file: Path) -> str | None:
+    """The library whose file of weights this is, None if it is of no known one."""
+    for writer, names, settings in WRITERS:
+        if names.fullmatch(file.name) and any(_is_beside(file, name) for name in settings):
+            return writer
+    return None
+
+
+def _is_beside(file: Path, name: str) -> bool:
+    return (file.parent / name.format(stem=file.stem)).is_file()
