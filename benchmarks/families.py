@@ -81,16 +81,21 @@ class World(NamedTuple):
 
 
 SEEN = World("tuned", tuple(SEEN_NETWORKS), 6, 8, moved_patterns, (0.7, 1.4), (2500, 500, 1000), 0)
-UNSEEN = World("unseen", tuple(UNSEEN_NETWORKS), 7, 10, coloured_waves, (1.0, 2.0), (3000, 600, 900), 4000)
+UNSEEN = World("unseen", tuple(UNSEEN_NETWORKS), 7, 10, coloured_waves, (1.0, 2.0), (2500, 500, 600), 4000)
 
 
 class Trainer:
     """Trains networks of one kind in a world."""
 
-    def __init__(self, world: World, kind: str, variant: str | None = None) -> None:
-        self.world, self.kind, self.variant = world, kind, variant
+    def __init__(self, world: World, kind: str, variant: str | None = None, plain: Trainer | None = None) -> None:
+        self.world, self.kind, self.variant, self.plain = world, kind, variant, plain
         self.tune = world.data(world.examples[1], 11)
         self.pretrained = cache(self._pretrained)
+        self.sweep = cache(self._sweep)
+
+    def of_variant(self, variant: str) -> Trainer:
+        """A trainer of a variant of the network, which begins with the same pre-trained weights."""
+        return Trainer(self.world, self.kind, variant, self)
 
     def build(self, seed: int) -> nn.Module:
         """A network of random numbers."""
@@ -116,7 +121,12 @@ class Trainer:
             optimizer.step()
         return _state(net.eval())
 
-    def _pretrained(self, *, task: int = 0, start: int = 0, epochs: float = 6) -> State:
+    def _pretrained(self, *, task: int = 0, start: int = 0, epochs: float = 4) -> State:
+        if self.plain is not None:
+            begin = self.plain.pretrained(task=task, start=start, epochs=epochs)
+            net = self.build(start)
+            net.load_state_dict({f"net.{name}": tensor for name, tensor in begin.items()}, strict=False)
+            return _state(net)
         data = self.world.data(self.world.examples[0], 1 + task, task=task, pretraining=True)
         return self.train(None, data, lr=3e-3, epochs=epochs, seed=start, start=start)
 
@@ -133,9 +143,9 @@ class Trainer:
         begin = self.pretrained() if begin is None else begin
         return self.train(begin, self.tune if data is None else data, lr=lr, epochs=epochs, seed=seed)
 
-    def sweep(self, count: int = 5, seed: int = 0) -> list[State]:
+    def _sweep(self, count: int = 5, seed: int = 0) -> tuple[State, ...]:
         """Healthy ingredients, at three learning rates."""
-        return [self.tuned(seed + number, lr=SWEEP[number % 3]) for number in range(count)]
+        return tuple(self.tuned(seed + number, lr=SWEEP[number % 3]) for number in range(count))
 
     def with_odd(self, odd: State, seed: int = 0) -> Family:
         """Four healthy ingredients and one that is not."""
@@ -149,7 +159,7 @@ def _state(net: nn.Module) -> State:
 class Family(NamedTuple):
     """Ingredients; the base if one is given; how many validation examples there are, if not all."""
 
-    states: list[State]
+    states: Sequence[State]
     base: State | None = None
     examples: int | None = None
 
@@ -266,7 +276,7 @@ def dominating(t: Trainer) -> Family:
 
 
 def observed(t: Trainer) -> Family:
-    return Family(Trainer(t.world, t.kind, "observed").sweep(5, 70))
+    return Family(t.of_variant("observed").sweep(5, 70))
 
 
 class Situation(NamedTuple):
@@ -289,7 +299,7 @@ SITUATIONS: dict[str, Situation] = {
     "24 ingredients": _healthy(lambda t: Family(t.sweep(24, seed=60))),
     "a high rate that is good": _healthy(lambda t: t.with_odd(t.tuned(9, lr=4e-3))),
     "one run and its average": _healthy(one_run),
-    "tied head": _healthy(lambda t: Family(Trainer(t.world, t.kind, "tied").sweep(5, 80)), "tied"),
+    "tied head": _healthy(lambda t: Family(t.of_variant("tied").sweep(5, 80)), "tied"),
     "labels in another order": Situation("labels in another order", renamed_labels),
     "channels in another order": Situation("trained on other inputs", other_channels),
     "inputs ten times as large": Situation("trained on other inputs", other_scale),

@@ -165,9 +165,9 @@ CAUSES: tuple[Cause, ...] = (
         "trained on other inputs",
         culprits.other_inputs,
         "One ingredient went no farther than the others and is far worse here: it learned something else. Features or "
-        "channels in another order, another scale or another set of examples do this.",
-        "Compare its data loading with that of the others (order of channels, mean and deviation, tokenizer), or "
-        "leave it out.",
+        "channels in another order, another scale, wrong labels or another set of examples do this.",
+        "Compare its data loading with that of the others (order of channels, mean and deviation, tokenizer, labels), "
+        "or leave it out.",
     ),
     Cause(
         "ranges of quantisation",

@@ -10,15 +10,17 @@ from soupcli.diagnosis.effects import (
     culprits,
     doubt,
     in_trouble,
+    is_broken,
     is_lost,
     is_worse,
     median_alone,
     restored,
     spoiler,
+    stands_out,
     suspects,
     told_effect,
 )
-from soupcli.diagnosis.evidence import Evidence
+from soupcli.diagnosis.evidence import Evidence, Sure
 from soupcli.diagnosis.facts import surely_better
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ GROWN = 1.5  # times as long as the median ingredient's weights
 LONGER = 1.2  # the same, of one that distances show to be an outlier
 WILD_RATIO = 20.0  # times as far as the median ingredient, of a single run that left the basin by its rate
 WILD = 45.0  # degrees to the others in the median layer, of a broken run whose rate was too high
+FARTHER = 1.2  # the same, of one that was not trained for a shorter time than the others
 FAR = 2.5  # times as far as the median ingredient, of one that scores show to be wrong
 OUTLIER = 5.0  # the same by the weights alone
 ALONE = 2.0  # and so many times as far as the next one: half of a sweep is no outlier
@@ -112,10 +115,7 @@ def _is_behind(facts: Facts, one: int) -> bool:
 
 def _left_basin(facts: Facts, one: int) -> bool:
     """Whether it is so far from the others that training went wild, not only elsewhere."""
-    assert facts.spread is not None
-    others = [other for other in range(len(facts.located)) if other != one]
-    angle = float(facts.spread.closeness_kk[one, others].median())
-    return angle > WILD or not is_lost(facts, one)
+    return _angle_to_others(facts, one) > WILD or not is_lost(facts, one)
 
 
 def _far_by_weights(facts: Facts) -> Evidence | None:
@@ -196,11 +196,12 @@ def other_inputs(facts: Facts) -> Evidence | None:
     """An ingredient that went no farther than the others and is wrong all the same."""
     if facts.barrier is None or facts.spread is None or facts.reordered or len(facts.located) < 3:
         return None
-    ratios, renewed, near = _times_as_far(facts), renewed_layers(facts), _with_most(facts)
+    ratios, renewed, near, blamed = _times_as_far(facts), renewed_layers(facts), _with_most(facts), culprits(facts)
     found = [
         one
         for one in suspects(facts)
-        if (ratios.get(one, 1.0) <= FAR or not _left_basin(facts, one))
+        if (one in blamed or _strays(facts, one))
+        and (ratios.get(one, 1.0) <= FAR or not _left_basin(facts, one))
         and one not in renewed
         and one in near
         and is_worse(facts, one)
@@ -209,7 +210,20 @@ def other_inputs(facts: Facts) -> Evidence | None:
     if not found or 2 * len(found) > len(facts.located) or parted(facts) is not None:
         return None
     text = f"{facts.name(found[0])} is wrong, and near the others" + told_effect(facts, found[0])
-    return Evidence(text, tuple(facts.located[one] for one in found), "likely")
+    sure: Sure = "likely" if found[0] in blamed else "possible"
+    return Evidence(text, tuple(facts.located[one] for one in found), sure)
+
+
+def _strays(facts: Facts, one: int) -> bool:
+    """Whether it is far below all others, in their basin, and was trained for no shorter than they were."""
+    return stands_out(facts) == one and _angle_to_others(facts, one) < IN_LINE and _times_as_far(facts)[one] > FARTHER
+
+
+def _angle_to_others(facts: Facts, one: int) -> float:
+    """Degrees in the median layer, to the median of the others."""
+    assert facts.spread is not None
+    others = [other for other in range(len(facts.located)) if other != one]
+    return float(facts.spread.closeness_kk[one, others].median())
 
 
 def _with_most(facts: Facts) -> list[int]:
@@ -240,10 +254,14 @@ def parted(facts: Facts) -> Parted | None:
     if between < max(WIDE, APART * within) or set(groups[1]) & renewed_layers(facts):
         return None
     blamed = culprits(facts)
-    alone = len(groups[1]) == 1 and (is_lost(facts, groups[1][0]) or _times_as_far(facts)[groups[1][0]] > WILD_RATIO)
+    alone = len(groups[1]) == 1 and _is_a_single_fault(facts, groups[1][0])
     if alone or any(_explained(facts, one) for one in blamed):
         return None
     return Parted(groups, between, within)
+
+
+def _is_a_single_fault(facts: Facts, one: int) -> bool:
+    return is_broken(facts, one) or _strays(facts, one) or _times_as_far(facts)[one] > WILD_RATIO
 
 
 def _two_groups(angle_kk: torch.Tensor) -> tuple[list[int], list[int]]:

@@ -23,7 +23,7 @@ class Evidence(NamedTuple):
     """What speaks for a cause, in words; which checkpoints it accuses; and how sure it is.
 
     `certain`: it was read or measured. `likely`: scores and weights agree on it, and so may another cause. `possible`:
-    by the weights alone.
+    by the weights alone, or the soup does not suffer.
     """
 
     text: str

@@ -6,6 +6,7 @@ Shares are compared as whole numbers of examples: 79.5% is at least 80% - 0.5, w
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,7 +70,8 @@ def judge(gate: Gate, soup: Score, best: Score | None) -> GateOutcome:
     own = _exact(metric, value)
     if not bound.best:
         needed = bound.number / (100 if bound.per_cent else 1)
-        reason = f"{_shown(metric, own)}, {_SIDES[bound.sign]} {_shown(metric, needed)} is needed"
+        shown, wanted = _told_apart(metric, own, needed)
+        reason = f"{shown}, {_SIDES[bound.sign]} {wanted} is needed"
         return GateOutcome(gate, metric, _holds(own, bound.sign, needed), value.value, float(needed), reason)
     if best is None or metric not in best.metrics or not math.isfinite(best.metrics[metric].value):
         return GateOutcome(gate, metric, None, value.value, None, "not checked: no ingredient to hold it against")
@@ -77,10 +79,9 @@ def judge(gate: Gate, soup: Score, best: Score | None) -> GateOutcome:
     if bound.better and not is_higher_better(metric, soup):
         sign, margin = "<=", -margin
     other = _exact(metric, best.metrics[metric])
-    reason = (
-        f"{_shown(metric, own)}, best {_shown(metric, other)}: {_shown(metric, own - other, sign='+')}, "
-        f"{_SIDES[sign]} {_shown(metric, margin, sign='+')} is needed"
-    )
+    shown, best_shown = _told_apart(metric, own, other)
+    gain, wanted = _told_apart(metric, own - other, margin, sign="+")
+    reason = f"{shown}, best {best_shown}: {gain}, {_SIDES[sign]} {wanted} is needed"
     return GateOutcome(gate, metric, _holds(own, sign, other + margin), value.value, float(other + margin), reason)
 
 
@@ -97,8 +98,22 @@ def _exact(metric: str, value: MetricValue) -> Fraction:
     return Fraction(repr(value.value))
 
 
-def _shown(metric: str, value: Fraction, *, sign: str = "") -> str:
+def _told_apart(metric: str, one: Fraction, other: Fraction, *, sign: str = "") -> tuple[str, str]:
+    """Both values, with so many digits that they look different if they are, and that none but 0 looks like 0."""
+    found = ("", "")
+    for digits in range(2, 8):
+        found = _shown(metric, one, digits, sign), _shown(metric, other, digits, sign)
+        hidden = [value for value, shown in zip((one, other), found, strict=True) if value and not NOT_0.search(shown)]
+        if not hidden and (found[0] != found[1] or one == other):
+            break
+    return found
+
+
+NOT_0 = re.compile("[1-9]")
+
+
+def _shown(metric: str, value: Fraction, digits: int, sign: str) -> str:
     """E.g. `79.50%`, a difference `+0.50`; `0.1834` of what is no share."""
     if metric not in SHARES:
-        return f"{float(value):{sign}.4f}"
-    return f"{float(value * 100):{sign}.2f}{'' if sign else '%'}"
+        return f"{float(value):{sign}.{digits + 2}f}"
+    return f"{float(value * 100):{sign}.{digits}f}{'' if sign else '%'}"

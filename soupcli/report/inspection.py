@@ -80,7 +80,8 @@ class FoundCause(ReportPart):
     accused: list[str] = []
     """Checkpoints that it blames."""
     sure: Literal["certain", "likely", "possible"] = "certain"
-    """Read or measured; seen by scores and weights together; or guessed from the weights alone."""
+    """Read or measured; seen by scores and weights together; or guessed from the weights alone, or from a run that is
+    worse and does the soup no harm."""
 
 
 class Inspection(ReportPart):

@@ -113,3 +113,17 @@ def test_nonsense(text: str, metric: str, message: str, hint: str) -> None:
 def test_sense(text: str, metric: str) -> None:
     """What can be meant passes."""
     check(gate(text), metric)
+
+
+@pytest.mark.parametrize(
+    ("right", "text", "reason"),
+    [
+        (96999, ">= 0.97", "96.999%, at least 97.000% is needed"),
+        (97000, ">= 0.97", "97.00%, at least 97.00% is needed"),
+        (96999, ">= best", "96.999%, best 97.000%: -0.001, at least +0.000 is needed"),
+    ],
+)
+def test_what_is_not_met_does_not_look_met(right: int, text: str, reason: str) -> None:
+    """Values that differ are told with so many digits that they look so; a loss is never 0.00."""
+    one, best = (score(count / 10**5, n=10**5) for count in (right, 97000))
+    assert verdict(text, one, best).reason == reason
