@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,14 @@ from torch import Tensor
 
 from soupcli.files.atomic import write_whole
 from soupcli.files.json_store import DAMAGED, Depends, Inputs, parsed
+from soupcli.files.kept_file import open_kept, refusal
 from soupcli.files.own_file import check_target
 
 if TYPE_CHECKING:
     from soupcli.metrics.metric import LabelKind
 
 SCHEMA = "soup-logits/2"
+LARGEST_FILE = 1 << 42  # bytes
 LARGEST = torch.finfo(torch.float16).max
 KINDS: tuple[LabelKind, ...] = ("classes", "several", "numbers")  # what a network has logits for
 # What a file that is damaged, cut short or not ours raises while its header is read.
@@ -106,8 +109,11 @@ class LogitFile:
 
     @property
     def is_there(self) -> bool:
-        """Whether the file is whole and of this source: anything else is written anew."""
+        """Whether the file is whole, of this source, and nobody else's: anything else is written anew."""
         try:
+            if refusal(self.path.parent) is not None:
+                return False
+            os.close(open_kept(self.path, most=LARGEST_FILE))
             header = self._header()
             depends = header.depends
             holds = not depends or (self.inputs is not None and self.inputs.holds(depends))
@@ -146,8 +152,6 @@ class LogitFile:
         return rows_nk
 
     def _header(self) -> Header:
-        if not self.path.is_file():
-            raise OSError(f"{self.path}: not a regular file")
         with safetensors.safe_open(self.path, "pt") as file:
             header = parsed((file.metadata() or {})["soup"].encode())
             slices = {name: file.get_slice(name) for name in DTYPES}

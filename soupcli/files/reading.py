@@ -209,8 +209,11 @@ def read_small(path: Path, *, most: int) -> bytes:
     """The bytes of a file that has at most `most`. Raises OSError for a larger one, a pipe and a device."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     try:
-        if not modes.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not modes.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if found.st_size > most:  # not a byte of it is read
+            raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
         with os.fdopen(descriptor, "rb", closefd=False) as opened:
             data = opened.read(most + 1)
     finally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from soupcli.errors import NetworkError
 from soupcli.files.json_text import key_of
 from soupcli.files.reading import read_small
+from soupcli.files.stamp import content_hash
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,8 @@ FILES = (
 )
 # Keys that say who wrote a file, and nothing about the network.
 NOTES = ("_name_or_path", "name_or_path", "_commit_hash", "transformers_version", "is_local", "local_files_only")
-MAX_FILE = 2**30  # bytes; the largest tokenizers have 35 MB
+MAX_PARSED = 10_000_000  # bytes of a file that notes are looked for in
+MAX_FILE = 2**29  # bytes; the largest tokenizers have 35 MB
 
 
 def configuration_files(folder: Path) -> list[Path]:
@@ -38,20 +40,20 @@ def key_of_configuration(folder: Path) -> str:
 
 def _meaning(file: Path) -> str:
     """The file's content, without notes of the library that wrote it."""
-    content = _read(file)
-    if file.suffix == ".json":
-        try:
-            document: Any = json.loads(content)
-        except (ValueError, RecursionError):
-            document = None
-        if isinstance(document, dict):
-            kept = {key: value for key, value in document.items() if key not in NOTES}
-            content = json.dumps(kept, sort_keys=True).encode("utf-8", "backslashreplace")
-    return hashlib.sha256(content).hexdigest()
-
-
-def _read(file: Path) -> bytes:
     try:
-        return read_small(file, most=MAX_FILE)
+        size = file.stat().st_size
+        if size > MAX_FILE:
+            raise NetworkError(f"{file}: {size} bytes, a configuration has at most {MAX_FILE}")
+        if file.suffix != ".json" or size > MAX_PARSED:
+            return content_hash(file)
+        content = read_small(file, most=MAX_PARSED)
     except OSError as cause:
         raise NetworkError(f"{file}: {cause.strerror}") from cause
+    try:
+        document: Any = json.loads(content)
+    except (ValueError, RecursionError):
+        document = None
+    if isinstance(document, dict):
+        kept = {key: value for key, value in document.items() if key not in NOTES}
+        content = json.dumps(kept, sort_keys=True).encode("utf-8", "backslashreplace")
+    return hashlib.sha256(content).hexdigest()

@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -31,37 +32,22 @@ from soupcli.cli.app import run
 from soupcli.cli.parsing import guarded
 from soupcli.datasets import arrays, images, tar_shards
 from soupcli.datasets.image_folders import PictureFile
-from soupcli.evaluation.kept_scores import FitStore, ScoreStore
-from soupcli.files.json_text import key_of
 from soupcli.networks.network import ImageTransform
 from soupcli.recipe.sets import ArraysSet
 from tests.conftest import write_family
-from tests.torture.mutations import encoded, mutated_bytes, mutated_json
+from tests.torture import stores
+from tests.torture.mutations import mutated_bytes, mutated_json
+from tests.torture.targets import Target, command
 
 INDEX = "model.safetensors.index.json"
 
 PROCESSES = 199  # of so many inputs one is read by a process of its own too
-SECONDS = 1.0  # of processor time
 MEMORY = 100_000_000  # bytes above the start
 CANARY = Path("canary")
+HOSTILE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 Result = tuple[Counter[str], list[str]]  # what was tried how often, and a line for each broken promise
-
-
-class Target(NamedTuple):
-    """A reader: writes a mutated file, then what reads it. `silent`: a cache, which is passed over instead."""
-
-    name: str
-    write: Callable[[random.Random], None]
-    read: Callable[[], int]
-    silent: bool = False
-    words: tuple[str, ...] = ()  # of the command that reads it, which is started as a process now and then
-
-
-def command(name: str, write: Callable[[random.Random], None], *words: str) -> Target:
-    """A reader that is a command."""
-    return Target(name, write, lambda: run(list(words)), words=words)
 
 
 class Outcome(NamedTuple):
@@ -74,7 +60,7 @@ class Outcome(NamedTuple):
     memory: int
 
 
-def faults(outcome: Outcome, *, silent: bool) -> Iterator[str]:
+def faults(outcome: Outcome, *, silent: bool, seconds: float = 1.0) -> Iterator[str]:
     """What is wrong with an outcome; nothing where the promise holds."""
     lines = [line for line in outcome.stderr.split("\n") if not line.startswith("warning: ")]
     if outcome.code not in ((0,) if silent else (0, 2)):
@@ -87,17 +73,25 @@ def faults(outcome: Outcome, *, silent: bool) -> Iterator[str]:
     recipe = usage or all(".yaml" in line or not line for line in lines)
     if outcome.code == 2 and not (lines[0] and (recipe or (lines[1] == "" and (len(lines) == 2 or len(lines) == 4)))):
         yield "not one line and a hint"
-    if any(ord(letter) < 32 and letter != "\n" for letter in outcome.stderr):
-        yield "a control character"
+    yield from _injected(outcome)
     if max(map(len, lines)) > 4_000:
         yield f"a line of {max(map(len, lines))} letters"
-    if outcome.seconds > SECONDS:
+    if outcome.seconds > seconds:
         yield f"{outcome.seconds:.1f} seconds"
     if outcome.memory > MEMORY:
         yield f"{outcome.memory / 1e6:.0f} MB"
     if CANARY.exists():
         CANARY.unlink()
         yield "CODE WAS RUN"
+
+
+def _injected(outcome: Outcome) -> Iterator[str]:
+    """Yields what a name in a file sent to the terminal or to the log of a workflow."""
+    said = outcome.stderr + outcome.stdout
+    if HOSTILE.search(said):
+        yield "a control character"
+    if any(line.startswith("::") for line in said.split("\n")):
+        yield "a command to a workflow"
 
 
 def observed(read: Callable[[], int]) -> Outcome:
@@ -159,7 +153,7 @@ def campaign(
                 if outcome.code != same:
                     broken.append(f"input {number} ({target.name}): {same} here, {outcome.code} as a process")
             counts[f"{target.name}: {'passed over' if target.silent else f'exit {outcome.code}'}"] += 1
-            for fault in faults(outcome, silent=target.silent):
+            for fault in faults(outcome, silent=target.silent, seconds=target.seconds):
                 broken.append(f"input {number} ({target.name}): {fault}: {outcome.stderr[-300:]!r}")
                 with contextlib.suppress(OSError):
                     Path(f"broken-{number}").write_text(f"{target.name}: {fault}\n{outcome.stderr}")
@@ -194,8 +188,7 @@ def all_targets() -> list[Target]:
         Target("arrays", _arrays, lambda: _read(lambda: arrays.load(ArraysSet(arrays=Path("x.safetensors"))))),
         Target("shards", _tar, lambda: _read(lambda: tar_shards.read_index([Path("x.tar")]))),
         Target("pictures", _picture, lambda: _read(_decode)),
-        Target("scores", _score, _kept_score, silent=True),
-        Target("fits", _fit, _kept_fit, silent=True),
+        *stores.targets(),
     ]
 
 
@@ -347,46 +340,3 @@ def picture_bomb(side: int) -> bytes:
 def _decode() -> object:
     decoder = images._Decoder(ImageTransform(lambda picture: torch.zeros(3, 4, 4), lambda pixels: pixels, ""), 0)
     return decoder.decode(PictureFile(Path("x.png")))
-
-
-KEY = "ab" * 32
-SCORE = {
-    "selecting": "accuracy",
-    "higher_is_better": True,
-    "examples": 4,
-    "metrics": {"accuracy": ["0.5", "0.25", 4]},
-    "outcomes": {"accuracy": ["uint8", [4], "eJxjYGBkYAQAAAoABA=="]},
-}
-
-
-def _sealed(rng: random.Random, path: Path, part: str, content: Any, head: dict[str, Any]) -> None:
-    """A kept file whose bytes are changed, or its content, with the digest that goes with it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if rng.random() < 0.6:
-        with contextlib.suppress(ValueError, RecursionError):
-            content = json.loads(mutated_json(content, rng).decode("utf-8", "surrogatepass"))
-    try:
-        digest = key_of(content)
-    except (ValueError, RecursionError, TypeError):
-        digest = ""
-    whole = encoded({**head, "digest": digest, part: content}).encode("utf-8", "surrogatepass")
-    path.write_bytes(mutated_bytes(whole, rng) if rng.random() < 0.5 else whole)
-
-
-def _score(rng: random.Random) -> None:
-    path = Path("store") / KEY[:2] / f"{KEY}.json"
-    _sealed(rng, path, "content", SCORE, {"schema": "soup-score/1", "key": KEY})
-
-
-def _kept_score() -> int:
-    score = ScoreStore(Path("store")).get(KEY)
-    return guarded(lambda: int(score is not None and not isinstance(score.value, float)))
-
-
-def _fit(rng: random.Random) -> None:
-    _sealed(rng, Path("fits/fit.json"), "state", {"step": 3, "alpha": [[0.5, 0.5]]}, {"schema": "soup-fit/1"})
-
-
-def _kept_fit() -> int:
-    kept = FitStore(Path("fits"), "fit").get()
-    return int(kept is not None and not isinstance(kept, dict))

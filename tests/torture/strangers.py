@@ -26,8 +26,8 @@ from soupcli.cli.app import run
 from soupcli.cli.parsing import guarded
 from soupcli.datasets.rows import read_rows
 from tests.conftest import write_family
-from tests.torture.fuzz import Target, command
 from tests.torture.mutations import encoded, mutated_bytes, mutated_json
+from tests.torture.targets import Target, command
 
 SECRET = b"a secret of the user's"
 SIDE_FILES = ["config.json", "tokenizer.json", "vocab.txt", "preprocessor_config.json", "generation_config.json"]
@@ -63,6 +63,12 @@ NAMES = [
     "__class__",
 ]
 NUMBERS = ["1" + "0" * 30, "9" * 400, "-" + "9" * 400, "1e400", "NaN", "Infinity", "-0.0", "1e-400", "0x10", "1_0", "٣"]
+NAMED = ("-r", "classes.yaml")
+EVALUATE = """import json
+def evaluate(model, device):
+    with open("metrics.json") as file:
+        return json.load(file)
+"""
 LEAKED = 9  # an exit code that no command has: bytes of a file outside were written
 WRONG = 8  # another score than the true one
 
@@ -92,7 +98,9 @@ def all_targets() -> list[Target]:
         Target("numbers as options", _no_file, _with_number),
         command("numbers as scores", _scores, "rank", "--ckpts", "runs/*/", "--scores", "x.jsonl", "--val", "val"),
         command("labels", _labels, "rank", "--ckpts", "runs/0", "--val", "x.safetensors", "--json"),
-        command("names of tensors", _tensor_names, "inspect", "--ckpts", "names"),
+        command("names of tensors", _tensor_names, "inspect", "--ckpts", "names/*/"),
+        command("names of metrics", _metric_names, "rank", "--ckpts", "runs/*/", "--val", "m", "-r", "names.yaml"),
+        command("names of classes", _class_names, "rank", "--ckpts", "runs/0", "--val", "c", "--dry-run", *NAMED),
         Target("paths", _paths, lambda: run(["uniform", "--ckpts", "odd/*/", *fresh])),
         command("verify", lambda rng: _report(report, rng), "verify", "shown"),
         command("mix", lambda rng: _report(report, rng), "mix", "shown/soup.json", *fresh),
@@ -296,6 +304,25 @@ def _tensor_names(rng: random.Random) -> None:
         Path("names", folder, "model.safetensors").write_bytes(data)
 
 
+def _metric_names(rng: random.Random) -> None:
+    Path("names.yaml").write_text(
+        Path("soup.yaml").read_text().replace("metric: accuracy", "  m: {python: 'ev.py:evaluate'}")
+    )
+    chosen = rng.sample([name for name in NAMES if len(name) < 99], 3)
+    Path("metrics.json").write_text(json.dumps({"accuracy": 0.5, **dict.fromkeys(chosen, 0.25)}))
+    Path("ev.py").write_text(EVALUATE)
+
+
+def _class_names(rng: random.Random) -> None:
+    removed(Path("images"))
+    for name in rng.sample([name for name in NAMES if name not in ("", ".") and len(name) < 99], 3):
+        with contextlib.suppress(OSError):
+            Path("images", name).mkdir(parents=True)
+            Path("images", name, "a.png").write_bytes(b"x")
+    text = Path("soup.yaml").read_text().replace("metric: accuracy", "  c: {images: images, transform: 'net.py:build'}")
+    Path("classes.yaml").write_text(text)
+
+
 def _paths(rng: random.Random) -> None:
     removed(Path("odd"))
     for name in rng.sample([name for name in NAMES if name not in ("", ".") and len(name) < 99], 3):
@@ -351,7 +378,7 @@ def _kept_files() -> Target:
             code = run(words)
         return code if code or _results(out.getvalue()) == true else WRONG
 
-    return Target("kept files", poisoned, read)
+    return Target("kept files", poisoned, read, seconds=5.0)  # a whole fit
 
 
 def _results(text: str) -> Any:
