@@ -104,6 +104,11 @@ def _experts(run: Run, choice: Choice) -> tuple[Experts, list[Checkpoint]]:
     chosen = {group.ingredient for group in groups}
     if len(chosen) == 1:
         run.warn(_one_expert(groups))
+    elif settings.parts <= len(chosen):
+        run.warn(
+            f"experts: there are {len(chosen)}, and greedy.parts is {settings.parts}: only their mean was tried, as "
+            "each has at least one part"
+        )
     seen = Experts(
         sets=[whole_of(name) for name in sets],
         correlations=[[value if math.isfinite(value) else None for value in row] for row in found],

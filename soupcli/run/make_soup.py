@@ -230,6 +230,11 @@ def _shared_examples(run: Run) -> dict[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
+def _offer(run: Run, what: str) -> str:
+    able = all(run.sets[name].shows_examples for name in run.resolved.selecting_sets)
+    return f"--holdout 0.5 chooses on one half of {what} and reports the other; or " if able else ""
+
+
 def _warnings(run: Run, shared: Mapping[str, int]) -> list[str]:
     """What a reader of the scores should know first."""
     found = []
@@ -237,14 +242,12 @@ def _warnings(run: Run, shared: Mapping[str, int]) -> list[str]:
     if run.resolved.selects and len(run.resolved.selecting_sets) == len(run.sets) > 1:
         found.append(
             f"the soup was chosen on {chose}, so its scores there are too high, and no other set was given: "
-            "objective: {SET: weight} leaves sets out of the choice"
+            f"{_offer(run, 'each')}objective: {{SET: weight}} leaves sets out of the choice"
         )
     elif run.resolved.selects and len(run.sets) == 1:
-        holdout = run.sets[name].shows_examples
-        offer = "--holdout 0.5 chooses on one half of it and reports the other; or " if holdout else ""
         found.append(
             f"the soup was chosen on {name}, so its score there is too high, and no other set was given: "
-            f"{offer}name a set that takes no part in the choice (--val {name} OTHER)"
+            f"{_offer(run, 'it')}name a set that takes no part in the choice (--val {name} OTHER)"
         )
     for name, count in shared.items():
         examples = "1 example" if count == 1 else f"{count:,} examples"

@@ -180,6 +180,13 @@ def test_one_expert(tasks: Path, soup: Soup) -> None:
     assert report["soup"]["members"] == [report["best"]["path"]]
 
 
+def test_too_few_parts(tasks: Path, soup: Soup) -> None:
+    """If there are no more parts than experts the grid is their mean alone, which is said."""
+    ran = soup(*typed("--set", "greedy.parts=2", "--holdout", "0", "--json"))
+    assert "there are 2, and greedy.parts is 2: only their mean was tried" in ran.stderr
+    assert json.loads(ran.stdout)["search"]["evaluations"] == 2
+
+
 def test_groups(tasks: Path, soup: Soup) -> None:
     """With --group-by the mean of each run may be an expert, whose weight its checkpoints share."""
     for run, numbers in {"x": (0, 2), "y": (1, 3, 5), "z": (4,)}.items():
