@@ -145,7 +145,7 @@ def merged(mixture: Mixture) -> Mixture:
     if base is None:
         raise MixError(
             f"--merge-adapters: {members[0].path}: its base {kept.config.base or '(not named)'} is not a folder here",
-            hint="--base names the network that the adapters were trained on: a path, or a model of the Hub",
+            hint=kept.config.way_to_base,
         )
     if base.parts and any(name != own for name, own in kept.base_names.items()):
         raise MixError(f"--merge-adapters: {base.path} holds several networks", hint="--base names the adapted one")

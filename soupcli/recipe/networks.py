@@ -30,6 +30,9 @@ class TimmNetwork(NetworkSpec):
 
     timm: str
     """Name of a network for `timm.create_model`."""
+    test_size: bool = False
+    """Pictures at the size and crop with which timm's own `validate.py` tests the network, if these are others than in
+    its training."""
 
 
 class TransformersNetwork(NetworkSpec):

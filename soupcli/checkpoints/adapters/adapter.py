@@ -151,7 +151,7 @@ class AdapterCheckpoint:
         if self.base is None:
             raise CheckpointError(
                 f"{self.path}: its base {self.config.base or '(not named)'} is not a folder here",
-                hint="--base names the network that the adapters were trained on: a path, or a model of the Hub",
+                hint=self.config.way_to_base,
             )
         return self.base.folder
 

@@ -19,6 +19,7 @@ from typing import Any
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import finite
 from soupcli.files.reading import FileVersion, read_bytes
+from soupcli.wording import HUB_ID
 
 CONFIG = "adapter_config.json"
 MAX_BYTES = 10_000_000
@@ -51,6 +52,13 @@ class AdapterConfig:
     def base(self) -> str | None:
         """Name or folder of the network that it was trained on."""
         return self.values.get("base_model_name_or_path") or None
+
+    @property
+    def way_to_base(self) -> str:
+        """A hint for somebody who lacks the base."""
+        if self.base is not None and HUB_ID.fullmatch(self.base) is not None:
+            return f"--base {self.base} takes it from the Hub; or --base PATH names the network"
+        return "--base names the network that the adapters were trained on: a path, or a model of the Hub"
 
     def scale(self, module: str, rank: int) -> Fraction:
         """The factor s of `module`, whose A has `rank` rows. Raises CheckpointError if the ranks disagree."""

@@ -40,10 +40,8 @@ def _form(name: str, part: str, beside: str | None, hint: str) -> Form:
 
 
 DEQUANTISE = "dequantise and save it first: "
-GPTQ = (
-    "GPTQModel.load(FOLDER, backend=BACKEND.TORCH), then dequantize_model(model.model) of "
-    "gptqmodel.nn_modules.qlinear.torch"
-)
+# Of GPTQModel 7, on a CPU too. Its other function of this name, for loaded networks, refuses AWQ.
+GPTQ = "gptqmodel.utils.model_dequant.dequantize_model(FOLDER, NEW_FOLDER), of GPTQModel 7"
 FORMS = (
     _form(
         "bitsandbytes",
@@ -64,8 +62,8 @@ FORMS = (
         "torchao",
         r"(.*[_:])?(qdata|int_data)",
         r".*scale.*",
-        "torchao: model.load_state_dict({name: w.dequantize() if hasattr(w, 'dequantize') else w for name, w in "
-        "state.items()})",
+        "torchao: save {name: w.dequantize() if type(w).__module__.startswith('torchao') else w for name, w in "
+        "model.state_dict().items()}; its int4 tensors have no dequantize(): take the network from before quantisation",
     ),
     _form(
         "quanto", "_data", "_scale", "optimum-quanto: QTensor.dequantize() of every weight, then save the state dict"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ def build(spec: TimmNetwork, folder: Path, trust_code: bool = False) -> Network:
         with data_only(trust_code=trust_code):
             module = make_without_weights(lambda: timm.create_model(source, pretrained=False, **spec.args))
         channels = {**config.get("model_args", {}), **spec.args}.get("in_chans")
-        pictures = _pictures(timm.data, module, channels, spec.args.get("img_size"))
+        pictures = _pictures(timm.data, module, channels, spec)
     except Exception as cause:
         raise NetworkError(
             f"timm.create_model({name!r}): {cause}", hint="see args: of model: in the recipe, and timm's own names"
@@ -68,20 +68,31 @@ def label_names(spec: TimmNetwork, folder: Path) -> tuple[str, ...] | None:
     return _label_names(_config_of(folder), folder / "config.json") if spec.timm == "auto" else None
 
 
-def _pictures(data: Any, module: nn.Module, channels: int | None, size: int | Sequence[int] | None) -> ImageTransform:
+def _pictures(data: Any, module: nn.Module, channels: int | None, spec: TimmNetwork) -> ImageTransform:
     """timm's evaluation transform, for the channels and the size that the recipe builds the network with."""
-    own = data.resolve_data_config({}, model=module)
-    channels = channels or own["input_size"][0]
+    own = data.resolve_data_config({}, model=module, use_test_size=spec.test_size)
+    channels, size = channels or own["input_size"][0], spec.args.get("img_size")
     height, width = (size, size) if isinstance(size, int) else size or own["input_size"][1:]
     wanted: dict[str, Any] = {"input_size": (channels, height, width)}
     for key in ("mean", "std"):
         if len(own[key]) != channels:
             wanted[key] = (sum(own[key]) / len(own[key]),)  # as timm does it
-    config = data.resolve_data_config(wanted, model=module)
+    config = data.resolve_data_config(wanted, model=module, use_test_size=spec.test_size)
     decode = data.create_transform(**config, is_training=False, normalize=False)
     mode = "L" if channels == 1 else "RGB"
     normalise, description = mean_and_std(config["mean"], config["std"]), f"timm:{sorted(config.items())}"
-    return ImageTransform(decode, normalise, description, mode, "timm's data config", _settings(config))
+    return ImageTransform(decode, normalise, description, mode, _origin(data, module, spec), _settings(config))
+
+
+def _origin(data: Any, module: nn.Module, spec: TimmNetwork) -> str:
+    """What the transform is called, with the other choice if timm tests this network at another size."""
+    at = {test: data.resolve_data_config({}, model=module, use_test_size=test) for test in (False, True)}
+    if spec.test_size:
+        return "timm's data config, at its test size"
+    if at[False] == at[True] or "img_size" in spec.args:
+        return "timm's data config"
+    size, crop = at[True]["input_size"][1], at[True]["crop_pct"]
+    return f"timm's data config, at its training size (test_size: true in model: tests at {size}, crop {crop})"
 
 
 def _settings(config: Mapping[str, Any]) -> PictureSettings:

@@ -147,3 +147,19 @@ def test_errors(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"architecture": "test_vitt", "pretrained_cfg": {}}))
     with pytest.raises(NetworkError, match="has no 'test_vitt', did you mean 'test_vit"):
         built("auto", folder, {})
+
+
+def test_test_size(tmp_path: Path) -> None:
+    """Networks that timm tests at another size and crop: a choice of the recipe, which the transform's name tells."""
+    saved(timm.create_model("test_resnet"), tmp_path)
+    module = timm.create_model("resnet18.a1_in1k")
+    found = {}
+    for test_size in (False, True):
+        spec = TimmNetwork(timm="resnet18.a1_in1k", test_size=test_size)
+        pictures = build(spec, open_checkpoint(tmp_path)).pictures
+        assert pictures is not None
+        config = resolve_data_config({}, model=module, use_test_size=test_size)
+        found[test_size] = pictures.settings
+        assert pictures.settings.crop == config["input_size"][1:]
+        assert ("test_size: true" in pictures.source) == (not test_size)
+    assert found[False] != found[True]
