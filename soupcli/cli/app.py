@@ -68,7 +68,7 @@ COMMANDS = (
         "learned",
         LearnedOptions,
         "soupcli.commands.learned:learned",
-        "Fit mixing coefficients by gradient on labelled examples.",
+        "Fit mixing coefficients by gradient, or search for them.",
         example="soup learned --ckpts runs/*/ --val imagenet-val imagenet-v2",
         several_processes=True,
         selects=True,
@@ -148,8 +148,8 @@ COMMANDS = (
         "scores its ingredients on the selecting set only, so add a report of soup rank on all sets\n"
         "(soup rank --ckpts runs/*/ --val val test --report rank.json; soup plot soup.json rank.json).\n"
         "path: the greedy soup step by step. coefficients: the layers of a learned soup. alpha: soup mix\n"
-        "--alpha. scale: --scale. landscape: soup landscape. angles: soup pairs. geometry: soup inspect.\n"
-        "correlations: soup greedy --strategy experts.\n\n"
+        "--alpha. scale: --scale. search: soup learned --by search. landscape: soup landscape.\n"
+        "angles: soup pairs. geometry: soup inspect. correlations: soup greedy --strategy experts.\n\n"
         "One --kind is written to --out. Several get names of their own: plot-scores.png, plot-path.png.",
         example="soup plot soup/soup.json rank.json --kind scores --out figure1.svg",
     ),

@@ -106,7 +106,7 @@ class IngredientOptions(RecipeOptions):
         typer.Option("--top", metavar="N", help="Take the N best by --by, a metric that the trainer recorded.", min=1),
     ] = None
     by: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option("--by", metavar="METRIC", help="Recorded metric for --top; --by=-NAME if lower is better."),
     ] = None
     between: Annotated[
@@ -430,6 +430,23 @@ class LandscapeOptions(ReportOptions):
 class LearnedOptions(ScalableOptions):
     """Options of `soup learned`."""
 
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            metavar="gradient|search|METRIC",
+            help="Fit by gradient (default), or search for any metric. Another word is the recorded metric for --top.",
+        ),
+    ] = None
+    budget: Annotated[
+        int | None,
+        typer.Option("--budget", help="Number of mixtures that --by search evaluates.", envvar="SOUP_BUDGET"),
+    ] = None
+    groups: Annotated[
+        int | None,
+        typer.Option("--groups", help="With --by search: groups of consecutive layers that share coefficients."),
+    ] = None
+    objective: ObjectiveFlag = None
     per: Annotated[
         str | None, typer.Option("--per", help="One coefficient per model, layer or tensor.", envvar="SOUP_PER")
     ] = None

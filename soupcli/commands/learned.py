@@ -1,29 +1,30 @@
-"""`soup learned --ckpts P... --val V`: mixing coefficients fitted on the first set by gradient."""
+"""`soup learned --ckpts P... --val V`: mixing coefficients fitted on the first set by gradient, or searched for.
+
+soup learned --ckpts P... --val V --by search --budget 200             # any metric, any set: run/coefficient_search.py
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from soupcli import processes
-from soupcli.checkpoints.groups import members_of
 from soupcli.environment import cache_folder
 from soupcli.evaluation.kept_scores import FitStore
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.output.text import describe_curves, draw_curves
 from soupcli.report.soups import LearnedFit
+from soupcli.run.coefficient_search import prepare_search, start_members
 from soupcli.run.dry_run import Plan
 from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
 from soupcli.run.run import Row
-from soupcli.run.scale import best_scale, check_scale, scale_evaluations
+from soupcli.run.scale import check_scale, scale_evaluations, scaled_layers
 from soupcli.run.to_report import coefficients_to_report
-from soupcli.soups.greedy import greedy as recipe_1
-from soupcli.soups.learned import Layered, Learnt, learn
-from soupcli.soups.scale import stretched_layers
+from soupcli.soups.learned import Learnt, learn
 from soupcli.user_code import users_code
 from soupcli.wording import human_bytes
 
@@ -34,16 +35,17 @@ if TYPE_CHECKING:
     from soupcli.networks.learned.residence import Residence
     from soupcli.run.run import Run
     from soupcli.soups.learned_fit import Curves
-    from soupcli.soups.ranking import Ranked
 
 
 def learned(options: LearnedOptions, invocation: Invocation) -> int:
-    """Fit mixing coefficients by gradient, on labelled examples."""
+    """Fit mixing coefficients by gradient, on labelled examples, or search for them by any metric."""
     return make_soup(prepare, options, invocation)
 
 
 def prepare(run: Run, options: LearnedOptions) -> Prepared:
-    """Checks that the selecting set has labels; see run/make_soup.py."""
+    """Checks that the selecting set has labels, if the fit is by gradient; see run/make_soup.py."""
+    if run.recipe.learned.by == "search":
+        return prepare_search(run, with_uniform=options.with_uniform)
     run.evaluators.require_labelled(run.selecting)
     check_scale(run)
     with_uniform = options.with_uniform
@@ -65,8 +67,10 @@ def _finish(run: Run, *, with_uniform: bool) -> FinishedSoup:
     with run.phase("rank") as progress:
         ranking = run.ranking(progress)
     best = ranking[0]
-    learnt = _learn(run, best.checkpoint, _start(run, ranking))
-    soup = _scaled(run, learnt.layered, best)
+    learnt = _learn(run, best.checkpoint, start_members(run, ranking, run.evaluators.on(selecting)))
+    evaluate = run.evaluators.on(selecting)
+    keeper = Gatekeeper(run, Mixture.uniform([best.checkpoint]), {selecting: best.score})
+    soup = scaled_layers(run, learnt.layered, best.checkpoint, evaluate, keeper)
     mixture = soup.layered.mixture(dtype=run.output_dtype, keep_from=best.checkpoint)
     rows = [
         Row("learned soup", mixture),
@@ -86,39 +90,6 @@ def _finish(run: Run, *, with_uniform: bool) -> FinishedSoup:
         parts=soup.parts,
         base=soup.base,
     )
-
-
-class ScaledLayers(NamedTuple):
-    """A learned soup after its last step; without --scale as it was."""
-
-    layered: Layered
-    parts: Mapping[str, Any]
-    base: Checkpoint | None = None
-
-
-def _scaled(run: Run, layered: Layered, best: Ranked) -> ScaledLayers:
-    if not run.resolved.scales:
-        return ScaledLayers(layered, {})
-
-    def at(base: Checkpoint, scale: float) -> Mixture:
-        return stretched_layers(layered, base, scale).mixture(dtype=run.output_dtype, keep_from=best.checkpoint)
-
-    keeper = Gatekeeper(run, Mixture.uniform([best.checkpoint]), {run.selecting: best.score})
-    point = best_scale(run, at, best.checkpoint, run.evaluators.on(run.selecting), keeper)
-    return ScaledLayers(stretched_layers(layered, point.base, point.scale), point.parts, point.base)
-
-
-def _start(run: Run, ranking: Sequence[Ranked]) -> Sequence[Checkpoint]:
-    """The ingredients whose mean the fit begins with."""
-    if run.recipe.learned.start == "uniform":
-        return run.sharing(ranking[0].checkpoint)
-    settings, average = run.recipe.greedy, run.average(ranking[0].checkpoint)
-    evaluate = run.evaluators.on(run.selecting)
-    with run.phase("greedy") as progress:
-        accept, min_delta = settings.accept, settings.min_delta
-        soup = recipe_1(ranking, evaluate, accept=accept, min_delta=min_delta, average=average, progress=progress)
-    kept = {one.path for one in soup.mixture.members}
-    return [one for one in run.sharing(ranking[0].checkpoint) if members_of(one)[0].path in kept]
 
 
 def _learn(run: Run, best: Checkpoint, start: Sequence[Checkpoint]) -> Learnt:

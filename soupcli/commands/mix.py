@@ -20,12 +20,12 @@ from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.window import along_one_run
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
-from soupcli.networks.geometry import layers_by_name
 from soupcli.output import console
 from soupcli.report.soups import Alpha, Stock
 from soupcli.run.decay import decayed
 from soupcli.run.dry_run import Plan
 from soupcli.run.gates import refuse_gain
+from soupcli.run.layers import mixed_layers
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
 from soupcli.run.rewrite import write_again
 from soupcli.run.run import Row, Run
@@ -184,7 +184,7 @@ def _goodness(run: Run, scores: Mapping[str, Score]) -> float:
 
 def _stock(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> FinishedSoup:
     with run.phase("measure") as progress:
-        stocked = stock(ingredients, base, _layers(run, base), progress=progress)
+        stocked = stock(ingredients, base, mixed_layers(run, base, run.recipe.mix.per), progress=progress)
     layered = of_checkpoints(stocked.layered)
     mixture = layered.mixture(dtype=run.output_dtype, keep_from=ingredients[0])
     with run.phase("evaluate"):
@@ -197,19 +197,6 @@ def _stock(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> Fin
         coefficients=coefficients_to_report(layered),
         parts={"stock": found},
     )
-
-
-def _layers(run: Run, base: Checkpoint) -> dict[str, list[str]]:
-    """The real floating tensors that are mixed, divided as the recipe says."""
-    names = [
-        name
-        for name, spec in base.tensors.items()
-        if spec.dtype.is_averaged and not spec.dtype.is_complex and run.selection.mixes(name)
-    ]
-    per = run.recipe.mix.per
-    if per == "layer":
-        return layers_by_name(names)
-    return {name: [name] for name in names} if per == "tensor" else {"model": names}
 
 
 def _base(run: Run, options: MixOptions) -> Checkpoint:

@@ -199,6 +199,13 @@ class Evaluators:
         parts = {"start": self._keys.of_score(name, start), "batch_size": self.context.recipe.batch_size}
         return key_of({**parts, "members": self._keys.of_members(start), **settings})
 
+    def key_of_search(self, names: Sequence[str], start: Mixture, settings: Mapping[str, Any]) -> str | None:
+        """The key of coefficients that are searched for on the sets `names`; None if scores there cannot be kept."""
+        scores = {name: self._keys.of_score(name, start) for name in names}
+        if None in scores.values():
+            return None
+        return key_of({"start": scores, "members": self._keys.of_members(start), **settings})
+
     @property
     def batch_size(self) -> int:
         """The number of examples in a batch: less than asked for if memory ran out."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "soup-score/3"
 FIT_SCHEMA = "soup-fit/2"
+SEARCH_SCHEMA = "soup-coefficient-search/1"
 LARGEST = 1 << 27  # bytes of one outcome: sixteen million examples in float64
 # What content raises that is no score.
 NO_SCORE = (*DAMAGED, RuntimeError, OverflowError, zlib.error)
@@ -160,10 +161,18 @@ def _unpacked(name: str, shape: list[int], data: str) -> Tensor:
 
 
 class FitStore:
-    """The latest state of one fit; `fresh` ignores what an earlier run left."""
+    """The latest state of one fit or search; `fresh` ignores what an earlier run left."""
 
-    def __init__(self, folder: Path, key: str, *, fresh: bool = False, inputs: Inputs | None = None) -> None:
-        self._store = JsonStore(folder, FIT_SCHEMA, fresh=fresh, inputs=inputs)
+    def __init__(
+        self,
+        folder: Path,
+        key: str,
+        *,
+        schema: str = FIT_SCHEMA,
+        fresh: bool = False,
+        inputs: Inputs | None = None,
+    ) -> None:
+        self._store = JsonStore(folder, schema, fresh=fresh, inputs=inputs)
         self._key = key
         self.file = self._store.file(key)
 

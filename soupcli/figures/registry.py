@@ -6,7 +6,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from soupcli.errors import UsageError
-from soupcli.figures.kinds import alpha, angles, coefficients, correlations, geometry, landscape, path, scale, scores
+from soupcli.figures.kinds import (
+    alpha,
+    angles,
+    coefficients,
+    correlations,
+    geometry,
+    landscape,
+    path,
+    scale,
+    scores,
+    search,
+)
 
 if TYPE_CHECKING:
     from soupcli.figures.figure import Figure
@@ -18,6 +29,7 @@ KINDS: dict[str, Callable[[Reports], Figure]] = {
     "coefficients": coefficients.figure,
     "alpha": alpha.figure,
     "scale": scale.figure,
+    "search": search.figure,
     "landscape": landscape.figure,
     "angles": angles.figure,
     "geometry": geometry.figure,

@@ -29,6 +29,7 @@ from soupcli.report.tables import (
     plane_table,
     score_table,
     selected_on,
+    step_metric,
     step_table,
     stock_table,
 )
@@ -86,7 +87,7 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
         if alone
         else sentences(report, report.comparisons)
     )
-    if said := [*_objective_text(report), *compared, *map(describe_result, report.gates)]:
+    if said := [*_objective_text(report), *_search_text(report), *compared, *map(describe_result, report.gates)]:
         yield said
     if report.flops is not None:
         yield [cost_of(report.flops)]
@@ -142,6 +143,18 @@ def _objective_text(report: Report) -> Iterator[str]:
     values = [("soup", judged.soup), (report.name_of_best, best)]
     shown = ", ".join(f"{name} {value:+.4f}" for name, value in values if value is not None)
     yield f"objective, the {judged.kind} gain over {which}: {shown}"
+
+
+def _search_text(report: Report) -> Iterator[str]:
+    """How many mixtures a search for coefficients chose from, and what it gained over its start."""
+    found = report.coefficient_search
+    if found is None or found.start is None or found.best is None:
+        return
+    early = ", which ended early: all of the last ones are alike" if found.ended_early else ""
+    yield (
+        f"searched by {found.algorithm}: {found.evaluations} mixtures{early}; {step_metric(report)} "
+        f"{found.start:.4f} at the start, {found.best:.4f} found"
+    )
 
 
 def _soup_rows(report: Report, soup: Soup) -> list[ScoredRow]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -117,11 +117,26 @@ class Greedy(Section):
         return self
 
 
-class Learned(Section):
-    """How `soup learned` fits its coefficients."""
+# Keys that a search has no use for.
+OF_GRADIENT = (
+    *("steps", "lr", "schedule", "batch_size", "weight_decay", "label_smoothing", "temperature"),
+    *("fold_temperature", "holdout", "folds", "resident"),
+)
 
+
+class Learned(Section):
+    """How `soup learned` finds its coefficients."""
+
+    by: Literal["gradient", "search"] = "gradient"
+    """By gradient, on labelled examples; or by search (CMA-ES, arXiv:1604.00772), for any metric and kind of set."""
     per: Literal["model", "layer", "tensor"] = "layer"
-    """One coefficient for each ingredient, or one for each ingredient and layer or tensor."""
+    """One coefficient for each ingredient, or one for each ingredient and layer or tensor; of a search by default
+    model."""
+    groups: int | None = Field(default=None, gt=1)
+    """For search: so many groups of consecutive layers (per: layer), each with coefficients of its own."""
+    budget: int | None = Field(default=None, gt=1)
+    """For search: the mixtures that are evaluated on what selects, the start among them, the ranking not; by default
+    100."""
     constraint: Literal["simplex", "affine"] = "simplex"
     """Coefficients that sum to 1: between 0 and 1 (`simplex`, the paper), or negative ones too (`affine`)."""
     start: Literal["uniform", "greedy"] = "uniform"
@@ -148,9 +163,34 @@ class Learned(Section):
     """Parts of the first set that are held out in turn, each from a fit of its own; 1: one part alone. Default: 1 if
     the held-out part has 200 examples or more, else so many that each example is held out once."""
     seed: int = Field(default=0, ge=0)
-    """Of the split and of the order of the batches."""
+    """Of the split and of the order of the batches; of what a search draws."""
     resident: Literal["auto", "device", "host", "disk"] = "auto"
     """Where the ingredients live: on the device, in host memory, or on disk; auto: the first that has room for all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _per_model(cls, given: Any) -> Any:
+        """A search has few evaluations, so it has few coefficients unless more are asked for."""
+        if not isinstance(given, dict) or given.get("by") != "search" or "per" in given:
+            return given
+        return {**given, "per": "layer" if given.get("groups") is not None else "model"}
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.by == "gradient":
+            given = next((key for key in ("groups", "budget") if getattr(self, key) is not None), None)
+            if given is not None:
+                raise ValueError(f"{given}: is for by: search, e.g. --by search")
+            return self
+        defaults = type(self).model_fields
+        given = next((key for key in OF_GRADIENT if getattr(self, key) != defaults[key].default), None)
+        if given is not None:
+            raise ValueError(f"{given}: is for by: gradient, a search has no use for it")
+        if self.constraint != "simplex":
+            raise ValueError(f"constraint: a search is over the simplex, {self.constraint} is for by: gradient")
+        if self.groups is not None and self.per != "layer":
+            raise ValueError(f"groups: are of layers, so they go with per: layer, not with {self.per}")
+        return self
 
 
 class Mix(Section):

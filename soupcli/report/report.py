@@ -14,7 +14,7 @@ from soupcli.files.json_text import dump_json
 from soupcli.report.comparisons import Comparison, Flops, GateResult
 from soupcli.report.inspection import Inspection
 from soupcli.report.scores import ClassOrder, Ensemble, Ingredient, Judged, LeftOut, ReportPart, Scored
-from soupcli.report.soups import Alpha, Experts, LearnedFit, Scaled, Search, SearchStep, Soup, Stock
+from soupcli.report.soups import Alpha, CoefficientSearch, Experts, LearnedFit, Scaled, Search, SearchStep, Soup, Stock
 from soupcli.report.surveys import Landscape, Pairs
 
 
@@ -58,6 +58,8 @@ class Report(ReportPart):
     """The mean of all ingredients, where it was asked for."""
     learned: LearnedFit | None = None
     """The fit of a learned soup."""
+    coefficient_search: CoefficientSearch | None = None
+    """Of `soup learned --by search`."""
     second_best: Scored | None = None
     """The ingredient after the best, where ensembles were asked for."""
     ensemble: Ensemble | None = None
@@ -147,7 +149,7 @@ class Report(ReportPart):
     def is_learned(self) -> bool:
         """Whether the soup's coefficients were fitted to a set."""
         layered = self.soup is not None and self.soup.coefficients is not None
-        return self.learned is not None or (layered and self.stock is None)
+        return self.learned is not None or self.coefficient_search is not None or (layered and self.stock is None)
 
     @property
     def scores_ingredients(self) -> bool:

@@ -102,6 +102,36 @@ class Alpha(ReportPart):
     scores: Scores
 
 
+class SearchGeneration(ReportPart):
+    """A generation of a search for coefficients; values are of what selects."""
+
+    evaluations: int
+    """Mixtures that were evaluated by its end."""
+    best_so_far: Number
+    best: Number
+    mean: Number
+
+
+class CoefficientSearch(ReportPart):
+    """How the coefficients of a learned soup were searched for."""
+
+    algorithm: Literal["CMA-ES", "sep-CMA-ES"]
+    package: str
+    seed: int
+    population: int
+    """Mixtures in a generation."""
+    budget: int
+    evaluations: int
+    """Mixtures that the search chose from, the start among them."""
+    ended_early: bool
+    """Whether further mixtures would have been as good as the same."""
+    start: Number
+    """The value of the start."""
+    best: Number
+    """The value of the soup, before --scale."""
+    generations: list[SearchGeneration]
+
+
 class ScaledPoint(ReportPart):
     """A point of the way from the base (0) through the soup (1)."""
 

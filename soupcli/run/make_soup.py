@@ -61,7 +61,8 @@ class FinishedSoup(NamedTuple):
         """How many sets of weights the selecting set chose from; None if that is not counted."""
         alone = sum(bool(scores) for _, scores in self.ingredients)
         scaled = self.parts["scale"].evaluations if "scale" in self.parts else 0
-        return alone + self.search.evaluations + scaled if self.search is not None else None
+        searched = self.search or self.parts.get("coefficient_search")
+        return alone + searched.evaluations + scaled if searched is not None else None
 
 
 class Prepared(NamedTuple):

@@ -10,6 +10,7 @@ from soupcli.errors import UsageError
 from soupcli.metrics.table import metric_named
 from soupcli.mixing.mixture import Mixture
 from soupcli.report.scores import Judged
+from soupcli.run.resolve import takes_objective
 from soupcli.soups.objective import Kind, Objective, judged, judging, scaled
 from soupcli.soups.ranking import Ranked, sorted_by_score
 
@@ -51,7 +52,7 @@ def chosen_by(run: Run, candidates: Sequence[Checkpoint], progress: Progress) ->
 
 def uses_objective(run: Run) -> bool:
     """Whether the command goes by an objective, and not by the first set alone."""
-    return run.recipe.objective is not None and run.command.takes_objective
+    return run.recipe.objective is not None and takes_objective(run.command, run.recipe)
 
 
 def choice_of(run: Run, alone: Mapping[Checkpoint, dict[str, Score]]) -> Choice:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 
 from soupcli import processes
-from soupcli.cli.options import GatedOptions, GreedyOptions, IngredientOptions, RecipeOptions, SoupOptions
+from soupcli.cli.options import (
+    GatedOptions,
+    GreedyOptions,
+    IngredientOptions,
+    LearnedOptions,
+    RecipeOptions,
+    SoupOptions,
+)
 from soupcli.datasets.holdout import SetPart, divide, held_out_of, whole_of
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.gates import Gate
@@ -46,7 +53,8 @@ RECIPE_KEYS = {
     **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
     **{key: f"mix.{key}" for key in ("method", "weights", "weights_for", "alpha", "decay", "any_weights")},
 }
-HELD_OUT_OF_EXPERTS = 0.5  # the default share
+HELD_OUT = 0.5  # the default share of experts and of a search
+LEARNED_KEYS = {"found_by": "learned.by", "budget": "learned.budget", "groups": "learned.groups"}
 CALIBRATION = ("nll", "ece")  # metrics that compare soups with ensembles if logits are kept
 
 
@@ -108,6 +116,8 @@ def resolve(options: IngredientOptions, invocation: Invocation) -> Resolved:
     asked = recipe.holdout is not None
     if isinstance(options, GreedyOptions):
         recipe = _with_settings_of_experts(_with_last_of_windows(recipe))
+    if isinstance(options, LearnedOptions) and recipe.learned.by == "search":
+        recipe = recipe.model_copy(update={"holdout": HELD_OUT if recipe.holdout is None else recipe.holdout})
     device = choose_device(recipe.device)
     sets = choose_sets(options.val or [], recipe, asked=options.metric)
     if options.holdout is not None and not sets:
@@ -140,6 +150,11 @@ def _large_margin(recipe: Recipe, sets: Mapping[str, SetSpec]) -> list[str]:
     return [f"min_delta {margin:g} is {margin * 100:g} percentage points of {metric}: {margin:g}% would be {margin:g}"]
 
 
+def takes_objective(command: Command, recipe: Recipe) -> bool:
+    """Whether the command ranks or chooses by several sets: a fit by gradient goes by one."""
+    return command.takes_objective or (command.name == "learned" and recipe.learned.by == "search")
+
+
 def _check_objective(resolved: Resolved) -> tuple[str, ...]:
     """Raises UsageError for an objective of sets that were not given, or of a command that chooses by the first set.
 
@@ -148,10 +163,12 @@ def _check_objective(resolved: Resolved) -> tuple[str, ...]:
     objective, command = resolved.recipe.objective, resolved.command
     if objective is None or not resolved.sets:
         return ()
-    if resolved.selects and not command.takes_objective:
+    takes = takes_objective(command, resolved.recipe)
+    if resolved.selects and not takes:
+        other = " --by search" if command.name == "learned" else ""
         raise UsageError(
             f"objective: soup {command.name} chooses on the first set alone",
-            hint="--set objective=null, or soup greedy",
+            hint=f"--set objective=null, or {f'soup learned{other}' if other else 'soup greedy'}",
         )
     names = {whole_of(name) for name in resolved.sets}
     for name in objective if isinstance(objective, dict) else ():
@@ -160,7 +177,7 @@ def _check_objective(resolved: Resolved) -> tuple[str, ...]:
                 f"objective: {name} is not among the sets after --val{suggestion(name, names)}",
                 hint=f"these are {', '.join(sorted(names))}",
             )
-    if command.takes_objective:
+    if takes:
         return ()
     return (f"objective: soup {command.name} does not go by it, but by {next(iter(resolved.sets))}",)
 
@@ -168,7 +185,10 @@ def _check_objective(resolved: Resolved) -> tuple[str, ...]:
 def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
     """The recipe with environment, --set and flags laid over it, in their order of precedence."""
     values = dataclasses.asdict(options)
-    given = {key: values[key] for key in RECIPE_KEYS if values.get(key) not in (None, [])}
+    keys = RECIPE_KEYS | (LEARNED_KEYS if isinstance(options, LearnedOptions) else {})
+    given = {key: values[key] for key in keys if values.get(key) not in (None, [])}
+    if "by" in given:
+        given |= _told_apart(given.pop("by"), learned=isinstance(options, LearnedOptions))
     if "weights_for" in given:
         given["weights_for"] = _in_pairs(given["weights_for"])
     settings: dict[str, str] = {}
@@ -182,9 +202,9 @@ def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
         file = DEFAULT_RECIPE
     recipe = load_recipe(
         file,
-        variables={RECIPE_KEYS[key]: given[key] for key in given if key in invocation.from_environment},
+        variables={keys[key]: given[key] for key in given if key in invocation.from_environment},
         settings=settings,
-        flags={RECIPE_KEYS[key]: given[key] for key in given if key not in invocation.from_environment},
+        flags={keys[key]: given[key] for key in given if key not in invocation.from_environment},
     )
     return recipe.model_copy(update=_laid_over(invocation.given, recipe)) if invocation.given else recipe
 
@@ -196,6 +216,23 @@ def _laid_over(given: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     if taken is not None:
         raise UsageError(f"{taken}=: the recipe has a set of this name", hint="give that set another name")
     return {**given, "val": {**recipe.val, **sets}}
+
+
+def _told_apart(words: Sequence[str], *, learned: bool) -> dict[str, str]:
+    """The words of --by: of `soup learned`, how coefficients are found; all others, the metric of --top.
+
+    Raises UsageError for two of a kind.
+    """
+    methods = [word for word in words if learned and word in ("gradient", "search")]
+    metrics = [word for word in words if word not in methods]
+    for several in (methods, metrics):
+        if len(several) > 1:
+            raise UsageError(f"--by: {several[0]} and {several[1]} are two, and one can be meant")
+    for word in metrics if learned else ():
+        if near := suggestion(word, ("gradient", "search")):
+            raise UsageError(f"--by {word}: neither gradient nor search{near}", hint="a metric of --top: --by=-NAME")
+    told = {"found_by": methods, "by": metrics}
+    return {key: words[0] for key, words in told.items() if words}
 
 
 def _in_pairs(words: Sequence[str]) -> dict[str, str]:
@@ -224,7 +261,7 @@ def _with_settings_of_experts(recipe: Recipe) -> Recipe:
     """The recipe of experts, with an objective and a holdout: what tunes weights on sets shall not judge by them."""
     if recipe.greedy.strategy != "experts":
         return recipe
-    holdout = HELD_OUT_OF_EXPERTS if recipe.holdout is None else recipe.holdout
+    holdout = HELD_OUT if recipe.holdout is None else recipe.holdout
     return recipe.model_copy(update={"objective": recipe.objective or "mean", "holdout": holdout})
 
 
@@ -235,10 +272,11 @@ def _divided(
 
     If nobody asked for a holdout there may be none to divide; otherwise `divide` refuses the first.
     """
-    objective = recipe.objective if command.takes_objective else None
-    if objective is None or not recipe.holdout:
+    objective = recipe.objective if takes_objective(command, recipe) else None
+    if not recipe.holdout:
         return list(sets)[:1], []
     choose = [name for name in sets if not isinstance(objective, dict) or name in objective]
+    choose = list(sets)[:1] if objective is None else choose
     able = [name for name in choose if sets[name].shows_examples]
     unable = [name for name in choose if name not in able]
     said = (

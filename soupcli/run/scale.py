@@ -13,7 +13,7 @@ from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.errors import UsageError
 from soupcli.report.soups import Scaled, ScaledPoint
 from soupcli.run.to_report import ingredient_to_report, scores_to_report
-from soupcli.soups.scale import best_point, scales_tried, stretched
+from soupcli.soups.scale import best_point, scales_tried, stretched, stretched_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from soupcli.run.gates import Gatekeeper
     from soupcli.run.run import Run
     from soupcli.soups.greedy import GreedySoup
+    from soupcli.soups.learned import Layered
 
 
 class ScaleTaken(NamedTuple):
@@ -71,6 +72,28 @@ def scaled_soup(run: Run, soup: GreedySoup, evaluate: Evaluate, keeper: Gatekeep
         return ScaledSoup(soup.mixture, soup.score, {})
     point = best_scale(run, partial(stretched, soup.mixture), soup.mixture.kept, evaluate, keeper)
     return ScaledSoup(stretched(soup.mixture, point.base, point.scale), point.score, point.parts, point.base)
+
+
+class ScaledLayers(NamedTuple):
+    """A soup of layers after its last step; without --scale as it was."""
+
+    layered: Layered
+    parts: Mapping[str, Any]
+    score: Score | None = None
+    base: Checkpoint | None = None
+
+
+def scaled_layers(run: Run, layered: Layered, best: Checkpoint, evaluate: Evaluate, keeper: Gatekeeper) -> ScaledLayers:
+    """The soup at the best scale, if one is asked for. What is not averaged comes from `best`."""
+    if not run.resolved.scales:
+        return ScaledLayers(layered, {})
+
+    def at(base: Checkpoint, scale: float) -> Mixture:
+        return stretched_layers(layered, base, scale).mixture(dtype=run.output_dtype, keep_from=best)
+
+    point = best_scale(run, at, best, evaluate, keeper)
+    soup = stretched_layers(layered, point.base, point.scale)
+    return ScaledLayers(soup, point.parts, point.score, point.base)
 
 
 def best_scale(

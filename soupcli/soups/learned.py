@@ -99,7 +99,7 @@ def learn(
         tensors = [network.names(layer.tensors) for layer in found]
         scaled = dict.fromkeys(network.names(folded), soup.beta)
     alpha_lk = soup.alpha_lk if torch.equal(soup.alpha_lk, start_lk) else summing_to_one(soup.alpha_lk)
-    members, rows = _without_absent(ingredients, alpha_lk)
+    members, rows = without_absent(ingredients, alpha_lk)
     layered = Layered(members, rows, [layer.name for layer in found], tensors, scaled)
     return Learnt(soup, of_checkpoints(layered), network.residence)
 
@@ -134,7 +134,7 @@ def _last_linear(module: nn.Module, head: str | None) -> list[Tensor]:
     return tensors
 
 
-def _without_absent(members: Sequence[Checkpoint], alpha_lk: Tensor) -> tuple[list[Checkpoint], list[list[float]]]:
+def without_absent(members: Sequence[Checkpoint], alpha_lk: Tensor) -> tuple[list[Checkpoint], list[list[float]]]:
     """Members and rows without those whose weight is 0 in every layer."""
     present = (alpha_lk != 0).any(dim=0)
     kept = [member for member, is_present in zip(members, present.tolist(), strict=True) if is_present]

@@ -41,6 +41,7 @@ SAID |= {
     "alphas",
     "alpha",
     "scale",
+    "coefficient_search",
     "landscape",
     "pairs",
 }
@@ -125,6 +126,12 @@ def _made(report: Report) -> Iterable[str]:
             ]
         )
         yield from (html.paragraph(f"Warning: {warning}", "warning") for warning in fit.warnings)
+    if (found := report.coefficient_search) is not None:
+        facts = {"searched by": f"{found.algorithm} ({found.package}), seed {found.seed}"}
+        facts |= {"mixtures": f"{found.evaluations} of {found.budget}, {found.population} in a generation"}
+        ends = (("start", found.start), ("found", found.best))
+        facts |= {name: f"{value:.4f}" for name, value in ends if value is not None}
+        yield html.pairs(facts.items())
     yield html.paragraph("The recipe, resolved:")
     yield html.lines(_yaml(report.recipe))
 

@@ -1,0 +1,218 @@
+"""Mixing coefficients for any metric, without a gradient: CMA-ES over the simplex (Hansen 2016, arXiv:1604.00772).
+
+The coefficients of a layer are the softmax of the logarithm of its start plus x, for any x that sums to 0. The search
+draws a generation of x around a mean, evaluates the mixtures, and moves mean, spread and covariance to the better ones.
+
+x, mean, C ← 0, 0, identity
+until `budget` mixtures are evaluated:
+    draw a generation of x ~ N(mean, σ² C), evaluate the mixture of each
+    mean, σ, C ← as the better half of them says
+
+Letters in names: l layers, k ingredients, f free numbers of a layer (k - 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from soupcli.progress import Progress, silent
+from soupcli.soups.greedy import Foresee, unforeseen
+from soupcli.soups.learned import summing_to_one
+
+if TYPE_CHECKING:
+    from soupcli.evaluation.score import Evaluate, Score
+    from soupcli.mixing.mixture import Mixture
+    from soupcli.soups.learned_choice import States
+
+WORST = 1e300  # what a loss that is not a number, or infinite, counts as
+LEAST = 0.05  # of an even share: what an ingredient that the start leaves out begins with
+
+
+class Sampler(Protocol):
+    """What draws points and learns of their losses: see evolution.py."""
+
+    @property
+    def population(self) -> int:
+        """How many points make a generation."""
+
+    def ask(self) -> list[list[float]]:
+        """The points of the next generation."""
+
+    def tell(self, points: Sequence[Sequence[float]], losses: Sequence[float]) -> None:
+        """Learns that the points of a generation have these losses."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether further points would be as good as the same."""
+
+
+class Generation(NamedTuple):
+    """What a generation brought: mixtures evaluated so far, the best value so far, and its own best and mean."""
+
+    evaluations: int
+    best_so_far: float
+    best: float
+    mean: float
+
+
+class FoundCoefficients(NamedTuple):
+    """The best mixture of all that were tried; `alpha_lk` is None if that is the rival."""
+
+    alpha_lk: Tensor | None
+    mixture: Mixture
+    score: Score
+    start: Score
+    generations: list[Generation]
+    evaluations: int
+    is_done: bool  # whether the search ended before its budget did
+
+
+class ScoredMixture(NamedTuple):
+    """A mixture and its score; `alpha_lk` is None of the best ingredient alone."""
+
+    alpha_lk: Tensor | None
+    mixture: Mixture
+    score: Score
+
+
+class Judge(NamedTuple):
+    """What makes a mixture of coefficients, evaluates it, and knows gates: `guarded` refuses what breaks one.
+
+    `foresee` is given the mixtures of a generation, which may be evaluated side by side.
+    """
+
+    mixture_of: Callable[[Tensor], Mixture]
+    evaluate: Evaluate
+    guarded: Evaluate
+    foresee: Foresee = unforeseen
+
+    def better(self, best: ScoredMixture, other: ScoredMixture) -> ScoredMixture:
+        """The other if it is better and no gate refuses it."""
+        if not other.score.goodness > best.score.goodness:
+            return best
+        return other if self.guarded(other.mixture, at_least=other.score.goodness).refused is None else best
+
+
+def search_coefficients(
+    start_lk: Tensor,
+    judge: Judge,
+    sampler: Sampler,
+    *,
+    budget: int,
+    rival: ScoredMixture,
+    states: States | None = None,
+    progress: Progress = silent,
+) -> FoundCoefficients:
+    """The best of the start, the rival, and the mixtures that the search evaluates; of equally good ones the first.
+
+    `budget` counts the start. A better mixture that a gate refuses is not taken. `states` keeps every generation, so
+    that a search that was interrupted goes on after the last one.
+    """
+    first = judge.mixture_of(start_lk)
+    best = ScoredMixture(start_lk, first, judge.evaluate(first))
+    start = best.score
+    best = judge.better(best, rival)
+    kept = _kept(states, sampler, start_lk)
+    done, generations, history = 1, list[Generation](), list[Any]()
+    while done < budget and not sampler.is_done:
+        points = sampler.ask()
+        known = kept[len(history)] if len(history) < len(kept) else None
+        if known is not None and not _are_near(known[0], points):
+            kept, known = [], None  # another version drew others
+        points = known[0] if known is not None else points
+        tried = [coefficients(start_lk, point) for point in points[: budget - done]]
+        values, best = _evaluated(tried, known[1] if known is not None else None, judge, best)
+        done += len(tried)
+        generations.append(_generation(done, best.score, values, start))
+        progress("search", done, budget, note=_note(generations[-1], start))
+        if len(tried) == len(points):
+            sampler.tell(points, [-value for value in values])
+            history.append([points, values])
+            if states is not None and known is None:
+                states.put({"generations": history})
+    return FoundCoefficients(best.alpha_lk, best.mixture, best.score, start, generations, done, sampler.is_done)
+
+
+def coefficients(start_lk: Tensor, point: Sequence[float]) -> Tensor:
+    """float64 [l, k]: the coefficients that a point stands for; the origin stands for the start."""
+    layers, members = start_lk.shape
+    least = LEAST / members
+    free_lf = torch.tensor(point, dtype=torch.float64).reshape(layers, members - 1)
+    logits_lk = start_lk.clamp(min=least).log() + free_lf @ basis(members)
+    return summing_to_one(torch.softmax(logits_lk, dim=1))
+
+
+def basis(members: int) -> Tensor:
+    """float64 [k - 1, k]: orthonormal directions that sum to 0, which treat all members alike (Helmert's)."""
+    rows = torch.zeros(members - 1, members, dtype=torch.float64)
+    for row in range(members - 1):
+        rows[row, : row + 1] = 1.0
+        rows[row, row + 1] = -(row + 1.0)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / norms
+
+
+def _evaluated(
+    tried: Sequence[Tensor], known: Sequence[float] | None, judge: Judge, best: ScoredMixture
+) -> tuple[list[float], ScoredMixture]:
+    """The goodness of each, and the best mixture so far. Those that are `known` not to be better are not evaluated."""
+    mixtures = [judge.mixture_of(alpha_lk) for alpha_lk in tried]
+    values: list[float] = []
+    with judge.foresee(iter(mixtures if known is None else [])):
+        for number, (alpha_lk, mixture) in enumerate(zip(tried, mixtures, strict=True)):
+            if known is not None and not known[number] > best.score.goodness:
+                values.append(known[number])
+                continue
+            score = judge.evaluate(mixture)
+            values.append(max(score.goodness, -WORST))
+            best = judge.better(best, ScoredMixture(alpha_lk, mixture, score))
+    return values, best
+
+
+def _generation(done: int, best: Score, values: Sequence[float], start: Score) -> Generation:
+    sign = 1.0 if start.higher_is_better else -1.0
+    finite = [value for value in values if value > -WORST]
+    mean = math.fsum(finite) / len(finite) if finite else math.nan
+    return Generation(done, best.value, sign * max(values), sign * mean)
+
+
+def _note(found: Generation, start: Score) -> str:
+    return f"{start.selecting} {found.best:.4f} of {found.evaluations} mixtures, best {found.best_so_far:.4f}"
+
+
+def _are_near(points: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> bool:
+    """Whether two draws are the same up to the last places, which depend on the machine's linear algebra."""
+    return len(points) == len(others) and all(
+        len(one) == len(other)
+        and all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) for a, b in zip(one, other, strict=True))
+        for one, other in zip(points, others, strict=True)
+    )
+
+
+def _kept(states: States | None, sampler: Sampler, start_lk: Tensor) -> list[Any]:
+    """The generations of an interrupted search; none if they do not read as such."""
+    state = states.get() if states is not None else None
+    generations = state.get("generations") if isinstance(state, dict) else None
+    free = start_lk.shape[0] * (start_lk.shape[1] - 1)
+    if not isinstance(generations, list) or not all(
+        _is_generation(one, sampler.population, free) for one in generations
+    ):
+        return []
+    return generations
+
+
+def _is_generation(one: Any, population: int, free: int) -> bool:
+    if not isinstance(one, list) or len(one) != 2 or not all(isinstance(part, list) for part in one):
+        return False
+    points, values = one
+    numbers = all(isinstance(point, list) and len(point) == free and all(map(_is_number, point)) for point in points)
+    return numbers and len(points) == len(values) == population and all(map(_is_number, values))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value)
