@@ -11,7 +11,9 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, cast
+
+import torch
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.find import find as find_checkpoints
@@ -52,7 +54,8 @@ from soupcli.user_code import given
 if TYPE_CHECKING:
     from soupcli.report.report import Report
 
-Runs = str | Path | Checkpoint | Iterable[str | Path | Checkpoint]
+One = str | Path | Checkpoint | MadeSoup
+Runs = One | Iterable[One]
 OBJECTS = tuple(OwnKeywords.__annotations__)  # keywords that no command has
 
 
@@ -121,10 +124,8 @@ def inspect(runs: Runs | None = None, *, progress: bool = False, **options: Unpa
 @listed(VerifyKeywords)
 def verify(soup: str | Path | MadeSoup, **options: Unpack[VerifyKeywords]) -> Verification:
     """Checks a soup against its report and its ingredients, as `soup verify` does."""
-    path = soup.path if isinstance(soup, MadeSoup) else Path(soup)
-    if path is None:
-        raise UsageError("verify: this soup is not written yet", hint='soup.save("soup/") writes it')
-    with console.hushed(notes=False):
+    path = _folder_of(soup) if isinstance(soup, MadeSoup) else Path(soup)
+    with torch.inference_mode(mode=False), console.hushed(notes=False):
         checks = checked(options_of(_command("verify"), {**options, "soup": path}))
         report = read_report(path / REPORT if path.is_dir() else path)
     return Verification(is_verified(checks), tuple(checks), report)
@@ -168,17 +169,18 @@ def _asked(name: str, runs: Runs | None, keywords: Mapping[str, Any]) -> Iterato
         if "val" in parts:
             others["val"] = [*parts["val"], *_listed(others.get("val"))]
         options = options_of(row, {**others, **words})
-        opened = [one for one in everyone if not isinstance(one, str | Path)]
+        opened = [one for one in everyone if not isinstance(one, str | Path | MadeSoup)]
         yield Asked(options, Invocation(row, frozenset(), parts), opened)
 
 
-def _is_score_key(row: Command, everyone: Sequence[str | Path | Checkpoint], others: Mapping[str, Any]) -> bool:
+def _is_score_key(row: Command, everyone: Sequence[One], others: Mapping[str, Any]) -> bool:
     """Whether key= means score_key=: beside evaluate=, of checkpoints that are bare state dicts, which have no keys.
 
     Raises UsageError for checkpoints that were opened by another key.
     """
-    opened = [one for one in everyone if not isinstance(one, str | Path)]
-    words = [str(one) for one in everyone if isinstance(one, str | Path)] or _listed(others.get("ckpts"))
+    opened = [one for one in everyone if not isinstance(one, str | Path | MadeSoup)]
+    named = [str(_path(one)) for one in everyone if isinstance(one, str | Path | MadeSoup)]
+    words = named or _listed(others.get("ckpts"))
     if len(opened) < len(everyone) or not opened:
         try:
             opened += find_checkpoints(words, how=How(others.get("weights_name"))).checkpoints
@@ -194,19 +196,31 @@ def _is_score_key(row: Command, everyone: Sequence[str | Path | Checkpoint], oth
     return names == {None}
 
 
-def _everyone(runs: Runs | None) -> list[str | Path | Checkpoint]:
+def _everyone(runs: Runs | None) -> list[One]:
     if runs is None:
         return []
-    return list(runs) if isinstance(runs, Iterable) and not isinstance(runs, str | Path) else [runs]
+    single = isinstance(runs, str | bytes | Path | Mapping) or hasattr(runs, "state_dict")  # some networks are lists
+    return list(runs) if isinstance(runs, Iterable) and not single else [cast("One", runs)]
 
 
-def _path(one: str | Path | Checkpoint) -> str | Path:
-    """Where it lies. Raises UsageError for anything but a path or a checkpoint."""
+def _path(one: One) -> str | Path:
+    """Where it lies. Raises UsageError for anything but a path, a checkpoint or a soup that is saved."""
     if isinstance(one, str | Path):
         return one
+    if isinstance(one, MadeSoup):
+        return _folder_of(one)
     if not hasattr(one, "tensors") or not hasattr(one, "path"):
-        raise UsageError(f"{one!r}: neither a path nor a checkpoint", hint='soupcli.find("runs/*/") gives checkpoints')
+        hint = 'soupcli.find("runs/*/") gives checkpoints'
+        if isinstance(one, Mapping) or hasattr(one, "state_dict"):
+            hint = "write it first: safetensors.torch.save_file(state_dict, path)"
+        raise UsageError(f"a {type(one).__name__} is neither a path nor a checkpoint", hint=hint)
     return one.path
+
+
+def _folder_of(soup: MadeSoup) -> Path:
+    if soup.path is None:
+        raise UsageError("this soup is not written yet", hint='soup.save("soup/") writes it')
+    return soup.path
 
 
 def _listed(value: Any) -> list[Any]:
@@ -248,7 +262,7 @@ def _set_of(reference: str, own: Mapping[str, Any], metric: str | None) -> Pytho
 
 
 def _soup(name: str, runs: Runs | None, progress: bool, keywords: Mapping[str, Any]) -> MadeSoup:
-    with console.hushed(notes=progress), ExitStack() as stack:
+    with torch.inference_mode(mode=False), console.hushed(notes=progress), ExitStack() as stack:
         asked = stack.enter_context(_asked(name, runs, keywords))
         prepare = importlib.import_module(asked.invocation.command.function.partition(":")[0]).prepare
         run = stack.enter_context(Run(resolve(asked.options, asked.invocation)))
@@ -259,7 +273,7 @@ def _soup(name: str, runs: Runs | None, progress: bool, keywords: Mapping[str, A
 
 
 def _measured(name: str, runs: Runs | None, progress: bool, keywords: Mapping[str, Any]) -> Measurement:
-    with console.hushed(notes=progress), _asked(name, runs, keywords) as asked:
+    with torch.inference_mode(mode=False), console.hushed(notes=progress), _asked(name, runs, keywords) as asked:
         options = asked.options
         if options.report is not None:
             check_target(options.report, "report")

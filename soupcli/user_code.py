@@ -65,6 +65,11 @@ def named(reference: str) -> str:
     return f"{reference.rpartition(':')[2]}=" if reference in _given else reference
 
 
+def is_given(reference: str) -> bool:
+    """Whether the function was given as an object."""
+    return reference in _given
+
+
 def takes_tensors(reference: str) -> bool:
     """Whether the function is given (name, tensor) pairs, and no network."""
     return reference in _given and _given[reference][-1].takes_tensors

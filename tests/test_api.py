@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import soupcli
-from soupcli.errors import SoupError, UsageError, ValidationError
+from soupcli.errors import NetworkError, SoupError, UsageError, ValidationError
 from soupcli.run.made import MadeSoup, Measurement
 from tests.conftest import Ran, build_net
 
@@ -277,6 +277,58 @@ def test_what_own_functions_return(family: Path) -> None:
         soupcli.rank("runs/*/", evaluate=lambda _: {"acc": 1.0}, model=build_net)
     with pytest.raises(UsageError, match="is a network, not a function"):
         soupcli.rank("runs/*/", evaluate=accuracy(family), model=build_net())
+
+
+def test_weights_that_a_function_changes(family: Path) -> None:
+    """Scores of changed weights are said to be such; another precision, or a mode, is no change."""
+
+    def halved(model: nn.Module) -> float:
+        with torch.no_grad():
+            model[0].weight.data.mul_(0.5)  # type: ignore[index]
+        return accuracy(family)(model)
+
+    def doubled(model: nn.Module) -> float:
+        held = load_file(family / "data/val.safetensors")
+        model.train().half().double()
+        return float((model(held["inputs"].double()).argmax(dim=1) == held["labels"]).double().mean())
+
+    found = soupcli.rank("runs/*/", evaluate=halved, model=build_net)
+    assert found.report.warnings == [
+        "evaluate=: changes the weights ('0.weight' for one): its scores are those of a changed network, "
+        "the soup holds the weights as they were"
+    ]
+    assert soupcli.rank("runs/*/", evaluate=doubled, model=build_net).report.warnings == []
+
+
+def test_what_is_no_network(family: Path) -> None:
+    """What builds no network, takes no soup and is no checkpoint is refused by its kind, without its content."""
+    with pytest.raises(NetworkError, match=r"^model=: returned a int, a network is"):
+        soupcli.rank("runs/*/", evaluate=accuracy(family), model=lambda: 3)  # type: ignore[arg-type, return-value]
+    made = soupcli.uniform("runs/*/")
+    with pytest.raises(UsageError, match="load_into: a function is no network"):
+        made.load_into(build_net)  # type: ignore[arg-type]
+    with pytest.raises(NetworkError, match=r"^the soup/model\.safetensors: has no tensor 'weight'"):
+        made.load_into(nn.Linear(2, 2))
+    for runs, name in ((build_net(), "Sequential"), ([build_net().state_dict()], "OrderedDict")):
+        with pytest.raises(UsageError, match=f"^a {name} is neither a path nor a checkpoint") as raised_here:
+            soupcli.uniform(runs)  # type: ignore[arg-type]
+        assert "save_file" in str(raised_here.value.hint)
+
+
+def test_soups_among_runs(family: Path) -> None:
+    """A soup that is saved stands for its folder; one that is not is an error that says so."""
+    made = soupcli.uniform("runs/*/")
+    with pytest.raises(UsageError, match="not written yet"):
+        soupcli.evaluate([made, "runs/0"], val="val")
+    made.save("mean/")
+    assert set(soupcli.evaluate([made, "runs/0"], val="val").scores) == {"mean", "runs/0"}
+
+
+def test_inference_mode(family: Path) -> None:
+    """Within torch.inference_mode of a caller a fit works as outside of it."""
+    with torch.inference_mode():
+        made = soupcli.learned("runs/*/", val="val", set_="learned.steps=2")
+    assert made.members
 
 
 def test_soups_of_one_key_live_apart(family: Path) -> None:

@@ -45,6 +45,7 @@ class NetworkRunner:
         self.recipe = context.recipe
         self.device = context.device
         self._context = context
+        self.warn = context.warn
         self.examples = LoadedSets(context, keys, lambda: self.network, inputs, contents)
         self._described_by = context.first
         self._network: Network | None = None

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,42 @@ def restored(module: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in constants:
                 buffer.copy_(value)
+
+
+SAMPLED = 8  # elements of a tensor that are compared
+LOOSE = 1e-2  # relative difference that another dtype makes
+
+
+class Sampled(NamedTuple):
+    """A few elements of a tensor."""
+
+    dtype: torch.dtype
+    values: Tensor
+
+
+def sampled(module: nn.Module) -> dict[str, Sampled]:
+    """A few elements of each floating tensor of the network, by its name."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return {name: _sample(tensor.detach()) for name, tensor in tensors if _can_be_sampled(tensor)}
+
+
+def _can_be_sampled(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not tensor.is_meta and tensor.layout == torch.strided and tensor.numel() > 0
+
+
+def _sample(tensor: Tensor) -> Sampled:
+    flat = tensor.reshape(-1) if tensor.is_contiguous() else tensor.select(0, 0).reshape(-1)
+    return Sampled(tensor.dtype, flat[:: max(1, flat.numel() // SAMPLED)].double().cpu())
+
+
+def first_changed(before: Mapping[str, Sampled], after: Mapping[str, Sampled]) -> str | None:
+    """The first tensor that holds other values now; another dtype alone is no change. None if there is none."""
+    for name, (dtype, values) in after.items():
+        if name in before and before[name].values.shape == values.shape:
+            loose = 0.0 if before[name].dtype == dtype else LOOSE
+            if not torch.allclose(before[name].values, values, rtol=loose, atol=loose * 1e-3, equal_nan=True):
+                return name
+    return None
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from soupcli.checkpoints.checkpoint import read_part
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.options import SoupOptions
+from soupcli.errors import NetworkError, UsageError
 from soupcli.figures.draw import svg
 from soupcli.figures.page import html
 from soupcli.figures.registry import possible
@@ -114,6 +115,9 @@ class MadeSoup:
 
     def load_into(self, model: nn.Module) -> None:
         """Puts the soup's weights into `model`, in place. Raises NetworkError if they do not fit it."""
+        if not callable(getattr(model, "named_parameters", None)) or isinstance(model, type):
+            hint = "soup.load_into(model), a torch.nn.Module; model=build is of the search"
+            raise UsageError(f"load_into: a {type(model).__name__} is no network", hint=hint)
         first = next(iter(model.parameters()), None)
         with self._opened() as checkpoint:
             live = LiveNetwork(Network(model), first.device if first is not None else self._run.device)
@@ -144,7 +148,10 @@ class MadeSoup:
             soup = self.report.soup
             names = soup.weight_files if soup is not None and soup.format == "torch" else []
             place = folder / names[0] if len(names) == 1 else folder
-            yield open_checkpoint(place, How(key=recipe.key, base=recipe.base))
+            try:
+                yield open_checkpoint(place, How(key=recipe.key, base=recipe.base))
+            except NetworkError as unfit:  # the folder is gone when this is read
+                raise NetworkError(str(unfit).replace(str(folder), "the soup"), hint=unfit.hint) from unfit
 
     def __repr__(self) -> str:
         score = f", score {self.score:.6g}" if self.score is not None else ""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from soupcli.files.kept_file import refusal
 
 ROOT = Path(__file__).parents[2]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
@@ -51,6 +55,17 @@ def test_gates() -> None:
     ran = run(ckpts="runs/*/", val="val\ntest", gates="{test: '>= 100%'}")
     assert ran.returncode == 1, ran.stderr
     assert "- gate not met: test &#62;= 100%" in Path("summary.md").read_text()
+
+
+def test_the_image_keeps_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Dockerfile's cache, in a folder that everybody can write, is one that nobody else can touch."""
+    variables = re.search(r"^ENV (.*)$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    assert variables is not None
+    place = Path(dict(word.split("=") for word in variables[1].split())["SOUP_CACHE"])
+    assert place.parts[:2] == ("/", "tmp") and len(place.parts) > 3
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        assert refusal(Path(folder, *place.parts[3:])) is None
+        assert refusal(Path("/tmp") / "no-such-folder-of-anybody") is not None
 
 
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")

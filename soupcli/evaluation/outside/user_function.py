@@ -16,7 +16,7 @@ from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.metric import MetricValue
 from soupcli.mixing.mixture import mix
 from soupcli.mixing.write_soup import soup_specs
-from soupcli.networks.module_state import restored
+from soupcli.networks.module_state import first_changed, restored, sampled
 from soupcli.user_code import content_of, describe_error, hint_with_traceback, load_function, takes_tensors
 from soupcli.user_code import named as named_code
 from soupcli.wording import suggestion
@@ -59,16 +59,20 @@ def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: 
     Raises ValidationError if `metric` is not among them, is not a number, or if nothing tells whether more of it is
     better. None and NaN are scores that lose.
     """
+    given = source.endswith("=")  # a keyword of a function, not a file of the recipe
     if not isinstance(result, Mapping):
+        wanted = f"{'a number or ' * given}a dict such as {{{metric!r}: 0.91}}"
         raise ValidationError(
-            f"{source}: returned a {type(result).__name__}, not a dict such as {{{metric!r}: 0.91}}",
-            hint="return a dict from metric names to numbers; one number alone needs metric: beside it in the recipe",
+            f"{source}: returned a {type(result).__name__}, not {wanted}",
+            hint="return a dict from metric names to numbers"
+            + ("" if given else "; one number alone needs metric: beside it in the recipe"),
         )
     if metric not in result:
         names = [str(name) for name in result]
         raise ValidationError(
             f"{source}: returned no {metric!r}{suggestion(metric, names)}",
-            hint=f"it gave {', '.join(names) or 'nothing'}: choose with --metric or metric: in the recipe",
+            hint=f"it gave {', '.join(names) or 'nothing'}: choose with "
+            + ("metric=" if given else "--metric or metric: in the recipe"),
         )
     numbers = {str(name): _number(value) for name, value in result.items()}
     if numbers[metric] is None:
@@ -112,7 +116,15 @@ def measure(spec: PythonSet, weights: Mixture, metric: str, runner: NetworkRunne
     module = runner.live.network.module
     try:
         with restored(module):
-            return score(spec, module, runner.device, metric=metric, named=named)
+            before = sampled(module)
+            found = score(spec, module, runner.device, metric=metric, named=named)
+            changed = first_changed(before, sampled(module))
+        if changed is not None:
+            runner.warn(
+                f"{named_code(spec.python)}: changes the weights ({changed!r} for one): its scores are those of a "
+                "changed network, the soup holds the weights as they were"
+            )
+        return found
     finally:
         runner.live.forget()
 

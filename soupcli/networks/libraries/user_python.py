@@ -12,7 +12,7 @@ from soupcli.networks.library import Library
 from soupcli.networks.network import Network
 from soupcli.networks.pictures import of_function
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.user_code import describe_error, hint_with_traceback, load_function
+from soupcli.user_code import describe_error, hint_with_traceback, is_given, load_function, named
 
 if TYPE_CHECKING:
     from soupcli.recipe.networks import PythonNetwork
@@ -25,7 +25,8 @@ def build(spec: PythonNetwork, _folder: Path, _trust_code: bool = False) -> Netw
     def checked() -> nn.Module:
         module = function(**spec.args)
         if not isinstance(module, nn.Module):
-            raise NetworkError(f"{spec.python}: returned a {type(module).__name__}, a network is a torch.nn.Module")
+            kind = type(module).__name__
+            raise NetworkError(f"{named(spec.python)}: returned a {kind}, a network is a torch.nn.Module")
         return module
 
     try:
@@ -33,9 +34,14 @@ def build(spec: PythonNetwork, _folder: Path, _trust_code: bool = False) -> Netw
     except NetworkError:
         raise
     except (Exception, SystemExit) as cause:
-        hint = hint_with_traceback("see args: of model: in the recipe", cause, spec.python)
+        hint = hint_with_traceback(hint_of(spec.python), cause, spec.python)
         raise NetworkError(describe_error(cause, spec.python), hint=hint) from cause
     return Network(module, of_function(spec.transform) if spec.transform is not None else None)
+
+
+def hint_of(reference: str) -> str:
+    """Where to look if the function fails."""
+    return "this error comes from your function" if is_given(reference) else "see args: of model: in the recipe"
 
 
 def _transform(spec: PythonNetwork, _folder: Path) -> str | None:
