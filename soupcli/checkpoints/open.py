@@ -151,14 +151,19 @@ def _open_named_adapter(path: Path, how: How) -> Checkpoint | None:
     return _open_adapter(path, named[0], how)
 
 
+def _open_last(path: Path, how: How) -> Checkpoint | None:
+    """A folder of several checkpoints of one training, with a file that says which is the last."""
+    last = folders.last_of_several(path)
+    if last is None:
+        return None
+    opened = _open_file(path, last, how)
+    said = f"of several files, weights are taken from {last.name}, which {folders.LAST} names"
+    return replace(opened, origin=opened.origin._replace(notes=(said, *opened.origin.notes)))
+
+
 def _open_only_file(path: Path, how: How) -> Checkpoint:
     """The only file of the folder that holds weights, under any name, or shards without their index."""
     refuse_foreign(path)
-    last = folders.last_of_several(path)
-    if last is not None:
-        opened = _open_file(path, last, how)
-        said = f"of several files, weights are taken from {last.name}, which {folders.LAST} names"
-        return replace(opened, origin=opened.origin._replace(notes=(said, *opened.origin.notes)))
     found = folders.only_weights(path)
     if isinstance(found, shards.ShardSet):
         contents, files = shards.read_shards(found, lambda shard: read_contents(shard, how))
@@ -173,6 +178,7 @@ ALONE: tuple[Layout, ...] = (
     _open_known,
     _open_distributed,
     _open_named_adapter,
+    _open_last,
     _open_only_file,
 )
 LAYOUTS: tuple[Layout, ...] = (
