@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from soupcli.recipe.recipe import Recipe
+from soupcli.recipe.schema import json_schema
 
 PAGE = Path(__file__).with_name("recipes.md")
 HEAD = """# Recipes
@@ -38,7 +39,7 @@ SECTIONS = {
 
 def page() -> str:
     """The whole page."""
-    schema = Recipe.model_json_schema(by_alias=True)
+    schema = json_schema(Recipe)
     properties, defs = schema["properties"], schema["$defs"]
     nested = {key: name for key, rule in properties.items() if (name := _section(rule)) is not None}
     plain = {key: rule for key, rule in properties.items() if key not in (*SECTIONS, *nested)}

@@ -13,8 +13,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, cast
 
-import torch
-
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.find import find as find_checkpoints
 from soupcli.checkpoints.open import How
@@ -39,6 +37,7 @@ from soupcli.commands.verify import Check, checked, is_verified
 from soupcli.errors import SoupError, UsageError
 from soupcli.files.atomic import write_whole
 from soupcli.files.own_file import check_target
+from soupcli.late import torch
 from soupcli.mixing.old_soup import REPORT
 from soupcli.output import console
 from soupcli.recipe.networks import PythonNetwork

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from queue import SimpleQueue
 from typing import TypeVar
 
-import torch
+from soupcli.late import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -15,16 +15,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from soupcli.checkpoints.checkpoint import NO_PLACES, TensorSpec, read_part
 from soupcli.checkpoints.window import folder_of_run, in_order_of_steps
 from soupcli.errors import UsageError
+from soupcli.late import torch
 from soupcli.mixing.arithmetic.rounding import round_once
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.checkpoints.checkpoint import Checkpoint, Component, Origin
     from soupcli.files.reading import FileVersion
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from soupcli import processes
 from soupcli.environment import cache_folder
 from soupcli.evaluation.kept_scores import FitStore
+from soupcli.late import torch
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.output.text import describe_curves, draw_curves

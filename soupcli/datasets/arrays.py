@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets.examples import ArrayExamples
 from soupcli.datasets.kind import SetKind
 from soupcli.datasets.prompts import check_is_file, content_hash
 from soupcli.errors import CheckpointError, ValidationError
+from soupcli.late import torch
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.files.manifest import Manifest
     from soupcli.recipe.sets import ArraysSet
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from soupcli.errors import ValidationError
+from soupcli.late import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.networks.network import Batch, Forward
 
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
 from soupcli.errors import ValidationError
+from soupcli.late import torch
 from soupcli.recipe.sets import SETS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.datasets.class_map import ClassMap
     from soupcli.datasets.examples import Examples
     from soupcli.metrics.metric import LabelKind

@@ -15,9 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 from soupcli.datasets import image_folders as class_folders
 from soupcli.datasets import labels_file, prompts, tar_shards
 from soupcli.datasets.class_names import listed
@@ -29,6 +26,7 @@ from soupcli.datasets.kind import Prompted, SetKind
 from soupcli.datasets.prompts import small_content_hash
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError, ValidationError
+from soupcli.late import torch
 from soupcli.networks.network import UNNAMED, ClassFolders, ImageTransform, Network, Outline
 from soupcli.networks.pictures import of_set as pictures_of_set
 from soupcli.progress import Progress, silent
@@ -37,6 +35,8 @@ from soupcli.threads import in_threads
 from soupcli.user_code import content_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.datasets.class_map import ClassMap
     from soupcli.datasets.load_context import LoadContext
     from soupcli.recipe.sets import ImagesSet

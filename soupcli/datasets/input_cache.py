@@ -18,10 +18,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from soupcli.checkpoints.checkpoint import TensorSpec
 from soupcli.checkpoints.dtype import Dtype
@@ -34,14 +31,18 @@ from soupcli.files.kept_file import open_kept, refusal
 from soupcli.files.lock import written_once
 from soupcli.files.manifest import Manifest
 from soupcli.files.reading import FileVersion, memory_of, write_at
+from soupcli.late import torch
 from soupcli.progress import unsaid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PART = 1 << 26  # bytes that one checksum is of
 SCHEMA = "soup-inputs/1"
 NOTHING = "0" * 64  # in the header of inputs that depend on nothing beside their key
 LARGEST = 1 << 42
 DECODERS = ("torch", "torchvision", "pillow", "timm", "open_clip_torch", "transformers")
-Put = Callable[[int, Tensor], None]  # row number, row
+Put: TypeAlias = "Callable[[int, Tensor], None]"  # row number, row
 
 
 class InputCache:

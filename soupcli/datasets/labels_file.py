@@ -11,14 +11,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from soupcli.datasets.prompts import read_json
 from soupcli.errors import ValidationError
+from soupcli.late import torch
 from soupcli.wording import suggestion
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NONE = -1
 MOST = 2**31  # classes

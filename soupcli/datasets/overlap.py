@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from soupcli.datasets.examples import ArrayExamples, Examples, TokenExamples
 from soupcli.datasets.holdout import PartOfExamples
 from soupcli.datasets.tokens import TokenWindows
 from soupcli.files.json_store import Inputs, JsonStore
 from soupcli.files.reading import memory_of
+from soupcli.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA = "soup-contents/2"
 
@@ -42,7 +44,8 @@ def _raw(examples: Examples, index: int) -> bytes:
     else:
         assert isinstance(examples, ArrayExamples)
         own = examples.inputs[index].to("cpu")
-    return bytes(memory_of(own.contiguous()))
+    dense = own.contiguous()  # it owns the memory
+    return bytes(memory_of(dense))
 
 
 def shared(contents: Tensor, others: Tensor) -> int:

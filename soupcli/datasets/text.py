@@ -11,9 +11,6 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from soupcli.datasets.examples import TokenExamples
 from soupcli.datasets.input_cache import input_key
 from soupcli.datasets.kind import Prompted, SetKind
@@ -22,10 +19,13 @@ from soupcli.datasets.prompts import content_hash
 from soupcli.datasets.rows import READERS, Row, class_names, read_rows
 from soupcli.datasets.text_labels import class_labels, measurements
 from soupcli.errors import NetworkError, ValidationError
+from soupcli.late import torch
 from soupcli.metrics.table import metric_named
 from soupcli.recipe.sets import TextSet, template_columns
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.files.manifest import Manifest
     from soupcli.networks.network import Network, Outline
     from soupcli.progress import Progress

@@ -7,15 +7,15 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 from soupcli.datasets.class_names import listed, match
 from soupcli.errors import ValidationError
+from soupcli.late import torch
 from soupcli.report.scores import ClassOrder
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.recipe.sets import TextSet
 
 MOST = 2**31  # classes; a label is the index of a logit

@@ -11,10 +11,6 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
 from soupcli.datasets.examples import hardest_first
 from soupcli.datasets.input_cache import input_key
 from soupcli.datasets.kind import SetKind
@@ -22,8 +18,11 @@ from soupcli.datasets.load_context import LoadContext, encoded, tokenizer_of
 from soupcli.datasets.prompts import check_is_file, content_hash
 from soupcli.errors import ValidationError
 from soupcli.files.reading import read_small
+from soupcli.late import functional, torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.datasets.class_map import ClassMap
     from soupcli.files.manifest import Manifest
     from soupcli.metrics.metric import LabelKind

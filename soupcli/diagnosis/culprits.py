@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from soupcli.diagnosis.effects import (
     culprits,
     doubt,
@@ -22,6 +20,7 @@ from soupcli.diagnosis.effects import (
 )
 from soupcli.diagnosis.evidence import Evidence, Sure
 from soupcli.diagnosis.facts import surely_better
+from soupcli.late import torch
 
 if TYPE_CHECKING:
     from soupcli.diagnosis.facts import Facts

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from soupcli.diagnosis.facts import better_by, surely_better
+from soupcli.late import torch
 from soupcli.wording import SHARES
 
 if TYPE_CHECKING:

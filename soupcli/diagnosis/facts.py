@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
 from soupcli.diagnosis.barrier import LOSS, Barrier
 from soupcli.evaluation.paired_difference import PairedDifference, difference
+from soupcli.late import torch
 from soupcli.networks.geometry import Geometry, angles, distances, layers_by_name, lengths
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.compare.differences import CheckpointDifference
     from soupcli.checkpoints.compare.settings import Setting

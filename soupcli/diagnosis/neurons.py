@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
 from soupcli.checkpoints.checkpoint import read_part
+from soupcli.late import functional, torch
 from soupcli.networks.geometry import layers_by_name
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.diagnosis.facts import WeightDistances
 

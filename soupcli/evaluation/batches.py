@@ -6,13 +6,15 @@ Where memory runs out the batch is halved and the run goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from soupcli import processes
 from soupcli.errors import SoupError
+from soupcli.late import torch
 from soupcli.progress import unsaid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # What torch says when it raises a plain RuntimeError: its CPU allocator, MPS, cuBLAS and cuDNN.
 _NO_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")

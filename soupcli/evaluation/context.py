@@ -17,14 +17,13 @@ from soupcli.recipe.sets import SetSpec
 from soupcli.user_files import read_files, written_files
 
 if TYPE_CHECKING:
-    import torch
-
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.hashes import ContentHashes
     from soupcli.evaluation.kept_scores import ScoreStore
     from soupcli.evaluation.logits import LogitFolder
     from soupcli.evaluation.score import Score
     from soupcli.mixing.mixture import Mixture
+    from soupcli.networks.device import Device
     from soupcli.recipe.recipe import Recipe
     from soupcli.recipe.sets import SetSpec
 
@@ -44,7 +43,7 @@ class EvaluationContext:
 
     recipe: Recipe
     sets: Mapping[str, SetSpec]
-    device: torch.device
+    device: Device
     first: Checkpoint
     hashes: ContentHashes
     store: ScoreStore

@@ -8,13 +8,15 @@ compared on examples that picked him (Stone 1974, "Cross-validatory choice and a
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from soupcli.evaluation.loop import score_of
 from soupcli.evaluation.score import Score, goodness_of
+from soupcli.late import torch
 from soupcli.metrics.table import metric_named
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FOLDS = 10
 FEWEST = 2 * FOLDS  # examples

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from soupcli.errors import ValidationError
 from soupcli.evaluation.loop import score_of
+from soupcli.late import torch
 from soupcli.metrics.table import metrics_for
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.evaluation.logits import LogitFile
     from soupcli.evaluation.score import Score

@@ -315,8 +315,6 @@ class Evaluators:
         key = self._keys.of_score(name, weights) or self._own_key(name, weights)
         stop = at_least if self.context.recipe.early_stop else None
         score = self.context.store.get(key, at_least=stop) or self.context.store.get(self._own_key(name, weights))
-        if score is not None and not in_process.agrees(score):
-            return None
         file = self.logit_file(name, weights) if score is not None else None
         if file is not None and not file.is_there:
             self._again.add(str(key))
@@ -351,7 +349,7 @@ class Evaluators:
             examples,
             name=f"val.{name}",
             metrics=self.metrics_of(name),
-            device=self.context.device,
+            device=self.context.device.torch,
             batch_size=self._batch_size,
             at_least=at_least,
             give_up=self.context.recipe.early_stop,

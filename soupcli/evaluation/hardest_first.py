@@ -11,10 +11,12 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from soupcli.evaluation.outcomes import Packed
+from soupcli.late import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.metrics.metric import LabelKind
 
 LEVELS = 255
@@ -53,13 +55,25 @@ class Difficulty:
     """
 
     def __init__(self) -> None:
+        self._told: list[tuple[Collection[str], Tensor | Packed]] = []  # and not yet counted
         self._alone: dict[str, Tensor] = {}
         self._soups: OrderedDict[frozenset[str], Tensor] = OrderedDict()
         self._wrong_n: Tensor | int = 0
         self._sum_n: Tensor | int = 0
 
-    def add(self, members: Collection[str], levels_n: Tensor) -> None:
+    def add(self, members: Collection[str], levels_n: Tensor | Packed) -> None:
         """Record the examples that an ingredient, or the soup of these members, got wrong."""
+        self._told.append((members, levels_n))
+        if not isinstance(levels_n, Packed):
+            self._count()
+
+    def _count(self) -> None:
+        """Takes in what was recorded. If all scores are kept, nobody asks what is hard, and it stays packed."""
+        for members, levels_n in self._told:
+            self._add(members, levels_n.tensor() if isinstance(levels_n, Packed) else levels_n)
+        self._told.clear()
+
+    def _add(self, members: Collection[str], levels_n: Tensor) -> None:
         if len(members) > 1:
             self._soups[frozenset(members)] = levels_n
             if len(self._soups) > REMEMBERED:
@@ -77,6 +91,7 @@ class Difficulty:
         A mean of weights gives about the mean of the logits: the levels of the soup that shares most members, and those
         of the members that it lacks, count by the members' weights.
         """
+        self._count()
         wanted = frozenset(members)
         known = [*self._soups.items(), *((frozenset([name]), levels) for name, levels in self._alone.items())]
         near = [(soup, levels) for soup, levels in known if soup & wanted]
@@ -91,6 +106,7 @@ class Difficulty:
 
     def of_examples(self) -> Tensor | None:
         """int64 [N]: how many ingredients got them wrong; among equals how far all were off. None before the first."""
-        if not isinstance(self._wrong_n, Tensor):
+        self._count()
+        if not isinstance(self._wrong_n, torch.Tensor):
             return None
         return self._wrong_n * (len(self._alone) * LEVELS + 1) + self._sum_n

@@ -6,19 +6,15 @@ not read back as a score is evaluated again (see files/json_store.py).
 
 from __future__ import annotations
 
-import base64
 import math
 import zlib
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from soupcli import processes
+from soupcli.evaluation.outcomes import Outcomes, Packed, count, packed
 from soupcli.evaluation.score import Score, Stopped, goodness_of
 from soupcli.files.json_store import DAMAGED, JsonStore
 from soupcli.files.json_text import key_of
-from soupcli.files.reading import memory_of
 from soupcli.metrics.metric import MetricValue
 
 if TYPE_CHECKING:
@@ -29,10 +25,8 @@ if TYPE_CHECKING:
 SCHEMA = "soup-score/3"
 FIT_SCHEMA = "soup-fit/2"
 SEARCH_SCHEMA = "soup-coefficient-search/1"
-LARGEST = 1 << 27  # bytes of one outcome: sixteen million examples in float64
 # What content raises that is no score.
 NO_SCORE = (*DAMAGED, RuntimeError, OverflowError, zlib.error)
-_DTYPES = {"uint8": torch.uint8, "int64": torch.int64, "float32": torch.float32, "float64": torch.float64}
 
 
 class ScoreStore:
@@ -95,8 +89,8 @@ def _to_json(score: Score) -> dict[str, Any]:
         "higher_is_better": score.higher_is_better,
         "examples": score.examples,
         "metrics": {name: [_text(v.value), _text(v.stderr), v.n] for name, v in score.metrics.items()},
-        "outcomes": {name: _packed(outcome) for name, outcome in score.outcomes.items()},
-        "difficulty": None if score.difficulty is None else _packed(score.difficulty),
+        "outcomes": {name: packed(outcome) for name, outcome in score.outcomes.items()},
+        "difficulty": None if score.difficulty is None else packed(score.difficulty),
         "stopped": score.stopped and [score.stopped.seen, score.stopped.total, _text(score.stopped.bound)],
     }
 
@@ -104,16 +98,16 @@ def _to_json(score: Score) -> dict[str, Any]:
 def _from_json(content: dict[str, Any]) -> Score:
     """Raises one of NO_SCORE for anything but what `_to_json` makes."""
     metrics = {_word(name): _value(*parts) for name, parts in content["metrics"].items()}
-    outcomes = {_word(name): _unpacked(*packed) for name, packed in content["outcomes"].items()}
+    outcomes = Outcomes({_word(name): Packed.of(*kept) for name, kept in content["outcomes"].items()})
     stopped = None
     if content["stopped"] is not None:
         seen, total, bound = content["stopped"]
-        stopped = Stopped(_count(seen), _count(total), float(_word(bound)))
+        stopped = Stopped(count(seen), count(total), float(_word(bound)))
     selecting, higher = _word(content["selecting"]), content["higher_is_better"]
     if not isinstance(higher, bool) or (stopped is None) != (selecting in metrics):
         raise ValueError("the selecting metric is missing")
-    difficulty = None if content["difficulty"] is None else _unpacked(*content["difficulty"])
-    examples = _count(content["examples"])
+    difficulty = None if content["difficulty"] is None else Packed.of(*content["difficulty"])
+    examples = count(content["examples"])
     return Score(metrics, selecting, higher, examples, outcomes, stopped=stopped, difficulty=difficulty)
 
 
@@ -121,7 +115,7 @@ def _value(value: str, stderr: str | None, n: int | None) -> MetricValue:
     error = None if stderr is None else float(_word(stderr))
     if error is not None and (error < 0 or math.isnan(error)):
         raise ValueError("a standard error is not negative")
-    return MetricValue(float(_word(value)), error, None if n is None else _count(n))
+    return MetricValue(float(_word(value)), error, None if n is None else count(n))
 
 
 def _word(value: Any) -> str:
@@ -130,34 +124,9 @@ def _word(value: Any) -> str:
     return value
 
 
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError("not a count")
-    return value
-
-
 def _text(value: float | None) -> str | None:
     """Exact, also for a NaN and an infinity, which JSON has not."""
     return None if value is None else repr(value)
-
-
-def _packed(tensor: Tensor) -> list[Any]:
-    dense = tensor.contiguous()
-    data = base64.b64encode(zlib.compress(bytes(memory_of(dense)))).decode()
-    return [str(tensor.dtype).removeprefix("torch."), list(tensor.shape), data]
-
-
-def _unpacked(name: str, shape: list[int], data: str) -> Tensor:
-    """The tensor; its bytes are counted before they are unpacked."""
-    dtype = _DTYPES[name]
-    nbytes = math.prod(map(_count, shape)) * dtype.itemsize
-    if nbytes > LARGEST:
-        raise ValueError(f"{nbytes} bytes")
-    unpacking = zlib.decompressobj()
-    raw = bytearray(unpacking.decompress(base64.b64decode(data, validate=True), nbytes + 1))
-    if len(raw) != nbytes or not unpacking.eof:
-        raise ValueError("another size than its shape says")
-    return torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype)
 
 
 class FitStore:

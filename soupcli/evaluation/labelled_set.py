@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from soupcli.evaluation.loop import logits_of
+from soupcli.late import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.datasets.examples import Examples
     from soupcli.networks.network import Forward
 

@@ -91,11 +91,12 @@ class LoadedSets:
         """The whole set on a CUDA device, if it fits beside the network, its sum and a batch."""
         if self._context.device.type != "cuda" or not isinstance(examples, ArrayExamples):
             return examples
+        device = self._context.device.torch
         network = sum(tensor.nbytes for tensor in self._network().module.state_dict().values())
-        if residence.plan(examples.inputs.nbytes, 4 * network, self._context.device, wanted="auto").where != "device":
+        if residence.plan(examples.inputs.nbytes, 4 * network, device, wanted="auto").where != "device":
             return examples
         self.on_device += (name,)
-        return replace(examples, inputs=examples.inputs.to(self._context.device))
+        return replace(examples, inputs=examples.inputs.to(device))
 
     def shared(self, name: str, others: str) -> int | None:
         """How many examples of a set are also in another, None if nobody has looked into one of them."""

@@ -23,21 +23,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
 
 from soupcli.files.atomic import write_whole
 from soupcli.files.json_store import DAMAGED, Depends, Inputs, parsed
 from soupcli.files.kept_file import open_kept, refusal
 from soupcli.files.own_file import check_target
+from soupcli.late import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.metrics.metric import LabelKind
 
 SCHEMA = "soup-logits/2"
 LARGEST_FILE = 1 << 42  # bytes
-LARGEST = torch.finfo(torch.float16).max
+LARGEST = 65504.0  # of float16
 KINDS: tuple[LabelKind, ...] = ("classes", "several", "numbers")  # what a network has logits for
 # What a file that is damaged, cut short or not ours raises while its header is read.
 NOT_OURS = (safetensors.SafetensorError, *DAMAGED)
@@ -123,11 +123,13 @@ class LogitFile:
 
     def save(self, collected: Collected) -> None:
         """Writes the file, whole or not at all. Raises OutputError."""
+        from safetensors.torch import save
+
         tensors, scale = collected.packed()
         depends = self.inputs.depends() if self.inputs is not None else []
         content = {"schema": SCHEMA, "kind": collected.kind, "scale": scale, "depends": depends}
         content |= self.source._asdict()
-        data = safetensors.torch.save(tensors, metadata={"soup": json.dumps(content, sort_keys=True)})
+        data = save(tensors, metadata={"soup": json.dumps(content, sort_keys=True)})
         check_target(self.path, "logits")
         write_whole(self.path, data)
 

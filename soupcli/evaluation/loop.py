@@ -6,24 +6,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from soupcli import processes
 from soupcli.datasets.examples import Examples, hardest_batches_first
 from soupcli.errors import NetworkError, SoupError, ValidationError
 from soupcli.evaluation.batches import BatchSize, is_out_of_memory
 from soupcli.evaluation.hardest_first import distance_of, levels_of
 from soupcli.evaluation.score import Score, Stopped, goodness_of
+from soupcli.late import torch
 from soupcli.metrics.standard_error import with_error
 from soupcli.metrics.table import metric_named, metrics_for
 from soupcli.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.metrics.metric import LabelKind, Metric
     from soupcli.networks.network import Batch, Forward
 
-CPU = torch.device("cpu")
 DISTANCE = "distance"  # of a network from an example, kept beside what the example contributes to the metrics
 LOOKS = 64  # in a set, at least, where an evaluation may be given up: few, large batches would run past the end
 LEAST = 8  # examples in a batch, however small the set is
@@ -59,7 +58,7 @@ def score(
         order, at_most = _hardest_first(examples, difficulty, batch_size, counts=chosen[metrics[0]].counts)
     watch = _Watch(chosen[metrics[0]], examples.labels[order], at_least if give_up else None)
     together = processes.count() > 1
-    where = device if device.type == "cuda" and not together else CPU
+    where = device if device.type == "cuda" and not together else torch.device("cpu")
     parts: dict[str, list[Tensor]] = {metric: [] for metric in (*chosen, DISTANCE)}
     done = 0
 
@@ -138,25 +137,6 @@ def score_of(outcomes: Mapping[str, Tensor], selecting: str, *, examples: int) -
     return Score(values, selecting, metric_named(selecting).higher_is_better, examples, dict(outcomes))
 
 
-def agrees(score: Score) -> bool:
-    """Whether the outcomes of a kept score give its values, and are of one number of examples."""
-    tensors = [*score.outcomes.values(), *([score.difficulty] if score.difficulty is not None else [])]
-    if any(tensor.dim() == 0 for tensor in tensors):
-        return False
-    lengths = set(map(len, tensors))
-    if len(lengths) > 1 or any(name not in score.metrics for name in score.outcomes):
-        return False
-    try:
-        again = {name: metric_named(name).value(outcome).value for name, outcome in score.outcomes.items()}
-    except (RuntimeError, IndexError, ValueError):  # outcomes of another metric
-        return False
-    return all(_are_equal(value, score.metrics[name].value) for name, value in again.items())
-
-
-def _are_equal(one: float, other: float) -> bool:
-    return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
-
-
 def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str, kind: LabelKind = "classes") -> Tensor:
     """What `checked_logits` gives, on the CPU."""
     return checked_logits(forward, inputs, labels_n, name, kind).to("cpu")
@@ -182,8 +162,8 @@ def checked_logits(forward: Forward, inputs: Batch, labels: Tensor, name: str, k
         raise NetworkError(
             f"{name}: the network fails on a batch {shown}: {type(cause).__name__}: {first_line}", hint=hint
         ) from cause
-    if not isinstance(logits_nk, Tensor) or logits_nk.dim() != 2 or len(logits_nk) != len(labels):
-        given = list(logits_nk.shape) if isinstance(logits_nk, Tensor) else f"a {type(logits_nk).__name__}"
+    if not isinstance(logits_nk, torch.Tensor) or logits_nk.dim() != 2 or len(logits_nk) != len(labels):
+        given = list(logits_nk.shape) if isinstance(logits_nk, torch.Tensor) else f"a {type(logits_nk).__name__}"
         raise ValidationError(
             f"{name}: the network gives {given} for {len(labels)} examples, logits [N, classes] are needed",
             hint="model: in the recipe must build a classifier; a python set may do with the network as it likes",

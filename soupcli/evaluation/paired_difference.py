@@ -17,15 +17,15 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
+from soupcli.late import torch
 from soupcli.metrics.metric import Metric, Z
 from soupcli.metrics.standard_error import slopes
 from soupcli.metrics.table import metric_named
 from soupcli.wording import SURE
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.evaluation.score import Score
 
 # 97.5% points of Student's t with 1, 2, ... degrees of freedom; beyond, an expansion is exact to 0.001.

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from soupcli.datasets.load import kind_of
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluation.labelled_set import LabelledSet
 from soupcli.evaluation.loaded_sets import LoadedSets
+from soupcli.late import torch
 from soupcli.networks import flops
 from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
 from soupcli.networks.build import build, key_of_network
@@ -20,6 +18,8 @@ from soupcli.networks.precision import arrange, computing, eagerly
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.datasets.examples import Examples
@@ -43,7 +43,6 @@ class NetworkRunner:
         contents: ContentStore,
     ) -> None:
         self.recipe = context.recipe
-        self.device = context.device
         self._context = context
         self.warn = context.warn
         self.examples = LoadedSets(context, keys, lambda: self.network, inputs, contents)
@@ -52,6 +51,11 @@ class NetworkRunner:
         self._network_keys: dict[Path, str] = {}
         self._live: LiveNetwork | None = None
         self._prompted: tuple[tuple[object, Mixture], Forward] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self._context.device.torch
 
     @property
     def network(self) -> Network:

@@ -14,6 +14,7 @@ from soupcli.wording import shown
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from soupcli.evaluation.outcomes import Packed
     from soupcli.mixing.mixture import Mixture
 
 
@@ -29,9 +30,9 @@ class Score(NamedTuple):
     """All metrics of one set of weights on one validation set; one of them selects.
 
     `examples` went through the network to find it: 0 if the score was kept from an earlier run. `outcomes` holds
-    what each example contributed to a metric, Tensor[N] by metric, in the order of the set; `difficulty`, uint8 [N],
-    how far the network was off each example (see difficulty.py). An evaluation that was `stopped` has none of these
-    and no metrics. `refused` says why these weights may not be taken, however good they are here.
+    what each example contributed to a metric, Tensor[N] by metric, in the order of the set; `difficulty`, uint8 [N] or
+    packed, how far the network was off each example (see hardest_first.py). An evaluation that was `stopped` has none
+    of these and no metrics. `refused` says why these weights may not be taken, however good they are here.
     """
 
     metrics: Mapping[str, MetricValue]
@@ -41,7 +42,7 @@ class Score(NamedTuple):
     outcomes: Mapping[str, Tensor]
     refused: str | None = None
     stopped: Stopped | None = None
-    difficulty: Tensor | None = None
+    difficulty: Tensor | Packed | None = None
 
     @property
     def value(self) -> float:

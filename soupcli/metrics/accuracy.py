@@ -6,12 +6,14 @@ Tensors: logits_nk [N, K] float; labels [N] int64, or [N, M] where several are r
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from soupcli.late import torch
 from soupcli.metrics.metric import MetricValue
 from soupcli.metrics.standard_error import error_of_all
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def correct(logits_nk: Tensor, labels: Tensor, *, among: int) -> Tensor:

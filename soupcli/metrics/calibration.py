@@ -6,12 +6,14 @@ Tensors: logits_nk [N, K] float, labels_n [N] int64.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from soupcli.late import torch
 from soupcli.metrics.accuracy import correct
 from soupcli.metrics.metric import MetricValue
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BINS = 15  # of equal width, each without its lower edge and with its upper, as in the paper
 

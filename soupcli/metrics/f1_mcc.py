@@ -8,11 +8,13 @@ resample b.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from soupcli.late import torch
 from soupcli.metrics.metric import MetricValue
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NO_CLASS = -1
 

@@ -6,12 +6,13 @@ Tensors: values_n [N]; weights_bn [B, N] float64, how often example n counts in 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
+from soupcli.late import functional, torch
 from soupcli.metrics.metric import MetricValue
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def negative_log_likelihood(logits_nk: Tensor, labels_n: Tensor) -> Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soupcli.errors import ValidationError
+from soupcli.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Metric(NamedTuple):

@@ -7,11 +7,13 @@ weights_bn [B, N] float64, how often window n counts in resample b.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from soupcli.late import torch
 from soupcli.metrics.metric import MetricValue
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sum_and_count(outcomes_n2: Tensor, _tokens_n: Tensor) -> Tensor:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from soupcli.late import torch
 from soupcli.metrics.metric import Metric, MetricValue, Z
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def with_error(metric: Metric, outcomes: Tensor) -> MetricValue:

@@ -21,19 +21,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint, Factors
 from soupcli.checkpoints.adapters.config import soup_config
 from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Origin, TensorSpec
 from soupcli.checkpoints.tensor_filter import FilteredCheckpoint
 from soupcli.errors import MixError
+from soupcli.late import torch
 from soupcli.mixing.arithmetic.rounding import round_once
 from soupcli.mixing.mixture import Mixture, mix
 from soupcli.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.checkpoints.dtype import Dtype
     from soupcli.files.reading import FileVersion
 

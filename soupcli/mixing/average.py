@@ -21,19 +21,20 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import groupby
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import weights_file
 from soupcli.errors import MixError, SoupFault
+from soupcli.late import torch
 from soupcli.mixing.arithmetic.exact_sum import exact_means
 from soupcli.mixing.arithmetic.magnitudes import PIECE, Bounds, Range
 from soupcli.mixing.arithmetic.rounding import FORMATS, round_once
 from soupcli.mixing.terms import ROWS, Term, Terms, real, reals
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BLOCK = 1 << 18  # numbers that are converted at once: 2 MB of float64, which stay in the cache
-CPU = torch.device("cpu")
 
 
 class Averager:
@@ -42,9 +43,10 @@ class Averager:
     On a CUDA device each has pinned buffers and a stream, so that while one reads another copies and a third adds.
     """
 
-    def __init__(self, device: torch.device = CPU) -> None:
-        self._device = device if device.type == "cuda" else CPU  # mps has no float64
-        self._stream = torch.cuda.Stream(device) if self._device.type == "cuda" else None
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._cpu = torch.device("cpu")
+        self._device = device if device is not None and device.type == "cuda" else self._cpu  # mps has no float64
+        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._scratch: dict[tuple[str, torch.device], Tensor] = {}
 
     def mean(self, terms: Terms, start: int, count: int) -> Tensor:
@@ -76,12 +78,13 @@ class Averager:
             self._blame(terms, start, count)
         return row_rc[0].cpu().view(stored)
 
-    def _take(self, use: str, dtype: torch.dtype, *shape: int, device: torch.device = CPU) -> Tensor:
+    def _take(self, use: str, dtype: torch.dtype, *shape: int, device: torch.device | None = None) -> Tensor:
         """Uninitialised memory that the next call with the same `use` hands out again."""
+        device = self._cpu if device is None else device
         nbytes = math.prod(shape) * dtype.itemsize
         held = self._scratch.get((use, device))
         if held is None or held.numel() < nbytes:
-            pinned = self._stream is not None and device == CPU
+            pinned = self._stream is not None and device == self._cpu
             held = torch.empty(nbytes, dtype=torch.uint8, device=device, pin_memory=pinned)
             self._scratch[use, device] = held
         return held[:nbytes].view(dtype).view(shape)
@@ -127,7 +130,7 @@ class Averager:
         read_rc = self._take("read", real(stored), *shape)
         for row_c, (member, _) in zip(read_rc, batch, strict=True):
             member.read(name, row_c.view(stored), start=start)
-        if self._device == CPU:
+        if self._device == self._cpu:
             return read_rc
         # The buffer is read into again only after the range of these numbers has been waited for.
         return self._take("raw", real(stored), *shape, device=self._device).copy_(read_rc, non_blocking=True)
@@ -143,7 +146,7 @@ class Averager:
         mean_c = self._take("mean", dtype, len(total_c), device=self._device)
         scratch_c = self._take("part", torch.int64, len(total_c), device=self._device)
         round_once(total_c, dtype, out=mean_c, scratch=scratch_c, tiny=tiny)
-        return mean_c if self._device == CPU else self._take("mean", dtype, len(total_c)).copy_(mean_c)
+        return mean_c if self._device == self._cpu else self._take("mean", dtype, len(total_c)).copy_(mean_c)
 
     def _settle(self, terms: Terms, spreads: Sequence[Bounds], total_c: Tensor, mean_c: Tensor, start: int) -> None:
         """Replaces the means of those pieces whose sums may have been rounded."""

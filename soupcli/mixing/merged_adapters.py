@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint, is_transposed
 from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Component, Origin, TensorSpec, read_part
 from soupcli.errors import MixError
+from soupcli.late import torch
 from soupcli.mixing.adapter_mean import AdapterLayer, adapters_of, layer_of, whole_tensors
 from soupcli.mixing.arithmetic.rounding import round_once
 from soupcli.mixing.mixture import Mixture, mix
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.files.reading import FileVersion
 
 

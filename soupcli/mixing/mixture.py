@@ -14,15 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_part
 from soupcli.checkpoints.groups import CheckpointGroup, members_of
+from soupcli.late import torch
 from soupcli.mixing.average import Averager
 from soupcli.mixing.terms import Terms, chunks
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.checkpoints.dtype import Dtype
 
 CHUNK = 1 << 18  # elements that are compared at once

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
 from soupcli.checkpoints.checkpoint import read_part
 from soupcli.files.reading import memory_of, write_at
+from soupcli.late import torch
 from soupcli.mixing.average import Averager
 from soupcli.mixing.mixture import CHUNK
 from soupcli.mixing.terms import Terms, chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
     from soupcli.mixing.mixture import Mixture
@@ -57,7 +57,7 @@ class Mixer:
     """
 
     def __init__(
-        self, descriptor: int, offsets: Mapping[str, int], device: torch.device, *, holes: bool = False
+        self, descriptor: int, offsets: Mapping[str, int], device: torch.device | None, *, holes: bool = False
     ) -> None:
         self._descriptor, self._offsets, self._holes = descriptor, offsets, holes
         self._averager = Averager(device)
@@ -75,6 +75,6 @@ class Mixer:
         """The numbers of a piece: Tensor[numel] of the output dtype, until the next call."""
         if isinstance(source, Terms):
             return self._averager.mean(source, start, numel)
-        if isinstance(source, Tensor):
+        if isinstance(source, torch.Tensor):
             return source[start : start + numel]
         return read_part(source, name, start, numel)

@@ -19,8 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from soupcli.checkpoints.checkpoint import StoredTensor, read_stored
 from soupcli.checkpoints.formats.nemo import is_nemo, weights_member
 from soupcli.checkpoints.formats.torch_archives import ZIP_MAGIC
@@ -29,7 +27,7 @@ from soupcli.checkpoints.formats.training_state import NAMES as TRAINING
 from soupcli.errors import MixError, SoupFault
 from soupcli.files.atomic import flush
 from soupcli.files.reading import FileVersion, memory_of, read_bytes, sha256, write_at
-from soupcli.mixing.average import CPU
+from soupcli.late import torch
 from soupcli.mixing.mixture import mix
 from soupcli.mixing.pickle_entries import Entries, storages_beside
 from soupcli.mixing.pieces import Mixer, pieces_of
@@ -70,7 +68,7 @@ class CopyOptions:
 
     keep_state: bool = False
     overrides: Mapping[str, Tensor] = field(default_factory=dict)
-    device: torch.device = CPU
+    device: torch.device | None = None
     progress: Progress = silent
 
 
@@ -219,7 +217,8 @@ def write_elements(descriptor: int, spec: TensorSpec, place: StoredTensor, tenso
     if tensor.numel() == 0:
         return
     if place.is_dense:
-        write_at(descriptor, memory_of(tensor.contiguous()), place.offset)
+        dense = tensor.contiguous()  # it owns the memory
+        write_at(descriptor, memory_of(dense), place.offset)
         return
     if place.conjugate:
         tensor = tensor.conj().resolve_conj()
@@ -242,8 +241,8 @@ def _check_shared(
         spec = mixture.spec(name)
         found = torch.empty(spec.numel, dtype=spec.dtype.torch)
         read_stored(spec, places[name]._replace(file=file), found, 0)
-        wanted = whole_tensor(mixture, name, overrides).reshape(-1)
-        if memory_of(found).tobytes() != memory_of(wanted.contiguous()).tobytes():
+        wanted = whole_tensor(mixture, name, overrides).reshape(-1).contiguous()
+        if memory_of(found).tobytes() != memory_of(wanted).tobytes():
             raise MixError(
                 f"{mixture.kept.own.files[0].path}: tensor {name!r} shares its memory with another one there, and not "
                 "in all ingredients: one place cannot hold both means",

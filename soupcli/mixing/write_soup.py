@@ -26,7 +26,6 @@ from soupcli.errors import OutputError, SoupFault
 from soupcli.files.atomic import flush, write_whole
 from soupcli.files.reading import FileVersion, hash_of_files, sha256, write_at
 from soupcli.mixing.adapter_mean import AdapterSoup, adapters_of
-from soupcli.mixing.average import CPU
 from soupcli.mixing.layout import INDEX_SUFFIX, SUFFIX, FilePlan, planned_files
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.own_format import Form, Format, chosen_format, in_safetensors, write_own
@@ -73,7 +72,7 @@ def write_weights(
     final_metadata: Callable[[], Mapping[str, str]] | None = None,
     overrides: Mapping[str, Tensor] | None = None,
     files: Sequence[FilePlan] | None = None,
-    device: torch.device = CPU,
+    device: torch.device | None = None,
     progress: Progress = silent,
 ) -> Written:
     """Mix every tensor of `mixture` into safetensors files in `folder`, with arithmetic on `device`.
@@ -226,7 +225,7 @@ class WritingOptions:
     keep_state: bool = False
     merge_adapters: bool = False  # into their base: see merged_adapters.py
     overrides: Mapping[str, Tensor] = field(default_factory=dict)
-    device: torch.device = CPU
+    device: torch.device | None = None
     metadata: Mapping[str, str] = field(default_factory=lambda: {"format": "pt"})
     final_metadata: Callable[[], Mapping[str, str]] | None = None
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from soupcli.late import nn, no_grad, torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn.modules.batchnorm import _BatchNorm
+
     from soupcli.networks.network import Batch
 
 BATCH = 64  # examples in a batch, whatever --batch-size says: layers are normalised by their batch meanwhile
@@ -23,7 +24,11 @@ SEED = 0  # of the order of examples: sets are sorted by class, and a batch of o
 
 def layers_with_statistics(module: nn.Module) -> list[_BatchNorm]:
     """The layers that keep running statistics."""
-    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
+    return [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None
+    ]
 
 
 def calibration_batches(examples: int) -> list[Tensor]:
@@ -32,7 +37,7 @@ def calibration_batches(examples: int) -> list[Tensor]:
     return list(torch.tensor_split(order, -(-examples // BATCH)))
 
 
-@torch.no_grad()
+@no_grad
 def recalibrate(module: nn.Module, forward: Callable[[Batch], Tensor], inputs: Iterable[Batch]) -> None:
     """Sets running means and variances to those of each layer's input over all of `inputs`.
 
@@ -76,7 +81,7 @@ class _Moments:
         """The variance is the unbiased one, as torch keeps it. A layer that saw no input keeps what it has."""
         if self.count < 2 or layer.running_mean is None or layer.running_var is None:
             return
-        assert isinstance(self.sum_c, Tensor)
+        assert isinstance(self.sum_c, torch.Tensor)
         mean_c = self.sum_c / self.count
         var_c = (self.squares_c / self.count - mean_c**2).clamp(min=0) * (self.count / (self.count - 1))
         layer.running_mean.copy_(mean_c)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from soupcli.late import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.networks.network import Batch
 
 

@@ -18,15 +18,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
-from soupcli.networks.learned.offsets import CPU, Reader, block_width
+from soupcli.late import torch
+from soupcli.networks.learned.offsets import Reader, block_width
 from soupcli.networks.learned.pieces import OffsetPiece, divide
 from soupcli.progress import Progress, silent
 from soupcli.threads import in_threads
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 # What is left of a difference of two squares of which each is right to so much of itself: nothing.
@@ -144,7 +144,7 @@ class _Multiplier:
     """Reads and multiplies pieces, in memory of its own: one for each thread."""
 
     def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
-        self._reader = Reader(checkpoints, CPU)
+        self._reader = Reader(checkpoints, torch.device("cpu"))
 
     def __call__(self, numbered: tuple[int, OffsetPiece]) -> tuple[int, _Products]:
         number, piece = numbered
@@ -167,7 +167,7 @@ class _Multiplier:
         count = len(raw_kn)
         share_k = torch.full((count,), 1.0 / count, dtype=piece.wide_dtype)
         for raw_km in torch.split(raw_kn, block_width(count), dim=1):
-            offsets_km = self._reader.scratch("wide", raw_km.shape, piece.wide_dtype, CPU).copy_(raw_km)
+            offsets_km = self._reader.scratch("wide", raw_km.shape, piece.wide_dtype, self._reader.device).copy_(raw_km)
             mean_m = torch.mv(offsets_km.t(), share_k)
             yield mean_m, offsets_km.sub_(mean_m)
 

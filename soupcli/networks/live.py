@@ -12,17 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from types import EllipsisType
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.dtype import Dtype
+from soupcli.late import no_grad, torch
 from soupcli.mixing.arithmetic.rounding import round_once
 from soupcli.mixing.mixture import Mixture, mix
 from soupcli.networks.slots import Slots
 from soupcli.networks.without_weights import materialise
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.networks.network import Network
 
 Wanted = tuple[Checkpoint, str]
@@ -99,7 +99,7 @@ class LiveNetwork:
         self._sum = RunningSum(torch.device("cpu") if device.type == "mps" else device)
         self._loaded: Mixture | None = None
 
-    @torch.no_grad()
+    @no_grad
     def load(self, mixture: Mixture) -> None:
         """Fills the network with `mixture`, every parameter and persistent buffer.
 

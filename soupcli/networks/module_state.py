@@ -12,10 +12,13 @@ import random
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from soupcli.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 
 CONTAINERS = (dict, OrderedDict, set, list)  # of parameters, buffers, modules and hooks
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-import torch
-from torch import Tensor, nn
+from soupcli.late import torch
 
-Batch = Tensor | dict[str, Tensor]
-Forward = Callable[[Batch], Tensor]  # inputs to logits [N, K]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+Batch: TypeAlias = "Tensor | dict[str, Tensor]"
+Forward: TypeAlias = "Callable[[Batch], Tensor]"  # inputs to logits [N, K]
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
+from soupcli.late import torch
 from soupcli.networks.network import ImageTransform, mean_and_std
 from soupcli.user_code import content_of, describe_error, load_function
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.recipe.sets import ImagesSet
 
 Size = int | Sequence[int]  # of the shorter side; or height and width
@@ -83,7 +83,7 @@ def of_function(reference: str) -> ImageTransform:
             made = transform(picture)
         except Exception as cause:
             raise RuntimeError(describe_error(cause, reference)) from cause
-        if not isinstance(made, Tensor):
+        if not isinstance(made, torch.Tensor):
             raise TypeError(f"{reference} returned a {type(made).__name__}, a torch.Tensor is needed")
         return made
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+from soupcli.checkpoints.dtype import Dtype
+from soupcli.late import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.networks.network import Batch, Forward, Network
 
 Amp = Literal["bf16", "fp16"]
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"bf16": Dtype.BFLOAT16, "fp16": Dtype.FLOAT16}
 
 
 def arrange(network: Network, *, channels_last: bool, compiled: bool) -> None:
@@ -35,9 +37,9 @@ def computing(forward: Forward, *, amp: Amp | None, channels_last: bool, device:
         return forward
 
     def run(inputs: Batch) -> Tensor:
-        if channels_last and isinstance(inputs, Tensor) and inputs.dim() == 4:
+        if channels_last and isinstance(inputs, torch.Tensor) and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, _DTYPES[amp or "bf16"], enabled=amp is not None):
+        with torch.autocast(device.type, _DTYPES[amp or "bf16"].torch, enabled=amp is not None):
             return forward(inputs)
 
     return run

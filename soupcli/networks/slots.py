@@ -6,15 +6,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from soupcli.checkpoints.checkpoint import Checkpoint, weights_file
 from soupcli.errors import NetworkError
+from soupcli.late import nn
 from soupcli.networks.fitted_names import fit_names
 from soupcli.wording import nearest, suggestion
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from soupcli.networks.network import Network
 
@@ -141,5 +140,5 @@ def _batch_counters(module: nn.Module) -> set[str]:
     return {
         f"{prefix}.num_batches_tracked".removeprefix(".")
         for prefix, part in module.named_modules()
-        if isinstance(part, _BatchNorm)
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
     }

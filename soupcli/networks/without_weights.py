@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
-from torch.utils.weak import WeakIdKeyDictionary
+from typing import TYPE_CHECKING, Any
 
 from soupcli.errors import NetworkError
+from soupcli.late import nn, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # What torch raises if code wants the values of a tensor on the meta device: .item(), .numpy(), .cpu(), an index.
 NEEDS_VALUES = (NotImplementedError, RuntimeError, TypeError, ValueError)
@@ -41,7 +40,7 @@ def make_without_weights(builder: Callable[[], nn.Module]) -> nn.Module:
 def _keeps_values(module: nn.Module) -> bool:
     """Whether something beside parameters was made of parameters: then it is on the meta device too."""
     return any(
-        isinstance(value, Tensor) and value.is_meta
+        isinstance(value, torch.Tensor) and value.is_meta
         for part in module.modules()
         for value in (*part._buffers.values(), *vars(part).values())
     )
@@ -51,10 +50,10 @@ def _keeps_values(module: nn.Module) -> bool:
 def _parameters_on_meta() -> Iterator[None]:
     """Parameters lose their memory when a module registers them, and do not get it back when it is moved."""
     register_parameter, apply = nn.Module.register_parameter, nn.Module._apply
-    twins = WeakIdKeyDictionary()  # a parameter that two modules share stays one parameter
+    twins = torch.utils.weak.WeakIdKeyDictionary()  # a parameter that two modules share stays one parameter
 
     def register(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        if param is not None and not param.is_meta and not is_lazy(param):
+        if param is not None and not param.is_meta and not nn.parameter.is_lazy(param):
             if param not in twins:
                 twins[param] = nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad)
             param = twins[param]
@@ -62,7 +61,7 @@ def _parameters_on_meta() -> Iterator[None]:
 
     def move(self: nn.Module, fn: Callable[[Tensor], Tensor], *args: Any, **options: Any) -> nn.Module:
         def convert(tensor: Tensor) -> Tensor:
-            if not tensor.is_meta or is_lazy(tensor):
+            if not tensor.is_meta or nn.parameter.is_lazy(tensor):
                 return fn(tensor)
             return tensor.to(fn(torch.empty(0, dtype=tensor.dtype)).dtype)
 
@@ -89,7 +88,7 @@ def materialise(module: nn.Module, device: torch.device) -> None:
         for name, tensor in [*part._parameters.items(), *part._buffers.items()]:
             if tensor is None:
                 continue
-            if is_lazy(tensor):
+            if nn.parameter.is_lazy(tensor):
                 raise NetworkError(
                     f"the network {type(module).__name__}: {type(part).__name__} has no shape before its first batch",
                     hint="send a batch through the network in the function that builds it",

@@ -106,7 +106,7 @@ class Report(ReportPart):
     """What should be known before the scores are believed."""
     cost: RunCost = RunCost()
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, defer_build=True)
 
     @property
     def hashes(self) -> dict[str, str]:

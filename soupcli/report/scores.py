@@ -17,7 +17,7 @@ Number = Annotated[float | None, BeforeValidator(lambda value: value), PlainSeri
 
 
 class ReportPart(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class MetricScore(ReportPart):

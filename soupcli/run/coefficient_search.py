@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from soupcli import processes
 from soupcli.checkpoints.groups import members_of
 from soupcli.environment import cache_folder
 from soupcli.errors import UsageError
 from soupcli.evaluation.kept_scores import SEARCH_SCHEMA, FitStore
+from soupcli.late import torch
 from soupcli.mixing.mixture import Mixture
 from soupcli.report.soups import CoefficientSearch, SearchGeneration
 from soupcli.run.dry_run import Plan

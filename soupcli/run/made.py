@@ -120,7 +120,7 @@ class MadeSoup:
             raise UsageError(f"load_into: a {type(model).__name__} is no network", hint=hint)
         first = next(iter(model.parameters()), None)
         with self._opened() as checkpoint:
-            live = LiveNetwork(Network(model), first.device if first is not None else self._run.device)
+            live = LiveNetwork(Network(model), first.device if first is not None else self._run.device.torch)
             live.load(Mixture.uniform([checkpoint]))
 
     def fill(self, out: Path, *, force: bool) -> None:

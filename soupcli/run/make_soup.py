@@ -127,7 +127,7 @@ def write(run: Run, finished: FinishedSoup, folder: SoupFolder) -> tuple[Report,
             format=run.recipe.format,
             keep_state=run.recipe.keep_state,
             merge_adapters=run.recipe.merge_adapters,
-            device=run.device,
+            device=run.device.torch,
         )
         filled = fill(folder, finished.mixture, run.hashes.of, writing, progress)
     if filled.adapter is not None and filled.adapter.relative_error and run.sets:

@@ -9,12 +9,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import torch
-
-from soupcli import processes
 from soupcli.cli.options import (
     GatedOptions,
     GreedyOptions,
@@ -28,6 +26,7 @@ from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.gates import Gate
 from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.table import metric_named
+from soupcli.networks.device import Device, choose_device
 from soupcli.output.ci import Format
 from soupcli.recipe.gates import GAIN, Bound, parse, parse_gain
 from soupcli.recipe.precedence import load_recipe
@@ -67,9 +66,13 @@ class Resolved:
     recipe: Recipe
     sets: Mapping[str, SetSpec]  # the first one selects
     parts: Mapping[str, SetPart]  # sets that are a part of one that --holdout divides
-    device: torch.device
     gates: tuple[Gate, ...]
     warnings: tuple[str, ...]
+
+    @cached_property
+    def device(self) -> Device:
+        """What --device names. It is chosen when it is needed: for `auto`, torch may have to be asked."""
+        return choose_device(self.recipe.device)
 
     @property
     def begins_at_base(self) -> bool:
@@ -118,7 +121,8 @@ def resolve(options: IngredientOptions, invocation: Invocation) -> Resolved:
         recipe = _with_settings_of_experts(_with_last_of_windows(recipe))
     if isinstance(options, LearnedOptions) and recipe.learned.by == "search":
         recipe = recipe.model_copy(update={"holdout": HELD_OUT if recipe.holdout is None else recipe.holdout})
-    device = choose_device(recipe.device)
+    if recipe.device != "auto":
+        choose_device(recipe.device)
     sets = choose_sets(options.val or [], recipe, asked=options.metric)
     if options.holdout is not None and not sets:
         raise no_sets(invocation.command, recipe)
@@ -132,7 +136,7 @@ def resolve(options: IngredientOptions, invocation: Invocation) -> Resolved:
         warnings = [*warnings, f"scale: soup {invocation.command.name} does not scale what it mixes"]
     if isinstance(options, GreedyOptions):
         warnings += _large_margin(recipe, sets)
-    resolved = Resolved(invocation.command, options, recipe, sets, parts, device, tuple(gates), tuple(warnings))
+    resolved = Resolved(invocation.command, options, recipe, sets, parts, tuple(gates), tuple(warnings))
     with located(recipe):
         said = _check_objective(resolved)
     return dataclasses.replace(resolved, warnings=(*resolved.warnings, *said))
@@ -323,21 +327,6 @@ def located(recipe: Recipe) -> Iterator[None]:
 def locate(error: SoupError, recipe: Recipe) -> None:
     """Make an error that begins with a key of the recipe say where the recipe gives it."""
     error.args = (recipe.located(str(error)),)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that `name` stands for. Raises UsageError if this machine does not have it."""
-    local = processes.local_number()
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device(f"cuda:{(local or 0) % torch.cuda.device_count()}")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    count = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}[kind]
-    if int(number or 0) >= count:
-        have = f"this machine has {count} {kind} device{'' if count == 1 else 's'}"
-        raise UsageError(f"--device {name}: {have}", hint="--device auto takes what is there")
-    return torch.device(f"cuda:{(local or 0) % count}" if name == "cuda" else name)
 
 
 def _check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:

@@ -27,12 +27,12 @@ from soupcli.mixing.fill_folder import Filled, fill
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.soup_folder import Input, SoupFolder, check_free
 from soupcli.mixing.write_soup import WritingOptions
+from soupcli.networks.device import choose_device
 from soupcli.output import console
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.report_file import read_report
 from soupcli.report.tables import Column, Table
 from soupcli.run.finish_folder import finish
-from soupcli.run.resolve import choose_device
 from soupcli.run.set_words import choose_sets
 from soupcli.run.stranger import check_out, check_soup, check_trusted, re_estimates
 from soupcli.soups.learned import Layered

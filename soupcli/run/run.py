@@ -58,6 +58,7 @@ from soupcli.user_files import pass_over_threads
 
 if TYPE_CHECKING:
     from soupcli.evaluation.score import Score
+    from soupcli.networks.device import Device
     from soupcli.networks.network import Outline
     from soupcli.progress import Progress
     from soupcli.recipe.recipe import Recipe
@@ -85,7 +86,6 @@ class Run:
         self.options = resolved.options
         self.recipe = resolved.recipe
         self.sets = resolved.sets
-        self.device = resolved.device
         self.logits = resolved.options.logit_folder
         if self.logits is not None:
             check_file(self.logits / ".soup-logits")
@@ -185,6 +185,11 @@ class Run:
             raise UsageError("--merge-adapters: a full network has no --adapter-rank", hint="leave one of them out")
         if self.recipe.format == "torch":
             raise UsageError("--merge-adapters: writes safetensors, not --format torch")
+
+    @property
+    def device(self) -> Device:
+        """Where networks compute."""
+        return self.resolved.device
 
     @property
     def inputs(self) -> list[Input]:

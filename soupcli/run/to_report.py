@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
 from soupcli.checkpoints.groups import CheckpointGroup, group_paths, group_weights, members_of
 from soupcli.evaluation.score import is_higher_better
+from soupcli.late import torch
 from soupcli.report.comparisons import GateResult
 from soupcli.report.scores import Ingredient, Member, MetricScore
 from soupcli.report.soups import Coefficients, Search, SearchOrder, SearchStep, Strategy
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.hashes import ContentHashes
     from soupcli.evaluation.gates import GateOutcome
     from soupcli.evaluation.score import Score
+    from soupcli.networks.device import Device
     from soupcli.soups.decision import Step as Decision
     from soupcli.soups.learned import Layered
     from soupcli.soups.search import SearchResult
@@ -59,11 +59,11 @@ def ingredient_to_report(checkpoint: Checkpoint, scores: Mapping[str, Score], ha
     )
 
 
-def peak_bytes(device: torch.device) -> dict[str, int]:
+def peak_bytes(device: Device) -> dict[str, int]:
     """The peak memory of this process in bytes, on the host and on a CUDA device."""
     peaks = {"host": _peak_of_host()}
     if device.type == "cuda":
-        peaks["device"] = torch.cuda.max_memory_allocated(device)
+        peaks["device"] = torch.cuda.max_memory_allocated(device.torch)
     return peaks
 
 

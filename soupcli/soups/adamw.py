@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.optim.adamw import adamw
+from typing import TYPE_CHECKING
+
+from soupcli.late import no_grad, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
@@ -18,9 +21,11 @@ class AdamW:
         self.first_moment = torch.zeros_like(self.values)
         self.second_moment = torch.zeros_like(self.values)
 
-    @torch.no_grad()
+    @no_grad
     def step(self, rows: slice, gradient: Tensor, *, number: int, lr: float, weight_decay: float = 0.0) -> None:
         """Step `number` (from 1 on) of these rows, in place."""
+        from torch.optim.adamw import adamw
+
         adamw(
             [self.values[rows]],
             [gradient],

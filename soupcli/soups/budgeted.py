@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from soupcli.evaluation.score import Evaluate, Score
+from soupcli.late import torch
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
 from soupcli.soups.decision import Rule, Step, begin, decide, describe_score

@@ -17,14 +17,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
-from torch import Tensor
-
+from soupcli.late import torch
 from soupcli.progress import Progress, silent
 from soupcli.soups.greedy import Foresee, unforeseen
 from soupcli.soups.learned import summing_to_one
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.evaluation.score import Evaluate, Score
     from soupcli.mixing.mixture import Mixture
     from soupcli.soups.learned_choice import States

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor, nn
-
 from soupcli.checkpoints.groups import CheckpointGroup, members_of
 from soupcli.errors import NetworkError
+from soupcli.late import torch
 from soupcli.mixing.mixture import Mixture, shared_out
 from soupcli.networks.learned.layers import head_of, layers
 from soupcli.networks.learned.mixed_network import MixedNetwork
@@ -17,6 +15,8 @@ from soupcli.progress import Progress, silent
 from soupcli.soups.learned_choice import LearnedSoup, States, learned
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.dtype import Dtype
     from soupcli.evaluation.labelled_set import LabelledSet

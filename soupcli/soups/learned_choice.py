@@ -12,15 +12,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
-from torch import Tensor
-
 from soupcli.datasets.holdout import folds_by_class, split_by_class
+from soupcli.late import torch
 from soupcli.progress import Progress, silent
 from soupcli.soups.kept_fit import is_state
 from soupcli.soups.learned_fit import Curves, Fit, FitSplit, Mixed, Round, curves_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.evaluation.labelled_set import LabelledSet
     from soupcli.recipe.methods import Learned
 

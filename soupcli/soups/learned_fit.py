@@ -19,15 +19,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
 from soupcli import processes
 from soupcli.errors import NetworkError
+from soupcli.late import functional, no_grad, torch
 from soupcli.soups.adamw import AdamW
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.evaluation.labelled_set import LabelledSet
     from soupcli.progress import Progress
     from soupcli.recipe.methods import Learned
@@ -226,7 +225,7 @@ class Fit:
             label_smoothing=self.settings.label_smoothing,
         )
 
-    @torch.no_grad()
+    @no_grad
     def losses_of(self, indices: Tensor) -> Tensor:
         """float64 [n]: the losses of many examples at the network's present weights, in the order of their batches."""
         beta = self.measured_beta()

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
+from soupcli.late import torch
 from soupcli.networks.geometry import lengths, measure
 from soupcli.progress import Progress, silent
 from soupcli.soups.learned import Layered
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 

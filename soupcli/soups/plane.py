@@ -14,13 +14,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
+from soupcli.late import torch
 from soupcli.progress import Progress, silent
 from soupcli.soups.learned import summing_to_one
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.evaluation.score import Evaluate, Score
     from soupcli.mixing.mixture import Mixture
 

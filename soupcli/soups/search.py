@@ -9,9 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from soupcli.errors import ValidationError
+from soupcli.late import torch
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
 from soupcli.soups.budgeted import Predict, budgeted

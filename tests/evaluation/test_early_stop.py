@@ -109,7 +109,7 @@ def assert_same(found: Score, full: Score) -> None:
     assert found.value == full.value or (math.isnan(found.value) and math.isnan(full.value))
     for metric, outcome in full.outcomes.items():
         assert torch.equal(found.outcomes[metric].nan_to_num(nan=-7), outcome.nan_to_num(nan=-7))
-    assert found.difficulty is not None and full.difficulty is not None
+    assert isinstance(found.difficulty, Tensor) and isinstance(full.difficulty, Tensor)
     assert torch.equal(found.difficulty, full.difficulty)
 
 
@@ -143,7 +143,7 @@ def test_subsets_of_classes() -> None:
     options: dict[str, Any] = {"metrics": ["accuracy"], "name": "val", "device": CPU}
     full = in_process.score(forward, examples, batch_size=BatchSize(7), **options)
     assert full.value == 40 / 60
-    assert full.difficulty is not None
+    assert isinstance(full.difficulty, Tensor)
     for at_least, stopped in ((40 / 60, False), (41 / 60, True)):
         found = in_process.score(
             forward, examples, batch_size=BatchSize(7), at_least=at_least, difficulty=full.difficulty, **options

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.evaluation.context import EvaluationContext
@@ -14,6 +12,7 @@ from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.score import Score
 from soupcli.mixing.mixture import Mixture
+from soupcli.networks.device import CPU
 from soupcli.recipe.recipe import Recipe
 
 
@@ -25,7 +24,7 @@ def evaluators(recipe: dict[str, Any], first: Path, *, cache: Path | None = None
         EvaluationContext(
             recipe=whole,
             sets=whole.val,
-            device=torch.device("cpu"),
+            device=CPU,
             first=open_checkpoint(first),
             hashes=ContentHashes(cache / "hashes"),
             store=ScoreStore(cache / "scores"),

@@ -13,9 +13,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
 from soupcli.checkpoints.adapters.config import CONFIG, AdapterConfig, read_adapter_config
 from soupcli.checkpoints.checkpoint import (
     NO_PLACES,
@@ -25,10 +22,13 @@ from soupcli.checkpoints.checkpoint import (
     TensorSpec,
 )
 from soupcli.errors import CheckpointError
+from soupcli.late import torch
 from soupcli.mixing.arithmetic.rounding import round_once
 from soupcli.wording import nearest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.checkpoints.dtype import Dtype
     from soupcli.files.reading import FileVersion
 

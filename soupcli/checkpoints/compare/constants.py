@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from soupcli.checkpoints.checkpoint import read_part
 from soupcli.checkpoints.compare.differences import same_in_all
+from soupcli.late import torch
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence

@@ -13,10 +13,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import torch
-
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_part
 from soupcli.checkpoints.dtype import Dtype
+from soupcli.late import torch
 from soupcli.wording import nearest
 
 if TYPE_CHECKING:

@@ -14,13 +14,12 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from soupcli.checkpoints.checkpoint import StoredCheckpoint, read_part
 from soupcli.checkpoints.compare.differences import tied
 from soupcli.checkpoints.compare.integers import FEW, is_known
 from soupcli.checkpoints.formats.torch_distributed import DistributedCheckpoint
 from soupcli.errors import MixError
+from soupcli.late import torch
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec

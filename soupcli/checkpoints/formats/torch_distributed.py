@@ -12,10 +12,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from soupcli.checkpoints.checkpoint import NO_PLACES, Origin, StoredTensor, TensorSpec, read_stored
 from soupcli.checkpoints.formats.distributed_metadata import SAVE_AGAIN, Box, DistributedTensor, Metadata, read_metadata
@@ -25,9 +22,13 @@ from soupcli.checkpoints.formats.shards import file_beside
 from soupcli.checkpoints.formats.torch_save import DTYPES, read_tensor_header
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion
+from soupcli.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_BOXES = 20_000  # of one tensor: each may have to be compared with every other
-ReadBox = Callable[[int, Tensor, int], None]  # number of the box, out, first element in the box
+ReadBox: TypeAlias = "Callable[[int, Tensor, int], None]"  # number of the box, out, first element in the box
 
 
 def check_boxes(source: Path, name: str, shape: tuple[int, ...], boxes: Sequence[Box]) -> None:

@@ -18,20 +18,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
 from soupcli import processes
 from soupcli.datasets.kind import SetKind
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluation.outside.prints import print_below
 from soupcli.evaluation.score import Score
+from soupcli.late import torch
 from soupcli.metrics.metric import MetricValue
 from soupcli.networks.module_state import restored
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from soupcli.evaluation.runner import NetworkRunner
     from soupcli.files.manifest import Manifest
     from soupcli.mixing.mixture import Mixture

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from soupcli.datasets.load import kind_of
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import command as command_task
@@ -20,6 +18,7 @@ from soupcli.evaluation.outside.ahead import Ahead
 from soupcli.evaluation.outside.command import Candidate, Processes
 from soupcli.evaluation.outside.program_files import split
 from soupcli.files.unfinished import scratch_folder
+from soupcli.late import torch
 from soupcli.mixing.fill_folder import copy_side_files
 from soupcli.mixing.merged_adapters import as_written
 from soupcli.mixing.write_soup import WritingOptions, write_soup
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from soupcli.evaluation.runner import NetworkRunner
     from soupcli.evaluation.score import Score
     from soupcli.mixing.mixture import Mixture
+    from soupcli.networks.device import Device
 
 Run = tuple[str, str]  # a command, and the key of the weights that it is run on
 
@@ -148,7 +148,7 @@ class OutsideSets:
         return (folder if is_folder else weights_file), weights_file
 
 
-def _device(device: torch.device, job: int) -> tuple[str, dict[str, str]]:
+def _device(device: Device, job: int) -> tuple[str, dict[str, str]]:
     """The value of {device}, and the variables that show a command only that device."""
     if device.type != "cuda":
         return str(device), {}

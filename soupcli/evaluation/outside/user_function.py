@@ -6,12 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from soupcli.datasets.kind import SetKind
 from soupcli.errors import ValidationError
 from soupcli.evaluation.score import Score
+from soupcli.late import torch
 from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.metric import MetricValue
 from soupcli.mixing.mixture import mix
@@ -22,6 +20,8 @@ from soupcli.user_code import named as named_code
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from soupcli.evaluation.runner import NetworkRunner
     from soupcli.files.manifest import Manifest
     from soupcli.mixing.mixture import Mixture

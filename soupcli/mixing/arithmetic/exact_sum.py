@@ -16,11 +16,13 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import repeat
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from soupcli.late import torch
 from soupcli.mixing.arithmetic.rounding import FORMATS, Format, nearest, round_once, round_pair, two_product, two_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _EXPONENT = 0x7FF0_0000_0000_0000  # bits of float64
 SAFE = 2.0**900  # beyond it, or below its inverse, products and partial sums may over- or underflow

@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+from soupcli.late import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.mixing.arithmetic.rounding import Format
 
 PIECE = 1 << 12  # columns

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+from soupcli.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 _DROPPED = (1 << 29) - 1  # the fraction bits that float64 has and float32 has not
 _SIGN = -(1 << 63)
@@ -43,17 +46,16 @@ def _format(dtype: torch.dtype, bits: torch.dtype) -> Format:
     )
 
 
-FORMATS = {
-    dtype: _format(dtype, bits)
-    for dtype, bits in {
-        torch.float64: torch.int64,
-        torch.float32: torch.int32,
-        torch.float16: torch.int16,
-        torch.bfloat16: torch.int16,
-        torch.float8_e4m3fn: torch.int8,
-        torch.float8_e5m2: torch.int8,
-    }.items()
-}
+class _Formats(dict["torch.dtype", Format]):
+    """Formats by dtype, each worked out when it is first asked for."""
+
+    def __missing__(self, dtype: torch.dtype) -> Format:
+        bits: torch.dtype = getattr(torch, f"int{8 * dtype.itemsize}")
+        self[dtype] = _format(dtype, bits)
+        return self[dtype]
+
+
+FORMATS = _Formats()
 
 
 def round_once(

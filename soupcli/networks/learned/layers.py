@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from torch import Tensor, nn
+from soupcli.late import nn, torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.networks.network import Batch
 
-LISTS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 WHOLE = "model"  # the name of the one layer if all tensors are mixed alike
 
 
@@ -68,7 +69,7 @@ def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Floating parameters and persistent buffers by their first name in the state dict."""
     first: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex()):
+        if isinstance(tensor, torch.Tensor) and (tensor.is_floating_point() or tensor.is_complex()):
             first.setdefault(id(tensor), (name, tensor))
     return dict(first.values())
 
@@ -124,12 +125,18 @@ def _before_trunk(children: Iterable[tuple[str, nn.Module]], has_trunk: set[nn.M
 
 
 def _is_trunk(part: nn.Module) -> bool:
-    return isinstance(part, LISTS) and sum(_is_block(child) for child in part.children()) >= 2
+    return sum(_is_block(child) for child in _listed(part)) >= 2
 
 
 def _is_list(part: nn.Module) -> bool:
     """Whether a list counts as a trunk if no list of blocks is found: it has two layers with parameters."""
-    return isinstance(part, LISTS) and sum(any(True for _ in child.parameters()) for child in part.children()) >= 2
+    return sum(any(True for _ in child.parameters()) for child in _listed(part)) >= 2
+
+
+def _listed(part: nn.Module) -> list[nn.Module]:
+    """The modules of a list; none of other modules."""
+    is_list = isinstance(part, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+    return list(part.children()) if is_list else []
 
 
 def _is_block(part: nn.Module) -> bool:

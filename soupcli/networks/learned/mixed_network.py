@@ -19,15 +19,12 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint, weights_file
 from soupcli.errors import MixError, NetworkError
-from soupcli.networks.learned.batch_norm_gradient import statistics_of, through_statistics
+from soupcli.late import no_grad, torch
 from soupcli.networks.learned.offsets import HELD_BYTES, InMemory, OffsetSource, OnDisk, Reader, block_width
 from soupcli.networks.learned.pieces import Group, OffsetPiece, Span, divide, grouped
 from soupcli.networks.learned.residence import plan
@@ -35,6 +32,8 @@ from soupcli.progress import Progress, silent
 from soupcli.threads import each
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.networks.learned.layers import Layer
     from soupcli.networks.live import LiveNetwork
 
@@ -45,7 +44,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Which layers, and the gradients of their coefficients (l, k), to their next coefficients (l, k).
-Update = Callable[[slice, Tensor], Tensor]
+Update: TypeAlias = "Callable[[slice, Tensor], Tensor]"
 
 
 class Slot(NamedTuple):
@@ -85,6 +84,8 @@ class MixedNetwork:
         self._pool = ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,))
         self._reader = Reader(ingredients, self._device)
         varying = self._survey(progress)
+        from soupcli.networks.learned.batch_norm_gradient import statistics_of
+
         self._statistics = statistics_of(live.network.module)
         leaves = ((name, self._leaf(slot)) for name, slot in self._places.items() if name in varying)
         self._leaves = {name: leaf for name, leaf in leaves if leaf is not None}
@@ -97,6 +98,8 @@ class MixedNetwork:
         self._source: OffsetSource = OnDisk(self._reader, pieces) if where == "disk" else InMemory(self._reader, where)
 
     def __enter__(self) -> MixedNetwork:
+        from soupcli.networks.learned.batch_norm_gradient import through_statistics
+
         for leaf in self._leaves.values():
             leaf.requires_grad_(True)
         self._hooks = through_statistics(self._live.network.module, self._statistics)
@@ -117,12 +120,12 @@ class MixedNetwork:
         wanted = {id(tensor) for tensor in tensors}
         return [name for name, place in self._live.places(self.ingredients[0]).items() if id(place) in wanted]
 
-    @torch.no_grad()
+    @no_grad
     def mix(self, alpha_lk: Tensor) -> None:
         """Weights by `alpha_lk` into the network. They depend on nothing else, not even in their last bits."""
         self._write(self._groups, alpha_lk)
 
-    @torch.no_grad()
+    @no_grad
     def add_up(self, givers: int) -> None:
         """Of several processes: the gradients that the first `givers` of them hold are added, in their order.
 
@@ -137,7 +140,7 @@ class MixedNetwork:
                 total = self._gradients.get(name)
                 self._gradients[name] = part.reshape(-1) if total is None else total.add_(part.reshape(-1))
 
-    @torch.no_grad()
+    @no_grad
     def step(self, update: Update) -> None:
         """Takes the gradient that a backward pass left in the network; `update` makes coefficients of it, mixed next.
 
@@ -179,7 +182,7 @@ class MixedNetwork:
             total_lk[begin : begin + group.size] += products_rk
         return total_lk
 
-    @torch.no_grad()
+    @no_grad
     def _inner_products(self, work: tuple[Group, OffsetPiece]) -> Tensor:
         """float64 [r, K] on the CPU: products in the piece's wide dtype, blocks of them summed in float64."""
         group, piece = work
@@ -204,7 +207,7 @@ class MixedNetwork:
             ],
         )
 
-    @torch.no_grad()
+    @no_grad
     def _write_piece(self, work: tuple[Group, OffsetPiece, Tensor]) -> None:
         group, piece, alpha_rk = work
         rows, sizes = self._blocks(group, piece)
@@ -250,7 +253,7 @@ class MixedNetwork:
             progress("comparing ingredients", min(begin + SURVEYED, len(pieces)), len(pieces))
         return varying
 
-    @torch.no_grad()
+    @no_grad
     def _survey_piece(self, piece: OffsetPiece) -> set[str]:
         raw_kn = self._reader.raw(piece)
         width = block_width(len(raw_kn))

@@ -16,19 +16,18 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
-
 from soupcli.checkpoints.checkpoint import Checkpoint, neighbours, read_dense
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import UsageError
 from soupcli.files.reading import memory_of
+from soupcli.late import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.networks.learned.pieces import OffsetPiece, Span
     from soupcli.networks.learned.residence import Where
 
-CPU = torch.device("cpu")
 BLOCK_BYTES = 1 << 20  # of all ingredients together, worked on at once: operations follow one another in a cache
 HELD_BYTES = 128 << 20  # that stay in memory, if ingredients are on disk, until they are used again
 ALIGNED = 64  # bytes, as torch aligns what it allocates
@@ -67,7 +66,7 @@ class Reader:
 
     def rows(self, piece: OffsetPiece) -> Tensor:
         """The same, of `shape`."""
-        return self.read(piece, self.scratch("raw", self.shape(piece), piece.dtype, CPU))
+        return self.read(piece, self.scratch("raw", self.shape(piece), piece.dtype, torch.device("cpu")))
 
     def read(self, piece: OffsetPiece, out_kn: Tensor) -> Tensor:
         """Fills the first K rows of `out_kn`, on the CPU, and returns it. What lies side by side is read at once."""
@@ -91,7 +90,7 @@ class Reader:
         if use not in found or len(found[use]) < nbytes:
             for name in (use, shaped):
                 found.pop(name, None)  # before there is more
-            pinned = self.device.type == "cuda" and device == CPU
+            pinned = self.device.type == "cuda" and device.type == "cpu"
             found[use] = torch.empty(nbytes, dtype=torch.uint8, device=device, pin_memory=pinned)
         found[shaped] = found[use][:nbytes].view(dtype).view(shape)
         return found[shaped]
@@ -218,7 +217,7 @@ def _brought(reader: Reader, piece: OffsetPiece, out_kn: Tensor | None) -> Tenso
     """The piece from disk, in `out_kn` if that is given, else on the device in this thread's memory."""
     if out_kn is None:
         return _on_device(reader, piece, reader.rows(piece))
-    if out_kn.device == CPU:
+    if out_kn.device.type == "cpu":
         return reader.read(piece, out_kn)
     return out_kn.copy_(reader.rows(piece), non_blocking=True)
 

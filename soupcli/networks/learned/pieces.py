@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import torch
-
 from soupcli.checkpoints.checkpoint import Checkpoint, in_file_order
+from soupcli.late import torch
 
 PIECE_BYTES = 8 << 20  # of all ingredients together, in what is computed in: much of a cache, and few calls
 ROW_BYTES = 16 << 10  # of one ingredient, at least: shorter reads cost more than they read

@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import torch
-
 from soupcli import processes
 from soupcli.errors import UsageError
+from soupcli.late import torch
 
 Where = Literal["device", "host", "disk"]
 SHARE = 0.6  # of the free memory that ingredients may take: activations and the page cache want some too

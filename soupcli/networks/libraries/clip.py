@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import normalize
-
+from soupcli.late import functional, torch
 from soupcli.networks.network import Batch, Forward, like_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # By model_type: what cosine similarities are multiplied by.
 _SCALES: dict[str, Callable[[Any], Tensor]] = {
@@ -48,8 +48,8 @@ def _zero_shot(tokenizer: Any, module: Any, classnames: Sequence[str], templates
     classifier_kd = torch.stack([_class_embedding(tokenizer, module, name, templates) for name in classnames])
 
     def forward(inputs: Batch) -> Tensor:
-        assert isinstance(inputs, Tensor)
-        features_nd = normalize(image_embedding(module, like_weights(module, inputs)), dim=-1)
+        assert isinstance(inputs, torch.Tensor)
+        features_nd = functional.normalize(image_embedding(module, like_weights(module, inputs)), dim=-1)
         return _SCALES[module.config.model_type](module) * features_nd @ classifier_kd.T
 
     return forward
@@ -58,29 +58,10 @@ def _zero_shot(tokenizer: Any, module: Any, classnames: Sequence[str], templates
 def _class_embedding(tokenizer: Any, module: Any, name: str, templates: Sequence[str]) -> Tensor:
     encoded = tokenizer([template.format(name) for template in templates], padding=True, return_tensors="pt")
     embeddings_td = _pooled(module.get_text_features(**encoded.to(next(module.parameters()).device)))
-    return normalize(normalize(embeddings_td, dim=-1).mean(dim=0), dim=-1)
+    return functional.normalize(functional.normalize(embeddings_td, dim=-1).mean(dim=0), dim=-1)
 
 
 def _pooled(output: Any) -> Tensor:
     """transformers before 5 gives the embedding itself."""
-    pooled: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    pooled: Tensor = output if isinstance(output, torch.Tensor) else output.pooler_output
     return pooled
-
-
-Embed = Callable[[Any, Tensor], Tensor]  # network and pictures [N, C, H, W] to embeddings [N, D]
-
-
-class ImageHead(nn.Module):
-    """Pictures to logits [N, classes]."""
-
-    def __init__(self, model: nn.Module, embed: Embed, *, features: int, classes: int) -> None:
-        super().__init__()
-        self.model = model
-        self.classification_head = nn.Linear(features, classes)
-        self._embed = embed
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Logits [N, classes]."""
-        embedding_nd = self._embed(self.model, pictures)
-        logits: Tensor = self.classification_head(embedding_nd / embedding_nd.norm(dim=-1, keepdim=True))
-        return logits

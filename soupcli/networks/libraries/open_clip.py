@@ -14,13 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
 from soupcli.files.reading import read_small
+from soupcli.late import torch
 from soupcli.networks.guard import data_only
-from soupcli.networks.libraries.clip import ImageHead
 from soupcli.networks.library import MAX_CONFIG, Library
 from soupcli.networks.network import Batch, Forward, ImageTransform, Network, like_weights, mean_and_std
 from soupcli.networks.pictures import RESAMPLING, PictureSettings
@@ -28,6 +26,8 @@ from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.recipe.networks import OpenClipNetwork
 
 TEXT_TRANSFORMER = r"^model\.transformer\."
@@ -65,6 +65,8 @@ def _module(clip: Any, spec: OpenClipNetwork) -> Any:
     """The network; with a head on its images it needs no text transformer, and the authors' files hold none."""
     if spec.head is None:
         return clip
+    from soupcli.networks.libraries.image_head import ImageHead
+
     features = clip.visual.output_dim
     del clip.transformer
     return ImageHead(clip, lambda model, pictures: model.encode_image(pictures), features=features, classes=spec.head)
@@ -123,7 +125,7 @@ def _zero_shot(
     )
 
     def forward(inputs: Batch) -> Tensor:
-        assert isinstance(inputs, Tensor)
+        assert isinstance(inputs, torch.Tensor)
         features_nd = module.encode_image(like_weights(module, inputs), normalize=True)
         logits: Tensor = module.logit_scale.exp() * features_nd @ classifier_dk
         return logits

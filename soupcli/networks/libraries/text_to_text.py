@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from soupcli.errors import NetworkError
+from soupcli.late import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from soupcli.networks.network import Batch, Forward
 
 

@@ -8,15 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
+from soupcli.late import nn, torch
 from soupcli.networks.guard import HINT, CodeRefused, data_only, named_code
 from soupcli.networks.libraries import clip as dual_encoder
 from soupcli.networks.libraries import text_to_text
-from soupcli.networks.libraries.clip import ImageHead
 from soupcli.networks.library import Library, names_in_order, read_config
 from soupcli.networks.network import ClassFolders, ImageTransform, Network, Outline
 from soupcli.networks.pictures import RESAMPLING, PictureSettings
@@ -24,6 +21,8 @@ from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from soupcli.recipe.networks import TransformersNetwork
 
 # datasets' imagefolder: sorted names of the innermost folders
@@ -100,6 +99,8 @@ def _module(architecture: Any, config: Any, spec: TransformersNetwork, trust_cod
             f"model.head: is for CLIPModel and AlignModel, this is a {type(module).__name__}",
             hint="classifiers of transformers have a head of their own",
         )
+    from soupcli.networks.libraries.image_head import ImageHead
+
     features = dual_encoder.embedding_size(module)
     return ImageHead(module, dual_encoder.image_embedding, features=features, classes=spec.head)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from soupcli.errors import NetworkError
+from soupcli.late import nn
 from soupcli.networks.library import Library
 from soupcli.networks.network import Network
 from soupcli.networks.pictures import of_function

@@ -1,0 +1,76 @@
+"""Where networks compute. Which devices there are is asked of torch, unless there can be none but the CPU.
+
+device = choose_device("auto")
+device.type, str(device)                              # "cuda", "cuda:0"
+network.to(device.torch)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soupcli import processes
+from soupcli.errors import UsageError
+from soupcli.late import torch
+
+if TYPE_CHECKING:
+    from torch import device as TorchDevice
+
+DRIVERS = ("libcuda.so.1", "nvcuda.dll")  # of NVIDIA: without one torch.cuda is not available
+AMD = Path("/dev/kfd")  # what torch for ROCm opens
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device by its name, as torch knows it."""
+
+    type: str
+    index: int | None = None
+
+    def __str__(self) -> str:
+        """As torch writes it: cuda:0."""
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    @property
+    def torch(self) -> TorchDevice:
+        """What torch calls so."""
+        return torch.device(str(self))
+
+
+CPU = Device("cpu")
+
+
+def choose_device(name: str) -> Device:
+    """The device that `name` stands for. Raises UsageError if this machine does not have it."""
+    local = processes.local_number() or 0
+    if name == "cpu" or (name == "auto" and not may_have_others()):
+        return CPU
+    if name == "auto":
+        if torch.cuda.is_available():
+            return Device("cuda", local % torch.cuda.device_count())
+        return Device("mps") if torch.backends.mps.is_available() else CPU
+    kind, _, number = name.partition(":")
+    count = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}[kind]
+    if int(number or 0) >= count:
+        have = f"this machine has {count} {kind} device{'' if count == 1 else 's'}"
+        raise UsageError(f"--device {name}: {have}", hint="--device auto takes what is there")
+    if name == "cuda":
+        return Device("cuda", local % count)
+    return Device(kind, int(number) if number else None)
+
+
+def may_have_others() -> bool:
+    """Whether torch may find a device beside the CPU: on a Mac, and if there is a driver of NVIDIA or AMD."""
+    return sys.platform == "darwin" or AMD.exists() or any(_is_there(driver) for driver in DRIVERS)
+
+
+def _is_there(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
