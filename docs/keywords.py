@@ -42,6 +42,7 @@ NUMBERS = {
     "weights": "str | Sequence[float]",
     "windows": "str | int | Sequence[int]",
     "max_shard_size": "str | int",
+    "min_delta": "str | float",
     "require_gain": "str | float",
     "weights_for": "Mapping[str, str | Sequence[float]] | Sequence[str]",
 }
@@ -128,7 +129,9 @@ def _choices(name: str) -> str | None:
         if field is None:
             return None
         place = field.annotation
-    literal = next((one for one in (place, *get_args(place)) if get_origin(one) is Literal), None)
+    parts = [place, *get_args(place)]
+    parts += [inner for part in parts for inner in get_args(part)]  # of what is annotated
+    literal = next((one for one in parts if get_origin(one) is Literal), None)
     return f"Literal[{', '.join(f'{word!r}' for word in get_args(literal))}]".replace("'", '"') if literal else None
 
 

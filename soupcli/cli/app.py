@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from soupcli import __version__, processes
 from soupcli.cli import signals
+from soupcli.cli.help import WIDEST
 from soupcli.cli.options import (
     CacheOptions,
     DemoOptions,
@@ -30,9 +32,10 @@ from soupcli.cli.options import (
     SchemaOptions,
     VerifyOptions,
 )
-from soupcli.cli.parsing import DONE, Command, add_command, guarded
+from soupcli.cli.parsing import DONE, USER_ERROR, Command, add_command, guarded
 from soupcli.errors import UsageError
 from soupcli.output import console
+from soupcli.wording import suggestion
 
 COMMANDS = (
     Command(
@@ -40,7 +43,11 @@ COMMANDS = (
         RankOptions,
         "soupcli.commands.rank:rank",
         "Evaluate every checkpoint alone, best first.",
-        example="soup rank --ckpts runs/*/ --val imagenet-val",
+        examples=(
+            "soup rank --ckpts runs/*/ --val imagenet-val",
+            "soup rank --ckpts runs --prefer best --val dev.csv:sentence:label --metric f1",
+            "best=$(soup rank --ckpts runs/*/ --val data/val --quiet | head -1)",
+        ),
         several_processes=True,
         takes_objective=True,
         each_alone=True,
@@ -50,7 +57,11 @@ COMMANDS = (
         ScalableOptions,
         "soupcli.commands.uniform:uniform",
         "Average all checkpoints; needs no model and no validation set.",
-        example="soup uniform --ckpts runs/*/ --out soup/",
+        examples=(
+            "soup uniform --ckpts runs/*/ --out soup/",
+            "soup uniform --ckpts runs/*/ --val data/val",
+            "soup uniform --ckpts runs --last 5 --dtype bf16",
+        ),
         scales=True,
     ),
     Command(
@@ -58,7 +69,11 @@ COMMANDS = (
         GreedyOptions,
         "soupcli.commands.greedy:greedy",
         "Add checkpoints, best first, as long as the mean gets no worse.",
-        example="soup greedy --ckpts runs/*/ --val imagenet-val imagenet-v2",
+        examples=(
+            "soup greedy --ckpts runs/*/ --val imagenet-val imagenet-v2",
+            "soup greedy --ckpts runs --prefer best --val data/val --holdout 0.5",
+            "soup greedy --ckpts runs/*/ --val dev.csv:sentence:label --metric f1 --require-gain 0.1%",
+        ),
         several_processes=True,
         selects=True,
         takes_objective=True,
@@ -69,7 +84,11 @@ COMMANDS = (
         LearnedOptions,
         "soupcli.commands.learned:learned",
         "Fit mixing coefficients by gradient, or search for them.",
-        example="soup learned --ckpts runs/*/ --val imagenet-val imagenet-v2",
+        examples=(
+            "soup learned --ckpts runs/*/ --val imagenet-val imagenet-v2",
+            "soup learned --ckpts runs/*/ --val data/val --holdout 0.5",
+            "soup learned --ckpts runs/*/ --val imagenet-val --per tensor --set learned.steps=200",
+        ),
         several_processes=True,
         selects=True,
         scales=True,
@@ -79,7 +98,11 @@ COMMANDS = (
         EvalOptions,
         "soupcli.commands.evaluate:evaluate",
         "Evaluate checkpoints and soups on any number of sets.",
-        example="soup eval --ckpts soup/ runs/*/ --val imagenet-val imagenet-v2",
+        examples=(
+            "soup eval --ckpts soup/ runs/*/ --val imagenet-val imagenet-v2",
+            "soup eval --ckpts soup/ runs/a --val test.csv:sentence:label --metric accuracy",
+            "soup eval --ckpts soup/ --val test --json --report eval.json",
+        ),
         several_processes=True,
         each_alone=True,
         judges_soups=True,
@@ -90,7 +113,11 @@ COMMANDS = (
         InspectOptions,
         "soupcli.commands.inspect:inspect",
         "Check whether checkpoints can be averaged; explain problems.",
-        example="soup inspect --ckpts runs/*/ --base start/ --val imagenet-val",
+        examples=(
+            "soup inspect --ckpts runs/*/ --base start/ --val imagenet-val",
+            "soup inspect --ckpts runs/*/",
+            "soup inspect --ckpts runs/*/ --strict --json",
+        ),
         takes_doubles=True,
         measures_from_base=True,
         looks_at_singles=True,
@@ -100,7 +127,11 @@ COMMANDS = (
         MixOptions,
         "soupcli.commands.mix:mix",
         "Average with given weights, or rebuild a soup from its report.",
-        example="soup mix --ckpts runs/a runs/b --weights 0.7,0.3",
+        examples=(
+            "soup mix --ckpts runs/a runs/b --weights 0.7,0.3",
+            "soup mix --ckpts runs/*/ --base start/ --alpha 0:1:0.1 --val imagenet-val",
+            "soup mix soup/soup.json --out again/",
+        ),
         mixes_base=True,
     ),
     Command(
@@ -111,7 +142,7 @@ COMMANDS = (
         "Every point of the plane is a mixture of the three, with negative weights outside the triangle.\n"
         "Scores are kept: an interrupted run continues, and a finer grid evaluates only new points.\n"
         "soup plot and soup report draw the report.",
-        example="soup landscape --ckpts start/ runs/a runs/b --val test; soup plot landscape.json --kind landscape",
+        examples=("soup landscape --ckpts start/ runs/a runs/b --val test; soup plot landscape.json --kind landscape",),
     ),
     Command(
         "pairs",
@@ -122,7 +153,7 @@ COMMANDS = (
         "is the score of their mean minus the score of the better one. N checkpoints need N(N-1)/2\n"
         "evaluations per set besides their own; --pairs draws fewer. soup plot and soup report draw the\n"
         "report.",
-        example="soup pairs --ckpts runs/*/ --base start/ --val test; soup plot pairs.json --kind angles",
+        examples=("soup pairs --ckpts runs/*/ --base start/ --val test; soup plot pairs.json --kind angles",),
         measures_from_base=True,
     ),
     Command(
@@ -130,14 +161,14 @@ COMMANDS = (
         VerifyOptions,
         "soupcli.commands.verify:verify",
         "Check a soup against its report and its ingredients.",
-        example="soup verify soup/ --rebuild",
+        examples=("soup verify soup/ --rebuild",),
     ),
     Command(
         "push",
         PushOptions,
         "soupcli.commands.push:push",
         "Upload a soup to the Hub, if it is what its report says.",
-        example="soup push soup/ org/name --private",
+        examples=("soup push soup/ org/name --private",),
     ),
     Command(
         "plot",
@@ -151,7 +182,7 @@ COMMANDS = (
         "--alpha. scale: --scale. search: soup learned --by search. landscape: soup landscape.\n"
         "angles: soup pairs. geometry: soup inspect. correlations: soup greedy --strategy experts.\n\n"
         "One --kind is written to --out. Several get names of their own: plot-scores.png, plot-path.png.",
-        example="soup plot soup/soup.json rank.json --kind scores --out figure1.svg",
+        examples=("soup plot soup/soup.json rank.json --kind scores --out figure1.svg",),
     ),
     Command(
         "report",
@@ -162,21 +193,21 @@ COMMANDS = (
         "light and dark themes and in print. It loads nothing from elsewhere. Like soup plot it takes several\n"
         "reports: a greedy soup's report scores its ingredients on the selecting set only, and\n"
         "soup rank --val A B --report rank.json scores them on all.",
-        example="soup report soup/soup.json rank.json --out report.html",
+        examples=("soup report soup/soup.json rank.json --out report.html",),
     ),
     Command(
         "init",
         InitOptions,
         "soupcli.commands.init:init",
         "Write a commented soup.yaml for what lies in this folder.",
-        example="soup init",
+        examples=("soup init",),
     ),
     Command(
         "cache",
         CacheOptions,
         "soupcli.commands.cache:cache",
         "Show what is kept between runs, or remove it.",
-        example="soup cache inputs --clear",
+        examples=("soup cache inputs --clear",),
     ),
     Command(
         "schema",
@@ -190,7 +221,7 @@ COMMANDS = (
         "soupcli.commands.demo:demo",
         "Fine-tune real models to try soups on.\n\n"
         "They share one start, and come with a recipe and validation, test and shifted sets.",
-        example="soup demo digits demo/",
+        examples=("soup demo digits demo/",),
     ),
 )
 SIGNALLED = 128  # exit codes above it are of signals
@@ -201,7 +232,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
 )
 
 
@@ -268,13 +299,41 @@ def _meet_other_processes(words: list[str]) -> None:
         processes.join()
 
 
+# What Typer raises for words that it cannot read; typer.BadParameter is one of them.
+UsageProblem = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
 def _invoke(words: list[str]) -> int:
     _meet_other_processes(words)
     try:
-        app(words, prog_name="soup")
+        code = app(words, prog_name="soup", standalone_mode=False)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # Typer ends with 1 if nobody reads its help
             console.drop_result()
             return DONE
         return end.code if isinstance(end.code, int) else 0
-    return 0
+    except UsageProblem as problem:
+        if type(problem).__name__ == "NoArgsIsHelpError":
+            problem.show()
+            return USER_ERROR
+        raise _in_our_words(problem, words) from None
+    return code if isinstance(code, int) else DONE
+
+
+def _in_our_words(problem: Any, words: list[str]) -> UsageError:
+    """What Typer cannot read, as an error of one line with a hint."""
+    named = words[0] if words and words[0] in {row.name for row in COMMANDS} else None
+    where = f"soup {named}" if named else "soup"
+    hint = f"{where} --help shows what there is"
+    option, possible = getattr(problem, "option_name", None), getattr(problem, "possibilities", None)
+    if type(problem).__name__ == "NoSuchOption":
+        return UsageError(f"{where}: no option {option}{suggestion(str(option), possible or ())}", hint=hint)
+    unknown = re.match(r"No such command '(.*?)'", problem.format_message())
+    if unknown is not None:
+        near = suggestion(unknown[1], [row.name for row in COMMANDS], least=0.5)
+        return UsageError(f"soup: no command {unknown[1]!r}{near}", hint=hint)
+    text = re.sub(
+        r"^Invalid value for '?(.*?)'?( \(env var: '.*?'\))?: ", r"\1: ", problem.format_message().strip()
+    ).rstrip(".")
+    text = text[:1].lower() + text[1:] if not text.startswith(("-", "SOUP")) else text
+    return UsageError(f"{where}: {text}", hint=hint)

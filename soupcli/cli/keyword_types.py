@@ -30,6 +30,7 @@ class SharedKeywords(OwnKeywords, total=False):
     recipe: str | Path | None
     set_: Words | None
     ckpts: Words | None
+    prefer: Literal["best", "last"] | None
     last: int | None
     top: int | None
     by: str | None
@@ -101,7 +102,7 @@ class GreedyKeywords(SharedKeywords, total=False):
     scale: str | None
     objective: str | None
     speculate: int
-    min_delta: float | None
+    min_delta: str | float | None
     strategy: Literal["forward", "pruned", "replacement", "budgeted", "experts"] | None
     orders: int | None
     budget: int | None

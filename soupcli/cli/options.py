@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from soupcli.cli.help import one_of, sets_of_recipe
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
 WeightsName = Annotated[
     str | None, typer.Option("--weights-name", help="Name of the weights file, for folders with several.")
 ]
@@ -95,8 +98,8 @@ class IngredientOptions(RecipeOptions):
         ),
     ] = None
     prefer: Annotated[
-        Literal["best", "last"] | None,
-        typer.Option("--prefer", help="Where a run has several checkpoints, take the best or the last one."),
+        str | None,
+        typer.Option("--prefer", help="Take one checkpoint of each run that has several.", **one_of("best", "last")),
     ] = None
     last: Annotated[
         int | None, typer.Option("--last", metavar="N", help="Of each run, take the last N checkpoints.", min=1)
@@ -128,7 +131,10 @@ class IngredientOptions(RecipeOptions):
     val: Annotated[
         list[str] | None,
         typer.Option(
-            "--val", metavar="SET...", help="Sets of the recipe, or paths. The first selects, all are reported."
+            "--val",
+            metavar="SET...",
+            help="Sets of the recipe, or paths. The first selects, all are reported.",
+            autocompletion=sets_of_recipe,
         ),
     ] = None
     holdout: Annotated[
@@ -166,10 +172,14 @@ class IngredientOptions(RecipeOptions):
         typer.Option("--base", help="Base model of LoRA adapters; source of excluded tensors.", envvar="SOUP_BASE"),
     ] = None
     device: Annotated[
-        str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", envvar="SOUP_DEVICE")
+        str | None,
+        typer.Option("--device", help="Where to compute; also cuda:N.", envvar="SOUP_DEVICE", **one_of(*DEVICES)),
     ] = None
     metric: Annotated[
-        str | None, typer.Option("--metric", help="Metric that ranks and selects.", envvar="SOUP_METRIC")
+        str | None,
+        typer.Option(
+            "--metric", metavar="NAME", help="Metric that ranks and selects (default: accuracy).", envvar="SOUP_METRIC"
+        ),
     ] = None
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", help="Examples in one forward pass.", envvar="SOUP_BATCH_SIZE")
@@ -189,7 +199,8 @@ class IngredientOptions(RecipeOptions):
         ),
     ] = None
     amp: Annotated[
-        str | None, typer.Option("--amp", help="Mixed precision for evaluation: bf16 or fp16.", envvar="SOUP_AMP")
+        str | None,
+        typer.Option("--amp", help="Mixed precision for evaluation.", envvar="SOUP_AMP", **one_of("bf16", "fp16")),
     ] = None
     channels_last: Annotated[
         bool | None,
@@ -271,8 +282,9 @@ class SoupOptions(GatedOptions):
         str | None,
         typer.Option(
             "--dtype",
-            help="Output dtype: float32, bfloat16, float16 or float64 (default: the ingredients').",
+            help="Output dtype (default: the ingredients'); bf16 and the like are taken too.",
             envvar="SOUP_DTYPE",
+            **one_of("float32", "bfloat16", "float16", "float64"),
         ),
     ] = None
     max_shard_size: Annotated[
@@ -284,7 +296,10 @@ class SoupOptions(GatedOptions):
     format: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="same|safetensors|torch", help="How the weights are written.", envvar="SOUP_FORMAT"
+            "--format",
+            help="How the weights are written.",
+            envvar="SOUP_FORMAT",
+            **one_of("same", "safetensors", "torch"),
         ),
     ] = None
     card: Annotated[
@@ -448,18 +463,27 @@ class LearnedOptions(ScalableOptions):
     ] = None
     objective: ObjectiveFlag = None
     per: Annotated[
-        str | None, typer.Option("--per", help="One coefficient per model, layer or tensor.", envvar="SOUP_PER")
+        str | None,
+        typer.Option(
+            "--per", help="What has a coefficient of its own.", envvar="SOUP_PER", **one_of("model", "layer", "tensor")
+        ),
     ] = None
     constraint: Annotated[
         str | None,
         typer.Option(
-            "--constraint", help="simplex, or affine, which allows negative coefficients.", envvar="SOUP_CONSTRAINT"
+            "--constraint",
+            help="affine allows negative coefficients.",
+            envvar="SOUP_CONSTRAINT",
+            **one_of("simplex", "affine"),
         ),
     ] = None
     resident: Annotated[
         str | None,
         typer.Option(
-            "--resident", help="Where to keep the ingredients: device, host, disk or auto.", envvar="SOUP_RESIDENT"
+            "--resident",
+            help="Where to keep the ingredients.",
+            envvar="SOUP_RESIDENT",
+            **one_of("auto", "device", "host", "disk"),
         ),
     ] = None
     with_uniform: Annotated[
@@ -489,7 +513,10 @@ class MixOptions(SoupOptions):
         typer.Option("--weights", help="Weights of --ckpts, in order: 0.7,0.3.", envvar="SOUP_WEIGHTS"),
     ] = None
     method: Annotated[
-        str | None, typer.Option("--method", help="mean, or stock (Model Stock; needs --base).", envvar="SOUP_METHOD")
+        str | None,
+        typer.Option(
+            "--method", help="stock is Model Stock, and needs --base.", envvar="SOUP_METHOD", **one_of("mean", "stock")
+        ),
     ] = None
     alpha: Annotated[
         str | None,

@@ -14,12 +14,25 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from soupcli.cli import signals
+from soupcli.cli.help import in_groups
 from soupcli.errors import CheckpointErrors, RecipeError, SoupError, UsageError
 from soupcli.output import console
 
 
 class ListOptionsCommand(TyperCommand):
     """A command whose repeatable options also take several words at once."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Writes the options in groups."""
+        for title, rows in in_groups(self.get_params(ctx), ctx):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+    def format_epilog(self, _ctx: Any, formatter: Any) -> None:
+        """Writes the examples, a line each."""
+        if self.epilog:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"  {line}\n" for line in self.epilog.split("\n")))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Typer's own parsing, after bare words were given the option that they follow."""
@@ -105,7 +118,7 @@ class Command(NamedTuple):
     options: type  # a dataclass whose fields are Typer's arguments and options
     function: str  # "module:function" of (options, invocation) -> exit code; imported when the command runs
     help: str
-    example: str | None = None
+    examples: tuple[str, ...] = ()
     several_processes: bool = False  # several processes can do it together
     selects: bool = False  # its soup depends on the scores on the first set
     takes_objective: bool = False  # it ranks or chooses by `objective:`, over several sets
@@ -142,7 +155,7 @@ def add_command(app: typer.Typer, row: Command) -> None:
     run.__doc__ = row.help
     run.__signature__ = _signature(row.options)  # type: ignore[attr-defined]
     run.__annotations__ = {"ctx": typer.Context, **get_type_hints(row.options, include_extras=True)}
-    app.command(row.name, cls=ListOptionsCommand, epilog=row.example)(run)
+    app.command(row.name, cls=ListOptionsCommand, epilog="\n".join(row.examples))(run)
 
 
 def _function(row: Command) -> Callable[[Any, Invocation], int | None]:

@@ -23,6 +23,7 @@ from soupcli.recipe.values import (
     GateBounds,
     Grid,
     ObjectiveWord,
+    Precision,
     RecipePath,
 )
 
@@ -114,7 +115,7 @@ class Recipe(Section):
     """Examples in one forward pass; no score depends on it. Where memory runs out it is halved."""
     workers: int | None = Field(default=None, ge=0)
     """Threads that decode inputs; default: one for each core."""
-    amp: Literal["bf16", "fp16"] | None = None
+    amp: Precision | None = None
     """Evaluate in mixed precision (torch.autocast); default: in the precision of the weights. Scores depend on it."""
     channels_last: bool = False
     """Pictures and convolutions with their channels last, which some devices compute faster."""

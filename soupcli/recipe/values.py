@@ -12,7 +12,27 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 from soupcli.recipe.gates import leaves, parse, parse_gain
 from soupcli.wording import HUB_ID
 
-Dtype = Literal["float64", "float32", "float16", "bfloat16"]
+SHORT_DTYPES = {
+    **dict.fromkeys(("bf16", "bfloat"), "bfloat16"),
+    **dict.fromkeys(("fp16", "f16", "half"), "float16"),
+    **dict.fromkeys(("fp32", "f32", "float"), "float32"),
+    **dict.fromkeys(("fp64", "f64", "double"), "float64"),
+}
+
+
+def _dtype(value: object) -> object:
+    """`bf16` and `torch.bfloat16` as `bfloat16`, and so on."""
+    word = value.lower().removeprefix("torch.") if isinstance(value, str) else value
+    return SHORT_DTYPES.get(word, word) if isinstance(word, str) else value
+
+
+def _precision(value: object) -> object:
+    """`bfloat16` as `bf16`, and `float16` as `fp16`."""
+    return {"bfloat16": "bf16", "float16": "fp16"}.get(str(_dtype(value)), value)
+
+
+Dtype = Annotated[Literal["float64", "float32", "float16", "bfloat16"], BeforeValidator(_dtype)]
+Precision = Annotated[Literal["bf16", "fp16"], BeforeValidator(_precision)]
 
 
 def _beside_recipe(path: Path, info: ValidationInfo) -> Path:

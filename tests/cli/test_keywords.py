@@ -40,4 +40,4 @@ def test_help_lists_them() -> None:
     """The signature names every keyword, with its type: what help() and a notebook show."""
     shown = inspect.signature(soupcli.greedy).parameters
     assert {"runs", "progress", "evaluate", "score_key", "val", "min_delta"} <= shown.keys()
-    assert shown["min_delta"].annotation == "float | None" and "options" not in shown
+    assert shown["min_delta"].annotation == "str | float | None" and "options" not in shown

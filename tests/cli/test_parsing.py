@@ -66,7 +66,7 @@ def test_stray_word(words: str) -> None:
 def test_unknown_option(capfd: pytest.CaptureFixture[str]) -> None:
     """An option that there is none of is what is wrong, not the word after it."""
     assert run(["rank", "--ckpts", "a", "--batchsize", "3"]) == 2
-    assert "No such option: --batchsize" in capfd.readouterr().err
+    assert "soup rank: no option --batchsize, did you mean '--batch-size'?" in capfd.readouterr().err
 
 
 _word = st.text(min_size=1, max_size=8).filter(lambda word: word.strip() and not (word[0] == "-" and word != "-"))

@@ -129,7 +129,7 @@ def test_figure_and_table(base: State, soup: Soup) -> None:
         (["greedy", "--val", "val"], "--scale: needs --base"),
         (["uniform", "--base", "init"], "soup uniform: needs --val"),
         (["greedy", "--val", "val", "--base", "runs/0"], "--base runs/0: is one of the checkpoints too"),
-        (["uniform", "--val", "val", "--base", "init", "--objective", "mean"], "No such option"),
+        (["uniform", "--val", "val", "--base", "init", "--objective", "mean"], "soup uniform: no option --objective"),
         (["uniform", "--val", "val", "--base", "init", "--set", "objective=mean"], "chooses on the first set alone"),
     ],
 )

@@ -1,0 +1,86 @@
+"""What `soup COMMAND --help` shows: options in groups, those that a first soup needs first, and examples.
+
+A new option goes into one of GROUPS; tests/cli/test_help.py asks for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+WIDEST = 120  # columns of a help text
+GROUPS: dict[str, tuple[str, ...]] = {
+    "To begin with": ("ckpts", "val", "metric", "out", "force", "recipe", "set", "dry-run", "help"),
+    "Which checkpoints": (
+        *("prefer", "last", "top", "by", "between", "every", "group-by", "weights-name", "key", "base"),
+        *("include", "exclude", "take", "scores"),
+    ),
+    "How the soup is made": (
+        *("strategy", "min-delta", "orders", "budget", "windows", "decay", "objective", "holdout", "speculate"),
+        *("early-stop", "logits", "with-uniform", "per", "constraint", "resident", "weights", "weights-for", "method"),
+        *("alpha", "any-weights", "scale", "recalibrate", "grid", "margin", "pairs", "seed", "save-logits"),
+    ),
+    "What is written": (
+        *("dtype", "format", "max-shard-size", "card", "keep-state", "merge-adapters", "adapter-rank", "report"),
+        *("report-to", "theme", "kind", "private", "revision"),
+    ),
+    "What is printed": ("json", "quiet", "output-format", "relative", "require-gain", "strict", "rebuild", "clear"),
+    "How fast": (
+        *("device", "batch-size", "workers", "jobs", "amp", "channels-last", "compile", "cache", "fresh", "flops"),
+    ),
+    "Other": ("trust", "trust-code", "allow-class"),
+}
+
+
+def group_of(flag: str) -> str:
+    """The group of an option by its first long name."""
+    name = flag.removeprefix("--")
+    return next((title for title, names in GROUPS.items() if name in names), "Other")
+
+
+def in_groups(params: Sequence[Any], context: Any) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Title and rows of each group that has any, arguments first."""
+    rows: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Arguments", *GROUPS)}
+    for param in params:
+        record = param.get_help_record(context)
+        if record is not None:
+            is_option = param.param_type_name == "option"
+            rows[group_of(max(param.opts, key=len)) if is_option else "Arguments"].append(record)
+    for title, found in rows.items():
+        names = list(GROUPS.get(title, ()))
+        if found:
+            yield title, sorted(found, key=lambda record: _place(record[0], names))
+
+
+def _place(shown: str, names: Sequence[str]) -> int:
+    """The place of an option in its group: the order of GROUPS, not of the options' classes."""
+    flag = re.search(r"--([\w-]+)", shown)
+    return names.index(flag[1]) if flag is not None and flag[1] in names else len(names)
+
+
+def one_of(*words: str) -> dict[str, Any]:
+    """The choices of an option, for its help and for the shell to complete; the recipe checks what is given."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return {"metavar": f"[{'|'.join(words)}]", "autocompletion": complete}
+
+
+def sets_of_recipe(incomplete: str) -> list[str]:
+    """Names of the sets of soup.yaml and paths that begin so, for the shell to complete."""
+    names: list[str] = []
+    try:
+        lines = Path("soup.yaml").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    inside = False
+    for line in lines:
+        if re.match(r"\S", line):
+            inside = line.startswith("val:")
+        elif inside and (named := re.match(r"(?:  |\t)([\w.-]+):", line)):
+            names.append(named[1])
+    paths = sorted(f"{path}{'/' if path.is_dir() else ''}" for path in Path().glob(f"{incomplete or ''}*"))
+    return [name for name in names if name.startswith(incomplete)] + paths
