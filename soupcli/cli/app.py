@@ -300,7 +300,7 @@ def _meet_other_processes(words: list[str]) -> None:
 
 
 # What Typer raises for words that it cannot read; typer.BadParameter is one of them.
-UsageProblem = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+UsageProblem: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 def _invoke(words: list[str]) -> int:
