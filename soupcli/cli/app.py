@@ -306,18 +306,23 @@ UsageProblem: type[Exception] = next(base for base in typer.BadParameter.__mro__
 def _invoke(words: list[str]) -> int:
     _meet_other_processes(words)
     try:
-        code = app(words, prog_name="soup", standalone_mode=False)
+        code: object = app(words, prog_name="soup", standalone_mode=False)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # Typer ends with 1 if nobody reads its help
             console.drop_result()
             return DONE
         return end.code if isinstance(end.code, int) else 0
     except UsageProblem as problem:
-        if type(problem).__name__ == "NoArgsIsHelpError":
-            problem.show()
-            return USER_ERROR
-        raise _in_our_words(problem, words) from None
+        return _refused_words(problem, words)
     return code if isinstance(code, int) else DONE
+
+
+def _refused_words(problem: Any, words: list[str]) -> int:
+    """Shows the help to somebody who gave no words. Raises UsageError for words that Typer cannot read."""
+    if type(problem).__name__ == "NoArgsIsHelpError":
+        problem.show()
+        return USER_ERROR
+    raise _in_our_words(problem, words) from None
 
 
 def _in_our_words(problem: Any, words: list[str]) -> UsageError:
