@@ -83,6 +83,7 @@ class UniformKeywords(SharedKeywords, total=False):
     keep_state: bool | None
     merge_adapters: bool | None
     adapter_rank: int | None
+    recalibrate: bool
     force: bool
 
 
@@ -98,6 +99,7 @@ class GreedyKeywords(SharedKeywords, total=False):
     keep_state: bool | None
     merge_adapters: bool | None
     adapter_rank: int | None
+    recalibrate: bool
     force: bool
     scale: str | None
     objective: str | None
@@ -126,6 +128,7 @@ class LearnedKeywords(SharedKeywords, total=False):
     keep_state: bool | None
     merge_adapters: bool | None
     adapter_rank: int | None
+    recalibrate: bool
     force: bool
     scale: str | None
     per: Literal["model", "layer", "tensor"] | None
@@ -160,6 +163,7 @@ class MixKeywords(SharedKeywords, total=False):
     keep_state: bool | None
     merge_adapters: bool | None
     adapter_rank: int | None
+    recalibrate: bool
     force: bool
     weights_for: Mapping[str, str | Sequence[float]] | Sequence[str] | None
     weights: str | Sequence[float] | None

@@ -321,6 +321,10 @@ class SoupOptions(GatedOptions):
             envvar="SOUP_ADAPTER_RANK",
         ),
     ] = None
+    recalibrate: Annotated[
+        bool,
+        typer.Option("--recalibrate", help="Estimate batch-norm statistics again for each soup (needs --val)."),
+    ] = False
     force: Annotated[bool, typer.Option("--force", help="Replace an existing soup.")] = False
 
 

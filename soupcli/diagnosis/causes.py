@@ -151,7 +151,7 @@ CAUSES: tuple[Cause, ...] = (
         basins.statistics,
         "The running statistics of batch norm were averaged, and they do not fit the averaged weights: the variance "
         "of a mean is not the mean of the variances.",
-        "Estimate them again for each soup: `--set batch_norm=recalibrate`.",
+        "Estimate them again for each soup: `--recalibrate`.",
     ),
     Cause(
         "different inputs",

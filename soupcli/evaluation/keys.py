@@ -45,7 +45,7 @@ class Keys:
         if self.fingerprints[name] is None:
             return None
         members = self.of_members(weights)
-        average = self._context.recipe.batch_norm == "average"
+        average = self._context.recipe.batch_norm == "average" or weights.is_one_network
         return {
             "members": sorted(zip(members, weights.weights, strict=True), key=json.dumps),
             "coefficients": [members, dict(weights.coefficients)] if weights.coefficients else None,

@@ -136,7 +136,7 @@ class NetworkRunner:
     def statistics(self, weights: Mixture) -> dict[str, Tensor]:
         """Copies of the running statistics that an evaluation of `weights` works with."""
         self.describe_by(weights.kept)
-        if not layers_with_statistics(self.network.module):
+        if weights.is_one_network or not layers_with_statistics(self.network.module):
             return {}
         self.live.load(weights)
         return {name: place.detach().to("cpu", copy=True) for name, place in self._statistics_of(weights).items()}
@@ -165,7 +165,9 @@ class NetworkRunner:
         return self._prompted[1]
 
     def _settle(self, weights: Mixture) -> None:
-        """Re-estimates running statistics, then rounds them as the soup's file does."""
+        """Re-estimates running statistics of a mean, then rounds them as the soup's file does."""
+        if weights.is_one_network:
+            return
         examples = self.examples.of(*self._context.calibrating_set())
         recalibrate(self.network.module, eagerly(self.network.forward), self._calibrating_inputs(examples))
         for name, place in self._statistics_of(weights).items():

@@ -73,6 +73,11 @@ class Mixture:
         return len(set(self.weights)) == 1 and scale_of(self.weights) == 1.0 and self.coefficients is None
 
     @property
+    def is_one_network(self) -> bool:
+        """Whether it is one checkpoint as its file has it, and no mean."""
+        return len(self.members) == 1 and self.is_uniform
+
+    @property
     def kept(self) -> Checkpoint:
         """The member whose integers and booleans are taken."""
         return self.keep_from if self.keep_from is not None else self.members[0]

@@ -27,6 +27,7 @@ from soupcli.report.tables import (
     other_side,
     place_table,
     plane_table,
+    score_cell,
     score_table,
     selected_on,
     step_metric,
@@ -87,6 +88,7 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
         if alone
         else sentences(report, report.comparisons)
     )
+    compared = [*compared, *_other_statistics(report, soup)]
     if said := [*_objective_text(report), *_search_text(report), *compared, *map(describe_result, report.gates)]:
         yield said
     if report.flops is not None:
@@ -172,7 +174,27 @@ def _soup_rows(report: Report, soup: Soup) -> list[ScoredRow]:
         rows += [ScoredRow(f"alpha {point.alpha:g}", point.scores) for point in report.alphas]
     if report.scale is not None:
         rows += [ScoredRow(f"scale {point.scale:g}", point.scores) for point in report.scale.points]
+    if (other := report.other_statistics) is not None:
+        rows.append(ScoredRow(f"the soup, batch norm {other.kind}", other.scores))
     return [*rows, ScoredRow(_soup_label(report), soup.scores)]
+
+
+def _other_statistics(report: Report, soup: Soup) -> list[str]:
+    """What the other way to make running statistics would do, on the first set."""
+    other = report.other_statistics
+    name = next((name for name in report.sets if other is not None and name in other.scores), None)
+    if other is None or name is None:
+        return []
+    metric = metric_of(report, name)
+    own, theirs = soup.scores.get(name, {}).get(metric), other.scores[name].get(metric)
+    if own is None or theirs is None or own.value is None or theirs.value is None:
+        return []
+    gain = theirs.value - own.value
+    better = gain and (gain < 0) == (metric in report.lower_is_better.get(name, []))
+    flag = "--recalibrate" if other.kind == "estimated again" else "batch_norm: average"
+    offer = f": {flag} writes them" if better else ""
+    shown = f"{name} {metric} {score_cell(other.scores, name, metric).partition(' ±')[0]}"
+    return [f"batch norm: with statistics {other.kind} the soup has {shown} ({signed(metric, gain)}){offer}"]
 
 
 def _soup_label(report: Report) -> str:

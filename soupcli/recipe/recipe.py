@@ -58,8 +58,8 @@ class Recipe(Section):
     A candidate is given up early as far as metrics are bounded: the scores of your own programs are not.
     Default: the first set selects alone."""
     batch_norm: Literal["average", "recalibrate", "keep"] = "average"
-    """Running statistics: averaged; or re-estimated before each evaluation and written into the soup (recalibrate);
-    or re-estimated for the evaluations alone while the soup keeps the averaged ones (keep)."""
+    """Running statistics of a mean: averaged; or re-estimated before each evaluation and written into the soup
+    (recalibrate); or re-estimated for the evaluations alone while the soup keeps the averaged ones (keep)."""
     gates: dict[str, GateBounds] = {}
     """What a soup must reach, by set or `set.metric`: `">= best - 0.5"` (against the best ingredient; for accuracy and
     other shares in percentage points), `">= 0.8"` or `">= 80%"`. A candidate that breaks one is not accepted; a soup

@@ -14,7 +14,18 @@ from soupcli.files.json_text import dump_json
 from soupcli.report.comparisons import Comparison, Flops, GateResult
 from soupcli.report.inspection import Inspection
 from soupcli.report.scores import ClassOrder, Ensemble, Ingredient, Judged, LeftOut, ReportPart, Scored
-from soupcli.report.soups import Alpha, CoefficientSearch, Experts, LearnedFit, Scaled, Search, SearchStep, Soup, Stock
+from soupcli.report.soups import (
+    Alpha,
+    CoefficientSearch,
+    Experts,
+    LearnedFit,
+    OtherStatistics,
+    Scaled,
+    Search,
+    SearchStep,
+    Soup,
+    Stock,
+)
 from soupcli.report.surveys import Landscape, Pairs
 
 
@@ -56,6 +67,9 @@ class Report(ReportPart):
     """The best ingredient on the selecting set; of windows, the last checkpoint."""
     uniform: Scored | None = None
     """The mean of all ingredients, where it was asked for."""
+    other_statistics: OtherStatistics | None = None
+    """Of networks with batch norm: the soup with statistics that are averaged if its own are estimated again, and the
+    other way round."""
     learned: LearnedFit | None = None
     """The fit of a learned soup."""
     coefficient_search: CoefficientSearch | None = None

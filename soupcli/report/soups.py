@@ -202,6 +202,13 @@ class Soup(ReportPart):
     """Where a learned soup weighs its members by layer; `weights` are then the means over all elements."""
 
 
+class OtherStatistics(ReportPart):
+    """The soup with running statistics (batch norm) made the other way than those that its scores are of."""
+
+    kind: Literal["estimated again", "averaged"]
+    scores: Scores
+
+
 class LearnedFit(ReportPart):
     """How the coefficients of a learned soup were fitted."""
 

@@ -23,6 +23,7 @@ from soupcli.output import console
 from soupcli.output.text import report_text, soup_notes
 from soupcli.report.scores import Scored
 from soupcli.report.soups import Adapter, Coefficients, LearnedFit, Soup
+from soupcli.run.batch_norm import other_evaluations, other_statistics
 from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.finish_folder import finish
 from soupcli.run.gates import exit_code, verdicts
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from soupcli.evaluation.score import Score
     from soupcli.report.comparisons import Comparison
     from soupcli.report.report import Report
+    from soupcli.report.soups import OtherStatistics
     from soupcli.soups.search import SearchResult
 
 
@@ -81,7 +83,8 @@ def make_soup(prepare: Prepare, options: SoupOptions, invocation: Invocation) ->
         run.check_mixable()
         prepared = prepare(run, options)
         if options.dry_run:
-            return show_plan(run, prepared.plan())
+            plan = prepared.plan()
+            return show_plan(run, plan._replace(evaluations=plan.evaluations + other_evaluations(run)))
         with reserved(run, options):
             return write_and_report(run, options, prepared.finish())
 
@@ -190,10 +193,19 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ga
         shared_examples=seen,
         gates=[gate_to_report(verdict, soup.path) for verdict in found],
         **finished.parts,
+        other_statistics=_other_statistics(run, mixture),
         flops=flops_to_report(
             run, ingredients=len(finished.ingredients), members=sum(one is not finished.base for one in mixture.members)
         ),
     )
+
+
+def _other_statistics(run: Run, soup: Mixture) -> OtherStatistics | None:
+    """See run/batch_norm.py; evaluated once, however often the soup is written."""
+    if soup not in run.other_statistics:
+        with run.phase("evaluate"):
+            run.other_statistics[soup] = other_statistics(run, soup)
+    return run.other_statistics[soup]
 
 
 def _show(run: Run, options: SoupOptions, report: Report) -> None:

@@ -46,6 +46,7 @@ RECIPE_KEYS = {
     **{key: key for key in ("include", "exclude", "take", "base", "key", "adapter_rank", "require_gain", "holdout")},
     **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget", "windows")},
     "window_decay": "greedy.decay",
+    "batch_norm": "batch_norm",
     **{key: f"window.{key}" for key in ("prefer", "last", "top", "by", "between", "every", "group_by")},
     "flops": "cost.flops",
     **{key: key for key in ("amp", "channels_last", "compile", "early_stop", "cache_inputs")},
@@ -124,6 +125,9 @@ def resolve(options: IngredientOptions, invocation: Invocation) -> Resolved:
     if recipe.device != "auto":
         choose_device(recipe.device)
     sets = choose_sets(options.val or [], recipe, asked=options.metric)
+    if isinstance(options, SoupOptions) and options.recalibrate and not sets:
+        hint = "the inputs of a set are what statistics are estimated from"
+        raise UsageError("--recalibrate: needs --val", hint=hint)
     if options.holdout is not None and not sets:
         raise no_sets(invocation.command, recipe)
     with located(recipe):
@@ -195,6 +199,8 @@ def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
         given |= _told_apart(given.pop("by"), learned=isinstance(options, LearnedOptions))
     if "weights_for" in given:
         given["weights_for"] = _in_pairs(given["weights_for"])
+    if values.get("recalibrate"):
+        given["batch_norm"] = "recalibrate"
     settings: dict[str, str] = {}
     for word in options.set_ or []:
         key, equals, value = word.partition("=")

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from soupcli.progress import Progress
     from soupcli.recipe.recipe import Recipe
     from soupcli.report.scores import ClassOrder, Ingredient
+    from soupcli.report.soups import OtherStatistics
 
 
 class Row(NamedTuple):
@@ -104,6 +105,7 @@ class Run:
         writes = isinstance(self.options, SoupOptions)  # its report says what the soup is made of
         self.hashes = ContentHashes(cache_folder() / "hashes", fresh=self.options.fresh or writes)
         self.seconds: dict[str, float] = {}
+        self.other_statistics: dict[Mixture, OtherStatistics | None] = {}  # of soups, see run/batch_norm.py
         self._lower: dict[str, set[str]] = {}  # set -> metrics of which less is better
         self._evaluators: Evaluators | None = None
 

@@ -53,6 +53,7 @@ SOUP = [
     "--max-shard-size $SOUP_MAX_SHARD_SIZE",
     "--format $SOUP_FORMAT",
     "--keep-state",
+    "--recalibrate",
     "--card --no-card",
     "--merge-adapters",
     "--adapter-rank $SOUP_ADAPTER_RANK",

@@ -54,7 +54,7 @@ def test_training_checkpoints(family: Path, soup: Soup) -> None:
     table = soup("rank", "--ckpts", "runs/*/", "--val", "val")
     assert table.code == 0, table.stderr
     lines = table.stdout.splitlines()
-    assert lines[0].split() == ["checkpoint", "val", "by", "its", "trainer"]
+    assert lines[0].split() == ["checkpoint", "val", "accuracy", "↑", "by", "its", "trainer"]
     assert {line.split()[0]: line.split()[-1] for line in lines[1:]} == {
         f"runs/{number}": f"{70 + number}" for number in range(len(lines) - 1)
     }
@@ -119,7 +119,8 @@ def test_every_broken_checkpoint_is_named(family: Path, soup: Soup) -> None:
     """Where several cannot be opened, each has a line with its reason, in every command."""
     names = sorted(folder.name for folder in (family / "runs").iterdir())
     (family / f"runs/{names[0]}/model.safetensors").write_bytes(b"")
-    (family / f"runs/{names[1]}/model.safetensors").unlink()
+    (family / f"runs/{names[1]}/model.safetensors").rename(family / f"runs/{names[1]}/weights.bin.model.safetensors")
+    (family / f"runs/{names[1]}/weights.bin.model.safetensors").write_bytes(b"cut short")
     for command in ("inspect", "uniform", "rank"):
         ran = soup(command, "--ckpts", "runs/*/", "absent", *(["--val", "val"] if command == "rank" else []))
         assert ran.code == 2

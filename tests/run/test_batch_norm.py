@@ -1,0 +1,61 @@
+"""Soups of networks with batch norm: both ways to make their statistics are evaluated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import Ran
+from tests.evaluation.test_evaluators import write_normed_family
+
+Soup = Callable[..., Ran]
+WORDS = ("--ckpts", "runs/*/", "--val", "val", "--metric", "nll")
+
+
+@pytest.fixture(autouse=True)
+def family_with_batch_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_normed_family(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_both_are_evaluated(soup: Soup) -> None:
+    """The other way's scores are those that the soup made that way has; the sentence offers the flag that gains."""
+    averaged = json.loads(soup("uniform", *WORDS, "--json").stdout)
+    again = json.loads(soup("uniform", *WORDS, "--recalibrate", "--out", "again", "--json").stdout)
+    assert again["recipe"]["batch_norm"] == "recalibrate"
+    assert averaged["other_statistics"] == {"kind": "estimated again", "scores": again["soup"]["scores"]}
+    assert again["other_statistics"] == {"kind": "averaged", "scores": averaged["soup"]["scores"]}
+    gain = again["soup"]["scores"]["val"]["nll"]["value"] - averaged["soup"]["scores"]["val"]["nll"]["value"]
+    shown = soup("uniform", *WORDS, "--force").stdout
+    assert f"({gain:+.4f})" in shown and ("--recalibrate writes them" in shown) == (gain < 0)
+    assert "the soup, batch norm estimated again" in shown
+
+
+def test_an_ingredient_is_as_its_file(soup: Soup) -> None:
+    """With --recalibrate the best ingredient has the score of its file, and a soup of one is its file."""
+    alone = json.loads(soup("rank", *WORDS, "--json").stdout)
+    report = json.loads(soup("greedy", *WORDS, "--recalibrate", "--json").stdout)
+    assert report["best"]["scores"] == alone["ingredients"][0]["scores"]
+    assert report["steps"][0]["score"] == alone["ingredients"][0]["scores"]["val"]["nll"]["value"]
+    one = json.loads(soup("uniform", "--ckpts", "runs/0", *WORDS[2:], "--recalibrate", "--out", "one", "--json").stdout)
+    assert one["other_statistics"] is None
+    own, written = load_file("runs/0/model.safetensors"), load_file("one/model.safetensors")
+    assert all(torch.equal(own[name], written[name]) for name in own)
+
+
+def test_needs_inputs(soup: Soup) -> None:
+    """Without a set there is nothing to estimate from, which is said."""
+    ran = soup("uniform", "--ckpts", "runs/*/", "--recalibrate")
+    assert (ran.code, ran.stderr.splitlines()[0]) == (2, "--recalibrate: needs --val")
+
+
+@pytest.mark.parametrize("command", ["uniform", "greedy"])
+def test_planned(soup: Soup, command: str) -> None:
+    """--dry-run counts the evaluation of the other way."""
+    plan = json.loads(soup(command, *WORDS, "--dry-run", "--json").stdout)
+    assert plan["evaluations"] == {"uniform": 1, "greedy": 5}[command] + 1
