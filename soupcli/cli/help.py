@@ -19,7 +19,18 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "How the soup is made": (
         *("strategy", "min-delta", "orders", "budget", "windows", "decay", "objective", "holdout", "speculate"),
-        *("early-stop", "logits", "with-uniform", "per", "constraint", "resident", "weights", "weights-for", "method"),
+        *(
+            "early-stop",
+            "logits",
+            "with-uniform",
+            "per",
+            "groups",
+            "constraint",
+            "resident",
+            "weights",
+            "weights-for",
+            "method",
+        ),
         *("alpha", "any-weights", "scale", "recalibrate", "grid", "margin", "pairs", "seed", "save-logits"),
     ),
     "What is written": (

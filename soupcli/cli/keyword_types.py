@@ -33,7 +33,7 @@ class SharedKeywords(OwnKeywords, total=False):
     prefer: Literal["best", "last"] | None
     last: int | None
     top: int | None
-    by: str | None
+    by: Words | None
     between: int | Sequence[int] | None
     every: int | None
     group_by: str | None
@@ -131,6 +131,9 @@ class LearnedKeywords(SharedKeywords, total=False):
     recalibrate: bool
     force: bool
     scale: str | None
+    budget: int | None
+    groups: int | None
+    objective: str | None
     per: Literal["model", "layer", "tensor"] | None
     constraint: Literal["simplex", "affine"] | None
     resident: Literal["auto", "device", "host", "disk"] | None
