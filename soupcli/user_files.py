@@ -3,16 +3,19 @@
 Python tells every opening of a file to audit hooks (PEP 578). An opening counts as the user's if a function of a file
 of theirs is among its callers, nearer than any function of this program. Files of Python itself and of installed
 packages are left out: versions stand for them. Libraries that open files outside of Python are not seen, but for
-safetensors: `depends:` in the recipe names what they read.
+safetensors: so every file counts that a text in a module of the user's names. `depends:` in the recipe names the rest.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import importlib
 import os
+import re
 import site
+import stat
 import sys
 import sysconfig
 import threading
@@ -31,11 +34,16 @@ OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH12
 SYSTEM = ("/proc/", "/sys/", "/dev/")
 MAX_SOURCE = 10_000_000  # bytes of a file of Python
 MOST = 100_000  # files that are remembered; more are a sign of something else
-ARGUMENTS = {"open": 0, "os.listdir": 0, "os.scandir": 0, "sqlite3.connect": 0}
+ARGUMENTS = {"open": 0, "os.listdir": 0, "os.scandir": 0, "sqlite3.connect": 0, "os.system": 0}
+STARTING = ("subprocess.Popen", "os.system")
+OF_SHELL = re.compile(r"[\s'\"|&;<>()$`=]+")  # what is between the words of a command
 LISTINGS = ("os.listdir", "os.scandir")
 IMPORTING = "<frozen importlib"
 EVENTS = {*ARGUMENTS, "subprocess.Popen", "import"}
 
+MOST_TEXTS, MOST_FOLDERS, LONGEST_NAME = 1_000, 8, 256
+
+_named: dict[str, tuple[int, int, int]] = {}  # files that texts in the user's code name: size, time, inode
 _read: defaultdict[str, set[str]] = defaultdict(set)  # file of the user's code -> absolute paths
 _written: set[str] = set()
 _sources: dict[str, str] = {}  # file of a module of the user's -> SHA-256 of the text that was run
@@ -116,13 +124,58 @@ def read_files() -> dict[Path, str | None]:
     here = os.getcwd() + os.sep  # noqa: PTH109
     modules = {file for name, file in _user_modules() if name in _imported or os.path.abspath(file).startswith(here)}  # noqa: PTH100
     opened = {path for module, paths in list(_read.items()) if module in modules or not module for path in paths}
-    found = {os.path.realpath(file) for file in modules} | opened
+    found = {os.path.realpath(file) for file in modules} | opened | set(_named_by(modules))
     return {Path(path): _sources.get(path) for path in sorted(found) if not path.startswith(_libraries())}
 
 
 def written_files() -> set[Path]:
-    """The files that the user's code has opened for writing so far."""
-    return {Path(path) for path in _written}
+    """The files that the user's code has opened for writing so far, and those that it only names."""
+    opened = {path for paths in list(_read.values()) for path in paths}
+    return {Path(path) for path in _written | (_named.keys() - opened)}
+
+
+def _named_by(modules: set[str]) -> Iterator[str]:
+    """Yields the files that texts in modules name, alone or in a folder that a text names: read_table("x.parquet").
+
+    What is changed in the run is left out: the user's code writes it.
+    """
+    here = os.getcwd()  # noqa: PTH109
+    for module in sorted(modules):
+        words = _texts(module, _sources.get(os.path.realpath(module), ""))
+        for home in dict.fromkeys((here, os.path.dirname(module))):  # noqa: PTH120
+            folders = [home, *(path for word in words if os.path.isdir(path := os.path.join(home, word)))]  # noqa: PTH112, PTH118
+            for folder in folders[:MOST_FOLDERS]:
+                for word in words:
+                    path = os.path.abspath(os.path.join(folder, word))  # noqa: PTH100, PTH118
+                    if path not in _written and not path.startswith(SYSTEM) and _stays(path):
+                        yield path
+
+
+def _stays(path: str) -> bool:
+    """Whether it is a regular file that is what it was when it was first looked at in this run."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
+    now = found.st_size, found.st_mtime_ns, found.st_ino
+    return stat.S_ISREG(found.st_mode) and _named.setdefault(path, now) == now
+
+
+def begin() -> None:
+    """Forgets which files the user's code named in an earlier run of this process."""
+    _named.clear()
+
+
+@cache
+def _texts(module: str, _source: str) -> tuple[str, ...]:
+    """The short texts in a module that may be names of files; asked again if its `_source` is another one."""
+    try:
+        tree = ast.parse(read_small(Path(module), most=MAX_SOURCE))
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return ()
+    found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    texts = [text for text in dict.fromkeys(found) if 0 < len(text) < LONGEST_NAME and not set("\n\0") & set(text)]
+    return tuple(texts[:MOST_TEXTS])
 
 
 class SourceLoader(SourceFileLoader):
@@ -242,13 +295,14 @@ def _is_called_by_us(frame: FrameType | None) -> bool:
 def _paths_of(event: str, arguments: tuple[Any, ...]) -> Iterator[str]:
     """Absolute paths that an event is about."""
     words = arguments[1] if event == "subprocess.Popen" else [arguments[ARGUMENTS[event]]]
-    if isinstance(words, str | bytes | os.PathLike):
-        words = os.fsdecode(words).split()
+    if event in STARTING:
+        given = [words] if isinstance(words, str | bytes | os.PathLike) else words
+        words = [name for word in given for name in (os.fsdecode(word), *OF_SHELL.split(os.fsdecode(word)))]
     for word in words:
         path = "." if word is None and event != "open" else word
         if isinstance(path, str | bytes | os.PathLike):
             name = os.fsdecode(path)
-            if event != "subprocess.Popen" or os.path.isfile(name):  # noqa: PTH113
+            if event not in STARTING or os.path.isfile(name):  # noqa: PTH113
                 yield os.path.abspath(name)  # noqa: PTH100 - links stay, they may lead elsewhere next time
 
 

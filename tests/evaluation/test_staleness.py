@@ -21,6 +21,7 @@ NET = """
 import sys
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
+import subprocess
 import helper
 import torch
 from torch import nn
@@ -39,7 +40,9 @@ def transform(picture):
 
 def evaluate(model, device):
     words = Path("words.json").read_text()
-    return {"accuracy": 1 / len(words), "n": 1}
+    number = int(torch.from_file("tables/number.bin", size=1, dtype=torch.int64))  # opened outside of Python
+    line = subprocess.check_output("cat 'shell.txt'|head -1", shell=True)
+    return {"accuracy": 1 / (len(words) + number + len(line)), "n": 1}
 """
 
 
@@ -49,6 +52,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     torch = pytest.importorskip("torch")
     save_file = pytest.importorskip("safetensors.torch").save_file
+    Path("tables").mkdir()
+    Path("tables/number.bin").write_bytes(bytes([1] + 7 * [0]))
+    Path("shell.txt").write_text("one")
     for name, text in {"net.py": NET, "helper.py": "SIGN = 1\n", "scale.txt": "16", "words.json": "[1]"}.items():
         Path(name).write_text(text)
     for label, grey in (("a", 40), ("b", 200)):
@@ -102,6 +108,8 @@ CHANGES: dict[str, Callable[[], object]] = {
     "network": lambda: Path("net.py").write_text(NET + "\n"),
     "data of the transform": lambda: put_back(lambda file: file.write_text("17"))(Path("scale.txt")),
     "data of the function": lambda: put_back(lambda file: file.write_text("[2]"))(Path("words.json")),
+    "data that a library opens": lambda: put_back(lambda file: file.write_bytes(bytes(8)))(Path("tables/number.bin")),
+    "data of a command of the function": lambda: put_back(lambda file: file.write_text("two"))(Path("shell.txt")),
     "picture": lambda: put_back(flipped)(Path("val/a/1.bmp")),
     "pictures that change folders": lambda: exchanged(Path("val/a/2.bmp")),
     "configuration": lambda: Path("runs/1/config.json").write_text('{"x": 1}'),
