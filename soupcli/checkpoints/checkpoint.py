@@ -50,6 +50,7 @@ class Origin(NamedTuple):
     notes: tuple[str, ...] = ()  # what a user should know about the choice of the weights
     averaged: bool = False  # whether the file says that these are averages over the training (EMA, SWA)
     revision: str | None = None  # the commit, of a model of the Hub
+    progress: Mapping[str, float] = MappingProxyType({})  # the step and epoch that its trainer wrote into the file
 
 
 BARE = Origin("safetensors")

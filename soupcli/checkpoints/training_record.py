@@ -1,8 +1,8 @@
 """What the trainer wrote down about a checkpoint: its step, its epoch and the metrics that it measured.
 
 Sources, the first that says something: the checkpoint's own content (`Origin`), `trainer_state.json` of transformers,
-a YAML file of the same name beside it (wenet), and the names of its file and folder, e.g. `epoch=3-val_loss=0.12.ckpt`
-(Lightning, NeMo), `checkpoint-500`, `step_2000.pt`.
+a YAML file of the same name beside it (wenet), `checkpoint.pth` beside it (ESPnet), and the names of its file and
+folder, e.g. `epoch=3-val_loss=0.12.ckpt` (Lightning, NeMo), `checkpoint-500`, `step_2000.pt`, `12epoch.pth`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from soupcli.checkpoints.formats.folder import trainer_progress
+from soupcli.checkpoints.formats.torch_save import epochs_of
 from soupcli.errors import UsageError
 from soupcli.files.json_text import finite
-from soupcli.files.reading import read_small
+from soupcli.files.reading import FileVersion, read_small
 from soupcli.metrics.direction import direction_of
 from soupcli.wording import suggestion
 
@@ -30,6 +31,9 @@ EPOCHS = ("epoch", "epochs", "ep")
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 _PAIR = re.compile(rf"(?P<name>[A-Za-z][A-Za-z0-9_./]*?)=(?P<value>{_NUMBER})(?![\w.]*=)", re.IGNORECASE)
 _COUNT = re.compile(r"(?P<name>[A-Za-z]+)[-_ ]?(?P<value>\d+)(?=\D|$)")
+_OF_EPOCH = re.compile(r"(?P<epoch>\d+)epoch\.pth")  # ESPnet
+_OF_UPDATES = re.compile(r"checkpoint_(?P<epoch>\d+)_(?P<num_updates>\d+)\.pt")  # fairseq, and at the end of an epoch:
+_OF_BEST = re.compile(r"checkpoint\.best_(?P<metric>[a-z][a-z0-9_]*)_(?P<value>-?\d+\.\d+)\.pt")
 _UNNAMED = frozenset({"checkpoint", "ckpt", "model", "avg", "snapshot", "weights", "iter", "state"})
 MAX_YAML = 1_000_000  # bytes
 
@@ -52,11 +56,15 @@ class Order(NamedTuple):
 def record_of(checkpoint: Checkpoint) -> TrainingRecord:
     """Returns what the trainer wrote down about `checkpoint`."""
     found: dict[str, float] = {}
+    step: int | None = None
+    epoch: int | None = None
     progress = trainer_progress(checkpoint.path) if checkpoint.path.is_dir() else {}
-    for numbers in (_in_names(checkpoint.path), _beside(checkpoint), progress, checkpoint.origin.metrics):
-        found |= {name: number for name, value in numbers.items() if (number := finite(value)) is not None}
-    step = _first(found, STEPS)
-    epoch = _first(found, EPOCHS)
+    origin, named = checkpoint.origin, _in_names(checkpoint.path)
+    for numbers in (named, _beside(checkpoint, named), progress, origin.progress, origin.metrics):
+        own = {name: number for name, value in numbers.items() if (number := finite(value)) is not None}
+        own_step, own_epoch = _first(own, STEPS), _first(own, EPOCHS)  # a later source goes over an earlier one
+        step, epoch = own_step if own_step is not None else step, own_epoch if own_epoch is not None else epoch
+        found |= own
     return TrainingRecord(step, epoch, {name: value for name, value in found.items() if name not in (*STEPS, *EPOCHS)})
 
 
@@ -95,13 +103,43 @@ def _in_names(path: Path) -> dict[str, float]:
         text = re.sub(r"\.(ckpt|pth?|bin|safetensors|tar|nemo)$", "", part)
         pairs = {match["name"].strip("-_./"): float(match["value"]) for match in _PAIR.finditer(text)}
         counts = {} if pairs else {match["name"].lower(): float(match["value"]) for match in _COUNT.finditer(text)}
+        for pattern in (_OF_EPOCH, _OF_UPDATES, _OF_BEST):
+            if (match := pattern.fullmatch(part)) is not None:
+                counts = {}
+                pairs |= _said_by(match)
         named = {name: value for name, value in counts.items() if name in (*STEPS, *EPOCHS)}
         plain = [value for name, value in counts.items() if name in _UNNAMED]
-        found |= {**pairs, **(named or dict.fromkeys(["step"] if plain else [], max(plain, default=0.0)))}
+        own = {**pairs, **(named or dict.fromkeys(["step"] if plain else [], max(plain, default=0.0)))}
+        if not own.keys().isdisjoint(STEPS):  # the folder's may have another name
+            found = {name: value for name, value in found.items() if name not in STEPS}
+        found |= own
     return found
 
 
-def _beside(checkpoint: Checkpoint) -> Mapping[str, Any]:
+def _said_by(match: re.Match[str]) -> dict[str, float]:
+    """The numbers of a name in one of the libraries' own forms."""
+    said = match.groupdict()
+    if "metric" in said:
+        return {said["metric"]: float(said["value"])}
+    return {name: float(value) for name, value in said.items()}
+
+
+def _beside(checkpoint: Checkpoint, named: Mapping[str, float]) -> Mapping[str, Any]:
+    """Numbers in files beside the checkpoint: wenet's YAML file, else ESPnet's `checkpoint.pth` of all epochs."""
+    if _OF_EPOCH.fullmatch(checkpoint.path.name) and "epoch" in named:
+        return _of_espnet(checkpoint.path.parent / "checkpoint.pth", int(named["epoch"]))
+    return _of_wenet(checkpoint)
+
+
+def _of_espnet(file: Path, epoch: int) -> Mapping[str, Any]:
+    """What ESPnet's reporter has of an epoch."""
+    try:
+        return epochs_of(FileVersion.of(file)).get(epoch, {}) if file.is_file() else {}
+    except OSError:
+        return {}
+
+
+def _of_wenet(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """Numbers of the YAML file that wenet writes beside each checkpoint: `epoch_12.yaml` beside `epoch_12.pt`."""
     file = checkpoint.path.with_suffix(".yaml")
     try:

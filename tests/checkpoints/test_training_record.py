@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,6 +19,9 @@ from soupcli.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+NEMO = {"val_loss": 3.25, "consumed_samples": 640000.0}
 
 
 def about(path: Path) -> TrainingRecord:
@@ -38,7 +44,10 @@ def about(path: Path) -> TrainingRecord:
         ("step_2000.safetensors", 2000, None, {}),
         ("iter_0000150.pt", 150, None, {}),
         ("epoch_12.pt", None, 12, {}),
-        ("12epoch.pth", None, None, {}),  # ESPnet's order of the two: not read, and not misread
+        ("12epoch.pth", None, 12, {}),  # ESPnet
+        ("checkpoint_3_5000.pt", 5000, 3, {}),  # fairseq, within an epoch
+        ("checkpoint.best_bleu_31.204.pt", None, None, {"bleu": 31.204}),
+        ("megatron_gpt--val_loss=3.25-step=2500-consumed_samples=640000.0-last.ckpt", 2500, None, NEMO),
         ("model.pt", None, None, {}),
         ("lr1e-5_seed0.pt", None, None, {}),  # a setting is no step
         ("resnet50.pt", None, None, {}),
@@ -73,6 +82,62 @@ def test_wenet(tmp_path: Path) -> None:
     """wenet writes a YAML file beside each checkpoint."""
     (tmp_path / "epoch_3.yaml").write_text(yaml.safe_dump({"epoch": 3, "step": 900, "loss_dict": {"cv_loss": 4.5}}))
     assert about(tmp_path / "epoch_3.pt") == (900, 3, {"cv_loss": 4.5})
+
+
+def test_espnet(tmp_path: Path) -> None:
+    """ESPnet keeps every epoch's numbers, numpy's among them, in checkpoint.pth beside the epochs' weights."""
+    stats = {
+        epoch: {
+            "train": {"loss": np.float64(9.5 / epoch), "time": datetime.timedelta(seconds=3), "total_count": 7},
+            "valid": {"loss": np.float32(4.5), "acc": 0.25 * epoch, "iter_time": None},
+        }
+        for epoch in (1, 2)
+    }
+    reporter = {"stats": stats, "epoch": 2}
+    torch.save({"model": {"w": torch.ones(1)}, "reporter": reporter, "optimizers": []}, tmp_path / "checkpoint.pth")
+    expected = {"train.loss": 4.75, "valid.loss": 4.5, "valid.acc": 0.5, "train.total_count": 7.0}
+    assert about(tmp_path / "2epoch.pth") == (None, 2, expected)
+    assert about(tmp_path / "3epoch.pth") == (None, 3, {})
+
+
+def test_broken_espnet(tmp_path: Path) -> None:
+    """A checkpoint.pth that is no such file leaves what the name says."""
+    (tmp_path / "checkpoint.pth").write_bytes(b"\x80\x02nonsense")
+    assert about(tmp_path / "2epoch.pth") == (None, 2, {})
+    torch.save({"reporter": {"stats": [1, 2]}}, tmp_path / "checkpoint.pth")
+    assert about(tmp_path / "2epoch.pth") == (None, 2, {})
+
+
+def saved(path: Path, **content: object) -> TrainingRecord:
+    torch.save({**({} if "state_dict" in content else {"model": {"w": torch.ones(1)}}), **content}, path)
+    return record_of(open_checkpoint(path))
+
+
+def test_fairseq(tmp_path: Path) -> None:
+    """fairseq's number is of the metric that its own settings name, whatever it is called in the file."""
+    content = {
+        "args": None,
+        "extra_state": {"train_iterator": {"epoch": 4}, "val_loss": 31.5, "best": 33.0},
+        "optimizer_history": [{"num_updates": 9000, "optimizer_name": "FairseqAdam"}],
+    }
+    bleu = {"checkpoint": {"best_checkpoint_metric": "bleu", "maximize_best_checkpoint_metric": True}}
+    assert saved(tmp_path / "checkpoint3.pt", cfg=bleu, **content) == (9000, 4, {"bleu": 31.5})
+    loss = {"checkpoint": {"best_checkpoint_metric": "loss"}}
+    assert saved(tmp_path / "checkpoint4.pt", cfg=loss, **content) == (9000, 4, {"val_loss": 31.5})
+    content["args"] = argparse.Namespace(best_checkpoint_metric="ppl")  # before its settings were a tree
+    assert saved(tmp_path / "checkpoint5.pt", **content) == (9000, 4, {"ppl": 31.5})
+
+
+def test_timm_and_lightning(tmp_path: Path) -> None:
+    """timm's metric and epoch; Lightning's watched score, a tensor, with its step and epoch."""
+    assert saved(tmp_path / "checkpoint-9.pth.tar", epoch=9, metric=81.5, arch="vit")[1:] == (9, {"metric": 81.5})
+    watched = {"monitor": "val_acc", "current_score": torch.tensor(0.75), "best_model_score": torch.tensor(0.9)}
+    found = saved(
+        tmp_path / "last.ckpt",
+        **{"epoch": 3, "global_step": 500, "pytorch-lightning_version": "2.5", "state_dict": {"w": torch.ones(1)}},
+        callbacks={"ModelCheckpoint{'monitor': 'val_acc'}": watched, "EarlyStopping": {"best_score": 1.0}},
+    )
+    assert found == (500, 3, {"val_acc": 0.75})
 
 
 @pytest.mark.parametrize(

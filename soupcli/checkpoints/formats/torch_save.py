@@ -7,6 +7,8 @@ No tensor data is read when the file is opened; the bytes of each tensor are rea
 from __future__ import annotations
 
 import math
+import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
@@ -17,17 +19,20 @@ from soupcli.checkpoints.formats.pickle_machine import PickleError
 from soupcli.checkpoints.formats.pickled_tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
 from soupcli.checkpoints.formats.safetensors import NAMES
 from soupcli.checkpoints.formats.torch_archives import SAVE_AGAIN, read_object
+from soupcli.checkpoints.formats.training_numbers import metrics_of, metrics_of_epochs, progress_of
 from soupcli.errors import CheckpointError
-from soupcli.files.json_text import finite
+from soupcli.files.reading import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from soupcli.checkpoints.formats.network_part import NetworkPart
     from soupcli.checkpoints.formats.torch_archives import SavedObject
+    from soupcli.checkpoints.formats.training_numbers import ReadScalar
     from soupcli.files.reading import FileVersion
 
 DTYPES = {dtype.value: dtype for dtype in NAMES}
+SCALARS = {"float64": "<d", "float32": "<f", "float16": "<e", "int64": "<q", "int32": "<i"}
 MAX_EXPANDED = 64_000_000  # bytes by which views that repeat elements may exceed what the file holds
 
 # Who writes which keys beside the weights; the first that fits names the format.
@@ -45,7 +50,6 @@ WRITERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("VITS", frozenset({"model", "iteration", "learning_rate"})),
     ("detectron2", frozenset({"model", "iteration"})),
 )
-METRICS = ("metric",)  # timm's
 
 
 def read_contents(file: FileVersion, how: How) -> Contents:
@@ -81,12 +85,37 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
     for name, value in part.tensors.items():
         specs[name], places[name] = _stored(file, saved, f"tensor {name!r}", value)
     _check_expanded(file, specs, places)
-    return Contents(specs, places, _origin(format_, view, part))
+    return Contents(specs, places, _origin(format_, view, part, partial(_scalar, file, saved)))
 
 
-def _origin(format_: str, view: Mapping[Any, Any], part: NetworkPart) -> Origin:
-    metrics = {name: number for name in METRICS if (number := finite(view.get(name))) is not None}
-    return Origin(format_, part.key, metrics, part.notes, part.averaged)
+def _origin(format_: str, view: Mapping[Any, Any], part: NetworkPart, read_scalar: ReadScalar) -> Origin:
+    if part.key is None:  # a bare state dict has nothing beside it
+        return Origin(format_, part.key, {}, part.notes, part.averaged)
+    metrics, progress = metrics_of(view, read_scalar), progress_of(view)
+    return Origin(format_, part.key, metrics, part.notes, part.averaged, progress=progress)
+
+
+def epochs_of(file: FileVersion) -> dict[int, dict[str, float]]:
+    """The metrics of every epoch that ESPnet keeps in this file; nothing if it is another file."""
+    try:
+        saved = read_object(file)
+    except CheckpointError:
+        return {}
+    return metrics_of_epochs(view_of(saved.content) or {}, partial(_scalar, file, saved))
+
+
+def _scalar(file: FileVersion, saved: SavedObject, value: Any) -> float | None:
+    """The number of a tensor with one element; None for everything else."""
+    if not is_tensor(value):
+        return None
+    try:
+        spec, place = _stored(file, saved, "a number", value)
+    except CheckpointError:
+        return None
+    form = SCALARS.get(spec.dtype.value)
+    if spec.numel != 1 or form is None:
+        return None
+    return float(struct.unpack(form, read_bytes(file, place.offset, struct.calcsize(form)))[0])
 
 
 def _writer(keys: set[str]) -> str:
