@@ -115,7 +115,7 @@ def saved(path: Path, **content: object) -> TrainingRecord:
 
 def test_fairseq(tmp_path: Path) -> None:
     """fairseq's number is of the metric that its own settings name, whatever it is called in the file."""
-    content = {
+    content: dict[str, object] = {
         "args": None,
         "extra_state": {"train_iterator": {"epoch": 4}, "val_loss": 31.5, "best": 33.0},
         "optimizer_history": [{"num_updates": 9000, "optimizer_name": "FairseqAdam"}],

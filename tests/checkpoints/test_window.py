@@ -59,7 +59,7 @@ def test_each_run_by_itself(run: Path) -> None:
     """`last` and `every` count within the checkpoints of one folder."""
     (run / "b").mkdir()
     for step in (1, 2, 3):
-        save_file({"w": torch.ones(1)}, run / f"b/step={step}-x=0.safetensors")
+        save_file({"w": torch.full((1,), float(step))}, run / f"b/step={step}-x=0.safetensors")
     assert steps_kept("a/*", "b/*", last=1) == [10000, 3]
 
 
