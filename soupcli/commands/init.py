@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def init(options: InitOptions, _invocation: Invocation) -> int:
     """Write a commented soup.yaml from what is found in this folder."""
-    if options.out.exists() and not options.force:
+    if Path(os.path.realpath(options.out)).exists() and not options.force:
         raise OutputError(f"{options.out}: exists already", hint="--force replaces it, --out writes elsewhere")
     check_target(options.out, "recipe")
     found = survey(options.out.parent)

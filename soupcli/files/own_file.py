@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -38,11 +39,12 @@ class _Own(NamedTuple):
 def check_target(path: Path, kind: Kind) -> None:
     """Raise OutputError if no file of this kind can take the name `path`, or if a file of another kind has it."""
     check_file(path)
-    if not path.exists():
+    place = Path(os.path.realpath(path))  # `new/../soup.yaml` leads there as soon as `new` is made
+    if not place.exists():
         return
     own = KINDS[kind]
     try:
-        replaceable = path.stat().st_size == 0 or own.is_own(path)
+        replaceable = place.stat().st_size == 0 or own.is_own(place)
     except OSError as cause:
         raise OutputError(f"{path}: {cause.strerror}") from cause
     if not replaceable:

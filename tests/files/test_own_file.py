@@ -31,13 +31,21 @@ def test_reports_replace_reports_alone(family: Path, soup: Soup) -> None:
     Path("through.json").symlink_to("rank.json")
     before = contents()
     others = ("soup.yaml", "runs/0/model.safetensors", "data/val.safetensors", "link.json", "hard.json", "mine.json")
-    for path in (*others, "soup/soup.json", "net.py", "runs/../soup.yaml"):
+    for path in (*others, "soup/soup.json", "net.py", "runs/../soup.yaml", "new/../soup.yaml"):
         ran = soup(*words, path)
         assert (ran.code, ran.stdout) == (2, "")
         assert ran.stderr.startswith(f"{path}: exists and is not a report of soup that may be replaced: nothing else")
     assert contents() == before
     assert soup(*words, "through.json").code == 0
     assert Path("through.json").is_symlink()
+
+
+def test_init_replaces_no_file_behind_a_folder_to_be(family: Path, soup: Soup) -> None:
+    """`new/../net.py` is net.py as soon as `new` is made."""
+    before = contents()
+    assert soup("init", "--out", "new/../net.py", "--force").code == 2
+    assert soup("init", "--out", "new/../soup.yaml").code == 2
+    assert contents() == before
 
 
 def test_pages_and_pictures(family: Path, soup: Soup) -> None:
