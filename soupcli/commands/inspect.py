@@ -20,6 +20,7 @@ from soupcli.checkpoints.compare.differences import (
     survey,
     tied,
 )
+from soupcli.checkpoints.compare.integers import is_known
 from soupcli.checkpoints.compare.settings import differing_settings
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
@@ -185,7 +186,7 @@ def _copies(checkpoints: Sequence[Checkpoint], spread: WeightDistances | None) -
         near = spread is not None and (
             bool(spread.distance_kk[one, other] == 0) or float(spread.whole_kk[one, other]) < COPY
         )
-        if near and same_weights(checkpoints[one], checkpoints[other]):
+        if near and same_weights(checkpoints[one], checkpoints[other], may_differ=is_known):
             found.append((checkpoints[one], checkpoints[other]))
     return found
 

@@ -21,7 +21,7 @@ BASE_ANGLE = 20.0
 
 def strangers(facts: Facts) -> Evidence | None:
     """Groups of ingredients without a common start, by the angles between them."""
-    if facts.spread is None or facts.reordered or not _may_lose(facts):
+    if facts.spread is None or facts.reordered or evidence.zeros(facts) is not None or not _may_lose(facts):
         return None
     groups = facts.spread.clusters()
     if len(groups) < 2:
@@ -75,7 +75,7 @@ def _told_collapse(facts: Facts) -> str:
 def new_layers(facts: Facts) -> Evidence | None:
     """A layer that is at a wide angle while the rest of the network is not."""
     angle_lkk = out_of_line(facts)
-    if facts.spread is None or facts.reordered or not bool(angle_lkk.any()):
+    if facts.spread is None or facts.reordered or evidence.zeros(facts) is not None or not bool(angle_lkk.any()):
         return None
     if facts.adapters and not in_trouble(facts):
         return None
@@ -119,6 +119,7 @@ def too_far(facts: Facts) -> Evidence | None:
         culprits.dominating,
         evidence.inputs,
         evidence.ranges,
+        evidence.zeros,
     )
     if facts.barrier is None or not in_trouble(facts) or broken(facts) or any(find(facts) for find in others):
         return None

@@ -86,6 +86,13 @@ CAUSES: tuple[Cause, ...] = (
         "gradients keep it from happening again.",
     ),
     Cause(
+        "weights of zeros",
+        evidence.zeros,
+        "Whole matrices of a checkpoint are 0, and not those of the others: it was not saved whole, as happens to the "
+        "parts of training that is spread over processes.",
+        "Leave it out, or save it again from all processes.",
+    ),
+    Cause(
         "the same weights twice",
         evidence.copies,
         "Two of the checkpoints are one: `uniform` counts it twice, and `greedy` spends an evaluation on a candidate "
@@ -96,8 +103,9 @@ CAUSES: tuple[Cause, ...] = (
         "labels in another order",
         culprits.labels,
         "One ingredient is right if its classes are renamed: it was trained with the labels in another order, and no "
-        "file beside it says so.",
-        "Leave it out, or reorder the rows of its last layer; sort the classes alike in all runs.",
+        "file beside it says so. If all are, the validation set counts its classes otherwise than the training did.",
+        "Leave it out, or reorder the rows of its last layer; sort the classes alike in all runs. Of the set: "
+        "`class_order:` or `class_to_index:`, or the labels as the training had them.",
     ),
     Cause(
         "neurons in another order",

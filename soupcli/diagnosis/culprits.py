@@ -13,12 +13,13 @@ from soupcli.diagnosis.effects import (
     is_worse,
     median_alone,
     restored,
+    restored_in_all,
     spoiler,
     stands_out,
     suspects,
     told_effect,
 )
-from soupcli.diagnosis.evidence import Evidence, Sure
+from soupcli.diagnosis.evidence import Evidence, Sure, zeros
 from soupcli.diagnosis.facts import surely_better
 from soupcli.late import torch
 
@@ -30,6 +31,7 @@ LONGER = 1.2  # the same, of one that distances show to be an outlier
 WILD_RATIO = 20.0  # times as far as the median ingredient, of a single run that left the basin by its rate
 WILD = 45.0  # degrees to the others in the median layer, of a broken run whose rate was too high
 FARTHER = 1.2  # the same, of one that was not trained for a shorter time than the others
+ASTRAY = 20.0  # degrees to the others, of one that is in their basin and far below them
 FAR = 2.5  # times as far as the median ingredient, of one that scores show to be wrong
 OUTLIER = 5.0  # the same by the weights alone
 ALONE = 2.0  # and so many times as far as the next one: half of a sweep is no outlier
@@ -38,7 +40,13 @@ TOLD_APART = 0.05
 
 
 def labels(facts: Facts) -> Evidence | None:
-    """Runs that are right under other names of the classes."""
+    """Runs that are right under other names of the classes; or the set, if all are."""
+    after = restored_in_all(facts)
+    if after is not None:
+        text = (
+            f"every ingredient is right on {after:.1%} of the examples or more if the classes it predicts are renamed"
+        )
+        return Evidence(f"{text}, and on fewer than chance as they are: the set has its labels in another order")
     found = [(one, after) for one in culprits(facts) if (after := restored(facts, one)) is not None]
     if not found:
         return None
@@ -66,7 +74,7 @@ def _odd_ones_out(facts: Facts) -> list[int]:
 
 def rate_too_high(facts: Facts) -> Evidence | None:
     """An ingredient that has gone much farther than the others, and is worse for it."""
-    if facts.reordered:
+    if facts.reordered or zeros(facts) is not None:
         return None
     if facts.barrier is None:
         return _far_by_weights(facts)
@@ -195,6 +203,8 @@ def other_inputs(facts: Facts) -> Evidence | None:
     """An ingredient that went no farther than the others and is wrong all the same."""
     if facts.barrier is None or facts.spread is None or facts.reordered or len(facts.located) < 3:
         return None
+    if zeros(facts) is not None:
+        return None
     ratios, renewed, near, blamed = _times_as_far(facts), renewed_layers(facts), _with_most(facts), culprits(facts)
     found = [
         one
@@ -215,7 +225,7 @@ def other_inputs(facts: Facts) -> Evidence | None:
 
 def _strays(facts: Facts, one: int) -> bool:
     """Whether it is far below all others, in their basin, and was trained for no shorter than they were."""
-    return stands_out(facts) == one and _angle_to_others(facts, one) < IN_LINE and _times_as_far(facts)[one] > FARTHER
+    return stands_out(facts) == one and _angle_to_others(facts, one) < ASTRAY and _times_as_far(facts)[one] > FARTHER
 
 
 def _angle_to_others(facts: Facts, one: int) -> float:
@@ -278,6 +288,8 @@ def too_few(facts: Facts) -> Evidence | None:
     """A set that tells neither ingredients nor soup apart; those that are known to be wrong do not count."""
     if facts.barrier is None:
         return None
+    if facts.barrier.mean.metrics[facts.barrier.mean.selecting].n == 1:
+        return Evidence("1 example tells nothing apart")
     blamed = culprits(facts)
     ranked = sorted(
         (score for one, score in enumerate(facts.barrier.alone) if one not in blamed), key=lambda s: -s.goodness

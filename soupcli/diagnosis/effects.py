@@ -168,6 +168,19 @@ def restored(facts: Facts, one: int) -> float | None:
     return after if enough else None
 
 
+def restored_in_all(facts: Facts) -> float | None:
+    """The least accuracy after renaming, if all are worse than chance and renaming gives each most of what it lacks."""
+    found = []
+    for score in facts.barrier.alone if facts.barrier is not None else []:
+        own, after, chance = score.metrics.get("accuracy"), relabelled(score), chance_of(score)
+        if own is None or after is None or own.value + 3 * (own.stderr or 0.0) >= chance:
+            return None
+        if after - chance < (1 - chance) / 4:
+            return None
+        found.append(after)
+    return min(found, default=None)
+
+
 def told_effect(facts: Facts, one: int) -> str:
     """E.g. `; alone accuracy 0.3120, the median of the others 0.7900; the soup 0.5100, without it 0.8020`."""
     barrier = facts.barrier

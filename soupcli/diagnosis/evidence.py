@@ -104,6 +104,27 @@ def copies(facts: Facts) -> Evidence | None:
     return Evidence(text, tuple(dict.fromkeys(copy for _, copy in facts.duplicates)))
 
 
+NO_LENGTH = 1e-5  # of the longest ingredient's: what rounding leaves of 0
+
+
+def zeros(facts: Facts) -> Evidence | None:
+    """Ingredients of which half of the matrices or more are nothing but zeros, and those of the others are not.
+
+    An adapter that was not trained yet is of zeros; a layer that began at zero may be so in an early checkpoint.
+    """
+    if facts.spread is None or len(facts.located) < 2 or not facts.spread.layers or facts.adapters:
+        return None
+    length_lk = facts.spread.length_lk
+    odd_lk = length_lk < NO_LENGTH * length_lk.amax(dim=1, keepdim=True)
+    found = [one for one, many in enumerate((2 * odd_lk.sum(dim=0) >= len(odd_lk)).tolist()) if many]
+    if not found:
+        return None
+    layers = [facts.spread.layers[place] for place in odd_lk[:, found[0]].nonzero().flatten().tolist()]
+    more = f", and of {len(layers) - 1} more layers" if len(layers) > 1 else ""
+    text = f"{facts.name(found[0])}: the matrices of {layers[0]!r}{more} are 0"
+    return Evidence(text, tuple(facts.located[one] for one in found))
+
+
 def inputs(facts: Facts) -> Evidence | None:
     of_inputs = [setting for setting in facts.settings if setting.of_inputs]
     if not of_inputs:

@@ -41,6 +41,7 @@ class WeightDistances(NamedTuple):
     distance_kk: Tensor  # of all tensors
     from_mean_k: Tensor  # distance of all tensors from the mean
     length_k: Tensor  # of all matrices
+    length_lk: Tensor  # of the matrices of each layer
     moved_lk: Tensor  # of matrices: from the base, else the median distance to the others
     from_base_k: Tensor | None  # of all tensors
     offset_kk: Tensor | None  # degrees between offsets from the base
@@ -161,6 +162,7 @@ def spread_of(own: Geometry, with_base: Geometry | None) -> WeightDistances:
         distances(centred_lkk.sum(0)),
         lengths(centred_lkk.sum(0)),
         lengths(whole_lkk[matrices].sum(0)),
+        lengths(whole_lkk[matrices]),
         moved_lk,
         from_base_k,
         offset_kk,

@@ -336,6 +336,7 @@ def test_the_same_twice(inspected: Inspect, healthy: list[nn.Sequential]) -> Non
         (torch.float32, torch.float32),
         (torch.float16, torch.float16),
         (torch.bfloat16, torch.float32),
+        (torch.float64, torch.float64),
     ):
         torch.save({name: tensor.to(narrow).to(wide) for name, tensor in state.items()}, "runs/9/pytorch_model.bin")
         found = inspected()
@@ -385,6 +386,36 @@ def test_too_few_examples(inspected: Inspect, healthy: list[nn.Sequential]) -> N
     few = {"inputs": VAL.inputs[:20].clone(), "labels": VAL.labels[:20].clone()}
     save_file(few, "data/few.safetensors")
     assert causes(inspected("--val", "data/few.safetensors")) == ["too few validation examples"]
+    save_file({name: tensor[:1].clone() for name, tensor in few.items()}, "data/few.safetensors")
+    assert causes(inspected("--val", "data/few.safetensors")) == ["too few validation examples"]
+
+
+def test_the_set_counts_its_classes_otherwise(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
+    """If all are wrong nearly everywhere, and right under other names, nobody is accused but the set."""
+    inspected(nets=healthy)
+    order = torch.tensor([1, 2, 3, 4, 0])
+    save_file({"inputs": VAL.inputs.clone(), "labels": order[VAL.labels]}, "data/val.safetensors")
+    [found] = inspected(*WITH_VAL)["verdicts"]
+    assert (found["cause"], found["accused"]) == ("labels in another order", [])
+    assert "the set has its labels in another order" in found["evidence"]
+
+
+def test_weights_of_zeros(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
+    """A checkpoint of zeros is neither a stranger nor one that went far."""
+    inspected(nets=healthy)
+    changed("runs/2", lambda state: {name: torch.zeros_like(tensor) for name, tensor in state.items()})
+    for words in ((), WITH_VAL):
+        said = {found["cause"]: found["accused"] for found in inspected(*words)["verdicts"]}
+        assert said == {"weights of zeros": ["runs/2"]}
+
+
+def test_of_a_run_that_strays(inspected: Inspect, healthy: list[nn.Sequential], start: nn.Sequential) -> None:
+    """A run that is far below all others is named before the soup suffers, and --quiet leaves it out."""
+    inputs, labels = TRAIN.inputs, TRAIN.labels.clone()
+    labels[::3] = (labels[::3] + torch.arange(len(labels[::3])) % 4 + 1) % 5
+    found = inspected(*WITH_VAL, nets=[*healthy, trained_on(start, Task(inputs, labels))], start=start)
+    [verdict] = found["verdicts"]
+    assert (verdict["cause"], verdict["accused"]) == ("trained on other inputs", ["runs/5"])
 
 
 def test_every_cause_is_built_above() -> None:

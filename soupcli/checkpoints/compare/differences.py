@@ -88,28 +88,32 @@ def shared_names(checkpoints: Iterable[Checkpoint], selection: TensorFilter) -> 
     ]
 
 
-def same_weights(one: Checkpoint, other: Checkpoint) -> bool:
+def same_weights(
+    one: Checkpoint, other: Checkpoint, *, may_differ: Callable[[str], bool] = lambda _name: False
+) -> bool:
     """Whether two checkpoints hold the same tensors, in whatever files: bit for bit, or one as a rounded copy.
 
-    A copy that was saved in float16 or bfloat16, and perhaps widened again, has the other's numbers rounded.
+    A copy that was saved in a narrower dtype, and perhaps widened again, has the other's numbers rounded. Integers of
+    names that `may_differ`, such as counters, are not looked at.
     """
     shapes = [{name: spec.shape for name, spec in each.tensors.items()} for each in (one, other)]
     if shapes[0] != shapes[1]:
         return False
+    names = [name for name, spec in one.tensors.items() if spec.dtype.is_averaged or not may_differ(name)]
     if one.tensors == other.tensors and all(
-        _same_tensor((one, name), (other, name), spec) for name, spec in one.tensors.items()
+        _same_tensor((one, name), (other, name), one.tensors[name]) for name in names
     ):
         return True
-    return any(_is_rounded(*pair, dtype) for dtype in NARROW for pair in ((one, other), (other, one)))
+    return any(_is_rounded(*pair, dtype, names) for dtype in NARROW for pair in ((one, other), (other, one)))
 
 
-NARROW = (Dtype.FLOAT16, Dtype.BFLOAT16)
+NARROW = (Dtype.FLOAT16, Dtype.BFLOAT16, Dtype.FLOAT32)
 
 
-def _is_rounded(one: Checkpoint, copy: Checkpoint, dtype: Dtype) -> bool:
+def _is_rounded(one: Checkpoint, copy: Checkpoint, dtype: Dtype, names: Sequence[str]) -> bool:
     """Whether the copy's floating numbers are those of the other, rounded to the dtype; all else bit for bit."""
-    for name, spec in one.tensors.items():
-        of_copy = copy.tensors[name]
+    for name in names:
+        spec, of_copy = one.tensors[name], copy.tensors[name]
         if not (spec.dtype.is_floating_point and of_copy.dtype.is_floating_point):
             if spec != of_copy or not _same_tensor((one, name), (copy, name), spec):
                 return False
