@@ -21,7 +21,7 @@ from soupcli.files.reading import FileVersion, read_small, sha256
 from soupcli.mixing.distributed_folder import write_distributed
 from soupcli.mixing.layout import INDEX_SUFFIX, FilePlan, planned_files, torch_name
 from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
-from soupcli.mixing.torch_file import CopyOptions, is_copied, write_copy, write_plain
+from soupcli.mixing.torch_file import CopyOptions, is_archive, is_copied, why_not_cast, write_copy, write_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +35,7 @@ Format = Literal["same", "safetensors", "torch"]
 Form = Literal["safetensors", "torch", "distributed"]
 INSTEAD = "--format safetensors writes the tensors alone"
 LEFT_OUT = "training state, left out (--keep-state keeps it)"
+PLAIN_COPY = CopyOptions()
 # Formats of ingredients that their own library opens, and no other.
 READ_ALONE = frozenset(
     {
@@ -69,7 +70,7 @@ def form_of(checkpoint: Checkpoint) -> Form:
     return "torch" if copied else "safetensors"
 
 
-def chosen_format(mixture: Mixture, wanted: Format | None) -> tuple[Form, str]:
+def chosen_format(mixture: Mixture, wanted: Format | None, options: CopyOptions = PLAIN_COPY) -> tuple[Form, str]:
     """The format of the soup, and a note if it is not the one that its ingredients suggest.
 
     By default it is that of the ingredients, if their library reads nothing else. Raises MixError if the wanted one
@@ -90,23 +91,29 @@ def chosen_format(mixture: Mixture, wanted: Format | None) -> tuple[Form, str]:
     if wanted is None and kept.origin.format not in READ_ALONE:
         keyed = kept.origin.key is not None or form == "distributed"
         return "safetensors", "written as safetensors: --format same writes files like the ingredients" if keyed else ""
-    why = why_not_copied(mixture)
+    why = why_not_copied(mixture, options)
     if why and wanted == "same":
         raise MixError(f"--format same: {why}", hint=INSTEAD)
     return ("safetensors", f"written as safetensors, not as the ingredients were: {why}") if why else (form, "")
 
 
-def why_not_copied(mixture: Mixture) -> str:
+def why_not_copied(mixture: Mixture, options: CopyOptions) -> str:
     """What speaks against a copy of the best ingredient's files with other numbers; "" if nothing does."""
     kept = mixture.kept.own
-    file = kept.files[0].path if len(kept.files) == 1 else kept.path
+    cast: dict[FileVersion, str] = {}
     for name in mixture.kept.tensors:
         spec, stored = mixture.spec(name), kept.tensors.get(name)
         if stored is None or stored.shape != spec.shape:
+            file = kept.files[0].path if len(kept.files) == 1 else kept.path
             return f"{file}: tensor {name!r} is another one in the soup"
         if stored.dtype != spec.dtype:
-            return f"{file}: tensor {name!r} has dtype {stored.dtype}, in the soup {spec.dtype}"
-    return ""
+            said = f"tensor {name!r} has dtype {stored.dtype}, in the soup {spec.dtype}"
+            place = kept.places.get(name)
+            if place is None or not is_archive(place.file):
+                return f"{kept.path}: {said}"
+            cast.setdefault(place.file, said)
+    whys = {file: why_not_cast(mixture, file, options) for file in cast}
+    return next((f"{file.path}: {cast[file]}: {why}" for file, why in whys.items() if why), "")
 
 
 def write_own(mixture: Mixture, folder: Path, options: CopyOptions, *, wanted: Format | None = "same") -> OwnFiles:
@@ -117,7 +124,7 @@ def write_own(mixture: Mixture, folder: Path, options: CopyOptions, *, wanted: F
     shares memory with another one in one ingredient and not in all; OutputError if the disk is full.
     """
     form = form_of(mixture.kept)
-    if form != "safetensors" and (why := why_not_copied(mixture)):
+    if form != "safetensors" and (why := why_not_copied(mixture, options)):
         raise MixError(why, hint=INSTEAD)
     kept = mixture.kept.own
     needed = sum(mixture.spec(name).nbytes for name in mixture.kept.tensors)

@@ -61,6 +61,7 @@ class Entries(NamedTuple):
     steps: list[_Step]
     entries: list[Entry]
     puts: dict[int, tuple[int, int]]  # memo -> first and last step that make what it holds
+    classes: dict[str, str]  # key of each storage -> its class: "torch HalfStorage"
 
     @classmethod
     def of(cls, data: bytes) -> Entries | None:
@@ -69,7 +70,7 @@ class Entries(NamedTuple):
             reader = _Reader(data)
         except (ValueError, IndexError, KeyError, TypeError, struct.error, RecursionError):
             return None
-        return cls(data, reader.steps, reader.entries, reader.puts) if reader.entries else None
+        return cls(data, reader.steps, reader.entries, reader.puts, reader.classes) if reader.entries else None
 
     @property
     def names(self) -> list[str]:
@@ -120,6 +121,7 @@ class _Reader:
         self.steps: list[_Step] = []
         self.entries: list[Entry] = []
         self.puts: dict[int, tuple[int, int]] = {}
+        self.classes: dict[str, str] = {}
         self._stack: list[_Value | str] = []
         self._known: dict[int, Any] = {}
         self._storages: list[tuple[int, str]] = []
@@ -181,6 +183,7 @@ class _Reader:
             found = values[0].value
             if isinstance(found, tuple) and len(found) >= 3 and isinstance(found[2], str):
                 self._storages.append((number, found[2]))
+                self.classes[found[2]] = str(found[1])
         return step.argument if isinstance(step.argument, str | int) else None
 
     def _add(self, items: list[_Value], end: int) -> None:
@@ -200,6 +203,20 @@ class _Reader:
         if isinstance(value, str):
             raise ValueError("a mark where a value was expected")
         return value
+
+
+def with_classes(data: bytes, names: Mapping[str, str]) -> bytes:
+    """A pickle that asks for other classes: `names` goes from "torch HalfStorage" to "torch FloatStorage"."""
+    out: list[bytes] = []
+    steps = list(pickletools.genops(data))
+    ends = [position or 0 for _, _, position in steps[1:]] + [len(data)]
+    for (operation, argument, begin), end in zip(steps, ends, strict=True):
+        if operation.name == "FRAME":
+            continue
+        other = names.get(str(argument)) if operation.name == "GLOBAL" else None
+        code = data[begin or 0 : end]
+        out.append(code if other is None else b"c%s\n" % other.replace(" ", "\n").encode())
+    return b"".join(out)
 
 
 def storages_beside(entries: Entries, names: Collection[str]) -> Mapping[str, frozenset[str]]:

@@ -237,9 +237,12 @@ def write_soup(
 
     Raises MixError if a tensor cannot be mixed, or the format cannot be written; OutputError if the disk is full.
     """
-    format_, note = chosen_format(mixture, options.format)
+    copying = CopyOptions(
+        keep_state=options.keep_state, overrides=options.overrides, device=options.device, progress=progress
+    )
+    format_, note = chosen_format(mixture, options.format, copying)
     if format_ != "safetensors":
-        return _as_ingredients(mixture, folder, format_, options, progress), None
+        return _as_ingredients(mixture, folder, format_, options, copying), None
     write = _safetensors(folder, options, progress)
     if not adapters_of(mixture):
         written = write(mixture, max_shard_size=options.max_shard_size, overrides=options.overrides)
@@ -267,10 +270,9 @@ def _safetensors(folder: Path, options: WritingOptions, progress: Progress) -> C
     )
 
 
-def _as_ingredients(mixture: Mixture, folder: Path, form: Form, options: WritingOptions, progress: Progress) -> Written:
-    copying = CopyOptions(
-        keep_state=options.keep_state, overrides=options.overrides, device=options.device, progress=progress
-    )
+def _as_ingredients(
+    mixture: Mixture, folder: Path, form: Form, options: WritingOptions, copying: CopyOptions
+) -> Written:
     own = write_own(mixture, folder, copying, wanted=options.format)
     hashes = {name: f"sha256:{digest}" for name, digest in {**own.digests, **own.others}.items()}
     written = Written(
@@ -279,7 +281,7 @@ def _as_ingredients(mixture: Mixture, folder: Path, form: Form, options: Writing
     others = in_safetensors(mixture) if options.format != "torch" else []
     if not others:
         return written
-    write = _safetensors(folder, options, progress)
+    write = _safetensors(folder, options, copying.progress)
     shard = options.max_shard_size
     return _with(written, write(mixture, max_shard_size=shard, overrides=options.overrides, files=others))
 

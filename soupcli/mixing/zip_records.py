@@ -75,8 +75,9 @@ def copy_records(
     target: Path,
     contents: Mapping[str, bytes],
     left_out: Collection[str],
+    sizes: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
-    """Write a new archive at `target`, without some records and with other `contents` of some.
+    """Write a new archive at `target`, without some records, with other `contents` of some, zeros in those of `sizes`.
 
     Returns the first byte of each record's data. The same records give the same bytes.
     """
@@ -88,12 +89,17 @@ def copy_records(
             content = contents.get(record.name)
             info = zipfile.ZipInfo(record.name)  # of 1980, as the format's first day
             info.create_system, info.external_attr = 3, 0
-            info.file_size = record.size if content is None else len(content)
+            zeros = (sizes or {}).get(record.name)
+            info.file_size = len(content) if content is not None else record.size if zeros is None else zeros
             info.extra = _padding(out.tell(), info)
             with archive.open(info, "w") as entry:
                 begins[record.name] = out.tell()
                 if content is not None:
                     entry.write(content)
+                    continue
+                if zeros is not None:
+                    for at in range(0, zeros, CHUNK):
+                        entry.write(bytes(min(CHUNK, zeros - at)))
                     continue
                 file.seek(record.begin)
                 left = record.size

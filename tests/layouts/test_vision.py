@@ -49,6 +49,7 @@ def test_ultralytics(soup: Soup) -> None:
     for seed in range(2):
         train_yolo(seed)
     ultralytics = pytest.importorskip("ultralytics")
+    picture = torch.rand(1, 3, 32, 32)
     for name in ("best", "epoch1"):
         ran = soup("uniform", "--ckpts", f"runs/*/weights/{name}.pt", "--out", name)
         assert ran.code == 0, ran.stderr
@@ -58,7 +59,6 @@ def test_ultralytics(soup: Soup) -> None:
         stored = [(file["ema"] or file["model"]).state_dict() for file in files]
         expected = ultralytics.YOLO(f"runs/0/weights/{name}.pt")
         expected.model.load_state_dict({name: tensor.float() for name, tensor in mean64(stored).items()})
-        picture = torch.rand(1, 3, 32, 32)
         found, wanted = (yolo.model.eval()(picture)[0] for yolo in (opened, expected))
         assert torch.equal(found, wanted) and opened.names == {0: "soup"}
         assert opened.predict(picture, verbose=False)
@@ -66,6 +66,14 @@ def test_ultralytics(soup: Soup) -> None:
     kept = torch.load("kept/epoch1.pt", weights_only=False)
     assert kept["optimizer"] is not None and kept["epoch"] == 1
     assert soup("verify", "best", "--rebuild").code == 0
+    wide = soup("uniform", "--ckpts", "runs/*/weights/best.pt", "--dtype", "float32", "--out", "wide")
+    assert wide.code == 0, wide.stderr
+    files = [torch.load(f"runs/{seed}/weights/best.pt", weights_only=False) for seed in range(2)]
+    expected = ultralytics.YOLO("runs/0/weights/best.pt")
+    states = [file["model"].float().state_dict() for file in files]
+    expected.model.load_state_dict(mean64(states))
+    found, wanted = (yolo.model.eval()(picture)[0] for yolo in (ultralytics.YOLO("wide/best.pt"), expected))
+    assert torch.equal(found, wanted)
 
 
 PLANS: dict[str, Any] = {

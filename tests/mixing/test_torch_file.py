@@ -135,16 +135,62 @@ def test_formats(soup: Soup) -> None:
     assert ran.stdout == "d/model.safetensors\n", ran.stderr
 
 
-def test_another_dtype(soup: Soup) -> None:
-    """Numbers of another dtype do not fit into a copy: refused by name, or written otherwise and said."""
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_another_dtype(soup: Soup, dtype: torch.dtype) -> None:
+    """--dtype converts every tensor of the network in the copy: shared, strided and sliced ones too."""
+    states = []
     for seed in range(2):
-        torch.save({"model": trained(seed)[0].state_dict(), "extra_state": {}}, f"{seed}.pt")
+        net, optimizer = trained(seed)
+        states.append(net.state_dict())
+        torch.save({"model": states[-1], "optimizer": optimizer, "epoch": 3}, f"{seed}.pt")
+    words = ("--ckpts", "0.pt", "1.pt", "--dtype", str(dtype).removeprefix("torch."), "--format", "same")
+    ran = soup("uniform", *words, "--quiet")
+    assert ran.code == 0, ran.stderr
+    content = checked("soup/model.pt")
+    for name, tensor in content["model"].items():
+        expected = torch.stack([state[name].double() for state in states]).mean(dim=0)
+        wanted = expected.to(dtype) if tensor.is_floating_point() else states[0][name]
+        assert tensor.dtype == wanted.dtype and torch.equal(tensor, wanted), name
+    assert content["model"]["low"].untyped_storage().data_ptr() == content["model"]["high"].untyped_storage().data_ptr()
+    assert content["epoch"] == 3 and "optimizer" not in content
+    refused = soup("uniform", *words, "--keep-state", "--force")
+    assert refused.code == 2 and "other tensors in it have the same dtype, and keep it" in refused.stderr
+
+
+def test_another_dtype_before_torch_1_6(soup: Soup) -> None:
+    """A file without an archive has no room for other dtypes: refused by name, or written otherwise and said."""
+    for seed in range(2):
+        saved = {"model": trained(seed)[0].state_dict(), "extra_state": {}}
+        torch.save(saved, f"{seed}.pt", _use_new_zipfile_serialization=False)
     words = ["uniform", "--ckpts", "0.pt", "1.pt", "--dtype", "float64"]
     ran = soup(*words, "--format", "same")
     assert ran.code == 2 and "0.pt: tensor 'turned' has dtype torch.float32, in the soup torch.float64" in ran.stderr
     ran = soup(*words, "--json")
     report = json.loads(ran.stdout)["soup"]
     assert report["path"] == "soup/model.safetensors" and "not as the ingredients were" in report["left_out"][0]
+
+
+def test_mixed_precisions(soup: Soup) -> None:
+    """Ingredients of float16 and float32 give float32, also if the best one's file is the narrower."""
+    states = [trained(seed)[0].half().state_dict() for seed in range(1)]
+    states += [trained(seed)[0].float().state_dict() for seed in range(1, 2)]
+    for seed, state in enumerate(states):
+        torch.save({"model": state, "extra_state": {}}, f"{seed}.pt")
+    ran = soup("uniform", "--ckpts", "0.pt", "1.pt", "--format", "same")
+    assert ran.code == 0, ran.stderr
+    found = checked("soup/model.pt")["model"]
+    for name, tensor in found.items():
+        expected = torch.stack([state[name].double() for state in states]).mean(dim=0)
+        if tensor.is_floating_point():
+            assert tensor.dtype == torch.float32 and torch.equal(tensor, expected.float()), name
+
+
+def test_a_tensor_called_as_a_scaler(soup: Soup) -> None:
+    """A bare state dict has no training state, whatever its tensors are called."""
+    for seed in range(2):
+        torch.save({"scaler": torch.full((3,), float(seed)), "w": torch.ones(2)}, f"{seed}.pt")
+    assert soup("uniform", "--ckpts", "0.pt", "1.pt", "--format", "same").code == 0
+    assert torch.equal(checked("soup/model.pt")["scaler"], torch.full((3,), 0.5))
 
 
 def test_a_head_that_is_tied_in_one_alone(soup: Soup) -> None:
