@@ -303,7 +303,15 @@ def _meet_other_processes(words: list[str]) -> None:
 UsageProblem: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
+def _check_system() -> None:
+    """Raises UsageError on Windows, whose files have neither the locks nor the owners that this program relies on."""
+    if sys.platform.startswith("win"):
+        hint = "WSL runs it as Linux does: wsl --install, then pip install model-soup there"
+        raise UsageError("soup: runs on Linux and macOS, not on Windows", hint=hint)
+
+
 def _invoke(words: list[str]) -> int:
+    _check_system()
     _meet_other_processes(words)
     try:
         code: object = app(words, prog_name="soup", standalone_mode=False)

@@ -7,6 +7,8 @@
 
 The lock is the file system's (flock), so one that a killed process left holds nobody up. Where a network file system
 knows no such locks, a file is linked in one step, and its holder is looked for by number on the machine it names.
+`filelock` does less: it names no holder, its file for systems without locks outlives a killed process, and what is
+written cannot be the locked file itself.
 """
 
 from __future__ import annotations

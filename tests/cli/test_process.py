@@ -38,7 +38,7 @@ def test_head(family: Path) -> None:
     """`soup rank ... | head -1` gives the first line, ends with 0, and stderr has one plain line an evaluation."""
     script = f"set -o pipefail; {sys.executable} -m soupcli rank --ckpts runs/*/ --val val | head -1"
     ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), check=False)
-    assert (ran.returncode, ran.stdout.split()) == (0, ["checkpoint", "val"])
+    assert (ran.returncode, ran.stdout.split()) == (0, ["checkpoint", "val", "accuracy", "↑"])
     lines = ran.stderr.splitlines()
     assert len(lines) == 5
     assert all(LINE.fullmatch(line) for line in lines), ran.stderr
@@ -233,3 +233,10 @@ def test_stdout_that_knows_few_letters(
     assert ended.value.code == 0
     assert expected in written.getvalue()
     assert (b"runs/\xff " in written.getvalue()) == (encoding == "utf-8")
+
+
+def test_windows(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """On Windows every command ends with what runs it there."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert app.run(["rank", "--ckpts", "runs"]) == 2
+    assert "soup: runs on Linux and macOS, not on Windows" in (said := capfd.readouterr().err) and "WSL" in said

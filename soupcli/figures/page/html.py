@@ -1,4 +1,8 @@
-"""Pieces of a page: tables and figures that are read without a pointer, without colours and aloud."""
+"""Pieces of a page: tables and figures that are read without a pointer, without colours and aloud.
+
+Functions, not templates: a notebook shows some of the same pieces, and whatever comes from a report goes through
+`text`, which escapes it, as every word of the figures does.
+"""
 
 from __future__ import annotations
 
