@@ -44,6 +44,8 @@ NUMBERS = {
     "max_shard_size": "str | int",
     "min_delta": "str | float",
     "require_gain": "str | float",
+    "device": "str | torch.device",
+    "dtype": "str | torch.dtype",
     "weights_for": "Mapping[str, str | Sequence[float]] | Sequence[str]",
 }
 HEAD = '''"""The keywords of soupcli's functions, for type checkers and editors.
@@ -58,6 +60,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 Words = str | Path | Iterable[str | Path]

@@ -117,13 +117,23 @@ def test_import_takes_no_torch() -> None:
 def test_weights_in_memory(family: Path) -> None:
     """`state_dict` and `load_into` give the tensors of the file, and leave no folder behind."""
     made = soupcli.uniform("runs/*/")
-    state, net = made.state_dict(), build_net()
+    state, net = made.state_dict(), build_net().train()
+    net[0].eval()  # type: ignore[index]
     made.load_into(net)
+    assert net.training and not net[0].training  # type: ignore[index]
+    with pytest.raises(NetworkError, match="on the meta device"):
+        made.load_into(build_net().to("meta"))
     assert not Path("soup").exists()
     made.save("mean")
     written = load_file("mean/model.safetensors")
     assert {name: tensor.tolist() for name, tensor in state.items()} == {n: t.tolist() for n, t in written.items()}
     assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in written.items())
+
+
+def test_torchs_own_words(family: Path) -> None:
+    """A device and a dtype may be torch's objects."""
+    made = soupcli.uniform("runs/*/", dtype=torch.bfloat16, device=torch.device("cpu"))
+    assert {tensor.dtype for tensor in made.state_dict().values()} == {torch.bfloat16}
 
 
 def test_out_writes_at_once(family: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 Words = str | Path | Iterable[str | Path]
@@ -48,7 +49,7 @@ class SharedKeywords(OwnKeywords, total=False):
     exclude: Words | None
     take: Words | None
     base: str | Path | None
-    device: str | None
+    device: str | torch.device | None
     metric: str | None
     batch_size: int | None
     workers: int | None
@@ -76,7 +77,7 @@ class UniformKeywords(SharedKeywords, total=False):
 
     require_gain: str | float | None
     out: str | Path | None
-    dtype: Literal["float64", "float32", "float16", "bfloat16"] | None
+    dtype: str | torch.dtype | None
     max_shard_size: str | int | None
     format: Literal["same", "safetensors", "torch"] | None
     card: bool | None
@@ -92,7 +93,7 @@ class GreedyKeywords(SharedKeywords, total=False):
 
     require_gain: str | float | None
     out: str | Path | None
-    dtype: Literal["float64", "float32", "float16", "bfloat16"] | None
+    dtype: str | torch.dtype | None
     max_shard_size: str | int | None
     format: Literal["same", "safetensors", "torch"] | None
     card: bool | None
@@ -121,7 +122,7 @@ class LearnedKeywords(SharedKeywords, total=False):
 
     require_gain: str | float | None
     out: str | Path | None
-    dtype: Literal["float64", "float32", "float16", "bfloat16"] | None
+    dtype: str | torch.dtype | None
     max_shard_size: str | int | None
     format: Literal["same", "safetensors", "torch"] | None
     card: bool | None
@@ -159,7 +160,7 @@ class MixKeywords(SharedKeywords, total=False):
 
     require_gain: str | float | None
     out: str | Path | None
-    dtype: Literal["float64", "float32", "float16", "bfloat16"] | None
+    dtype: str | torch.dtype | None
     max_shard_size: str | int | None
     format: Literal["same", "safetensors", "torch"] | None
     card: bool | None

@@ -82,6 +82,8 @@ def _as_words(value: Any, kinds: set[Any]) -> Any:
         return list(_words(value))
     if list[int] in kinds:
         return list(value) if isinstance(value, Iterable) else [value]
+    if type(value).__module__ == "torch":  # torch.bfloat16, torch.device("cuda:0")
+        return str(value).removeprefix("torch.")
     if str in kinds and not isinstance(value, str):
         return ",".join(map(_text, value)) if isinstance(value, list | tuple) else _text(value)
     return value

@@ -118,10 +118,16 @@ class MadeSoup:
         if not callable(getattr(model, "named_parameters", None)) or isinstance(model, type):
             hint = "soup.load_into(model), a torch.nn.Module; model=build is of the search"
             raise UsageError(f"load_into: a {type(model).__name__} is no network", hint=hint)
-        first = next(iter(model.parameters()), None)
+        absent = next((name for name, tensor in model.named_parameters() if tensor.is_meta), None)
+        if absent is not None:
+            hint = "model.to_empty(device='cpu') gives it memory for them"
+            raise NetworkError(f"load_into: {absent!r} is on the meta device, which holds no values", hint=hint)
+        first, modes = next(iter(model.parameters()), None), [(part, part.training) for part in model.modules()]
         with self._opened() as checkpoint:
             live = LiveNetwork(Network(model), first.device if first is not None else self._run.device.torch)
             live.load(Mixture.uniform([checkpoint]))
+        for part, is_training in modes:
+            part.training = is_training
 
     def fill(self, out: Path, *, force: bool) -> None:
         """Writes the folder, which nobody else may write to."""

@@ -46,7 +46,8 @@ def score(
         with torch.no_grad():
             result = function(module, device)
     except (Exception, SystemExit) as cause:
-        hint = hint_with_traceback("this error comes from your function", cause, spec.python)
+        said = "it was given (name, tensor) pairs: model=build gives it a network" if takes_tensors(spec.python) else ""
+        hint = hint_with_traceback(said or "this error comes from your function", cause, spec.python)
         raise ValidationError(describe_error(cause, spec.python), hint=hint) from cause
     if named and not isinstance(result, Mapping) and result is not None and _number(result) is not None:
         result = {metric: result}
