@@ -118,9 +118,9 @@ def test_weights_in_memory(family: Path) -> None:
     """`state_dict` and `load_into` give the tensors of the file, and leave no folder behind."""
     made = soupcli.uniform("runs/*/")
     state, net = made.state_dict(), build_net().train()
-    net[0].eval()  # type: ignore[index]
+    net[0].eval()
     made.load_into(net)
-    assert net.training and not net[0].training  # type: ignore[index]
+    assert net.training and not net[0].training
     with pytest.raises(NetworkError, match="on the meta device"):
         made.load_into(build_net().to("meta"))
     assert not Path("soup").exists()

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 SOUP = [sys.executable, "-m", "soupcli"]
 RANK = ["rank", "--ckpts", "runs/*/", "--val", "val"]
 GREEDY = ["greedy", "--ckpts", "runs/*/", "--val", "val", "--json", "--no-early-stop"]
-LINE = re.compile(r"ranking [1-5]/5: runs/\d: accuracy 0\.\d{4}")
+LINE = re.compile(r"ranking [1-5]/5: runs/[0-4]: accuracy \d{1,3}\.\d\d%")
 
 
 def environment(**variables: str) -> dict[str, str]:
