@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -93,7 +94,15 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
         yield said
     if report.flops is not None:
         yield [cost_of(report.flops)]
+    if report.sets and report.best is None and (command := _comparing_command(report, soup)):
+        yield [f"not compared with its ingredients, which were not scored: {command} does"]
     yield [f"members: {_members(soup)}", *_summary(report, soup)]
+
+
+def _comparing_command(report: Report, soup: Soup) -> str:
+    """The command that compares a soup with its ingredients."""
+    paths = [soup.path.rpartition("/")[0] or soup.path, *(one.path for one in report.ingredients)]
+    return f"soup eval --ckpts {shlex.join(paths)} --val {shlex.join(report.sets)}"
 
 
 def _summary(report: Report, soup: Soup) -> list[str]:

@@ -300,6 +300,15 @@ class Run:
         """Where the transform of each set's pictures comes from, by the first checkpoint."""
         return transforms(self.sets, self._outline)
 
+    def _say_transforms(self) -> None:
+        """Says once which transform the pictures of the sets go through: another than in training ruins every score."""
+        sources: dict[str, list[str]] = {}
+        for name, source in self.transforms.items():
+            sources.setdefault(source, []).append(whole_of(name))
+        for source, names in sources.items():
+            if not self.options.quiet:
+                console.note(f"transform of {', '.join(dict.fromkeys(names))}: {source}")
+
     def _outline(self) -> Outline:
         """What is known about the classes of the first checkpoint before any network is built."""
         return outline(self.recipe.model, self.singles[0])
@@ -331,6 +340,7 @@ class Run:
         """Evaluate mixtures on each set. Made when the first score is asked for."""
         if self._evaluators is None:
             self._say_other_files()
+            self._say_transforms()
             for name, order in self.classes.items():
                 if order.warning is not None:
                     self.warn(f"{whole_of(name)}: {order.warning}")

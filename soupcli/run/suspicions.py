@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.training_record import record_of
+from soupcli.checkpoints.training_table import highest_in_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from soupcli.run.run import Run
 
 ACCURACIES = {"accuracy", "acc", "top1", "acc1", "acc_1", "accuracy_top1"}
-PREFIXES = ("eval_", "val_", "valid_", "test_", "eval/", "val/", "test/")
+PREFIXES = ("metrics/", "eval_", "val_", "valid_", "test_", "eval/", "val/", "test/")
 FAR = 0.1  # of a share
 FEWEST = 50  # examples: fewer tell nothing from guessing
 ERRORS = 3  # standard errors
@@ -61,7 +62,8 @@ def _say_far(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]) -> 
 
 def _recorded_accuracy(checkpoint: Checkpoint) -> tuple[str, float | None]:
     """The trainer's own accuracy as a share, and its name; percentages are divided by 100."""
-    for metric, value in record_of(checkpoint).metrics.items():
+    numbers = {**highest_in_table(checkpoint.folder), **record_of(checkpoint).metrics}
+    for metric, value in numbers.items():
         plain = metric.lower()
         for prefix in PREFIXES:
             plain = plain.removeprefix(prefix)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from soupcli.checkpoints.training_table import highest_in_table
 from tests.helpers import transformers_toys as toys
 
 Soup = Callable[..., Any]
@@ -61,3 +62,12 @@ def test_far_from_the_trainer(run: Any, soup: Soup) -> None:
         said = warnings(soup)
         assert len(said) == far
         assert all("run has accuracy 75.00%, its trainer recorded eval_accuracy 99.90%" in one for one in said)
+
+
+def test_table_of_the_trainer(tmp_path: Path) -> None:
+    """The greatest accuracy in a trainer's own csv counts as recorded; texts and numbers without end do not."""
+    (tmp_path / "log.csv").write_text("epoch, val_acc,note\n0,0.5,x\n1,0.975,nan\n2,0.9,inf\n")
+    assert highest_in_table(tmp_path) == {"epoch": 2.0, "val_acc": 0.975}
+    assert highest_in_table(tmp_path / "nothing") == {}
+    (tmp_path / "summary.csv").write_bytes(b"\xff\x00")
+    assert highest_in_table(tmp_path) == {}
