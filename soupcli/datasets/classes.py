@@ -65,7 +65,7 @@ def classes_of(
 
 def _in_folder_order(spec: ImagesSet, names: Sequence[str], folders: ClassFolders) -> Classes:
     """Places among the folders, as the network's library counts them. Warns if libraries count otherwise."""
-    order: Order = spec.class_order or ("natural" if _are_indices(names) else folders.order)
+    order: Order = spec.class_order or ("natural" if _is_imagenet_v2(names) else folders.order)
     sorted_names = in_order(names, order)
     labels = _places(sorted_names)
     by = f"class folders in {order} order" + ("" if spec.class_order else f", as {_reader(order, folders)} counts them")
@@ -87,7 +87,7 @@ _READERS: dict[Order, str] = {"text": "torchvision's ImageFolder", "natural": "t
 def _reader(order: Order, folders: ClassFolders) -> str:
     """Who counts in this order: the network's own library if it does."""
     if order != folders.order:
-        return "numbers that name every class"
+        return "ImageNet-V2"
     return _READERS["text"] if folders.library == "torchvision" else folders.library
 
 

@@ -87,10 +87,12 @@ def test_warned_where_orders_differ(names: list[str], warned: bool, tmp_path: Pa
 
 
 def test_indices(tmp_path: Path) -> None:
-    """Folders that are exactly 0 to n-1 are counted as numbers, as ImageNet-V2's; class_order says otherwise."""
-    place = folders(tmp_path, [str(number) for number in range(12)])
-    assert index_of(place) == {str(number): number for number in range(12)}
-    assert index_of(place, class_order="text") == ImageFolder(str(place)).class_to_idx
+    """Folders 0 to n-1 are counted as the network's library counts them, and it is said; ImageNet-V2's as numbers."""
+    numbers = {str(number): number for number in range(12)}
+    place = folders(tmp_path, list(numbers))
+    assert index_of(place) == ImageFolder(str(place)).class_to_idx
+    assert "order of the classes" in (images.class_order(ImagesSet(images=place), Outline()).warning or "")
+    assert index_of(place, class_order="natural") == index_of(place, Outline(folders=TIMM)) == numbers
     named = tuple(f"bird {number}" for number in range(12))
     assert index_of(place, Outline(label_names=named)) == {str(number): number for number in range(12)}
 
