@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import NO_PLACES, TensorSpec, read_part
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.window import folder_of_run, in_order_of_steps
 from soupcli.errors import UsageError
 from soupcli.late import torch
@@ -41,6 +42,7 @@ class CheckpointGroup:
 
     path: Path  # the folder of the run
     members: tuple[Checkpoint, ...]
+    is_wide: bool = False  # whether the mean is given in float32 or wider
 
     places = NO_PLACES
     taken = ()
@@ -135,7 +137,7 @@ class CheckpointGroup:
         spec = self.last.tensors[name]
         if not spec.dtype.is_averaged:
             return spec
-        dtype = spec.dtype
+        dtype = spec.dtype.common(Dtype.FLOAT32) if self.is_wide else spec.dtype
         for member in self.members:
             dtype = dtype.common(member.tensors[name].dtype)
         return TensorSpec(spec.shape, dtype)

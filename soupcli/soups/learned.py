@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.groups import CheckpointGroup, members_of
+from soupcli.checkpoints.wide import widened
 from soupcli.errors import NetworkError
 from soupcli.late import torch
 from soupcli.mixing.mixture import Mixture, shared_out
@@ -92,7 +93,8 @@ def learn(
     folded = _last_linear(module, head) if settings.fold_temperature else []
     found = layers(module, per=settings.per, head=head)
     start_k = torch.tensor([float(ingredient in start) / len(start) for ingredient in ingredients], dtype=torch.float64)
-    with MixedNetwork(live, ingredients, found, resident=settings.resident, progress=progress) as network:
+    exact = [widened(ingredient) for ingredient in ingredients]
+    with MixedNetwork(live, exact, found, resident=settings.resident, progress=progress) as network:
         say_where(network.residence)
         start_lk = start_k.repeat(len(found), 1)
         soup = learned(network, task, start_lk, settings, states=states, watch=watch, progress=progress)
