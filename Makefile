@@ -16,7 +16,7 @@ LAYOUTS_VENV := .venv-layouts
 TRACKERS_VENV := .venv-trackers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs site cases torture gpu layouts trackers results bench-startup bench-merge bench-greedy bench-large bench-learned bench-inspect clean
+.PHONY: help demo test check format docs site cases torture gpu layouts trackers results results-decay results-experts bench-startup bench-merge bench-greedy bench-large bench-learned bench-inspect clean
 
 # $(call environment,FOLDER,EXTRA): an environment with this package and one extra, by uv if it is there, else by pip.
 define environment
@@ -96,6 +96,12 @@ torture: $(READY) ## kills, hostile files, many processes at once, very large in
 
 results: $(READY) ## measure every seed of every demo into docs/results.md: about an hour on 2 cores
 	$(BIN)/python benchmarks/results.py
+
+results-decay: $(READY) ## mixing the end of a run against decaying its rate, into docs/results.md: about 15 minutes
+	$(BIN)/python benchmarks/decay.py
+
+results-experts: $(READY) ## a soup of experts of three texts, into docs/results.md: about 10 minutes
+	$(BIN)/python benchmarks/experts.py
 
 bench-startup: $(READY) ## how soon soup answers, as ratios to soup --help
 	$(BIN)/python benchmarks/startup.py

@@ -2,9 +2,9 @@
 
 Ingredients are ranked by a `command:` set that takes a second, with 1, 2, 4 and 8 jobs: the wall time over the ideal,
 which is the start of soup and as many rounds of a second as there are. Then greedy with `--jobs 4 --speculate 3` over
-greedy with one job, and over `--jobs 4` alone, on families of which as many candidates are kept as of the three demos
-(docs/results.md, mean over seeds), spread evenly, and on one of which none is kept: the most that speculation can
-gain. Commands sleep, so that few cores serve many jobs.
+greedy with one job, and over `--jobs 4` alone (ranking and search, without the start), on families of which as many
+candidates are kept as of the three demos (docs/results.md, mean over seeds), spread evenly, and on one of which none is
+kept: the most that speculation can gain. Commands sleep, so that few cores serve many jobs.
 """
 
 from __future__ import annotations
@@ -59,13 +59,16 @@ def wall(folder: Path, *words: str) -> float:
     """Seconds of one run of soup with a cache of its own."""
     with tempfile.TemporaryDirectory() as cache:
         began = time.monotonic()
-        subprocess.run(
+        ran = subprocess.run(
             [sys.executable, "-m", "soupcli", *words, "--ckpts", *map(str, sorted(folder.glob("runs/*"))), "--quiet"],
             cwd=folder,
             env={**os.environ, "SOUP_CACHE": cache},
-            check=True,
+            check=False,
             capture_output=True,
+            text=True,
         )
+        if ran.returncode:
+            raise SystemExit(ran.stderr)
         return time.monotonic() - began
 
 
@@ -74,14 +77,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--ingredients", type=int, default=12)
+    parser.add_argument("--only", choices=("rank", "greedy"), help="one of the two alone")
     given = parser.parse_args()
+    if given.only != "greedy":
+        rank(given.ingredients, given.seconds)
+    for name, (ingredients, kept) in KEPT.items() if given.only != "rank" else ():
+        with tempfile.TemporaryDirectory() as place:
+            speculate(Path(place), name, ingredients, kept, given.seconds)
+
+
+def rank(ingredients: int, seconds: float) -> None:
+    """Prints what a ranking takes, with each number of jobs, over the ideal."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_family(folder, given.ingredients, 0.0)
+        write_family(folder, ingredients, 0.0)
         start = wall(folder, "rank", "--val", "val", "--jobs", "8")
-        write_family(folder, given.ingredients, given.seconds)
+        write_family(folder, ingredients, seconds)
         for jobs in JOBS:
-            ideal = start + math.ceil(given.ingredients / jobs) * given.seconds
+            ideal = start + math.ceil(ingredients / jobs) * seconds
             report = folder / f"{jobs}.json"
             took = wall(folder, "rank", "--val", "val", "--jobs", str(jobs), "--report", str(report))
             alone = json.loads(report.read_text())["cost"]["seconds"]["rank"]
@@ -89,25 +102,24 @@ def main() -> None:
                 f"rank, {jobs} jobs: {took:.2f} s, {took / ideal:.2f} of the ideal; the evaluations alone "
                 f"{alone:.2f} s, {alone / (ideal - start):.2f}"
             )
-    for name, (ingredients, kept) in KEPT.items():
-        with tempfile.TemporaryDirectory() as place:
-            speculate(Path(place), name, ingredients, kept, given.seconds)
 
 
 def speculate(folder: Path, name: str, ingredients: int, kept: int, seconds: float) -> None:
     """Prints how greedy ends sooner; the soups must be the same."""
     write_family(folder, ingredients, seconds, kept)
     ways = {"one": [], "four": ["--jobs", "4"], "ahead": ["--jobs", "4", "--speculate", "3"]}
-    took = {
-        way: wall(folder, "greedy", "--val", "val", *words, "--out", str(folder / way)) for way, words in ways.items()
-    }
-    soups = {(folder / way / "model.safetensors").read_bytes() for way in ways}
-    members = json.loads((folder / "ahead/soup.json").read_text())["soup"]["members"]
-    assert len(soups) == 1 and len(members) == kept
+    took: dict[str, float] = {}
+    for way, words in ways.items():
+        wall(folder, "greedy", "--val", "val", *words, "--out", str(folder / way))
+        report = json.loads((folder / way / "soup.json").read_text())
+        assert len(report["soup"]["members"]) == kept
+        took[way] = report["cost"]["seconds"]["rank"] + report["cost"]["seconds"]["greedy"]
+    assert len({(folder / way / "model.safetensors").read_bytes() for way in ways}) == 1
     over_one, over_four = took["ahead"] / took["one"], took["ahead"] / took["four"]
     print(
         f"greedy, {name} ({kept} of {ingredients} kept): {took['ahead']:.2f} s, {over_one:.2f} of {took['one']:.2f} s "
-        f"with one job, {over_four:.2f} of {took['four']:.2f} s with 4 jobs alone"
+        f"with one job, {over_four:.2f} of {took['four']:.2f} s with 4 jobs alone",
+        flush=True,
     )
 
 
