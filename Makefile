@@ -5,7 +5,6 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := demo
-COMMA := ,
 CASES := ../shared/cases/run.py
 
 # The demo needs torch and scikit-learn alone; it takes the development environment if that is there.
@@ -74,8 +73,10 @@ $(LAYOUTS_VENV)/.ready: pyproject.toml constraints.txt $(LAYOUTS_NEEDS)
 trackers: $(TRACKERS_VENV)/.ready ## runs reported to trackio, wandb and mlflow, read back from their offline stores
 	$(CURDIR)/$(TRACKERS_VENV)/bin/python -m pytest -q -W default tests/output/trackers
 
-$(TRACKERS_VENV)/.ready: pyproject.toml constraints.txt
-	$(call environment,$(TRACKERS_VENV),dev$(COMMA)trackio$(COMMA)wandb$(COMMA)mlflow)
+$(TRACKERS_VENV)/.ready: pyproject.toml constraints.txt tests/output/trackers/requirements.txt
+	$(call environment,$(TRACKERS_VENV),dev)
+	$(TRACKERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/output/trackers/requirements.txt
+	@touch $@
 
 site: $(SITE_VENV)/.ready ## build the pages as a site into site/, strictly: a dead link is an error
 	$(CURDIR)/$(SITE_VENV)/bin/mkdocs build --quiet --strict
