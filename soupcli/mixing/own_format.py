@@ -7,6 +7,7 @@ written = write_own(mixture, folder, CopyOptions())     # copies of the best one
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -110,7 +111,7 @@ def why_not_copied(mixture: Mixture, options: CopyOptions) -> str:
             said = f"tensor {name!r} has dtype {stored.dtype}, in the soup {spec.dtype}"
             place = kept.places.get(name)
             if place is None or not is_archive(place.file):
-                return f"{kept.path}: {said}"
+                return f"{kept.path if place is None else place.file.path}: {said}"
             cast.setdefault(place.file, said)
     whys = {file: why_not_cast(mixture, file, options) for file in cast}
     return next((f"{file.path}: {cast[file]}: {why}" for file, why in whys.items() if why), "")
@@ -124,6 +125,8 @@ def write_own(mixture: Mixture, folder: Path, options: CopyOptions, *, wanted: F
     shares memory with another one in one ingredient and not in all; OutputError if the disk is full.
     """
     form = form_of(mixture.kept)
+    if form == "distributed" and wanted == "torch":
+        form = "safetensors"  # a plain file is asked for, and no folder
     if form != "safetensors" and (why := why_not_copied(mixture, options)):
         raise MixError(why, hint=INSTEAD)
     kept = mixture.kept.own
@@ -131,7 +134,7 @@ def write_own(mixture: Mixture, folder: Path, options: CopyOptions, *, wanted: F
     needed = needed if form == "safetensors" else sum(file.size for file in kept.files)
     check_space(folder.parent, needed)
     with _on_full_disk(folder, needed):
-        if isinstance(kept, DistributedCheckpoint):
+        if form == "distributed" and isinstance(kept, DistributedCheckpoint):
             found = write_distributed(mixture, kept, folder, options)
             return OwnFiles(found.digests, found.others, found.nbytes, "", found.notes)
         if form == "safetensors":
@@ -152,7 +155,7 @@ def _copies(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
         index = whole_name(name) + INDEX_SUFFIX
         beside = file.path.parent / index.rpartition("/")[2]
         if index not in indexes and is_shard(file.path.name) and beside.is_file():
-            content = read_small(beside, most=MAX_INDEX)
+            content = _with_size(read_small(beside, most=MAX_INDEX), mixture)
             write_whole(folder / index, content)
             indexes[index] = hashlib.sha256(content).hexdigest()
     kept = mixture.kept.own
@@ -160,6 +163,17 @@ def _copies(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:
         return _own_files(written, indexes)
     others, notes = _recoverables(kept.folder, folder, keep_state=options.keep_state)
     return _own_files(written, indexes | others, notes)
+
+
+def _with_size(index: bytes, mixture: Mixture) -> bytes:
+    """An index of shards with the bytes of the soup's tensors, if their dtypes are others than in the ingredient."""
+    stored = mixture.kept.own.tensors
+    if all(mixture.spec(name).dtype == stored[name].dtype for name in mixture.kept.tensors):
+        return index
+    content = json.loads(index)
+    total = sum(mixture.spec(name).nbytes for name in mixture.kept.tensors)
+    content["metadata"] = {**(content.get("metadata") or {}), "total_size": total}
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def _recoverables(source: Path, folder: Path, *, keep_state: bool) -> tuple[dict[str, str], list[str]]:

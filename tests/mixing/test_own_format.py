@@ -65,6 +65,10 @@ def test_shards_of_torch_save(soup: Soup) -> None:
     assert report["path"] == "soup/pytorch_model.bin.index.json" and report["format"] == "torch"
     assert set(report["weight_files"]) == {name for name in names if name.endswith(".bin")}
     assert soup("verify", "soup", "--rebuild").code == 0
+    words = ("uniform", "--ckpts", "runs/*/", "--format", "same", "--dtype", "bfloat16", "--out", "half")
+    assert soup(*words).code == 0
+    index = json.loads(Path("half/pytorch_model.bin.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(2 * tensor.numel() for tensor in made[0].state_dict().values())
     shard = Path("soup", min(report["weight_files"]))
     shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
     assert soup("verify", "soup").code == 1
@@ -163,6 +167,8 @@ def test_distributed_checkpoints(soup: Soup) -> None:
     sizes = [sum(file.stat().st_size for file in Path(name).glob("*.distcp")) for name in ("soup", "runs/0")]
     assert sizes[0] < sizes[1] / 2
     assert soup("verify", "soup", "--rebuild").code == 0 and soup("inspect", "--ckpts", "soup", "runs/*/").code == 0
+    assert soup("uniform", "--ckpts", "runs/*/", "--format", "torch", "--out", "plain").code == 0
+    assert_equal(torch.load("plain/pytorch_model.bin"), expected)
     kept = ("--format", "same", "--keep-state", "--force")
     assert soup("uniform", "--ckpts", "runs/*/", *kept).code == 0
     dcp_to_torch_save("soup", "whole.pt")
