@@ -21,16 +21,23 @@ if TYPE_CHECKING:
 
 
 def build(spec: TorchvisionNetwork, _folder: Path, _trust_code: bool = False) -> Network:
-    """`torchvision.models.get_model` without weights, with the transform of its default weights."""
+    """`torchvision.models.get_model` without weights; of a classifier with the transform of its default weights.
+
+    Networks of other tasks take pictures as their own set makes them: a function of the user's.
+    """
     models = import_extra("torchvision.models", extra="torchvision")
-    name, known = spec.torchvision, models.list_models(module=models)  # classification; detection is in sub-modules
+    name, known = spec.torchvision, models.list_models()
     if name.lower() not in known:
-        raise NetworkError(f"model.torchvision: has no classifier {name!r}{suggestion(name, known)}")
+        raise NetworkError(f"model.torchvision: has no network {name!r}{suggestion(name, known)}")
+    classifies = name.lower() in models.list_models(module=models)  # detection and others are in sub-modules
+    args = spec.args if classifies else {"weights_backbone": None, **spec.args}  # whose default is fetched
     try:
         with data_only():
-            module = make_without_weights(lambda: models.get_model(name, weights=None, **spec.args))
+            module = make_without_weights(lambda: models.get_model(name, weights=None, **args))
     except Exception as cause:
         raise NetworkError(f"torchvision {name!r}: {cause}", hint="see args: of model: in the recipe") from cause
+    if not classifies:
+        return Network(module)
     return Network(module, _pictures(models.get_model_weights(name).DEFAULT.transforms()))
 
 

@@ -49,11 +49,16 @@ def test_transform_of_other_presets(name: str, tmp_path: Path) -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
-    """Wrong names, networks that do not classify, and wrong arguments are one-line errors."""
+    """Wrong names and wrong arguments are one-line errors."""
     checkpoint = open_checkpoint(saved(torch.nn.Linear(2, 2), tmp_path))
-    with pytest.raises(NetworkError, match=r"has no classifier 'resnet81', did you mean 'resnet18'\?"):
+    with pytest.raises(NetworkError, match=r"has no network 'resnet81', did you mean 'resnet18'\?"):
         build(TorchvisionNetwork(torchvision="resnet81"), checkpoint)
-    with pytest.raises(NetworkError, match="has no classifier 'fasterrcnn_resnet50_fpn'"):
-        build(TorchvisionNetwork(torchvision="fasterrcnn_resnet50_fpn"), checkpoint)
     with pytest.raises(NetworkError, match=r"^torchvision 'resnet18': .*num_clases"):
         build(TorchvisionNetwork(torchvision="resnet18", args={"num_clases": 5}), checkpoint)
+
+
+def test_other_tasks(tmp_path: Path) -> None:
+    """Networks of segmentation and detection are built without fetching anything, without a transform."""
+    checkpoint = open_checkpoint(saved(torch.nn.Linear(2, 2), tmp_path))
+    network = build(TorchvisionNetwork(torchvision="lraspp_mobilenet_v3_large", args={"num_classes": 3}), checkpoint)
+    assert network.pictures is None
