@@ -238,9 +238,9 @@ def test_optional_extras_are_imported_late() -> None:
             assert core or room(file) == "demo", f"{name_of(file)} imports {module} when it is imported"
 
 
-def files_at_start() -> set[Path]:
-    """What `soup --help` imports of ours: cli/app.py and all that it needs, by their imports."""
-    waiting, found = [PACKAGE / "cli/app.py"], set()
+def files_at_once(*files: Path) -> set[Path]:
+    """The files, and all of ours that are imported with them."""
+    waiting, found = list(files), set()
     while waiting:
         file = waiting.pop()
         if file not in found:
@@ -253,9 +253,19 @@ def files_at_start() -> set[Path]:
 
 def test_help_needs_no_torch() -> None:
     """What `soup --help` imports is light: no torch, pydantic or rich, and nothing of ours that imports them."""
-    for file in sorted(files_at_start()):
+    for file in sorted(files_at_once(PACKAGE / "cli/app.py")):
         for module in imports_at_once(TREES[file], file):
             assert module.partition(".")[0] not in CORE - {"typer"}, f"{name_of(file)} imports {module}"
+
+
+def test_importing_a_command_imports_no_torch() -> None:
+    """Commands import torch when they compute: none of their files does so at once, nor any that they import at once.
+
+    Files that extend classes of torch, and those of the demos, are imported in functions, as pyproject.toml says.
+    """
+    for file in sorted(files_at_once(PACKAGE / "api.py", *(PACKAGE / "commands").glob("*.py"))):
+        heavy = [module for module in imports_at_once(TREES[file], file) if module.split(".")[0] == "torch"]
+        assert not heavy, f"{name_of(file)} imports {heavy[0]}: from soupcli.late import torch"
 
 
 def test_files_are_read_up_to_a_size() -> None:

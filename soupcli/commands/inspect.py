@@ -32,7 +32,6 @@ from soupcli.diagnosis.neurons import reordered_pairs
 from soupcli.errors import MixError, NetworkError
 from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
-from soupcli.mixing.write_soup import WritingOptions, write_soup
 from soupcli.networks.geometry import first_not_finite, measure
 from soupcli.output import console
 from soupcli.output.text import report_text
@@ -228,6 +227,8 @@ def _alone(run: Run, member: Checkpoint) -> dict[str, Score]:
 
 def _written(run: Run, mean: Mixture, folder: Path) -> Checkpoint:
     """The mean in a file: else each mixture with it would read all members."""
+    from soupcli.mixing.write_soup import WritingOptions, write_soup
+
     write_soup(mean, folder, WritingOptions(max_shard_size=run.recipe.max_shard_size, format="safetensors"))
     return open_checkpoint(folder, How(base=run.recipe.base))
 

@@ -273,3 +273,10 @@ def _stored(member: Checkpoint) -> Checkpoint:
     taken = frozenset(stored for name, stored in source.plain.items() if name in member.taken)
     specs = {**adapter.stored.tensors, **{stored: source.stored.tensors[stored] for stored in taken}}
     return FilteredCheckpoint(adapter.stored, source.stored, taken, specs)
+
+
+def soup_specs(mixture: Mixture) -> dict[str, TensorSpec]:
+    """Shape and dtype of the tensors in the soup's files, before a lower rank is taken."""
+    if adapters_of(mixture):
+        return dict(AdapterSoup.of(mixture).tensors)
+    return {name: mixture.spec(name) for name in mixture.kept.tensors}

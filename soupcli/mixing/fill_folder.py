@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.formats.folder import LAST
 from soupcli.checkpoints.side_files import LARGEST, SideFile, files_beside
 from soupcli.files.reading import read_small
+from soupcli.mixing.adapter_mean import soup_specs
 from soupcli.mixing.merged_adapters import as_written, own_tensors
 from soupcli.mixing.old_soup import REPORT
 from soupcli.mixing.soup_folder import content_of
-from soupcli.mixing.write_soup import AdapterNotes, WritingOptions, Written, soup_specs, write_soup
+from soupcli.mixing.write_soup import AdapterNotes, WritingOptions, Written, write_soup
 from soupcli.progress import Progress, silent
 
 if TYPE_CHECKING:

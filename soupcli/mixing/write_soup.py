@@ -204,13 +204,6 @@ class AdapterNotes(NamedTuple):
     relative_error: float  # 0 if the adapter is exact
 
 
-def soup_specs(mixture: Mixture) -> dict[str, TensorSpec]:
-    """Shape and dtype of the tensors in the soup's files, before a lower rank is taken."""
-    if adapters_of(mixture):
-        return dict(AdapterSoup.of(mixture).tensors)
-    return {name: mixture.spec(name) for name in mixture.kept.tensors}
-
-
 @dataclass(frozen=True, kw_only=True)
 class WritingOptions:
     """How weights are written. See `write_weights`, `chosen_format` and `write_torch`.

@@ -98,6 +98,7 @@ def _rich(*, stderr: bool, widgets: bool = False) -> RichConsole:
     return console
 
 
+COLOURED = {"FORCE_COLOR", "TTY_COMPATIBLE"}  # variables that have rich take what is no terminal for one
 UNLIMITED = 100_000  # columns of a line
 LONGEST = 2_000  # letters of an error
 NARROW = 100  # columns of a terminal
@@ -275,8 +276,13 @@ def show_cursor() -> None:
 
 
 def _to_stderr(text: str, style: str | None = None) -> None:
-    if _notes.get():
+    if not _notes.get():
+        return
+    stderr = _Stderr(sys.stderr)
+    if stderr.isatty() or COLOURED & os.environ.keys():
         _rich(stderr=True).print(text, style=style, soft_wrap=True)
+    else:  # the same letters, at once
+        stderr.write(f"{text.expandtabs()}\n")
 
 
 def _in_notebook() -> bool:

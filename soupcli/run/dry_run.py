@@ -11,7 +11,7 @@ from soupcli.checkpoints.checkpoint import total_bytes
 from soupcli.checkpoints.groups import CheckpointGroup
 from soupcli.evaluation.outside.program_files import split
 from soupcli.files.json_text import dump_json
-from soupcli.mixing.write_soup import soup_specs
+from soupcli.mixing.adapter_mean import soup_specs
 from soupcli.output import console
 from soupcli.output.text import describe_classes
 from soupcli.report.tables import Column, Table

@@ -13,11 +13,10 @@ from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import DONE
 from soupcli.evaluation.compare import Side, best_side, compare
 from soupcli.files.lock import claim
-from soupcli.mixing.fill_folder import Filled, fill
+from soupcli.mixing.adapter_mean import soup_specs
 from soupcli.mixing.mixture import Mixture, differing
 from soupcli.mixing.old_soup import check_place
 from soupcli.mixing.soup_folder import SoupFolder, check_free, check_space
-from soupcli.mixing.write_soup import WritingOptions, soup_specs
 from soupcli.output import ci as ci_formats
 from soupcli.output import console
 from soupcli.output.text import report_text, soup_notes
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.gates import GateOutcome
     from soupcli.evaluation.score import Score
+    from soupcli.mixing.fill_folder import Filled
     from soupcli.report.comparisons import Comparison
     from soupcli.report.report import Report
     from soupcli.report.soups import OtherStatistics
@@ -121,6 +121,9 @@ def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) ->
 
 def write(run: Run, finished: FinishedSoup, folder: SoupFolder) -> tuple[Report, list[GateOutcome]]:
     """Fills the folder and gives it its name. Returns the report that lies in it, and its gates."""
+    from soupcli.mixing.fill_folder import fill
+    from soupcli.mixing.write_soup import WritingOptions
+
     with run.phase("mix") as progress:
         statistics = run.evaluators.running_statistics(finished.mixture) if run.sets else {}
         writing = WritingOptions(

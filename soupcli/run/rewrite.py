@@ -20,13 +20,10 @@ from soupcli.datasets.holdout import divide, selecting_part_of, whole_of
 from soupcli.environment import cache_folder
 from soupcli.errors import MixError, UsageError
 from soupcli.evaluation.context import EvaluationContext, made_manifest
-from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.files.lock import claim
-from soupcli.mixing.fill_folder import Filled, fill
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.soup_folder import Input, SoupFolder, check_free
-from soupcli.mixing.write_soup import WritingOptions
 from soupcli.networks.device import choose_device
 from soupcli.output import console
 from soupcli.recipe.recipe import Recipe
@@ -41,6 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from soupcli.cli.options import MixOptions
+    from soupcli.mixing.fill_folder import Filled
     from soupcli.report.report import Report
 
 
@@ -188,6 +186,9 @@ def mixed(
     progress: console.ProgressReporter,
 ) -> Filled:
     """Mix the report's mixture into the folder. Returns what was written."""
+    from soupcli.mixing.fill_folder import fill
+    from soupcli.mixing.write_soup import WritingOptions
+
     statistics = _statistics(report, recipe, mixture, hashes, progress)
     size, rank = recipe.max_shard_size, recipe.adapter_rank
     writing = WritingOptions(
@@ -207,6 +208,8 @@ def _statistics(
     """Batch-norm statistics from the same set as the soup's, or nothing if the soup's were averaged."""
     if not re_estimates(report, recipe):
         return {}
+    from soupcli.evaluation.evaluators import Evaluators
+
     manifest, device = made_manifest(warn=console.warn), choose_device(recipe.device)
     words = list(dict.fromkeys(map(whole_of, report.sets)))
     divided = [name for name in words if selecting_part_of(name) in report.sets]

@@ -37,7 +37,6 @@ from soupcli.datasets.load import class_orders, transforms
 from soupcli.environment import cache_folder, versions
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.context import EvaluationContext, made_manifest
-from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.logits import LogitFolder
 from soupcli.files.atomic import check_file
@@ -57,6 +56,7 @@ from soupcli.soups.ranking import Ranked, rank
 from soupcli.user_files import pass_over_threads
 
 if TYPE_CHECKING:
+    from soupcli.evaluation.evaluators import Evaluators
     from soupcli.evaluation.score import Score
     from soupcli.networks.device import Device
     from soupcli.networks.network import Outline
@@ -351,6 +351,8 @@ class Run:
 
     def evaluators_by(self, recipe: Recipe) -> Evaluators:
         """Evaluate on the same sets by another recipe."""
+        from soupcli.evaluation.evaluators import Evaluators
+
         return Evaluators(
             EvaluationContext(
                 recipe=recipe,

@@ -19,10 +19,6 @@ from typing import TYPE_CHECKING
 
 from soupcli import processes
 from soupcli.errors import SoupError
-from soupcli.figures.draw import svg
-from soupcli.figures.page.page import page
-from soupcli.figures.registry import possible
-from soupcli.figures.reports import ReadReport, gather
 from soupcli.files.unfinished import scratch_folder
 from soupcli.output import console
 from soupcli.output.trackers.table import tracker_named
@@ -86,15 +82,16 @@ class RunTrackers:
         self._waiting.clear()
 
     def _send(self, report: Report, folder: Path | None) -> None:
-        reports = gather([ReadReport(Path("report.json"), report)])
-        drawn = {figure.kind: _document(svg.drawn(figure)) for figure in possible(reports)[0]}
+        from soupcli.figures.page.pictures import page_and_figures
+
+        page, drawn = page_and_figures(report)
         for step in report.steps:
             told = {"greedy/score": step.score, "greedy/threshold": step.threshold, "greedy/accepted": step.accepted}
             self._log({key: float(value) for key, value in told.items() if value is not None})
         self._each(lambda tracker: _tell(tracker, report, drawn))
         with scratch_folder() as aside:
             (aside / "report.json").write_text(report.to_json(), "utf-8")
-            (aside / "report.html").write_text(page(reports), "utf-8")
+            (aside / "report.html").write_text(page, "utf-8")
             for kind, text in drawn.items():
                 (aside / f"{kind}.svg").write_text(text, "utf-8")
             self._each(lambda tracker: tracker.folder(aside, "report", "report"))
@@ -127,12 +124,6 @@ def _library() -> Iterator[None]:
 def _said(cause: BaseException) -> str:
     first = next(iter(str(cause).strip().splitlines()), "")
     return f"{type(cause).__name__}: {first}" if first else type(cause).__name__
-
-
-def _document(drawn: str) -> str:
-    """A figure that stands alone, with its colours in it."""
-    place = drawn.index(">") + 1
-    return f"{drawn[:place]}<style>:root{{{svg.stylesheet('light')}}}{svg.RULES}</style>{drawn[place:]}"
 
 
 def _artifact(folder: Path) -> str:

@@ -19,9 +19,7 @@ from soupcli.evaluation.outside.command import Candidate, Processes
 from soupcli.evaluation.outside.program_files import split
 from soupcli.files.unfinished import scratch_folder
 from soupcli.late import torch
-from soupcli.mixing.fill_folder import copy_side_files
 from soupcli.mixing.merged_adapters import as_written
-from soupcli.mixing.write_soup import WritingOptions, write_soup
 from soupcli.recipe.sets import CommandSet
 
 if TYPE_CHECKING:
@@ -130,6 +128,9 @@ class OutsideSets:
 
     def _written(self, weights: Mixture, folder: Path) -> tuple[Path, Path]:
         """Write a mixture as a soup is written. Returns the values of {checkpoint} and {weights}."""
+        from soupcli.mixing.fill_folder import copy_side_files
+        from soupcli.mixing.write_soup import WritingOptions, write_soup
+
         recipe = self._context.recipe
         weights = as_written(weights, merge_adapters=recipe.merge_adapters)
         written, _ = write_soup(

@@ -12,8 +12,8 @@ from soupcli.evaluation.score import Score
 from soupcli.late import torch
 from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.metric import MetricValue
+from soupcli.mixing.adapter_mean import soup_specs
 from soupcli.mixing.mixture import mix
-from soupcli.mixing.write_soup import soup_specs
 from soupcli.networks.module_state import first_changed, restored, sampled
 from soupcli.user_code import content_of, describe_error, hint_with_traceback, load_function, takes_tensors
 from soupcli.user_code import named as named_code
