@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.checkpoints.compare.class_orders import HEADS, class_orders
 from soupcli.checkpoints.compare.settings import same_bytes, side_file
 from soupcli.errors import MixError
 from soupcli.files.reading import read_small
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.tensor_filter import TensorFilter
 
-MAX_CONFIG = 10_000_000  # bytes
 MAX_BYTES = 200_000_000  # of a file that lists tokens
 SHOWN = 6  # class names in a message
-UNNAMED = re.compile(r"(label|class)?[ _-]?\d+", re.IGNORECASE)  # a library's name for a class without one
 
 
 class Tokens(NamedTuple):
@@ -100,8 +99,20 @@ TOKENS = (  # the first that both have counts
 
 
 def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> None:
-    one, two = _classes(first), _classes(other)
-    if one is None or two is None or one == two or len(one) != len(two):
+    one, two = class_orders(first), class_orders(other)
+    shared = [(one[source], two[source]) for source in one if source in two]
+    said = [next((orders[source] for source in HEADS if source in orders), None) for orders in (one, two)]
+    if said[0] is not None and said[1] is not None:
+        shared.append((said[0], said[1]))  # id2label of one, label2id of the other
+    for names, others in shared:
+        _check_order(first, other, selection, (names, others))
+
+
+def _check_order(
+    first: Checkpoint, other: Checkpoint, selection: TensorFilter, orders: tuple[list[str], list[str]]
+) -> None:
+    one, two = orders
+    if one == two or len(one) != len(two):
         return
     plain, others = ([_plain(name) for name in names] for names in (one, two))
     moved = [name for name, there in zip_longest(plain, others) if name != there and name in others]
@@ -120,19 +131,6 @@ def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter
 
 def _is_head(name: str, checkpoint: Checkpoint, classes: int) -> bool:
     return checkpoint.tensors[name].shape[0] == classes and "embed" not in name
-
-
-def _classes(checkpoint: Checkpoint) -> list[str] | None:
-    """Names of the classes in the order of the head's rows, if config.json says them."""
-    file = side_file(checkpoint, "config.json")
-    try:
-        config: Any = json.loads(read_small(file, most=MAX_CONFIG)) if file is not None else {}
-        labels = config.get("id2label") or config.get("label_names")
-        names = [labels[key] for key in sorted(labels, key=int)] if isinstance(labels, dict) else list(labels or [])
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return None
-    named = all(isinstance(name, str) for name in names) and not all(UNNAMED.fullmatch(str(name)) for name in names)
-    return names if named and names else None
 
 
 def _plain(name: str) -> str:

@@ -122,3 +122,48 @@ def test_uniform(tmp_path: Path, soup: Callable[..., Ran]) -> None:
     assert warned.code == 0
     assert "config.json: image_size (3 | 4)" in warned.stderr
     assert "image_size" in json.loads((tmp_path / "out/soup.json").read_text())["warnings"][0]
+
+
+ORDER = ["cat", "dog", "eel"]
+MOVED = ["dog", "cat", "eel"]
+
+
+def rows_of(names: list[str]) -> dict[str, int]:
+    return {name: row for row, name in enumerate(names)}
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("config_json", lambda names: {"label2id": rows_of(names)}),
+        ("config_json", lambda names: {"id2label": dict(enumerate(ORDER)), "label2id": rows_of(names)}),
+        ("config_json", lambda names: {"class_names": names}),
+        ("config_json", lambda names: {"pretrained_cfg": {"label_names": names}}),
+        (
+            "config_json",
+            lambda names: {"id2label": {str(row): f"LABEL_{ORDER.index(n)}" for row, n in enumerate(names)}},
+        ),
+        ("label_map_json", rows_of),
+        ("class_names_json", lambda names: names),
+    ],
+)
+def test_wherever_the_order_is_said(tmp_path: Path, file: str, said: Callable[[list[str]], object]) -> None:
+    """label2id, nested configurations, lists beside the weights: a head in another order is refused."""
+    a, b, same = (
+        run(tmp_path / name, **{file: json.dumps(said(names))})
+        for name, names in (("a", ORDER), ("b", MOVED), ("same", ORDER))
+    )
+    with pytest.raises(MixError, match=r"rows of 'head\.weight' stand for other classes"):
+        check(a, b)
+    check(a, same)
+
+
+def test_one_says_names_and_the_other_numbers(tmp_path: Path) -> None:
+    """id2label of one is compared with label2id of the other; a list of lines is one too."""
+    a = run(tmp_path / "a", config_json=json.dumps({"id2label": dict(enumerate(ORDER))}))
+    b = run(tmp_path / "b", config_json=json.dumps({"label2id": rows_of(MOVED)}))
+    with pytest.raises(MixError, match="stand for other classes"):
+        check(a, b)
+    with pytest.raises(MixError, match="stand for other classes"):
+        check(run(tmp_path / "c", labels_txt="\n".join(ORDER)), run(tmp_path / "d", labels_txt="\n".join(MOVED)))
+    check(a, run(tmp_path / "e", config_json=json.dumps({"label2id": {"cat": 5, "dog": "x"}})))

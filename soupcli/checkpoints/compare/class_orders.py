@@ -1,0 +1,88 @@
+"""Which class is which by the files beside a checkpoint: every place that says it, of any library.
+
+class_orders(checkpoint)                                # {"config.json: id2label": ["cat", "dog"]}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from soupcli.files.reading import read_small
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+
+MAX_BYTES = 10_000_000
+SUFFIXES = (".json", ".txt", ".names")
+DEEPEST = 3  # levels of a configuration that are searched
+MOST = 100_000  # classes
+KEYS = re.compile(r"id2label|label2id|idx2label|label2idx|idx_to_class|class_to_idx|(label|class)_names|labels|classes")
+LISTS = re.compile(r"(id2)?labels?([_-]?(names|map|list|encoder))?|class(es|[_-]?names)|class_to_idx")  # names of files
+# What says the order of a head's rows, the first that there is.
+HEADS = ("config.json: id2label", "config.json: label2id", "config.json: label_names")
+
+
+def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
+    """The names of classes in the order of the head's rows, by the place that says so."""
+    found: dict[str, list[str]] = {}
+    for file in _files(checkpoint):
+        is_list = LISTS.fullmatch(file.stem.lower()) is not None
+        if file.suffix not in SUFFIXES or not (is_list or file.name == "config.json"):
+            continue
+        try:
+            content = read_small(file, most=MAX_BYTES).decode("utf-8")
+            document: Any = json.loads(content) if file.suffix == ".json" else content.splitlines()
+        except (OSError, ValueError, RecursionError):
+            continue  # whoever needs it says so
+        places = [("", document)] if is_list else []
+        for key, value in (*places, *_places(document)):
+            names = _names(value)
+            if names is not None:
+                found.setdefault(f"{file.name}: {key}" if key else file.name, names)
+    return found
+
+
+def _files(checkpoint: Checkpoint) -> list[Path]:
+    """The side files, and lists of classes that lie beside them whether or not a soup carries them on."""
+    folder = checkpoint.side_folder
+    try:
+        lists = [file for suffix in SUFFIXES for file in folder.glob(f"*{suffix}")] if folder is not None else []
+    except OSError:
+        lists = []
+    return sorted({*checkpoint.side_files, *lists})
+
+
+def _places(document: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yields values under keys that hold names of classes, with dotted keys."""
+    if not isinstance(document, Mapping) or depth == DEEPEST:
+        return
+    for key, value in document.items():
+        if KEYS.fullmatch(str(key)):
+            yield f"{prefix}{key}", value
+        else:
+            yield from _places(value, f"{prefix}{key}.", depth + 1)
+
+
+def _names(value: Any) -> list[str] | None:
+    """Names in order, of a list, of a map from numbers to names, or of one from names to numbers."""
+    if isinstance(value, Mapping):
+        pairs = [(number, name) for number, name in value.items() if _number(number) is not None]
+        if len(pairs) < len(value) or not all(isinstance(name, str) for _, name in pairs):
+            pairs = [(number, name) for name, number in value.items()]
+        rows = {_number(number): name for number, name in pairs}
+        if rows.keys() != set(range(len(value))):
+            return None
+        value = [rows[row] for row in range(len(rows))]
+    whole = isinstance(value, list) and 1 < len(value) <= MOST and all(isinstance(name, str) for name in value)
+    return list(value) if whole else None
+
+
+def _number(value: Any) -> int | None:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+        return int(value)
+    return value if type(value) is int else None
