@@ -63,7 +63,7 @@ class RunTrackers:
         values = {f"{place}/{metric}": value.value for metric, value in score.metrics.items()}
         if score.stopped is not None:
             values = {f"{place}/{score.selecting} bound": score.stopped.bound}
-        self._log({**values, "members": len(weights.members), "examples": score.examples})
+        self._log({**values, "evaluated/members": len(weights.members), "evaluated/examples": score.examples})
 
     def fitted(self, step: int, curves: Mapping[str, float]) -> None:
         """A round of a fit has ended after `step` steps."""

@@ -154,7 +154,7 @@ READERS: dict[str, Callable[[Path], Told]] = {"trackio": of_trackio, "wandb": of
 
 
 @pytest.fixture(params=list(TRACKERS))
-def tracker(request: pytest.FixtureRequest, family: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def tracker(request: pytest.FixtureRequest, family: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a tracker that is installed, which writes into the family's folder and reaches nobody."""
     name = str(request.param)
     monkeypatch.setenv("TRACKIO_DIR", str(family / "trackio"))
@@ -164,8 +164,10 @@ def tracker(request: pytest.FixtureRequest, family: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{family}/mlflow.db")
     for module in [module for module in sys.modules if module.partition(".")[0] == "trackio"]:
         monkeypatch.delitem(sys.modules, module)  # it asks for its folder when it is imported
-    pytest.importorskip(name, reason=WHY)
-    return name
+    library: Any = pytest.importorskip(name, reason=WHY)
+    yield name
+    if name == "wandb":
+        library.teardown()  # it asks for its folder once
 
 
 @pytest.mark.filterwarnings("default")
@@ -183,6 +185,7 @@ def test_greedy(tracker: str, family: Path, soup: Soup) -> None:
     value = report["soup"]["scores"]["test"]["accuracy"]["value"]
     assert told.last["soup/soup/test/accuracy"] == pytest.approx(value)
     assert told.last["soup/soup/members"] == len(report["soup"]["members"])
+    assert sum(log.get("soup/evaluated/examples", 0) for log in told.logged) == report["cost"]["examples"]
     assert [row["path"] for row in told.tables["soup/members"]] == report["soup"]["members"]
     assert [row["candidate"] for row in told.tables["soup/steps"]] == [step["candidate"] for step in report["steps"]]
     assert {row["path"]: row["val accuracy"] for row in told.tables["soup/ingredients"]} == scores
