@@ -77,6 +77,13 @@ def _about(doubles: Sequence[Double]) -> list[str]:
     return lines if more < 2 else [*lines[:MOST_DOUBLES], f"{more} more hold the same weights as another: counted once"]
 
 
+def as_named(checkpoints: Sequence[Checkpoint], words: Sequence[str]) -> list[Checkpoint]:
+    """The checkpoints in the order of the words, if each is a word of its own; else as they are."""
+    by_path = {checkpoint.path: checkpoint for checkpoint in checkpoints}
+    named = [by_path[Path(word)] for word in words if Path(word) in by_path]
+    return named if len(named) == len(words) == len(checkpoints) else list(checkpoints)
+
+
 def _needless(how: How | None) -> list[tuple[str, bool]]:
     return [("--allow-class", bool(how and how.allow)), ("--trust", bool(how and how.trust))]
 

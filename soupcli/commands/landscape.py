@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.find import as_named
 from soupcli.errors import MixError, UsageError
 from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
@@ -34,6 +35,7 @@ def landscape(options: LandscapeOptions, invocation: Invocation) -> int:
                 f"--ckpts: {len(run.checkpoints)} checkpoints, a plane goes through three",
                 hint="e.g. the start and two runs, or the three best of soup rank --quiet",
             )
+        run.checkpoints = as_named(run.checkpoints, run.options.ckpts or run.recipe.ckpts)
         run.check_mixable()
         run.require_sets()
         if options.dry_run:

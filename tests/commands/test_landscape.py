@@ -165,3 +165,12 @@ def test_errors(family: Path, soup: Soup) -> None:
     ran = soup("landscape", "--ckpts", "runs/0", "runs/1", "runs/middle", "--val", "val")
     assert ran.code == 2 and "runs/middle" in ran.stderr and "nan" in ran.stderr
     assert not Path("landscape.json").exists()
+
+
+def test_corners_in_the_order_of_the_words(family: Path, soup: Soup) -> None:
+    """The first word is the origin, wherever its path sorts; a glob keeps the order of paths."""
+    words = ["--val", "val", "--grid", "2", "--json"]
+    report = json.loads(soup("landscape", "--ckpts", "runs/4", "runs/0", "runs/2", *words).stdout)
+    assert report["landscape"]["members"] == ["runs/4", "runs/0", "runs/2"]
+    report = json.loads(soup("landscape", "--ckpts", "runs/[024]", *words).stdout)
+    assert report["landscape"]["members"] == ["runs/0", "runs/2", "runs/4"]
