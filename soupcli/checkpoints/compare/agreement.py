@@ -121,9 +121,32 @@ def _check_no_factors(checkpoint: Checkpoint, selection: TensorFilter) -> None:
 
 
 def check_mixable(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raises MixError at the first tensor that a checkpoint lacks, has alone, or has in another shape or kind."""
-    first = checkpoints[0]
-    for other in checkpoints[1:]:
+    """Raises MixError at the first tensor that a checkpoint lacks, has alone, or has in another shape or kind.
+
+    Each is held against what most of them have, so that a stranger is named, not those that agree.
+    """
+    most = _most_alike(checkpoints)
+    first = most[0]
+    try:
+        _check_alike(first, [one for one in checkpoints if one is not first])
+    except MixError as error:
+        if 1 < len(most) < len(checkpoints):
+            error.hint = f"{len(most)} of {len(checkpoints)} checkpoints agree with {first.path}: {error.hint}"
+        raise
+
+
+def _most_alike(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The largest group of checkpoints with the same tensors; of equally large ones that of the first checkpoint."""
+    groups: dict[frozenset[object], list[Checkpoint]] = {}
+    for one in checkpoints:
+        tensors = (pair for pair in one.tensors.items() if not is_free_state(*pair))
+        kinds = ((name, spec.shape, spec.dtype.is_averaged, spec.dtype.is_complex) for name, spec in tensors)
+        groups.setdefault(frozenset(kinds), []).append(one)
+    return max(groups.values(), key=len)
+
+
+def _check_alike(first: Checkpoint, others: Sequence[Checkpoint]) -> None:
+    for other in others:
         for name in first.tensors:
             if name not in other.tensors:
                 near = nearest(name, other.tensors)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.compare.agreement import check_agreement
+from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import MixError
 from tests.helpers.checkpoint_tensors import small_net
@@ -67,3 +67,18 @@ def test_factors(tmp_path: Path, name: str) -> None:
     check_agreement(opened[:1])
     with pytest.raises(MixError, match="is a factor of a LoRA adapter"):
         check_agreement(opened)
+
+
+def test_a_stranger_is_named(tmp_path: Path) -> None:
+    """Of many that agree and one that does not, the one is named, wherever it sorts; of two the second."""
+    for number in range(4):
+        tensors = {"a": torch.zeros(3, 5 if number == 0 else 4), "b": torch.zeros(2)}
+        save_file(tensors, tmp_path / f"{number}.safetensors")
+    opened = [open_checkpoint(tmp_path / f"{number}.safetensors") for number in range(4)]
+    with pytest.raises(
+        MixError, match=r"0\.safetensors: tensor 'a' has shape \[3, 5\], .*1\.safetensors has"
+    ) as refused:
+        check_mixable(opened)
+    assert str(refused.value.hint).startswith(f"3 of 4 checkpoints agree with {tmp_path}/1.safetensors: ")
+    with pytest.raises(MixError, match=r"1\.safetensors: tensor 'a' has shape \[3, 4\], .*0\.safetensors has"):
+        check_mixable(opened[:2])
