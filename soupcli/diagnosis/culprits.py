@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.diagnosis.effects import (
@@ -216,11 +217,18 @@ def other_inputs(facts: Facts) -> Evidence | None:
         and is_worse(facts, one)
         and not _explained(facts, one)
     ]
+    found = _without_the_untrained(found, ratios)
     if not found or 2 * len(found) > len(facts.located) or parted(facts) is not None:
         return None
     text = f"{facts.name(found[0])} is wrong, and near the others" + told_effect(facts, found[0])
     sure: Sure = "likely" if found[0] in blamed else "possible"
     return Evidence(text, tuple(facts.located[one] for one in found), sure)
+
+
+def _without_the_untrained(found: Sequence[int], ratios: Mapping[int, float]) -> list[int]:
+    """Those that went half as far as the median of all that are not found, or farther: others know little as yet."""
+    rest = sorted(ratio for one, ratio in ratios.items() if one not in found)
+    return [one for one in found if not rest or 2 * ratios.get(one, 1.0) >= rest[len(rest) // 2]]
 
 
 def _strays(facts: Facts, one: int) -> bool:

@@ -25,7 +25,7 @@ LEAD = 1.6  # times as much as without any other
 LOST = 0.02  # of a share that a soup loses before it is in trouble
 BELOW = 0.05  # of a share, that one stands below all others
 ALIKE = 3.0  # and so many times as much as these are apart
-RESTORED = 0.6  # of what a run lacks, by other names for its classes
+RESTORED = 0.35  # of what a run lacks, by other names for its classes
 CONFUSION = "f1"  # the metric whose contributions are predicted and true classes
 
 

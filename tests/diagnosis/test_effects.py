@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from soupcli.diagnosis.barrier import Barrier
+from soupcli.diagnosis.culprits import _without_the_untrained
 from soupcli.diagnosis.effects import culprits, is_broken, stands_out, suspects
 from soupcli.diagnosis.facts import Facts
 from soupcli.evaluation.loop import score_of
@@ -57,3 +58,13 @@ def test_broken_is_not_named_twice() -> None:
     """Who is broken alone stands out as well, and is blamed once."""
     facts = of(950, 955, 945, 950, 300)
     assert is_broken(facts, 4) and suspects(facts) == [4]
+
+
+@pytest.mark.parametrize(
+    ("found", "left"),
+    [([0, 1, 2], []), ([5], [5]), ([0, 5], [5])],
+)
+def test_untrained_runs_are_not_accused(found: list[int], left: list[int]) -> None:
+    """Runs that hardly left the start know little as yet: half of a sweep may be such."""
+    ratios = {0: 1.0, 1: 1.0, 2: 1.1, 3: 900.0, 4: 1000.0, 5: 1100.0}
+    assert _without_the_untrained(found, ratios) == left
