@@ -62,7 +62,7 @@ class ScoresFile(NamedTuple):
         return alike[0]
 
     def of(self, checkpoints: Sequence[Checkpoint]) -> dict[Checkpoint, Mapping[str, float]]:
-        """Each checkpoint's scores. Raises UsageError for a checkpoint without a line and a line without one."""
+        """Each checkpoint's scores. Raises UsageError for a checkpoint without a line. Lines of others may be there."""
         found: dict[Checkpoint, Mapping[str, float]] = {}
         taken: dict[str, Checkpoint] = {}
         for checkpoint in checkpoints:
@@ -77,14 +77,12 @@ class ScoresFile(NamedTuple):
                 raise UsageError(f"{self.path}: {name!r} is {taken[name].path} and {checkpoint.path}")
             taken[name] = checkpoint
             found[checkpoint] = self.rows[name]
-        without = [name for name in self.rows if name not in taken]
-        if without:
-            more = f" and {len(without) - 3} more" if len(without) > 3 else ""
-            raise UsageError(
-                f"{self.path}: no checkpoint is {', '.join(map(repr, without[:3]))}{more}",
-                hint="give all checkpoints that the file has, or leave out their lines",
-            )
         return found
+
+    def others(self, checkpoints: Sequence[Checkpoint]) -> list[str]:
+        """Models of the file that are none of the checkpoints."""
+        taken = {name for one in checkpoints for name in _names_of(one.path)}
+        return [name for name in self.rows if name not in taken]
 
 
 def read_scores(path: Path) -> ScoresFile:

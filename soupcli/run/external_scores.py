@@ -30,6 +30,9 @@ def ranking_of_file(run: Run, file: Path, selecting: str, metric: str) -> list[R
     scores = read_scores(file)
     column = scores.column_of(selecting)
     rows = scores.of(run.checkpoints)
+    if others := scores.others(run.checkpoints):
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        run.warn(f"{file}: {len(others)} of its {len(scores.rows)} models are not among the checkpoints: {shown}")
     return sorted_by_score([Ranked(c, _score(file, column, row[column], metric)) for c, row in rows.items()])
 
 

@@ -294,6 +294,18 @@ def test_adapters(adapters: Path, soup: Soup) -> None:
     assert mixed["soup"]["hash"] == made["hash"]
 
 
+@pytest.mark.parametrize("command", ["greedy", "learned"])
+def test_merged_adapters(adapters: Path, soup: Soup, command: str) -> None:
+    """--merge-adapters writes greedy's and learned's soup as a full network, which scores as it was evaluated."""
+    words = [*ADAPTERS, "--val", "val", "--merge-adapters", "--set", "learned.steps=5"]
+    report = report_of(soup(command, *words, "--json"))
+    assert report["soup"]["path"] == "soup/model.safetensors"
+    assert set(load_file("soup/model.safetensors")) == set(load_file("base.safetensors"))
+    alone = report_of(soup("eval", "--ckpts", "soup/", "--val", "val", "--json", "--fresh"))
+    found, expected = (s["val"]["accuracy"]["value"] for s in (alone["best"]["scores"], report["soup"]["scores"]))
+    assert found == pytest.approx(expected, abs=0.01 if command == "learned" else 0)
+
+
 def test_adapters_at_a_rank(adapters: Path, soup: Soup) -> None:
     """--adapter-rank: the error is reported, and the scores are those of what was written."""
     flags = [*ADAPTERS, "--adapter-rank", "2", "--val", "val"]
