@@ -43,6 +43,7 @@ def save_by_two(folder: str, seed: int) -> None:
     assert [process.wait(240) for process in running] == [0, 0]
 
 
+@pytest.mark.timeout(900)  # four processes import torch
 def test_accelerate(soup: Soup) -> None:
     """Accelerate's FSDP2 folders: its own `merge_fsdp_weights` opens the soup, whose pieces lie as theirs."""
     utils: Any = pytest.importorskip("accelerate.utils")
