@@ -32,6 +32,8 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.networks.live import LiveNetwork
 from soupcli.networks.network import Network
 from soupcli.recipe.methods import Greedy, Learned
+from soupcli.soups.coefficient_search import Judge, ScoredMixture, search_coefficients
+from soupcli.soups.evolution import Evolution
 from soupcli.soups.learned import learn
 from soupcli.soups.ranking import Ranked, rank
 from soupcli.soups.search import search
@@ -51,7 +53,11 @@ SEARCHES = {
     "replacement": Greedy(strategy="replacement", rounds=10),
     "budgeted, 20": Greedy(strategy="budgeted", budget=20),
 }
+BUDGETS = {"learned by search, 100": 100}
 FITS = {f"learned by {per}": Learned(per=per) for per in ("model", "layer", "tensor")}
+
+
+ROWS = [*SEARCHES, *BUDGETS, *FITS]
 
 
 def build() -> nn.Module:
@@ -165,6 +171,8 @@ def outcomes(
     for name in rows:
         if name in SEARCHES:
             yield name, _outcome(searched(ranking, val, SEARCHES[name]), val, test)
+        elif name in BUDGETS:
+            yield name, _outcome(evolved(ranking, checkpoints, val, BUDGETS[name]), val, test)
         else:
             yield name, fitted(checkpoints, FITS[name], val, test)
 
@@ -172,6 +180,15 @@ def outcomes(
 def searched(ranking: Sequence[Ranked], val: Evaluator, settings: Greedy) -> Mixture:
     """The soup of a search."""
     return search(ranking, val, settings, predict=val.predict).soup.mixture
+
+
+def evolved(ranking: Sequence[Ranked], checkpoints: Sequence[Checkpoint], val: Evaluator, budget: int) -> Mixture:
+    """The soup of `soup learned --by search`, one coefficient for each ingredient, by accuracy; nothing held out."""
+    rival = ScoredMixture(None, Mixture.uniform([ranking[0].checkpoint]), ranking[0].score)
+    judge = Judge(lambda alpha_lk: Mixture(tuple(checkpoints), tuple(alpha_lk[0].tolist())), val, val)
+    start_lk = torch.full((1, len(checkpoints)), 1 / len(checkpoints), dtype=torch.float64)
+    sampler = Evolution(free=len(checkpoints) - 1, seed=0)
+    return search_coefficients(start_lk, judge, sampler, budget=budget, rival=rival).mixture
 
 
 def fitted(checkpoints: list[Checkpoint], settings: Learned, val: Evaluator, test: Evaluator) -> Outcome:
@@ -232,7 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 300, 1000])
-    parser.add_argument("--rows", nargs="+", choices=[*SEARCHES, *FITS], default=[*SEARCHES, *FITS])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     options = parser.parse_args()
     began = time.monotonic()
     of_gains: dict[int, dict[str, str]] = {}
