@@ -35,6 +35,7 @@ SYSTEM = ("/proc/", "/sys/", "/dev/")
 MAX_SOURCE = 10_000_000  # bytes of a file of Python
 MOST = 100_000  # files that are remembered; more are a sign of something else
 ARGUMENTS = {"open": 0, "os.listdir": 0, "os.scandir": 0, "sqlite3.connect": 0, "os.system": 0}
+VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")
 STARTING = ("subprocess.Popen", "os.system")
 OF_SHELL = re.compile(r"[\s'\"|&;<>()$`=]+")  # what is between the words of a command
 LISTINGS = ("os.listdir", "os.scandir")
@@ -121,11 +122,18 @@ def read_files() -> dict[Path, str | None]:
     """
     if not _watching.is_set():
         return {}
-    here = os.getcwd() + os.sep  # noqa: PTH109
-    modules = {file for name, file in _user_modules() if name in _imported or os.path.abspath(file).startswith(here)}  # noqa: PTH100
+    modules = read_modules()
     opened = {path for module, paths in list(_read.items()) if module in modules or not module for path in paths}
     found = {os.path.realpath(file) for file in modules} | opened | set(_named_by(modules))
     return {Path(path): _sources.get(path) for path in sorted(found) if not path.startswith(_libraries())}
+
+
+def read_modules() -> set[str]:
+    """Files of the user's modules that are loaded."""
+    if not _watching.is_set():
+        return set()
+    here = os.getcwd() + os.sep  # noqa: PTH109
+    return {file for name, file in _user_modules() if name in _imported or os.path.abspath(file).startswith(here)}  # noqa: PTH100
 
 
 def written_files() -> set[Path]:
@@ -149,6 +157,12 @@ def _named_by(modules: set[str]) -> Iterator[str]:
                     path = os.path.abspath(os.path.join(folder, word))  # noqa: PTH100, PTH118
                     if path not in _written and not path.startswith(SYSTEM) and _stays(path):
                         yield path
+
+
+def named_variables() -> list[str]:
+    """Names of environment variables that texts in the user's loaded modules may be: `os.environ["SPLIT"]`."""
+    found = {word for file in read_modules() for word in _texts(file, _sources.get(os.path.realpath(file), ""))}
+    return sorted(word for word in found if VARIABLE.fullmatch(word))
 
 
 def _stays(path: str) -> bool:

@@ -14,7 +14,7 @@ from soupcli.files.kept_file import refusal
 from soupcli.files.manifest import Manifest
 from soupcli.progress import Progress, silent, unsaid
 from soupcli.recipe.sets import SetSpec
-from soupcli.user_files import begin, read_files, written_files
+from soupcli.user_files import begin, named_variables, read_files, written_files
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -105,4 +105,4 @@ def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) 
     if reason is not None:
         warn(f"{reason}: nothing is kept there between runs, and nothing of it is used (chmod go-w, or SOUP_CACHE=DIR)")
     begin()
-    return Manifest(folder / "hashes", fresh=fresh, seen=read_files, written=written_files)
+    return Manifest(folder / "hashes", fresh=fresh, seen=read_files, written=written_files, variables=named_variables)

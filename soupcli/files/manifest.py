@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "soup-hashes/2"
 WHOLE = 1 << 28  # bytes: of many files together, larger ones are recognised by their stamps alone
+VARIABLE = "$"  # how names of environment variables begin
 ABSENT, FOLDER = "absent", "folder"
 HINT = "run again when nothing writes to it"
 
@@ -40,7 +41,8 @@ class Manifest:
     """Prints of files, each taken once in a run. `fresh` reads again what an earlier run has hashed.
 
     `folder` None: hashes are not kept between runs. `seen` says which files and folders the user's code has read or
-    listed, of modules with the hash of the text that was run, `written` which of them it has written itself.
+    listed, of modules with the hash of the text that was run, `written` which of them it has written itself,
+    `variables` which environment variables it names.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class Manifest:
         fresh: bool = False,
         seen: Callable[[], Mapping[Path, str | None]] = dict,
         written: Callable[[], Collection[Path]] = _nothing,
+        variables: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = JsonStore(folder, SCHEMA, fresh=fresh) if folder is not None else None
         self._kept_now = JsonStore(folder, SCHEMA) if folder is not None else None
         self._seen = seen
         self._written = written
+        self._variables = variables
         self._began = time.time_ns()
         self._files: dict[Path, tuple[Stamp, str]] = {}
 
@@ -74,19 +78,24 @@ class Manifest:
 
     def again(self) -> Manifest:
         """A manifest that looks at every file anew, and reads those whose stamps are others."""
-        other = Manifest(seen=self._seen, written=self._written)
+        other = Manifest(seen=self._seen, written=self._written, variables=self._variables)
         other._store, other._began = self._kept_now, self._began
         return other
 
     def depends(self) -> Depends:
         """What the user's code has read so far: paths, below the working folder without it, and their prints."""
         here = Path.cwd()
-        return [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(self._seen().items())]
+        variables = [[f"{VARIABLE}{name}", _value_of(name)] for name in sorted(self._variables())]
+        files = [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(self._seen().items())]
+        return variables + files
 
     def holds(self, depends: Depends) -> bool:
         """Whether every file and folder is there as it was. Raises one of DAMAGED for other content."""
         here = Path.cwd()
-        return all(self._print_of(here / str(path)) == str(print_) for path, print_ in depends)
+        return all(self._now(str(path), here) == str(print_) for path, print_ in depends)
+
+    def _now(self, name: str, here: Path) -> str:
+        return _value_of(name.removeprefix(VARIABLE)) if name.startswith(VARIABLE) else self._print_of(here / name)
 
     def confirm(self) -> None:
         """Raises ValidationError for a file that is no longer what it was when it was read first."""
@@ -127,6 +136,12 @@ class Manifest:
             return self.file(path) if path.is_file() else ABSENT
         except OSError:
             return ABSENT
+
+
+def _value_of(variable: str) -> str:
+    """The print of the value of an environment variable."""
+    value = os.environ.get(variable)
+    return ABSENT if value is None else hashlib.sha256(os.fsencode(value)).hexdigest()
 
 
 def _shown(path: Path, here: Path) -> str:

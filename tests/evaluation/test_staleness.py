@@ -21,6 +21,7 @@ NET = """
 import sys
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
+import os
 import subprocess
 import helper
 import torch
@@ -42,13 +43,14 @@ def evaluate(model, device):
     words = Path("words.json").read_text()
     number = int(torch.from_file("tables/number.bin", size=1, dtype=torch.int64))  # opened outside of Python
     line = subprocess.check_output("cat 'shell.txt'|head -1", shell=True)
-    return {"accuracy": 1 / (len(words) + number + len(line)), "n": 1}
+    return {"accuracy": 1 / (len(words) + number + len(line) + len(os.getenv("SPLIT", ""))), "n": 1}
 """
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A network of the user's with a helper, a data file, pictures and a function."""
+    monkeypatch.setenv("SPLIT", "a")
     monkeypatch.chdir(tmp_path)
     torch = pytest.importorskip("torch")
     save_file = pytest.importorskip("safetensors.torch").save_file
@@ -110,6 +112,7 @@ CHANGES: dict[str, Callable[[], object]] = {
     "data of the function": lambda: put_back(lambda file: file.write_text("[2]"))(Path("words.json")),
     "data that a library opens": lambda: put_back(lambda file: file.write_bytes(bytes(8)))(Path("tables/number.bin")),
     "data of a command of the function": lambda: put_back(lambda file: file.write_text("two"))(Path("shell.txt")),
+    "environment": lambda: os.environ.__setitem__("SPLIT", os.environ["SPLIT"] + "."),
     "picture": lambda: put_back(flipped)(Path("val/a/1.bmp")),
     "pictures that change folders": lambda: exchanged(Path("val/a/2.bmp")),
     "configuration": lambda: Path("runs/1/config.json").write_text('{"x": 1}'),
