@@ -50,7 +50,9 @@ def test_gates() -> None:
     assert len(json.loads(Path("soup/soup.json").read_text())["ingredients"]) == 5
     summary = Path("summary.md").read_text()
     assert (
-        "### soup greedy" in summary and "| val | test |" in summary and "- gate met: test &#62;= best - 50" in summary
+        "### soup greedy" in summary
+        and "| test accuracy ↑ |" in summary
+        and "- gate met: test &#62;= best - 50" in summary
     )
     ran = run(ckpts="runs/*/", val="val\ntest", gates="{test: '>= 100%'}")
     assert ran.returncode == 1, ran.stderr

@@ -63,8 +63,10 @@ def test_through_commands(family: Path, soup: Soup) -> None:
     assert Path("report.md").read_text() == ran.stdout
     assert soup("report", "soup/soup.json", "--out", "report.md").code == 0
     rows = [token for token in parsed(ran.stdout) if token.type == "tr_open"]
-    assert len(rows) == 3
+    assert len(rows) == 3 + 6  # weights, then steps
     seen = texts(ran.stdout)
-    assert seen[0] == "soup greedy" and "test" in seen and any(one.startswith("members: runs/") for one in seen)
+    assert (
+        seen[0] == "soup greedy" and "test accuracy ↑" in seen and any(one.startswith("members: runs/") for one in seen)
+    )
     Path("report.md").write_text("# mine")
     assert soup("report", "soup/soup.json", "--out", "report.md").code == 2
