@@ -76,7 +76,9 @@ def make_family(folder: Path, runs: int = 8) -> None:
 
 def answered(folder: Path, answer: Answer, code: str = RUN) -> str:
     """What the command says on stderr. Raises RuntimeError if it ends with another exit code."""
+    # Compiled files are kept, as those of an installed program are.
     environment = os.environ | {"SOUP_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
     words = [sys.executable, "-c", code, *answer.words]
     ran = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if ran.returncode != answer.code:

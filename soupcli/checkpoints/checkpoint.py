@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from soupcli.files.reading import FileVersion, announce, read_at
+from soupcli.files.reading import FileVersion, announce, memory_of, read_at
 from soupcli.late import torch
 
 if TYPE_CHECKING:
@@ -296,3 +296,13 @@ def read_part(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tens
     part = torch.empty(count, dtype=checkpoint.tensors[name].dtype.torch)
     checkpoint.read(name, part, start=start)
     return part
+
+
+def read_bits(checkpoint: Checkpoint, name: str, start: int, count: int) -> bytearray:
+    """The bytes of such a part. What lies in a file as it is needs no torch."""
+    dtype = checkpoint.tensors[name].dtype
+    found = bytearray(count * dtype.itemsize)
+    if not read_dense(checkpoint, name, start, dtype, memoryview(found)):
+        part = read_part(checkpoint, name, start, count)
+        found[:] = memory_of(part)
+    return found

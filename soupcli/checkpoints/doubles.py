@@ -9,8 +9,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.checkpoint import read_dense, read_part
-from soupcli.files.reading import memory_of, same_content
+from soupcli.checkpoints.checkpoint import read_bits, read_dense
+from soupcli.files.reading import same_content
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,8 +76,7 @@ def _equal_tensor(one: Checkpoint, other: Checkpoint, name: str) -> bool:
     numel = one.tensors[name].numel
     for start in range(0, numel, CHUNK):
         count = min(CHUNK, numel - start)
-        mine, theirs = (read_part(checkpoint, name, start, count) for checkpoint in (one, other))
-        if memory_of(mine) != memory_of(theirs):  # bits: a NaN equals itself
+        if read_bits(one, name, start, count) != read_bits(other, name, start, count):  # a NaN equals itself
             return False
     return True
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_part
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_bits, read_part
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.late import torch
 from soupcli.wording import nearest
@@ -174,9 +174,8 @@ def tied(checkpoint: Checkpoint) -> list[tuple[str, ...]]:
     for name, spec in checkpoint.tensors.items():
         if len(spec.shape) < 2 or not spec.numel or not spec.dtype.is_averaged:
             continue
-        sample = read_part(checkpoint, name, 0, min(SAMPLE, spec.numel))
-        values = sample.view(torch.uint8).numpy().tobytes()
-        if values != values[: spec.dtype.itemsize] * len(sample):  # all zeros or ones are nothing to share
+        values = bytes(read_bits(checkpoint, name, 0, min(SAMPLE, spec.numel)))
+        if values != values[: spec.dtype.itemsize] * min(SAMPLE, spec.numel):  # all zeros or ones are nothing to share
             groups.setdefault((spec, values), []).append(name)
     return [group for names in groups.values() for group in _same_in_full(checkpoint, names)]
 
@@ -188,13 +187,8 @@ def _same_in_full(checkpoint: Checkpoint, names: Sequence[str]) -> list[tuple[st
 
 
 def _same_tensor(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], spec: TensorSpec) -> bool:
-    size = CHUNK
-    return all(
-        torch.equal(
-            *(read_part(*each, start, min(size, spec.numel - start)).view(torch.uint8) for each in (one, other))
-        )
-        for start in range(0, spec.numel, size)
-    )
+    parts = ((start, min(CHUNK, spec.numel - start)) for start in range(0, spec.numel, CHUNK))
+    return all(read_bits(*one, *part) == read_bits(*other, *part) for part in parts)
 
 
 def _odd_ones(

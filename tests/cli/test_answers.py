@@ -1,0 +1,92 @@
+"""Answers that compute nothing end without torch: errors, plans, kept scores, reports and what is verified."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import Ran
+
+ROOT = Path(__file__).parents[2]
+RUNS = ("--ckpts", "runs/*/")
+# Runs the commands one after another in one process; torch stays, once it is imported.
+EACH = """
+import json, os, sys
+from soupcli.cli.app import run
+for words in json.load(sys.stdin):
+    code = run(words)
+    os.write(3, (json.dumps([words, code, "torch" in sys.modules]) + "\\n").encode())
+"""
+
+
+def answers(*commands: tuple[str, ...]) -> list[tuple[list[str], int, bool]]:
+    """Words, exit code, and whether torch was imported by then."""
+    read, write = os.pipe()
+    try:
+        subprocess.run(
+            ["bash", "-c", f'exec "$0" -c "$1" 3>&{write}', sys.executable, EACH],
+            input=json.dumps(commands),
+            text=True,
+            capture_output=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            pass_fds=[write],
+            check=True,
+        )
+    finally:
+        os.close(write)
+    with os.fdopen(read) as told:
+        return [tuple(json.loads(line)) for line in told]
+
+
+def test_no_torch(family: Path, soup: Callable[..., Ran]) -> None:
+    """Each of these ends as it should, and none of them imports torch, on a machine without other devices."""
+    assert soup("rank", *RUNS, "--val", "val", "--report", "rank.json").code == 0
+    assert soup("greedy", *RUNS, "--val", "val", "--quiet").code == 0
+    state = load_file("runs/0/model.safetensors")
+    for name in ("pickled/a", "pickled/b", "narrow/a", "named/a"):
+        Path(name).mkdir(parents=True)
+    for name in ("a", "b"):
+        torch.save({"state_dict": state}, f"pickled/{name}/model.pt")
+    save_file({key: tensor[..., :1].contiguous() for key, tensor in state.items()}, "narrow/a/model.safetensors")
+    save_file({f"other.{key}": tensor for key, tensor in state.items()}, "named/a/model.safetensors")
+    Path("bad.yaml").write_text("modell: {}\n")
+    refused = [
+        ("rank", "--ckpts", "rums/*/", "--val", "val"),
+        ("rank", *RUNS, "--val", "vall"),
+        ("rank", *RUNS, "--val", "val", "--metric", "acuracy"),
+        ("rank", *RUNS, "--val", "val", "--nonsense"),
+        ("greedy", *RUNS, "--val", "val", "--recipe", "bad.yaml"),
+        ("greedy", *RUNS, "--val", "val", "--set", "greedy.acept=>"),
+        ("uniform", "--ckpts", "runs/0", "narrow/a"),
+        ("uniform", "--ckpts", "runs/0", "named/a"),
+        ("mix", *RUNS, "--weights", "1,2"),
+        ("verify", "nowhere/"),
+        ("report", "nowhere.json"),
+        ("inspect", "--ckpts", "rums/*/"),
+        ("demo", "digit"),
+        ("sup",),
+    ]
+    done = [
+        ("greedy", *RUNS, "--val", "val", "--out", "new", "--dry-run"),
+        ("uniform", *RUNS, "--out", "new", "--dry-run"),
+        ("uniform", "--ckpts", "pickled/*/", "--out", "new", "--dry-run"),
+        ("learned", *RUNS, "--val", "val", "--out", "new", "--dry-run"),
+        ("init", "--out", "found.yaml", "--force"),
+        ("schema", "recipe"),
+        ("schema", "report"),
+        ("verify", "soup/"),
+        ("report", "soup/soup.json", "rank.json"),
+        ("rank", *RUNS, "--val", "val"),
+        ("rank", *RUNS, "--val", "val", "--json"),
+    ]
+    found = answers(*refused, *done)
+    assert [(words, code) for words, code, _ in found if code != (2 if tuple(words) in refused else 0)] == []
+    assert next((words for words, _, with_torch in found if with_torch), None) is None
+    assert len(found) == len(refused) + len(done)
