@@ -229,7 +229,8 @@ def _copy(
         if record.name in plan.converted:
             stored = bytearray(read_bytes(file, record.begin, record.size))
             numbers = torch.frombuffer(stored, dtype=before.torch) if stored else torch.empty(0)
-            contents[record.name] = memory_of(numbers.to(now.torch)).tobytes()
+            converted = numbers.to(now.torch)  # stays alive while its memory is read
+            contents[record.name] = memory_of(converted).tobytes()
         else:
             sizes[record.name] = record.size // before.itemsize * now.itemsize
     begins = copy_records(file.path, plan.records, path, contents, plan.left_out, sizes)
