@@ -48,10 +48,10 @@ def prepare(run: Run, options: GreedyOptions) -> Prepared:
     check_experts(run, options)
     check_scale(run)
     budgeted = run.recipe.greedy.strategy == "budgeted"
+    refuse_objective(run, {"--scores": options.scores, "--logits": options.logits, "--strategy budgeted": budgeted})
     if budgeted and run.logits is None and not options.dry_run:
         hint = "soup rank --save-logits DIR, then soup greedy --logits DIR"
         raise UsageError("--strategy budgeted: needs --logits", hint=hint)
-    refuse_objective(run, {"--scores": options.scores, "--logits": options.logits, "--strategy budgeted": budgeted})
     finish = {"windows": finish_windows, "experts": finish_experts}.get(run.recipe.greedy.search, _finish)
     return Prepared(lambda: _plan(run, options), lambda: finish(run, options))
 

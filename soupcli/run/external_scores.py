@@ -15,6 +15,7 @@ from soupcli.output import console
 from soupcli.output.text import report_text
 from soupcli.report.scores import Scored
 from soupcli.run.deliver import deliver
+from soupcli.run.objective import refuse_objective
 from soupcli.run.to_report import lower_is_better, scores_to_report
 from soupcli.soups.ranking import Ranked, sorted_by_score
 from soupcli.wording import SHARES
@@ -47,6 +48,7 @@ def rank_by_file(run: Run, options: ReportOptions, file: Path) -> int:
 
 def report_by_file(run: Run, file: Path, words: Sequence[str]) -> tuple[Report, list[str]]:
     """A ranking by the first of the columns that `words` name (none: all of the file), and the paths in its order."""
+    refuse_objective(run, {"--scores": file})
     metric = run.recipe.metric
     scores = read_scores(file)
     columns = [scores.column_of(word) for word in words] or scores.columns

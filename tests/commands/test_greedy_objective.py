@@ -138,6 +138,9 @@ def test_plan(family: Path, soup: Soup) -> None:
         (["greedy", "--objective", "val=1,val=2"], "names a set twice"),
         (["greedy", "--objective", "mean", "--logits", "l/"], "--logits goes by the first set alone"),
         (["greedy", "--objective", "mean", "--scores", "s.jsonl"], "--scores goes by the first set alone"),
+        (["greedy", "--objective", "mean", "--strategy", "budgeted", "--budget", "2"], "--strategy budgeted goes by"),
+        (["rank", "--objective", "mean", "--scores", "s.jsonl"], "--scores goes by the first set alone"),
+        (["mix", "--base", "init", "--alpha", "0:1:0.5", "--set", "objective=mean"], "soup mix chooses on the first"),
         (["learned", "--set", "objective=mean"], "soup learned chooses on the first set alone"),
     ],
 )
