@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PART = 1 << 26  # bytes that one checksum is of
-SCHEMA = "soup-inputs/1"
+SCHEMA = "soup-inputs/2"
 NOTHING = "0" * 64  # in the header of inputs that depend on nothing beside their key
 LARGEST = 1 << 42
 DECODERS = ("torch", "torchvision", "pillow", "timm", "open_clip_torch", "transformers")

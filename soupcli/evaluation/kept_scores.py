@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from soupcli.files.json_store import Inputs
 
-SCHEMA = "soup-score/3"
-FIT_SCHEMA = "soup-fit/2"
+SCHEMA = "soup-score/4"
+FIT_SCHEMA = "soup-fit/3"
 SEARCH_SCHEMA = "soup-coefficient-search/1"
 # What content raises that is no score.
 NO_SCORE = (*DAMAGED, RuntimeError, OverflowError, zlib.error)

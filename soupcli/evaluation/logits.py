@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from soupcli.metrics.metric import LabelKind
 
-SCHEMA = "soup-logits/2"
+SCHEMA = "soup-logits/3"
 LARGEST_FILE = 1 << 42  # bytes
 LARGEST = 65504.0  # of float16
 KINDS: tuple[LabelKind, ...] = ("classes", "several", "numbers")  # what a network has logits for

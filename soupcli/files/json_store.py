@@ -1,6 +1,6 @@
 """What is kept between runs as JSON: one document a key, read by one reader that trusts nothing it reads.
 
-    store = JsonStore(cache_folder() / "scores", "soup-score/3")
+    store = JsonStore(cache_folder() / "scores", "soup-score/4")
     store.put(key, content)                        # whole or not at all
     store.get(key)                                 # the content, or None
 
