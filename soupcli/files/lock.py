@@ -74,8 +74,9 @@ def _lock(lock: Path, out: Path) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is(descriptor, lock):  # not one that its holder has just removed
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, _me().encode())
+                with contextlib.suppress(OSError):  # a full disk: the lock holds without a name in it
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, _me().encode())
                 return descriptor
         except BlockingIOError as cause:
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace")

@@ -35,4 +35,4 @@ def test_mistakes(soup: Soup, words: list[str]) -> None:
     """Anything but recipe or report is a usage error."""
     ran = soup("schema", *words)
     assert (ran.code, ran.stdout) == (2, "")
-    assert "recipe" in ran.stderr
+    assert "recipe" in ran.stderr or "(report)" in ran.stderr

@@ -51,8 +51,8 @@ def test_overflow_of_the_output(soup: Soup) -> None:
 
 def test_sum_that_only_the_mean_fits(soup: Soup) -> None:
     """Two numbers at the end of float16 have a mean, though their sum is none of float16."""
-    assert soup(*two(torch.tensor([65504.0]).half(), torch.tensor([65504.0]).half())).code == 0
-    assert load_file("soup/model.safetensors")["w"].tolist() == [65504.0]
+    assert soup(*two(torch.tensor([65504.0, 1]).half(), torch.tensor([65504.0, 3]).half())).code == 0
+    assert load_file("soup/model.safetensors")["w"].tolist() == [65504.0, 2]
 
 
 def test_mixed_dtypes(soup: Soup) -> None:

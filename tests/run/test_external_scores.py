@@ -46,7 +46,8 @@ def test_rank(family: Path, soup: Soup) -> None:
     ran = soup("rank", "--ckpts", "runs/*/", "--scores", "results.jsonl", "--val", "imagenet-v2", "--quiet")
     assert ran.stdout.split() == ["runs/3", "runs/1", "runs/4", "runs/0", "runs/2"]
     table = soup("rank", "--ckpts", "runs/*/", "--scores", "results.jsonl").stdout.splitlines()
-    assert table[0].split() == ["checkpoint", "ImageNet2p", "ImageNet", "ImageNetV2"]
+    heads = [word for name in ("ImageNet2p", "ImageNet", "ImageNetV2") for word in (name, "accuracy", "↑")]
+    assert table[0].split() == ["checkpoint", *heads]
     assert table[1].split() == ["runs/3", "81.37%", "78.70%", "66.98%"]
 
 

@@ -79,7 +79,7 @@ def test_empty_variable(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatc
     assert resolved(soup)["metric"] == "accuracy"
 
 
-@pytest.mark.parametrize(("variable", "value"), [("SOUP_DEVICE", "gpu"), ("SOUP_DTYPE", "float"), ("SOUP_METRIC", "x")])
+@pytest.mark.parametrize(("variable", "value"), [("SOUP_DEVICE", "gpu"), ("SOUP_DTYPE", "int8"), ("SOUP_METRIC", "x")])
 def test_variable_at_fault(
     family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
