@@ -19,6 +19,7 @@ import stat
 import sys
 import sysconfig
 import threading
+import time
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,10 @@ MAX_SOURCE = 10_000_000  # bytes of a file of Python
 MOST = 100_000  # files that are remembered; more are a sign of something else
 ARGUMENTS = {"open": 0, "os.listdir": 0, "os.scandir": 0, "sqlite3.connect": 0, "os.system": 0}
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")
+# They say which of several processes evaluates, and that changes no score.
+OF_LAUNCHERS = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(TORCHELASTIC|SLURM|OMPI)_\w+|OMP_NUM_THREADS"
+)
 STARTING = ("subprocess.Popen", "os.system")
 OF_SHELL = re.compile(r"[\s'\"|&;<>()$`=]+")  # what is between the words of a command
 LISTINGS = ("os.listdir", "os.scandir")
@@ -44,7 +49,8 @@ EVENTS = {*ARGUMENTS, "subprocess.Popen", "import"}
 
 MOST_TEXTS, MOST_FOLDERS, LONGEST_NAME = 1_000, 8, 256
 
-_named: dict[str, tuple[int, int, int]] = {}  # files that texts in the user's code name: size, time, inode
+_named: set[str] = set()  # files that texts in the user's code name
+_begun = [sys.maxsize]  # when the run did, in nanoseconds
 _read: defaultdict[str, set[str]] = defaultdict(set)  # file of the user's code -> absolute paths
 _written: set[str] = set()
 _sources: dict[str, str] = {}  # file of a module of the user's -> SHA-256 of the text that was run
@@ -139,7 +145,7 @@ def read_modules() -> set[str]:
 def written_files() -> set[Path]:
     """The files that the user's code has opened for writing so far, and those that it only names."""
     opened = {path for paths in list(_read.values()) for path in paths}
-    return {Path(path) for path in _written | (_named.keys() - opened)}
+    return {Path(path) for path in _written | (_named - opened)}
 
 
 def _named_by(modules: set[str]) -> Iterator[str]:
@@ -162,22 +168,25 @@ def _named_by(modules: set[str]) -> Iterator[str]:
 def named_variables() -> list[str]:
     """Names of environment variables that texts in the user's loaded modules may be: `os.environ["SPLIT"]`."""
     found = {word for file in read_modules() for word in _texts(file, _sources.get(os.path.realpath(file), ""))}
-    return sorted(word for word in found if VARIABLE.fullmatch(word))
+    return sorted(word for word in found if VARIABLE.fullmatch(word) and not OF_LAUNCHERS.fullmatch(word))
 
 
 def _stays(path: str) -> bool:
-    """Whether it is a regular file that is what it was when it was first looked at in this run."""
+    """Whether it is a regular file that nobody has changed since this run began, this process or another one."""
     try:
         found = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
         return False
-    now = found.st_size, found.st_mtime_ns, found.st_ino
-    return stat.S_ISREG(found.st_mode) and _named.setdefault(path, now) == now
+    stays = stat.S_ISREG(found.st_mode) and found.st_ctime_ns < _begun[0]
+    if stays:
+        _named.add(path)
+    return stays
 
 
 def begin() -> None:
-    """Forgets which files the user's code named in an earlier run of this process."""
+    """A run begins: files that are changed from now on are written by it."""
     _named.clear()
+    _begun[0] = time.time_ns()
 
 
 @cache

@@ -104,8 +104,8 @@ def test_while_huge_files_are_mixed_and_hashed(
     save_file({"x": torch.zeros(3)}, "a.safetensors")
     subprocess.run([*SOUP, "uniform", "--ckpts", "a.safetensors", "--quiet"], env=environment(), check=True)
     old = (tmp_path / "soup/soup.json").read_bytes()
-    for name in ("a", "b"):
-        sparse(tmp_path / f"{name}.safetensors", gigabytes=6)
+    for number, name in enumerate("ab"):
+        sparse(tmp_path / f"{name}.safetensors", gigabytes=6, first=number)
     command = ["uniform", "--ckpts", "a.safetensors", "b.safetensors", "--force", "--quiet"]
     code, lines, _ = interrupted(command, ".soup.*.tmp/model*.safetensors", signalled)
     assert code == CODES[signalled]
@@ -114,8 +114,8 @@ def test_while_huge_files_are_mixed_and_hashed(
     assert (tmp_path / "soup/soup.json").read_bytes() == old
 
 
-def sparse(file: Path, *, gigabytes: int, tensors: int = 4) -> None:
-    """A safetensors file of bfloat16 zeros that takes no room on the disk."""
+def sparse(file: Path, *, gigabytes: int, first: int, tensors: int = 4) -> None:
+    """A safetensors file of bfloat16 zeros, but for the `first` bits, that takes no room on the disk."""
     each = gigabytes * 10**9 // tensors // 2
     header = {
         f"layer.{number}": {
@@ -127,7 +127,7 @@ def sparse(file: Path, *, gigabytes: int, tensors: int = 4) -> None:
     }
     text = json.dumps(header).encode()
     with file.open("wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text)
+        out.write(struct.pack("<Q", len(text)) + text + struct.pack("<H", first))
         out.truncate(8 + len(text) + 2 * each * tensors)
 
 

@@ -85,7 +85,7 @@ def soup_scores(soup: Soup, recipe: str) -> dict[str, float]:
     scores = json.loads(ran.stdout)["best"]["scores"]
     assert soup("uniform", "--ckpts", "runs/mrpc/*/", "--out", "mean", "--quiet").code == 0
     ran = soup("rank", "--recipe", f"configs/{recipe}.yaml", "--ckpts", "soup-mrpc", "mean", "--val", "mrpc", "--quiet")
-    assert sorted(ran.stdout.split()) == ["mean", "soup-mrpc"]
+    assert {"mean"} <= set(ran.stdout.split()) <= {"mean", "soup-mrpc"}  # one alone, if both are the same mean
     return {name: scores[name][metric]["value"] for name, metric in METRICS.items()}
 
 

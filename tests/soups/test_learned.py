@@ -58,7 +58,7 @@ def test_weights_count_elements(toy: Family) -> None:
 
 def test_folded_temperature(toy: Family) -> None:
     """Folded, the last layer is multiplied by beta, weight and bias: the logits are beta times those without."""
-    timid = [{n: t * (0.2 if n.startswith("2.") else 1) for n, t in state.items()} for state in toy.states]
+    timid = [{n: t * (0.05 if n.startswith("2.") else 1) for n, t in state.items()} for state in toy.states]
     ingredients = toy.ingredients(timid)
     assert toy.fit(ingredients, settings()).layered.scaled == {}
     folded = toy.fit(ingredients, settings(fold_temperature=True)).layered

@@ -47,8 +47,8 @@ def many(folder: Path, *, ingredients: int) -> tuple[Counter[str], list[str]]:
     return Counter({"ingredients under 256 open files": ingredients}), [f"the mean is {mean}"] if wrong else []
 
 
-def sparse(file: Path, *, gigabytes: float, tensors: int = 4) -> None:
-    """A safetensors file of bfloat16 zeros, NUMBERS in the middle, that takes no room on the disk."""
+def sparse(file: Path, *, gigabytes: float, first: int, tensors: int = 4) -> None:
+    """A safetensors file of bfloat16 zeros but for `first` and, in the middle, NUMBERS; it takes no disk."""
     each = int(gigabytes * 10**9) // tensors // 2
     header = {
         f"layer.{number}": {
@@ -62,7 +62,7 @@ def sparse(file: Path, *, gigabytes: float, tensors: int = 4) -> None:
     text += b" " * (-len(text) % 8)
     middle = torch.tensor(NUMBERS, dtype=torch.bfloat16).view(torch.uint8).numpy().tobytes()
     with file.open("wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text)
+        out.write(struct.pack("<Q", len(text)) + text + struct.pack("<H", first))
         out.truncate(8 + len(text) + 2 * each * tensors)
         out.seek(8 + len(text) + 2 * (each * tensors // 2))
         out.write(middle)
@@ -73,8 +73,8 @@ def one(folder: Path, *, gigabytes: float, memory: int = 1_500_000_000) -> tuple
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < gigabytes * 10**9 * 1.05:
         return Counter(), [f"{gigabytes} GB: skipped, {folder} has not so many free"]
-    for name in ("a", "b"):
-        sparse(folder / f"{name}.safetensors", gigabytes=gigabytes)
+    for number, name in enumerate("ab"):
+        sparse(folder / f"{name}.safetensors", gigabytes=gigabytes, first=number)
     words = ["uniform", "--ckpts", "a.safetensors", "b.safetensors", "--json", "--max-shard-size", "100GB"]
     ran = soup(words, folder)
     if ran.returncode:
