@@ -62,12 +62,18 @@ def find(
             failures.append(error)
         progress("opening checkpoints", done, len(paths))
     if failures:
+        failures += _empty_folders(named.passed)
         raise failures[0] if len(failures) == 1 else CheckpointErrors(failures, len(opened) + len(failures))
     kept, twice = _each_once(opened)
     found, copies = (kept, []) if doubles else without_doubles(kept)
     _refuse_parts(found)
     soups = soups_among(found) if out is not None else []
     return Listing(found, [*notes, *twice, *_about(copies), *soups, *_choices(found)], copies)
+
+
+def _empty_folders(passed: Sequence[Path]) -> list[CheckpointError]:
+    """Errors of folders that a glob passes over: beside checkpoints that are broken they may be broken runs too."""
+    return [CheckpointError(f"{path}: holds no checkpoint") for path in passed if path.is_dir()]
 
 
 def _about(doubles: Sequence[Double]) -> list[str]:

@@ -44,6 +44,7 @@ class Named:
 
     paths: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    passed: list[Path] = field(default_factory=list)  # what a glob finds beside checkpoints
     failures: list[CheckpointError] = field(default_factory=list)
 
 
@@ -79,6 +80,7 @@ def paths_of(
     kept = _preferred(_without_parts(found, given), prefer, named.failures)
     named.paths = sorted(dict.fromkeys(kept), key=_order)
     if passed:
+        named.passed.extend(passed)
         named.notes.append(f"{_count(passed, 'path')} passed over, no checkpoint: {_listed(map(str, passed))}")
     return named
 

@@ -127,3 +127,15 @@ def test_how_is_passed_on(runs: Path) -> None:
     found = find(["runs/*"], how=How(weights_name="other.safetensors"), progress=progress)
     assert all(list(checkpoint.tensors) == ["only"] for checkpoint in found.checkpoints)
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_an_empty_run_beside_a_broken_one(tmp_path: Path) -> None:
+    """A folder without weights is passed over, but named if another checkpoint is broken: both may be broken runs."""
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    save_file({"w": torch.randn(3)}, tmp_path / "a/model.safetensors")
+    assert [one.path.name for one in find([str(tmp_path / "*/")]).checkpoints] == ["a"]
+    (tmp_path / "c/model.safetensors").write_bytes(b"\x09")
+    with pytest.raises(CheckpointError) as raised:
+        find([str(tmp_path / "*/")])
+    assert f"{tmp_path / 'b'}: holds no checkpoint" in str(raised.value)
