@@ -1,7 +1,7 @@
 """A report without the folders of the machine that wrote it, for others to read.
 
 names = shorter_names(report.model_dump(), Path.cwd())
-text = in_short(text, names)                           # "/home/me/work/runs/a" -> "runs/a"
+text = in_short(text, names)                           # "/data/vit/runs/a" -> "runs/a"
 """
 
 from __future__ import annotations
