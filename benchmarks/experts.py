@@ -11,7 +11,6 @@ of the next character. Figures are of sets that took no part in the choice.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import shutil
 import statistics
@@ -25,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import char_gpt
 import torch
+from decay import mean
 from results import PAGE, heading, replaced, row
 from safetensors.torch import save_file
 from torch import Tensor
@@ -132,14 +132,6 @@ def page_of(seeds: Sequence[tuple[dict[str, Scores], str]]) -> str:
         for line in lines[1:]
     ]
     return "\n".join([*text, "", *(f"- seed {number}: {said}" for number, (_, said) in enumerate(seeds)), ""])
-
-
-def mean(numbers: Sequence[float], sign: str = "") -> str:
-    """With the standard error over seeds."""
-    if len(numbers) < 2:
-        return f"{statistics.mean(numbers):{sign}.4f}"
-    error = statistics.stdev(numbers) / math.sqrt(len(numbers))
-    return f"{statistics.mean(numbers):{sign}.4f} ± {error:.4f}"
 
 
 def main() -> None:
