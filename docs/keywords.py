@@ -11,16 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from soupcli.cli.keywords import PRINTING
-from soupcli.cli.options import (
-    EvalOptions,
-    GreedyOptions,
-    InspectOptions,
-    LearnedOptions,
-    MixOptions,
-    RankOptions,
-    SoupOptions,
-    VerifyOptions,
-)
+from soupcli.cli.options.soups import GreedyOptions, LearnedOptions, MixOptions, SoupOptions
+from soupcli.cli.options.surveys import EvalOptions, InspectOptions, RankOptions
+from soupcli.cli.options.without_checkpoints import VerifyOptions
 from soupcli.recipe.recipe import Recipe
 from soupcli.run.resolve import RECIPE_KEYS
 

@@ -13,22 +13,15 @@ import typer
 from soupcli import __version__, processes
 from soupcli.cli import signals
 from soupcli.cli.help import WIDEST
-from soupcli.cli.options import (
+from soupcli.cli.options.soups import GreedyOptions, LearnedOptions, MixOptions, ScalableOptions
+from soupcli.cli.options.surveys import EvalOptions, InspectOptions, LandscapeOptions, PairsOptions, RankOptions
+from soupcli.cli.options.without_checkpoints import (
     CacheOptions,
     DemoOptions,
-    EvalOptions,
-    GreedyOptions,
     InitOptions,
-    InspectOptions,
-    LandscapeOptions,
-    LearnedOptions,
-    MixOptions,
-    PairsOptions,
     PlotOptions,
     PushOptions,
-    RankOptions,
     ReportPageOptions,
-    ScalableOptions,
     SchemaOptions,
     VerifyOptions,
 )

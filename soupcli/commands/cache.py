@@ -19,7 +19,7 @@ from soupcli.wording import human_bytes, suggestion
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from soupcli.cli.options import CacheOptions
+    from soupcli.cli.options.without_checkpoints import CacheOptions
 
 SCHEMA = "soup-cache/1"
 

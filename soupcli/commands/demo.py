@@ -12,7 +12,7 @@ from soupcli.output import console
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
-    from soupcli.cli.options import DemoOptions
+    from soupcli.cli.options.without_checkpoints import DemoOptions
 
 Kind = Literal["digits", "text", "images"]
 KINDS = get_args(Kind)

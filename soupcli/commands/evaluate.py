@@ -9,7 +9,7 @@ from soupcli.run.run import Run
 from soupcli.run.score_alone import score_alone
 
 if TYPE_CHECKING:
-    from soupcli.cli.options import EvalOptions
+    from soupcli.cli.options.surveys import EvalOptions
     from soupcli.cli.parsing import Invocation
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from soupcli.cli.options import GreedyOptions
+    from soupcli.cli.options.soups import GreedyOptions
     from soupcli.cli.parsing import Invocation
     from soupcli.run.run import Run
     from soupcli.soups.ranking import Ranked

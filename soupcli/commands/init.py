@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.cli.options import InitOptions
+    from soupcli.cli.options.without_checkpoints import InitOptions
     from soupcli.cli.parsing import Invocation
 
 

@@ -43,7 +43,8 @@ from soupcli.run.run import Row, Run
 from soupcli.run.to_report import scores_to_report
 
 if TYPE_CHECKING:
-    from soupcli.cli.options import InspectOptions, ReportOptions
+    from soupcli.cli.options.common import ReportOptions
+    from soupcli.cli.options.surveys import InspectOptions
     from soupcli.evaluation.score import Evaluate, Score
     from soupcli.report.report import Report
     from soupcli.report.scores import MetricScore

@@ -22,7 +22,7 @@ from soupcli.soups.plane import Plane, Point, plane_through
 from soupcli.soups.plane import landscape as over_plane
 
 if TYPE_CHECKING:
-    from soupcli.cli.options import LandscapeOptions
+    from soupcli.cli.options.surveys import LandscapeOptions
     from soupcli.cli.parsing import Invocation
     from soupcli.report.report import Report
 

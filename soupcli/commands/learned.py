@@ -29,7 +29,7 @@ from soupcli.wording import human_bytes
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.cli.options import LearnedOptions
+    from soupcli.cli.options.soups import LearnedOptions
     from soupcli.cli.parsing import Invocation
     from soupcli.networks.learned.residence import Residence
     from soupcli.run.run import Run

@@ -37,7 +37,7 @@ from soupcli.wording import nearest
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.cli.options import MixOptions
+    from soupcli.cli.options.soups import MixOptions
     from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.score import Score
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.cli.options import PairsOptions
+    from soupcli.cli.options.surveys import PairsOptions
     from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.score import Score
     from soupcli.report.report import Report

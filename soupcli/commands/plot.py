@@ -17,7 +17,7 @@ from soupcli.report.report_file import taken_from
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
-    from soupcli.cli.options import PlotOptions
+    from soupcli.cli.options.without_checkpoints import PlotOptions
     from soupcli.cli.parsing import Invocation
     from soupcli.figures.figure import Figure
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.hub import COMMIT
-from soupcli.cli.options import VerifyOptions
+from soupcli.cli.options.without_checkpoints import VerifyOptions
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.commands.verify import checked, is_verified, show_checks
 from soupcli.environment import import_extra
@@ -27,7 +27,7 @@ from soupcli.wording import HUB_ID
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from soupcli.cli.options import PushOptions
+    from soupcli.cli.options.without_checkpoints import PushOptions
 
 SCHEMA = "soup-push/1"
 TOKEN = "uploading needs a token that may write: hf auth login, or HF_TOKEN"

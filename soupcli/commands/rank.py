@@ -12,7 +12,7 @@ from soupcli.run.run import Run
 from soupcli.run.score_alone import score_alone
 
 if TYPE_CHECKING:
-    from soupcli.cli.options import RankOptions
+    from soupcli.cli.options.surveys import RankOptions
     from soupcli.cli.parsing import Invocation
 
 

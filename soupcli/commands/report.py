@@ -13,7 +13,7 @@ from soupcli.output import console, markdown
 from soupcli.report.report_file import taken_from
 
 if TYPE_CHECKING:
-    from soupcli.cli.options import ReportPageOptions
+    from soupcli.cli.options.without_checkpoints import ReportPageOptions
 
 
 def report(options: ReportPageOptions, _invocation: Invocation) -> int:

@@ -12,7 +12,7 @@ from soupcli.recipe.schema import json_schema
 from soupcli.report.report import Report
 
 if TYPE_CHECKING:
-    from soupcli.cli.options import SchemaOptions
+    from soupcli.cli.options.without_checkpoints import SchemaOptions
 
 
 def schema(options: SchemaOptions, _invocation: Invocation) -> int:

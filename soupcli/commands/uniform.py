@@ -15,7 +15,7 @@ from soupcli.soups.weighted import uniform as mean_of_all
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.cli.options import ScalableOptions
+    from soupcli.cli.options.soups import ScalableOptions
     from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.score import Score
     from soupcli.run.run import Run

@@ -30,7 +30,7 @@ from soupcli.run.rewrite import how_to_open, mixed, mixture_of_report, recipe_of
 from soupcli.run.stranger import check_soup, check_trusted
 
 if TYPE_CHECKING:
-    from soupcli.cli.options import VerifyOptions
+    from soupcli.cli.options.without_checkpoints import VerifyOptions
     from soupcli.recipe.recipe import Recipe
     from soupcli.report.report import Report
     from soupcli.report.soups import Soup

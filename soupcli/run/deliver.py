@@ -10,7 +10,7 @@ from soupcli.files.own_file import check_target
 from soupcli.output import console
 
 if TYPE_CHECKING:
-    from soupcli.cli.options import ReportOptions
+    from soupcli.cli.options.common import ReportOptions
     from soupcli.report.report import Report
     from soupcli.run.trackers import RunTrackers
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.cli.options import GreedyOptions
+    from soupcli.cli.options.soups import GreedyOptions
     from soupcli.run.objective import Choice
     from soupcli.run.run import Run
 

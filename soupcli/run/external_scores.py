@@ -21,7 +21,7 @@ from soupcli.soups.ranking import Ranked, sorted_by_score
 from soupcli.wording import SHARES
 
 if TYPE_CHECKING:
-    from soupcli.cli.options import ReportOptions
+    from soupcli.cli.options.common import ReportOptions
     from soupcli.report.report import Report
     from soupcli.run.run import Run
 

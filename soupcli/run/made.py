@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import read_part
 from soupcli.checkpoints.open import How, open_checkpoint
-from soupcli.cli.options import SoupOptions
+from soupcli.cli.options.soups import SoupOptions
 from soupcli.errors import NetworkError, UsageError
 from soupcli.figures.draw import svg
 from soupcli.figures.page import html

@@ -33,7 +33,7 @@ from soupcli.run.to_report import gate_to_report, scores_to_report, search_to_re
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.cli.options import SoupOptions
+    from soupcli.cli.options.soups import SoupOptions
     from soupcli.cli.parsing import Invocation
     from soupcli.evaluation.gates import GateOutcome
     from soupcli.evaluation.score import Score

@@ -13,14 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from soupcli.cli.options import (
-    GatedOptions,
-    GreedyOptions,
-    IngredientOptions,
-    LearnedOptions,
-    RecipeOptions,
-    SoupOptions,
-)
+from soupcli.cli.options.common import GatedOptions, IngredientOptions, RecipeOptions
+from soupcli.cli.options.soups import GreedyOptions, LearnedOptions, SoupOptions
 from soupcli.datasets.holdout import SetPart, divide, held_out_of, whole_of
 from soupcli.errors import SoupError, UsageError
 from soupcli.evaluation.gates import Gate

@@ -37,7 +37,7 @@ from soupcli.soups.learned import Layered
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from soupcli.cli.options import MixOptions
+    from soupcli.cli.options.soups import MixOptions
     from soupcli.mixing.fill_folder import Filled
     from soupcli.report.report import Report
 
@@ -79,15 +79,15 @@ class Opening(Protocol):
 
     @property
     def weights_name(self) -> str | None:
-        """See cli/options.py."""
+        """See cli/options/common.py."""
 
     @property
     def trust(self) -> bool:
-        """See cli/options.py."""
+        """See cli/options/common.py."""
 
     @property
     def allow_class(self) -> list[str] | None:
-        """See cli/options.py."""
+        """See cli/options/common.py."""
 
 
 def how_to_open(options: Opening, recipe: Recipe) -> How:

@@ -31,7 +31,7 @@ from soupcli.checkpoints.hashes import ContentHashes
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.checkpoints.window import PassedOver, choose
-from soupcli.cli.options import SoupOptions
+from soupcli.cli.options.soups import SoupOptions
 from soupcli.datasets.holdout import whole_of
 from soupcli.datasets.load import class_orders, transforms
 from soupcli.environment import cache_folder, versions

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.cli.options import GatedOptions, ReportOptions
+from soupcli.cli.options.common import GatedOptions, ReportOptions
 from soupcli.cli.parsing import DONE
 from soupcli.datasets.holdout import whole_of
 from soupcli.errors import SoupError, UsageError

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.cli.options import GreedyOptions
+    from soupcli.cli.options.soups import GreedyOptions
     from soupcli.run.run import Run
     from soupcli.soups.greedy import Foresee
 

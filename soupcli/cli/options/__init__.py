@@ -1,0 +1,1 @@
+"""Every option of every command: one frozen dataclass for each command, and what they share."""
