@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.conftest import Ran
 
@@ -73,6 +75,51 @@ def test_speculation_changes_nothing(commanded: Path, soup: Soup, monkeypatch: p
         assert decisions(json.loads(again.stdout)) == found[-1]
         assert calls(commanded) == 0
     assert found[0] == found[1] == found[2]
+
+
+HASHED = """
+import hashlib, json, os, sys
+
+path, seed, digits, fails_at = sys.argv[1:]
+with open("calls", "a") as calls:
+    calls.write(".")
+if os.path.getsize("calls") == int(fails_at):
+    sys.exit("no memory left")
+digest = hashlib.sha256(seed.encode() + open(path, "rb").read()).hexdigest()
+print(json.dumps({"accuracy": round(int(digest[:8], 16) / 16**8, int(digits)), "n": 200}))
+"""
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    seed=st.integers(0, 10**6),
+    digits=st.integers(1, 6),  # with one digit most candidates tie
+    jobs=st.integers(1, 4),
+    ahead=st.integers(0, 5),
+    fails_at=st.integers(1, 9),
+)
+def test_property_of_any_scores(
+    commanded: Path, soup: Soup, seed: int, digits: int, jobs: int, ahead: int, fails_at: int
+) -> None:
+    """Whatever the scores, their ties, jobs, candidates ahead and where a run fails: the decisions and the bytes."""
+    (commanded / "eval.py").write_text(HASHED)
+    words = ("greedy", "--ckpts", "runs/*/", "--val", "val", "--no-early-stop", "--json", "--force")
+    found = []
+    for flags, fail in (((), 0), (("--jobs", str(jobs), "--speculate", str(ahead)), fails_at)):
+        recipe(commanded, f"{{weights}} {seed} {digits} {fail}")
+        (commanded / "calls").unlink(missing_ok=True)
+        ran = soup(*words, *flags)
+        if ran.code:
+            assert fail and "no memory left" in ran.stderr, ran.stderr
+            ran = soup(*words, *flags)
+        assert ran.code == 0, ran.stderr
+        found.append(decisions(json.loads(ran.stdout)))
+    assert found[0] == found[1]
 
 
 def test_several_results_of_one_command(commanded: Path, soup: Soup) -> None:
