@@ -15,7 +15,7 @@ from soupcli.cli.options.soups import GreedyOptions, LearnedOptions, MixOptions,
 from soupcli.cli.options.surveys import EvalOptions, InspectOptions, RankOptions
 from soupcli.cli.options.without_checkpoints import VerifyOptions
 from soupcli.recipe.recipe import Recipe
-from soupcli.run.resolve import RECIPE_KEYS
+from soupcli.run.words.recipe import RECIPE_KEYS
 
 TARGET = Path(__file__).parent.parent / "soupcli/cli/keyword_types.py"
 FUNCTIONS = {

@@ -45,9 +45,9 @@ from soupcli.recipe.sets import PythonSet
 from soupcli.report.report_file import read_report
 from soupcli.run.external_scores import report_by_file
 from soupcli.run.made import MadeSoup, Measurement, made
-from soupcli.run.resolve import resolve
 from soupcli.run.run import Run
 from soupcli.run.score_alone import measure_alone, report_alone
+from soupcli.run.words.resolve import resolve
 from soupcli.user_code import given
 
 if TYPE_CHECKING:

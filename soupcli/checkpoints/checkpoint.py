@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from soupcli.files.reading import FileVersion, announce, memory_of, read_at
+from soupcli.files.reading import FileVersion, memory_of, read_at
 from soupcli.late import torch
 
 if TYPE_CHECKING:
@@ -273,12 +273,6 @@ def _read_elements(spec: TensorSpec, place: StoredTensor, out: Tensor, start: in
     read_at(place.file, place.offset + first * place.strides[0] * spec.dtype.itemsize, stored)
     dense = stored.as_strided(shape, place.strides).reshape(-1)
     out.view(-1).copy_(dense[start - first * row :][: out.numel()])
-
-
-def announce_checkpoint(checkpoint: Checkpoint) -> None:
-    """Has the files of a checkpoint that is needed next read in the background."""
-    for file in checkpoint.files:
-        announce(file)
 
 
 def weights_file(checkpoint: Checkpoint) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from soupcli.run.resolve import resolve
 from soupcli.run.run import Run
 from soupcli.run.score_alone import score_alone
+from soupcli.run.words.resolve import resolve
 
 if TYPE_CHECKING:
     from soupcli.cli.options.surveys import EvalOptions

@@ -10,20 +10,20 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.checkpoint import announce_checkpoint
+from soupcli.checkpoints.read_ahead import announce_checkpoint
 from soupcli.datasets.holdout import whole_of
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
 from soupcli.run.dry_run import Plan
-from soupcli.run.ensembles import ensembles, predict_from_logits, say_again
-from soupcli.run.experts import check_experts, expert_evaluations, finish_experts
 from soupcli.run.external_scores import ranking_of_file
 from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
-from soupcli.run.objective import Choice, chosen_by, objective_to_report, refuse_objective
+from soupcli.run.methods.ensembles import ensembles, predict_from_logits, say_again
+from soupcli.run.methods.experts import check_experts, expert_evaluations, finish_experts
+from soupcli.run.methods.objective import Choice, chosen_by, objective_to_report, refuse_objective
+from soupcli.run.methods.scale import check_scale, scale_evaluations, scaled_soup
+from soupcli.run.methods.windows import check_windows, finish_windows, window_evaluations
 from soupcli.run.run import Row
-from soupcli.run.scale import check_scale, scale_evaluations, scaled_soup
-from soupcli.run.windows import check_windows, finish_windows, window_evaluations
 from soupcli.soups.search import most_evaluations, search
 
 if TYPE_CHECKING:

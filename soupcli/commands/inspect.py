@@ -38,9 +38,9 @@ from soupcli.output.text import report_text
 from soupcli.report.inspection import Barriers, Differing, Distances, FoundCause, Inspected, Inspection
 from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan
-from soupcli.run.resolve import resolve
 from soupcli.run.run import Row, Run
 from soupcli.run.to_report import scores_to_report
+from soupcli.run.words.resolve import resolve
 
 if TYPE_CHECKING:
     from soupcli.cli.options.common import ReportOptions
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from soupcli.evaluation.score import Evaluate, Score
     from soupcli.report.report import Report
     from soupcli.report.scores import MetricScore
-    from soupcli.run.resolve import Resolved
+    from soupcli.run.words.resolve import Resolved
 
 
 def inspect(options: InspectOptions, invocation: Invocation) -> int:

@@ -14,10 +14,10 @@ from soupcli.output.text import report_text
 from soupcli.report.surveys import Landscape, PlanePoint
 from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan
-from soupcli.run.offsets import inner_products
-from soupcli.run.resolve import resolve
+from soupcli.run.methods.offsets import inner_products
 from soupcli.run.run import Run
 from soupcli.run.to_report import scores_to_report
+from soupcli.run.words.resolve import resolve
 from soupcli.soups.plane import Plane, Point, plane_through
 from soupcli.soups.plane import landscape as over_plane
 

@@ -1,6 +1,6 @@
 """`soup learned --ckpts P... --val V`: mixing coefficients fitted on the first set by gradient, or searched for.
 
-soup learned --ckpts P... --val V --by search --budget 200             # any metric, any set: run/coefficient_search.py
+soup learned --ckpts P... --val V --by search --budget 200     # any metric, any set: run/methods/coefficient_search.py
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.output.text import describe_curves, draw_curves
 from soupcli.report.soups import LearnedFit
-from soupcli.run.coefficient_search import prepare_search, start_members
 from soupcli.run.dry_run import Plan
 from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
+from soupcli.run.methods.coefficient_search import prepare_search, start_members
+from soupcli.run.methods.scale import check_scale, scale_evaluations, scaled_layers
 from soupcli.run.run import Row
-from soupcli.run.scale import check_scale, scale_evaluations, scaled_layers
 from soupcli.run.to_report import coefficients_to_report
 from soupcli.soups.learned import Learnt, learn
 from soupcli.user_code import users_code

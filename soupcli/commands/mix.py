@@ -22,11 +22,11 @@ from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.report.soups import Alpha, Stock
-from soupcli.run.decay import decayed
 from soupcli.run.dry_run import Plan
 from soupcli.run.gates import refuse_gain
-from soupcli.run.layers import mixed_layers
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
+from soupcli.run.methods.decay import decayed
+from soupcli.run.methods.layers import mixed_layers
 from soupcli.run.rewrite import write_again
 from soupcli.run.run import Row, Run
 from soupcli.run.to_report import coefficients_to_report, scores_to_report

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from soupcli.errors import UsageError
 from soupcli.run.external_scores import rank_by_file
-from soupcli.run.resolve import resolve
 from soupcli.run.run import Run
 from soupcli.run.score_alone import score_alone
+from soupcli.run.words.resolve import resolve
 
 if TYPE_CHECKING:
     from soupcli.cli.options.surveys import RankOptions

@@ -8,8 +8,8 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.run.dry_run import Plan
 from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations, needs_best
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
+from soupcli.run.methods.scale import ScaledSoup, check_scale, scale_evaluations, scaled_soup
 from soupcli.run.run import Row
-from soupcli.run.scale import ScaledSoup, check_scale, scale_evaluations, scaled_soup
 from soupcli.soups.greedy import GreedySoup
 from soupcli.soups.weighted import uniform as mean_of_all
 

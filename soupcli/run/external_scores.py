@@ -15,7 +15,7 @@ from soupcli.output import console
 from soupcli.output.text import report_text
 from soupcli.report.scores import Scored
 from soupcli.run.deliver import deliver
-from soupcli.run.objective import refuse_objective
+from soupcli.run.methods.objective import refuse_objective
 from soupcli.run.to_report import lower_is_better, scores_to_report
 from soupcli.soups.ranking import Ranked, sorted_by_score
 from soupcli.wording import SHARES

@@ -22,14 +22,15 @@ from soupcli.output import console
 from soupcli.output.text import report_text, soup_notes
 from soupcli.report.scores import Scored
 from soupcli.report.soups import Adapter, Coefficients, LearnedFit, Soup
-from soupcli.run.batch_norm import other_evaluations, other_statistics
 from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.finish_folder import finish
+from soupcli.run.flops import flops_to_report
 from soupcli.run.gates import exit_code, verdicts
-from soupcli.run.resolve import resolve
-from soupcli.run.run import Run, flops_to_report
+from soupcli.run.methods.batch_norm import other_evaluations, other_statistics
+from soupcli.run.run import Run
 from soupcli.run.suspicions import say_suspicions
 from soupcli.run.to_report import gate_to_report, scores_to_report, search_to_report
+from soupcli.run.words.resolve import resolve
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -204,7 +205,7 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ga
 
 
 def _other_statistics(run: Run, soup: Mixture) -> OtherStatistics | None:
-    """See run/batch_norm.py; evaluated once, however often the soup is written."""
+    """See run/methods/batch_norm.py; evaluated once, however often the soup is written."""
     if soup not in run.other_statistics:
         with run.phase("evaluate"):
             run.other_statistics[soup] = other_statistics(run, soup)

@@ -30,8 +30,8 @@ from soupcli.recipe.recipe import Recipe
 from soupcli.report.report_file import read_report
 from soupcli.report.tables import Column, Table
 from soupcli.run.finish_folder import finish
-from soupcli.run.set_words import choose_sets
 from soupcli.run.stranger import check_out, check_soup, check_trusted, re_estimates
+from soupcli.run.words.sets import choose_sets
 from soupcli.soups.learned import Layered
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ Nothing heavy happens until it is needed. If every score is known, no network is
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,47 +14,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli import processes
-from soupcli.checkpoints.checkpoint import Checkpoint, announce_checkpoint
 from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
-from soupcli.checkpoints.compare.computed_weights import weight_norms
-from soupcli.checkpoints.compare.constants import with_constants, with_these
 from soupcli.checkpoints.compare.integers import check_integers
 from soupcli.checkpoints.compare.meanings import check_meanings
-from soupcli.checkpoints.compare.names import Names, check_ties, common_names
+from soupcli.checkpoints.compare.names import check_ties
 from soupcli.checkpoints.compare.products import check_products
-from soupcli.checkpoints.compare.settings import differing_settings
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.checkpoints.find import find
 from soupcli.checkpoints.groups import CheckpointGroup, members_of
 from soupcli.checkpoints.hashes import ContentHashes
-from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.checkpoints.read_ahead import announce_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
-from soupcli.checkpoints.window import PassedOver, choose
 from soupcli.cli.options.soups import SoupOptions
 from soupcli.datasets.holdout import whole_of
 from soupcli.datasets.load import class_orders, transforms
 from soupcli.environment import cache_folder, versions
-from soupcli.errors import SoupError, UsageError
+from soupcli.errors import SoupError
 from soupcli.evaluation.context import EvaluationContext, made_manifest
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.logits import LogitFolder
 from soupcli.files.atomic import check_file
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.old_soup import Input, check_place
-from soupcli.networks.build import key_of_network, outline
+from soupcli.networks.build import outline
+from soupcli.networks.memory import peak_bytes
 from soupcli.output import console
 from soupcli.output.trackers.tracker import TrackedRun
-from soupcli.report.comparisons import Flops
 from soupcli.report.report import Report, RunCost, relative
 from soupcli.report.scores import LeftOut
-from soupcli.run.groups import ingredients_of
-from soupcli.run.resolve import Resolved, locate, no_sets
-from soupcli.run.to_report import ingredient_to_report, lower_is_better, peak_bytes
+from soupcli.run.caveats import different_inputs, different_side_files, weight_norm
+from soupcli.run.ingredients import find_ingredients, ingredients_of, open_base
+from soupcli.run.to_report import ingredient_to_report, lower_is_better
 from soupcli.run.trackers import RunTrackers
+from soupcli.run.words.resolve import Resolved, locate, no_sets
 from soupcli.soups.ranking import Ranked, rank
 from soupcli.user_files import pass_over_threads
 
 if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.evaluation.evaluators import Evaluators
     from soupcli.evaluation.score import Score
     from soupcli.networks.device import Device
@@ -72,9 +67,6 @@ class Row(NamedTuple):
     label: str
     weights: Mixture
     known: Mapping[str, Score] = {}
-
-
-NOTED = 8  # tensors with other names that are named one by one
 
 
 class Run:
@@ -95,8 +87,9 @@ class Run:
         self.trackers = RunTrackers([] if self.options.dry_run else wanted, self._about)
         self.progress = console.ProgressReporter(silent=self.options.quiet)
         self.selection = TensorFilter(*map(tuple, (self.recipe.include, self.recipe.exclude, self.recipe.take)))
-        self.names = Names()
-        self.singles = self._find()
+        found = find_ingredients(resolved, self.selection, self.progress, self.warn)
+        self.singles = found.checkpoints
+        self.names, self.constants, self.left_out = found.names, found.constants, found.left_out
         self.checkpoints = ingredients_of(self.singles, resolved)
         if self.logits is not None:
             check_place(self.logits, self.inputs, hint="choose another folder for the logits")
@@ -105,88 +98,9 @@ class Run:
         writes = isinstance(self.options, SoupOptions)  # its report says what the soup is made of
         self.hashes = ContentHashes(cache_folder() / "hashes", fresh=self.options.fresh or writes)
         self.seconds: dict[str, float] = {}
-        self.other_statistics: dict[Mixture, OtherStatistics | None] = {}  # of soups, see run/batch_norm.py
+        self.other_statistics: dict[Mixture, OtherStatistics | None] = {}  # of soups, see run/methods/batch_norm.py
         self._lower: dict[str, set[str]] = {}  # set -> metrics of which less is better
         self._evaluators: Evaluators | None = None
-
-    def _find(self) -> list[Checkpoint]:
-        words = self.options.ckpts or self.recipe.ckpts
-        if not words:
-            raise UsageError("--ckpts: no checkpoints given", hint="e.g. --ckpts runs/*/")
-        options, recipe = self.options, self.recipe
-        how = How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()), recipe.base)
-        with self.progress:
-            found = find(
-                words,
-                how=how,
-                out=recipe.out if isinstance(options, SoupOptions) else None,
-                standard_input=sys.stdin if "-" in words else (),
-                prefer=recipe.window.prefer,
-                doubles=self.command.takes_doubles or bool(recipe.mix.weights or recipe.mix.weights_for),
-                progress=self.progress,
-            )
-        if not options.quiet:
-            for line in found.notes:
-                console.note(line)
-        checkpoints, unused = choose(found.checkpoints, recipe.window)
-        doubles = [PassedOver(one, f"holds the same weights as {of.path}") for one, of in found.doubles]
-        self.left_out = [*unused, *doubles]
-        if unused and not options.quiet:
-            console.note(
-                f"using {len(checkpoints)} of {len(found.checkpoints)} checkpoints: --dry-run says why not the others"
-            )
-        self._check_use(checkpoints)
-        checkpoints = self._with_common_names(checkpoints)
-        self.selection.check(checkpoints)
-        adapters = any(one.is_adapter for one in checkpoints)
-        if recipe.base is None or not any(self.selection.of_base) or adapters or self.resolved.begins_at_base:
-            return checkpoints
-        base = self.open_base(recipe.base)
-        return [self.selection.of_base.applied(checkpoint, base) for checkpoint in checkpoints]
-
-    def _with_common_names(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-        """The checkpoints, with one set of names if they are to be mixed, and what need not be finite in them."""
-        if not self.command.each_alone or self.recipe.window.group_by is not None:
-            self.names, notes = common_names(checkpoints)
-            for note in notes[:NOTED]:
-                self.warn(note)
-            if len(notes) > NOTED:
-                self.warn(f"{len(notes) - NOTED} more tensors have other names in some checkpoints")
-        named = with_constants([self.names.applied(checkpoint) for checkpoint in checkpoints], self.selection)
-        self.constants = named[0].constants
-        return named
-
-    def open_base(self, path: Path) -> Checkpoint:
-        """The checkpoint of --base, a whole network, with the names that the checkpoints have."""
-        how = How(trust=self.options.trust, allow=tuple(self.options.allow_class or ()))
-        return with_these(self.names.applied(open_checkpoint(path, how)), self.constants)
-
-    def _check_use(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Raises UsageError for flags that have no use with these checkpoints."""
-        adapters = any(one.is_adapter for one in checkpoints)
-        options = self.options
-        rank = options.adapter_rank if isinstance(options, SoupOptions) else None
-        uses_base = self.resolved.begins_at_base or self.resolved.scales or self.command.measures_from_base
-        needs_base = adapters or any(self.selection.of_base) or uses_base
-        if options.base is not None and not needs_base:
-            hint = "it goes with adapters, and with --include and --exclude"
-            raise UsageError(f"--base {options.base}: these checkpoints need none", hint=hint)
-        if options.key is not None and all(checkpoint.origin.key is None for checkpoint in checkpoints):
-            raise UsageError(f"--key {options.key}: these checkpoints hold one bare state dict each")
-        if rank is not None and not adapters:
-            raise UsageError(f"--adapter-rank {rank}: these checkpoints are no adapters")
-        self._check_merging(adapters=adapters)
-
-    def _check_merging(self, *, adapters: bool) -> None:
-        """Raises UsageError for --merge-adapters with what is no adapter, or with what goes with adapters alone."""
-        if not self.recipe.merge_adapters or not isinstance(self.options, SoupOptions):
-            return
-        if not adapters:
-            raise UsageError("--merge-adapters: these checkpoints are no adapters")
-        if self.recipe.adapter_rank is not None:
-            raise UsageError("--merge-adapters: a full network has no --adapter-rank", hint="leave one of them out")
-        if self.recipe.format == "torch":
-            raise UsageError("--merge-adapters: writes safetensors, not --format torch")
 
     @property
     def device(self) -> Device:
@@ -247,26 +161,11 @@ class Run:
         check_integers(found, self.selection)
         check_meanings(found, self.selection)
         if isinstance(self.options, SoupOptions):
-            self._warn_of_inputs()
-            self._warn_of_weight_norm()
+            self._warn_if(different_inputs(found), weight_norm(self.checkpoints, self.selection))
 
-    def _warn_of_inputs(self) -> None:
-        """Name what the networks saw differently, as their side files say: the soup carries one set of these."""
-        found = [setting for setting in differing_settings(self.singles) if setting.of_inputs]
-        shown = "; ".join(f"{setting.key} ({' | '.join(dict.fromkeys(setting.values))})" for setting in found[:3])
-        if found:
-            more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-            self.warn(f"different inputs, by the files beside the weights: {shown}{more}")
-
-    def _warn_of_weight_norm(self) -> None:
-        """Say that a soup has the mean of magnitudes and of directions, if there are any."""
-        found = [name for name in weight_norms(self.checkpoints[0]) if self.selection.mixes(name)]
-        if found and len(self.checkpoints) > 1:
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            self.warn(
-                f"weight norm ({found[0]!r}{more}): the mean is of magnitudes and of directions, each by itself; "
-                "remove_weight_norm before saving gives the mean of the weights"
-            )
+    def open_base(self, path: Path) -> Checkpoint:
+        """The checkpoint of --base, a whole network, with the names that the checkpoints have."""
+        return open_base(path, self.options, self.names, self.constants)
 
     def sharing(self, source: Checkpoint) -> list[Checkpoint]:
         """The checkpoints. Their tensors that are not mixed come from `source`, or from the base if there is one."""
@@ -313,33 +212,22 @@ class Run:
         """What is known about the classes of the first checkpoint before any network is built."""
         return outline(self.recipe.model, self.singles[0])
 
-    def _say_other_files(self) -> None:
-        """Says if checkpoints do not agree in the files that describe their networks and inputs."""
-        if not self.sets:
-            return
-        first, model = self.singles[0], self.recipe.model
-        own = key_of_network(model, first)
-        others = [one for one in self.singles if one.folder != first.folder and key_of_network(model, one) != own]
-        if others:
-            differing = [setting.key for setting in differing_settings([first, others[0]])]
-            said = f" ({', '.join(differing[:3])}{', ...' if len(differing) > 3 else ''})" if differing else ""
-            count = "1 checkpoint has" if len(others) == 1 else f"{len(others)} checkpoints have"
-            self.warn(
-                f"{count} other files beside the weights than {first.path}, {others[0].path} for one{said}: each is "
-                "judged by its own config.json, image processor, tokenizer and class names, a soup by those it carries"
-            )
-
     def warn(self, text: str) -> None:
         """Says once what should be known before the scores are believed, and keeps it for the report."""
         if text not in self._said:
             self._said.append(text)
             console.warn(text)
 
+    def _warn_if(self, *texts: str | None) -> None:
+        for text in texts:
+            if text is not None:
+                self.warn(text)
+
     @property
     def evaluators(self) -> Evaluators:
         """Evaluate mixtures on each set. Made when the first score is asked for."""
         if self._evaluators is None:
-            self._say_other_files()
+            self._warn_if(different_side_files(self.singles, self.recipe.model) if self.sets else None)
             self._say_transforms()
             for name, order in self.classes.items():
                 if order.warning is not None:
@@ -452,24 +340,3 @@ class Run:
     def ingredient(self, checkpoint: Checkpoint, scores: Mapping[str, Score]) -> Ingredient:
         """A checkpoint for the report."""
         return ingredient_to_report(checkpoint, scores, self.hashes)
-
-
-def flops_to_report(run: Run, *, ingredients: int, members: int | None = None) -> Flops | None:
-    """The FLOPs of one forward pass, and of ensembles of `ingredients` and of the soup's `members`.
-
-    Returns None if they were not requested. The recipe's `cost.flops` is ignored for a soup made without a set.
-    Raises ValidationError if no set has examples that go through the network one by one.
-    """
-    settings = run.recipe.cost
-    if not settings.flops or not (run.sets or run.options.flops):
-        return None
-    with run.phase("count"):
-        name, forward = run.evaluators.flops()
-    return Flops(
-        set=name,
-        forward=forward,
-        ingredients=ingredients,
-        ensemble=forward * ingredients,
-        ensemble_of_members=forward * members if members is not None else None,
-        beside=dict(settings.beside),
-    )

@@ -23,10 +23,11 @@ from soupcli.report.report_file import read_report
 from soupcli.report.scores import Scored
 from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan
-from soupcli.run.ensembles import say_again
+from soupcli.run.flops import flops_to_report
 from soupcli.run.gates import check_gates, exit_code, verdicts
-from soupcli.run.objective import choice_of, chosen_by, objective_to_report, uses_objective
-from soupcli.run.run import Row, Run, flops_to_report
+from soupcli.run.methods.ensembles import say_again
+from soupcli.run.methods.objective import choice_of, chosen_by, objective_to_report, uses_objective
+from soupcli.run.run import Row, Run
 from soupcli.run.suspicions import say_suspicions
 from soupcli.run.to_report import gate_to_report, scores_to_report
 

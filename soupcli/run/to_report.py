@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
 from soupcli.checkpoints.groups import CheckpointGroup, group_paths, group_weights, members_of
 from soupcli.evaluation.score import is_higher_better
-from soupcli.late import torch
 from soupcli.report.comparisons import GateResult
 from soupcli.report.scores import Ingredient, Member, MetricScore
 from soupcli.report.soups import Coefficients, Search, SearchOrder, SearchStep, Strategy
@@ -20,7 +16,6 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.hashes import ContentHashes
     from soupcli.evaluation.gates import GateOutcome
     from soupcli.evaluation.score import Score
-    from soupcli.networks.device import Device
     from soupcli.soups.decision import Step as Decision
     from soupcli.soups.learned import Layered
     from soupcli.soups.search import SearchResult
@@ -57,26 +52,6 @@ def ingredient_to_report(checkpoint: Checkpoint, scores: Mapping[str, Score], ha
         notes=list(checkpoint.origin.notes),
         members=members,
     )
-
-
-def peak_bytes(device: Device) -> dict[str, int]:
-    """The peak memory of this process in bytes, on the host and on a CUDA device."""
-    peaks = {"host": _peak_of_host()}
-    if device.type == "cuda":
-        peaks["device"] = torch.cuda.max_memory_allocated(device.torch)
-    return peaks
-
-
-def _peak_of_host() -> int:
-    """The peak of this program, from /proc if there is one. getrusage also counts the process that started it."""
-    import resource  # noqa: PLC0415 - Windows has none
-
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def search_to_report(strategy: Strategy, found: SearchResult) -> dict[str, Any]:

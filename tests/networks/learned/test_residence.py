@@ -7,7 +7,8 @@ import torch
 
 from soupcli.errors import UsageError
 from soupcli.networks.learned import residence
-from soupcli.networks.learned.residence import Where, free_on_host, plan
+from soupcli.networks.learned.residence import Where, plan
+from soupcli.networks.memory import free_on_host
 
 CPU = torch.device("cpu")
 

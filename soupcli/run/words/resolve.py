@@ -10,45 +10,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
-from soupcli.cli.options.common import GatedOptions, IngredientOptions, RecipeOptions
+from soupcli.cli.options.common import GatedOptions, IngredientOptions
 from soupcli.cli.options.soups import GreedyOptions, LearnedOptions, SoupOptions
-from soupcli.datasets.holdout import SetPart, divide, held_out_of, whole_of
+from soupcli.datasets.holdout import SetPart, divide, whole_of
 from soupcli.errors import SoupError, UsageError
-from soupcli.evaluation.gates import Gate
 from soupcli.metrics.direction import is_higher_better
 from soupcli.metrics.table import metric_named
 from soupcli.networks.device import Device, choose_device
 from soupcli.output.ci import Format
-from soupcli.recipe.gates import GAIN, Bound, parse, parse_gain
-from soupcli.recipe.precedence import load_recipe
-from soupcli.run.set_words import choose_sets
+from soupcli.run.words.gates import gates_of_run
+from soupcli.run.words.recipe import resolve_recipe
+from soupcli.run.words.sets import choose_sets
 from soupcli.wording import SHARES, suggestion
 
 if TYPE_CHECKING:
     from soupcli.cli.parsing import Command, Invocation
+    from soupcli.evaluation.gates import Gate
     from soupcli.recipe.recipe import Recipe
     from soupcli.recipe.sets import SetSpec
 
-DEFAULT_RECIPE = Path("soup.yaml")
-# Options that stand for a key of the recipe.
-RECIPE_KEYS = {
-    **{key: key for key in ("device", "dtype", "metric", "batch_size", "workers", "out", "max_shard_size")},
-    **{key: key for key in ("format", "keep_state", "merge_adapters", "card", "objective", "scale")},
-    **{key: key for key in ("include", "exclude", "take", "base", "key", "adapter_rank", "require_gain", "holdout")},
-    **{key: f"greedy.{key}" for key in ("min_delta", "strategy", "orders", "budget", "windows")},
-    "window_decay": "greedy.decay",
-    "batch_norm": "batch_norm",
-    **{key: f"window.{key}" for key in ("prefer", "last", "top", "by", "between", "every", "group_by")},
-    "flops": "cost.flops",
-    **{key: key for key in ("amp", "channels_last", "compile", "early_stop", "cache_inputs")},
-    **{key: f"learned.{key}" for key in ("per", "constraint", "resident")},
-    **{key: f"mix.{key}" for key in ("method", "weights", "weights_for", "alpha", "decay", "any_weights")},
-}
 HELD_OUT = 0.5  # the default share of experts and of a search
-LEARNED_KEYS = {"found_by": "learned.by", "budget": "learned.budget", "groups": "learned.groups"}
 CALIBRATION = ("nll", "ece")  # metrics that compare soups with ensembles if logits are kept
 
 
@@ -127,7 +110,7 @@ def resolve(options: IngredientOptions, invocation: Invocation) -> Resolved:
     with located(recipe):
         chosen, unspoken = _divided(sets, recipe, invocation.command, asked=asked)
         sets, parts = divide(sets, recipe.holdout, chosen)
-    sets, gates, warnings = _gates(options, recipe, sets, parts)
+    sets, gates, warnings = gates_of_run(options, recipe, sets, parts)
     warnings += unspoken
     _check_metric(recipe, sets)
     if recipe.scale is not None and not invocation.command.scales:
@@ -182,71 +165,6 @@ def _check_objective(resolved: Resolved) -> tuple[str, ...]:
     if takes:
         return ()
     return (f"objective: soup {command.name} does not go by it, but by {next(iter(resolved.sets))}",)
-
-
-def resolve_recipe(options: RecipeOptions, invocation: Invocation) -> Recipe:
-    """The recipe with environment, --set and flags laid over it, in their order of precedence."""
-    values = dataclasses.asdict(options)
-    keys = RECIPE_KEYS | (LEARNED_KEYS if isinstance(options, LearnedOptions) else {})
-    given = {key: values[key] for key in keys if values.get(key) not in (None, [])}
-    if "by" in given:
-        given |= _told_apart(given.pop("by"), learned=isinstance(options, LearnedOptions))
-    if "weights_for" in given:
-        given["weights_for"] = _in_pairs(given["weights_for"])
-    if values.get("recalibrate"):
-        given["batch_norm"] = "recalibrate"
-    settings: dict[str, str] = {}
-    for word in options.set_ or []:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--set {word}: expected KEY=VALUE", hint="e.g. --set greedy.min_delta=0.001")
-        settings[key] = value
-    file = options.recipe
-    if file is None and DEFAULT_RECIPE.is_file():
-        file = DEFAULT_RECIPE
-    recipe = load_recipe(
-        file,
-        variables={keys[key]: given[key] for key in given if key in invocation.from_environment},
-        settings=settings,
-        flags={keys[key]: given[key] for key in given if key not in invocation.from_environment},
-    )
-    return recipe.model_copy(update=_laid_over(invocation.given, recipe)) if invocation.given else recipe
-
-
-def _laid_over(given: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """What a caller gives as objects, its sets beside those of the recipe."""
-    sets = given.get("val", {})
-    taken = next((name for name in sets if name in recipe.val), None)
-    if taken is not None:
-        raise UsageError(f"{taken}=: the recipe has a set of this name", hint="give that set another name")
-    return {**given, "val": {**recipe.val, **sets}}
-
-
-def _told_apart(words: Sequence[str], *, learned: bool) -> dict[str, str]:
-    """The words of --by: of `soup learned`, how coefficients are found; all others, the metric of --top.
-
-    Raises UsageError for two of a kind.
-    """
-    methods = [word for word in words if learned and word in ("gradient", "search")]
-    metrics = [word for word in words if word not in methods]
-    for several in (methods, metrics):
-        if len(several) > 1:
-            raise UsageError(f"--by: {several[0]} and {several[1]} are two, and one can be meant")
-    for word in metrics if learned else ():
-        if near := suggestion(word, ("gradient", "search")):
-            raise UsageError(f"--by {word}: neither gradient nor search{near}", hint="a metric of --top: --by=-NAME")
-    told = {"found_by": methods, "by": metrics}
-    return {key: words[0] for key, words in told.items() if words}
-
-
-def _in_pairs(words: Sequence[str]) -> dict[str, str]:
-    """`--weights-for PATTERN WEIGHTS PATTERN WEIGHTS` as a mapping. Raises UsageError if one lacks its other half."""
-    if len(words) % 2 or len({*words[::2]}) * 2 != len(words):
-        raise UsageError(
-            f"--weights-for {' '.join(words)}: a pattern and its weights, each pattern once",
-            hint="--weights-for 'blocks.*' 0.7,0.3",
-        )
-    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def _with_metrics(recipe: Recipe, metrics: Sequence[str]) -> Recipe:
@@ -342,59 +260,3 @@ def _check_metric(recipe: Recipe, sets: Mapping[str, SetSpec]) -> None:
                 metric_named(spec.metric, key=f"val.{name}.metric")
             if spec.own_metrics:
                 is_higher_better(spec.metric or recipe.metric, spec.higher_better, place=f"val.{name}")
-
-
-def _gates(
-    options: IngredientOptions, recipe: Recipe, sets: Mapping[str, SetSpec], parts: Mapping[str, SetPart]
-) -> tuple[dict[str, SetSpec], list[Gate], list[str]]:
-    """The sets with those that gates name added to them, the gates, and warnings.
-
-    `soup eval` adds only the set that --require-gain names; it checks other gates on the sets that it was given.
-    Raises UsageError for a gain on a set that the recipe does not have.
-    """
-    if not isinstance(options, GatedOptions):
-        return dict(sets), [], []
-    if not sets:
-        if options.require_gain is not None:
-            raise UsageError("--require-gain: needs --val", hint="a gain is measured on a set")
-        unchecked = "the gates of the recipe are not checked: without --val nothing is evaluated"
-        return {}, [], [unchecked] if recipe.gates or recipe.require_gain is not None else []
-    if isinstance(options, SoupOptions):
-        sets = _with_sets(sets, [gate.set for gate in recipe.wanted], recipe, options)
-    wanted = [
-        Gate(_scored_part(gate.set, parts), gate.metric, parse(gate.text), gate.text, gate.key)
-        for gate in recipe.wanted
-    ]
-    gates = [gate for gate in wanted if gate.set in sets]
-    if recipe.require_gain is None:
-        return dict(sets), gates, []
-    gain = parse_gain(recipe.require_gain)
-    name = gain.set or whole_of(next(iter(sets)))
-    sets = _with_sets(sets, [name], recipe, options)
-    return dict(sets), [*gates, _required_gain(recipe.require_gain, _scored_part(name, parts), sets)], []
-
-
-def _required_gain(text: float | str, name: str, sets: Mapping[str, SetSpec]) -> Gate:
-    """`require_gain` as a gate on the set `name`."""
-    if name not in sets:
-        raise UsageError(
-            f"--require-gain {text}: no set {name!r}{suggestion(name, sets)}",
-            hint=f"the sets of this run are {', '.join(sets)}",
-        )
-    _, margin, per_cent = parse_gain(text)
-    shown = f">= best {'-' if margin < 0 else '+'} {float(abs(margin)):g}{'%' if per_cent else ''}"
-    return Gate(name, None, Bound(">=", True, margin, per_cent, better=True), shown, GAIN)
-
-
-def _with_sets(
-    sets: Mapping[str, SetSpec], names: Sequence[str], recipe: Recipe, options: IngredientOptions
-) -> dict[str, SetSpec]:
-    """The sets, and those of the recipe with such names that are not among them yet."""
-    known = {whole_of(name) for name in sets}
-    more = [name for name in names if name in recipe.val and name not in known]
-    return {**sets, **choose_sets(more, recipe, asked=options.metric)}
-
-
-def _scored_part(name: str, parts: Mapping[str, SetPart]) -> str:
-    """The set, or its held-out part: a gate is checked on examples that did not select the soup."""
-    return held_out_of(name) if held_out_of(name) in parts else name

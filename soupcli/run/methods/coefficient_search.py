@@ -14,13 +14,13 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.report.soups import CoefficientSearch, SearchGeneration
 from soupcli.run.dry_run import Plan
 from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations
-from soupcli.run.layers import in_groups, mixed_layers
 from soupcli.run.make_soup import FinishedSoup, Prepared
-from soupcli.run.objective import chosen_by, objective_to_report
+from soupcli.run.methods.layers import in_groups, mixed_layers
+from soupcli.run.methods.objective import chosen_by, objective_to_report
+from soupcli.run.methods.scale import check_scale, scale_evaluations, scaled_layers, scaled_soup
+from soupcli.run.methods.windows import all_at_once
 from soupcli.run.run import Row
-from soupcli.run.scale import check_scale, scale_evaluations, scaled_layers, scaled_soup
 from soupcli.run.to_report import coefficients_to_report
-from soupcli.run.windows import all_at_once
 from soupcli.soups.coefficient_search import FoundCoefficients, Judge, ScoredMixture, search_coefficients
 from soupcli.soups.evolution import SIGMA, Evolution
 from soupcli.soups.greedy import GreedySoup
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.evaluation.score import Evaluate
-    from soupcli.run.objective import Choice
+    from soupcli.run.methods.objective import Choice
     from soupcli.run.run import Run
     from soupcli.soups.coefficient_search import Sampler
     from soupcli.soups.ranking import Ranked

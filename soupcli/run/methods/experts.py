@@ -11,10 +11,10 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.report.soups import ExpertGroup, Experts
 from soupcli.run.gates import Gatekeeper, check_gates
 from soupcli.run.make_soup import FinishedSoup
-from soupcli.run.objective import chosen_by, objective_to_report
+from soupcli.run.methods.objective import chosen_by, objective_to_report
+from soupcli.run.methods.scale import scaled_soup
+from soupcli.run.methods.windows import all_at_once
 from soupcli.run.run import Row
-from soupcli.run.scale import scaled_soup
-from soupcli.run.windows import all_at_once
 from soupcli.soups.experts import FEWEST, Expert, correlations, expert_of, groups_of, most_weights, weights_tried
 from soupcli.soups.search import SearchResult
 from soupcli.soups.trials import Trial, best_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options.soups import GreedyOptions
-    from soupcli.run.objective import Choice
+    from soupcli.run.methods.objective import Choice
     from soupcli.run.run import Run
 
 

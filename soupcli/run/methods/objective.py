@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.checkpoint import announce_checkpoint
+from soupcli.checkpoints.read_ahead import announce_checkpoint
 from soupcli.errors import UsageError
 from soupcli.metrics.table import metric_named
 from soupcli.mixing.mixture import Mixture
 from soupcli.report.scores import Judged
-from soupcli.run.resolve import takes_objective
+from soupcli.run.words.resolve import takes_objective
 from soupcli.soups.objective import Kind, Objective, judged, judging, scaled
 from soupcli.soups.ranking import Ranked, sorted_by_score
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from soupcli.checkpoints.window import along_one_run
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
-from soupcli.run.decay import decayed
 from soupcli.run.gates import Gatekeeper, check_gates
 from soupcli.run.make_soup import FinishedSoup
-from soupcli.run.objective import chosen_by, objective_to_report
+from soupcli.run.methods.decay import decayed
+from soupcli.run.methods.objective import chosen_by, objective_to_report
+from soupcli.run.methods.scale import scaled_soup
 from soupcli.run.run import Row
-from soupcli.run.scale import scaled_soup
 from soupcli.soups.search import SearchResult
 from soupcli.soups.weighted import weighted
 from soupcli.soups.windows import sizes_tried, windows

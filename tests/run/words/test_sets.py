@@ -9,7 +9,7 @@ import pytest
 from soupcli.errors import UsageError
 from soupcli.recipe.precedence import load_recipe
 from soupcli.recipe.sets import TextSet
-from soupcli.run.set_words import choose_sets
+from soupcli.run.words.sets import choose_sets
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""The words of the command line to what they mean: the recipe, its sets, the gates."""
