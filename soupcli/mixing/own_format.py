@@ -41,7 +41,7 @@ PLAIN_COPY = CopyOptions()
 READ_ALONE = frozenset(
     {
         *("Lightning", "fairseq", "ultralytics", "YOLOv5", "nnU-Net", "mmengine", "icefall", "detectron2", "NeMo"),
-        *("speechbrain", "Megatron", "VITS", "ESPnet", "wenet"),
+        *("speechbrain", "Megatron", "VITS", "ESPnet", "wenet", "numpy pickle"),
     }
 )
 

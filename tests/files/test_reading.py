@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import soupcli
 from soupcli.files.reading import read_small
 from tests.conftest import Ran
 
@@ -56,3 +58,14 @@ def test_options_with_endless_digits(words: tuple[str, ...], family: Path, soup:
     ran = soup(*words)
     assert ran.code == 2, ran.stderr
     assert "internal error" not in ran.stderr
+
+
+def test_viewed_memory_lives() -> None:
+    """What memory_of views has a name in the calling function: a nameless tensor is freed before it is read."""
+    calls = [
+        (file, node)
+        for file in Path(soupcli.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "memory_of"
+    ]
+    assert calls and [f"{file}:{node.lineno}" for file, node in calls if not isinstance(node.args[0], ast.Name)] == []

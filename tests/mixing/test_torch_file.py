@@ -157,6 +157,21 @@ def test_another_dtype(soup: Soup, dtype: torch.dtype) -> None:
     assert refused.code == 2 and "other tensors in it have the same dtype, and keep it" in refused.stderr
 
 
+def test_another_dtype_of_a_whole_module(soup: Soup) -> None:
+    """Numbers that no name of the state dict leads to, such as YOLO's strides, are converted as they are."""
+    nets: list[Any] = []
+    for seed in range(2):
+        nets.append(trained(seed)[0])
+        nets[-1].strides = torch.tensor([8.0, 16.0, 32.0])
+        nets[-1].grid = torch.arange(6.0).reshape(2, 3).T
+        torch.save({"model": nets[-1], "extra_state": {}}, f"{seed}.pt")
+    assert soup("uniform", "--ckpts", "0.pt", "1.pt", "--dtype", "float64").code == 0
+    net = torch.load("soup/model.pt", weights_only=False)["model"]
+    assert torch.equal(net.strides, nets[0].strides.double()) and torch.equal(net.grid, nets[0].grid.double())
+    for name, tensor in mean([{name: t.double() for name, t in one.state_dict().items()} for one in nets]).items():
+        assert name == "norm.num_batches_tracked" or torch.equal(net.state_dict()[name], tensor), name
+
+
 def test_another_dtype_before_torch_1_6(soup: Soup) -> None:
     """A file without an archive has no room for other dtypes: refused by name, or written otherwise and said."""
     for seed in range(2):

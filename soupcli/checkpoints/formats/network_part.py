@@ -182,13 +182,16 @@ def _averaged(file: _File, view: Mapping[Any, Any], key: str | None, name: str, 
 
 def _check_one(file: _File, parts: Mapping[str, Any], names: Sequence[str], key: str | None) -> None:
     """Raises CheckpointError if the parts are different networks: a file may hold one network under several names."""
-    first, *others = ({name: tensor_of(tensor) for name, tensor in _stand_ins(parts[name])} for name in names)
+    first, *others = (dict(_described(file, parts[name])) for name in names)
     if any(other != first for other in others):
         raise _unclear(file, names, key, own=False)
 
 
-def _stand_ins(part: Any) -> Iterator[tuple[str, StandIn]]:
-    return ((str(name), value) for name, value in (view_of(part) or {}).items() if is_tensor(value))
+def _described(file: _File, part: Any) -> Iterator[tuple[str, Any]]:
+    """Name -> what is equal only for the same tensor of the file."""
+    for name, value in (view_of(part) or {}).items():
+        if file.is_tensor(value):
+            yield str(name), tensor_of(value) if is_tensor(value) else id(value)
 
 
 def _unclear(file: _File, names: Iterable[str], key: str | None, *, own: bool) -> CheckpointError:

@@ -32,9 +32,16 @@ class Machine:
     """The stack, the memo and the budget of a reader of pickles, and its position in the file."""
 
     def __init__(
-        self, read: Read, *, offset: int = 0, budget: int = BUDGET, persistent: Callable[[Any], Any] = PersistentId
+        self,
+        read: Read,
+        *,
+        offset: int = 0,
+        budget: int = BUDGET,
+        persistent: Callable[[Any], Any] = PersistentId,
+        longest_bytes: int = LONGEST,
     ) -> None:
         self._read = read
+        self.longest_bytes = longest_bytes  # of a byte string that is kept
         self._persistent = persistent
         self._left = budget
         self._window = b""
@@ -139,11 +146,11 @@ class Machine:
         else:
             raise ValueError(index)
 
-    def push_data(self, count: int, *, text: bool) -> None:
-        """Pushes the next `count` bytes or their text; a Payload if they are many."""
+    def push_data(self, count: int, *, text: bool, longest: int = LONGEST) -> None:
+        """Pushes the next `count` bytes or their text; a Payload if they are more than `longest`."""
         if count < 0:
             raise PickleError("a length in the pickle is negative")
-        if count <= LONGEST:
+        if count <= longest:
             self.spend(2 * count)
             data = self.take(count)
             self._stack.append(data.decode("utf-8", "surrogatepass") if text else data)

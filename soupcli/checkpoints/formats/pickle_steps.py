@@ -136,8 +136,12 @@ def _number(form: str) -> Step:
     return lambda machine: machine.push(machine.number(form))
 
 
-def _data(form: str, *, text: bool) -> Step:
-    return lambda machine: machine.push_data(machine.number(form), text=text)
+def _text(form: str) -> Step:
+    return lambda machine: machine.push_data(machine.number(form), text=True)
+
+
+def _bytes(form: str) -> Step:
+    return lambda machine: machine.push_data(machine.number(form), text=False, longest=machine.longest_bytes)
 
 
 def _python2_text(form: str) -> Step:
@@ -217,13 +221,13 @@ STEPS: dict[int, Step] = {
     ord("T"): _python2_text("<i"),
     ord("U"): _python2_text("<B"),
     ord("V"): lambda machine: machine.push(machine.line().decode("raw_unicode_escape")),
-    ord("X"): _data("<I", text=True),
-    0x8C: _data("<B", text=True),
-    0x8D: _data("<Q", text=True),
-    ord("B"): _data("<I", text=False),
-    ord("C"): _data("<B", text=False),
-    0x8E: _data("<Q", text=False),
-    0x96: _data("<Q", text=False),
+    ord("X"): _text("<I"),
+    0x8C: _text("<B"),
+    0x8D: _text("<Q"),
+    ord("B"): _bytes("<I"),
+    ord("C"): _bytes("<B"),
+    0x8E: _bytes("<Q"),
+    0x96: _bytes("<Q"),
     ord("]"): _empty(list),
     ord("}"): _empty(dict),
     ord(")"): _constant(()),

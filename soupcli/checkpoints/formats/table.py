@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.formats import nemo, safetensors, torch_archives, torch_save
+from soupcli.checkpoints.formats import nemo, numpy_pickle, safetensors, torch_archives, torch_save
 from soupcli.checkpoints.formats.other_files import refuse_other_file, refuse_unknown_file
 from soupcli.errors import CheckpointError
 
@@ -28,6 +28,7 @@ FORMATS: tuple[FileFormat, ...] = (
     FileFormat("torch.save", torch_archives.is_torch_file, torch_save.read_contents, torch_archives.holds_a_pickle),
     FileFormat("NeMo", nemo.is_nemo, nemo.read_contents, nemo.is_nemo),
     FileFormat("safetensors", safetensors.is_safetensors, safetensors.read_contents, safetensors.is_safetensors),
+    FileFormat(numpy_pickle.FORMAT, numpy_pickle.begins, numpy_pickle.read_contents, numpy_pickle.holds_arrays),
 )
 
 
