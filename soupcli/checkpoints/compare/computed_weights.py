@@ -6,6 +6,7 @@ for together in parametrised(checkpoint):
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 NEVER = re.compile(r"(?!)")
 CHUNK = 1 << 20  # elements that are looked at once
+FEW = 16  # elements of no weight
 ORIGINALS = frozenset({"original", "original0"})  # weights of torch.nn.utils.parametrize
 COMPUTES = re.compile(r"((?:.*\.)?parametrizations\.[^.]+)\.\d+\..*")  # a tensor of a step that computes a weight
 REMOVE = "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')"
@@ -53,6 +55,32 @@ OBSERVED = _form(
     "counts that an observer of quantisation made over its own range",
     "--exclude '*histogram' leaves the counts out; or save the network before it was prepared for quantisation",
 )
+SCALED = _form(
+    "scaled",
+    "a scale of a quantised weight",
+    "mix the networks from before quantisation, and quantise the soup",
+)
+WHOLE_NUMBERS = _form(
+    "whole numbers",
+    "a quantised weight: it holds whole numbers alone, beside a scale",
+    "multiply them out, and save the products; or mix the networks from before quantisation",
+)
+MEASURED = "a scale that was measured on what the ingredient computes"
+
+
+def _measured(patterns: str) -> Form:
+    return _form(
+        "measured",
+        MEASURED,
+        f"mix the networks from before calibration, and calibrate the soup; --take {patterns} takes the best one's "
+        "until then",
+    )
+
+
+ACTIVATIONS = _measured("'*put_scale'")  # of optimum-quanto's modules
+CACHE = _measured("'*[kv]_scale'")  # of keys and values
+QUANTIZERS = _measured("'*_quantizer.*'")  # of NVIDIA ModelOpt
+FAKE_QUANTISED = _measured("'*scale' --take '*zero_point'")  # of torch.ao, torchao
 
 
 def parametrised(checkpoint: Checkpoint) -> Iterator[Together]:
@@ -69,6 +97,7 @@ def parametrised(checkpoint: Checkpoint) -> Iterator[Together]:
             yield from _of_originals(checkpoint, module, leaves, steps.get(module, {}))
         elif "histogram" in leaves and "min_val" in leaves:
             yield Together(OBSERVED, (joined(module, "histogram"),))
+        yield from _of_scales(checkpoint, module, leaves)
         for leaf, spec in leaves.items():
             name = joined(module, leaf)
             if "mask" in leaf.lower() and not originals and _has_zeros_and_ones(checkpoint, name, spec):
@@ -100,6 +129,40 @@ def _of_originals(
         yield Together(SPECTRAL, vectors)
     elif computed and not masks:
         yield Together(PARAMETRISED, tuple(computed))
+
+
+def _of_scales(checkpoint: Checkpoint, module: str, leaves: Module) -> Iterator[Together]:
+    """Yields scales of quantisation beside weights that are stored as floating numbers, and such whole numbers."""
+    for form, names in (
+        (ACTIVATIONS, leaves.keys() & {"input_scale", "output_scale"}),
+        (CACHE, _single(leaves, ("k_scale", "v_scale"))),
+        (SCALED, leaves.keys() & {"weight_scale", "weight_scale_inv", "weight_zero_point", "pre_quant_scale"}),
+        (QUANTIZERS, leaves.keys() & {"_amax", "_pre_quant_scale"} if module.endswith("_quantizer") else set()),
+        (FAKE_QUANTISED, leaves.keys() & {"scale", "zero_point"} if "fake_quant_enabled" in leaves else set()),
+    ):
+        if len(names) > (form is ACTIVATIONS):
+            yield Together(form, tuple(joined(module, leaf) for leaf in sorted(names)))
+    if any("scale" in leaf for leaf in leaves):
+        for leaf, spec in leaves.items():
+            if _holds_whole_numbers(checkpoint, joined(module, leaf), spec):
+                yield Together(WHOLE_NUMBERS, (joined(module, leaf),))
+
+
+def _single(leaves: Module, names: tuple[str, ...]) -> set[str]:
+    """Those of the names that are there and hold one number each."""
+    return {name for name in names if name in leaves and leaves[name].numel == 1}
+
+
+def _holds_whole_numbers(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
+    """Whether a matrix of floating numbers holds several whole ones and nothing else, and not only 0 and 1."""
+    if not spec.dtype.is_floating_point or len(spec.shape) < 2 or spec.numel <= FEW:
+        return False
+    least, most = math.inf, -math.inf
+    for part in _parts(checkpoint, name, spec):
+        if not bool((part == part.round()).all()):
+            return False
+        least, most = min(least, float(part.min())), max(most, float(part.max()))
+    return least < most and max(-least, most) > 1
 
 
 def _originals(leaves: Module) -> dict[str, TensorSpec]:

@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 
 EIGHT_BITS = frozenset({Dtype.INT8, Dtype.UINT8})
 # Of wider integers that hold several numbers each, or numbers of a table.
-PACKED = re.compile(r"qweight|qzeros|qdata|int_data|_data|.*packed|codes|indices|.*_blocks|weight", re.IGNORECASE)
+PACKED = re.compile(
+    r"q_?weight|qzeros|qdata|int_data|_data|.*packed|codes|indices|.*_blocks|weight|trellis|Qidxs|dense_weights",
+    re.IGNORECASE,
+)
 SCALE = re.compile(r"scale|absmax|scb|zero", re.IGNORECASE)
+BESIDE_WEIGHTS = re.compile(r"bias|running_(mean|var)")  # what lies beside a float8 weight that is whole
 LOAD = "from_pretrained(FOLDER{}).save_pretrained(OTHER)"
 
 
@@ -40,6 +44,7 @@ def _form(name: str, part: str, beside: str | None, hint: str) -> Form:
 
 
 DEQUANTISE = "dequantise and save it first: "
+BEFORE = "mix the networks from before quantisation, and quantise the soup"  # there is no way back
 # Of GPTQModel 7, on a CPU too. Its other function of this name, for loaded networks, refuses AWQ.
 GPTQ = "gptqmodel.utils.model_dequant.dequantize_model(FOLDER, NEW_FOLDER), of GPTQModel 7"
 FORMS = (
@@ -49,7 +54,15 @@ FORMS = (
         None,
         "transformers' model.dequantize(): AutoModelForCausalLM.from_pretrained(FOLDER).dequantize(), save_pretrained",
     ),
-    _form("GPTQ or AWQ", "qweight", None, GPTQ),
+    _form("GPTQ or AWQ", "qweight", "qzeros", GPTQ),
+    _form("EETQ", "q?weight", "weight_scales", BEFORE),
+    _form("SVDQuant", "qweight", "wscales", BEFORE),
+    _form("FP-Quant", "qweight", "forward_hadamard_matrix", BEFORE),
+    _form("ExLlama", "q_weight|trellis", "q_scale|suh?", BEFORE),
+    _form("QuIP", "Qidxs", "SU", BEFORE),
+    _form("SpQR", "dense_weights", "row_offsets", BEFORE),
+    _form("HIGGS", "weight", "tables2", "transformers' model.dequantize(), then save_pretrained"),
+    _form("MLX", "weight", "q?biases", "mlx_lm.convert --hf-path FOLDER --mlx-path NEW_FOLDER --dequantize"),
     _form(
         "compressed-tensors",
         r"weight_packed|weight_shape|weight_global_scale",
@@ -57,7 +70,7 @@ FORMS = (
         LOAD.format(", quantization_config=CompressedTensorsConfig(dequantize=True)"),
     ),
     _form("MXFP4", r".*_blocks", r".*_scales", LOAD.format(", quantization_config=Mxfp4Config(dequantize=True)")),
-    _form("NVFP4", "weight_scale_2", None, "NVIDIA ModelOpt wrote it: save the network from before quantisation"),
+    _form("NVFP4", "weight_scale_2", None, BEFORE),
     _form(
         "torchao",
         r"(.*[_:])?(qdata|int_data)",
@@ -65,12 +78,10 @@ FORMS = (
         "torchao: save {name: w.dequantize() if type(w).__module__.startswith('torchao') else w for name, w in "
         "model.state_dict().items()}; its int4 tensors have no dequantize(): take the network from before quantisation",
     ),
-    _form(
-        "quanto", "_data", "_scale", "optimum-quanto: QTensor.dequantize() of every weight, then save the state dict"
-    ),
+    _form("quanto", "_data", None, "optimum-quanto: QTensor.dequantize() of every weight, then save the state dict"),
     _form("HQQ", "W_q", None, "hqq: HQQLinear.dequantize() of every layer, then save the state dict"),
-    _form("AQLM", "codes", "codebooks", "save the network from before quantisation"),
-    _form("VPTQ", "indices", "centroids", "save the network from before quantisation"),
+    _form("AQLM", "codes", "codebooks", BEFORE),
+    _form("VPTQ", "indices", "centroids|perm|weight_scale", BEFORE),
     _form(
         "fp8 with scales",
         "weight",
@@ -94,20 +105,29 @@ METHODS = {  # quant_method in config.json -> a form that says how it is undone
     "aqlm": "AQLM",
     "vptq": "VPTQ",
     "fp8": "fp8 with scales",
+    "eetq": "EETQ",
+    "fp_quant": "FP-Quant",
+    "exl2": "ExLlama",
+    "exl3": "ExLlama",
+    "spqr": "SpQR",
+    "higgs": "HIGGS",
 }
 
 
 def quantised(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
     """Yields the quantised weights among tensors, by their names and dtypes."""
-    for module, leaves in modules_of(tensors).items():
-        found = next((form for form in FORMS if _has(form, leaves)), None)
+    modules = modules_of(tensors)
+    for module, leaves in modules.items():
         narrow = [leaf for leaf, spec in leaves.items() if _is_narrow(module, leaf, spec, leaves)]
-        if found is None and not narrow:
+        below = [modules[name] for name in (joined(module, leaf) for leaf in narrow) if name in modules]
+        found = next((form for form in FORMS for there in (leaves, *below) if _has(form, there)), None)
+        if found is None and not narrow and not _is_below_float8(module, leaves, tensors):
             continue
         parts = [leaf for leaf, spec in leaves.items() if _is_part(leaf, spec, found)]
         shown = narrow or [leaf for leaf in leaves if found is not None and found.part.fullmatch(leaf)]
         whole = [module] if module in tensors else []  # bitsandbytes' names of scales begin with the weight's own
-        names = dict.fromkeys([*whole, *(joined(module, leaf) for leaf in (*shown, *parts))])
+        beside = parts or list(leaves)
+        names = dict.fromkeys([*whole, *(joined(module, leaf) for leaf in (*shown, *beside))])
         yield Together(found or ANY_FORM, tuple(names))
 
 
@@ -141,13 +161,28 @@ def _is_narrow(module: str, leaf: str, spec: TensorSpec, leaves: Module) -> bool
         return False
     if not spec.dtype.is_averaged and leaf.endswith("weight"):
         return True
-    scales = (other for other in leaves if other != leaf and SCALE.search(other))
+    others = [other for other in leaves if other != leaf]
     if not spec.dtype.is_averaged:
-        return any(True for _ in scales)
-    return any(
-        leaves[other].dtype.itemsize > 1 and (leaf in other or re.match(r"_?(scale|scb)", other, re.IGNORECASE))
-        for other in scales
-    )
+        return any(map(SCALE.search, others))
+    return any(_is_float8_factor(leaf, other) for other in others if _is_wide(leaves[other]))
+
+
+def _is_wide(spec: TensorSpec) -> bool:
+    """Whether it holds floating numbers of more than eight bits."""
+    return spec.dtype.is_floating_point and spec.dtype.itemsize > 1
+
+
+def _is_float8_factor(leaf: str, other: str) -> bool:
+    """Whether the wider tensor `other`, beside the float8 tensor `leaf`, may be what it is multiplied by."""
+    if leaf == "weight":
+        return BESIDE_WEIGHTS.fullmatch(other) is None
+    return SCALE.search(other) is not None and (leaf in other or re.match(r"_?(scale|scb)", other, re.I) is not None)
+
+
+def _is_below_float8(module: str, leaves: Module, tensors: Mapping[str, TensorSpec]) -> bool:
+    """Whether these lie below a float8 tensor: `weight.descale` below `weight`."""
+    above = tensors.get(module)
+    return above is not None and _is_code("", above) and any(map(_is_wide, leaves.values()))
 
 
 def check_products(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
@@ -201,7 +236,7 @@ def _check_declared(checkpoints: Sequence[Checkpoint]) -> None:
     form = _by_method(method)
     raise MixError(
         f"{file}: quantization_config says that these are quantised weights{f' ({method})' if method else ''}",
-        hint=f"{DEQUANTISE}{form.hint}; if they are whole weights, take quantization_config out of {file.name}",
+        hint=f"{_way_out(form)}; if they are whole weights, take quantization_config out of {file.name}",
     )
 
 
@@ -226,5 +261,9 @@ def _refused(checkpoint: Checkpoint, together: Together) -> MixError:
     return MixError(
         f"{weights_file(checkpoint)}: tensor {name!r} ({dtype}) is a quantised weight{named}: its numbers mean "
         "something only with their scales",
-        hint=DEQUANTISE + form.hint,
+        hint=_way_out(form),
     )
+
+
+def _way_out(form: Form) -> str:
+    return form.hint if form.hint == BEFORE else DEQUANTISE + form.hint

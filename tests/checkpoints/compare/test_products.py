@@ -94,6 +94,40 @@ LAYOUTS: dict[str, Callable[[], dict[str, Tensor]]] = {
         "l.scales": torch.rand(8, 1, 1, 1),
     },
     "EETQ": lambda: {"l.weight": codes(torch.int8, 8, 8), "l.weight_scales": torch.rand(8).half()},
+    "EETQ's own": lambda: {"l.qweight": codes(torch.int8, 8, 8), "l.weight_scales": torch.rand(8).half()},
+    "MLX": lambda: {
+        "l.weight": codes(torch.uint32, 8, 2),
+        "l.scales": torch.rand(8, 1).half(),
+        "l.biases": torch.rand(8, 1).half(),
+    },
+    "SVDQuant": lambda: {
+        "l.qweight": codes(torch.int8, 8, 4),
+        "l.wscales": torch.rand(1, 8).half(),
+        "l.proj_down": torch.rand(8, 2).half(),
+        "l.smooth_factor": torch.rand(8).half(),
+    },
+    "ExLlamaV3": lambda: {"l.trellis": codes(torch.int16, 4, 4, 8), "l.suh": torch.rand(8), "l.svh": torch.rand(8)},
+    "QuIP#": lambda: {"l.Qidxs": codes(torch.int64, 8, 2), "l.SU": torch.rand(8), "l.SV": torch.rand(8)},
+    "HIGGS": lambda: {
+        "l.weight": codes(torch.int16, 8, 8),
+        "l.scales": torch.rand(8, 1),
+        "l.tables": torch.rand(16, 1),
+        "l.tables2": torch.rand(16, 2, 2),
+    },
+    "fp8 with amax": lambda: {"l.weight": codes(FP8, 8, 8), "l.weight_amax": torch.rand(1)},
+    "fp8 with a scale below it": lambda: {"l.weight": codes(FP8, 8, 8), "l.weight.descale": torch.rand(1)},
+    "fp8 with factors of any name": lambda: {"l.weight": codes(FP8, 8, 8), "l.factor": torch.rand(8, 1)},
+    "quanto int4": lambda: {
+        "l.weight._data._data": codes(torch.uint8, 8, 4),
+        "l.weight._scale": torch.rand(8, 1),
+        "l.weight._shift": torch.rand(8, 1),
+    },
+    "VPTQ": lambda: {
+        "l.indices": codes(torch.int32, 1, 8, 8),
+        "l.perm": codes(torch.int16, 64),
+        "l.centroids.weight": torch.rand(1, 64),
+        "l.weight_scale": torch.rand(64),
+    },
     "BitNet": lambda: {"l.weight": codes(torch.uint8, 2, 8), "l.weight_scale": torch.rand(1)},
     "a weight of integers": lambda: {"l.weight": codes(torch.int8, 8, 8)},
 }
@@ -122,7 +156,7 @@ def test_quantised(tmp_path: Path, name: str) -> None:
     paths = two(tmp_path, LAYOUTS[name])
     with pytest.raises(MixError, match=r"tensor '[le]\..*is a quantised weight") as refused:
         check(paths)
-    assert "dequantise and save it first" in str(refused.value.hint)
+    assert str(refused.value.hint).startswith(("dequantise and save it first", "mix the networks from before"))
     check(paths[:1])
     check(paths, TensorFilter(exclude=("[le].*",)))
     check(paths, TensorFilter(take=("[le].*",)))
@@ -140,6 +174,72 @@ def test_declared(tmp_path: Path, key: str, *, nested: bool) -> None:
         check(paths)
     assert "Mxfp4Config" in str(refused.value.hint)
     check(paths[:1])
+
+
+def test_hints_name_the_library_that_wrote_it(tmp_path: Path) -> None:
+    """A library is told by what lies beside its weights: not everything called qweight is GPTQ's."""
+    hints = {}
+    for number, name in enumerate(("GPTQ", "EETQ's own", "SVDQuant", "MLX", "bitsandbytes nf4")):
+        with pytest.raises(MixError) as refused:
+            check(two(tmp_path / str(number), LAYOUTS[name]))
+        hints[name] = str(refused.value.hint)
+    assert "gptqmodel" in hints["GPTQ"]
+    assert hints["EETQ's own"] == hints["SVDQuant"]
+    assert "gptq" not in hints["EETQ's own"]
+    assert "mlx_lm.convert" in hints["MLX"]
+    assert "AutoModelForCausalLM" in hints["bitsandbytes nf4"]
+
+
+# Scales beside weights that are floating numbers still: from the libraries' own code.
+SCALES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
+    "quanto, calibrated": (
+        lambda: {"l.weight": torch.rand(8, 8), "l.input_scale": torch.rand(()), "l.output_scale": torch.rand(())},
+        "*put_scale",
+    ),
+    "keys and values": (lambda: {"attn.k_scale": torch.rand(()), "attn.v_scale": torch.rand(())}, "*[kv]_scale"),
+    "ModelOpt": (lambda: {"l.input_quantizer._amax": torch.rand(()), "l.weight": torch.rand(8, 8)}, "*_quantizer.*"),
+    "torch.ao": (
+        lambda: {"l.fake.scale": torch.rand(1), "l.fake.fake_quant_enabled": torch.ones(1, dtype=torch.uint8)},
+        "*scale",
+    ),
+    "fake-quantised": (lambda: {"l.weight": torch.rand(8, 8), "l.weight_scale": torch.rand(8, 1)}, "*weight_scale"),
+    "SmoothQuant": (lambda: {"l.weight": torch.rand(8, 8), "l.pre_quant_scale": torch.rand(8)}, "*pre_quant_scale"),
+    "whole numbers as floats": (
+        lambda: {"l.codes": torch.randint(-8, 7, (8, 8)).half(), "l.scales": torch.rand(8, 1)},
+        "*codes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_scales_beside_floating_weights(tmp_path: Path, name: str) -> None:
+    """Scales that were measured or multiply weights are refused if they differ, and --take of the pattern helps."""
+    make, pattern = SCALES[name]
+    paths = two(tmp_path, make)
+    with pytest.raises(MixError, match=r"is (a scale|a quantised weight: it holds whole numbers)"):
+        check(paths)
+    check(paths, TensorFilter(take=(pattern,)))
+    same = make()
+    check(two(tmp_path / "same", lambda: same))
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"attn.q_scale": torch.rand(8), "attn.k_scale": torch.rand(8)},  # learnt, of each dimension
+        {"norm.scale": torch.rand(8), "norm.bias": torch.zeros(4, 8)},
+        {"block.output_scale": torch.rand(())},
+        {"conv.weight": torch.ones(8, 8), "conv.scale": torch.rand(8)},
+    ],
+)
+def test_scales_of_the_network(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    """Learnt scales are mixed as any other weight."""
+    check(
+        [
+            saved(tmp_path / name, {key: tensor * (number + 1) for key, tensor in tensors.items()})
+            for number, name in enumerate("ab")
+        ]
+    )
 
 
 PLAIN: dict[str, dict[str, Tensor]] = {
