@@ -31,7 +31,7 @@ from soupcli.cli.keyword_types import (
 )
 from soupcli.cli.keywords import listed, options_of
 from soupcli.cli.parsing import Command, Invocation
-from soupcli.commands.inspect import examine, inspection_of, report_of, resolve_inspection
+from soupcli.commands.inspect import examine, report_of, resolve_inspection
 from soupcli.commands.rank import of_run
 from soupcli.commands.verify import Check, checked, is_verified
 from soupcli.errors import SoupError, UsageError
@@ -44,6 +44,7 @@ from soupcli.recipe.networks import PythonNetwork
 from soupcli.recipe.sets import PythonSet
 from soupcli.report.report_file import read_report
 from soupcli.run.external_scores import report_by_file
+from soupcli.run.inspection_to_report import inspection_of
 from soupcli.run.made import MadeSoup, Measurement, made
 from soupcli.run.run import Run
 from soupcli.run.score_alone import measure_alone, report_alone

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from soupcli.errors import RecipeError
 from soupcli.files.reading import read_small
-from soupcli.user_files import MAX_SOURCE, SourceLoader, forget_changed, watch
+from soupcli.user_files import watch
+from soupcli.user_modules import MAX_SOURCE, SourceLoader, forget_changed
 from soupcli.wording import suggestion
 
 

@@ -10,30 +10,24 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
 import importlib
 import os
 import re
-import site
 import stat
 import sys
-import sysconfig
 import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import CodeType, FrameType, ModuleType
+from types import FrameType
 from typing import Any
 
 from soupcli.files.reading import read_small
+from soupcli.user_modules import MAX_SOURCE, OWN, SYSTEM, ModuleFinder, is_users, libraries, sources, user_modules
 
-OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - compared with names of frames
-SYSTEM = ("/proc/", "/sys/", "/dev/")
-MAX_SOURCE = 10_000_000  # bytes of a file of Python
 MOST = 100_000  # files that are remembered; more are a sign of something else
 ARGUMENTS = {"open": 0, "os.listdir": 0, "os.scandir": 0, "sqlite3.connect": 0, "os.system": 0}
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")
@@ -53,8 +47,6 @@ _named: set[str] = set()  # files that texts in the user's code name
 _begun = [sys.maxsize]  # when the run did, in nanoseconds
 _read: defaultdict[str, set[str]] = defaultdict(set)  # file of the user's code -> absolute paths
 _written: set[str] = set()
-_sources: dict[str, str] = {}  # file of a module of the user's -> SHA-256 of the text that was run
-_names: dict[str, str] = {}  # name of a module -> its file
 _imported: set[str] = set()  # names of modules that the user's code has asked for
 _watching = threading.Event()
 _unheard: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
@@ -63,30 +55,13 @@ _blocks: list[set[threading.Thread]] = []  # threads that are there when a block
 _busy = threading.local()
 
 
-@cache
-def _libraries() -> tuple[str, ...]:
-    """Where Python and installed packages lie."""
-    paths = sysconfig.get_paths()
-    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    folders |= {*site.getsitepackages(), site.getusersitepackages()}
-    return tuple(sorted({os.path.realpath(folder) + os.sep for folder in folders} | {f + os.sep for f in folders}))
-
-
-@cache
-def is_users(file: str) -> bool:
-    """Whether the file of a module or function is the user's own."""
-    if file.startswith("<") or not file:
-        return False
-    return not file.startswith((OWN, *_libraries(), *SYSTEM)) and not os.path.realpath(file).startswith(_libraries())
-
-
 def watch(module: str) -> None:
     """From here on files that the user's code opens are remembered; `module` is the name of a module of theirs."""
     _imported.add(module)
     if not _watching.is_set():
         _watching.set()
         sys.addaudithook(_heard)
-        sys.meta_path.insert(0, _Finder())
+        sys.meta_path.insert(0, ModuleFinder())
         _hear_safetensors()
 
 
@@ -131,7 +106,7 @@ def read_files() -> dict[Path, str | None]:
     modules = read_modules()
     opened = {path for module, paths in list(_read.items()) if module in modules or not module for path in paths}
     found = {os.path.realpath(file) for file in modules} | opened | set(_named_by(modules))
-    return {Path(path): _sources.get(path) for path in sorted(found) if not path.startswith(_libraries())}
+    return {Path(path): sources.get(path) for path in sorted(found) if not path.startswith(libraries())}
 
 
 def read_modules() -> set[str]:
@@ -139,7 +114,7 @@ def read_modules() -> set[str]:
     if not _watching.is_set():
         return set()
     here = os.getcwd() + os.sep  # noqa: PTH109
-    return {file for name, file in _user_modules() if name in _imported or os.path.abspath(file).startswith(here)}  # noqa: PTH100
+    return {file for name, file in user_modules() if name in _imported or os.path.abspath(file).startswith(here)}  # noqa: PTH100
 
 
 def written_files() -> set[Path]:
@@ -155,7 +130,7 @@ def _named_by(modules: set[str]) -> Iterator[str]:
     """
     here = os.getcwd()  # noqa: PTH109
     for module in sorted(modules):
-        words = _texts(module, _sources.get(os.path.realpath(module), ""))
+        words = _texts(module, sources.get(os.path.realpath(module), ""))
         for home in dict.fromkeys((here, os.path.dirname(module))):  # noqa: PTH120
             folders = [home, *(path for word in words if os.path.isdir(path := os.path.join(home, word)))]  # noqa: PTH112, PTH118
             for folder in folders[:MOST_FOLDERS]:
@@ -167,7 +142,7 @@ def _named_by(modules: set[str]) -> Iterator[str]:
 
 def named_variables() -> list[str]:
     """Names of environment variables that texts in the user's loaded modules may be: `os.environ["SPLIT"]`."""
-    found = {word for file in read_modules() for word in _texts(file, _sources.get(os.path.realpath(file), ""))}
+    found = {word for file in read_modules() for word in _texts(file, sources.get(os.path.realpath(file), ""))}
     return sorted(word for word in found if VARIABLE.fullmatch(word) and not OF_LAUNCHERS.fullmatch(word))
 
 
@@ -199,66 +174,6 @@ def _texts(module: str, _source: str) -> tuple[str, ...]:
     found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     texts = [text for text in dict.fromkeys(found) if 0 < len(text) < LONGEST_NAME and not set("\n\0") & set(text)]
     return tuple(texts[:MOST_TEXTS])
-
-
-class SourceLoader(SourceFileLoader):
-    """Compiles a module of the user's from its text.
-
-    Bytecode that was kept beside it is not used: Python takes it for the text's if size and time agree.
-    """
-
-    def get_code(self, fullname: str) -> CodeType:
-        """See importlib.abc.InspectLoader."""
-        path = self.get_filename(fullname)
-        text = self.get_data(path)
-        _sources[os.path.realpath(path)] = hashlib.sha256(text).hexdigest()
-        _names[fullname] = os.path.realpath(path)
-        return self.source_to_code(text, path)
-
-
-class _Finder:
-    """Finds modules where Python does, and has those of the user loaded by SourceLoader."""
-
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is None or spec.origin is None or type(spec.loader) is not SourceFileLoader:
-            return None
-        if not is_users(spec.origin) or spec.origin.startswith(OWN):
-            return None
-        spec.loader = SourceLoader(name, spec.origin)
-        return spec
-
-
-def forget_changed() -> None:
-    """If the file of a module of the user's has changed since it was run, all of them are run again when asked for."""
-    if any(_content(path) != _sources[path] for path in _names.values()):
-        for name in _names:
-            sys.modules.pop(name, None)
-        _names.clear()
-        _sources.clear()
-
-
-def _content(path: str) -> str | None:
-    try:
-        return hashlib.sha256(read_small(Path(path), most=MAX_SOURCE)).hexdigest()
-    except OSError:
-        return None
-
-
-def _user_modules() -> Iterator[tuple[str, str]]:
-    """Names and files of the loaded modules that are the user's."""
-    for name, module in list(sys.modules.items()):
-        file = _file_of(module)
-        if file is not None and is_users(file):
-            yield name, file
-
-
-def _file_of(module: Any) -> str | None:
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or not file.startswith(os.sep) or not file.endswith((".py", ".so", ".pyd")):
-        return None
-    return None if file.startswith(OWN) else file
 
 
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
@@ -336,7 +251,7 @@ def _writes(mode: Any = None, flags: Any = None) -> bool:
 
 
 def _remember(module: str, path: str, *, is_written: bool) -> None:
-    if path.startswith((OWN, *_libraries(), *SYSTEM)) or path.endswith(".pyc") or len(_read[module]) >= MOST:
+    if path.startswith((OWN, *libraries(), *SYSTEM)) or path.endswith(".pyc") or len(_read[module]) >= MOST:
         return
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from soupcli.cli.parsing import DONE, Invocation
 from soupcli.errors import UsageError
 from soupcli.output import console
+from soupcli.output.progress_bars import ProgressReporter
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ KINDS = get_args(Kind)
 def demo(options: DemoOptions, _invocation: Invocation) -> int:
     """Fine-tune real models to try soups on."""
     kind, folder = _kind_and_folder(options.words or [])
-    with console.ProgressReporter(silent=options.quiet) as progress:
+    with ProgressReporter(silent=options.quiet) as progress:
         maker(kind)(folder, seed=options.seed, progress=progress)
     if not options.quiet:
         console.note(f"next: cd {folder} && soup greedy --ckpts runs/*/ --val val")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
+from soupcli.checkpoints.folder_search import below
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.checkpoints.words import below, paths_of
+from soupcli.checkpoints.words import paths_of
 from soupcli.datasets.images import SUFFIXES as PICTURES
 from soupcli.datasets.rows import columns_of
 from soupcli.datasets.text import SUFFIXES as TEXTS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -35,19 +34,18 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import first_not_finite, measure
 from soupcli.output import console
 from soupcli.output.text import report_text
-from soupcli.report.inspection import Barriers, Differing, Distances, FoundCause, Inspected, Inspection
 from soupcli.run.deliver import deliver
 from soupcli.run.dry_run import Plan, show_plan
+from soupcli.run.inspection_to_report import inspection_of
 from soupcli.run.run import Row, Run
-from soupcli.run.to_report import scores_to_report
 from soupcli.run.words.resolve import resolve
 
 if TYPE_CHECKING:
     from soupcli.cli.options.common import ReportOptions
     from soupcli.cli.options.surveys import InspectOptions
     from soupcli.evaluation.score import Evaluate, Score
+    from soupcli.report.inspection import Inspection
     from soupcli.report.report import Report
-    from soupcli.report.scores import MetricScore
     from soupcli.run.words.resolve import Resolved
 
 
@@ -258,96 +256,6 @@ def report_of(run: Run, examined: Examined, inspection: Inspection) -> Report:
         run.ingredient(checkpoint, scores) for checkpoint, scores in zip(run.checkpoints, examined.alone, strict=True)
     ]
     return run.report(ingredients, inspection=inspection)
-
-
-def inspection_of(run: Run, examined: Examined) -> Inspection:
-    """What was found, for the report."""
-    facts = examined.facts
-    not_finite: dict[str, dict[str, str]] = {}
-    for checkpoint, name, value in facts.not_finite:
-        not_finite.setdefault(str(checkpoint.path), {})[name] = str(value)
-    return Inspection(
-        mixable=examined.refused is None,
-        refused=examined.refused,
-        checkpoints=[
-            Inspected(
-                path=str(one.path),
-                tensors=len(one.tensors),
-                parameters=sum(spec.numel for spec in one.tensors.values()),
-                dtypes=Counter(spec.dtype.value for spec in one.tensors.values()),
-                tied=[list(group) for group in examined.ties[one]],
-            )
-            for one in facts.checkpoints
-        ],
-        differences=[
-            Differing(
-                path=str(each.checkpoint.path),
-                kind=each.kind,
-                tensor=each.tensor,
-                found=each.found,
-                expected=each.expected,
-                words=str(each),
-            )
-            for each in facts.differences
-        ],
-        integers=examined.integers,
-        not_finite=not_finite,
-        duplicates=[[str(one.path), str(other.path)] for one, other in facts.duplicates],
-        settings={setting.key: list(setting.values) for setting in facts.settings},
-        geometry=_distances(run, examined),
-        barriers=[_barriers(name, barrier, examined) for name, barrier in examined.barriers.items()],
-        verdicts=[
-            FoundCause(
-                cause=cause.name,
-                evidence=evidence.text,
-                words=cause.words,
-                remedy=cause.remedy,
-                accused=[str(one.path) for one in evidence.accused],
-                sure=evidence.sure,
-            )
-            for cause, evidence in examined.verdicts
-        ],
-    )
-
-
-def _distances(run: Run, examined: Examined) -> Distances | None:
-    spread = examined.facts.spread
-    if spread is None:
-        return None
-    paths = [str(one.path) for one in examined.facts.located]
-    return Distances(
-        paths=paths,
-        base=str(run.recipe.base) if spread.from_base_k is not None else None,
-        from_base=spread.from_base_k.tolist() if spread.from_base_k is not None else [],
-        from_mean=spread.from_mean_k.tolist(),
-        distances=spread.distance_kk.tolist(),
-        angles=spread.whole_kk.tolist(),
-        offset_angles=spread.offset_kk.tolist() if spread.offset_kk is not None else [],
-        layer_angles={
-            layer: float(angle_kk.nan_to_num(0.0).max())
-            for layer, angle_kk in zip(spread.layers, spread.angle_lkk, strict=True)
-        },
-        layer_spread=dict(spread.scatter),
-        groups=[[paths[one] for one in group] for group in spread.clusters()],
-    )
-
-
-def _barriers(name: str, barrier: Barrier, examined: Examined) -> Barriers:
-    paths = [str(one.path) for one in examined.facts.checkpoints]
-
-    def reported(score: Score) -> dict[str, MetricScore]:
-        return scores_to_report({name: score})[name]
-
-    return Barriers(
-        set=name,
-        metric=barrier.metric,
-        mean=reported(barrier.mean),
-        half_way={path: reported(score) for path, score in zip(paths, barrier.half_way, strict=True)},
-        height={path: barrier.height(number) for number, path in enumerate(paths)},
-        settled_mean=reported(barrier.settled_mean) if barrier.settled_mean is not None else None,
-        without={path: reported(score) for path, score in zip(paths, barrier.without, strict=False)},
-        with_best={path: reported(score) for path, score in zip(paths, barrier.with_best, strict=False)},
-    )
 
 
 def _going_together(inspection: Inspection) -> list[str]:

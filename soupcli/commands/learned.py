@@ -14,7 +14,7 @@ from soupcli.evaluation.kept_scores import FitStore
 from soupcli.late import torch
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
-from soupcli.output.text import describe_curves, draw_curves
+from soupcli.output.sentences import describe_curves, draw_curves
 from soupcli.report.soups import LearnedFit
 from soupcli.run.dry_run import Plan
 from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations

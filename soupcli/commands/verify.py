@@ -23,6 +23,7 @@ from soupcli.files.unfinished import scratch_folder
 from soupcli.mixing.old_soup import REPORT, hash_of_file, is_plain
 from soupcli.mixing.soup_folder import SoupFolder
 from soupcli.output import console
+from soupcli.output.progress_bars import ProgressReporter
 from soupcli.report.report_file import read_report
 from soupcli.report.tables import Column, Table
 from soupcli.run.finish_folder import add_card
@@ -164,7 +165,7 @@ def _rebuilt(
         yield Check("rebuilt", False, str(error))
         return
     with (
-        console.ProgressReporter(silent=options.quiet) as progress,
+        ProgressReporter(silent=options.quiet) as progress,
         scratch_folder() as aside,
         SoupFolder(aside / "soup", force=False) as folder,
     ):

@@ -24,7 +24,7 @@ from soupcli.errors import CheckpointError
 from soupcli.files.atomic import flush, write_whole
 from soupcli.files.reading import FileVersion, read_bytes, read_small, sha256
 from soupcli.mixing.stand_in_pickle import pickled
-from soupcli.mixing.torch_file import CopyOptions, whole_tensor, write_elements
+from soupcli.mixing.torch_file import whole_tensor, write_elements
 from soupcli.mixing.zip_records import correct_checksums, zip_records
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.formats.torch_distributed import DistributedCheckpoint, StoredBox
     from soupcli.mixing.mixture import Mixture
+    from soupcli.mixing.torch_copy import CopyOptions
 
 # Files beside the pieces that Lightning and Megatron look for; at most so large.
 BESIDE = ("meta.pt", "common.pt", "metadata.json", "modelopt_run_config.yaml")

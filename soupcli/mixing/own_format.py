@@ -22,7 +22,8 @@ from soupcli.files.reading import FileVersion, read_small, sha256
 from soupcli.mixing.distributed_folder import write_distributed
 from soupcli.mixing.layout import INDEX_SUFFIX, FilePlan, planned_files, torch_name
 from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
-from soupcli.mixing.torch_file import CopyOptions, is_archive, is_copied, why_not_cast, write_copy, write_plain
+from soupcli.mixing.torch_copy import CopyOptions, is_archive, is_copied, why_not_cast
+from soupcli.mixing.torch_file import write_copy, write_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -12,28 +12,23 @@ from __future__ import annotations
 
 import os
 import shutil
-import zipfile
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import StoredTensor, read_stored
-from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.formats.nemo import is_nemo, weights_member
 from soupcli.checkpoints.formats.torch_archives import ZIP_MAGIC
 from soupcli.checkpoints.formats.torch_save import read_header
-from soupcli.checkpoints.formats.training_state import NAMES as TRAINING
 from soupcli.errors import MixError, SoupFault
 from soupcli.files.atomic import flush
 from soupcli.files.reading import FileVersion, memory_of, read_bytes, sha256, write_at
 from soupcli.late import torch
 from soupcli.mixing.mixture import mix
-from soupcli.mixing.pickle_entries import Entries, storages_beside, with_classes
 from soupcli.mixing.pieces import Mixer, pieces_of
+from soupcli.mixing.torch_copy import INSTEAD, CopyOptions, TorchNotes, casts_of, is_archive, moved_place, plan_copy
 from soupcli.mixing.zip_records import ZipRecord, copy_records, correct_checksums, zip_records
-from soupcli.progress import Progress, silent
 from soupcli.threads import in_threads
 
 if TYPE_CHECKING:
@@ -42,25 +37,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import TensorSpec
+    from soupcli.checkpoints.dtype import Dtype
     from soupcli.mixing.mixture import Mixture
-
-MAX_PICKLE = 200_000_000
-# Dtypes whose storages have a class of their own in the pickle.
-STORAGES = {
-    Dtype.FLOAT64: "DoubleStorage",
-    Dtype.FLOAT32: "FloatStorage",
-    Dtype.FLOAT16: "HalfStorage",
-    Dtype.BFLOAT16: "BFloat16Storage",
-}
-KNOWN = frozenset(STORAGES)
-INSTEAD = "--format safetensors writes the tensors alone"
-
-
-class TorchNotes(NamedTuple):
-    """Entries of the ingredient's file that were left out, and that stayed although they hold tensors."""
-
-    dropped: tuple[str, ...] = ()
-    as_in_ingredient: tuple[str, ...] = ()
 
 
 class TorchFile(NamedTuple):
@@ -71,33 +49,12 @@ class TorchFile(NamedTuple):
     notes: TorchNotes
 
 
-@dataclass(frozen=True, kw_only=True)
-class CopyOptions:
-    """How a file is copied and filled. `overrides` replaces tensors by name."""
-
-    keep_state: bool = False
-    overrides: Mapping[str, Tensor] = field(default_factory=dict)
-    device: torch.device | None = None
-    progress: Progress = silent
-
-
 class _Skeleton(NamedTuple):
     """The new file before anything is averaged: where its tensors lie, and its records."""
 
     places: Mapping[str, StoredTensor]
     records: Sequence[ZipRecord]
     notes: TorchNotes
-
-
-def is_copied(file: FileVersion) -> bool:
-    """Whether a copy of the file can be filled with other numbers: it is of torch.save, or NeMo's with such a one."""
-    head = read_bytes(file, 0, 8)
-    return head.startswith(ZIP_MAGIC) or head[:1] == b"\x80" or is_nemo(file)
-
-
-def is_archive(file: FileVersion) -> bool:
-    """Whether the file is an archive of torch.save, as since version 1.6."""
-    return read_bytes(file, 0, 4) == ZIP_MAGIC
 
 
 def write_copy(mixture: Mixture, file: FileVersion, path: Path, options: CopyOptions) -> TorchFile:
@@ -107,7 +64,7 @@ def write_copy(mixture: Mixture, file: FileVersion, path: Path, options: CopyOpt
     """
     kept = mixture.kept.own
     places = {name: kept.places[name] for name in mixture.kept.tensors if kept.places[name].file == file}
-    casts = _casts(mixture, places)
+    casts = casts_of(mixture, places)
     skeleton = _copy(file, places, kept.origin.key, casts, path, keep_state=options.keep_state)
     return _filled(mixture, path, skeleton, options)
 
@@ -128,80 +85,6 @@ def _filled(mixture: Mixture, path: Path, skeleton: _Skeleton, options: CopyOpti
     return TorchFile(written.size, sha256(written), skeleton.notes)
 
 
-class _Plan(NamedTuple):
-    """How an archive is copied. `pickle` is None if all of it is copied as it is."""
-
-    records: Sequence[ZipRecord]
-    name: str  # of the record with the pickle
-    pickle: bytes | None
-    left_out: frozenset[str]  # records
-    items: Mapping[str, tuple[Dtype, Dtype]]  # record of a storage of another dtype -> its dtype before and now
-    notes: TorchNotes
-    converted: frozenset[str] = frozenset()  # records of the network's own that no name leads to, e.g. YOLO's strides
-    why: str = ""  # it cannot be copied so
-
-
-def why_not_cast(mixture: Mixture, file: FileVersion, options: CopyOptions) -> str:
-    """What speaks against a copy of `file` in which tensors have other dtypes; "" if nothing does."""
-    kept = mixture.kept.own
-    places = {name: kept.places[name] for name in mixture.kept.tensors if kept.places[name].file == file}
-    casts = _casts(mixture, places)
-    return _planned(file, places, kept.origin.key, casts, keep_state=options.keep_state).why if casts else ""
-
-
-def _casts(mixture: Mixture, places: Mapping[str, StoredTensor]) -> dict[str, tuple[Dtype, Dtype]]:
-    """Tensor -> its dtype in the best ingredient and in the soup, if these differ."""
-    stored = mixture.kept.own.tensors
-    pairs = {name: (stored[name].dtype, mixture.spec(name).dtype) for name in places}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _planned(
-    file: FileVersion,
-    places: Mapping[str, StoredTensor],
-    key: str | None,
-    casts: Mapping[str, tuple[Dtype, Dtype]],
-    *,
-    keep_state: bool,
-) -> _Plan:
-    try:
-        records = zip_records(file.path)
-    except (zipfile.BadZipFile, ValueError) as cause:
-        raise MixError(f"{file.path}: a broken zip archive: {cause}", hint=INSTEAD) from cause
-    pickle = next(record for record in records if record.name.endswith("data.pkl"))
-    stem = pickle.name.removesuffix("data.pkl") + "data/"
-    mixed = {name: _record_of(place, records).name.removeprefix(stem) for name, place in places.items()}
-    data = read_bytes(file, pickle.begin, pickle.size)
-    entries = Entries.of(data) if pickle.size <= MAX_PICKLE else None
-    dropped = _training_state(entries, set(mixed.values())) if entries is not None and not keep_state else []
-    rest = entries.without(dropped) if entries is not None and dropped else data
-    notes = TorchNotes(tuple(dropped) if rest is not None else (), _others(entries, key, dropped))
-    if rest is None:
-        notes = notes._replace(as_in_ingredient=(*notes.as_in_ingredient, *dropped))
-    plan = _Plan(records, pickle.name, rest if dropped else None, frozenset(), {}, notes)
-    if entries is None:
-        return plan._replace(why="its pickle is not understood" if casts else "")
-    left = _storages(entries, set(entries.names) - set(notes.dropped))
-    plan = plan._replace(left_out=frozenset(f"{stem}{one}" for one in _storages(entries, set(notes.dropped)) - left))
-    if not casts:
-        return plan
-    wanted = {mixed[name]: pair for name, pair in casts.items()}
-    classes = {f"torch {STORAGES[old]}": f"torch {STORAGES[new]}" for old, new in casts.values() if {old, new} <= KNOWN}
-    others = {one for one in left - wanted.keys() if entries.classes.get(one) in classes}
-    unknown = len(classes) < len(set(casts.values())) or any(entries.classes.get(one) not in classes for one in wanted)
-    if unknown:
-        return plan._replace(why="its storages are of a class that is not known")
-    own = _storages(entries, {key.partition(".")[0]} if key is not None else set())
-    named = set(mixed.values())
-    if not others <= own - named or {mixed[name] for name in places.keys() - casts.keys()} & wanted.keys():
-        return plan._replace(why="other tensors in it have the same dtype, and keep it")
-    pairs = {f"torch {STORAGES[old]}": (old, new) for old, new in casts.values()}
-    items = {f"{stem}{one}": pair for one, pair in wanted.items()}
-    items |= {f"{stem}{one}": pairs[entries.classes[one]] for one in others}
-    pickle_now = with_classes(rest if rest is not None else data, classes)
-    return plan._replace(pickle=pickle_now, items=items, converted=frozenset(f"{stem}{one}" for one in others))
-
-
 def _copy(
     file: FileVersion,
     places: Mapping[str, StoredTensor],
@@ -215,7 +98,7 @@ def _copy(
     if not is_archive(file):
         shutil.copyfile(file.path, path)
         return _Skeleton(places, _records_inside(file), TorchNotes())
-    plan = _planned(file, places, key, casts, keep_state=keep_state)
+    plan = plan_copy(file, places, key, casts, keep_state=keep_state)
     if plan.why:
         raise MixError(f"{file.path}: {plan.why}", hint=INSTEAD)
     if plan.pickle is None:
@@ -234,7 +117,7 @@ def _copy(
         else:
             sizes[record.name] = record.size // before.itemsize * now.itemsize
     begins = copy_records(file.path, plan.records, path, contents, plan.left_out, sizes)
-    moved = {name: _moved(place, plan, begins) for name, place in places.items()}
+    moved = {name: moved_place(place, plan, begins) for name, place in places.items()}
     return _Skeleton(moved, zip_records(path), plan.notes)
 
 
@@ -244,37 +127,6 @@ def _records_inside(file: FileVersion) -> list[ZipRecord]:
     if member is None or read_bytes(file, member.offset, 4) != ZIP_MAGIC:
         return []
     return zip_records(file.path, member.offset, member.size)
-
-
-def _training_state(entries: Entries, mixed: set[str]) -> list[str]:
-    """Entries that hold the state of a training: none of the storages that are `mixed` is in them."""
-    named = [entry for entry in entries.entries if TRAINING.fullmatch(entry.name) and not entry.is_none]
-    return [entry.name for entry in named if not entry.storages & mixed]
-
-
-def _others(entries: Entries | None, key: str | None, dropped: Sequence[str]) -> tuple[str, ...]:
-    """Other entries with tensors: they stay as the best ingredient has them."""
-    if entries is None or key is None:
-        return ()
-    return tuple(sorted(storages_beside(entries, {key.partition(".")[0], *dropped})))
-
-
-def _storages(entries: Entries, names: set[str]) -> set[str]:
-    return {key for entry in entries.entries if entry.name in names for key in entry.storages}
-
-
-def _record_of(place: StoredTensor, records: Sequence[ZipRecord]) -> ZipRecord:
-    return max((one for one in records if one.begin <= place.offset), key=lambda one: (one.begin, one.size))
-
-
-def _moved(place: StoredTensor, plan: _Plan, begins: Mapping[str, int]) -> StoredTensor:
-    """Where the tensor lies in the new archive."""
-    record = _record_of(place, plan.records)
-    inside = place.offset - record.begin
-    if record.name in plan.items:
-        before, now = plan.items[record.name]
-        inside = inside // before.itemsize * now.itemsize
-    return place._replace(offset=begins[record.name] + inside)
 
 
 def _plain(mixture: Mixture, names: Mapping[str, str], path: Path) -> _Skeleton:

@@ -31,7 +31,7 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.own_format import Form, Format, chosen_format, in_safetensors, write_own
 from soupcli.mixing.pieces import Mixer, pieces_of
 from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
-from soupcli.mixing.torch_file import CopyOptions
+from soupcli.mixing.torch_copy import CopyOptions
 from soupcli.progress import Progress, silent
 from soupcli.threads import in_threads
 

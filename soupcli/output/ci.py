@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from xml.etree import ElementTree
 
 from soupcli.output import markdown
-from soupcli.output.text import sentence, where
+from soupcli.output.sentences import sentence, where
 from soupcli.wording import legible
 
 if TYPE_CHECKING:

@@ -8,14 +8,12 @@ drawn if stderr is a terminal; elsewhere every finished evaluation is one plain 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import sys
 import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, TextIO, cast
 
 from soupcli import processes
@@ -25,12 +23,10 @@ from soupcli.wording import legible, legible_json
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
     from rich.table import Table as RichTable
 
 
-class _Stderr:
+class Stderr:
     """A stderr for rich. Whoever does not read it misses only what it says: its errors end nothing."""
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -86,10 +82,10 @@ def flush() -> None:
     _write(sys.stdout, "")
 
 
-def _rich(*, stderr: bool, widgets: bool = False) -> RichConsole:
+def rich_console(*, stderr: bool, widgets: bool = False) -> RichConsole:
     from rich.console import Console as RichConsole
 
-    stream = cast("TextIO", _Stderr(sys.stderr)) if stderr else sys.stdout
+    stream = cast("TextIO", Stderr(sys.stderr)) if stderr else sys.stdout
     console = RichConsole(
         file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False, force_jupyter=widgets
     )
@@ -101,7 +97,6 @@ def _rich(*, stderr: bool, widgets: bool = False) -> RichConsole:
 COLOURED = {"FORCE_COLOR", "TTY_COMPATIBLE"}  # variables that have rich take what is no terminal for one
 UNLIMITED = 100_000  # columns of a line
 LONGEST = 2_000  # letters of an error
-NARROW = 100  # columns of a terminal
 LEAST = 24  # columns that the first column of a table keeps when others are many
 GAP = 3  # columns between two columns
 
@@ -115,18 +110,18 @@ class Paragraph(NamedTuple):
 
 
 _results: ContextVar[bool] = ContextVar("results", default=True)  # whether results are printed
-_notes: ContextVar[bool] = ContextVar("notes", default=True)  # whether anything else is
+notes_shown: ContextVar[bool] = ContextVar("notes", default=True)  # whether anything else is
 
 
 @contextlib.contextmanager
 def hushed(*, notes: bool) -> Iterator[None]:
     """Within the block no result is printed, and nothing else either unless `notes`."""
-    tokens = _results.set(False), _notes.set(notes)
+    tokens = _results.set(False), notes_shown.set(notes)
     try:
         yield
     finally:
         _results.reset(tokens[0])
-        _notes.reset(tokens[1])
+        notes_shown.reset(tokens[1])
 
 
 def print_json(text: str) -> None:
@@ -159,7 +154,7 @@ def print_sentences(sentences: Sequence[str | Paragraph]) -> None:
     """Sentences of the result, one a line; on a terminal they break between words."""
     from rich.text import Text
 
-    console = _rich(stderr=False)
+    console = rich_console(stderr=False)
     lines = [Paragraph(one) if isinstance(one, str) else one for one in sentences]
     with console.capture() as capture:
         for text, indent, is_bold in lines:
@@ -181,7 +176,7 @@ def print_table(table: Table) -> None:
 
     Nothing is ever cut: columns that do not fit come below, the first column beside them again.
     """
-    console = _rich(stderr=False)
+    console = rich_console(stderr=False)
     with console.capture() as capture:
         for columns in _blocks(table, console.width):
             console.print(_block(table, columns, ruled=console.is_terminal))
@@ -238,22 +233,22 @@ def _block(table: Table, columns: Sequence[int], *, ruled: bool) -> RichTable:
 def note(*lines: str) -> None:
     """Lines for people that are not the result."""
     if processes.is_first():
-        _to_stderr("\n".join(map(legible, lines)))
+        to_stderr("\n".join(map(legible, lines)))
 
 
 def warn(text: str) -> None:
     """A line that should be read."""
     if processes.is_first():
-        _to_stderr(f"warning: {legible(text)}", style="yellow")
+        to_stderr(f"warning: {legible(text)}", style="yellow")
 
 
 def fail(*lines: str, hint: str | None = None) -> None:
     """An error: its lines, then after a blank one what to do. If several processes fail, only the first one's."""
     if not processes.fails_first():
         return
-    _to_stderr("\n".join(map(_shortened, lines)), style="bold red")
+    to_stderr("\n".join(map(_shortened, lines)), style="bold red")
     if hint:
-        _to_stderr("\n".join(["", *(_shortened(line) for line in f"hint: {hint}".split("\n"))]))
+        to_stderr("\n".join(["", *(_shortened(line) for line in f"hint: {hint}".split("\n"))]))
     processes.have_failed()
 
 
@@ -265,95 +260,21 @@ def _shortened(line: str) -> str:
 
 def print_traceback() -> None:
     """The traceback of the exception that is being handled, for SOUP_DEBUG=1."""
-    _Stderr(sys.stderr).write(traceback.format_exc())
+    Stderr(sys.stderr).write(traceback.format_exc())
 
 
 def show_cursor() -> None:
     """Give a terminal its cursor back, if bars were not taken off the screen."""
-    stderr = _Stderr(sys.stderr)
+    stderr = Stderr(sys.stderr)
     if stderr.isatty():
         stderr.write("\r\x1b[K\x1b[?25h")
 
 
-def _to_stderr(text: str, style: str | None = None) -> None:
-    if not _notes.get():
+def to_stderr(text: str, style: str | None = None) -> None:
+    if not notes_shown.get():
         return
-    stderr = _Stderr(sys.stderr)
+    stderr = Stderr(sys.stderr)
     if stderr.isatty() or COLOURED & os.environ.keys():
-        _rich(stderr=True).print(text, style=style, soft_wrap=True)
+        rich_console(stderr=True).print(text, style=style, soft_wrap=True)
     else:  # the same letters, at once
         stderr.write(f"{text.expandtabs()}\n")
-
-
-def _in_notebook() -> bool:
-    """Whether this is a notebook that can draw bars: in a kernel of Jupyter, with ipywidgets."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return hasattr(shell, "kernel") and importlib.util.find_spec("ipywidgets") is not None
-
-
-class ProgressReporter:
-    """Turns progress calls into bars on a terminal, into lines elsewhere, into nothing if `silent`."""
-
-    def __init__(self, *, silent: bool = False) -> None:
-        self.silent = silent or not _notes.get() or not processes.is_first()
-        self._widgets = not self.silent and _in_notebook()
-        self.terminal = _Stderr(sys.stderr).isatty() or self._widgets
-        self._bars: Bars | None = None
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, task: str, done: int, total: int, *, note: str = "") -> None:
-        """See soupcli.progress.Progress."""
-        if self.silent:
-            return
-        if self.terminal:
-            self._draw(task, done, total, note)
-        elif note:
-            _to_stderr(legible(f"{task} {done}/{total}: {note}"))
-
-    def _draw(self, task: str, done: int, total: int, note: str) -> None:
-        if self._bars is None:
-            self._bars = _new_bars(widgets=self._widgets)
-            self._bars.start()
-        known = self._tasks.get(task)
-        if known is None:
-            known = self._tasks[task] = self._bars.add_task(legible(task), total=total, note="")
-        self._bars.update(known, completed=done, total=total)
-        if note:
-            self._bars.update(known, note="\n".join(map(legible, note.split("\n"))))
-        if done >= total:
-            self._bars.remove_task(self._tasks.pop(task))
-
-    def close(self) -> None:
-        """Takes the bars off the screen."""
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars, self._tasks = None, {}
-
-    def __enter__(self) -> ProgressReporter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _new_bars(*, widgets: bool) -> Bars:
-    """If the line is narrow, the note, with its score at the end, has the room; if need be it is what is cut."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.table import Column
-
-    console = _rich(stderr=True, widgets=widgets)
-    narrow = console.width < NARROW
-    note = Column(no_wrap=True, overflow="ellipsis", ratio=1)
-    return Progress(
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=8 if narrow else 24, table_column=Column(no_wrap=True)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        *([] if narrow else [TimeElapsedColumn(table_column=Column(no_wrap=True))]),
-        TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=note),
-        expand=True,
-        console=console,
-        transient=True,
-        redirect_stdout=False,  # bars may begin while the user's code has its own stdout, which would then stay
-    )

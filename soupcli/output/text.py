@@ -5,58 +5,44 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from soupcli.output.console import Paragraph
-from soupcli.recipe.gates import GAIN
+from soupcli.output.inspection import Part, inspection_text
+from soupcli.output.sentences import cost_of, describe_result, sentences
 from soupcli.report.tables import (
     Column,
     ScoredRow,
     Table,
-    barrier_table,
     by_trainer,
-    cause_title,
     coefficient_table,
     correlation_table,
     expert_lines,
-    file_table,
-    findings,
-    layer_table,
     metric_of,
     numbers,
-    other_side,
-    place_table,
     plane_table,
     score_cell,
     score_table,
-    selected_on,
     step_metric,
     step_table,
     stock_table,
 )
-from soupcli.wording import SHARES, signed
+from soupcli.wording import signed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from soupcli.report.comparisons import Comparison, Flops, GateResult
-    from soupcli.report.inspection import Inspection
     from soupcli.report.report import Report
-    from soupcli.report.scores import ClassOrder
     from soupcli.report.soups import Soup
     from soupcli.report.surveys import Pair
 
-Part = Table | Sequence[str | Paragraph]
-MOST_LINES = 8  # of one kind of finding; the report has all
-MOST_LAYERS = 6
 MOST_STEPS = 24  # that are shown each
 
 
 def report_text(report: Report, file: Path | None = None) -> Iterator[Part]:
     """The parts that a command shows, each a table or sentences; `file` is where the report was written."""
     if report.inspection is not None:
-        yield from _inspection_text(report, report.inspection)
+        yield from inspection_text(report, report.inspection)
     elif report.landscape is not None:
         yield plane_table(report)
         yield [f"{len(report.landscape.grid)} points of the plane: {file}"]
@@ -280,146 +266,3 @@ def _pair_table(report: Report) -> Table:
 
 def _gain(pair: Pair, name: str, metric: str) -> str:
     return next((signed(metric, of.difference) for of in pair.gains if (of.set, of.metric) == (name, metric)), "")
-
-
-def _inspection_text(report: Report, found: Inspection) -> Iterator[Part]:
-    yield file_table(report, found)
-    for lines in findings(found):
-        if lines:
-            more = f"... and {len(lines) - MOST_LINES} more: --json lists them"
-            yield [*lines[:MOST_LINES], *([more] if len(lines) > MOST_LINES else [])]
-    if found.geometry is not None and len(found.geometry.paths) > 1:
-        yield place_table(found.geometry)
-        if len(found.geometry.layer_angles) > 1:
-            yield layer_table(found.geometry, MOST_LAYERS)
-    for barrier in found.barriers:
-        yield barrier_table(report, barrier, [metric_of(report, barrier.set)])
-    yield _verdict_lines(found)
-
-
-def _verdict_lines(found: Inspection) -> list[str | Paragraph]:
-    lines: list[str | Paragraph] = [f"cannot be mixed: {found.refused}"] if found.refused is not None else []
-    for of in found.verdicts:
-        accused = [f"accused: {', '.join(of.accused)}"] if of.accused else []
-        lines.append(Paragraph(f"verdict: {cause_title(of)}", is_bold=True))
-        said = [of.words, f"evidence: {of.evidence}", *accused, f"to do: {of.remedy}"]
-        lines += [Paragraph(text, indent=2) for text in said]
-    if not lines:
-        limits = "" if found.barriers else " in the weights: --val SET looks at scores too"
-        lines.append(f"verdict: no problem found{limits}")
-    return lines
-
-
-def sentences(report: Report, comparisons: Sequence[Comparison]) -> list[str]:
-    """A sentence for each set, of the metric that selects there. It begins with the verdict."""
-    scores = {part.path: part.scores for part in (*report.ingredients, report.soup) if part is not None}
-    found = []
-    for of in comparisons:
-        if of.metric == metric_of(report, of.set):
-            how = selected_on(of) if of.set in report.selecting_sets else ""
-            value = scores[of.soup][of.set][of.metric].value
-            found.append(f"{of.verdict} on {where(of)}{how}: {sentence(of, value)}")
-    return found
-
-
-def where(of: Comparison | GateResult) -> str:
-    """The set, and the metric if it is another than accuracy."""
-    return of.set if of.metric == "accuracy" else f"{of.set} {of.metric}"
-
-
-def sentence(of: Comparison, soup: float | None) -> str:
-    """E.g. `soup 97.2% vs best 96.7%: +0.5 (95% interval +0.1 to +0.9, p = 0.01) on 4,000 examples`."""
-    factor, unit = (100, "%") if of.metric in SHARES else (1, "")
-    digits = _digits(of, factor)
-
-    def signed_value(value: float | None) -> str:
-        return f"{(value or 0.0) * factor:+.{digits}f}"
-
-    sure = []
-    if of.low is not None:
-        sure.append(f"95% interval {signed_value(of.low)} to {signed_value(of.high)}")
-    if of.p is not None:
-        sure.append("p < 0.001" if of.p < 0.001 else f"p = {of.p:.2g}")
-    how_sure = f" ({', '.join(sure)})" if sure else ""
-    over = f" on {of.n:,} {'tokens' if of.metric == 'perplexity' else 'examples'}" if of.n is not None else ""
-    own, difference = (soup or 0.0) * factor, (of.difference or 0.0) * factor
-    sides = f"soup {own:.{digits}f}{unit} vs {other_side(of)}"
-    return f"{sides} {own - difference:.{digits}f}{unit}: {signed_value(of.difference)}{how_sure}{over}"
-
-
-def _digits(of: Comparison, factor: int) -> int:
-    """Few, but so many that the difference is not off by a quarter, and no end of the interval loses its sign."""
-    least = 4
-    if factor == 100:
-        narrow = of.low is None or of.high is None or 0 < of.high - of.low < 0.004
-        lost = any(end and not round(end * factor, 1) for end in (of.low, of.high))
-        least = 2 if narrow or lost else 1
-    difference = (of.difference or 0.0) * factor
-    enough = (n for n in range(least, least + 3) if abs(round(difference, n) - difference) <= abs(difference) / 4)
-    return next(enough, least + 3)
-
-
-def describe_classes(order: ClassOrder) -> str:
-    """E.g. `3 classes by the network's class names: bird 1, cat 2, dog 0`."""
-    first = [f"{name} {index}" for name, index in list(order.index.items())[:5]]
-    which = f": {', '.join(first)}{', ...' if len(order.index) > 5 else ''}" if first else ""
-    return f"{order.count} classes by {order.by}{which}" if order.count is not None else f"by {order.by}"
-
-
-BARS = "▁▂▃▄▅▆▇█"
-WIDTH = 40
-
-
-def draw_curves(curves: dict[str, Sequence[float]]) -> str:
-    """`fitted   █▅▃▂▁ 0.3121`, one line per curve, all on one scale. Shows the latest values if there are many."""
-    shown = {name: values[-WIDTH:] for name, values in curves.items()}
-    everything = [value for values in shown.values() for value in values]
-    low, high = min(everything), max(everything)
-    widest = max(len(name) for name in curves)
-    return "\n".join(
-        f"{name:<{widest}} {''.join(_bar(value, low, high) for value in values)} {values[-1]:.4f}"
-        for name, values in shown.items()
-    )
-
-
-def describe_curves(curves: dict[str, Sequence[float]]) -> str:
-    """`fitted 0.3121, held out 0.3344`: the latest values."""
-    return ", ".join(f"{name} {values[-1]:.4f}" for name, values in curves.items())
-
-
-def _bar(value: float, low: float, high: float) -> str:
-    share = (value - low) / (high - low) if high > low else 0.0
-    return BARS[round(share * (len(BARS) - 1))]
-
-
-UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
-
-
-def cost_of(flops: Flops) -> str:
-    """The count as a sentence."""
-    costs: dict[str, float] = {}
-    if flops.ensemble_of_members is not None and flops.ensemble_of_members != flops.ensemble:
-        costs["an ensemble of the members"] = flops.ensemble_of_members
-    costs |= {f"an ensemble of all {flops.ingredients}": flops.ensemble, **flops.beside}
-    beside = ", ".join(f"{name} {_shown(cost)} ({cost / flops.forward:.4g} x)" for name, cost in costs.items())
-    return f"forward pass of one example of {flops.set}: {_shown(flops.forward)}; {beside}"
-
-
-def _shown(flops: float) -> str:
-    """E.g. `5.645 TFLOP`."""
-    unit, size = next(((unit, size) for unit, size in UNITS if flops >= size), ("", 1.0))
-    return f"{flops / size:.4g} {unit}FLOP"
-
-
-def describe_gate(gate: GateResult) -> str:
-    """E.g. `test >= best - 0.5: 75.90%, best 76.67%: -0.77, at least -0.50 is needed`."""
-    return f"{where(gate)} {gate.gate}: {gate.reason}"
-
-
-def describe_result(gate: GateResult) -> str:
-    """E.g. `gate not met: test >= best - 0.5: ...`."""
-    name = "required gain" if gate.key == GAIN else "gate"
-    return f"{name} {MET[gate.met]}: {describe_gate(gate)}"
-
-
-MET = {True: "met", False: "not met", None: "open"}

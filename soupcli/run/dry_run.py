@@ -13,7 +13,7 @@ from soupcli.evaluation.outside.program_files import split
 from soupcli.files.json_text import dump_json
 from soupcli.mixing.adapter_mean import soup_specs
 from soupcli.output import console
-from soupcli.output.text import describe_classes
+from soupcli.output.sentences import describe_classes
 from soupcli.report.tables import Column, Table
 from soupcli.wording import human_bytes
 

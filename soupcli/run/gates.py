@@ -9,7 +9,7 @@ from soupcli.cli.parsing import ANSWER_NO, DONE
 from soupcli.errors import UsageError
 from soupcli.evaluation.gates import Gate, GateOutcome, check, judge
 from soupcli.output import console
-from soupcli.output.text import describe_gate
+from soupcli.output.sentences import describe_gate
 from soupcli.recipe.gates import GAIN
 from soupcli.run.to_report import gate_to_report
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.tensor_filter import TensorFilter
     from soupcli.cli.options.common import IngredientOptions
+    from soupcli.output.progress_bars import ProgressReporter
     from soupcli.recipe.recipe import Recipe
     from soupcli.run.words.resolve import Resolved
 
@@ -41,7 +42,7 @@ class FoundIngredients(NamedTuple):
 
 
 def find_ingredients(
-    resolved: Resolved, selection: TensorFilter, progress: console.ProgressReporter, warn: Callable[[str], None]
+    resolved: Resolved, selection: TensorFilter, progress: ProgressReporter, warn: Callable[[str], None]
 ) -> FoundIngredients:
     """Find the checkpoints that --ckpts or the recipe names; only headers are read.
 
@@ -70,7 +71,7 @@ def find_ingredients(
     return FoundIngredients(checkpoints, names, constants, [*unused, *doubles])
 
 
-def _find(resolved: Resolved, progress: console.ProgressReporter) -> Listing:
+def _find(resolved: Resolved, progress: ProgressReporter) -> Listing:
     options, recipe = resolved.options, resolved.recipe
     words = options.ckpts or recipe.ckpts
     if not words:

@@ -26,6 +26,7 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.soup_folder import Input, SoupFolder, check_free
 from soupcli.networks.device import choose_device
 from soupcli.output import console
+from soupcli.output.progress_bars import ProgressReporter
 from soupcli.recipe.recipe import Recipe
 from soupcli.report.report_file import read_report
 from soupcli.report.tables import Column, Table
@@ -154,7 +155,7 @@ def _write(
     soup = report.soup
     assert soup is not None
     with (
-        console.ProgressReporter(silent=options.quiet) as progress,
+        ProgressReporter(silent=options.quiet) as progress,
         SoupFolder(out, force=options.force, inputs=_members(mixture)) as folder,
     ):
         filled = mixed(folder, report, recipe, mixture, hashes, progress)
@@ -183,7 +184,7 @@ def mixed(
     recipe: Recipe,
     mixture: Mixture,
     hashes: ContentHashes,
-    progress: console.ProgressReporter,
+    progress: ProgressReporter,
 ) -> Filled:
     """Mix the report's mixture into the folder. Returns what was written."""
     from soupcli.mixing.fill_folder import fill
@@ -203,7 +204,7 @@ def mixed(
 
 
 def _statistics(
-    report: Report, recipe: Recipe, mixture: Mixture, hashes: ContentHashes, progress: console.ProgressReporter
+    report: Report, recipe: Recipe, mixture: Mixture, hashes: ContentHashes, progress: ProgressReporter
 ) -> Mapping[str, Tensor]:
     """Batch-norm statistics from the same set as the soup's, or nothing if the soup's were averaged."""
     if not re_estimates(report, recipe):

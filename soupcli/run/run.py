@@ -38,6 +38,7 @@ from soupcli.mixing.old_soup import Input, check_place
 from soupcli.networks.build import outline
 from soupcli.networks.memory import peak_bytes
 from soupcli.output import console
+from soupcli.output.progress_bars import ProgressReporter
 from soupcli.output.trackers.tracker import TrackedRun
 from soupcli.report.report import Report, RunCost, relative
 from soupcli.report.scores import LeftOut
@@ -85,7 +86,7 @@ class Run:
         self._said: list[str] = []
         wanted = resolved.options.report_to or []
         self.trackers = RunTrackers([] if self.options.dry_run else wanted, self._about)
-        self.progress = console.ProgressReporter(silent=self.options.quiet)
+        self.progress = ProgressReporter(silent=self.options.quiet)
         self.selection = TensorFilter(*map(tuple, (self.recipe.include, self.recipe.exclude, self.recipe.take)))
         found = find_ingredients(resolved, self.selection, self.progress, self.warn)
         self.singles = found.checkpoints

@@ -15,7 +15,7 @@ from scipy import stats
 from soupcli.evaluation.score import Score
 from soupcli.metrics.metric import MetricValue
 from soupcli.output import console
-from soupcli.output.text import sentence, sentences
+from soupcli.output.sentences import sentence, sentences
 from soupcli.report.comparisons import Comparison
 from soupcli.report.report import Report
 from tests.conftest import Ran

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from soupcli.errors import ValidationError
 from soupcli.files.reading import read_small, read_start
-from soupcli.user_files import is_users
+from soupcli.user_modules import is_users
 
 PLACES = ("{checkpoint}", "{weights}", "{folder}")  # of the weights, in a command
 MOST = 10_000  # files

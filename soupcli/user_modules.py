@@ -1,0 +1,100 @@
+"""Modules of the user's: which files are theirs, compiled from their text, and run again if it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from soupcli.files.reading import read_small
+
+OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - compared with names of frames
+SYSTEM = ("/proc/", "/sys/", "/dev/")
+MAX_SOURCE = 10_000_000  # bytes of a file of Python
+sources: dict[str, str] = {}  # file of a module of the user's -> SHA-256 of the text that was run
+_names: dict[str, str] = {}  # name of a module -> its file
+
+
+@cache
+def libraries() -> tuple[str, ...]:
+    """Where Python and installed packages lie."""
+    paths = sysconfig.get_paths()
+    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {*site.getsitepackages(), site.getusersitepackages()}
+    return tuple(sorted({os.path.realpath(folder) + os.sep for folder in folders} | {f + os.sep for f in folders}))
+
+
+@cache
+def is_users(file: str) -> bool:
+    """Whether the file of a module or function is the user's own."""
+    if file.startswith("<") or not file:
+        return False
+    return not file.startswith((OWN, *libraries(), *SYSTEM)) and not os.path.realpath(file).startswith(libraries())
+
+
+class SourceLoader(SourceFileLoader):
+    """Compiles a module of the user's from its text.
+
+    Bytecode that was kept beside it is not used: Python takes it for the text's if size and time agree.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """See importlib.abc.InspectLoader."""
+        path = self.get_filename(fullname)
+        text = self.get_data(path)
+        sources[os.path.realpath(path)] = hashlib.sha256(text).hexdigest()
+        _names[fullname] = os.path.realpath(path)
+        return self.source_to_code(text, path)
+
+
+class ModuleFinder:
+    """Finds modules where Python does, and has those of the user loaded by SourceLoader."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or spec.origin is None or type(spec.loader) is not SourceFileLoader:
+            return None
+        if not is_users(spec.origin) or spec.origin.startswith(OWN):
+            return None
+        spec.loader = SourceLoader(name, spec.origin)
+        return spec
+
+
+def forget_changed() -> None:
+    """If the file of a module of the user's has changed since it was run, all of them are run again when asked for."""
+    if any(_content(path) != sources[path] for path in _names.values()):
+        for name in _names:
+            sys.modules.pop(name, None)
+        _names.clear()
+        sources.clear()
+
+
+def _content(path: str) -> str | None:
+    try:
+        return hashlib.sha256(read_small(Path(path), most=MAX_SOURCE)).hexdigest()
+    except OSError:
+        return None
+
+
+def user_modules() -> Iterator[tuple[str, str]]:
+    """Names and files of the loaded modules that are the user's."""
+    for name, module in list(sys.modules.items()):
+        file = _file_of(module)
+        if file is not None and is_users(file):
+            yield name, file
+
+
+def _file_of(module: Any) -> str | None:
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or not file.startswith(os.sep) or not file.endswith((".py", ".so", ".pyd")):
+        return None
+    return None if file.startswith(OWN) else file
