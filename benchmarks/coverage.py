@@ -142,6 +142,21 @@ def windows(alike: float, spread: float) -> Draw:
     return draw
 
 
+def label_rows(metric: str, classes: int, share: float, alike: float) -> Draw:
+    """Examples that have each class with a chance of `share`; the first network tells them better by the gain."""
+
+    def draw(n: int, gain: float, generator: torch.Generator) -> Outcomes:
+        labels_nk = (torch.rand(n, classes, generator=generator) < share).to(torch.uint8)
+        shared_nk, *own = torch.randn(3, n, classes, generator=generator)
+        side_nk, apart = 2.0 * labels_nk - 1, math.sqrt(1 - alike * alike)
+        return tuple(  # type: ignore[return-value]
+            METRICS[metric].contribution(skill * side_nk + alike * shared_nk + apart * own_nk, labels_nk)
+            for own_nk, skill in zip(own, (1.0 + 3 * gain, 1.0), strict=True)
+        )
+
+    return draw
+
+
 def _noise(n: int, tail: int | None, generator: torch.Generator) -> Tensor:
     """Numbers of variance 1: normal, or Student's t with so many degrees of freedom."""
     normal_n = torch.randn(n, generator=generator, dtype=torch.float64)
@@ -171,6 +186,11 @@ ROWS = (
     Row("mse", "mse", squares(0.98, None)),
     Row("mse, heavy tails", "mse", squares(0.98, 5)),
     Row("perplexity", "perplexity", windows(0.98, 0.4)),
+    Row("mAP, 10 classes", "map", label_rows("map", 10, 0.2, 0.95)),
+    Row("mAP, 10 rare classes", "map", label_rows("map", 10, 0.05, 0.95)),
+    Row("F1 micro, 10 classes", "f1_micro", label_rows("f1_micro", 10, 0.2, 0.95)),
+    Row("F1 macro, 10 rare classes", "f1_macro", label_rows("f1_macro", 10, 0.05, 0.95)),
+    Row("bce, 10 classes", "bce", label_rows("bce", 10, 0.2, 0.95)),
 )
 
 

@@ -53,23 +53,26 @@ def build_net(width: int = 16) -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
 
 
-def write_family(folder: Path, *, members: int = 5, seed: int = 0) -> list[dict[str, Tensor]]:
+def write_family(folder: Path, *, members: int = 5, seed: int = 0, multilabel: bool = False) -> list[dict[str, Tensor]]:
     """A folder in which `soup greedy --ckpts runs/*/ --val val` runs: net.py, soup.yaml, runs/*/, data/*.safetensors.
 
     The ingredients are one network, trained for real on a small task, then trained on with different seeds and rates.
-    Returns their state dicts in the order of their paths.
+    Examples have one of three classes, or any of them if they are `multilabel`. Returns the state dicts in the order of
+    their paths.
     """
     generator = torch.Generator().manual_seed(seed)
     teacher = torch.randn(8, 3, generator=generator)
     inputs = torch.randn(900, 8, generator=generator)
-    labels = (inputs @ teacher + torch.randn(900, 3, generator=generator)).argmax(dim=1)
+    noisy = inputs @ teacher + torch.randn(900, 3, generator=generator)
+    labels = (noisy > 1).to(torch.uint8) if multilabel else noisy.argmax(dim=1)
     (folder / "data").mkdir(parents=True)
     for name, part in {"val": slice(0, 200), "test": slice(200, 500)}.items():
         save_file({"inputs": inputs[part].clone(), "labels": labels[part].clone()}, folder / f"data/{name}.safetensors")
     (folder / "net.py").write_text(NET)
     (folder / "soup.yaml").write_text(
         'model: {python: "net.py:build"}\nval:\n  val: {arrays: data/val.safetensors}\n'
-        "  test: {arrays: data/test.safetensors}\nmetric: accuracy\n"
+        "  test: {arrays: data/test.safetensors}\n"
+        f"metric: {'map' if multilabel else 'accuracy'}\n"
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -92,7 +95,10 @@ def train(net: nn.Sequential, inputs: Tensor, labels: Tensor, *, steps: int, lr:
     optimiser = torch.optim.AdamW(net.parameters(), lr=lr)
     for _ in range(steps):
         batch = torch.randint(0, len(inputs), (32,), generator=generator)
-        loss = nn.functional.cross_entropy(net(inputs[batch]), labels[batch])
+        if labels.dim() == 2:
+            loss = nn.functional.binary_cross_entropy_with_logits(net(inputs[batch]), labels[batch].float())
+        else:
+            loss = nn.functional.cross_entropy(net(inputs[batch]), labels[batch])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

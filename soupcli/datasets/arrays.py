@@ -1,6 +1,6 @@
-"""`{arrays: digits-val.safetensors}`: the tensors `inputs` [N, ...] and `labels` [N] in one safetensors file.
+"""`{arrays: digits-val.safetensors}`: the tensors `inputs` [N, ...] and `labels` in one safetensors file.
 
-Labels are integers, the classes; or floats, numbers that the network predicts.
+Labels are integers [N], the classes; floats [N], numbers that the network predicts; or [N, K] of 0 and 1.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.open import open_checkpoint
+from soupcli.datasets import label_rows
 from soupcli.datasets.examples import ArrayExamples
 from soupcli.datasets.kind import SetKind
 from soupcli.datasets.prompts import check_is_file, content_hash
@@ -52,11 +53,20 @@ def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
     except CheckpointError as cause:
         raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause
     inputs, labels = tensors["inputs"], tensors["labels"]
-    if labels.dim() != 1 or inputs.dim() < 1 or len(inputs) != len(labels) or labels.is_complex() or not len(labels):
+    if (
+        labels.dim() not in (1, 2)
+        or labels.shape[1:] == (1,)
+        or inputs.dim() < 1
+        or len(inputs) != len(labels)
+        or labels.is_complex()
+        or not labels.numel()
+    ):
         raise ValidationError(
             f"{spec.arrays}: labels are {labels.dtype} {list(labels.shape)}, inputs {list(inputs.shape)}",
-            hint="labels are integers or numbers [N], inputs [N, ...], N at least 1",
+            hint="labels are integers or numbers [N], or 0 and 1 [N, K], inputs [N, ...], N at least 1",
         )
+    if labels.dim() == 2:
+        return ArrayExamples(inputs, label_rows.of_tensor(spec.arrays, labels), mark)
     if labels.is_floating_point() and not bool(labels.isfinite().all()):
         row = int((~labels.isfinite()).nonzero()[0, 0])
         raise ValidationError(f"{spec.arrays}: label {row} is {float(labels[row])}, not a number", hint="leave it out")

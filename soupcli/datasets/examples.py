@@ -22,6 +22,8 @@ def kind_of(labels: Tensor) -> LabelKind:
     """The kind of such labels, unless they are numbers of tokens."""
     if labels.is_floating_point():
         return "numbers"
+    if labels.dtype == torch.uint8:
+        return "multilabel"
     return "several" if labels.dim() == 2 else "classes"
 
 
@@ -30,7 +32,7 @@ class Examples(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """int64 [N] or as `kind` says."""
+        """As `LabelKind` says."""
 
     @property
     def kind(self) -> LabelKind:

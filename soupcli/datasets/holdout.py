@@ -120,10 +120,14 @@ class PartOfExamples:
 
 def part_of(whole: Examples, part: SetPart, fingerprint: str) -> PartOfExamples:
     """The part, class by class if each example has one class. Raises ValidationError if it would be empty."""
-    one_class = whole.kind == "classes"
-    labels_n = whole.labels if one_class else torch.zeros(len(whole.labels), dtype=torch.int64)
+    labels_n = strata_of(whole.labels, one_class=whole.kind == "classes")
     kept, held_out = split_by_class(labels_n, part.share, seed=SEED, key="holdout")
     return PartOfExamples(whole, held_out if part.held_out else kept, fingerprint)
+
+
+def strata_of(labels: Tensor, *, one_class: bool) -> Tensor:
+    """int64 [N]: the class of each example if it has one, else 0 for all."""
+    return labels if one_class else torch.zeros(len(labels), dtype=torch.int64)
 
 
 def split_by_class(labels_n: Tensor, share: float, *, seed: int, key: str = "learned.holdout") -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.datasets import image_folders as class_folders
-from soupcli.datasets import labels_file, prompts, tar_shards
+from soupcli.datasets import label_rows, labels_file, prompts, tar_shards
 from soupcli.datasets.class_names import listed
 from soupcli.datasets.classes import classes_of
 from soupcli.datasets.examples import ArrayExamples
@@ -24,6 +24,7 @@ from soupcli.datasets.image_folders import ClassPictures, PictureFile
 from soupcli.datasets.input_cache import InputCache, Put, input_key
 from soupcli.datasets.kind import Prompted, SetKind
 from soupcli.datasets.prompts import small_content_hash
+from soupcli.datasets.rows import READERS
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.late import torch
@@ -51,7 +52,7 @@ MOST_PIXELS_A_BYTE = 400  # of a large picture; photographs have fewer than 30
 
 
 class LabelledPictures(NamedTuple):
-    """The pictures of a set, their labels (int64 [N], or [N, M] if several are right), and which logits count."""
+    """The pictures of a set, their labels (as `LabelKind` says), and which logits count."""
 
     pictures: list[PictureFile]
     labels: Tensor
@@ -105,7 +106,7 @@ def find(spec: ImagesSet, *, outline: Outline = UNNAMED, progress: Progress = si
     else:
         found = class_folders.find(spec.images, outline.folders)
     if spec.labels is not None:
-        return _labelled_by_file(spec.labels, spec.images, [picture for picture, _ in found.pictures])
+        return _labelled_by_file(spec, spec.labels, [picture for picture, _ in found.pictures], outline)
     names = list(dict.fromkeys(name for _, name in found.pictures))
     empty = [] if outline.folders.innermost else found.empty
     classes = classes_of(spec, names, outline=outline, numbered=shards is not None, empty=empty)
@@ -119,7 +120,7 @@ def find(spec: ImagesSet, *, outline: Outline = UNNAMED, progress: Progress = si
 
 def class_order(spec: ImagesSet, outline: Outline) -> ClassOrder:
     """Which class is which, from the names of the folders; no picture is opened."""
-    if spec.labels is not None:
+    if spec.labels is not None and spec.labels.suffix.lower() not in READERS:
         return ClassOrder(by="indices in labels:", count=None, index={})
     if spec.classes is None and spec.class_to_index is None and tar_shards.find(spec.images) is not None:
         return ClassOrder(by="numbers in the shards", count=None, index={})
@@ -153,8 +154,11 @@ def _with_layout(order: ClassOrder, found: ClassPictures, folders: ClassFolders,
     return order.model_copy(update={"warning": "; ".join(warnings_) or None})
 
 
-def _labelled_by_file(file: Path, images: Path, pictures: list[PictureFile]) -> LabelledPictures:
-    names = [_name(images, picture) for picture in pictures]
+def _labelled_by_file(spec: ImagesSet, file: Path, pictures: list[PictureFile], outline: Outline) -> LabelledPictures:
+    names = [_name(spec.images, picture) for picture in pictures]
+    if file.suffix.lower() in READERS:
+        rows = label_rows.of_pictures(file, names, spec.label, outline.label_names)
+        return LabelledPictures(pictures, rows.labels, None, rows.order)
     places, labels = labels_file.read(file, names)
     return LabelledPictures([pictures[place] for place in places], labels, None)
 

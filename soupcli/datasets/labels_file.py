@@ -2,7 +2,8 @@
 
 A map from file names, or paths below the set, to an index or a list of indices; or a list as it was published for
 ImageNet's validation set (Beyer et al. 2020, arXiv:2006.07159, real.json), whose entry n is of the picture with the
-number n + 1 at the end of its name. Pictures without a right class take no part.
+number n + 1 at the end of its name. Pictures without a right class take no part. Tables for pictures of which all
+classes are asked are read in label_rows.py.
 """
 
 from __future__ import annotations

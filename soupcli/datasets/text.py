@@ -11,13 +11,14 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from soupcli.datasets import label_rows
 from soupcli.datasets.examples import TokenExamples
 from soupcli.datasets.input_cache import input_key
 from soupcli.datasets.kind import Prompted, SetKind
 from soupcli.datasets.load_context import LoadContext, encoded, tokenizer_of
 from soupcli.datasets.prompts import content_hash
 from soupcli.datasets.rows import READERS, Row, class_names, read_rows
-from soupcli.datasets.text_labels import class_labels, measurements
+from soupcli.datasets.text_labels import ClassLabels, class_labels, measurements
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.late import torch
 from soupcli.metrics.table import metric_named
@@ -26,6 +27,7 @@ from soupcli.recipe.sets import TextSet, template_columns
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from soupcli.datasets.label_rows import LabelRows
     from soupcli.files.manifest import Manifest
     from soupcli.networks.network import Network, Outline
     from soupcli.progress import Progress
@@ -53,7 +55,7 @@ def load(spec: TextSet, given: LoadContext) -> TokenExamples:
     network, tokenizer, progress = given.network, tokenizer_of(given), given.progress
     numbers = "numbers" in metric_named(given.metric).measures
     columns_read = template_columns(spec.template) if spec.template is not None else spec.input
-    rows = read_rows(spec.text, (*columns_read, spec.label))
+    rows = read_rows(spec.text, (*columns_read, *_label_columns(spec)))
     labels = _labels(spec, rows, network.outline.label_names, numbers=numbers)
     texts = [_texts(spec, row, number, columns_read) for number, row in enumerate(rows, 1)]
     limit = _limit(spec, tokenizer, network.longest_input)
@@ -143,19 +145,41 @@ def _text(spec: TextSet, row: Row, number: int, column: str) -> str:
     return value
 
 
+def _label_columns(spec: TextSet) -> list[str]:
+    return [spec.label] if isinstance(spec.label, str) else spec.label
+
+
 def _labels(spec: TextSet, rows: Sequence[Row], label_names: Sequence[str] | None, *, numbers: bool) -> Tensor:
-    values = [row.get(spec.label) for row in rows]
     if numbers:
-        return measurements(spec, values)
-    return class_labels(spec, values, label_names, class_names(spec.text, spec.label)).labels
+        return measurements(spec, [row.get(_one_column(spec)) for row in rows])
+    return _class_labels(spec, rows, label_names).labels
 
 
 def class_order(spec: TextSet, outline: Outline, metric: str) -> ClassOrder | None:
     """Which class is which, by the labels of all rows; None for a metric of numbers."""
     if "numbers" in metric_named(metric).measures:
         return None
-    values = [row.get(spec.label) for row in read_rows(spec.text, (spec.label,))]
-    return class_labels(spec, values, outline.label_names, class_names(spec.text, spec.label)).order
+    return _class_labels(spec, read_rows(spec.text, _label_columns(spec)), outline.label_names).order
+
+
+def _class_labels(spec: TextSet, rows: Sequence[Row], label_names: Sequence[str] | None) -> ClassLabels | LabelRows:
+    """One class for each row, or a 0 or 1 for each class: of several columns, and of lists in one."""
+    names = spec.labels or label_names
+    if not isinstance(spec.label, str):
+        return label_rows.of_columns(spec.text, rows, spec.label, names)
+    values = [row.get(spec.label) for row in rows]
+    if isinstance(values[0], list):
+        return label_rows.of_lists(spec.text, values, names)
+    return class_labels(spec, values, label_names, class_names(spec.text, spec.label))
+
+
+def _one_column(spec: TextSet) -> str:
+    """The column of a label that is a number. Raises ValidationError if there are several."""
+    if isinstance(spec.label, str):
+        return spec.label
+    raise ValidationError(
+        f"{spec.text}: label: names {len(spec.label)} columns, a number is in one", hint="--metric map or f1_micro"
+    )
 
 
 def classifier(spec: TextSet, name: str, network: Network) -> Prompted | None:

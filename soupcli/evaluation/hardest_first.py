@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.evaluation.outcomes import Packed
 from soupcli.late import torch
+from soupcli.metrics.multilabel import binary_cross_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,8 @@ def distance_of(logits_nk: Tensor, labels: Tensor, kind: LabelKind) -> Tensor:
         return (logits_nk[:, 0] - labels).abs().float()
     if kind == "tokens":
         return (logits_nk[:, 0] / logits_nk[:, 1].clamp(min=1)).float()
+    if kind == "multilabel":
+        return binary_cross_entropy(logits_nk, labels).float()
     labels_nm = labels.unsqueeze(1) if labels.dim() == 1 else labels
     right_nk = torch.zeros_like(logits_nk, dtype=torch.bool)
     right_nk.scatter_(1, torch.where(labels_nm < 0, labels_nm[:, :1], labels_nm).clamp(min=0), True)

@@ -31,7 +31,7 @@ class LabelledSet:
 
     @property
     def labels(self) -> Tensor:
-        """int64 [N]."""
+        """int64 [N], or uint8 [N, classes] of 0 and 1."""
         return self.examples.labels
 
     def logits(self, indices: Tensor) -> Tensor:
@@ -39,7 +39,8 @@ class LabelledSet:
 
         Raises NetworkError if the network fails, ValidationError if labels and logits do not go together.
         """
-        return logits_of(self.forward(), self.examples.batch(indices, self.device), self.labels[indices], self.name)
+        inputs, labels = self.examples.batch(indices, self.device), self.labels[indices]
+        return logits_of(self.forward(), inputs, labels, self.name, self.examples.kind)
 
     def batches(self, indices: Tensor) -> Iterator[Tensor]:
         """These examples in the order in which they are best visited, as many at a time as go through the network.

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 SCHEMA = "soup-logits/3"
 LARGEST_FILE = 1 << 42  # bytes
 LARGEST = 65504.0  # of float16
-KINDS: tuple[LabelKind, ...] = ("classes", "several", "numbers")  # what a network has logits for
+KINDS: tuple[LabelKind, ...] = ("classes", "several", "multilabel", "numbers")  # what a network has logits for
 # What a file that is damaged, cut short or not ours raises while its header is read.
 NOT_OURS = (safetensors.SafetensorError, *DAMAGED)
-DTYPES = {"logits": ("F16",), "largest": ("F32",), "labels": ("I64", "F64")}
+DTYPES = {"logits": ("F16",), "largest": ("F32",), "labels": ("I64", "F64", "U8")}
 
 
 class LogitsSource(NamedTuple):
@@ -91,6 +91,8 @@ class Collected:
         """The tensors of the file, and the scale of `logits`."""
         assert self._logits_nk is not None
         largest_n = self._logits_nk.amax(dim=1)
+        if self.kind == "multilabel":  # each logit is judged by itself, against 0
+            largest_n = torch.zeros_like(largest_n)
         below_nk = self._logits_nk - largest_n[:, None]
         furthest, scale = float(below_nk[below_nk.isfinite()].abs().amax()) if below_nk.isfinite().any() else 0.0, 1.0
         while furthest / scale > LARGEST:
@@ -145,7 +147,7 @@ class LogitFile:
         return labels
 
     def rows(self, begin: int, end: int) -> Tensor:
-        """float64 [n, k]: of each example the logits less the largest one; of numbers the number itself."""
+        """float64 [n, k]: the logits less the largest one of each example; of rows of labels and numbers themselves."""
         header = self._header()
         with safetensors.safe_open(self.path, "pt") as file:
             rows_nk: Tensor = file.get_slice("logits")[begin:end].to(torch.float64) * header.scale
@@ -169,7 +171,7 @@ def _fit(kind: str, found: Mapping[str, tuple[str, list[int]]]) -> bool:
     if kind not in KINDS or any(found[name][0] not in known for name, known in DTYPES.items()):
         return False
     (logits, largest, labels) = (found[name][1] for name in DTYPES)
-    columns = 2 if kind == "several" else 1
+    columns = 2 if kind in ("several", "multilabel") else 1
     return len(logits) == 2 and largest == logits[:1] and labels[:1] == logits[:1] and len(labels) == columns
 
 

@@ -181,6 +181,14 @@ def _check_classes(classes: int, labels: Tensor, name: str) -> None:
         )
 
 
+def _check_multilabel(classes: int, labels: Tensor, name: str) -> None:
+    if labels.shape[1] != classes:
+        raise ValidationError(
+            f"{name}: labels are rows of {labels.shape[1]} classes, the network has {classes}",
+            hint="a row has a 0 or a 1 for each logit, in the order of the logits",
+        )
+
+
 def _check_numbers(columns: int, _labels: Tensor, name: str) -> None:
     if columns != 1:
         raise ValidationError(
@@ -196,6 +204,7 @@ def _check_tokens(columns: int, _labels: Tensor, _name: str) -> None:
 _CHECKS: dict[LabelKind, Callable[[int, Tensor, str], None]] = {
     "classes": _check_classes,
     "several": _check_classes,
+    "multilabel": _check_multilabel,
     "numbers": _check_numbers,
     "tokens": _check_tokens,
 }

@@ -57,7 +57,7 @@ def difference(first: Score, second: Score, metric: str) -> PairedDifference:
     a, b = first.outcomes.get(metric), second.outcomes.get(metric)
     if a is None or b is None or len(a) != len(b) or len(a) < 2 or not math.isfinite(value):
         return PairedDifference(value)
-    if a.dtype == torch.uint8:
+    if a.dtype == torch.uint8 and a.dim() == 1:
         alone = int((a > b).sum()), int((a < b).sum())
         return PairedDifference(value, *share_interval(*alone, len(a)), exact_mcnemar(*alone))
     return PairedDifference(value, *(metric_interval(metric_named(metric), a, b) or (None, None)))

@@ -10,6 +10,7 @@ from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluation.labelled_set import LabelledSet
 from soupcli.evaluation.loaded_sets import LoadedSets
 from soupcli.late import torch
+from soupcli.metrics.table import LABELS
 from soupcli.networks import flops
 from soupcli.networks.batch_norm import calibration_batches, layers_with_statistics, recalibrate
 from soupcli.networks.build import build, key_of_network
@@ -112,12 +113,13 @@ class NetworkRunner:
     def labelled(self, name: str, spec: SetSpec) -> LabelledSet:
         """The set's examples, and the network's logits for them at its weights of the moment.
 
-        Raises ValidationError if examples have not one class each.
+        Raises ValidationError if examples have neither one class each nor rows of 0 and 1.
         """
         examples = self.examples.of(name, spec)
-        if examples.kind != "classes":
+        if examples.kind not in ("classes", "multilabel"):
             raise ValidationError(
-                f"val.{name}: coefficients are fitted on one class for each example, not on {examples.kind}"
+                f"val.{name}: coefficients are fitted on classes or rows of 0 and 1, not on {LABELS[examples.kind]}",
+                hint="learned --by search takes any metric",
             )
 
         def forward() -> Forward:

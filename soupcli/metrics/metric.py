@@ -25,6 +25,7 @@ class Metric(NamedTuple):
     `right_and_wrong`, if an example is either: what each would contribute if it were right, and if it were wrong.
     `bias`, if few examples give a higher value than many would: by how much they may.
     `span`: the most by which two values can differ; None: there is no such bound.
+    `per_class`: an example contributes `width` numbers for each class.
     """
 
     contribution: Callable[[Tensor, Tensor], Tensor]  # logits_nk, labels -> Tensor [N, ...]
@@ -38,6 +39,7 @@ class Metric(NamedTuple):
     right_and_wrong: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # contributions -> both, of their shape
     span: float | None = None
     bias: Callable[[Tensor], float] | None = None  # contributions -> estimate
+    per_class: bool = False
 
 
 Z = 1.959963984540054  # standard errors on either side of a normal mean that hold 95%
@@ -77,11 +79,14 @@ def mean_of(parts: Sequence[Metric], name: str, *, key: str) -> Metric:
         return torch.cat([_columns(r) for r, _ in both], dim=1), torch.cat([_columns(w) for _, w in both], dim=1)
 
     bounded: Callable[[Tensor, Tensor], float] | None = reachable if all(part.reachable for part in parts) else None
-    width, counts = sum(part.width for part in parts), all(part.counts for part in parts)
+    per_class, counts = any(part.per_class for part in parts), all(part.counts for part in parts)
+    width = sum(part.width for part in parts)
     either = right_and_wrong if all(part.right_and_wrong for part in parts) else None
     spans = [part.span for part in parts if part.span is not None]
     span = math.fsum(spans) / len(spans) if len(spans) == len(parts) else None
-    return Metric(contribution, value, weighted, True, measures, bounded, width, counts, either, span)
+    return Metric(
+        contribution, value, weighted, True, measures, bounded, width, counts, either, span, per_class=per_class
+    )
 
 
 def _columns(contribution: Tensor) -> Tensor:
@@ -90,13 +95,16 @@ def _columns(contribution: Tensor) -> Tensor:
 
 def _split(outcomes_nc: Tensor, parts: Sequence[Metric]) -> Iterator[tuple[Metric, Tensor]]:
     """Each part with what it contributed."""
-    for part, own in zip(parts, torch.split(outcomes_nc, [part.width for part in parts], dim=1), strict=True):
-        yield part, own[:, 0] if part.width == 1 else own
+    plain, per_class = (sum(part.width for part in parts if part.per_class is each) for each in (False, True))
+    classes = (outcomes_nc.shape[1] - plain) // per_class if per_class else 1
+    widths = [part.width * (classes if part.per_class else 1) for part in parts]
+    for part, own in zip(parts, torch.split(outcomes_nc, widths, dim=1), strict=True):
+        yield part, own[:, 0] if part.width == 1 and not part.per_class else own
 
 
-# What labels are: int64 [N]; int64 [N, M], several right ones, filled up with -1; float64 [N]; int64 [N], the number of
-# tokens that each window predicts.
-LabelKind = Literal["classes", "several", "numbers", "tokens"]
+# What labels are: int64 [N]; int64 [N, M], any of which is right, filled up with -1; uint8 [N, K], 1 for each class of
+# an example; float64 [N]; int64 [N], the number of tokens that each window predicts.
+LabelKind = Literal["classes", "several", "multilabel", "numbers", "tokens"]
 
 
 class MetricValue(NamedTuple):

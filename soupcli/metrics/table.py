@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from soupcli.errors import ValidationError
-from soupcli.metrics import accuracy, f1_mcc, loss
+from soupcli.metrics import accuracy, f1_mcc, loss, multilabel
 from soupcli.metrics.accuracy import best_share, correct, share
 from soupcli.metrics.calibration import (
     confidence_and_right,
@@ -34,9 +34,10 @@ from soupcli.metrics.metric import SIGN, LabelKind, Metric, mean_of
 from soupcli.metrics.perplexity import best_perplexity, perplexity, sum_and_count, weighted_perplexity
 from soupcli.wording import suggestion
 
-_LABELS: dict[LabelKind, str] = {
+LABELS: dict[LabelKind, str] = {
     "classes": "one class for each example",
     "several": "several right classes for each example",
+    "multilabel": "rows of 0 and 1, any number of classes for each example",
     "numbers": "numbers as labels",
     "tokens": "text to predict token by token",
 }
@@ -69,18 +70,25 @@ def metrics_for(names: Sequence[str], kind: LabelKind, *, where: str) -> dict[st
     fitting = {name: metric_named(name) for name in names if kind in metric_named(name).measures}
     if names[0] not in fitting:
         others = [name for name, metric in METRICS.items() if kind in metric.measures]
+        rows = metric_named(names[0]).measures == ("multilabel",)
         raise ValidationError(
-            f"{where}: has {_LABELS[kind]}, which {names[0]} does not measure", hint=f"--metric {' or '.join(others)}"
+            f"{where}: has {LABELS[kind]}, which {names[0]} does not measure",
+            hint=f"--metric {' or '.join(others)}{ROWS_WANTED if rows else ''}",
         )
     return fitting
 
 
+ROWS_WANTED = "; several classes for one example: label: names columns of 0 and 1, labels of arrays are [N, K]"
 # What other tools call these metrics, in lower case, separators as `_`.
 SYNONYMS = {
     **dict.fromkeys(("acc", "acc1", "acc_1", "top1", "top_1", "accuracy_score", "top1_accuracy"), "accuracy"),
     **dict.fromkeys(("acc5", "acc_5", "top_5", "top5_accuracy", "top_5_accuracy"), "top5"),
     **dict.fromkeys(("loss", "ce", "cross_entropy", "crossentropy", "log_loss", "logloss", "xent"), "nll"),
-    **dict.fromkeys(("f1_macro", "macro_f1", "f1_score", "f1score", "f_score", "f1_binary"), "f1"),
+    **dict.fromkeys(("f1_score", "f1score", "f_score", "f1_binary"), "f1"),
+    **dict.fromkeys(("micro_f1",), "f1_micro"),
+    **dict.fromkeys(("macro_f1",), "f1_macro"),
+    **dict.fromkeys(("mean_average_precision", "average_precision", "average_precision_score", "map_macro"), "map"),
+    **dict.fromkeys(("bce_loss", "bcewithlogits", "bce_with_logits", "binary_cross_entropy"), "bce"),
     **dict.fromkeys(("matthews", "matthews_corrcoef", "matthews_correlation", "phi"), "mcc"),
     **dict.fromkeys(("mean_squared_error", "l2", "squared_error"), "mse"),
     **dict.fromkeys(("pearsonr", "pearson_r", "pcc", "correlation", "corr"), "pearson"),
@@ -146,6 +154,44 @@ METRICS: dict[str, Metric] = {
     "spearman": Metric(predicted_and_measured, spearman, weighted_spearman, measures=("numbers",), width=2, span=2.0),
     "mse": Metric(
         squared_error, mean, weighted_mean, higher_is_better=False, measures=("numbers",), reachable=least_mean
+    ),
+    "map": Metric(
+        multilabel.logits_and_true,
+        multilabel.mean_average_precision,
+        multilabel.weighted_mean_average_precision,
+        measures=("multilabel",),
+        reachable=multilabel.best_mean_average_precision,
+        width=2,
+        span=1.0,
+        per_class=True,
+    ),
+    "f1_micro": Metric(
+        multilabel.predicted_and_true,
+        multilabel.f1_micro,
+        multilabel.weighted_f1_micro,
+        measures=("classes", "multilabel"),
+        reachable=multilabel.best_f1_micro,
+        counts=True,
+        span=1.0,
+        per_class=True,
+    ),
+    "f1_macro": Metric(
+        multilabel.predicted_and_true,
+        multilabel.f1_macro,
+        multilabel.weighted_f1_macro,
+        measures=("classes", "multilabel"),
+        reachable=multilabel.best_f1_macro,
+        counts=True,
+        span=1.0,
+        per_class=True,
+    ),
+    "bce": Metric(
+        multilabel.wide_binary_cross_entropy,
+        mean,
+        weighted_mean,
+        higher_is_better=False,
+        measures=("multilabel",),
+        reachable=least_mean,
     ),
     "perplexity": Metric(
         sum_and_count,

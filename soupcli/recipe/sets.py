@@ -55,7 +55,8 @@ class ArraysSet(_LabelledSet):
     suffixes: ClassVar[tuple[str, ...]] = (".safetensors",)
 
     arrays: RecipePath
-    """A safetensors file with the tensors `inputs` [N, ...] and `labels` [N]: integers, or floats for numbers."""
+    """A safetensors file with the tensors `inputs` [N, ...] and `labels`: integers [N], floats [N] for numbers, or
+    [N, K] with a 0 or a 1 for each class (multi-label)."""
 
 
 class ImagesSet(_LabelledSet):
@@ -82,7 +83,11 @@ class ImagesSet(_LabelledSet):
     """
     labels: RecipePath | None = None
     """A .json file with the right classes of each picture, such as ReaL's real.json; the largest logit must be one of
-    them. Pictures without any are left out."""
+    them. Pictures without any are left out. Or a .csv, .tsv, .jsonl or .parquet file for pictures that have any number
+    of classes (multi-label): the picture in the column `file_name`, else the first, and a column of 0 and 1 for each
+    class, by the network's class names, else in the order of the logits."""
+    label: list[str] | None = Field(default=None, min_length=1)
+    """The columns of such a file that are classes, in the order of the logits; default: all but the picture's."""
     transform: PythonReference | None = None
     """`file.py:function` from a PIL picture to a tensor that goes into the network, in place of all of these:"""
     size: int | list[int] | None = None
@@ -119,6 +124,8 @@ class ImagesSet(_LabelledSet):
     def _one_source_of_labels(self) -> Self:
         if self.labels is not None and (self.classes is not None or self.class_to_index is not None):
             raise ValueError("labels: holds indices of logits, classes: and class_to_index: do not go with it")
+        if self.label is not None and (self.labels is None or self.labels.suffix.lower() == ".json"):
+            raise ValueError("label: names columns of a table: labels: FILE.csv")
         if self.class_order is not None and (self.labels is not None or self.class_to_index is not None):
             raise ValueError("class_order: counts the folders, labels: and class_to_index: do not go with it")
         if self.class_to_index is not None and isinstance(self.classes, dict):
@@ -134,8 +141,11 @@ class TextSet(_LabelledSet):
     """A .jsonl, .csv, .tsv or .parquet file, one example a row."""
     input: Columns = ["text"]
     """One or two text columns: `sentence`, or `[premise, hypothesis]`."""
-    label: str = "label"
-    """The column of the label: a class, or a number where the metric is one of numbers (pearson, spearman, mse)."""
+    label: str | Annotated[list[str], Field(min_length=1)] = "label"
+    """The column of the label: a class, or a number where the metric is one of numbers (pearson, spearman, mse).
+    Several classes for one row (multi-label): a list of columns of 0 and 1, `[toxic, insult]`, by the network's class
+    names, else in the order of the logits; or a column of lists (jsonl, parquet) of names, of class numbers, or of a 0
+    or 1 for each class."""
     template: str | None = None
     """What goes in, in place of `input`, with columns in braces: `rte sentence1: {sentence1} sentence2: {sentence2}`.
     """

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from soupcli.datasets.holdout import folds_by_class, split_by_class
+from soupcli.datasets.holdout import folds_by_class, split_by_class, strata_of
 from soupcli.late import torch
 from soupcli.progress import Progress, silent
 from soupcli.soups.kept_fit import is_state
@@ -108,11 +108,12 @@ def learned(
     return chosen(finished, parts, start_lk, examples)
 
 
-def parts_of(labels_n: Tensor, settings: Learned) -> list[FitSplit]:
+def parts_of(labels: Tensor, settings: Learned) -> list[FitSplit]:
     """The set divided once, or into folds: as many as are asked for, or as the held-out part needs.
 
     Raises ValidationError if a part would be empty.
     """
+    labels_n = strata_of(labels, one_class=labels.dim() == 1)
     once = FitSplit(*split_by_class(labels_n, settings.holdout, seed=settings.seed))
     folds = settings.folds
     if folds is None:

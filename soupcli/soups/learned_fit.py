@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from soupcli import processes
 from soupcli.errors import NetworkError
 from soupcli.late import functional, no_grad, torch
+from soupcli.metrics.multilabel import binary_cross_entropy
 from soupcli.soups.adamw import AdamW
 
 if TYPE_CHECKING:
@@ -217,13 +218,12 @@ class Fit:
         return beta if self.settings.fold_temperature else torch.ones_like(beta)
 
     def loss(self, logits_nc: Tensor, indices: Tensor, beta: Tensor) -> Tensor:
-        """[n]: the cross-entropy of beta times the logits."""
-        return functional.cross_entropy(
-            beta.to(logits_nc.dtype) * logits_nc,
-            self.task.labels[indices],
-            reduction="none",
-            label_smoothing=self.settings.label_smoothing,
-        )
+        """[n]: the cross-entropy of beta times the logits; of rows of 0 and 1 the mean binary one over classes."""
+        labels, smoothing = self.task.labels[indices], self.settings.label_smoothing
+        scaled_nc = beta.to(logits_nc.dtype) * logits_nc
+        if labels.dim() == 2:
+            return binary_cross_entropy(scaled_nc, labels, label_smoothing=smoothing)
+        return functional.cross_entropy(scaled_nc, labels, reduction="none", label_smoothing=smoothing)
 
     @no_grad
     def losses_of(self, indices: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def saved(build: Callable[[], nn.Module]) -> nn.Module:
 
 def of_soup(soup: Soup, name: str) -> dict[str, float]:
     """The metrics of the mean of all checkpoints on a set."""
-    ran = soup("uniform", "--ckpts", "runs", "--val", name, "--json")
+    ran = soup("uniform", "--ckpts", "runs", "--val", name, "--json", "--force")
     assert ran.code == 0, ran.stderr
     return {key: of["value"] for key, of in json.loads(ran.stdout)["soup"]["scores"][name].items()}
 
@@ -86,6 +86,33 @@ def test_regression(soup: Soup) -> None:
     ranked = json.loads(soup("rank", "--ckpts", "runs", "--val", "houses", "--json").stdout)["ingredients"]
     errors = [one["scores"]["houses"]["mae"]["value"] for one in ranked]
     assert errors == sorted(errors)
+
+
+def test_several_classes_at_once(soup: Soup) -> None:
+    """The page's pictures and table: the soup's metrics are scikit-learn's on the network's own outputs."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    from torchvision.models import resnet18  # noqa: PLC0415
+
+    labels = torch.tensor([[0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 1, 0]])
+    Path("photos").mkdir()
+    for number in range(4):
+        picture(f"photos/{number}.png")
+    rows = "".join(f"{n},{','.join(map(str, row))}\n" for n, row in enumerate(labels.tolist()))
+    Path("photos.csv").write_text(f"image,person,dog,car\n{rows}")
+    [recipe, _] = re.findall(
+        r"```yaml\n(.*?)^```", (DOCS / "multilabel.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    Path("soup.yaml").write_text(recipe)
+    mean = saved(lambda: resnet18(num_classes=3))
+    pixels = [numpy.asarray(Image.open(f"photos/{n}.png"), dtype=numpy.float32) / 255 for n in range(4)]
+    batch = torch.from_numpy(numpy.stack(pixels)).permute(0, 3, 1, 2)
+    mean_c, std_c = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():
+        logits = mean((batch - mean_c) / std_c)
+    found = of_soup(soup, "val")
+    assert found == of_soup(soup, "two")
+    assert found["map"] == pytest.approx(metrics.average_precision_score(labels, logits), abs=1e-6)
+    assert found["f1_macro"] == pytest.approx(metrics.f1_score(labels, logits > 0, average="macro", zero_division=0))
 
 
 def test_segmentation(soup: Soup) -> None:

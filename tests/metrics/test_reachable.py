@@ -24,12 +24,16 @@ def drawn(name: str, n: int, seed: int) -> tuple[Tensor, Tensor]:
     if name == "mse":
         return torch.randn(n, 1, generator=generator), torch.randn(n, generator=generator, dtype=torch.float64)
     classes = 2 + seed % 7
+    if METRICS[name].measures == ("multilabel",) or ("multilabel" in METRICS[name].measures and seed % 2):
+        labels = torch.randint(0, 2, (n, classes), generator=generator, dtype=torch.uint8)
+        labels[0, 0] = 1
+        return torch.randn(n, classes, generator=generator).round(), labels
     return torch.randn(n, classes, generator=generator), torch.randint(0, classes, (n,), generator=generator)
 
 
 def test_which_are_bounded() -> None:
     """Metrics with a partial sum that bounds the total say so; correlations and calibration do not."""
-    assert BOUNDED == ["accuracy", "top5", "nll", "f1", "mse", "perplexity"]
+    assert BOUNDED == ["accuracy", "top5", "nll", "f1", "mse", "map", "f1_micro", "f1_macro", "bce", "perplexity"]
 
 
 @pytest.mark.parametrize("name", BOUNDED)

@@ -29,6 +29,9 @@ def contributions(name: str, n: int, *, classes: int = 3, seed: int = 0, confide
         logits_nk[torch.arange(n), labels_n] += 1.0
         logits_nk *= confidence
         return METRICS[name].contribution(logits_nk, labels_n)
+    if "multilabel" in METRICS[name].measures:
+        labels_nk = torch.randint(0, 2, (n, classes), generator=generator, dtype=torch.uint8)
+        return METRICS[name].contribution(torch.randn(n, classes, generator=generator) + labels_nk, labels_nk)
     numbers_n = torch.randn(n, generator=generator, dtype=torch.float64)
     predicted_n1 = (numbers_n + torch.randn(n, generator=generator, dtype=torch.float64))[:, None]
     return METRICS[name].contribution(predicted_n1, numbers_n)

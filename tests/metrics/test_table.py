@@ -126,8 +126,8 @@ def test_unknown() -> None:
     [
         *(("acc", "accuracy"), ("Acc@1", "accuracy"), ("top-1", "accuracy"), ("eval_loss", "nll"), ("loss", "nll")),
         *(
-            ("f1-macro", "f1"),
-            ("macro F1", "f1"),
+            ("f1-macro", "f1_macro"),
+            ("macro F1", "f1_macro"),
             ("top_5", "top5"),
             ("val/Accuracy", "accuracy"),
             ("acuracy", "accuracy"),

@@ -72,7 +72,8 @@ def _with_columns(word: str) -> TextSet | None:
     if not inputs or not label:
         hint = f"e.g. --val {file}:sentence:label; its columns are {', '.join(columns_of(path))}"
         raise UsageError(f"--val {word}: expected FILE:INPUT:LABEL, or FILE:INPUT,INPUT:LABEL", hint=hint)
-    return TextSet.model_validate({"text": path, "input": inputs.split(","), "label": label})
+    labels = label.split(",") if "," in label and label not in columns_of(path) else label
+    return TextSet.model_validate({"text": path, "input": inputs.split(","), "label": labels})
 
 
 def _neither(word: str, recipe: Recipe) -> UsageError:

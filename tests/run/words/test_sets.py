@@ -22,10 +22,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("word", "inputs", "label"),
-    [("dev.csv:sentence:label", ["sentence"], "label"), ("dev.csv:idx,sentence:label", ["idx", "sentence"], "label")],
+    [
+        ("dev.csv:sentence:label", ["sentence"], "label"),
+        ("dev.csv:idx,sentence:label", ["idx", "sentence"], "label"),
+        ("dev.csv:sentence:label,idx", ["sentence"], ["label", "idx"]),
+        ("odd.csv:text:a,b", ["text"], "a,b"),
+    ],
 )
-def test_columns(word: str, inputs: list[str], label: str) -> None:
-    """A text file may be followed by its columns: one or two inputs, then the label."""
+def test_columns(word: str, inputs: list[str], label: str | list[str]) -> None:
+    """A text file may be followed by its columns: one or two inputs, then the label, or several of 0 and 1."""
+    Path("odd.csv").write_text('text,"a,b"\ngood,1\n')
     [(name, spec)] = choose_sets([word], load_recipe(None)).items()
     assert name == word and isinstance(spec, TextSet)
     assert (spec.input, spec.label) == (inputs, label)
