@@ -28,7 +28,7 @@ from families import HEALTHY, SEEN, SITUATIONS, UNSEEN, Trainer, World, chosen
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from soupcli.cli.app import app
+from soupcli.cli.app import COMMANDS, app_of
 
 NETWORKS = Path(__file__).parent / "small_networks.py"
 WORLDS = {world.name: world for world in (SEEN, UNSEEN)}
@@ -88,7 +88,7 @@ def inspected(place: Path, *words: str) -> dict[str, Any]:
     """The inspection of `soup inspect`."""
     base = ["--base", "base"] if (place / "base").exists() else []
     with contextlib.chdir(place), contextlib.redirect_stderr(io.StringIO()):
-        ran = CliRunner().invoke(app, ["inspect", "--ckpts", "runs/*/", "--json", *base, *words])
+        ran = CliRunner().invoke(app_of(*COMMANDS), ["inspect", "--ckpts", "runs/*/", "--json", *base, *words])
     if ran.exit_code != 0:
         raise RuntimeError(f"{place}: {ran.output} {ran.exception}")
     report = json.loads(ran.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -219,15 +220,6 @@ COMMANDS = (
 )
 SIGNALLED = 128  # exit codes above it are of signals
 
-app = typer.Typer(
-    name="soup",
-    help="Model soups: average the weights of several fine-tuned models into one better and more robust model.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
-)
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -235,7 +227,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _soup(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -244,8 +235,21 @@ def _soup(
     pass
 
 
-for row in COMMANDS:
-    add_command(app, row)
+@functools.cache
+def app_of(*rows: Command) -> typer.Typer:
+    """`soup` with these commands. Typer builds every option of each: a call that names a command builds this one."""
+    app = typer.Typer(
+        name="soup",
+        help="Model soups: average the weights of several fine-tuned models into one better and more robust model.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
+    )
+    app.callback()(_soup)
+    for row in rows:
+        add_command(app, row)
+    return app
 
 
 def main() -> None:
@@ -306,8 +310,9 @@ def _check_system() -> None:
 def _invoke(words: list[str]) -> int:
     _check_system()
     _meet_other_processes(words)
+    named = [row for row in COMMANDS if words[:1] == [row.name]]
     try:
-        code: object = app(words, prog_name="soup", standalone_mode=False)
+        code: object = app_of(*named or COMMANDS)(words, prog_name="soup", standalone_mode=False)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # Typer ends with 1 if nobody reads its help
             console.drop_result()

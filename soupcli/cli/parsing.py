@@ -152,9 +152,10 @@ def add_command(app: typer.Typer, row: Command) -> None:
         if code:
             raise typer.Exit(code)
 
+    hints = get_type_hints(row.options, include_extras=True)
     run.__doc__ = row.help
-    run.__signature__ = _signature(row.options)  # type: ignore[attr-defined]
-    run.__annotations__ = {"ctx": typer.Context, **get_type_hints(row.options, include_extras=True)}
+    run.__signature__ = _signature(row.options, hints)  # type: ignore[attr-defined]
+    run.__annotations__ = {"ctx": typer.Context, **hints}
     app.command(row.name, cls=ListOptionsCommand, epilog="\n".join(row.examples))(run)
 
 
@@ -164,8 +165,7 @@ def _function(row: Command) -> Callable[[Any, Invocation], int | None]:
     return function
 
 
-def _signature(options_class: Any) -> inspect.Signature:
-    hints = get_type_hints(options_class, include_extras=True)
+def _signature(options_class: Any, hints: Mapping[str, Any]) -> inspect.Signature:
     kind = inspect.Parameter.KEYWORD_ONLY
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     fields = [

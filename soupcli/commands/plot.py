@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from soupcli.errors import UsageError
-from soupcli.figures.draw.matplotlib import Suffix, drawn
+from soupcli.figures.draw import matplotlib, svg
 from soupcli.figures.registry import KINDS, possible
 from soupcli.figures.reports import Reports, read
 from soupcli.files.atomic import write_whole
@@ -19,7 +19,10 @@ from soupcli.wording import suggestion
 if TYPE_CHECKING:
     from soupcli.cli.options.without_checkpoints import PlotOptions
     from soupcli.cli.parsing import Invocation
+    from soupcli.figures.draw.palette import Theme
     from soupcli.figures.figure import Figure
+
+Suffix = Literal["png", "svg"]
 
 
 def plot(options: PlotOptions, _invocation: Invocation) -> int:
@@ -37,11 +40,16 @@ def plot(options: PlotOptions, _invocation: Invocation) -> int:
     for file in files.values():
         check_target(file, "picture")
     with taken_from(options.reports):
-        pictures = {figure.kind: drawn(figure, suffix, options.theme) for figure in figures}
+        pictures = {figure.kind: _drawn(figure, suffix, options.theme) for figure in figures}
     for kind, picture in pictures.items():
         write_whole(files[kind], picture)
     console.print_lines([str(file) for file in files.values()])
     return 0
+
+
+def _drawn(figure: Figure, suffix: Suffix, theme: Theme) -> bytes:
+    """The file's bytes. Raises MissingExtra for a PNG if matplotlib is absent."""
+    return svg.document(figure, theme).encode() if suffix == "svg" else matplotlib.drawn(figure, theme)
 
 
 def _suffix(out: Path) -> Suffix:

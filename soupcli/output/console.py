@@ -152,10 +152,13 @@ def print_report(parts: Iterable[Table | Sequence[str | Paragraph]]) -> None:
 
 def print_sentences(sentences: Sequence[str | Paragraph]) -> None:
     """Sentences of the result, one a line; on a terminal they break between words."""
+    lines = [Paragraph(one) if isinstance(one, str) else one for one in sentences]
+    if not _may_colour(sys.stdout):
+        _print("".join(f"{' ' * indent}{legible(text)}\n" for text, indent, _ in lines))
+        return
     from rich.text import Text
 
     console = rich_console(stderr=False)
-    lines = [Paragraph(one) if isinstance(one, str) else one for one in sentences]
     with console.capture() as capture:
         for text, indent, is_bold in lines:
             shown = " " * indent + legible(text)
@@ -176,12 +179,29 @@ def print_table(table: Table) -> None:
 
     Nothing is ever cut: columns that do not fit come below, the first column beside them again.
     """
+    if not _may_colour(sys.stdout):
+        _print(_plain(table))
+        return
     console = rich_console(stderr=False)
     with console.capture() as capture:
         for columns in _blocks(table, console.width):
             console.print(_block(table, columns, ruled=console.is_terminal))
             console.print()
     _print("\n".join(line.rstrip() for line in capture.get().split("\n")).strip("\n"))
+
+
+def _plain(table: Table) -> str:
+    """The table for a pipe, as rich would print it without rules: its import is a tenth of a kept ranking."""
+    from rich.cells import cell_len
+
+    rows = [[column.heading for column in table.columns], *table.rows]
+    columns = []
+    for (_, is_number), texts in zip(table.columns, zip(*rows, strict=True), strict=True):
+        shown = [legible(text) for text in texts]
+        widths = [cell_len(text) for text in shown]
+        spaces = [" " * (max(widths) - width) for width in widths]
+        columns.append([gap + text if is_number else text + gap for gap, text in zip(spaces, shown, strict=True)])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True)).strip("\n")
 
 
 def _blocks(table: Table, width: int) -> list[list[int]]:
@@ -274,7 +294,12 @@ def to_stderr(text: str, style: str | None = None) -> None:
     if not notes_shown.get():
         return
     stderr = Stderr(sys.stderr)
-    if stderr.isatty() or COLOURED & os.environ.keys():
+    if _may_colour(stderr):
         rich_console(stderr=True).print(text, style=style, soft_wrap=True)
     else:  # the same letters, at once
         stderr.write(f"{text.expandtabs()}\n")
+
+
+def _may_colour(stream: TextIO | Stderr) -> bool:
+    """Whether rich has a say in what is printed there: elsewhere the same letters go out without it."""
+    return stream.isatty() or bool(COLOURED & os.environ.keys())

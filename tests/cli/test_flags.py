@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from soupcli.cli.app import app
+from soupcli.cli.app import COMMANDS, app_of
 
 RECIPE = ["--recipe -r $SOUP_RECIPE", "--set...", "--json", "--quiet -q", "--dry-run"]
 INGREDIENTS = [
@@ -124,7 +124,7 @@ FLAGS = {
     "demo": ["[KIND] [DIR]", "--seed", "--quiet -q"],
 }
 
-GROUP: Any = typer.main.get_command(app)
+GROUP: Any = typer.main.get_command(app_of(*COMMANDS))
 
 
 def described(param: Any) -> str:

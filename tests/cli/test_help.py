@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from soupcli.cli.app import COMMANDS, app
+from soupcli.cli.app import COMMANDS, app_of
 from soupcli.cli.help import GROUPS, group_of, sets_of_recipe
 from soupcli.recipe.precedence import load_recipe
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]
-GROUP = typer.main.get_command(app)
+GROUP = typer.main.get_command(app_of(*COMMANDS))
 MADE = [row.name for row in COMMANDS if row.name in ("rank", "uniform", "greedy", "learned", "eval", "inspect", "mix")]
 
 

@@ -36,10 +36,10 @@ def test_figure_1(cooked: Path, soup: Soup) -> None:
     ran = soup("plot", "soup", "rank.json", "--kind", "scores", "--out", "figure.svg", "--theme", "dark")
     assert (ran.code, ran.stdout) == (0, "figure.svg\n"), ran.stderr
     root = ElementTree.parse("figure.svg").getroot()
-    groups = {element.get("id", ""): len(list(element)) for element in root.iter() if element.get("id")}
-    assert {name for name in groups if name.startswith("panel-0")} == {
-        f"panel-0-{role}" for role in ("ingredient", "best", "uniform", "greedy")
-    }
+    marks = [element.get("class") for element in root.iter() if element.tag[-7:] in ("}circle", "polygon")]
+    roles = ("ingredient", "best", "uniform", "greedy")
+    assert {role: marks.count(role) for role in marks} == dict(zip(roles, (6, 2, 2, 2), strict=True))  # legend too
+    assert "matplotlib" not in Path("figure.svg").read_text()
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "5 ingredients" in texts and "accuracy on test (%)" in texts
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import typer.main
 
-from soupcli.cli.app import app
+from soupcli.cli.app import COMMANDS, app_of
 
-GROUP: Any = typer.main.get_command(app)
+GROUP: Any = typer.main.get_command(app_of(*COMMANDS))
 STARTERS = ("soup", "python", "torchrun", "srun")
 
 

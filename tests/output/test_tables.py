@@ -78,6 +78,12 @@ def test_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_wide_letters_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns begin at the same place for readers, not for `len`; a letter that draws nothing moves nothing."""
+    table = Table("", [Column("a"), Column("n", is_number=True)], [["漢字", "1"], ["e\u0301", "23"], ["[b]\x1b", ""]])
+    assert printed(table, capsys) == ["a         n", "漢字      1", "e\u0301        23", "[b]\\x1b"]
+
+
 class Terminal(io.StringIO):
     """Text that says it is a terminal."""
 

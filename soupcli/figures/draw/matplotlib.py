@@ -1,11 +1,11 @@
-"""A figure as PNG or SVG, drawn by matplotlib where layout.py says: the same inputs give the same bytes."""
+"""A figure as PNG, drawn by matplotlib where layout.py says: the same inputs give the same bytes."""
 
 from __future__ import annotations
 
 import io
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from soupcli.environment import import_extra
 from soupcli.figures.draw.layout import LARGE, NORMAL, SCALE_WIDTH, SMALL, Layout, Placed, label_depth, layout
@@ -15,30 +15,26 @@ from soupcli.files.own_file import GENERATOR
 if TYPE_CHECKING:
     from soupcli.figures.figure import Cells, Figure, Mark, Role
 
-Suffix = Literal["png", "svg"]
 POINT = 0.75  # points in a CSS pixel
 DOTS = 192  # of a PNG, in an inch: two for each CSS pixel
 SETTINGS = {
     "font.family": "DejaVu Sans",
-    "svg.fonttype": "none",  # text stays text: it can be searched and read aloud
-    "svg.hashsalt": "soup",
     "text.parse_math": False,  # a $ in a path is a $
     "path.snap": True,
 }
 
 
-def drawn(figure: Figure, suffix: Suffix, theme: Theme) -> bytes:
+def drawn(figure: Figure, theme: Theme) -> bytes:
     """The file's bytes. Raises MissingExtra if matplotlib is absent."""
     mpl = import_extra("matplotlib", extra="plot")
     canvas_of = import_extra("matplotlib.figure", extra="plot").Figure
     placed = layout(figure)
-    made = {"Date": None, "Creator": GENERATOR} if suffix == "svg" else {"Software": GENERATOR}
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # letters that the font has not
         canvas = canvas_of(figsize=(placed.width / 96, placed.height / 96), facecolor=GROUNDS[theme].paper)
         _Drawing(canvas, placed, theme).draw(figure)
         file = io.BytesIO()
-        canvas.savefig(file, format=suffix, dpi=DOTS, metadata={**made, "Title": figure.title})
+        canvas.savefig(file, format="png", dpi=DOTS, metadata={"Software": GENERATOR, "Title": figure.title})
     return file.getvalue()
 
 
@@ -59,10 +55,10 @@ class _Drawing:
         page.axis("off")
         page.text(12, 22, figure.title, fontsize=LARGE * POINT, fontweight="bold", color=self.ground.ink)
         for key in self.placed.legend:
-            self._marks(page, key.role, [(key.x, key.y)], gid=None)
+            self._marks(page, key.role, [(key.x, key.y)])
             self._text(page, key.x + 13, key.y, key.text, NORMAL, va="center")
-        for number, placed in enumerate(self.placed.panels):
-            self._panel(placed, page, number)
+        for placed in self.placed.panels:
+            self._panel(placed, page)
 
     def _axes(self, x: float, y: float, width: float, height: float) -> Any:
         whole = self.placed
@@ -73,7 +69,7 @@ class _Drawing:
         how = {"color": self.ground.ink} | how
         axes.text(x, y, words, fontsize=size * POINT, **how)
 
-    def _panel(self, placed: Placed, page: Any, number: int) -> None:
+    def _panel(self, placed: Placed, page: Any) -> None:
         panel = placed.panel
         axes = self._axes(placed.x, placed.y, panel.width, panel.height)
         axes.set(xlim=(panel.x.low, panel.x.high), ylim=(panel.y.low, panel.y.high))
@@ -87,7 +83,7 @@ class _Drawing:
         for role in dict.fromkeys(mark.role for mark in panel.marks):
             marks = [mark for mark in panel.marks if mark.role == role]
             self._whiskers(axes, role, marks)
-            self._marks(axes, role, [(mark.x, mark.y) for mark in marks], gid=f"panel-{number}-{role}")
+            self._marks(axes, role, [(mark.x, mark.y) for mark in marks])
         effects = import_extra("matplotlib.patheffects", extra="plot")
         outline = [effects.withStroke(linewidth=2.2, foreground="#111")]
         for (x, y), words in panel.texts:
@@ -125,7 +121,7 @@ class _Drawing:
         }
         axes.add_collection(collection([list(path) for path in paths], **styles[style]), autolim=False)
 
-    def _marks(self, axes: Any, role: Role, places: list[tuple[float, float]], gid: str | None) -> None:
+    def _marks(self, axes: Any, role: Role, places: list[tuple[float, float]]) -> None:
         style, tone = STYLES[role], colour(role, self.theme)
         ring, framed = style.shape == "ring", role in ("corner", "mean")
         how: dict[str, Any] = {
@@ -138,7 +134,7 @@ class _Drawing:
             "zorder": 3 if role == "ingredient" else 4,
         }
         x, y = zip(*places, strict=True)
-        axes.scatter(x, y, **how, clip_on=False).set_gid(gid)
+        axes.scatter(x, y, **how, clip_on=False)
 
     def _path(self, role: Role) -> Any:
         """The shape of a role as matplotlib takes it: y upwards."""
@@ -166,7 +162,7 @@ class _Drawing:
         scale, panel = cells.scale, placed.panel
         how = {"cmap": tones, "vmin": scale.low, "vmax": scale.high, "zorder": 1}
         rows = [[float("nan") if value is None else value for value in row] for row in cells.values]
-        axes.pcolormesh(cells.x_edges, cells.y_edges, rows, **how).set_gid("cells")
+        axes.pcolormesh(cells.x_edges, cells.y_edges, rows, **how)
         bar = self._axes(placed.x + panel.width + 14, placed.y, SCALE_WIDTH, panel.height)
         steps = [[step] for step in range(len(tones.colors))]
         bar.imshow(steps, cmap=tones, aspect="auto", origin="lower", extent=(0, 1, scale.low, scale.high))

@@ -1,17 +1,21 @@
-"""A figure as one `<svg>` for a page: no script, no font and no file from elsewhere.
+"""A figure as one `<svg>`, for a page or a file: no script, no font and no file from elsewhere.
 
-Colours are CSS classes, so that the page's `stylesheet` decides between light and dark. Marks and cells have a
-`<title>`, which browsers show where a pointer rests on them.
+    drawn(figure)                # for a page: colours are CSS classes, its stylesheet decides between light and dark
+    document(figure, "dark")     # a file of its own, with a ground, a font and its colours as numbers
+
+Marks and cells have a `<title>`, which browsers show where a pointer rests on them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from html import escape
 
 from soupcli.figures.draw.layout import LARGE, NORMAL, SCALE_WIDTH, SMALL, Key, Placed, label_depth, layout, share
 from soupcli.figures.draw.palette import GROUNDS, STEPS, STYLES, Theme, colour, ramp, shape_points, step_of
 from soupcli.figures.figure import Cells, Figure, Line, Mark, Ramp, Role, printable
+from soupcli.files.own_file import GENERATOR
 
 RAMPS: tuple[Ramp, ...] = ("amount", "signed", "height")
 
@@ -21,13 +25,17 @@ def text(value: str) -> str:
     return escape(printable(value), quote=True)
 
 
-def stylesheet(theme: Theme) -> str:
-    """CSS variables of a theme; `RULES` uses them."""
+def _variables(theme: Theme) -> dict[str, str]:
     ground = GROUNDS[theme]
     variables = {"paper": ground.paper, "ink": ground.ink, "faint": ground.faint, "rule": ground.rule}
     variables |= {role: colour(role, theme) for role in STYLES}
     variables |= {f"{name}-{step}": tone for name in RAMPS for step, tone in enumerate(ramp(name, theme))}
-    return "".join(f"--{name}:{value};" for name, value in variables.items())
+    return variables
+
+
+def stylesheet(theme: Theme) -> str:
+    """CSS variables of a theme; `RULES` uses them."""
+    return "".join(f"--{name}:{value};" for name, value in _variables(theme).items())
 
 
 def _rules() -> Iterator[str]:
@@ -71,6 +79,28 @@ def drawn(figure: Figure) -> str:
     for panel in placed.panels:
         parts += _panel(panel)
     return "".join([*parts, "</svg>"])
+
+
+def document(figure: Figure, theme: Theme) -> str:
+    """The figure as a file of its own. Its colours are numbers: few programs but browsers know CSS variables."""
+    values = _variables(theme)
+    element = drawn(figure)
+    rules = re.sub(r"var\(--([\w-]+)\)", lambda found: values[found[1]], RULES)
+    used = set(" ".join(re.findall(r'class="([^"]+)"', element)).split())
+    rules = "".join(rule for rule in re.findall(r"[^{}]+\{[^{}]*\}", rules) if _names(rule) <= used)
+    place = element.index(">") + 1
+    height = re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', element)
+    assert height is not None
+    return (
+        f'<?xml version="1.0" encoding="utf-8"?>\n<!-- {GENERATOR} -->\n'
+        f'{element[: place - 1]} height="{height[1]}"><style>svg{{font-family:"DejaVu Sans",sans-serif}}{rules}</style>'
+        f'<rect width="100%" height="100%" fill="{values["paper"]}"/>{element[place:]}\n'
+    )
+
+
+def _names(rule: str) -> set[str]:
+    """The classes that a rule is of."""
+    return set(re.findall(r"\.([\w-]+)", rule.partition("{")[0]))
 
 
 def _n(number: float) -> str:

@@ -17,10 +17,4 @@ if TYPE_CHECKING:
 def page_and_figures(report: Report) -> tuple[str, dict[str, str]]:
     """The HTML page, and each figure that the report holds as SVG, by its kind."""
     reports = gather([ReadReport(Path("report.json"), report)])
-    return page(reports), {figure.kind: _document(svg.drawn(figure)) for figure in possible(reports)[0]}
-
-
-def _document(drawn: str) -> str:
-    """A figure that stands alone, with its colours in it."""
-    place = drawn.index(">") + 1
-    return f"{drawn[:place]}<style>:root{{{svg.stylesheet('light')}}}{svg.RULES}</style>{drawn[place:]}"
+    return page(reports), {figure.kind: svg.document(figure, "light") for figure in possible(reports)[0]}

@@ -5,11 +5,16 @@ from __future__ import annotations
 import itertools
 import re
 from io import BytesIO
+from typing import Any
 from xml.etree import ElementTree
 
+import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure as Canvas
+from matplotlib.text import Text
 from PIL import Image
 
 from soupcli.figures.draw import matplotlib, svg
@@ -186,20 +191,39 @@ def test_ramps_rise() -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("kind", FIGURES)
-def test_matplotlib_svg(kind: str, theme: Theme) -> None:
-    """The SVG of matplotlib has as many marks of each role in each panel, the same texts, and the same bytes again."""
-    figure = FIGURES[kind]
-    data = matplotlib.drawn(figure, "svg", theme)
-    assert data == matplotlib.drawn(figure, "svg", theme)
-    root = ElementTree.fromstring(data)
-    groups = {element.get("id"): element for element in root.iter(f"{SVG}g")}
-    for number, panel in enumerate(figure.panels):
-        for role in {mark.role for mark in panel.marks}:
-            uses = list(groups[f"panel-{number}-{role}"].iter(f"{SVG}use"))
-            paths = list(groups[f"panel-{number}-{role}"].iter(f"{SVG}path"))
-            count = sum(mark.role == role for mark in panel.marks)
-            assert len(uses or [path for path in paths if path.get("clip-path") or path.get("style")]) == count
-    texts = " ".join(element.text or "" for element in root.iter(f"{SVG}text"))
+def test_file_of_its_own(kind: str, theme: Theme) -> None:
+    """An SVG file has the theme's colours as numbers, a ground, a size and no variable: any program shows it."""
+    text = svg.document(FIGURES[kind], theme)
+    root, whole = ElementTree.fromstring(text.encode()), layout(FIGURES[kind])
+    assert "var(" not in text and "--" not in text.partition("-->")[2].partition("</style>")[0]
+    assert root.get("width") == f"{whole.width:g}" and root.get("height") == f"{whole.height:g}"
+    [rule] = re.findall(r"[^}]*svg text\{[^}]*\}", text)
+    assert GROUNDS[theme].ink in rule
+    ground = next(element for element in root if element.tag == f"{SVG}rect")
+    assert ground.get("fill") == GROUNDS[theme].paper
+    styled = set(re.findall(r"\.([\w-]+)\{", text))
+    classes = {name for element in root.iter() for name in (element.get("class") or "").split()}
+    assert classes - {"cells"} <= {name for one in styled for name in one.split()}, classes - styled
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_matplotlib_marks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlib's picture has as many marks of each panel and the same texts as ours."""
+    figure, savefig = FIGURES[kind], Canvas.savefig
+    kept: list[Canvas] = []
+
+    def keep(canvas: Canvas, *words: Any, **how: Any) -> None:
+        kept.append(canvas)
+        savefig(canvas, *words, **how)
+
+    monkeypatch.setattr(Canvas, "savefig", keep)
+    matplotlib.drawn(figure, "light")
+    [canvas] = kept
+    inside = [axes for axes in canvas.axes[1:] if axes.get_xaxis().get_ticklocs().size]  # neither page nor colour bar
+    for axes, panel in zip(inside, figure.panels, strict=True):
+        marked = [numpy.shape(one.get_offsets())[0] for one in axes.collections if isinstance(one, PathCollection)]
+        assert sum(marked) == len(panel.marks)
+    texts = [text.get_text() for text in canvas.findobj(Text)]
     assert figure.title in texts and all(text in texts for _, text in figure.legend)
     assert all(panel.x.title in texts and panel.y.title in texts for panel in figure.panels)
 
@@ -207,8 +231,8 @@ def test_matplotlib_svg(kind: str, theme: Theme) -> None:
 def test_matplotlib_png() -> None:
     """A PNG of two dots for each pixel of the layout, the same bytes again; dark is dark."""
     figure = FIGURES["path"]
-    data = matplotlib.drawn(figure, "png", "dark")
-    assert data == matplotlib.drawn(figure, "png", "dark")
+    data = matplotlib.drawn(figure, "dark")
+    assert data == matplotlib.drawn(figure, "dark")
     picture = Image.open(BytesIO(data)).convert("RGB")
     whole = layout(figure)
     assert picture.size == (whole.width * 2, whole.height * 2)
@@ -219,6 +243,6 @@ def test_matplotlib_png() -> None:
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=20), min_size=2, max_size=3, unique=True))
 def test_matplotlib_with_hostile_names(paths: list[str]) -> None:
-    """No path is taken for mathematics, breaks the XML or draws a warning."""
+    """No path is taken for mathematics, breaks the picture or draws a warning."""
     figure = all_figures(["$x^", "$\\frac$", *paths])["path"]
-    ElementTree.fromstring(matplotlib.drawn(figure, "svg", "light"))
+    assert matplotlib.drawn(figure, "light").startswith(b"\x89PNG")
