@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from soupcli import user_lookups
 from soupcli.errors import RecipeError
 from soupcli.files.reading import read_small
 from soupcli.user_files import watch
@@ -157,6 +158,7 @@ def _load_module(path: Path, reference: str) -> ModuleType:
     forget_changed()
     module_name = f"_soup_{path.stem}_{hashlib.sha256(f'{path.resolve()}:{digest}'.encode()).hexdigest()[:16]}"
     watch(module_name)
+    user_lookups.watch()
     if module_name in sys.modules:
         return sys.modules[module_name]
     place = os.path.abspath(path)  # noqa: PTH100 - links stay

@@ -48,6 +48,7 @@ _begun = [sys.maxsize]  # when the run did, in nanoseconds
 _read: defaultdict[str, set[str]] = defaultdict(set)  # file of the user's code -> absolute paths
 _written: set[str] = set()
 _imported: set[str] = set()  # names of modules that the user's code has asked for
+_started: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # words of commands -> files that started them
 _watching = threading.Event()
 _unheard: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _heard_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # of neither side, that have read something
@@ -146,6 +147,26 @@ def named_variables() -> list[str]:
     return sorted(word for word in found if VARIABLE.fullmatch(word) and not OF_LAUNCHERS.fullmatch(word))
 
 
+def is_written_now(path: str) -> bool:
+    """Whether it is a file that somebody has changed since this run began."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_ctime_ns >= _begun[0]
+
+
+def imported_names() -> set[str]:
+    """Names of modules that the user's code has asked for."""
+    return set(_imported)
+
+
+def started_commands() -> list[list[str]]:
+    """The words of commands that loaded modules of the user's have started."""
+    modules = read_modules()
+    return [list(words) for words, starting in list(_started.items()) if starting & modules]
+
+
 def _stays(path: str) -> bool:
     """Whether it is a regular file that nobody has changed since this run began, this process or another one."""
     try:
@@ -192,12 +213,14 @@ def _note(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
         return
     _busy.now = True
     try:
-        module = _users_caller(frame)
+        module = users_caller(frame)
         if module and event == "import":
             _imported.add(str(arguments[0]))
         elif module is not None and event != "import" and _is_called_by_us(frame):
             if not module:
                 _heard_threads.add(threading.current_thread())
+            if event in STARTING and module:
+                _started[tuple(_words_of(event, arguments))].add(module)
             for path in _paths_of(event, arguments):
                 _remember(module, path, is_written=event == "open" and _writes(*arguments[1:3]))
     except Exception:  # noqa: BLE001 - an error here would be one of the user's code
@@ -206,7 +229,7 @@ def _note(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
         _busy.now = False
 
 
-def _users_caller(frame: FrameType | None) -> str | None:
+def users_caller(frame: FrameType | None) -> str | None:
     """The file of the user's function that is nearest, None if this program is nearer; "" of a thread of neither."""
     while frame is not None:
         file = frame.f_code.co_filename
@@ -232,16 +255,19 @@ def _is_called_by_us(frame: FrameType | None) -> bool:
 
 def _paths_of(event: str, arguments: tuple[Any, ...]) -> Iterator[str]:
     """Absolute paths that an event is about."""
-    words = arguments[1] if event == "subprocess.Popen" else [arguments[ARGUMENTS[event]]]
-    if event in STARTING:
-        given = [words] if isinstance(words, str | bytes | os.PathLike) else words
-        words = [name for word in given for name in (os.fsdecode(word), *OF_SHELL.split(os.fsdecode(word)))]
-    for word in words:
+    for word in _words_of(event, arguments) if event in STARTING else [arguments[ARGUMENTS[event]]]:
         path = "." if word is None and event != "open" else word
         if isinstance(path, str | bytes | os.PathLike):
             name = os.fsdecode(path)
             if event not in STARTING or os.path.isfile(name):  # noqa: PTH113
                 yield os.path.abspath(name)  # noqa: PTH100 - links stay, they may lead elsewhere next time
+
+
+def _words_of(event: str, arguments: tuple[Any, ...]) -> list[str]:
+    """The words of a command, and what a shell takes apart in them."""
+    words = arguments[1] if event == "subprocess.Popen" else arguments[0]
+    given = [words] if isinstance(words, str | bytes | os.PathLike) else words
+    return [name for word in given for name in (os.fsdecode(word), *OF_SHELL.split(os.fsdecode(word)))]
 
 
 def _writes(mode: Any = None, flags: Any = None) -> bool:

@@ -32,6 +32,11 @@ def libraries() -> tuple[str, ...]:
     return tuple(sorted({os.path.realpath(folder) + os.sep for folder in folders} | {f + os.sep for f in folders}))
 
 
+def is_library(file: str) -> bool:
+    """Whether it is a file of Python itself or of an installed package."""
+    return file.startswith(libraries())
+
+
 @cache
 def is_users(file: str) -> bool:
     """Whether the file of a module or function is the user's own."""

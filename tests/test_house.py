@@ -21,6 +21,7 @@ PLAN = (
     "files",
     "user_modules recipe metrics",
     "user_files",
+    "user_lookups",
     "user_code",
     "report checkpoints",
     "mixing",

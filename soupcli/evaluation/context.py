@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupcli.datasets.holdout import SetPart, whole_of
 from soupcli.environment import cache_folder
 from soupcli.errors import ValidationError
+from soupcli.evaluation.outside.program_files import scripts_behind
 from soupcli.files.cache import STORES
 from soupcli.files.kept_file import refusal
 from soupcli.files.manifest import Manifest
 from soupcli.progress import Progress, silent, unsaid
 from soupcli.recipe.sets import SetSpec
-from soupcli.user_files import begin, named_variables, read_files, written_files
+from soupcli.user_files import begin, is_written_now, read_files, started_commands, written_files
+from soupcli.user_lookups import asked_files, asked_variables, used_packages
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -105,4 +108,20 @@ def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) 
     if reason is not None:
         warn(f"{reason}: nothing is kept there between runs, and nothing of it is used (chmod go-w, or SOUP_CACHE=DIR)")
     begin()
-    return Manifest(folder / "hashes", fresh=fresh, seen=read_files, written=written_files, variables=named_variables)
+    return Manifest(
+        folder / "hashes",
+        fresh=fresh,
+        seen=_seen,
+        written=written_files,
+        variables=asked_variables,
+        asked=asked_files,
+        packages=used_packages,
+    )
+
+
+def _seen() -> dict[Path, str | None]:
+    """What the user's code has read, and what scripts name and import that it has started."""
+    found = read_files()
+    here = Path.cwd()
+    behind = {file for words in started_commands() for file in scripts_behind(words, here)}
+    return {file: None for file in behind if not is_written_now(str(file))} | found

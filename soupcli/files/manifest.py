@@ -16,6 +16,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "soup-hashes/2"
 WHOLE = 1 << 28  # bytes: of many files together, larger ones are recognised by their stamps alone
-VARIABLE = "$"  # how names of environment variables begin
+VARIABLE, ASKED, PACKAGE = "$", "?", "@"  # how names begin that are none of files that were read
 ABSENT, FOLDER = "absent", "folder"
 HINT = "run again when nothing writes to it"
 
@@ -42,7 +43,8 @@ class Manifest:
 
     `folder` None: hashes are not kept between runs. `seen` says which files and folders the user's code has read or
     listed, of modules with the hash of the text that was run, `written` which of them it has written itself,
-    `variables` which environment variables it names.
+    `variables` which environment variables it reads, `asked` for which paths it only asks, `packages` which installed
+    distributions it imports.
     """
 
     def __init__(
@@ -53,12 +55,16 @@ class Manifest:
         seen: Callable[[], Mapping[Path, str | None]] = dict,
         written: Callable[[], Collection[Path]] = _nothing,
         variables: Callable[[], Collection[str]] = tuple,
+        asked: Callable[[], Collection[Path]] = tuple,
+        packages: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = JsonStore(folder, SCHEMA, fresh=fresh) if folder is not None else None
         self._kept_now = JsonStore(folder, SCHEMA) if folder is not None else None
         self._seen = seen
         self._written = written
         self._variables = variables
+        self._asked = asked
+        self._packages = packages
         self._began = time.time_ns()
         self._files: dict[Path, tuple[Stamp, str]] = {}
 
@@ -78,16 +84,25 @@ class Manifest:
 
     def again(self) -> Manifest:
         """A manifest that looks at every file anew, and reads those whose stamps are others."""
-        other = Manifest(seen=self._seen, written=self._written, variables=self._variables)
+        other = Manifest(
+            seen=self._seen,
+            written=self._written,
+            variables=self._variables,
+            asked=self._asked,
+            packages=self._packages,
+        )
         other._store, other._began = self._kept_now, self._began
         return other
 
     def depends(self) -> Depends:
         """What the user's code has read so far: paths, below the working folder without it, and their prints."""
         here = Path.cwd()
-        variables = [[f"{VARIABLE}{name}", _value_of(name)] for name in sorted(self._variables())]
-        files = [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(self._seen().items())]
-        return variables + files
+        seen = self._seen()
+        found = [[f"{VARIABLE}{name}", _value_of(name)] for name in sorted(self._variables())]
+        found += [[f"{PACKAGE}{name}", _version_of(name)] for name in sorted(self._packages())]
+        asked = sorted(path for path in self._asked() if path not in seen)
+        found += [[f"{ASKED}{_shown(path, here)}", self._asked_print(path)] for path in asked]
+        return found + [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(seen.items())]
 
     def holds(self, depends: Depends) -> bool:
         """Whether every file and folder is there as it was. Raises one of DAMAGED for other content."""
@@ -95,7 +110,12 @@ class Manifest:
         return all(self._now(str(path), here) == str(print_) for path, print_ in depends)
 
     def _now(self, name: str, here: Path) -> str:
-        return _value_of(name.removeprefix(VARIABLE)) if name.startswith(VARIABLE) else self._print_of(here / name)
+        mark, rest = name[:1], name[1:]
+        if mark == VARIABLE:
+            return _value_of(rest)
+        if mark == PACKAGE:
+            return _version_of(rest)
+        return self._asked_print(here / rest) if mark == ASKED else self._print_of(here / name)
 
     def confirm(self) -> None:
         """Raises ValidationError for a file that is no longer what it was when it was read first."""
@@ -128,6 +148,17 @@ class Manifest:
             raise ValidationError(f"{path}: changed while it was used", hint=HINT)
         return found
 
+    def _asked_print(self, path: Path) -> str:
+        """What somebody who asks for a path is told: content, a folder or nothing; and where a link leads."""
+        try:
+            link = f"{path.readlink()} " if path.is_symlink() else ""
+            if not path.is_file():
+                return link + (FOLDER if path.is_dir() else ABSENT)
+            stamp = Stamp.of(path)
+            return link + self._kept(stamp.text, lambda: _content_of(path, stamp), [stamp])
+        except OSError:
+            return ABSENT
+
     def _print_of(self, path: Path) -> str:
         """Of a file its content, of a folder the names in it, of anything else that there is no file."""
         try:
@@ -144,8 +175,17 @@ def _value_of(variable: str) -> str:
     return ABSENT if value is None else hashlib.sha256(os.fsencode(value)).hexdigest()
 
 
+def _version_of(package: str) -> str:
+    """The version of an installed distribution."""
+    try:
+        return metadata.version(package)
+    except (metadata.PackageNotFoundError, ValueError):
+        return ABSENT
+
+
 def _shown(path: Path, here: Path) -> str:
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    shown = str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return f"./{shown}" if shown.startswith((VARIABLE, ASKED, PACKAGE)) else shown
 
 
 def _content_of(path: Path, stamp: Stamp) -> str:

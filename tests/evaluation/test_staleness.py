@@ -43,7 +43,10 @@ def evaluate(model, device):
     words = Path("words.json").read_text()
     number = int(torch.from_file("tables/number.bin", size=1, dtype=torch.int64))  # opened outside of Python
     line = subprocess.check_output("cat 'shell.txt'|head -1", shell=True)
-    return {"accuracy": 1 / (len(words) + number + len(line) + len(os.getenv("SPLIT", ""))), "n": 1}
+    line += subprocess.check_output(["sh", "tool.sh"])  # which reads a file by itself
+    line += b"." * Path("extra.txt").exists() + b"." * os.path.isdir("more") + os.readlink("latest").encode()
+    variables = os.getenv("SPLIT", "") + os.environ.get("OF_" + "THE_RUN", "")
+    return {"accuracy": 1 / (len(words) + number + len(line) + len(variables)), "n": 1}
 """
 
 
@@ -51,12 +54,17 @@ def evaluate(model, device):
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A network of the user's with a helper, a data file, pictures and a function."""
     monkeypatch.setenv("SPLIT", "a")
+    monkeypatch.delenv("OF_THE_RUN", raising=False)
     monkeypatch.chdir(tmp_path)
     torch = pytest.importorskip("torch")
     save_file = pytest.importorskip("safetensors.torch").save_file
     Path("tables").mkdir()
     Path("tables/number.bin").write_bytes(bytes([1] + 7 * [0]))
     Path("shell.txt").write_text("one")
+    Path("tool.sh").write_text("cat tool.txt")
+    Path("tool.txt").write_text("one")
+    Path("latest").symlink_to("first")
+    Path("second").symlink_to("the second")
     for name, text in {"net.py": NET, "helper.py": "SIGN = 1\n", "scale.txt": "16", "words.json": "[1]"}.items():
         Path(name).write_text(text)
     for label, grey in (("a", 40), ("b", 200)):
@@ -113,6 +121,11 @@ CHANGES: dict[str, Callable[[], object]] = {
     "data that a library opens": lambda: put_back(lambda file: file.write_bytes(bytes(8)))(Path("tables/number.bin")),
     "data of a command of the function": lambda: put_back(lambda file: file.write_text("two"))(Path("shell.txt")),
     "environment": lambda: os.environ.__setitem__("SPLIT", os.environ["SPLIT"] + "."),
+    "environment, by a name that is put together": lambda: os.environ.__setitem__("OF_THE_RUN", "."),
+    "a file that was not there": lambda: Path("extra.txt").write_text(""),
+    "a folder that was not there": lambda: Path("more").mkdir(),
+    "a link that nobody opens": lambda: Path("second").rename("latest"),
+    "data of a script of the function": lambda: put_back(lambda file: file.write_text("two"))(Path("tool.txt")),
     "picture": lambda: put_back(flipped)(Path("val/a/1.bmp")),
     "pictures that change folders": lambda: exchanged(Path("val/a/2.bmp")),
     "configuration": lambda: Path("runs/1/config.json").write_text('{"x": 1}'),

@@ -54,6 +54,23 @@ def files_of(words: Sequence[str], folder: Path) -> list[Path]:
     program = None if INTERPRETER.fullmatch(Path(words[0]).name) else shutil.which(words[0])
     if program is not None and is_users(os.path.realpath(program)) and _is_script(Path(program)):
         waiting.append(Path(program))
+    return _closed(waiting, folder)
+
+
+def scripts_behind(words: Sequence[str], folder: Path) -> list[Path]:
+    """The files that scripts among the words of a command import or name, and the scripts."""
+    return _closed([folder / word for word in words if _is_named_script(folder / word)], folder)
+
+
+def _is_named_script(file: Path) -> bool:
+    try:
+        return file.suffix.lower() in SCRIPTS and file.is_file() and is_users(str(file))
+    except (OSError, ValueError):
+        return False
+
+
+def _closed(waiting: list[Path], folder: Path) -> list[Path]:
+    """The files, and all files behind them."""
     found: set[Path] = set()
     while waiting and len(found) < MOST:
         file = Path(os.path.abspath(waiting.pop()))  # noqa: PTH100 - links stay

@@ -1,0 +1,88 @@
+"""What the user's code asks for without opening it: missing files, variables, packages."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from soupcli import user_lookups
+from soupcli.files.manifest import Manifest
+from soupcli.user_code import load_function
+from soupcli.user_lookups import asked_files, asked_variables, used_packages
+
+NET = """
+import os
+from glob import glob
+from pathlib import Path
+import yaml
+
+def ask():
+    os.path.exists("missing.txt")
+    glob("*.nowhere")
+    Path("folder").is_dir()
+    os.access("readable.txt", os.R_OK)
+    os.environ.get("ASKED" + "_FOR")
+    return dict(os.environ)
+
+def copy():
+    return {**os.environ}
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    return tmp_path / "net.py"
+
+
+def test_questions(net: Path) -> None:
+    """Questions of the user's code are remembered, those of others and copies of all variables are not."""
+    load_function(f"{net}:ask")()
+    load_function(f"{net}:copy")()
+    Path("ours.txt").exists()
+    assert {net.parent / name for name in ("missing.txt", "folder", "readable.txt")} <= asked_files()
+    assert net.parent / "ours.txt" not in asked_files()
+    assert "ASKED_FOR" in asked_variables()
+    assert "PATH" not in asked_variables()
+
+
+def test_packages(net: Path) -> None:
+    """The distributions behind what the user's code imports, by their own names."""
+    load_function(f"{net}:ask")
+    assert "PyYAML" in used_packages()
+
+
+def test_versions_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What depended on a package is served until another version of it is installed, or none."""
+    manifest = Manifest(packages=lambda: ["PyYAML"])
+    kept = manifest.depends()
+    assert manifest.holds(kept)
+    assert not manifest.holds([[name, "1.2.3"] for name, _ in kept])
+    installed = tmp_path / "pyyaml-99.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: PyYAML\nVersion: 99.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not manifest.holds(kept)
+
+
+def test_names_that_begin_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file called `$HOME.txt` is a file: its content counts, not the variable of that name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("$HOME.txt", "?x", "@y"):
+        Path(name).write_text("one")
+        manifest = Manifest(seen=lambda name=name: {Path.cwd() / name: None})  # type: ignore[misc]
+        kept = manifest.depends()
+        assert manifest.again().holds(kept)
+        Path(name).write_text("two")
+        assert not manifest.again().holds(kept)
+
+
+def test_functions_of_os_stay_what_they_were() -> None:
+    """What asks whether os.stat can take a folder is told the same as before."""
+    user_lookups.watch()
+    assert os.stat in os.supports_dir_fd
+    assert os.stat in os.supports_follow_symlinks
+    assert os.access in os.supports_effective_ids
