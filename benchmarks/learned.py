@@ -41,11 +41,11 @@ from soupcli.networks.live import LiveNetwork
 from soupcli.networks.network import Batch, Network
 from soupcli.recipe.methods import Learned
 from soupcli.recipe.sets import ArraysSet
-from soupcli.soups.learned_choice import learned
+from soupcli.soups.learned.choice import learned
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.soups.learned_fit import Curves
+    from soupcli.soups.learned.fit import Curves
 
 CPU = torch.device("cpu")
 WIDTH, DEPTH, TOKENS, BATCH, CLASSES = 384, 12, 16, 8, 10

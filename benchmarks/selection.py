@@ -32,16 +32,16 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.networks.live import LiveNetwork
 from soupcli.networks.network import Network
 from soupcli.recipe.methods import Greedy, Learned
-from soupcli.soups.coefficient_search import Judge, ScoredMixture, search_coefficients
-from soupcli.soups.evolution import Evolution
-from soupcli.soups.learned import learn
+from soupcli.soups.learned.coefficient_search import Judge, ScoredMixture, search_coefficients
+from soupcli.soups.learned.evolution import Evolution
+from soupcli.soups.learned.learned import learn
 from soupcli.soups.ranking import Ranked, rank
 from soupcli.soups.search import search
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.evaluation.score import Score
-    from soupcli.soups.learned_choice import LearnedSoup
+    from soupcli.soups.learned.choice import LearnedSoup
 
 WIDTH, CLASSES, RUNS = 16, 5, 10
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from soupcli.checkpoints.formats import folder as folders
-from soupcli.checkpoints.formats.parts import STEPS
+from soupcli.checkpoints.formats.folders import folder as folders
+from soupcli.checkpoints.formats.folders.parts import STEPS
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import read_small
 from soupcli.wording import natural_order

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.doubles import Double, without_doubles
 from soupcli.checkpoints.earlier_soups import soups_among, without_output
-from soupcli.checkpoints.formats.folder import pointed_to
-from soupcli.checkpoints.formats.parts import look_below, marker, part_folders
+from soupcli.checkpoints.formats.folders.folder import pointed_to
+from soupcli.checkpoints.formats.folders.parts import look_below, marker, part_folders
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.words import paths_of
 from soupcli.errors import CheckpointError, CheckpointErrors, UsageError

@@ -11,10 +11,10 @@ from pathlib import Path
 from soupcli.checkpoints.best_or_last import in_natural_order, listed
 from soupcli.checkpoints.contents import How
 from soupcli.checkpoints.earlier_soups import REPORT
-from soupcli.checkpoints.formats import folder as folders
-from soupcli.checkpoints.formats import shards
+from soupcli.checkpoints.formats.folders import folder as folders
+from soupcli.checkpoints.formats.folders import shards
+from soupcli.checkpoints.formats.folders.parts import STEPS
 from soupcli.checkpoints.formats.foreign import refuse_foreign
-from soupcli.checkpoints.formats.parts import STEPS
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.checkpoints.open import is_laid_out
 from soupcli.errors import CheckpointError

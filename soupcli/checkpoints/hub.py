@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from soupcli.checkpoints.adapters.adapter import CONFIG
 from soupcli.checkpoints.adapters.adapter import WEIGHTS as ADAPTER_WEIGHTS
-from soupcli.checkpoints.formats.folder import INDEX_SUFFIX, KNOWN_NAMES
-from soupcli.checkpoints.formats.parts import MARKERS, OTHER_FORMS, STEPS
-from soupcli.checkpoints.formats.shards import is_shard
+from soupcli.checkpoints.formats.folders.folder import INDEX_SUFFIX, KNOWN_NAMES
+from soupcli.checkpoints.formats.folders.parts import MARKERS, OTHER_FORMS, STEPS
+from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.checkpoints.side_files import LARGEST, PICTURES, TRAINING, TRAINING_FOLDERS, WEIGHTS
 from soupcli.environment import import_extra
 from soupcli.errors import CheckpointError

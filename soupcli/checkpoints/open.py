@@ -13,13 +13,13 @@ from pathlib import Path
 from soupcli.checkpoints.adapters import adapter
 from soupcli.checkpoints.checkpoint import Checkpoint, Component, Origin, StoredCheckpoint
 from soupcli.checkpoints.contents import Contents, How
-from soupcli.checkpoints.formats import folder as folders
-from soupcli.checkpoints.formats import nnunet, parts, shards, speechbrain
-from soupcli.checkpoints.formats import torch_distributed as distributed
-from soupcli.checkpoints.formats.folder import trainer_metrics
+from soupcli.checkpoints.formats.folders import folder as folders
+from soupcli.checkpoints.formats.folders import nnunet, parts, shards, speechbrain
+from soupcli.checkpoints.formats.folders import torch_distributed as distributed
+from soupcli.checkpoints.formats.folders.folder import trainer_metrics
+from soupcli.checkpoints.formats.folders.neighbours import writer_of
 from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice
 from soupcli.checkpoints.formats.names import plain_names
-from soupcli.checkpoints.formats.neighbours import writer_of
 from soupcli.checkpoints.formats.other_files import refuse_absent
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.checkpoints.hub import Reference, commit_of, fetch, hub_reference

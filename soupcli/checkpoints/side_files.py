@@ -19,7 +19,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.folder import LAST, MAX_NAME
+from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME
 from soupcli.files.reading import read_small, read_start
 
 if TYPE_CHECKING:

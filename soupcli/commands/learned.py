@@ -23,7 +23,7 @@ from soupcli.run.methods.coefficient_search import prepare_search, start_members
 from soupcli.run.methods.scale import check_scale, scale_evaluations, scaled_layers
 from soupcli.run.run import Row
 from soupcli.run.to_report import coefficients_to_report
-from soupcli.soups.learned import Learnt, learn
+from soupcli.soups.learned.learned import Learnt, learn
 from soupcli.user_code import users_code
 from soupcli.wording import human_bytes
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from soupcli.cli.parsing import Invocation
     from soupcli.networks.learned.residence import Residence
     from soupcli.run.run import Run
-    from soupcli.soups.learned_fit import Curves
+    from soupcli.soups.learned.fit import Curves
 
 
 def learned(options: LearnedOptions, invocation: Invocation) -> int:

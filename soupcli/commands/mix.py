@@ -30,7 +30,7 @@ from soupcli.run.methods.layers import mixed_layers
 from soupcli.run.rewrite import write_again
 from soupcli.run.run import Row, Run
 from soupcli.run.to_report import coefficients_to_report, scores_to_report
-from soupcli.soups.learned import Layered, of_checkpoints
+from soupcli.soups.learned.learned import Layered, of_checkpoints
 from soupcli.soups.model_stock import stock
 from soupcli.soups.weighted import grouped_by_patterns, interpolated, normalised, weighted
 from soupcli.wording import nearest

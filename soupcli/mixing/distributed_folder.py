@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from soupcli.checkpoints.checkpoint import TensorSpec
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.checkpoints.formats.distributed_metadata import Metadata, read_metadata
-from soupcli.checkpoints.formats.stand_ins import StandIn
-from soupcli.checkpoints.formats.torch_distributed import METADATA
+from soupcli.checkpoints.formats.folders.distributed_metadata import Metadata, read_metadata
+from soupcli.checkpoints.formats.folders.torch_distributed import METADATA
+from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
 from soupcli.checkpoints.formats.training_state import is_training_state
 from soupcli.errors import CheckpointError
 from soupcli.files.atomic import flush, write_whole
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from soupcli.checkpoints.formats.torch_distributed import DistributedCheckpoint, StoredBox
+    from soupcli.checkpoints.formats.folders.torch_distributed import DistributedCheckpoint, StoredBox
     from soupcli.mixing.mixture import Mixture
     from soupcli.mixing.torch_copy import CopyOptions
 

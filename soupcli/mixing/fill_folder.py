@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.folder import LAST
+from soupcli.checkpoints.formats.folders.folder import LAST
 from soupcli.checkpoints.side_files import LARGEST, SideFile, files_beside
 from soupcli.files.reading import read_small
 from soupcli.mixing.adapter_mean import soup_specs

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import part_of
-from soupcli.checkpoints.formats.shards import whole_name
+from soupcli.checkpoints.formats.folders.shards import whole_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

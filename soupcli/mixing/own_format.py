@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from soupcli.checkpoints.formats import nnunet, speechbrain
-from soupcli.checkpoints.formats.shards import MAX_INDEX, is_shard, whole_name
-from soupcli.checkpoints.formats.torch_distributed import DistributedCheckpoint
+from soupcli.checkpoints.formats.folders import nnunet, speechbrain
+from soupcli.checkpoints.formats.folders.shards import MAX_INDEX, is_shard, whole_name
+from soupcli.checkpoints.formats.folders.torch_distributed import DistributedCheckpoint
 from soupcli.errors import MixError, OutputError
 from soupcli.files.atomic import write_whole
 from soupcli.files.reading import FileVersion, read_small, sha256

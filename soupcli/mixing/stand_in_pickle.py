@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
-from soupcli.checkpoints.formats.stand_ins import Global, StandIn
+from soupcli.checkpoints.formats.pickles.stand_ins import Global, StandIn
 from soupcli.errors import MixError
 
 SIZES = frozenset({"size", "sizes", "offset", "offsets", "strides"})  # attributes that torch keeps as torch.Size

@@ -33,7 +33,7 @@ from soupcli.report.tables import Column, Table
 from soupcli.run.finish_folder import finish
 from soupcli.run.stranger import check_out, check_soup, check_trusted, re_estimates
 from soupcli.run.words.sets import choose_sets
-from soupcli.soups.learned import Layered
+from soupcli.soups.learned.learned import Layered
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from soupcli.evaluation.gates import GateOutcome
     from soupcli.evaluation.score import Score
     from soupcli.soups.decision import Step as Decision
-    from soupcli.soups.learned import Layered
+    from soupcli.soups.learned.learned import Layered
     from soupcli.soups.search import SearchResult
 
 

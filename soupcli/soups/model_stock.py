@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from soupcli.late import torch
 from soupcli.networks.geometry import lengths, measure
 from soupcli.progress import Progress, silent
-from soupcli.soups.learned import Layered
+from soupcli.soups.learned.learned import Layered
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.late import torch
 from soupcli.progress import Progress, silent
-from soupcli.soups.learned import summing_to_one
+from soupcli.soups.learned.learned import summing_to_one
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.evaluation.score import Score
-    from soupcli.soups.learned import Layered
+    from soupcli.soups.learned.learned import Layered
 
 Again = Callable[[float, float], "Score"]  # a scale and the least goodness: the score, with its refusal
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from soupcli.soups import learned_fit as fitting
-from soupcli.soups.learned_choice import KEPT
+from soupcli.soups.learned import fit as fitting
+from soupcli.soups.learned.choice import KEPT
 from tests.conftest import Ran, build_net
 
 Soup = Callable[..., Ran]

@@ -16,7 +16,7 @@ from soupcli.datasets.examples import ArrayExamples
 from soupcli.evaluation.labelled_set import LabelledSet
 from soupcli.networks.network import Network
 from soupcli.recipe.methods import Learned
-from soupcli.soups.learned import Learnt, learn
+from soupcli.soups.learned.learned import Learnt, learn
 from tests.conftest import build_net, write_family
 from tests.helpers.learned_toys import CPU, live_with
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from soupcli.checkpoints.checkpoint import StoredCheckpoint, read_part
 from soupcli.checkpoints.compare.differences import tied
 from soupcli.checkpoints.compare.integers import FEW, is_known
-from soupcli.checkpoints.formats.torch_distributed import DistributedCheckpoint
+from soupcli.checkpoints.formats.folders.torch_distributed import DistributedCheckpoint
 from soupcli.errors import MixError
 from soupcli.late import torch
 

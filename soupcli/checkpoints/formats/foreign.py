@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from soupcli.checkpoints.formats.shards import is_shard
+from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import read_start
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.pickled_modules import is_module, state_of
-from soupcli.checkpoints.formats.pickled_tensors import is_array, is_tensor, tensor_of
-from soupcli.checkpoints.formats.stand_ins import StandIn, entries_of, find_in
+from soupcli.checkpoints.formats.pickles.modules import is_module, state_of
+from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, entries_of, find_in
+from soupcli.checkpoints.formats.pickles.tensors import is_array, is_tensor, tensor_of
 from soupcli.checkpoints.formats.training_state import is_counter, is_optimizer, is_training_state
 from soupcli.errors import CheckpointError
 

@@ -16,10 +16,10 @@ from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.formats.network_part import network_part, view_of
 from soupcli.checkpoints.formats.other_files import refuse_unknown_file
-from soupcli.checkpoints.formats.pickle_machine import PickleError, budget_of
-from soupcli.checkpoints.formats.pickled_tensors import is_array
-from soupcli.checkpoints.formats.stand_ins import Payload, StandIn, find_in
-from soupcli.checkpoints.formats.unpickler import Unpickler
+from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
+from soupcli.checkpoints.formats.pickles.stand_ins import Payload, StandIn, find_in
+from soupcli.checkpoints.formats.pickles.tensors import is_array
+from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import read_bytes
 

@@ -10,10 +10,10 @@ import sys
 import zipfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.pickle_machine import PickleError, budget_of
-from soupcli.checkpoints.formats.pickled_tensors import ITEM_SIZES, Storage, storage_of
-from soupcli.checkpoints.formats.stand_ins import PersistentId
-from soupcli.checkpoints.formats.unpickler import Unpickler
+from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
+from soupcli.checkpoints.formats.pickles.stand_ins import PersistentId
+from soupcli.checkpoints.formats.pickles.tensors import ITEM_SIZES, Storage, storage_of
+from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
 from soupcli.checkpoints.formats.zip_files import refuse_other_archives
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import open_slice, read_bytes

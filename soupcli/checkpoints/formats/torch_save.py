@@ -15,8 +15,8 @@ from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats.names import COUNTERS
 from soupcli.checkpoints.formats.network_part import network_part, view_of
-from soupcli.checkpoints.formats.pickle_machine import PickleError
-from soupcli.checkpoints.formats.pickled_tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
+from soupcli.checkpoints.formats.pickles.machine import PickleError
+from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
 from soupcli.checkpoints.formats.safetensors import NAMES
 from soupcli.checkpoints.formats.torch_archives import SAVE_AGAIN, read_object
 from soupcli.checkpoints.formats.training_numbers import metrics_of, metrics_of_epochs, progress_of

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from soupcli.checkpoints.formats.stand_ins import Global, StandIn, entries_of
+from soupcli.checkpoints.formats.pickles.stand_ins import Global, StandIn, entries_of
 from soupcli.files.json_text import finite
 
 PROGRESS = ("epoch", "global_step", "step", "iteration", "iter", "num_updates")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from soupcli.checkpoints.formats.pickled_modules import is_module
-from soupcli.checkpoints.formats.stand_ins import StandIn, entries_of
+from soupcli.checkpoints.formats.pickles.modules import is_module
+from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, entries_of
 
 OPTIMIZER = frozenset({"state", "param_groups"})
 NAMES = re.compile(

@@ -21,11 +21,11 @@ from soupcli.run.methods.scale import check_scale, scale_evaluations, scaled_lay
 from soupcli.run.methods.windows import all_at_once
 from soupcli.run.run import Row
 from soupcli.run.to_report import coefficients_to_report
-from soupcli.soups.coefficient_search import FoundCoefficients, Judge, ScoredMixture, search_coefficients
-from soupcli.soups.evolution import SIGMA, Evolution
 from soupcli.soups.greedy import GreedySoup
 from soupcli.soups.greedy import greedy as recipe_1
-from soupcli.soups.learned import Layered, of_checkpoints, without_absent
+from soupcli.soups.learned.coefficient_search import FoundCoefficients, Judge, ScoredMixture, search_coefficients
+from soupcli.soups.learned.evolution import SIGMA, Evolution
+from soupcli.soups.learned.learned import Layered, of_checkpoints, without_absent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from soupcli.evaluation.score import Evaluate
     from soupcli.run.methods.objective import Choice
     from soupcli.run.run import Run
-    from soupcli.soups.coefficient_search import Sampler
+    from soupcli.soups.learned.coefficient_search import Sampler
     from soupcli.soups.ranking import Ranked
 
 BUDGET = 100  # mixtures, by default

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from soupcli.run.gates import Gatekeeper
     from soupcli.run.run import Run
     from soupcli.soups.greedy import GreedySoup
-    from soupcli.soups.learned import Layered
+    from soupcli.soups.learned.learned import Layered
 
 
 class ScaleTaken(NamedTuple):

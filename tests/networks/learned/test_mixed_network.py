@@ -20,7 +20,7 @@ from soupcli.networks.learned.mixed_network import MixedNetwork
 from soupcli.networks.learned.residence import Where
 from soupcli.networks.live import LiveNetwork
 from soupcli.networks.network import Network
-from soupcli.soups.learned_fit import CONSTRAINTS
+from soupcli.soups.learned.fit import CONSTRAINTS
 from tests.helpers.learned_toys import CPU, LENGTH, TOKENS, Tied, explicit_logits, fine_tuned, live_with, written
 
 PLACES = get_args(Where)

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.formats import shards
+from soupcli.checkpoints.formats.folders import shards
 from soupcli.checkpoints.formats.foreign import refuse_slices
 from soupcli.checkpoints.formats.other_files import refuse_other_folder
 from soupcli.checkpoints.formats.table import holds_weights

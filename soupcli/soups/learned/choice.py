@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from soupcli.datasets.holdout import folds_by_class, split_by_class, strata_of
 from soupcli.late import torch
 from soupcli.progress import Progress, silent
-from soupcli.soups.kept_fit import is_state
-from soupcli.soups.learned_fit import Curves, Fit, FitSplit, Mixed, Round, curves_of
+from soupcli.soups.learned.fit import Curves, Fit, FitSplit, Mixed, Round, curves_of
+from soupcli.soups.learned.kept_fit import is_state
 
 if TYPE_CHECKING:
     from torch import Tensor

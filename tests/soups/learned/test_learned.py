@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import NetworkError
 from soupcli.mixing.mixture import mix
-from soupcli.soups.learned import Layered, _last_linear, summing_to_one
+from soupcli.soups.learned.learned import Layered, _last_linear, summing_to_one
 from tests.helpers.learned_family import Family, settings
 from tests.helpers.learned_toys import Tied
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from soupcli.checkpoints.formats.pickle_machine import PickleError
-from soupcli.checkpoints.formats.pickled_tensors import UNREADABLE, is_tensor
-from soupcli.checkpoints.formats.stand_ins import StandIn, entries_of
+from soupcli.checkpoints.formats.pickles.machine import PickleError
+from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, entries_of
+from soupcli.checkpoints.formats.pickles.tensors import UNREADABLE, is_tensor
 
 MOST_MODULES = 200_000
 LONGEST_NAME = 4096

@@ -19,8 +19,8 @@ from soupcli.datasets.examples import ArrayExamples
 from soupcli.errors import NetworkError
 from soupcli.evaluation.labelled_set import LabelledSet
 from soupcli.networks.learned.residence import Where
-from soupcli.soups.learned_choice import KEPT, LearnedSoup, chosen, parts_of
-from soupcli.soups.learned_fit import CONSTRAINTS, FLOOR, Curves, Fit, FitSplit, Round, affine, simplex
+from soupcli.soups.learned.choice import KEPT, LearnedSoup, chosen, parts_of
+from soupcli.soups.learned.fit import CONSTRAINTS, FLOOR, Curves, Fit, FitSplit, Round, affine, simplex
 from tests.helpers.learned_family import Family, settings
 from tests.helpers.learned_toys import CPU
 

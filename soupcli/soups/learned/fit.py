@@ -23,7 +23,7 @@ from soupcli import processes
 from soupcli.errors import NetworkError
 from soupcli.late import functional, no_grad, torch
 from soupcli.metrics.multilabel import binary_cross_entropy
-from soupcli.soups.adamw import AdamW
+from soupcli.soups.learned.adamw import AdamW
 
 if TYPE_CHECKING:
     from torch import Tensor

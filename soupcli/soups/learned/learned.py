@@ -13,7 +13,7 @@ from soupcli.mixing.mixture import Mixture, shared_out
 from soupcli.networks.learned.layers import head_of, layers
 from soupcli.networks.learned.mixed_network import MixedNetwork
 from soupcli.progress import Progress, silent
-from soupcli.soups.learned_choice import LearnedSoup, States, learned
+from soupcli.soups.learned.choice import LearnedSoup, States, learned
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from soupcli.networks.learned.residence import Residence
     from soupcli.networks.live import LiveNetwork
     from soupcli.recipe.methods import Learned
-    from soupcli.soups.learned_fit import Curves
+    from soupcli.soups.learned.fit import Curves
 
 GRID = 2.0**-48  # coefficients are multiples of it: their sum is exactly 1, so what is equal in all stays as it is
 

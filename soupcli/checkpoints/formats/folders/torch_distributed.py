@@ -15,10 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from soupcli.checkpoints.checkpoint import NO_PLACES, Origin, StoredTensor, TensorSpec, read_stored
-from soupcli.checkpoints.formats.distributed_metadata import SAVE_AGAIN, Box, DistributedTensor, Metadata, read_metadata
+from soupcli.checkpoints.formats.folders.distributed_metadata import (
+    SAVE_AGAIN,
+    Box,
+    DistributedTensor,
+    Metadata,
+    read_metadata,
+)
+from soupcli.checkpoints.formats.folders.shards import file_beside
 from soupcli.checkpoints.formats.names import plain_names
 from soupcli.checkpoints.formats.network_part import network_part
-from soupcli.checkpoints.formats.shards import file_beside
 from soupcli.checkpoints.formats.torch_save import DTYPES, read_tensor_header
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion

@@ -157,13 +157,15 @@ def test_views_of_one_storage(tmp_path: Path) -> None:
 def test_pickles_are_read_without_torch(tmp_path: Path) -> None:
     """The reader of pickles, tensors, modules, names and the choice of the network import no torch."""
     torch.save({"epoch": 1, "model": small_net()}, tmp_path / "x.pt")
-    modules = "unpickler pickled_tensors pickled_modules network_part names training_state distributed_metadata"
+    modules = [f"pickles.{name}" for name in ("unpickler", "tensors", "modules")]
+    modules += ["network_part", "names", "training_state", "folders.distributed_metadata"]
+    named = [(module, module.rpartition(".")[2]) for module in modules]
     code = (
         "import sys, zipfile\n"
-        + "".join(f"import soupcli.checkpoints.formats.{module} as {module}\n" for module in modules.split())
+        + "".join(f"import soupcli.checkpoints.formats.{module} as {name}\n" for module, name in named)
         + f"data = zipfile.ZipFile({str(tmp_path / 'x.pt')!r}).read('x/data.pkl')\n"
         "content = unpickler.Unpickler(lambda at, count: data[at : at + count]).load()\n"
-        "part = network_part.network_part('x', content, key=None, is_tensor=pickled_tensors.is_tensor)\n"
+        "part = network_part.network_part('x', content, key=None, is_tensor=tensors.is_tensor)\n"
         "print(part.key, len(part.tensors), 'torch' in sys.modules)\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
 from soupcli.checkpoints.checkpoint import Component, StoredCheckpoint
-from soupcli.checkpoints.formats.folder import INDEX_SUFFIX, KNOWN_NAMES, is_weights
-from soupcli.checkpoints.formats.shards import whole_name
+from soupcli.checkpoints.formats.folders.folder import INDEX_SUFFIX, KNOWN_NAMES, is_weights
+from soupcli.checkpoints.formats.folders.shards import whole_name
 from soupcli.errors import CheckpointError
 from soupcli.wording import natural_order
 

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from soupcli.soups.learned_fit import Round
+from soupcli.soups.learned.fit import Round
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from soupcli.checkpoints.formats.pickle_machine import PickleError
-from soupcli.checkpoints.formats.pickled_modules import LONGEST_NAME, state_of
-from soupcli.checkpoints.formats.stand_ins import StandIn
+from soupcli.checkpoints.formats.pickles.machine import PickleError
+from soupcli.checkpoints.formats.pickles.modules import LONGEST_NAME, state_of
+from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
 from tests.helpers.checkpoint_tensors import assert_same, opened, small_net

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupcli.checkpoints.formats.pickle_machine import PickleError, budget_of
-from soupcli.checkpoints.formats.pickle_steps import COSTS, STEPS
-from soupcli.checkpoints.formats.stand_ins import Opaque, Payload, StandIn
-from soupcli.checkpoints.formats.unpickler import Unpickler
+from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
+from soupcli.checkpoints.formats.pickles.stand_ins import Opaque, Payload, StandIn
+from soupcli.checkpoints.formats.pickles.steps import COSTS, STEPS
+from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 

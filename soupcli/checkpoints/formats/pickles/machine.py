@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.formats.stand_ins import Payload, PersistentId
+from soupcli.checkpoints.formats.pickles.stand_ins import Payload, PersistentId
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from soupcli.soups.adamw import AdamW
+from soupcli.soups.learned.adamw import AdamW
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])

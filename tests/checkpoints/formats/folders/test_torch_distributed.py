@@ -21,16 +21,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_saver
 
-from soupcli.checkpoints.formats import torch_distributed as distributed
 from soupcli.checkpoints.formats import torch_save
-from soupcli.checkpoints.formats.distributed_metadata import Box
-from soupcli.checkpoints.formats.torch_distributed import check_boxes, read_boxes
+from soupcli.checkpoints.formats.folders import torch_distributed as distributed
+from soupcli.checkpoints.formats.folders.distributed_metadata import Box
+from soupcli.checkpoints.formats.folders.torch_distributed import check_boxes, read_boxes
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
 from tests.helpers.checkpoint_tensors import assert_same, opened, read, small_net
 from tests.helpers.save_distributed import tensors
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def save(state: dict[str, Any], folder: Path) -> None:

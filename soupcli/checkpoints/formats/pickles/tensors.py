@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.stand_ins import Global, PersistentId, StandIn, find_in
+from soupcli.checkpoints.formats.pickles.stand_ins import Global, PersistentId, StandIn, find_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from soupcli.late import torch
 from soupcli.progress import Progress, silent
 from soupcli.soups.greedy import Foresee, unforeseen
-from soupcli.soups.learned import summing_to_one
+from soupcli.soups.learned.learned import summing_to_one
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from soupcli.evaluation.score import Evaluate, Score
     from soupcli.mixing.mixture import Mixture
-    from soupcli.soups.learned_choice import States
+    from soupcli.soups.learned.choice import States
 
 WORST = 1e300  # what a loss that is not a number, or infinite, counts as
 LEAST = 0.05  # of an even share: what an ingredient that the start leaves out begins with

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.formats.pickle_machine import LONGEST, Machine, PickleError
-from soupcli.checkpoints.formats.stand_ins import Global, StandIn, call, key_of
+from soupcli.checkpoints.formats.pickles.machine import LONGEST, Machine, PickleError
+from soupcli.checkpoints.formats.pickles.stand_ins import Global, StandIn, call, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.pickle_machine import BUDGET, PickleError
-from soupcli.checkpoints.formats.pickled_tensors import dtype_of
-from soupcli.checkpoints.formats.stand_ins import StandIn
+from soupcli.checkpoints.formats.pickles.machine import BUDGET, PickleError
+from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
+from soupcli.checkpoints.formats.pickles.tensors import dtype_of
+from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
 from soupcli.checkpoints.formats.training_state import NAMES
-from soupcli.checkpoints.formats.unpickler import Unpickler
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import read_bytes
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from soupcli.checkpoints.formats.pickle_machine import Machine, PickleError
-from soupcli.checkpoints.formats.pickle_steps import COSTS, STEPS, STOP
+from soupcli.checkpoints.formats.pickles.machine import Machine, PickleError
+from soupcli.checkpoints.formats.pickles.steps import COSTS, STEPS, STOP
 
 
 class Unpickler(Machine):

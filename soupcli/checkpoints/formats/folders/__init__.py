@@ -1,0 +1,1 @@
+"""Formats that are folders: shards, parts, torch distributed checkpoints, and libraries with layouts of their own."""

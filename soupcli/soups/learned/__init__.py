@@ -1,0 +1,1 @@
+"""Learned soups: coefficients fitted by gradient, or searched for; which step is kept."""
