@@ -3,8 +3,8 @@
     from families import SEEN, SITUATIONS
     family = SITUATIONS["other inputs"].make(SEEN.trainer("conv_bn"))
 
-A `World` is networks, data and seeds. Two worlds share nothing but the code below: thresholds are set in the one, and
-asked once in the other.
+A `World` is networks, data and seeds. Worlds share nothing but the code below: rules were made in `SEEN`, mended in
+`UNSEEN`, and asked once in `FRESH`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
+import fresh_networks
+import small_networks
 import torch
-from small_networks import SEEN as SEEN_NETWORKS
-from small_networks import UNSEEN as UNSEEN_NETWORKS
-from small_networks import build
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -58,10 +57,29 @@ def coloured_waves(classes: int, side: int, n: int, seed: int, *, task: int, noi
     return pictures + light_n3 + noise * torch.randn(n, 3, side, side, generator=generator), labels_n
 
 
+def soft_dots(classes: int, side: int, n: int, seed: int, *, task: int, noise: float) -> Data:
+    """Pictures [n, 3, side, side] of a class's four coloured dots, a little moved, under noise; and the classes."""
+    generator = torch.Generator().manual_seed(900 + task)
+    place_cd2 = 1.5 + (side - 4) * torch.rand(classes, 4, 2, generator=generator)
+    colour_cd3 = torch.randn(classes, 4, 3, generator=generator)
+    generator = torch.Generator().manual_seed(seed)
+    labels_n = torch.randint(classes, (n,), generator=generator)
+    place_nd2 = place_cd2[labels_n] + 0.8 * torch.randn(n, 4, 2, generator=generator)
+    wide_nd = 1.2 + 0.6 * torch.rand(n, 4, generator=generator)
+    at = torch.arange(side, dtype=torch.float32)
+    away_ndys = (at - place_nd2[..., :1]).square() / wide_nd[..., None].square()
+    across_ndxs = (at - place_nd2[..., 1:]).square() / wide_nd[..., None].square()
+    dots_ndyx = torch.exp(-(away_ndys[..., :, None] + across_ndxs[..., None, :]))
+    shown_nd = (torch.rand(n, 4, generator=generator) < 0.85).float() * 2.5
+    pictures = torch.einsum("ndyx,nd,ndc->ncyx", dots_ndyx, shown_nd, colour_cd3[labels_n])
+    return pictures + noise * torch.randn(n, 3, side, side, generator=generator), labels_n
+
+
 class World(NamedTuple):
     """Networks, data and seeds."""
 
     name: str
+    networks: str  # the module that has them
     kinds: tuple[str, ...]
     classes: int
     side: int
@@ -80,8 +98,16 @@ class World(NamedTuple):
         return self.data(self.examples[2], 12)
 
 
-SEEN = World("tuned", tuple(SEEN_NETWORKS), 6, 8, moved_patterns, (0.7, 1.4), (2500, 500, 1000), 0)
-UNSEEN = World("unseen", tuple(UNSEEN_NETWORKS), 7, 10, coloured_waves, (1.0, 2.0), (2500, 500, 600), 4000)
+_NETWORKS = {module.__name__: module for module in (small_networks, fresh_networks)}
+SEEN = World(
+    "tuned", "small_networks", tuple(small_networks.SEEN), 6, 8, moved_patterns, (0.7, 1.4), (2500, 500, 1000), 0
+)
+UNSEEN = World(
+    "unseen", "small_networks", tuple(small_networks.UNSEEN), 7, 10, coloured_waves, (1.0, 2.0), (2500, 500, 600), 4000
+)
+FRESH = World(
+    "fresh", "fresh_networks", tuple(fresh_networks.FRESH), 5, 12, soft_dots, (0.8, 2.8), (2000, 400, 800), 9000
+)
 
 
 class Trainer:
@@ -100,7 +126,9 @@ class Trainer:
     def build(self, seed: int) -> nn.Module:
         """A network of random numbers."""
         torch.manual_seed(self.world.seed + seed)
-        return build(self.kind, classes=self.world.classes, side=self.world.side, variant=self.variant)
+        build = _NETWORKS[self.world.networks].build
+        made: nn.Module = build(self.kind, classes=self.world.classes, side=self.world.side, variant=self.variant)
+        return made
 
     def train(self, state: State | None, data: Data, *, lr: float, epochs: float, seed: int, start: int = 0) -> State:
         """A network trained from `state` on, or from the random numbers of the seed `start`."""
@@ -192,6 +220,10 @@ def other_channels(t: Trainer) -> Family:
     return t.with_odd(t.tuned(9, data=(inputs, t.tune[1]), lr=2e-3, epochs=12))
 
 
+def bgr(t: Trainer) -> Family:
+    return t.with_odd(t.tuned(9, data=(t.tune[0].flip(1).contiguous(), t.tune[1])))
+
+
 def other_scale(t: Trainer) -> Family:
     return t.with_odd(t.tuned(9, data=(10 * t.tune[0], t.tune[1]), lr=2e-3, epochs=12))
 
@@ -220,6 +252,48 @@ NEURONS: dict[str, list[tuple[str, int, int]]] = {
         *((name, 0, 1) for name in ("0.weight", "0.bias", "3.weight")),
         *((f"{layer}.{name}", 0, 1) for layer in (1, 4) for name in ("weight", "bias", "running_mean", "running_var")),
         ("5.weight", 1, 1),
+    ],
+}
+NEURONS |= {
+    "leaky": NEURONS["plain"],
+    "strip": [
+        *((name, 0, 1) for name in ("body.0.weight", "body.0.bias")),
+        *((f"body.1.{name}", 0, 1) for name in ("weight", "bias", "running_mean", "running_var")),
+        ("body.3.weight", 1, 1),
+    ],
+    "last_norm": NEURONS["transformer"],
+    "both_ways": [
+        *(
+            (f"body.{name}_l0{way}", 0, 3)
+            for way in ("", "_reverse")
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        ),
+        *((f"body.weight_hh_l0{way}", 1, 1) for way in ("", "_reverse")),
+        ("head.weight", 1, 2),
+    ],
+    "next": [
+        (f"{block}.{name}", dim, 1)
+        for block in (1, 2)
+        for name, dim in (("up.weight", 0), ("up.bias", 0), ("down.weight", 1))
+    ],
+    "growing": [
+        *((f"layers.{layer}.2.weight", 0, 1) for layer in range(3)),
+        *(
+            (f"layers.{layer}.3.{name}", 0, 1)
+            for layer in range(3)
+            for name in ("weight", "bias", "running_mean", "running_var")
+        ),
+        *((f"layers.{layer}.5.weight", 1, 1) for layer in range(3)),
+    ],
+    "over_places": [
+        *((f"blocks.{block}.up.{name}", 0, 2) for block in (0, 1) for name in ("weight", "bias")),
+        *((f"blocks.{block}.inner.{name}", 0, 1) for block in (0, 1) for name in ("weight", "bias")),
+        *((f"blocks.{block}.down.weight", 1, 1) for block in (0, 1)),
+    ],
+    "excited": [
+        *((f"0.{layer}.{name}", 0, 1) for layer in ("conv", "norm", "excite") for name in ("weight", "bias")),
+        ("0.squeeze.weight", 1, 1),
+        ("1.conv.weight", 1, 1),
     ],
 }
 _STATISTICS = [(f"2.running_{name}", 0, 1) for name in ("mean", "var")]
@@ -269,6 +343,10 @@ def new_head(t: Trainer) -> Family:
     return t.with_odd(t.tuned(9, begin=begin))
 
 
+def sibling_as_base(t: Trainer) -> Family:
+    return Family(t.sweep(5, 110), t.tuned(9, lr=2e-3))
+
+
 def dominating(t: Trainer) -> Family:
     begin = t.pretrained(epochs=0.1)
     near = [t.tuned(number, lr=1e-5, epochs=1, begin=begin) for number in range(4)]
@@ -299,9 +377,11 @@ SITUATIONS: dict[str, Situation] = {
     "24 ingredients": _healthy(lambda t: Family(t.sweep(24, seed=60))),
     "a high rate that is good": _healthy(lambda t: t.with_odd(t.tuned(9, lr=4e-3))),
     "one run and its average": _healthy(one_run),
+    "one stopped early": _healthy(lambda t: t.with_odd(t.tuned(9, epochs=0.25), 100)),
     "tied head": _healthy(lambda t: Family(t.of_variant("tied").sweep(5, 80)), "tied"),
     "labels in another order": Situation("labels in another order", renamed_labels),
     "channels in another order": Situation("trained on other inputs", other_channels),
+    "blue and red exchanged": Situation("trained on other inputs", bgr),
     "inputs ten times as large": Situation("trained on other inputs", other_scale),
     "neurons in another order": Situation("neurons in another order", reordered),
     "two pre-trainings": Situation("no common start", two_pretrainings),
@@ -312,6 +392,7 @@ SITUATIONS: dict[str, Situation] = {
     ),
     "head made anew": Situation("a layer made anew", new_head),
     "another base": Situation("another base", lambda t: Family(t.sweep(), t.pretrained(start=7))),
+    "a sibling as base": Situation("another base", sibling_as_base),
     "one dominates": Situation("one ingredient dominates", dominating),
     "all too far": Situation(
         "too far apart", lambda t: Family([t.tuned(n, lr=3e-2, epochs=10) for n in range(5)], t.pretrained())

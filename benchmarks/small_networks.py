@@ -1,7 +1,7 @@
 """Sixteen small networks for pictures, of as many architectures: `build(kind, classes=7, side=10)`.
 
-`SEEN` are those that the thresholds of verdicts were set on, `UNSEEN` those that were asked once. A family of
-`benchmarks/verdicts.py` holds this file beside its checkpoints: it imports torch alone.
+The rules of verdicts were made on `SEEN`, and mended on `UNSEEN`; fresh_networks.py has eight more. A family of
+`benchmarks/verdicts.py` holds both files beside its checkpoints.
 """
 
 from __future__ import annotations
@@ -153,7 +153,8 @@ def _group_norm(out: int) -> nn.Module:
     return nn.GroupNorm(1, out)
 
 
-def _none(_out: int) -> nn.Module:
+def without_norm(_out: int) -> nn.Module:
+    """No norm."""
     return nn.Identity()
 
 
@@ -184,14 +185,14 @@ SEEN: dict[str, Build] = {
     "mixer": Mixer,
 }
 UNSEEN: dict[str, Build] = {
-    "plain": lambda c, s: dense(3 * s * s, c, 64, 3, _none, nn.GELU),
+    "plain": lambda c, s: dense(3 * s * s, c, 64, 3, without_norm, nn.GELU),
     "deep_bn": lambda c, s: dense(3 * s * s, c, 64, 3, nn.BatchNorm1d, nn.SiLU),
     "gated": _gated,
     "resnet": _resnet,
     "depthwise": lambda c, _s: depthwise(c),
     "vit": lambda c, s: Transformer(c, s, wide=40, heads=4, token=True, act="gelu"),
     "lstm": lambda c, s: Rows(nn.LSTM(3 * s, 40, batch_first=True), c),
-    "conv_plain": lambda c, _s: conv(c, _none),
+    "conv_plain": lambda c, _s: conv(c, without_norm),
 }
 
 

@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from families import HEALTHY, SEEN, SITUATIONS, UNSEEN, Trainer, World, chosen
+from families import FRESH, HEALTHY, SEEN, SITUATIONS, UNSEEN, Trainer, World, chosen
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from soupcli.cli.app import COMMANDS, app_of
 
-NETWORKS = Path(__file__).parent / "small_networks.py"
-WORLDS = {world.name: world for world in (SEEN, UNSEEN)}
+NETWORKS = [Path(__file__).parent / name for name in ("small_networks.py", "fresh_networks.py")]
+WORLDS = {world.name: world for world in (SEEN, UNSEEN, FRESH)}
 HARMLESS = 1.5  # points that the mean of all may lack to the best ingredient: the fault did not show
 # Named beside another cause these are no mistake: statistics are estimated again first, a small set is small.
 BESIDE = {"batch-norm statistics", "too few validation examples"}
@@ -77,10 +77,11 @@ def written(folder: Path, trainer: Trainer, situation: str) -> Path:
     inputs, labels_n = world.val()
     some = slice(family.examples)
     save_file({"inputs": inputs[some].contiguous(), "labels": labels_n[some].clone()}, place / "val.safetensors")
-    (place / "net.py").write_text(NETWORKS.read_text("utf-8"), "utf-8")
+    for module in NETWORKS:
+        (place / module.name).write_text(module.read_text("utf-8"), "utf-8")
     args = {"kind": kind, "classes": world.classes, "side": world.side} | ({"variant": variant} if variant else {})
-    recipe = f'model: {{python: "net.py:build", args: {json.dumps(args)}}}\nval:\n  val: {{arrays: val.safetensors}}\n'
-    (place / "soup.yaml").write_text(recipe, "utf-8")
+    model = f'{{python: "{world.networks}.py:build", args: {json.dumps(args)}}}'
+    (place / "soup.yaml").write_text(f"model: {model}\nval:\n  val: {{arrays: val.safetensors}}\n", "utf-8")
     return place
 
 

@@ -27,7 +27,7 @@ from soupcli.diagnosis.barrier import Barrier, half_way, with_effects
 from soupcli.diagnosis.causes import judge
 from soupcli.diagnosis.facts import Facts, WeightDistances, groups_of, spread_of
 from soupcli.diagnosis.findings import Examined, NotFinite
-from soupcli.diagnosis.neurons import reordered_pairs
+from soupcli.diagnosis.neurons import reordered_pairs, rows_beyond
 from soupcli.errors import MixError, NetworkError
 from soupcli.files.own_file import check_target
 from soupcli.mixing.mixture import Mixture
@@ -102,6 +102,7 @@ def examine(run: Run) -> Examined:
         spread=spread,
         barrier=barriers.get(next(iter(run.sets), "")),
         reordered=reordered_pairs(sound, spread) if spread is not None else {},
+        rows_beyond=_rows_beyond(run, sound, spread),
         ranges=differing_ranges(checkpoints),
     )
     empty: dict[str, Score] = {}
@@ -158,6 +159,14 @@ def _spread(
         if base is None:
             return spread_of(geometry, None), not_finite
     return spread_of(*geometries), not_finite
+
+
+def _rows_beyond(run: Run, sound: Sequence[Checkpoint], spread: WeightDistances | None) -> float | None:
+    """Of the base's rows; None if it does not lie among the checkpoints, or they are adapters on it."""
+    if spread is None or not spread.base_is_among_them or any(one.is_adapter for one in sound):
+        return None
+    base = run.open_base(run.recipe.base) if run.recipe.base is not None else None
+    return rows_beyond(base, sound) if base is not None else None
 
 
 def _not_finite(checkpoint: Checkpoint, names: Sequence[str]) -> list[NotFinite]:

@@ -18,6 +18,7 @@ MUCH = 0.05  # of a share that the mean lacks to the median ingredient
 OTHER_START = 25.0  # degrees between groups that other pre-trainings show; runs on other inputs lie nearer
 OFF_BASE = 2.0  # times as large an angle to the base as between ingredients, of a base that is not theirs
 BASE_ANGLE = 20.0
+EXCHANGED = 1.3  # times as many rows as one of the ingredients would have beyond all others
 
 
 def strangers(facts: Facts) -> Evidence | None:
@@ -104,11 +105,26 @@ def wrong_base(facts: Facts) -> Evidence | None:
     nearest = float(spread.base_angle_k.min())
     among = float(spread.closeness_kk.max())
     if nearest < max(BASE_ANGLE, OFF_BASE * among):
-        return None
+        return _fine_tuned_base(facts)
     return Evidence(
         f"the base stands at {nearest:.0f} degrees or more from every ingredient in the median layer, they at "
         f"{among:.0f} or less from one another",
         sure="likely",
+    )
+
+
+def _fine_tuned_base(facts: Facts) -> Evidence | None:
+    """A base that is one more of the ingredients: as far from each as others are, with rows as long as theirs."""
+    spread, beyond = facts.spread, facts.rows_beyond
+    if spread is None or beyond is None or not spread.base_is_among_them or len(spread.clusters()) > 1:
+        return None
+    usual = 2 / (len(facts.located) + 1)
+    if beyond > EXCHANGED * usual:
+        return None
+    return Evidence(
+        f"the base is as far from each ingredient as the nearest other one; of the rows of its matrices {beyond:.0%} "
+        f"are longer or shorter than those of all ingredients (of one more ingredient {usual:.0%}, of a start most)",
+        sure="possible",
     )
 
 

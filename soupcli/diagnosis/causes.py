@@ -119,7 +119,7 @@ CAUSES: tuple[Cause, ...] = (
         "another base",
         basins.wrong_base,
         "The weights after `--base` are not those that the ingredients were fine-tuned from: they are close to one "
-        "another and far from it.",
+        "another and far from it; or it is itself a fine-tuned run like them.",
         "Name the checkpoint that the runs began with. Distances and angles at the base mean nothing until then, nor "
         "do Model Stock and WiSE-FT with it.",
     ),

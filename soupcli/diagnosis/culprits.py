@@ -21,7 +21,7 @@ from soupcli.diagnosis.effects import (
     told_effect,
 )
 from soupcli.diagnosis.evidence import Evidence, Sure, zeros
-from soupcli.diagnosis.facts import surely_better
+from soupcli.diagnosis.facts import better_by, surely_better
 from soupcli.late import torch
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ ASTRAY = 20.0  # degrees to the others, of one that is in their basin and far be
 FAR = 2.5  # times as far as the median ingredient, of one that scores show to be wrong
 OUTLIER = 5.0  # the same by the weights alone
 ALONE = 2.0  # and so many times as far as the next one: half of a sweep is no outlier
+UNKNOWN = 0.05  # of a metric, that an ingredient may lack to the median for all that the set says
 # Points of accuracy: fine-tuning runs of one sweep mostly lie within so many, and soups gain about one.
 TOLD_APART = 0.05
 
@@ -89,7 +90,7 @@ def rate_too_high(facts: Facts) -> Evidence | None:
         or (ratios.get(one, 0.0) > FAR and _left_basin(facts, one) and is_worse(facts, one))
     ]
     if not found:
-        return None
+        return _far_and_unknown(facts)
     one = max(found, key=lambda each: ratios.get(each, 0.0))
     text = _told_distance(facts, one, ratios.get(one)) + told_effect(facts, one)
     return Evidence(text, tuple(facts.located[each] for each in found), "likely")
@@ -138,6 +139,20 @@ def _far_by_weights(facts: Facts) -> Evidence | None:
     if ratios[one] < max(OUTLIER, ALONE * ratios[next_one]) or one in renewed or not _has_grown(facts, one):
         return None
     return Evidence(_told_distance(facts, one, ratios[one]), (facts.located[one],), "possible")
+
+
+def _far_and_unknown(facts: Facts) -> Evidence | None:
+    """What the weights say, if the set is too small to say whether this ingredient is any worse."""
+    found = _far_by_weights(facts)
+    if found is None or facts.barrier is None:
+        return None
+    one = facts.located.index(found.accused[0])
+    if _explained(facts, one):
+        return None
+    known = better_by(facts.barrier.alone[one], median_alone(facts.barrier, [one]))
+    if known.low is None or known.low > -UNKNOWN:
+        return None
+    return found._replace(text=found.text + told_effect(facts, one))
 
 
 def _times_as_far(facts: Facts) -> dict[int, float]:

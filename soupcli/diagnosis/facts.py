@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 # 0 to 25 degrees, single layers at up to 35; of networks trained from one start at a ruinous rate the median layer at
 # up to 71; networks from different seeds at 85 to 95.
 STRANGERS = 75.0
+# Times as far from the base as from the nearest neighbour: ingredients of a sweep stand at 1.2 to 2.9 from their start,
+# and at 0.65 to 1.65 from one more run of the sweep. The lengths of its rows tell these apart.
+AMONG = 0.6, 1.8
+FEWEST_AMONG = 4
+UNEVEN = 5.0
 BESIDES = " (biases, norms)"
 
 
@@ -54,6 +59,21 @@ class WeightDistances(NamedTuple):
         if not self.layers:
             return torch.zeros_like(self.distance_kk)
         return self.angle_lkk.nan_to_num(0.0).median(dim=0).values
+
+    @property
+    def base_is_among_them(self) -> bool:
+        """Whether every ingredient is about as far from the base as from its nearest neighbour.
+
+        Of runs that moved by far different lengths nothing is said: those that hardly moved lie where the start lies.
+        """
+        if self.from_base_k is None or len(self.from_base_k) < FEWEST_AMONG:
+            return False
+        if float(self.from_base_k.max()) > UNEVEN * float(self.from_base_k.min()):
+            return False
+        count = len(self.from_base_k)
+        nearest_k = self.distance_kk.masked_fill(torch.eye(count, dtype=torch.bool), math.inf).amin(dim=1)
+        ratio_k = (self.from_base_k / nearest_k).nan_to_num(0.0)
+        return float(ratio_k.min()) > AMONG[0] and float(ratio_k.max()) < AMONG[1]
 
     def times_as_far(self, group: Sequence[int]) -> list[float]:
         """How many times as far as the median of a group each of it has moved, in the median layer that moved."""
@@ -92,6 +112,9 @@ class Facts:
     spread: WeightDistances | None = None
     barrier: Barrier | None = None
     reordered: Mapping[tuple[int, int], str] = field(default_factory=dict)  # pair -> a layer with rows in other places
+    rows_beyond: float | None = (
+        None  # share of the base's rows that are longer or shorter than those of all ingredients
+    )
     ranges: Sequence[str] = ()  # tensors of quantisation-aware training that are not the same in all
 
     @property

@@ -26,6 +26,7 @@ ALIKE = 0.7  # cosine of a row and its counterpart
 SHARE = 0.6  # of the rows that have their counterpart elsewhere
 CLOSER = 0.1  # by so much closer than the row in its own place
 MATRICES = 4
+MANY = 12  # matrices whose rows are measured
 SOME = 256
 ACROSS = 30.0  # degrees between layers that may be reordered
 
@@ -63,6 +64,20 @@ def _look(
         found[pair] = name
 
 
+def rows_beyond(base: Checkpoint, checkpoints: Sequence[Checkpoint]) -> float | None:
+    """The share of the base's rows that are longer or shorter than the same row of every checkpoint; None without any.
+
+    Training changes most rows' lengths in one direction: a start has its rows at the end of the range. One more run
+    has one of its `k + 1` places by chance, and is beyond the others in 2 of them.
+    """
+    beyond_r: list[bool] = []
+    for name in [name for name in base.tensors if _fits(base, name)][:MANY]:
+        lengths_kr = torch.stack([_rows(one, name).norm(dim=1) for one in checkpoints])
+        length_r = _rows(base, name).norm(dim=1)
+        beyond_r += ((length_r < lengths_kr.amin(dim=0)) | (length_r > lengths_kr.amax(dim=0))).tolist()
+    return sum(beyond_r) / len(beyond_r) if beyond_r else None
+
+
 def _fits(checkpoint: Checkpoint, name: str) -> bool:
     spec = checkpoint.tensors[name]
     rows = spec.shape[0] if spec.shape else 0
@@ -83,9 +98,14 @@ def _is_reordered(one: Checkpoint, other: Checkpoint, name: str) -> bool:
     return float(elsewhere_s.double().mean()) > SHARE and distinct > 0.8 * int(elsewhere_s.sum())
 
 
+def _rows(checkpoint: Checkpoint, name: str) -> Tensor:
+    """A tensor as rows of numbers."""
+    spec = checkpoint.tensors[name]
+    return read_part(checkpoint, name, 0, spec.numel).view(spec.shape[0], -1).to(torch.float32)
+
+
 def _unit_rows(checkpoint: Checkpoint, name: str) -> Tensor:
     """Rows less their mean, each of length 1."""
-    spec = checkpoint.tensors[name]
-    rows_rn = read_part(checkpoint, name, 0, spec.numel).view(spec.shape[0], -1).to(torch.float32)
+    rows_rn = _rows(checkpoint, name)
     rows_rn = rows_rn - rows_rn.mean(dim=0)
     return functional.normalize(rows_rn, dim=1)

@@ -158,6 +158,25 @@ def test_few_examples_and_one_broken_run(
     assert set(causes(found)[1:]) <= {"too few validation examples"}
 
 
+def test_examples_that_do_not_show_a_broken_run(
+    inspected: Inspect, healthy: list[nn.Sequential], start: nn.Sequential
+) -> None:
+    """What the weights say stands if the examples are too few to say whether the run is any worse."""
+    nets, mean = [*healthy[:4], fine_tuned(start, seed=7, lr=1e-1)], copied(start)
+    inspected(nets=nets)
+    states = [net.state_dict() for net in nets]
+    mean.load_state_dict({name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]})
+    known = torch.stack([net(VAL.inputs).argmax(dim=1) == VAL.labels for net in (*nets, mean)])
+    right = known.all(dim=0).nonzero().flatten()[:40]
+    save_file({"inputs": VAL.inputs[right].clone(), "labels": VAL.labels[right].clone()}, "data/few.safetensors")
+    found = inspected("--val", "data/few.safetensors")["verdicts"]
+    assert (found[0]["cause"], found[0]["sure"], found[0]["accused"]) == (
+        "learning rate too high",
+        "possible",
+        ["runs/4"],
+    )
+
+
 def test_half_of_the_labels_in_another_order(
     inspected: Inspect, healthy: list[nn.Sequential], start: nn.Sequential
 ) -> None:
@@ -213,6 +232,13 @@ def test_neurons_in_another_order(
 def test_another_base(inspected: Inspect, healthy: list[nn.Sequential], words: Sequence[str]) -> None:
     """A base that the runs did not begin with is far from all of them, who are close to one another."""
     assert causes(inspected(*words, nets=healthy, start=from_seed(9))) == ["another base"]
+
+
+def test_a_fine_tuned_base(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
+    """A base that is one more run of the sweep lies among the ingredients, and so do the lengths of its rows."""
+    [found] = inspected(*WITH_BASE, nets=healthy[:4], start=healthy[4])["verdicts"]
+    assert (found["cause"], found["sure"]) == ("another base", "possible")
+    assert "as far from each ingredient as the nearest other one" in found["evidence"]
 
 
 def test_ranges_of_quantisation(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
