@@ -6,7 +6,7 @@
 Prints the table of docs/results.md. Two networks are simulated on the same examples: mostly right or wrong together,
 each now and then right alone; or giving numbers whose errors go together. The truth is the difference over a million
 examples. `held out`: the better of six networks and the better of four others are chosen on one half of `2 n` examples
-and compared on the other.
+and compared on the other. `cross-fitted`: a soup that nothing selected, and the best of ten equally good ingredients.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from soupcli.evaluation.compare import Side, best_side, compare
+from soupcli.evaluation.loop import score_of
 from soupcli.evaluation.paired_difference import Interval, metric_interval, share_interval
 from soupcli.metrics.table import METRICS
 
@@ -195,6 +197,7 @@ ROWS = (
 
 
 HELD_OUT = "accuracy, held out"
+CROSS_FITTED = "accuracy, cross-fitted"
 
 
 def interval(metric: str, first: Tensor, second: Tensor) -> Interval:
@@ -241,11 +244,27 @@ def covered_held_out(n: int, gain: float, samples: int) -> float:
     return inside / samples
 
 
+def covered_cross_fitted(n: int, gain: float, samples: int) -> float:
+    """The same of a soup that is `gain` better than each of ten ingredients, against the cross-fitted best of these."""
+    generator, normal = torch.Generator().manual_seed(n), NormalDist()
+    at_k = torch.tensor([normal.inv_cdf(0.8)] * 10 + [normal.inv_cdf(0.8 + gain)])
+    inside = 0
+    for _ in range(samples):
+        hard_n1 = 0.97 * torch.randn(n, 1, generator=generator)
+        right_nk = (hard_n1 + 0.243 * torch.randn(n, 11, generator=generator) < at_k).to(torch.uint8)
+        *alone, soup = (score_of({"accuracy": right_n}, "accuracy", examples=n) for right_n in right_nk.unbind(dim=1))
+        side = best_side("best", {"val": alone[0]}, "val", alone, fair=True)
+        [found] = compare(Side("soup", {"val": soup}), side)
+        assert found.low is not None and found.high is not None
+        inside += found.low <= gain <= found.high
+    return inside / samples
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=500)
-    known = [row.name for row in ROWS] + [HELD_OUT]
+    known = [row.name for row in ROWS] + [HELD_OUT, CROSS_FITTED]
     parser.add_argument("--rows", nargs="+", metavar="WORD", help="rows that begin with a word; default: all")
     options = parser.parse_args()
     samples = options.samples
@@ -258,6 +277,7 @@ def main() -> None:
         for row in ROWS
     ]
     rows.append((HELD_OUT, lambda n, gain: covered_held_out(n, gain, samples)))
+    rows.append((CROSS_FITTED, lambda n, gain: covered_cross_fitted(n, gain, samples)))
     for name, share in (row for row in rows if row[0] in asked):
         print(f"| {name} | {' | '.join(f'{100 * share(n, gain):.1f}' for n in SIZES for gain in POINTS)} |", flush=True)
     print(f"\n{samples} samples for each cell, {time.monotonic() - began:.0f} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from soupcli.evaluation.cross_fit import cross_fitted
+from soupcli.evaluation.cross_fit import COUNTED, cross_fitted
 from soupcli.evaluation.paired_difference import difference
 from soupcli.evaluation.score import Score, is_higher_better
 from soupcli.progress import Progress, silent
@@ -48,7 +48,7 @@ def compare(
     found = []
     for done, (name, metric) in enumerate(both, 1):
         score = soup.scores[name]
-        of = difference(score, best.scores[name], metric)
+        of = difference(score, best.scores[name], metric, counted=COUNTED if name in best.cross_fitted else 1.0)
         found.append(
             Comparison(
                 set=name,

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDS = 10
+# The share of the examples that tell independently: choices for the folds are made on nearly the same examples, so the
+# folds' differences go together. Nadeau and Bengio 2003, "Inference for the Generalization Error", their correction.
+COUNTED = 1 / (1 + FOLDS / (FOLDS - 1))
 FEWEST = 2 * FOLDS  # examples
 
 

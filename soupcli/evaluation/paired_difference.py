@@ -51,16 +51,26 @@ class PairedDifference(NamedTuple):
         return self.low is not None and self.low > 0 and (self.p is None or self.p < SURE)
 
 
-def difference(first: Score, second: Score, metric: str) -> PairedDifference:
-    """Compare `metric` of the first with that of the second, both over the same examples in the same order."""
+def difference(first: Score, second: Score, metric: str, *, counted: float = 1.0) -> PairedDifference:
+    """Compare `metric` of the first with that of the second, both over the same examples in the same order.
+
+    `counted`: the share of the examples that tell independently of the others. Interval and p are those of so many.
+    """
     value = first.metrics[metric].value - second.metrics[metric].value
     a, b = first.outcomes.get(metric), second.outcomes.get(metric)
     if a is None or b is None or len(a) != len(b) or len(a) < 2 or not math.isfinite(value):
         return PairedDifference(value)
     if a.dtype == torch.uint8 and a.dim() == 1:
-        alone = int((a > b).sum()), int((a < b).sum())
-        return PairedDifference(value, *share_interval(*alone, len(a)), exact_mcnemar(*alone))
-    return PairedDifference(value, *(metric_interval(metric_named(metric), a, b) or (None, None)))
+        alone = [round(counted * int(each.sum())) for each in (a > b, a < b)]
+        low, high = share_interval(alone[0], alone[1], max(round(counted * len(a)), sum(alone)))
+        return PairedDifference(value, min(low, value), max(high, value), exact_mcnemar(*alone))
+    of = metric_named(metric)
+    interval = metric_interval(of, a, b)
+    if interval is None:
+        return PairedDifference(value)
+    low, high = (value + (end - value) / math.sqrt(counted) for end in interval)
+    most = of.span if of.span is not None else math.inf
+    return PairedDifference(value, max(low, -most), min(high, most))
 
 
 def exact_mcnemar(first_alone: int, second_alone: int) -> float:

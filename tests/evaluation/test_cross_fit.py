@@ -34,6 +34,21 @@ def test_takes_the_luck_away() -> None:
     assert sum(fair) / 200 == pytest.approx(0.8, abs=0.01)
 
 
+def test_its_interval_holds() -> None:
+    """Of equally good networks the 95% interval holds 0 in nine of ten samples or more, as if fewer were counted."""
+    generator, told = torch.Generator().manual_seed(5), list[bool]()
+    for _ in range(120):
+        hard_n1 = 0.97 * torch.randn(400, 1, generator=generator)
+        right_nk = (hard_n1 + 0.243 * torch.randn(400, 11, generator=generator) < 0.84).to(torch.uint8)
+        *scores, soup = (scored(right_n) for right_n in right_nk.unbind(dim=1))
+        side = best_side("best", {"val": scores[0]}, "val", scores, fair=True)
+        [found] = compare(Side("soup", {"val": soup}), side)
+        assert found.low is not None and found.high is not None and found.p is not None
+        assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+        told.append(found.low <= 0 <= found.high)
+    assert sum(told) >= 0.9 * len(told)
+
+
 def test_keeps_who_is_better() -> None:
     """An ingredient that is better everywhere is the best of every fold."""
     generator = torch.Generator().manual_seed(0)
