@@ -109,7 +109,7 @@ def _learn(run: Run, best: Checkpoint, start: Sequence[Checkpoint]) -> Learnt:
             watch=_watch(run),
             progress=progress,
         )
-    evaluators.examples += learnt.soup.examples
+    evaluators.count(learnt.soup.examples)
     run.progress.close()
     if not run.options.quiet:
         console.note(*draw_curves(_named(learnt.soup.curves)).split("\n"))

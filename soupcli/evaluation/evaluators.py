@@ -18,11 +18,12 @@ from soupcli.evaluation.batches import BatchSize
 from soupcli.evaluation.ensembles import Ensembles
 from soupcli.evaluation.hardest_first import Difficulty
 from soupcli.evaluation.keys import Keys
-from soupcli.evaluation.logits import Collected, LogitFile, LogitsSource
+from soupcli.evaluation.logits import Collected, LogitFile
 from soupcli.evaluation.outside.lm_eval import LoadedTasks
 from soupcli.evaluation.outside.measure import OutsideSets
 from soupcli.evaluation.runner import NetworkRunner
 from soupcli.evaluation.score import Evaluate, Score
+from soupcli.evaluation.scores_of_run import ScoresOfRun
 from soupcli.files.json_text import key_of
 from soupcli.metrics.metric import MetricValue
 from soupcli.metrics.table import metric_named
@@ -51,34 +52,32 @@ class Evaluators:
     def __init__(self, context: EvaluationContext) -> None:
         recipe, sets = context.recipe, context.sets
         self.context = context
-        self.examples = 0
         folder = cache_folder() / "inputs" if recipe.cache_inputs else None
         self.inputs = InputCache(folder, manifest=context.manifest, limit=recipe.cache_limit, say=context.warn)
         self._batch_size = BatchSize(recipe.batch_size, say=context.warn)
         self._difficulty = {name: Difficulty() for name in sets}
-        self._again: set[str] = set()
         self._expected: list[Mixture] = []
         if recipe.cost.flops:
             context.counted_set()
         _check_metrics(context)
         self._tasks = LoadedTasks()
         self._keys = Keys(context, self._tasks)
+        self._scores = ScoresOfRun(context, self._keys)
         contents = ContentStore(context.store.folder.parent / "contents", inputs=context.manifest)
         self._runner = NetworkRunner(context, self._keys, self.inputs, contents)
-        self._outside = OutsideSets(context, self._runner, self._tasks, self._put_early)
-        self._early: set[str] = set()
+        self._outside = OutsideSets(context, self._runner, self._tasks, self._scores.keep_early)
 
     def on(self, name: str) -> Evaluate:
         """What evaluates mixtures on the set `name`."""
 
         def evaluate(weights: Mixture, *, at_least: float | None = None) -> Score:
-            score = processes.from_first(lambda: self._kept(name, weights, at_least))
+            score = processes.from_first(lambda: self._scores.get(name, weights, at_least))
             if score is None:
                 with users_code():
                     dealt = self._dealt(name, weights, at_least)
                     measured = dealt or [(weights, self._measure(name, weights, at_least))]
                 for one, of_one in measured:
-                    self._keep(name, one, of_one)
+                    self._scores.keep(name, one, of_one)
                 score = next(of_one for one, of_one in measured if one == weights)
             if score.difficulty is not None:
                 self._difficulty[name].add(_shares(weights), score.difficulty)
@@ -99,23 +98,20 @@ class Evaluators:
     @property
     def again(self) -> int:
         """Scores that were known, and measured again because the logits were not."""
-        return len(self._again)
+        return len(self._scores.again)
+
+    @property
+    def examples(self) -> int:
+        """Examples that went through the network, or through what others run."""
+        return self._scores.examples
+
+    def count(self, examples: int) -> None:
+        """Add `examples` that went through the network without a score, such as those of a fit."""
+        self._scores.examples += examples
 
     def on_all(self, weights: Mixture) -> dict[str, Score]:
         """The mixture's score on every set."""
         return {name: self.on(name)(weights) for name in self.context.sets}
-
-    def logit_file(self, name: str, weights: Mixture) -> LogitFile | None:
-        """Where a network's logits on the set `name` are kept; None for mixtures, and if none are asked for."""
-        alone = len(weights.members) == 1 and weights.is_uniform and weights.dtype is None
-        if not alone or not self._wants_logits(name) or self.context.logits is None:
-            return None
-        parts, member = self._keys.of_outputs(name, weights), weights.members[0]
-        fingerprint = self._keys.fingerprints[name]
-        if parts is None or fingerprint is None:
-            return None
-        source = LogitsSource(key_of(parts), self.context.hashes.of(member), fingerprint, str(member.path), name)
-        return self.context.logits.file(source)
 
     def ensembles(self, name: str, members: Sequence[Checkpoint], metrics: Sequence[str]) -> Ensembles:
         """What scores ensembles of `members` on the set `name`; networks whose logits are missing are evaluated.
@@ -124,7 +120,7 @@ class Evaluators:
         """
         files: dict[Checkpoint, LogitFile] = {}
         for member in members:
-            file = self.logit_file(name, Mixture.uniform([member]))
+            file = self._scores.logit_file(name, Mixture.uniform([member]))
             if file is None:
                 raise ValidationError(
                     f"val.{name}: ensembles are scored from logits, which it does not show",
@@ -235,31 +231,6 @@ class Evaluators:
         """Ends what runs beside this process."""
         self._outside.close()
 
-    def _keep(self, name: str, weights: Mixture, score: Score) -> None:
-        if self._own_key(name, weights) not in self._early:
-            self.examples += score.examples
-        self.context.manifest.confirm()
-        if processes.is_first():
-            self._put(name, weights, score)
-
-    def _put(self, name: str, weights: Mixture, score: Score) -> None:
-        """Keep a score, only for this run if something unknown determines it."""
-        self._keys.forget_if_changed(name)
-        key = self._keys.of_score(name, weights)
-        if key is not None:
-            self.context.store.put(key, score)
-        if not self.context.sets[name].shows_examples:
-            self.context.store.remember(self._own_key(name, weights), score)
-
-    def _put_early(self, name: str, weights: Mixture, score: Score) -> None:
-        """Keeps a score of a command at once: others of them run on."""
-        self._early.add(self._own_key(name, weights))
-        self.examples += score.examples
-        self._put(name, weights, score)
-
-    def _own_key(self, name: str, weights: Mixture) -> str:
-        return f"{name}:{self._keys.of_weights(weights)}"
-
     def _dealt(self, name: str, weights: Mixture, at_least: float | None) -> list[tuple[Mixture, Score]]:
         """Evaluate `weights` and other expected mixtures, one per process; [] if sharing each set is faster."""
         spec = self.context.sets[name]
@@ -279,14 +250,16 @@ class Evaluators:
         if self.context.recipe.batch_norm != "average":
             self._runner.examples.of(*self.context.calibrating_set())
         own = processes.own_item(of_round)
-        collected = Collected(examples.labels, examples.kind) if own is not None and self._wants_logits(name) else None
+        collected = (
+            Collected(examples.labels, examples.kind) if own is not None and self._scores.wants_logits(name) else None
+        )
         with processes.by_itself():
             score = self._measure_examples(name, spec, own, at_least, collected) if own is not None else None
         done = processes.gathered((score, self._batch_size.most))
         self._batch_size.most = min(most for _, most in done)
         for one, logits in zip(of_round, processes.to_first(collected), strict=False):
             whole = logits is not None and logits.is_whole
-            if logits is not None and whole and (file := self.logit_file(name, one)) is not None:
+            if logits is not None and whole and (file := self._scores.logit_file(name, one)) is not None:
                 file.save(logits)
         return [(one, found) for one, (found, _) in zip(of_round, done, strict=False) if found is not None]
 
@@ -300,29 +273,15 @@ class Evaluators:
     def _measure_outside(self, name: str, weights: Mixture) -> Score:
         """With jobs, other mixtures that are expected begin too."""
         if self.context.jobs > 1 and weights in self._expected:
-            coming = [one for one in self._expected if one == weights or self._kept(name, one, None) is None]
+            coming = [one for one in self._expected if one == weights or self._scores.get(name, one, None) is None]
             self._outside.expect(name, [(one, self._keys.of_weights(one)) for one in coming])
         return self._outside.score(name, weights, self._keys.of_weights(weights))
 
     def _unknown(self, name: str, at_least: float | None, *, besides: Mixture) -> list[int]:
         """Places of expected mixtures whose scores are not known, as many as there are other processes."""
         expected = enumerate(self._expected)
-        unknown = (place for place, one in expected if one != besides and self._kept(name, one, at_least) is None)
+        unknown = (place for place, one in expected if one != besides and self._scores.get(name, one, at_least) is None)
         return list(islice(unknown, processes.count() - 1))
-
-    def _kept(self, name: str, weights: Mixture, at_least: float | None) -> Score | None:
-        """The score that an earlier run has kept, if its logits are kept too if they are asked for."""
-        key = self._keys.of_score(name, weights) or self._own_key(name, weights)
-        stop = at_least if self.context.recipe.early_stop else None
-        score = self.context.store.get(key, at_least=stop) or self.context.store.get(self._own_key(name, weights))
-        file = self.logit_file(name, weights) if score is not None else None
-        if file is not None and not file.is_there:
-            self._again.add(str(key))
-            return None
-        return score
-
-    def _wants_logits(self, name: str) -> bool:
-        return self.context.logits is not None and self.context.sets[name].labelled
 
     def _measure(self, name: str, weights: Mixture, at_least: float | None) -> Score:
         self._runner.describe_by(weights.kept)
@@ -331,7 +290,7 @@ class Evaluators:
             if kind_of(spec).shares:
                 return self._measure_outside(name, weights)
             return processes.from_first(lambda: self._measure_outside(name, weights))
-        file = self.logit_file(name, weights) if processes.is_first() else None
+        file = self._scores.logit_file(name, weights) if processes.is_first() else None
         examples = self._runner.examples.of(name, spec)
         collected = Collected(examples.labels, examples.kind) if file is not None else None
         score = self._measure_examples(name, spec, weights, at_least, collected)
