@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.errors import ValidationError
 from soupcli.evaluation.score import Score, is_higher_better
-from soupcli.metrics.table import METRICS
+from soupcli.metrics.table import defined
 from soupcli.wording import SHARES, suggestion
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def check(gate: Gate, metric: str) -> None:
         raise ValidationError(
             f"{gate.key}: {metric} is a fraction of 1, got {number}", hint=f"write {number}% for per cent"
         )
-    if metric in METRICS and not bound.better and METRICS[metric].higher_is_better != (bound.sign[0] == ">"):
-        way, sign = ("higher", ">=") if METRICS[metric].higher_is_better else ("lower", "<=")
+    definition = defined(metric)
+    if definition is not None and not bound.better and definition.higher_is_better != (bound.sign[0] == ">"):
+        way, sign = ("higher", ">=") if definition.higher_is_better else ("lower", "<=")
         raise ValidationError(f"{gate.key}: {metric} is better the {way}, got {gate.text!r}", hint=f"write {sign}")
 
 

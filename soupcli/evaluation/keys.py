@@ -13,6 +13,7 @@ from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import prints
 from soupcli.files.json_text import key_of
 from soupcli.files.manifest import HINT
+from soupcli.metrics.library import is_of_library, version_of
 from soupcli.networks.configuration import configuration_files
 from soupcli.progress import unsaid
 from soupcli.recipe.sets import OutsideSet
@@ -38,7 +39,11 @@ class Keys:
     def of_score(self, name: str, weights: Mixture) -> str | None:
         """The key of a score, None if something unknown determines it: a function or a command of the user."""
         parts = self.of_outputs(name, weights)
-        return key_of({**parts, "metrics": self._context.metrics_of(name)}) if parts is not None else None
+        return (
+            key_of({**parts, "metrics": [_with_library(metric) for metric in self._context.metrics_of(name)]})
+            if parts is not None
+            else None
+        )
 
     def of_outputs(self, name: str, weights: Mixture) -> dict[str, Any] | None:
         """Everything that determines the outputs of a network on a set; None if something unknown does."""
@@ -148,6 +153,11 @@ class Keys:
 def _of_part(fingerprint: str | None, part: SetPart | None) -> str | None:
     """Of a part of a set, from that of the set."""
     return fingerprint if part is None else f"{fingerprint}:{json.dumps([part.share, part.held_out])}"
+
+
+def _with_library(metric: str) -> str | list[str]:
+    """The name of a metric, with the version of the library that has it."""
+    return [metric, version_of(metric)] if is_of_library(metric) else metric
 
 
 def _words(args: Any) -> Iterator[str]:

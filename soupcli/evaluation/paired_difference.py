@@ -8,7 +8,8 @@ All other metrics: Student's t interval of the jackknife's pseudo-values (Efron 
 rare ones that decide, so two are imagined, one in favour of each side. They are what Agresti and Min (2005, "Simple
 improved confidence intervals for comparing matched proportions") add to proportions. If few examples overstate a metric
 (the calibration error), the interval is longer by an estimate of that at either end. `benchmarks/coverage.py` has how
-often these intervals hold the truth. Nothing is drawn: equal outcomes give equal intervals.
+often these intervals hold the truth. Nothing is drawn. Metrics of libraries have the bootstrap's deviation over seeded
+resamples of the examples, the same for both sides. Equal outcomes give equal intervals.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.late import torch
 from soupcli.metrics.metric import Metric, Z
-from soupcli.metrics.standard_error import slopes
+from soupcli.metrics.standard_error import bootstrap_error, slopes
 from soupcli.metrics.table import metric_named
 from soupcli.wording import SURE
 
@@ -124,6 +125,8 @@ def metric_interval(metric: Metric, first: Tensor, second: Tensor) -> Interval |
     """The 95% interval of the difference of a metric, from its contributions [N, ...] of both; None if it has none."""
     if bool((first == second).all()) and first.is_floating_point():
         return 0.0, 0.0  # the same outputs to the last place: the same network
+    if metric.resampled:
+        return _resampled_interval(metric, first, second)
     value, slopes_n = slopes(_less(metric, first, second), len(first))
     if not math.isfinite(value) or not bool(slopes_n.isfinite().all()):
         return None
@@ -137,6 +140,19 @@ def metric_interval(metric: Metric, first: Tensor, second: Tensor) -> Interval |
     most = metric.span if metric.span is not None else math.inf
     down, up = (metric.bias(each) if metric.bias is not None else 0.0 for each in (first, second))
     return max(-most, min(centre - reach - down, value)), min(most, max(centre + reach + up, value))
+
+
+def _resampled_interval(metric: Metric, first: Tensor, second: Tensor) -> Interval | None:
+    """Student's t interval about the difference, by its deviation over resamples of the examples."""
+
+    def less(of_first: Tensor, of_second: Tensor) -> float:
+        return metric.value(of_first).value - metric.value(of_second).value
+
+    value, error = less(first, second), bootstrap_error(less, first, second)
+    if error is None or not math.isfinite(value):
+        return None
+    reach = student_t(len(first) - 1) * error
+    return value - reach, value + reach
 
 
 def _less(metric: Metric, first: Tensor, second: Tensor) -> Callable[[Tensor], Tensor]:

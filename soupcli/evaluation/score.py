@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from soupcli.metrics.direction import direction_of
-from soupcli.metrics.metric import SIGN, MetricValue
-from soupcli.metrics.table import METRICS, metric_named
+from soupcli.metrics.table import defined
 from soupcli.wording import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from soupcli.evaluation.outcomes import Packed
+    from soupcli.metrics.metric import MetricValue
     from soupcli.mixing.mixture import Mixture
 
 
@@ -78,7 +78,7 @@ def is_higher_better(metric: str, score: Score) -> bool:
     """Whether more of one of the score's metrics is better: by its name, else as of the one that selects."""
     if metric == score.selecting:
         return score.higher_is_better
-    if all(part.strip() in METRICS for part in metric.split(SIGN)):
-        return metric_named(metric).higher_is_better
+    if (definition := defined(metric)) is not None:
+        return definition.higher_is_better
     known = direction_of(metric)
     return score.higher_is_better if known is None else known

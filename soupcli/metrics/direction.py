@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from soupcli.errors import ValidationError
+from soupcli.metrics.library import is_of_library
 from soupcli.metrics.table import METRICS
 
 # Words of a name, apart from prefixes such as `eval_` and `val/`: the metric that they stand for is better when lower.
@@ -122,6 +123,11 @@ def is_higher_better(metric: str, said: bool | None, *, place: str) -> bool:
 
     Raises ValidationError if the recipe contradicts a definition, and if nothing tells; `place` is where it would.
     """
+    if is_of_library(metric):
+        raise ValidationError(
+            f"{place}: {metric} is computed from labels and outputs, which this set does not show",
+            hint="compute it in the function or command, under a name without the library",
+        )
     known = METRICS[metric].higher_is_better if metric in METRICS else None
     if known is not None and said is not None and said != known:
         better = "higher" if known else "lower"

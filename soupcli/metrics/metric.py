@@ -25,6 +25,7 @@ class Metric(NamedTuple):
     `right_and_wrong`, if an example is either: what each would contribute if it were right, and if it were wrong.
     `bias`, if few examples give a higher value than many would: by how much they may.
     `span`: the most by which two values can differ; None: there is no such bound.
+    `resampled`: the value has no derivative by the weights of examples, so its error comes from resamples.
     `per_class`: an example contributes `width` numbers for each class.
     """
 
@@ -40,6 +41,7 @@ class Metric(NamedTuple):
     span: float | None = None
     bias: Callable[[Tensor], float] | None = None  # contributions -> estimate
     per_class: bool = False
+    resampled: bool = False
 
 
 Z = 1.959963984540054  # standard errors on either side of a normal mean that hold 95%
@@ -55,6 +57,10 @@ def mean_of(parts: Sequence[Metric], name: str, *, key: str) -> Metric:
     if not all(part.higher_is_better for part in parts):
         raise ValidationError(
             f"{key}: {name!r}: a mean is of metrics that are better when higher", hint="e.g. accuracy+f1"
+        )
+    if any(part.resampled for part in parts):
+        raise ValidationError(
+            f"{key}: {name!r}: metrics of libraries have no mean with others", hint="give one of them"
         )
     if not measures:
         raise ValidationError(f"{key}: {name!r}: its parts measure labels of different kinds", hint="e.g. accuracy+f1")

@@ -2,16 +2,19 @@
 
 Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans", chapter 6: how fast a value changes with the
 weight of each example says how it varies from sample to sample. Of a share it is sqrt(p (1 - p) / n), of a smooth
-function of means the delta method. It draws nothing, so it is the same in every run. If no example moves the value
-(all are right), Wilson's interval (1927) of a share says what is known all the same.
+function of means the delta method. It draws nothing. If no example moves the value (all are right), Wilson's interval
+(1927) of a share says what is known all the same. Metrics of libraries have no derivative: they are computed on seeded
+resamples.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from soupcli.errors import ValidationError
 from soupcli.late import torch
 from soupcli.metrics.metric import Metric, MetricValue, Z
 
@@ -24,10 +27,33 @@ def with_error(metric: Metric, outcomes: Tensor) -> MetricValue:
     value = metric.value(outcomes)
     if value.stderr is not None or len(outcomes) < 2 or not math.isfinite(value.value):
         return value
+    if metric.resampled:
+        return value._replace(stderr=bootstrap_error(lambda of: metric.value(of).value, outcomes))
     error = infinitesimal_jackknife(metric.weighted, outcomes)
     if metric.counts and error is not None and error < NOTHING:
         error = (metric.span or 1.0) * error_of_all(len(outcomes))
     return value._replace(stderr=error)
+
+
+RESAMPLES = 100
+FAILED = 0.1  # of the resamples may have no value, as without an example of a class
+
+
+def bootstrap_error(value_of: Callable[..., float], *outcomes: Tensor) -> float | None:
+    """The deviation of a value over resamples of the examples (Efron 1979), the same ones each time; None without one.
+
+    `value_of` is given the drawn rows of each of `outcomes` [N, ...].
+    """
+    n, generator = len(outcomes[0]), torch.Generator().manual_seed(0)
+    drawn = [torch.randint(n, (n,), generator=generator) for _ in range(RESAMPLES)]
+    finite = []
+    for rows in drawn:
+        try:
+            value = value_of(*(each[rows] for each in outcomes))
+        except ValidationError:  # of a library that takes no set without an example of a class
+            continue
+        finite += [value] if math.isfinite(value) else []
+    return statistics.stdev(finite) if len(finite) >= (1 - FAILED) * RESAMPLES else None
 
 
 NOTHING = 1e-12  # what rounding leaves of an error that is 0

@@ -29,6 +29,7 @@ from soupcli.metrics.correlation import (
     weighted_spearman,
 )
 from soupcli.metrics.f1_mcc import best_f1, f1, matthews, predicted_and_true, weighted_f1, weighted_matthews
+from soupcli.metrics.library import is_of_library, library_metric
 from soupcli.metrics.loss import least_mean, mean, negative_log_likelihood, weighted_mean
 from soupcli.metrics.metric import SIGN, LabelKind, Metric, mean_of
 from soupcli.metrics.perplexity import best_perplexity, perplexity, sum_and_count, weighted_perplexity
@@ -44,15 +45,25 @@ LABELS: dict[LabelKind, str] = {
 
 
 def metric_named(name: str, *, key: str = "metric") -> Metric:
-    """The metric, or with `+` in its name the mean of several; ValidationError with the nearest name.
+    """The metric, of `sklearn:NAME` that of the library, or with `+` in its name the mean of several.
 
-    `key` of the recipe gives it.
+    `key` of the recipe gives it. Raises ValidationError with the nearest name, MissingExtra without the library.
     """
     if SIGN in name:
         return mean_of([metric_named(part.strip(), key=key) for part in name.split(SIGN)], name, key=key)
+    if is_of_library(name):
+        return library_metric(name, key=key)
     if name not in METRICS:
-        raise ValidationError(f"{key}: {name!r} is not known{_nearest(name)}", hint=f"one of {', '.join(METRICS)}")
+        raise ValidationError(
+            f"{key}: {name!r} is not known{_nearest(name)}", hint=f"one of {', '.join(METRICS)}, or sklearn:NAME"
+        )
     return METRICS[name]
+
+
+def defined(name: str) -> Metric | None:
+    """The metric, or None for a name that only a program of the user's knows."""
+    names = [part.strip() for part in name.split(SIGN)]
+    return metric_named(name) if all(part in METRICS or is_of_library(part) for part in names) else None
 
 
 def _nearest(name: str) -> str:

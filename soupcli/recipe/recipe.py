@@ -47,8 +47,9 @@ class Recipe(Section):
     """Validation sets by name."""
     metric: str = "accuracy"
     """The metric that ranks and selects: accuracy, top5, nll, ece, f1 (of class 1 where there are two classes, else the
-    mean over classes) or mcc of classes; pearson, spearman or mse of numbers. `accuracy+f1` is the mean of the
-    two. A set of tokens has its perplexity."""
+    mean over classes) or mcc of classes; map, f1_micro, f1_macro or bce of rows of 0 and 1; pearson, spearman or mse of
+    numbers. `accuracy+f1` is the mean of the two. A set of tokens has its perplexity. `sklearn:NAME` and
+    `torchmetrics:NAME(argument=value)` are metrics of these libraries."""
     metrics: list[str] = []
     """Further metrics, reported beside it on every set that has them."""
     objective: ObjectiveWord | None = None
