@@ -78,29 +78,33 @@ class CopyPlan(NamedTuple):
     why: str = ""  # it cannot be copied so
 
 
-def why_not_cast(mixture: Mixture, file: FileVersion, options: CopyOptions) -> str:
-    """What speaks against a copy of `file` in which tensors have other dtypes; "" if nothing does."""
+class CopySource(NamedTuple):
+    """A file of the best ingredient that is copied for the soup."""
+
+    file: FileVersion
+    places: Mapping[str, StoredTensor]  # of the soup's tensors that lie in it
+    key: str | None  # of the network among the file's entries
+    casts: Mapping[str, tuple[Dtype, Dtype]]  # tensor -> its dtype here and in the soup, if these differ
+
+
+def source_of(mixture: Mixture, file: FileVersion) -> CopySource:
+    """Returns what the soup takes from `file`, which holds tensors of the best ingredient."""
     kept = mixture.kept.own
     places = {name: kept.places[name] for name in mixture.kept.tensors if kept.places[name].file == file}
-    casts = casts_of(mixture, places)
-    return plan_copy(file, places, kept.origin.key, casts, keep_state=options.keep_state).why if casts else ""
+    dtypes = {name: (kept.tensors[name].dtype, mixture.spec(name).dtype) for name in places}
+    casts = {name: (before, now) for name, (before, now) in dtypes.items() if before != now}
+    return CopySource(file, places, kept.origin.key, casts)
 
 
-def casts_of(mixture: Mixture, places: Mapping[str, StoredTensor]) -> dict[str, tuple[Dtype, Dtype]]:
-    """Tensor -> its dtype in the best ingredient and in the soup, if these differ."""
-    stored = mixture.kept.own.tensors
-    pairs = {name: (stored[name].dtype, mixture.spec(name).dtype) for name in places}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+def why_not_cast(mixture: Mixture, file: FileVersion, options: CopyOptions) -> str:
+    """Why no copy of `file` can hold its tensors in other dtypes; "" if one can."""
+    source = source_of(mixture, file)
+    return plan_copy(source, keep_state=options.keep_state).why if source.casts else ""
 
 
-def plan_copy(
-    file: FileVersion,
-    places: Mapping[str, StoredTensor],
-    key: str | None,
-    casts: Mapping[str, tuple[Dtype, Dtype]],
-    *,
-    keep_state: bool,
-) -> CopyPlan:
+def plan_copy(source: CopySource, *, keep_state: bool) -> CopyPlan:
+    """Returns how the archive is copied. Raises MixError for a broken one."""
+    file, places, key, casts = source
     try:
         records = zip_records(file.path)
     except (zipfile.BadZipFile, ValueError) as cause:

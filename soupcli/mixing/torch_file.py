@@ -27,7 +27,16 @@ from soupcli.files.reading import FileVersion, memory_of, read_bytes, sha256, wr
 from soupcli.late import torch
 from soupcli.mixing.mixture import mix
 from soupcli.mixing.pieces import Mixer, pieces_of
-from soupcli.mixing.torch_copy import INSTEAD, CopyOptions, TorchNotes, casts_of, is_archive, moved_place, plan_copy
+from soupcli.mixing.torch_copy import (
+    INSTEAD,
+    CopyOptions,
+    CopySource,
+    TorchNotes,
+    is_archive,
+    moved_place,
+    plan_copy,
+    source_of,
+)
 from soupcli.mixing.zip_records import ZipRecord, copy_records, correct_checksums, zip_records
 from soupcli.threads import in_threads
 
@@ -37,7 +46,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import TensorSpec
-    from soupcli.checkpoints.dtype import Dtype
     from soupcli.mixing.mixture import Mixture
 
 
@@ -62,10 +70,7 @@ def write_copy(mixture: Mixture, file: FileVersion, path: Path, options: CopyOpt
 
     Raises MixError if a tensor cannot be mixed, or shares memory with another one in one ingredient and not in all.
     """
-    kept = mixture.kept.own
-    places = {name: kept.places[name] for name in mixture.kept.tensors if kept.places[name].file == file}
-    casts = casts_of(mixture, places)
-    skeleton = _copy(file, places, kept.origin.key, casts, path, keep_state=options.keep_state)
+    skeleton = _copy(source_of(mixture, file), path, keep_state=options.keep_state)
     return _filled(mixture, path, skeleton, options)
 
 
@@ -85,20 +90,13 @@ def _filled(mixture: Mixture, path: Path, skeleton: _Skeleton, options: CopyOpti
     return TorchFile(written.size, sha256(written), skeleton.notes)
 
 
-def _copy(
-    file: FileVersion,
-    places: Mapping[str, StoredTensor],
-    key: str | None,
-    casts: Mapping[str, tuple[Dtype, Dtype]],
-    path: Path,
-    *,
-    keep_state: bool,
-) -> _Skeleton:
-    """A copy of a file of the best ingredient, without the state of its training."""
+def _copy(source: CopySource, path: Path, *, keep_state: bool) -> _Skeleton:
+    """Copies a file of the best ingredient without the state of its training."""
+    file, places = source.file, source.places
     if not is_archive(file):
         shutil.copyfile(file.path, path)
         return _Skeleton(places, _records_inside(file), TorchNotes())
-    plan = plan_copy(file, places, key, casts, keep_state=keep_state)
+    plan = plan_copy(source, keep_state=keep_state)
     if plan.why:
         raise MixError(f"{file.path}: {plan.why}", hint=INSTEAD)
     if plan.pickle is None:

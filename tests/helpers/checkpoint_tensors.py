@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.errors import CheckpointError
 
 
 def read_all(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -37,6 +39,27 @@ def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
         assert found[name].dtype == tensor.dtype, name
         assert found[name].shape == tensor.shape, name
         assert torch.equal(found[name].contiguous().view(-1).view(torch.uint8), bits(tensor)), name
+
+
+def assert_reads_or_refuses(path: Path) -> None:
+    """A file opens as a checkpoint whose tensors can be read, or is refused in one line that names it."""
+    try:
+        checkpoint = open_checkpoint(path)
+        for name in checkpoint.tensors:
+            read(checkpoint, name)
+    except CheckpointError as refused:
+        assert "\n" not in str(refused)
+        assert str(path) in str(refused)
+
+
+def assert_broken_copies_are_refused(path: Path, data: st.DataObject) -> None:
+    """Cut or change a file of torch.save as hypothesis draws it: it is read, or refused in one line."""
+    whole = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    broken = path.with_name("broken.pt")
+    broken.write_bytes(whole[: data.draw(st.sampled_from([len(whole), len(whole), len(whole) - 1, len(whole) // 2]))])
+    assert_reads_or_refuses(broken)
 
 
 def bits(tensor: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import Ran
+from tests.helpers.means import mean64
 
 Soup = Callable[..., Ran]
 
@@ -50,18 +51,8 @@ def trained(seed: int) -> tuple[Net, dict[str, Any]]:
     return net, optimizer.state_dict()
 
 
-def mean(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    def of(name: str) -> Tensor:
-        first = states[0][name]
-        if not first.is_floating_point():
-            return first
-        return torch.stack([state[name].double() for state in states]).mean(dim=0).to(first.dtype)
-
-    return {name: of(name) for name in states[0]}
-
-
 def assert_mean(found: dict[str, Tensor], states: list[dict[str, Tensor]]) -> None:
-    expected = mean(states)
+    expected = mean64(states)
     assert list(found) == list(expected)
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
@@ -129,7 +120,7 @@ def test_formats(soup: Soup) -> None:
         assert_mean(checked("b/model.pt"), states)
     ran = soup("uniform", "--ckpts", "a", "a", "--out", "c", "--quiet", "--format", "torch")
     assert ran.stdout == "c/pytorch_model.bin\n", ran.stderr
-    assert all(torch.equal(tensor, mean(states)[name]) for name, tensor in checked("c/pytorch_model.bin").items())
+    assert all(torch.equal(tensor, mean64(states)[name]) for name, tensor in checked("c/pytorch_model.bin").items())
     assert soup("verify", "c", "--rebuild").code == 0
     ran = soup("uniform", "--ckpts", "a", "--out", "d", "--quiet", "--format", "same")
     assert ran.stdout == "d/model.safetensors\n", ran.stderr
@@ -168,7 +159,7 @@ def test_another_dtype_of_a_whole_module(soup: Soup) -> None:
     assert soup("uniform", "--ckpts", "0.pt", "1.pt", "--dtype", "float64").code == 0
     net = torch.load("soup/model.pt", weights_only=False)["model"]
     assert torch.equal(net.strides, nets[0].strides.double()) and torch.equal(net.grid, nets[0].grid.double())
-    for name, tensor in mean([{name: t.double() for name, t in one.state_dict().items()} for one in nets]).items():
+    for name, tensor in mean64([{name: t.double() for name, t in one.state_dict().items()} for one in nets]).items():
         assert name == "norm.num_batches_tracked" or torch.equal(net.state_dict()[name], tensor), name
 
 

@@ -70,23 +70,6 @@ def test_tables(name: str, family: Path, soup: Soup) -> None:
     assert scores["accuracy"]["value"] == pytest.approx(PUBLISHED["3"]["ImageNet2p"], abs=1e-15)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("id,a\n0,1\n", "results.csv: row 1: names no model"),
-        ("model,a\n0,1\n0,1\n", "results.csv: row 2: '0' has a line already"),
-        ("model,a\n0,1\n1,1,2\n", "results.csv:3: has 3 fields, the header has 2"),
-        ("model,a\n0,\n1,n/a\n", "has no score that all of its 2 models have"),
-        ("", "results.csv: has no rows"),
-    ],
-)
-def test_tables_that_are_wrong(family: Path, soup: Soup, text: str, message: str) -> None:
-    """No names, a name twice, a row of another length, no numbers: errors with the place."""
-    Path("results.csv").write_text(text)
-    ran = soup("rank", "--ckpts", "runs/*/", "--scores", "results.csv")
-    assert (ran.code, message in ran.stderr) == (2, True), ran.stderr
-
-
 def test_greedy(family: Path, soup: Soup) -> None:
     """Candidates come in the file's order; the start is measured; decisions are by what is measured."""
     publish({name: {"val": row["ImageNetV2"]} for name, row in PUBLISHED.items()})
@@ -128,17 +111,22 @@ def test_a_part_of_the_models(family: Path, soup: Soup) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("file", "text", "message"),
     [
-        ("[1]\n", "results.jsonl:1: names no model"),
-        ('{"model_name": "0", "a": 1}\n{"model_name": "0"}\n', "results.jsonl:2: '0' has a line already"),
-        ('\n{"model_name": \n', "results.jsonl:2: is not JSON"),
+        ("csv", "id,a\n0,1\n", "results.csv: row 1: names no model"),
+        ("csv", "model,a\n0,1\n0,1\n", "results.csv: row 2: '0' has a line already"),
+        ("csv", "model,a\n0,1\n1,1,2\n", "results.csv:3: has 3 fields, the header has 2"),
+        ("csv", "model,a\n0,\n1,n/a\n", "has no score that all of its 2 models have"),
+        ("csv", "", "results.csv: has no rows"),
+        ("jsonl", "[1]\n", "results.jsonl:1: names no model"),
+        ("jsonl", '{"model_name": "0", "a": 1}\n{"model_name": "0"}\n', "results.jsonl:2: '0' has a line already"),
+        ("jsonl", '\n{"model_name": \n', "results.jsonl:2: is not JSON"),
     ],
 )
-def test_lines_that_are_wrong(family: Path, soup: Soup, text: str, message: str) -> None:
-    """A line that says nothing of a model is an error with its number."""
-    Path("results.jsonl").write_text(text)
-    ran = soup("rank", "--ckpts", "runs/*/", "--scores", "results.jsonl")
+def test_files_that_are_wrong(family: Path, soup: Soup, file: str, text: str, message: str) -> None:
+    """No names, a name twice, a row of another length, no numbers, no JSON: errors with the place."""
+    Path(f"results.{file}").write_text(text)
+    ran = soup("rank", "--ckpts", "runs/*/", "--scores", f"results.{file}")
     assert (ran.code, message in ran.stderr) == (2, True), ran.stderr
 
 

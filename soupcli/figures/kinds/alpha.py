@@ -19,15 +19,21 @@ def figure(reports: Reports) -> Figure:
     wanted, command = "points between a base and a mean", "soup mix --ckpts P... --base INIT --alpha 0:1:0.1 --val V"
     report = reports.having("alphas", wanted=wanted, command=command).report
     points = [(point.alpha, point.scores) for point in report.alphas]
+    caption = (
+        f"{len(report.alphas)} mixtures: at 0 the base, at 1 the mean of the checkpoints, each scored on "
+        f"{', '.join(report.sets)}. Lines through marks are one standard error to each side; the filled mark is "
+        "the one that was taken."
+    )
     panels = [along("alpha", points, report.alpha, name, reports.metric(name)) for name in report.sets]
+    return figure_along("alpha", "From the base to the mean", caption, panels)
+
+
+def figure_along(kind: str, title: str, caption: str, panels: Sequence[Panel]) -> Figure:
+    """A figure of scores along a way through weights, one panel for each set."""
     return Figure(
-        kind="alpha",
-        title="From the base to the mean",
-        caption=printable(
-            f"{len(report.alphas)} mixtures: at 0 the base, at 1 the mean of the checkpoints, each scored on "
-            f"{', '.join(report.sets)}. Lines through marks are one standard error to each side; the filled mark is "
-            "the one that was taken."
-        ),
+        kind=kind,
+        title=title,
+        caption=printable(caption),
         panels=tuple(panels),
         legend=(("kept", "taken"), ("left-out", "not taken")),
         columns=1 if len(panels) == 1 else 2,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from soupcli.figures.figure import Figure, printable
-from soupcli.figures.kinds.alpha import along
+from soupcli.figures.kinds.alpha import along, figure_along
 
 if TYPE_CHECKING:
+    from soupcli.figures.figure import Figure
     from soupcli.figures.reports import Reports
 
 
@@ -18,16 +18,10 @@ def figure(reports: Reports) -> Figure:
     found = report.scale
     assert found is not None
     points = [(point.scale, point.scores) for point in found.points]
-    panels = [along("scale", points, found.scale, name, reports.metric(name)) for name in found.points[0].scores]
-    return Figure(
-        kind="scale",
-        title="From the base through the soup",
-        caption=printable(
-            f"{len(points)} mixtures: at 0 the base, {found.base.path}, at 1 the soup, each scored on "
-            f"{', '.join(found.points[0].scores)}, which chose among them. Lines through marks are one standard error "
-            "to each side; the filled mark is the one that was taken."
-        ),
-        panels=tuple(panels),
-        legend=(("kept", "taken"), ("left-out", "not taken")),
-        columns=1 if len(panels) == 1 else 2,
+    caption = (
+        f"{len(points)} mixtures: at 0 the base, {found.base.path}, at 1 the soup, each scored on "
+        f"{', '.join(found.points[0].scores)}, which chose among them. Lines through marks are one standard error "
+        "to each side; the filled mark is the one that was taken."
     )
+    panels = [along("scale", points, found.scale, name, reports.metric(name)) for name in found.points[0].scores]
+    return figure_along("scale", "From the base through the soup", caption, panels)

@@ -18,7 +18,7 @@ from soupcli.checkpoints.formats.safetensors import DTYPES, read_header
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion
-from tests.helpers.checkpoint_tensors import assert_same, opened, read, small_net
+from tests.helpers.checkpoint_tensors import assert_reads_or_refuses, assert_same, opened, read, small_net
 
 
 def test_every_dtype(tmp_path: Path) -> None:
@@ -119,10 +119,4 @@ def test_broken_files_are_refused_in_one_line(tmp_path: Path, data: st.DataObjec
         whole[data.draw(st.integers(0, 700))] = data.draw(st.integers(0, 255))
     broken = tmp_path / "broken"
     broken.write_bytes(whole[: data.draw(st.one_of(st.just(len(whole)), st.integers(0, len(whole))))])
-    try:
-        checkpoint = open_checkpoint(broken)
-        for name in checkpoint.tensors:
-            read(checkpoint, name)
-    except CheckpointError as refused:
-        assert "\n" not in str(refused)
-        assert str(broken) in str(refused)
+    assert_reads_or_refuses(broken)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
-from tests.helpers.checkpoint_tensors import assert_same, opened, read, small_net
+from tests.helpers.checkpoint_tensors import assert_broken_copies_are_refused, assert_same, opened, small_net
 
 
 def old(path: Path, content: object, protocol: int = 2) -> Path:
@@ -114,15 +114,4 @@ def test_broken_files_are_refused_in_one_line(tmp_path: Path, data: st.DataObjec
     path = tmp_path / "whole.pt"
     if not path.exists():
         old(path, {"state_dict": small_net().state_dict(), "metric": 0.5})
-    whole = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    broken = tmp_path / "broken.pt"
-    broken.write_bytes(whole[: data.draw(st.sampled_from([len(whole), len(whole), len(whole) - 1, len(whole) // 2]))])
-    try:
-        checkpoint = open_checkpoint(broken)
-        for name in checkpoint.tensors:
-            read(checkpoint, name)
-    except CheckpointError as refused:
-        assert "\n" not in str(refused)
-        assert str(broken) in str(refused)
+    assert_broken_copies_are_refused(path, data)

@@ -24,7 +24,7 @@ from torch import nn
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError
-from tests.helpers.checkpoint_tensors import assert_same, opened, read, small_net
+from tests.helpers.checkpoint_tensors import assert_broken_copies_are_refused, assert_same, opened, read, small_net
 
 EVIDENCE: list[str] = []
 
@@ -207,15 +207,4 @@ def test_broken_files_are_refused_in_one_line(tmp_path: Path, data: st.DataObjec
     path = tmp_path / "whole.pt"
     if not path.exists():
         saved(path, {"state_dict": small_net().state_dict(), "metric": 0.5})
-    whole = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    broken = tmp_path / "broken.pt"
-    broken.write_bytes(whole[: data.draw(st.sampled_from([len(whole), len(whole), len(whole) - 1, len(whole) // 2]))])
-    try:
-        checkpoint = open_checkpoint(broken)
-        for name in checkpoint.tensors:
-            read(checkpoint, name)
-    except CheckpointError as refused:
-        assert "\n" not in str(refused)
-        assert str(broken) in str(refused)
+    assert_broken_copies_are_refused(path, data)
