@@ -1,6 +1,6 @@
 """Model soups: one better model from many fine-tuned ones.
 
-The functions are imported when they are asked for, so that `import soupcli` imports nothing.
+A function is imported when it is first used, so `import soupcli` stays fast.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The commands as functions: `soupcli.greedy(runs, val="imagenet-val")` does what `soup greedy` does, unprinted.
+"""The commands as functions: `soupcli.greedy(runs, val="imagenet-val")` does what `soup greedy` does, without printing.
 
 A function has the name of its command and the command's options as keyword arguments. Errors are SoupErrors, with a
-`hint`. Variables SOUP_* that stand for options are of the command line alone; SOUP_CACHE counts here as well.
+`hint`. Environment variables SOUP_* set options on the command line only; SOUP_CACHE works here as well.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ OBJECTS = tuple(OwnKeywords.__annotations__)  # keywords that no command has
 def find(
     *words: str | Path | Iterable[str | Path], key: str | None = None, weights_name: str | None = None
 ) -> list[Checkpoint]:
-    """The checkpoints that paths and globs, or lists of them, name, in natural order. Only their headers are read.
+    """Return the checkpoints that paths and globs name, in natural order. Only their headers are read.
 
     Raises UsageError for no word at all, and CheckpointError for words that name no checkpoint.
     """
@@ -73,31 +73,31 @@ def find(
 
 
 def open_checkpoint(path: str | Path, *, key: str | None = None, weights_name: str | None = None) -> Checkpoint:
-    """The checkpoint in a file or folder. Only its header is read."""
+    """Open the checkpoint in a file or folder. Only its header is read."""
     return open_at(Path(path), How(weights_name, key))
 
 
 @listed(UniformKeywords)
 def uniform(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[UniformKeywords]) -> MadeSoup:
-    """The mean of all checkpoints, as `soup uniform` makes it."""
+    """Average all checkpoints, as `soup uniform` does."""
     return _soup("uniform", runs, progress, options)
 
 
 @listed(GreedyKeywords)
 def greedy(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[GreedyKeywords]) -> MadeSoup:
-    """Adds checkpoints, best first, as long as the mean gets no worse, as `soup greedy` does."""
+    """Add checkpoints, best first, as long as the mean gets no worse, as `soup greedy` does."""
     return _soup("greedy", runs, progress, options)
 
 
 @listed(LearnedKeywords)
 def learned(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[LearnedKeywords]) -> MadeSoup:
-    """Fits mixing coefficients by gradient on labelled examples, as `soup learned` does."""
+    """Fit mixing coefficients by gradient on labelled examples, as `soup learned` does."""
     return _soup("learned", runs, progress, options)
 
 
 @listed(MixKeywords)
 def mix(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[MixKeywords]) -> MadeSoup:
-    """The mean with given weights, along the line from the base, or by Model Stock, as `soup mix` makes it."""
+    """Average with given weights, along the line from the base, or by Model Stock, as `soup mix` does."""
     if options.get("report") is not None:
         raise UsageError("mix: report= is of the command line", hint="soup mix soup.json --out again/")
     return _soup("mix", runs, progress, options)
@@ -105,25 +105,25 @@ def mix(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[M
 
 @listed(RankKeywords)
 def rank(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[RankKeywords]) -> Measurement:
-    """Evaluates every checkpoint alone, best first, as `soup rank` does."""
+    """Evaluate every checkpoint by itself and sort them, best first, as `soup rank` does."""
     return _measured("rank", runs, progress, options)
 
 
 @listed(EvaluateKeywords)
 def evaluate(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[EvaluateKeywords]) -> Measurement:
-    """Evaluates checkpoints and soups on any number of sets, as `soup eval` does."""
+    """Evaluate checkpoints and soups on any number of sets, as `soup eval` does."""
     return _measured("eval", runs, progress, options)
 
 
 @listed(InspectKeywords)
 def inspect(runs: Runs | None = None, *, progress: bool = False, **options: Unpack[InspectKeywords]) -> Measurement:
-    """Checks whether checkpoints can be averaged, and says why not, as `soup inspect` does."""
+    """Check whether checkpoints can be averaged, and explain problems, as `soup inspect` does."""
     return _measured("inspect", runs, progress, options)
 
 
 @listed(VerifyKeywords)
 def verify(soup: str | Path | MadeSoup, **options: Unpack[VerifyKeywords]) -> Verification:
-    """Checks a soup against its report and its ingredients, as `soup verify` does."""
+    """Check a soup against its report and its ingredients, as `soup verify` does."""
     path = _folder_of(soup) if isinstance(soup, MadeSoup) else Path(soup)
     with torch.inference_mode(mode=False), console.hushed(notes=False):
         checks = checked(options_of(_command("verify"), {**options, "soup": path}))
@@ -132,7 +132,7 @@ def verify(soup: str | Path | MadeSoup, **options: Unpack[VerifyKeywords]) -> Ve
 
 
 class Verification(NamedTuple):
-    """What `verify` returns: whether nothing is other than reported, everything that was checked, and the report."""
+    """The result of `verify`: whether everything is as reported, each check, and the report."""
 
     verified: bool
     checks: tuple[Check, ...]
@@ -140,7 +140,7 @@ class Verification(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """The words of a function as a command has them."""
+    """A function's arguments, as a command takes them."""
 
     options: Any
     invocation: Invocation
@@ -149,7 +149,7 @@ class Asked(NamedTuple):
 
 @contextmanager
 def _asked(name: str, runs: Runs | None, keywords: Mapping[str, Any]) -> Iterator[Asked]:
-    """What is asked; functions that are given as objects can be called within the block.
+    """Turn a function's arguments into the options of a command. Python functions among them work within the block.
 
     Raises UsageError for a list without checkpoints, and for keywords that the command does not have.
     """
@@ -204,7 +204,7 @@ def _everyone(runs: Runs | None) -> list[One]:
 
 
 def _path(one: One) -> str | Path:
-    """Where it lies. Raises UsageError for anything but a path, a checkpoint or a soup that is saved."""
+    """Return the path of an argument. Raises UsageError unless it is a path, a checkpoint or a saved soup."""
     if isinstance(one, str | Path):
         return one
     if isinstance(one, MadeSoup):
@@ -228,7 +228,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _parts(stack: ExitStack, row: Command, own: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of the recipe that functions replace: `model` for model=, a set `evaluate` for evaluate=."""
+    """Return the parts of the recipe that functions replace: `model` for model=, a set `evaluate` for evaluate=."""
     function, build, key = own.get("evaluate"), own.get("model"), own.get("score_key")
     parts: dict[str, Any] = {}
     for name, value in (("evaluate", function), ("model", build)):
@@ -252,7 +252,7 @@ def _parts(stack: ExitStack, row: Command, own: Mapping[str, Any], others: Mappi
 
 
 def _set_of(reference: str, own: Mapping[str, Any], metric: str | None) -> PythonSet:
-    """The set of an evaluate= function. A number of no name is a score of which more is better."""
+    """Return the set of an evaluate= function. If the function returns a plain number, higher is better."""
     higher = own.get("higher_is_better")
     if metric is None and higher is None:
         higher = True
@@ -307,7 +307,7 @@ def _inspected(asked: Asked) -> Report:
 
 
 def _tracked(run: Run, report: Report) -> Report:
-    """The report, which the trackers of the run are given too."""
+    """Return the report, after passing it to the run's trackers."""
     run.trackers.finished(report)
     return report
 
@@ -316,7 +316,7 @@ REPORTS: dict[str, Callable[[Asked], Report]] = {"rank": _ranked, "eval": _evalu
 
 
 def _check_same(run: Run, asked: Asked) -> None:
-    """Raises UsageError if a checkpoint that was given was opened another way than the run opens it."""
+    """Raises UsageError if a given checkpoint was opened in another way than the run would open it."""
     found = {one.path: one for one in run.singles}
     for one in asked.checkpoints:
         again = found.get(one.path)

@@ -1,6 +1,6 @@
-"""torch, imported when the first of its names is asked for: `from soupcli.late import functional, nn, torch`.
+"""torch, imported when one of its names is first used: `from soupcli.late import functional, nn, torch`.
 
-A file that computes in its functions alone imports it from here. So a command that reads headers, plans, or finds
+A file that uses torch only inside functions imports it from here. So a command that reads headers, plans, or finds
 its scores kept answers without waiting for torch.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 
 class _Late(ModuleType):
-    """A module of a library by its name: imported at the first look into it."""
+    """A module of a library, imported when an attribute is first read."""
 
     library: ModuleType | None = None
 
@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 
 
 def no_grad(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """The function under torch.no_grad, which as a decorator of its own would import torch with the file."""
+    """Run the function under torch.no_grad. The decorator of torch itself would import torch with the file."""
 
     @functools.wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

@@ -1,10 +1,10 @@
-"""One run in several processes, started by torchrun: which of them this is, and the few things that they say together.
+"""One run in several processes, started by torchrun: the number of this process, and what all of them exchange.
 
     torchrun --nproc-per-node 4 -m soupcli greedy --ckpts runs/*/ --val val
 
-All of them do the same, in step: they take the same decisions from the same numbers, and share the examples of a set,
-or each evaluates a checkpoint of its own. The first one alone prints, writes and keeps scores. With one process all of
-this is nothing.
+All processes do the same in step. They take the same decisions from the same numbers, and share the examples of a set,
+or each evaluates a checkpoint of its own. Only the first one prints, writes and keeps scores. With one process every
+function here returns at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def started() -> int:
 
 
 def number() -> int:
-    """Which of them this is, from 0 on."""
+    """The number of this process, counted from 0."""
     return int(os.environ["RANK"]) if started() > 1 else 0
 
 
@@ -42,7 +42,7 @@ def local_number() -> int | None:
 
 
 def on_this_machine() -> int:
-    """How many of them share this machine's memory."""
+    """How many processes of the run share this machine's memory."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if started() > 1 else 1
 
 
@@ -52,12 +52,12 @@ def is_first() -> bool:
 
 
 def count() -> int:
-    """How many processes share the work that comes now."""
+    """How many processes share the work at this moment."""
     return 1 if _alone else started()
 
 
 def join() -> None:
-    """Waits until the other processes are there. Raises ProcessError if one of them does not come in time."""
+    """Wait until the other processes have started. Raises ProcessError if one of them does not in time."""
     if started() == 1:
         return
     import torch
@@ -71,7 +71,7 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Ends what `join` began."""
+    """Leave the group that `join` entered."""
     if started() > 1:
         from torch import distributed
 
@@ -105,7 +105,7 @@ def fails_first() -> bool:
 
 
 def have_failed() -> None:
-    """Let the other processes end: the error has been said."""
+    """Let the other processes end, after the error was printed."""
     if started() > 1:
         from torch import distributed
 
@@ -115,7 +115,7 @@ def have_failed() -> None:
 
 
 def gathered(value: T) -> list[T]:
-    """Values of all processes, in their order."""
+    """Return the values of all processes, in their order."""
     if count() == 1:
         return [value]
     from torch import distributed
@@ -127,7 +127,7 @@ def gathered(value: T) -> list[T]:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """The first process's result, in every process; only the first one calls `make`."""
+    """Return the first process's result in every process. Only the first one calls `make`."""
     if count() == 1:
         return make()
     from torch import distributed
@@ -153,7 +153,7 @@ def from_each(tensor: Tensor) -> list[Tensor]:
 
 
 def to_first(value: T) -> list[T]:
-    """In the first process what every process gives, in their order; nothing in the others."""
+    """Return the values of all processes, in their order, in the first process, and [] in the others."""
     if count() == 1:
         return [value]
     from torch import distributed
@@ -165,7 +165,7 @@ def to_first(value: T) -> list[T]:
 
 
 def deals_out(items: int, parts: int) -> bool:
-    """Whether each process takes one of so many items whole, or all share the `parts` of each: what ends first.
+    """Whether it is faster if each process takes one item whole than if all share the `parts` of each item.
 
     One item for each process keeps all of them busy; with fewer items, those that have none would wait.
     """
@@ -173,7 +173,7 @@ def deals_out(items: int, parts: int) -> bool:
 
 
 def rounds(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Items by as many as there are processes: the first one's, the second one's, ..."""
+    """Yield the items in rounds, one item for each process."""
     yield from (items[begin : begin + count()] for begin in range(0, len(items), count()))
 
 
@@ -184,7 +184,7 @@ def own_item(of_round: Sequence[T]) -> T | None:
 
 
 def shared_out(items: Sequence[T], work: Callable[[T], Any]) -> Iterator[tuple[T, Any]]:
-    """Every item and what `work` makes of it, in their order; each process works on its share, round by round."""
+    """Yield every item with the result of `work` on it, in order. Each process works on its share, round by round."""
     for of_round in rounds(items):
         own = own_item(of_round)
         yield from zip(of_round, gathered(work(own) if own is not None else None), strict=False)
@@ -192,7 +192,7 @@ def shared_out(items: Sequence[T], work: Callable[[T], Any]) -> Iterator[tuple[T
 
 @contextmanager
 def first_before_others() -> Iterator[None]:
-    """The first process goes through the block, then the others: they find what it has left in the cache."""
+    """Run the block in the first process, then in the others, which find the first one's results in the cache."""
     if not is_first():
         gathered(None)
     yield
@@ -202,14 +202,14 @@ def first_before_others() -> Iterator[None]:
 
 @contextmanager
 def first_alone() -> Iterator[bool]:
-    """True in the first process, which waits for no other within the block; the others have nothing to do there."""
+    """Yield True in the first process, which waits for no other within the block. The others do nothing there."""
     with by_itself():
         yield is_first()
 
 
 @contextmanager
 def by_itself() -> Iterator[None]:
-    """Within the block each process works for itself, and waits for no other."""
+    """Let each process work by itself within the block, without waiting for others."""
     global _alone
     before, _alone = _alone, True
     try:

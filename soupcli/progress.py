@@ -20,7 +20,7 @@ class Progress(Protocol):
 
 
 def silent(task: str, done: int, total: int, *, note: str = "") -> None:
-    """Says nothing: the default of every function that reports progress."""
+    """Report nothing: the default of every function that reports progress."""
 
 
 def unsaid(text: str) -> None:

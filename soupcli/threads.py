@@ -1,10 +1,10 @@
-"""A few threads that work on one stream of items, each with a tool of its own.
+"""A few threads that work on one stream of items, each thread with a tool of its own.
 
     for nbytes in in_threads(make_tool, pieces):       # results as they are done
         ...
     rows = each(pool, 4, work, items)                  # results in the order of the items
 
-At most one item a thread is under way, so memory does not grow with the number of items. The first error ends all.
+Each thread works on at most one item, so memory does not grow with the number of items. The first error ends all.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def in_threads(
 
 
 def each(pool: ThreadPoolExecutor, threads: int, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Return what `work` makes of each item, in their order. `threads` threads take one item after another.
+    """Return the result of `work` on each item, in order. `threads` threads take one item after another.
 
     Raises the first error, when no thread works any more.
     """

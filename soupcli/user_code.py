@@ -45,7 +45,7 @@ def given(
     tensors: bool = False,
     of: Callable[..., Any] | None = None,
 ) -> Iterator[str]:
-    """A reference to the function, for the block. Without a `key` nothing that it does is the same as before.
+    """Yield a reference to the function, valid within the block. Without a `key` none of its results are kept.
 
     `of` is the user's own function, if `function` only calls it.
     """
@@ -63,7 +63,7 @@ def given(
 
 
 def named(reference: str) -> str:
-    """What an error calls the function: `file.py:function`, or the keyword that it was given by."""
+    """Return the function's name for errors: `file.py:function`, or the keyword that it was given by."""
     return f"{reference.rpartition(':')[2]}=" if reference in _given else reference
 
 
@@ -73,7 +73,7 @@ def is_given(reference: str) -> bool:
 
 
 def takes_tensors(reference: str) -> bool:
-    """Whether the function is given (name, tensor) pairs, and no network."""
+    """Whether the function takes (name, tensor) pairs instead of a network."""
     return reference in _given and _given[reference][-1].takes_tensors
 
 
@@ -100,7 +100,7 @@ def _hash(path: Path) -> str:
 
 
 def content_of(reference: str, hash_of: Callable[[Path], str] = _hash) -> list[str]:
-    """The identity of `file.py:function`, in any folder: its name and the file's content.
+    """Return the identity of `file.py:function`, whatever its folder: its name and the file's content.
 
     What the file imports or opens is not a part of it: see user_files.py. Raises RecipeError if there is no such file.
     """
@@ -112,7 +112,7 @@ def content_of(reference: str, hash_of: Callable[[Path], str] = _hash) -> list[s
 
 @contextmanager
 def users_code() -> Iterator[None]:
-    """Run the user's code: its prints go to stderr, and it sees no words of this command.
+    """Run the user's code within the block. Its prints go to stderr, and it does not see this command's arguments.
 
     stdout carries only the result of the command.
     """
@@ -125,7 +125,7 @@ def users_code() -> Iterator[None]:
 
 
 def describe_error(cause: BaseException, reference: str) -> str:
-    """`my_eval.py:12: ValueError: ...`: the user's own line that an exception came through last."""
+    """Return `my_eval.py:12: ValueError: ...`, with the last line of the user's file that the exception passed."""
     file, place = _file_of(reference)
     lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == place]
     if isinstance(cause, SyntaxError) and cause.lineno:
@@ -137,7 +137,7 @@ def describe_error(cause: BaseException, reference: str) -> str:
 
 
 def hint_with_traceback(hint: str, cause: BaseException, reference: str) -> str:
-    """The hint, and below it the frames of the traceback from the user's own file on."""
+    """Return the hint, followed by the traceback from the user's own file on."""
     _, place = _file_of(reference)
     frames = traceback.extract_tb(cause.__traceback__)
     own = [number for number, frame in enumerate(frames) if frame.filename == place]
@@ -148,7 +148,7 @@ def hint_with_traceback(hint: str, cause: BaseException, reference: str) -> str:
 
 
 def _file_of(reference: str) -> tuple[str, str]:
-    """The user's file as it is named, and as frames have it."""
+    """Return the user's file as it was named, and as frames of a traceback name it."""
     file = _given[reference][-1].file if reference in _given else reference.rpartition(":")[0]
     return file, os.path.abspath(file)  # noqa: PTH100 - links stay
 

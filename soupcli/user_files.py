@@ -57,7 +57,7 @@ _busy = threading.local()
 
 
 def watch(module: str) -> None:
-    """From here on files that the user's code opens are remembered; `module` is the name of a module of theirs."""
+    """Begin to record the files that the user's code opens. `module` is the name of one of the user's modules."""
     _imported.add(module)
     if not _watching.is_set():
         _watching.set()
@@ -68,7 +68,7 @@ def watch(module: str) -> None:
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """Within the block nothing counts as read by the user's code, nor in the threads that begin there, ever."""
+    """Record no reads within the block, and none of threads that begin there, even after it."""
     now, before = getattr(_busy, "now", False), set(threading.enumerate())
     _busy.now = True
     _blocks.append(before)
@@ -81,9 +81,9 @@ def unheard() -> Iterator[None]:
 
 
 def pass_over_threads() -> None:
-    """From here on nothing counts that is read by threads which run already, such as a notebook's own.
+    """Record no reads of threads that run already, such as those of a notebook.
 
-    Those that the user's code has begun in an earlier run, as pools of workers, go on to count.
+    Threads that the user's code started in an earlier run, such as pools of workers, still count.
     """
     _unheard.update(set(threading.enumerate()) - {threading.current_thread()} - set(_heard_threads))
 
@@ -96,9 +96,9 @@ def _is_unheard(thread: threading.Thread) -> bool:
 
 
 def read_files() -> dict[Path, str | None]:
-    """The user's modules that are loaded, and what they have opened or listed so far.
+    """Return the user's loaded modules, and the files that they have opened or listed so far.
 
-    Of modules with the SHA-256 of the text that was run, of all else with None.
+    Modules come with the SHA-256 of the text that was run, other files with None.
 
     These are the modules below the working folder, and those that the user's code has imported from elsewhere.
     """
@@ -111,7 +111,7 @@ def read_files() -> dict[Path, str | None]:
 
 
 def read_modules() -> set[str]:
-    """Files of the user's modules that are loaded."""
+    """Return the files of the user's loaded modules."""
     if not _watching.is_set():
         return set()
     here = os.getcwd() + os.sep  # noqa: PTH109
@@ -119,13 +119,13 @@ def read_modules() -> set[str]:
 
 
 def written_files() -> set[Path]:
-    """The files that the user's code has opened for writing so far, and those that it only names."""
+    """Return the files that the user's code has opened for writing so far, and those that it only names."""
     opened = {path for paths in list(_read.values()) for path in paths}
     return {Path(path) for path in _written | (_named - opened)}
 
 
 def _named_by(modules: set[str]) -> Iterator[str]:
-    """Yields the files that texts in modules name, alone or in a folder that a text names: read_table("x.parquet").
+    """Yield the files that string constants in modules name, also in a folder that one names: read_table("x.parquet").
 
     What is changed in the run is left out: the user's code writes it.
     """
@@ -180,7 +180,7 @@ def _stays(path: str) -> bool:
 
 
 def begin() -> None:
-    """A run begins: files that are changed from now on are written by it."""
+    """Note that a run begins. A file that changes from now on counts as written by it."""
     _named.clear()
     _begun[0] = time.time_ns()
 
@@ -198,13 +198,13 @@ def _texts(module: str, _source: str) -> tuple[str, ...]:
 
 
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
-    """What Python calls for every audited event; it must not raise."""
+    """Handle one audited event of Python. It must not raise."""
     if event in EVENTS:
         _note(event, arguments, sys._getframe(1))
 
 
 def _note(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
-    """Remembers what an event is about, if it is the user's; `frame` is the function that caused it."""
+    """Record the files of an event if the user's code caused it. `frame` is the function that did."""
     if (
         getattr(_busy, "now", False)
         or _is_unheard(threading.current_thread())
@@ -254,7 +254,7 @@ def _is_called_by_us(frame: FrameType | None) -> bool:
 
 
 def _paths_of(event: str, arguments: tuple[Any, ...]) -> Iterator[str]:
-    """Absolute paths that an event is about."""
+    """Yield the absolute paths that an event names."""
     for word in _words_of(event, arguments) if event in STARTING else [arguments[ARGUMENTS[event]]]:
         path = "." if word is None and event != "open" else word
         if isinstance(path, str | bytes | os.PathLike):

@@ -1,4 +1,4 @@
-"""Modules of the user's: which files are theirs, compiled from their text, and run again if it has changed."""
+"""The user's own Python modules: recognised by their file, compiled from text, and run again after a change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _names: dict[str, str] = {}  # name of a module -> its file
 
 @cache
 def libraries() -> tuple[str, ...]:
-    """Where Python and installed packages lie."""
+    """Return the folders of Python and of installed packages."""
     paths = sysconfig.get_paths()
     folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders |= {*site.getsitepackages(), site.getusersitepackages()}
@@ -75,7 +75,7 @@ class ModuleFinder:
 
 
 def forget_changed() -> None:
-    """If the file of a module of the user's has changed since it was run, all of them are run again when asked for."""
+    """Forget all of the user's modules if the file of one has changed, so that they are run again when imported."""
     if any(_content(path) != sources[path] for path in _names.values()):
         for name in _names:
             sys.modules.pop(name, None)
@@ -91,7 +91,7 @@ def _content(path: str) -> str | None:
 
 
 def user_modules() -> Iterator[tuple[str, str]]:
-    """Names and files of the loaded modules that are the user's."""
+    """Yield the names and files of the user's loaded modules."""
     for name, module in list(sys.modules.items()):
         file = _file_of(module)
         if file is not None and is_users(file):

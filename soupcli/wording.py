@@ -18,7 +18,7 @@ SHARES = {"accuracy", "top5", "acc", "acc_norm", "exact_match"}  # shown in per 
 
 
 def shown(metric: str, value: float | None, stderr: float | None) -> str:
-    """E.g. `95.12% ± 0.61` for a share, `0.1834 ± 0.0102` otherwise; None is a NaN that JSON has not."""
+    """Return e.g. `95.12% ± 0.61` for a share, `0.1834 ± 0.0102` otherwise. None stands for a NaN, which JSON lacks."""
     if value is None or math.isnan(value):
         return "NaN"
     factor, digits, unit = (100, 2, "%") if metric in SHARES else (1, 4, "")
@@ -51,7 +51,7 @@ def suggestion(word: str, known: Iterable[str], *, least: float = 0.6) -> str:
 
 
 def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | None:
-    """The known word that is spelled most like `word`, or None. One of the same letters is always near enough.
+    """Return the known word that is spelled most like `word`, or None. The same letters in any order are near enough.
 
     `least` is a similarity from 0 to 1.
     """
@@ -61,7 +61,7 @@ def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | Non
 
 
 def natural_order(text: str) -> tuple[list[tuple[int, str]], str]:
-    """A key to sort by that takes numbers in text as numbers: `checkpoint-500` comes before `checkpoint-1000`."""
+    """Return a sort key that compares numbers in text as numbers: `checkpoint-500` comes before `checkpoint-1000`."""
     pieces = re.split(r"([0-9]+)", text)
     numbers = [(len(piece.lstrip("0")), piece.lstrip("0")) if at % 2 else (0, piece) for at, piece in enumerate(pieces)]
     return numbers, text

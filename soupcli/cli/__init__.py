@@ -1,1 +1,1 @@
-"""One file for each command: words in, exit code out."""
+"""The command line: words in, exit code out."""

@@ -269,7 +269,7 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Open what the caller has closed of stdin, stdout and stderr: else a file would get its number, and our output."""
+    """Open stdin, stdout and stderr if the caller closed them. Otherwise a file gets their numbers, and our output."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -281,13 +281,13 @@ def _open_streams() -> None:
 
 
 def run(words: list[str]) -> int:
-    """`soup WORDS...` to an exit code; whatever goes wrong has been printed."""
+    """Run `soup WORDS...` and return its exit code. Errors are printed, not raised."""
     signals.begin()
     return guarded(lambda: _invoke(words))
 
 
 def _meet_other_processes(words: list[str]) -> None:
-    """Waits until all processes are there. Raises UsageError for a command that each of them would run as a whole."""
+    """Wait until all processes have joined. Raises UsageError for a command that runs in one process only."""
     if processes.started() > 1:
         together = sorted(row.name for row in COMMANDS if row.several_processes)
         if not words or words[0] not in together:
@@ -324,7 +324,7 @@ def _invoke(words: list[str]) -> int:
 
 
 def _refused_words(problem: Any, words: list[str]) -> int:
-    """Shows the help to somebody who gave no words. Raises UsageError for words that Typer cannot read."""
+    """Show the help if no words were given. Raises UsageError for words that Typer cannot read."""
     if type(problem).__name__ == "NoArgsIsHelpError":
         problem.show()
         return USER_ERROR
@@ -332,7 +332,7 @@ def _refused_words(problem: Any, words: list[str]) -> int:
 
 
 def _in_our_words(problem: Any, words: list[str]) -> UsageError:
-    """What Typer cannot read, as an error of one line with a hint."""
+    """Turn a usage error of Typer into an error of one line with a hint."""
     named = words[0] if words and words[0] in {row.name for row in COMMANDS} else None
     where = f"soup {named}" if named else "soup"
     hint = f"{where} --help shows what there is"

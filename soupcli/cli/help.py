@@ -46,13 +46,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def group_of(flag: str) -> str:
-    """The group of an option by its first long name."""
+    """Return the group of an option, by its first long name."""
     name = flag.removeprefix("--")
     return next((title for title, names in GROUPS.items() if name in names), "Other")
 
 
 def in_groups(params: Sequence[Any], context: Any) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Title and rows of each group that has any, arguments first."""
+    """Return title and rows of each group that is not empty, arguments first."""
     rows: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Arguments", *GROUPS)}
     for param in params:
         record = param.get_help_record(context)
@@ -66,13 +66,13 @@ def in_groups(params: Sequence[Any], context: Any) -> Iterator[tuple[str, list[t
 
 
 def _place(shown: str, names: Sequence[str]) -> int:
-    """The place of an option in its group: the order of GROUPS, not of the options' classes."""
+    """Return the place of an option in its group: the order is that of GROUPS, not of the options' classes."""
     flag = re.search(r"--([\w-]+)", shown)
     return names.index(flag[1]) if flag is not None and flag[1] in names else len(names)
 
 
 def one_of(*words: str) -> dict[str, Any]:
-    """The choices of an option, for its help and for the shell to complete; the recipe checks what is given."""
+    """Return the choices of an option for its help and for shell completion. The recipe checks the value."""
 
     def complete(incomplete: str) -> list[str]:
         return [word for word in words if word.startswith(incomplete)]

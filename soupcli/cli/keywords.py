@@ -22,7 +22,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def listed(keywords: type) -> Callable[[Function], Function]:
-    """Gives a function a signature with each of its keywords, a TypedDict, by itself: for help() and notebooks."""
+    """Give a function a signature that lists each keyword of its TypedDict, for help() and notebooks."""
 
     def with_signature(function: Function) -> Function:
         shown = inspect.signature(function)
@@ -41,7 +41,7 @@ def listed(keywords: type) -> Callable[[Function], Function]:
 
 
 def options_of(row: Command, keywords: Mapping[str, Any]) -> Any:
-    """The command's options. Raises UsageError for a name that it does not have and for a value of another type."""
+    """Return the command's options. Raises UsageError for an unknown name and for a value of the wrong type."""
     known = [field.name for field in dataclasses.fields(row.options) if field.name not in PRINTING]
     hints = get_type_hints(row.options, include_extras=True)
     for name in keywords:
@@ -68,14 +68,14 @@ def _value(command: str, name: str, value: Any, hint: Any) -> Any:
 
 
 def _kinds(hint: Any) -> Iterator[Any]:
-    """All types in a hint: of `list[str] | None` list[str], str and None."""
+    """Return all types in a hint: list[str], str and None for `list[str] | None`."""
     for part in get_args(hint):
         yield part
         yield from _kinds(part)
 
 
 def _as_words(value: Any, kinds: set[Any]) -> Any:
-    """The value as the command line has it: texts for numbers, and lists where one thing was given."""
+    """Return the value as on the command line: numbers as text, a single value as a list if the option is one."""
     if value is None or isinstance(value, bool):
         return value
     if list[str] in kinds:
@@ -90,7 +90,7 @@ def _as_words(value: Any, kinds: set[Any]) -> Any:
 
 
 def _words(value: Any) -> Iterator[str]:
-    """Words of a list option; a mapping is pairs of a pattern and its weights."""
+    """Return the words of a list option. A mapping becomes pairs of a pattern and its weights."""
     if isinstance(value, Mapping):
         for pattern, weights in value.items():
             yield from (str(pattern), weights if isinstance(weights, str) else ",".join(map(_text, weights)))
@@ -101,7 +101,7 @@ def _words(value: Any) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    """A number or a path as a word. Raises UsageError for anything else."""
+    """Return a number or a path as text. Raises UsageError for anything else."""
     if isinstance(value, str | Path | int | float) and not isinstance(value, bool):
         return str(value)
     raise UsageError(f"{value!r}: neither a text nor a number nor a path")

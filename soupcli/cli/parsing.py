@@ -1,4 +1,4 @@
-"""How a function of one options object becomes a command: its flags, its exit codes, its errors."""
+"""Turns a function of one options object into a command: its flags, exit codes and errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ListOptionsCommand(TyperCommand):
                 formatter.write("".join(f"  {line}\n" for line in self.epilog.split("\n")))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Typer's own parsing, after bare words were given the option that they follow."""
+        """Parse with Typer after each bare word was given to the list option before it."""
         options = [param for param in self.get_params(ctx) if isinstance(param, TyperOption)]
         many = {name for option in options if option.multiple for name in option.opts}
         single = {name for option in options if not option.multiple and not option.is_flag for name in option.opts}
@@ -48,7 +48,7 @@ class ListOptionsCommand(TyperCommand):
 
 
 def spread(args: Sequence[str], many: set[str], single: set[str], known: set[str], *, words: bool = False) -> list[str]:
-    """`--ckpts a b` as `--ckpts=a --ckpts=b`; words after `--` belong to the last list option.
+    """Return `--ckpts a b` as `--ckpts=a --ckpts=b`. Words after `--` belong to the last list option.
 
     `many` are the options that take several words, `single` those that take one; an option that is not `known` is the
     last word that comes out, for Typer to refuse. Raises UsageError for a list option with no value, for an empty word
@@ -180,7 +180,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def guarded(work: Callable[[], int | None]) -> int:
-    """Runs a command and turns whatever ends it into an exit code; errors are printed here and nowhere else."""
+    """Run a command and turn whatever ends it into an exit code. Errors are printed here and nowhere else."""
     try:
         code = work() or DONE
         console.flush()
@@ -205,7 +205,7 @@ def guarded(work: Callable[[], int | None]) -> int:
 
 
 def _refused(refused: OSError) -> int:
-    """Print what the system says of a file, or of no file that is known: a full disk, a device that fails."""
+    """Print an error of the system, such as a full disk or a failing device, with the file if it is known."""
     if os.environ.get("SOUP_DEBUG") == "1":
         console.print_traceback()
     said = refused.strerror or str(refused) or type(refused).__name__

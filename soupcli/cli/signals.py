@@ -26,11 +26,11 @@ _ending = threading.Event()
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as Ctrl-C is a KeyboardInterrupt."""
+    """Raised by SIGTERM, as KeyboardInterrupt is raised by Ctrl-C."""
 
 
 def code_of(interrupt: KeyboardInterrupt) -> int:
-    """128 and the number of the signal."""
+    """Return the exit code of a signal: 128 plus its number."""
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
@@ -74,7 +74,7 @@ def handle_signals() -> Iterator[None]:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """Only the first signal is an exception: what cleans up after it is not torn away by another one."""
+    """Raise an exception for the first signal only, so that a second one does not interrupt the clean-up."""
     if not _ending.is_set():
         _ending.set()
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

@@ -1,6 +1,6 @@
 """`soup cache`: what is kept between runs, and how much; `soup cache --clear` removes it.
 
-soup cache inputs --clear         # decoded inputs alone
+soup cache inputs --clear         # only decoded inputs
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def cache(options: CacheOptions, _invocation: Invocation) -> int:
 
 
 def _chosen(names: list[str]) -> list[CacheKind]:
-    """The kinds that are named, or all. Raises UsageError for a name that is none."""
+    """Return the named kinds, or all. Raises UsageError for an unknown name."""
     known = {kind.name: kind for kind in KINDS}
     for name in names:
         if name not in known:

@@ -31,7 +31,7 @@ def demo(options: DemoOptions, _invocation: Invocation) -> int:
 
 
 def maker(kind: Kind) -> Callable[..., None]:
-    """What makes the data and the ingredients of a demo. It trains, so it is imported when a demo was named."""
+    """Return the function that makes a demo's data and ingredients. It trains, so it is imported late."""
     from soupcli.demo import digits, images, text
 
     makers: dict[Kind, Callable[..., None]] = {"digits": digits.make, "text": text.make, "images": images.make}

@@ -42,7 +42,7 @@ def greedy(options: GreedyOptions, invocation: Invocation) -> int:
 
 
 def prepare(run: Run, options: GreedyOptions) -> Prepared:
-    """Checks that there is a set, the windows if there are any, and logits for a budget; see run/make_soup.py."""
+    """Check the set, the windows and the logits that the options need. See run/make_soup.py."""
     run.require_sets()
     check_windows(run, options)
     check_experts(run, options)
@@ -65,7 +65,7 @@ def _plan(run: Run, options: GreedyOptions) -> Plan:
 
 
 def _most_evaluations(run: Run) -> tuple[int, int]:
-    """Scores on the selecting set, at most, and those among them that are of trial soups."""
+    """Return the most scores that are needed on the selecting set, and how many of them are of trial soups."""
     if run.recipe.greedy.windows is not None:
         evaluations = window_evaluations(run)
         return evaluations, evaluations
@@ -124,12 +124,12 @@ def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:
 
 
 def _foreseen(run: Run, number: int, coming: Iterator[Mixture]) -> AbstractContextManager[None]:
-    """While one candidate is evaluated, so many more may be, by other processes or jobs, in case it is left out."""
+    """Return how many further candidates other processes or jobs evaluate meanwhile, in case this one is left out."""
     return run.evaluators.expecting(list(islice(coming, number + 1)) if number else [])
 
 
 def _with_ensembles(run: Run, finished: FinishedSoup, ranking: list[Ranked]) -> FinishedSoup:
-    """The same with ensembles beside the soup, and the scores of each ingredient on all sets."""
+    """Return the finished soup with ensembles, and the scores of each ingredient on all sets."""
     beside = ensembles(run, ranking)
     ingredients = [
         (ranked.checkpoint, {**scores, run.selecting: ranked.score})
@@ -141,7 +141,7 @@ def _with_ensembles(run: Run, finished: FinishedSoup, ranking: list[Ranked]) -> 
 
 
 def _choice(run: Run, options: GreedyOptions) -> Choice:
-    """All checkpoints, best first, by scores that are measured here or read from --scores; and what decides."""
+    """Rank all checkpoints by scores that are measured or read from --scores, and return what decides."""
     if options.scores is not None:
         selecting, evaluators = run.selecting, run.evaluators
         ranking = ranking_of_file(run, options.scores, whole_of(selecting), evaluators.metric_of(selecting))

@@ -54,7 +54,7 @@ LEAST_TEXT = 2_000  # bytes of a text: lists of names are shorter
 
 
 class FolderSurvey(NamedTuple):
-    """Parts of a recipe, and how many checkpoints the words after --ckpts reach."""
+    """Parts of a recipe, and the number of checkpoints that its --ckpts words name."""
 
     glob: str | None
     checkpoints: int
@@ -71,7 +71,7 @@ class FolderSurvey(NamedTuple):
 
 
 def survey(folder: Path) -> FolderSurvey:
-    """The checkpoints of one network below `folder`, that network, and what looks like a validation set."""
+    """Return the checkpoints of one network below `folder`, that network, and what looks like a validation set."""
     found = _family(folder)
     model = _model(folder, found.paths[0] if found.paths else None)
     return FolderSurvey(_words(folder, found), len(found.paths), model, _sets(folder, found.paths, model))
@@ -91,7 +91,7 @@ STARTS = re.compile(
 
 
 def _family(folder: Path) -> Family:
-    """The largest group of checkpoints that could be averaged. Soups, and what is called a start, are none of them."""
+    """Return the largest group of checkpoints that could be averaged. Soups and starts are left out."""
     groups: dict[object, list[Path]] = {}
     prefer = False
     for path in below(folder)[:MAX_LOOKED_AT]:
@@ -111,7 +111,7 @@ def _family(folder: Path) -> Family:
 
 
 def _of_one_folder(folder: Path, runs: Sequence[Path]) -> list[Path]:
-    """The runs below the one folder in `folder` that has most of them; all if no folder has several."""
+    """Return the runs below the folder that has most of them, or all runs if no folder has several."""
     heads: dict[Path, list[Path]] = {}
     for path in runs:
         parts = path.relative_to(folder).parts
@@ -128,7 +128,7 @@ def _opened(path: Path) -> Checkpoint | None:
 
 
 def _words(folder: Path, found: Family) -> str | None:
-    """What to write after --ckpts, relative to `folder`; None if there are no checkpoints."""
+    """Return the words to write after --ckpts, relative to `folder`, or None if there are no checkpoints."""
     if not found.paths:
         return None
     parents = {path.parent for path in found.paths}
@@ -163,7 +163,7 @@ def _model(folder: Path, checkpoint: Path | None) -> dict[str, object] | None:
 
 
 def _timm_arguments(checkpoint: Path) -> dict[str, object] | None:
-    """The network of `args.yaml`, which timm's train.py writes beside its checkpoints."""
+    """Return the network that `args.yaml` describes. timm's train.py writes it beside its checkpoints."""
     file = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "args.yaml"
     try:
         written = yaml.safe_load(read_small(file, most=1_000_000))
@@ -176,7 +176,7 @@ def _timm_arguments(checkpoint: Path) -> dict[str, object] | None:
 
 
 def _sets(folder: Path, checkpoints: Sequence[Path], model: dict[str, object] | None) -> dict[str, dict[str, object]]:
-    """What looks like a validation set, up to three folders down, outside of the checkpoints."""
+    """Return what looks like a validation set, up to three folders down and outside of the checkpoints."""
     sets: dict[str, dict[str, object]] = {}
     runs = {path if path.is_dir() else path.parent for path in checkpoints} - {folder}
     entries = sorted([*folder.glob("*"), *folder.glob("*/*"), *folder.glob("*/*/*")])[:MAX_LOOKED_AT]
@@ -228,7 +228,7 @@ def _described_text(file: Path, shown: str) -> dict[str, object] | None:
 
 
 def _start(file: Path, count: int = MAX_SOURCE) -> bytes:
-    """The first bytes of a file; none of one that cannot be read."""
+    """Return the first bytes of a file, or b"" if it cannot be read."""
     try:
         return read_start(file, count)
     except OSError:
@@ -236,7 +236,7 @@ def _start(file: Path, count: int = MAX_SOURCE) -> bytes:
 
 
 def recipe_text(found: FolderSurvey) -> str:
-    """A commented soup.yaml. What was not found is a comment to fill in."""
+    """Return a commented soup.yaml. A comment stands in for each part that was not found."""
     glob = found.glob or "runs/*/"
     model = _line("model", found.model) if found.model else "# model: {timm: vit_base_patch16_224}"
     sets = "".join(f"  {_line(name, value)}\n" for name, value in found.sets.items())
@@ -257,5 +257,5 @@ out: soup/
 
 
 def _line(key: str, value: object) -> str:
-    """`key: value` in one line of YAML."""
+    """Return `key: value` as one line of YAML."""
     return yaml.safe_dump({key: value}, default_flow_style=True, sort_keys=False, width=10_000).strip()[1:-1]

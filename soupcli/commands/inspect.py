@@ -64,13 +64,13 @@ def inspect(options: InspectOptions, invocation: Invocation) -> int:
 
 
 def resolve_inspection(options: InspectOptions, invocation: Invocation) -> Resolved:
-    """What is asked, with the metrics that are measured beside those of the recipe."""
+    """Resolve the options, and add the metrics that an inspection measures besides the recipe's."""
     resolved = resolve(options, invocation)
     return resolved.with_metrics(BESIDE) if resolved.sets else resolved
 
 
 def _most_evaluations(checkpoints: int, sets: int) -> int:
-    """Each alone, half way to the mean, and the mean; on the first set without each, and each with the best."""
+    """Count evaluations: each checkpoint, half way to the mean, the mean; on the first set also without, with each."""
     return (2 * checkpoints + 1) * sets + (2 * checkpoints if sets and checkpoints > 2 else 0)
 
 
@@ -122,9 +122,9 @@ def _refused(run: Run, not_finite: Sequence[NotFinite]) -> str | None:
 
 
 def _looked_at(run: Run) -> tuple[list[Checkpoint], WeightDistances | None, list[NotFinite]]:
-    """The checkpoints whose numbers are all finite, their distances and angles, and the tensors that are not finite.
+    """Return the checkpoints whose numbers are all finite, their distances and angles, and the tensors that are not.
 
-    Reads every number once; if some are not finite, a second time without these checkpoints.
+    Every number is read once. If some are not finite, the others are read again without these checkpoints.
     """
     checkpoints = run.checkpoints
     names = shared_names(checkpoints, run.selection)
@@ -143,7 +143,7 @@ def _looked_at(run: Run) -> tuple[list[Checkpoint], WeightDistances | None, list
 def _spread(
     run: Run, checkpoints: Sequence[Checkpoint], names: Sequence[str]
 ) -> tuple[WeightDistances | None, list[NotFinite]]:
-    """Where checkpoints lie, from the tensors that they share."""
+    """Measure distances and angles of checkpoints over the tensors that they share."""
     if not names:
         return None, []
     base = run.open_base(run.recipe.base) if run.recipe.base is not None else None
@@ -170,7 +170,7 @@ def _rows_beyond(run: Run, sound: Sequence[Checkpoint], spread: WeightDistances 
 
 
 def _not_finite(checkpoint: Checkpoint, names: Sequence[str]) -> list[NotFinite]:
-    """Of those tensors that not all checkpoints share."""
+    """Return the tensors with numbers that are not finite, among those that not all checkpoints share."""
     found: list[NotFinite] = []
     for name in names:
         spec = checkpoint.tensors[name]
@@ -187,7 +187,7 @@ COPY = 0.2
 
 
 def _copies(checkpoints: Sequence[Checkpoint], spread: WeightDistances | None) -> list[tuple[Checkpoint, Checkpoint]]:
-    """Pairs of the same weights, the copy with fewer digits second."""
+    """Return pairs of the same weights. The copy with fewer digits is second."""
     found = []
     for one, other in combinations(range(len(checkpoints)), 2):
         near = spread is not None and (
@@ -199,7 +199,7 @@ def _copies(checkpoints: Sequence[Checkpoint], spread: WeightDistances | None) -
 
 
 def _evaluated(run: Run, *, mixable: bool) -> tuple[list[dict[str, Score]], dict[str, Barrier]]:
-    """The scores of each checkpoint alone and, if they can be averaged, the barriers."""
+    """Evaluate each checkpoint by itself and, if they can be averaged, the barriers between them."""
     members = run.sharing(run.checkpoints[0])
     if not mixable:
         return [_alone(run, member) for member in members], {}
@@ -226,7 +226,7 @@ def _evaluated(run: Run, *, mixable: bool) -> tuple[list[dict[str, Score]], dict
 
 
 def _alone(run: Run, member: Checkpoint) -> dict[str, Score]:
-    """Its scores; none if it does not fit the network or holds numbers that are not finite."""
+    """Return the member's scores, or {} if it does not fit the network or holds numbers that are not finite."""
     try:
         return run.scores([Row(str(member.path), Mixture.uniform([member]))])[0]
     except (MixError, NetworkError):
@@ -234,7 +234,7 @@ def _alone(run: Run, member: Checkpoint) -> dict[str, Score]:
 
 
 def _written(run: Run, mean: Mixture, folder: Path) -> Checkpoint:
-    """The mean in a file: else each mixture with it would read all members."""
+    """Write the mean to a file, so that a mixture with it does not read all members again."""
     from soupcli.mixing.write_soup import WritingOptions, write_soup
 
     write_soup(mean, folder, WritingOptions(max_shard_size=run.recipe.max_shard_size, format="safetensors"))
@@ -242,7 +242,7 @@ def _written(run: Run, mean: Mixture, folder: Path) -> Checkpoint:
 
 
 def _settling(run: Run, mean: Mixture, barrier: Barrier) -> Evaluate | None:
-    """Evaluate with batch-norm statistics estimated for each mixture, if the mean lags behind the best ingredient."""
+    """Return an evaluation that re-estimates batch-norm statistics, if the mean is worse than the best ingredient."""
     best = max(score.goodness for score in barrier.alone)
     statistics = any(name.endswith("running_mean") for name in mean.kept.tensors)
     labelled = any(spec.labelled for spec in run.sets.values())

@@ -78,7 +78,7 @@ def _check_alone(options: MixOptions, invocation: Invocation) -> None:
 
 
 def prepare(run: Run, options: MixOptions) -> Prepared:
-    """Opens the base, if there is one. Raises UsageError for settings that do not go together."""
+    """Open the base, if there is one. Raises UsageError for settings that exclude each other."""
     ingredients = run.sharing(run.checkpoints[0])
     base = _base(run, options) if run.resolved.begins_at_base else None
     if base is not None:
@@ -119,7 +119,7 @@ def _mean(run: Run, ingredients: Sequence[Checkpoint]) -> FinishedSoup:
 
 
 def _weights(run: Run) -> list[float] | None:
-    """The weights of --weights, divided by their sum, which is said; None if there are none."""
+    """Return the weights of --weights divided by their sum, or None without --weights. Prints another sum than 1."""
     weights = run.recipe.mix.weights
     return None if weights is None else _normalised(run, "--weights", weights)
 
@@ -134,7 +134,7 @@ def _normalised(run: Run, what: str, weights: Sequence[float]) -> list[float]:
 
 
 def _by_patterns(run: Run, ingredients: Sequence[Checkpoint], weights: Sequence[float] | None) -> Layered | None:
-    """The members' weights in each group of tensors of --weights-for; None without it."""
+    """Return the members' weights in each group of tensors of --weights-for, or None without it."""
     wanted = run.recipe.mix.weights_for
     if not wanted:
         return None
@@ -158,7 +158,7 @@ def _by_patterns(run: Run, ingredients: Sequence[Checkpoint], weights: Sequence[
 
 
 def _line(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> FinishedSoup:
-    """The points between base and mean; the best one on the selecting set, of equal ones the first."""
+    """Evaluate the points between base and mean. The best on the selecting set is taken, the first of equal ones."""
     alphas, weights = run.recipe.mix.alpha or [], _weights(run)
     if len(alphas) > 1 and not run.sets:
         raise UsageError(
@@ -200,7 +200,7 @@ def _stock(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> Fin
 
 
 def _base(run: Run, options: MixOptions) -> Checkpoint:
-    """The checkpoint that ingredients were fine-tuned from. Raises UsageError if there is none."""
+    """Open the checkpoint that ingredients were fine-tuned from. Raises UsageError if none is given."""
     recipe, method = run.recipe, run.recipe.mix.method
     if recipe.base is None:
         asked = "--method stock" if method == "stock" else "--alpha"
@@ -223,7 +223,7 @@ def _base(run: Run, options: MixOptions) -> Checkpoint:
 
 
 def _in_order(run: Run, ingredients: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """The checkpoints in the order of --ckpts if weights are given for them."""
+    """Return the checkpoints in the order of --ckpts if weights are given for them."""
     weights, by_pattern = run.recipe.mix.weights, list(run.recipe.mix.weights_for.values())
     if run.recipe.mix.decay is not None:
         return along_one_run(ingredients)

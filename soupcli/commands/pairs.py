@@ -52,7 +52,7 @@ def pairs(options: PairsOptions, invocation: Invocation) -> int:
 
 
 def _start(run: Run) -> Checkpoint:
-    """The checkpoint of --base. Raises UsageError if there is none, or fewer than two checkpoints."""
+    """Open the checkpoint of --base. Raises UsageError without --base, and for fewer than two checkpoints."""
     base = run.recipe.base
     if base is None:
         raise UsageError(
@@ -65,7 +65,7 @@ def _start(run: Run) -> Checkpoint:
 
 
 def _measure(run: Run, start: Checkpoint, chosen: Sequence[tuple[int, int]], seed: int) -> Report:
-    """Angles in one pass, then every ingredient and the mean of every pair on every set."""
+    """Measure angles in one pass, then evaluate every ingredient and the mean of every pair on every set."""
     members = run.sharing(start)
     check_mixable([start, *members])
     with run.phase("measure") as progress:

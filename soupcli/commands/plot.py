@@ -48,7 +48,7 @@ def plot(options: PlotOptions, _invocation: Invocation) -> int:
 
 
 def _drawn(figure: Figure, suffix: Suffix, theme: Theme) -> bytes:
-    """The file's bytes. Raises MissingExtra for a PNG if matplotlib is absent."""
+    """Return the picture's bytes. Raises MissingExtra for a PNG if matplotlib is absent."""
     return svg.document(figure, theme).encode() if suffix == "svg" else matplotlib.drawn(figure, theme)
 
 
@@ -69,7 +69,7 @@ def _asked_for(reports: Reports, kinds: Sequence[str]) -> list[Figure]:
 
 
 def _possible(reports: Reports, *, quiet: bool) -> list[Figure]:
-    """Every figure that the reports hold. What only some of them lack is said."""
+    """Return every figure that the reports allow. Figures that lack something are listed with the reason."""
     figures, missing = possible(reports)
     if not quiet:
         for error in missing:

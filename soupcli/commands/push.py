@@ -64,7 +64,7 @@ def push(options: PushOptions, _invocation: Invocation) -> int:
 
 
 def portable_files(folder: Path) -> dict[str, bytes | Path]:
-    """The soup's files by name, and no other file of its folder; report and card without paths of this machine."""
+    """Return the soup's files by name. Report and card are without paths of this machine, other files are left out."""
     report = read_report(folder / REPORT)
     assert report.soup is not None
     names = shorter_names(report.model_dump(mode="json"), Path.cwd())
@@ -81,7 +81,7 @@ def portable_files(folder: Path) -> dict[str, bytes | Path]:
 
 
 def _uploaded(hub: Any, files: Mapping[str, bytes | Path], options: PushOptions) -> Any:
-    """The commit that holds the files. Raises OutputError if the model has files that are none of a soup's."""
+    """Upload the files and return the commit. Raises OutputError if the model has files that no soup wrote."""
     if not sys.stderr.isatty():
         import_extra("huggingface_hub.utils", extra="hub").disable_progress_bars()
     api = hub.HfApi()
@@ -106,7 +106,7 @@ def _uploaded(hub: Any, files: Mapping[str, bytes | Path], options: PushOptions)
 
 
 def _replaced(hub: Any, api: Any, options: PushOptions) -> set[str]:
-    """The files of an earlier soup on the branch. Raises OutputError if it has others, unless --force."""
+    """Return the files of an earlier soup on the branch. Raises OutputError for other files, unless --force."""
     branch = options.revision
     try:
         there = set(api.list_repo_files(options.to, revision=branch))
@@ -125,7 +125,7 @@ def _replaced(hub: Any, api: Any, options: PushOptions) -> set[str]:
 
 
 def _of_a_soup(api: Any, name: str, branch: str | None) -> set[str]:
-    """The files that the report on the branch lists; none if it is not one."""
+    """Return the files that the report on the branch lists, or nothing if it is no report."""
     try:
         report = read_report(Path(api.hf_hub_download(name, REPORT, revision=branch)), ignore_unknown=True)
     except SoupError:

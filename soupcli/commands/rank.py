@@ -26,7 +26,7 @@ def rank(options: RankOptions, invocation: Invocation) -> int:
 
 
 def of_run(options: RankOptions) -> RankOptions:
-    """The options of the run: what --val names are columns of the file of --scores if there is one, and no sets.
+    """Return the options of the run. With --scores the names after --val are columns of that file, not sets.
 
     Raises UsageError for options that do not go together.
     """

@@ -27,7 +27,7 @@ def uniform(options: ScalableOptions, invocation: Invocation) -> int:
 
 
 def prepare(run: Run, _options: ScalableOptions) -> Prepared:
-    """Decides the mean; see run/make_soup.py."""
+    """Prepare the mean. See run/make_soup.py."""
     mixture = mean_of_all(run.sharing(run.checkpoints[0]), dtype=run.output_dtype)
     check_scale(run)
     ranked = len(run.checkpoints) + len(run.sets) - 1 if needs_best(run) else 0
@@ -64,7 +64,7 @@ def _finish(run: Run, mixture: Mixture) -> FinishedSoup:
 
 
 def _scaled(run: Run, mixture: Mixture, keeper: Gatekeeper) -> ScaledSoup:
-    """The mean at the best scale."""
+    """Return the mean at the best scale."""
     evaluate = run.evaluators.on(run.selecting)
     with run.phase("evaluate"):
         score = evaluate(mixture)

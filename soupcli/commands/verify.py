@@ -1,4 +1,4 @@
-"""`soup verify soup/`: whether a soup is what its report says, and can be made again."""
+"""`soup verify soup/`: checks whether a soup is what its report says, and whether it can be made again."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def verify(options: VerifyOptions, _invocation: Invocation) -> int:
 
 
 def is_verified(checks: Sequence[Check]) -> bool:
-    """Whether nothing is other than reported; what is missing is not."""
+    """Whether everything that is there is as reported. What is missing does not count."""
     return all(one.as_reported is not False for one in checks)
 
 
 def checked(options: VerifyOptions) -> list[Check]:
-    """Everything that is checked, in the order in which it is shown.
+    """Run all checks, in the order in which they are shown.
 
     Raises UsageError if there is no report of a soup, and if code that it names would have to run.
     """
@@ -83,7 +83,7 @@ def checked(options: VerifyOptions) -> list[Check]:
 
 
 def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
-    """Every file of the soup is there, its weights have the reported hash, and their headers the reported members."""
+    """Check that every file is there, that weights have the reported hash, and headers the reported members."""
     missing = [name for name in soup.files if not _is_there(folder, name)]
     yield Check("files", not missing, f"all {len(soup.files)} found" if not missing else f"missing: {missing[0]}")
     is_torch = soup.format != "safetensors"
@@ -106,7 +106,7 @@ def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
 
 
 def weight_files(soup: Soup) -> list[str]:
-    """The files that the soup's hash is of; reports of earlier versions do not list them."""
+    """Return the files that the soup's hash covers. Reports of earlier versions do not list them."""
     if soup.weight_files:
         return [name for name in soup.weight_files if name in soup.files]
     main = Path(soup.path).name
@@ -114,12 +114,12 @@ def weight_files(soup: Soup) -> list[str]:
 
 
 def _is_there(folder: Path, name: str) -> bool:
-    """Whether the report names a file of the soup's own folder, not a path or a link that leads out of it."""
+    """Whether the report names a file inside the soup's folder, not a path or a link that leads out of it."""
     return is_plain(name) and (folder / name).is_file() and leads_inside(folder / name, folder)
 
 
 def _said_members(file: FileVersion) -> object:
-    """The members' hashes that the weights' own header names."""
+    """Return the members' hashes that the header of the weights names."""
     try:
         said = json.loads(read_header(file)[2]["soup"])
         return said["members"]
@@ -132,7 +132,7 @@ def _said_members(file: FileVersion) -> object:
 def _members(
     options: VerifyOptions, report: Report, soup: Soup, recipe: Recipe, hashes: ContentHashes
 ) -> Iterator[Check]:
-    """Each member that is still there has the reported hash."""
+    """Check that each member that is still there has the reported hash."""
     known = report.hashes
     commits = report.revisions
     how = how_to_open(options, recipe)._replace(cached=True)
@@ -156,7 +156,7 @@ def _members(
 def _rebuilt(
     options: VerifyOptions, file: Path, report: Report, recipe: Recipe, hashes: ContentHashes
 ) -> Iterator[Check]:
-    """The soup mixed again, from the very same members, has the same bytes, its side files too."""
+    """Mix the soup again from the same members, and check that weights and side files have the same bytes."""
     try:
         mixture = mixture_of_report(options, report, file, recipe, hashes)
     except SoupError as error:

@@ -72,7 +72,7 @@ ReportFiles = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
-    """Where settings come from, and how much is said."""
+    """The recipe, settings laid over it, and how much is printed."""
 
     recipe: Annotated[
         Path | None,
@@ -235,7 +235,7 @@ class IngredientOptions(RecipeOptions):
 
     @property
     def logit_folder(self) -> Path | None:
-        """The folder that keeps every network's logits; None if the command keeps none."""
+        """The folder for every network's logits, or None if the command keeps no logits."""
         return None
 
 
@@ -249,7 +249,7 @@ class GatedOptions(IngredientOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(IngredientOptions):
-    """For commands that measure and write no soup; options of one are taken, so that all commands share a line."""
+    """For commands that measure and write no soup. They ignore options of a soup, so one line of flags fits all."""
 
     out: Annotated[
         Path | None,
