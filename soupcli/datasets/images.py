@@ -277,7 +277,7 @@ def load_set(spec: ImagesSet, given: LoadContext) -> ArrayExamples:
             hint="processor.save_pretrained(...) puts it beside the weights; a set takes size:, mean: and std:, or "
             "transform: 'net.py:transform', a function from a PIL picture to a tensor",
         )
-    return load(
+    examples = load(
         spec,
         own,
         outline=network.outline,
@@ -285,6 +285,10 @@ def load_set(spec: ImagesSet, given: LoadContext) -> ArrayExamples:
         cache=given.cache,
         progress=given.progress,
     )
+    height, width = examples.inputs.shape[-2:]
+    steps = f": {own.settings}" if own.settings is not None else ""
+    given.note(f"{given.name}: pictures go in at {height} x {width} pixels{steps}")
+    return examples
 
 
 def classifier(spec: ImagesSet, name: str, network: Network) -> Prompted | None:

@@ -31,6 +31,7 @@ class LoadContext:
     cache: InputCache = field(default_factory=lambda: InputCache(None))
     mark: str = ""
     warn: Callable[[str], None] = unsaid
+    note: Callable[[str], None] = unsaid
     progress: Progress = silent
 
 

@@ -59,6 +59,7 @@ class EvaluationContext:
     told: Callable[[str, Mixture, Score], None] = untold
     progress: Progress = silent
     warn: Callable[[str], None] = unsaid
+    note: Callable[[str], None] = unsaid
 
     def metric_of(self, name: str) -> str:
         """The metric that selects on the set `name`."""

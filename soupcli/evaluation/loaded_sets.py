@@ -80,6 +80,7 @@ class LoadedSets:
                     cache=self._inputs,
                     mark=key_of({"network": key_of_network(self._context.recipe.model, self.beside)}),
                     warn=self._context.warn,
+                    note=self._context.note,
                     progress=self._context.progress,
                 )
                 examples = set_kinds.load(spec, given)

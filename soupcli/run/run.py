@@ -219,6 +219,12 @@ class Run:
             self._said.append(text)
             console.warn(text)
 
+    def _note(self, text: str) -> None:
+        """Says what is seen while sets are read, unless the run is quiet."""
+        if not self.options.quiet:
+            self.progress.close()  # a bar of the decoding would stay above the line
+            console.note(text)
+
     def _warn_if(self, *texts: str | None) -> None:
         for text in texts:
             if text is not None:
@@ -259,6 +265,7 @@ class Run:
                 progress=self.progress,
                 trust_code=self.options.trust_code,
                 warn=self.warn,
+                note=self._note,
             )
         )
 

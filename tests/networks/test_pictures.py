@@ -129,7 +129,9 @@ def test_own_loop(tmp_path: Path, soup: Callable[..., Any], monkeypatch: pytest.
     found, report, planned = [], dict[str, Any](), None
     for keys in (f"size: 32, {imagenet}, interpolation: bilinear", "transform: 'aug.py:transform'"):
         Path("soup.yaml").write_text(f"{model}val: {{val: {{images: val, {keys}}}}}\n")
-        report = json.loads(soup("rank", "--ckpts", "run.pth", "--val", "val", "--json").stdout)
+        ran = soup("rank", "--ckpts", "run.pth", "--val", "val", "--json")
+        report = json.loads(ran.stdout)
+        assert "val.val: pictures go in at 32 x 32 pixels" in " ".join(ran.stderr.split())
         found.append(report["ingredients"][0]["scores"]["val"]["nll"]["value"])
         planned = soup("rank", "--ckpts", "run.pth", "--val", "val", "--dry-run", "--json")
         assert json.loads(planned.stdout)["transforms"] == report["transforms"]
