@@ -1,8 +1,8 @@
-"""A report to a model card: the README.md that lies beside a soup's weights, with the front matter that the Hub reads.
+"""A report to a model card: the README.md beside a soup's weights, with the front matter that the Hub reads.
 
     text = model_card(report, beside)                      # the same report gives the same bytes
 
-Format: https://huggingface.co/docs/hub/model-cards. What an ingredient's own README said comes below.
+Format: https://huggingface.co/docs/hub/model-cards. The ingredient's own README follows below.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ReadMe(NamedTuple):
 
     @classmethod
     def of(cls, content: str) -> ReadMe:
-        """The parts of a README; one without front matter is all text."""
+        """Divide a README into front matter, which may be empty, and text."""
         found = re.match(r"---\r?\n(.*?)\r?\n---\r?\n?(.*)", content, re.DOTALL)
         if found is None:
             return cls({}, content)
@@ -54,7 +54,7 @@ class ReadMe(NamedTuple):
 
 
 class CardSources(NamedTuple):
-    """What is known of the ingredients beside the report: their READMEs, and what library reads their folders."""
+    """What the card needs besides the report: the ingredients' READMEs, and the library that reads their folders."""
 
     readmes: Sequence[ReadMe] = ()  # of the members, in order
     kept: ReadMe = ReadMe()  # of the one that gave the side files
@@ -62,7 +62,7 @@ class CardSources(NamedTuple):
 
 
 def model_card(report: Report, beside: CardSources) -> str:
-    """The whole card: front matter, what the soup is made of, its scores, how to make it again."""
+    """Return the whole card: front matter, members, scores, and how to make the soup again."""
     assert report.soup is not None
     front = yaml.safe_dump(_front(report, beside), sort_keys=False, allow_unicode=True, width=1000)
     below = ReadMe.of(beside.kept.text).text.strip() if beside.kept.text else ""
@@ -106,7 +106,7 @@ def _name(report: Report) -> str:
 
 
 def _bases(report: Report, beside: CardSources) -> list[str]:
-    """Ids of the Hub of the members, or of what they were fine-tuned from."""
+    """Return the Hub ids of the members, or of the models that they were fine-tuned from."""
     assert report.soup is not None
     found = [path.partition("@")[0] for path in report.soup.members]
     for readme in beside.readmes:
@@ -145,7 +145,7 @@ def _results(report: Report) -> list[dict[str, Any]]:
 
 
 def _by_set(report: Report) -> list[tuple[str, Mapping[str, MetricScore]]]:
-    """The soup's scores, in the order in which the sets were named."""
+    """Return the soup's scores in the order in which the sets were named."""
     assert report.soup is not None
     order = {name: number for number, name in enumerate(report.sets)}
     scores = report.soup.scores
@@ -178,7 +178,7 @@ def _made_of(report: Report) -> str:
 
 
 def _scores(report: Report) -> str:
-    """A table: soup and best ingredient on every set, with 95% intervals, and their difference."""
+    """Return a table of soup and best ingredient on every set: scores, their difference, 95% intervals."""
     soup = report.soup
     assert soup is not None
     if not soup.scores:
@@ -224,7 +224,7 @@ def _shown(scores: Scores, name: str, metric: str) -> str:
 
 
 def _how(report: Report) -> str:
-    """The command, and the recipe that was resolved."""
+    """Return the command and the resolved recipe."""
     members = [[member.path for member in one.members] or [one.path] for one in report.ingredients]
     words = ["soup", report.command, "--ckpts", *(path for paths in members for path in paths)]
     words += ["--val", *report.sets] if report.sets else []
@@ -245,7 +245,7 @@ def _how(report: Report) -> str:
 
 
 def _wishes(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe without what is as by default."""
+    """Return the recipe without keys that have their default value."""
     try:
         found = Recipe.model_validate(dict(recipe))
     except ValidationError:
@@ -255,7 +255,7 @@ def _wishes(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fenced(language: str, text: str) -> list[str]:
-    """A block of code. Its fence is longer than any in the text."""
+    """Return a block of code whose fence is longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}{language}", text, fence]

@@ -1,4 +1,4 @@
-"""The result for machines that build and test: annotations of GitHub Actions, a JUnit file, a summary in Markdown.
+"""The result for CI systems: annotations of GitHub Actions, a JUnit file, or a summary in Markdown.
 
 `::error file=soup.yaml,line=8,col=3,title=...::message` as in "Workflow commands for GitHub Actions"; XML as in the
 schema that Jenkins' xUnit plugin publishes (junit-10.xsd), one test case for each gate and each comparison.
@@ -27,7 +27,7 @@ _NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\U00010000-\U0010f
 
 
 class Finding(NamedTuple):
-    """One thing that the report says: on which set, about what, how it ended, and the key of the recipe that asked."""
+    """One result of the report: its set, its subject, its outcome, and the key of the recipe that asked for it."""
 
     name: str
     level: Level
@@ -36,14 +36,14 @@ class Finding(NamedTuple):
 
 
 def formatted(wanted: str, report: Report, place: Callable[[str], str | None]) -> str:
-    """The report in one of the formats but text."""
+    """Return the report in any of the formats except text."""
     if wanted == "markdown":
         return markdown.document(report)
     return junit(report) if wanted == "junit" else github(report, place)
 
 
 def github(report: Report, place: Callable[[str], str | None]) -> str:
-    """A line for each comparison, gate, warning, soup; `place` says where the recipe gives a key: `soup.yaml:8:3`."""
+    """Return a line for each comparison, gate, warning and soup. `place` locates a recipe key: `soup.yaml:8:3`."""
     found = [*_found(report), *(Finding("warning", "warning", text) for text in report.warnings)]
     if report.soup is not None:
         found.append(Finding("written", "notice", report.soup.path))
@@ -61,14 +61,14 @@ def _annotation(command: str, found: Finding, place: Callable[[str], str | None]
 
 
 def _escaped(text: str, *, of_property: bool = False) -> str:
-    """The text as the toolkit of GitHub Actions escapes data and properties (packages/core/src/command.ts)."""
+    """Escape data and properties as GitHub's toolkit does (packages/core/src/command.ts)."""
     text = "\n".join(map(legible, text.split("\n")))
     marks = {"%": "%25", "\r": "%0D", "\n": "%0A", **({":": "%3A", ",": "%2C"} if of_property else {})}
     return "".join(marks.get(letter, letter) for letter in text)
 
 
 def junit(report: Report) -> str:
-    """One suite with a case for each comparison and gate; a gate that is not met fails, an open one is skipped."""
+    """Return one suite with a case for each comparison and gate. A gate not met fails, an open one is skipped."""
     cases = list(_found(report))
     levels = [case.level for case in cases]
     counts = {
@@ -107,12 +107,12 @@ def _properties(report: Report) -> dict[str, str]:
 
 
 def _xml(text: str) -> str:
-    """Without what no XML document may hold."""
+    """Return the text without characters that XML forbids."""
     return _NOT_XML.sub("\ufffd", text)
 
 
 def _found(report: Report) -> Iterator[Finding]:
-    """Comparisons, the first metric of each set, then gates."""
+    """Return the comparisons, on the first metric of each set, then the gates."""
     several = len({of.soup for of in report.comparisons} | {gate.soup for gate in report.gates}) > 1
     seen: set[tuple[str, str]] = set()
     for of in report.comparisons:
@@ -130,7 +130,7 @@ def _name(of: Comparison | GateResult, several: bool, about: str) -> str:
 
 
 def _value(report: Report, of: Comparison) -> float | None:
-    """The soup's score."""
+    """Return the soup's score."""
     parts: list[Ingredient | Soup | None] = [*report.ingredients, report.soup]
     scores = {part.path: part.scores for part in parts if part is not None}
     return scores[of.soup][of.set][of.metric].value

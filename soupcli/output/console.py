@@ -1,6 +1,6 @@
 """The only place that prints: the result to stdout, everything else to stderr.
 
-Names in files, recipes and errors are data: all text but JSON, XML and annotations goes through `legible`, so that no
+Names in files, recipes and errors are data. All text except JSON, XML and annotations goes through `legible`, so no
 name moves a cursor, begins a line or is a command of a CI system. Colours follow NO_COLOR and FORCE_COLOR. Bars are
 drawn if stderr is a terminal; elsewhere every finished evaluation is one plain line.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Stderr:
-    """A stderr for rich. Whoever does not read it misses only what it says: its errors end nothing."""
+    """A stderr for rich. An error in writing to it is ignored: it never ends the run."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream  # not sys.stderr: while rich draws bars, that is rich's own
@@ -49,7 +49,7 @@ class Stderr:
 
 
 def _write(stream: TextIO | None, text: str) -> None:
-    """Write and flush. If nobody reads the stream any more, this and all that follows is dropped.
+    """Write and flush. If nobody reads the stream any more, this text and all later text is dropped.
 
     Raises OutputError if the text cannot be written for another reason, such as a full disk.
     """
@@ -65,7 +65,7 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 def _drop(stream: TextIO) -> None:
-    """What the stream still holds, and all that is written to it later, goes nowhere."""
+    """Discard the stream's buffer and everything that is written to it later."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -73,12 +73,12 @@ def _drop(stream: TextIO) -> None:
 
 
 def drop_result() -> None:
-    """Nobody reads stdout: drop what it still holds, and all that follows."""
+    """Discard stdout's buffer and everything that follows, because nobody reads it."""
     _drop(sys.stdout)
 
 
 def flush() -> None:
-    """Write what others, such as the help texts, have left in stdout. Raises OutputError if that is not possible."""
+    """Write what is left in stdout's buffer, such as help texts. Raises OutputError if that fails."""
     _write(sys.stdout, "")
 
 
@@ -102,7 +102,7 @@ GAP = 3  # columns between two columns
 
 
 class Paragraph(NamedTuple):
-    """A sentence that is set apart."""
+    """A sentence with its own indent or weight."""
 
     text: str
     indent: int = 0
@@ -115,7 +115,7 @@ notes_shown: ContextVar[bool] = ContextVar("notes", default=True)  # whether any
 
 @contextlib.contextmanager
 def hushed(*, notes: bool) -> Iterator[None]:
-    """Within the block no result is printed, and nothing else either unless `notes`."""
+    """Print no result within the block, and nothing else unless `notes`."""
     tokens = _results.set(False), notes_shown.set(notes)
     try:
         yield
@@ -125,22 +125,22 @@ def hushed(*, notes: bool) -> Iterator[None]:
 
 
 def print_json(text: str) -> None:
-    """A JSON document, the result with --json."""
+    """Print a JSON document, the result with --json."""
     _print(legible_json(text))
 
 
 def print_formatted(text: str) -> None:
-    """A text whose format escapes names by itself: XML, annotations."""
+    """Print a text whose format already escapes names: XML, annotations."""
     _print(text)
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Lines of the result; with --quiet one path a line."""
+    """Print lines of the result; with --quiet one path a line."""
     _print("".join(f"{legible(line)}\n" for line in lines))
 
 
 def print_report(parts: Iterable[Table | Sequence[str | Paragraph]]) -> None:
-    """Tables and sentences of the result, an empty line between two parts."""
+    """Print tables and sentences of the result, with an empty line between two parts."""
     for number, part in enumerate(parts):
         if number:
             _print("\n")
@@ -151,7 +151,7 @@ def print_report(parts: Iterable[Table | Sequence[str | Paragraph]]) -> None:
 
 
 def print_sentences(sentences: Sequence[str | Paragraph]) -> None:
-    """Sentences of the result, one a line; on a terminal they break between words."""
+    """Print sentences of the result, one a line. On a terminal they wrap between words."""
     lines = [Paragraph(one) if isinstance(one, str) else one for one in sentences]
     if not _may_colour(sys.stdout):
         _print("".join(f"{' ' * indent}{legible(text)}\n" for text, indent, _ in lines))
@@ -175,9 +175,9 @@ def _print(text: str) -> None:
 
 
 def print_table(table: Table) -> None:
-    """A table of the result: with rules on a terminal, plain columns in a pipe.
+    """Print a table of the result: with rules on a terminal, as plain columns in a pipe.
 
-    Nothing is ever cut: columns that do not fit come below, the first column beside them again.
+    No cell is ever cut. Columns that do not fit come below, next to the first column again.
     """
     if not _may_colour(sys.stdout):
         _print(_plain(table))
@@ -205,7 +205,7 @@ def _plain(table: Table) -> str:
 
 
 def _blocks(table: Table, width: int) -> list[list[int]]:
-    """The columns that are side by side; the first one in every block."""
+    """Return the columns of each block. The first column is in every block."""
 
     from rich.cells import cell_len
 
@@ -251,19 +251,19 @@ def _block(table: Table, columns: Sequence[int], *, ruled: bool) -> RichTable:
 
 
 def note(*lines: str) -> None:
-    """Lines for people that are not the result."""
+    """Print lines to stderr that are not the result."""
     if processes.is_first():
         to_stderr("\n".join(map(legible, lines)))
 
 
 def warn(text: str) -> None:
-    """A line that should be read."""
+    """Print a warning to stderr."""
     if processes.is_first():
         to_stderr(f"warning: {legible(text)}", style="yellow")
 
 
 def fail(*lines: str, hint: str | None = None) -> None:
-    """An error: its lines, then after a blank one what to do. If several processes fail, only the first one's."""
+    """Print an error and, after a blank line, its hint. If several processes fail, only the first one prints."""
     if not processes.fails_first():
         return
     to_stderr("\n".join(map(_shortened, lines)), style="bold red")
@@ -273,18 +273,18 @@ def fail(*lines: str, hint: str | None = None) -> None:
 
 
 def _shortened(line: str) -> str:
-    """The line without its middle if nobody could read all of it."""
+    """Return the line without its middle if it is very long."""
     line = legible(line)
     return f"{line[:LONGEST]} ... {line[-100:]}" if len(line) > LONGEST + 100 else line
 
 
 def print_traceback() -> None:
-    """The traceback of the exception that is being handled, for SOUP_DEBUG=1."""
+    """Print the traceback of the exception that is being handled, for SOUP_DEBUG=1."""
     Stderr(sys.stderr).write(traceback.format_exc())
 
 
 def show_cursor() -> None:
-    """Give a terminal its cursor back, if bars were not taken off the screen."""
+    """Show the terminal's cursor again, in case bars were left on the screen."""
     stderr = Stderr(sys.stderr)
     if stderr.isatty():
         stderr.write("\r\x1b[K\x1b[?25h")

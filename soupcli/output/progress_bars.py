@@ -57,7 +57,7 @@ class ProgressReporter:
             self._bars.remove_task(self._tasks.pop(task))
 
     def close(self) -> None:
-        """Takes the bars off the screen."""
+        """Remove the bars from the screen."""
         if self._bars is not None:
             self._bars.stop()
             self._bars, self._tasks = None, {}
@@ -72,7 +72,7 @@ class ProgressReporter:
 
 
 def _new_bars(*, widgets: bool) -> Bars:
-    """If the line is narrow, the note, with its score at the end, has the room; if need be it is what is cut."""
+    """Return the bars. On a narrow terminal the note, which ends with the score, gets the room and may be cut."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def sentences(report: Report, comparisons: Sequence[Comparison]) -> list[str]:
-    """A sentence for each set, of the metric that selects there. It begins with the verdict."""
+    """Return a sentence for each set, about its selecting metric. It begins with the verdict."""
     scores = {part.path: part.scores for part in (*report.ingredients, report.soup) if part is not None}
     found = []
     for of in comparisons:
@@ -32,12 +32,12 @@ def sentences(report: Report, comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def where(of: Comparison | GateResult) -> str:
-    """The set, and the metric if it is another than accuracy."""
+    """Return the set's name, followed by the metric unless that is accuracy."""
     return of.set if of.metric == "accuracy" else f"{of.set} {of.metric}"
 
 
 def sentence(of: Comparison, soup: float | None) -> str:
-    """E.g. `soup 97.2% vs best 96.7%: +0.5 (95% interval +0.1 to +0.9, p = 0.01) on 4,000 examples`."""
+    """Return e.g. `soup 97.2% vs best 96.7%: +0.5 (95% interval +0.1 to +0.9, p = 0.01) on 4,000 examples`."""
     factor, unit = (100, "%") if of.metric in SHARES else (1, "")
     digits = _digits(of, factor)
 
@@ -57,7 +57,7 @@ def sentence(of: Comparison, soup: float | None) -> str:
 
 
 def _digits(of: Comparison, factor: int) -> int:
-    """Few, but so many that the difference is not off by a quarter, and no end of the interval loses its sign."""
+    """Return as few digits as keep the difference within a quarter and every end of the interval off zero."""
     least = 4
     if factor == 100:
         narrow = of.low is None or of.high is None or 0 < of.high - of.low < 0.004
@@ -69,7 +69,7 @@ def _digits(of: Comparison, factor: int) -> int:
 
 
 def describe_classes(order: ClassOrder) -> str:
-    """E.g. `3 classes by the network's class names: bird 1, cat 2, dog 0`."""
+    """Return e.g. `3 classes by the network's class names: bird 1, cat 2, dog 0`."""
     first = [f"{name} {index}" for name, index in list(order.index.items())[:5]]
     which = f": {', '.join(first)}{', ...' if len(order.index) > 5 else ''}" if first else ""
     return f"{order.count} classes by {order.by}{which}" if order.count is not None else f"by {order.by}"
@@ -79,7 +79,7 @@ UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
 def cost_of(flops: Flops) -> str:
-    """The count as a sentence."""
+    """Return the FLOPs of a forward pass and of ensembles as a sentence."""
     costs: dict[str, float] = {}
     if flops.ensemble_of_members is not None and flops.ensemble_of_members != flops.ensemble:
         costs["an ensemble of the members"] = flops.ensemble_of_members
@@ -89,18 +89,18 @@ def cost_of(flops: Flops) -> str:
 
 
 def _shown(flops: float) -> str:
-    """E.g. `5.645 TFLOP`."""
+    """Return e.g. `5.645 TFLOP`."""
     unit, size = next(((unit, size) for unit, size in UNITS if flops >= size), ("", 1.0))
     return f"{flops / size:.4g} {unit}FLOP"
 
 
 def describe_gate(gate: GateResult) -> str:
-    """E.g. `test >= best - 0.5: 75.90%, best 76.67%: -0.77, at least -0.50 is needed`."""
+    """Return e.g. `test >= best - 0.5: 75.90%, best 76.67%: -0.77, at least -0.50 is needed`."""
     return f"{where(gate)} {gate.gate}: {gate.reason}"
 
 
 def describe_result(gate: GateResult) -> str:
-    """E.g. `gate not met: test >= best - 0.5: ...`."""
+    """Return e.g. `gate not met: test >= best - 0.5: ...`."""
     name = "required gain" if gate.key == GAIN else "gate"
     return f"{name} {MET[gate.met]}: {describe_gate(gate)}"
 
@@ -113,7 +113,7 @@ WIDTH = 40
 
 
 def draw_curves(curves: dict[str, Sequence[float]]) -> str:
-    """`fitted   █▅▃▂▁ 0.3121`, one line per curve, all on one scale. Shows the latest values if there are many."""
+    """Return one line per curve, `fitted   █▅▃▂▁ 0.3121`, all on one scale. Long curves show their latest values."""
     shown = {name: values[-WIDTH:] for name, values in curves.items()}
     everything = [value for values in shown.values() for value in values]
     low, high = min(everything), max(everything)
@@ -125,7 +125,7 @@ def draw_curves(curves: dict[str, Sequence[float]]) -> str:
 
 
 def describe_curves(curves: dict[str, Sequence[float]]) -> str:
-    """`fitted 0.3121, held out 0.3344`: the latest values."""
+    """Return the latest values, `fitted 0.3121, held out 0.3344`."""
     return ", ".join(f"{name} {values[-1]:.4f}" for name, values in curves.items())
 
 

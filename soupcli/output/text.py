@@ -1,4 +1,4 @@
-"""A report as text for a terminal: tables and sentences, from the report alone."""
+"""A report as text for a terminal: tables and sentences made from nothing but the report."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MOST_STEPS = 24  # that are shown each
 
 
 def report_text(report: Report, file: Path | None = None) -> Iterator[Part]:
-    """The parts that a command shows, each a table or sentences; `file` is where the report was written."""
+    """Yield the parts that a command shows, each a table or sentences. `file` is where the report was written."""
     if report.inspection is not None:
         yield from inspection_text(report, report.inspection)
     elif report.landscape is not None:
@@ -86,13 +86,13 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
 
 
 def _comparing_command(report: Report, soup: Soup) -> str:
-    """The command that compares a soup with its ingredients."""
+    """Return the command that compares a soup with its ingredients."""
     paths = [soup.path.rpartition("/")[0] or soup.path, *(one.path for one in report.ingredients)]
     return f"soup eval --ckpts {shlex.join(paths)} --val {shlex.join(report.sets)}"
 
 
 def _summary(report: Report, soup: Soup) -> list[str]:
-    """What became of how many, where the soup is, and how long a search or a fit took."""
+    """Return how many checkpoints were kept, where the soup is, and how long the search or fit took."""
     if report.selected_on is None:
         return [f"soup: {soup.path}"]
     kept = f"{len(soup.members)} of {len(report.ingredients)} checkpoints"
@@ -109,7 +109,7 @@ def _summary(report: Report, soup: Soup) -> list[str]:
 
 
 def _step_text(report: Report) -> Iterator[Part]:
-    """Each decision of a search; of many those that were taken, and how often each other reason was the cause."""
+    """Yield each decision of a search. Of many, accepted ones are shown, and the reasons of the rest are counted."""
     steps = report.steps
     shown_steps = steps if len(steps) <= MOST_STEPS else [step for step in steps if step.accepted]
     yield step_table(report, shown_steps)
@@ -121,13 +121,13 @@ def _step_text(report: Report) -> Iterator[Part]:
 
 
 def _of_tried(report: Report) -> str:
-    """E.g. `, the best of 12 tried on val`: its score there is flattered too."""
+    """Return e.g. `, the best of 12 tried on val`: a score that selected is too high."""
     tried = max((of.tried for of in report.comparisons if of.tried is not None), default=None)
     return "" if tried is None else f", the best of {tried} tried on {' and '.join(report.selecting_sets)}"
 
 
 def _objective_text(report: Report) -> Iterator[str]:
-    """What the soup was chosen by, if it was several sets."""
+    """Yield the objective that chose the soup, if several sets did."""
     judged = report.objective
     if judged is None:
         return
@@ -143,7 +143,7 @@ def _objective_text(report: Report) -> Iterator[str]:
 
 
 def _search_text(report: Report) -> Iterator[str]:
-    """How many mixtures a search for coefficients chose from, and what it gained over its start."""
+    """Yield how many mixtures a search for coefficients evaluated, and what it gained over its start."""
     found = report.coefficient_search
     if found is None or found.start is None or found.best is None:
         return
@@ -175,7 +175,7 @@ def _soup_rows(report: Report, soup: Soup) -> list[ScoredRow]:
 
 
 def _other_statistics(report: Report, soup: Soup) -> list[str]:
-    """What the other way to make running statistics would do, on the first set."""
+    """Return the soup's score on the first set with batch-norm statistics made the other way."""
     other = report.other_statistics
     name = next((name for name in report.sets if other is not None and name in other.scores), None)
     if other is None or name is None:
@@ -202,14 +202,14 @@ def _soup_label(report: Report) -> str:
 
 
 def _members(soup: Soup) -> str:
-    """The paths; with the weights if the soup holds more of one member than of another."""
+    """Return the members' paths, with weights if these differ."""
     if len(set(soup.weights)) == 1 or soup.coefficients is not None:
         return ", ".join(soup.members)
     return ", ".join(f"{path} ({weight:.4g})" for path, weight in zip(soup.members, soup.weights, strict=True))
 
 
 def soup_notes(report: Report) -> Iterator[str]:
-    """What became of tensors and files that were not averaged."""
+    """Yield a note on the tensors and files that were not averaged."""
     soup = report.soup
     if soup is None:
         return
@@ -229,7 +229,7 @@ def soup_notes(report: Report) -> Iterator[str]:
 
 
 def _ranking_text(report: Report) -> Iterator[Part]:
-    """Checkpoints that were scored alone, then each soup among them against the best ingredient and the gates."""
+    """Yield the table of single checkpoints, then each soup's comparison with the best ingredient, and its gates."""
     rows = [
         ScoredRow(f"{one.path} ({one.made_by})" if one.made_by else one.path, one.scores) for one in report.ingredients
     ]
@@ -249,7 +249,7 @@ def _ranking_text(report: Report) -> Iterator[Part]:
 
 
 def _pair_table(report: Report) -> Table:
-    """Angle and gain of every pair, the least angle first."""
+    """Return angle and gain of every pair, smallest angle first."""
     assert report.pairs is not None
     in_order = sorted(report.pairs.pairs, key=lambda pair: (pair.angle is None, pair.angle or 0.0))
     headings = ["angle", *(f"gain on {name}" for name in report.sets)]

@@ -1,4 +1,4 @@
-"""Where the report of a command that writes no soup goes: into its file, and to stdout."""
+"""Delivers the report of a command that writes no soup: to its file, to trackers, to stdout."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def deliver(options: ReportOptions, report: Report, trackers: RunTrackers, *, paths: Sequence[str]) -> bool:
-    """Into --report's file and to trackers; to stdout with --json, or `paths` with --quiet.
+    """Write the report to --report's file and to trackers. Print it with --json, or print `paths` with --quiet.
 
-    Returns whether the result is still to print.
+    Returns whether the result still has to be printed.
     """
     if options.report is not None:
         check_target(options.report, "report")  # it may have come meanwhile

@@ -1,4 +1,4 @@
-"""What `--dry-run` shows: the resolved recipe, what would be read, evaluated and written. No tensor is loaded."""
+"""Shows what a command would do (`--dry-run`): resolved recipe, inputs, evaluations, outputs. Loads no tensor."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SCHEMA = "soup-plan/1"
 
 
 class Plan(NamedTuple):
-    """`evaluations`: at most so many; `soup`: what would be written, None for commands that write none."""
+    """The most `evaluations` that a command would do, and the `soup` that it would write, None if none."""
 
     evaluations: int
     soup: Mixture | None = None
 
 
 def show_plan(run: Run, plan: Plan) -> int:
-    """Prints the plan as a table, as JSON or as the paths of the ingredients."""
+    """Print the plan as a table, as JSON or as the paths of the ingredients."""
     options, recipe = run.options, run.recipe
     resolved = recipe.model_dump(mode="json", exclude_none=True)
     sizes = {str(checkpoint.path): total_bytes(checkpoint) for checkpoint in run.checkpoints}
@@ -67,7 +67,7 @@ def show_plan(run: Run, plan: Plan) -> int:
 
 
 def _beneath(group: CheckpointGroup) -> list[str]:
-    """The members' paths, from the group's folder on."""
+    """Return the members' paths, relative to the group's folder."""
     folder = group.path
     paths = [member.path for member in group.members]
     return [str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path) for path in paths]
@@ -80,7 +80,7 @@ def _described(one: Checkpoint) -> dict[str, Any]:
 
 
 def _code(run: Run) -> tuple[list[str], list[str]]:
-    """The functions and commands of the recipe's own that the run would start, as they would be started."""
+    """Return the functions and commands of the recipe that the run would start."""
     model, sets = run.recipe.model, run.sets.values()
     code = [*(model.code if model is not None else []), *(reference for spec in sets for reference in spec.code)]
     commands = [shlex.join(split(command)) for spec in sets for command in spec.programs]

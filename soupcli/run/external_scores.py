@@ -1,4 +1,4 @@
-"""`--scores FILE`: a ranking by scores that someone else measured, with no forward pass."""
+"""`--scores FILE`: a ranking by scores from a file, without a forward pass."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def ranking_of_file(run: Run, file: Path, selecting: str, metric: str) -> list[Ranked]:
-    """The run's checkpoints, best first by the column of the set `selecting`."""
+    """Return the run's checkpoints, best first by the file's column for the set `selecting`."""
     scores = read_scores(file)
     column = scores.column_of(selecting)
     rows = scores.of(run.checkpoints)
@@ -38,7 +38,7 @@ def ranking_of_file(run: Run, file: Path, selecting: str, metric: str) -> list[R
 
 
 def rank_by_file(run: Run, options: ReportOptions, file: Path) -> int:
-    """Ranks by the scores in the file, shows and reports."""
+    """Rank by the scores in the file, then print and report the ranking."""
     report, paths = report_by_file(run, file, options.val or [])
     run.progress.close()
     if deliver(options, report, run.trackers, paths=paths):
@@ -47,7 +47,10 @@ def rank_by_file(run: Run, options: ReportOptions, file: Path) -> int:
 
 
 def report_by_file(run: Run, file: Path, words: Sequence[str]) -> tuple[Report, list[str]]:
-    """A ranking by the first of the columns that `words` name (none: all of the file), and the paths in its order."""
+    """Return a report of the ranking, and the paths in its order.
+
+    `words` name columns of the file, all if there are none. The first column ranks.
+    """
     refuse_objective(run, {"--scores": file})
     metric = run.recipe.metric
     scores = read_scores(file)
@@ -69,7 +72,7 @@ def report_by_file(run: Run, file: Path, words: Sequence[str]) -> tuple[Report, 
 
 
 def _score(file: Path, column: str, value: float, metric: str) -> Score:
-    """A score of which nothing but its value is known. Raises UsageError for a share outside 0 to 1."""
+    """Return a score without standard error or outcomes. Raises UsageError for a share outside 0 to 1."""
     if metric in SHARES and not 0 <= value <= 1:
         raise UsageError(f"{file}: {column} is {value:g}, {metric} is a fraction of 1", hint="divide per cents by 100")
     found = {metric: MetricValue(value, None, None)}

@@ -1,4 +1,4 @@
-"""The last files of a soup's folder: the model card, made from the report, and the report, which knows the card."""
+"""Writes the last files of a soup's folder: the model card, made from the report, then the report, which lists it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIBRARIES = {
 
 
 def add_card(folder: SoupFolder, report: Report, mixture: Mixture) -> Report:
-    """Write the card, unless the recipe or the user's own README says otherwise. Returns the report that knows it."""
+    """Write the card, unless the recipe forbids it or the user has a README. Returns the report that lists it."""
     soup = report.soup
     assert soup is not None
     if not report.recipe.get("card", True):
@@ -50,7 +50,7 @@ def add_card(folder: SoupFolder, report: Report, mixture: Mixture) -> Report:
 
 
 def finish(folder: SoupFolder, report: Report, mixture: Mixture) -> Report:
-    """Write card and report, and give the folder its name. Returns the report as it was written."""
+    """Write card and report, and give the folder its final name. Returns the written report."""
     report = add_card(folder, report, mixture)
     (folder.path / REPORT).write_text(report.to_json(), "utf-8")
     folder.commit()

@@ -1,4 +1,4 @@
-"""The gates of a run: no candidate that breaks one is accepted, and the exit code says whether the soup passes."""
+"""The gates of a run. No candidate that breaks one is accepted; the exit code says whether the soup passes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_gates(run: Run) -> None:
 
 
 def refuse_gain(gain: str | None) -> None:
-    """Raises UsageError for --require-gain of a command that does not evaluate the ingredients."""
+    """Raises UsageError for --require-gain with a command that does not evaluate the ingredients."""
     if gain is not None:
         raise UsageError(
             f"--require-gain {gain}: soup mix evaluates only the mixture, not its ingredients",
@@ -35,13 +35,13 @@ def refuse_gain(gain: str | None) -> None:
 
 
 def gated_evaluations(run: Run, trials: int) -> int:
-    """The most evaluations that gates add to a search of `trials` candidates."""
+    """Return the most evaluations that gates add to a search of `trials` candidates."""
     sets = {gate.set for gate in _of_candidates(run)} - {*run.resolved.selecting_sets}
     return len(sets) * max(0, trials - 1)
 
 
 def _of_candidates(run: Run) -> list[Gate]:
-    """Gates that every candidate must pass: not the gain, and none on a part that is held out from selecting."""
+    """Return the gates for candidates: all except the required gain and those on a held-out part."""
     return [gate for gate in run.resolved.gates if gate.key != GAIN and gate.set not in run.resolved.parts]
 
 
@@ -51,7 +51,7 @@ def needs_best(run: Run) -> bool:
 
 
 class Gatekeeper:
-    """Evaluates trial soups. One that scores enough but breaks a gate on another set is refused."""
+    """Evaluates trial soups, and refuses one that scores enough but breaks a gate on another set."""
 
     def __init__(self, run: Run, best: Mixture, best_scores: Mapping[str, Score]) -> None:
         self._run = run
@@ -60,7 +60,7 @@ class Gatekeeper:
         self._passed: list[tuple[Mixture, dict[str, Score]]] = []
 
     def guarded(self, evaluate: Evaluate) -> Evaluate:
-        """`evaluate`, of the selecting set, with gates: `refused` of a score that breaks one says which."""
+        """Add gates to `evaluate`, of the selecting set. A score that breaks one names it in `refused`."""
         gates = _of_candidates(self._run)
         if not gates:
             return evaluate
@@ -81,11 +81,11 @@ class Gatekeeper:
         return with_gates
 
     def of_sets(self, score: Score) -> dict[str, Score]:
-        """The score by its set; nothing of an objective, which is a score on no set."""
+        """Return the score under its set's name, or {} for an objective, which is a score on no single set."""
         return {self._run.selecting: score} if self._run.recipe.objective is None else {}
 
     def known(self, weights: Mixture) -> dict[str, Score]:
-        """Scores of a soup that passed, on the sets of the gates."""
+        """Return the scores of a soup that passed, on the sets of the gates."""
         return next((scores for passed, scores in self._passed if passed == weights), {})
 
     def _on(self, name: str, weights: Mixture, scores: dict[str, Score]) -> Score:
@@ -95,12 +95,12 @@ class Gatekeeper:
 
 
 def verdicts(gates: Sequence[Gate], scores: Mapping[str, Score], best: Mapping[str, Score] | None) -> list[GateOutcome]:
-    """Every gate, checked on the scores of a soup and of the best ingredient (None if it is not known)."""
+    """Check every gate on the scores of a soup and of the best ingredient, which may be unknown (None)."""
     return [judge(gate, scores[gate.set], (best or {}).get(gate.set)) for gate in gates if gate.set in scores]
 
 
 def exit_code(found: Sequence[GateOutcome]) -> int:
-    """1 if a gate is not met, which is printed to stderr; otherwise 0."""
+    """Return 1 and print the gate to stderr if one is not met, otherwise 0."""
     broken = [f"{verdict.gate.set} {verdict.gate.text}" for verdict in found if verdict.met is False]
     if broken:
         console.fail(f"{len(broken)} of {len(found)} gates not met: {', '.join(broken)}")

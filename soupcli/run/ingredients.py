@@ -101,7 +101,7 @@ def _warn_of_names(notes: Sequence[str], warn: Callable[[str], None]) -> None:
 
 
 def open_base(path: Path, options: IngredientOptions, names: Names, constants: Container[str]) -> Checkpoint:
-    """The checkpoint of --base, a whole network, with the names that the checkpoints have."""
+    """Open the checkpoint of --base, a whole network, and give its tensors the checkpoints' names."""
     how = How(trust=options.trust, allow=tuple(options.allow_class or ()))
     return with_these(names.applied(open_checkpoint(path, how)), constants)
 
@@ -124,7 +124,7 @@ def _check_use(checkpoints: Sequence[Checkpoint], resolved: Resolved, selection:
 
 
 def _check_merging(recipe: Recipe, *, adapters: bool) -> None:
-    """Raises UsageError for --merge-adapters with what is no adapter, or with what goes with adapters alone."""
+    """Raises UsageError for --merge-adapters without adapters, or with flags that need an adapter as output."""
     if not adapters:
         raise UsageError("--merge-adapters: these checkpoints are no adapters")
     if recipe.adapter_rank is not None:
@@ -134,9 +134,9 @@ def _check_merging(recipe: Recipe, *, adapters: bool) -> None:
 
 
 def ingredients_of(singles: Sequence[Checkpoint], resolved: Resolved) -> list[Checkpoint]:
-    """The groups of --group-by, or the checkpoints themselves. How many there are is said.
+    """Return the groups of --group-by, or the checkpoints themselves. Prints how many groups there are.
 
-    Raises UsageError for options that know single checkpoints alone.
+    Raises UsageError for options that work on single checkpoints only.
     """
     by, quiet = resolved.recipe.window.group_by, resolved.options.quiet
     if by is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def inspection_of(run: Run, examined: Examined) -> Inspection:
-    """What was found, for the report."""
+    """Return what was found, for the report."""
     facts = examined.facts
     not_finite: dict[str, dict[str, str]] = {}
     for checkpoint, name, value in facts.not_finite:

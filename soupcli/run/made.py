@@ -1,4 +1,4 @@
-"""What the functions of soupcli return: a soup that is made and not yet written, scores, checks."""
+"""The results of soupcli's functions: a soup that is not written yet, or scores."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class MadeSoup:
-    """A soup that is decided and scored. It is written where `save` is told to, and nowhere before.
+    """A soup that is decided and scored. `save` writes it; until then nothing is written.
 
     It holds the network that evaluated it until it is no longer used.
     """
@@ -61,7 +61,7 @@ class MadeSoup:
 
     @property
     def scores(self) -> dict[str, float]:
-        """The selecting metric on each set."""
+        """The score on each set, by its selecting metric."""
         return {name: score.value for name, score in self._finished.scores.items()}
 
     @property
@@ -71,13 +71,13 @@ class MadeSoup:
 
     @property
     def steps(self) -> list[SearchStep]:
-        """The decisions of a greedy search, in their order; empty for other soups."""
+        """The decisions of a greedy search, in order; [] for other soups."""
         found, strategy = self._finished.search, self._run.recipe.greedy.strategy
         return list(search_to_report(strategy, found)["steps"]) if found is not None else []
 
     @property
     def report(self) -> Report:
-        """The report that `save` writes. Before that the soup is written aside once, and removed."""
+        """The report that `save` writes. Before `save`, reading it writes the soup to a temporary folder once."""
         if self._report is None:
             with self._aside():
                 pass
@@ -90,7 +90,7 @@ class MadeSoup:
         return all(gate.met is not False for gate in self.report.gates)
 
     def save(self, path: str | Path | None = None, *, force: bool = False) -> Path:
-        """Writes the folder that the command writes, at `path` or where the recipe says. Returns the path.
+        """Write the soup's folder at `path`, or where the recipe says. Returns the path.
 
         Raises OutputError if something is there, unless it is a soup and `force` is given.
         """
@@ -106,7 +106,7 @@ class MadeSoup:
         return out
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The tensors that `save` writes, by their names there."""
+        """Return the tensors that `save` writes, by their names there."""
         with self._opened() as checkpoint:
             return {
                 name: read_part(checkpoint, name, 0, spec.numel).reshape(spec.shape)
@@ -114,7 +114,7 @@ class MadeSoup:
             }
 
     def load_into(self, model: nn.Module) -> None:
-        """Puts the soup's weights into `model`, in place. Raises NetworkError if they do not fit it."""
+        """Copy the soup's weights into `model`, in place. Raises NetworkError if they do not fit."""
         if not callable(getattr(model, "named_parameters", None)) or isinstance(model, type):
             hint = "soup.load_into(model), a torch.nn.Module; model=build is of the search"
             raise UsageError(f"load_into: a {type(model).__name__} is no network", hint=hint)
@@ -130,7 +130,7 @@ class MadeSoup:
             part.training = is_training
 
     def fill(self, out: Path, *, force: bool) -> None:
-        """Writes the folder, which nobody else may write to."""
+        """Write the folder. Nobody else may write to it meanwhile."""
         with SoupFolder(out, force=force, inputs=self._run.inputs) as folder:
             self._report, _ = write(self._run, self._finished, folder)
         self._run.trackers.finished(self._report, out)
@@ -139,7 +139,7 @@ class MadeSoup:
 
     @contextmanager
     def _aside(self) -> Iterator[Path]:
-        """The soup's folder, written for the block alone."""
+        """Yield the soup's folder, written to a temporary place for the block."""
         with console.hushed(notes=self._notes), scratch_folder() as place:
             with SoupFolder(place / "soup", force=False) as folder:
                 report, _ = write(self._run, self._finished, folder)
@@ -169,7 +169,7 @@ class MadeSoup:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Measurement:
-    """What `rank`, `evaluate` and `inspect` return: the report, and its scores."""
+    """The result of `rank`, `evaluate` and `inspect`: the report, and its scores."""
 
     report: Report
 
@@ -179,7 +179,7 @@ class Measurement:
 
     @property
     def scores(self) -> dict[str, dict[str, dict[str, float | None]]]:
-        """Path of a checkpoint -> set -> metric -> value; the best first in a ranking."""
+        """Checkpoint path -> set -> metric -> value; a ranking has the best first."""
         return {
             one.path: {
                 name: {metric: score.value for metric, score in of_set.items()} for name, of_set in one.scores.items()
@@ -202,7 +202,7 @@ class Measurement:
 
 
 def shown(report: Report) -> str:
-    """The tables that the command prints and the figures of the report, for a notebook."""
+    """Return the command's tables and the report's figures as HTML, for a notebook."""
     parts = [html.paragraph(f"Warning: {warning}", "warning") for warning in report.warnings]
     parts += [
         html.table_of(part) if isinstance(part, Table) else "".join(html.paragraph(_words(one)) for one in part)
@@ -218,7 +218,7 @@ def _words(sentence: str | console.Paragraph) -> str:
 
 
 def made(run: Run, prepare: Prepare, options: SoupOptions, *, notes: bool) -> MadeSoup:
-    """Makes the soup of an open run, and writes it if the options name a folder."""
+    """Make the soup of an open run, and write it if the options name a folder."""
     run.check_mixable()
     prepared = prepare(run, options)
     if options.out is None:

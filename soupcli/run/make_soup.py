@@ -1,4 +1,4 @@
-"""What commands that write a soup share: write its folder, report it, show it, and warn of scores that are too high."""
+"""Makes the soup of a command: writes its folder, reports and prints it, and warns of scores that are too high."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class FinishedSoup(NamedTuple):
     base: Checkpoint | None = None  # of a scaled soup: a member that is no ingredient
 
     def tried(self) -> int | None:
-        """How many sets of weights the selecting set chose from; None if that is not counted."""
+        """How many mixtures the selecting set chose from; None if that is not counted."""
         alone = sum(bool(scores) for _, scores in self.ingredients)
         scaled = self.parts["scale"].evaluations if "scale" in self.parts else 0
         searched = self.search or self.parts.get("coefficient_search")
@@ -69,7 +69,7 @@ class FinishedSoup(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What a command would do with a run that is checked, and what does it."""
+    """A checked run's plan, for --dry-run, and the function that makes its soup."""
 
     plan: Callable[[], Plan]
     finish: Callable[[], FinishedSoup]
@@ -79,7 +79,7 @@ Prepare = Callable[[Run, Any], Prepared]  # the part of a command that is its ow
 
 
 def make_soup(prepare: Prepare, options: SoupOptions, invocation: Invocation) -> int:
-    """Makes, writes and shows the soup of a command. Returns the exit code."""
+    """Make, write and print the soup of a command. Returns the exit code."""
     with Run(resolve(options, invocation)) as run:
         run.check_mixable()
         prepared = prepare(run, options)
@@ -92,7 +92,7 @@ def make_soup(prepare: Prepare, options: SoupOptions, invocation: Invocation) ->
 
 @contextmanager
 def reserved(run: Run, options: SoupOptions) -> Iterator[None]:
-    """Claim the soup's folder for the block. Raises OutputError if there is no place or no room for it."""
+    """Claim the soup's folder for the block. Raises OutputError if it cannot be written or the disk is too full."""
     out = run.recipe.out
     if not processes.is_first():
         yield
@@ -106,7 +106,7 @@ def reserved(run: Run, options: SoupOptions) -> Iterator[None]:
 
 
 def write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) -> int:
-    """Writes the soup folder in one step, then shows it; the exit code says whether it passes its gates."""
+    """Write the soup folder in one step and print it. Returns the exit code, which says whether all gates pass."""
     with processes.first_alone() as is_first:
         return _write_and_report(run, options, finished) if is_first else DONE
 
@@ -121,7 +121,7 @@ def _write_and_report(run: Run, options: SoupOptions, finished: FinishedSoup) ->
 
 
 def write(run: Run, finished: FinishedSoup, folder: SoupFolder) -> tuple[Report, list[GateOutcome]]:
-    """Fills the folder and gives it its name. Returns the report that lies in it, and its gates."""
+    """Fill the folder and give it its final name. Returns the report in it, and the gates."""
     from soupcli.mixing.fill_folder import fill
     from soupcli.mixing.write_soup import WritingOptions
 
@@ -147,7 +147,7 @@ def write(run: Run, finished: FinishedSoup, folder: SoupFolder) -> tuple[Report,
 
 
 def _scores_as_written(run: Run, folder: SoupFolder) -> dict[str, Score]:
-    """The scores of an approximated adapter: of what was written, not of the mean that it approximates."""
+    """Return the scores of an approximated adapter as written, not of the mean that it approximates."""
     adapter = open_checkpoint(folder.path, How(base=run.recipe.base))
     with run.phase("evaluate"):
         return run.evaluators.on_all(Mixture.uniform([adapter]))
@@ -205,7 +205,7 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ga
 
 
 def _other_statistics(run: Run, soup: Mixture) -> OtherStatistics | None:
-    """See run/methods/batch_norm.py; evaluated once, however often the soup is written."""
+    """Evaluate the soup with the other batch-norm statistics, once even if it is written often. See batch_norm.py."""
     if soup not in run.other_statistics:
         with run.phase("evaluate"):
             run.other_statistics[soup] = other_statistics(run, soup)
@@ -229,7 +229,7 @@ def _show(run: Run, options: SoupOptions, report: Report) -> None:
 
 
 def _rival(run: Run, finished: FinishedSoup) -> Side | None:
-    """The best ingredient; cross-fitted on the set that picked it, if it did not select the soup as well."""
+    """Return the best ingredient, cross-fitted on the set that picked it unless that selected the soup as well."""
     if finished.best is None:
         return None
     everyone = [scores[run.selecting] for _, scores in finished.ingredients if run.selecting in scores]
@@ -238,7 +238,7 @@ def _rival(run: Run, finished: FinishedSoup) -> Side | None:
 
 
 def _shared_examples(run: Run) -> dict[str, int]:
-    """How many examples of each further set are also in the selecting one. Sets that share none are left out."""
+    """Count the examples of each further set that are also in the selecting one. Sets that share none are left out."""
     if not run.resolved.selects:
         return {}
     chose = run.resolved.selecting_sets
@@ -253,7 +253,7 @@ def _offer(run: Run, what: str) -> str:
 
 
 def _warnings(run: Run, shared: Mapping[str, int]) -> list[str]:
-    """What a reader of the scores should know first."""
+    """Return the warnings that a reader of the scores needs."""
     found = []
     chose, name = " and ".join(run.resolved.selecting_sets), run.selecting if run.sets else ""
     if run.resolved.selects and len(run.resolved.selecting_sets) == len(run.sets) > 1:

@@ -1,4 +1,4 @@
-"""Write a soup again from its ingredients, byte for byte, as its report says."""
+"""Writes a soup again from its ingredients, byte for byte, as its report says."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def write_again(options: MixOptions, file: Path) -> int:
 
 
 def recipe_of(report: Report, file: Path) -> Recipe:
-    """The recipe that the report holds. Raises UsageError if it is not one."""
+    """Return the recipe in the report. Raises UsageError if it is not a valid recipe."""
     try:
         return Recipe.model_validate(report.recipe)
     except ValidationError as invalid:
@@ -92,12 +92,12 @@ class Opening(Protocol):
 
 
 def how_to_open(options: Opening, recipe: Recipe) -> How:
-    """How checkpoints were opened when the report was written."""
+    """Return how checkpoints were opened when the report was written."""
     return How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()), recipe.base)
 
 
 def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Recipe, hashes: ContentHashes) -> Mixture:
-    """The mixture of the report in `file`. Raises MixError if an ingredient has changed."""
+    """Return the mixture of the report in `file`. Raises MixError if an ingredient has changed."""
     soup = report.soup
     assert soup is not None
     known = report.hashes
@@ -144,7 +144,7 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
 
 
 def _members(mixture: Mixture) -> list[Input]:
-    """What the soup must not replace."""
+    """Return the inputs, which the soup must not replace."""
     return [Input("ingredient", member.path) for member in (*mixture.members, mixture.kept)]
 
 
@@ -186,7 +186,7 @@ def mixed(
     hashes: ContentHashes,
     progress: ProgressReporter,
 ) -> Filled:
-    """Mix the report's mixture into the folder. Returns what was written."""
+    """Write the report's mixture into the folder. Returns what was written."""
     from soupcli.mixing.fill_folder import fill
     from soupcli.mixing.write_soup import WritingOptions
 
@@ -206,7 +206,7 @@ def mixed(
 def _statistics(
     report: Report, recipe: Recipe, mixture: Mixture, hashes: ContentHashes, progress: ProgressReporter
 ) -> Mapping[str, Tensor]:
-    """Batch-norm statistics from the same set as the soup's, or nothing if the soup's were averaged."""
+    """Estimate batch-norm statistics from the same set as the soup's. Returns {} if the soup's were averaged."""
     if not re_estimates(report, recipe):
         return {}
     from soupcli.evaluation.evaluators import Evaluators

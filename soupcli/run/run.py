@@ -71,7 +71,7 @@ class Row(NamedTuple):
 
 
 class Run:
-    """What a command works with. `resolved` says what was asked; the rest is opened or made here."""
+    """The state of a command: `resolved` is what the user asked for; everything else is opened or made here."""
 
     def __init__(self, resolved: Resolved) -> None:
         pass_over_threads()
@@ -110,7 +110,7 @@ class Run:
 
     @property
     def inputs(self) -> list[Input]:
-        """What the run reads, and must not replace."""
+        """The files that the run reads and must not replace."""
         found = [Input("ingredient", checkpoint.path) for checkpoint in self.singles]
         found += [Input("ingredient's file", file.path) for one in self.singles for file in one.files]
         named = [("base", self.recipe.base), ("recipe", self.options.recipe)]
@@ -119,7 +119,7 @@ class Run:
         return found + [Input(f"set {name!r}", path) for name, path in paths]
 
     def _about(self) -> TrackedRun:
-        """What trackers know of the run before it begins."""
+        """Return what trackers know of the run before it begins."""
         out = f" {self.recipe.out}" if isinstance(self.options, SoupOptions) else ""
         recipe = self.recipe.model_dump(mode="json", exclude_none=True)
         return TrackedRun(self.command.name, f"{self.command.name}{out}", recipe, self.options.quiet)
@@ -143,13 +143,13 @@ class Run:
 
     @property
     def selecting(self) -> str:
-        """The set that selects: the first after --val. Raises UsageError if there is none."""
+        """The selecting set, the first after --val. Raises UsageError if there is none."""
         self.require_sets()
         return next(iter(self.sets))
 
     @property
     def output_dtype(self) -> Dtype | None:
-        """The dtype of --dtype; None for the ingredients' own."""
+        """The dtype of --dtype, or None for the ingredients' own."""
         return Dtype(self.recipe.dtype) if self.recipe.dtype else None
 
     def check_mixable(self) -> None:
@@ -169,11 +169,11 @@ class Run:
         return open_base(path, self.options, self.names, self.constants)
 
     def sharing(self, source: Checkpoint) -> list[Checkpoint]:
-        """The checkpoints. Their tensors that are not mixed come from `source`, or from the base if there is one."""
+        """Return the checkpoints, with tensors that are not mixed from `source`, or from the base if there is one."""
         return [self.shared(checkpoint, source) for checkpoint in self.checkpoints]
 
     def shared(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
-        """The checkpoint, with its tensors that are not mixed from `source`."""
+        """Return the checkpoint, with tensors that are not mixed from `source`."""
         source = members_of(source)[-1]
         key = checkpoint, source
         if key not in self._shared:
@@ -188,7 +188,7 @@ class Run:
 
     @cached_property
     def classes(self) -> dict[str, ClassOrder]:
-        """Which class is which in each set whose classes have names, by the first checkpoint."""
+        """The classes of each set whose classes have names, as the first checkpoint's network counts them."""
         if not self.sets:
             return {}  # adapters can then be mixed if their base is missing
         if not self.sets:
@@ -197,11 +197,11 @@ class Run:
 
     @cached_property
     def transforms(self) -> dict[str, str]:
-        """Where the transform of each set's pictures comes from, by the first checkpoint."""
+        """Where each set's picture transform comes from, as the first checkpoint says."""
         return transforms(self.sets, self._outline)
 
     def _say_transforms(self) -> None:
-        """Says once which transform the pictures of the sets go through: another than in training ruins every score."""
+        """Print which transform the pictures of the sets go through. A wrong one ruins every score."""
         sources: dict[str, list[str]] = {}
         for name, source in self.transforms.items():
             sources.setdefault(source, []).append(whole_of(name))
@@ -210,11 +210,11 @@ class Run:
                 console.note(f"transform of {', '.join(dict.fromkeys(names))}: {source}")
 
     def _outline(self) -> Outline:
-        """What is known about the classes of the first checkpoint before any network is built."""
+        """Return what is known about the first checkpoint's network before it is built."""
         return outline(self.recipe.model, self.singles[0])
 
     def warn(self, text: str) -> None:
-        """Says once what should be known before the scores are believed, and keeps it for the report."""
+        """Print a warning once, and keep it for the report."""
         if text not in self._said:
             self._said.append(text)
             console.warn(text)
@@ -232,7 +232,7 @@ class Run:
 
     @property
     def evaluators(self) -> Evaluators:
-        """Evaluate mixtures on each set. Made when the first score is asked for."""
+        """The evaluators of the run's sets. They are made when the first score is needed."""
         if self._evaluators is None:
             self._warn_if(different_side_files(self.singles, self.recipe.model) if self.sets else None)
             self._say_transforms()
@@ -245,7 +245,7 @@ class Run:
         return self._evaluators
 
     def evaluators_by(self, recipe: Recipe) -> Evaluators:
-        """Evaluate on the same sets by another recipe."""
+        """Return evaluators of the same sets by another recipe."""
         from soupcli.evaluation.evaluators import Evaluators
 
         return Evaluators(
@@ -270,14 +270,14 @@ class Run:
         )
 
     def ranking(self, progress: Progress, some: Sequence[Checkpoint] | None = None) -> list[Ranked]:
-        """The checkpoints, or `some` of them, best first by their scores on the selecting set."""
+        """Rank the checkpoints, or `some` of them, best first by their scores on the selecting set."""
         ranked = self.checkpoints if some is None else some
         with self.evaluators.expecting([Mixture.uniform([checkpoint]) for checkpoint in ranked]):
             evaluate = self.evaluators.on(self.selecting)
             return rank(ranked, evaluate, announce=announce_checkpoint, progress=progress)
 
     def scores(self, rows: Sequence[Row]) -> list[dict[str, Score]]:
-        """Each row's score on every set. Rows are evaluated one after the other, so each is loaded once."""
+        """Evaluate each row on every set. Rows are evaluated one after the other, so each is loaded once."""
         found: list[dict[str, Score]] = []
         for done, row in enumerate(rows, 1):
             scores = {name: row.known[name] for name in self.sets if name in row.known}
@@ -291,7 +291,7 @@ class Run:
         return found
 
     def average(self, keep_from: Checkpoint | None = None) -> Callable[[Sequence[Checkpoint]], Mixture]:
-        """A function of members to their mean. `keep_from` gives the tensors that are not averaged."""
+        """Return a function from members to their mean. `keep_from` gives the tensors that are not averaged."""
 
         def mean(members: Sequence[Checkpoint]) -> Mixture:
             shared = [self.shared(member, keep_from or members[0]) for member in members]
@@ -308,7 +308,7 @@ class Run:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
 
     def report(self, ingredients: Sequence[Ingredient], *, warnings: Sequence[str] = (), **parts: Any) -> Report:
-        """The report of this run so far. Raises an error if anything that was read changed while the command ran."""
+        """Return the report of this run so far. Raises an error if any input changed while the command ran."""
         if self._evaluators is not None:
             self._evaluators.confirm()
         self.hashes.confirm([one for checkpoint in self.singles for one in (checkpoint, *checkpoint.sources)])
@@ -337,7 +337,7 @@ class Run:
         return {name: found.metric_of(name) for name in self.sets} if found is not None else {}
 
     def cost(self) -> RunCost:
-        """The examples, seconds and peak memory so far."""
+        """Return the examples, seconds and peak memory so far."""
         cost = RunCost(seconds=dict(self.seconds), peak_bytes=peak_bytes(self.device))
         found = self._evaluators
         if found is None:
@@ -346,5 +346,5 @@ class Run:
         return cost.model_copy(update={"examples": found.examples, "batch_size": found.batch_size, **inputs})
 
     def ingredient(self, checkpoint: Checkpoint, scores: Mapping[str, Score]) -> Ingredient:
-        """A checkpoint for the report."""
+        """Return a checkpoint for the report."""
         return ingredient_to_report(checkpoint, scores, self.hashes)

@@ -1,4 +1,4 @@
-"""MLflow: `--report-to mlflow`. MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME and its other variables count.
+"""MLflow: `--report-to mlflow`. MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME and its other variables apply.
 
 https://mlflow.org/docs/latest/api_reference/python_api/mlflow.client.html
 """
@@ -18,7 +18,7 @@ NOT_IN_NAMES = re.compile(r"[^\w\-. /]", re.ASCII)  # of metrics; the library re
 
 
 class MlflowTracker:
-    """A run of MLflow, through its client: no state of the library is changed."""
+    """A run of MLflow, through its client, so that the library's global state stays unchanged."""
 
     def __init__(self, about: TrackedRun) -> None:
         mlflow = import_extra("mlflow", extra="mlflow")

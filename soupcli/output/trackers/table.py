@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TrackerKind(NamedTuple):
-    """Where a tracker's class is, imported when it is asked for; its name is that of the library and of the extra."""
+    """The module and class of a tracker, imported when it is used. Library and extra have the tracker's name."""
 
     module: str
     name: str
@@ -29,7 +29,7 @@ TRACKERS = {
 
 
 def tracker_named(name: str) -> Callable[[TrackedRun], Tracker]:
-    """What begins a run of a tracker. Raises UsageError for an unknown one, MissingExtra if it is not installed."""
+    """Return the class of a tracker. Raises UsageError for an unknown name, MissingExtra if it is not installed."""
     if name not in TRACKERS:
         hint = f"one of {', '.join(TRACKERS)}"
         raise UsageError(f"--report-to {name}: not known{suggestion(name, TRACKERS)}", hint=hint)

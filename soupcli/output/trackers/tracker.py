@@ -1,4 +1,4 @@
-"""What an experiment tracker is asked to do: numbers while the run goes on, tables, figures and folders at its end."""
+"""The interface of an experiment tracker: numbers during the run; tables, figures and folders at its end."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class TrackedTable(NamedTuple):
 
 
 class Tracker(Protocol):
-    """A run of a tracking library: the user's own if one is active, which is not ended then."""
+    """A run of a tracking library. If the user has an active run, it is used and not ended."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers of one step; steps only grow."""
+        """Log the numbers of one step. Steps never decrease."""
 
     def summarize(self, values: Mapping[str, float]) -> None:
-        """Numbers that stand for the whole run."""
+        """Log numbers of the whole run."""
 
     def table(self, table: TrackedTable) -> None:
-        """A table of the finished run."""
+        """Log a table of the finished run."""
 
     def figure(self, name: str, svg: str) -> None:
-        """A figure of the finished run, a whole SVG document."""
+        """Log a figure of the finished run, a whole SVG document."""
 
     def folder(self, path: Path, name: str, kind: str) -> None:
-        """Keeps the folder's files as an artifact. They may be gone when `close` returns."""
+        """Keep the folder's files as an artifact. The files may be deleted after `close` returns."""
 
     def close(self, *, failed: bool) -> None:
-        """Ends the run. Nothing is called afterwards."""
+        """End the run. No method is called afterwards."""

@@ -1,4 +1,4 @@
-"""Trackio: `--report-to trackio`. TRACKIO_PROJECT, TRACKIO_DIR, TRACKIO_SPACE_ID and its other variables count.
+"""Trackio: `--report-to trackio`. TRACKIO_PROJECT, TRACKIO_DIR, TRACKIO_SPACE_ID and its other variables apply.
 
 https://huggingface.co/docs/trackio
 """

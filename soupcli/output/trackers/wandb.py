@@ -1,4 +1,4 @@
-"""Weights & Biases: `--report-to wandb`. WANDB_PROJECT, WANDB_MODE=offline and its other variables count.
+"""Weights & Biases: `--report-to wandb`. WANDB_PROJECT, WANDB_MODE=offline and its other variables apply.
 
 https://docs.wandb.ai/ref/python
 """

@@ -1,4 +1,4 @@
-"""The finished soup with its running statistics made the other way: averaged, or estimated again from its inputs.
+"""Evaluates the finished soup with batch-norm statistics made the other way: averaged, or estimated from inputs.
 
 The statistics of a mean of networks are not the mean of their statistics, so both are evaluated, and the result says
 which of them is better.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def other_evaluations(run: Run) -> int:
-    """How many evaluations `other_statistics` takes, at most."""
+    """Return the most evaluations that `other_statistics` takes."""
     return len(_sets(run)) if len(run.checkpoints) > 1 and has_statistics(run.checkpoints) else 0
 
 
@@ -30,7 +30,7 @@ def has_statistics(checkpoints: Sequence[Checkpoint]) -> bool:
 
 
 def other_statistics(run: Run, soup: Mixture) -> OtherStatistics | None:
-    """The soup's scores with its statistics made the other way than the recipe says; None if there is no other."""
+    """Return the soup's scores with statistics made in the way that the recipe does not ask for, or None."""
     sets = _sets(run)
     if not sets or soup.is_one_network or not has_statistics(soup.members):
         return None
@@ -44,7 +44,7 @@ def other_statistics(run: Run, soup: Mixture) -> OtherStatistics | None:
 
 
 def _sets(run: Run) -> list[str]:
-    """The sets to compare on; none if no set has inputs to estimate from."""
+    """Return the sets to compare on, or nothing if no set has inputs to estimate from."""
     if not any(spec.labelled for spec in run.sets.values()):
         return []
     return [name for name, spec in run.sets.items() if spec.shows_examples]

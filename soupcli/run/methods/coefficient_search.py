@@ -43,7 +43,7 @@ BUDGET = 100  # mixtures, by default
 
 
 def prepare_search(run: Run, *, with_uniform: bool) -> Prepared:
-    """Checks that there is something to search for; see run/make_soup.py."""
+    """Check that there is something to search for. See run/make_soup.py."""
     run.require_sets()
     if len(run.checkpoints) < 2:
         raise UsageError(f"--by search: one ingredient ({run.checkpoints[0].path}) has no coefficients to search for")
@@ -53,7 +53,7 @@ def prepare_search(run: Run, *, with_uniform: bool) -> Prepared:
 
 
 def start_members(run: Run, ranking: Sequence[Ranked], evaluate: Evaluate) -> Sequence[Checkpoint]:
-    """The ingredients whose mean `soup learned` begins with."""
+    """Return the ingredients whose mean is the start of `soup learned`."""
     everyone = run.sharing(ranking[0].checkpoint)
     if run.recipe.learned.start == "uniform":
         return everyone
@@ -118,7 +118,7 @@ def _layered(members: Sequence[Checkpoint], layers: Mapping[str, list[str]], alp
 def _searched(
     run: Run, choice: Choice, layers: Mapping[str, list[str]], keeper: Gatekeeper
 ) -> tuple[FoundCoefficients, CoefficientSearch]:
-    """The best coefficients, and what the report says of the search."""
+    """Return the best coefficients, and the report's part on the search."""
     best, settings = choice.ranking[0], run.recipe.learned
     members, start = run.sharing(best.checkpoint), start_members(run, choice.ranking, choice.evaluate)
     start_k = torch.tensor([float(one in start) / len(start) for one in members], dtype=torch.float64)
@@ -141,7 +141,7 @@ def _searched(
 
 
 class OfFirst:
-    """A sampler whose draws all processes take from the first: linear algebra may differ in its last places."""
+    """A sampler whose draws all processes take from the first one, because linear algebra may differ in last digits."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -169,7 +169,7 @@ class OfFirst:
 def _store(
     run: Run, best: Checkpoint, start: Sequence[Checkpoint], layers: Mapping[str, list[str]], evolution: Evolution
 ) -> FitStore | None:
-    """The store of the search's generations; None if scores on a set that selects cannot be kept."""
+    """Return the store of the search's generations, or None if scores on a selecting set cannot be kept."""
 
     def key() -> str | None:
         mixture = Mixture.uniform(run.sharing(best), keep_from=best)
@@ -194,7 +194,7 @@ def _store(
 def _scaled(
     run: Run, found: FoundCoefficients, layers: Mapping[str, list[str]], choice: Choice, keeper: Gatekeeper
 ) -> FinishedSoup:
-    """What was found, after the last step, with its coefficients; the scores are not there yet."""
+    """Return the soup after the last step (--scale), with its coefficients and without scores."""
     best = choice.ranking[0].checkpoint
     if found.alpha_lk is None:
         soup = scaled_soup(run, GreedySoup(found.mixture, found.score, []), choice.evaluate, keeper)

@@ -19,7 +19,7 @@ MAX_BYTES = 1_000_000  # of a file of multipliers
 
 
 def decayed(ingredients: Sequence[Checkpoint], shape: str | None) -> list[float] | None:
-    """The weights of --decay for ingredients in the order of their steps, or None if it was not given."""
+    """Return the weights of --decay for ingredients in the order of their steps, or None without --decay."""
     if shape is None:
         return None
     if shape in SHAPES:
@@ -30,7 +30,7 @@ def decayed(ingredients: Sequence[Checkpoint], shape: str | None) -> list[float]
 
 
 def _multipliers_in(file: Path, intervals: int) -> list[float]:
-    """The numbers of a file, one a line. Raises UsageError if there is not one for each interval."""
+    """Read multipliers from a file, one a line. Raises UsageError unless there is one for each interval."""
     try:
         found = [float(line) for line in read_small(file, most=MAX_BYTES).decode("utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as cause:

@@ -1,4 +1,4 @@
-"""Ensembles beside a soup, from logits that were kept: of all ingredients, and the greedy one (the paper's Table 3)."""
+"""Scores ensembles from kept logits, to compare with a soup: of all ingredients, and greedy (the paper's Table 3)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EnsembleScores(NamedTuple):
 
 
 def predict_from_logits(run: Run) -> Predict | None:
-    """A function that scores ensembles on the selecting set by its metric; None if no logits are kept."""
+    """Return a function that scores ensembles on the selecting set by its metric, or None if no logits are kept."""
     if run.logits is None:
         return None
     evaluators, selecting = run.evaluators, run.selecting
@@ -41,14 +41,14 @@ def predict_from_logits(run: Run) -> Predict | None:
 
 
 def say_again(run: Run) -> None:
-    """That scores were known and logits were not, which costs forward passes that nobody expects."""
+    """Print that scores were known and logits were not: the missing logits cost forward passes."""
     again = run.evaluators.again
     if again and not run.options.quiet:
         console.note(f"{again} known scores were evaluated again: their logits were not in {run.logits}")
 
 
 def ensembles(run: Run, ranking: Sequence[Ranked]) -> EnsembleScores:
-    """The ensemble of all, the greedy ensemble (Recipe 1 on outputs) and the second best ingredient.
+    """Score the ensemble of all, the greedy ensemble (Recipe 1 on outputs) and the second best ingredient.
 
     Networks whose logits on a set are missing are evaluated there; beyond that there is no forward pass. Sets that
     show no logits are left out.

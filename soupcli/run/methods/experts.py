@@ -51,7 +51,7 @@ def check_experts(run: Run, options: GreedyOptions) -> None:
 
 
 def expert_evaluations(run: Run) -> int:
-    """How many soups are tried at most: the best ingredient, and the weights of as many experts as there are sets."""
+    """Return the most soups that are tried: the best ingredient, and weights of as many experts as there are sets."""
     most = min(len(run.resolved.selecting_sets), len(run.checkpoints))
     return 1 + most_weights(most, run.recipe.greedy.parts)
 
@@ -96,7 +96,7 @@ def finish_experts(run: Run, options: GreedyOptions) -> FinishedSoup:
 
 
 def _experts(run: Run, choice: Choice) -> tuple[Experts, list[Checkpoint]]:
-    """What was seen in the scores, for the report; and the experts, each once, in the order of the ranking."""
+    """Return the correlations for the report, and the experts, each once, in the order of the ranking."""
     assert choice.objective is not None
     settings, sets = run.recipe.greedy, [goal.name for goal in choice.objective.goals]
     found = correlations(list(choice.alone.values()), sets)

@@ -1,4 +1,4 @@
-"""The tensors that have coefficients of their own, divided by their names into layers, or groups of layers."""
+"""Divides the mixed tensors into layers, or groups of layers, that have their own coefficients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHOLE = "model"
 
 
 def mixed_layers(run: Run, checkpoint: Checkpoint, per: Literal["model", "layer", "tensor"]) -> dict[str, list[str]]:
-    """The real floating tensors that are mixed, divided by `per`, in the order of the checkpoint."""
+    """Return the mixed real floating tensors, divided by `per`, in the order of the checkpoint."""
     names = [
         name
         for name, spec in checkpoint.tensors.items()
@@ -30,7 +30,7 @@ def mixed_layers(run: Run, checkpoint: Checkpoint, per: Literal["model", "layer"
 
 
 def in_groups(layers: Mapping[str, Sequence[str]], groups: int) -> dict[str, list[str]]:
-    """The layers in so many groups of consecutive ones, of as many layers as possible each the same number."""
+    """Return the layers in so many `groups` of consecutive layers, of sizes that are as equal as possible."""
     names = sorted(layers, key=natural_order)
     count = min(groups, len(names))
     ends = [len(names) * number // count for number in range(count + 1)]

@@ -1,4 +1,4 @@
-"""`objective:` of a run: which sets choose, by what, and the ranking of the ingredients by it."""
+"""The run's `objective:`: which sets select, by what, and the ranking of the ingredients by it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROUNDED = 1e-9  # a metric that is at most 1 may be rounded to more
 
 
 class Choice(NamedTuple):
-    """What chooses a soup: the evaluation that decides, the ingredients by it, and their scores by set."""
+    """How a soup is chosen: the deciding evaluation, the ingredients ranked by it, and their scores by set."""
 
     evaluate: Evaluate
     ranking: list[Ranked]
@@ -33,7 +33,7 @@ class Choice(NamedTuple):
 
 
 def chosen_by(run: Run, candidates: Sequence[Checkpoint], progress: Progress) -> Choice:
-    """Evaluate `candidates` alone on the sets that select, and rank them by the objective or on the first set."""
+    """Evaluate each of `candidates` by itself on the selecting sets, and rank them by objective or first set."""
     evaluators, sets = run.evaluators, run.resolved.selecting_sets
     if not uses_objective(run):
         ranking = run.ranking(progress, candidates)
@@ -51,12 +51,12 @@ def chosen_by(run: Run, candidates: Sequence[Checkpoint], progress: Progress) ->
 
 
 def uses_objective(run: Run) -> bool:
-    """Whether the command goes by an objective, and not by the first set alone."""
+    """Whether the command selects by an objective instead of the first set."""
     return run.recipe.objective is not None and takes_objective(run.command, run.recipe)
 
 
 def choice_of(run: Run, alone: Mapping[Checkpoint, dict[str, Score]]) -> Choice:
-    """What chooses by the objective, from the ingredients' scores on the sets that select."""
+    """Return the choice by the objective, from the ingredients' scores on the selecting sets."""
     sets = run.resolved.selecting_sets
     on = {name: run.evaluators.on(name) for name in sets}
     limits = {name: _limit(run, name) for name in sets}
@@ -72,7 +72,7 @@ def choice_of(run: Run, alone: Mapping[Checkpoint, dict[str, Score]]) -> Choice:
 
 
 def refuse_objective(run: Run, given: Mapping[str, object]) -> None:
-    """Raises UsageError for settings that know one selecting set alone: those of `given` that have a value."""
+    """Raises UsageError if any of the `given` settings, which work with one selecting set only, has a value."""
     for flag, value in given.items():
         if run.recipe.objective is not None and value:
             raise UsageError(
@@ -81,7 +81,7 @@ def refuse_objective(run: Run, given: Mapping[str, object]) -> None:
 
 
 def objective_to_report(choice: Choice, soup: Score | None = None) -> dict[str, Any]:
-    """The key `objective` of the report; nothing without one."""
+    """Return the report's key `objective`, or {} without an objective."""
     objective = choice.objective
     if objective is None:
         return {}
@@ -98,7 +98,7 @@ def objective_to_report(choice: Choice, soup: Score | None = None) -> dict[str, 
 
 
 def _limit(run: Run, name: str) -> float | None:
-    """The best score that the metric allows on a set; None if it is not known, as of programs of your own."""
+    """Return the best score that the metric allows on a set, or None if unknown, as for the user's own programs."""
     if not run.sets[name].shows_examples:
         return None
     metric = metric_named(run.evaluators.metric_of(name))

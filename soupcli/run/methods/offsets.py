@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def inner_products(origin: Checkpoint, others: Sequence[Checkpoint], *, progress: Progress = silent) -> Tensor:
-    """[k, k] in float64: of the offsets of `others` from `origin`, over all real floating tensors, read in one pass.
+    """Return inner products of the offsets of `others` from `origin`, float64 [k, k], over all real floating tensors.
 
     Raises CheckpointError if a checkpoint holds a NaN or an infinity.
     """

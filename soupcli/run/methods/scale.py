@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class ScaleTaken(NamedTuple):
-    """The point that was taken: its scale, its score by what selects, and what the report says about the way."""
+    """The chosen point: its scale, its score on the selecting sets, and the report's part on all points."""
 
     scale: float
     score: Score
@@ -37,7 +37,7 @@ class ScaleTaken(NamedTuple):
 
 
 class ScaledSoup(NamedTuple):
-    """A soup after its last step; without --scale as it was."""
+    """A soup after its last step; without --scale unchanged."""
 
     mixture: Mixture
     score: Score
@@ -46,7 +46,7 @@ class ScaledSoup(NamedTuple):
 
 
 def check_scale(run: Run) -> None:
-    """Raises UsageError if a scale is asked for and there is no base, no set, or nothing to scale."""
+    """Raises UsageError for --scale without a base, without a set, or with nothing to scale."""
     if not run.resolved.scales:
         return
     run.require_sets()
@@ -62,12 +62,12 @@ def check_scale(run: Run) -> None:
 
 
 def scale_evaluations(run: Run) -> int:
-    """How many more mixtures are evaluated on the sets that select, at most."""
+    """Return the most further mixtures that are evaluated on the selecting sets."""
     return len(scales_tried(run.recipe.scale or [])) - 1 if run.resolved.scales else 0
 
 
 def scaled_soup(run: Run, soup: GreedySoup, evaluate: Evaluate, keeper: Gatekeeper) -> ScaledSoup:
-    """The soup at the best scale, if one is asked for."""
+    """Return the soup at the best scale, or the soup itself without --scale."""
     if not run.resolved.scales:
         return ScaledSoup(soup.mixture, soup.score, {})
     point = best_scale(run, partial(stretched, soup.mixture), soup.mixture.kept, evaluate, keeper)
@@ -75,7 +75,7 @@ def scaled_soup(run: Run, soup: GreedySoup, evaluate: Evaluate, keeper: Gatekeep
 
 
 class ScaledLayers(NamedTuple):
-    """A soup of layers after its last step; without --scale as it was."""
+    """A soup of layers after its last step; without --scale unchanged."""
 
     layered: Layered
     parts: Mapping[str, Any]
@@ -84,7 +84,7 @@ class ScaledLayers(NamedTuple):
 
 
 def scaled_layers(run: Run, layered: Layered, best: Checkpoint, evaluate: Evaluate, keeper: Gatekeeper) -> ScaledLayers:
-    """The soup at the best scale, if one is asked for. What is not averaged comes from `best`."""
+    """Return the soup at the best scale, or itself without --scale. Tensors that are not averaged come from `best`."""
     if not run.resolved.scales:
         return ScaledLayers(layered, {})
 
@@ -99,10 +99,10 @@ def scaled_layers(run: Run, layered: Layered, best: Checkpoint, evaluate: Evalua
 def best_scale(
     run: Run, at: Callable[[Checkpoint, float], Mixture], kept: Checkpoint, evaluate: Evaluate, keeper: Gatekeeper
 ) -> ScaleTaken:
-    """The best point of the way from the base (0) on, through the soup (1), by what selects.
+    """Return the best point on the line from the base (0) through the soup (1), by score on the selecting sets.
 
-    `at` makes the mixture from the base and a scale; what is not mixed comes from `kept`. Of equally good points the
-    soup itself is taken, then the nearest to it.
+    `at` makes the mixture of the base and a scale. Tensors that are not mixed come from `kept`. Of equally good points
+    the soup itself is taken, then the nearest to it.
     """
     base = run.shared(_base(run), kept)
     points = {scale: at(base, scale) for scale in scales_tried(run.recipe.scale or [])}
@@ -129,12 +129,12 @@ def best_scale(
 
 
 def _of_sets(run: Run, point: Mixture) -> dict[str, Score]:
-    """Its scores on the sets that select, which are known by now."""
+    """Return the point's scores on the selecting sets, which are already kept."""
     return {name: run.evaluators.on(name)(point) for name in run.resolved.selecting_sets}
 
 
 def _say_dtypes(run: Run, points: Mapping[float, Mixture]) -> None:
-    """Says it if the base is of a wider dtype than the soup, which a point of the way is then as well."""
+    """Warn if the base has a wider dtype than the soup, because a point between them gets it as well."""
     soup, *others = points.values()
     for point in others[:1]:
         name = next((name for name in soup.kept.tensors if point.spec(name) != soup.spec(name)), None)
@@ -144,7 +144,7 @@ def _say_dtypes(run: Run, points: Mapping[float, Mixture]) -> None:
 
 
 def _base(run: Run) -> Checkpoint:
-    """The checkpoint of --base, opened. Raises UsageError if it is one of the ingredients too."""
+    """Open the checkpoint of --base. Raises UsageError if it is also an ingredient."""
     assert run.recipe.base is not None
     base, first = run.open_base(run.recipe.base), run.singles[0]
     if any(base.path == checkpoint.path for checkpoint in run.singles):

@@ -1,4 +1,4 @@
-"""`soup greedy --windows`: the last N checkpoints of one run for several N, of which the best is taken."""
+"""`soup greedy --windows`: tries the mean of a run's last N checkpoints for several N, and takes the best."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def check_windows(run: Run, options: GreedyOptions) -> None:
-    """Raises UsageError for checkpoints that have no such windows, and for flags that need a ranking."""
+    """Raises UsageError if the run is shorter than a window, and for flags that need a ranking."""
     sizes = run.recipe.greedy.windows
     if sizes is None:
         return
@@ -50,7 +50,7 @@ def check_windows(run: Run, options: GreedyOptions) -> None:
 
 
 def window_evaluations(run: Run) -> int:
-    """How many scores the windows ask for on the selecting set."""
+    """Return the number of scores that the windows need on the selecting set."""
     return 1 + len(sizes_tried(run.recipe.greedy.windows or []))
 
 
@@ -96,7 +96,7 @@ def finish_windows(run: Run, options: GreedyOptions) -> FinishedSoup:
 
 
 def all_at_once(run: Run) -> Foresee:
-    """Trials that do not depend on each other are evaluated side by side, by processes and jobs."""
+    """Return the function that announces trials, so that processes and jobs evaluate them side by side."""
 
     def foresee(coming: Iterator[Mixture]) -> AbstractContextManager[None]:
         return run.evaluators.expecting(list(coming))
