@@ -1,5 +1,8 @@
 """Where networks compute. Which devices there are is asked of torch, unless there can be none but the CPU.
 
+Importing torch takes seconds, so drivers are asked first: a login node has NVIDIA's library and no device, a container
+has devices and a torch that was built without CUDA.
+
 device = choose_device("auto")
 device.type, str(device)                              # "cuda", "cuda:0"
 network.to(device.torch)
@@ -8,6 +11,8 @@ network.to(device.torch)
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from soupcli import processes
 from soupcli.errors import UsageError
+from soupcli.files.reading import read_small
 from soupcli.late import torch
 
 if TYPE_CHECKING:
@@ -64,13 +70,32 @@ def choose_device(name: str) -> Device:
 
 
 def may_have_others() -> bool:
-    """Whether torch may find a device beside the CPU: on a Mac, and if there is a driver of NVIDIA or AMD."""
-    return sys.platform == "darwin" or AMD.exists() or any(_is_there(driver) for driver in DRIVERS)
+    """Whether torch may find a device beside the CPU: on a Mac, or if it was built for a device that a driver shows."""
+    if sys.platform == "darwin":
+        return True
+    return (AMD.exists() and _is_built_for("hip")) or (_is_built_for("cuda") and any(map(_shows_devices, DRIVERS)))
 
 
-def _is_there(library: str) -> bool:
+def _is_built_for(platform: str, versions: Path | None = None) -> bool:
+    """Whether torch was built for it, by the file `versions`, its own; True if the file does not say."""
+    if versions is None:
+        found = importlib.util.find_spec("torch")
+        versions = Path(found.origin or "").with_name("version.py") if found is not None else Path("version.py")
     try:
-        ctypes.CDLL(library)
+        text = read_small(versions, most=1_000_000).decode()
+    except OSError:
+        return True
+    return re.search(rf"^{platform}\b.*= None$", text, re.MULTILINE) is None
+
+
+def _shows_devices(library: str) -> bool:
+    """Whether NVIDIA's driver is there and shows a device; CUDA_VISIBLE_DEVICES hides some from it, as from torch."""
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL(library)
+        refused = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
     except OSError:
         return False
-    return True
+    except AttributeError:  # no driver that we know
+        return True
+    return not refused and count.value > 0
