@@ -1,6 +1,6 @@
-"""Examples through a network, batch by batch, in batches of one size: what each gives depends on no other.
+"""Examples through a network in batches of one size, so that the result for each depends on no other example.
 
-Where memory runs out the batch is halved and the run goes on.
+If memory runs out, the batch is halved and the run goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SAME_KERNELS = 4  # examples: from so many on, the CPU's kernels for matrices ro
 
 
 class BatchSize:
-    """How many examples go through the network at a time, at most; less than was asked for once memory ran out."""
+    """The most examples that go through the network at once. It shrinks when memory runs out."""
 
     def __init__(self, most: int, *, say: Callable[[str], None] = unsaid) -> None:
         self.most = most
@@ -61,7 +61,7 @@ class BatchSize:
     def shared_out(
         self, order: Tensor, work: Callable[[Tensor], Tensor], *, at_most: int | None = None, alike: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """What `through` gives, in every process, on the CPU; each of them works on a part of the very same batches."""
+        """Yield what `through` yields, on the CPU, in every process. Each works on a part of the same batches."""
         size = self.even(len(order), at_most)
 
         def made(indices: Tensor) -> Tensor:
@@ -71,12 +71,12 @@ class BatchSize:
         yield from processes.shared_out(torch.split(order, size), made)
 
     def _filled(self, indices: Tensor, size: int, alike: int) -> Tensor:
-        """The indices, with the last one again and again up to the size of a batch; `alike` is of so many examples."""
+        """Return the indices, filled up to the size of a batch with the last one. `alike` is the number of examples."""
         wanted = max(size, min(self._least, alike))
         return torch.cat([indices, indices[-1:].expand(wanted - len(indices))])
 
     def _in_halves(self, work: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
-        """As few at a time as memory holds."""
+        """Work in halves, as small as memory requires."""
         made = _tried(work, indices)
         if made is not None:
             return made
@@ -84,20 +84,20 @@ class BatchSize:
         return torch.cat([self._in_halves(work, half) for half in torch.tensor_split(indices, 2)])
 
     def even(self, examples: int, at_most: int | None = None) -> int:
-        """Examples in each of as few batches as can be, all as large as the others."""
+        """Return the size of equal batches, as few as possible."""
         most = min(self.most, at_most or self.most)
         return -(-examples // -(-examples // most)) if examples else most
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether less at a time may do."""
+    """Whether an error means that memory ran out, so that a smaller batch may work."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def _tried(work: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor | None:
-    """None if memory ran out; what the attempt held is free by then."""
+    """Return the result of `work`, or None if memory ran out. The attempt's memory is free by then."""
     try:
         return work(indices)
     except SoupError as error:

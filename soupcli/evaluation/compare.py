@@ -1,4 +1,4 @@
-"""Examples of two sets of weights, compared."""
+"""Compares two sets of weights, example by example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from soupcli.report.comparisons import Comparison
 
 
 class Side(NamedTuple):
-    """Weights, by their path in the report, and their scores by set; on `cross_fitted` the best of each fold."""
+    """One side of a comparison: its path and its scores. On `cross_fitted` sets it is the best of each fold."""
 
     path: str
     scores: Mapping[str, Score]
@@ -21,9 +21,9 @@ class Side(NamedTuple):
 
 
 def best_side(path: str, scores: Mapping[str, Score], picked_on: str, everyone: Sequence[Score], *, fair: bool) -> Side:
-    """The best ingredient, picked on one set where `everyone` scored.
+    """Return the best ingredient, picked on one set from the scores of `everyone`.
 
-    `fair`: the soup it is compared with was not selected there. Then the best is cross-fitted there, if it can be.
+    If `fair`, the soup was not selected on that set; then the best is cross-fitted there, if possible.
     """
     fitted = cross_fitted(everyone) if fair else None
     if fitted is None:
@@ -34,9 +34,9 @@ def best_side(path: str, scores: Mapping[str, Score], picked_on: str, everyone: 
 def compare(
     soup: Side, best: Side, *, tried: Mapping[str, int | None] | None = None, progress: Progress = silent
 ) -> list[Comparison]:
-    """Compare every metric of both on every set that both were evaluated on; on each set the one that selects first.
+    """Compare every metric on every set that both sides were evaluated on, the selecting metric first.
 
-    `tried`: sets that selected the soup, and from how many.
+    `tried` maps each set that selected the soup to the number of mixtures tried there.
     """
     both = [
         (name, metric)

@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 
 def untold(_name: str, _weights: Mixture, _score: Score) -> None:
-    """Nobody is told the scores."""
+    """A callback that ignores scores."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EvaluationContext:
-    """One run's recipe and sets; `first` is the checkpoint whose folder describes the network.
+    """One run's recipe and sets. `first` is the checkpoint whose folder describes the network.
 
-    `manifest` has what is read, `parts` names sets that are parts of another one. `logits` keeps logits, if they are
-    asked for. `told` is called with every score, with its set and weights. `jobs` commands run at once.
-    `makes_soups`: mixtures will be evaluated after ingredients.
+    `manifest` records what is read. `parts` has the sets that are parts of another set. `logits` keeps logits, if
+    requested. `told` is called with every score, its set and weights. `jobs` commands run at once. `makes_soups` means
+    that mixtures will be evaluated after ingredients.
     """
 
     recipe: Recipe
@@ -99,7 +99,7 @@ class EvaluationContext:
 
 
 def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) -> Manifest:
-    """The manifest of a run, with the files that the user's code reads.
+    """Return the manifest of a run, which includes the files that the user's code reads.
 
     `warn` is called once if the cache is not used because others can write there.
     """
@@ -121,7 +121,7 @@ def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) 
 
 
 def _seen() -> dict[Path, str | None]:
-    """What the user's code has read, and what scripts name and import that it has started."""
+    """Return what the user's code has read, and what the scripts that it started name and import."""
     found = read_files()
     here = Path.cwd()
     behind = {file for words in started_commands() for file in scripts_behind(words, here)}

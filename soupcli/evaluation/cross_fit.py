@@ -1,8 +1,8 @@
-"""The best ingredient without the luck of being selected: a fair comparison for a soup that nothing selected.
+"""The best ingredient without the luck of selection: a fair comparison for a soup that was not selected.
 
-The best of many is picked because it is good, and because it was lucky on these examples: on others it is worse. So the
-examples are divided into folds, and on each fold stands the ingredient that is best on all others. Nobody is then
-compared on examples that picked him (Stone 1974, "Cross-validatory choice and assessment of statistical predictions").
+The best of many is picked because it is good and because it was lucky on these examples; on others it is worse. So the
+examples are divided into folds, and each fold uses the ingredient that is best on all other folds. No ingredient is
+compared on examples that picked it (Stone 1974, "Cross-validatory choice and assessment of statistical predictions").
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ FEWEST = 2 * FOLDS  # examples
 
 
 def cross_fitted(scores: Sequence[Score]) -> Score | None:
-    """The score of the best ingredient of each fold's others, from the scores of all ingredients on one set.
+    """Return the score that uses on each fold the ingredient that is best on the other folds.
 
-    None if there is nothing to choose from, or single examples are not known.
+    Returns None if there is only one ingredient, or if outcomes of single examples are unknown.
     """
     name = scores[0].selecting if scores else ""
     outcomes = [score.outcomes.get(name) for score in scores]
@@ -44,7 +44,7 @@ def cross_fitted(scores: Sequence[Score]) -> Score | None:
 
 
 def _best_of_others(outcomes: Sequence[Tensor], fold_n: Tensor, name: str, like: Score) -> list[int]:
-    """For each fold the ingredient that is best on the examples of all other folds; of equally good ones the first."""
+    """Return for each fold the ingredient that is best on all other folds, the first of equally good ones."""
     weights_fn = (fold_n[None] != torch.arange(FOLDS)[:, None]).to(torch.float64)
     weighted = metric_named(name).weighted
     values_kf = torch.stack([weighted(each, weights_fn) for each in outcomes]).tolist()
@@ -58,5 +58,5 @@ def _best_of_others(outcomes: Sequence[Tensor], fold_n: Tensor, name: str, like:
 
 
 def _picked(outcomes: Sequence[Tensor], best_n: Tensor) -> Tensor:
-    """Example n of the outcomes that `best_n` names."""
+    """Return for example n the outcome of the ingredient `best_n[n]`."""
     return torch.stack(list(outcomes))[best_n, torch.arange(len(best_n))]

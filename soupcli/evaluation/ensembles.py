@@ -1,4 +1,4 @@
-"""Ensembles of networks, scored from saved logits: what `Evaluate` is to soups, with no forward pass.
+"""Scores ensembles of networks from saved logits, with no forward pass.
 
     ensemble = Ensembles(files, ["accuracy", "nll", "ece"], name="val.imagenet")
     ensemble(Mixture.uniform(members))         # the Score of the mean of the members' logits
@@ -31,7 +31,7 @@ BLOCK = 1 << 24  # logits that are averaged at once, in float64
 
 
 class Ensembles:
-    """Scores ensembles of networks whose logits on one set are saved; no score of theirs counts any example."""
+    """Scores ensembles of networks whose logits on one set are saved. `examples` of such scores is 0."""
 
     def __init__(self, files: Mapping[Checkpoint, LogitFile], metrics: Sequence[str], *, name: str) -> None:
         """Messages name the set by `name`. Raises ValidationError for logits of another set, or of other classes."""
@@ -49,14 +49,14 @@ class Ensembles:
                 )
 
     def __call__(self, weights: Mixture, *, at_least: float | None = None) -> Score:  # noqa: ARG002 - see Evaluate
-        """See Evaluate; never stopped. Ensembles that grow by one member, as in a greedy one, cost one file each."""
+        """See Evaluate. Never stops early. An ensemble that grew by one member reads one file."""
         if not weights.is_uniform:
             return self.scores([weights])[0]
         parts = [self._contributions(mean_nc, rows) for rows, mean_nc in self._sum.means(weights.members)]
         return self._score(parts)
 
     def scores(self, mixtures: Sequence[Mixture]) -> list[Score]:
-        """The score of each ensemble; the logits of all are read once."""
+        """Return the score of each ensemble. All logits are read once."""
         members = list(dict.fromkeys(member for mixture in mixtures for member in mixture.members))
         weights_mk = torch.zeros(len(mixtures), len(members), dtype=torch.float64)
         for row_k, mixture in zip(weights_mk, mixtures, strict=True):
@@ -80,7 +80,7 @@ class Ensembles:
 
 
 class _RunningSum:
-    """The sum of the logits of a growing list of members, float64 [n, c]: all but the last, which is on trial."""
+    """The sum of the members' logits, float64 [n, c], without the last member, which is on trial."""
 
     def __init__(self, files: Mapping[Checkpoint, LogitFile], examples: int, classes: int) -> None:
         self._files = files
@@ -89,7 +89,7 @@ class _RunningSum:
         self._sum_nc = torch.zeros(0)
 
     def means(self, members: tuple[Checkpoint, ...]) -> Iterator[tuple[slice, Tensor]]:
-        """Rows, and the members' mean in them."""
+        """Yield blocks of rows with the mean of the members' logits."""
         if not self._members or members[: len(self._members)] != self._members or len(members) == len(self._members):
             self._members, self._sum_nc = (), torch.zeros(self._shape, dtype=torch.float64)
         added, trial = members[len(self._members) : -1], members[-1]
@@ -102,7 +102,7 @@ class _RunningSum:
 
 
 def _blocks(examples: int, width: int) -> Iterator[slice]:
-    """The rows of each block, if one example takes `width` numbers."""
+    """Yield the rows of each block, if one example takes `width` numbers."""
     step = max(1, BLOCK // width)
     for begin in range(0, examples, step):
         yield slice(begin, min(begin + step, examples))

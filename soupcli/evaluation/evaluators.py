@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 class Evaluators:
     """Evaluates mixtures on the sets of a run.
 
-    `examples` counts what went through the network, `inputs` what was decoded; the sets `on_device` live there whole.
-    The network is built, and inputs are decoded, when a score is asked for that no earlier run has kept. Raises
-    ValidationError at once for a metric that is not known and for a set whose files are not there.
+    `examples` counts what went through the network, `inputs` what was decoded. Sets in `on_device` are there whole.
+    The network is built, and inputs are decoded, when a score is needed that no earlier run has kept. Raises
+    ValidationError at once for an unknown metric and for a set whose files are missing.
     """
 
     def __init__(self, context: EvaluationContext) -> None:
@@ -68,7 +68,7 @@ class Evaluators:
         self._outside = OutsideSets(context, self._runner, self._tasks, self._scores.keep_early)
 
     def on(self, name: str) -> Evaluate:
-        """What evaluates mixtures on the set `name`."""
+        """Return the function that evaluates mixtures on the set `name`."""
 
         def evaluate(weights: Mixture, *, at_least: float | None = None) -> Score:
             score = processes.from_first(lambda: self._scores.get(name, weights, at_least))
@@ -88,7 +88,7 @@ class Evaluators:
 
     @contextmanager
     def expecting(self, mixtures: Sequence[Mixture]) -> Iterator[None]:
-        """Within the block these are evaluated whole: several processes may each take one of them."""
+        """Announce mixtures for the block. They are evaluated whole, so several processes may each take one."""
         self._expected = list(mixtures)
         try:
             yield
@@ -97,7 +97,7 @@ class Evaluators:
 
     @property
     def again(self) -> int:
-        """Scores that were known, and measured again because the logits were not."""
+        """The number of scores that were kept, and are measured again because their logits were not."""
         return len(self._scores.again)
 
     @property
@@ -110,11 +110,11 @@ class Evaluators:
         self._scores.examples += examples
 
     def on_all(self, weights: Mixture) -> dict[str, Score]:
-        """The mixture's score on every set."""
+        """Return the mixture's score on every set."""
         return {name: self.on(name)(weights) for name in self.context.sets}
 
     def ensembles(self, name: str, members: Sequence[Checkpoint], metrics: Sequence[str]) -> Ensembles:
-        """What scores ensembles of `members` on the set `name`; networks whose logits are missing are evaluated.
+        """Return the scorer of ensembles of `members` on the set `name`. Networks without kept logits are evaluated.
 
         Raises ValidationError for a set that has no logits.
         """
@@ -132,26 +132,26 @@ class Evaluators:
         return Ensembles(files, metrics, name=f"val.{name}")
 
     def metric_of(self, name: str) -> str:
-        """The metric that selects on the set `name`."""
+        """Return the metric that selects on the set `name`."""
         return self.context.metric_of(name)
 
     def metrics_of(self, name: str) -> list[str]:
-        """All metrics that the recipe asks of the set `name`, the selecting one first."""
+        """Return all metrics that the recipe wants on the set `name`, the selecting one first."""
         return self.context.metrics_of(name)
 
     def shared(self, name: str, others: str) -> int | None:
-        """How many examples of a set are also in another, None if nobody has looked into one of them."""
+        """Count the examples of a set that are also in another. Returns None if one of them was not loaded."""
         return self._runner.examples.shared(name, others)
 
     def running_statistics(self, weights: Mixture) -> dict[str, Tensor]:
-        """Batch-norm statistics re-estimated for `weights`, by name, if they go into the soup."""
+        """Return batch-norm statistics re-estimated for `weights`, by name, if the soup takes them; otherwise {}."""
         if self.context.recipe.batch_norm != "recalibrate":
             return {}
         with users_code():
             return self._runner.statistics(weights)
 
     def flops(self) -> tuple[str, int]:
-        """A set of examples, and the operations of a forward pass of the first example that is visited there."""
+        """Return a set's name, and the FLOPs of a forward pass of the first example that is visited there."""
         name, spec = self.context.counted_set()
         keys, weights = self._keys, Mixture.uniform([self.context.first])
         key = key_of(
@@ -166,18 +166,18 @@ class Evaluators:
         return name, int(kept.value)
 
     def describe_by(self, checkpoint: Checkpoint) -> None:
-        """Has the files beside `checkpoint` say what the network is and how its inputs are made."""
+        """Take the network and the preparation of its inputs from the files beside `checkpoint`."""
         self._runner.describe_by(checkpoint)
 
     def labelled(self, name: str) -> LabelledSet:
-        """The set's examples, and the network's logits for them at its weights of the moment.
+        """Return the set's examples, and the network's logits for them at its present weights.
 
         Raises ValidationError for sets without one class for each example.
         """
         return self._runner.labelled(name, self.require_labelled(name))
 
     def require_labelled(self, name: str) -> SetSpec:
-        """The set. Raises ValidationError for one that shows no labelled examples: its score has no gradient."""
+        """Return the set. Raises ValidationError if it shows no labelled examples: its score then has no gradient."""
         spec = self.context.sets[name]
         if not spec.labelled:
             kind = type(spec).__name__.removesuffix("Set").lower()
@@ -188,7 +188,7 @@ class Evaluators:
         return spec
 
     def key_of_fit(self, name: str, start: Mixture, settings: Mapping[str, Any]) -> str:
-        """The key of coefficients that are fitted on the set `name` from `start` on.
+        """Return the key of coefficients that are fitted on the set `name` from `start` on.
 
         A fit holds one coefficient for each member in their order, so the order is a part of its key.
         """
@@ -196,7 +196,7 @@ class Evaluators:
         return key_of({**parts, "members": self._keys.of_members(start), **settings})
 
     def key_of_search(self, names: Sequence[str], start: Mixture, settings: Mapping[str, Any]) -> str | None:
-        """The key of coefficients that are searched for on the sets `names`; None if scores there cannot be kept."""
+        """Return the key of a coefficient search on the sets `names`, or None if scores there cannot be kept."""
         scores = {name: self._keys.of_score(name, start) for name in names}
         if None in scores.values():
             return None
@@ -204,12 +204,12 @@ class Evaluators:
 
     @property
     def batch_size(self) -> int:
-        """The number of examples in a batch: less than asked for if memory ran out."""
+        """The number of examples in a batch. It is less than requested if memory ran out."""
         return self._batch_size.most
 
     @property
     def on_device(self) -> tuple[str, ...]:
-        """Sets whose inputs lie on the device whole."""
+        """The sets whose inputs are kept whole on the device."""
         return self._runner.examples.on_device
 
     @property
@@ -223,12 +223,12 @@ class Evaluators:
         return self._runner.live
 
     def confirm(self) -> None:
-        """Raises ValidationError if anything that was read for the scores has changed meanwhile."""
+        """Raises ValidationError if an input of the scores has changed meanwhile."""
         self.context.manifest.confirm()
         self._keys.confirm()
 
     def close(self) -> None:
-        """Ends what runs beside this process."""
+        """End the programs that run beside this process."""
         self._outside.close()
 
     def _dealt(self, name: str, weights: Mixture, at_least: float | None) -> list[tuple[Mixture, Score]]:
@@ -271,14 +271,14 @@ class Evaluators:
         return [(one, score) for one, score in zip(of_round, found, strict=False) if score is not None]
 
     def _measure_outside(self, name: str, weights: Mixture) -> Score:
-        """With jobs, other mixtures that are expected begin too."""
+        """Measure `weights`. With --jobs other announced mixtures are started as well."""
         if self.context.jobs > 1 and weights in self._expected:
             coming = [one for one in self._expected if one == weights or self._scores.get(name, one, None) is None]
             self._outside.expect(name, [(one, self._keys.of_weights(one)) for one in coming])
         return self._outside.score(name, weights, self._keys.of_weights(weights))
 
     def _unknown(self, name: str, at_least: float | None, *, besides: Mixture) -> list[int]:
-        """Places of expected mixtures whose scores are not known, as many as there are other processes."""
+        """Return the places of announced mixtures with unknown scores, one for each other process."""
         expected = enumerate(self._expected)
         unknown = (place for place, one in expected if one != besides and self._scores.get(name, one, at_least) is None)
         return list(islice(unknown, processes.count() - 1))
@@ -319,7 +319,7 @@ class Evaluators:
 
 
 def _check_metrics(context: EvaluationContext) -> None:
-    """Raises ValidationError for a metric that is not known."""
+    """Raises ValidationError for an unknown metric."""
     for name, spec in context.sets.items():
         if spec.shows_examples:
             for metric in context.metrics_of(name):
@@ -327,7 +327,7 @@ def _check_metrics(context: EvaluationContext) -> None:
 
 
 def _shares(weights: Mixture) -> dict[str, float]:
-    """The weight of each member, by its path."""
+    """Return the weight of each member, by its path."""
     shares: dict[str, float] = {}
     for member, weight in zip(weights.members, weights.weights, strict=True):
         shares[str(member.path)] = shares.get(str(member.path), 0.0) + weight

@@ -23,7 +23,7 @@ _SIDES = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
 
 
 class Gate(NamedTuple):
-    """A bound on a metric of a set (None: the one that selects there); its text, and the recipe's key that says it."""
+    """A bound on a metric of a set (None: the selecting one), with its text and its key in the recipe."""
 
     set: str
     metric: str | None
@@ -33,7 +33,7 @@ class Gate(NamedTuple):
 
 
 class GateOutcome(NamedTuple):
-    """Whether a soup passes a gate (None: no ingredient to compare it with), and why."""
+    """Whether a soup passes a gate, and why. `met` is None if there is no ingredient to compare with."""
 
     gate: Gate
     metric: str
@@ -58,7 +58,7 @@ def check(gate: Gate, metric: str) -> None:
 
 
 def judge(gate: Gate, soup: Score, best: Score | None) -> GateOutcome:
-    """Compare a score with a gate. Raises ValidationError if it lacks the metric."""
+    """Return whether a score passes a gate. Raises ValidationError if it lacks the metric."""
     metric, bound = gate.metric or soup.selecting, gate.bound
     if metric not in soup.metrics:
         raise ValidationError(
@@ -91,7 +91,7 @@ def _holds(value: Fraction, sign: str, needed: Fraction) -> bool:
 
 
 def _exact(metric: str, value: MetricValue) -> Fraction:
-    """The written value as a fraction; of a share, the fraction that it was rounded from."""
+    """Return the value as an exact fraction. A share becomes the fraction of examples that it was rounded from."""
     if metric in SHARES and value.n:
         whole = Fraction(round(value.value * value.n), value.n)
         if math.isclose(whole, value.value, rel_tol=1e-12, abs_tol=1e-12):
@@ -100,7 +100,7 @@ def _exact(metric: str, value: MetricValue) -> Fraction:
 
 
 def _told_apart(metric: str, one: Fraction, other: Fraction, *, sign: str = "") -> tuple[str, str]:
-    """Both values, with so many digits that they look different if they are, and that none but 0 looks like 0."""
+    """Return both values with enough digits to tell them apart, and to tell each from 0."""
     found = ("", "")
     for digits in range(2, 8):
         found = _shown(metric, one, digits, sign), _shown(metric, other, digits, sign)
@@ -114,7 +114,7 @@ NOT_0 = re.compile("[1-9]")
 
 
 def _shown(metric: str, value: Fraction, digits: int, sign: str) -> str:
-    """E.g. `79.50%`, a difference `+0.50`; `0.1834` of what is no share."""
+    """Return e.g. `79.50%` for a share, `+0.50` for a difference of shares, `0.1834` otherwise."""
     if metric not in SHARES:
         return f"{float(value):{sign}.{digits + 2}f}"
     return f"{float(value * 100):{sign}.{digits}f}{'' if sign else '%'}"

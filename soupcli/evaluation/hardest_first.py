@@ -1,8 +1,7 @@
-"""How hard each example of a set is, so that those which decide are visited first.
+"""How hard each example of a set is, so that the decisive ones are visited first.
 
-A network is far off an example whose label it gives little probability, whose number it misses by much, or whose text
-it does not expect. Nothing but the order of visits depends on it. Tensors: logits_nk [N, K] float, labels as
-`LabelKind` says.
+An example is hard if the network gives its label little probability, misses its number by much, or does not expect its
+text. Only the order of visits depends on this. Tensors: logits_nk [N, K] float, labels as `LabelKind` says.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ WRONG = 128  # from this level on another class is more probable than any right 
 
 
 def distance_of(logits_nk: Tensor, labels: Tensor, kind: LabelKind) -> Tensor:
-    """float32 [N]: how far a network is off each example; of classes from -1, surely right, to 1, surely wrong."""
+    """Return how far a network is off each example, float32 [N]; for classes from -1 (surely right) to 1 (wrong)."""
     if kind == "numbers":
         return (logits_nk[:, 0] - labels).abs().float()
     if kind == "tokens":
@@ -41,7 +40,7 @@ def distance_of(logits_nk: Tensor, labels: Tensor, kind: LabelKind) -> Tensor:
 
 
 def levels_of(distance_n: Tensor, kind: LabelKind) -> Tensor:
-    """uint8 [N], 0 to 255: of classes the distance itself, else the example's place in the set by its distance."""
+    """Return levels 0 to 255, uint8 [N]: the distance for classes, else the example's rank by distance."""
     if kind in ("classes", "several"):
         share_n = (distance_n.nan_to_num(nan=1.0) + 1) / 2
     else:
@@ -52,9 +51,9 @@ def levels_of(distance_n: Tensor, kind: LabelKind) -> Tensor:
 
 
 class Difficulty:
-    """The levels of those who were evaluated on a whole set, and from them what a soup will find hard there.
+    """Predicts what a soup will find hard on a set, from the levels of mixtures that were evaluated on all of it.
 
-    Members of soups go by any name of their own, each with its weight in the soup.
+    Members go by any unique name, each with its weight in the soup.
     """
 
     def __init__(self) -> None:
@@ -65,13 +64,13 @@ class Difficulty:
         self._sum_n: Tensor | int = 0
 
     def add(self, members: Collection[str], levels_n: Tensor | Packed) -> None:
-        """Record the examples that an ingredient, or the soup of these members, got wrong."""
+        """Record how hard each example was for a mixture of these members."""
         self._told.append((members, levels_n))
         if not isinstance(levels_n, Packed):
             self._count()
 
     def _count(self) -> None:
-        """Takes in what was recorded. If all scores are kept, nobody asks what is hard, and it stays packed."""
+        """Unpack what was recorded. It stays packed until somebody asks, which never happens if all scores are kept."""
         for members, levels_n in self._told:
             self._add(members, levels_n.tensor() if isinstance(levels_n, Packed) else levels_n)
         self._told.clear()
@@ -89,7 +88,7 @@ class Difficulty:
             self._sum_n = self._sum_n + levels_n.to(torch.int64)
 
     def expected(self, members: Mapping[str, float]) -> Tensor | None:
-        """[N], larger is harder for the soup of these weights; None before the first ingredient.
+        """Return how hard each example will be for a soup of these weights, [N], or None before the first ingredient.
 
         A mean of weights gives about the mean of the logits: the levels of the soup that shares most members, and those
         of the members that it lacks, count by the members' weights.
@@ -108,7 +107,10 @@ class Difficulty:
         return expected_n
 
     def of_examples(self) -> Tensor | None:
-        """int64 [N]: how many ingredients got them wrong; among equals how far all were off. None before the first."""
+        """Return how hard each example is, int64 [N]: by ingredients that got it wrong, then by how far all were off.
+
+        Returns None before the first ingredient.
+        """
         self._count()
         if not isinstance(self._wrong_n, torch.Tensor):
             return None

@@ -1,7 +1,7 @@
 """Scores and fits kept between runs, each under a key of everything that determines it.
 
-`soup rank` then `soup greedy` evaluates nothing twice, and a run that was killed goes on where it stopped. What does
-not read back as a score is evaluated again (see files/json_store.py).
+`soup rank` then `soup greedy` evaluates nothing twice, and a run that was killed goes on where it stopped. An entry
+that is not a valid score is evaluated again (see files/json_store.py).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ NO_SCORE = (*DAMAGED, RuntimeError, OverflowError, zlib.error)
 
 
 class ScoreStore:
-    """Scores by key in `folder`; `fresh` ignores what is there and writes it anew.
+    """Scores by key in `folder`. `fresh` ignores kept scores and replaces them.
 
-    `inputs` says what else a score depends on: it is served while that is unchanged.
+    `inputs` records what else a score depends on. A kept score is returned only while that is unchanged.
     """
 
     def __init__(self, folder: Path, *, fresh: bool = False, inputs: Inputs | None = None) -> None:
@@ -41,10 +41,9 @@ class ScoreStore:
         self._known: dict[str, Score] = {}
 
     def get(self, key: str, *, at_least: float | None = None) -> Score | None:
-        """The score under `key`, with `examples` 0, or None.
+        """Return the score under `key`, with `examples` 0, or None.
 
-        If it need only be known whether its goodness is `at_least` so much, also that of an evaluation which was
-        stopped with less in reach.
+        With `at_least`, also returns an evaluation that was stopped because that goodness was out of reach.
         """
         full = self._get(key)
         if full is not None or at_least is None:
@@ -79,7 +78,7 @@ class ScoreStore:
 
 
 def _of_stopped(key: str) -> str:
-    """Where an evaluation for `key` is kept that was stopped: never under the key of the whole."""
+    """Return the key of a stopped evaluation, which differs from that of the whole one."""
     return key_of({"stopped": key})
 
 
@@ -96,7 +95,7 @@ def _to_json(score: Score) -> dict[str, Any]:
 
 
 def _from_json(content: dict[str, Any]) -> Score:
-    """Raises one of NO_SCORE for anything but what `_to_json` makes."""
+    """Read a score. Raises one of NO_SCORE for anything that `_to_json` does not write."""
     metrics = {_word(name): _value(*parts) for name, parts in content["metrics"].items()}
     outcomes = Outcomes({_word(name): Packed.of(*kept) for name, kept in content["outcomes"].items()})
     stopped = None
@@ -125,12 +124,12 @@ def _word(value: Any) -> str:
 
 
 def _text(value: float | None) -> str | None:
-    """Exact, also for a NaN and an infinity, which JSON has not."""
+    """Return a number as exact text, also a NaN or an infinity, which JSON lacks."""
     return None if value is None else repr(value)
 
 
 class FitStore:
-    """The latest state of one fit or search; `fresh` ignores what an earlier run left."""
+    """The latest state of one fit or search. `fresh` ignores the state of an earlier run."""
 
     def __init__(
         self,
@@ -146,7 +145,7 @@ class FitStore:
         self.file = self._store.file(key)
 
     def get(self) -> dict[str, Any] | None:
-        """The state; None if there is none, or if it does not read back as it was written."""
+        """Return the kept state, or None if there is none or it is damaged."""
         return processes.from_first(self._read)
 
     def _read(self) -> dict[str, Any] | None:
@@ -154,6 +153,6 @@ class FitStore:
         return state if isinstance(state, dict) else None
 
     def put(self, state: dict[str, Any]) -> None:
-        """Replaces the state; if the folder cannot be written, an interrupted fit begins again."""
+        """Replace the state. If the folder cannot be written, an interrupted fit will begin again."""
         if processes.is_first():
             self._store.put(self._key, state)

@@ -1,4 +1,4 @@
-"""What determines a score: the set, the network, the weights, how it is computed; and keys made of that."""
+"""Keys of scores, made of everything that determines them: set, network, weights, and how they are computed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Keys:
-    """Keys of scores, logits and examples. Raises ValidationError for a set whose files are not there."""
+    """Keys of scores, logits and examples. Raises ValidationError for a set whose files are missing."""
 
     def __init__(self, context: EvaluationContext, tasks: object) -> None:
         self._context = context
@@ -37,7 +37,7 @@ class Keys:
         self.fingerprints = {name: self._fingerprint(name, context.manifest, context.warn) for name in context.sets}
 
     def of_score(self, name: str, weights: Mixture) -> str | None:
-        """The key of a score, None if something unknown determines it: a function or a command of the user."""
+        """Return the key of a score, or None if something unknown determines it, such as a command of the user."""
         parts = self.of_outputs(name, weights)
         return (
             key_of({**parts, "metrics": [_with_library(metric) for metric in self._context.metrics_of(name)]})
@@ -46,7 +46,7 @@ class Keys:
         )
 
     def of_outputs(self, name: str, weights: Mixture) -> dict[str, Any] | None:
-        """Everything that determines the outputs of a network on a set; None if something unknown does."""
+        """Return everything that determines a network's outputs on a set, or None if something unknown does."""
         if self.fingerprints[name] is None:
             return None
         members = self.of_members(weights)
@@ -66,36 +66,36 @@ class Keys:
         }
 
     def _batch_size(self, name: str) -> int | None:
-        """The batch size, if the last digits of a score may depend on it: padded texts, and kernels of a GPU."""
+        """Return the batch size if last digits of a score may depend on it: for padded texts, and on a GPU."""
         spec, device = self._context.sets[name], self._context.device
         same = device.type == "cpu" and not spec.padded
         return None if same or not spec.shows_examples else self._context.recipe.batch_size
 
     def of_weights(self, weights: Mixture) -> str:
-        """The identity of a mixture, for any set."""
+        """Return the identity of a mixture, for any set."""
         members, dtype = self.of_members(weights), str(weights.dtype)
         coefficients = dict(weights.coefficients) if weights.coefficients else None
         kept = self._of_checkpoint(weights.kept)
         return key_of({"of": [members, list(weights.weights), coefficients, dtype, kept]})
 
     def of_members(self, weights: Mixture) -> list[list[Any]]:
-        """What tells each member from every other checkpoint, in the order of the members."""
+        """Return the identities of the members, in their order."""
         return [self._of_checkpoint(member) for member in weights.members]
 
     def _of_checkpoint(self, checkpoint: Checkpoint) -> list[Any]:
-        """Its content, the part of it that is read, the tensors that are mixed, and what it is completed by."""
+        """Return a checkpoint's content, the part that is read, the mixed tensors, and the source of all others."""
         chosen = sorted(checkpoint.taken) or None
         others = [self._of_checkpoint(other) for other in checkpoint.sources]
         beside = self._beside(checkpoint.folder)
         return [self._context.hashes.of(checkpoint), checkpoint.origin.key, chosen, beside, others]
 
     def of_contents(self, name: str, checkpoint: Checkpoint | None = None) -> str:
-        """The key of a set's examples as the network of `checkpoint` sees them; default: the first one."""
+        """Return the key of a set's examples as the network of `checkpoint`, by default the first one, sees them."""
         network = self.of_network(checkpoint or self._context.first)
         return key_of({"set": self.fingerprints[name], "network": network})
 
     def of_network(self, checkpoint: Checkpoint) -> list[Any]:
-        """Everything that builds the network: the recipe, the user's files, the configuration beside the weights."""
+        """Return everything that defines the network: recipe, the user's files, configuration beside the weights."""
         spec = self._context.recipe.model
         beside = [self._beside(one.folder) for one in (checkpoint, *checkpoint.sources)]
         if spec is None:
@@ -105,13 +105,13 @@ class Keys:
         return [spec.model_dump(mode="json", exclude=set(spec.code_keys)), named, code, beside]
 
     def of_function(self, reference: str) -> list[str]:
-        """What tells the function of `file.py:function` from others; the manifest has what its file imports."""
+        """Return the identity of the function `file.py:function`. The manifest records what its file imports."""
         return content_of(reference, self._context.manifest.file)
 
     def _beside(self, folder: Path) -> list[list[str]]:
-        """Names and contents of the files that describe a network or its inputs, in the folder of its weights.
+        """Return names and hashes of the files that describe a network or its inputs, in the folder of its weights.
 
-        They are read whether the checkpoint is the folder or a file in it.
+        The checkpoint may be the folder or a file in it.
         """
         if folder not in self._described:
             files = configuration_files(folder)
@@ -125,7 +125,7 @@ class Keys:
             raise ValidationError(f"{file}: {cause.strerror}") from cause
 
     def confirm(self, name: str | None = None) -> None:
-        """Raises ValidationError if the files of the set `name`, or of any set, are no longer what they were."""
+        """Raises ValidationError if the files of the set `name`, or of any set, have changed."""
         again = self._context.manifest.again()
         for one in self._context.sets if name is None else (name,):
             if self._context.sets[one].writes_files:
@@ -134,7 +134,7 @@ class Keys:
                 raise ValidationError(f"val.{one}: its files changed while they were used", hint=HINT)
 
     def forget_if_changed(self, name: str) -> None:
-        """If the files of a command have changed since the run began, its scores are kept no longer, which is said."""
+        """Stop keeping a command's scores if its files have changed since the run began, and warn."""
         known = self.fingerprints[name]
         if known is None or not self._context.sets[name].writes_files:
             return
@@ -143,7 +143,7 @@ class Keys:
             self._context.warn(f"val.{name}: files of its command change while it is used: its scores are not kept")
 
     def _fingerprint(self, name: str, manifest: Manifest, warn: Callable[[str], None]) -> str | None:
-        """Changes with everything in the set, and not with where it lies; None if its scores cannot be kept."""
+        """Return the set's fingerprint, which does not depend on its path, or None if its scores cannot be kept."""
         spec = self._context.sets[name]
         if isinstance(spec, OutsideSet):
             return prints.fingerprint(name, spec, manifest, self._tasks, warn)
@@ -151,17 +151,17 @@ class Keys:
 
 
 def _of_part(fingerprint: str | None, part: SetPart | None) -> str | None:
-    """Of a part of a set, from that of the set."""
+    """Return the fingerprint of a part of a set, from that of the whole."""
     return fingerprint if part is None else f"{fingerprint}:{json.dumps([part.share, part.held_out])}"
 
 
 def _with_library(metric: str) -> str | list[str]:
-    """The name of a metric, with the version of the library that has it."""
+    """Return the name of a metric, with the version of the library that defines it."""
     return [metric, version_of(metric)] if is_of_library(metric) else metric
 
 
 def _words(args: Any) -> Iterator[str]:
-    """All texts in arguments of a builder."""
+    """Yield all texts in the arguments of a builder."""
     if isinstance(args, str):
         yield args
     elif isinstance(args, Mapping | list):

@@ -21,7 +21,7 @@ FEWEST = 8  # examples of a part
 
 @dataclass(frozen=True, eq=False)
 class LabelledSet:
-    """Examples of a set, the forward pass of the live network (made anew for its weights), and where it runs."""
+    """The examples of a set, the forward pass of the live network, and its device."""
 
     examples: Examples
     forward: Callable[[], Forward]
@@ -35,7 +35,7 @@ class LabelledSet:
         return self.examples.labels
 
     def logits(self, indices: Tensor) -> Tensor:
-        """Logits [n, classes] of these examples at the network's present weights, on the CPU, float32 or wider.
+        """Return logits [n, classes] of these examples at the network's present weights, on the CPU, float32 or wider.
 
         Raises NetworkError if the network fails, ValidationError if labels and logits do not go together.
         """
@@ -43,10 +43,9 @@ class LabelledSet:
         return logits_of(self.forward(), inputs, labels, self.name, self.examples.kind)
 
     def batches(self, indices: Tensor) -> Iterator[Tensor]:
-        """These examples in the order in which they are best visited, as many at a time as go through the network.
+        """Yield batches of these examples, in the best order to visit them.
 
-        On the CPU, which does not gain by large batches, those of differing lengths go in a few parts of like length:
-        less is padded.
+        On the CPU, examples of different lengths are divided into parts of similar length, which need less padding.
         """
         rank = torch.empty(len(self.labels), dtype=torch.int64)
         rank[self.examples.order()] = torch.arange(len(rank))

@@ -1,4 +1,4 @@
-"""The examples of each set, made once and kept: whole sets, and the parts of one."""
+"""The examples of each set and of its parts, loaded once."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class LoadedSets:
-    """The examples of the sets; those `on_device` live there whole. `inputs` has what earlier runs have decoded.
+    """The examples of the sets. Sets in `on_device` are kept there whole. `inputs` holds what earlier runs decoded.
 
-    `beside` is the checkpoint whose files say how inputs are made.
+    `beside` is the checkpoint whose files define how inputs are made.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LoadedSets:
         self.beside = context.first
 
     def of(self, name: str, spec: SetSpec) -> Examples:
-        """The examples of the set `name`. Raises ValidationError for faults of the set."""
+        """Return the examples of the set `name`. Raises ValidationError for faults of the set."""
         if name not in self._examples:
             examples, part = self._load_whole(name, spec), self._context.parts.get(name)
             if part is not None:
@@ -61,13 +61,13 @@ class LoadedSets:
         return self._examples[name]
 
     def forget(self) -> None:
-        """Gives back the examples, for a network that sees other ones."""
+        """Drop all examples, for a network with other inputs."""
         self._examples.clear()
         self._whole.clear()
         self.on_device = ()
 
     def _load_whole(self, name: str, spec: SetSpec) -> Examples:
-        """The set that `name` is, or is a part of."""
+        """Load the set `name`, or the whole set that it is a part of."""
         whole = whole_of(name) if name in self._context.parts else name
         if whole not in self._whole:
             with processes.first_before_others():
@@ -89,7 +89,7 @@ class LoadedSets:
         return self._whole[whole]
 
     def _settled(self, name: str, examples: Examples) -> Examples:
-        """The whole set on a CUDA device, if it fits beside the network, its sum and a batch."""
+        """Move the whole set to a CUDA device if it fits beside the network, its sum and a batch."""
         if self._context.device.type != "cuda" or not isinstance(examples, ArrayExamples):
             return examples
         device = self._context.device.torch

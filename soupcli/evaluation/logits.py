@@ -45,9 +45,9 @@ DTYPES = {"logits": ("F16",), "largest": ("F32",), "labels": ("I64", "F64", "U8"
 
 
 class LogitsSource(NamedTuple):
-    """The source of logits: the network's hash, the set's fingerprint, and a key of all that determines them.
+    """The source of logits: the network's hash, the set's fingerprint, and a key of everything else.
 
-    `checkpoint` and `set_name` are for people.
+    `checkpoint` and `set_name` are for messages.
     """
 
     key: str
@@ -84,7 +84,7 @@ class Collected:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the logits of every example are there: an evaluation may be given up."""
+        """Whether the logits of every example are there. They are not if the evaluation stopped early."""
         return self._seen == len(self.labels)
 
     def packed(self) -> tuple[dict[str, Tensor], float]:
@@ -103,7 +103,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class LogitFile:
-    """Where the logits of one source are kept, or will be; `inputs` says what else they depend on."""
+    """The file of one source's logits. `inputs` records what else they depend on."""
 
     path: Path
     source: LogitsSource
@@ -111,7 +111,7 @@ class LogitFile:
 
     @property
     def is_there(self) -> bool:
-        """Whether the file is whole, of this source, and nobody else's: anything else is written anew."""
+        """Whether the file is complete, of this source, and written by this user. If not, it is replaced."""
         try:
             if refusal(self.path.parent) is not None:
                 return False
@@ -124,7 +124,7 @@ class LogitFile:
         return header.key == self.source.key and holds
 
     def save(self, collected: Collected) -> None:
-        """Writes the file, whole or not at all. Raises OutputError."""
+        """Write the file, whole or not at all. Raises OutputError."""
         from safetensors.torch import save
 
         tensors, scale = collected.packed()
@@ -147,7 +147,7 @@ class LogitFile:
         return labels
 
     def rows(self, begin: int, end: int) -> Tensor:
-        """float64 [n, k]: the logits less the largest one of each example; of rows of labels and numbers themselves."""
+        """Return logits minus each example's largest, float64 [n, k]. Multi-label logits and numbers are unchanged."""
         header = self._header()
         with safetensors.safe_open(self.path, "pt") as file:
             rows_nk: Tensor = file.get_slice("logits")[begin:end].to(torch.float64) * header.scale
@@ -167,7 +167,7 @@ class LogitFile:
 
 
 def _fit(kind: str, found: Mapping[str, tuple[str, list[int]]]) -> bool:
-    """Whether dtypes and shapes are those of `Collected.packed`, for labels of this kind."""
+    """Whether dtypes and shapes are as `Collected.packed` makes them for this kind of labels."""
     if kind not in KINDS or any(found[name][0] not in known for name, known in DTYPES.items()):
         return False
     (logits, largest, labels) = (found[name][1] for name in DTYPES)
@@ -176,14 +176,14 @@ def _fit(kind: str, found: Mapping[str, tuple[str, list[int]]]) -> bool:
 
 
 class LogitFolder:
-    """A folder of such files, a sub-folder for each set; `inputs` says what logits depend on beside their key."""
+    """A folder with a sub-folder for each set. `inputs` records what logits depend on besides their key."""
 
     def __init__(self, path: Path, *, inputs: Inputs | None = None) -> None:
         self.path = path
         self.inputs = inputs
 
     def file(self, source: LogitsSource) -> LogitFile:
-        """Where the logits of `source` are kept, by the hash of the network and the key of everything."""
+        """Return the file of the logits of `source`."""
         set_folder = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in source.set_name)
         name = f"{source.hash.removeprefix('sha256:')[:16]}-{source.key[:16]}.safetensors"
         return LogitFile(self.path / (set_folder.lstrip(".") or "set") / name, source, self.inputs)

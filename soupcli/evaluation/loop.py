@@ -1,4 +1,4 @@
-"""Evaluation with the live network: batches through it, what each example contributes kept, divided once."""
+"""Evaluates the live network: collects what each example contributes to a metric, and divides once."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def score(
 def _hardest_first(
     examples: Examples, difficulty: Tensor | None, batch_size: BatchSize, *, counts: bool
 ) -> tuple[Tensor, int | None]:
-    """The order of the visits and how many examples a batch holds at most, for a metric that `counts` or does not."""
+    """Return the order of visits and the largest batch, for a metric that `counts` or does not."""
     if counts:
         return examples.order(difficulty), max(LEAST, -(-len(examples.labels) // LOOKS))
     if difficulty is None or examples.alike:
@@ -98,7 +98,7 @@ def _hardest_first(
 
 
 class _Watch:
-    """Whether the selecting metric can still be good enough, looked at LOOKS times in an evaluation at most."""
+    """Checks, at most LOOKS times in an evaluation, whether the selecting metric can still be good enough."""
 
     def __init__(self, metric: Metric, labels: Tensor, at_least: float | None) -> None:
         self.metric = metric
@@ -107,7 +107,7 @@ class _Watch:
         self._next = 0
 
     def out_of_reach(self, parts: list[Tensor], done: int) -> float | None:
-        """The best value that is left to reach, if that is not enough, else None."""
+        """Return the best value still within reach if it is not enough, else None."""
         n, reachable = len(self._labels), self.metric.reachable
         if self._at_least is None or reachable is None or done < self._next or done == n:
             return None
@@ -118,13 +118,13 @@ class _Watch:
         return None if enough or math.isnan(bound) else bound
 
     def stopped(self, selecting: str, seen: int, bound: float) -> Score:
-        """The score of an evaluation that is given up."""
+        """Return the score of a stopped evaluation."""
         stopped = Stopped(seen, len(self._labels), bound)
         return Score({}, selecting, self.metric.higher_is_better, seen, {}, stopped=stopped)
 
 
 def _in_order(parts: list[Tensor], order: Tensor) -> Tensor:
-    """What batches contributed, on the CPU, in the order of the set."""
+    """Return the contributions of all batches on the CPU, in the order of the set."""
     visited = torch.cat(parts).cpu()
     found = torch.empty_like(visited)
     found[order] = visited
@@ -132,20 +132,20 @@ def _in_order(parts: list[Tensor], order: Tensor) -> Tensor:
 
 
 def score_of(outcomes: Mapping[str, Tensor], selecting: str, *, examples: int) -> Score:
-    """The score that the contributions of all examples add up to."""
+    """Return the score of the contributions of all examples."""
     values = {name: with_error(metric_named(name), outcome) for name, outcome in outcomes.items()}
     return Score(values, selecting, metric_named(selecting).higher_is_better, examples, dict(outcomes))
 
 
 def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str, kind: LabelKind = "classes") -> Tensor:
-    """What `checked_logits` gives, on the CPU."""
+    """Return `checked_logits` on the CPU."""
     return checked_logits(forward, inputs, labels_n, name, kind).to("cpu")
 
 
 def checked_logits(forward: Forward, inputs: Batch, labels: Tensor, name: str, kind: LabelKind) -> Tensor:
-    """[N, K] float32 or wider, one row for each label and one column for each class.
+    """Return logits [N, K], float32 or wider, one row for each label and one column for each class.
 
-    Labels that are numbers have one column; of tokens, [N, 2] is what `tokens.likelihood_of` gives.
+    Labels that are numbers have one column. For tokens, [N, 2] is the result of `tokens.likelihood_of`.
 
     Raises what `score` raises, with the name of the set.
     """

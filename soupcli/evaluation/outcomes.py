@@ -1,4 +1,4 @@
-"""Tensors of kept scores as text, and as bytes until somebody computes with them: a score is read without torch.
+"""Tensors of kept scores as text. They stay bytes until they are used, so a score is read without torch.
 
 kept = packed(outcome_n)                              # ["uint8", [50000], "eJzt..."], for JSON
 stored = Packed.of(*kept)                             # checked: as many bytes as its shape says
@@ -26,7 +26,7 @@ _DTYPES = {dtype.value: dtype for dtype in (Dtype.UINT8, Dtype.INT64, Dtype.FLOA
 
 
 def packed(tensor: Tensor | Packed) -> list[Any]:
-    """Dtype, shape and compressed bytes, for JSON."""
+    """Return dtype, shape and compressed bytes, for JSON."""
     if isinstance(tensor, Packed):
         return [tensor.dtype.value, list(tensor.shape), _text(tensor.raw)]
     dense = tensor.contiguous()  # it owns the memory
@@ -39,7 +39,7 @@ def _text(raw: bytes | bytearray) -> str:
 
 @dataclass(frozen=True)
 class Packed:
-    """A tensor that nobody has computed with yet."""
+    """A tensor that is not unpacked yet."""
 
     dtype: Dtype
     shape: tuple[int, ...]
@@ -47,7 +47,7 @@ class Packed:
 
     @classmethod
     def of(cls, name: str, shape: list[int], data: str) -> Packed:
-        """What `packed` made; its bytes are counted before they are unpacked.
+        """Read the result of `packed`. Its size is checked before it is unpacked.
 
         Raises ValueError, TypeError, LookupError or zlib.error for anything else.
         """
@@ -62,21 +62,21 @@ class Packed:
         return cls(dtype, tuple(shape), raw)
 
     def tensor(self) -> Tensor:
-        """The tensor."""
+        """Return the tensor."""
         if not self.raw:
             return torch.empty(self.shape, dtype=self.dtype.torch)
         return torch.frombuffer(self.raw, dtype=self.dtype.torch).reshape(self.shape)
 
 
 def count(value: Any) -> int:
-    """The value. Raises ValueError unless it is a count."""
+    """Return the value. Raises ValueError unless it is a count."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError("not a count")
     return value
 
 
 class Outcomes(Mapping[str, "Tensor"]):
-    """The outcomes of a kept score by metric: each becomes a tensor when it is asked for."""
+    """The outcomes of a kept score by metric. Each becomes a tensor when it is used."""
 
     def __init__(self, kept: Mapping[str, Packed]) -> None:
         self.kept = kept

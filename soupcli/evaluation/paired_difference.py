@@ -36,9 +36,9 @@ Interval = tuple[float, float]
 
 
 class PairedDifference(NamedTuple):
-    """A metric of one set of weights less that of another, its 95% interval, and McNemar's p if it has one.
+    """The difference of a metric between two sets of weights, its 95% interval, and McNemar's p if it has one.
 
-    None if nothing is known of single examples, or the metric is not a number.
+    Interval and p are None if outcomes of single examples are unknown, or if the metric is not a number.
     """
 
     value: float
@@ -48,14 +48,14 @@ class PairedDifference(NamedTuple):
 
     @property
     def surely_above_0(self) -> bool:
-        """Whether interval and test both say that the first is above the second."""
+        """Whether interval and test both show that the first is above the second."""
         return self.low is not None and self.low > 0 and (self.p is None or self.p < SURE)
 
 
 def difference(first: Score, second: Score, metric: str, *, counted: float = 1.0) -> PairedDifference:
-    """Compare `metric` of the first with that of the second, both over the same examples in the same order.
+    """Return the first `metric` minus the second, both over the same examples in the same order.
 
-    `counted`: the share of the examples that tell independently of the others. Interval and p are those of so many.
+    `counted` is the share of examples that are independent. Interval and p are for that many.
     """
     value = first.metrics[metric].value - second.metrics[metric].value
     a, b = first.outcomes.get(metric), second.outcomes.get(metric)
@@ -75,7 +75,7 @@ def difference(first: Score, second: Score, metric: str, *, counted: float = 1.0
 
 
 def exact_mcnemar(first_alone: int, second_alone: int) -> float:
-    """The two-sided p of the numbers of examples that one alone has right: the exact binomial test of a fair coin."""
+    """Return the two-sided p of the counts that only one side has right: the exact binomial test of a fair coin."""
     n, fewer = first_alone + second_alone, min(first_alone, second_alone)
     ways = term = 1
     for k in range(fewer):
@@ -86,7 +86,7 @@ def exact_mcnemar(first_alone: int, second_alone: int) -> float:
 
 
 def share_interval(first_alone: int, second_alone: int, n: int) -> Interval:
-    """The 95% interval of a difference of two shares over `n` examples that both were asked."""
+    """Return the 95% interval of a difference of two shares over the same `n` examples."""
     low, high = tango(first_alone, second_alone, n)
     if exact_mcnemar(first_alone, second_alone) >= SURE:
         return min(low, 0.0), max(high, 0.0)
@@ -94,7 +94,7 @@ def share_interval(first_alone: int, second_alone: int, n: int) -> Interval:
 
 
 def tango(first_alone: int, second_alone: int, n: int) -> Interval:
-    """The differences whose score test, at `Z` standard errors, does not rule them out."""
+    """Return the range of differences that the score test, at `Z` standard errors, does not rule out."""
     value = (first_alone - second_alone) / n
     high = _crossing(lambda delta: _score(first_alone, second_alone, n, delta) < -Z, value, 1.0)
     low = _crossing(lambda delta: _score(first_alone, second_alone, n, delta) > Z, value, -1.0)
@@ -102,7 +102,7 @@ def tango(first_alone: int, second_alone: int, n: int) -> Interval:
 
 
 def _score(first_alone: int, second_alone: int, n: int, delta: float) -> float:
-    """Tango's statistic: how many standard errors the difference lies above `delta`, were `delta` true."""
+    """Return Tango's statistic: how many standard errors the difference is above `delta` if `delta` is true."""
     b = -first_alone - second_alone + (2 * n - first_alone + second_alone) * delta
     root = math.sqrt(max(0.0, b * b + 8 * n * second_alone * delta * (1 - delta)))
     second_share = (root - b) / (4 * n)  # its maximum likelihood, given delta
@@ -114,7 +114,7 @@ def _score(first_alone: int, second_alone: int, n: int, delta: float) -> float:
 
 
 def _crossing(ruled_out: Callable[[float], bool], inside: float, outside: float) -> float:
-    """Where `ruled_out` turns true between a point inside and one outside; the outer one if it never does."""
+    """Return the point between `inside` and `outside` at which `ruled_out` turns true, or the outer one."""
     for _ in range(HALVINGS):
         middle = (inside + outside) / 2
         inside, outside = (inside, middle) if ruled_out(middle) else (middle, outside)
@@ -122,7 +122,7 @@ def _crossing(ruled_out: Callable[[float], bool], inside: float, outside: float)
 
 
 def metric_interval(metric: Metric, first: Tensor, second: Tensor) -> Interval | None:
-    """The 95% interval of the difference of a metric, from its contributions [N, ...] of both; None if it has none."""
+    """Return the 95% interval of a metric's difference, from contributions [N, ...] of both sides, or None."""
     if bool((first == second).all()) and first.is_floating_point():
         return 0.0, 0.0  # the same outputs to the last place: the same network
     if metric.resampled:
@@ -143,7 +143,7 @@ def metric_interval(metric: Metric, first: Tensor, second: Tensor) -> Interval |
 
 
 def _resampled_interval(metric: Metric, first: Tensor, second: Tensor) -> Interval | None:
-    """Student's t interval about the difference, by its deviation over resamples of the examples."""
+    """Return Student's t interval around the difference, by its deviation over resamples of the examples."""
 
     def less(of_first: Tensor, of_second: Tensor) -> float:
         return metric.value(of_first).value - metric.value(of_second).value
@@ -156,19 +156,19 @@ def _resampled_interval(metric: Metric, first: Tensor, second: Tensor) -> Interv
 
 
 def _less(metric: Metric, first: Tensor, second: Tensor) -> Callable[[Tensor], Tensor]:
-    """The difference as a function of the weights of the examples."""
+    """Return the difference as a function of the weights of the examples."""
     return lambda weights_bn: metric.weighted(first, weights_bn) - metric.weighted(second, weights_bn)
 
 
 def _one_alone(metric: Metric, first: Tensor, second: Tensor) -> bool:
-    """Whether one of the two alone is right on some example."""
+    """Whether on some example only one of the two is right."""
     assert metric.right_and_wrong is not None
     right = [outcomes == metric.right_and_wrong(outcomes)[0] for outcomes in (first, second)]
     return bool((right[0] != right[1]).any())
 
 
 def _with_imagined_rows(metric: Metric, first: Tensor, second: Tensor) -> tuple[float, float]:
-    """Centre and standard error with two more examples: right by the first alone, and by the second alone.
+    """Return centre and standard error with two more examples, one that only each side has right.
 
     Both are spread evenly over all examples, each taken as right by one side and wrong by the other.
     """
@@ -182,7 +182,7 @@ def _with_imagined_rows(metric: Metric, first: Tensor, second: Tensor) -> tuple[
 
 
 def _with_extremes(value: float, slopes_n: Tensor) -> tuple[float, float]:
-    """Centre and standard error of the mean of the pseudo-values, and of the largest of them with either sign."""
+    """Return centre and standard error of the pseudo-values' mean with the largest of them added on either side."""
     n = len(slopes_n)
     pseudo_n = value + n * slopes_n
     extreme = pseudo_n.abs().max()
@@ -191,7 +191,7 @@ def _with_extremes(value: float, slopes_n: Tensor) -> tuple[float, float]:
 
 
 def student_t(freedom: int) -> float:
-    """The 97.5% point of Student's t."""
+    """Return the 97.5% point of Student's t."""
     if freedom <= len(FEW_T):
         return FEW_T[max(freedom, 1) - 1]
     second = (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * freedom**2)

@@ -1,4 +1,4 @@
-"""The one live network of a run, and what makes logits of a set's examples with the weights that it holds."""
+"""The one live network of a run, and the functions from a set's examples to logits at its present weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class NetworkRunner:
-    """The network on its device. It is built, and inputs are decoded, when they are asked for."""
+    """The network on its device. It is built, and inputs are decoded, when they are first used."""
 
     def __init__(
         self,
@@ -55,20 +55,20 @@ class NetworkRunner:
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The network's device."""
         return self._context.device.torch
 
     @property
     def network(self) -> Network:
-        """The recipe's network, without weights, as the checkpoint that describes it now has it."""
+        """The network without weights, as the recipe and the checkpoint that describes it define it."""
         if self._network is None:
             self._network = build(self.recipe.model, self._described_by, trust_code=self._context.trust_code)
         return self._network
 
     def describe_by(self, checkpoint: Checkpoint) -> None:
-        """Has the files beside `checkpoint` say what the network is, how inputs are made and what classes are called.
+        """Take the network, the preparation of inputs and the class names from the files beside `checkpoint`.
 
-        If they say something else than before, the network and the examples are made anew: one of each is in memory.
+        If these differ from before, the network and the examples are made anew. One of each is in memory.
         """
         if checkpoint is self._described_by:
             return
@@ -79,7 +79,7 @@ class NetworkRunner:
         self.examples.beside = checkpoint
 
     def shares_network(self, checkpoint: Checkpoint, other: Checkpoint) -> bool:
-        """Whether the files beside both say the same."""
+        """Whether the files beside both checkpoints define the same network and inputs."""
         return self._key_of_network(checkpoint) == self._key_of_network(other)
 
     def _key_of_network(self, checkpoint: Checkpoint) -> str:
@@ -99,7 +99,7 @@ class NetworkRunner:
         return self._live
 
     def forward(self, name: str, spec: SetSpec, weights: Mixture) -> Forward:
-        """Inputs to what the set's metrics take, computed as the recipe says."""
+        """Return the function from inputs to the outputs that the set's metrics need, computed as the recipe says."""
         recipe, device = self.recipe, self.device
         of_kind = kind_of(spec).forward
         if of_kind is not None:
@@ -128,7 +128,7 @@ class NetworkRunner:
         return LabelledSet(examples, forward, f"val.{name}", self.device, self.recipe.batch_size)
 
     def operations(self, name: str, spec: SetSpec, weights: Mixture) -> int:
-        """Of a forward pass of the first example that is visited."""
+        """Return the FLOPs of a forward pass of the first example that is visited."""
         self.describe_by(weights.kept)
         self.live.load(weights)
         examples = self.examples.of(name, spec)
@@ -136,7 +136,7 @@ class NetworkRunner:
         return flops.count(eagerly(self.forward(name, spec, weights)), batch)
 
     def statistics(self, weights: Mixture) -> dict[str, Tensor]:
-        """Copies of the running statistics that an evaluation of `weights` works with."""
+        """Return copies of the running statistics that an evaluation of `weights` uses."""
         self.describe_by(weights.kept)
         if weights.is_one_network or not layers_with_statistics(self.network.module):
             return {}
@@ -144,14 +144,14 @@ class NetworkRunner:
         return {name: place.detach().to("cpu", copy=True) for name, place in self._statistics_of(weights).items()}
 
     def _judged(self, name: str, spec: SetSpec, forward: Forward) -> Forward:
-        """The logits of those classes that the set covers."""
+        """Return the logits of the classes that the set covers."""
         classes = self.examples.of(name, spec).classes
         return classes.onto(forward) if classes is not None else forward
 
     def _classifier(self, name: str, spec: SetSpec, weights: Mixture | None = None) -> Forward | None:
-        """What makes logits of networks that are no classifiers themselves, for their present weights; else None.
+        """Return the classifier for networks that have none themselves, at their present weights; otherwise None.
 
-        A classifier that is made of words is built once for all sets of the same words, if the weights are known.
+        A classifier made of words is built once for all sets with the same words, if the weights are known.
         """
         of_kind = kind_of(spec).classifier
         prompted = of_kind(spec, name, self.network) if of_kind is not None else None
@@ -167,7 +167,7 @@ class NetworkRunner:
         return self._prompted[1]
 
     def _settle(self, weights: Mixture) -> None:
-        """Re-estimates running statistics of a mean, then rounds them as the soup's file does."""
+        """Re-estimate running statistics of a mean, then round them as in the soup's file."""
         if weights.is_one_network:
             return
         examples = self.examples.of(*self._context.calibrating_set())
@@ -183,7 +183,7 @@ class NetworkRunner:
             self._context.progress("re-estimating batch norm", done, len(examples.labels))
 
     def _statistics_of(self, weights: Mixture) -> dict[str, Tensor]:
-        """The live network's running means and variances, by their names in the checkpoints."""
+        """Return the live network's running means and variances, by their names in the checkpoints."""
         layers = layers_with_statistics(self.network.module)
         own = {id(tensor) for layer in layers for tensor in (layer.running_mean, layer.running_var)}
         return {name: place for name, place in self.live.places(weights.kept).items() if id(place) in own}

@@ -1,4 +1,4 @@
-"""The result of an evaluation, and the function type that evaluates."""
+"""The result of an evaluation, and the type of functions that evaluate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Stopped(NamedTuple):
-    """Where an evaluation was given up: after `seen` of `total` examples, with `bound` the best left to reach."""
+    """Why an evaluation stopped early: after `seen` of `total` examples, `bound` was the best still within reach."""
 
     seen: int
     total: int
@@ -46,36 +46,36 @@ class Score(NamedTuple):
 
     @property
     def value(self) -> float:
-        """The selecting metric; NaN if the evaluation was stopped."""
+        """The value of the selecting metric; NaN if the evaluation was stopped."""
         return math.nan if self.stopped is not None else self.metrics[self.selecting].value
 
     @property
     def shown(self) -> str:
-        """The value as tables have it: `95.12%`, `0.1834`."""
+        """The value as in tables: `95.12%`, `0.1834`."""
         return shown(self.selecting, self.value, None)
 
     @property
     def goodness(self) -> float:
-        """What to sort by: larger is better; a NaN is worse than everything."""
+        """The value to sort by: larger is better, and a NaN is worse than everything."""
         return goodness_of(self.value, higher_is_better=self.higher_is_better)
 
 
 def goodness_of(value: float, *, higher_is_better: bool) -> float:
-    """A metric's value as what is better the larger it is; a NaN is worse than everything."""
+    """Return a metric's value such that larger is better. A NaN becomes worse than everything."""
     if math.isnan(value):
         return -math.inf
     return value if higher_is_better else -value
 
 
 class Evaluate(Protocol):
-    """Any task: in process, python, command."""
+    """A function from a mixture to a score, for any kind of set."""
 
     def __call__(self, weights: Mixture, *, at_least: float | None = None) -> Score:
-        """The score of a mixture; may be stopped once a goodness of `at_least` is out of reach, and never otherwise."""
+        """Return the score of a mixture. It may stop early only if a goodness of `at_least` is out of reach."""
 
 
 def is_higher_better(metric: str, score: Score) -> bool:
-    """Whether more of one of the score's metrics is better: by its name, else as of the one that selects."""
+    """Whether higher is better for one of the score's metrics: by its name, else as for the selecting metric."""
     if metric == score.selecting:
         return score.higher_is_better
     if (definition := defined(metric)) is not None:

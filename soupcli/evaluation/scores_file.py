@@ -1,4 +1,4 @@
-"""Scores that someone else measured: a jsonl file with one line for each model, as the authors of model soups publish.
+"""Scores measured elsewhere: a jsonl file with one line for each model, as the authors of model soups publish.
 
     {"model_name": "model_0", "ImageNet2p": 0.7808, "ImageNet": 0.7557, "ImageNetV2": 0.6409}
 
@@ -45,12 +45,12 @@ class ScoresFile(NamedTuple):
 
     @property
     def columns(self) -> list[str]:
-        """Columns that every model has, in the order of the file."""
+        """The columns that every model has, in the order of the file."""
         rows = list(self.rows.values())
         return [column for column in rows[0] if all(column in row for row in rows)]
 
     def column_of(self, set_name: str) -> str:
-        """The column of a set: of its very name, or but for case and punctuation. Raises UsageError."""
+        """Return the column of a set, by its exact name or else whatever case and punctuation. Raises UsageError."""
         if set_name in self.columns:
             return set_name
         alike = [column for column in self.columns if _plain(column) == _plain(set_name)]
@@ -62,7 +62,7 @@ class ScoresFile(NamedTuple):
         return alike[0]
 
     def of(self, checkpoints: Sequence[Checkpoint]) -> dict[Checkpoint, Mapping[str, float]]:
-        """Each checkpoint's scores. Raises UsageError for a checkpoint without a line. Lines of others may be there."""
+        """Return each checkpoint's scores. Raises UsageError for one without a line. Other lines are allowed."""
         found: dict[Checkpoint, Mapping[str, float]] = {}
         taken: dict[str, Checkpoint] = {}
         for checkpoint in checkpoints:
@@ -80,13 +80,13 @@ class ScoresFile(NamedTuple):
         return found
 
     def others(self, checkpoints: Sequence[Checkpoint]) -> list[str]:
-        """Models of the file that are none of the checkpoints."""
+        """Return the models of the file that are not among the checkpoints."""
         taken = {name for one in checkpoints for name in _names_of(one.path)}
         return [name for name in self.rows if name not in taken]
 
 
 def read_scores(path: Path) -> ScoresFile:
-    """The file. Raises UsageError if it is not of this layout."""
+    """Read the file. Raises UsageError if it does not have this layout."""
     rows: dict[str, Mapping[str, float]] = {}
     for where, row in _table(path) if path.suffix.lower() in TABLES else _lines(path):
         name = _name(row, where)
@@ -100,7 +100,7 @@ def read_scores(path: Path) -> ScoresFile:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The objects of a jsonl file, each with its place."""
+    """Return the objects of a jsonl file, each with its place."""
     try:
         lines = read_small(path, most=MOST_BYTES).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as cause:
@@ -117,7 +117,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _table(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows of a csv, tsv or parquet file, each with its place; cells that are numbers as numbers."""
+    """Return the rows of a csv, tsv or parquet file, each with its place, with numbers as numbers."""
     try:
         rows = read_rows(path, [])
     except ValidationError as refused:
@@ -128,7 +128,7 @@ def _table(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _cell(value: Any) -> Any:
-    """A number for text such as `0.78` and `78%`; anything else as it is."""
+    """Return a number for text such as `0.78` and `78%`, and any other value unchanged."""
     if not isinstance(value, str) or DECIMAL.fullmatch(value.strip()) is None:
         return value
     text = value.strip()
@@ -136,7 +136,7 @@ def _cell(value: Any) -> Any:
 
 
 def _name(row: Mapping[str, Any], where: str) -> str:
-    """The model of a row, by the first key of NAMES that it has, but for case and punctuation."""
+    """Return the model of a row, by the first key of NAMES in it, whatever its case and punctuation."""
     named = {_plain(key): value for key, value in reversed(list(row.items())) if isinstance(value, str)}
     key = next((key for key in NAMES if key in named), None)
     if key is None:
@@ -156,7 +156,7 @@ def _is_number(value: object) -> bool:
 
 
 def _names_of(path: Path) -> list[str]:
-    """Names of this checkpoint in a line: its path, its file or folder, the same without its ending."""
+    """Return the names by which a line may call a checkpoint: path, file or folder, each without its ending too."""
     return list(dict.fromkeys((str(path), path.name, path.stem)))
 
 

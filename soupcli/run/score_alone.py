@@ -1,4 +1,4 @@
-"""What `soup rank` and `soup eval` share: checkpoints scored alone on every set, shown and reported."""
+"""Scores each checkpoint by itself on every set, for `soup rank` and `soup eval`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Measured = tuple[Checkpoint, dict[str, Score]]
 
 
 def score_alone(run: Run, options: ReportOptions) -> int:
-    """Rank the checkpoints on the selecting set, evaluate them on the others, show and report."""
+    """Rank the checkpoints on the selecting set, evaluate them on the others, print and report."""
     run.require_sets()
     if options.dry_run:
         return show_plan(run, Plan(evaluations=len(run.checkpoints) * len(run.sets)))
@@ -52,7 +52,7 @@ def score_alone(run: Run, options: ReportOptions) -> int:
 
 
 def measure_alone(run: Run) -> list[Measured]:
-    """The checkpoints, best first on the selecting set, each with its score on every set."""
+    """Return the checkpoints, best first on the selecting set, each with its score on every set."""
     check_gates(run)
     run.require_sets()
     for warning in run.resolved.warnings:
@@ -81,7 +81,7 @@ def _show(run: Run, options: ReportOptions, rows: Sequence[Measured]) -> int:
 
 
 def report_alone(run: Run, rows: Sequence[Measured]) -> tuple[Report, list[GateOutcome]]:
-    """The report of checkpoints that were scored alone, and the gates of the soups among them."""
+    """Return the report of the scored checkpoints, and the gates of the soups among them."""
     best = Scored(path=str(rows[0][0].path), scores=scores_to_report(rows[0][1]))
     soups = {checkpoint: report for checkpoint, _ in rows if (report := _report_of(checkpoint)) is not None}
     with run.phase("compare"):
@@ -137,7 +137,7 @@ def _selected_on(report: Report, name: str) -> bool:
 
 
 def _report_of(checkpoint: Checkpoint) -> Report | None:
-    """The report of a soup that `soup` wrote, None for other checkpoints."""
+    """Return the report of a soup that `soup` wrote, or None for other checkpoints."""
     path = checkpoint.path
     try:
         report = read_report((path if path.is_dir() else path.parent) / REPORT)
@@ -148,7 +148,7 @@ def _report_of(checkpoint: Checkpoint) -> Report | None:
 
 
 def _made_by(report: Report | None) -> str | None:
-    """What a soup is made of, e.g. `greedy, 7 of 12`; None for other checkpoints."""
+    """Return how a soup was made, e.g. `greedy, 7 of 12`, or None for other checkpoints."""
     if report is None or report.soup is None:
         return None
     return f"{report.command}, {len(report.parts_of_soup)} of {len(report.ingredients)}"

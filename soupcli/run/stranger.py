@@ -1,4 +1,4 @@
-"""A report may come from a stranger: it is data. What does not fit together is refused, and nothing it names is run.
+"""Checks a report that may come from a stranger: inconsistent parts are refused, and no code that it names is run.
 
 check_soup(report, file)                               # members, weights and coefficients go together
 check_trusted(report, recipe, file, trust_code=False)  # raises UsageError if code would have to run
@@ -24,7 +24,7 @@ LARGEST_WEIGHT = 1e9
 
 
 def check_soup(report: Report, file: Path) -> Soup:
-    """The soup of the report. Raises UsageError if there is none, and if its parts do not fit together."""
+    """Return the soup of the report. Raises UsageError if there is none, or if its parts contradict each other."""
     soup = report.soup
     if soup is None:
         raise UsageError(f"{file}: of soup {report.command}, which writes no soup")
@@ -34,7 +34,7 @@ def check_soup(report: Report, file: Path) -> Soup:
 
 
 def _problems(soup: Soup) -> Iterator[str]:
-    """What does not fit together, each as `key: why`."""
+    """Yield each contradiction as `key: why`."""
     if not soup.members:
         yield "soup.members: there are none"
     if len(soup.weights) != len(soup.members):
@@ -64,12 +64,12 @@ def _are_weights(weights: Sequence[float]) -> bool:
 
 
 def re_estimates(report: Report, recipe: Recipe) -> bool:
-    """Whether the soup's batch-norm statistics were re-estimated, which takes the network and a set."""
+    """Whether the soup's batch-norm statistics were re-estimated, which needs the network and a set."""
     return recipe.batch_norm == "recalibrate" and bool(report.sets)
 
 
 def check_trusted(report: Report, recipe: Recipe, file: Path, *, trust_code: bool) -> None:
-    """Raises UsageError if the soup cannot be made again without the network and the set that the report names."""
+    """Raises UsageError if rebuilding the soup would run code that the report names."""
     if re_estimates(report, recipe) and not trust_code:
         model = recipe.model.model_dump(mode="json", exclude_defaults=True) if recipe.model is not None else "auto"
         raise UsageError(
@@ -79,7 +79,7 @@ def check_trusted(report: Report, recipe: Recipe, file: Path, *, trust_code: boo
 
 
 def check_out(out: Path | None, recipe: Recipe, file: Path) -> Path:
-    """Where the soup goes: `out`, or what the report says if that is below the working folder or the report's own.
+    """Return the soup's folder: `out`, or the report's if that is below the working folder or the report's folder.
 
     Raises UsageError for another place.
     """

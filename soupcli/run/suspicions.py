@@ -1,4 +1,4 @@
-"""Scores that are too low to be true: near chance, or far from what the trainer recorded; and what to look at."""
+"""Warns of scores that are too low: near chance, or far below what the trainer recorded, and says what to check."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ERRORS = 3  # standard errors
 
 
 def say_suspicions(run: Run, scored: Sequence[tuple[Checkpoint, Mapping[str, Score]]]) -> None:
-    """Warns of the best accuracy on each set if it is near chance, and of one far below what its trainer recorded."""
+    """Warn if the best accuracy on a set is near chance, or far below what its trainer recorded."""
     for name, spec in run.sets.items():
         of_set = [(one, scores[name]) for one, scores in scored if name in scores]
         found = [(one, score) for one, score in of_set if "accuracy" in score.metrics]
@@ -32,7 +32,7 @@ def say_suspicions(run: Run, scored: Sequence[tuple[Checkpoint, Mapping[str, Sco
 
 
 def _say_near_chance(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]) -> bool:
-    """Whether even the best checkpoint scores as guessing would, or worse; then that is said."""
+    """Return whether even the best checkpoint scores no better than guessing, and warn if so."""
     classes = run.classes[name].count if name in run.classes else None
     best, score = max(found, key=lambda pair: pair[1].metrics["accuracy"].value)
     value, _, n = score.metrics["accuracy"]
@@ -61,7 +61,7 @@ def _say_far(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]) -> 
 
 
 def _recorded_accuracy(checkpoint: Checkpoint) -> tuple[str, float | None]:
-    """The trainer's own accuracy as a share, and its name; percentages are divided by 100."""
+    """Return the trainer's accuracy as a share, and its name. Percentages are divided by 100."""
     numbers = {**highest_in_table(checkpoint.folder), **record_of(checkpoint).metrics}
     for metric, value in numbers.items():
         plain = metric.lower()
@@ -73,7 +73,7 @@ def _recorded_accuracy(checkpoint: Checkpoint) -> tuple[str, float | None]:
 
 
 def _look_at(run: Run, name: str) -> str:
-    """What decides how examples reach the network and which class is which."""
+    """Return hints on what decides how examples reach the network and which class is which."""
     transform = f"the transform ({run.transforms[name]}), " if name in run.transforms else ""
     order = f"which class is which ({run.classes[name].by}), " if name in run.classes else ""
     return f"look at {transform}{order}and whether the set and the network are those of these weights"

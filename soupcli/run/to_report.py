@@ -1,4 +1,4 @@
-"""Scores, ingredients, decisions, gates and memory for the report."""
+"""Turns scores, ingredients, decisions and gates into parts of the report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def scores_to_report(scores: Mapping[str, Score]) -> dict[str, dict[str, MetricScore]]:
-    """Scores by set, for the report."""
+    """Return scores by set, for the report."""
     return {
         name: {metric: MetricScore(value=v.value, stderr=v.stderr, n=v.n) for metric, v in score.metrics.items()}
         for name, score in scores.items()
@@ -30,12 +30,12 @@ def scores_to_report(scores: Mapping[str, Score]) -> dict[str, dict[str, MetricS
 
 
 def lower_is_better(score: Score) -> list[str]:
-    """The metrics of a score of which less is better."""
+    """Return the metrics of a score for which lower is better."""
     return sorted(metric for metric in score.metrics if not is_higher_better(metric, score))
 
 
 def ingredient_to_report(checkpoint: Checkpoint, scores: Mapping[str, Score], hashes: ContentHashes) -> Ingredient:
-    """A checkpoint and its scores, for the report."""
+    """Return a checkpoint and its scores, for the report."""
     members = [
         Member(path=str(one.path), hash=hashes.of(one), bytes=total_bytes(one), revision=one.origin.revision)
         for one in (members_of(checkpoint) if isinstance(checkpoint, CheckpointGroup) else ())
@@ -55,7 +55,7 @@ def ingredient_to_report(checkpoint: Checkpoint, scores: Mapping[str, Score], ha
 
 
 def search_to_report(strategy: Strategy, found: SearchResult) -> dict[str, Any]:
-    """The keys `steps` and `search`."""
+    """Return the report's keys `steps` and `search`."""
     orders = [
         SearchOrder(
             order=[str(ingredient.path) for ingredient in order],
@@ -93,7 +93,7 @@ def _unlike(weights: list[float]) -> list[float]:
 
 
 def coefficients_to_report(layered: Layered) -> Coefficients:
-    """The key `soup.coefficients`."""
+    """Return the report's key `soup.coefficients`."""
     return Coefficients(
         layers=layered.layers,
         members=[str(member.path) for member in layered.members],
@@ -104,7 +104,7 @@ def coefficients_to_report(layered: Layered) -> Coefficients:
 
 
 def gate_to_report(verdict: GateOutcome, soup: str) -> GateResult:
-    """A verdict on the soup at the path `soup`, for the report."""
+    """Return the outcome of a gate for the soup at the path `soup`, for the report."""
     return GateResult(
         soup=soup,
         set=verdict.gate.set,

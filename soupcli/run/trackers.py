@@ -1,8 +1,8 @@
-"""A run as trackers see it: each evaluation and each round of a fit as it comes, the report at the end.
+"""Reports a run to experiment trackers: each evaluation and each round of a fit, and the report at the end.
 
     trackers = RunTrackers(["wandb"], about)
     trackers.evaluated("val", mixture, score)
-    trackers.finished(report, folder)          # told by close, after the result was printed
+    trackers.finished(report, folder)          # sent by close, after the result was printed
     trackers.close(failed=False)
 
 A tracker that fails once is left out from then on, with a warning: the soup does not depend on it.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class RunTrackers:
-    """The trackers of a run. Raises UsageError or MissingExtra for one that is not known or not installed."""
+    """The trackers of a run. Raises UsageError for an unknown one, MissingExtra for one that is not installed."""
 
     def __init__(self, names: Iterable[str], about: Callable[[], TrackedRun]) -> None:
         wanted = list(dict.fromkeys(names)) if processes.is_first() else []
@@ -45,7 +45,7 @@ class RunTrackers:
         self._result: tuple[Report, Path | None] | None = None
 
     def begin(self) -> None:
-        """Begins runs that have not begun. Raises SoupError if a tracker refuses: nothing is evaluated yet."""
+        """Begin the trackers' runs. Raises SoupError if a tracker refuses, before anything is evaluated."""
         while self._waiting:
             name, start = self._waiting.popitem()
             try:
@@ -57,7 +57,7 @@ class RunTrackers:
                 ) from cause
 
     def evaluated(self, name: str, weights: Mixture, score: Score) -> None:
-        """Weights were evaluated on the set `name`: an ingredient, or a mixture of several."""
+        """Log the score of an ingredient or a mixture on the set `name`."""
         alone = len(weights.members) == 1 and weights.is_uniform
         place = f"{'ingredient' if alone else 'mixture'}/{name}"
         values = {f"{place}/{metric}": value.value for metric, value in score.metrics.items()}
@@ -66,15 +66,15 @@ class RunTrackers:
         self._log({**values, "evaluated/members": len(weights.members), "evaluated/examples": score.examples})
 
     def fitted(self, step: int, curves: Mapping[str, float]) -> None:
-        """A round of a fit has ended after `step` steps."""
+        """Log a round of a fit that ended after `step` steps."""
         self._log({"fit/step": step, **{f"fit/{name}": value for name, value in curves.items()}})
 
     def finished(self, report: Report, folder: Path | None = None) -> None:
-        """What is told at the end: the report, and the folder of the soup if one was written."""
+        """Keep the report, and the soup's folder if one was written, for `close` to send."""
         self._result = report, folder
 
     def close(self, *, failed: bool) -> None:
-        """Tells the result, unless the run has failed, and ends what has begun."""
+        """Send the result, unless the run has failed, and end the trackers' runs."""
         if self._result is not None and self._open and not failed:
             self._send(*self._result)
         self._each(lambda tracker: tracker.close(failed=failed))
@@ -116,7 +116,7 @@ class RunTrackers:
 
 @contextmanager
 def _library() -> Iterator[None]:
-    """Runs a library's code: what it prints goes to stderr, and its files are not those of the user's evaluation."""
+    """Run a library's code. Its prints go to stderr, and files that it opens do not count as the user's."""
     with redirect_stdout(sys.stderr), unheard():
         yield
 
@@ -127,7 +127,7 @@ def _said(cause: BaseException) -> str:
 
 
 def _artifact(folder: Path) -> str:
-    """A name of an artifact: letters, digits and - _ . alone."""
+    """Return a name for an artifact, of only letters, digits and - _ ."""
     name = folder.resolve().name
     return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in name)
 

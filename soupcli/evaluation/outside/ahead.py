@@ -1,7 +1,7 @@
-"""Evaluations that run beside others: as many at once as there are jobs, started before they are asked for.
+"""Evaluations that run side by side, as many as there are jobs, started before their results are needed.
 
 ahead = Ahead(jobs=4, work=evaluate)
-ahead.expect(candidates)             # the first ones begin; those that are expected no longer are dropped
+ahead.expect(candidates)             # the first ones begin; others that have not begun are dropped
 ahead.result(candidate)              # waits for it
 """
 
@@ -17,7 +17,7 @@ Made = TypeVar("Made")
 
 
 class Ahead(Generic[Item, Made]):
-    """What `work` makes of items, `jobs` at once; it is given the number of the job, from 0 on."""
+    """Runs `work` on items, `jobs` at once. `work` gets an item and the number of its job, from 0."""
 
     def __init__(self, jobs: int, work: Callable[[Item, int], Made]) -> None:
         self._work = work
@@ -28,7 +28,7 @@ class Ahead(Generic[Item, Made]):
         self._futures: dict[Item, Future[Made]] = {}
 
     def expect(self, items: Sequence[Item]) -> None:
-        """Begins with these items, in their order. Others that have not begun are dropped."""
+        """Begin with these items, in order. Others that have not begun are dropped."""
         for item, future in list(self._futures.items()):
             if item not in items and future.cancel():
                 del self._futures[item]
@@ -37,15 +37,15 @@ class Ahead(Generic[Item, Made]):
                 self._futures[item] = self._pool.submit(self._in_a_job, item)
 
     def has(self, item: Item) -> bool:
-        """Whether the item was expected, and its result not taken yet."""
+        """Whether the item was expected and its result was not taken yet."""
         return item in self._futures
 
     def result(self, item: Item) -> Made:
-        """The result of the work on an expected item. Raises what the work raised."""
+        """Wait for the result of an expected item. Raises what the work raised."""
         return self._futures.pop(item).result()
 
     def close(self) -> None:
-        """Drops all that has not begun."""
+        """Drop all items that have not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _in_a_job(self, item: Item) -> Made:

@@ -32,7 +32,7 @@ LARGEST = 1 << 26  # bytes of the line of JSON
 
 
 class Candidate(NamedTuple):
-    """Where the weights of one evaluation lie, and on which device it runs."""
+    """The files of one evaluation's weights, and its device."""
 
     checkpoint: Path  # as an ingredient is given: a folder or a file
     weights: Path  # the file, or the index of several
@@ -42,7 +42,7 @@ class Candidate(NamedTuple):
 
 
 def filled(words: list[str], candidate: Candidate) -> list[str]:
-    """The words with the candidate in its places."""
+    """Return the words with the candidate filled into its places."""
     values = {
         "{checkpoint}": _as_argument(candidate.checkpoint),
         "{weights}": _as_argument(candidate.weights),
@@ -63,7 +63,7 @@ def _replaced(word: str, values: Mapping[str, str]) -> str:
 
 
 class Processes:
-    """The commands that run now, so that all of them can be ended."""
+    """The commands that are running, so that all of them can be ended."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
@@ -71,7 +71,7 @@ class Processes:
         self._ended = False
 
     def start(self, words: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-        """Starts a command in a session of its own. Raises OSError, and ValidationError after `end`."""
+        """Start a command in its own session. Raises OSError, and ValidationError after `end`."""
         with self._lock:
             if self._ended:
                 raise ValidationError("commands are being ended")
@@ -89,13 +89,13 @@ class Processes:
             return process
 
     def done(self, process: subprocess.Popen[str]) -> None:
-        """Forgets a process; what it started is ended with it."""
+        """Forget a process, and end what it started."""
         with self._lock:
             self._running.discard(process)
         _end(process)
 
     def end(self) -> None:
-        """Ends all of them, and lets none start."""
+        """End all commands, and let no other start."""
         with self._lock:
             self._ended, running = True, list(self._running)
         for process in running:
@@ -109,7 +109,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def result(spec: CommandSet, candidate: Candidate, processes: Processes) -> Any:
-    """The JSON of the last line that the command prints for the candidate; it is tried `retries` times more.
+    """Return the JSON of the last line that the command prints. A command that fails is tried `retries` times more.
 
     No shell is involved: the command is split into words as a shell would, then places are filled in each. Its stderr
     passes through, its stdin is empty. Raises ValidationError if it fails, takes too long or prints something else.
@@ -125,14 +125,14 @@ def result(spec: CommandSet, candidate: Candidate, processes: Processes) -> Any:
 
 
 def score(spec: CommandSet, name: str, found: Any, *, metric: str) -> Score:
-    """The score of the set `name` in what its command printed: its own part, if that is divided by sets."""
+    """Return the score of the set `name` from the command's output, or from its part if that is divided by sets."""
     own = found[name] if isinstance(found, dict) and isinstance(found.get(name), dict) else found
     source = f"command {split(spec.command)[0]!r}"
     return score_of_result(own, metric, source=source, higher_is_better=spec.higher_is_better)
 
 
 def _output(spec: CommandSet, words: list[str], candidate: Candidate, processes: Processes) -> str:
-    """The last line on the command's stdout."""
+    """Return the last line of the command's stdout."""
     try:
         process = processes.start(words, candidate.environment)
     except OSError as cause:
@@ -163,7 +163,7 @@ def _output(spec: CommandSet, words: list[str], candidate: Candidate, processes:
 
 
 def _read(stream: IO[str], last: deque[str], passes_through: bool) -> None:
-    """Keeps the last lines of a stream that are not empty."""
+    """Keep the last lines of a stream that are not empty."""
     for line in stream:
         if passes_through:
             with contextlib.suppress(OSError):
@@ -191,7 +191,7 @@ def _parsed(words: list[str], last: str) -> Any:
 def identity(
     spec: CommandSet, name: str, manifest: Manifest, _tasks: object, warn: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """The command and the files of its program. Returns None if no file is known, which `warn` says."""
+    """Return the command and the files of its program, or None, after a call of `warn`, if no file is known."""
     words = split(spec.command)
     files = files_of(words, Path.cwd())
     if not files and not spec.depends and spec.version is None:

@@ -1,8 +1,8 @@
 """`{lm_eval: [arc_easy, hellaswag], limit: 200, metric: acc_norm}`: tasks of lm-evaluation-harness, run in process.
 
-The harness asks the network that is resident; tasks and their data are loaded once. Seeds are those of its command
-line, so a score is the one that `lm_eval` prints for the saved weights. Documented in its docs/interface.md. Each task
-or group that the recipe names is evaluated by itself, so that processes can share them and the scores stay the same.
+The harness uses the network in memory; tasks and their data are loaded once. Seeds are those of its command line, so a
+score equals the one that `lm_eval` prints for the saved weights. See docs/interface.md of the harness. Each task or
+group of the recipe is evaluated by itself, so that processes can share them and the scores stay the same.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CLOSED_FORM = ("mean", "acc_all")  # aggregations whose standard error the harne
 
 @dataclass(frozen=True, eq=False)
 class Tasks:
-    """Tasks of the harness with their data, as the recipe names them."""
+    """Tasks of the harness and their data, by the recipe's names."""
 
     spec: LmEvalSet
     loaded: Mapping[str, Any]
@@ -54,7 +54,7 @@ class Tasks:
 
     @property
     def fingerprint(self) -> str:
-        """Of every task's configuration and documents."""
+        """Return the fingerprint of every task's configuration and documents."""
         digest = hashlib.sha256()
         for _, task in sorted(self.loaded["tasks"].items()):
             shots = list(task.fewshot_docs() or ()) if task.get_config("num_fewshot") else []
@@ -63,10 +63,10 @@ class Tasks:
         return f"lm_eval:{digest.hexdigest()}:{json.dumps([self.spec.lm_eval, self.spec.limit])}"
 
     def score(self, module: nn.Module, tokenizer: Any, *, batch_size: int) -> Score:
-        """The mean of the recipe's metric over the tasks, and each task's every metric as `task/metric`.
+        """Return the mean of the recipe's metric over the tasks, and every metric of each task as `task/metric`.
 
         Several processes each evaluate some of the tasks, and all return the score. Raises ValidationError if a task
-        has no such metric or cannot be run, NetworkError if the network is not one of transformers.
+        lacks the metric or cannot be run, NetworkError if the network is not one of transformers.
         """
         if not hasattr(module, "config"):
             raise NetworkError(
@@ -93,9 +93,9 @@ class Tasks:
 
 
 def load(spec: LmEvalSet) -> Tasks:
-    """The tasks and their data; the built-in ones are looked through if `include_path` has not all.
+    """Load the tasks and their data. Built-in tasks are searched if `include_path` lacks any.
 
-    Raises ValidationError for a task that is not there or whose data cannot be loaded.
+    Raises ValidationError for an unknown task, or if its data cannot be loaded.
     """
     manager_class = import_extra("lm_eval.tasks", extra=EXTRA).TaskManager
     where = f"lm_eval: {', '.join(spec.lm_eval)}"
@@ -143,7 +143,7 @@ class LoadedTasks:
         self._loaded: dict[str, Tasks] = {}
 
     def of(self, spec: LmEvalSet) -> Tasks:
-        """The set's tasks. Raises what `load` raises."""
+        """Return the set's tasks. Raises what `load` raises."""
         name = spec.model_dump_json()
         if name not in self._loaded:
             self._loaded[name] = load(spec)
@@ -151,7 +151,7 @@ class LoadedTasks:
 
 
 def score_of(spec: LmEvalSet, results: Mapping[str, Any]) -> Score:
-    """The harness's results as a score. Raises ValidationError if a task has not the recipe's metric."""
+    """Return the harness's results as a score. Raises ValidationError if a task lacks the recipe's metric."""
     own, higher = [], set()
     values: dict[str, MetricValue] = {}
     for name in _named(spec, results):
@@ -171,7 +171,7 @@ def score_of(spec: LmEvalSet, results: Mapping[str, Any]) -> Score:
 
 
 def _named(spec: LmEvalSet, results: Mapping[str, Any]) -> list[str]:
-    """The tasks that the recipe names; a tag is replaced by its tasks."""
+    """Return the tasks that the recipe names, tags replaced by their tasks."""
     known = results["results"]
     named = [name for name in spec.lm_eval if name in known]
     return named if len(named) == len(spec.lm_eval) else sorted(set(known) - set(results.get("group_subtasks", {})))
@@ -205,14 +205,14 @@ def _closed_form(task: Any) -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The harness's own bars and remarks are not shown; what went wrong comes as an exception."""
+    """Hide the harness's bars and log lines within the block. Errors are raised as exceptions."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 @contextlib.contextmanager
 def _seeded() -> Iterator[None]:
-    """The seeds that the harness's own command line sets; the states from before come back."""
+    """Set the seeds of the harness's command line for the block, and restore the previous states."""
     numpy_random = import_extra("numpy", extra=EXTRA).random
     states = random.getstate(), numpy_random.get_state()
     with torch.random.fork_rng():
@@ -228,7 +228,7 @@ def _seeded() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told(where: str) -> Iterator[None]:
-    """The error of the harness or its data, in one line."""
+    """Return the error of the harness or its data in one line."""
     try:
         yield
     except Exception as cause:
@@ -237,7 +237,7 @@ def _told(where: str) -> Iterator[None]:
 
 
 def measure(spec: LmEvalSet, weights: Mixture, _: str, runner: NetworkRunner, tasks: LoadedTasks) -> Score:
-    """The harness's score of `weights`; the live network is loaded anew afterwards."""
+    """Return the harness's score of `weights`. The live network is loaded anew afterwards."""
     runner.live.load(weights)
     try:
         module, size = runner.live.network.module, runner.recipe.batch_size
@@ -250,7 +250,7 @@ def measure(spec: LmEvalSet, weights: Mixture, _: str, runner: NetworkRunner, ta
 def identity(
     spec: LmEvalSet, _name: str, manifest: Manifest, tasks: LoadedTasks, _warn: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The tasks as the harness loads them, and all files of the folder of further tasks."""
+    """Return the identity of the tasks as loaded, and of all files in the folder of further tasks."""
     return {"tasks": tasks.of(spec).fingerprint, "files": print_below(spec.include_path, manifest)}
 
 

@@ -1,4 +1,4 @@
-"""Sets whose examples are not seen here: code and commands of the user, and tasks of lm-evaluation-harness."""
+"""Measures sets that show no examples: the user's code and commands, and tasks of lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ Run = tuple[str, str]  # a command, and the key of the weights that it is run on
 
 
 class OutsideSets:
-    """Measures mixtures on such sets. The output of a command is kept for all sets of that command.
+    """Measures mixtures on such sets. The output of a command serves all sets with that command.
 
-    `put` is given every score of a command as soon as it is there.
+    `put` is called with every score of a command as soon as it is known.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class OutsideSets:
         self._lock = threading.Lock()
 
     def score(self, name: str, weights: Mixture, key: str) -> Score:
-        """The score of `weights` on the set `name`; `key` tells them from others."""
+        """Return the score of `weights`, whose identity is `key`, on the set `name`."""
         spec, metric = self._context.sets[name], self._context.metric_of(name)
         if isinstance(spec, CommandSet):
             return command_task.score(spec, name, self._printed(spec, weights, key), metric=metric)
@@ -65,7 +65,7 @@ class OutsideSets:
         return found
 
     def expect(self, name: str, coming: Sequence[tuple[Mixture, str]]) -> None:
-        """Begins with evaluations on the set `name` that will be asked for, if there are jobs for them."""
+        """Begin with evaluations on the set `name` that will be needed, if there are jobs for them."""
         spec = self._context.sets[name]
         if self._context.jobs > 1 and isinstance(spec, CommandSet):
             runs = {(spec.command, key): weights for weights, key in coming}
@@ -73,7 +73,7 @@ class OutsideSets:
             self._ahead.expect([run for run in runs if run not in self._results])
 
     def close(self) -> None:
-        """Ends commands that nobody waits for any more."""
+        """End commands whose results are no longer needed."""
         self._ahead.close()
         self._processes.end()
 
@@ -89,7 +89,7 @@ class OutsideSets:
         return self._results[run]
 
     def _in_job(self, run: Run, job: int) -> Any:
-        """What the command prints for the weights; its scores are kept at once, on all of its sets."""
+        """Return the command's output for the weights. Its scores on all of its sets are kept at once."""
         weights = self._weights[run]
         own = {n: s for n, s in self._context.sets.items() if isinstance(s, CommandSet) and s.command == run[0]}
         spec = next(iter(own.values()))
@@ -150,7 +150,7 @@ class OutsideSets:
 
 
 def _device(device: Device, job: int) -> tuple[str, dict[str, str]]:
-    """The value of {device}, and the variables that show a command only that device."""
+    """Return the value of {device}, and the variables that show a command only that device."""
     if device.type != "cuda":
         return str(device), {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

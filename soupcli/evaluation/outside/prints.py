@@ -1,4 +1,4 @@
-"""Fingerprints of sets that others evaluate: of their code, their programs' files, and what `depends:` names."""
+"""Fingerprints of sets that other programs evaluate: of code, program files, and files that `depends:` names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fingerprint(
 
 
 def _depends(name: str, spec: OutsideSet, manifest: Manifest) -> list[list[str]]:
-    """Each word of `depends:` with the print of the files that it names. Raises ValidationError if it names none."""
+    """Return each word of `depends:` with the fingerprint of its files. Raises ValidationError if it names no file."""
     found = []
     for pattern in spec.depends:
         files = sorted(_named(pattern))
@@ -47,7 +47,7 @@ def _depends(name: str, spec: OutsideSet, manifest: Manifest) -> list[list[str]]
 
 
 def _named(pattern: Path) -> list[Path]:
-    """The file, all files of the folder, or all that a glob fits."""
+    """Return the file, all files of the folder, or all files that match the glob."""
     if pattern.is_file():
         return [pattern]
     if pattern.is_dir():
@@ -60,7 +60,7 @@ def _named(pattern: Path) -> list[Path]:
 
 
 def print_below(folder: Path | None, manifest: Manifest) -> str | None:
-    """One print of all files of a folder; None if there is no folder."""
+    """Return one fingerprint of all files of a folder, or None if there is no folder."""
     if folder is None:
         return None
     files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
@@ -68,7 +68,7 @@ def print_below(folder: Path | None, manifest: Manifest) -> str | None:
 
 
 def print_of(files: Sequence[Path], manifest: Manifest) -> str:
-    """One print of the contents and names of the files. Raises ValidationError if one cannot be read."""
+    """Return one fingerprint of names and contents of the files. Raises ValidationError if one cannot be read."""
     here = Path.cwd()
     names = [str(file.relative_to(here) if file.is_relative_to(here) else file) for file in files]
     try:

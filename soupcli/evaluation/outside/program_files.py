@@ -1,4 +1,4 @@
-"""The files that a command of the user's is made of: its scripts, what these import, and files that they name.
+"""Finds the files of a user's command: its scripts, the modules that they import, and the files that they name.
 
     files_of(["python", "eval.py", "--data", "test.csv", "{checkpoint}"], Path.cwd())
 
@@ -33,7 +33,7 @@ NAME = re.compile(r"[^\s\"'`$(){}\[\]<>|;,=]+")
 
 
 def split(command: str) -> list[str]:
-    """The words of a command. Raises ValidationError for an open quotation and if no word holds the weights' place."""
+    """Split a command into words. Raises ValidationError for an open quotation, and without a place for weights."""
     try:
         words = shlex.split(command)
     except ValueError as cause:
@@ -48,7 +48,7 @@ def split(command: str) -> list[str]:
 
 
 def files_of(words: Sequence[str], folder: Path) -> list[Path]:
-    """The user's own files behind a command that runs in `folder`, sorted; installed programs are left out."""
+    """Return the user's own files behind a command that runs in `folder`, sorted. Installed programs are left out."""
     waiting = [file for word in _named(words) for file in _files(folder, word)]
     waiting += list(_module(words, folder))
     program = None if INTERPRETER.fullmatch(Path(words[0]).name) else shutil.which(words[0])
@@ -58,7 +58,7 @@ def files_of(words: Sequence[str], folder: Path) -> list[Path]:
 
 
 def scripts_behind(words: Sequence[str], folder: Path) -> list[Path]:
-    """The files that scripts among the words of a command import or name, and the scripts."""
+    """Return the scripts among the words of a command, and the files that they import or name."""
     return _closed([folder / word for word in words if _is_named_script(folder / word)], folder)
 
 
@@ -70,7 +70,7 @@ def _is_named_script(file: Path) -> bool:
 
 
 def _closed(waiting: list[Path], folder: Path) -> list[Path]:
-    """The files, and all files behind them."""
+    """Return the files, and all files that they lead to."""
     found: set[Path] = set()
     while waiting and len(found) < MOST:
         file = Path(os.path.abspath(waiting.pop()))  # noqa: PTH100 - links stay
@@ -81,7 +81,7 @@ def _closed(waiting: list[Path], folder: Path) -> list[Path]:
 
 
 def _named(words: Sequence[str]) -> Iterator[str]:
-    """Words that may be names of files: `--data=test.csv` names one too."""
+    """Yield words that may name files; `--data=test.csv` contains one too."""
     for word in words[1:]:
         if "{" not in word:
             yield word
@@ -89,7 +89,7 @@ def _named(words: Sequence[str]) -> Iterator[str]:
 
 
 def _files(folder: Path, word: str) -> list[Path]:
-    """The file that a word names, or all files of the folder that it names."""
+    """Return the file that a word names, or all files of the folder that it names."""
     place = folder / word
     try:
         if place.is_file():
@@ -107,7 +107,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _module(words: Sequence[str], folder: Path) -> list[Path]:
-    """The module of `python -m package.module`."""
+    """Return the module of `python -m package.module`."""
     if "-m" not in words[:-1]:
         return []
     name = words[words.index("-m") + 1]
@@ -115,7 +115,7 @@ def _module(words: Sequence[str], folder: Path) -> list[Path]:
 
 
 def _is_script(file: Path) -> bool:
-    """Whether it is text that an interpreter runs."""
+    """Whether a file is text that an interpreter runs."""
     try:
         return read_start(file, 2) == b"#!"
     except OSError:
@@ -123,7 +123,7 @@ def _is_script(file: Path) -> bool:
 
 
 def _behind(file: Path, folder: Path) -> list[Path]:
-    """Files that a script imports or names."""
+    """Return the files that a script imports or names."""
     try:
         if file.stat().st_size > READ or not (file.suffix.lower() in SCRIPTS or _is_script(file)):
             return []
@@ -157,7 +157,7 @@ def _behind_python(text: str, file: Path, folder: Path) -> list[Path]:
 
 
 def _written(tree: ast.AST) -> Iterator[ast.expr]:
-    """Names of files in `open(name, "w")` and the like: what a program writes does not make it what it is."""
+    """Return names in `open(name, "w")` and the like. What a program writes is not an input of it."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
             modes = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "mode")]
@@ -166,7 +166,7 @@ def _written(tree: ast.AST) -> Iterator[ast.expr]:
 
 
 def _plain_files(word: str, file: Path, folder: Path) -> list[Path]:
-    """The file that a word in a script names, below its own folder or the working folder."""
+    """Yield the files that a word in a script names, below the script's folder or the working folder."""
     if not word or len(word) > 1000 or "\0" in word or "\n" in word:
         return []
     try:
@@ -176,7 +176,7 @@ def _plain_files(word: str, file: Path, folder: Path) -> list[Path]:
 
 
 def _imported(name: str, roots: Sequence[Path]) -> list[Path]:
-    """The files of a dotted module, its packages among them, below the first root that has it."""
+    """Return the files of a dotted module and its packages, below the first root that has it."""
     parts = name.split(".") if name else []
     for root in roots:
         found, place = [], root

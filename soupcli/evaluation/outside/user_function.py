@@ -36,9 +36,9 @@ def score(
     metric: str,
     named: bool = False,
 ) -> Score:
-    """The score that the function returns for the network with its present weights.
+    """Return the user function's score of the network with its present weights.
 
-    One number alone is the metric if somebody `named` it. Beside metrics the result may hold `n`, the number of
+    A single number is the metric if the recipe has `named` it. Besides metrics, the result may hold `n`, the number of
     examples. Raises ValidationError if the function fails or does not return the metric.
     """
     function = load_function(spec.python)
@@ -55,7 +55,7 @@ def score(
 
 
 def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: bool | None) -> Score:
-    """The score in a mapping from metric names to numbers; what else it holds beside numbers is not kept.
+    """Return the score in a mapping from metric names to numbers. Other values are ignored.
 
     Raises ValidationError if `metric` is not among them, is not a number, or if nothing tells whether more of it is
     better. None and NaN are scores that lose.
@@ -89,7 +89,7 @@ def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: 
 
 
 def _number(value: Any) -> float | None:
-    """A number, or a tensor or array of one; None for anything else."""
+    """Return a number, also from a tensor or array of one number. Returns None for anything else."""
     if value is None:
         return math.nan
     if isinstance(value, str | bytes | bool):
@@ -109,7 +109,7 @@ def _count(value: float | None, source: str) -> int | None:
 
 
 def measure(spec: PythonSet, weights: Mixture, metric: str, runner: NetworkRunner, _: object) -> Score:
-    """The score that the function returns for `weights`; the live network is loaded anew afterwards."""
+    """Return the function's score of `weights`. The live network is loaded anew afterwards."""
     named = spec.metric is not None or "metric" in runner.recipe.model_fields_set
     if takes_tensors(spec.python):
         return score(spec, _tensors(weights), runner.device, metric=metric, named=named)
@@ -131,7 +131,7 @@ def measure(spec: PythonSet, weights: Mixture, metric: str, runner: NetworkRunne
 
 
 def _tensors(weights: Mixture) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor of the mixture with its name, one at a time in memory. Raises ValidationError for adapters."""
+    """Yield each tensor of the mixture with its name, one at a time. Raises ValidationError for adapters."""
     if any(member.is_adapter for member in weights.members):
         raise ValidationError("evaluate=: adapters need a network", hint="give model=, a function that builds it")
     for name, spec in soup_specs(weights).items():
@@ -141,7 +141,7 @@ def _tensors(weights: Mixture) -> Iterator[tuple[str, Tensor]]:
 def identity(
     spec: PythonSet, _name: str, manifest: Manifest, _tasks: object, _warn: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The code of the function, and which way its metric is better."""
+    """Return the identity of the function's code, and the direction of its metric."""
     return {"python": content_of(spec.python, manifest.file), "higher_is_better": spec.higher_is_better}
 
 
