@@ -10,9 +10,9 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from operator import is_
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
 
 from soupcli.files.reading import read_small
 
@@ -21,6 +21,7 @@ SYSTEM = ("/proc/", "/sys/", "/dev/")
 MAX_SOURCE = 10_000_000  # bytes of a file of Python
 sources: dict[str, str] = {}  # file of a module of the user's -> SHA-256 of the text that was run
 _names: dict[str, str] = {}  # name of a module -> its file
+_others: dict[str, ModuleType] = {}  # name -> module, of those known to be Python's, a package's or this program's
 
 
 @cache
@@ -91,15 +92,18 @@ def _content(path: str) -> str | None:
 
 
 def user_modules() -> Iterator[tuple[str, str]]:
-    """Yield the names and files of the user's loaded modules."""
-    for name, module in list(sys.modules.items()):
-        file = _file_of(module)
-        if file is not None and is_users(file):
+    """Yield the names and files of the user's loaded modules.
+
+    Thousands of modules are loaded and this is asked for with every score, so a module of a library is looked at once.
+    """
+    if not all(map(is_, map(sys.modules.get, _others), _others.values())):
+        _others.clear()
+    for name in set(sys.modules).difference(_others):
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if module is None:
+            continue
+        if not isinstance(file, str) or not file.startswith(os.sep) or file.startswith(OWN) or not is_users(file):
+            _others[name] = module
+        elif file.endswith((".py", ".so", ".pyd")):
             yield name, file
-
-
-def _file_of(module: Any) -> str | None:
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or not file.startswith(os.sep) or not file.endswith((".py", ".so", ".pyd")):
-        return None
-    return None if file.startswith(OWN) else file

@@ -20,11 +20,12 @@ from soupcli.errors import OutputError
 from soupcli.files.unfinished import aside, finishing, left_by_others, remove, remove_abandoned, unfinished
 
 
-def write_whole(path: Path, content: str | bytes, *, mode: int | None = None) -> None:
+def write_whole(path: Path, content: str | bytes, *, mode: int | None = None, flushed: bool = True) -> None:
     """Write `content` beside `path`, flush it to disk and rename it there: whole or not at all.
 
     `mode`: its mode bits, None: those that the umask leaves. A link stays, and its target is replaced. What a killed
-    process left of the same file is removed.
+    process left of the same file is removed. `flushed`: False for a file whose reader notices what a power failure
+    has left of it, which saves the wait for the disk.
     Raises OutputError if it cannot be written.
     """
     data = content if isinstance(content, bytes) else content.encode()
@@ -37,8 +38,9 @@ def write_whole(path: Path, content: str | bytes, *, mode: int | None = None) ->
                 if mode is not None:
                     os.fchmod(file.fileno(), mode)
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if flushed:
+                    file.flush()
+                    os.fsync(file.fileno())
             new.replace(place)
     except OSError as cause:
         raise OutputError(f"{path}: {cause.strerror}: {len(data)} bytes are needed") from cause

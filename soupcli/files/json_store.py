@@ -90,7 +90,7 @@ class JsonStore:
             make_folder(file.parent)
             if file.is_symlink():
                 file.unlink()  # never written through
-            write_whole(file, dump_json(document), mode=0o600)
+            write_whole(file, dump_json(document), mode=0o600, flushed=False)  # `get` checks the digest
 
     def _holds(self, depends: Any) -> bool:
         return not depends or (self._inputs is not None and self._inputs.holds(depends))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import metadata
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 SCHEMA = "soup-hashes/2"
 WHOLE = 1 << 28  # bytes: of many files together, larger ones are recognised by their stamps alone
 VARIABLE, ASKED, PACKAGE = "$", "?", "@"  # how names begin that are none of files that were read
+VERSION = re.compile(r"^Version:\s*(\S+)", re.MULTILINE | re.IGNORECASE)
 ABSENT, FOLDER = "absent", "folder"
 HINT = "run again when nothing writes to it"
 
@@ -176,11 +178,14 @@ def _value_of(variable: str) -> str:
 
 
 def _version_of(package: str) -> str:
-    """The version of an installed distribution."""
+    """The version of an installed distribution, from the head of its metadata: all of it takes long to parse."""
     try:
-        return metadata.version(package)
+        installed = metadata.distribution(package)
+        text = installed.read_text("METADATA") or installed.read_text("PKG-INFO") or ""
     except (metadata.PackageNotFoundError, ValueError):
         return ABSENT
+    found = VERSION.search(text)
+    return ABSENT if found is None else found[1]
 
 
 def _shown(path: Path, here: Path) -> str:
