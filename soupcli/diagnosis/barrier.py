@@ -1,9 +1,9 @@
-"""Whether ingredients lie in one basin: the loss half way between each of them and the mean of all.
+"""Tests whether ingredients are in one basin, by the loss half way between each of them and the mean of all.
 
-Between two networks with a common start the loss hardly rises on the straight line from one to the other; between
-strangers it does (Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis",
-arXiv:1912.05671). There both ends are trained, and the barrier is the rise above their mean; here one end is a mean
-that may itself be bad, so the middle is compared with the ingredient alone.
+Between two networks with a common start the loss hardly rises on the straight line from one to the other. Between
+networks with different starts it does (Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticket
+Hypothesis", arXiv:1912.05671). In the paper both ends are trained, and the barrier is the rise above their mean. Here
+one end is a mean that may itself be bad, so the middle is compared only with the ingredient.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOSS = "nll"
 
 
 class Barrier(NamedTuple):
-    """Scores on one set: of each ingredient, half way from it to the mean, of the mean, and of the mean without it."""
+    """Scores on one set: each ingredient, half way from it to the mean, the mean, and the mean without it."""
 
     alone: list[Score]
     half_way: list[Score]
@@ -33,28 +33,28 @@ class Barrier(NamedTuple):
 
     @property
     def soup(self) -> Score:
-        """The mean as it should be judged: with its own batch-norm statistics if they were estimated."""
+        """The mean's score, with re-estimated batch-norm statistics if there are any."""
         return self.mean if self.settled_mean is None else self.settled_mean
 
     @property
     def best(self) -> int:
-        """The best ingredient."""
+        """The best ingredient's score."""
         return max(range(len(self.alone)), key=lambda one: self.alone[one].goodness)
 
     @property
     def metric(self) -> str:
-        """The metric of the heights: the loss if it was measured, else the metric that selects."""
+        """The metric of the heights: the loss if it was measured, else the selecting metric."""
         return LOSS if LOSS in self.mean.metrics else self.mean.selecting
 
     def height(self, ingredient: int) -> float:
-        """How much worse it is half way than the ingredient alone; negative if it is better."""
+        """Return how much worse half way is than the ingredient; negative if it is better."""
         middle, alone = (scores[ingredient].metrics[self.metric].value for scores in (self.half_way, self.alone))
         lower_is_better = self.metric == LOSS or not self.mean.higher_is_better
         return (middle - alone) * (1 if lower_is_better else -1)
 
 
 def half_way(mean: Checkpoint, member: Checkpoint) -> Mixture:
-    """The middle between a member and the mean of all."""
+    """Return the middle between a member and the mean of all."""
     return Mixture.uniform([mean, member], keep_from=member)
 
 
@@ -62,7 +62,7 @@ MANY = 8  # members of which each mean of all others is read from the others the
 
 
 def without(members: Sequence[Checkpoint], one: Checkpoint, mean: Checkpoint) -> Mixture:
-    """The mean of all members but one. Of many members, two files are read: the mean of all and the one."""
+    """Return the mean of all members but one. It reads two files: the mean of all, and that member."""
     others = [member for member in members if member != one]
     narrow = any(spec.dtype.itemsize < 4 for spec in one.tensors.values() if spec.dtype.is_floating_point)
     if len(members) <= MANY or narrow or not mean.places:
@@ -78,7 +78,7 @@ def with_effects(
     *,
     progress: Progress = silent,
 ) -> Barrier:
-    """What each of three or more members does to the soup: its score without it, and of it with the best alone.
+    """Add the effect of each of three or more members: the soup's score without it, and its mean with the best one.
 
     Nothing is evaluated if the soup is as good as the best ingredient. `mean` is the mean of all, in a file.
     """

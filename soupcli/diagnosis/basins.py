@@ -1,4 +1,4 @@
-"""Evidence of ingredients that lie in different basins: their starts, layers, base and distances."""
+"""Evidence of ingredients in different basins: their starts, layers, base and distances."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXCHANGED = 1.3  # times as many rows as one of the ingredients would have beyon
 
 
 def strangers(facts: Facts) -> Evidence | None:
-    """Groups of ingredients without a common start, by the angles between them."""
+    """Find groups of ingredients without a common start, by the angles between them."""
     if facts.spread is None or facts.reordered or evidence.zeros(facts) is not None or not _may_lose(facts):
         return None
     groups = facts.spread.clusters()
@@ -44,9 +44,9 @@ def strangers(facts: Facts) -> Evidence | None:
 
 
 def _may_lose(facts: Facts) -> bool:
-    """Whether the mean is not better than the best ingredient; by the weights alone it is taken to be so.
+    """Whether the mean may be no better than the best ingredient. Without scores it is assumed to be so.
 
-    Adapters are judged by scores alone: they change a part of the network, and may turn it far in a healthy family.
+    Adapters are judged only by scores. They change a part of the network, and may turn it far in a healthy family.
     """
     barrier = facts.barrier
     if facts.adapters:
@@ -55,7 +55,7 @@ def _may_lose(facts: Facts) -> bool:
 
 
 def _two_pretrainings(facts: Facts) -> Evidence | None:
-    """Two groups that are close within and far apart, and whose mean collapses, or one of which is worse alone."""
+    """Find two groups that are far apart and close within, whose mean collapses or of which one is worse."""
     found = culprits.parted(facts)
     if found is None or facts.barrier is None:
         return None
@@ -79,7 +79,7 @@ def _told_collapse(facts: Facts) -> str:
 
 
 def new_layers(facts: Facts) -> Evidence | None:
-    """A layer that is at a wide angle while the rest of the network is not."""
+    """Find a layer at a wide angle while the rest of the network is not."""
     angle_lkk = out_of_line(facts)
     if facts.spread is None or facts.reordered or evidence.zeros(facts) is not None or not bool(angle_lkk.any()):
         return None
@@ -98,7 +98,7 @@ def new_layers(facts: Facts) -> Evidence | None:
 
 
 def wrong_base(facts: Facts) -> Evidence | None:
-    """A base that is far from all ingredients, which are close to one another."""
+    """Find a base that is far from all ingredients while these are close to one another."""
     spread = facts.spread
     if spread is None or spread.base_angle_k is None or len(facts.located) < 2:
         return None
@@ -114,7 +114,7 @@ def wrong_base(facts: Facts) -> Evidence | None:
 
 
 def _fine_tuned_base(facts: Facts) -> Evidence | None:
-    """A base that is one more of the ingredients: as far from each as others are, with rows as long as theirs."""
+    """Find a base that is itself fine-tuned: as far from each ingredient as others are, with rows as long."""
     spread, beyond = facts.spread, facts.rows_beyond
     if spread is None or beyond is None or not spread.base_is_among_them or len(spread.clusters()) > 1:
         return None
@@ -129,7 +129,7 @@ def _fine_tuned_base(facts: Facts) -> Evidence | None:
 
 
 def too_far(facts: Facts) -> Evidence | None:
-    """One start, nobody to blame, and still the mean is worse than the worst ingredient, or far worse than most."""
+    """Find ingredients with one start and no culprit whose mean is worse than the worst, or far worse than most."""
     others = (
         strangers,
         new_layers,
@@ -156,7 +156,7 @@ def too_far(facts: Facts) -> Evidence | None:
 
 
 def statistics(facts: Facts) -> Evidence | None:
-    """Averaged running statistics that do not fit the averaged weights."""
+    """Find averaged batch-norm statistics that do not fit the averaged weights."""
     if facts.barrier is None or facts.barrier.settled_mean is None:
         return None
     mean, settled = facts.barrier.mean, facts.barrier.settled_mean

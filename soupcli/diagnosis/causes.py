@@ -1,11 +1,11 @@
-"""Why soups fail: the causes that are known, as one table. docs/troubleshooting.md is made from it.
+"""The known causes of bad soups, as one table. docs/troubleshooting.md is made from it.
 
     for verdict in judge(facts):
         verdict.cause.words, verdict.evidence, verdict.cause.remedy
 
-A cause is a name, a test that gives the evidence for it (None: it is not the cause), what it is in words, and what to
-do about it. Rows are tried in their order. With scores, a verdict rests on effects: what the soup is without an
-ingredient, and what the ingredient is alone (effects.py); weights say in which way it is wrong.
+A cause has a name, a test that returns the evidence for it (None: not the cause), a description and a remedy. Rows are
+tried in order. With scores, a verdict depends on effects: the score of the soup without an ingredient, and of the
+ingredient itself (effects.py). Weights only tell in which way the ingredient is wrong.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ class Cause(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """A cause that was found, and by what."""
+    """A cause that was found, and its evidence."""
 
     cause: Cause
     evidence: Evidence
 
 
 def judge(facts: Facts) -> list[Diagnosis]:
-    """Every cause that there is evidence of, in the order of the table."""
+    """Return every cause with evidence, in the order of the table."""
     found = ((cause, cause.find(facts)) for cause in CAUSES)
     return [Diagnosis(cause, evidence) for cause, evidence in found if evidence is not None]
 
 
 def markdown() -> str:
-    """The table for the documentation."""
+    """Return the table for the documentation."""
     return "\n".join(f"## {cause.name}\n\n{cause.words}\n\n**What to do.** {cause.remedy}\n" for cause in CAUSES)
 
 

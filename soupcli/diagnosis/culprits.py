@@ -1,4 +1,4 @@
-"""Evidence of what is wrong with single ingredients: who spoils the soup or is broken alone, and in which way."""
+"""Evidence about single ingredients: which one spoils the soup or is itself broken, and in which way."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TOLD_APART = 0.05
 
 
 def labels(facts: Facts) -> Evidence | None:
-    """Runs that are right under other names of the classes; or the set, if all are."""
+    """Find runs that are right under other names of the classes, or a set with other names if all runs are."""
     after = restored_in_all(facts)
     if after is not None:
         text = (
@@ -58,7 +58,7 @@ def labels(facts: Facts) -> Evidence | None:
 
 
 def permuted(facts: Facts) -> Evidence | None:
-    """Networks whose neurons are in another order."""
+    """Find networks whose neurons are in another order."""
     if not facts.reordered:
         return None
     (one, other), name = next(iter(facts.reordered.items()))
@@ -68,14 +68,14 @@ def permuted(facts: Facts) -> Evidence | None:
 
 
 def _odd_ones_out(facts: Facts) -> list[int]:
-    """Those that are reordered against the first; or the first, if most are and they agree with one another."""
+    """Return ingredients reordered against the first, or only the first if most are and agree with one another."""
     odd = [other for one, other in facts.reordered if one == 0]
     agree = all(one == 0 for one, _ in facts.reordered)
     return [0] if agree and len(odd) > 1 and 2 * len(odd) > len(facts.located) - 1 else odd
 
 
 def rate_too_high(facts: Facts) -> Evidence | None:
-    """An ingredient that has gone much farther than the others, and is worse for it."""
+    """Find an ingredient that has moved much farther than the others and is worse for it."""
     if facts.reordered or zeros(facts) is not None:
         return None
     if facts.barrier is None:
@@ -97,7 +97,7 @@ def rate_too_high(facts: Facts) -> Evidence | None:
 
 
 def _blown_up(facts: Facts) -> list[int]:
-    """Ingredients whose weights have grown far beyond those of the others: strangers are as long as each other."""
+    """Return ingredients whose weights are far longer than the others'. Different starts have similar lengths."""
     if facts.spread is None or len(facts.located) < 2:
         return []
     length_k = facts.spread.length_k
@@ -110,20 +110,20 @@ def _blown_up(facts: Facts) -> list[int]:
 
 
 def _has_grown(facts: Facts, one: int) -> bool:
-    """Whether its weights are longer than those of the others: runs on other labels or examples stay about as long."""
+    """Whether an ingredient's weights are longer than the others'. Other labels or examples hardly change lengths."""
     assert facts.spread is not None
     return float(facts.spread.length_k[one]) > LONGER * float(facts.spread.length_k.median())
 
 
 def _is_behind(facts: Facts, one: int) -> bool:
-    """Whether it is worse than the median of the others, as far as the set tells, or spoils the soup."""
+    """Whether an ingredient is surely worse than the median of the others, or spoils the soup."""
     assert facts.barrier is not None
     alone = facts.barrier.alone
     return alone[one].goodness < median_alone(facts.barrier, [one]).goodness or spoiler(facts) == one
 
 
 def _left_basin(facts: Facts, one: int) -> bool:
-    """Whether it is so far from the others that training went wild, not only elsewhere."""
+    """Whether an ingredient is so far from the others that its training diverged."""
     return _angle_to_others(facts, one) > WILD or not is_lost(facts, one)
 
 
@@ -142,7 +142,7 @@ def _far_by_weights(facts: Facts) -> Evidence | None:
 
 
 def _far_and_unknown(facts: Facts) -> Evidence | None:
-    """What the weights say, if the set is too small to say whether this ingredient is any worse."""
+    """Return evidence from weights, if the set is too small to tell whether this ingredient is worse."""
     found = _far_by_weights(facts)
     if found is None or facts.barrier is None:
         return None
@@ -156,7 +156,7 @@ def _far_and_unknown(facts: Facts) -> Evidence | None:
 
 
 def _times_as_far(facts: Facts) -> dict[int, float]:
-    """Ingredient -> how many times as far as the median one it has moved, of three or more."""
+    """Map each of three or more ingredients to its distance from the start, relative to the median."""
     if facts.spread is None or len(facts.located) < 3:
         return {}
     return dict(enumerate(facts.spread.times_as_far(range(len(facts.located)))))
@@ -173,7 +173,7 @@ def _told_distance(facts: Facts, one: int, ratio: float | None) -> str:
 
 
 def renewed_layers(facts: Facts) -> set[int]:
-    """Ingredients with a layer at a wide angle to that of half of the others, while the rest is not."""
+    """Find ingredients with a layer at a wide angle to that of half of the others, while the rest is not."""
     angle_lkk = out_of_line(facts)
     if not bool(angle_lkk.any()):
         return set()
@@ -189,7 +189,7 @@ IN_LINE = 25.0
 
 
 def out_of_line(facts: Facts) -> torch.Tensor:
-    """[l, k, k]: angles of layers that were made anew in one of a pair, 0 elsewhere."""
+    """Return angles of layers that are new in one of a pair, [l, k, k], and 0 elsewhere."""
     if facts.spread is None or not facts.spread.layers:
         return torch.zeros(1, 1, 1)
     angle_lkk = facts.spread.angle_lkk.nan_to_num(0.0)
@@ -197,7 +197,7 @@ def out_of_line(facts: Facts) -> torch.Tensor:
 
 
 def dominating(facts: Facts) -> Evidence | None:
-    """The best ingredient has gone much farther than all others, which hardly left the start."""
+    """Find a best ingredient that has moved much farther than all others, which hardly left the start."""
     ratios = _times_as_far(facts)
     if facts.barrier is None or len(ratios) < 3:
         return None
@@ -211,12 +211,12 @@ def dominating(facts: Facts) -> Evidence | None:
 
 
 def _explained(facts: Facts, one: int) -> bool:
-    """Whether it is right under other names of its classes."""
+    """Whether an ingredient is right under other names of its classes."""
     return restored(facts, one) is not None
 
 
 def other_inputs(facts: Facts) -> Evidence | None:
-    """An ingredient that went no farther than the others and is wrong all the same."""
+    """Find an ingredient that moved no farther than the others and is wrong anyway."""
     if facts.barrier is None or facts.spread is None or facts.reordered or len(facts.located) < 3:
         return None
     if zeros(facts) is not None:
@@ -241,18 +241,18 @@ def other_inputs(facts: Facts) -> Evidence | None:
 
 
 def _without_the_untrained(found: Sequence[int], ratios: Mapping[int, float]) -> list[int]:
-    """Those that went half as far as the median of all that are not found, or farther: others know little as yet."""
+    """Return the found ingredients that moved at least half as far as the others' median. Others are undertrained."""
     rest = sorted(ratio for one, ratio in ratios.items() if one not in found)
     return [one for one in found if not rest or 2 * ratios.get(one, 1.0) >= rest[len(rest) // 2]]
 
 
 def _strays(facts: Facts, one: int) -> bool:
-    """Whether it is far below all others, in their basin, and was trained for no shorter than they were."""
+    """Whether an ingredient is far below all others, in their basin, and was trained for as long."""
     return stands_out(facts) == one and _angle_to_others(facts, one) < ASTRAY and _times_as_far(facts)[one] > FARTHER
 
 
 def _angle_to_others(facts: Facts, one: int) -> float:
-    """Degrees in the median layer, to the median of the others."""
+    """Return the angle to the median of the others in the median layer, in degrees."""
     assert facts.spread is not None
     others = [other for other in range(len(facts.located)) if other != one]
     return float(facts.spread.closeness_kk[one, others].median())
@@ -276,7 +276,7 @@ class Parted(NamedTuple):
 
 
 def parted(facts: Facts) -> Parted | None:
-    """Two groups that are close within and far apart, none of them a single run that is wrong by itself."""
+    """Find two groups that are far apart and close within, neither a single run that is itself wrong."""
     if facts.spread is None or len(facts.located) < 3 or facts.reordered:
         return None
     groups = _two_groups(facts.spread.closeness_kk)
@@ -297,7 +297,7 @@ def _is_a_single_fault(facts: Facts, one: int) -> bool:
 
 
 def _two_groups(angle_kk: torch.Tensor) -> tuple[list[int], list[int]]:
-    """Ingredients divided at the largest gap of the angles to the one that is farthest out; the larger group first."""
+    """Divide ingredients at the largest gap of their angles to the outermost one. The larger group is first."""
     first = int(angle_kk.sum(dim=1).argmax())
     order = sorted(range(len(angle_kk)), key=lambda other: -1.0 if other == first else float(angle_kk[first, other]))
     values = [0.0, *(float(angle_kk[first, other]) for other in order[1:])]
@@ -308,7 +308,7 @@ def _two_groups(angle_kk: torch.Tensor) -> tuple[list[int], list[int]]:
 
 
 def too_few(facts: Facts) -> Evidence | None:
-    """A set that tells neither ingredients nor soup apart; those that are known to be wrong do not count."""
+    """Find a set too small to tell ingredients and soup apart. Ingredients known to be wrong do not count."""
     if facts.barrier is None:
         return None
     if facts.barrier.mean.metrics[facts.barrier.mean.selecting].n == 1:

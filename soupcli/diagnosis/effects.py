@@ -1,8 +1,8 @@
-"""What each ingredient does to the soup, by scores alone: whether the soup is in trouble, and who spoils it.
+"""The effect of each ingredient on the soup, from scores only: whether the soup is bad, and which one spoils it.
 
 A soup is in trouble if it is surely worse than the median ingredient. An ingredient spoils it if the soup without it is
-surely better, by half of what is lost and twice as much as without any other. It is broken if alone it has kept less
-than `KEPT` of what the median knows above chance. It stands out if it is far below all others, which are alike.
+surely better, by half of the loss and twice as much as without any other. An ingredient is broken if its score is
+above chance by less than `KEPT` of the median's. It stands out if it is far below all others, which are alike.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CONFUSION = "f1"  # the metric whose contributions are predicted and true classe
 
 
 def median_alone(barrier: Barrier, but: Sequence[int] = ()) -> Score:
-    """The score of the median ingredient, of two the better one, without those of `but`."""
+    """Return the score of the median ingredient, the better of two, without those in `but`."""
     left = sorted(
         (score for one, score in enumerate(barrier.alone) if one not in but), key=lambda score: -score.goodness
     )
@@ -38,7 +38,7 @@ def median_alone(barrier: Barrier, but: Sequence[int] = ()) -> Score:
 
 
 def in_trouble(facts: Facts) -> bool:
-    """Whether the mean of all is surely worse than the median ingredient, by more than nothing."""
+    """Whether the mean of all is surely worse than the median ingredient, by a margin."""
     if facts.barrier is None:
         return False
     return _clearly_better(median_alone(facts.barrier), facts.barrier.soup)
@@ -50,7 +50,7 @@ def _clearly_better(one: Score, other: Score) -> bool:
 
 
 def spoiler(facts: Facts) -> int | None:
-    """The ingredient without which the soup is better, far more than without any other; None if there is none."""
+    """Return the ingredient whose removal improves the soup far more than any other's, or None."""
     barrier = facts.barrier
     if barrier is None or not barrier.without or not in_trouble(facts):
         return None
@@ -63,7 +63,7 @@ def spoiler(facts: Facts) -> int | None:
 
 
 def broken(facts: Facts) -> list[int]:
-    """Ingredients that know far less than the median one, alone."""
+    """Return the ingredients whose own score is far below the median one's, relative to chance."""
     barrier = facts.barrier
     if barrier is None or len(barrier.alone) < 2:
         return []
@@ -71,7 +71,7 @@ def broken(facts: Facts) -> list[int]:
 
 
 def is_broken(facts: Facts, one: int) -> bool:
-    """Whether an ingredient knows far less than the median one, alone."""
+    """Whether an ingredient's own score is far below the median one's, relative to chance."""
     return facts.barrier is not None and _is_broken(facts.barrier, one)
 
 
@@ -86,14 +86,14 @@ def _is_broken(barrier: Barrier, one: int) -> bool:
 
 
 def _by_itself(barrier: Barrier, one: int) -> bool:
-    """Of metrics without a chance level: ten times as far below the median as any other."""
+    """Whether a score without a chance level is ten times as far below the median as any other."""
     others = [score.goodness for place, score in enumerate(barrier.alone) if place != one]
     median = median_alone(barrier, [one]).goodness
     return median - barrier.alone[one].goodness > 10 * max(median - min(others), 1e-3 * abs(median))
 
 
 def chance_of(score: Score) -> float:
-    """The share of the most frequent class; 0 if classes are not known."""
+    """Return the share of the most frequent class, or 0 if classes are unknown."""
     outcomes = score.outcomes.get(CONFUSION)
     if outcomes is None or outcomes.dim() != 2:
         return 0.0
@@ -101,9 +101,9 @@ def chance_of(score: Score) -> float:
 
 
 def stands_out(facts: Facts) -> int | None:
-    """The one ingredient that alone is far below all others, which are alike; None if there is none.
+    """Return the one ingredient whose own score is far below all others, which are alike, or None.
 
-    The soup may not suffer from it: it has lost less than one that is broken.
+    The soup may not suffer from it, because it has lost less than a broken one.
     """
     barrier = facts.barrier
     if barrier is None or len(barrier.alone) < 4 or barrier.alone[0].selecting not in SHARES:
@@ -115,18 +115,18 @@ def stands_out(facts: Facts) -> int | None:
 
 
 def is_lost(facts: Facts, one: int) -> bool:
-    """Whether an ingredient alone is broken, or far below all others."""
+    """Whether an ingredient is broken, or far below all others."""
     return is_broken(facts, one) or stands_out(facts) == one
 
 
 def suspects(facts: Facts) -> list[int]:
-    """Those to blame, and one that is far below all others alone."""
+    """Return the culprits, and the one that is far below all others, if any."""
     blamed, one = culprits(facts), stands_out(facts)
     return blamed if one is None or one in blamed else [*blamed, one]
 
 
 def culprits(facts: Facts) -> list[int]:
-    """Who is to blame, worst first: the one that spoils the soup, and those that are broken alone."""
+    """Return the culprits, worst first: the one that spoils the soup, and those that are broken."""
     one = spoiler(facts)
     found = broken(facts)
     if facts.barrier is not None:
@@ -136,7 +136,7 @@ def culprits(facts: Facts) -> list[int]:
 
 
 def relabelled(score: Score) -> float | None:
-    """The accuracy with the classes that it predicts renamed as fits best; None if classes are not known."""
+    """Return the accuracy with predicted classes renamed as fits best, or None if classes are unknown."""
     outcomes = score.outcomes.get(CONFUSION)
     if outcomes is None or outcomes.dim() != 2:
         return None
@@ -156,7 +156,7 @@ def relabelled(score: Score) -> float | None:
 
 
 def restored(facts: Facts, one: int) -> float | None:
-    """The accuracy after renaming, if that gives back most of what the ingredient lacks; else None."""
+    """Return the accuracy after renaming if it restores most of what the ingredient lacks, else None."""
     assert facts.barrier is not None
     score, median = facts.barrier.alone[one], median_alone(facts.barrier, [one])
     own, other = (each.metrics.get("accuracy") for each in (score, median))
@@ -169,7 +169,7 @@ def restored(facts: Facts, one: int) -> float | None:
 
 
 def restored_in_all(facts: Facts) -> float | None:
-    """The least accuracy after renaming, if all are worse than chance and renaming gives each most of what it lacks."""
+    """Return the least accuracy after renaming, if all are worse than chance and renaming restores each, else None."""
     found = []
     for score in facts.barrier.alone if facts.barrier is not None else []:
         own, after, chance = score.metrics.get("accuracy"), relabelled(score), chance_of(score)
@@ -182,7 +182,7 @@ def restored_in_all(facts: Facts) -> float | None:
 
 
 def told_effect(facts: Facts, one: int) -> str:
-    """E.g. `; alone accuracy 0.3120, the median of the others 0.7900; the soup 0.5100, without it 0.8020`."""
+    """Return e.g. `; alone accuracy 0.3120, the median of the others 0.7900; the soup 0.5100, without it 0.8020`."""
     barrier = facts.barrier
     if barrier is None:
         return ""
@@ -194,13 +194,13 @@ def told_effect(facts: Facts, one: int) -> str:
 
 
 def is_worse(facts: Facts, one: int) -> bool:
-    """Whether an ingredient is surely worse alone than the median of the others, in the metric that is shown."""
+    """Whether an ingredient's own score is surely worse than the others' median, in the metric that is shown."""
     assert facts.barrier is not None
     return surely_better(median_alone(facts.barrier, [one]), facts.barrier.alone[one])
 
 
 def doubt(one: Score, other: Score) -> float | None:
-    """Half the width of a difference's interval; None if the interval lacks 0, or nothing is known."""
+    """Return half the width of a difference's interval, or None if it excludes 0 or is unknown."""
     found = better_by(one, other)
     if found.p is None or found.low is None or found.high is None or found.low > 0 or found.high < 0:
         return None

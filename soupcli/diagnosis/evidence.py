@@ -1,6 +1,6 @@
-"""What the files say by themselves: the evidence of causes that need no scores.
+"""Evidence from the files: tests of causes that need no scores.
 
-A test returns the evidence it finds, None if it is not the cause. Words and remedies are in causes.py.
+A test returns the evidence it finds, or None if its cause does not apply. Words and remedies are in causes.py.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Sure = Literal["certain", "likely", "possible"]
 
 
 class Evidence(NamedTuple):
-    """What speaks for a cause, in words; which checkpoints it accuses; and how sure it is.
+    """The evidence for a cause, in words; the checkpoints that it accuses; and how sure it is.
 
-    `certain`: it was read or measured. `likely`: scores and weights agree on it, and so may another cause. `possible`:
-    by the weights alone, or the soup does not suffer.
+    `certain`: it was read or measured. `likely`: scores and weights agree, but another cause could explain them too.
+    `possible`: known only from weights, or the soup does not suffer.
     """
 
     text: str
@@ -46,7 +46,7 @@ def _of_names(facts: Facts) -> list[CheckpointDifference]:
 
 
 def _in_heads(facts: Facts, fatal: list[CheckpointDifference]) -> bool:
-    """Whether no more than the layers that give the outputs differ: two at most, and not most of the network."""
+    """Whether only output layers differ: at most two, and not most of the network."""
     if any(each.kind == "format" for each in fatal) or not any(_is_weight(facts, each.tensor) for each in fatal):
         return False
     layers = layers_by_name({name: None for one in facts.checkpoints for name in one.tensors})
@@ -56,7 +56,7 @@ def _in_heads(facts: Facts, fatal: list[CheckpointDifference]) -> bool:
 
 
 def _is_weight(facts: Facts, tensor: str | None) -> bool:
-    """Whether it is a tensor that is averaged, as a layer that gives outputs has."""
+    """Whether a tensor is averaged, as those of an output layer are."""
     specs = (one.tensors.get(tensor or "") for one in facts.checkpoints)
     return any(spec is not None and spec.dtype.is_averaged for spec in specs)
 
@@ -108,9 +108,9 @@ NO_LENGTH = 1e-5  # of the longest ingredient's: what rounding leaves of 0
 
 
 def zeros(facts: Facts) -> Evidence | None:
-    """Ingredients of which half of the matrices or more are nothing but zeros, and those of the others are not.
+    """Find ingredients of whose matrices half or more are all zeros while the others' are not.
 
-    An adapter that was not trained yet is of zeros; a layer that began at zero may be so in an early checkpoint.
+    An untrained adapter is zeros; a layer that began at zero may still be zero in an early checkpoint.
     """
     if facts.spread is None or len(facts.located) < 2 or not facts.spread.layers or facts.adapters:
         return None
@@ -140,7 +140,7 @@ def inputs(facts: Facts) -> Evidence | None:
 
 
 def ranges(facts: Facts) -> Evidence | None:
-    """Scales and zero points of quantisation-aware training that differ: means of them fit no mean of weights."""
+    """Find differing scales and zero points of quantisation-aware training: their means do not fit the mean weights."""
     if not facts.ranges:
         return None
     more = f", and {len(facts.ranges) - 1} more" if len(facts.ranges) > 1 else ""

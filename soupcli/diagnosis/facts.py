@@ -1,8 +1,8 @@
-"""What is known of a family of ingredients, in the numbers that verdicts are made of.
+"""The facts about a family of ingredients, as numbers from which verdicts are made.
 
-Shapes: k ingredients, l layers of weight matrices. Biases and norms are left out of angles: their directions are by
-chance (the biases of one layer were at 90 degrees in a healthy family), and norms that stay near 1 point one way in
-all networks.
+Shapes: k ingredients, l layers of weight matrices. Biases and norms are left out of angles. Directions of biases are
+random (those of one layer were at 90 degrees in a healthy family), and norms near 1 have the same direction in all
+networks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BESIDES = " (biases, norms)"
 
 
 class WeightDistances(NamedTuple):
-    """How far the ingredients lie from one another, from the weights alone."""
+    """Distances and angles between the ingredients' weights."""
 
     layers: list[str]  # of matrices
     angle_lkk: Tensor  # degrees between whole weights
@@ -55,7 +55,7 @@ class WeightDistances(NamedTuple):
 
     @property
     def closeness_kk(self) -> Tensor:
-        """Degrees between whole weights in the median layer: a head that was made anew does not count."""
+        """Angles between whole weights in the median layer, in degrees, so that a new head does not count."""
         if not self.layers:
             return torch.zeros_like(self.distance_kk)
         return self.angle_lkk.nan_to_num(0.0).median(dim=0).values
@@ -64,7 +64,7 @@ class WeightDistances(NamedTuple):
     def base_is_among_them(self) -> bool:
         """Whether every ingredient is about as far from the base as from its nearest neighbour.
 
-        Of runs that moved by far different lengths nothing is said: those that hardly moved lie where the start lies.
+        False for runs that moved by very different lengths: those that hardly moved are close to the start anyway.
         """
         if self.from_base_k is None or len(self.from_base_k) < FEWEST_AMONG:
             return False
@@ -76,7 +76,7 @@ class WeightDistances(NamedTuple):
         return float(ratio_k.min()) > AMONG[0] and float(ratio_k.max()) < AMONG[1]
 
     def times_as_far(self, group: Sequence[int]) -> list[float]:
-        """How many times as far as the median of a group each of it has moved, in the median layer that moved."""
+        """Return each member's distance from the start, relative to its group's median, in the median moved layer."""
         moved_lk = self.moved_lk[:, list(group)]
         usual_l = moved_lk.median(dim=1).values
         ratio_lk = moved_lk[usual_l > 0] / usual_l[usual_l > 0, None]
@@ -101,7 +101,7 @@ class WeightDistances(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Everything that was found; what could not be looked at is None."""
+    """Everything that was found. What could not be examined is None."""
 
     checkpoints: Sequence[Checkpoint]
     differences: Sequence[CheckpointDifference] = ()
@@ -119,16 +119,16 @@ class Facts:
 
     @property
     def adapters(self) -> bool:
-        """Whether all are adapters, whose layers cannot have been made anew."""
+        """Whether all ingredients are adapters, which have no new layers."""
         return bool(self.located) and all(one.is_adapter for one in self.located)
 
     def name(self, ingredient: int) -> str:
-        """The path of one of those that the spread, and the barrier, is of."""
+        """Return the path of one of the ingredients that were measured."""
         return str(self.located[ingredient].path)
 
 
 def better_by(one: Score, other: Score) -> PairedDifference:
-    """How much better the first is in the selecting metric: positive if it is better."""
+    """Return how much better the first score is in the selecting metric; positive if it is better."""
     found = difference(one, other, one.selecting)
     if one.higher_is_better:
         return found
@@ -137,7 +137,7 @@ def better_by(one: Score, other: Score) -> PairedDifference:
 
 
 def surely_better(one: Score, other: Score) -> bool:
-    """Whether interval and test of the paired difference say so; without an interval, two standard errors."""
+    """Whether the first score is surely better, by interval and test, or without them by two standard errors."""
     found = better_by(one, other)
     if found.low is not None:
         return found.surely_above_0
@@ -146,12 +146,12 @@ def surely_better(one: Score, other: Score) -> bool:
 
 
 def by_loss(score: Score) -> Score:
-    """The score selecting by the loss, if it has one: it says more of each example than accuracy."""
+    """Return the score with the loss as selecting metric, if it has one. A loss says more of each example."""
     return score._replace(selecting=LOSS, higher_is_better=False) if LOSS in score.metrics else score
 
 
 def groups_of(names: Sequence[str], checkpoint: Checkpoint) -> dict[str, list[str]]:
-    """Tensors by layer, the matrices of each apart from its biases and norms."""
+    """Return tensors by layer, with matrices separate from biases and norms."""
     groups: dict[str, list[str]] = {}
     for layer, members in layers_by_name(names).items():
         for name in members:
@@ -162,7 +162,7 @@ def groups_of(names: Sequence[str], checkpoint: Checkpoint) -> dict[str, list[st
 
 
 def spread_of(own: Geometry, with_base: Geometry | None) -> WeightDistances:
-    """`own`: of tensors that the base lacks; `with_base`: of those that it has, the base first."""
+    """Return distances and angles. `own` is the geometry of tensors that the base lacks, `with_base` of the others."""
     parts = [(own, 0)] if own.layers else []
     parts += [(with_base, 1)] if with_base is not None and with_base.layers else []
     centred_lkk = torch.cat([_centred(geometry.gram_lkk[:, at:, at:]) for geometry, at in parts])
@@ -199,7 +199,7 @@ def _matrices(layers: Sequence[str]) -> list[int]:
 
 
 def _centred(gram_lkk: Tensor) -> Tensor:
-    """Inner products of offsets from the mean of these points, from those of offsets from any other."""
+    """Return inner products of offsets from the mean of these points, given those of offsets from any point."""
     return gram_lkk - gram_lkk.mean(1, keepdim=True) - gram_lkk.mean(2, keepdim=True) + gram_lkk.mean((1, 2), True)
 
 

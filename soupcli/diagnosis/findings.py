@@ -1,4 +1,4 @@
-"""What an inspection finds in the weights."""
+"""The findings of an inspection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NotFinite = tuple[Checkpoint, str, float]
 
 
 class Examined(NamedTuple):
-    """All that was found."""
+    """Everything that an inspection found."""
 
     facts: Facts
     refused: str | None  # why they cannot be mixed

@@ -1,8 +1,8 @@
-"""Whether the neurons of two networks are the same ones in another order: rows of a matrix that are found elsewhere.
+"""Tests whether two networks have the same neurons in another order, by rows of a matrix found in other places.
 
-A network computes the same if hidden neurons are exchanged, with the rows and columns that go into and out of them.
-The mean of two such networks computes nothing (Entezari et al. 2022, "The Role of Permutation Invariance in Linear
-Mode Connectivity of Neural Networks", arXiv:2110.06296).
+A network computes the same if hidden neurons are exchanged together with the rows and columns that go into and out of
+them. The mean of two such networks is useless (Entezari et al. 2022, "The Role of Permutation Invariance in Linear Mode
+Connectivity of Neural Networks", arXiv:2110.06296).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ ACROSS = 30.0  # degrees between layers that may be reordered
 
 
 def reordered_matrix(one: Checkpoint, other: Checkpoint, names: Sequence[str]) -> str | None:
-    """The first of these matrices most of whose rows are in other places in the other network."""
+    """Return the first of these matrices whose rows are mostly in other places in the other network, or None."""
     fitting = [name for name in names if _fits(one, name)]
     return next((name for name in fitting[:MATRICES] if _is_reordered(one, other, name)), None)
 
 
 def reordered_pairs(checkpoints: Sequence[Checkpoint], spread: WeightDistances) -> dict[tuple[int, int], str]:
-    """Pairs, each with a matrix of a layer at a wide angle between them, whose rows are in other places.
+    """Return pairs of networks, each with a matrix at a wide angle whose rows are in other places.
 
-    All are compared with the first, and two that differ from it with one another.
+    Every network is compared with the first one, and those that differ from it with one another.
     """
     found: dict[tuple[int, int], str] = {}
     for pair in [(0, other) for other in range(1, len(checkpoints))]:
@@ -65,7 +65,7 @@ def _look(
 
 
 def rows_beyond(base: Checkpoint, checkpoints: Sequence[Checkpoint]) -> float | None:
-    """The share of the base's rows that are longer or shorter than the same row of every checkpoint; None without any.
+    """Return the share of the base's rows that are longer or shorter than the same row of every checkpoint, or None.
 
     Training changes most rows' lengths in one direction: a start has its rows at the end of the range. One more run
     has one of its `k + 1` places by chance, and is beyond the others in 2 of them.
@@ -87,7 +87,7 @@ def _fits(checkpoint: Checkpoint, name: str) -> bool:
 
 
 def _is_reordered(one: Checkpoint, other: Checkpoint, name: str) -> bool:
-    """Whether most of up to `SOME` rows of the one are found in the other, each in another place of its own."""
+    """Whether most of up to `SOME` rows of one matrix are found in the other, each in a different place."""
     rows_rn, others_rn = _unit_rows(one, name), _unit_rows(other, name)
     places_s = torch.arange(0, len(rows_rn), -(-len(rows_rn) // SOME))
     cosine_sr = rows_rn[places_s] @ others_rn.T
@@ -99,13 +99,13 @@ def _is_reordered(one: Checkpoint, other: Checkpoint, name: str) -> bool:
 
 
 def _rows(checkpoint: Checkpoint, name: str) -> Tensor:
-    """A tensor as rows of numbers."""
+    """Return a tensor as rows of numbers."""
     spec = checkpoint.tensors[name]
     return read_part(checkpoint, name, 0, spec.numel).view(spec.shape[0], -1).to(torch.float32)
 
 
 def _unit_rows(checkpoint: Checkpoint, name: str) -> Tensor:
-    """Rows less their mean, each of length 1."""
+    """Return rows minus their mean, each scaled to length 1."""
     rows_rn = _rows(checkpoint, name)
     rows_rn = rows_rn - rows_rn.mean(dim=0)
     return functional.normalize(rows_rn, dim=1)

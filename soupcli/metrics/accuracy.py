@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def correct(logits_nk: Tensor, labels: Tensor, *, among: int) -> Tensor:
-    """uint8 [N], 1 where fewer than `among` logits come before a label's: larger ones, and equal ones of a lower index.
+    """Return uint8 [N]: 1 if fewer than `among` logits come before a label's (larger, or equal with a lower index).
 
-    So ties are broken as argmax breaks them, in any batch. A NaN among the logits is never right.
+    Ties are broken as argmax breaks them, in any batch. An example with a NaN among its logits is wrong.
     """
     right_n = torch.zeros(len(logits_nk), dtype=torch.bool, device=logits_nk.device)
     index_k = torch.arange(logits_nk.shape[1], device=labels.device)
@@ -31,7 +31,7 @@ def correct(logits_nk: Tensor, labels: Tensor, *, among: int) -> Tensor:
 
 
 def share(correct_n: Tensor) -> MetricValue:
-    """Correct over all, with the binomial standard error sqrt(p (1 - p) / n); of none or all, Wilson's."""
+    """Return correct / all, with the binomial standard error sqrt(p (1 - p) / n), or Wilson's if none or all are."""
     n, right = len(correct_n), int(correct_n.sum())
     if n == 0:
         return MetricValue(math.nan, None, 0)
@@ -41,10 +41,10 @@ def share(correct_n: Tensor) -> MetricValue:
 
 
 def right_and_wrong(correct_n: Tensor) -> tuple[Tensor, Tensor]:
-    """1 and 0."""
+    """Return the contribution of a right and of a wrong example: 1 and 0."""
     return torch.ones_like(correct_n), torch.zeros_like(correct_n)
 
 
 def best_share(correct_n: Tensor, unseen: Tensor) -> float:
-    """Every unseen example right."""
+    """Return the share if every unseen example is right."""
     return (int(correct_n.sum()) + len(unseen)) / (len(correct_n) + len(unseen))

@@ -19,13 +19,13 @@ BINS = 15  # of equal width, each without its lower edge and with its upper, as 
 
 
 def confidence_and_right(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
-    """float64 [N, 2]: the largest probability, and 1 if it is the label's."""
+    """Return float64 [N, 2]: the largest probability, and 1 if it is the label's."""
     confidence_n = logits_nk.to(torch.float64).softmax(dim=1).amax(dim=1)
     return torch.stack([confidence_n, correct(logits_nk, labels_n, among=1).to(torch.float64)], dim=1)
 
 
 def expected_calibration_error(outcomes_n2: Tensor) -> MetricValue:
-    """The sum over bins of |right - confidence|, each summed over the bin's examples, over all examples."""
+    """Return the sum over bins of |sum of right - confidence over the bin's examples|, divided by all examples."""
     n = len(outcomes_n2)
     if n == 0 or bool(outcomes_n2.isnan().any()):
         return MetricValue(math.nan, None, n)
@@ -35,9 +35,9 @@ def expected_calibration_error(outcomes_n2: Tensor) -> MetricValue:
 
 
 def weighted_calibration_error(outcomes_n2: Tensor, weights_bn: Tensor) -> Tensor:
-    """float64 [B]: the error of each resample; weights_bn [B, N] float64, how often example n counts in it.
+    """Return the error of each resample, float64 [B]. weights_bn [B, N] float64 is how often example n counts.
 
-    A standard error that is taken from its slopes is too large where bins have hardly a gap.
+    A standard error from its slopes is too large if bins have hardly any gap.
     """
     bin_n, gap_n = _bins_and_gaps(outcomes_n2)
     gaps_bk = weights_bn.new_zeros(len(weights_bn), BINS).index_add(1, bin_n, weights_bn * gap_n)
@@ -45,9 +45,9 @@ def weighted_calibration_error(outcomes_n2: Tensor, weights_bn: Tensor) -> Tenso
 
 
 def surplus(outcomes_n2: Tensor) -> float:
-    """By how much the error is likely too high: a bin's gap is taken without its sign, and chance gives it one.
+    """Return how much the error is likely too high: chance gives each bin a gap, and its sign is dropped.
 
-    The mean of |X| less |m|, X normal about m, the gap that was seen (folded normal; Leone et al. 1961).
+    It is E|X| - |m| for X normal around the observed gap m (folded normal; Leone et al. 1961).
     """
     bin_n, gap_n = _bins_and_gaps(outcomes_n2)
     sums_k = gap_n.new_zeros(BINS).index_add(0, bin_n, gap_n)
@@ -58,7 +58,7 @@ def surplus(outcomes_n2: Tensor) -> float:
 
 
 def _bins_and_gaps(outcomes_n2: Tensor) -> tuple[Tensor, Tensor]:
-    """int64 [N] the bin, float64 [N] right less confidence."""
+    """Return the bin, int64 [N], and right minus confidence, float64 [N]."""
     confidence_n, right_n = outcomes_n2[:, 0].contiguous(), outcomes_n2[:, 1]
     edges = torch.arange(1, BINS, dtype=torch.float64) / BINS
     return torch.bucketize(confidence_n, edges), right_n - confidence_n

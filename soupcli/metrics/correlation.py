@@ -1,4 +1,4 @@
-"""How predicted numbers go with measured ones: Pearson, Spearman, mean squared error.
+"""Agreement of predicted with measured numbers: Pearson, Spearman, mean squared error.
 
 Tensors: logits_n1 [N, 1] float, numbers_n [N] float64; outcomes_n2 [N, 2] float64: predicted, measured;
 weights_bn [B, N] float64: how often example n counts in resample b.
@@ -27,7 +27,7 @@ def squared_error(logits_n1: Tensor, numbers_n: Tensor) -> Tensor:
 
 
 def pearson(outcomes_n2: Tensor) -> MetricValue:
-    """Pearson's r with its standard error sqrt((1 - r^2) / (n - 2)); NaN if either side is constant."""
+    """Return Pearson's r with its standard error sqrt((1 - r^2) / (n - 2)). NaN if either side is constant."""
     n = len(outcomes_n2)
     if n < 2 or not bool(outcomes_n2.isfinite().all()):
         return MetricValue(math.nan, None, n)
@@ -38,7 +38,7 @@ def pearson(outcomes_n2: Tensor) -> MetricValue:
 
 
 def spearman(outcomes_n2: Tensor) -> MetricValue:
-    """Pearson's r of the ranks, equal numbers sharing the mean of theirs; NaN if either side is constant."""
+    """Return Pearson's r of the ranks. Equal numbers share their mean rank. NaN if either side is constant."""
     n = len(outcomes_n2)
     if n < 2 or bool(outcomes_n2.isnan().any()):
         return MetricValue(math.nan, None, n)
@@ -47,19 +47,19 @@ def spearman(outcomes_n2: Tensor) -> MetricValue:
 
 
 def weighted_pearson(outcomes_n2: Tensor, weights_bn: Tensor) -> Tensor:
-    """float64 [B]: r of each resample, NaN if either side is constant there."""
+    """Return r of each resample, float64 [B]. NaN if either side is constant there."""
     x_n, y_n = (outcomes_n2 - outcomes_n2.mean(dim=0)).unbind(dim=1)
     return _weighted_r(x_n[None], y_n[None], weights_bn)
 
 
 def weighted_spearman(outcomes_n2: Tensor, weights_bn: Tensor) -> Tensor:
-    """float64 [B]: r of the ranks in each resample, NaN if either side is constant there."""
+    """Return r of the ranks in each resample, float64 [B]. NaN if either side is constant there."""
     x_bn, y_bn = (_weighted_ranks(column, weights_bn) for column in outcomes_n2.T)
     return _weighted_r(x_bn, y_bn, weights_bn)
 
 
 def _weighted_ranks(values_n: Tensor, weights_bn: Tensor) -> Tensor:
-    """float64 [B, N]: mean ranks in each resample, all less by the same."""
+    """Return mean ranks in each resample minus a constant, float64 [B, N]."""
     groups, group_n = torch.unique(values_n, return_inverse=True)
     counts_bg = weights_bn.new_zeros(len(weights_bn), len(groups)).index_add(1, group_n, weights_bn)
     return (counts_bg.cumsum(dim=1) - counts_bg / 2)[:, group_n]
@@ -79,7 +79,7 @@ def _centred(values: list[float]) -> list[float]:
 
 
 def _centred_ranks(values_n: Tensor) -> list[float]:
-    """Twice each rank, less twice the mean rank: whole numbers."""
+    """Return twice each rank minus twice the mean rank: whole numbers."""
     _, group_n, counts_g = torch.unique(values_n, return_inverse=True, return_counts=True)
     last_g = counts_g.cumsum(dim=0)
     doubled_g = 2 * last_g - counts_g + 1  # first + last, where ranks begin at 1
@@ -87,7 +87,7 @@ def _centred_ranks(values_n: Tensor) -> list[float]:
 
 
 def _cosine(x: list[float], y: list[float]) -> float:
-    """Each sum exactly rounded, so the order of the examples does not matter."""
+    """Return the cosine from exactly rounded sums, so the order of the examples does not matter."""
     xy = math.fsum(a * b for a, b in zip(x, y, strict=True))
     norm = math.sqrt(math.fsum(a * a for a in x) * math.fsum(b * b for b in y))  # exact where x and y are multiples
     return max(-1.0, min(1.0, xy / norm)) if norm > 0 and math.isfinite(norm) else math.nan

@@ -1,4 +1,4 @@
-"""Whether more of a metric is better, from its name: for numbers that trainers and other programs measured."""
+"""Whether higher is better for a metric, from its name: for numbers of trainers and other programs."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ NEGATED = {"neg", "negative", "minus"}
 
 
 def direction_of(name: str) -> bool | None:
-    """True if more of the metric is better, False if less is, None if its name does not tell."""
+    """Return True if higher is better, False if lower is, None if the metric's name does not tell."""
     words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
     lower, higher = not LOWER.isdisjoint(words), not HIGHER.isdisjoint(words)
     if lower == higher:
@@ -119,9 +119,9 @@ def direction_of(name: str) -> bool | None:
 
 
 def is_higher_better(metric: str, said: bool | None, *, place: str) -> bool:
-    """Whether more of `metric` is better: by its definition here, else as the recipe has `said`, else by its name.
+    """Whether higher is better for `metric`: by its definition here, else as the recipe has `said`, else by its name.
 
-    Raises ValidationError if the recipe contradicts a definition, and if nothing tells; `place` is where it would.
+    Raises ValidationError if the recipe contradicts a definition, or if nothing tells. `place` is the recipe's key.
     """
     if is_of_library(metric):
         raise ValidationError(

@@ -20,7 +20,7 @@ NO_CLASS = -1
 
 
 def predicted_and_true(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
-    """int64 [N, 3]; ties go to the lower index."""
+    """Return int64 [N, 3]: predicted class, label, K. Ties go to the lower index."""
     classes = logits_nk.shape[1]
     largest_n1 = logits_nk.max(dim=1, keepdim=True).values
     index_k = torch.arange(classes, device=logits_nk.device)
@@ -30,7 +30,7 @@ def predicted_and_true(logits_nk: Tensor, labels_n: Tensor) -> Tensor:
 
 
 def right_and_wrong(outcomes_n3: Tensor) -> tuple[Tensor, Tensor]:
-    """Both with the example's own label; the wrong class is the one that was predicted, or that comes next."""
+    """Return both contributions with the example's label. The wrong class is the predicted one, or the next one."""
     predicted_n, labels_n, classes_n = outcomes_n3.unbind(dim=1)
     is_wrong_n = (predicted_n != labels_n) & (predicted_n != NO_CLASS)
     wrong_n = torch.where(is_wrong_n, predicted_n, (labels_n + 1) % classes_n)
@@ -39,9 +39,9 @@ def right_and_wrong(outcomes_n3: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def f1(outcomes_n3: Tensor) -> MetricValue:
-    """With two classes that of class 1, else the unweighted mean over all classes that occur (macro).
+    """Return the F1 of class 1 of two, else the unweighted mean over all classes that occur (macro).
 
-    2 TP / (2 TP + FP + FN), and 0 if a class is neither right nor wrong.
+    F1 is 2 TP / (2 TP + FP + FN), and 0 for a class without any of these.
     """
     n = len(outcomes_n3)
     if n == 0:
@@ -59,7 +59,7 @@ def f1(outcomes_n3: Tensor) -> MetricValue:
 
 
 def best_f1(outcomes_n3: Tensor, unseen_n: Tensor) -> float:
-    """The F1 with every unseen example right: no other outcome of them is better for any class."""
+    """Return the F1 if every unseen example is right. No other outcome of them is better for any class."""
     if len(outcomes_n3) == 0:
         return 1.0
     rest_n3 = _outcomes(unseen_n, unseen_n, int(outcomes_n3[0, 2]))
@@ -67,9 +67,9 @@ def best_f1(outcomes_n3: Tensor, unseen_n: Tensor) -> float:
 
 
 def matthews(outcomes_n3: Tensor) -> MetricValue:
-    """Matthews correlation; for more than two classes its generalisation R_K (Gorodkin 2004, equation 8).
+    """Return the Matthews correlation, for more than two classes its generalisation R_K (Gorodkin 2004, equation 8).
 
-    0 if all labels or all predictions are one class. Counts are exact until the last two operations.
+    It is 0 if all labels or all predictions are one class. Counts are exact until the last two operations.
     """
     n = len(outcomes_n3)
     if n == 0:
@@ -85,7 +85,7 @@ def matthews(outcomes_n3: Tensor) -> MetricValue:
 
 
 def weighted_f1(outcomes_n3: Tensor, weights_bn: Tensor) -> Tensor:
-    """float64 [B]: as `f1` of each resample."""
+    """Return `f1` of each resample, float64 [B]."""
     predicted_n, labels_n, classes = outcomes_n3[:, 0], outcomes_n3[:, 1], int(outcomes_n3[0, 2])
     right_bk = _summed(weights_bn * (predicted_n == labels_n), labels_n, classes)
     true_bk = _summed(weights_bn, labels_n, classes)
@@ -98,7 +98,7 @@ def weighted_f1(outcomes_n3: Tensor, weights_bn: Tensor) -> Tensor:
 
 
 def weighted_matthews(outcomes_n3: Tensor, weights_bn: Tensor) -> Tensor:
-    """float64 [B]: as `matthews` of each resample."""
+    """Return `matthews` of each resample, float64 [B]."""
     predicted_n, labels_n = outcomes_n3[:, 0] - NO_CLASS, outcomes_n3[:, 1] - NO_CLASS
     size, n_b = int(outcomes_n3[0, 2]) - NO_CLASS, weights_bn.sum(dim=1)
     true_bk, named_bk = _summed(weights_bn, labels_n, size), _summed(weights_bn, predicted_n, size)
@@ -110,7 +110,7 @@ def weighted_matthews(outcomes_n3: Tensor, weights_bn: Tensor) -> Tensor:
 
 
 def _summed(weights_bn: Tensor, class_n: Tensor, classes: int) -> Tensor:
-    """float64 [B, K]: the weights of each class."""
+    """Return the summed weights of each class, float64 [B, K]."""
     return weights_bn.new_zeros(len(weights_bn), classes).index_add(1, class_n, weights_bn)
 
 

@@ -1,4 +1,4 @@
-"""What a metric is. Tensors: logits_nk [N, K] float, labels as `LabelKind` says."""
+"""The definition of a metric. Tensors: logits_nk [N, K] float, labels as `LabelKind` says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Metric(NamedTuple):
-    """One metric: its contribution of each example, and the value of all contributions.
+    """One metric: the contribution of each example, and the value of all contributions.
 
     `weighted`: the value where example n counts weights_bn[b, n] times; it does not change when all weights are
     multiplied by one number.
@@ -114,7 +114,7 @@ LabelKind = Literal["classes", "several", "multilabel", "numbers", "tokens"]
 
 
 class MetricValue(NamedTuple):
-    """A metric over `n` examples (None: not said), with the standard error of the value if there is one."""
+    """A metric's value over `n` examples (None: unknown), with its standard error if there is one."""
 
     value: float
     stderr: float | None

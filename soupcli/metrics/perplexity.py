@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def sum_and_count(outcomes_n2: Tensor, _tokens_n: Tensor) -> Tensor:
-    """The sums that the forward pass of a set of tokens returns, in float64."""
+    """Return the sums that the forward pass of a set of tokens returns, in float64."""
     return outcomes_n2.to(torch.float64)
 
 
 def perplexity(outcomes_n2: Tensor) -> MetricValue:
-    """Over all tokens at once, with its standard error by the delta method, windows being what is drawn.
+    """Return the perplexity over all tokens. The standard error is by the delta method, with windows as the sample.
 
     `n` counts tokens.
     """
@@ -40,12 +40,12 @@ def perplexity(outcomes_n2: Tensor) -> MetricValue:
 
 
 def weighted_perplexity(outcomes_n2: Tensor, weights_bn: Tensor) -> Tensor:
-    """float64 [B]: over the windows of each resample."""
+    """Return the perplexity of each resample of windows, float64 [B]."""
     return ((weights_bn @ outcomes_n2[:, 0]) / (weights_bn @ outcomes_n2[:, 1])).exp()
 
 
 def best_perplexity(outcomes_n2: Tensor, unseen_n: Tensor) -> float:
-    """Every token of the windows that are unseen (their numbers of tokens) predicted with certainty."""
+    """Return the perplexity if every token of the unseen windows is predicted with certainty."""
     tokens = int(outcomes_n2[:, 1].sum()) + int(unseen_n.sum())
     rounding = (len(outcomes_n2) + 4) * 2.0**-52
     return _exp(float(outcomes_n2[:, 0].sum()) / tokens * (1 - rounding)) * (1 - 2.0**-50) if tokens else 1.0

@@ -1,10 +1,9 @@
 """Standard errors of metrics that have no formula of their own: the infinitesimal jackknife.
 
-Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans", chapter 6: how fast a value changes with the
-weight of each example says how it varies from sample to sample. Of a share it is sqrt(p (1 - p) / n), of a smooth
-function of means the delta method. It draws nothing. If no example moves the value (all are right), Wilson's interval
-(1927) of a share says what is known all the same. Metrics of libraries have no derivative: they are computed on seeded
-resamples.
+Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans", chapter 6: the derivatives of a value by the
+weight of each example give its variation from sample to sample. For a share that is sqrt(p (1 - p) / n), for a smooth
+function of means the delta method. Nothing is random. If no example moves the value (all are right), Wilson's interval
+(1927) of a share is used. Metrics of libraries have no derivative: they are computed on seeded resamples.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def with_error(metric: Metric, outcomes: Tensor) -> MetricValue:
-    """The metric over all contributions [N, ...], with a standard error if it can have one."""
+    """Return the metric over all contributions [N, ...], with a standard error if it can have one."""
     value = metric.value(outcomes)
     if value.stderr is not None or len(outcomes) < 2 or not math.isfinite(value.value):
         return value
@@ -40,9 +39,9 @@ FAILED = 0.1  # of the resamples may have no value, as without an example of a c
 
 
 def bootstrap_error(value_of: Callable[..., float], *outcomes: Tensor) -> float | None:
-    """The deviation of a value over resamples of the examples (Efron 1979), the same ones each time; None without one.
+    """Return a value's standard deviation over seeded resamples of the examples (Efron 1979), or None without one.
 
-    `value_of` is given the drawn rows of each of `outcomes` [N, ...].
+    `value_of` gets the drawn rows of each of `outcomes` [N, ...].
     """
     n, generator = len(outcomes[0]), torch.Generator().manual_seed(0)
     drawn = [torch.randint(n, (n,), generator=generator) for _ in range(RESAMPLES)]
@@ -60,14 +59,14 @@ NOTHING = 1e-12  # what rounding leaves of an error that is 0
 
 
 def error_of_all(n: int) -> float:
-    """The standard error of a share of 0 or 1 of `n` examples: 1.96 of them reach the far end of Wilson's interval."""
+    """Return the standard error of a share of 0 or 1 of `n` examples: Wilson's interval is 1.96 of it long."""
     return Z / (n + Z * Z)
 
 
 def infinitesimal_jackknife(weighted: Callable[[Tensor, Tensor], Tensor], outcomes: Tensor) -> float | None:
-    """sqrt(sum over examples of (d value / d weight)^2) at equal weights, None if that is no number.
+    """Return sqrt(sum over examples of (d value / d weight)^2) at equal weights, or None if that is not a number.
 
-    `weighted` is that of a Metric: it does not change when all weights are multiplied by one number.
+    `weighted` is that of a Metric. It does not change if all weights are multiplied by one number.
     """
     _, slopes_n = slopes(lambda weights_bn: weighted(outcomes.clone(), weights_bn), len(outcomes))
     error = math.sqrt(math.fsum(slopes_n.square().tolist()))
@@ -75,7 +74,7 @@ def infinitesimal_jackknife(weighted: Callable[[Tensor, Tensor], Tensor], outcom
 
 
 def slopes(value_of: Callable[[Tensor], Tensor], n: int, weights_n: Tensor | None = None) -> tuple[float, Tensor]:
-    """A value as a function of weights_bn [1, N], and its derivative by the weight of each example, float64 [N].
+    """Return the value of a function of weights_bn [1, N], and its derivative by each weight, float64 [N].
 
     Both are taken at `weights_n`, by default 1 each.
     """

@@ -1,6 +1,6 @@
-"""Metrics as sums over examples: what each example contributes, and the value of the whole.
+"""The table of metrics, each as the contribution of an example and the value of all contributions.
 
-Contributions are kept for each example, in integers or float64, so a score is divided once, over the whole set, and
+Contributions are kept for each example, in integers or float64. So a score is divided once, over the whole set, and
 does not change with the batch size, the order or the number of processes. Tensors: logits_nk [N, K] float, labels as
 `LabelKind` says.
 """
@@ -61,20 +61,20 @@ def metric_named(name: str, *, key: str = "metric") -> Metric:
 
 
 def defined(name: str) -> Metric | None:
-    """The metric, or None for a name that only a program of the user's knows."""
+    """Return the metric, or None for a name that is defined only in a program of the user's."""
     names = [part.strip() for part in name.split(SIGN)]
     return metric_named(name) if all(part in METRICS or is_of_library(part) for part in names) else None
 
 
 def _nearest(name: str) -> str:
-    """`, did you mean 'accuracy'?` for another name of a metric, else for the nearest one if it is near."""
+    """Return `, did you mean 'accuracy'?` for another name of a metric, or for the nearest name if one is near."""
     plain = re.sub(r"[^a-z0-9]+", "_", re.sub(r"^(eval|val|test|train)[/_]", "", name.lower())).strip("_")
     known = SYNONYMS.get(plain) or (plain if plain in METRICS else None)
     return f", did you mean {known!r}?" if known else suggestion(name, METRICS, least=0.7)
 
 
 def metrics_for(names: Sequence[str], kind: LabelKind, *, where: str) -> dict[str, Metric]:
-    """The definitions of those of `names` that measure such labels. The first, which selects, must.
+    """Return the definitions of those of `names` that apply to such labels. The first one, which selects, must apply.
 
     Raises ValidationError if it does not; `where` names the set.
     """
