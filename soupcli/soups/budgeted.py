@@ -28,7 +28,7 @@ Predict = Callable[[Sequence[Mixture]], Sequence[Score]]
 
 
 class Predicted(NamedTuple):
-    """A candidate, by the ranks of its members, and the score of the ensemble of them."""
+    """A candidate, as the ranks of its members, with the score of their ensemble."""
 
     ranks: tuple[int, ...]
     score: Score
@@ -45,10 +45,10 @@ def budgeted(
     average: Callable[[Sequence[Checkpoint]], Mixture] = Mixture.uniform,
     progress: Progress = silent,
 ) -> GreedySoup:
-    """The best of the best ingredient alone and of the `budget` soups that are predicted to be the best.
+    """Return the best of the best ingredient and the `budget` soups that are predicted to be best.
 
-    `predict` gives the scores of ensembles. 1 + `budget` evaluations at most. Equally good predictions: fewer members
-    first, then those that rank higher. Raises ValidationError if the best ingredient's score is not a number.
+    `predict` returns the scores of ensembles. At most 1 + `budget` evaluations. Equal predictions are sorted by fewer
+    members, then by rank. Raises ValidationError if the best ingredient's score is not a number.
     """
     first = ranking[0].checkpoint
     soup = average([first])
@@ -72,7 +72,7 @@ def budgeted(
 
 
 def draw(ingredients: int, candidates: int, *, seed: int) -> list[tuple[int, ...]]:
-    """Sets of at least two of so many ingredients, each once: all there are, or `candidates` of them at random.
+    """Draw sets of at least two ingredients, each once: all sets, or `candidates` random ones.
 
     The size of a random set is drawn first, then the members, each uniformly.
     """

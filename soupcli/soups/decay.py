@@ -28,7 +28,7 @@ SHAPES: Mapping[str, Callable[[float], float]] = {
 
 
 def multipliers(shape: str, steps: Sequence[float]) -> list[float]:
-    """The multiplier of each interval between checkpoints at `steps`; the decay is over one mean interval after them.
+    """Return the multiplier of each interval between checkpoints at `steps`. It reaches 0 one mean interval later.
 
     At equal intervals `linear` makes the plain mean of all checkpoints.
     """
@@ -38,12 +38,12 @@ def multipliers(shape: str, steps: Sequence[float]) -> list[float]:
 
 
 def ema_multipliers(beta: float, intervals: int) -> list[float]:
-    """The multipliers of an exponential moving average of the checkpoints that begins at the first one."""
+    """Return the multipliers of an exponential moving average of the checkpoints, from the first one on."""
     return [1 - beta ** (intervals - done) for done in range(intervals)]
 
 
 def decay_weights(found: Sequence[float]) -> list[float]:
-    """The weight of each of the k + 1 checkpoints, from the k multipliers between them.
+    """Return the weight of each of the k + 1 checkpoints, from the k multipliers between them.
 
     Raises UsageError if a multiplier is not between 0 and 1, or rises: the weight before it would be negative.
     """

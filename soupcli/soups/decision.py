@@ -1,4 +1,4 @@
-"""One decision of a search: a trial soup evaluated, and compared with the soup so far."""
+"""One decision of a search: evaluate a trial soup, and compare it with the soup so far."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Action = Literal["add", "remove", "take"]
 class Step(NamedTuple):
     """One decision: the score of the trial soup, and what it was compared with (None: the start).
 
-    `action` says what the trial did: `candidate` joins the members (`add`) or leaves them (`remove`), or the trial is
-    a soup of its own (`take`), made of `members`, of which `candidate` is the best, with their `weights`. If the
-    evaluation was stopped the score is NaN, and `bound` is the best that was left to reach.
+    `action` is what the trial did: `candidate` joins the members (`add`) or leaves them (`remove`), or the trial is an
+    independent soup (`take`) of `members` with their `weights`, of which `candidate` is the best. If the evaluation was
+    stopped, the score is NaN and `bound` is the best value that was still within reach.
     """
 
     candidate: Checkpoint
@@ -46,7 +46,7 @@ class Rule(NamedTuple):
 
 
 def begin(soup: Mixture, evaluate: Evaluate, *, candidate: Checkpoint, action: Action = "add") -> tuple[Score, Step]:
-    """The start of a search is evaluated like every trial. Raises ValidationError if it is not a number."""
+    """Evaluate the start of a search. Raises ValidationError if its score is not a number."""
     began = time.monotonic()
     score = evaluate(soup)
     if math.isnan(score.value):
@@ -71,7 +71,7 @@ def decide(
     candidate: Checkpoint,
     action: Action = "add",
 ) -> tuple[Score, Step]:
-    """Evaluates `trial`, no further than the decision needs, and holds it against `best`."""
+    """Evaluate `trial`, no further than the decision needs, and compare it with `best`."""
     began = time.monotonic()
     needed = best.goodness + rule.min_delta
     at_least = needed if rule.accept == ">=" else math.nextafter(needed, math.inf)
@@ -89,7 +89,7 @@ def decide(
 
 
 def describe_score(score: Score) -> str:
-    """E.g. `accuracy 95.12%`, or of a trial that was given up `accuracy at most 94.67% after 38 of 300`."""
+    """Return e.g. `accuracy 95.12%`, or for a stopped trial `accuracy at most 94.67% after 38 of 300`."""
     if score.stopped is None:
         return f"{score.selecting} {score.shown}"
     side = "at most" if score.higher_is_better else "at least"

@@ -1,15 +1,15 @@
 """The best ingredient for each group of sets whose scores go together, mixed with the best weights of a grid.
 
-Soup of category experts (SoCE, Maiti et al. 2025, arXiv:2511.13254), read so:
+Soup of category experts (SoCE, Maiti et al. 2025, arXiv:2511.13254), as implemented here:
 
 ρ_ij ← correlation of the scores on the sets i and j, over the ingredients
 groups ← the sets, joined wherever ρ_ij >= threshold          # between two groups every correlation is below it
 θ_g ← argmax over ingredients of the objective on the sets of group g
 w ← argmax over the grid of objective(Σ_g w_g θ_g)
 
-The paper takes an expert for each category that some other is weakly correlated with, |ρ| < threshold. Here the sign
-counts: sets whose scores go against each other need an expert each. The best ingredient alone and the mean of the
-experts are tried as well.
+The paper takes an expert for each category with a weak correlation to some other one, |ρ| < threshold. Here the sign
+matters: sets with opposite scores need an expert each. The best ingredient and the mean of the experts are tried as
+well.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Expert(NamedTuple):
 
 
 def correlation(one: Sequence[float], other: Sequence[float]) -> float:
-    """Pearson's, over places where both are finite; NaN if these are fewer than 3 or do not vary."""
+    """Return Pearson's correlation where both are finite. NaN for fewer than 3 such places, or without variation."""
     pairs = [pair for pair in zip(one, other, strict=True) if all(map(math.isfinite, pair))]
     if len(pairs) < FEWEST:
         return math.nan
@@ -50,16 +50,16 @@ def correlation(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def correlations(alone: Sequence[Mapping[str, Score]], sets: Sequence[str]) -> list[list[float]]:
-    """The correlation of every two sets over the ingredients, whose scores by set are `alone`.
+    """Return the correlation of every two sets over the ingredients, whose scores by set are `alone`.
 
-    Scores that are better when lower count with their sign turned. NaN where it is not defined; 1 of a set with itself.
+    Scores for which lower is better count negatively. NaN where undefined; 1 for a set with itself.
     """
     goodness = {name: [scores[name].goodness for scores in alone] for name in sets}
     return [[1.0 if a == b else correlation(goodness[a], goodness[b]) for b in sets] for a in sets]
 
 
 def groups_of(sets: Sequence[str], found: Sequence[Sequence[float]], threshold: float) -> list[tuple[str, ...]]:
-    """The sets, joined where their correlation is at least `threshold`; in their order, one that is undefined alone."""
+    """Group sets whose correlation is at least `threshold`, in order. A set without correlations is its own group."""
     group = list(range(len(sets)))
     for a, b in combinations(range(len(sets)), 2):
         if found[a][b] >= threshold:
@@ -69,7 +69,7 @@ def groups_of(sets: Sequence[str], found: Sequence[Sequence[float]], threshold: 
 
 
 def expert_of(group: Sequence[str], objective: Objective, alone: Mapping[Checkpoint, Mapping[str, Score]]) -> Expert:
-    """The ingredient that is best by the objective over the sets of a group; of equal ones the first by path."""
+    """Return the best ingredient by the objective over the sets of a group; of equal ones the first by path."""
     own = Objective(objective.kind, tuple(goal for goal in objective.goals if goal.name in group))
     gains = {one: [goal.gain(scores[goal.name].value) for goal in own.goals] for one, scores in alone.items()}
     ranking = sorted_by_score(Ranked(one, judged(own, of_one)) for one, of_one in gains.items())
@@ -77,13 +77,13 @@ def expert_of(group: Sequence[str], objective: Objective, alone: Mapping[Checkpo
 
 
 def simplex_grid(experts: int, parts: int) -> Iterator[tuple[float, ...]]:
-    """Weights of so many experts that sum to 1: multiples of 1 / parts, at least one part each, ascending."""
+    """Return all weights of `experts` experts that sum to 1: multiples of 1 / parts, at least one each, ascending."""
     for cuts in combinations(range(1, parts), experts - 1):
         yield tuple((after - before) / parts for before, after in pairwise((0, *cuts, parts)))
 
 
 def weights_tried(experts: int, parts: int) -> list[tuple[float, ...]]:
-    """The mean of the experts first, then the grid without it; nothing for one expert."""
+    """Return the mean of the experts, then the rest of the grid; nothing for one expert."""
     if experts < 2:
         return []
     mean = (1 / experts,) * experts
@@ -91,5 +91,5 @@ def weights_tried(experts: int, parts: int) -> list[tuple[float, ...]]:
 
 
 def most_weights(groups: int, parts: int) -> int:
-    """The most that `weights_tried` gives for so many groups or fewer."""
+    """Return the most weights that `weights_tried` returns for so many groups or fewer."""
     return max((1 + math.comb(parts - 1, experts - 1) for experts in range(2, groups + 1)), default=0)

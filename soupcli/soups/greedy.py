@@ -28,7 +28,7 @@ Foresee = Callable[[Iterator[Mixture]], AbstractContextManager[None]]
 
 
 def unforeseen(_coming: Iterator[Mixture]) -> AbstractContextManager[None]:
-    """Nothing is made of what may come."""
+    """A context that ignores announced mixtures."""
     return nullcontext()
 
 
@@ -53,9 +53,9 @@ def greedy(
 ) -> GreedySoup:
     """Recipe 1 over a ranking, best first, or in any other order.
 
-    A candidate stays when the score of the mean of members and candidate is at least (`>=`) or more than (`>`) the
-    members' own plus `min_delta`. The start is evaluated like every candidate. Before one is evaluated, `announce` is
-    called with the next candidate, `foresee` with the mixtures that come if it and those after it are left out. Raises
+    A candidate stays if the score of the mean of members and candidate is at least (`>=`) or more than (`>`) the
+    members' own plus `min_delta`. The start is evaluated like every candidate. Before each evaluation, `announce` is
+    called with the next candidate, and `foresee` with the mixtures that follow if candidates are left out. Raises
     ValidationError if the first ingredient's score is not a number.
     """
     members = [ranking[0].checkpoint]

@@ -1,4 +1,4 @@
-"""Model Stock (Jang et al. 2024, arXiv:2403.19522): the mean, drawn towards the start where ingredients disagree.
+"""Model Stock (Jang et al. 2024, arXiv:2403.19522): the mean, drawn towards the start if ingredients disagree.
 
     w = t mean(ingredients) + (1 - t) base,   t = k cos θ / ((k - 1) cos θ + 1)   for k ingredients, layer by layer
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Stocked(NamedTuple):
-    """The soup, whose last member is the base, and what it was made by: a cosine and a ratio t for each layer."""
+    """The soup, whose last member is the base, with the cosine and the ratio t of each layer."""
 
     layered: Layered
     cosines: list[float]
@@ -40,7 +40,7 @@ def stock(
     *,
     progress: Progress = silent,
 ) -> Stocked:
-    """The Model Stock of at least two ingredients that share names and shapes with the base.
+    """Return the Model Stock of at least two ingredients that share names and shapes with the base.
 
     `groups` are the layers: names of their floating tensors.
     """
@@ -68,7 +68,7 @@ def mean_cosine(gram_lkk: Tensor) -> Tensor:
 
 
 def ratio(cosine_l: Tensor, ingredients: int) -> Tensor:
-    """[l]: t, between 0 and 1; 0 if offsets point apart (the formula would go beyond the base)."""
+    """Return t for each layer, [l], between 0 and 1; 0 if offsets point apart (the formula would pass the base)."""
     k = ingredients
     together_l = cosine_l.clamp(min=0)
     return k * together_l / ((k - 1) * together_l + 1)

@@ -30,7 +30,7 @@ SLACK = 1e-9  # relative: more than what rounding makes of a threshold that is t
 
 @dataclass(frozen=True)
 class Goal:
-    """One of the sets: its weight, the best ingredient's score, and the best score there can be (None: unknown)."""
+    """One of the sets: its weight, the best ingredient's score, and the best possible score (None: unknown)."""
 
     name: str
     weight: float
@@ -40,24 +40,24 @@ class Goal:
     examples: int
 
     def gain(self, value: float) -> float:
-        """The score on the set against the best ingredient's, as a share of that."""
+        """Return the gain over the best ingredient's score, as a share of that score."""
         return (value - self.best if self.higher_is_better else self.best - value) / abs(self.best)
 
     @property
     def most(self) -> float:
-        """A gain that no soup exceeds."""
+        """A gain that no soup can exceed."""
         return math.inf if self.limit is None else self.gain(self.limit)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What several sets are judged by together."""
+    """The function from scores on several sets to one number."""
 
     kind: Kind
     goals: tuple[Goal, ...]
 
     def of(self, gains: Sequence[float]) -> float:
-        """The objective of a gain on each set; a NaN if one of them is. It never falls when a gain rises."""
+        """Return the objective of a gain on each set; NaN if one is NaN. It never falls when a gain rises."""
         if any(map(math.isnan, gains)):
             return math.nan
         if self.kind == "worst":
@@ -67,11 +67,11 @@ class Objective:
         return math.inf if math.inf in products and -math.inf not in products else math.fsum(products) / total
 
     def at_most(self, known: Sequence[float]) -> float:
-        """The most that the objective can become, from the gains on the first sets."""
+        """Return the highest objective still possible, given the gains on the first sets."""
         return self.of([*known, *(goal.most for goal in self.goals[len(known) :])])
 
     def needed(self, known: Sequence[float], at_least: float) -> float | None:
-        """The goodness on the next set below which the objective is below `at_least`; None if there is no such."""
+        """Return the goodness needed on the next set for the objective to reach `at_least`, or None if none is."""
         goal = self.goals[len(known)]
         gain, size = at_least, abs(at_least)
         if self.kind == "mean":
@@ -94,10 +94,10 @@ def scaled(
     *,
     limits: Mapping[str, float | None],
 ) -> Objective:
-    """The objective over the sets of `weights`, scaled to the best of `alone`, the ingredients' scores by set.
+    """Return the objective over the sets of `weights`, scaled to the best of `alone`, the ingredients' scores by set.
 
-    `limits` has the best score that can be on each set. Raises ValidationError if nothing can be scaled to the best
-    ingredient's score: it is 0, or not a finite number.
+    `limits` has the best possible score on each set. Raises ValidationError if the best ingredient's score is 0 or not
+    finite, because nothing can be scaled to it.
     """
     goals = []
     for name, weight in weights.items():
@@ -113,9 +113,9 @@ def scaled(
 
 
 def judging(objective: Objective, on: Mapping[str, Evaluate], *, give_up: bool = True) -> Evaluate:
-    """What evaluates mixtures by the objective, on one set after the other.
+    """Return the function that evaluates mixtures by the objective, one set after the other.
 
-    With `give_up`, sets after which `at_least` is out of reach are not evaluated, and a set no further than that.
+    With `give_up`, the evaluation stops once `at_least` is out of reach.
     """
 
     def evaluate(weights: Mixture, *, at_least: float | None = None) -> Score:
@@ -138,7 +138,7 @@ def judging(objective: Objective, on: Mapping[str, Evaluate], *, give_up: bool =
 
 
 def judged(objective: Objective, gains: Sequence[float], examples: int = 0) -> Score:
-    """The score that the objective makes of a gain on each set."""
+    """Return the objective's score for a gain on each set."""
     value = MetricValue(objective.of(gains), None, sum(goal.examples for goal in objective.goals) or None)
     return Score({NAME: value}, NAME, True, examples, {})
 

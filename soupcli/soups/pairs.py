@@ -29,7 +29,7 @@ class Paired(NamedTuple):
 
 
 def choose_pairs(count: int, wanted: int | None, seed: int) -> list[Pair]:
-    """All pairs of `count` ingredients in order, or `wanted` of them, drawn by the seed."""
+    """Return all pairs of `count` ingredients in order, or `wanted` of them, drawn with the seed."""
     pairs = list(itertools.combinations(range(count), 2))
     return pairs if wanted is None or wanted >= len(pairs) else sorted(random.Random(seed).sample(pairs, wanted))
 
@@ -42,7 +42,7 @@ def evaluate_pairs(
     *,
     progress: Progress = silent,
 ) -> list[Paired]:
-    """The mean of each pair evaluated on every set."""
+    """Evaluate the mean of each pair on every set."""
     found: list[Paired] = []
     for done, (one, other) in enumerate(pairs, 1):
         mean = average([ingredients[one], ingredients[other]])

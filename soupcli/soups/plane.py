@@ -29,7 +29,7 @@ Place = tuple[float, float]
 
 
 class Plane(NamedTuple):
-    """Where B and C lie, A being at (0, 0): B at (`along`, 0), C at (`across`, `height`)."""
+    """The places of B, (`along`, 0), and C, (`across`, `height`), with A at (0, 0)."""
 
     along: float
     across: float
@@ -42,26 +42,26 @@ class Plane(NamedTuple):
 
     @property
     def is_flat(self) -> bool:
-        """Whether A, B and C lie on one line, or two of them on one point."""
+        """Whether A, B and C are on one line, or two of them at one point."""
         longest = max(
             self.along, math.hypot(self.across, self.height), math.hypot(self.across - self.along, self.height)
         )
         return min(self.along, self.height) <= FLAT * longest
 
     def weights(self, x: float, y: float) -> tuple[float, ...]:
-        """How much of A, B and C is mixed at a place."""
+        """Return the weights of A, B and C at a place."""
         c = y / self.height
         b = (x - c * self.across) / self.along
         weights_k: list[float] = summing_to_one(torch.tensor([[1.0 - b - c, b, c]], dtype=torch.float64))[0].tolist()
         return tuple(weights_k)
 
     def place(self, weights: Sequence[float]) -> Place:
-        """Where a mixture of A, B and C with such weights lies."""
+        """Return the place of a mixture of A, B and C with these weights."""
         _, b, c = weights
         return b * self.along + c * self.across, c * self.height
 
     def grid(self, count: int, margin: float) -> tuple[list[float], list[float]]:
-        """Columns and rows, `count` of each, over the triangle and `margin` of its extent beyond it on each side."""
+        """Return `count` columns and rows that cover the triangle and, on each side, `margin` of its size."""
         axes = []
         for places in zip(*self.corners, strict=True):
             low, high = min(places), max(places)
@@ -72,7 +72,7 @@ class Plane(NamedTuple):
 
 
 def plane_through(gram_kk: Tensor) -> Plane:
-    """The plane from the inner products [2, 2] of the offsets of B and C from A."""
+    """Return the plane, from the inner products [2, 2] of the offsets of B and C from A."""
     along = math.sqrt(max(float(gram_kk[0, 0]), 0.0))
     across = float(gram_kk[0, 1]) / along if along else 0.0
     return Plane(along, across, math.sqrt(max(float(gram_kk[1, 1]) - across**2, 0.0)))
@@ -94,7 +94,7 @@ def landscape(
     *,
     progress: Progress = silent,
 ) -> list[Point]:
-    """Every place's mixture evaluated on every set, in the order of the places."""
+    """Evaluate every place's mixture on every set, in the order of the places."""
     points: list[Point] = []
     for done, (x, y) in enumerate(places, 1):
         weights = plane.weights(x, y)

@@ -1,4 +1,4 @@
-"""Pruned soup: the mean of all, from which members are taken (Dansereau et al. 2023, arXiv:2301.10092).
+"""Pruned soup: the mean of all, minus members that do not help (Dansereau et al. 2023, arXiv:2301.10092).
 
 members ← all ingredients
 repeat
@@ -32,7 +32,7 @@ def pruned(
     average: Callable[[Sequence[Checkpoint]], Mixture] = Mixture.uniform,
     progress: Progress = silent,
 ) -> GreedySoup:
-    """What is left of the ranking when no member can be spared; the last of the ranking is tried first.
+    """Remove members, the worst first, until no removal keeps the score.
 
     At most k (k + 1) / 2 evaluations of k ingredients, and k + 1 if none can be spared. On the selecting set the
     soup is at least as good as the mean of all; the best ingredient alone may be better, which `search` looks at.

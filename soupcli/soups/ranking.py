@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def unannounced(checkpoint: Checkpoint) -> None:
-    """Where nothing is read ahead."""
+    """A callback that reads nothing ahead."""
 
 
 class Ranked(NamedTuple):
@@ -33,7 +33,7 @@ def rank(
     announce: Callable[[Checkpoint], None] = unannounced,
     progress: Progress = silent,
 ) -> list[Ranked]:
-    """Every ingredient evaluated alone, best first; ties in the order of the paths, a NaN last.
+    """Evaluate every ingredient by itself and sort them, best first; ties by path, a NaN last.
 
     `announce` is called with the next ingredient before one is evaluated, so that reading overlaps evaluation.
     """
@@ -48,7 +48,7 @@ def rank(
 
 
 def sorted_by_score(ranking: Iterable[Ranked]) -> list[Ranked]:
-    """Best first; ties in the order of the paths, a NaN last."""
+    """Sort, best first; ties by path, a NaN last."""
     return sorted(ranking, key=_best_first)
 
 

@@ -38,10 +38,10 @@ def with_replacement(
     average: Callable[[Sequence[Checkpoint]], Mixture] = Mixture.uniform,
     progress: Progress = silent,
 ) -> GreedySoup:
-    """The soup after at most `rounds` additions, each better than all others and than the soup before by `min_delta`.
+    """Make at most `rounds` additions. Each is the best one, and better than the soup before by `min_delta`.
 
-    Equally good additions: the one that ranks higher. One evaluation for each ingredient and round. Raises
-    ValidationError where the best ingredient's score is not a number.
+    Of equally good additions the higher-ranked is taken. Each ingredient and round costs one evaluation. Raises
+    ValidationError if the best ingredient's score is not a number.
     """
     first = ranking[0].checkpoint
     counts: dict[Checkpoint, int] = {first: 1}
@@ -69,7 +69,7 @@ def _round(
     min_delta: float,
     average: Callable[[Sequence[Checkpoint]], Mixture],
 ) -> tuple[list[Step], Checkpoint | None, Score]:
-    """Every addition tried: the steps, the best one that is better than before (None: there is none), its score.
+    """Try every addition. Returns the steps, the best addition that improves the soup, or None, and its score.
 
     An addition is evaluated no further than it takes to see that it is not better than the best of the round.
     """
@@ -92,7 +92,7 @@ def _beaten(step: Step) -> Step:
 
 
 def weighted(counts: Counts, average: Callable[[Sequence[Checkpoint]], Mixture]) -> Mixture:
-    """The mean in which each ingredient counts so many times."""
+    """Return the mean in which each ingredient counts as often as `counts` says."""
     total, mean = sum(counts.values()), average(list(counts))
     sizes = [len(members_of(one)) for one in counts]
     weights = shared_out([count / total for count in counts.values()], sizes)

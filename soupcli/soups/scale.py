@@ -21,12 +21,12 @@ Again = Callable[[float, float], "Score"]  # a scale and the least goodness: the
 
 
 def scales_tried(scales: Sequence[float]) -> list[float]:
-    """The scales that are tried: 1, the soup itself, first, then those that are nearest to it."""
+    """Return the scales to try: 1, the soup itself, first, then those nearest to it."""
     return sorted({*scales, 1.0}, key=lambda scale: (abs(scale - 1.0), scale))
 
 
 def stretched(soup: Mixture, base: Checkpoint, scale: float) -> Mixture:
-    """The soup at `scale`, of which the base is the last member; at 1 the soup itself.
+    """Return the soup at `scale`, with the base as its last member; at 1 the soup itself.
 
     Tensors that are not averaged are the soup's.
     """
@@ -39,7 +39,7 @@ def stretched(soup: Mixture, base: Checkpoint, scale: float) -> Mixture:
 
 
 def stretched_layers(soup: Layered, base: Checkpoint, scale: float) -> Layered:
-    """The same of a soup whose layers have coefficients of their own."""
+    """Return a soup whose layers have their own coefficients at `scale`."""
     if scale == 1:
         return soup
     rows = [list(_stretched(row, scale)) for row in soup.alpha_lk]
@@ -47,9 +47,9 @@ def stretched_layers(soup: Layered, base: Checkpoint, scale: float) -> Layered:
 
 
 def best_point(found: Mapping[float, Score], again: Again) -> float:
-    """The scale whose score is best, of those in the order in which they were tried; the first is the soup's.
+    """Return the scale with the best score. The first one tried is the soup's.
 
-    A later one is taken only if it is better, and if `again`, which knows gates, does not refuse it.
+    A later one is taken only if it is better, and if `again`, which checks gates, does not refuse it.
     """
     best, *others = found
     for scale in others:

@@ -1,4 +1,4 @@
-"""Which soups are tried, by the recipe's `greedy:` section: Recipe 1, its restarts in other orders, and other searches.
+"""The searches of the recipe's `greedy:` section: Recipe 1, restarts in other orders, and other strategies.
 
 found = search(ranking, evaluate, Greedy(strategy="pruned"))     # found.soup, found.evaluations
 """
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 class SearchResult(NamedTuple):
-    """The best soup of the search, and each that was found, with the order of ingredients that it was found in."""
+    """The best soup of a search, and every soup found, with the order of ingredients that led to it."""
 
     soup: GreedySoup
     soups: list[tuple[list[Checkpoint], GreedySoup]]
 
     @property
     def evaluations(self) -> int:
-        """Scores that the search asked for: those that were known, and repeated ones, among them."""
+        """The number of scores that the search asked for, including kept and repeated ones."""
         return sum(len(soup.steps) for _, soup in self.soups)
 
 
@@ -52,7 +52,7 @@ class SearchInput(NamedTuple):
 
 
 class SearchStrategy(NamedTuple):
-    """A value of `greedy.strategy`: how it searches, and the most scores that it asks for beside the ranking's."""
+    """A value of `greedy.strategy`: its search, and the most scores that it needs besides the ranking's."""
 
     search: Callable[[SearchInput], GreedySoup]
     most_evaluations: Callable[[int, Greedy], int]  # from the number of ingredients
@@ -71,10 +71,10 @@ def search(
     foresee: Foresee = unforeseen,
     progress: Progress = silent,
 ) -> SearchResult:
-    """The best soup by the score on the selecting set; of equally good ones, the first that was found.
+    """Return the best soup by the score on the selecting set; of equally good ones, the first found.
 
-    It is never worse there than the best ingredient, which is taken alone if all soups are. `predict` gives the scores
-    of ensembles, which a budget needs. Raises ValidationError if there is nothing to begin with but NaN.
+    It is never worse there than the best ingredient, which is taken if all soups are worse. `predict` returns the
+    scores of ensembles, which a budget needs. Raises ValidationError if all ingredients score NaN.
     """
     orders = orders_of(ranking, settings)
     soups: list[GreedySoup] = []
@@ -89,14 +89,14 @@ def search(
 
 
 def _may_fall_below(settings: Greedy) -> bool:
-    """Whether a search can end below the best ingredient: those that begin with it cannot."""
+    """Whether a search can end below the best ingredient. Searches that begin with it cannot."""
     return not STRATEGIES[settings.strategy].begins_with_best or settings.order == "random"
 
 
 def _no_worse(
     soup: GreedySoup, best: Checkpoint, average: Callable[[Sequence[Checkpoint]], Mixture], evaluate: Evaluate
 ) -> GreedySoup:
-    """The soup, or the best ingredient alone if that is better; the step that decides is added."""
+    """Return the soup, or the best ingredient if that is better, with the deciding step added."""
     alone = average([best])
     if soup.mixture == alone:
         return soup
@@ -106,9 +106,9 @@ def _no_worse(
 
 
 def orders_of(ranking: Sequence[Ranked], settings: Greedy) -> list[list[Ranked]]:
-    """The orders in which ingredients are tried: the ranking, unless random ones alone are asked for, then random ones.
+    """Yield the orders in which ingredients are tried: the ranking, unless only random ones are wanted, then others.
 
-    A random order may begin with an ingredient whose score is a NaN: such ones are moved to its end.
+    Ingredients whose score is NaN are moved to the end of a random order.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     orders = [list(ranking)] if settings.order == "ranked" else []
@@ -119,7 +119,7 @@ def orders_of(ranking: Sequence[Ranked], settings: Greedy) -> list[list[Ranked]]
 
 
 def most_evaluations(ingredients: int, settings: Greedy) -> int:
-    """How many scores a search may ask for, the ranking's among them."""
+    """Return the most scores that a search needs, including the ranking's."""
     strategy = STRATEGIES[settings.strategy]
     searched = strategy.most_evaluations(ingredients, settings)
     again = int(_may_fall_below(settings))

@@ -1,4 +1,4 @@
-"""Several mixtures that do not depend on each other, of which the best on the selecting set is taken."""
+"""Tries several independent mixtures, and takes the best on the selecting set."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def best_of(
     foresee: Foresee = unforeseen,
     progress: Progress = silent,
 ) -> GreedySoup:
-    """The best of `start` and all trials; of equally good ones the first. Each costs one evaluation.
+    """Return the best of `start` and all trials, the first of equally good ones. Each costs one evaluation.
 
     `candidate` is the ingredient that the steps name. Raises ValidationError if the start's score is not a number.
     """

@@ -25,7 +25,7 @@ def interpolated(
     *,
     dtype: Dtype | None = None,
 ) -> Mixture:
-    """The mixture at `alpha`, in which the base is a member like any other; at 1 what `weighted` gives.
+    """Return the mixture at `alpha`, in which the base is a member like any other; at 1 the same as `weighted`.
 
     Tensors that are not averaged are the first ingredient's, at 0 as well.
     """
@@ -43,7 +43,7 @@ def weighted(
     dtype: Dtype | None = None,
     keep_from: Checkpoint | None = None,
 ) -> Mixture:
-    """The mixture with these weights, of those that have any; without `weights` the mean."""
+    """Return the mixture with these weights, without members of weight 0. Without `weights` it is the mean."""
     if weights is None:
         return Mixture.uniform(members, dtype=dtype, keep_from=keep_from)
     present = [(member, weight) for member, weight in zip(members, weights, strict=True) if weight != 0]
@@ -51,7 +51,7 @@ def weighted(
 
 
 def normalised(weights: Sequence[float]) -> list[float]:
-    """The weights divided by their sum, each rounded once; as they are if they sum to 1 already."""
+    """Return the weights divided by their sum, each rounded once, or unchanged if they already sum to 1."""
     total = sum(map(Fraction, weights), Fraction())
     if abs(total - 1) <= Fraction(1, 10**9):
         return list(weights)
@@ -59,7 +59,7 @@ def normalised(weights: Sequence[float]) -> list[float]:
 
 
 def grouped_by_patterns(names: Sequence[str], patterns: Sequence[str]) -> list[list[str]]:
-    """The names that fit each shell pattern, the first that they fit; last those that fit none."""
+    """Group names by the first shell pattern that they match; the last group matches none."""
     groups: list[list[str]] = [[] for _ in range(len(patterns) + 1)]
     for name in names:
         number = next((i for i, pattern in enumerate(patterns) if fnmatchcase(name, pattern)), len(patterns))
@@ -70,5 +70,5 @@ def grouped_by_patterns(names: Sequence[str], patterns: Sequence[str]) -> list[l
 def uniform(
     ingredients: Sequence[Checkpoint], *, dtype: Dtype | None = None, keep_from: Checkpoint | None = None
 ) -> Mixture:
-    """The mean of all; `keep_from` gives the tensors that are not averaged, None: the first ingredient does."""
+    """Return the mean of all. `keep_from`, by default the first ingredient, gives the tensors that are not averaged."""
     return Mixture.uniform(ingredients, dtype=dtype, keep_from=keep_from)

@@ -1,4 +1,4 @@
-"""The last checkpoints of one run, as many as score best: windows of several sizes, tried on the selecting set.
+"""Windows over one run: tries the mean of the last N checkpoints for several N on the selecting set.
 
 soup greedy --ckpts 'run/checkpoint-*/' --windows 4,8,16 --decay 1-sqrt --val V
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def sizes_tried(sizes: Sequence[int]) -> list[int]:
-    """The sizes that are mixed, smallest first, each once. The last checkpoint alone is tried in any case."""
+    """Return the sizes to mix, smallest first, each once. The last checkpoint by itself is always tried."""
     return sorted({size for size in sizes if size > 1})
 
 
@@ -36,7 +36,7 @@ def windows(
     foresee: Foresee = unforeseen,
     progress: Progress = silent,
 ) -> GreedySoup:
-    """The best of the last checkpoint alone and of the mixtures of the last N, for each size N.
+    """Return the best of the last checkpoint and of the mixtures of the last N checkpoints, for each size N.
 
     `run` is in the order of its steps and at least as long as the largest size. `mix` makes a mixture of a window. Of
     equally good ones the smallest is taken. It costs one evaluation for each size and one for the last checkpoint.

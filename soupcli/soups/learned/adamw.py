@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) on rows of a matrix, each stepped when its gradient is there."""
+"""AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) on rows of a matrix, each as soon as it has its gradient."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class AdamW:
         )
 
     def state(self) -> dict[str, list[list[float]]]:
-        """Values and moments as plain numbers."""
+        """Return values and moments as plain numbers."""
         return {
             "values": self.values.tolist(),
             "first_moment": self.first_moment.tolist(),
@@ -52,6 +52,6 @@ class AdamW:
         }
 
     def restore(self, state: dict[str, list[list[float]]]) -> None:
-        """What `state` gave."""
+        """Restore what `state` returned."""
         for name, numbers in state.items():
             getattr(self, name).copy_(torch.tensor(numbers, dtype=torch.float64))

@@ -1,9 +1,9 @@
-"""Which step of a learned soup is kept: the set divided, a fit of each part, and their held-out losses together.
+"""Chooses the step of a learned soup: divides the set, fits each part, and adds up their held-out losses.
 
-A held-out part of a few dozen examples cannot choose a step. If it has fewer than `ENOUGH`, the set is divided into
-folds: each is held out once, from a fit of all others, so that every example says something of the choice. The soup's
-coefficients are the mean of those of the fits, after the step at which all held-out losses together are least.
-The start is kept unless the gain over it is more than `KEPT` times its standard error.
+A few dozen held-out examples cannot choose a step. If there are fewer than `ENOUGH`, the set is divided into folds.
+Each fold is held out once, from a fit of all others, so that every example contributes to the choice. The soup's
+coefficients are the mean of the fits' coefficients at the step with the least total held-out loss. The start is kept
+unless the gain over it is more than `KEPT` times its standard error.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ SURE = 2.5  # of a gain that holds elsewhere too
 
 
 class States(Protocol):
-    """Where a fit is kept between rounds, so that an interrupted one goes on."""
+    """The store of a fit between rounds, so that an interrupted fit goes on."""
 
     def get(self) -> dict[str, Any] | None:
-        """The latest state, None if there is none."""
+        """Return the latest state, or None."""
 
     def put(self, state: dict[str, Any]) -> None:
-        """Plain numbers, texts, lists and mappings."""
+        """Save a state of plain numbers, texts, lists and mappings."""
 
 
 class LearnedSoup(NamedTuple):
-    """The coefficients after step `curves.steps[kept]` (0: at the start), and what the held-out examples say of it."""
+    """The coefficients after step `curves.steps[kept]` (0: at the start), and their held-out gain."""
 
     alpha_lk: Tensor
     beta: float
@@ -55,7 +55,7 @@ class LearnedSoup(NamedTuple):
 
     @property
     def warning(self) -> str | None:
-        """Says so if the fitted part gained and the held-out part did not, or not surely."""
+        """A warning if the fitted part gained and the held-out part did not, or not surely; else None."""
         (steps, fitted, held_out), kept = self.curves, self.kept
         fell = f"the loss fell from {fitted[0]:.4f} to {fitted[-1]:.4f} on the {self.fitted_examples} fitted examples, "
         outcome = "the start was kept" if kept == 0 else f"step {steps[kept]} was kept"
@@ -85,9 +85,9 @@ def learned(
     watch: Callable[[Curves], None] | None = None,
     progress: Progress = silent,
 ) -> LearnedSoup:
-    """Fits coefficients from `start_lk` on; `states` is asked for a fit to go on with and given each round's.
+    """Fit coefficients from `start_lk` on. `states` loads the state of an interrupted fit and saves each round's.
 
-    The result depends on no interruption. Raises NetworkError if a loss or a gradient is not finite.
+    The result does not depend on interruptions. Raises NetworkError if a loss or a gradient is not finite.
     """
     parts = parts_of(task.labels, settings)
     kept = states.get() if states is not None else None
@@ -109,7 +109,7 @@ def learned(
 
 
 def parts_of(labels: Tensor, settings: Learned) -> list[FitSplit]:
-    """The set divided once, or into folds: as many as are asked for, or as the held-out part needs.
+    """Divide the set once, or into folds: as many as requested, or as the held-out part needs.
 
     Raises ValidationError if a part would be empty.
     """
@@ -124,7 +124,7 @@ def parts_of(labels: Tensor, settings: Learned) -> list[FitSplit]:
 
 
 def chosen(fits: Sequence[Sequence[Round]], parts: Sequence[FitSplit], start_lk: Tensor, examples: int) -> LearnedSoup:
-    """The step with the least held-out loss over all fits, and the mean of their coefficients there."""
+    """Return the step with the least held-out loss over all fits, and the mean of their coefficients there."""
     weights = [len(part.held_out) for part in parts]
     count = sum(weights)
     rounds = [_together(of_step, weights) for of_step in zip(*fits, strict=True)]
@@ -138,9 +138,9 @@ def chosen(fits: Sequence[Sequence[Round]], parts: Sequence[FitSplit], start_lk:
 
 
 def gain_error(of: Round, count: int) -> float:
-    """The standard error of a mean gain over `count` examples.
+    """Return the standard error of a mean gain over `count` examples.
 
-    Two more are imagined that gain and lose as much as any did: a few dozen seldom show the rare ones that decide.
+    Two imagined examples gain and lose as much as any did, because a few dozen seldom include the rare decisive ones.
     """
     centre = of.gain / (count + 2)
     variance = (of.square + 2 * of.most**2) / (count + 2) - centre * centre
@@ -148,7 +148,7 @@ def gain_error(of: Round, count: int) -> float:
 
 
 def _together(of_step: Sequence[Round], weights: Sequence[int]) -> Round:
-    """One step of several fits: means of their losses and coefficients, sums of their gains."""
+    """Combine one step of several fits: means of losses and coefficients, sums of gains."""
     if len(of_step) == 1:
         return of_step[0]
     total = sum(weights)

@@ -34,25 +34,25 @@ LEAST = 0.05  # of an even share: what an ingredient that the start leaves out b
 
 
 class Sampler(Protocol):
-    """What draws points and learns of their losses: see evolution.py."""
+    """Draws points and learns from their losses: see evolution.py."""
 
     @property
     def population(self) -> int:
-        """How many points make a generation."""
+        """The number of points in a generation."""
 
     def ask(self) -> list[list[float]]:
-        """The points of the next generation."""
+        """Draw the points of the next generation."""
 
     def tell(self, points: Sequence[Sequence[float]], losses: Sequence[float]) -> None:
-        """Learns that the points of a generation have these losses."""
+        """Learn from the losses of a generation's points."""
 
     @property
     def is_done(self) -> bool:
-        """Whether further points would be as good as the same."""
+        """Whether further points would hardly differ."""
 
 
 class Generation(NamedTuple):
-    """What a generation brought: mixtures evaluated so far, the best value so far, and its own best and mean."""
+    """A generation's result: mixtures evaluated so far, best value so far, and its own best and mean value."""
 
     evaluations: int
     best_so_far: float
@@ -61,7 +61,7 @@ class Generation(NamedTuple):
 
 
 class FoundCoefficients(NamedTuple):
-    """The best mixture of all that were tried; `alpha_lk` is None if that is the rival."""
+    """The best mixture of all that were tried. `alpha_lk` is None if that is the rival."""
 
     alpha_lk: Tensor | None
     mixture: Mixture
@@ -73,7 +73,7 @@ class FoundCoefficients(NamedTuple):
 
 
 class ScoredMixture(NamedTuple):
-    """A mixture and its score; `alpha_lk` is None of the best ingredient alone."""
+    """A mixture and its score. `alpha_lk` is None for the best ingredient."""
 
     alpha_lk: Tensor | None
     mixture: Mixture
@@ -81,9 +81,9 @@ class ScoredMixture(NamedTuple):
 
 
 class Judge(NamedTuple):
-    """What makes a mixture of coefficients, evaluates it, and knows gates: `guarded` refuses what breaks one.
+    """The functions that make a mixture of coefficients and evaluate it. `guarded` refuses one that breaks a gate.
 
-    `foresee` is given the mixtures of a generation, which may be evaluated side by side.
+    `foresee` gets the mixtures of a generation, which may be evaluated side by side.
     """
 
     mixture_of: Callable[[Tensor], Mixture]
@@ -92,7 +92,7 @@ class Judge(NamedTuple):
     foresee: Foresee = unforeseen
 
     def better(self, best: ScoredMixture, other: ScoredMixture) -> ScoredMixture:
-        """The other if it is better and no gate refuses it."""
+        """Return the other mixture if it is better and no gate refuses it, else this one."""
         if not other.score.goodness > best.score.goodness:
             return best
         return other if self.guarded(other.mixture, at_least=other.score.goodness).refused is None else best
@@ -108,10 +108,10 @@ def search_coefficients(
     states: States | None = None,
     progress: Progress = silent,
 ) -> FoundCoefficients:
-    """The best of the start, the rival, and the mixtures that the search evaluates; of equally good ones the first.
+    """Return the best of the start, the rival, and the mixtures of the search; the first of equally good ones.
 
-    `budget` counts the start. A better mixture that a gate refuses is not taken. `states` keeps every generation, so
-    that a search that was interrupted goes on after the last one.
+    `budget` includes the start. A better mixture that a gate refuses is not taken. `states` keeps every generation, so
+    an interrupted search goes on after the last one.
     """
     first = judge.mixture_of(start_lk)
     best = ScoredMixture(start_lk, first, judge.evaluate(first))
@@ -139,7 +139,7 @@ def search_coefficients(
 
 
 def coefficients(start_lk: Tensor, point: Sequence[float]) -> Tensor:
-    """float64 [l, k]: the coefficients that a point stands for; the origin stands for the start."""
+    """Return the coefficients of a point, float64 [l, k]. The origin gives the start."""
     layers, members = start_lk.shape
     least = LEAST / members
     free_lf = torch.tensor(point, dtype=torch.float64).reshape(layers, members - 1)
@@ -148,7 +148,7 @@ def coefficients(start_lk: Tensor, point: Sequence[float]) -> Tensor:
 
 
 def basis(members: int) -> Tensor:
-    """float64 [k - 1, k]: orthonormal directions that sum to 0, which treat all members alike (Helmert's)."""
+    """Return orthonormal directions that sum to 0, float64 [k - 1, k] (Helmert's)."""
     rows = torch.zeros(members - 1, members, dtype=torch.float64)
     for row in range(members - 1):
         rows[row, : row + 1] = 1.0
@@ -160,7 +160,7 @@ def basis(members: int) -> Tensor:
 def _evaluated(
     tried: Sequence[Tensor], known: Sequence[float] | None, judge: Judge, best: ScoredMixture
 ) -> tuple[list[float], ScoredMixture]:
-    """The goodness of each, and the best mixture so far. Those that are `known` not to be better are not evaluated."""
+    """Return the goodness of each, and the best mixture so far. With `known`, evaluates only better ones."""
     mixtures = [judge.mixture_of(alpha_lk) for alpha_lk in tried]
     values: list[float] = []
     with judge.foresee(iter(mixtures if known is None else [])):
@@ -186,7 +186,7 @@ def _note(found: Generation, start: Score) -> str:
 
 
 def _are_near(points: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> bool:
-    """Whether two draws are the same up to the last places, which depend on the machine's linear algebra."""
+    """Whether two draws are equal up to last digits, which depend on the machine's linear algebra."""
     return len(points) == len(others) and all(
         len(one) == len(other)
         and all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) for a, b in zip(one, other, strict=True))
@@ -195,7 +195,7 @@ def _are_near(points: Sequence[Sequence[float]], others: Sequence[Sequence[float
 
 
 def _kept(states: States | None, sampler: Sampler, start_lk: Tensor) -> list[Any]:
-    """The generations of an interrupted search; none if they do not read as such."""
+    """Return the generations of an interrupted search, or nothing if they are damaged."""
     state = states.get() if states is not None else None
     generations = state.get("generations") if isinstance(state, dict) else None
     free = start_lk.shape[0] * (start_lk.shape[1] - 1)

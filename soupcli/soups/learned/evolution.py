@@ -1,4 +1,4 @@
-"""CMA-ES, from the package cmaes (extra `search`): full covariance, or its diagonal where that would be too large.
+"""CMA-ES, from the package cmaes (extra `search`): full covariance, or only its diagonal if that is too large.
 
 sampler = Evolution(free=11, seed=0)
 points = sampler.ask(); sampler.tell(points, losses)
@@ -29,15 +29,15 @@ class Evolution:
 
     @property
     def population(self) -> int:
-        """How many points make a generation: 4 + 3 ln(free)."""
+        """The number of points in a generation: 4 + 3 ln(free)."""
         return int(self._cma.population_size)
 
     def ask(self) -> list[list[float]]:
-        """The points of the next generation."""
+        """Draw the points of the next generation."""
         return [[float(number) for number in self._cma.ask()] for _ in range(self.population)]
 
     def tell(self, points: Sequence[Sequence[float]], losses: Sequence[float]) -> None:
-        """Learns that the points of a generation have these losses, all finite."""
+        """Learn from the losses of a generation's points, all finite."""
         pairs = [(self._numpy.array(point), loss) for point, loss in zip(points, losses, strict=True)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of equal losses, which steps of an accuracy often are

@@ -2,7 +2,7 @@
 
     argmin over alpha, beta of  sum_j loss(beta * f(x_j, sum_k alpha_k theta_k), y_j)
 
-by AdamW on one part of the validation set; the other part says how good each step is. alpha is the softmax of free
+by AdamW on one part of the validation set; the other part measures how good each step is. alpha is the softmax of free
 numbers (`simplex`, the paper) or free numbers that sum to 1, negative ones too (`affine`, hyperplane soups,
 arXiv:2407.03641). Since dL/dalpha_k = <dL/dtheta, theta_k>, a step takes one network and one backward pass.
 `learned_choice` divides the set and chooses the step.
@@ -40,17 +40,17 @@ class Mixed(Protocol):
     """A network that is a function of its coefficients: `soupcli.networks.learned.mixed_network.MixedNetwork`."""
 
     def mix(self, alpha_lk: Tensor) -> None:
-        """Weights by these coefficients."""
+        """Fill the network with the mixture of these coefficients."""
 
     def add_up(self, givers: int) -> None:
-        """Of several processes: their gradients so far, added up in the order of the first `givers`."""
+        """Add up the gradients of the first `givers` processes, in their order."""
 
     def step(self, update: Callable[[slice, Tensor], Tensor]) -> None:
-        """Coefficients and weights moved by `update`, from some rows and their gradient (l, k) to their next values."""
+        """Move coefficients and weights. `update` maps some rows and their gradient (l, k) to the next values."""
 
 
 class Curves(NamedTuple):
-    """Mean losses at the start and after each round: of the round's own batches, and of the held-out part."""
+    """Mean losses at the start and after each round, of the round's batches and of the held-out part."""
 
     steps: list[int]
     fitted: list[float]
@@ -58,7 +58,7 @@ class Curves(NamedTuple):
 
 
 class Round(NamedTuple):
-    """Where a fit stood after `step` steps. Gains are those of single held-out examples over the start."""
+    """The state of a fit after `step` steps. Gains are those of single held-out examples over the start."""
 
     step: int
     fitted: float  # mean loss of the batches since the round before
@@ -71,14 +71,14 @@ class Round(NamedTuple):
 
 
 class FitSplit(NamedTuple):
-    """Indices of the examples that are fitted, and of those that are held out."""
+    """The indices of the fitted examples, and of the held-out ones."""
 
     fitted: Tensor
     held_out: Tensor
 
 
 def curves_of(rounds: list[Round]) -> Curves:
-    """The losses of rounds."""
+    """Return the losses of rounds."""
     return Curves([r.step for r in rounds], [r.fitted for r in rounds], [r.held_out for r in rounds])
 
 
@@ -98,9 +98,9 @@ CONSTRAINTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"simplex": simplex
 
 
 class Fit:
-    """One run of the recipe: the numbers that AdamW moves, where it stands, and the rounds so far.
+    """One fit: the numbers that AdamW moves, the present step, and the rounds so far.
 
-    `save` is given the state after each round. Raises NetworkError if a loss or a gradient is not finite.
+    `save` is called with the state after each round. Raises NetworkError if a loss or a gradient is not finite.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Fit:
         self.start_losses_n = torch.empty(0)  # of the held-out part
 
     def run(self, state: dict[str, Any] | None = None) -> list[Round]:
-        """All rounds, going on from a state that `save` was given."""
+        """Run all rounds, from the start or from a state that `save` got."""
         if state is not None:
             self.restore(state)
         if self.done < self.settings.steps or not self.rounds:
@@ -147,7 +147,7 @@ class Fit:
         return self.rounds
 
     def fit_a_round(self) -> None:
-        """Steps until the held-out part is looked at again."""
+        """Fit until the held-out part is measured again."""
         total, seen = 0.0, 0
         end = min(self.done + self.round, self.settings.steps)
         for step in range(self.done, end):
@@ -161,14 +161,14 @@ class Fit:
         self.measure(total / seen, self.losses_of(self.held_out))
 
     def batch(self, step: int) -> Tensor:
-        """The examples of a step: each pass takes all, in an order that its number and the seed determine."""
+        """Return the examples of a step. Each pass visits all, in an order set by its number and the seed."""
         number, place = divmod(step, self.passes)
         generator = torch.Generator().manual_seed((self.settings.seed << 24) + number)
         order = torch.randperm(len(self.fitted), generator=generator)
         return self.fitted[torch.split(order, self.settings.batch_size)[place]]
 
     def backward(self, indices: Tensor, step: int) -> float:
-        """The mean loss of a batch as it is measured; the gradient is in the network and goes into the step of beta."""
+        """Return the measured mean loss of a batch. Its gradient goes into the network and into the step of beta."""
         total, shown, slope = 0.0, 0.0, torch.zeros_like(self.log_beta.values)
         for of_round in processes.rounds(list(self.task.batches(indices))):
             part = processes.own_item(of_round)
@@ -185,7 +185,7 @@ class Fit:
         return shown
 
     def backward_part(self, part: Tensor, examples: int) -> tuple[float, float, float]:
-        """The share of the mean loss over so many examples, as fitted and as measured; and its slope by log beta."""
+        """Return a part's share of the mean loss, as fitted and as measured, and its derivative by log beta."""
         log_beta = self.log_beta.values.clone().requires_grad_(self.settings.temperature)
         logits_nc = self.task.logits(part)
         loss = self.loss(logits_nc, part, log_beta.exp()).sum() / examples
@@ -197,7 +197,7 @@ class Fit:
         return float(loss.detach()), float(shown), slope
 
     def move(self, step: int, rows: slice, gradient_lk: Tensor) -> Tensor:
-        """One step of AdamW on some layers, from dL/dalpha to the next alpha."""
+        """Take one step of AdamW on some layers, from dL/dalpha to the next alpha."""
         with torch.enable_grad():
             free_lk = self.free.values[rows].clone().requires_grad_()
             alpha_lk = self.alpha_of(free_lk, self.start_lk[rows])
@@ -207,18 +207,18 @@ class Fit:
         return self.alpha_of(self.free.values[rows], self.start_lk[rows])
 
     def lr(self, step: int) -> float:
-        """The learning rate of a step: constant, or half a cosine that ends at 0."""
+        """Return the learning rate of a step: constant, or half a cosine that ends at 0."""
         if self.settings.schedule == "constant":
             return self.settings.lr
         return self.settings.lr * (1 + math.cos(math.pi * step / self.settings.steps)) / 2
 
     def measured_beta(self) -> Tensor:
-        """The factor that the written soup has."""
+        """The factor beta that the written soup has."""
         beta = self.log_beta.values.exp()
         return beta if self.settings.fold_temperature else torch.ones_like(beta)
 
     def loss(self, logits_nc: Tensor, indices: Tensor, beta: Tensor) -> Tensor:
-        """[n]: the cross-entropy of beta times the logits; of rows of 0 and 1 the mean binary one over classes."""
+        """Return the cross-entropy of beta times the logits, [n]; for multi-label rows the mean binary one."""
         labels, smoothing = self.task.labels[indices], self.settings.label_smoothing
         scaled_nc = beta.to(logits_nc.dtype) * logits_nc
         if labels.dim() == 2:
@@ -227,7 +227,7 @@ class Fit:
 
     @no_grad
     def losses_of(self, indices: Tensor) -> Tensor:
-        """float64 [n]: the losses of many examples at the network's present weights, in the order of their batches."""
+        """Return the losses of many examples at the network's present weights, float64 [n], in the order of batches."""
         beta = self.measured_beta()
 
         def of_part(part: Tensor) -> list[float]:
@@ -238,7 +238,7 @@ class Fit:
         return torch.tensor([loss for _, losses in parts for loss in losses], dtype=torch.float64)
 
     def measure(self, fitted: float, losses_n: Tensor) -> None:
-        """Ends a round: the held-out losses are compared with the start's, and the state put away."""
+        """End a round: compare the held-out losses with the start's, and save the state."""
         held_out = _mean(losses_n)
         if not math.isfinite(held_out) or not math.isfinite(fitted):
             raise NetworkError(f"after step {self.done}: the loss is {held_out}", hint="a smaller learned.lr")
@@ -253,7 +253,7 @@ class Fit:
             self.watch(curves_of(self.rounds))
 
     def state(self) -> dict[str, Any]:
-        """All that the rest of the fit depends on; what a float64 is, its shortest decimal says exactly."""
+        """Return everything that the rest of the fit depends on. Shortest decimals represent float64 exactly."""
         return {
             "done": self.done,
             "rounds": [list(each) for each in self.rounds],

@@ -1,4 +1,4 @@
-"""Whether a kept state of a fit is one that this very fit can go on from: its numbers, and how many there are."""
+"""Checks whether a kept state belongs to this fit, by the number and the values of its entries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOMENTS = {"values", "first_moment", "second_moment"}
 
 
 def is_state(state: Any, shape: Sequence[int], *, steps: int, folds: int) -> bool:
-    """Whether `state` is what a fit of `steps` steps keeps, with coefficients of this shape (layers, members)."""
+    """Whether `state` is that of a fit of `steps` steps with coefficients of this shape (layers, members)."""
     if not isinstance(state, dict) or state.keys() != {"finished", "now"} or not isinstance(state["finished"], list):
         return False
     finished, now = state["finished"], state["now"]
@@ -39,7 +39,7 @@ def _are_moments(moments: Any, shape: Sequence[int]) -> bool:
 
 
 def _are_rounds(rounds: Any, shape: Sequence[int]) -> bool:
-    """Rounds from step 0 on, each later than the one before."""
+    """Whether rounds begin at step 0, each later than the one before."""
     if not isinstance(rounds, list) or not rounds or not all(_is_round(each, shape) for each in rounds):
         return False
     steps = [each[0] for each in rounds]

@@ -1,4 +1,4 @@
-"""A learned soup from end to end: the network's layers, their coefficients fitted, an ordinary mixture of them."""
+"""A learned soup from end to end: finds the layers, fits their coefficients, and returns an ordinary mixture."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GRID = 2.0**-48  # coefficients are multiples of it: their sum is exactly 1, so 
 
 
 class Layered(NamedTuple):
-    """Members, and their coefficients (l, k) in each layer; `tensors` of a layer, some of them `scaled` beside."""
+    """Members and their coefficients (l, k). `tensors` are those of each layer; some are `scaled` as well."""
 
     members: list[Checkpoint]
     alpha_lk: list[list[float]]
@@ -39,7 +39,7 @@ class Layered(NamedTuple):
     scaled: dict[str, float]
 
     def mixture(self, *, dtype: Dtype | None, keep_from: Checkpoint | None) -> Mixture:
-        """The soup: its `weights` are the rows' means over all elements, and weigh tensors of no layer."""
+        """The soup. Its `weights`, the rows' means over all elements, apply to tensors in no layer."""
         sizes = [sum(self.members[0].tensors[name].numel for name in names) for names in self.tensors]
         weights = _mean_over_elements(self.alpha_lk, sizes)
         coefficients = {
@@ -52,7 +52,7 @@ class Layered(NamedTuple):
 
 
 def of_checkpoints(layered: Layered) -> Layered:
-    """The same with groups taken apart into their checkpoints, which share a coefficient evenly."""
+    """Return the same with each group replaced by its checkpoints, which share its coefficient evenly."""
     sizes = [len(members_of(member)) for member in layered.members]
     if not any(isinstance(member, CheckpointGroup) for member in layered.members):
         return layered
@@ -64,7 +64,7 @@ def of_checkpoints(layered: Layered) -> Layered:
 
 
 class Learnt(NamedTuple):
-    """What a fit ended with."""
+    """The result of a fit."""
 
     soup: LearnedSoup
     layered: Layered
@@ -83,10 +83,10 @@ def learn(
     watch: Callable[[Curves], None] | None = None,
     progress: Progress = silent,
 ) -> Learnt:
-    """Coefficients of `ingredients` fitted on `task`, from the mean of `start` on, in the live network.
+    """Fit coefficients of `ingredients` on `task` in the live network, starting at the mean of `start`.
 
-    The network holds one ingredient when this is called: integer buffers stay what they are. Raises NetworkError where
-    an ingredient does not fit the network, or the network not what is asked for.
+    The network must hold one ingredient; its integer buffers stay. Raises NetworkError if an ingredient does not fit
+    the network, or if the network cannot be fitted as requested.
     """
     module = live.network.module
     head = head_of(module, task.forward(), task.examples.batch(task.examples.order()[:1], task.device))
@@ -107,14 +107,14 @@ def learn(
 
 
 def summing_to_one(alpha_lk: Tensor) -> Tensor:
-    """The coefficients on a grid so fine that it changes no weight, the largest of each row making the sum exact."""
+    """Round coefficients to a grid too fine to change a weight. The largest of each row makes the sum exact."""
     on_grid_lk = (alpha_lk / GRID).round() * GRID
     rest_l1 = 1.0 - on_grid_lk.sum(dim=1, keepdim=True)
     return on_grid_lk.scatter_add(1, on_grid_lk.argmax(dim=1, keepdim=True), rest_l1)
 
 
 def _last_linear(module: nn.Module, head: str | None) -> list[Tensor]:
-    """Weight and bias of the layer that a temperature can be folded into.
+    """Return weight and bias of the layer that a temperature can be folded into.
 
     Raises NetworkError if the logits are not the output of one linear layer, or it shares its weights.
     """
@@ -137,7 +137,7 @@ def _last_linear(module: nn.Module, head: str | None) -> list[Tensor]:
 
 
 def without_absent(members: Sequence[Checkpoint], alpha_lk: Tensor) -> tuple[list[Checkpoint], list[list[float]]]:
-    """Members and rows without those whose weight is 0 in every layer."""
+    """Remove members whose weight is 0 in every layer."""
     present = (alpha_lk != 0).any(dim=0)
     kept = [member for member, is_present in zip(members, present.tolist(), strict=True) if is_present]
     rows: list[list[float]] = alpha_lk[:, present].tolist()
@@ -145,7 +145,7 @@ def without_absent(members: Sequence[Checkpoint], alpha_lk: Tensor) -> tuple[lis
 
 
 def _mean_over_elements(alpha_lk: Sequence[Sequence[float]], sizes: Sequence[int]) -> tuple[float, ...]:
-    """One weight for each member: a layer counts as much as it has elements. Equal rows are their own mean."""
+    """Return one weight for each member: the mean over layers by their elements. Equal rows are their own mean."""
     if all(row == alpha_lk[0] for row in alpha_lk):
         return tuple(alpha_lk[0])
     share_l = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
