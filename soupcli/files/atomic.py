@@ -3,8 +3,8 @@
     write_whole(path, content)                             # a file
     take_place(new, place)                                 # a folder that was filled aside gets its name
 
-Where a file system cannot exchange two folders, the old one is kept beside until the new one is in place.
-`finish_begun(place)` brings to its end what a killed process had begun.
+If a file system cannot exchange two folders, the old one is kept beside until the new one is in place.
+`finish_begun(place)` finishes what a killed process had begun.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from soupcli.files.unfinished import aside, finishing, left_by_others, remove, r
 def write_whole(path: Path, content: str | bytes, *, mode: int | None = None, flushed: bool = True) -> None:
     """Write `content` beside `path`, flush it to disk and rename it there: whole or not at all.
 
-    `mode`: its mode bits, None: those that the umask leaves. A link stays, and its target is replaced. What a killed
-    process left of the same file is removed. `flushed`: False for a file whose reader notices what a power failure
-    has left of it, which saves the wait for the disk.
+    `mode` sets its mode bits; None means those that the umask leaves. A link stays, and its target is replaced.
+    What a killed process left of the same file is removed.
     Raises OutputError if it cannot be written.
     """
     data = content if isinstance(content, bytes) else content.encode()
@@ -47,7 +46,7 @@ def write_whole(path: Path, content: str | bytes, *, mode: int | None = None, fl
 
 
 def flush(path: Path) -> None:
-    """Wait until the file or folder is on the disk."""
+    """Wait until the file or folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -56,7 +55,7 @@ def flush(path: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Wait until the folder and all that is in it are on the disk. Links and pipes in it are not opened."""
+    """Wait until the folder and everything in it is on disk. Links and pipes in it are not opened."""
     for entry in list(os.scandir(folder)):
         if entry.is_dir(follow_symlinks=False):
             flush_tree(Path(entry.path))
@@ -66,7 +65,7 @@ def flush_tree(folder: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raise OutputError if no file can take the name `path`, before the work whose result goes there."""
+    """Raise OutputError if no file can be written at `path`, before the work whose result goes there."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder, a file was expected")
     is_device = path.is_absolute() and path.parts[1:2] in (("dev",), ("proc",))
@@ -83,10 +82,10 @@ RENAME_SWAP = 2  # sys/stdio.h of macOS
 
 
 def take_place(new: Path, place: Path) -> Path | None:
-    """Give the folder `new` the name `place`. Returns where the folder is now that had the name, or None.
+    """Give the folder `new` the name `place`. Returns the new path of the folder that had the name, or None.
 
-    Raises OSError if the file system refuses. Then, and if the process is killed at any moment, the old folder or
-    the whole new one has the name, or `finish_begun` gives it to the new one.
+    Raises OSError if the file system refuses. Then, and if the process is killed at any moment, either the old folder
+    or the complete new one has the name, or `finish_begun` gives it to the new one.
     """
     with finishing():
         if not os.path.lexists(place):
@@ -100,7 +99,7 @@ def take_place(new: Path, place: Path) -> Path | None:
 
 
 def _take_place_in_steps(new: Path, place: Path) -> Path:
-    """As `take_place`, by three renames: the name `.new` says that the folder is whole."""
+    """Do what `take_place` does by three renames. The name `.new` marks a folder that is complete."""
     whole, old = aside(place, "new"), aside(place, "old")
     new.rename(whole)
     flush(place.parent)

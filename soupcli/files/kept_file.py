@@ -1,9 +1,9 @@
-"""Files that an earlier run has kept: opened only if nobody else can have put them there.
+"""Files of an earlier run, opened only if nobody else can have put them there.
 
     descriptor = open_kept(path, most=1 << 20)     # a regular file of ours, of at most so many bytes
 
-A cache is a folder that programs find by its name, so it is read as ssh reads its keys: a folder or file that others
-can write is not used, links, pipes and devices are not opened, and the size is known before anything is read.
+A cache is found by its name, so it is read as ssh reads its keys. A folder or file that others can write is not used;
+links, pipes and devices are not opened; and the size is checked before anything is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NOT_FOLLOWED = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | getattr(os, "O_CLOE
 
 
 def refusal(folder: Path) -> str | None:
-    """Why what is kept in `folder` is not used, or None.
+    """Return why the files in `folder` are not used, or None if they are.
 
     It and every folder above it belong to this user or to root. Nobody else can write in it, and nobody else can
     rename a folder above it.
@@ -44,7 +44,7 @@ def refusal(folder: Path) -> str | None:
 
 
 def _others_write(found: os.stat_result) -> bool:
-    """Whether anybody but the owner can write: a group that has this user alone is nobody else."""
+    """Whether anybody except the owner can write. A group with only this user does not count."""
     if found.st_mode & OTHERS:
         return True
     return bool(found.st_mode & GROUP) and not _is_private(found.st_gid)
@@ -52,7 +52,7 @@ def _others_write(found: os.stat_result) -> bool:
 
 @functools.cache
 def _is_private(group: int) -> bool:
-    """Whether the group is the user's own, as many systems make one for each user."""
+    """Whether the group is the user's own. Many systems make one for each user."""
     try:
         name, entry = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(group)
     except KeyError:
@@ -61,7 +61,7 @@ def _is_private(group: int) -> bool:
 
 
 def open_kept(path: Path, *, most: int) -> int:
-    """A descriptor of the regular file at `path`, which is ours and has at most `most` bytes.
+    """Open the regular file at `path`, which must be ours and have at most `most` bytes. Returns a descriptor.
 
     Raises OSError for a link, a pipe, a device, a file that others own or can write, and one that is larger.
     """
@@ -81,7 +81,7 @@ def open_kept(path: Path, *, most: int) -> int:
 
 
 def read_kept(path: Path, *, most: int) -> bytes:
-    """The bytes of the file, at most `most`. Raises what `open_kept` raises."""
+    """Return the bytes of the file, at most `most`. Raises what `open_kept` raises."""
     with os.fdopen(open_kept(path, most=most), "rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
@@ -90,7 +90,7 @@ def read_kept(path: Path, *, most: int) -> bytes:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder and those above it that are missing; this user alone can enter them. Raises OSError."""
+    """Make the folder and missing parents, which only this user can enter. Raises OSError."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
         place.mkdir(mode=0o700, exist_ok=True)

@@ -5,8 +5,8 @@
     with written_once(file) as descriptor:
         ...                                    # the first process fills the file, others wait and find it
 
-The lock is the file system's (flock), so one that a killed process left holds nobody up. Where a network file system
-knows no such locks, a file is linked in one step, and its holder is looked for by number on the machine it names.
+The lock is the file system's (flock), so one that a killed process left blocks nobody. If a network file system has no
+such locks, a file is linked in one step, and its holder is looked up by number on the machine that it names.
 `filelock` does less: it names no holder, its file for systems without locks outlives a killed process, and what is
 written cannot be the locked file itself.
 """
@@ -36,9 +36,9 @@ _claimed: set[Path] = set()
 
 @contextmanager
 def claim(out: Path) -> Iterator[None]:
-    """While a soup named `out` is made; within this process it may be claimed again by what does so.
+    """Claim `out` for the block. Within this process it may be claimed again.
 
-    Finishes what killed processes had begun there. Of a link, its target is claimed.
+    Finishes what killed processes had begun there. If `out` is a link, its target is claimed.
     Raises OutputError if another process holds the claim, and if nothing can be written there.
     """
     place = Path(os.path.realpath(out))
@@ -68,7 +68,7 @@ def claim(out: Path) -> Iterator[None]:
 
 
 def _lock(lock: Path, out: Path) -> int:
-    """A descriptor of the locked file. Raises OutputError if another process has locked it."""
+    """Lock the file and return its descriptor. Raises OutputError if another process has locked it."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -94,7 +94,7 @@ def _lock(lock: Path, out: Path) -> int:
 
 
 def _link(lock: Path, out: Path) -> int:
-    """As `_lock`, if the file system has no locks."""
+    """Do what `_lock` does on a file system without locks."""
     with unfinished(aside(lock)) as own:
         own.write_text(_me(), "utf-8")
         while True:
@@ -130,10 +130,10 @@ def _taken(out: Path, holder: str, more: str = "") -> OutputError:
 
 @contextmanager
 def written_once(file: Path) -> Iterator[int | None]:
-    """A descriptor of an empty file that becomes `file`, whole and on the disk, when the block ends without an error.
+    """Yield a descriptor of an empty file that becomes `file`, flushed to disk, when the block ends without an error.
 
-    Waits while another process writes the same file; None if that one has made it meanwhile. What a killed process
-    began is begun anew in the same place. Raises OSError.
+    Waits while another process writes the same file, and yields None if that process finished it. The unfinished file
+    of a killed process is begun anew. Raises OSError.
     """
     partial = file.with_name(f".{file.name}.tmp")
     make_folder(file.parent)
@@ -154,7 +154,7 @@ def written_once(file: Path) -> Iterator[int | None]:
 
 
 def _wait_for(lock: Path) -> int:
-    """A descriptor of the locked file, as soon as nobody else has it."""
+    """Wait until nobody else has locked the file, then lock it and return its descriptor."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -1,13 +1,13 @@
-"""Everything that a run reads, as it was when it was read: what kept results depend on.
+"""The state of everything that a run reads, which is what kept results depend on.
 
     manifest = Manifest(cache_folder() / "hashes", seen=files_of_user_code)
     manifest.file(path)                  # its content, in 64 letters; the same all through the run
-    manifest.depends()                   # what the user's code has read so far: goes beside what is kept
-    manifest.holds(depends)              # whether all of that is what it was
+    manifest.depends()                   # what the user's code has read so far: kept with a result
+    manifest.holds(depends)              # whether all of that is unchanged
     manifest.confirm()                   # at the end: raises if anything has changed meanwhile
 
-Content decides. Its hash is kept between runs under the file's stamp, which changes with every change of the file (see
-stamp.py), so that a file is read again only if its stamp is another one. Of many files together one hash is kept.
+Only content counts. Its hash is kept between runs under the file's stamp, which changes with every change of the file
+(see stamp.py), so a file is read again only if its stamp has changed. Many files together have one kept hash.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _nothing() -> Collection[Path]:
 
 
 class Manifest:
-    """Prints of files, each taken once in a run. `fresh` reads again what an earlier run has hashed.
+    """Fingerprints of files, each taken once in a run. `fresh` reads again what an earlier run has hashed.
 
     `folder` None: hashes are not kept between runs. `seen` says which files and folders the user's code has read or
     listed, of modules with the hash of the text that was run, `written` which of them it has written itself,
@@ -71,21 +71,21 @@ class Manifest:
         self._files: dict[Path, tuple[Stamp, str]] = {}
 
     def file(self, path: Path) -> str:
-        """The hash of all of its content, in hexadecimal. Raises OSError."""
+        """Return the hash of the file's whole content, in hexadecimal. Raises OSError."""
         if path not in self._files:
             stamp = Stamp.of(path)
             self._files[path] = stamp, self._kept(stamp.text, lambda: content_hash(path), [stamp])
         return self._files[path][1]
 
     def files(self, files: Sequence[tuple[str, Path]]) -> str:
-        """The print of many files, each under a name: changes with every name and every byte. Raises OSError."""
+        """Return one fingerprint of many named files. It changes with every name and every byte. Raises OSError."""
         names, paths = [name for name, _ in files], [path for _, path in files]
         stamps = [Stamp.of(path) for path in paths]
         key = _lines(names, [stamp.text for stamp in stamps])
         return self._kept(key, lambda: _lines(names, list(map(_content_of, paths, stamps))), stamps)
 
     def again(self) -> Manifest:
-        """A manifest that looks at every file anew, and reads those whose stamps are others."""
+        """Return a manifest that checks every file anew, and reads those whose stamps have changed."""
         other = Manifest(
             seen=self._seen,
             written=self._written,
@@ -97,7 +97,7 @@ class Manifest:
         return other
 
     def depends(self) -> Depends:
-        """What the user's code has read so far: paths, below the working folder without it, and their prints."""
+        """Return what the user's code has read so far: fingerprints by path, relative below the working folder."""
         here = Path.cwd()
         seen = self._seen()
         found = [[f"{VARIABLE}{name}", _value_of(name)] for name in sorted(self._variables())]
@@ -107,7 +107,7 @@ class Manifest:
         return found + [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(seen.items())]
 
     def holds(self, depends: Depends) -> bool:
-        """Whether every file and folder is there as it was. Raises one of DAMAGED for other content."""
+        """Whether every file and folder is unchanged. Raises one of DAMAGED for a damaged record."""
         here = Path.cwd()
         return all(self._now(str(path), here) == str(print_) for path, print_ in depends)
 
@@ -120,7 +120,7 @@ class Manifest:
         return self._asked_print(here / rest) if mark == ASKED else self._print_of(here / name)
 
     def confirm(self) -> None:
-        """Raises ValidationError for a file that is no longer what it was when it was read first."""
+        """Raises ValidationError for a file that has changed since it was first read."""
         own = set(self._written())
         for path, (stamp, content) in list(self._files.items()):
             if path not in own and not self._is_same(path, stamp, content):
@@ -134,7 +134,7 @@ class Manifest:
             return False
 
     def _kept(self, key: str, make: Callable[[], str], stamps: Sequence[Stamp]) -> str:
-        """What an earlier run has found under `key`, or what `make` finds now."""
+        """Return what an earlier run has kept under `key`, or the result of `make`."""
         kept = self._store.get(key) if self._store is not None else None
         if isinstance(kept, str) and HEX.fullmatch(kept):
             return kept
@@ -144,14 +144,14 @@ class Manifest:
         return found
 
     def _seen_print(self, path: Path, text: str | None) -> str:
-        """The print of a file of which `text` is the hash that was run; of other files and folders as they are now."""
+        """Return a file's present fingerprint. Raises ValidationError if it is not `text`, the hash that was run."""
         found = self._print_of(path)
         if text is not None and found != text:
             raise ValidationError(f"{path}: changed while it was used", hint=HINT)
         return found
 
     def _asked_print(self, path: Path) -> str:
-        """What somebody who asks for a path is told: content, a folder or nothing; and where a link leads."""
+        """Return what a lookup of a path finds: content, a folder or nothing, and the target of a link."""
         try:
             link = f"{path.readlink()} " if path.is_symlink() else ""
             if not path.is_file():
@@ -162,7 +162,7 @@ class Manifest:
             return ABSENT
 
     def _print_of(self, path: Path) -> str:
-        """Of a file its content, of a folder the names in it, of anything else that there is no file."""
+        """Return the fingerprint of a file's content or of a folder's names, or a mark that neither exists."""
         try:
             if path.is_dir():
                 return f"{FOLDER} {_lines(sorted(entry.name for entry in path.iterdir()), None)}"
@@ -172,7 +172,7 @@ class Manifest:
 
 
 def _value_of(variable: str) -> str:
-    """The print of the value of an environment variable."""
+    """Return the fingerprint of the value of an environment variable."""
     value = os.environ.get(variable)
     return ABSENT if value is None else hashlib.sha256(os.fsencode(value)).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Which files a command may replace without --force: its own kind, which it recognises by content.
+"""Which files a command may replace without --force: only its own kind, recognised by content.
 
     check_target(Path("rank.json"), "report")              # raises OutputError for anything but a report of ours
 
@@ -30,7 +30,7 @@ Kind = Literal["report", "page", "picture", "recipe", "logits"]
 
 
 class _Own(NamedTuple):
-    """How files of a kind are recognised, and what they are called."""
+    """How files of a kind are recognised, and their name in messages."""
 
     article: str
     is_own: Callable[[Path], bool]
@@ -54,7 +54,7 @@ def check_target(path: Path, kind: Kind) -> None:
 
 
 def _is_report(path: Path) -> bool:
-    """Whether it is a report of a command that writes no soup: a soup's own report belongs to its folder."""
+    """Whether the file is a report of a command that writes no soup. A soup's report belongs to its folder."""
     report = _json(path)
     return isinstance(report, dict) and report.get("schema") == SCHEMA and report.get("soup") is None
 
@@ -82,7 +82,7 @@ def _is_untouched_recipe(path: Path) -> bool:
 
 
 def signed(text: bytes) -> bytes:
-    """The text with a last line by which it is recognised as long as nobody has changed it."""
+    """Return the text with a last line that identifies it as long as nobody changes it."""
     return text + f"{AS_WRITTEN}{hashlib.sha256(text).hexdigest()[:16]}\n".encode()
 
 

@@ -1,4 +1,4 @@
-"""Files that are read at positions, many at once, under the open-file limit, and noticed when they change."""
+"""Reads files at positions, many at once, within the open-file limit, and notices when they change."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FileVersion:
 
     @classmethod
     def of(cls, path: Path) -> FileVersion:
-        """The file at `path` as it is now. Raises CheckpointError if there is none."""
+        """Record the present state of the file at `path`. Raises CheckpointError if there is none."""
         try:
             return cls._from_stat(path, path.stat())
         except OSError as cause:
@@ -61,7 +61,7 @@ class FileVersion:
         return hash((self.device, self.inode, self.mtime_ns))
 
     def check(self, descriptor: int) -> None:
-        """Raises CheckpointError if the open file is no longer the one that was recorded."""
+        """Raises CheckpointError if the open file is not the recorded one any more."""
         now = os.fstat(descriptor)
         if (
             now.st_size != self.size
@@ -76,7 +76,7 @@ class FileVersion:
 
 
 class _Opened:
-    """One open file and how many read it now."""
+    """One open file and the number of its readers."""
 
     __slots__ = ("descriptor", "readers")
 
@@ -86,14 +86,14 @@ class _Opened:
 
 
 class _OpenFiles:
-    """The files that were read last, kept open; each is closed when no reader is in it and another needs its place."""
+    """The most recently read files, kept open. One without readers is closed when another needs its place."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: OrderedDict[FileVersion, _Opened] = OrderedDict()
 
     def enter(self, file: FileVersion) -> _Opened:
-        """The open file, for one reader more until it leaves."""
+        """Open the file for one more reader, which must leave."""
         with self._lock:
             opened = self._enter(file)
         if opened is None:
@@ -108,7 +108,7 @@ class _OpenFiles:
         return opened
 
     def leave(self, opened: _Opened) -> None:
-        """One reader less."""
+        """Remove one reader."""
         with self._lock:
             opened.readers -= 1
 
@@ -128,7 +128,7 @@ class _OpenFiles:
 
 
 def _most_open() -> int:
-    """Half of the files that the process may have open: others need some too."""
+    """Return half of the process's limit of open files, because other code needs some too."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return MOST_OPEN if limit == resource.RLIM_INFINITY else max(8, min(MOST_OPEN, limit // 2))
 
@@ -150,7 +150,7 @@ _open_files = _OpenFiles()
 
 
 class _Reading:
-    """`with _Reading(file) as descriptor`: the file open, what the system refuses as CheckpointError."""
+    """`with _Reading(file) as descriptor`: opens the file; errors of the system become CheckpointError."""
 
     __slots__ = ("_file", "_opened")
 
@@ -170,7 +170,7 @@ class _Reading:
 
 
 def read_at(file: FileVersion, offset: int, out: Tensor | memoryview) -> None:
-    """Fills `out` (contiguous, CPU) with the bytes from `offset`. Raises CheckpointError if the file ends early."""
+    """Fill `out` (contiguous, CPU) with the bytes from `offset`. Raises CheckpointError if the file ends early."""
     view = out if isinstance(out, memoryview) else memory_of(out)
     nbytes = len(view)
     if nbytes == 0:
@@ -189,14 +189,14 @@ def read_at(file: FileVersion, offset: int, out: Tensor | memoryview) -> None:
 
 
 def memory_of(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous CPU tensor as bytes, without a copy; valid while the tensor lives."""
+    """Return the memory of a contiguous CPU tensor as bytes, without a copy. It is valid while the tensor lives."""
     nbytes = tensor.numel() * tensor.element_size()
     view: memoryview = _view_of_memory(tensor.data_ptr(), nbytes, WRITABLE) if nbytes else memoryview(b"")
     return view
 
 
 def write_at(descriptor: int, data: memoryview | bytes, offset: int) -> None:
-    """Writes all of `data` at `offset`. Raises OSError if the disk takes no more."""
+    """Write all of `data` at `offset`. Raises OSError if the disk is full."""
     view, done = memoryview(data), 0
     while done < len(view):
         put = os.pwrite(descriptor, view[done:], offset + done)
@@ -206,7 +206,7 @@ def write_at(descriptor: int, data: memoryview | bytes, offset: int) -> None:
 
 
 def read_small(path: Path, *, most: int) -> bytes:
-    """The bytes of a file that has at most `most`. Raises OSError for a larger one, a pipe and a device."""
+    """Return the bytes of a file of at most `most` bytes. Raises OSError for a larger one, a pipe and a device."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     try:
         found = os.fstat(descriptor)
@@ -224,7 +224,7 @@ def read_small(path: Path, *, most: int) -> bytes:
 
 
 def read_start(path: Path, count: int) -> bytes:
-    """The first `count` bytes of a file, or fewer. Raises OSError for a pipe and a device."""
+    """Return the first `count` bytes of a file, or fewer. Raises OSError for a pipe and a device."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     try:
         if not modes.S_ISREG(os.fstat(descriptor).st_mode):
@@ -235,20 +235,20 @@ def read_start(path: Path, count: int) -> bytes:
 
 
 def read_bytes(file: FileVersion, offset: int, count: int) -> bytes:
-    """`count` bytes of `file` from `offset`, or fewer if it ends."""
+    """Return `count` bytes of `file` from `offset`, or fewer if it ends."""
     with _Reading(file) as descriptor:
         return os.pread(descriptor, count, offset)
 
 
 def announce(file: FileVersion) -> None:
-    """Asks the system to read the file into its cache in the background, if it can; returns at once."""
+    """Ask the system to read the file into its cache in the background, if it can. Returns at once."""
     if hasattr(os, "posix_fadvise"):
         with _Reading(file) as descriptor:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def sha256(file: FileVersion) -> str:
-    """SHA-256 of the whole file, in hexadecimal. Raises CheckpointError if it changes meanwhile."""
+    """Return the SHA-256 of the whole file, in hexadecimal. Raises CheckpointError if it changes meanwhile."""
     digest, chunk = hashlib.sha256(), memoryview(bytearray(HASH_CHUNK))
     with _Reading(file) as descriptor:
         offset = 0
@@ -264,7 +264,7 @@ SAMPLE = 4096  # bytes
 
 
 def distinct(files: Sequence[FileVersion]) -> list[FileVersion]:
-    """The files without those that are another one of them: by device and inode, then by content."""
+    """Return the files without duplicates: by device and inode, then by content."""
     kept: list[FileVersion] = []
     for file in files:
         if not any(same_file(file, other) or same_content(file, other) for other in kept):
@@ -273,12 +273,12 @@ def distinct(files: Sequence[FileVersion]) -> list[FileVersion]:
 
 
 def same_file(one: FileVersion, other: FileVersion) -> bool:
-    """Whether two names lead to one file."""
+    """Whether two paths lead to one file."""
     return (one.device, one.inode) == (other.device, other.inode)
 
 
 def same_content(one: FileVersion, other: FileVersion) -> bool:
-    """Whether two files hold the same bytes; all of them are read only if samples agree."""
+    """Whether two files hold the same bytes. They are read whole only if samples agree."""
     if one.size != other.size:
         return False
     places = sorted({max(0, one.size - SAMPLE), *(one.size * number // SAMPLES for number in range(SAMPLES))})
@@ -322,16 +322,16 @@ class _Slice(io.RawIOBase):
 
 
 def open_slice(file: FileVersion, offset: int = 0, length: int | None = None) -> io.BufferedReader:
-    """`length` bytes of `file` from `offset` (None: all that follow), read at positions; the file is not opened again.
+    """Return a reader of `length` bytes of `file` from `offset` on (None: all). The file is not opened again.
 
-    What lies outside the file reads as its end.
+    Positions beyond the file's end read as its end.
     """
     size = max(0, file.size - offset)
     return io.BufferedReader(_Slice(file, offset, size if length is None else min(length, size)), BUFFER)
 
 
 def hash_of_files(hashes: Mapping[str, str]) -> str:
-    """`sha256:...` of one file, or of the sorted lines `name hash` of several."""
+    """Return `sha256:...` of one file, or of the sorted lines `name hash` of several."""
     if len(hashes) == 1:
         return f"sha256:{next(iter(hashes.values()))}"
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))

@@ -1,4 +1,4 @@
-"""What changes when a file is replaced or written to, without reading all of it; and the hash of all of it."""
+"""Stamps of files, which change when a file is replaced or written to, and hashes of whole files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ OPENED = os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)  # a pipe doe
 
 
 class Stamp(NamedTuple):
-    """Size, times and place of a file, and of a large one a sample of its content.
+    """Size, times, device and inode of a file, and for a large one a sample of its content.
 
-    The time of change (ctime) cannot be put back: a file that was replaced has another stamp, whatever its time of
-    modification says.
+    The time of change (ctime) cannot be set back, so a replaced file has another stamp whatever its modification time.
     """
 
     size: int
@@ -32,7 +31,7 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> Stamp:
-        """The regular file at `path`; links are followed. Raises OSError."""
+        """Return the stamp of the regular file at `path`. Links are followed. Raises OSError."""
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "not a regular file", str(path))
@@ -40,17 +39,17 @@ class Stamp(NamedTuple):
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, sample)
 
     def is_young(self, now_ns: int) -> bool:
-        """Whether the next change may leave its times as they are."""
+        """Whether the file is so young that the next change may not change its times."""
         return max(self.mtime_ns, self.ctime_ns) > now_ns - YOUNG
 
     @property
     def text(self) -> str:
-        """All of it, as one word."""
+        """The stamp as one word."""
         return "-".join(map(str, self))
 
 
 def sample_of(path: Path, size: int) -> str:
-    """SHA-256 of SAMPLES pieces of the file, its first and last bytes among them. Raises OSError."""
+    """Return the SHA-256 of SAMPLES pieces of the file, including its first and last bytes. Raises OSError."""
     digest = hashlib.sha256()
     file = os.open(path, OPENED)
     try:
@@ -62,7 +61,7 @@ def sample_of(path: Path, size: int) -> str:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of all of the file, in hexadecimal. Raises OSError."""
+    """Return the SHA-256 of the whole file, in hexadecimal. Raises OSError."""
     digest, chunk = hashlib.sha256(), memoryview(bytearray(CHUNK))
     file = os.open(path, OPENED)
     try:

@@ -1,4 +1,4 @@
-"""Files and folders that are made aside and must not outlive their making: named so that the next run knows them.
+"""Temporary files and folders, named so that the next run can remove what a killed process left.
 
     with unfinished(aside(path)) as place:
         ...                                    # write `place`, then rename it; whatever is left of it is removed
@@ -32,12 +32,12 @@ _kept = threading.RLock()
 
 
 def aside(path: Path, ending: str = "tmp") -> Path:
-    """A name beside `path` that nothing else takes, in this process or another."""
+    """Return a name beside `path` that no other process or call uses."""
     return path.with_name(f".{path.name}.{os.getpid()}-{_HOST}-{next(_numbers)}.{ending}")
 
 
 def left_by_others(path: Path) -> list[Path]:
-    """What is at names of `aside(path)` and was not made by this process."""
+    """Return what has names of `aside(path)` and was not made by this process."""
     start = f".{path.name}."
     try:
         entries = [entry for entry in os.scandir(path.parent) if entry.name.startswith(start)]
@@ -48,7 +48,7 @@ def left_by_others(path: Path) -> list[Path]:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Removes what processes that have ended left aside of `path`."""
+    """Remove what ended processes left beside `path`."""
     for place in left_by_others(path):
         if _abandoned(place):
             remove(place)
@@ -65,7 +65,7 @@ def _abandoned(place: Path) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Whether a process with this number runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -76,7 +76,7 @@ def is_running(pid: int) -> bool:
 
 
 def remove(place: Path) -> None:
-    """Remove a file or folder, as far as it can be."""
+    """Remove a file or folder, as far as possible."""
     if place.is_dir() and not place.is_symlink():
         with contextlib.suppress(OSError):
             place.chmod(0o700)  # a folder that was replaced may have been read-only
@@ -88,7 +88,7 @@ def remove(place: Path) -> None:
 
 @contextmanager
 def unfinished(place: Path) -> Iterator[Path]:
-    """While it is made; in the end, however that comes, what still has this name is removed."""
+    """Yield the name for the block. Whatever still has it at the end, even after an error, is removed."""
     _places.add(place)
     try:
         yield place
@@ -99,7 +99,7 @@ def unfinished(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """An empty folder for temporary files, removed in the end; those of killed processes are removed before."""
+    """Yield an empty temporary folder that is removed at the end. Those of killed processes are removed first."""
     path = Path(tempfile.gettempdir()) / "soup"
     remove_abandoned(path)
     with unfinished(aside(path)) as place:
@@ -109,15 +109,15 @@ def scratch_folder() -> Iterator[Path]:
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """While names are exchanged: `remove_all` waits until it is done."""
+    """Mark the block in which names are exchanged. `remove_all` waits for its end."""
     with _kept:
         yield
 
 
 def remove_all(patience: float) -> None:
-    """Before this process ends from another thread: removes all that is unfinished, and lets nothing finish after.
+    """Remove everything unfinished before another thread ends this process, and let nothing finish afterwards.
 
-    Waits `patience` seconds at most for what is being finished.
+    Waits at most `patience` seconds for what is being finished.
     """
     if _kept.acquire(timeout=patience):  # and never given back
         for place in list(_places):

@@ -4,8 +4,8 @@
     soup.tensors, soup.config              # what adapter_model.safetensors and adapter_config.json hold
 
 Sum_k w_k s_k B_k A_k is s [m_1 B_1, m_2 B_2, ...] [A_1; A_2; ...] with m_k = w_k s_k / s: an adapter of the summed
-rank. Where all w_k s_k are the same, s is that number, the factors are the ingredients' own, and nothing is rounded;
-else s is 1 and m_k B_k is rounded once. With a `rank`, the best approximation of that rank instead (Eckart and Young
+rank. If all w_k s_k are equal, s is that number, the factors are the ingredients' own, and nothing is rounded;
+otherwise s is 1 and m_k B_k is rounded once. With a `rank` it is the best approximation of that rank (Eckart and Young
 1936): the singular value decomposition of the product, from QR decompositions of its factors, so that the product
 itself is never formed.
 
@@ -59,7 +59,7 @@ class AdapterTerm(NamedTuple):
 
 
 class Approximation(NamedTuple):
-    """Factors of lower rank, in float64, and the singular values of what they approximate."""
+    """Factors of lower rank, in float64, and the singular values of the exact change."""
 
     a: Tensor
     b: Tensor
@@ -95,7 +95,7 @@ class AdapterLayer(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class AdapterSoup:
-    """See Checkpoint: the tensors of the adapter that is the mean, computed when they are read."""
+    """See Checkpoint: the mean as an adapter, whose tensors are computed when they are read."""
 
     path: Path
     config: Mapping[str, Any]
@@ -123,7 +123,7 @@ class AdapterSoup:
 
     @classmethod
     def of(cls, mixture: Mixture, *, rank: int | None = None, progress: Progress = silent) -> AdapterSoup:
-        """The adapter that `mixture`, whose members are adapters, is; of rank `rank` at most.
+        """Return the adapter of a mixture of adapters, of rank `rank` at most.
 
         Raises MixError if the weights of a tensor do not sum to 1, and for a NaN.
         """
@@ -165,19 +165,19 @@ class AdapterSoup:
 
 
 def adapters_of(mixture: Mixture) -> list[AdapterCheckpoint]:
-    """The members if they are adapters, else an empty list."""
+    """Return the members if they are adapters, else []."""
     return [_whose(member) for member in mixture.members if member.is_adapter]
 
 
 def _whose(checkpoint: Checkpoint, name: str | None = None) -> AdapterCheckpoint:
-    """The adapter itself, or the one that tensor `name` of it comes from."""
+    """Return the adapter itself, or the one that its tensor `name` comes from."""
     owner = checkpoint.sources[0] if name in checkpoint.taken else checkpoint.own
     assert isinstance(owner, AdapterCheckpoint)
     return owner
 
 
 def layer_of(mixture: Mixture, name: str, rank: int | None = None) -> AdapterLayer:
-    """The change of weight `name`, its terms in an order that does not depend on the mixture's."""
+    """Return the change of weight `name`, with terms in an order that does not depend on the mixture's."""
     weighed = mixture.ordered(name)
     weights: dict[AdapterCheckpoint, Fraction] = {}
     for (member, _), weight in zip(weighed, _exact_weights(name, [weight for _, weight in weighed]), strict=True):
@@ -253,7 +253,7 @@ def _widest(specs: Sequence[TensorSpec]) -> Dtype:
 
 
 def whole_tensors(mixture: Mixture, kept: AdapterCheckpoint) -> Mixture:
-    """The mixture of the adapters' own tensors, for tensors that need no factors."""
+    """Return the mixture of the adapters' own tensors, for tensors without factors."""
     coefficients = {stored: mixture.weights_of(name) for name, stored in kept.plain.items()}
     return Mixture(
         tuple(_stored(member) for member in mixture.members),

@@ -1,4 +1,4 @@
-"""A soup's folder filled: weights, side files, and what the report says of both.
+"""Fills a soup's folder with weights and side files, and returns what the report says about both.
 
 filled = fill(folder, mixture, hashes.of, WritingOptions(max_shard_size=5_000_000_000))
 filled.file_hashes                                     # {"model.safetensors": "sha256:...", "config.json": ...}
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Filled(NamedTuple):
-    """What lies in the folder: names of all files of the soup, the report's too, and the hash of each other one."""
+    """The folder's content: names of all files of the soup, including the report, and the hash of each other file."""
 
     written: Written
     files: list[str]
@@ -51,7 +51,7 @@ def fill(
 ) -> Filled:
     """Write weights and side files into the folder.
 
-    The ingredients' hashes are asked for when all is mixed: until then they are computed beside it.
+    The ingredients' hashes are needed only at the end; until then they are computed in the background.
     """
 
     def metadata(hash_of: Callable[[Checkpoint], str]) -> dict[str, str]:
@@ -76,7 +76,7 @@ def _is_true(file: SideFile, written: Written) -> bool:
 
 
 def copy_side_files(mixture: Mixture, folder: Path) -> None:
-    """Copy what a soup carries on from beside the weights into a temporary folder that holds the soup's own."""
+    """Copy the side files that a soup carries on into the folder with its weights."""
     kept = mixture.kept
     beside = [file for file in files_beside(kept.side_folder, kept.files).files if not (folder / file.name).exists()]
     changes = _corrected(beside, own_tensors(kept), soup_specs(mixture))
@@ -86,7 +86,7 @@ def copy_side_files(mixture: Mixture, folder: Path) -> None:
 
 
 def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:
-    """Members and weights as one line of sorted JSON: equal soups have equal bytes."""
+    """Return members and weights as one line of sorted JSON, so that equal soups have equal bytes."""
     hashes = [hash_of(member) for member in mixture.members]
     members = sorted(zip(hashes, mixture.weights, strict=True))
     made_of: dict[str, Any] = {"members": [m for m, _ in members], "weights": [w for _, w in members]}
@@ -103,9 +103,9 @@ DTYPE_KEYS = ("dtype", "torch_dtype")  # of transformers since version 5, and be
 def _corrected(
     files: Iterable[SideFile], before: Mapping[str, TensorSpec], specs: Mapping[str, TensorSpec]
 ) -> dict[str, bytes]:
-    """New content of the configurations that name the weights' dtype, if the soup's is another than the ingredient's.
+    """Return new content for configurations that name the weights' dtype, if the soup's differs from the ingredient's.
 
-    Loaders believe the configuration and would convert the weights back.
+    Loaders follow the configuration and would convert the weights back.
     """
     dtype = _dtype_of(specs)
     if dtype is None or dtype == _dtype_of(before):
@@ -120,7 +120,7 @@ def _corrected(
 
 
 def _dtype_of(specs: Mapping[str, TensorSpec]) -> Dtype | None:
-    """The dtype of most elements that are averaged."""
+    """Return the dtype of most averaged elements."""
     counts: dict[Dtype, int] = {}
     for spec in specs.values():
         if spec.dtype.is_averaged:

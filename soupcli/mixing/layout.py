@@ -1,4 +1,4 @@
-"""Which file of the soup's folder holds which tensors, under which names: as in the ingredients, if all agree.
+"""Plans which file of the soup's folder holds which tensors under which names: as in the ingredients, if all agree.
 
 for plan in planned_files(mixture):
     plan.file, plan.names                              # "2_Dense/model.safetensors", {"2_Dense/w": "w"}
@@ -31,14 +31,14 @@ TORCH_NAMES = {safe: name for name, safe in SAFE_NAMES.items()}
 
 
 class FilePlan(NamedTuple):
-    """Weights that belong into one file, or into shards of it if they are larger than one may be."""
+    """Weights of one file, or of its shards if they are larger than a file may be."""
 
     file: str  # relative to the soup's folder
     names: Mapping[str, str]  # tensor -> its name in the file
 
 
 def planned_files(mixture: Mixture) -> list[FilePlan]:
-    """A plan for each network that the ingredients' folders hold."""
+    """Return a plan for each network in the ingredients' folders."""
     kept = mixture.kept
     names = sorted(kept.tensors)
     if not kept.parts:

@@ -2,7 +2,7 @@
 
     whole = merged(mixture)                                 # a Mixture of one: the network, computed when it is read
 
-Its tensors have the names that the adapted network gives them. What no adapter changes is the base's own.
+Its tensors have the adapted network's names. Tensors that no adapter changes are the base's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class MergedAdapters:
-    """See Checkpoint: the full network that a mixture of adapters makes of their base."""
+    """See Checkpoint: the base with a mixture of adapters merged into it."""
 
     base: Checkpoint
     kept: AdapterCheckpoint  # the member that gives what is not averaged
@@ -101,7 +101,7 @@ class MergedAdapters:
         round_once(before.double() + change, out.dtype, out=flat)
 
     def _before(self, name: str, start: int, count: int) -> Tensor:
-        """What the change is added to: the adapters' own mean, if they hold the tensor whole, else the base's."""
+        """Return what the change is added to: the adapters' mean of the tensor if they hold it, else the base's."""
         stored = self.kept.plain.get(name)
         if stored is not None:
             return mix(self.whole, stored, start=start, count=count)
@@ -109,7 +109,7 @@ class MergedAdapters:
         return torch.zeros(count) if own is None else read_part(self.base, own, start, count)
 
     def _change(self, name: str, start: int, count: int) -> Tensor:
-        """Elements of the sum of w s B A: float64 [count]."""
+        """Return elements of the sum of w s B A, float64 [count]."""
         layer, shape = self.layers[name], self.tensors[name].shape
         a_ri, b_or = layer.a().flatten(1), layer.b().flatten(1)
         if is_transposed(layer.factors, shape, self.kept.stored.tensors, self.kept.config):
@@ -125,7 +125,7 @@ class MergedAdapters:
 
 
 def as_written(mixture: Mixture, *, merge_adapters: bool) -> Mixture:
-    """What is written of a mixture: itself, or the full network if its members are adapters that are to be merged."""
+    """Return the mixture to write: the full network if its members are adapters to be merged, else itself."""
     return merged(mixture) if merge_adapters and adapters_of(mixture) else mixture
 
 
@@ -135,7 +135,7 @@ def own_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorSpec]:
 
 
 def merged(mixture: Mixture) -> Mixture:
-    """The full network of a mixture of adapters, as a mixture of one.
+    """Return the full network of a mixture of adapters, as a mixture of one.
 
     Raises MixError if the base is missing, and if it holds several networks under other names than the adapters'.
     """

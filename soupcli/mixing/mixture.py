@@ -1,4 +1,4 @@
-"""Which checkpoints a soup is made of and how much of each; what cannot be mixed is refused here.
+"""A soup as members and weights, before it is written. Members that cannot be mixed are refused here.
 
     check_mixable(members)
     mixture = Mixture.uniform(members)
@@ -30,12 +30,11 @@ CHUNK = 1 << 18  # elements that are compared at once
 
 @dataclass(frozen=True)
 class Mixture:
-    """A soup before it is written: members in the order of acceptance and the weight of each, which sum to 1.
+    """A soup before it is written: members in the order of acceptance, and their weights, which sum to 1.
 
-    `dtype` is the dtype of averaged tensors, None: the members' own. `keep_from` gives the tensors that are not
-    averaged, None: the first member does. `coefficients` gives some tensors, by name, other weights of the members
-    than `weights` (a learned soup's layers); their sum is what the tensor is scaled by. A member that is a group of
-    checkpoints is taken apart into them: `members` has none.
+    `dtype` is the dtype of averaged tensors, by default the members' own. `keep_from`, by default the first member,
+    gives the tensors that are not averaged. `coefficients` gives some tensors, by name, other weights than `weights`
+    (a learned soup's layers); such a tensor is scaled by their sum. A group is replaced by its checkpoints.
     """
 
     members: tuple[Checkpoint, ...]
@@ -45,7 +44,7 @@ class Mixture:
     coefficients: Mapping[str, tuple[float, ...]] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        """Takes groups apart."""
+        """Replace groups by their members."""
         if not any(isinstance(one, CheckpointGroup) for one in (*self.members, self.keep_from)):
             return
         sizes = [len(members_of(member)) for member in self.members]
@@ -64,26 +63,26 @@ class Mixture:
     def uniform(
         cls, members: Sequence[Checkpoint], *, dtype: Dtype | None = None, keep_from: Checkpoint | None = None
     ) -> Mixture:
-        """The plain mean of `members`."""
+        """Return the plain mean of `members`."""
         return cls(tuple(members), (1.0 / len(members),) * len(members), dtype, keep_from)
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all weights are the same and sum to 1: then the mean is the sum divided once."""
+        """Whether all weights are equal and sum to 1, so that the mean is the sum divided once."""
         return len(set(self.weights)) == 1 and scale_of(self.weights) == 1.0 and self.coefficients is None
 
     @property
     def is_one_network(self) -> bool:
-        """Whether it is one checkpoint as its file has it, and no mean."""
+        """Whether the mixture is one unchanged checkpoint."""
         return len(self.members) == 1 and self.is_uniform
 
     @property
     def kept(self) -> Checkpoint:
-        """The member whose integers and booleans are taken."""
+        """The checkpoint that gives integers and booleans."""
         return self.keep_from if self.keep_from is not None else self.members[0]
 
     def spec(self, name: str) -> TensorSpec:
-        """Shape and dtype of tensor `name` in the soup."""
+        """Return shape and dtype of tensor `name` in the soup."""
         specs = [member.tensors[name] for member in self.members]
         if not specs[0].dtype.is_averaged:
             return self.kept.tensors[name]
@@ -94,23 +93,23 @@ class Mixture:
         return TensorSpec(specs[0].shape, dtype)
 
     def weights_of(self, name: str) -> tuple[float, ...]:
-        """The members' weights in tensor `name`."""
+        """Return the members' weights in tensor `name`."""
         return self.weights if self.coefficients is None else self.coefficients.get(name, self.weights)
 
     def terms(self, name: str) -> Terms:
-        """What tensor `name` is the mean of; for dtypes that are averaged."""
+        """Return the terms of the mean of tensor `name`, whose dtype must be averaged."""
         weights = self.weights_of(name)
         uniform = self.is_uniform or set(weights) == {1.0 / len(weights)}
         return Terms.of(name, self.members, weights=None if uniform else weights, dtype=self.spec(name).dtype.torch)
 
     def ordered(self, name: str | None = None) -> list[tuple[Checkpoint, float]]:
-        """Members and weights (in tensor `name`) in the order in which they are summed, however they were given."""
+        """Return members and their weights in tensor `name` in the order of summation, whatever their own order."""
         weights = self.weights if name is None else self.weights_of(name)
         return sorted(zip(self.members, weights, strict=True), key=lambda pair: str(pair[0].path))
 
 
 def mix(mixture: Mixture, name: str, *, start: int, count: int) -> Tensor:
-    """Elements `start` to `start + count` of the soup's tensor `name`: Tensor[count] of the output dtype.
+    """Return elements `start` to `start + count` of the soup's tensor `name`: Tensor[count] of the output dtype.
 
     Raises MixError if an ingredient holds a NaN or an infinity, or if the output dtype cannot hold the mean.
     """
@@ -125,9 +124,9 @@ def mix(mixture: Mixture, name: str, *, start: int, count: int) -> Tensor:
 
 
 def shared_out(weights: Sequence[float], sizes: Sequence[int]) -> tuple[float, ...]:
-    """The weights of groups, each divided evenly among the members of the group, of which there are `sizes`.
+    """Divide the weight of each group evenly among its members, whose numbers are `sizes`.
 
-    Weights that come out the same are the same to the last bit, so that their mean is the sum divided once.
+    Equal weights are equal to the last bit, so that their mean is the sum divided once.
     """
     if len(set(sizes)) == len(set(weights)) == 1 and scale_of(weights) == 1.0:
         return (1.0 / sum(sizes),) * sum(sizes)
@@ -135,13 +134,13 @@ def shared_out(weights: Sequence[float], sizes: Sequence[int]) -> tuple[float, .
 
 
 def scale_of(weights: Sequence[float]) -> float:
-    """The sum of weights: 1 if they sum to 1 up to rounding, the temperature if one was folded into them."""
+    """Return the sum of weights: 1 if they sum to 1 up to rounding, or a temperature that was folded into them."""
     total = math.fsum(weights)
     return 1.0 if abs(total - 1.0) < 1e-12 else total
 
 
 def differing(mixture: Mixture) -> list[str]:
-    """Names of integer and boolean tensors that are not the same in all members."""
+    """Return the names of integer and boolean tensors that differ between members."""
     names = [name for name, spec in mixture.kept.tensors.items() if not spec.dtype.is_averaged]
     return [name for name in names if _differs(mixture, name)]
 

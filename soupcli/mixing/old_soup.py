@@ -1,9 +1,9 @@
-"""What is already in the place of a new soup: nothing, an old soup whose files may be replaced, or something to refuse.
+"""Checks the place of a new soup: it is free, holds an old soup that may be replaced, or something to refuse.
 
     check_place(out, inputs)                               # no input in it or above it, not the working folder
     old = read_old_soup(out, force=True)                   # OldSoup(files={"model.safetensors": "sha256:..."})
 
-`--force` replaces the files that the old report lists, if their hashes are what it says, and nothing else.
+`--force` replaces only files that the old report lists, and only if their hashes are as it says.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ ELSEWHERE = "choose another --out"
 
 
 class Input(NamedTuple):
-    """Something that a command reads, and what it is called in messages."""
+    """Something that a command reads, and its name in messages."""
 
     what: str
     path: Path
 
 
 class OldSoup(NamedTuple):
-    """A soup that may be replaced: its files (but the report), each as its report says.
+    """A soup that may be replaced: its files except the report, each with the hash in its report.
 
-    `changed` holds a model card that somebody has edited: it stays.
+    `changed` holds a model card that somebody has edited, which stays.
     """
 
     files: Mapping[str, str]
@@ -42,7 +42,7 @@ class OldSoup(NamedTuple):
 
 
 def check_place(out: Path, inputs: Iterable[Input] = (), *, hint: str = ELSEWHERE) -> None:
-    """Raise OutputError if `out` is the root or working folder, or if an input is it, holds it or lies in it."""
+    """Raise OutputError if `out` is the root or working folder, or if an input is it, contains it or is inside it."""
     place = Path(os.path.realpath(out))
     if place == place.parent:
         raise OutputError(f"{out}: is the root of the file system, it is to be a folder of its own", hint=hint)
@@ -71,12 +71,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _identities(path: Path) -> set[tuple[int, int]]:
-    """Of the path and all folders above it: however they are spelled, they are the same."""
+    """Return device and inode of the path and all folders above it, which do not depend on spelling."""
     return {found for one in (path, *path.parents) if (found := _identity(one)) is not None}
 
 
 def read_old_soup(out: Path, *, force: bool) -> OldSoup | None:
-    """The soup at `out`, or None if nothing is there. Raises OutputError for what `force` does not replace."""
+    """Return the soup at `out`, or None if nothing is there. Raises OutputError for what `force` does not replace."""
     if not os.path.lexists(os.path.realpath(out)) or (out.is_dir() and not any(out.iterdir())):
         return None
     if not out.is_dir():
@@ -90,7 +90,7 @@ def read_old_soup(out: Path, *, force: bool) -> OldSoup | None:
 
 
 def _listed(out: Path) -> tuple[list[str], dict[str, str]]:
-    """Names and hashes of the files that the report in `out` lists. Raises OutputError if it is no soup's."""
+    """Return names and hashes of the files that the report in `out` lists. Raises OutputError if it is no soup's."""
     report = read_soup_report(out / REPORT)
     if report is None:
         raise OutputError(f"{out}: is not a soup: its {REPORT} is not the report of one", hint=ELSEWHERE)
@@ -102,7 +102,7 @@ def _listed(out: Path) -> tuple[list[str], dict[str, str]]:
 
 
 def read_soup_report(file: Path) -> dict[str, Any] | None:
-    """The JSON of a report of a soup, or None if the file holds anything else."""
+    """Return the JSON of a soup's report, or None if the file holds anything else."""
     try:
         report = json.loads(read_small(file, most=MAX_REPORT))
     except (OSError, ValueError, RecursionError):
@@ -112,7 +112,7 @@ def read_soup_report(file: Path) -> dict[str, Any] | None:
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name leads to a file in a folder or below it, and nowhere else."""
+    """Whether a name can only lead to a file in or below a folder."""
     path = PurePosixPath(name)
     return bool(name) and "\0" not in name and not path.is_absolute() and ".." not in path.parts and str(path) == name
 
@@ -142,7 +142,7 @@ _hashes: dict[FileVersion, str] = {}
 
 
 def hash_of_file(folder: Path, name: str) -> str | None:
-    """`sha256:...` of a file in `folder`, hashed once while it stays as it is. None if it is no file, or a link."""
+    """Return `sha256:...` of a file in `folder`, hashed once while it is unchanged; None for a link or no file."""
     path = folder / name
     inside = path.parent.resolve() == folder.resolve() / PurePosixPath(name).parent
     if path.is_symlink() or not path.is_file() or not inside:

@@ -1,4 +1,4 @@
-"""The format of a soup's files: that of its ingredients, if their library reads no other, or the one that is asked for.
+"""Chooses the format of a soup's files: the ingredients' own if their library reads no other, or the requested one.
 
 format_, note = chosen_format(mixture, None)           # "torch", "" for YOLO's files
 written = write_own(mixture, folder, CopyOptions())     # copies of the best one's files, with other numbers
@@ -48,7 +48,7 @@ READ_ALONE = frozenset(
 
 
 class OwnFiles(NamedTuple):
-    """The weights that were written in the ingredients' own format."""
+    """Weights that were written in the ingredients' own format."""
 
     digests: dict[str, str]  # SHA-256 of each file of weights, by its name in the folder
     others: dict[str, str]  # and of what belongs to them: an index, `.metadata`
@@ -64,7 +64,7 @@ class OwnFiles(NamedTuple):
 
 
 def form_of(checkpoint: Checkpoint) -> Form:
-    """How the weights of a checkpoint are stored; torch if some of its files are torch's."""
+    """Return how the weights of a checkpoint are stored; torch if some of its files are torch's."""
     kept = checkpoint.own
     if isinstance(kept, DistributedCheckpoint):
         return "distributed"
@@ -73,9 +73,9 @@ def form_of(checkpoint: Checkpoint) -> Form:
 
 
 def chosen_format(mixture: Mixture, wanted: Format | None, options: CopyOptions = PLAIN_COPY) -> tuple[Form, str]:
-    """The format of the soup, and a note if it is not the one that its ingredients suggest.
+    """Return the format of the soup, and a note if it is not the one that its ingredients suggest.
 
-    By default it is that of the ingredients, if their library reads nothing else. Raises MixError if the wanted one
+    By default it is the ingredients' format if their library reads no other. Raises MixError if the wanted format
     cannot be written.
     """
     kept = mixture.kept.own
@@ -100,7 +100,7 @@ def chosen_format(mixture: Mixture, wanted: Format | None, options: CopyOptions 
 
 
 def why_not_copied(mixture: Mixture, options: CopyOptions) -> str:
-    """What speaks against a copy of the best ingredient's files with other numbers; "" if nothing does."""
+    """Return why the best ingredient's files cannot be copied with other numbers, or "" if they can."""
     kept = mixture.kept.own
     cast: dict[FileVersion, str] = {}
     for name in mixture.kept.tensors:
@@ -203,7 +203,7 @@ def in_safetensors(mixture: Mixture) -> list[FilePlan]:
 def _plain_files(
     mixture: Mixture, plans: Iterable[FilePlan], folder: Path, options: CopyOptions
 ) -> dict[str, TorchFile]:
-    """A plain state dict for each network."""
+    """Write a plain state dict for each network."""
     written = {}
     for plan in plans:
         name = torch_name(plan.file)

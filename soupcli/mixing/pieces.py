@@ -37,7 +37,7 @@ class Piece(NamedTuple):
 def pieces_of(
     mixture: Mixture, names: Iterable[str], specs: Mapping[str, TensorSpec], overrides: Mapping[str, Tensor]
 ) -> Iterator[Piece]:
-    """The whole of these tensors, in their order. `overrides` replaces tensors by name."""
+    """Yield the pieces of these tensors, in order. `overrides` replaces tensors by name."""
     for name in names:
         spec, replaced = specs[name], overrides.get(name)
         if replaced is None and spec.dtype.is_averaged:
@@ -72,7 +72,7 @@ class Mixer:
         return part.nbytes
 
     def mixed(self, source: Terms | Checkpoint | Tensor, name: str, start: int, numel: int) -> Tensor:
-        """The numbers of a piece: Tensor[numel] of the output dtype, until the next call."""
+        """Return the numbers of a piece, Tensor[numel] of the output dtype, valid until the next call."""
         if isinstance(source, Terms):
             return self._averager.mean(source, start, numel)
         if isinstance(source, torch.Tensor):

@@ -4,8 +4,8 @@
         written = write_weights(mixture, folder.path, max_shard_size=5_000_000_000)
         folder.commit()
 
-At no moment does its final name stand for anything but the old soup or the whole new one. Of an old soup, the files
-that soup wrote are replaced; all else in its folder stays, and so do the folder's mode and a link that leads to it.
+At every moment its final name is either the old soup or the complete new one. The old soup's files are replaced;
+other files in its folder stay, and so do the folder's mode and a link that leads to it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ MAKE_ROOM = "make room, or choose another --out"
 class SoupFolder:
     """A folder that is filled beside its final name and takes it in one step, when `commit` is called.
 
-    Raises OutputError if the final name is taken by a soup, unless `force`; if it is taken by anything else; if it is
-    one of `inputs`, holds one or lies in one; and if the disk refuses what is put into the folder.
+    Raises OutputError if the final name is a soup, unless `force`, or anything else; if it is one of `inputs`, contains
+    one or is inside one; and if the disk refuses a file.
     """
 
     def __init__(self, out: Path, *, force: bool, inputs: Iterable[Input] = ()) -> None:
@@ -62,14 +62,14 @@ class SoupFolder:
         return self
 
     def need(self, nbytes: int) -> None:
-        """Say how many bytes the soup takes. Raises OutputError if fewer are free."""
+        """Note how many bytes the soup takes. Raises OutputError if fewer are free."""
         self._needed = nbytes
         check_space(self.path.parent, nbytes)
 
     def copy(self, files: Iterable[SideFile], changes: Mapping[str, bytes] | None = None) -> dict[str, str]:
         """Copy side files into the folder, with other content for the names in `changes`. Returns name -> hash.
 
-        A file that stays as somebody has changed it is not copied.
+        A file that somebody has changed stays, and is not copied.
         """
         hashes: dict[str, str] = {}
         for file in files:
@@ -89,7 +89,7 @@ class SoupFolder:
     def commit(self) -> None:
         """Give the folder its final name. Other files of an old soup's folder are carried on.
 
-        Raises OutputError if the new soup has a file of a name that such a file has, or if files of the old soup have
+        Raises OutputError if a file of the new soup has the name of such a file, or if files of the old soup have
         changed meanwhile.
         """
         flush_tree(self.path)
@@ -112,7 +112,7 @@ class SoupFolder:
 
 
 def check_free(out: Path, *, force: bool, inputs: Iterable[Input] = ()) -> OldSoup | None:
-    """The old soup at `out`, or None. Raises OutputError if a soup cannot take that name."""
+    """Return the old soup at `out`, or None. Raises OutputError if a soup cannot be written there."""
     try:
         check_place(out, inputs)
         return read_old_soup(out, force=force)
@@ -128,7 +128,7 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def content_of(file: SideFile) -> bytes:
-    """The content of a side file. Raises OutputError if it is no longer a small regular file."""
+    """Return the content of a side file. Raises OutputError if it is not a small regular file any more."""
     descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as opened:
         found = os.fstat(descriptor)
@@ -138,7 +138,7 @@ def content_of(file: SideFile) -> bytes:
 
 
 def _foreign(folder: Path, ours: set[str], above: str = "") -> Iterator[tuple[Path, str]]:
-    """Everything below the folder that soup did not write: files and links, and folders that hold nothing of ours."""
+    """Return everything below the folder that soup did not write: files, links, and folders without our files."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         name = above + entry.name
         if entry.is_dir(follow_symlinks=False) and any(one.startswith(f"{name}/") for one in ours):
@@ -182,7 +182,7 @@ def _link(old: str | Path, new: str | Path) -> None:
 
 
 def _move_latecomers(old: Path, new: Path, soup: OldSoup | None) -> None:
-    """Move what came into the old folder while the new one was finished."""
+    """Move files that appeared in the old folder while the new one was finished."""
     for path, name in _foreign(old, _ours(soup)):
         if not os.path.lexists(new / name):
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What one tensor of a soup is: the weighted terms of its ingredients, and when float64 adds them without error.
+"""One tensor of a soup as the weighted terms of its ingredients, and when float64 adds them without error.
 
 terms = Terms.of("head.weight", members, weights=None, dtype=torch.float32)
 for start, count in chunks(terms):                        # pieces in which averaging.py mixes it
@@ -25,12 +25,12 @@ FEW_DIGITS = 24  # of a weight, behind the point: with more, float64 does not ad
 
 
 def reals(dtype: torch.dtype) -> int:
-    """How many real numbers an element is."""
+    """Return the number of real numbers in an element."""
     return 2 if dtype.is_complex else 1
 
 
 def real(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the real numbers in it."""
+    """Return the dtype of the real numbers in an element."""
     return dtype.to_real() if dtype.is_complex else dtype
 
 
@@ -57,7 +57,7 @@ class Terms(NamedTuple):
     def of(
         cls, name: str, members: Sequence[Checkpoint], *, weights: Sequence[float] | None, dtype: torch.dtype
     ) -> Terms:
-        """Tensor `name` of the members: their weighted sum, without `weights` their mean."""
+        """Return tensor `name` of the members: their weighted sum, or without `weights` their mean."""
         factors = (1.0,) * len(members) if weights is None else weights
         by_dtype: dict[torch.dtype, list[Term]] = {}
         for member, factor in zip(members, factors, strict=True):
@@ -80,7 +80,7 @@ class Terms(NamedTuple):
 
     @property
     def is_copy(self) -> bool:
-        """Whether it is an unchanged tensor of one ingredient."""
+        """Whether the tensor is one ingredient's, unchanged."""
         stored, batch = self.batches[0]
         return self.members == 1 and stored == self.dtype and batch[0].weight is None
 
@@ -99,12 +99,12 @@ class Terms(NamedTuple):
 
     @property
     def weights(self) -> list[float]:
-        """One for each term, in the order of the batches; empty if all are equal."""
+        """The weight of each term, in the order of the batches; empty if all are equal."""
         return [term.weight for _, batch in self.batches for term in batch if term.weight is not None]
 
     @property
     def stored_format(self) -> Format:
-        """A format that holds the numbers of all terms."""
+        """The format that holds the numbers of all terms."""
         formats = [FORMATS[real(stored)] for stored, _ in self.batches]
         most_digits = max(formats, key=lambda format_: format_.digits)
         return most_digits._replace(smallest=min(format_.smallest for format_ in formats))
@@ -116,7 +116,7 @@ def _lowest_digit(number: float) -> float:
 
 
 def chunks(terms: Terms, numel: int | None = None) -> Iterator[tuple[int, int]]:
-    """(start, count) of the pieces in which a tensor, or its first `numel` elements, is mixed."""
+    """Yield (start, count) of the pieces in which a tensor, or its first `numel` elements, is mixed."""
     itemsize = max(stored.itemsize for stored, _ in terms.batches)
     size = READ // itemsize // min(terms.members, ROWS)
     end = terms.numel if numel is None else numel

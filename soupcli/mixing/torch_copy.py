@@ -1,4 +1,4 @@
-"""How a file of `torch.save` is copied: which records stay, which are converted, and why it cannot be."""
+"""Plans the copy of a file of `torch.save`: which records stay, which are converted, or why it cannot be copied."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TorchNotes(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CopyOptions:
-    """How a file is copied and filled. `overrides` replaces tensors by name."""
+    """The options of a copy. `overrides` replaces tensors by name."""
 
     keep_state: bool = False
     overrides: Mapping[str, Tensor] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class CopyOptions:
 
 
 def is_copied(file: FileVersion) -> bool:
-    """Whether a copy of the file can be filled with other numbers: it is of torch.save, or NeMo's with such a one."""
+    """Whether a copy of the file can be filled with other numbers: a file of torch.save, or NeMo's with one inside."""
     head = read_bytes(file, 0, 8)
     return head.startswith(ZIP_MAGIC) or head[:1] == b"\x80" or is_nemo(file)
 
@@ -66,7 +66,7 @@ def is_archive(file: FileVersion) -> bool:
 
 
 class CopyPlan(NamedTuple):
-    """How an archive is copied. `pickle` is None if all of it is copied as it is."""
+    """The plan of a copy of an archive. `pickle` is None if the archive is copied unchanged."""
 
     records: Sequence[ZipRecord]
     name: str  # of the record with the pickle
@@ -144,13 +144,13 @@ def plan_copy(source: CopySource, *, keep_state: bool) -> CopyPlan:
 
 
 def _training_state(entries: Entries, mixed: set[str]) -> list[str]:
-    """Entries that hold the state of a training: none of the storages that are `mixed` is in them."""
+    """Return the entries with training state, which hold none of the storages that are `mixed`."""
     named = [entry for entry in entries.entries if TRAINING.fullmatch(entry.name) and not entry.is_none]
     return [entry.name for entry in named if not entry.storages & mixed]
 
 
 def _others(entries: Entries | None, key: str | None, dropped: Sequence[str]) -> tuple[str, ...]:
-    """Other entries with tensors: they stay as the best ingredient has them."""
+    """Return other entries with tensors, which stay as in the best ingredient."""
     if entries is None or key is None:
         return ()
     return tuple(sorted(storages_beside(entries, {key.partition(".")[0], *dropped})))
@@ -165,7 +165,7 @@ def _record_of(place: StoredTensor, records: Sequence[ZipRecord]) -> ZipRecord:
 
 
 def moved_place(place: StoredTensor, plan: CopyPlan, begins: Mapping[str, int]) -> StoredTensor:
-    """Where the tensor lies in the new archive."""
+    """Return the tensor's place in the new archive."""
     record = _record_of(place, plan.records)
     inside = place.offset - record.begin
     if record.name in plan.items:

@@ -3,9 +3,9 @@
     file = write_copy(mixture, mixture.kept.files[0], path, CopyOptions(keep_state=True))
     file = write_plain(mixture, path, CopyOptions())
 
-So whatever else is in the file stays: hyper-parameters, other objects, the order and sharing of storages. Optimizers
-and schedulers are left out, unless `keep_state`: they are of one ingredient, and not of the soup.
-A soup of other ingredients becomes a plain state dict.
+Everything else in the file stays: hyper-parameters, other objects, the order and sharing of storages. Optimizers and
+schedulers are left out, unless `keep_state`, because they belong to one ingredient and not to the soup. A soup of
+ingredients in another format becomes a plain state dict.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 class TorchFile(NamedTuple):
-    """One written file: its SHA-256, and what became of the rest of the ingredient's."""
+    """One written file: its SHA-256, and notes on the rest of the ingredient's file."""
 
     nbytes: int
     digest: str
@@ -58,7 +58,7 @@ class TorchFile(NamedTuple):
 
 
 class _Skeleton(NamedTuple):
-    """The new file before anything is averaged: where its tensors lie, and its records."""
+    """The new file before anything is averaged: the places of its tensors, and its records."""
 
     places: Mapping[str, StoredTensor]
     records: Sequence[ZipRecord]
@@ -162,7 +162,7 @@ def _fill(mixture: Mixture, path: Path, skeleton: _Skeleton, options: CopyOption
 
 
 def whole_tensor(mixture: Mixture, name: str, overrides: Mapping[str, Tensor]) -> Tensor:
-    """The soup's tensor `name`, in its shape."""
+    """Return the soup's tensor `name`, in its shape."""
     spec = mixture.spec(name)
     if name in overrides:
         return overrides[name].to(spec.dtype.torch).reshape(spec.shape)
@@ -192,7 +192,7 @@ def write_elements(descriptor: int, spec: TensorSpec, place: StoredTensor, tenso
 def _check_shared(
     mixture: Mixture, path: Path, places: Mapping[str, StoredTensor], overrides: Mapping[str, Tensor]
 ) -> None:
-    """Raises MixError if tensors share memory in the file, and are not the same mean there."""
+    """Raises MixError if tensors share memory in the file but have different means."""
     file = FileVersion.of(path)
     for name in sorted(_sharing({name: mixture.spec(name) for name in places}, places)):
         spec = mixture.spec(name)
@@ -208,7 +208,7 @@ def _check_shared(
 
 
 def _sharing(specs: Mapping[str, TensorSpec], places: Mapping[str, StoredTensor]) -> set[str]:
-    """Tensors whose places in the file may overlap, with others or with themselves."""
+    """Return the tensors whose places in the file may overlap with others or with themselves."""
     spans = []
     for name, spec in specs.items():
         strides, extent = places[name].strides, spec.numel

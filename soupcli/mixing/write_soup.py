@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Written(NamedTuple):
-    """The written weights."""
+    """Weights that were written."""
 
     files: list[str]  # relative to the soup folder
     nbytes: int
@@ -77,11 +77,11 @@ def write_weights(
 ) -> Written:
     """Mix every tensor of `mixture` into safetensors files in `folder`, with arithmetic on `device`.
 
-    `files` says which file holds which tensor; by default as in the ingredients.
+    `files` plans which file holds which tensor, by default as in the ingredients.
 
-    `final_metadata` is asked when all is mixed, for what takes the place of `metadata`: text of the same lengths, e.g.
-    hashes that were not known before. `overrides` replaces tensors by name (re-estimated batch-norm statistics).
-    Raises MixError if a tensor cannot be mixed and OutputError if the disk is full.
+    `final_metadata` is called when all is mixed, and replaces `metadata` by text of the same lengths, e.g. hashes that
+    were unknown before. `overrides` replaces tensors by name (re-estimated batch-norm statistics). Raises MixError if a
+    tensor cannot be mixed, and OutputError if the disk is full.
     """
     plans = planned_files(mixture) if files is None else files
     specs = {name: mixture.spec(name) for plan in plans for name in plan.names}
@@ -125,7 +125,7 @@ def _plan(
 def _layout(
     file: str, names: Mapping[str, str], specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]
 ) -> _Shard:
-    """Header and places: wide dtypes first, as safetensors orders them, so that every tensor is aligned."""
+    """Return header and places: wide dtypes first, as safetensors orders them, so that every tensor is aligned."""
     entries: dict[str, object] = {"__metadata__": dict(metadata)}
     relative: dict[str, int] = {}
     at = 0
@@ -149,7 +149,7 @@ def _layout(
 
 @contextmanager
 def _new_file(path: Path, folder: Path, needed: int) -> Iterator[int]:
-    """A descriptor of the new file `path`. What the disk refuses is an OutputError that says what was `needed`."""
+    """Yield a descriptor of the new file `path`. An error of the disk becomes an OutputError that says `needed`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
@@ -174,7 +174,7 @@ def _write_index(folder: Path, plan: FilePlan, shards: list[_Shard]) -> str:
 
 
 def _check_written(folder: Path, shards: list[_Shard], specs: Mapping[str, TensorSpec], indexes: list[str]) -> Written:
-    """Flush what was written, open it again and hash it. Raises SoupFault if it is not what was planned."""
+    """Flush the file, open it again and hash it. Raises SoupFault if it is not as planned."""
     hashes: dict[str, str] = {}
     for shard in shards:
         file = FileVersion.of(folder / shard.name)
@@ -198,7 +198,7 @@ def _check_written(folder: Path, shards: list[_Shard], specs: Mapping[str, Tenso
 
 
 class AdapterNotes(NamedTuple):
-    """What became of the adapters."""
+    """Notes on a soup of adapters: rank and error."""
 
     rank: int  # of most layers
     relative_error: float  # 0 if the adapter is exact
@@ -206,7 +206,7 @@ class AdapterNotes(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WritingOptions:
-    """How weights are written. See `write_weights`, `chosen_format` and `write_torch`.
+    """The options of writing. See `write_weights`, `chosen_format` and `write_own`.
 
     `overrides` replaces tensors by name (re-estimated batch-norm statistics). Adapters become one of rank
     `adapter_rank` at most (None: exactly).
@@ -252,7 +252,7 @@ def write_soup(
 
 
 def _safetensors(folder: Path, options: WritingOptions, progress: Progress) -> Callable[..., Written]:
-    """`write_weights` into the folder, with what the options say of every file."""
+    """Call `write_weights` on the folder with these options."""
     return partial(
         write_weights,
         folder=folder,
@@ -280,7 +280,7 @@ def _as_ingredients(
 
 
 def _with(written: Written, beside: Written) -> Written:
-    """Both, as one soup."""
+    """Return both parts as one soup."""
     hashes = {**written.hashes, **beside.hashes}
     names = (*written.weight_files, *beside.weight_files)
     digests = {name: hashes[name].removeprefix("sha256:") for name in names}

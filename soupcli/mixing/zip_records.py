@@ -1,10 +1,10 @@
-"""The records of a zip archive that `torch.save` wrote: where their bytes and checksums lie, and a copy without some.
+"""The records of a zip archive of `torch.save`: the places of their bytes and checksums, and a copy without some.
 
     records = zip_records(path)
     copy_records(path, records, target, {"archive/data.pkl": new_pickle}, left_out={"archive/data/3"})
     correct_checksums(descriptor, records)                 # after bytes were replaced in place
 
-Format: APPNOTE 6.3, uncompressed records alone.
+Format: APPNOTE 6.3, only uncompressed records.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHUNK = 1 << 22
 
 
 class ZipRecord(NamedTuple):
-    """One record: its data's first byte, and where in the file its checksum is."""
+    """One record: the places of its data and of its checksum in the file."""
 
     name: str
     begin: int
