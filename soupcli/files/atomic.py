@@ -24,8 +24,8 @@ def write_whole(path: Path, content: str | bytes, *, mode: int | None = None, fl
     """Write `content` beside `path`, flush it to disk and rename it there: whole or not at all.
 
     `mode` sets its mode bits; None means those that the umask leaves. A link stays, and its target is replaced.
-    What a killed process left of the same file is removed.
-    Raises OutputError if it cannot be written.
+    What a killed process left of the same file is removed. With `flushed` False it does not wait for the disk: for a
+    file whose reader notices what a power failure has left of it. Raises OutputError if it cannot be written.
     """
     data = content if isinstance(content, bytes) else content.encode()
     place = Path(os.path.realpath(path))
