@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.doubles import Double, without_doubles
 from soupcli.checkpoints.earlier_soups import soups_among, without_output
+from soupcli.checkpoints.formats.folders.beside import look_beside
 from soupcli.checkpoints.formats.folders.folder import pointed_to
 from soupcli.checkpoints.formats.folders.parts import look_below, marker, part_folders
 from soupcli.checkpoints.open import How, open_checkpoint
@@ -119,12 +120,26 @@ def _choices(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 def _left_out(path: Path, checkpoint: Checkpoint, how: How | None) -> list[str]:
     """Lines about what lies below the folder of a checkpoint, and is not a part of it."""
-    if not path.is_dir():
+    folder = (pointed_to(path) or path) if path.is_dir() else _fetched(checkpoint)
+    if folder is None:
         return []
-    folder = pointed_to(path) or path
-    others = look_below(folder, checkpoint, lambda below: open_checkpoint(below, how))
-    shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-    return [f"{path}: its sub-folders are not mixed, they hold other checkpoints or forms: {shown}"] if others else []
+    below = look_below(folder, checkpoint, lambda below: open_checkpoint(below, how))
+    beside = look_beside(folder, checkpoint) if how is None or how.weights_name is None else []
+    found = (("sub-folders", below), ("other files", beside))
+    return [
+        f"{path}: its {what} are not mixed, they hold other checkpoints or forms: {_first(others)}"
+        for what, others in found
+        if others
+    ]
+
+
+def _fetched(checkpoint: Checkpoint) -> Path | None:
+    """The folder of a model of the Hub in its cache."""
+    return checkpoint.side_folder if checkpoint.origin.revision is not None else None
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _refuse_parts(checkpoints: Sequence[Checkpoint]) -> None:

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 from soupcli.checkpoints.adapters.adapter import CONFIG
 from soupcli.checkpoints.adapters.adapter import WEIGHTS as ADAPTER_WEIGHTS
+from soupcli.checkpoints.formats.folders.beside import OTHER_NAMES
 from soupcli.checkpoints.formats.folders.folder import INDEX_SUFFIX, KNOWN_NAMES
-from soupcli.checkpoints.formats.folders.parts import MARKERS, OTHER_FORMS, STEPS
+from soupcli.checkpoints.formats.folders.parts import ENDINGS, MARKERS, OTHER_FORMS, STEPS
 from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.checkpoints.side_files import LARGEST, PICTURES, TRAINING, TRAINING_FOLDERS, WEIGHTS
 from soupcli.environment import import_extra
@@ -165,12 +166,26 @@ def _weights(inside: Mapping[str, HubFile], wanted: str | None) -> list[str]:
     names = ADAPTER_WEIGHTS if CONFIG in inside else KNOWN_NAMES
     known = next((name for name in names if name in inside), None)
     if known is not None:
-        return _with_shards(inside, known)
+        return [*_with_shards(inside, known), *_heads(inside)]
     own = [name for name in inside if not _matches(name, TRAINING)]
     for form in FORMS:
         if found := [name for name in own if _matches(name.removesuffix(INDEX_SUFFIX), form)]:
             return [inside[name].name for name in found]
     return []
+
+
+def _heads(inside: Mapping[str, HubFile]) -> list[str]:
+    """Small files of weights beside those with a known name, which may belong to them: whoever opens them decides."""
+    stems = {PurePosixPath(name).stem for name in (*KNOWN_NAMES, *ADAPTER_WEIGHTS)}
+    return [
+        file.name
+        for name, file in inside.items()
+        if PurePosixPath(name).suffix in ENDINGS
+        and name.partition(".")[0] not in stems
+        and not is_shard(name)
+        and not _matches(name, (*TRAINING, *OTHER_NAMES))
+        and (file.size is None or file.size <= LARGEST)
+    ]
 
 
 def _with_shards(inside: Mapping[str, HubFile], name: str) -> list[str]:

@@ -16,6 +16,7 @@ from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats.folders import folder as folders
 from soupcli.checkpoints.formats.folders import nnunet, parts, shards, speechbrain
 from soupcli.checkpoints.formats.folders import torch_distributed as distributed
+from soupcli.checkpoints.formats.folders.beside import heads_beside
 from soupcli.checkpoints.formats.folders.folder import trainer_metrics
 from soupcli.checkpoints.formats.folders.neighbours import writer_of
 from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice
@@ -99,6 +100,18 @@ def _open_parts(path: Path, how: How) -> Checkpoint | None:
     networks |= {name: open_checkpoint(path / name, how) for name in below}
     writer = parts.MARKERS[parts.marker(path) or ""]
     return parts.joined(path, writer, [(parts.part_in(name, network), network) for name, network in networks.items()])
+
+
+def _open_heads(path: Path, how: How) -> Checkpoint | None:
+    """A folder of a body, with heads in files of their own."""
+    body, heads = folders.known_weights(path), heads_beside(path)
+    if body is None or heads is None:
+        return None
+    writer, files = heads
+    networks = [_open_file(path, file, how) for file in (body, *files)]
+    prefixes = ["", *(f"{file.stem}/" for file in files)]
+    named = [Component(prefix, file.name) for prefix, file in zip(prefixes, (body, *files), strict=True)]
+    return parts.joined(path, writer, list(zip(named, networks, strict=True)))
 
 
 def _open_speechbrain(path: Path, how: How) -> Checkpoint | None:
@@ -185,6 +198,7 @@ LAYOUTS: tuple[Layout, ...] = (
     _open_named,
     _open_hub_cache,
     _open_parts,
+    _open_heads,
     _open_speechbrain,
     _open_nnunet,
     *ALONE,
@@ -229,7 +243,7 @@ def _stored(
     names = plain_names(contents.specs) if prefixes else {name: name for name in contents.specs}
     origin = contents.origin
     home = nnunet.model_folder(files[0].path) if origin.format == nnunet.FORMAT else None
-    if origin.format in ("torch", "averaged") and origin.key is None and len(files) == 1:
+    if origin.format in ("torch", "averaged") and len(files) == 1:
         origin = origin._replace(format=writer_of(files[0].path) or origin.format)
     return StoredCheckpoint(
         path,

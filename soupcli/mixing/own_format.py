@@ -42,7 +42,8 @@ PLAIN_COPY = CopyOptions()
 READ_ALONE = frozenset(
     {
         *("Lightning", "fairseq", "ultralytics", "YOLOv5", "nnU-Net", "mmengine", "icefall", "detectron2", "NeMo"),
-        *("speechbrain", "Megatron", "VITS", "ESPnet", "wenet", "numpy pickle"),
+        *("speechbrain", "Megatron", "VITS", "ESPnet", "wenet", "numpy pickle", "Whisper", "RVC", "Coqui", "nanoGPT"),
+        *("flair", "fair-esm", "torchvision training", "BasicSR", "fastai", "LitGPT", "FlagEmbedding"),
     }
 )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.formats.nemo import is_nemo
 from soupcli.checkpoints.formats.torch_archives import ZIP_MAGIC
-from soupcli.checkpoints.formats.training_state import NAMES as TRAINING
+from soupcli.checkpoints.formats.torch_save import training_entries
 from soupcli.errors import MixError
 from soupcli.files.reading import FileVersion, read_bytes
 from soupcli.mixing.pickle_entries import Entries, storages_beside, with_classes
@@ -114,7 +114,7 @@ def plan_copy(source: CopySource, *, keep_state: bool) -> CopyPlan:
     mixed = {name: _record_of(place, records).name.removeprefix(stem) for name, place in places.items()}
     data = read_bytes(file, pickle.begin, pickle.size)
     entries = Entries.of(data) if pickle.size <= MAX_PICKLE else None
-    dropped = _training_state(entries, set(mixed.values())) if entries is not None and not keep_state else []
+    dropped = _training_state(file, entries, set(mixed.values())) if entries is not None and not keep_state else []
     rest = entries.without(dropped) if entries is not None and dropped else data
     notes = TorchNotes(tuple(dropped) if rest is not None else (), _others(entries, key, dropped))
     if rest is None:
@@ -143,9 +143,10 @@ def plan_copy(source: CopySource, *, keep_state: bool) -> CopyPlan:
     return plan._replace(pickle=pickle_now, items=items, converted=frozenset(f"{stem}{one}" for one in others))
 
 
-def _training_state(entries: Entries, mixed: set[str]) -> list[str]:
+def _training_state(file: FileVersion, entries: Entries, mixed: set[str]) -> list[str]:
     """Return the entries with training state, which hold none of the storages that are `mixed`."""
-    named = [entry for entry in entries.entries if TRAINING.fullmatch(entry.name) and not entry.is_none]
+    training = training_entries(file)
+    named = [entry for entry in entries.entries if entry.name in training and not entry.is_none]
     return [entry.name for entry in named if not entry.storages & mixed]
 
 

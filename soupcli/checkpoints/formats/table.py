@@ -25,7 +25,7 @@ class FileFormat(NamedTuple):
 
 
 FORMATS: tuple[FileFormat, ...] = (
-    FileFormat("torch.save", torch_archives.is_torch_file, torch_save.read_contents, torch_archives.holds_a_pickle),
+    FileFormat("torch.save", torch_archives.is_torch_file, torch_save.read_contents, torch_save.holds_weights),
     FileFormat("NeMo", nemo.is_nemo, nemo.read_contents, nemo.is_nemo),
     FileFormat("safetensors", safetensors.is_safetensors, safetensors.read_contents, safetensors.is_safetensors),
     FileFormat(numpy_pickle.FORMAT, numpy_pickle.begins, numpy_pickle.read_contents, numpy_pickle.holds_arrays),

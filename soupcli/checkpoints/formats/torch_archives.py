@@ -14,7 +14,7 @@ from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
 from soupcli.checkpoints.formats.pickles.stand_ins import PersistentId
 from soupcli.checkpoints.formats.pickles.tensors import ITEM_SIZES, Storage, storage_of
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
-from soupcli.checkpoints.formats.zip_files import refuse_other_archives
+from soupcli.checkpoints.formats.zip_files import other_archive, refuse_other_archives
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import open_slice, read_bytes
 
@@ -63,13 +63,20 @@ def _is_legacy(head: bytes) -> bool:
 
 
 def holds_a_pickle(file: FileVersion) -> bool:
-    """Whether it is an archive as `torch.save` writes them, not any other zip file."""
+    """Whether it is an archive as `torch.save` writes them, not any other zip file such as a program of TorchScript."""
     if read_bytes(file, 0, 4) != ZIP_MAGIC:
         return is_torch_file(file)
     try:
-        return any(name.endswith("data.pkl") for name in _names(file))
+        names = _names(file)
     except CheckpointError:
         return True  # broken: whoever opens it says how
+    return any(name.endswith("data.pkl") for name in names) and other_archive(names) is None
+
+
+def refuse_program(file: FileVersion) -> None:
+    """Raises CheckpointError if the file is an archive of another kind, such as a program of TorchScript."""
+    if file.size and read_bytes(file, 0, 4) == ZIP_MAGIC:
+        refuse_other_archives(file, _names(file))
 
 
 def read_object(file: FileVersion, offset: int = 0, length: int | None = None) -> SavedObject:

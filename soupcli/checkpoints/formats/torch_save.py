@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
@@ -16,10 +16,12 @@ from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats.names import COUNTERS
 from soupcli.checkpoints.formats.network_part import network_part, view_of
 from soupcli.checkpoints.formats.pickles.machine import PickleError
+from soupcli.checkpoints.formats.pickles.stand_ins import find_in
 from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
 from soupcli.checkpoints.formats.safetensors import NAMES
-from soupcli.checkpoints.formats.torch_archives import SAVE_AGAIN, read_object
+from soupcli.checkpoints.formats.torch_archives import SAVE_AGAIN, holds_a_pickle, read_object
 from soupcli.checkpoints.formats.training_numbers import metrics_of, metrics_of_epochs, progress_of
+from soupcli.checkpoints.formats.training_state import is_optimizer, is_training_state
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import read_bytes
 
@@ -49,6 +51,16 @@ WRITERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("icefall", frozenset({"model", "model_avg", "sampler"})),
     ("VITS", frozenset({"model", "iteration", "learning_rate"})),
     ("detectron2", frozenset({"model", "iteration"})),
+    ("Whisper", frozenset({"dims", "model_state_dict"})),
+    ("RVC", frozenset({"weight", "config", "info"})),
+    ("Coqui", frozenset({"config", "model", "model_loss"})),
+    ("nanoGPT", frozenset({"model", "model_args", "iter_num"})),
+    ("flair", frozenset({"__cls__", "state_dict"})),
+    ("fair-esm", frozenset({"cfg", "model"})),
+    ("torchvision training", frozenset({"model", "optimizer", "epoch", "args"})),  # MAE, DeiT, DETR, ConvNeXt: too
+    ("BasicSR", frozenset({"params"})),
+    ("BasicSR", frozenset({"params_ema"})),
+    ("fastai", frozenset({"model", "opt"})),
 )
 
 
@@ -93,6 +105,28 @@ def _origin(format_: str, view: Mapping[Any, Any], part: NetworkPart, read_scala
         return Origin(format_, part.key, {}, part.notes, part.averaged)
     metrics, progress = metrics_of(view, read_scalar), progress_of(view)
     return Origin(format_, part.key, metrics, part.notes, part.averaged, progress=progress)
+
+
+def training_entries(file: FileVersion) -> set[str]:
+    """The entries of the dict in a file that hold the state of a training."""
+    view = view_of(read_object(file).content) or {}
+    return {str(name) for name, value in view.items() if is_training_state(str(name), value)}
+
+
+@lru_cache(maxsize=4096)
+def holds_weights(file: FileVersion) -> bool:
+    """Whether a file of torch.save may hold a network, and not the state of a training alone."""
+    if not holds_a_pickle(file):
+        return False
+    try:
+        content = read_object(file).content
+    except CheckpointError:
+        return True  # broken: whoever opens it says how
+    if is_optimizer(content):
+        return False
+    view = view_of(content) or {}
+    parts = [(name, value) for name, value in view.items() if next(find_in(value, is_tensor), None) is not None]
+    return not parts or not all(is_training_state(str(name), value) for name, value in parts)
 
 
 def epochs_of(file: FileVersion) -> dict[int, dict[str, float]]:

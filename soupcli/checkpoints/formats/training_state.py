@@ -10,7 +10,7 @@ from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, entries_of
 
 OPTIMIZER = frozenset({"state", "param_groups"})
 NAMES = re.compile(
-    r"(.*_)?(optim|optimi[sz]ers?|(lr_)?scheduler|(lr_)?schedulers|sched|(grad_|loss_)?scalers?|sampler|averaging)"
+    r"(.*_)?(opt|optim|optimi[sz]ers?|(lr_)?scheduler|(lr_)?schedulers|sched|(grad_|loss_)?scalers?|sampler|averaging)"
     r"(_(state|states|state_dict|state_dicts|history))?"
     r"|(.*_)?(rng|random)_?(states?)?|loops|trainer_state|message_hub",
     re.IGNORECASE,

@@ -57,11 +57,16 @@ ARCHIVES = (
 )
 
 
+def other_archive(names: Sequence[str]) -> Archive | None:
+    """The kind of a zip archive that holds these names, None if it is none of ARCHIVES."""
+    return next((kind for kind in ARCHIVES if any(fnmatch(name, kind.member) for name in names)), None)
+
+
 def refuse_other_archives(file: FileVersion, names: Sequence[str]) -> None:
     """Raises CheckpointError if the names in a zip archive are those of another kind than torch.save's."""
-    for kind in ARCHIVES:
-        if any(fnmatch(name, kind.member) for name in names):
-            raise CheckpointError(f"{file.path}: {kind.what}", hint=kind.hint)
+    kind = other_archive(names)
+    if kind is not None:
+        raise CheckpointError(f"{file.path}: {kind.what}", hint=kind.hint)
     if names and not any(name.endswith("data.pkl") or "/data/" in name for name in names):
         shown = ", ".join(sorted(names)[:3])
         raise CheckpointError(

@@ -12,6 +12,7 @@ from soupcli.checkpoints.formats.folders import shards
 from soupcli.checkpoints.formats.foreign import refuse_slices
 from soupcli.checkpoints.formats.other_files import refuse_other_folder
 from soupcli.checkpoints.formats.table import holds_weights
+from soupcli.checkpoints.formats.torch_archives import refuse_program
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import finite
 from soupcli.files.reading import FileVersion, distinct, read_small, read_start
@@ -127,6 +128,7 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
         return sets[0] if sets else files[0].path
     if not found:
         refuse_other_folder(folder)
+        _refuse_programs(folder)
         raise CheckpointError(f"{folder}: holds no checkpoint", hint=listing(folder))
     names = [entry.name for entry in wholes]
     shown = [*names, *(shards.pattern for shards in sets)]
@@ -134,6 +136,12 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
         f"{folder}: holds {len(shown)} checkpoints: {', '.join(shown[:8])}{', ...' if len(shown) > 8 else ''}",
         hint=_pick_one(folder, names),
     )
+
+
+def _refuse_programs(folder: Path) -> None:
+    for entry in sorted(folder.iterdir()):
+        if entry.is_file() and entry.suffix.lower() not in OTHER_KINDS:
+            refuse_program(FileVersion.of(entry))
 
 
 LAST = "last_checkpoint"  # detectron2's and mmengine's: the file that they resume from

@@ -1,4 +1,4 @@
-"""Libraries that save a bare state dict, recognised by the settings that they put beside it.
+"""Libraries whose files say nothing of who wrote them, recognised by the settings that they put beside it.
 
     writer_of(Path("exp/epoch_12.pt"))                     # "wenet", if exp/train.yaml or exp/epoch_12.yaml is there
 
@@ -24,6 +24,7 @@ class Neighbours(NamedTuple):
 
 WRITERS = (
     Neighbours("wenet", re.compile(r"(epoch_|step_|avg_?|final|init).*\.pt"), ("train.yaml", "{stem}.yaml")),
+    Neighbours("LitGPT", re.compile(r"lit_model(\..+)?\.pth"), ("model_config.yaml", "lit_config.json")),
     Neighbours("ESPnet", re.compile(r"(\d+epoch|(train|valid)\..+)\.pth"), ("config.yaml",)),
 )
 

@@ -1,0 +1,80 @@
+"""Files of weights that lie beside those of a network in its folder: heads of it, other forms, or strangers.
+
+    writer, files = heads_beside(Path("bge-m3"))             # "FlagEmbedding", [colbert_linear.pt, sparse_linear.pt]
+    others = look_beside(Path("run"), checkpoint)            # ["last.pt"]: named, and not mixed
+
+A file of weights is mixed, named or refused: it is never dropped in silence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from soupcli.checkpoints.adapters.adapter import WEIGHTS
+from soupcli.checkpoints.contents import How
+from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES, is_weights, matches
+from soupcli.checkpoints.formats.folders.parts import ENDINGS
+from soupcli.checkpoints.formats.folders.shards import is_shard
+from soupcli.checkpoints.formats.names import plain_names
+from soupcli.checkpoints.formats.table import read_contents
+from soupcli.errors import CheckpointError
+from soupcli.files.reading import FileVersion, same_file
+from soupcli.wording import natural_order
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+
+# Networks whose heads lie in files of their own beside a body with a known name -> what writes them.
+HEADS = {frozenset({"colbert_linear.pt", "sparse_linear.pt"}): "FlagEmbedding"}
+# Heads in pickles that hold whole objects of other libraries, and the file beside that tells of them.
+PICKLED_HEADS = {"model_head.pkl": "config_setfit.json"}
+# The same weights in another form, under names of their own.
+OTHER_NAMES = ("consolidated*", "*_ema.*", "*.ema.*", "ema_*")
+
+
+def heads_beside(folder: Path) -> tuple[str, list[Path]] | None:
+    """What writes the heads that lie beside a body in files of their own, and these files; None if there are none."""
+    for names, writer in HEADS.items():
+        if all((folder / name).is_file() for name in names):
+            return writer, [folder / name for name in sorted(names)]
+    return None
+
+
+def look_beside(folder: Path, checkpoint: Checkpoint) -> list[str]:
+    """Files in `folder` that hold the network of `checkpoint` in another form, or further checkpoints of it.
+
+    Raises CheckpointError if one holds other weights, and nothing says how they belong together.
+    """
+    taken = checkpoint.files
+    name = taken[0].path.name if taken else ""
+    for head, sign in PICKLED_HEADS.items():
+        if (folder / head).is_file() and (folder / sign).is_file():
+            raise CheckpointError(
+                f"{folder}: its head lies in {head}, a pickle of whole objects, which is not mixed",
+                hint=f"--weights-name {name} mixes the body alone: fit the head again on the soup",
+            )
+    known = {*KNOWN_NAMES, *WEIGHTS}
+    others: list[str] = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: natural_order(entry.name)):
+        if entry.name in known or entry.suffix.lower() not in ENDINGS or is_shard(entry.name):
+            continue
+        if not is_weights(entry) or any(same_file(FileVersion.of(entry), file) for file in taken):
+            continue
+        if not matches(entry.name, OTHER_NAMES) and not _shares_names(FileVersion.of(entry), checkpoint):
+            raise CheckpointError(
+                f"{folder}: holds weights in {entry.name} beside {name}, and nothing says how they belong together",
+                hint=f"--weights-name {name} mixes that file alone, and leaves {entry.name} out",
+            )
+        others.append(entry.name)
+    return others
+
+
+def _shares_names(file: FileVersion, checkpoint: Checkpoint) -> bool:
+    """Whether a file holds tensors of a checkpoint's names. One that holds no network shares whatever is asked for."""
+    try:
+        names = plain_names(read_contents(file, How()).specs).values()
+    except CheckpointError:
+        return True
+    return not checkpoint.tensors.keys().isdisjoint(names)
