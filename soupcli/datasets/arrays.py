@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint(spec: ArraysSet, manifest: Manifest | None = None) -> str:
-    """Changes with the content of every file that the tensors lie in. Raises ValidationError if one cannot be read."""
+    """Return the fingerprint of the content of the tensors' files. Raises ValidationError for an unreadable one."""
     check_is_file(spec.arrays)
     try:
         files = open_checkpoint(spec.arrays).files  # before all of it is hashed
@@ -36,7 +36,7 @@ def fingerprint(spec: ArraysSet, manifest: Manifest | None = None) -> str:
 
 
 def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
-    """The examples of the file. Raises ValidationError if tensors are missing or do not go together."""
+    """Return the examples of the file. Raises ValidationError if tensors are missing or do not match."""
     mark = fingerprint(spec, manifest)
     tensors: dict[str, Tensor] = {}
     try:

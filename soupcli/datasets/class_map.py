@@ -1,8 +1,8 @@
-"""Which logits stand for the classes of a set that covers a part of a network's classes, or counts several as one.
+"""The logits of a set's classes, if it covers only some of the network's classes or counts several as one.
 
-ImageNet-V2, R, Sketch, A and ObjectNet are judged among the classes that they cover: the other logits take no part
-(Hendrycks et al. 2021, arXiv:1907.07174). Where several logits count as one class, as in ObjectNet, the largest of them
-is its logit, as in the authors' own evaluation of model soups (datasets/objectnet.py, project_logits).
+ImageNet-V2, R, Sketch, A and ObjectNet are evaluated among the classes that they cover: other logits are ignored
+(Hendrycks et al. 2021, arXiv:1907.07174). If several logits count as one class, as in ObjectNet, the largest of them is
+its logit, as in the authors' own evaluation of model soups (datasets/objectnet.py, project_logits).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Class c of a set is judged by the logits `columns[c]`. None: by logit c, and there are exactly `count`.
+    """Class c of a set has the logits `columns[c]`. None means logit c, of exactly `count`.
 
     `source` names the set in messages.
     """
@@ -31,7 +31,7 @@ class ClassMap:
     columns: tuple[tuple[int, ...], ...] | None = None
 
     def onto(self, forward: Forward) -> Forward:
-        """Inputs to logits [N, `count`]; it raises ValidationError if the network has other classes."""
+        """Return the function from inputs to logits [N, `count`], which raises ValidationError for other classes."""
         if self.columns is None:
             return lambda inputs: self._checked(forward(inputs))
         largest, widest = max(map(max, self.columns)), max(map(len, self.columns))

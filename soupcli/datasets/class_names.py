@@ -18,7 +18,7 @@ _SEPARATORS = re.compile(r"[\s_\-./]+")
 
 
 class Match(NamedTuple):
-    """The place of each name among the known ones; names that have none, and names that have several."""
+    """The place of each name among the known ones, names without a place, and names with several."""
 
     places: dict[str, int]
     unknown: list[str]
@@ -26,7 +26,7 @@ class Match(NamedTuple):
 
 
 def match(names: Iterable[str], known: Sequence[str]) -> Match:
-    """Finds each name among the known ones: as it is spelled, else without regard to case and separators."""
+    """Find each name among the known ones: by exact spelling, else without case and separators."""
     exact, loose = _places(known, str), _places(known, spelled)
     found = Match({}, [], [])
     for name in names:
@@ -39,24 +39,24 @@ def match(names: Iterable[str], known: Sequence[str]) -> Match:
 
 
 def spelled(name: str) -> str:
-    """The name without regard to case, separators and the way in which accents are encoded."""
+    """Return the name without case and separators, and with accents encoded in one way."""
     plain = unicodedata.normalize("NFKC", name).casefold()
     return _SEPARATORS.sub("", plain) or plain
 
 
 def in_order(names: Iterable[str], order: Order) -> list[str]:
-    """The names, each once, in the order of a library."""
+    """Return the names, each once, in the order of a library."""
     return sorted(set(names), key=_KEYS[order])
 
 
 def listed(names: Sequence[str]) -> str:
-    """The names, or the first of many."""
+    """Return the names as text, or the first of many."""
     shown = ", ".join(names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown}, ... ({len(names)} in all)"
 
 
 def _natural(name: str) -> tuple[list[Any], str]:
-    """timm.utils.natural_key: numbers inside of a name as numbers, letters without regard to case."""
+    """Return timm.utils.natural_key: numbers in a name compare as numbers, letters without case."""
     parts = re.split(r"(\d+)", name.lower())
     return [(int(part[:4000]) if place % 2 else part) for place, part in enumerate(parts)], name
 

@@ -1,7 +1,7 @@
-"""Which class is which: from the names that a set has for its classes to labels and to the network's logits.
+"""The classes of a set: from their names to labels and to the network's logits.
 
-Folders of pictures are named by class; shards number their classes. `classes:` says which classes of the network a set
-covers: a list of ids in the order of the set's classes, or a map from each class of the set to the logits for it.
+Folders of pictures are named by class; shards number their classes. `classes:` lists the network's classes that a set
+covers: a list of ids in the order of the set's classes, or a map from each class of the set to its logits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Id = int | str
 
 
 class Classes(NamedTuple):
-    """Label of each of the set's classes; those that `classes:` leaves out have none. Which logits count, and why."""
+    """The label of each class, except those that `classes:` leaves out; the logits that count; and the reason."""
 
     labels: Mapping[str, int]
     class_map: ClassMap | None
@@ -112,7 +112,7 @@ def _said(by: str, labels: Mapping[str, int], warning: str | None = None) -> Cla
 def _known_logits(
     spec: ImagesSet, names: Sequence[str], outline: Outline, *, numbered: bool
 ) -> tuple[dict[str, int] | None, str]:
-    """The logit of each name if something says it, and what says it."""
+    """Return the logit of each name if it is known, and its source."""
     if spec.class_to_index is not None:
         return _of_recipe(spec, spec.class_to_index, names), "class_to_index"
     wnids = imagenet_wnids()
@@ -158,13 +158,13 @@ def _other_names(
 
 
 def _sharing_a_class(names: Sequence[str], label_names: Sequence[str]) -> list[str]:
-    """The first two names that are spelled alike."""
+    """Return the first two names that are spelled alike."""
     places = match(names, label_names).places
     return [name for name in names if list(places.values()).count(places.get(name, -1)) > 1]
 
 
 def _of_recipe(spec: ImagesSet, index: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
-    """What `class_to_index` says of the names that are there."""
+    """Return the indices of `class_to_index` for the names that are there."""
     for name in names:
         if name not in index:
             raise ValidationError(
@@ -183,7 +183,7 @@ def _covered(
     *,
     numbered: bool,
 ) -> Classes:
-    """The classes that `classes:` lists or maps."""
+    """Return the classes that `classes:` lists or maps."""
     source, ids = _ids(spec)
     if isinstance(ids, dict):
         return _mapped(spec, ids, names, source)
@@ -221,7 +221,7 @@ def _labels(
 
 
 def _mapped(spec: ImagesSet, logits_of: Mapping[str, Sequence[int]], names: Sequence[str], source: str) -> Classes:
-    """Names that the map does not have are left out; names that only the map has are errors."""
+    """Map names to labels. Names that the map lacks are left out; names that only the map has are errors."""
     for name in logits_of:
         if name not in names:
             raise ValidationError(
@@ -274,7 +274,7 @@ def _ids(spec: ImagesSet) -> tuple[str, Sequence[Id] | dict[str, list[int]] | No
 
 
 def _checked(content: Any, file: Path) -> Sequence[Id] | dict[str, list[int]]:
-    """Raises ValidationError for JSON that is neither a list of ids nor a map to indices."""
+    """Return JSON that is a list of ids or a map to indices. Raises ValidationError for anything else."""
     found = ids_or_logits(content)
     if found is None:
         raise ValidationError(
@@ -286,7 +286,7 @@ def _checked(content: Any, file: Path) -> Sequence[Id] | dict[str, list[int]]:
 
 @cache
 def imagenet_wnids() -> dict[str, int]:
-    """The 1,000 wnids of ImageNet-1k and their indices: their places in alphabetical order."""
+    """Return the 1,000 wnids of ImageNet-1k with their indices, which are their places in alphabetical order."""
     return _places(Path(__file__).with_name("imagenet_wnids.txt").read_text("ascii").split())
 
 

@@ -19,7 +19,7 @@ BLOCKS = 8  # of examples of like difficulty, in each of which sequences are sor
 
 
 def kind_of(labels: Tensor) -> LabelKind:
-    """The kind of such labels, unless they are numbers of tokens."""
+    """Return the kind of labels, which must not be numbers of tokens."""
     if labels.is_floating_point():
         return "numbers"
     if labels.dtype == torch.uint8:
@@ -36,7 +36,7 @@ class Examples(Protocol):
 
     @property
     def kind(self) -> LabelKind:
-        """What the labels are."""
+        """The kind of the labels."""
 
     @property
     def classes(self) -> ClassMap | None:
@@ -48,18 +48,18 @@ class Examples(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with every example and with the way in which inputs are made."""
+        """The identity of the examples and of the way in which inputs are made."""
 
     def order(self, difficulty: Tensor | None = None) -> Tensor:
-        """The best order to visit examples: the hardest first if they are known: int64 [N]."""
+        """Return the best order to visit examples, int64 [N]: hardest first if difficulty is known."""
 
     def batch(self, indices: Tensor, device: torch.device) -> Batch:
-        """The inputs of these examples, on the device."""
+        """Return the inputs of these examples, on the device."""
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayExamples:
-    """Inputs that are one tensor [N, ...]; `normalise` makes of a batch what goes into the network."""
+    """Inputs that are one tensor [N, ...]. `normalise` turns a batch into the network's input."""
 
     inputs: Tensor
     labels: Tensor
@@ -74,11 +74,11 @@ class ArrayExamples:
 
     @property
     def alike(self) -> bool:
-        """They are."""
+        """Always True."""
         return True
 
     def order(self, difficulty: Tensor | None = None) -> Tensor:
-        """As they come, or the hardest first."""
+        """Return the given order, or hardest first."""
         return hardest_first(torch.arange(len(self.labels)), difficulty)
 
     def batch(self, indices: Tensor, device: torch.device) -> Tensor:
@@ -106,13 +106,13 @@ class TokenExamples:
 
     @property
     def alike(self) -> bool:
-        """Sequences have many lengths."""
+        """Always False: sequences differ in length."""
         return False
 
     def order(self, difficulty: Tensor | None = None) -> Tensor:
-        """Longest first: neighbours are of like length, and a batch that is too large for memory shows at once.
+        """Return the longest first, so that neighbours have similar lengths, and memory runs out at once if it does.
 
-        The hardest first only block by block, so that neighbours still are.
+        Only blocks are sorted by difficulty, so that neighbours still have similar lengths.
         """
         longest_first = torch.argsort(self.starts.diff(), descending=True, stable=True)
         if difficulty is None:
@@ -137,14 +137,14 @@ class TokenExamples:
 
 
 def hardest_first(order: Tensor, difficulty: Tensor | None) -> Tensor:
-    """Sort indices by difficulty, hardest first; equals, or all if nothing is known, keep their order."""
+    """Sort indices by difficulty, hardest first. Equal ones, or all if difficulty is unknown, keep their order."""
     return order if difficulty is None else order[difficulty[order].argsort(descending=True, stable=True)]
 
 
 def hardest_batches_first(order: Tensor, size: int, difficulty: Tensor) -> Tensor:
-    """The order with whole batches of `size` by the difficulty of all in them; what is left over stays last.
+    """Sort whole batches of `size` by their summed difficulty. An incomplete batch stays last.
 
-    Every example keeps the neighbours that it has in `order`, and so, to the last bit, its logits.
+    Every example keeps its neighbours in `order`, and therefore its logits to the last bit.
     """
     whole = len(order) // size * size
     batches = order[:whole].view(-1, size)

@@ -1,4 +1,4 @@
-"""Two parts of one set, so that what selects is not what is reported: `--holdout 0.5`.
+"""Divides a set into a part that selects and a part that is reported: `--holdout 0.5`.
 
 Both come from one decode. The parts of `val` are the sets `val[selecting]` and `val[held out]`.
 """
@@ -27,7 +27,7 @@ _SELECTING, _HELD_OUT = "[selecting]", "[held out]"
 
 
 class SetPart(NamedTuple):
-    """The part of the set `of` that is held out, a share of it, or the one that is not."""
+    """A part of the set `of`: the held-out `share` of it, or the rest."""
 
     of: str
     share: float
@@ -35,27 +35,27 @@ class SetPart(NamedTuple):
 
 
 def held_out_of(name: str) -> str:
-    """The name of the held-out part of a set."""
+    """Return the name of the held-out part of a set."""
     return f"{name}{_HELD_OUT}"
 
 
 def whole_of(name: str) -> str:
-    """The set that a part is of; any other name is its own."""
+    """Return the name of the set that a part belongs to, or the name itself for a whole set."""
     return name.removesuffix(_SELECTING).removesuffix(_HELD_OUT)
 
 
 def selecting_part_of(name: str) -> str:
-    """The name of the part of a set that selects."""
+    """Return the name of the selecting part of a set."""
     return f"{name}{_SELECTING}"
 
 
 def divide(
     sets: Mapping[str, SetSpec], share: float | None, chosen: Sequence[str] | None = None
 ) -> tuple[dict[str, SetSpec], dict[str, SetPart]]:
-    """The sets, with each of those `chosen` (default: the first) divided into its two parts.
+    """Divide each of the `chosen` sets (default: the first) into its two parts, and return all sets.
 
-    Parts that select come first, then those held out, then the other sets. All is unchanged if `share` is None or 0.
-    Raises ValidationError if one to be divided shows no examples.
+    Selecting parts come first, then held-out parts, then other sets. Nothing changes if `share` is None or 0. Raises
+    ValidationError if a set to be divided shows no examples.
     """
     if not share or not sets:
         return dict(sets), {}
@@ -103,7 +103,7 @@ class PartOfExamples:
         return self.whole.alike
 
     def order(self, difficulty: Tensor | None = None) -> Tensor:
-        """As the whole is best visited."""
+        """Return the best order of the whole, restricted to this part."""
         place = torch.full((len(self.whole.labels),), -1, dtype=torch.int64)
         place[self.indices] = torch.arange(len(self.indices))
         of_whole = None
@@ -114,24 +114,24 @@ class PartOfExamples:
         return order[order >= 0]
 
     def batch(self, indices: Tensor, device: torch.device) -> Batch:
-        """The whole's."""
+        """Return the whole's inputs of these examples."""
         return self.whole.batch(self.indices[indices], device)
 
 
 def part_of(whole: Examples, part: SetPart, fingerprint: str) -> PartOfExamples:
-    """The part, class by class if each example has one class. Raises ValidationError if it would be empty."""
+    """Return the part, divided within each class if examples have one. Raises ValidationError if it is empty."""
     labels_n = strata_of(whole.labels, one_class=whole.kind == "classes")
     kept, held_out = split_by_class(labels_n, part.share, seed=SEED, key="holdout")
     return PartOfExamples(whole, held_out if part.held_out else kept, fingerprint)
 
 
 def strata_of(labels: Tensor, *, one_class: bool) -> Tensor:
-    """int64 [N]: the class of each example if it has one, else 0 for all."""
+    """Return the class of each example if it has one, else 0 for all, int64 [N]."""
     return labels if one_class else torch.zeros(len(labels), dtype=torch.int64)
 
 
 def split_by_class(labels_n: Tensor, share: float, *, seed: int, key: str = "learned.holdout") -> tuple[Tensor, Tensor]:
-    """Indices of the examples that stay and of those that are held out, each in ascending order.
+    """Return the indices of the remaining and of the held-out examples, each ascending.
 
     About `share` of every class is held out: rounded over the classes together, so that the whole is right to half an
     example. Raises ValidationError if either part would be empty; `key` of the recipe gives the share.
@@ -155,7 +155,7 @@ def split_by_class(labels_n: Tensor, share: float, *, seed: int, key: str = "lea
 def folds_by_class(
     labels_n: Tensor, folds: int, *, seed: int, key: str = "learned.folds"
 ) -> list[tuple[Tensor, Tensor]]:
-    """Indices of the examples that stay and of those that are held out, `folds` times, each in ascending order.
+    """Return the indices of the remaining and of the held-out examples for each fold, each ascending.
 
     Each example is held out once; each class is spread evenly over the folds. Raises ValidationError if there are
     fewer examples than folds.

@@ -19,7 +19,7 @@ MAX_PICTURE = 256 * 2**20  # bytes of one encoded picture
 
 
 class PictureFile(NamedTuple):
-    """A file of its own, or `nbytes` bytes of a larger one from `offset`."""
+    """A picture in its own file, or in `nbytes` bytes of a larger file from `offset` on."""
 
     path: Path
     member: str = ""  # its name inside of a shard
@@ -51,7 +51,7 @@ class PictureFile(NamedTuple):
 
 
 def read_exactly(file: int, nbytes: int, offset: int) -> bytes:
-    """`nbytes` bytes of an open file from `offset`. Raises OSError if it ends before."""
+    """Return `nbytes` bytes of an open file from `offset`. Raises OSError if it ends before."""
     parts = []
     while nbytes:
         part = os.pread(file, nbytes, offset)
@@ -66,7 +66,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".
 
 
 class ClassPictures(NamedTuple):
-    """Every picture with the name of its class, and what the folders look like."""
+    """Every picture with the name of its class, and the layout of the folders."""
 
     pictures: list[tuple[PictureFile, str]]
     empty: list[str]  # class folders without pictures
@@ -75,7 +75,7 @@ class ClassPictures(NamedTuple):
 
 
 def find(images: Path, folders: ClassFolders = IMAGE_FOLDER) -> ClassPictures:
-    """Every picture and the name of its class, sorted by path; hidden files and folders are passed over.
+    """Find every picture and the name of its class, sorted by path. Hidden files and folders are skipped.
 
     Raises ValidationError if there are no pictures.
     """
@@ -98,7 +98,7 @@ def find(images: Path, folders: ClassFolders = IMAGE_FOLDER) -> ClassPictures:
 
 
 def find_flat(images: Path) -> list[PictureFile]:
-    """Every picture below the folder, sorted by path. Raises ValidationError if there is none."""
+    """Find every picture below the folder, sorted by path. Raises ValidationError if there is none."""
     found = [PictureFile(path) for path in _walk(images)]
     if not found:
         raise ValidationError(f"{images}: holds no pictures", hint=f"pictures are {', '.join(sorted(SUFFIXES))}")

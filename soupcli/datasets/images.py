@@ -52,7 +52,7 @@ MOST_PIXELS_A_BYTE = 400  # of a large picture; photographs have fewer than 30
 
 
 class LabelledPictures(NamedTuple):
-    """The pictures of a set, their labels (as `LabelKind` says), and which logits count."""
+    """The pictures of a set, their labels (see `LabelKind`), and the logits that count."""
 
     pictures: list[PictureFile]
     labels: Tensor
@@ -61,7 +61,7 @@ class LabelledPictures(NamedTuple):
 
 
 def fingerprint(spec: ImagesSet, manifest: Manifest | None = None) -> str:
-    """Changes with every file, its folder and its content, with the rest of the recipe's set and the files it names."""
+    """Return the fingerprint of every picture's folder and content, and of the recipe's set with the files it names."""
     digest = _files(spec, manifest)
     settings = spec.model_dump(mode="json", exclude={"images", "metric"}, exclude_defaults=True)
     if spec.transform is not None:
@@ -73,7 +73,7 @@ def fingerprint(spec: ImagesSet, manifest: Manifest | None = None) -> str:
 
 
 def _files(spec: ImagesSet, manifest: Manifest | None) -> str:
-    """Changes with the name and the content of every picture or shard, and with the names of the class folders."""
+    """Return the fingerprint of names and contents of all pictures or shards, and of the class folders' names."""
     shards = tar_shards.find(spec.images)
     if shards is not None:
         files, folders = [(path.name, path) for path in shards], []
@@ -89,12 +89,12 @@ def _files(spec: ImagesSet, manifest: Manifest | None) -> str:
 
 
 def _name(images: Path, file: PictureFile) -> str:
-    """The picture's name in the set, wherever that lies."""
+    """Return the picture's name within the set."""
     return file.member or file.path.relative_to(images).as_posix()
 
 
 def find(spec: ImagesSet, *, outline: Outline = UNNAMED, progress: Progress = silent) -> LabelledPictures:
-    """The pictures and labels of a set; nothing is decoded. Raises ValidationError if there are none."""
+    """Return the pictures and labels of a set, without decoding. Raises ValidationError if there are none."""
     shards = tar_shards.find(spec.images)
     if shards is not None:
         indexed = tar_shards.read_index(shards, progress=progress)
@@ -119,7 +119,7 @@ def find(spec: ImagesSet, *, outline: Outline = UNNAMED, progress: Progress = si
 
 
 def class_order(spec: ImagesSet, outline: Outline) -> ClassOrder:
-    """Which class is which, from the names of the folders; no picture is opened."""
+    """Return the order of classes from the folders' names, without opening a picture."""
     if spec.labels is not None and spec.labels.suffix.lower() not in READERS:
         return ClassOrder(by="indices in labels:", count=None, index={})
     if spec.classes is None and spec.class_to_index is None and tar_shards.find(spec.images) is not None:
@@ -130,7 +130,7 @@ def class_order(spec: ImagesSet, outline: Outline) -> ClassOrder:
 
 
 def transform_source(spec: ImagesSet, outline: Outline) -> str | None:
-    """Where the transform of the pictures comes from, in one line."""
+    """Return the source of the pictures' transform, in one line."""
     if spec.transform is not None:
         return f"the function {spec.transform}"
     keys = ("size", "crop", "mean", "std", "interpolation")
@@ -141,7 +141,7 @@ def transform_source(spec: ImagesSet, outline: Outline) -> str | None:
 
 
 def _with_layout(order: ClassOrder, found: ClassPictures, folders: ClassFolders, *, chosen: bool) -> ClassOrder:
-    """The order, with a warning if the layout of the folders lets libraries count other classes."""
+    """Return the order, with a warning if libraries may count classes differently in this layout."""
     warnings_ = [order.warning] if order.warning else []
     if chosen and found.nested:
         which = "the innermost folders, as" if folders.innermost else "the folders directly below the set, as"
@@ -172,10 +172,10 @@ def load(
     cache: InputCache | None = None,
     progress: Progress = silent,
 ) -> ArrayExamples:
-    """All pictures, decoded once by `workers` threads (None: one for each core) and kept as uint8 [N, C, H, W].
+    """Decode all pictures once by `workers` threads (None: one for each core) into uint8 [N, C, H, W].
 
-    `cache` has them if an earlier run has decoded the same files in the same way. Labels are as `classes_of` says.
-    Raises ValidationError for an empty folder and for a file that is not a picture.
+    `cache` has them if an earlier run decoded the same files in the same way. Labels come from `classes_of`. Raises
+    ValidationError for an empty folder and for a file that is not a picture.
     """
     cache = cache or InputCache(None)
     mark = fingerprint(spec, cache.manifest)
@@ -223,7 +223,7 @@ def _decoded(
 
 
 def _check_size(size: tuple[int, int], file: PictureFile, nbytes: int) -> None:
-    """Raises ValidationError for a few bytes that say they are a large picture, before memory is taken for it."""
+    """Raises ValidationError for a small file that claims to be a large picture, before memory is allocated."""
     pixels = size[0] * size[1]
     if pixels > LARGE and pixels > MOST_PIXELS_A_BYTE * nbytes:
         raise ValidationError(
@@ -232,7 +232,7 @@ def _check_size(size: tuple[int, int], file: PictureFile, nbytes: int) -> None:
 
 
 class _Decoder:
-    """From an encoded picture to what the network's transform makes of it."""
+    """Decodes pictures with the network's transform."""
 
     def __init__(self, pictures: ImageTransform, border: int) -> None:
         self._image_module: Any = import_extra("PIL.Image", extra="images")
@@ -243,7 +243,7 @@ class _Decoder:
         self._border = border
 
     def decode(self, file: PictureFile) -> Tensor:
-        """Raises ValidationError if it is no picture, or the transform cannot take it."""
+        """Decode one picture. Raises ValidationError if it is not a picture, or if the transform fails on it."""
         try:
             encoded = file.read()
             with self._image_module.open(io.BytesIO(encoded), formats=FORMATS) as picture:
@@ -268,7 +268,7 @@ class _Decoder:
 
 
 def load_set(spec: ImagesSet, given: LoadContext) -> ArrayExamples:
-    """The examples as the network sees pictures. Raises NetworkError if it does not say how."""
+    """Return the examples, prepared as the network needs. Raises NetworkError if it does not define how."""
     network = given.network
     own = pictures_of_set(spec, network.pictures, given.name)
     if own is None:
@@ -292,7 +292,7 @@ def load_set(spec: ImagesSet, given: LoadContext) -> ArrayExamples:
 
 
 def classifier(spec: ImagesSet, name: str, network: Network) -> Prompted | None:
-    """A zero-shot classifier over `classnames:`, for CLIP and its kin."""
+    """Return a zero-shot classifier over `classnames:`, for CLIP and similar networks."""
     zero_shot = network.zero_shot
     if spec.classnames is None:
         return None

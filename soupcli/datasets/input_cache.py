@@ -1,9 +1,9 @@
 """Decoded inputs kept between runs: uint8 pictures before normalisation, token ids; one safetensors file a key.
 
-A file is written aside, tensor by tensor and row by row, flushed and renamed; the next run maps it into memory, so that
-pages are shared between processes and no second copy is held. Its header holds the key and a checksum of each part of
-the data: what was cut short, damaged or made under another key is never used. Where the disk takes no more, inputs are
-kept in memory. Past a limit the files that were unused for longest are removed; a process that has one mapped keeps it.
+A file is written to a temporary name, tensor by tensor and row by row, flushed and renamed. The next run maps it into
+memory, so processes share its pages and hold no second copy. Its header holds the key and a checksum of each part of
+the data: a file that is truncated, damaged or of another key is never used. If the disk is full, inputs are kept in
+memory. Past a limit the longest unused files are removed; a process that has one mapped keeps it.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ Put: TypeAlias = "Callable[[int, Tensor], None]"  # row number, row
 
 
 class InputCache:
-    """Inputs by key in `folder`, or nothing kept if it is None. `say` is called once if the folder takes no more.
+    """Inputs by key in `folder`; None keeps nothing. `say` is called once if the folder cannot be written any more.
 
-    `manifest` says what inputs depend on beside their key: what the user's code has read. A folder that others can
-    write is not used. `limit` is in bytes, of all files; the newest one stays however large it is.
-    `decoded` counts the examples that were made in this run, `cached` those that an earlier one had made.
+    `manifest` records what inputs depend on besides their key: what the user's code has read. A folder that others can
+    write is not used. `limit` is in bytes, for all files; the newest one stays however large it is. `decoded` counts
+    the examples that this run made, `cached` those of earlier runs.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class InputCache:
         self._say = say
 
     def get(self, key: str, fits: Callable[[dict[str, Tensor]], bool]) -> dict[str, Tensor] | None:
-        """The tensors under `key`, mapped into memory; None if there are none, or if they do not fit."""
+        """Return the tensors under `key`, mapped into memory, or None if there are none or they do not fit."""
         if self.folder is None:
             return None
         found = self._mapped(self._file(key), key)
@@ -87,7 +87,7 @@ class InputCache:
         count: Callable[[dict[str, Tensor]], int],
         fits: Callable[[dict[str, Tensor]], bool],
     ) -> dict[str, Tensor]:
-        """The tensors under `key` if they fit, or those that `make` makes, of `count` examples; they are small."""
+        """Return the small tensors of `count` examples under `key` if they fit, else the result of `make`."""
         kept = self.get(key, fits)
         if kept is not None:
             self.cached += count(kept)
@@ -104,7 +104,7 @@ class InputCache:
         return tensors
 
     def rows(self, key: str, shape: Sequence[int], dtype: torch.dtype, fill: Callable[[Put], None]) -> Tensor:
-        """A tensor whose rows `fill` puts in their places, in any order and from any thread: kept under `key`."""
+        """Return a tensor whose rows `fill` writes, in any order and from any thread, and keep it under `key`."""
         self.decoded += shape[0]
         specs = {"inputs": TensorSpec(tuple(shape), Dtype.of(dtype))}
         kept = self._keep(key, specs, lambda places: fill(places["inputs"].put))
@@ -117,7 +117,7 @@ class InputCache:
     def _keep(
         self, key: str, specs: Mapping[str, TensorSpec], fill: Callable[[Mapping[str, _Place]], None]
     ) -> dict[str, Tensor] | None:
-        """The tensors as they are mapped from the new file; None if there is none."""
+        """Return the tensors mapped from the new file, or None if it could not be written."""
         if self.folder is None:
             return None
         file = self._file(key)
@@ -134,7 +134,7 @@ class InputCache:
         return self._mapped(file, key)
 
     def _put_depends(self, key: str) -> str:
-        """Keeps beside the file what it depends on, and returns a digest of that."""
+        """Write what the file depends on beside it, and return its digest."""
         depends = self.manifest.depends()
         if not depends or self._depends is None:
             return NOTHING
@@ -158,7 +158,7 @@ class InputCache:
 
 
 def input_key(*parts: Any) -> str:
-    """The key of inputs that are made of `parts`, which JSON holds, by the libraries that are installed."""
+    """Return the key of inputs made from `parts`, which must be JSON, by the installed libraries."""
     return key_of({"parts": parts, "versions": {name: versions().get(name) for name in DECODERS}})
 
 
@@ -170,11 +170,11 @@ class _Place:
         self._row_bytes = spec.nbytes // spec.shape[0] if spec.shape and spec.shape[0] else 0
 
     def put(self, row: int, tensor: Tensor) -> None:
-        """Writes one row."""
+        """Write one row."""
         self._write(tensor, self._offset + row * self._row_bytes)
 
     def put_all(self, tensor: Tensor) -> None:
-        """Writes the whole tensor."""
+        """Write the whole tensor."""
         self._write(tensor, self._offset)
 
     def _write(self, tensor: Tensor, offset: int) -> None:
@@ -189,7 +189,7 @@ def _write(
     fill: Callable[[Mapping[str, _Place]], None],
     depends: Callable[[], str],
 ) -> None:
-    """Fills the file; its space is taken first, so that a full disk shows before the work."""
+    """Write the file. Its space is allocated first, so that a full disk shows before the work."""
     total = sum(spec.nbytes for spec in specs.values())
     start = len(_header(key, specs, ["0" * 8] * -(-total // PART), NOTHING))
     os.ftruncate(descriptor, 0)
@@ -220,9 +220,9 @@ def _header(key: str, specs: Mapping[str, TensorSpec], checksums: Sequence[str],
 
 
 def _mapped(path: Path, key: str) -> tuple[dict[str, Tensor], str] | None:
-    """The tensors of a whole, undamaged file of this key, and the digest of what they depend on.
+    """Return the tensors of a complete, undamaged file of this key, and the digest of what they depend on.
 
-    Pages come into memory as they are used.
+    Pages are loaded as they are used.
     """
     try:
         descriptor = open_kept(path, most=LARGEST)
@@ -257,13 +257,13 @@ def _checksums(content: mmap.mmap, start: int) -> list[str]:
 
 
 def _mark_used(file: Path) -> None:
-    """Set the time of access to now, which the file system may not do; the time of change stays."""
+    """Set the access time to now, as file systems may not do so themselves. The modification time stays."""
     with contextlib.suppress(OSError):
         os.utime(file, ns=(time.time_ns(), file.stat().st_mtime_ns))
 
 
 def _remove_unused(newest: Path, limit: int) -> None:
-    """Removes files beside `newest`, the longest unused first, until all together have at most `limit` bytes."""
+    """Remove files except `newest`, the longest unused first, until all together have at most `limit` bytes."""
     others: list[tuple[int, int, Path]] = []
     for file in newest.parent.glob(f"*{newest.suffix}"):
         with contextlib.suppress(OSError):  # another process removes too

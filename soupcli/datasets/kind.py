@@ -1,4 +1,4 @@
-"""A kind of validation set: how its examples are read, or what measures it if it shows none."""
+"""A kind of validation set: how its examples are read, or how it is measured if it shows none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Spec = TypeVar("Spec")
 
 
 class Prompted(NamedTuple):
-    """A classifier made of words: `make` builds it from a network's present weights, `words` tell it from others."""
+    """A classifier made of words. `make` builds it from a network's present weights; `words` are its identity."""
 
     words: object
     make: Callable[[nn.Module], Forward]
@@ -29,10 +29,10 @@ class Prompted(NamedTuple):
 class SetKind(Generic[Spec]):
     """The functions of a kind of set: `load` if it shows examples, else `measure`.
 
-    `fingerprint` changes with everything in the set; it and `measure` are given what the run has loaded for sets.
-    `identity` returns what determines the scores of a set that others evaluate, or None if nothing is known of it.
-    `shares` says that processes share the parts of one measurement, so that all of them call `measure`.
-    `classifier` makes logits for networks that are no classifiers themselves; `forward` takes the place of logits.
+    `fingerprint` changes with everything in the set; it and `measure` get what the run has loaded for sets. `identity`
+    returns what determines the scores of a set that other programs evaluate, or None if that is unknown. With `shares`,
+    processes share the parts of one measurement, so all of them call `measure`. `classifier` makes logits for networks
+    without a classifier; `forward` replaces logits.
     """
 
     fingerprint: Callable[[Spec, Manifest | None, Any], str | None] | None = None

@@ -1,4 +1,4 @@
-"""From a set of the recipe to its examples as a network takes them, and to what tells it from every other set.
+"""Loads the examples of a recipe's set for a network, and returns its fingerprint.
 
 A kind of set is one row in `recipe.sets.SETS` and one file: the class of the recipe's keys names its module, and the
 module's `KIND` says how such sets are read.
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 
 def kind_of(spec: SetSpec) -> SetKind[Any]:
-    """How sets of this kind are read or measured."""
+    """Return the functions of this kind of set."""
     kind: SetKind[Any] = import_module(spec.kind).KIND
     return kind
 
 
 def fingerprint(spec: SetSpec, manifest: Manifest | None = None, tasks: object = None) -> str | None:
-    """Changes with everything in the set, and not with its place; None if the examples cannot be seen.
+    """Return the fingerprint of everything in the set, whatever its path, or None if it shows no examples.
 
-    `manifest` has what is read; `tasks` has what was loaded for sets of this run.
+    `manifest` records what is read; `tasks` holds what was loaded for sets of this run.
     """
     of_kind = kind_of(spec).fingerprint
     return of_kind(spec, manifest, tasks) if of_kind is not None else None
 
 
 def load(spec: SetSpec, given: LoadContext) -> Examples:
-    """The examples of the set, labelled as `given.metric` needs it.
+    """Return the examples of the set, labelled as `given.metric` needs.
 
-    Raises NetworkError if the network does not say how it sees such inputs, ValidationError for faults of the set.
+    Raises NetworkError if the network does not define how inputs are made, ValidationError for faults of the set.
     """
     of_kind = kind_of(spec).load
     assert of_kind is not None, f"{type(spec).__name__} shows no examples"
@@ -47,9 +47,9 @@ def load(spec: SetSpec, given: LoadContext) -> Examples:
 
 
 def class_orders(sets: Mapping[str, SetSpec], metric: str, outline: Callable[[], Outline]) -> dict[str, ClassOrder]:
-    """Which class is which in each set whose classes have names; `metric` is the recipe's.
+    """Return the order of classes in each set whose classes have names. `metric` is the recipe's.
 
-    `outline` is asked for if there is such a set.
+    `outline` is called only if there is such a set.
     """
     found: dict[str, ClassOrder] = {}
     for name, spec in sets.items():
@@ -61,7 +61,7 @@ def class_orders(sets: Mapping[str, SetSpec], metric: str, outline: Callable[[],
 
 
 def transforms(sets: Mapping[str, SetSpec], outline: Callable[[], Outline]) -> dict[str, str]:
-    """Where the transform of the inputs of each set comes from, if it has one. `outline` is asked for if need be."""
+    """Return the source of each set's transform, if it has one. `outline` is called only if needed."""
     found: dict[str, str] = {}
     for name, spec in sets.items():
         of_kind = kind_of(spec).transform

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LoadContext:
-    """The network that inputs are made for, and what is said and kept while they are made.
+    """The network that inputs are made for, and where messages and results go.
 
-    `name` is the set in messages, `beside` the path at which a tokenizer was looked for. `metric` decides whether
-    labels are classes or numbers. `cache` has inputs that earlier runs have made; `mark` tells the network's tokenizer
-    from all others. `workers` threads decode, one for each core if it is None.
+    `name` is the set in messages, `beside` the path of the tokenizer. `metric` decides whether labels are classes or
+    numbers. `cache` has inputs of earlier runs; `mark` identifies the network's tokenizer. `workers` threads decode, by
+    default one for each core.
     """
 
     network: Network
@@ -36,7 +36,7 @@ class LoadContext:
 
 
 def tokenizer_of(given: LoadContext) -> Any:
-    """The network's tokenizer. Raises NetworkError if there is none."""
+    """Return the network's tokenizer. Raises NetworkError if there is none."""
     if given.network.tokenizer is None:
         raise NetworkError(
             f"{given.name}: {given.beside} holds no tokenizer",

@@ -1,1 +1,1 @@
-"""Do checkpoints agree: tensors, settings, differences."""
+"""Compares checkpoints: tensors, settings, meanings of rows, differences."""

@@ -1,4 +1,4 @@
-"""What must be the same in all ingredients beside names and shapes: keys in their files, settings of adapters.
+"""Checks what must be equal in all ingredients besides names and shapes: keys in their files, settings of adapters.
 
 check_agreement(checkpoints)                              # raises MixError, naming both
 """
@@ -32,9 +32,9 @@ def check_agreement(
 ) -> None:
     """Raises MixError if two checkpoints were taken from different keys, or cannot be mixed as adapters.
 
-    `key` and `base` are what the user asked for: a file that holds one bare state dict goes with any `key`, and with
-    a `base` of the user's the names that adapters give theirs are not compared. Tensors that `selection` does not mix
-    may be changed by one adapter and not by another.
+    `key` and `base` are the user's. A file with one bare state dict goes with any `key`. With a `base`, the names that
+    adapters give their bases are not compared. Tensors that `selection` does not mix may be changed by some adapters
+    only.
     """
     first = checkpoints[0]
     for other in checkpoints[1:]:
@@ -121,9 +121,9 @@ def _check_no_factors(checkpoint: Checkpoint, selection: TensorFilter) -> None:
 
 
 def check_mixable(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raises MixError at the first tensor that a checkpoint lacks, has alone, or has in another shape or kind.
+    """Raises MixError at the first tensor that a checkpoint lacks, that only it has, or that differs in shape or kind.
 
-    Each is held against what most of them have, so that a stranger is named, not those that agree.
+    Each is compared with what most checkpoints have, so the message names the odd one.
     """
     most = _most_alike(checkpoints)
     first = most[0]
@@ -136,7 +136,7 @@ def check_mixable(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def _most_alike(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """The largest group of checkpoints with the same tensors; of equally large ones that of the first checkpoint."""
+    """Return the largest group of checkpoints with the same tensors; of equally large ones the first one's."""
     groups: dict[frozenset[object], list[Checkpoint]] = {}
     for one in checkpoints:
         tensors = (pair for pair in one.tensors.items() if not is_free_state(*pair))

@@ -1,4 +1,4 @@
-"""Which class is which by the files beside a checkpoint: every place that says it, of any library.
+"""The order of classes in the files beside a checkpoint, from every place and library that states it.
 
 class_orders(checkpoint)                                # {"config.json: id2label": ["cat", "dog"]}
 """
@@ -28,7 +28,7 @@ HEADS = ("config.json: id2label", "config.json: label2id", "config.json: label_n
 
 
 def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
-    """The names of classes in the order of the head's rows, by the place that says so."""
+    """Return the names of classes in the order of the head's rows, by the place that states them."""
     found: dict[str, list[str]] = {}
     for file in _files(checkpoint):
         is_list = LISTS.fullmatch(file.stem.lower()) is not None
@@ -48,7 +48,7 @@ def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
 
 
 def _files(checkpoint: Checkpoint) -> list[Path]:
-    """The side files, and lists of classes that lie beside them whether or not a soup carries them on."""
+    """Yield the side files, and lists of classes beside them whether or not a soup carries these on."""
     folder = checkpoint.side_folder
     try:
         lists = [file for suffix in SUFFIXES for file in folder.glob(f"*{suffix}")] if folder is not None else []
@@ -58,7 +58,7 @@ def _files(checkpoint: Checkpoint) -> list[Path]:
 
 
 def _places(document: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Yields values under keys that hold names of classes, with dotted keys."""
+    """Yield values under keys that hold names of classes, with dotted keys."""
     if not isinstance(document, Mapping) or depth == DEEPEST:
         return
     for key, value in document.items():
@@ -69,7 +69,7 @@ def _places(document: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[s
 
 
 def _names(value: Any) -> list[str] | None:
-    """Names in order, of a list, of a map from numbers to names, or of one from names to numbers."""
+    """Return names in order, from a list or from a map between numbers and names."""
     if isinstance(value, Mapping):
         pairs = [(number, name) for number, name in value.items() if _number(number) is not None]
         if len(pairs) < len(value) or not all(isinstance(name, str) for _, name in pairs):

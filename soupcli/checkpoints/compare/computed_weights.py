@@ -84,7 +84,7 @@ FAKE_QUANTISED = _measured("'*scale' --take '*zero_point'")  # of torch.ao, torc
 
 
 def parametrised(checkpoint: Checkpoint) -> Iterator[Together]:
-    """Yields the parts of a checkpoint whose mean is wrong if they differ, by their names and numbers."""
+    """Yield the parts of a checkpoint whose mean is wrong if they differ, recognised by names and numbers."""
     modules = modules_of(checkpoint.tensors)
     steps: dict[str, dict[str, TensorSpec]] = {}
     for name, spec in checkpoint.tensors.items():
@@ -105,7 +105,7 @@ def parametrised(checkpoint: Checkpoint) -> Iterator[Together]:
 
 
 def weight_norms(checkpoint: Checkpoint) -> list[str]:
-    """Names of the magnitudes under weight norm, whose directions lie beside them."""
+    """Return the names of magnitudes under weight norm whose directions are beside them."""
     pairs = (("_g", "_v"), (".original0", ".original1"))
     return [
         name
@@ -170,12 +170,12 @@ def _originals(leaves: Module) -> dict[str, TensorSpec]:
 
 
 def _is_mask(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
-    """Whether a tensor holds nothing but 0 and 1, or is called a mask."""
+    """Whether a tensor holds only 0 and 1, or is called a mask."""
     return name.endswith("_mask") or spec.dtype == Dtype.BOOL or _holds_bits(checkpoint, name, spec)
 
 
 def _holds_bits(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
-    """Whether a floating tensor holds nothing but 0 and 1."""
+    """Whether a floating tensor holds only 0 and 1."""
     return spec.dtype.is_floating_point and all(
         bool(((part == 0) | (part == 1)).all()) for part in _parts(checkpoint, name, spec)
     )

@@ -1,4 +1,4 @@
-"""Tensors that may hold infinities: masks, bounds and what is not mixed. In a weight they are a training's failure.
+"""Tensors that may hold infinities: masks, bounds and unmixed tensors. In a weight an infinity is a failed training.
 
 checkpoints = with_constants(checkpoints, selection)
 "mask" in checkpoints[0].constants                        # asked only if the tensor is not finite
@@ -30,10 +30,10 @@ class Everything:
 
 
 class Constants:
-    """Contains the names of tensors that need not be finite, found when they are asked for.
+    """Contains the names of tensors that need not be finite. Each name is examined when it is looked up.
 
-    Those are what is not mixed, and what is the same bit for bit in all checkpoints. Of a single checkpoint: masks,
-    which hold nothing but zeros and infinities.
+    These are tensors that are not mixed, or equal bit for bit in all checkpoints. In a single checkpoint they are
+    masks, which hold only zeros and infinities.
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
@@ -54,7 +54,7 @@ class Constants:
 
 
 def is_mask(checkpoint: Checkpoint, name: str) -> bool:
-    """Whether a tensor holds nothing but zeros and infinities."""
+    """Whether a tensor holds only zeros and infinities."""
     numel = checkpoint.tensors[name].numel
     for start in range(0, numel, CHUNK):
         part = read_part(checkpoint, name, start, min(CHUNK, numel - start)).to(torch.float64)
@@ -64,13 +64,13 @@ def is_mask(checkpoint: Checkpoint, name: str) -> bool:
 
 
 def with_constants(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[Checkpoint]:
-    """The checkpoints, each marked with its tensors that need not be finite."""
+    """Return the checkpoints, each marked with its tensors that need not be finite."""
     constants = Constants(checkpoints, selection)
     return [with_these(one, constants) for one in checkpoints]
 
 
 def with_these(checkpoint: Checkpoint, constants: Container[str]) -> Checkpoint:
-    """The checkpoint, in which these tensors need not be finite."""
+    """Return the checkpoint with these tensors marked as not needing to be finite."""
     known: Any = checkpoint
     changed: Checkpoint = replace(known, constants=constants)
     return changed

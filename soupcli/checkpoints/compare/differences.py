@@ -31,7 +31,7 @@ SAMPLE = 1 << 10  # elements that are compared before whole tensors are
 
 
 class CheckpointDifference(NamedTuple):
-    """Something that one checkpoint has otherwise than most of the others."""
+    """A difference of one checkpoint from most of the others."""
 
     checkpoint: Checkpoint
     kind: Kind
@@ -53,7 +53,7 @@ class CheckpointDifference(NamedTuple):
 
 
 def survey(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[CheckpointDifference]:
-    """Every difference in keys, names, shapes and dtypes, by checkpoint; of several checkpoints."""
+    """Return every difference in keys, names, shapes and dtypes, by checkpoint, for two or more checkpoints."""
     found = [
         *_odd_ones(checkpoints, "format", lambda one: "an adapter" if one.is_adapter else "a whole network"),
         *_odd_ones(checkpoints, "key", _taken_from),
@@ -74,7 +74,7 @@ def survey(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[C
 
 
 def shared_names(checkpoints: Iterable[Checkpoint], selection: TensorFilter) -> list[str]:
-    """Names of real floating tensors that all have in one shape, in the order of the first."""
+    """Return names of real floating tensors with one shape in all checkpoints, in the order of the first."""
     first, *others = checkpoints
     return [
         name
@@ -91,10 +91,10 @@ def shared_names(checkpoints: Iterable[Checkpoint], selection: TensorFilter) -> 
 def same_weights(
     one: Checkpoint, other: Checkpoint, *, may_differ: Callable[[str], bool] = lambda _name: False
 ) -> bool:
-    """Whether two checkpoints hold the same tensors, in whatever files: bit for bit, or one as a rounded copy.
+    """Whether two checkpoints hold the same tensors, bit for bit or one as a rounded copy, whatever their files.
 
-    A copy that was saved in a narrower dtype, and perhaps widened again, has the other's numbers rounded. Integers of
-    names that `may_differ`, such as counters, are not looked at.
+    A copy that was saved in a narrower dtype, and perhaps widened again, has the other's numbers rounded. Integers
+    whose names `may_differ`, such as counters, are ignored.
     """
     shapes = [{name: spec.shape for name, spec in each.tensors.items()} for each in (one, other)]
     if shapes[0] != shapes[1]:
@@ -111,7 +111,7 @@ NARROW = (Dtype.FLOAT16, Dtype.BFLOAT16, Dtype.FLOAT32)
 
 
 def _is_rounded(one: Checkpoint, copy: Checkpoint, dtype: Dtype, names: Sequence[str]) -> bool:
-    """Whether the copy's floating numbers are those of the other, rounded to the dtype; all else bit for bit."""
+    """Whether the copy's floating numbers are the other's, rounded to the dtype, and all else is equal."""
     for name in names:
         spec, of_copy = one.tensors[name], copy.tensors[name]
         if not (spec.dtype.is_floating_point and of_copy.dtype.is_floating_point):
@@ -127,7 +127,7 @@ def _is_rounded(one: Checkpoint, copy: Checkpoint, dtype: Dtype, names: Sequence
 
 
 def differing_ranges(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """Names of observed ranges, scales and zero points of quantisation-aware training that are not the same in all."""
+    """Return names of ranges, scales and zero points of quantisation-aware training that differ."""
     first, *others = checkpoints
     return [
         name
@@ -142,7 +142,7 @@ RANGES = re.compile(r"(^|[._])(fake_quant|activation_post_process|weight_fake_qu
 
 
 def differing_integers(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """Names of tensors that all have, that are never averaged (integers, booleans) and not the same in all."""
+    """Return names of integer and boolean tensors that all checkpoints have and that differ."""
     first, *others = checkpoints
     names = [
         name
@@ -153,7 +153,7 @@ def differing_integers(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def same_in_all(checkpoints: Sequence[Checkpoint], name: str) -> bool:
-    """Whether all checkpoints have tensor `name`, with the same shape, dtype and bits."""
+    """Whether all checkpoints have tensor `name` with the same shape, dtype and bits."""
     first, *others = checkpoints
     spec = first.tensors.get(name)
     return spec is not None and all(
@@ -162,12 +162,12 @@ def same_in_all(checkpoints: Sequence[Checkpoint], name: str) -> bool:
 
 
 def differing_ties(checkpoints: Sequence[Checkpoint], ties: Mapping[Checkpoint, str]) -> list[CheckpointDifference]:
-    """Those whose tied weights are other ones than most have; `ties`: in words."""
+    """Return the checkpoints whose ties differ from most others'. `ties` describes each one's."""
     return _odd_ones(checkpoints, "tied", ties.__getitem__)
 
 
 def tied(checkpoint: Checkpoint) -> list[tuple[str, ...]]:
-    """Names of tied matrices: they share their bytes in the file, or store the same numbers twice."""
+    """Return groups of names of tied matrices, which share bytes in the file or store the same numbers twice."""
     if not checkpoint.places:
         return []
     groups: dict[Hashable, list[str]] = {}
@@ -205,7 +205,7 @@ def _odd_ones(
 
 
 def _nearest(name: str, checkpoint: Checkpoint) -> str:
-    """A name that differs by what is put before it, else one that is written nearly alike."""
+    """Return the name that differs only by a prefix, else the one with the most similar spelling."""
     by_leaf, by_ending = _endings(checkpoint)  # type: ignore[arg-type]  # hashed by identity
     shorter = (ending for ending in _endings_of(name) if ending in checkpoint.tensors)
     leaf = name.rpartition(".")[2]

@@ -1,9 +1,9 @@
-"""Integers and booleans that are not the same in all ingredients: which of them a soup may take from one.
+"""Integers and booleans that differ between ingredients: which of them a soup may take from one.
 
-check_integers(checkpoints, selection)                    # raises MixError for those that nobody knows
+check_integers(checkpoints, selection)                    # raises MixError for unknown ones
 
-There is no mean of integers, so a soup has those of the best ingredient. That is right for counters, indices and
-attention masks; of a weight it would be wrong.
+Integers have no mean, so a soup takes those of the best ingredient. That is right for counters, indices and attention
+masks, and wrong for a weight.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def is_known(name: str) -> bool:
 
 
 def check_integers(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
-    """Raises MixError at the first integer tensor that is mixed, differs, and is not known to do no harm."""
+    """Raises MixError at the first mixed integer tensor that differs and is not known to be harmless."""
     for name in differing_integers(checkpoints):
         spec = checkpoints[0].tensors[name]
         harmless = is_known(name) or (spec.numel <= FEW and not any(fnmatchcase(name, never) for never in NEVER))

@@ -27,7 +27,7 @@ SHOWN = 6  # class names in a message
 
 
 class Tokens(NamedTuple):
-    """A file that lists tokens, and how it does."""
+    """A file that lists tokens, and its format."""
 
     name: str
     read: Callable[[bytes], Mapping[str, int]]
@@ -65,13 +65,13 @@ def _check_tokens(first: Checkpoint, other: Checkpoint, selection: TensorFilter)
 
 
 def _mixed(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:
-    """Weights that are mixed and have rows."""
+    """Return the mixed weights that have rows."""
     tensors = checkpoint.tensors.items()
     return [name for name, spec in tensors if spec.shape and spec.dtype.is_floating_point and selection.mixes(name)]
 
 
 def _tokens(file: Path, kind: Tokens) -> Mapping[str, int]:
-    """Token -> its number; empty if the file cannot be read, which is for those who use it to say."""
+    """Return each token's number, or {} if the file cannot be read, which its users report."""
     try:
         found = kind.read(read_small(file, most=MAX_BYTES))
         return {str(token): row for token, row in found.items() if type(row) is int}
@@ -134,7 +134,7 @@ def _is_head(name: str, checkpoint: Checkpoint, classes: int) -> bool:
 
 
 def _plain(name: str) -> str:
-    """A name without regard to case and separators."""
+    """Return a name without case and separators."""
     return re.sub(r"[\W_]+", "", name).casefold() or name
 
 

@@ -1,9 +1,9 @@
-"""Tensors that not all ingredients have under one name, and that are no difference between their networks.
+"""Tensors with different names in ingredients whose networks are the same.
 
     names, notes = common_names(checkpoints)
     checkpoints = [names.applied(checkpoint) for checkpoint in checkpoints]
 
-The names of the first ingredient count. A library may have renamed a tensor; a tied matrix may be stored once or twice;
+The first ingredient's names are used. A library may have renamed a tensor; a tied matrix may be stored once or twice;
 older versions stored buffers that follow from the configuration.
 """
 
@@ -53,13 +53,13 @@ CHUNK = 1 << 20  # elements that are looked at once
 
 
 class Names(NamedTuple):
-    """What tensors are called in a soup."""
+    """The names of tensors in a soup."""
 
     aliases: Mapping[str, str] = {}  # name -> what ingredients without it call the tensor
     passed_over: frozenset[str] = frozenset()  # names that the soup does without
 
     def applied(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint, with the soup's names for its tensors."""
+        """Return the checkpoint, with the soup's names for its tensors."""
         own = checkpoint.tensors
         names = {name: name for name in own}
         names |= {name: other for name, other in self.aliases.items() if name not in own and other in own}
@@ -78,7 +78,7 @@ def _renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
 
 
 def common_names(checkpoints: Sequence[Checkpoint]) -> tuple[Names, list[str]]:
-    """The names of tensors in a soup of `checkpoints`, and a line for each that is not as in all files."""
+    """Return the names of tensors in a soup of `checkpoints`, and a line for each that differs in some file."""
     first, *others = checkpoints
     if first.is_adapter or all(one.tensors.keys() == first.tensors.keys() for one in others):
         return Names(), []
@@ -110,7 +110,7 @@ def common_names(checkpoints: Sequence[Checkpoint]) -> tuple[Names, list[str]]:
 
 
 def _in_some(checkpoints: Sequence[Checkpoint], done: set[str]) -> list[str]:
-    """Names that some checkpoints have and others lack."""
+    """Return the names that some checkpoints have and others lack."""
     names = dict.fromkeys(name for one in checkpoints for name in one.tensors)
     return [name for name in names if name not in done and not all(name in one.tensors for one in checkpoints)]
 
@@ -123,7 +123,7 @@ def _told(name: str, twin: str | None, checkpoints: Sequence[Checkpoint]) -> str
 
 
 def _renames(first: Checkpoint, others: Sequence[Checkpoint]) -> Iterator[tuple[str, str]]:
-    """Names of the first that some others lack, each with what they call it."""
+    """Map names of the first checkpoint that others lack to the others' names."""
     for name, spec in first.tensors.items():
         without = [one for one in others if name not in one.tensors]
         for other in _spellings(name) if without else ():
@@ -159,7 +159,7 @@ def _twin(
 
 
 def _follows(checkpoint: Checkpoint, name: str) -> bool:
-    """Whether a tensor says nothing that its network's configuration does not: a counter, an index, a mask."""
+    """Whether a tensor follows from its network's configuration: a counter, an index, a mask."""
     spec = checkpoint.tensors[name]
     if any(fnmatchcase(name, pattern) for pattern in DERIVED):
         return True
@@ -180,7 +180,7 @@ def _has_few_numbers(checkpoint: Checkpoint, name: str) -> bool:
 
 
 def _is_plain(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
-    """Whether integers are all one number, or count from 0."""
+    """Whether integers are all equal, or count from 0."""
     first = read_part(checkpoint, name, 0, 1)
     one, counts = True, True
     for start in range(0, spec.numel, CHUNK):
@@ -206,7 +206,7 @@ def check_ties(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> No
 
 
 def _tied_in(checkpoint: Checkpoint, one: str, other: str) -> tuple[str, ...]:
-    """Both names if they are one matrix in the checkpoint, or if it stores but one of them."""
+    """Return both names if they are one matrix in the checkpoint, or if only one of them is stored."""
     if one not in checkpoint.tensors or other not in checkpoint.tensors:
         return one, other
     return next(((one, other) for group in tied(checkpoint) if one in group and other in group), ())

@@ -1,10 +1,10 @@
-"""Weights that are stored in parts which only make sense together: quantised forms, and those of computed_weights.py.
+"""Weights stored in parts that only make sense together: quantised forms, and those of computed_weights.py.
 
 check_products(checkpoints, selection)                    # raises MixError, with the call that gives whole weights
 
-A mean of each part is not the mean of what they stand for. The parts are recognised by what the files hold: narrow
-dtypes beside scales, and names that one library alone gives. Parts that are the same in all ingredients are harmless.
-A new form is one row of FORMS.
+The means of the parts are not the parts of the mean. Parts are recognised by the files' content: narrow dtypes beside
+scales, and names that only one library uses. Parts that are equal in all ingredients are harmless. A new form is one
+row of FORMS.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ METHODS = {  # quant_method in config.json -> a form that says how it is undone
 
 
 def quantised(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
-    """Yields the quantised weights among tensors, by their names and dtypes."""
+    """Yield the quantised weights among tensors, by names and dtypes."""
     modules = modules_of(tensors)
     for module, leaves in modules.items():
         narrow = [leaf for leaf, spec in leaves.items() if _is_narrow(module, leaf, spec, leaves)]
@@ -142,7 +142,7 @@ def _has(form: Form, leaves: Module) -> bool:
 
 
 def _is_code(leaf: str, spec: TensorSpec) -> bool:
-    """Whether a tensor may hold numbers in a code: bytes, packed integers, float8."""
+    """Whether a tensor may hold encoded numbers: bytes, packed integers, float8."""
     if spec.dtype in EIGHT_BITS or (spec.dtype.is_averaged and spec.dtype.itemsize == 1):
         return True
     return not spec.dtype.is_averaged and spec.dtype != Dtype.BOOL and PACKED.fullmatch(leaf) is not None
@@ -156,7 +156,7 @@ def _is_part(leaf: str, spec: TensorSpec, form: Form | None) -> bool:
 
 
 def _is_narrow(module: str, leaf: str, spec: TensorSpec, leaves: Module) -> bool:
-    """Whether a tensor is a code whose scale lies beside it."""
+    """Whether a tensor holds encoded numbers with their scale beside it."""
     if spec.numel < 2 or not _is_code(leaf, spec) or is_known(joined(module, leaf)) or SCALE.search(leaf):
         return False
     if not spec.dtype.is_averaged and leaf.endswith("weight"):
@@ -186,7 +186,7 @@ def _is_below_float8(module: str, leaves: Module, tensors: Mapping[str, TensorSp
 
 
 def check_products(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
-    """Raises MixError if a weight is stored in parts that are mixed, and are not the same in all checkpoints."""
+    """Raises MixError if a weight is stored in parts that are mixed and differ between checkpoints."""
     if len(checkpoints) < 2:
         return
     if not any(True for one in checkpoints for _ in quantised(one.tensors)):
@@ -200,7 +200,7 @@ def check_products(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
 
 
 def _declared(checkpoint: Checkpoint) -> tuple[Path, str] | None:
-    """The configuration beside a checkpoint that says it is quantised, and by which method."""
+    """Return the configuration beside a checkpoint that declares quantisation, and its method."""
     for file in checkpoint.side_files:
         if file.name in ("config.json", "hf_quant_config.json") and file.stat().st_size <= MAX_CONFIG:
             found = _method(file)
@@ -227,7 +227,7 @@ def _by_method(method: str) -> Form:
 
 
 def _check_declared(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raises MixError if a configuration says that weights are quantised."""
+    """Raises MixError if a configuration declares quantised weights."""
     declared = {one: _declared(one) for one in checkpoints}
     found = next(((one, said) for one, said in declared.items() if said is not None), None)
     if found is None:

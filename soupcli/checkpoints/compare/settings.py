@@ -1,4 +1,4 @@
-"""Compare the files beside the weights: networks that saw other inputs have other weights.
+"""Compares the files beside the weights: networks with different inputs have different weights.
 
 for setting in differing_settings(checkpoints):
     setting.key, setting.values, setting.of_inputs         # preprocessor_config.json: image_mean
@@ -41,7 +41,7 @@ ABSENT, PRESENT = "missing", "present"
 
 
 class Setting(NamedTuple):
-    """A setting that is not the same beside all checkpoints, and its value beside each."""
+    """A setting that differs between checkpoints, with its value for each."""
 
     key: str  # file: key.with.dots
     values: tuple[str, ...]  # in the order of the checkpoints
@@ -49,7 +49,7 @@ class Setting(NamedTuple):
 
 
 def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
-    """Every setting of the side files that differs, sorted. A file that only some have counts as one setting."""
+    """Return every differing setting of the side files, sorted. A file that some lack counts as one setting."""
     known = [dict(_settings(_labelled(checkpoint.side_files))) for checkpoint in checkpoints]
     files = [{key.partition(": ")[0] for key in settings} for settings in known]
     found: list[Setting] = []
@@ -74,13 +74,13 @@ def _of_inputs(file: str, name: str) -> bool:
 
 
 def side_file(checkpoint: Checkpoint, name: str) -> Path | None:
-    """The file of this name beside a checkpoint; of a folder with several networks, the one at its top."""
+    """Return the file of this name beside a checkpoint; in a folder with several networks the one at its top."""
     labelled = _labelled(checkpoint.side_files)
     return next((file for label, file in labelled.items() if label == name), None)
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Whether two files hold the same; False if one of them cannot be read."""
+    """Whether two files are equal. Returns False if one of them cannot be read."""
     try:
         return one.stat().st_size == other.stat().st_size and filecmp.cmp(one, other, shallow=False)
     except OSError:
@@ -88,7 +88,7 @@ def same_bytes(one: Path, other: Path) -> bool:
 
 
 def _labelled(files: Sequence[Path]) -> dict[str, Path]:
-    """Files by their paths below the folder that holds all of them."""
+    """Return files by their paths below the folder that holds all of them."""
     if not files:
         return {}
     common = os.path.commonpath([os.path.abspath(file.parent) for file in files])  # noqa: PTH100 - links stay
@@ -110,7 +110,7 @@ def _settings(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
 
 
 def _of_json(content: bytes) -> list[tuple[str, str]] | None:
-    """The settings of a JSON object by dotted keys; None for anything else."""
+    """Return the settings of a JSON object by dotted keys, or None for anything else."""
     try:
         document = json.loads(content)
         return list(_flat(document)) if isinstance(document, dict) else None

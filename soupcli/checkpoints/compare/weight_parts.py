@@ -1,4 +1,4 @@
-"""Words for weights that are stored in parts: the form, the parts that go together, and names by their modules."""
+"""Types for weights that are stored in parts: the form, the parts of one weight, and names by module."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Form(NamedTuple):
 
 
 class Together(NamedTuple):
-    """Tensors of one module that make up one weight together."""
+    """Tensors of one module that together are one weight."""
 
     form: Form
     names: tuple[str, ...]  # those of which a difference makes the mean wrong; the one to show comes first
 
 
 def modules_of(tensors: Mapping[str, TensorSpec]) -> dict[str, dict[str, TensorSpec]]:
-    """The tensors by their modules, and there by the last part of their names."""
+    """Return tensors by module, and there by the last part of their names."""
     modules: dict[str, dict[str, TensorSpec]] = {}
     for name, spec in tensors.items():
         module, _, leaf = name.rpartition(".")
@@ -40,5 +40,5 @@ def modules_of(tensors: Mapping[str, TensorSpec]) -> dict[str, dict[str, TensorS
 
 
 def joined(module: str, leaf: str) -> str:
-    """The whole name."""
+    """Return the whole name."""
     return f"{module}.{leaf}" if module else leaf
