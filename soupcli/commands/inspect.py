@@ -153,7 +153,7 @@ def _spread(
     for first in (None, base):
         everyone = [*([first] if first is not None else []), *checkpoints]
         some = [name for name in names if (name in in_base) == (first is not None)]
-        geometry = measure(everyone, groups_of(some, checkpoints[0]), progress=run.progress)
+        geometry = measure(everyone, groups_of(some, checkpoints[0]), quick=True, progress=run.progress)
         not_finite += [(everyone[bad.checkpoint], bad.name, bad.value) for bad in geometry.not_finite]
         geometries.append(geometry)
         if base is None:

@@ -5,10 +5,14 @@
     gram_lkk = geometry.about(0)                               # of the ingredients' offsets from the base
     angles(gram_lkk[2]), distances(gram_lkk.sum(0))            # of one layer, of all
 
-Each chunk of all checkpoints is read together, centred at its mean and multiplied in float64, so that distances are
-as sharp between checkpoints that hardly differ as between strangers: products of the weights themselves would lose the
+Each chunk of all checkpoints is read together, centred at its mean and multiplied, so that distances are as sharp
+between checkpoints that hardly differ as between strangers: products of the weights themselves would lose the
 difference of two large numbers. What is held is chunks of a fixed size and one matrix for each layer, whatever the
 number of checkpoints. Products about another point than the mean, and those of whole weights, follow from these.
+
+Products are in float64, or with `quick` in float32, three times as fast: differences of near float32 numbers are exact,
+sums over blocks are in float64, and a piece in which checkpoints are too near for that is multiplied again in float64.
+Angles are then right to far less than 0.01 degree.
 
 Letters in names: l layers, k checkpoints, n elements of a chunk.
 """
@@ -18,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.late import torch
 from soupcli.networks.learned.offsets import Reader, block_width
 from soupcli.networks.learned.pieces import OffsetPiece, divide
@@ -28,6 +33,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import Checkpoint
+
+SINGLE = (Dtype.FLOAT32, Dtype.BFLOAT16, Dtype.FLOAT16)  # float32 holds their numbers as they are
+NEAR = 2.0**-10  # of the squares of two offsets: products in float32 tell a difference that is no smaller
+LEAST_SQUARE = 2.0**-80  # of a piece: products in float32 may have vanished
 
 # What is left of a difference of two squares of which each is right to so much of itself: nothing.
 ROUNDING = 2.0**-44
@@ -97,11 +106,16 @@ def angles(gram_kk: Tensor) -> Tensor:
 
 
 def measure(
-    checkpoints: Sequence[Checkpoint], groups: Mapping[str, Sequence[str]], *, progress: Progress = silent
+    checkpoints: Sequence[Checkpoint],
+    groups: Mapping[str, Sequence[str]],
+    *,
+    quick: bool = False,
+    progress: Progress = silent,
 ) -> Geometry:
     """Reads the tensors of all groups once. They are real floating tensors of one shape in all checkpoints.
 
-    Raises CheckpointError if a file ends early or changes.
+    `quick` is for angles and distances that people look at: see the head of this file. Raises CheckpointError if a
+    file ends early or changes.
     """
     pieces = [
         (layer, piece)
@@ -114,7 +128,9 @@ def measure(
     done, total = 0, sum(piece.numel for _, piece in pieces)
     waiting: dict[int, _Products] = {}
     added = 0
-    for number, products in in_threads(lambda: _Multiplier(checkpoints), enumerate(piece for _, piece in pieces)):
+    for number, products in in_threads(
+        lambda: _Multiplier(checkpoints, quick=quick), enumerate(piece for _, piece in pieces)
+    ):
         waiting[number] = products
         while added in waiting:  # in the order of the pieces: the same sums whichever thread is first
             layer, piece = pieces[added]
@@ -143,14 +159,38 @@ class _Products(NamedTuple):
 class _Multiplier:
     """Reads and multiplies pieces, in memory of its own: one for each thread."""
 
-    def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
+    def __init__(self, checkpoints: Sequence[Checkpoint], *, quick: bool) -> None:
         self._reader = Reader(checkpoints, torch.device("cpu"))
+        self._quick = quick
 
     def __call__(self, numbered: tuple[int, OffsetPiece]) -> tuple[int, _Products]:
         number, piece = numbered
-        size = len(self._reader.checkpoints) + 1
+        raw_kn = self._reader.raw(piece)
+        if self._quick and Dtype.of(piece.dtype) in SINGLE:
+            gram_kk = self._in_single(raw_kn)
+            if _is_sharp(gram_kk):
+                return number, _Products(_about_mean(gram_kk), [])
+        return number, self._in_double(piece, raw_kn)
+
+    def _in_single(self, raw_kn: Tensor) -> Tensor:
+        """[k+1, k+1]: products of offsets from a centre near the mean, and of that centre."""
+        count = len(raw_kn)
+        gram_kk = torch.zeros(count + 1, count + 1, dtype=torch.float64)
+        share_k = torch.full((count,), 1.0 / count)
+        for raw_km in torch.split(raw_kn, block_width(count), dim=1):
+            shape, cpu = (count + 1, raw_km.shape[1]), self._reader.device
+            rows_km = self._reader.scratch("wide", shape, torch.float32, cpu)
+            if raw_km.dtype != torch.float32:
+                raw_km = self._reader.scratch("single", tuple(raw_km.shape), torch.float32, cpu).copy_(raw_km)
+            torch.mv(raw_km.t(), share_k, out=rows_km[-1])
+            torch.sub(raw_km, rows_km[-1], out=rows_km[:-1])
+            gram_kk += rows_km @ rows_km.t()
+        return gram_kk
+
+    def _in_double(self, piece: OffsetPiece, raw_kn: Tensor) -> _Products:
+        size = len(raw_kn) + 1
         gram_kk, finite = torch.zeros(size, size, dtype=torch.float64), True
-        for mean_m, offsets_km in self._centred(piece):
+        for mean_m, offsets_km in self._centred(piece, raw_kn):
             bad_m = ~mean_m.isfinite()
             if bool(bad_m.any()):
                 finite = False
@@ -159,17 +199,33 @@ class _Multiplier:
             gram_kk[:-1, :-1] += offsets_km @ offsets_km.t()
             gram_kk[:-1, -1] += offsets_km @ mean_m
             gram_kk[-1, -1] += mean_m @ mean_m
-        return number, _Products(gram_kk, [] if finite else _not_finite(piece, self._reader.raw(piece)))
+        return _Products(gram_kk, [] if finite else _not_finite(piece, raw_kn))
 
-    def _centred(self, piece: OffsetPiece) -> Iterator[tuple[Tensor, Tensor]]:
+    def _centred(self, piece: OffsetPiece, raw_kn: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Mean [m] and offsets from it [k, m] of each block, to be used before the next one is asked for."""
-        raw_kn = self._reader.raw(piece)
         count = len(raw_kn)
         share_k = torch.full((count,), 1.0 / count, dtype=piece.wide_dtype)
         for raw_km in torch.split(raw_kn, block_width(count), dim=1):
             offsets_km = self._reader.scratch("wide", raw_km.shape, piece.wide_dtype, self._reader.device).copy_(raw_km)
             mean_m = torch.mv(offsets_km.t(), share_k)
             yield mean_m, offsets_km.sub_(mean_m)
+
+
+def _is_sharp(gram_kk: Tensor) -> bool:
+    """Whether products in float32 tell all checkpoints of a piece apart; no if a number is not finite."""
+    square_k = gram_kk.diagonal()[:-1]
+    scale_kk = square_k[:, None] + square_k
+    apart_kk = (scale_kk - 2 * gram_kk[:-1, :-1]).fill_diagonal_(torch.inf) > NEAR * scale_kk
+    return bool(gram_kk.isfinite().all() and (square_k > LEAST_SQUARE).all() and apart_kk.all())
+
+
+def _about_mean(gram_kk: Tensor) -> Tensor:
+    """Products of offsets from the mean, and of the mean, from those of offsets from a centre and of the centre."""
+    count = len(gram_kk) - 1
+    to_mean_kk = torch.eye(count + 1, dtype=torch.float64)
+    to_mean_kk[:-1, :-1] -= 1.0 / count
+    to_mean_kk[-1, :-1] = 1.0 / count  # the mean is the centre and the mean of the offsets
+    return to_mean_kk @ gram_kk @ to_mean_kk.t()
 
 
 def _not_finite(piece: OffsetPiece, raw_kn: Tensor) -> list[NotFinite]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.open import open_checkpoint
+from soupcli.networks import geometry
 from soupcli.networks.geometry import angles, distances, layers_by_name, lengths, measure
 from soupcli.networks.learned import pieces
 
@@ -101,6 +102,69 @@ def test_sharp_between_near_copies(tmp_path: Path) -> None:
     assert geometry.gram_lkk[1].abs().max() < 1e-25  # the head did not move
 
 
+def outlier_and_neighbours() -> list[State]:
+    """Five that hardly differ, and one of zeros."""
+    states = random_states(6, spread=1e-4)
+    states[5] = {name: torch.zeros_like(tensor) for name, tensor in states[5].items()}
+    return states
+
+
+def one_direction() -> list[State]:
+    """Offsets from the first of which the second and third go 0.05 degrees apart; the fourth is a copy of the third."""
+    states = random_states(3, spread=0.0)
+    way, side = (random_states(2, spread=1.0)[number] for number in (0, 1))
+    for name, tensor in states[0].items():
+        states[1][name] = tensor + 0.1 * (way[name] - tensor)
+        states[2][name] = states[1][name] + 0.1 * 0.05 / 57.3 * (side[name] - tensor)
+    return [*states, states[2]]
+
+
+def scaled(by: float) -> list[State]:
+    """Numbers whose squares float32 does not hold."""
+    return [{name: by * tensor for name, tensor in state.items()} for state in random_states(4, spread=0.1)]
+
+
+FAMILIES: dict[str, list[State]] = {
+    "fine-tuned": random_states(6, spread=0.01),
+    "bfloat16": random_states(6, spread=0.1, dtype=torch.bfloat16),
+    "strangers": random_states(4, spread=10.0),
+    "an outlier": outlier_and_neighbours(),
+    "one direction": one_direction(),
+    "large": scaled(1e25),
+    "small": scaled(1e-30),
+    "two copies": random_states(2, spread=0.0),
+}
+
+
+@pytest.mark.parametrize("cut_to", [10**6, 53])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_quick_is_as_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, cut_to: int) -> None:
+    """Products in float32 give every angle to 0.001 degrees, every distance to a millionth, in blocks of any size."""
+    cut(monkeypatch, cut_to)
+    states = FAMILIES[family]
+    checkpoints, groups = saved(tmp_path, states), layers_by_name(states[0])
+    exact, quick = measure(checkpoints, groups), measure(checkpoints, groups, quick=True)
+    for exact_lkk, quick_lkk in ((exact.about(0), quick.about(0)), (exact.whole(), quick.whole())):
+        for found, wanted in ((quick_lkk, exact_lkk), (quick_lkk.sum(0), exact_lkk.sum(0))):
+            torch.testing.assert_close(angles(found), angles(wanted), rtol=1e-4, atol=1e-3, equal_nan=True)
+    torch.testing.assert_close(distances(quick.gram_lkk), distances(exact.gram_lkk), rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(lengths(quick.gram_lkk), lengths(exact.gram_lkk), rtol=1e-6, atol=1e-37)
+
+
+def test_quick_is_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of networks that were fine-tuned from one, nothing is multiplied in float64."""
+    states = random_states(4, spread=0.01)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("float64")
+
+    monkeypatch.setattr(geometry._Multiplier, "_in_double", refuse)
+    checkpoints = saved(tmp_path, states)
+    measure(checkpoints, layers_by_name(states[0]), quick=True)
+    with pytest.raises(AssertionError, match="float64"):
+        measure(checkpoints, layers_by_name(states[0]))
+
+
 def test_the_same_bits_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever thread is first, the sums are the same."""
     cut(monkeypatch, 50)
@@ -110,14 +174,15 @@ def test_the_same_bits_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert torch.equal(first.gram_lkk, second.gram_lkk) and torch.equal(first.along_lk, second.along_lk)
 
 
-def test_numbers_that_are_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("quick", [False, True], ids=["double", "quick"])
+def test_numbers_that_are_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool) -> None:
     """They are told by checkpoint, tensor and element, and the rest is measured without these elements."""
     cut(monkeypatch, 64)
     states = random_states(3, spread=0.1)
     states[1]["head.weight"][1, 3] = torch.nan
     states[1]["head.weight"][4, 2:5] = -torch.inf
     states[2]["blocks.0.norm.weight"][7] = torch.inf
-    geometry = measure(saved(tmp_path, states), layers_by_name(states[0]))
+    geometry = measure(saved(tmp_path, states), layers_by_name(states[0]), quick=quick)
     assert [(bad.checkpoint, bad.name, bad.element, bad.elements) for bad in geometry.not_finite] == [
         (1, "head.weight", 73, 4),
         (2, "blocks.0.norm.weight", 7, 1),
@@ -126,7 +191,8 @@ def test_numbers_that_are_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyP
     vectors = rows(states, ["head.weight"])
     vectors = vectors[:, vectors.isfinite().all(dim=0)]
     offsets = vectors - vectors.mean(dim=0)
-    torch.testing.assert_close(geometry.gram_lkk[1], offsets @ offsets.T, rtol=1e-12, atol=1e-12)
+    tolerance = 1e-5 if quick else 1e-12
+    torch.testing.assert_close(geometry.gram_lkk[1], offsets @ offsets.T, rtol=tolerance, atol=tolerance)
 
 
 def test_mixed_dtypes(tmp_path: Path) -> None:
