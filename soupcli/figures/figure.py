@@ -6,6 +6,8 @@ Values are in the units of the axes; sizes are in CSS pixels. Whoever draws it a
 from __future__ import annotations
 
 import math
+import re
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -21,6 +23,7 @@ Role = Literal[
     "soup",
     "kept",
     "left-out",
+    "at-best",
     "corner",
     "mean",
 ]
@@ -109,8 +112,14 @@ def named(text: str, longest: int = 28) -> str:
     return f"{shown[: longest - end - 1]}…{shown[-end:]}"
 
 
-def short_names(paths: Sequence[str]) -> list[str]:
-    """What tells paths apart: without the folders (and the file name) that all of them share."""
+LABEL = 28  # letters of a name in a figure
+
+
+def short_names(paths: Sequence[str], longest: int = LABEL) -> list[str]:
+    """What tells paths apart, in at most `longest` letters: without the folders and the file name that all share.
+
+    Of names that fit no label the words between `_` that all share are left out too: `lr1e-5_seed0`.
+    """
     parts = [path.rstrip("/").split("/") for path in paths]
     if len(parts) > 1:
         while min(map(len, parts)) > 1 and len({tuple(part[:1]) for part in parts}) == 1:
@@ -119,7 +128,20 @@ def short_names(paths: Sequence[str]) -> list[str]:
             parts = [part[:-1] for part in parts]
     else:
         parts = [part[-1:] for part in parts]
-    return [named("/".join(part)) for part in parts]
+    names = ["/".join(part) for part in parts]
+    if max(map(len, names), default=0) > LABEL:
+        names = _differing_words(names)
+    return [named(name, longest) for name in names]
+
+
+def _differing_words(names: Sequence[str]) -> list[str]:
+    """Without the words that are the same in all names; as they are if that leaves two alike, or one empty."""
+    words = [re.split(r"(?<=[_/])", name) for name in names]
+    kept = [place for place, of_all in enumerate(zip(*words, strict=False)) if len(set(of_all)) > 1]
+    if len({len(of) for of in words}) > 1 or not kept:
+        return list(names)
+    short = ["".join(of[place] for place in kept).rstrip("_/") for of in words]
+    return short if len(set(short)) == len(set(names)) and all(short) else list(names)
 
 
 def scaled(title: str, values: Iterable[float], *, margin: float = 0.06, count: int = 5) -> Axis:
@@ -131,6 +153,19 @@ def scaled(title: str, values: Iterable[float], *, margin: float = 0.06, count: 
     return Axis(title, low, high, ticks(low, high, count))
 
 
+def fences(values: Iterable[float]) -> tuple[float, float]:
+    """What is not far out: three times the middle half's width beyond it (Tukey 1977); all of fewer than `FEW`."""
+    finite = sorted(value for value in values if math.isfinite(value))
+    if len(finite) < FEW:
+        return -math.inf, math.inf
+    lower, _, upper = statistics.quantiles(finite, n=4)
+    reach = 3 * (upper - lower)
+    return lower - reach, upper + reach
+
+
+FEW = 12
+
+
 def ticks(low: float, high: float, count: int = 5) -> tuple[tuple[float, str], ...]:
     """Multiples of 1, 2, 2.5 or 5 times a power of ten between two numbers, with as many digits as they need."""
     rough = (high - low) / count
@@ -139,6 +174,12 @@ def ticks(low: float, high: float, count: int = 5) -> tuple[tuple[float, str], .
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     digits = max(0, -math.floor(math.log10(step) + 1e-9) + (1 if f"{step:e}".startswith("2.5") else 0))
     return tuple((number * step, f"{number * step + 0.0:.{digits}f}") for number in range(first, last + 1))
+
+
+def rows(title: str, names: Sequence[str]) -> Axis:
+    """An axis of names from above: the first at len(names) - 1, the last at 0; one a line, all of them."""
+    shown = tuple((float(len(names) - 1 - number), name) for number, name in enumerate(names))
+    return Axis(title, -0.5, len(names) - 0.5, shown)
 
 
 def categories(title: str, names: Sequence[str], *, width: float, slanted: bool = True) -> Axis:

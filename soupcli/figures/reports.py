@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.errors import UsageError
+from soupcli.figures.figure import short_names
 from soupcli.mixing.soup_folder import REPORT
 from soupcli.report.report_file import read_report
 from soupcli.wording import SHARES
@@ -134,7 +135,8 @@ def _marked(sources: Sequence[ReadReport]) -> list[MarkedScores]:
     for source in sources:
         report = source.report
         if report.best is not None:
-            best = MarkedScores("best", f"{report.name_of_best} ({report.best.path})", report.best.scores)
+            path = short_paths(report).get(report.best.path, report.best.path)
+            best = MarkedScores("best", f"{report.name_of_best} ({path})", report.best.scores)
             known = found.get(("best", report.best.path))
             scores = _joined(known.scores, best.scores) if known else best.scores
             found["best", report.best.path] = best._replace(scores=scores)
@@ -155,6 +157,17 @@ def _marked(sources: Sequence[ReadReport]) -> list[MarkedScores]:
             key = ("uniform", "") if report.averages_all else ("soup", soup.hash)
             found[key] = MarkedScores(role_of(report), label, soup.scores)
     return list(found.values())
+
+
+LINE = 44  # letters of a path that a table has room for
+
+
+def short_paths(report: Report) -> dict[str, str]:
+    """Each ingredient's path as tables of a page have it: long ones without what all of them share."""
+    paths = [ingredient.path for ingredient in report.ingredients]
+    if max(map(len, paths), default=0) <= LINE:
+        return {path: path for path in paths}
+    return dict(zip(paths, short_names(paths, LINE), strict=True))
 
 
 def role_of(report: Report) -> Role:

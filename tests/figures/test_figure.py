@@ -54,6 +54,12 @@ def test_short_names() -> None:
     assert short_names(["runs/a"]) == ["a"]
     assert short_names([]) == []
     assert short_names(["a", "a/b"]) == ["a", "a/b"]
+    long = [
+        f"runs/vit_lr{lr}_mixup0.2_randaug_epochs16_seed{seed}/last.pt" for lr in ("1e-5", "3e-5") for seed in (0, 1)
+    ]
+    assert short_names(long) == ["lr1e-5_seed0", "lr1e-5_seed1", "lr3e-5_seed0", "lr3e-5_seed1"]
+    uneven = ["a_very_long_name_of_a_run_with_words", "a_very_long_name_of_a_run"]
+    assert len(set(short_names(uneven))) == 2
 
 
 @given(st.text(), st.integers(8, 40))

@@ -228,6 +228,49 @@ def test_angles() -> None:
     assert "one of 3 of 66 pairs" in figure.caption and "start" in figure.caption
 
 
+def test_a_long_path_reads_downwards() -> None:
+    """Past 16 steps each candidate has a line of its own, the first on top; the scores go across."""
+    paths = [f"runs/{number:02}" for number in range(40)]
+    panel: Any = KINDS["path"](gathered(greedy(paths, kept=3))).panels[0]
+    assert [words for _, words in panel.y.ticks] == [f"{number:02}" for number in range(40)]
+    assert panel.y.ticks[0][0] == 39 and panel.height >= 14 * 40
+    first = next(mark for mark in panel.marks if mark.role == "kept")
+    assert (first.x, first.y) == (pytest.approx(90.0), 39)
+
+
+def test_the_axis_shows_the_rise() -> None:
+    """A candidate that fails does not flatten the path: its marks stand at the end of the axis, which is said."""
+    document = greedy(PATHS, kept=3)
+    for step in document["steps"][-2:]:
+        step["score"] = 0.1
+    figure = KINDS["path"](gathered(document))
+    panel = figure.panels[0]
+    assert panel.y.low > 60
+    assert all(panel.y.low <= mark.y <= panel.y.high for mark in panel.marks)
+    assert "2 marks lie beyond the axis" in figure.caption
+
+
+def test_what_was_given_up_has_a_mark_of_its_own() -> None:
+    """An upper bound is no score: it has another shape, and the legend says so."""
+    document = greedy(PATHS, kept=3)
+    step = document["steps"][-1]
+    step["bound"], step["score"] = step["score"], None
+    figure = KINDS["path"](gathered(document))
+    assert [mark.role for mark in figure.panels[0].marks].count("at-best") == 1
+    assert ("at-best", "given up: at best") in figure.legend
+    assert "at-best" not in dict(KINDS["path"](gathered(greedy(PATHS))).legend)
+
+
+def test_ingredients_that_failed_do_not_squeeze_the_others() -> None:
+    """Far below the others they stand at the ends of the axes, which is said; whiskers stay inside the frame."""
+    document = ranked([f"runs/{number:02}" for number in range(30)])
+    for ingredient in document["ingredients"][-2:]:
+        ingredient["scores"] = {name: score(0.1) for name in ("val", "test", "shifted")}
+    figure = KINDS["scores"](gathered(document))
+    assert all(panel.x.low > 50 and panel.y.low > 40 for panel in figure.panels)
+    assert "2 ingredients lie far below" in figure.caption
+
+
 def test_alpha() -> None:
     """A mark for each point of every set, the taken one filled, and a line through them."""
     points = [{"alpha": a / 4, "scores": {"val": score(0.8 + a / 100), "test": score(0.7)}} for a in range(5)]

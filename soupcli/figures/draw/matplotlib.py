@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.environment import import_extra
 from soupcli.figures.draw.layout import LARGE, NORMAL, SCALE_WIDTH, SMALL, Layout, Placed, label_depth, layout
-from soupcli.figures.draw.palette import GROUNDS, STYLES, Ground, Theme, colour, ramp, shape_points
+from soupcli.figures.draw.palette import GROUNDS, HOLLOW, STYLES, Ground, Theme, colour, ramp, shape_points
 from soupcli.files.own_file import GENERATOR
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class _Drawing:
 
     def _marks(self, axes: Any, role: Role, places: list[tuple[float, float]]) -> None:
         style, tone = STYLES[role], colour(role, self.theme)
-        ring, framed = style.shape == "ring", role in ("corner", "mean")
+        ring, framed = style.shape in HOLLOW, role in ("corner", "mean")
         how: dict[str, Any] = {
             "marker": self._path(role),
             "s": (2 * style.size * POINT) ** 2,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from soupcli.figures.figure import Ramp, Role
 
 Theme = Literal["light", "dark"]
-Shape = Literal["dot", "ring", "triangle", "diamond", "star", "square", "cross", "plus", "pentagon"]
+Shape = Literal["dot", "ring", "triangle", "diamond", "star", "square", "cross", "plus", "pentagon", "down"]
 STEPS = 32  # colours of a ramp
 
 
@@ -50,6 +50,7 @@ STYLES: dict[Role, Style] = {
     "soup": Style("cross", 6.0, "#1b1f24", "#e6e9ed"),
     "kept": Style("dot", 5.0, "#d55e00", "#ff8a3c"),
     "left-out": Style("ring", 4.6, "#d55e00", "#ff8a3c"),
+    "at-best": Style("down", 5.2, "#d55e00", "#ff8a3c"),
     "corner": Style("dot", 5.5, "#ffffff", "#ffffff"),
     "mean": Style("star", 9.5, "#ffffff", "#ffffff"),
 }
@@ -90,10 +91,15 @@ def colour(role: Role, theme: Theme) -> str:
     return STYLES[role].light if theme == "light" else STYLES[role].dark
 
 
+HOLLOW = ("ring", "down")  # drawn as an outline
+
+
 def shape_points(shape: Shape, size: float) -> list[tuple[float, float]]:
     """The corners of a shape around (0, 0), y downwards; none of a circle."""
     if shape == "triangle":
         return [(0, -size), (size * 0.95, size * 0.7), (-size * 0.95, size * 0.7)]
+    if shape == "down":
+        return [(0, size), (size * 0.95, -size * 0.7), (-size * 0.95, -size * 0.7)]
     if shape == "diamond":
         return [(0, -size), (size, 0), (0, size), (-size, 0)]
     if shape == "square":

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from html import escape
 
 from soupcli.figures.draw.layout import LARGE, NORMAL, SCALE_WIDTH, SMALL, Key, Placed, label_depth, layout, share
-from soupcli.figures.draw.palette import GROUNDS, STEPS, STYLES, Theme, colour, ramp, shape_points, step_of
+from soupcli.figures.draw.palette import GROUNDS, HOLLOW, STEPS, STYLES, Theme, colour, ramp, shape_points, step_of
 from soupcli.figures.figure import Cells, Figure, Line, Mark, Ramp, Role, printable
 from soupcli.files.own_file import GENERATOR
 
@@ -48,7 +48,7 @@ def _rules() -> Iterator[str]:
     yield ".edge{stroke:#fff;stroke-dasharray:5 4;stroke-width:1.2;fill:none}"
     yield ".on-cells{fill:#fff;stroke:#111;stroke-width:3;paint-order:stroke;font-weight:600}"
     for role, style in STYLES.items():
-        if style.shape == "ring":
+        if style.shape in HOLLOW:
             yield f".{role}{{fill:var(--paper);stroke:var(--{role});stroke-width:1.8}}"
         else:
             edge = "#111" if role in ("corner", "mean") else "var(--paper)"

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable
 
 from soupcli.errors import UsageError
-from soupcli.figures.figure import Figure, Mark, Panel, Role, named, printable, scaled
+from soupcli.figures.figure import Figure, Mark, Panel, Role, fences, named, printable, scaled
 from soupcli.figures.reports import MarkedScores, Reports, factor, score_of, titled
 from soupcli.report.scores import MetricScore, Scores
 from soupcli.report.tables import other_side, selected_on
@@ -100,11 +100,16 @@ def _panel(title: str, rows: Iterable[MarkedScores], across: Read, up: Read, x_t
     points = [(row, across(row.scores), up(row.scores)) for row in rows]
     known = [(row, x, y) for row, x, y in points if x is not None and y is not None]
     many = sum(row.role == "ingredient" for row, _, _ in known) > MANY
+    ends = [fences(of[0] for of in values) for values in ([x for _, x, _ in known], [y for _, _, y in known])]
     marks = []
     for row, x, y in known:
-        bare = many and row.role == "ingredient"
         name = printable(f"{row.label}: {x[2]}, {y[2]}")
-        marks.append(Mark(row.role, x[0], y[0], name, None if bare else x[1], None if bare else y[1]))
+        if row.role != "ingredient":
+            marks.append(Mark(row.role, x[0], y[0], name, x[1], y[1]))
+            continue
+        across_at, up_at = (min(max(of[0], low), high) for of, (low, high) in zip((x, y), ends, strict=True))
+        bare = many or (across_at, up_at) != (x[0], y[0])
+        marks.append(Mark(row.role, across_at, up_at, name, None if bare else x[1], None if bare else y[1]))
     return Panel(
         title="",
         x=scaled(x_title, _reach((mark.x, mark.x_error, mark.role) for mark in marks)),
@@ -130,6 +135,11 @@ def _caption(reports: Reports, selecting: str, others: list[str], rows: list[Mar
         f"up, its score on {', '.join(others)}. Lines through marks are one standard error to each side."
     )
     errors = [read[1] for row in rows if row.role == "ingredient" and (read := across(row.scores)) and read[1]]
+    low, high = fences(read[0] for row in rows if (read := across(row.scores)))
+    beyond = sum(
+        not low <= read[0] <= high for row in rows if row.role == "ingredient" and (read := across(row.scores))
+    )
+    text += f" {beyond} ingredients lie far below or above and are drawn at the ends of the axes." if beyond else ""
     if len(reports.ingredients) > MANY and errors:
         unit = " points" if reports.metric(selecting) in SHARES else ""
         text += f" Those of the ingredients are left out: on {selecting} about {statistics.median(errors):.2g}{unit}."

@@ -6,6 +6,7 @@ Functions, not templates: a notebook shows some of the same pieces, and whatever
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,16 @@ def section(title: str, *parts: str) -> str:
     return f'<section aria-labelledby="{name}"><h2 id="{name}">{text(title)}</h2>{body}</section>' if body else ""
 
 
+def contents(sections: Iterable[str]) -> str:
+    """Links to the sections that have content; nothing for one alone."""
+    found = [named for part in sections if (named := _HEADING.search(part))]
+    links = "".join(f'<li><a href="#{named["id"]}">{named["title"]}</a></li>' for named in found)
+    return f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if len(found) > 1 else ""
+
+
+_HEADING = re.compile(r'<h2 id="(?P<id>[^"]*)">(?P<title>[^<]*)</h2>')
+
+
 def pairs(items: Iterable[tuple[str, str]]) -> str:
     """A list of names and values."""
     rows = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in items)
@@ -93,6 +104,8 @@ STYLE = (
     "h1{font-size:1.6rem;line-height:1.25;margin:0 0 .25rem}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}"
     "p{margin:.4rem 0}.faint{color:var(--faint)}"
     ".warning{border-left:4px solid var(--greedy);padding:.35rem .8rem;margin:.6rem 0}"
+    "nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;margin:1rem 0 0;padding:0;font-size:.9rem}"
+    "nav a{color:var(--best)}"
     ".scroll{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.9rem}"
     "caption{text-align:left;color:var(--faint);padding-bottom:.3rem}"
     "th,td{padding:.28rem .7rem;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top}"
@@ -104,10 +117,12 @@ STYLE = (
     "dt{color:var(--faint)}dd{margin:0;overflow-wrap:anywhere}"
     "pre{overflow-x:auto;border:1px solid var(--rule);border-radius:4px;padding:.8rem;font-size:.85rem;margin:.5rem 0}"
     "figure{margin:1.4rem 0}figure svg{max-width:100%;height:auto;display:block}"
+    "@media screen and (max-width:44rem){figure svg{max-width:none}tbody th{min-width:8rem}}"
     "figcaption{color:var(--faint);font-size:.9rem;max-width:46rem}"
     "summary{cursor:pointer;color:var(--faint)}:focus-visible{outline:2px solid var(--best);outline-offset:2px}"
-    "@media print{body{max-width:none;padding:0;font-size:11px}section,figure,tr{break-inside:avoid}"
-    ".scroll{overflow:visible}td{white-space:normal}pre{white-space:pre-wrap}}"
+    "@media print{body{max-width:none;padding:0;font-size:11px}figure,tr{break-inside:avoid}h2{break-after:avoid}"
+    "figure svg{max-height:23cm}.scroll{overflow:visible}th,td{padding:.2rem .4rem}"
+    "th,td,thead th{white-space:normal}tbody th{min-width:0}pre{white-space:pre-wrap}nav{display:none}}"
     f"{svg.RULES}"
 )
 

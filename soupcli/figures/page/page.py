@@ -70,6 +70,8 @@ def page(reports: Reports) -> str:
         html.paragraph(f"soup {report.command}, {report.created}, on {report.device}", "faint"),
         *(html.paragraph(f"Warning: {warning}", "warning") for warning in report.warnings),
         "</header>",
+    ]
+    parts = [
         html.section("Verdict", *inspected.verdicts(report)),
         html.section("Scores", *sections.scores(reports), *sections.shared(report)),
         html.section("Soup against best ingredient", *sections.comparisons(reports)),
@@ -89,7 +91,8 @@ def page(reports: Reports) -> str:
         html.section("How it was made", *_made(report)),
         html.section("More", *_more(report)),
     ]
-    return html.document(title, "\n".join(part for part in body if part))
+    found = [part for part in (*body, html.contents(parts), *parts) if part]
+    return html.document(title, "\n".join(found))
 
 
 def _title(report: Report) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from soupcli.figures.page import html
-from soupcli.figures.reports import MarkedScores, Reports
+from soupcli.figures.reports import MarkedScores, Reports, short_paths
 from soupcli.report.tables import (
     Column,
     Table,
@@ -198,7 +198,8 @@ def members(report: Report) -> Iterable[str]:
     soup = report.soup
     if soup is None:
         return
-    rows = [[path, f"{weight:.4f}"] for path, weight in zip(soup.members, soup.weights, strict=True)]
+    names = short_paths(report)
+    rows = [[names.get(path, path), f"{weight:.4f}"] for path, weight in zip(soup.members, soup.weights, strict=True)]
     caption = "In the order of acceptance"
     if soup.coefficients is not None:
         caption = "Weights are means over all elements: the layers have their own"
@@ -216,7 +217,7 @@ def members(report: Report) -> Iterable[str]:
     }
     yield html.pairs((name, value) for name, value in facts.items() if value)
     if (layers := soup.coefficients) is not None:
-        columns = [Column("layer"), *(Column(member, is_number=True) for member in layers.members)]
+        columns = [Column("layer"), *(Column(names.get(one, one), is_number=True) for one in layers.members)]
         cells = [
             [layer, *(f"{value:.4f}" for value in row)] for layer, row in zip(layers.layers, layers.alpha, strict=True)
         ]
@@ -230,7 +231,7 @@ def steps(report: Report) -> Iterable[str]:
     metric = step_metric(report)
     columns = [Column("tried"), *(Column(name, is_number=True) for name in ("score", "needed"))]
     columns += [Column("decision"), Column("examples", is_number=True), Column("seconds", is_number=True)]
-    yield html.table("Every decision, in order", columns, [_step_row(step, metric) for step in report.steps])
+    yield html.table("Every decision, in order", columns, _step_rows(report, metric))
     if (search := report.search) is not None:
         yield html.paragraph(f"Strategy {search.strategy}: {search.evaluations} soups were asked for.", "faint")
         rows = [
@@ -244,9 +245,18 @@ def steps(report: Report) -> Iterable[str]:
         )
 
 
-def _step_row(step: SearchStep, metric: str) -> list[str]:
+def _step_rows(report: Report, metric: str) -> list[list[str]]:
+    names = short_paths(report)
+    short = {step.candidate: names.get(step.candidate, step.candidate) for step in report.steps}
+    return [
+        [tried(step).replace(step.candidate, short[step.candidate]), *_step_cells(step, metric)]
+        for step in report.steps
+    ]
+
+
+def _step_cells(step: SearchStep, metric: str) -> list[str]:
     needed = "" if step.threshold is None else shown(metric, step.threshold, None)
-    return [tried(step), reached(step, metric), needed, decision(step), f"{step.examples:,}", f"{step.seconds:.2f}"]
+    return [reached(step, metric), needed, decision(step), f"{step.examples:,}", f"{step.seconds:.2f}"]
 
 
 def ingredients(reports: Reports) -> Iterable[str]:
@@ -254,15 +264,17 @@ def ingredients(reports: Reports) -> Iterable[str]:
     rows = reports.ingredients
     columns = _columns((ingredient.scores for ingredient in rows), reports.sets)
     headings = [Column("ingredient"), *_headings(columns, reports), Column("size", is_number=True)]
-    headings += [Column("format"), Column("by its trainer"), Column("hash")]
+    headings += [Column("format"), Column("by its trainer"), Column("hash"), Column("path")]
+    names = short_paths(reports.first)
     cells = [
         [
-            ingredient.path,
+            names.get(ingredient.path, ingredient.path),
             *(score_cell(ingredient.scores, *column) for column in columns),
             human_bytes(ingredient.bytes),
             _saved_as(ingredient),
             by_trainer(ingredient.trainer_metrics),
             ingredient.hash.removeprefix("sha256:")[:12],
+            ingredient.path if names.get(ingredient.path, ingredient.path) != ingredient.path else "",
         ]
         for ingredient in rows
     ]

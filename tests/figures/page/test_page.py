@@ -19,7 +19,7 @@ PATHS = [f"runs/{number:02}" for number in range(12)]
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 KNOWN = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "h1", "h2", "p", "div", "table"}
 KNOWN |= {"caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "pre", "figure", "figcaption", "details"}
-KNOWN |= {"summary", "svg", "desc", "g", "text", "line", "rect", "circle", "polygon", "path"}
+KNOWN |= {"nav", "ul", "li", "a", "summary", "svg", "desc", "g", "text", "line", "rect", "circle", "polygon", "path"}
 
 
 class Parsed(HTMLParser):
@@ -138,12 +138,16 @@ def test_what_a_soup_is_held_against() -> None:
 def outside(text: str) -> list[str]:
     """Whatever a page would load or lead to."""
     parsed = Parsed(text)
+    places = {f"#{attributes['id']}" for _, attributes in parsed.elements if "id" in attributes}
     asked = [
         f"{tag} {name}={value}"
         for tag, attributes in parsed.elements
         for name, value in attributes.items()
-        if name in ("src", "href", "srcset", "action", "data", "poster", "background", "xlink:href", "style")
-        or name.startswith("on")
+        if (
+            name in ("src", "href", "srcset", "action", "data", "poster", "background", "xlink:href", "style")
+            or name.startswith("on")
+        )
+        and not (tag == "a" and name == "href" and value in places)
     ]
     asked += [tag for tag, _ in parsed.elements if tag not in KNOWN]
     styles = "".join(parsed.said("style"))
@@ -284,3 +288,30 @@ def test_a_part_without_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_module, "SAID", page_module.SAID - {"warnings"})
     parsed = Parsed(page(gathered(greedy(PATHS, warnings=["<b>later</b>"]))))
     assert parsed.said("h2")[-1] == "More" and parsed.said("pre")[-1] == "- <b>later</b>"
+
+
+LONG = [
+    f"/data/clip-finetune/lr{lr}_mixup0.2_randaug-m9_seed{seed}/checkpoints/last.pt"
+    for lr in ("1e-5", "3e-5")
+    for seed in range(10)
+]
+
+
+def test_long_paths() -> None:
+    """Tables and figures name what differs; the table of ingredients has the whole paths, once each."""
+    text = page(gathered(greedy(LONG)))
+    parsed = Parsed(text)
+    cells = parsed.said("th") + parsed.said("td")
+    assert "lr1e-5_seed3" in cells and "best ingredient (lr1e-5_seed0)" in cells
+    assert Counter(parsed.said("td"))[LONG[3]] == 1
+    assert "lr3e-5_seed7" in parsed.said("text")
+
+
+def test_contents() -> None:
+    """Links to the sections that are there, in their order, before the first; none on a page with one."""
+    parsed = Parsed(page(gathered(greedy(PATHS))))
+    links = [str(attributes["href"]) for tag, attributes in parsed.elements if tag == "a"]
+    headings = [f"#{attributes['id']}" for tag, attributes in parsed.elements if tag == "h2"]
+    assert links == headings and len(links) > 3
+    tags = [tag for tag, _ in parsed.elements]
+    assert tags.index("nav") < tags.index("section")
