@@ -1,4 +1,4 @@
-"""One checkpoint of each run, by its name or by what the trainer wrote down: `--prefer best`, `--prefer last`."""
+"""Chooses one checkpoint of each run, by name or by the trainer's record: `--prefer best`, `--prefer last`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def one_of_each_run(found: Sequence[Path], prefer: str | None, failures: list[CheckpointError]) -> list[Path]:
-    """One checkpoint of each run, by its name or what the trainer wrote down; all without `prefer`."""
+    """Return one checkpoint of each run, by name or by the trainer's record, or all without `prefer`."""
     if prefer is None:
         return list(found)
     runs: dict[tuple[Path, bool], list[Path]] = {}
@@ -52,7 +52,7 @@ def one_of_each_run(found: Sequence[Path], prefer: str | None, failures: list[Ch
 
 
 def _one_of(members: Sequence[Path], prefer: str) -> Path | None:
-    """The checkpoint of a run that is called `best` or `last`; without such a name by what the trainer wrote down."""
+    """Return the checkpoint called `best` or `last`, or without such a name the one by the trainer's record."""
     called = [one for one in members if FORMS[prefer].search(one.stem.lower())]
     plain = [one for one in called if not AVERAGED.search(one.stem.lower())] or called
     if plain:
@@ -64,7 +64,7 @@ def _one_of(members: Sequence[Path], prefer: str) -> Path | None:
 
 
 def _best_by_trainer(members: Sequence[Path]) -> Path | None:
-    """The checkpoint that `trainer_state.json` of the last one names as the best."""
+    """Return the checkpoint that `trainer_state.json` of the last one names as the best."""
     try:
         state: Any = json.loads(read_small(members[-1] / folders.NAME, most=folders.MAX_BYTES))
         name = Path(str(state["best_model_checkpoint"])).name

@@ -1,4 +1,4 @@
-"""What every checkpoint is, whatever its format: named tensors that are read one at a time.
+"""The interface of every checkpoint, whatever its format: named tensors that are read one at a time.
 
 checkpoint = open_checkpoint(Path("runs/a"))
 spec = checkpoint.tensors["head.weight"]                   # TensorSpec(shape=(10, 64), dtype=Dtype.FLOAT32)
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class TensorSpec(NamedTuple):
-    """What a header says about one tensor."""
+    """Shape and dtype of one tensor, from a header."""
 
     shape: tuple[int, ...]
     dtype: Dtype
@@ -42,7 +42,7 @@ class TensorSpec(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What was taken out of the files: shown in the report, and the key must be the same in all ingredients."""
+    """What was taken out of the files. The report shows it; the key must be equal in all ingredients."""
 
     format: str
     key: str | None = None  # e.g. state_dict_ema; None: the weights lie there bare
@@ -57,15 +57,15 @@ BARE = Origin("safetensors")
 
 
 class Checkpoint(Protocol):
-    """One ingredient of any format, opened by its header. It says itself what it is made of."""
+    """One ingredient of any format, opened by its header. It knows what it is made of."""
 
     @property
     def path(self) -> Path:
-        """As the user gave it."""
+        """The path as the user gave it."""
 
     @property
     def tensors(self) -> Mapping[str, TensorSpec]:
-        """Name to shape and dtype, from the header alone."""
+        """Shape and dtype of each tensor, from the header."""
 
     @property
     def files(self) -> tuple[FileVersion, ...]:
@@ -73,7 +73,7 @@ class Checkpoint(Protocol):
 
     @property
     def side_files(self) -> tuple[Path, ...]:
-        """Configuration and tokenizer files beside the weights: they decide what the network sees."""
+        """Configuration and tokenizer files beside the weights, which define the network's inputs."""
 
     @property
     def side_folder(self) -> Path | None:
@@ -81,7 +81,7 @@ class Checkpoint(Protocol):
 
     @property
     def folder(self) -> Path:
-        """Where the configuration and the tokenizer of its network lie."""
+        """The folder with the configuration and the tokenizer of its network."""
 
     @property
     def origin(self) -> Origin:
@@ -89,42 +89,42 @@ class Checkpoint(Protocol):
 
     @property
     def sources(self) -> Sequence[Checkpoint]:
-        """Other checkpoints that some of its tensors come from, and theirs: what they are determines what it is."""
+        """Other checkpoints that some of its tensors come from, and theirs. They determine its content."""
 
     @property
     def own(self) -> Checkpoint:
-        """What `files` hold; another one than itself if some of its tensors are taken from another checkpoint."""
+        """The checkpoint in `files`; not itself if some of its tensors are taken from another checkpoint."""
 
     @property
     def taken(self) -> Collection[str]:
-        """Tensors that are taken from the first of `sources`."""
+        """The tensors that are taken from the first of `sources`."""
 
     @property
     def is_adapter(self) -> bool:
-        """Whether it is an adapter; some of its tensors may come from a base or from another adapter."""
+        """Whether it is an adapter. Some of its tensors may come from a base or from another adapter."""
 
     @property
     def adapted(self) -> Collection[str]:
-        """Weights that the factors of an adapter change."""
+        """The weights that an adapter's factors change."""
 
     @property
     def inherited(self) -> Collection[str]:
-        """Tensors of an adapter's base that the adapted network may do without, e.g. another head."""
+        """Tensors of an adapter's base that the adapted network may lack, e.g. another head."""
 
     @property
     def places(self) -> Mapping[str, StoredTensor]:
-        """Where each tensor lies in the files; empty if tensors are computed or put together when they are read."""
+        """The place of each tensor in the files; empty if tensors are computed when they are read."""
 
     @property
     def parts(self) -> Sequence[Component]:
-        """The networks that its folder holds, each with a file of its own; empty if all weights are one network."""
+        """The networks in its folder, each with its own file; empty if all weights are one network."""
 
     @property
     def constants(self) -> Container[str]:
-        """Tensors that need not be finite: they are not mixed, or are the same in all ingredients."""
+        """Tensors that need not be finite, because they are not mixed or are equal in all ingredients."""
 
     def read(self, name: str, out: Tensor, *, start: int = 0) -> None:
-        """Reads `out.numel()` elements of tensor `name`, from element `start` in row-major order, into `out`.
+        """Read `out.numel()` elements of tensor `name`, from element `start` in row-major order, into `out`.
 
         `out` is contiguous, on the CPU and of the stored dtype. Raises CheckpointError if the file has changed
         since it was opened or ends early.
@@ -132,10 +132,10 @@ class Checkpoint(Protocol):
 
 
 class StoredTensor(NamedTuple):
-    """Where the elements of one tensor lie: `file`, first byte, and strides in elements (None: dense, row-major).
+    """The place of one tensor's elements: `file`, first byte, and strides in elements (None: dense, row-major).
 
-    torch keeps conjugates and negatives of complex tensors as the numbers themselves and a bit: the numbers in the file
-    are then to be conjugated or negated.
+    torch stores conjugates and negatives of complex tensors as the plain numbers and a bit. The numbers in the file
+    must then be conjugated or negated.
     """
 
     file: FileVersion
@@ -203,15 +203,15 @@ class StoredCheckpoint:
 
 
 def part_of(parts: Sequence[Component], name: str) -> tuple[Component, str]:
-    """The part that tensor `name` belongs to, and what the part's own file calls it."""
+    """Return the part that tensor `name` belongs to, and its name in the part's own file."""
     part = max((part for part in parts if name.startswith(part.prefix)), key=lambda part: len(part.prefix))
     return part, name.removeprefix(part.prefix)
 
 
 def read_dense(checkpoint: Checkpoint, name: str, start: int, dtype: Dtype, out: memoryview) -> bool:
-    """Fills `out` with the bytes from element `start` of a tensor on, across its end if need be.
+    """Fill `out` with the bytes from element `start` of a tensor on, across its end if necessary.
 
-    Returns False, and reads nothing, unless they lie in a file as they are, in this dtype.
+    Returns False, and reads nothing, unless the elements are stored unchanged in a file, in this dtype.
     """
     place = checkpoint.places.get(name)
     if place is None or not place.is_dense or checkpoint.tensors[name].dtype != dtype:
@@ -221,7 +221,7 @@ def read_dense(checkpoint: Checkpoint, name: str, start: int, dtype: Dtype, out:
 
 
 def in_file_order(checkpoint: Checkpoint, names: Iterable[str]) -> list[str]:
-    """The names in the order in which their tensors lie in the files, if that is known."""
+    """Return the names in the order of their tensors in the files, if that is known."""
     places = checkpoint.places
     if not places:
         return list(names)
@@ -229,9 +229,9 @@ def in_file_order(checkpoint: Checkpoint, names: Iterable[str]) -> list[str]:
 
 
 def neighbours(checkpoints: Sequence[Checkpoint]) -> set[tuple[str, str]]:
-    """Pairs of tensors that follow one another without a gap in the files of every checkpoint.
+    """Return pairs of tensors that follow one another without a gap in the files of every checkpoint.
 
-    They are of one dtype: elements that follow one another are read with one call of `read_dense`.
+    Both have one dtype, so one call of `read_dense` reads across them.
     """
     found: set[tuple[str, str]] | None = None
     for checkpoint in checkpoints:
@@ -251,7 +251,7 @@ def _touch(checkpoint: Checkpoint, first: str, second: str) -> bool:
 
 
 def read_stored(spec: TensorSpec, place: StoredTensor, out: Tensor, start: int) -> None:
-    """Reads `out.numel()` elements from element `start`, in row-major order, of a tensor that lies at `place`."""
+    """Read `out.numel()` elements, from element `start` in row-major order, of the tensor at `place`."""
     _read_elements(spec, place, out, start)
     if place.conjugate:
         out.copy_(out.conj().resolve_conj())
@@ -276,24 +276,24 @@ def _read_elements(spec: TensorSpec, place: StoredTensor, out: Tensor, start: in
 
 
 def weights_file(checkpoint: Checkpoint) -> str:
-    """The file to name in a message: the weights themselves if there is one file, else the folder."""
+    """Return the file to name in a message: the file of weights if there is only one, else the folder."""
     return str(checkpoint.files[0].path if len(checkpoint.files) == 1 else checkpoint.path)
 
 
 def total_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of the files that hold the weights."""
+    """Return the size in bytes of the files that hold the weights."""
     return sum(file.size for file in checkpoint.files)
 
 
 def read_part(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tensor:
-    """Elements `start` to `start + count` of a stored tensor: Tensor[count] of the stored dtype."""
+    """Return elements `start` to `start + count` of a stored tensor: Tensor[count] of the stored dtype."""
     part = torch.empty(count, dtype=checkpoint.tensors[name].dtype.torch)
     checkpoint.read(name, part, start=start)
     return part
 
 
 def read_bits(checkpoint: Checkpoint, name: str, start: int, count: int) -> bytearray:
-    """The bytes of such a part. What lies in a file as it is needs no torch."""
+    """Return the bytes of such a part. Elements stored unchanged in a file are read without torch."""
     dtype = checkpoint.tensors[name].dtype
     found = bytearray(count * dtype.itemsize)
     if not read_dense(checkpoint, name, start, dtype, memoryview(found)):

@@ -1,4 +1,4 @@
-"""Checkpoints that hold the same weights as another one: `best.pth` is often `last.pth`.
+"""Finds checkpoints with the same weights as another one: `best.pth` is often `last.pth`.
 
 kept, doubles = without_doubles(checkpoints)
 """
@@ -22,17 +22,17 @@ CHUNK = 1 << 22  # elements that are compared at once
 
 
 class Double(NamedTuple):
-    """A checkpoint, and the one before it that holds the same weights."""
+    """A checkpoint, and the earlier one with the same weights."""
 
     checkpoint: Checkpoint
     of: Checkpoint
 
 
 def without_doubles(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[Double]]:
-    """The checkpoints without those whose weights another one before them holds, and these.
+    """Return the checkpoints without doubles of earlier ones, and the doubles.
 
-    A sample of every tensor is read; all of them only where the samples agree. Counters and other integers do not
-    count: trainers save the same weights at different steps.
+    A sample of every tensor is read, and whole tensors only if samples agree. Counters and other integers are ignored,
+    because trainers save the same weights at different steps.
     """
     kept: list[Checkpoint] = []
     doubles: list[Double] = []
@@ -53,7 +53,7 @@ def _weights(checkpoint: Checkpoint) -> list[str]:
 
 
 def _sample(checkpoint: Checkpoint) -> bytes:
-    """A digest of names, shapes, dtypes and the first and last elements of each tensor."""
+    """Return a digest of names, shapes, dtypes and the first and last elements of each tensor."""
     digest = hashlib.sha256()
     for name in _weights(checkpoint):
         spec = checkpoint.tensors[name]
@@ -66,7 +66,7 @@ def _sample(checkpoint: Checkpoint) -> bytes:
 
 
 def _equal(one: Checkpoint, other: Checkpoint) -> bool:
-    """Whether all weights are the same, bit for bit; where they are computed, whether the files are."""
+    """Whether all weights are equal bit for bit, or for computed weights whether the files are."""
     if one.is_adapter or other.is_adapter or not one.places or not other.places:
         return _equal_files(one, other)
     return all(_equal_tensor(one, other, name) for name in _weights(one))
@@ -82,5 +82,5 @@ def _equal_tensor(one: Checkpoint, other: Checkpoint, name: str) -> bool:
 
 
 def _equal_files(one: Checkpoint, other: Checkpoint) -> bool:
-    """Whether the files are equal; among those of an adapter is its configuration, which holds its scale."""
+    """Whether the files are equal. An adapter's include its configuration, which holds its scale."""
     return len(one.files) == len(other.files) and all(map(same_content, one.files, other.files))

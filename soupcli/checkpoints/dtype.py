@@ -1,4 +1,4 @@
-"""The dtypes of tensors, by name: what headers, plans, keys and reports know of them without torch.
+"""The dtypes of tensors, by name, for headers, plans, keys and reports that work without torch.
 
 Dtype.BFLOAT16.value, Dtype.BFLOAT16.itemsize         # "bfloat16", 2
 torch.empty(spec.shape, dtype=spec.dtype.torch)       # the one way to torch's own
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Dtype(Enum):
-    """A dtype; its value is torch's name of it."""
+    """A dtype. Its value is torch's name of it."""
 
     BOOL = "bool"
     UINT8 = "uint8"
@@ -45,24 +45,24 @@ class Dtype(Enum):
 
     @cached_property
     def torch(self) -> TorchDtype:
-        """What torch calls so."""
+        """The dtype of torch."""
         found: TorchDtype = getattr(torch, self.value)
         return found
 
     @classmethod
     def of(cls, dtype: TorchDtype) -> Dtype:
-        """The dtype that torch calls `dtype`. Raises ValueError for one that is not listed here."""
+        """Return the dtype of torch's `dtype`. Raises ValueError for one that is not listed here."""
         return cls(str(dtype).removeprefix("torch."))
 
     @cached_property
     def itemsize(self) -> int:
-        """Bytes of an element, from the bits in its name."""
+        """The bytes of an element, from the bits in its name."""
         bits = re.search(r"\d+", self.value)
         return int(bits.group()) // 8 if bits is not None else 1
 
     @cached_property
     def is_floating_point(self) -> bool:
-        """Whether it holds real numbers that are no integers."""
+        """Whether it holds real numbers other than integers."""
         return "float" in self.value
 
     @cached_property
@@ -72,11 +72,11 @@ class Dtype(Enum):
 
     @cached_property
     def is_averaged(self) -> bool:
-        """Whether tensors of it are averaged; integers and booleans pass through."""
+        """Whether tensors of this dtype are averaged. Integers and booleans are copied."""
         return self.is_floating_point or self.is_complex
 
     def common(self, other: Dtype) -> Dtype:
-        """The narrowest dtype that holds the numbers of both, if both are averaged; else the wider one.
+        """Return the narrowest dtype that holds the numbers of both, if both are averaged, else the wider one.
 
         torch.promote_types knows none for 8 bits beside others: float16 holds the numbers of both kinds of them.
         """

@@ -1,4 +1,4 @@
-"""Soups among the ingredients: the one that is about to be replaced is left out, others are named.
+"""Finds soups among the ingredients: the one about to be replaced is left out, others are reported.
 
 paths, notes = without_output(paths, Path("runs/soup"))
 notes = soups_among(checkpoints)
@@ -23,7 +23,7 @@ MAX_REPORT = 200_000_000  # bytes
 
 
 def without_output(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[str]]:
-    """The paths without the soup in the folder `out`, and a line about it; with it, if it is the only one."""
+    """Return the paths without the soup in the folder `out`, unless it is the only one, and a line about it."""
     if not (out / REPORT).is_file():
         return list(paths), []
     folder = os.path.realpath(out)
@@ -35,7 +35,7 @@ def without_output(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[s
 
 
 def soups_among(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """A line for each checkpoint that is a soup of others among them."""
+    """Return a line for each checkpoint that is a soup of others among them."""
     paths = {os.path.realpath(one.path): one for one in checkpoints}
     notes = []
     for one in checkpoints:
@@ -46,7 +46,7 @@ def soups_among(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def _members(path: Path) -> list[str]:
-    """The real paths of what a soup was made of; none if there is no report of one."""
+    """Return the real paths of a soup's members, or nothing if there is no report."""
     file = (path if path.is_dir() else path.parent) / REPORT
     try:
         report: Any = json.loads(read_small(file, most=MAX_REPORT))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Listing(NamedTuple):
-    """Checkpoints in the order of their paths, lines about others, and doubles, which are not among them."""
+    """Checkpoints in the order of their paths, lines about other paths, and doubles, which are left out."""
 
     checkpoints: list[Checkpoint]
     notes: list[str]
@@ -42,12 +42,12 @@ def find(
     doubles: bool = False,
     progress: Progress = silent,
 ) -> Listing:
-    """Opens what the words name: paths, globs, models of the Hub, or `-` for one path a line of `standard_input`.
+    """Open what the words name: paths, globs, models of the Hub, or `-` for one path a line of `standard_input`.
 
-    The old soup in the folder `out` is no ingredient of the new one. Two paths to one file count once. Checkpoints
-    that hold the same weights count once too, unless `doubles`. `prefer` (`best` or `last`) takes one of each run.
-    Raises UsageError for an empty word and for parts of one network, and CheckpointError, with a line for each, if
-    paths or globs match nothing or are no checkpoints.
+    The old soup in the folder `out` is left out. Two paths to one file count once, and so do checkpoints with the same
+    weights, unless `doubles`. `prefer` (`best` or `last`) takes one of each run. Raises UsageError for an empty word
+    and for parts of one network, and CheckpointError, with a line for each, for words that match nothing and for paths
+    that are no checkpoints.
     """
     named = paths_of(words, standard_input, prefer, how)
     failures = list(named.failures)
@@ -73,19 +73,19 @@ def find(
 
 
 def _empty_folders(passed: Sequence[Path]) -> list[CheckpointError]:
-    """Errors of folders that a glob passes over: beside checkpoints that are broken they may be broken runs too."""
+    """Return errors for folders that a glob skipped: if other checkpoints are broken, they may be broken runs too."""
     return [CheckpointError(f"{path}: holds no checkpoint") for path in passed if path.is_dir()]
 
 
 def _about(doubles: Sequence[Double]) -> list[str]:
-    """Lines about checkpoints that are left out because another one holds their weights."""
+    """Return lines about checkpoints that are left out because another one has the same weights."""
     lines = [f"{one.path} holds the same weights as {other.path}: counted once" for one, other in doubles]
     more = len(lines) - MOST_DOUBLES
     return lines if more < 2 else [*lines[:MOST_DOUBLES], f"{more} more hold the same weights as another: counted once"]
 
 
 def as_named(checkpoints: Sequence[Checkpoint], words: Sequence[str]) -> list[Checkpoint]:
-    """The checkpoints in the order of the words, if each is a word of its own; else as they are."""
+    """Return the checkpoints in the order of the words if each is one word, else unchanged."""
     by_path = {checkpoint.path: checkpoint for checkpoint in checkpoints}
     named = [by_path[Path(word)] for word in words if Path(word) in by_path]
     return named if len(named) == len(words) == len(checkpoints) else list(checkpoints)
@@ -96,7 +96,7 @@ def _needless(how: How | None) -> list[tuple[str, bool]]:
 
 
 def _each_once(opened: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
-    """The checkpoints without those that were given twice, and a line for each of these."""
+    """Return the checkpoints without those that were given twice, and a line for each of these."""
     kept: dict[tuple[tuple[int, int], ...], Checkpoint] = {}
     notes: list[str] = []
     for checkpoint in opened:
@@ -108,7 +108,7 @@ def _each_once(opened: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[str
 
 
 def _choices(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """Notes on which weights each file gave, without repetition."""
+    """Return notes on which weights were taken from each file, without repetition."""
     paths: dict[str, list[Path]] = {}
     for checkpoint in checkpoints:
         for note in checkpoint.origin.notes:
@@ -119,7 +119,7 @@ def _choices(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def _left_out(path: Path, checkpoint: Checkpoint, how: How | None) -> list[str]:
-    """Lines about what lies below the folder of a checkpoint, and is not a part of it."""
+    """Return lines about checkpoints below the folder of a checkpoint that are not part of it."""
     folder = (pointed_to(path) or path) if path.is_dir() else _fetched(checkpoint)
     if folder is None:
         return []

@@ -25,7 +25,7 @@ WEIGHTS_ENDINGS = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".nemo"})
 
 
 def below(folder: Path) -> list[Path]:
-    """The checkpoints in and below a folder. Soups, which have a report beside them, are not among them."""
+    """Return the checkpoints in and below a folder, without soups, which have a report beside them."""
     search = FolderSearch(None, How())
     return [path for at in search.folders(folder) for path in search.at(at) if not (at / REPORT).is_file()]
 
@@ -43,7 +43,7 @@ class FolderSearch:
     known: dict[Path, bool] = field(default_factory=dict)  # whether a folder is a checkpoint
 
     def below(self, path: Path, notes: list[str]) -> list[Path] | None:
-        """Checkpoints in or below a folder that is none itself; None for a checkpoint, and if there are none."""
+        """Return the checkpoints in or below a folder. Returns None if it is one itself, or if there are none."""
         if not path.is_dir() or self.is_checkpoint(path):
             return None
         found: list[Path] = []
@@ -61,7 +61,7 @@ class FolderSearch:
         return found
 
     def is_something_else(self, path: Path) -> bool:
-        """Whether nothing about a path says that it holds weights."""
+        """Whether nothing suggests that a path holds weights."""
         if path.is_dir():
             return not any(self.is_checkpoint(below) or _claiming(below) for below in self.folders(path))
         if not path.is_file() or _claims_weights(path) or _is_foreign(path):
@@ -70,7 +70,7 @@ class FolderSearch:
         return state or not folders.is_weights(path)
 
     def is_checkpoint(self, folder: Path) -> bool:
-        """Whether a folder is one checkpoint, or one that is to be refused by name."""
+        """Whether a folder is one checkpoint, readable or refused by name."""
         if folder not in self.known:
             self.known[folder] = self._is_checkpoint(folder)
         return self.known[folder]
@@ -84,11 +84,11 @@ class FolderSearch:
         return len(files) == 1 or _are_shards(folder, files)
 
     def at(self, folder: Path) -> list[Path]:
-        """The checkpoints in a folder itself: the folder if it is one, or files in it."""
+        """Return the checkpoints directly in a folder: the folder itself, or files in it."""
         return [folder] if self.is_checkpoint(folder) else self._series(folder)
 
     def _series(self, folder: Path) -> list[Path]:
-        """The files of a folder that are checkpoints of one kind; the folder itself if nothing says that they are."""
+        """Return the files of a folder if all are checkpoints of one kind, else the folder itself."""
         files = _files(folder)
         broken = [] if files or self.how.weights_name is not None else _claiming(folder)
         sure = not broken and (self.prefer is not None or len({_plain(file) for file in files}) <= 1)
@@ -96,7 +96,7 @@ class FolderSearch:
         return files if sure and not parts else [folder]
 
     def folders(self, path: Path) -> Iterator[Path]:
-        """The folder and those below it, in natural order. Checkpoints and soups are not looked into."""
+        """Yield the folder and those below it, in natural order, without looking into checkpoints and soups."""
         seen: set[str] = set()
         todo = [path]
         while todo and len(seen) < MOST_LOOKED_AT:
@@ -111,7 +111,7 @@ class FolderSearch:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Sub-folders that may hold checkpoints."""
+    """Return the sub-folders that may hold checkpoints."""
     try:
         entries = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
     except OSError:
@@ -120,7 +120,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _said(path: Path, found: Sequence[Path]) -> str:
-    """How many there are below, and how to take one of each run if a run has several."""
+    """Return a line on how many checkpoints are below a path, and how to take one of each run."""
     runs: dict[Path, int] = {}
     for one in found:
         if one.is_file() or STEPS.fullmatch(one.name):
@@ -131,14 +131,14 @@ def _said(path: Path, found: Sequence[Path]) -> str:
 
 
 def _claims_weights(file: Path) -> bool:
-    """Whether a file has the name of one that holds weights, so that one that is broken is never passed over."""
+    """Whether a file's name promises weights. A broken one is then reported instead of skipped."""
     if file.name.startswith(".") or folders.matches(file.name, folders.TRAINER_STATE):
         return False
     return file.suffix.lower() in WEIGHTS_ENDINGS or folders.matches(file.name, ("*model*.bin",))
 
 
 def _claiming(folder: Path) -> list[Path]:
-    """Files of a folder that have such names, but for arrays of examples."""
+    """Return the files of a folder with such names, except arrays of examples."""
     try:
         entries = sorted(folder.iterdir())
     except OSError:
@@ -147,7 +147,7 @@ def _claiming(folder: Path) -> list[Path]:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether a path belongs to a checkpoint that only another program puts together."""
+    """Whether a path belongs to a checkpoint that only another program can assemble."""
     try:
         refuse_foreign(path)
     except (CheckpointError, OSError):
@@ -163,7 +163,7 @@ def _are_shards(folder: Path, files: Sequence[Path]) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Files of a folder that hold weights, each once."""
+    """Return the files of a folder that hold weights, each once."""
     try:
         found = [entry for entry in sorted(folder.iterdir(), key=in_natural_order) if folders.is_weights(entry)]
     except OSError:
@@ -183,5 +183,5 @@ def _are_examples(file: Path) -> bool:
 
 
 def _plain(file: Path) -> str:
-    """The name without numbers: the same for checkpoints of several steps, epochs or seeds."""
+    """Return the name without numbers, which is equal for several steps, epochs or seeds."""
     return re.sub(r"\d+([.e]-?\d+)*", "#", file.stem)

@@ -1,7 +1,7 @@
-"""Checkpoints of one run, or of one folder, that count as one ingredient: their mean (FissionFusion).
+"""Groups of checkpoints, of one run or folder, that count as one ingredient: their mean (FissionFusion).
 
-groups = grouped(checkpoints, "run")                      # one for each folder that checkpoints lie in
-groups = grouped(checkpoints, "sweeps/*")                 # one for each folder that the pattern fits
+groups = grouped(checkpoints, "run")                      # one for each folder of checkpoints
+groups = grouped(checkpoints, "sweeps/*")                 # one for each folder that matches the pattern
 groups[0].members                                         # the checkpoints, in the order of their steps
 """
 
@@ -34,10 +34,10 @@ BY_RUN = "run"
 
 @dataclass(frozen=True, eq=False)
 class CheckpointGroup:
-    """See Checkpoint: the mean of `members`. The last of them gives what is not averaged and the files beside it.
+    """See Checkpoint: the mean of `members`. The last member gives unaveraged tensors and side files.
 
-    A mixture takes a group apart into its members, so that a soup is summed exactly and rounded once. What `read`
-    gives is rounded to the members' dtype; it is for measurements alone.
+    A mixture replaces a group by its members, so that a soup is summed exactly and rounded once. `read` rounds to the
+    members' dtype; it is only for measurements.
     """
 
     path: Path  # the folder of the run
@@ -54,7 +54,7 @@ class CheckpointGroup:
 
     @property
     def last(self) -> Checkpoint:
-        """The member that gives what is not averaged."""
+        """The member that gives unaveraged tensors."""
         return self.members[-1]
 
     @cached_property
@@ -144,12 +144,12 @@ class CheckpointGroup:
 
 
 def members_of(checkpoint: Checkpoint) -> tuple[Checkpoint, ...]:
-    """The checkpoints that lie in files: the members of a group, or the checkpoint itself."""
+    """Return the members of a group, or the checkpoint itself."""
     return checkpoint.members if isinstance(checkpoint, CheckpointGroup) else (checkpoint,)
 
 
 def group_paths(members: Iterable[Checkpoint], ingredients: Iterable[Checkpoint]) -> list[str]:
-    """The paths of the ingredients that `members` belong to, each once: of groups, the groups' own."""
+    """Return the path of each ingredient that `members` belong to, once; for groups the group's own."""
     groups = [one for one in ingredients if isinstance(one, CheckpointGroup)]
     if not groups:
         return [str(member.path) for member in members]
@@ -160,7 +160,7 @@ def group_paths(members: Iterable[Checkpoint], ingredients: Iterable[Checkpoint]
 def group_weights(
     members: Sequence[Checkpoint], weights: Sequence[float], ingredients: Iterable[Checkpoint]
 ) -> list[float]:
-    """The weight of each of the paths that `group_paths` gives for the same members."""
+    """Return the weight of each path in `group_paths` of the same members."""
     groups = {member.path: group.path for group in ingredients for member in members_of(group)}
     whole: dict[Path, list[float]] = {}
     for member, weight in zip(members, weights, strict=True):
@@ -169,10 +169,10 @@ def group_weights(
 
 
 def grouped(checkpoints: Sequence[Checkpoint], by: str) -> list[CheckpointGroup]:
-    """The checkpoints in groups, in natural order of the groups' folders.
+    """Group the checkpoints. Groups are in natural order of their folders.
 
-    `by` is "run", for the folder that a checkpoint lies in, or a shell pattern of folders. Raises UsageError for a
-    checkpoint that lies in no folder, or in several, that the pattern fits.
+    `by` is "run", for the folder of a checkpoint, or a shell pattern of folders. Raises UsageError for a checkpoint
+    without a matching folder, or with several.
     """
     members: dict[Path, list[Checkpoint]] = {}
     paths: dict[Path, Path] = {}

@@ -1,4 +1,4 @@
-"""SHA-256 of checkpoints, each file hashed once: kept between runs by size, times, inode and a sample."""
+"""SHA-256 of checkpoints. Each file is hashed once, and kept between runs by size, times, inode and a sample."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ THREADS = 2
 
 
 class ContentHashes:
-    """Hashes of checkpoints, computed in the background while something else is done.
+    """Hashes of checkpoints, computed in the background.
 
-    `fresh` hashes again what an earlier run has hashed: what is written down as the origin of a soup is the hash of
-    bytes that were read in the same run.
+    `fresh` ignores hashes of earlier runs: a soup's report names hashes of bytes that were read in the same run.
     """
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
@@ -35,22 +34,22 @@ class ContentHashes:
         self._futures: dict[FileVersion, Future[str]] = {}
 
     def start(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Begins with all files of these checkpoints, in their order."""
+        """Begin with all files of these checkpoints, in order."""
         for checkpoint in checkpoints:
             for file in checkpoint.files:
                 self._future(file)
 
     def of(self, checkpoint: Checkpoint) -> str:
-        """`sha256:...` of the file, or of the sorted list of names and hashes of several.
+        """Return `sha256:...` of the file, or of the sorted list of names and hashes of several files.
 
         A name is relative to the folder that holds all of the files.
         """
         return hash_of_files({name: self._future(file).result() for name, file in _by_name(checkpoint.files).items()})
 
     def confirm(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Raises CheckpointError for a file that is no longer what it was when it was opened.
+        """Raises CheckpointError for a file that has changed since it was opened.
 
-        Its size and times say so; its content does if they changed, or are so young that a change may not show in them.
+        Size and times are compared; also the content, if these changed or are too young to show a change.
         """
         for file in dict.fromkeys(file for checkpoint in checkpoints for file in checkpoint.files):
             now, opened = FileVersion.of(file.path), self._future(file).result()
@@ -64,7 +63,7 @@ class ContentHashes:
         return max(file.mtime_ns, file.ctime_ns) > self._began - YOUNG
 
     def close(self) -> None:
-        """Drops what has not begun."""
+        """Drop hashes that have not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _future(self, file: FileVersion) -> Future[str]:

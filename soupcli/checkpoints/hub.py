@@ -53,7 +53,7 @@ CAUSES = {
 
 
 class Reference(NamedTuple):
-    """A model of the Hub, and the branch, tag or commit that is wanted (None: its main branch)."""
+    """A model of the Hub, and a branch, tag or commit (None: its main branch)."""
 
     id: str
     revision: str | None = None
@@ -67,7 +67,7 @@ class HubFile(NamedTuple):
 
 
 def hub_reference(word: str | Path) -> Reference | None:
-    """What a word names on the Hub, None if it is a path.
+    """Return the model of the Hub that a word names, or None if it is a path.
 
     A folder here that has the owner's name makes it a path, unless a whole commit is named.
     """
@@ -80,12 +80,12 @@ def hub_reference(word: str | Path) -> Reference | None:
 
 
 def fetch(reference: Reference, weights_name: str | None = None, *, cached: bool = False) -> Path:
-    """The folder of the model in the Hub's cache; those of its files that are needed and missing are fetched.
+    """Fetch the needed files of a model that are missing in the Hub's cache, and return its folder there.
 
-    Nothing is fetched if `cached`, and in the offline mode (HF_HUB_OFFLINE).
+    Nothing is fetched if `cached`, or in the offline mode (HF_HUB_OFFLINE).
 
-    Raises MissingExtra without huggingface_hub, and CheckpointError if the model, the revision or the Hub are not
-    there, and if the model holds no weights that can be opened.
+    Raises MissingExtra without huggingface_hub, and CheckpointError if the model, the revision or the Hub cannot be
+    found, or if the model has no weights that can be opened.
     """
     hub = import_extra("huggingface_hub", extra="hub")
     if not sys.stderr.isatty():
@@ -106,12 +106,12 @@ def fetch(reference: Reference, weights_name: str | None = None, *, cached: bool
 
 
 def pinned(path: str, revision: str | None) -> Path:
-    """The path of an ingredient in a report; of a model of the Hub, its id at the commit that was mixed."""
+    """Return an ingredient's path for a report; for a model of the Hub its id with the mixed commit."""
     return Path(path) if revision is None else Path(f"{path.partition('@')[0]}@{revision}")
 
 
 def commit_of(folder: Path) -> str:
-    """The commit whose files lie in a snapshot of the cache."""
+    """Return the commit of a snapshot in the cache."""
     return folder.name
 
 
@@ -121,7 +121,7 @@ def _listed(hub: Any, reference: Reference) -> list[HubFile]:
 
 
 def _cached(hub: Any, reference: Reference) -> list[HubFile] | None:
-    """What the cache knows of the model's files; None if it keeps no list of them."""
+    """Return the model's files as the cache lists them, or None if it has no list."""
     if not hasattr(hub, "get_cached_repo_tree"):
         return None
     try:
@@ -132,7 +132,7 @@ def _cached(hub: Any, reference: Reference) -> list[HubFile] | None:
 
 
 def needed(reference: Reference, files: Iterable[HubFile], weights_name: str | None = None) -> list[str]:
-    """The names that are fetched: the weights in the form that is opened, and what a soup carries on beside them.
+    """Return the names to fetch: the weights in the form that is opened, and the side files that a soup carries on.
 
     Raises CheckpointError if there are no weights.
     """
@@ -160,7 +160,7 @@ def needed(reference: Reference, files: Iterable[HubFile], weights_name: str | N
 
 
 def _weights(inside: Mapping[str, HubFile], wanted: str | None) -> list[str]:
-    """The files of one folder that hold its weights, in the form that is opened there."""
+    """Return the files of one folder that hold its weights, in the form that is opened there."""
     if wanted is not None:
         return _with_shards(inside, wanted) if wanted in inside else []
     names = ADAPTER_WEIGHTS if CONFIG in inside else KNOWN_NAMES
@@ -189,7 +189,7 @@ def _heads(inside: Mapping[str, HubFile]) -> list[str]:
 
 
 def _with_shards(inside: Mapping[str, HubFile], name: str) -> list[str]:
-    """A file of weights, or an index and the shards of its form."""
+    """Return a file of weights, or an index and its shards."""
     if not name.endswith(INDEX_SUFFIX):
         return [inside[name].name]
     whole = PurePosixPath(name.removesuffix(INDEX_SUFFIX))
@@ -224,7 +224,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def literal(name: str) -> str:
-    """A pattern that fits this name alone."""
+    """Return a pattern that matches only this name."""
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 
@@ -249,7 +249,7 @@ def _some(files: list[HubFile]) -> str:
 
 
 def _explained(reference: Reference, cause: Exception) -> CheckpointError:
-    """What is wrong with a model of the Hub, by the kind of error that huggingface_hub raised."""
+    """Return an error for a model of the Hub, by the kind of error that huggingface_hub raised."""
     kinds = [kind.__name__ for kind in type(cause).__mro__]
     for name, (what, way) in CAUSES.items():
         if name in kinds:

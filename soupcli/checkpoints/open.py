@@ -1,4 +1,4 @@
-"""From a path to a checkpoint: the layout is recognised by content, and only headers are read.
+"""Opens a checkpoint at a path. The layout is recognised by content, and only headers are read.
 
 A folder is opened as its library would open it. LAYOUTS lists the kinds of folders in the order in which they are
 tried; a new kind is one function and one row. The formats of single files have their own table in formats/table.py.
@@ -31,7 +31,7 @@ __all__ = ["LAYOUTS", "How", "open_checkpoint"]
 
 
 def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
-    """Returns the checkpoint at `path`, a file, a folder or a model of the Hub, by its headers.
+    """Open the checkpoint at `path`, a file, a folder or a model of the Hub, by its headers.
 
     Raises CheckpointError if nothing there can be read, naming what was found.
     """
@@ -53,7 +53,7 @@ def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
 
 
 def _open_from_hub(path: Path, reference: Reference, how: How) -> Checkpoint:
-    """A model of the Hub: `path` is its id, as the user gave it."""
+    """Open a model of the Hub. `path` is its id, as the user gave it."""
     folder = fetch(reference, how.weights_name, cached=how.cached)
     opened = open_checkpoint(folder, how)
     if isinstance(opened, adapter.AdapterCheckpoint):
@@ -67,7 +67,7 @@ def _at(origin: Origin, snapshot: Path) -> Origin:
 
 
 def _open_named(path: Path, how: How) -> Checkpoint | None:
-    """The file of the folder that --weights-name names."""
+    """Open the folder's file that --weights-name names."""
     if how.weights_name is None:
         return None
     weights = path / how.weights_name
@@ -80,7 +80,7 @@ def _open_named(path: Path, how: How) -> Checkpoint | None:
 
 
 def _open_hub_cache(path: Path, how: How) -> Checkpoint | None:
-    """A repository in a cache of the Hub, or the root of Megatron's checkpoints: the one that it points to."""
+    """Open a repository in the Hub's cache, or the checkpoint that a root of Megatron's checkpoints points to."""
     inner = folders.pointed_to(path)
     if inner is None:
         return None
@@ -91,7 +91,7 @@ def _open_hub_cache(path: Path, how: How) -> Checkpoint | None:
 
 
 def _open_parts(path: Path, how: How) -> Checkpoint | None:
-    """A folder of several networks, with a file that lists them."""
+    """Open a folder of several networks with a file that lists them."""
     below = parts.part_folders(path)
     if not below:
         return None
@@ -115,7 +115,7 @@ def _open_heads(path: Path, how: How) -> Checkpoint | None:
 
 
 def _open_speechbrain(path: Path, how: How) -> Checkpoint | None:
-    """A folder of speechbrain's, with a file for each of its networks."""
+    """Open a folder of speechbrain's, with a file for each of its networks."""
     files = speechbrain.contents_of(path).networks
     if not files:
         return None
@@ -126,24 +126,24 @@ def _open_speechbrain(path: Path, how: How) -> Checkpoint | None:
 
 
 def _open_nnunet(path: Path, how: How) -> Checkpoint | None:
-    """A folder of nnU-Net's model, of one of its folds, whose predictor opens the model's folder."""
+    """Open a fold of an nnU-Net model. Its predictor opens the model's folder."""
     found = nnunet.final_checkpoint(path)
     return _open_file(path, found, how) if found is not None else None
 
 
 def _open_adapter_folder(path: Path, how: How) -> Checkpoint | None:
-    """A folder of PEFT's save_pretrained."""
+    """Open a folder of PEFT's save_pretrained."""
     return _open_adapter(path, path, how) if (path / adapter.CONFIG).is_file() else None
 
 
 def _open_known(path: Path, how: How) -> Checkpoint | None:
-    """A folder with a file that has a name which model libraries look for."""
+    """Open a folder with a file whose name model libraries look for."""
     known = folders.known_weights(path)
     return _open_file(path, known, how) if known is not None else None
 
 
 def _open_distributed(path: Path, how: How) -> Checkpoint | None:
-    """A folder of torch.distributed.checkpoint.save."""
+    """Open a folder of torch.distributed.checkpoint.save."""
     pieces = distributed.distributed_folder(path)
     if pieces is None:
         return None
@@ -152,7 +152,7 @@ def _open_distributed(path: Path, how: How) -> Checkpoint | None:
 
 
 def _open_named_adapter(path: Path, how: How) -> Checkpoint | None:
-    """A folder with an adapter that has a name of its own, and so a sub-folder."""
+    """Open a folder with a named adapter, which has its own sub-folder."""
     named = parts.named_adapters(path)
     if not named or any(map(folders.is_weights, path.iterdir())):
         return None
@@ -165,7 +165,7 @@ def _open_named_adapter(path: Path, how: How) -> Checkpoint | None:
 
 
 def _open_last(path: Path, how: How) -> Checkpoint | None:
-    """A folder of several checkpoints of one training, with a file that says which is the last."""
+    """Open a folder of several checkpoints of one training, with a file that names the last one."""
     last = folders.last_of_several(path)
     if last is None:
         return None
@@ -175,7 +175,7 @@ def _open_last(path: Path, how: How) -> Checkpoint | None:
 
 
 def _open_only_file(path: Path, how: How) -> Checkpoint:
-    """The only file of the folder that holds weights, under any name, or shards without their index."""
+    """Open the folder's only file of weights, whatever its name, or shards without an index."""
     refuse_foreign(path)
     found = folders.only_weights(path)
     if isinstance(found, shards.ShardSet):
@@ -206,7 +206,7 @@ LAYOUTS: tuple[Layout, ...] = (
 
 
 def is_laid_out(path: Path, how: How) -> bool:
-    """Whether a folder is one checkpoint by its layout, or one that is refused, whatever its files are called."""
+    """Whether a folder's layout makes it one checkpoint, readable or refused, whatever the names of its files."""
     if len(parts.named_adapters(path)) > 1:
         return False  # runs of adapters beside each other look like one network with several
     try:

@@ -1,4 +1,4 @@
-"""Tensors and checkpoints that are read in the background before they are needed."""
+"""Reads tensors and checkpoints in the background before they are needed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TOGETHER = 1 << 21  # bytes, at most, of small tensors that are read in one go: 
 
 
 def read_ahead(wanted: Sequence[Wanted]) -> Iterator[tuple[str, Tensor]]:
-    """Name and content of each tensor, in the stored dtype, on the CPU.
+    """Yield name and content of each tensor, in the stored dtype, on the CPU.
 
-    Two at a time are in memory, or twice TOGETHER of smaller ones.
+    At most two tensors are in memory, or twice TOGETHER bytes of smaller ones.
     """
     batches = list(_batches(wanted))
     if not batches:
@@ -61,6 +61,6 @@ def _read(batch: Sequence[Wanted]) -> list[Tensor]:
 
 
 def announce_checkpoint(checkpoint: Checkpoint) -> None:
-    """Has the files of a checkpoint that is needed next read in the background."""
+    """Ask the system to read the files of the next checkpoint in the background."""
     for file in checkpoint.files:
         announce(file)

@@ -1,11 +1,11 @@
-"""The files beside an ingredient's weights that its soup carries on: configuration, tokenizer, vocabulary, licence.
+"""Finds the files beside an ingredient's weights that a soup carries on: configuration, tokenizer, licence, ...
 
     beside = files_beside(checkpoint.side_folder, checkpoint.files)
     beside.files                                           # SideFile(path, name): what is copied, sorted by name
     beside.left_out                                        # "other.json: a link that leads out of its folder"
 
-Everything small is carried on that is neither weights nor training state, sub-folders such as `1_Pooling` included.
-Code is carried on only if a configuration of the folder names it (`auto_map`), and nothing of it runs.
+Every small file except weights and training state is carried on, also in sub-folders such as `1_Pooling`. Code is
+carried on only if a configuration of the folder names it (`auto_map`), and it is never run.
 """
 
 from __future__ import annotations
@@ -65,21 +65,21 @@ class SideFile(NamedTuple):
 
 
 class SideFiles(NamedTuple):
-    """The files that a soup copies, and a line for each file that it leaves out and may need."""
+    """The files that a soup copies, and a line for each left-out file that it may need."""
 
     files: tuple[SideFile, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
 class _Entry(NamedTuple):
-    """A file of the folder. `why` says what speaks against it, "" if nothing does."""
+    """A file of the folder. `why` is the reason to leave it out, or ""."""
 
     file: SideFile
     why: str
 
 
 def files_beside(folder: Path | None, weights: Sequence[FileVersion] = ()) -> SideFiles:
-    """The files in `folder` that a soup carries on. `weights` are those that are mixed."""
+    """Return the files in `folder` that a soup carries on. `weights` are those that are mixed."""
     if folder is None:
         return SideFiles()
     mixed = {(file.device, file.inode) for file in weights}
@@ -98,7 +98,7 @@ def files_beside(folder: Path | None, weights: Sequence[FileVersion] = ()) -> Si
 
 
 def _is_training(name: str) -> bool:
-    """Whether a file is by its name a trainer's; `scheduler_config.json` is one of a diffusers pipeline."""
+    """Whether a file's name is a trainer's. `scheduler_config.json` belongs to a diffusers pipeline."""
     return _matches(name, TRAINING) and name != "scheduler_config.json"
 
 
@@ -147,7 +147,7 @@ def _holds_other_weights(folder: Path, mixed: set[tuple[int, int]]) -> bool:
 
 
 def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:
-    """The file with what speaks against it, or None for weights."""
+    """Return the file with the reason to leave it out, or None for weights."""
     try:
         found = path.stat()
     except OSError as cause:
@@ -167,7 +167,7 @@ def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:
 
 
 def _names_one(path: Path, mixed: set[tuple[int, int]]) -> bool:
-    """Whether a file holds the plain name of a file of weights that is mixed."""
+    """Whether a file contains the name of a mixed file of weights."""
     try:
         name = read_small(path, most=MAX_NAME).decode("utf-8", "replace").strip()
         found = (path.parent / name).stat()
@@ -177,7 +177,7 @@ def _names_one(path: Path, mixed: set[tuple[int, int]]) -> bool:
 
 
 def _is_program(path: Path, mode: int) -> bool:
-    """Whether the system could run the file. Data whose mode says so is data all the same (copied from Windows)."""
+    """Whether the system could run the file. Data with an executable mode is still data (copied from Windows)."""
     if path.suffix.lower() in PROGRAMS:
         return True
     if path.suffix.lower() in DATA:
@@ -190,7 +190,7 @@ def _is_program(path: Path, mode: int) -> bool:
 
 
 def leads_inside(path: Path, folder: Path) -> bool:
-    """Whether the path leads into the folder, or into the blobs of the same repository of the hub's cache."""
+    """Whether the path leads into the folder, or into the blobs of the same repository in the Hub's cache."""
     target, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     in_cache = root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"
     return in_cache or target.is_relative_to(root)
@@ -205,7 +205,7 @@ FROM_HERE = re.compile(rb"^\s*from\s+\.+\s+import\s+\(?([\w\s,]+)", re.MULTILINE
 
 
 def _named_code(files: Sequence[SideFile], code: Sequence[SideFile]) -> list[SideFile]:
-    """The Python files that a configuration names as `file.Class`, and those that they import from beside them."""
+    """Return the Python files that a configuration names as `file.Class`, and those that they import from there."""
     by_module = {file.name.removesuffix(".py").replace("/", "."): file for file in code}
     waiting = [module for file in files for module in _modules_of(file)] if by_module else []
     found: dict[str, SideFile] = {}
@@ -221,7 +221,7 @@ def _named_code(files: Sequence[SideFile], code: Sequence[SideFile]) -> list[Sid
 
 
 def _modules_of(file: SideFile) -> Iterator[str]:
-    """Text values `module.Class`, and plain `module`, anywhere in a JSON file."""
+    """Return the modules in text values `module.Class` and `module` anywhere in a JSON file."""
     if not file.name.endswith(".json") or file.size > MAX_JSON:
         return
     try:
@@ -240,7 +240,7 @@ def _modules_of(file: SideFile) -> Iterator[str]:
 
 
 def _imported(file: SideFile) -> set[str]:
-    """Modules that a Python file imports from its own folder."""
+    """Return the modules that a Python file imports from its own folder."""
     try:
         content = read_small(file.path, most=LARGEST)
     except OSError:

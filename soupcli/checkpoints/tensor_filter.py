@@ -1,9 +1,9 @@
-"""Which tensors are mixed, by --include, --exclude and --take: the rest come from the base or the best ingredient.
+"""Chooses the mixed tensors by --include, --exclude and --take. The rest come from the base or the best ingredient.
 
     selection = TensorFilter(("backbone.*",), ())
     shared = selection.applied(ingredient, best)             # backbone.* of the ingredient, all else of the best
 
-What is the same in all members of a mixture comes out of it as it went in, so nothing else has to know.
+A tensor that is equal in all members of a mixture is unchanged in the mean, so nothing else has to know of filters.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class TensorFilter(NamedTuple):
-    """Shell patterns of names: mixed is what fits one of `include` (none: everything), and none of the others.
+    """Shell patterns of names. A tensor is mixed if it matches `include` (empty: all) and no other pattern.
 
-    What `take` fits comes from the best ingredient; the rest that is not mixed, from the base if there is one.
+    Tensors that match `take` come from the best ingredient; other unmixed ones from the base if there is one.
     """
 
     include: tuple[str, ...] = ()
@@ -36,13 +36,13 @@ class TensorFilter(NamedTuple):
     take: tuple[str, ...] = ()
 
     def mixes(self, name: str) -> bool:
-        """Whether the tensor is mixed."""
+        """Whether the tensor `name` is mixed."""
         included = not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
         return included and not any(fnmatchcase(name, pattern) for pattern in (*self.exclude, *self.take))
 
     @property
     def of_base(self) -> TensorFilter:
-        """The filter for a base: all patterns but `take`."""
+        """The filter for a base: all patterns except `take`."""
         return self._replace(take=())
 
     @property
@@ -51,7 +51,7 @@ class TensorFilter(NamedTuple):
         return TensorFilter(take=self.take)
 
     def check(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Raises UsageError for a pattern that fits no tensor, or if nothing is left to mix."""
+        """Raises UsageError for a pattern that matches no tensor, or if nothing is left to mix."""
         names = list(dict.fromkeys(name for checkpoint in checkpoints for name in checkpoint.tensors))
         for flag, patterns in (("--include", self.include), ("--exclude", self.exclude), ("--take", self.take)):
             for pattern in patterns:
@@ -62,7 +62,7 @@ class TensorFilter(NamedTuple):
             raise UsageError("--include, --exclude, --take: no tensor is left to mix")
 
     def applied(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
-        """`checkpoint` with the tensors that are not mixed from `source`."""
+        """Return `checkpoint` with unmixed tensors from `source`."""
         if checkpoint is source or not any(self):
             return checkpoint
         own = {name: spec for name, spec in checkpoint.tensors.items() if self.mixes(name)}

@@ -1,8 +1,8 @@
-"""What the trainer wrote down about a checkpoint: its step, its epoch and the metrics that it measured.
+"""The trainer's record of a checkpoint: its step, its epoch and the metrics that it measured.
 
-Sources, the first that says something: the checkpoint's own content (`Origin`), `trainer_state.json` of transformers,
-a YAML file of the same name beside it (wenet), `checkpoint.pth` beside it (ESPnet), and the names of its file and
-folder, e.g. `epoch=3-val_loss=0.12.ckpt` (Lightning, NeMo), `checkpoint-500`, `step_2000.pt`, `12epoch.pth`.
+The first of these sources that has a value counts: the checkpoint's content (`Origin`), `trainer_state.json` of
+transformers, a YAML file of the same name beside it (wenet), `checkpoint.pth` beside it (ESPnet), and the names of its
+file and folder, e.g. `epoch=3-val_loss=0.12.ckpt` (Lightning, NeMo), `checkpoint-500`, `step_2000.pt`, `12epoch.pth`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MAX_YAML = 1_000_000  # bytes
 
 
 class TrainingRecord(NamedTuple):
-    """Step, epoch and metrics of a checkpoint, as its trainer recorded them; None and empty if it did not."""
+    """Step, epoch and metrics of a checkpoint as its trainer recorded them; None and empty if it did not."""
 
     step: int | None
     epoch: int | None
@@ -47,14 +47,14 @@ class TrainingRecord(NamedTuple):
 
 
 class Order(NamedTuple):
-    """A metric to choose by, and whether more of it is better."""
+    """A metric to choose by, and whether higher is better."""
 
     metric: str
     higher_is_better: bool
 
 
 def record_of(checkpoint: Checkpoint) -> TrainingRecord:
-    """Returns what the trainer wrote down about `checkpoint`."""
+    """Return the trainer's record of `checkpoint`."""
     found: dict[str, float] = {}
     step: int | None = None
     epoch: int | None = None
@@ -69,9 +69,9 @@ def record_of(checkpoint: Checkpoint) -> TrainingRecord:
 
 
 def order_by(word: str) -> Order:
-    """The metric and direction that `--by WORD` asks for: `-name` is better when lower, `+name` when higher.
+    """Return the metric and direction of `--by WORD`: `-name` if lower is better, `+name` if higher is better.
 
-    Raises UsageError if the word has no sign and the name does not tell.
+    Raises UsageError if the word has no sign and the name does not tell the direction.
     """
     name = word.removeprefix("-").removeprefix("+")
     if word.startswith(("-", "+")):
@@ -86,7 +86,7 @@ def order_by(word: str) -> Order:
 
 
 def value_of(metric: str, about: TrainingRecord, path: Path) -> float:
-    """The value of a metric that the trainer recorded. Raises UsageError if it did not, naming what it did record."""
+    """Return the recorded value of a metric. Raises UsageError, with the recorded names, if there is none."""
     if metric not in about.metrics:
         known = sorted(about.metrics)
         raise UsageError(
@@ -97,7 +97,7 @@ def value_of(metric: str, about: TrainingRecord, path: Path) -> float:
 
 
 def _in_names(path: Path) -> dict[str, float]:
-    """Numbers with a name in the last two parts of the path; the file's own go over its folder's."""
+    """Return named numbers in the last two parts of the path. The file's take precedence over its folder's."""
     found: dict[str, float] = {}
     for part in (path.parent.name, path.name):
         text = re.sub(r"\.(ckpt|pth?|bin|safetensors|tar|nemo)$", "", part)
@@ -117,7 +117,7 @@ def _in_names(path: Path) -> dict[str, float]:
 
 
 def _said_by(match: re.Match[str]) -> dict[str, float]:
-    """The numbers of a name in one of the libraries' own forms."""
+    """Return the numbers in a name of one of the libraries' forms."""
     said = match.groupdict()
     if "metric" in said:
         return {said["metric"]: float(said["value"])}

@@ -1,4 +1,4 @@
-"""The table that a trainer writes beside its checkpoints: timm's summary.csv, Lightning's metrics.csv, a log.csv.
+"""Reads the table that a trainer writes beside its checkpoints: timm's summary.csv, Lightning's metrics.csv, log.csv.
 
 highest = highest_in_table(Path("runs/a"))                 # {"val_acc": 0.975}: the greatest number of each column
 """
@@ -16,7 +16,7 @@ LARGEST = 20_000_000  # bytes
 
 
 def highest_in_table(folder: Path) -> dict[str, float]:
-    """Returns the greatest finite number of each column of the first such table; nothing if there is none."""
+    """Return the greatest finite number of each column of the first such table, or {} if there is none."""
     for name in NAMES:
         try:
             lines = read_small(folder / name, most=LARGEST).decode("utf-8-sig", "replace").splitlines()

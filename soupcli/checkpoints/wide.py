@@ -1,8 +1,8 @@
-"""Ingredients whose tensors are computed, read as exactly as a gradient through them needs.
+"""Reads ingredients whose tensors are computed as exactly as a gradient through them needs.
 
-An adapter's weight is W + s B A, rounded to the base's dtype when it is read. In bfloat16 the product may be a few
-units in the last place of W: its rounding is a tenth of the gradient of a coefficient. The mean of a group is rounded
-as well.
+An adapter's weight is W + s B A, rounded to the base's dtype when it is read. In bfloat16 the product may be only a few
+units in the last place of W, so the rounding changes a coefficient's gradient by a tenth. The mean of a group is
+rounded as well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def widened(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint, which gives tensors that are computed in float32 or wider. What is stored stays as it is."""
+    """Return the checkpoint with computed tensors in float32 or wider. Stored tensors are unchanged."""
     if isinstance(checkpoint, CheckpointGroup):
         return replace(checkpoint, members=tuple(map(widened, checkpoint.members)), is_wide=True)
     if isinstance(checkpoint, FilteredCheckpoint):

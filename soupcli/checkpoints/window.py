@@ -1,4 +1,4 @@
-"""Which of the checkpoints are mixed: those between two steps, every Nth, the last ones, the best by a recorded metric.
+"""Chooses the checkpoints to mix: between two steps, every Nth, the last ones, the best by a recorded metric.
 
 kept, left_out = choose(checkpoints, recipe.window)        # e.g. window: {last: 8}: the last 8 of each run
 """
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 class PassedOver(NamedTuple):
-    """A checkpoint that is not mixed, and why."""
+    """A checkpoint that is not mixed, with the reason."""
 
     checkpoint: Checkpoint
     reason: str
 
 
 class Chosen(NamedTuple):
-    """The checkpoints that are mixed, in their order, and the others."""
+    """The checkpoints that are mixed, in order, and the others."""
 
     kept: list[Checkpoint]
     left_out: list[PassedOver]
 
 
 def choose(checkpoints: Sequence[Checkpoint], window: Window) -> Chosen:
-    """Keep the checkpoints that `window` asks for, in the order in which they were given.
+    """Keep the checkpoints that `window` selects, in their order.
 
-    `every` and `last` count within each run: the checkpoints of one parent folder. Raises UsageError if a step or a
-    metric is asked for that a trainer did not record, and if nothing is left.
+    `every` and `last` count within each run, which is the checkpoints of one parent folder. Raises UsageError if it
+    needs a step or a metric that a trainer did not record, or if nothing is left.
     """
     if not window.model_fields_set - {"group_by", "prefer"}:
         return Chosen(list(checkpoints), [])
@@ -74,7 +74,7 @@ def _last(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord]
 
 
 def _top(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord], window: Window) -> set[Checkpoint]:
-    """The best by the recorded metric. Of equal ones, the first by path."""
+    """Return the best by the recorded metric; of equal ones the first by path."""
     if window.top is None or window.by is None:
         return set(kept)
     metric, higher = order_by(window.by)
@@ -83,7 +83,7 @@ def _top(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord],
 
 
 def _runs(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord]) -> list[list[Checkpoint]]:
-    """The checkpoints of each run in the order of their steps, else of their epochs, else of their paths."""
+    """Return the checkpoints of each run in the order of steps, else of epochs, else of paths."""
     runs: dict[Path, list[Checkpoint]] = {}
     for one in kept:
         runs.setdefault(folder_of_run(one).absolute(), []).append(one)
@@ -91,19 +91,19 @@ def _runs(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord]
 
 
 def folder_of_run(one: Checkpoint) -> Path:
-    """The folder that a checkpoint lies in; of a revision of a model of the Hub the model."""
+    """Return the folder of a checkpoint; for a revision of a model of the Hub the model."""
     if one.origin.revision is not None:
         return Path(str(one.path).partition("@")[0])
     return one.path.parent
 
 
 def in_order_of_steps(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """The checkpoints in the order of their steps, else of their epochs, else as they are."""
+    """Return the checkpoints in the order of steps, else of epochs, else unchanged."""
     return _along(checkpoints, {one: record_of(one) for one in checkpoints})
 
 
 def along_one_run(checkpoints: Sequence[Checkpoint], flag: str = "--decay") -> list[Checkpoint]:
-    """The checkpoints of one run in the order of their steps.
+    """Return the checkpoints of one run in the order of their steps.
 
     Raises UsageError, of `flag`, if they lie in several folders, or are fewer than two.
     """
@@ -119,7 +119,7 @@ def along_one_run(checkpoints: Sequence[Checkpoint], flag: str = "--decay") -> l
 
 
 def positions(run: Sequence[Checkpoint]) -> list[float]:
-    """Where checkpoints of one run lie along it: their steps, else their epochs, else one after the other."""
+    """Return the positions of checkpoints along their run: steps, else epochs, else 0, 1, 2, ..."""
     about = [record_of(one) for one in run]
     for numbers in ([one.step for one in about], [one.epoch for one in about]):
         known = [float(number) for number in numbers if number is not None]

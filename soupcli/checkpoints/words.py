@@ -1,7 +1,7 @@
-"""From the words after --ckpts to paths: globs, folders to look below, and what is passed over.
+"""Turns the words after --ckpts into paths: globs, folders to search, and paths that are skipped.
 
 named = paths_of(["runs/**"], standard_input=(), prefer="best")
-named.paths                                             # in natural order; what is no checkpoint is not among them
+named.paths                                             # in natural order, without what is no checkpoint
 named.notes                                             # "runs: 12 checkpoints below it"
 named.failures                                          # words that name nothing
 """
@@ -23,7 +23,7 @@ from soupcli.wording import natural_order
 
 @dataclass
 class Named:
-    """What the words name."""
+    """The paths that the words name."""
 
     paths: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -37,7 +37,7 @@ def paths_of(
     prefer: str | None = None,
     how: How | None = None,
 ) -> Named:
-    """The paths that the words name. Folders that hold no checkpoint themselves stand for those below them.
+    """Return the paths that the words name. A folder that is no checkpoint means all checkpoints below it.
 
     `prefer` (`best` or `last`) chooses among several checkpoints of one run. Raises UsageError for an empty word.
     """
@@ -69,7 +69,7 @@ def paths_of(
 
 
 def _expand(word: str, standard_input: Iterable[str]) -> list[tuple[Path, bool]]:
-    """The paths of one word, each with whether it is one of several that a pattern names."""
+    """Return the paths of one word, each with whether a pattern named it."""
     if word == "-":
         lines = [line.rstrip("\r\n") for line in standard_input]
         paths = [Path(line) for line in lines if line.strip()]
@@ -96,7 +96,7 @@ def _expand(word: str, standard_input: Iterable[str]) -> list[tuple[Path, bool]]
 
 
 def _nothing_there(word: str) -> CheckpointError:
-    """The error of a word that names nothing."""
+    """Return the error for a word that names nothing."""
     if "," in word and all(_names_something(part) for part in word.split(",")):
         return CheckpointError(
             f"{word}: no such file or folder", hint=f"a space between two: --ckpts {' '.join(word.split(','))}"
@@ -116,7 +116,7 @@ def _nearest_folder(word: str) -> str:
 
 
 def _siblings(given: Iterable[Path]) -> set[Path]:
-    """Paths that have others beside them in their folder: a shell may have made them of a pattern."""
+    """Return paths with siblings among the given ones: a shell may have expanded a pattern to them."""
     beside: dict[Path, list[Path]] = {}
     for path in given:
         beside.setdefault(path.parent, []).append(path)
@@ -124,6 +124,6 @@ def _siblings(given: Iterable[Path]) -> set[Path]:
 
 
 def _without_parts(found: Sequence[Path], by_pattern: Mapping[Path, bool]) -> list[Path]:
-    """The paths without files that a pattern found in folders among them: `runs/**/*` names all that lies there."""
+    """Return the paths without files inside given folders that a pattern found: `runs/**/*` names all of both."""
     kept = {one for one in found if one.is_dir()}
     return [one for one in found if one.parent not in kept or one.is_dir() or not by_pattern.get(one, False)]
