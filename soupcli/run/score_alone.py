@@ -117,6 +117,8 @@ def _judged(run: Run, rows: Sequence[Measured], soups: Mapping[Checkpoint, Repor
             f"--require-gain: there is no {'ingredient' if soups else 'soup'} among the checkpoints",
             hint="soup eval --ckpts soup/ runs/*/ has both",
         )
+    if run.resolved.gates and not soups:
+        run.warn("gates: not checked, none of the checkpoints is a soup (soup eval --ckpts soup/ runs/*/ has both)")
     found = []
     for row, scores in rows:
         if row in soups:

@@ -34,6 +34,13 @@ def environment(**variables: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)} | variables
 
 
+@pytest.fixture
+def ranked(family: Path, soup: Soup) -> Path:
+    """The family with its scores kept, so that a process answers without torch."""
+    assert soup(*RANK).code == 0
+    return family
+
+
 def test_head(family: Path) -> None:
     """`soup rank ... | head -1` gives the first line, ends with 0, and stderr has one plain line an evaluation."""
     script = f"set -o pipefail; {sys.executable} -m soupcli rank --ckpts runs/*/ --val val | head -1"
@@ -45,7 +52,7 @@ def test_head(family: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [RANK, ["--help"], ["schema", "recipe"]], ids=lambda words: words[0])
-def test_nobody_reads(family: Path, words: list[str]) -> None:
+def test_nobody_reads(ranked: Path, words: list[str]) -> None:
     """A pipe that is closed before anything is written to it ends the command quietly, with 0."""
     process = subprocess.Popen(
         [*SOUP, *words, "--quiet"] if words is RANK else [*SOUP, *words],
@@ -61,7 +68,7 @@ def test_nobody_reads(family: Path, words: list[str]) -> None:
     assert process.wait() == 0
 
 
-GATED = ["greedy", "--ckpts", "runs/*/", "--val", "val", "--force", "--set", "gates.val=>= 100%"]
+GATED = ["eval", "--ckpts", "soup", "--val", "val", "--set", "gates.val=>= 100%"]
 
 
 def with_streams(command: str) -> tuple[int, str]:
@@ -83,9 +90,11 @@ def with_streams(command: str) -> tuple[int, str]:
         "2>&1 >/dev/null | true; exit ${PIPESTATUS[0]}",
     ],
 )
-def test_the_exit_code_is_the_answer(family: Path, streams: str) -> None:
+def test_the_exit_code_is_the_answer(family: Path, soup: Soup, streams: str) -> None:
     """A gate that is not met ends with 1, whoever reads the result or the errors."""
-    assert with_streams(f"SOUP {' '.join(map(shlex.quote, GATED))} {streams}".replace("'runs/*/'", "runs/*/"))[0] == 1
+    assert soup("uniform", "--ckpts", "runs/*/").code == 0
+    assert soup(*GATED).code == 1  # its scores are kept, and the process needs no torch
+    assert with_streams(f"SOUP {' '.join(map(shlex.quote, GATED))} {streams}")[0] == 1
 
 
 def test_answers_that_nobody_reads(family: Path, soup: Soup) -> None:
@@ -99,7 +108,7 @@ def test_answers_that_nobody_reads(family: Path, soup: Soup) -> None:
 
 
 @pytest.mark.parametrize("words", ["rank --ckpts runs/*/ --val val", "schema report", "--help"])
-def test_full_device(family: Path, words: str) -> None:
+def test_full_device(ranked: Path, words: str) -> None:
     """A result that the device of stdout does not take is an error of one line."""
     code, stderr = with_streams(f"SOUP {words} >/dev/full")
     assert code == 2 and "No space left on device" in stderr

@@ -199,7 +199,7 @@ def test_learned(family: Path, soup: Soup) -> None:
 
 
 def test_eval(tagged: Path, soup: Soup) -> None:
-    """Of evaluated checkpoints soups are held against the gates; one that needs an ingredient stays open without."""
+    """Soups among the checkpoints are checked. A gate that needs an ingredient is open without; others are named."""
     soup("uniform", "--ckpts", "runs/*/")
     words = ["--val", "tagged", "--json", "--set"]
     ran = soup("eval", "--ckpts", "soup", "runs/*/", *words, "gates.tagged=>= best - 1")
@@ -209,7 +209,10 @@ def test_eval(tagged: Path, soup: Soup) -> None:
     report = json.loads(ran.stdout)
     assert (ran.code, [(gate["set"], gate["met"]) for gate in report["gates"]]) == (0, [("tagged", None)])
     assert report["sets"] == ["tagged"]
-    assert soup("eval", "--ckpts", "runs/*/", *words, "gates.tagged=>= 1").code == 0
+    assert any("gates.same '>= 1': not checked, as --val does not" in warning for warning in report["warnings"])
+    ran = soup("eval", "--ckpts", "runs/*/", *words, "gates.tagged=>= 1")
+    assert (ran.code, json.loads(ran.stdout)["gates"]) == (0, [])
+    assert "gates: not checked, none of the checkpoints is a soup" in ran.stderr
 
 
 def test_eval_requires_a_gain(tagged: Path, soup: Soup) -> None:

@@ -32,8 +32,8 @@ def gates_of_run(
     if not sets:
         if options.require_gain is not None:
             raise UsageError("--require-gain: needs --val", hint="a gain is measured on a set")
-        unchecked = "the gates of the recipe are not checked: without --val nothing is evaluated"
-        return {}, [], [unchecked] if recipe.gates or recipe.require_gain is not None else []
+        nothing = "the gates of the recipe are not checked: without --val nothing is evaluated"
+        return {}, [], [nothing] if recipe.gates or recipe.require_gain is not None else []
     if isinstance(options, SoupOptions):
         sets = _with_sets(sets, [gate.set for gate in recipe.wanted], recipe, options)
     wanted = [
@@ -41,12 +41,17 @@ def gates_of_run(
         for gate in recipe.wanted
     ]
     gates = [gate for gate in wanted if gate.set in sets]
+    unchecked = [
+        f"{gate.key} {gate.text!r}: not checked, as --val does not name that set"
+        for gate in wanted
+        if gate not in gates
+    ]
     if recipe.require_gain is None:
-        return dict(sets), gates, []
+        return dict(sets), gates, unchecked
     gain = parse_gain(recipe.require_gain)
     name = gain.set or whole_of(next(iter(sets)))
     sets = _with_sets(sets, [name], recipe, options)
-    return dict(sets), [*gates, _required_gain(recipe.require_gain, _scored_part(name, parts), sets)], []
+    return dict(sets), [*gates, _required_gain(recipe.require_gain, _scored_part(name, parts), sets)], unchecked
 
 
 def _required_gain(text: float | str, name: str, sets: Mapping[str, SetSpec]) -> Gate:
