@@ -26,9 +26,8 @@ from typing import Any, NamedTuple
 import torch
 from families import FRESH, HEALTHY, SEEN, SITUATIONS, UNSEEN, Trainer, World, chosen
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
-from soupcli.cli.app import COMMANDS, app_of
+import soupcli
 
 NETWORKS = [Path(__file__).parent / name for name in ("small_networks.py", "fresh_networks.py")]
 WORLDS = {world.name: world for world in (SEEN, UNSEEN, FRESH)}
@@ -85,14 +84,12 @@ def written(folder: Path, trainer: Trainer, situation: str) -> Path:
     return place
 
 
-def inspected(place: Path, *words: str) -> dict[str, Any]:
+def inspected(place: Path, **words: Any) -> dict[str, Any]:
     """The inspection of `soup inspect`."""
-    base = ["--base", "base"] if (place / "base").exists() else []
+    base = {"base": "base"} if (place / "base").exists() else {}
     with contextlib.chdir(place), contextlib.redirect_stderr(io.StringIO()):
-        ran = CliRunner().invoke(app_of(*COMMANDS), ["inspect", "--ckpts", "runs/*/", "--json", *base, *words])
-    if ran.exit_code != 0:
-        raise RuntimeError(f"{place}: {ran.output} {ran.exception}")
-    report = json.loads(ran.stdout)
+        found = soupcli.inspect("runs/*/", **base, **words)
+    report = json.loads(found.report.to_json())
     inspection: dict[str, Any] = report["inspection"]
     inspection["alone"] = [each["scores"].get("val") for each in report["ingredients"]]
     return inspection
@@ -101,7 +98,7 @@ def inspected(place: Path, *words: str) -> dict[str, Any]:
 def asked(folder: Path, trainer: Trainer, situation: str) -> Said:
     """What is said of one family, with the set and without it."""
     place = written(folder, trainer, situation)
-    found, by_weights = inspected(place, "--val", "val"), inspected(place)
+    found, by_weights = inspected(place, val="val"), inspected(place)
     summary, lost = effect_of(found)
     causes = [v["cause"] for v in by_weights["verdicts"]]
     return Said(trainer.kind, situation, found["verdicts"], causes, summary, lost)

@@ -25,7 +25,7 @@ from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.diagnosis.barrier import Barrier, half_way, with_effects
 from soupcli.diagnosis.causes import judge
-from soupcli.diagnosis.facts import Facts, WeightDistances, groups_of, spread_of
+from soupcli.diagnosis.facts import BaseAmongThem, Facts, WeightDistances, groups_of, spread_of
 from soupcli.diagnosis.findings import Examined, NotFinite
 from soupcli.diagnosis.neurons import reordered_pairs, rows_beyond
 from soupcli.errors import MixError, NetworkError
@@ -53,7 +53,8 @@ def inspect(options: InspectOptions, invocation: Invocation) -> int:
     """Check whether checkpoints can be averaged; explain problems."""
     with Run(resolve_inspection(options, invocation)) as run:
         if options.dry_run:
-            return show_plan(run, Plan(_most_evaluations(len(run.checkpoints), len(run.sets))))
+            base = len(run.sets) if run.recipe.base is not None else 0
+            return show_plan(run, Plan(_most_evaluations(len(run.checkpoints), len(run.sets)) + base))
         if options.report is not None:
             check_target(options.report, "report")
         examined = examine(run)
@@ -92,6 +93,7 @@ def examine(run: Run) -> Examined:
     refused = _refused(run, not_finite)
     with run.phase("evaluate"):
         alone, barriers = _evaluated(run, mixable=refused is None) if run.sets else ([], {})
+        base = _base_among_them(run, sound, spread)
     facts = Facts(
         checkpoints=checkpoints,
         differences=differences,
@@ -102,7 +104,7 @@ def examine(run: Run) -> Examined:
         spread=spread,
         barrier=barriers.get(next(iter(run.sets), "")),
         reordered=reordered_pairs(sound, spread) if spread is not None else {},
-        rows_beyond=_rows_beyond(run, sound, spread),
+        base=base,
         ranges=differing_ranges(checkpoints),
     )
     empty: dict[str, Score] = {}
@@ -161,12 +163,15 @@ def _spread(
     return spread_of(*geometries), not_finite
 
 
-def _rows_beyond(run: Run, sound: Sequence[Checkpoint], spread: WeightDistances | None) -> float | None:
-    """Of the base's rows; None if it does not lie among the checkpoints, or they are adapters on it."""
-    if spread is None or not spread.base_is_among_them or any(one.is_adapter for one in sound):
+def _base_among_them(run: Run, sound: Sequence[Checkpoint], spread: WeightDistances | None) -> BaseAmongThem | None:
+    """What is known of the base if it lies among whole networks."""
+    if run.recipe.base is None or spread is None or not spread.base_is_among_them:
         return None
-    base = run.open_base(run.recipe.base) if run.recipe.base is not None else None
-    return rows_beyond(base, sound) if base is not None else None
+    if any(one.is_adapter for one in sound):
+        return None
+    base = run.open_base(run.recipe.base)
+    score = _alone(run, base).get(run.selecting) if run.sets else None
+    return BaseAmongThem(score, rows_beyond(base, sound))
 
 
 def _not_finite(checkpoint: Checkpoint, names: Sequence[str]) -> list[NotFinite]:

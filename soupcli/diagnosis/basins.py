@@ -8,7 +8,7 @@ from soupcli.diagnosis import culprits, evidence
 from soupcli.diagnosis.culprits import out_of_line, renewed_layers
 from soupcli.diagnosis.effects import broken, in_trouble, is_worse, median_alone, spoiler, told_effect
 from soupcli.diagnosis.evidence import Evidence
-from soupcli.diagnosis.facts import surely_better
+from soupcli.diagnosis.facts import by_loss, surely_better
 from soupcli.wording import SHARES
 
 if TYPE_CHECKING:
@@ -114,16 +114,19 @@ def wrong_base(facts: Facts) -> Evidence | None:
 
 
 def _fine_tuned_base(facts: Facts) -> Evidence | None:
-    """Find a base that is itself fine-tuned: as far from each ingredient as others are, with rows as long."""
-    spread, beyond = facts.spread, facts.rows_beyond
-    if spread is None or beyond is None or not spread.base_is_among_them or len(spread.clusters()) > 1:
+    """Find a base that is itself fine-tuned: it lies among the ingredients, with rows as long, and is as good."""
+    if facts.base is None or facts.barrier is None or facts.spread is None or len(facts.spread.clusters()) > 1:
         return None
+    (score, beyond), median = facts.base, median_alone(facts.barrier)
     usual = 2 / (len(facts.located) + 1)
-    if beyond > EXCHANGED * usual:
+    if score is None or beyond is None or beyond > EXCHANGED * usual:
+        return None
+    if surely_better(median, score) or surely_better(by_loss(median), by_loss(score)):
         return None
     return Evidence(
-        f"the base is as far from each ingredient as the nearest other one; of the rows of its matrices {beyond:.0%} "
-        f"are longer or shorter than those of all ingredients (of one more ingredient {usual:.0%}, of a start most)",
+        f"the base is as far from each ingredient as the nearest other one, and as good: it has {score.selecting} "
+        f"{score.shown}, the median of them {median.shown}; {beyond:.0%} of its rows are longer or shorter than "
+        f"in all ingredients (of one more ingredient {usual:.0%}, of a start most)",
         sure="possible",
     )
 

@@ -2,7 +2,8 @@
 
 A soup is in trouble if it is surely worse than the median ingredient. An ingredient spoils it if the soup without it is
 surely better, by half of the loss and twice as much as without any other. An ingredient is broken if its score is
-above chance by less than `KEPT` of the median's. It stands out if it is far below all others, which are alike.
+above chance by less than `KEPT` of the median's (`LITTLE`, if it lacks few points). It stands out if it is far below
+all others, which are alike.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from soupcli.evaluation.score import Score
 
 KEPT = 0.7
+LITTLE = 0.3  # the same, of one that lacks few points: where all know little, runs of a sweep differ by a part of it
 PART = 0.5  # of what the soup has lost, that it regains without the one that spoils it
 LEAD = 1.6  # times as much as without any other
 LOST = 0.02  # of a share that a soup loses before it is in trouble
@@ -81,8 +83,9 @@ def _is_broken(barrier: Barrier, one: int) -> bool:
         return False
     if score.selecting not in SHARES:
         return _by_itself(barrier, one)
-    chance = chance_of(median)
-    return score.value - chance < KEPT * (median.value - chance)
+    chance, lacks = chance_of(median), median.value - score.value
+    kept = KEPT if lacks > BELOW else LITTLE
+    return score.value - chance < kept * (median.value - chance)
 
 
 def _by_itself(barrier: Barrier, one: int) -> bool:

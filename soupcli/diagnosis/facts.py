@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 # up to 71; networks from different seeds at 85 to 95.
 STRANGERS = 75.0
 # Times as far from the base as from the nearest neighbour: ingredients of a sweep stand at 1.2 to 2.9 from their start,
-# and at 0.65 to 1.65 from one more run of the sweep. The lengths of its rows tell these apart.
-AMONG = 0.6, 1.8
+# and at 0.65 to 1.25 from one more run of its middle rates. Scores and lengths of rows tell these apart.
+AMONG = 0.6, 1.4
 FEWEST_AMONG = 4
 UNEVEN = 5.0
 BESIDES = " (biases, norms)"
@@ -62,7 +62,7 @@ class WeightDistances(NamedTuple):
 
     @property
     def base_is_among_them(self) -> bool:
-        """Whether every ingredient is about as far from the base as from its nearest neighbour.
+        """Whether most ingredients are about as far from the base as from their nearest neighbour.
 
         False for runs that moved by very different lengths: those that hardly moved are close to the start anyway.
         """
@@ -72,8 +72,8 @@ class WeightDistances(NamedTuple):
             return False
         count = len(self.from_base_k)
         nearest_k = self.distance_kk.masked_fill(torch.eye(count, dtype=torch.bool), math.inf).amin(dim=1)
-        ratio_k = (self.from_base_k / nearest_k).nan_to_num(0.0)
-        return float(ratio_k.min()) > AMONG[0] and float(ratio_k.max()) < AMONG[1]
+        ratio = float((self.from_base_k / nearest_k).nan_to_num(0.0).median())
+        return AMONG[0] < ratio < AMONG[1]
 
     def times_as_far(self, group: Sequence[int]) -> list[float]:
         """Return each member's distance from the start, relative to its group's median, in the median moved layer."""
@@ -99,6 +99,13 @@ class WeightDistances(NamedTuple):
         return sorted(groups, key=lambda group: (-len(group), group))
 
 
+class BaseAmongThem(NamedTuple):
+    """Whether a base that lies among the ingredients is one of them: its score, and how long its rows are."""
+
+    score: Score | None
+    rows_beyond: float | None  # the share that are longer or shorter than those of all ingredients
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """Everything that was found. What could not be examined is None."""
@@ -112,9 +119,7 @@ class Facts:
     spread: WeightDistances | None = None
     barrier: Barrier | None = None
     reordered: Mapping[tuple[int, int], str] = field(default_factory=dict)  # pair -> a layer with rows in other places
-    rows_beyond: float | None = (
-        None  # share of the base's rows that are longer or shorter than those of all ingredients
-    )
+    base: BaseAmongThem | None = None  # of a base that lies as one of the ingredients would
     ranges: Sequence[str] = ()  # tensors of quantisation-aware training that are not the same in all
 
     @property

@@ -236,7 +236,7 @@ def test_another_base(inspected: Inspect, healthy: list[nn.Sequential], words: S
 
 def test_a_fine_tuned_base(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
     """A base that is one more run of the sweep lies among the ingredients, and so do the lengths of its rows."""
-    [found] = inspected(*WITH_BASE, nets=healthy[:4], start=healthy[4])["verdicts"]
+    [found] = inspected(*WITH_VAL, *WITH_BASE, nets=[*healthy[:1], *healthy[2:]], start=healthy[1])["verdicts"]
     assert (found["cause"], found["sure"]) == ("another base", "possible")
     assert "as far from each ingredient as the nearest other one" in found["evidence"]
 

@@ -49,6 +49,12 @@ def test_who_stands_out(right: tuple[int, ...], found: int | None) -> None:
     assert culprits(facts) == [] and suspects(facts) == ([] if found is None else [found])
 
 
+def test_where_all_know_little() -> None:
+    """Just above chance, three points are a third of what is known, and runs of a sweep differ by as much."""
+    assert not is_broken(of(320, 330, 325, 290), 3)
+    assert is_broken(of(320, 330, 325, 262), 3)
+
+
 def test_too_few_examples_show_nobody() -> None:
     """Of 20 examples three more wrong ones are chance."""
     assert stands_out(of(19, 19, 19, 19, 16, n=20)) is None
