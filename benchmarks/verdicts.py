@@ -1,7 +1,8 @@
 """What `soup inspect` says of families of which the truth is known: small networks, really trained, one fault each.
 
-    python benchmarks/verdicts.py --half tuned           # the half that thresholds were set on
-    python benchmarks/verdicts.py --half unseen          # other networks, data and seeds: asked once
+    python benchmarks/verdicts.py --half tuned           # the half that rules were made on
+    python benchmarks/verdicts.py --half unseen          # other networks, data and seeds: rules were mended on it
+    python benchmarks/verdicts.py --half fresh           # others again, asked once
     python benchmarks/verdicts.py --half tuned --folder families/ --situations sweep strangers --kinds dense --show
 
 Prints the confusion matrix of docs/results.md: a line for each situation, with the number of families whose cause was
@@ -84,11 +85,11 @@ def written(folder: Path, trainer: Trainer, situation: str) -> Path:
     return place
 
 
-def inspected(place: Path, **words: Any) -> dict[str, Any]:
+def inspected(place: Path, val: Sequence[str] = ()) -> dict[str, Any]:
     """The inspection of `soup inspect`."""
-    base = {"base": "base"} if (place / "base").exists() else {}
+    base = "base" if (place / "base").exists() else None
     with contextlib.chdir(place), contextlib.redirect_stderr(io.StringIO()):
-        found = soupcli.inspect("runs/*/", **base, **words)
+        found = soupcli.inspect("runs/*/", base=base, val=val)
     report = json.loads(found.report.to_json())
     inspection: dict[str, Any] = report["inspection"]
     inspection["alone"] = [each["scores"].get("val") for each in report["ingredients"]]
@@ -98,7 +99,7 @@ def inspected(place: Path, **words: Any) -> dict[str, Any]:
 def asked(folder: Path, trainer: Trainer, situation: str) -> Said:
     """What is said of one family, with the set and without it."""
     place = written(folder, trainer, situation)
-    found, by_weights = inspected(place, val="val"), inspected(place)
+    found, by_weights = inspected(place, ["val"]), inspected(place)
     summary, lost = effect_of(found)
     causes = [v["cause"] for v in by_weights["verdicts"]]
     return Said(trainer.kind, situation, found["verdicts"], causes, summary, lost)
@@ -170,15 +171,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.folder or Path(scratch)).absolute()
         os.environ["SOUP_CACHE"] = str(Path(scratch) / "cache")
-        for kind in options.kinds or world.kinds:
-            trainer = Trainer(world, kind)
-            for situation, _ in chosen(world, options.situations, [kind]):
-                one = asked(folder, trainer, situation)
-                said.append(one)
-                if options.show:
-                    print(f"{situation}, {kind}: {one.causes} {one.without_val} {one.summary}", flush=True)
-                    for verdict in one.verdicts:
-                        print(f"    {verdict['cause']} ({verdict['sure']}): {verdict['evidence']}", flush=True)
+        trainers = {kind: Trainer(world, kind) for kind in options.kinds or world.kinds}
+        for situation, kind in chosen(world, options.situations, options.kinds):
+            one = asked(folder, trainers[kind], situation)
+            said.append(one)
+            if options.show:
+                print(f"{situation}, {kind}: {one.causes} {one.without_val} {one.summary}", flush=True)
+                for verdict in one.verdicts:
+                    print(f"    {verdict['cause']} ({verdict['sure']}): {verdict['evidence']}", flush=True)
     print(f"{table(said)}\n\n{totals(said)}\n{time.monotonic() - began:.0f} s")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _NO_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
-SAME_KERNELS = 4  # examples: from so many on, the CPU's kernels for matrices round each example alike
+SAME_KERNELS = 4  # examples: from so many on, most of the CPU's kernels for matrices round each example alike
 
 
 class BatchSize:

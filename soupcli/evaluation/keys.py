@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from soupcli.evaluation.outside import prints
 from soupcli.files.json_text import key_of
 from soupcli.files.manifest import HINT
 from soupcli.metrics.library import is_of_library, version_of
+from soupcli.metrics.table import metric_named
 from soupcli.networks.configuration import configuration_files
 from soupcli.progress import unsaid
 from soupcli.recipe.sets import OutsideSet
@@ -38,12 +39,11 @@ class Keys:
 
     def of_score(self, name: str, weights: Mixture) -> str | None:
         """Return the key of a score, or None if something unknown determines it, such as a command of the user."""
-        parts = self.of_outputs(name, weights)
-        return (
-            key_of({**parts, "metrics": [_with_library(metric) for metric in self._context.metrics_of(name)]})
-            if parts is not None
-            else None
-        )
+        parts, metrics = self.of_outputs(name, weights), self._context.metrics_of(name)
+        if parts is None:
+            return None
+        named = [_with_library(metric) for metric in metrics]
+        return key_of({**parts, "batch_size": self._batch_size(name, metrics), "metrics": named})
 
     def of_outputs(self, name: str, weights: Mixture) -> dict[str, Any] | None:
         """Return everything that determines a network's outputs on a set, or None if something unknown does."""
@@ -65,11 +65,17 @@ class Keys:
             "versions": versions(),
         }
 
-    def _batch_size(self, name: str) -> int | None:
-        """Return the batch size if last digits of a score may depend on it: for padded texts, and on a GPU."""
-        spec, device = self._context.sets[name], self._context.device
-        same = device.type == "cpu" and not spec.padded
-        return None if same or not spec.shows_examples else self._context.recipe.batch_size
+    def _batch_size(self, name: str, metrics: Sequence[str] = ()) -> int | None:
+        """The batch size, if the last digits of outputs may depend on it; None if these metrics do not see them.
+
+        Recurrent layers, convolutions of single channels and others round an example by the size of its batch.
+        """
+        spec = self._context.sets[name]
+        if not spec.shows_examples:
+            return None
+        rounded_alike = self._context.device.type == "cpu" and not spec.padded
+        counted = rounded_alike and bool(metrics) and all(metric_named(metric).counts for metric in metrics)
+        return None if counted else self._context.recipe.batch_size
 
     def of_weights(self, weights: Mixture) -> str:
         """Return the identity of a mixture, for any set."""

@@ -354,6 +354,13 @@ def test_what_changes_nothing_is_not_evaluated_again(arrays: dict[str, Any], cha
     assert torch.equal(again.outcomes["accuracy"], first.outcomes["accuracy"])
 
 
+def test_a_loss_depends_on_the_batch_size(arrays: dict[str, Any]) -> None:
+    """Layers may round an example by the size of its batch: a loss of another size is not served."""
+    assert score({**arrays, "metric": "nll", "batch_size": 8}, Path("runs/0")).examples == 200
+    assert score({**arrays, "metric": "nll", "batch_size": 16}, Path("runs/0")).examples == 200
+    assert score({**arrays, "metric": "nll", "batch_size": 8}, Path("runs/0")).examples == 0
+
+
 def test_ingredients_elsewhere(arrays: dict[str, Any]) -> None:
     """The same weights in other folders are the same mixture."""
     score(arrays, Path("runs/0"), Path("runs/1"), cache=Path("cache"))
