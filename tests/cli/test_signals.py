@@ -105,7 +105,7 @@ def test_while_huge_files_are_mixed_and_hashed(
     subprocess.run([*SOUP, "uniform", "--ckpts", "a.safetensors", "--quiet"], env=environment(), check=True)
     old = (tmp_path / "soup/soup.json").read_bytes()
     for number, name in enumerate("ab"):
-        sparse(tmp_path / f"{name}.safetensors", gigabytes=6, first=number)
+        sparse(tmp_path / f"{name}.safetensors", gigabytes=2, first=number)
     command = ["uniform", "--ckpts", "a.safetensors", "b.safetensors", "--force", "--quiet"]
     code, lines, _ = interrupted(command, ".soup.*.tmp/model*.safetensors", signalled)
     assert code == CODES[signalled]
