@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import Any
 from soupcli.checkpoints.formats.folders import folder as folders
 from soupcli.checkpoints.formats.folders.parts import STEPS
 from soupcli.errors import CheckpointError
+from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small
 from soupcli.wording import natural_order
 
@@ -66,7 +66,7 @@ def _one_of(members: Sequence[Path], prefer: str) -> Path | None:
 def _best_by_trainer(members: Sequence[Path]) -> Path | None:
     """Return the checkpoint that `trainer_state.json` of the last one names as the best."""
     try:
-        state: Any = json.loads(read_small(members[-1] / folders.NAME, most=folders.MAX_BYTES))
+        state: Any = parse_json(read_small(members[-1] / folders.NAME, most=folders.MAX_BYTES))
         name = Path(str(state["best_model_checkpoint"])).name
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -6,11 +6,11 @@ notes = soups_among(checkpoints)
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from soupcli.files.json_text import MAX_REPORT, parse_json
 from soupcli.files.reading import read_small
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 REPORT = "soup.json"
-MAX_REPORT = 200_000_000  # bytes
 
 
 def without_output(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[str]]:
@@ -49,7 +48,7 @@ def _members(path: Path) -> list[str]:
     """Return the real paths of a soup's members, or nothing if there is no report."""
     file = (path if path.is_dir() else path.parent) / REPORT
     try:
-        report: Any = json.loads(read_small(file, most=MAX_REPORT))
+        report: Any = parse_json(read_small(file, most=MAX_REPORT))
         return [os.path.realpath(str(member)) for member in report["soup"]["members"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

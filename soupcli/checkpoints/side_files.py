@@ -10,7 +10,6 @@ carried on only if a configuration of the folder names it (`auto_map`), and it i
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME
+from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small, read_start
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def _modules_of(file: SideFile) -> Iterator[str]:
     if not file.name.endswith(".json") or file.size > MAX_JSON:
         return
     try:
-        waiting: list[Any] = [json.loads(read_small(file.path, most=MAX_JSON))]
+        waiting: list[Any] = [parse_json(read_small(file.path, most=MAX_JSON))]
     except (OSError, ValueError, RecursionError):
         return
     while waiting:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from soupcli.errors import ValidationError
+from soupcli.files.json_text import parse_json
 from soupcli.files.manifest import Manifest
 
 MAX_SMALL = 50_000_000  # bytes of a file of names, labels or templates
@@ -71,7 +71,7 @@ def read_lines(path: Path) -> list[str]:
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises ValidationError if it is not JSON."""
     try:
-        return json.loads(read_small(path))
+        return parse_json(read_small(path))
     except (ValueError, RecursionError) as cause:
         raise ValidationError(f"{path}: not JSON: {cause}") from cause
 

@@ -8,6 +8,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+MOST_VALUES = 1_000_000
+MAX_REPORT = 1 << 25  # bytes of a report: one of a thousand ingredients has two megabytes
+
 
 def dump_json(document: object) -> str:
     """Return sorted, indented JSON with a final newline, as in every JSON file and output of this program."""
@@ -21,6 +24,21 @@ def dump_json(document: object) -> str:
 
 def _dumped(document: object, *, ascii_alone: bool) -> str:
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=ascii_alone, allow_nan=False)
+
+
+class TooManyValuesError(ValueError):
+    """JSON of more values than a report or configuration has."""
+
+
+def parse_json(content: bytes | str, **options: Any) -> Any:
+    """The JSON that a stranger wrote. `options` are those of json.loads.
+
+    Raises TooManyValuesError before it makes objects of them, and ValueError for what is no JSON.
+    """
+    values = sum(map(content.count, ",{[")) if isinstance(content, str) else sum(map(content.count, (b",", b"{", b"[")))
+    if values > MOST_VALUES:
+        raise TooManyValuesError(f"it holds {values:,} values, at most {MOST_VALUES:,} are read")
+    return json.loads(content, **options)
 
 
 def finite(value: object) -> float | None:

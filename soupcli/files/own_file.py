@@ -9,7 +9,6 @@ spelled.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any, Literal, NamedTuple
 
 from soupcli.errors import OutputError
 from soupcli.files.atomic import check_file
+from soupcli.files.json_text import MAX_REPORT, parse_json
 from soupcli.files.reading import read_small, read_start
 
 GENERATOR = "soup (model soups)"  # how pages and pictures name what made them
 HEAD = 4096  # bytes in which they do
-MAX_REPORT = 500_000_000
 SCHEMA = "soup-report/1"
 LOGITS_START = b'{"__metadata__":{"soup":"{'  # of a file that was cut short, too
 AS_WRITTEN = "# as soup init wrote it: "
@@ -61,7 +60,7 @@ def _is_report(path: Path) -> bool:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(read_small(path, most=MAX_REPORT))
+        return parse_json(read_small(path, most=MAX_REPORT))
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.folders.folder import LAST
 from soupcli.checkpoints.side_files import LARGEST, SideFile, files_beside
+from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small
 from soupcli.mixing.adapter_mean import soup_specs
 from soupcli.mixing.merged_adapters import as_written, own_tensors
@@ -131,7 +132,7 @@ def _dtype_of(specs: Mapping[str, TensorSpec]) -> Dtype | None:
 def _with_dtype(file: SideFile, dtype: str) -> bytes | None:
     """The configuration with another dtype, in its parts too; None if it names none."""
     try:
-        config = json.loads(read_small(file.path, most=LARGEST))
+        config = parse_json(read_small(file.path, most=LARGEST))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(config, dict):

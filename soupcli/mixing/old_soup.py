@@ -8,19 +8,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from soupcli.errors import OutputError, SoupError, is_of_system
+from soupcli.files.json_text import MAX_REPORT, parse_json
 from soupcli.files.reading import FileVersion, read_small, sha256
 
 REPORT = "soup.json"
 CARD = "README.md"
 SCHEMA = "soup-report/1"
-MAX_REPORT = 500_000_000  # bytes
 ELSEWHERE = "choose another --out"
 
 
@@ -104,7 +103,7 @@ def _listed(out: Path) -> tuple[list[str], dict[str, str]]:
 def read_soup_report(file: Path) -> dict[str, Any] | None:
     """Return the JSON of a soup's report, or None if the file holds anything else."""
     try:
-        report = json.loads(read_small(file, most=MAX_REPORT))
+        report = parse_json(read_small(file, most=MAX_REPORT))
     except (OSError, ValueError, RecursionError):
         return None
     of_a_soup = isinstance(report, dict) and report.get("schema") == SCHEMA and isinstance(report.get("soup"), dict)

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from soupcli.errors import NetworkError
-from soupcli.files.json_text import key_of
+from soupcli.files.json_text import key_of, parse_json
 from soupcli.files.reading import read_small
 from soupcli.files.stamp import content_hash
 
@@ -50,7 +50,7 @@ def _meaning(file: Path) -> str:
     except OSError as cause:
         raise NetworkError(f"{file}: {cause.strerror}") from cause
     try:
-        document: Any = json.loads(content)
+        document: Any = parse_json(content)
     except (ValueError, RecursionError):
         document = None
     if isinstance(document, dict):

@@ -7,7 +7,6 @@ announces it to audit hooks (PEP 578): a connection, a question on the terminal,
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from soupcli.errors import NetworkError
+from soupcli.files.json_text import TooManyValuesError, parse_json
 from soupcli.files.reading import read_small
 from soupcli.networks.configuration import configuration_files
 
@@ -71,7 +71,9 @@ def refuse_code_beside(folder: Path, *, trust_code: bool = False) -> None:
     for file in configuration_files(folder):
         if file.suffix == ".json":
             try:
-                config = json.loads(read_small(file, most=MAX_CONFIG))
+                config = parse_json(read_small(file, most=MAX_CONFIG))
+            except TooManyValuesError as cause:
+                raise NetworkError(f"{file}: {cause}") from cause
             except (OSError, ValueError, RecursionError):
                 continue  # whoever needs it says so
             if isinstance(config, dict) and not file.name.startswith("tokenizer.json"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.errors import NetworkError
-from soupcli.files.json_text import key_of
+from soupcli.files.json_text import key_of, parse_json
 from soupcli.files.reading import read_small
 from soupcli.networks.configuration import key_of_configuration
 from soupcli.networks.network import IMAGE_FOLDER, ClassFolders, Network, Outline
@@ -55,7 +54,7 @@ def library_of(spec: NetworkSpec) -> Library:
 def read_config(file: Path) -> dict[str, Any]:
     """The object in a configuration file. Raises NetworkError for anything else."""
     try:
-        config: Any = json.loads(read_small(file, most=MAX_CONFIG))
+        config: Any = parse_json(read_small(file, most=MAX_CONFIG))
     except OSError as cause:
         raise NetworkError(f"{file}: {cause.strerror}") from cause
     except (ValueError, RecursionError) as cause:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -13,9 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from soupcli.errors import UsageError
+from soupcli.files.json_text import MAX_REPORT, parse_json
 from soupcli.report.report import Report
 
-MAX_BYTES = 500_000_000
 DEEPEST = 40  # lists and objects within one another
 LARGEST = 1e100  # of a number
 HINT = "a soup's report is the soup.json in its folder"
@@ -60,7 +59,7 @@ def _document(path: Path) -> Any:
     except (OSError, ValueError) as cause:
         raise UsageError(f"{path}: {getattr(cause, 'strerror', None) or cause}", hint=HINT) from cause
     try:
-        document = json.loads(text, parse_constant=_refuse)
+        document = parse_json(text, parse_constant=_refuse)
         problem = _problem(document)
     except (ValueError, RecursionError) as invalid:
         raise UsageError(f"{path}: not a report of a soup: not JSON: {invalid}") from invalid
@@ -76,9 +75,9 @@ def _text(path: Path) -> bytes:
         found = os.fstat(descriptor)
         if stat.S_ISDIR(found.st_mode):
             raise ValueError("Is a directory")
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
-            raise ValueError(f"not a file of at most {MAX_BYTES} bytes")
-        return file.read(MAX_BYTES)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_REPORT:
+            raise ValueError(f"not a file of at most {MAX_REPORT} bytes")
+        return file.read(MAX_REPORT)
 
 
 def _refuse(constant: str) -> None:

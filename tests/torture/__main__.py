@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
-from tests.torture import faults, fuzz, hammer, kills, large, strangers
+from tests.torture import faults, fuzz, hammer, hostile, kills, large, strangers
 
-PARTS = ("kills", "fuzz", "strangers", "faults", "hammer", "many", "large")
+PARTS = ("kills", "fuzz", "strangers", "hostile", "faults", "hammer", "many", "large")
 
 
 def main() -> int:
@@ -29,12 +29,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture")
     parser.add_argument("parts", nargs="*", default=PARTS, metavar="|".join(PARTS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--inputs", type=int, default=20_000)
-    parser.add_argument("--faults", type=int, default=2_000)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--inputs", type=int, default=4_000)
+    parser.add_argument("--megabytes", type=int, default=100)
+    parser.add_argument("--faults", type=int, default=800)
     parser.add_argument("--rounds", type=int, default=1_000)
     parser.add_argument("--ingredients", type=int, default=1_000)
-    parser.add_argument("--gigabytes", type=float, default=20.0)
+    parser.add_argument("--gigabytes", type=float, default=10.0)
     given = parser.parse_args()
     seed = given.seed
     torch.set_num_threads(1)
@@ -49,6 +50,7 @@ def main() -> int:
             "strangers": lambda: fuzz.campaign(
                 here / "strangers", inputs=given.inputs // 5, seed=seed, make=strangers.all_targets
             ),
+            "hostile": lambda: hostile.campaign(here / "hostile", size=given.megabytes * 1_000_000),
             "faults": lambda: faults.campaign(here / "faults", faults=given.faults, seed=seed),
             "hammer": lambda: hammer.campaign(here / "hammer", processes=8, rounds=given.rounds, seed=seed),
             "many": lambda: large.many(here / "many", ingredients=given.ingredients),

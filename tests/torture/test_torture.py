@@ -16,6 +16,7 @@ SHORT = {
     "kills": ["--kills", "12"],
     "fuzz": ["--inputs", "220"],
     "strangers": ["--inputs", "150"],
+    "hostile": ["--megabytes", "1"],
     "faults": ["--faults", "7"],
     "hammer": ["--rounds", "60"],
     "many": ["--ingredients", "300"],

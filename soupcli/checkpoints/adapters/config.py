@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from soupcli.errors import CheckpointError
-from soupcli.files.json_text import finite
+from soupcli.files.json_text import finite, parse_json
 from soupcli.files.reading import FileVersion, read_bytes
 from soupcli.wording import HUB_ID
 
@@ -82,7 +82,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     values: Any = None
     if file.size <= MAX_BYTES:
         try:
-            values = json.loads(read_bytes(file, 0, file.size))
+            values = parse_json(read_bytes(file, 0, file.size))
         except (ValueError, RecursionError) as cause:
             raise CheckpointError(f"{file.path}: not JSON: {cause}") from cause
     if not isinstance(values, dict):

@@ -5,11 +5,11 @@ class_orders(checkpoint)                                # {"config.json: id2labe
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
             continue
         try:
             content = read_small(file, most=MAX_BYTES).decode("utf-8")
-            document: Any = json.loads(content) if file.suffix == ".json" else content.splitlines()
+            document: Any = parse_json(content) if file.suffix == ".json" else content.splitlines()
         except (OSError, ValueError, RecursionError):
             continue  # whoever needs it says so
         places = [("", document)] if is_list else []

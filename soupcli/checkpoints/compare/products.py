@@ -9,7 +9,6 @@ row of FORMS.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from soupcli.checkpoints.compare.integers import is_known
 from soupcli.checkpoints.compare.weight_parts import Form, Module, Together, joined, modules_of
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import MixError
+from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _declared(checkpoint: Checkpoint) -> tuple[Path, str] | None:
 
 def _method(file: Path) -> str | None:
     try:
-        config: Any = json.loads(read_small(file, most=MAX_CONFIG))
+        config: Any = parse_json(read_small(file, most=MAX_CONFIG))
     except (OSError, ValueError, RecursionError):
         return None
     parts = [config, *config.values()] if isinstance(config, dict) else []

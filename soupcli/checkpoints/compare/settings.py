@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _settings(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
 def _of_json(content: bytes) -> list[tuple[str, str]] | None:
     """Return the settings of a JSON object by dotted keys, or None for anything else."""
     try:
-        document = json.loads(content)
+        document = parse_json(content)
         return list(_flat(document)) if isinstance(document, dict) else None
     except (ValueError, RecursionError):
         return None

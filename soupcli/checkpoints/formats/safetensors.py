@@ -6,7 +6,6 @@ tensor data is trusted.
 
 from __future__ import annotations
 
-import json
 import struct
 from typing import Any, NoReturn
 
@@ -14,9 +13,10 @@ from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import CheckpointError
+from soupcli.files.json_text import TooManyValuesError, parse_json
 from soupcli.files.reading import FileVersion, read_bytes
 
-MAX_HEADER = 100_000_000  # the format's own limit
+MAX_HEADER = 1 << 25  # bytes: a hundred thousand tensors take half of that
 
 DTYPES = {
     "F64": Dtype.FLOAT64,
@@ -50,7 +50,9 @@ def is_safetensors(file: FileVersion) -> bool:
 def read_header(file: FileVersion) -> Header:
     """Specs and places of all tensors, and the metadata. Raises CheckpointError if the header is wrong."""
     (length,) = struct.unpack("<Q", read_bytes(file, 0, 8))
-    if length > MAX_HEADER or 8 + length > file.size:
+    if MAX_HEADER < length <= file.size - 8:
+        _refuse(file, f"its header has {length} bytes, at most {MAX_HEADER} are read")
+    if length > file.size - 8:
         _refuse(file, f"the header says it has {length} bytes, the file has {file.size}")
     entries = _parse(file, read_bytes(file, 8, length))
     metadata = entries.pop("__metadata__", {})
@@ -95,7 +97,9 @@ def _parse(file: FileVersion, header: bytes) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        entries = json.loads(header.decode("utf-8"), object_pairs_hook=unique)
+        entries = parse_json(header.decode("utf-8"), object_pairs_hook=unique)
+    except TooManyValuesError as cause:
+        _refuse(file, str(cause))
     except (ValueError, RecursionError) as cause:
         _refuse(file, f"its header is not JSON ({cause.__class__.__name__})")
     if not isinstance(entries, dict):

@@ -7,7 +7,6 @@ for each set of weights. With `head: 1000` it is a classifier itself (see image_
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
+from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small
 from soupcli.late import torch
 from soupcli.networks.guard import data_only
@@ -87,7 +87,7 @@ def _without_warnings() -> Iterator[None]:
 def _with_config(folder: Path) -> Path:
     file = folder / "open_clip_config.json"
     try:
-        json.loads(read_small(file, most=MAX_CONFIG))["model_cfg"]["text_cfg"]
+        parse_json(read_small(file, most=MAX_CONFIG))["model_cfg"]["text_cfg"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as cause:
         raise NetworkError(
             f"{file}: describes no network: {cause}", hint="name the network: model: {open_clip: NAME}"

@@ -14,7 +14,7 @@ from soupcli.checkpoints.formats.other_files import refuse_other_folder
 from soupcli.checkpoints.formats.table import holds_weights
 from soupcli.checkpoints.formats.torch_archives import refuse_program
 from soupcli.errors import CheckpointError
-from soupcli.files.json_text import finite
+from soupcli.files.json_text import finite, parse_json
 from soupcli.files.reading import FileVersion, distinct, read_small, read_start
 from soupcli.wording import natural_order
 
@@ -210,7 +210,7 @@ ARCHITECTURE = ("model_type", "architectures", "_class_name", "architecture", "m
 def _architecture(folder: Path) -> str:
     """What config.json says about the kind of network, as text; empty if there is none."""
     try:
-        config: Any = json.loads(read_small(folder / "config.json", most=MAX_CONFIG))
+        config: Any = parse_json(read_small(folder / "config.json", most=MAX_CONFIG))
         return json.dumps([config.get(key) for key in ARCHITECTURE], sort_keys=True)
     except (OSError, ValueError, AttributeError, RecursionError):
         return ""
@@ -222,7 +222,7 @@ def side_files(folder: Path) -> tuple[Path, ...]:
 
 
 NAME = "trainer_state.json"
-MAX_BYTES = 200_000_000
+MAX_BYTES = 1 << 26
 SPEEDS = ("_runtime", "_per_second", "_time", "_count")  # of the machine, not of the weights
 
 
@@ -251,7 +251,7 @@ def _trainer_state(folder: Path) -> dict[str, Any]:
     try:
         if not file.is_file() or file.stat().st_size > MAX_BYTES:
             return {}
-        state = json.loads(read_small(file, most=MAX_BYTES))
+        state = parse_json(read_small(file, most=MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}

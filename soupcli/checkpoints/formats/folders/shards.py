@@ -8,7 +8,6 @@ Shards that lack their index are read as well: the names of the files say how ma
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.contents import Contents
 from soupcli.errors import CheckpointError
+from soupcli.files.json_text import parse_json
 from soupcli.files.reading import FileVersion, read_bytes
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     if file.size > MAX_INDEX:
         raise CheckpointError(f"{index}: {file.size} bytes, an index has at most {MAX_INDEX}")
     try:
-        content: Any = json.loads(read_bytes(file, 0, file.size), object_pairs_hook=_unique)
+        content: Any = parse_json(read_bytes(file, 0, file.size), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as cause:
         raise CheckpointError(f"{index}: not JSON: {cause}", hint="copy or save the checkpoint again") from cause
     weight_map = content.get("weight_map") if isinstance(content, dict) else None

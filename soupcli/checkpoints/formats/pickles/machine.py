@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.formats.pickles.stand_ins import Payload, PersistentId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from struct import Struct
 
     Read = Callable[[int, int], bytes]
 
@@ -80,9 +80,22 @@ class Machine:
         if len(self._window) < count:
             raise PickleError("the pickle ends early")
 
-    def number(self, form: str) -> Any:
+    def byte(self) -> int:
+        """Returns the next byte, as a number from 0 to 255."""
+        at = self._at
+        if at == len(self._window):
+            self._fill(1)
+            at = 0
+        self._at = at + 1
+        return self._window[at]
+
+    def number(self, form: Struct) -> Any:
         """Returns the next number, in a form of struct."""
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+        if self._at + form.size > len(self._window):
+            self._fill(form.size)
+        (value,) = form.unpack_from(self._window, self._at)
+        self._at += form.size
+        return value
 
     def line(self) -> bytes:
         """Returns the bytes up to the next line feed."""
@@ -151,7 +164,7 @@ class Machine:
         if count < 0:
             raise PickleError("a length in the pickle is negative")
         if count <= longest:
-            self.spend(2 * count)
+            self._left -= 2 * count  # the next step looks whether that was too much
             data = self.take(count)
             self._stack.append(data.decode("utf-8", "surrogatepass") if text else data)
             return

@@ -6,6 +6,7 @@ Format: https://github.com/python/cpython/blob/main/Lib/pickletools.py
 from __future__ import annotations
 
 import re
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.formats.pickles.machine import LONGEST, Machine, PickleError
@@ -14,7 +15,7 @@ from soupcli.checkpoints.formats.pickles.stand_ins import Global, StandIn, call,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Step = Callable[[Machine], None]
+    Step = Callable[[Machine], object]
 
 # A text of protocol 0 as Python 2's repr() writes it.
 QUOTED = re.compile(rb"""(['"])([^\\]|\\[\\'"nrt]|\\x[0-9a-f]{2})*\1""")
@@ -25,7 +26,7 @@ def _add_entries(machine: Machine, values: list[Any]) -> None:
     if isinstance(target, StandIn):
         target.entries = target.entries if target.entries is not None else {}
         target = target.entries
-    machine.spend(50 * len(values))
+    machine.spend(45 * len(values))
     for key, value in zip(values[::2], values[1::2], strict=True):
         target[key_of(key)] = value
 
@@ -115,7 +116,7 @@ def _global_from_stack(machine: Machine) -> None:
     machine.push(Global(module, name))
 
 
-def _extension(form: str) -> Step:
+def _extension(form: Struct) -> Step:
     """A class by its number in a registry of the process that wrote the pickle."""
     return lambda machine: machine.push(Global("copyreg", f"extension {machine.number(form)}"))
 
@@ -132,19 +133,19 @@ def _constant(value: Any) -> Step:
     return lambda machine: machine.push(value)
 
 
-def _number(form: str) -> Step:
+def _number(form: Struct) -> Step:
     return lambda machine: machine.push(machine.number(form))
 
 
-def _text(form: str) -> Step:
+def _text(form: Struct) -> Step:
     return lambda machine: machine.push_data(machine.number(form), text=True)
 
 
-def _bytes(form: str) -> Step:
+def _bytes(form: Struct) -> Step:
     return lambda machine: machine.push_data(machine.number(form), text=False, longest=machine.longest_bytes)
 
 
-def _python2_text(form: str) -> Step:
+def _python2_text(form: Struct) -> Step:
     """A byte string of Python 2, which was its text."""
 
     def step(machine: Machine) -> None:
@@ -163,7 +164,7 @@ def _decoded(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _integer(form: str) -> Step:
+def _integer(form: Struct) -> Step:
     def step(machine: Machine) -> None:
         count = machine.number(form)
         if count > LONGEST:
@@ -198,6 +199,7 @@ def _buffer_elsewhere(_: Machine) -> None:
 
 
 STOP = ord(".")
+BYTE, SHORT, SIGNED, UNSIGNED, LONG, DOUBLE = map(Struct, ("<B", "<H", "<i", "<I", "<Q", ">d"))
 STEPS: dict[int, Step] = {
     ord("("): Machine.mark,
     ord("0"): Machine.discard,
@@ -206,28 +208,28 @@ STEPS: dict[int, Step] = {
     ord("F"): lambda machine: machine.push(float(machine.line())),
     ord("I"): _integer_line,
     ord("L"): _integer_line,
-    ord("J"): _number("<i"),
-    ord("K"): _number("<B"),
-    ord("M"): _number("<H"),
-    ord("G"): _number(">d"),
+    ord("J"): _number(SIGNED),
+    ord("K"): lambda machine: machine.push(machine.byte()),
+    ord("M"): _number(SHORT),
+    ord("G"): _number(DOUBLE),
     ord("N"): _constant(None),
     0x88: _constant(True),
     0x89: _constant(False),
-    0x8A: _integer("<B"),
-    0x8B: _integer("<I"),
+    0x8A: _integer(BYTE),
+    0x8B: _integer(UNSIGNED),
     ord("P"): lambda machine: machine.push_reference(machine.line().decode()),
     ord("Q"): lambda machine: machine.push_reference(machine.pop()),
     ord("S"): _quoted_line,
-    ord("T"): _python2_text("<i"),
-    ord("U"): _python2_text("<B"),
+    ord("T"): _python2_text(SIGNED),
+    ord("U"): _python2_text(BYTE),
     ord("V"): lambda machine: machine.push(machine.line().decode("raw_unicode_escape")),
-    ord("X"): _text("<I"),
-    0x8C: _text("<B"),
-    0x8D: _text("<Q"),
-    ord("B"): _bytes("<I"),
-    ord("C"): _bytes("<B"),
-    0x8E: _bytes("<Q"),
-    0x96: _bytes("<Q"),
+    ord("X"): _text(UNSIGNED),
+    0x8C: _text(BYTE),
+    0x8D: _text(LONG),
+    ord("B"): _bytes(UNSIGNED),
+    ord("C"): _bytes(BYTE),
+    0x8E: _bytes(LONG),
+    0x96: _bytes(LONG),
     ord("]"): _empty(list),
     ord("}"): _empty(dict),
     ord(")"): _constant(()),
@@ -246,9 +248,9 @@ STEPS: dict[int, Step] = {
     0x87: _tuple_of(3),
     ord("c"): _global,
     0x93: _global_from_stack,
-    0x82: _extension("<B"),
-    0x83: _extension("<H"),
-    0x84: _extension("<i"),
+    0x82: _extension(BYTE),
+    0x83: _extension(SHORT),
+    0x84: _extension(SIGNED),
     ord("R"): _reduce,
     0x81: _new_object,
     0x92: _new_object_with_names,
@@ -256,18 +258,20 @@ STEPS: dict[int, Step] = {
     ord("i"): _old_instance,
     ord("b"): _build,
     ord("g"): lambda machine: machine.recall(int(machine.line())),
-    ord("h"): lambda machine: machine.recall(machine.number("<B")),
-    ord("j"): lambda machine: machine.recall(machine.number("<I")),
+    ord("h"): lambda machine: machine.recall(machine.byte()),
+    ord("j"): lambda machine: machine.recall(machine.number(UNSIGNED)),
     ord("p"): lambda machine: machine.remember(int(machine.line())),
-    ord("q"): lambda machine: machine.remember(machine.number("<B")),
-    ord("r"): lambda machine: machine.remember(machine.number("<I")),
+    ord("q"): lambda machine: machine.remember(machine.byte()),
+    ord("r"): lambda machine: machine.remember(machine.number(UNSIGNED)),
     0x94: Machine.remember_next,
-    0x80: lambda machine: machine.number("<B"),
-    0x95: lambda machine: machine.number("<Q"),
+    0x80: lambda machine: machine.byte(),
+    0x95: lambda machine: machine.number(LONG),
     0x97: _buffer_elsewhere,
     0x98: lambda _: None,
 }
-_DEAR = {"]": 64, "}": 80, "R": 200, "b": 24, "c": 150, "d": 80, "G": 32, "F": 32, "J": 20, "L": 60, "I": 60}
-_DEAR |= {"\x8f": 230, "\x91": 230, "\x93": 150, "\x81": 150, "\x92": 150, "o": 150, "i": 300, "Q": 60, "P": 120}
-_DEAR |= {"X": 42, "\x8c": 42, "\x8d": 42, "B": 42, "C": 42, "q": 8, "r": 8, "\x94": 8, "p": 8, "(": 80, "t": 56}
-COSTS = {code: 24 + _DEAR.get(chr(code), 0) for code in STEPS}
+_STEP = 45  # units of any step
+_DEAR = {"]": 80, "}": 85, "R": 200, "b": 24, "c": 220, "d": 80, "G": 32, "F": 32, "J": 5, "M": -15, "L": 60, "I": 60}
+_DEAR |= {"\x8f": 300, "\x91": 300, "\x93": 220, "\x81": 150, "\x92": 150, "o": 150, "i": 300, "Q": 60, "P": 120}
+_DEAR |= {"X": 55, "\x8c": 55, "\x8d": 55, "B": 56, "C": 56, "T": 56, "U": 56, "S": 90, "V": 90, "(": 80, "t": 56}
+_DEAR |= {"q": 8, "r": 8, "\x94": 8, "p": 40, "g": 40, "\x85": 200, "\x86": 90, "\x87": 180}
+COSTS = {code: _STEP + _DEAR.get(chr(code), 0) for code in STEPS}

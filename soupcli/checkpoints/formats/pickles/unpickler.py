@@ -2,8 +2,8 @@
 
     Unpickler(read).load()                              # read(offset, count) -> bytes
 
-Each step of the pickle takes from a budget, about as many units as it makes bytes of objects, so a pickle of a few
-bytes costs neither gigabytes nor minutes. Long byte strings and texts are left in the file. No torch is needed.
+Each step of the pickle takes from a budget: a unit is about a byte of objects or ten nanoseconds, whichever is more. So
+no pickle costs gigabytes or minutes. Long byte strings and texts are left in the file. No torch is needed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class Unpickler(Machine):
     def load(self) -> Any:
         """Returns the object that the pickle describes. Raises PickleError if it is broken or too expensive."""
         self._stack, self._marks, self._memo, self._far = [], [], [], {}
+        steps, costs = STEPS, COSTS
         try:
             while True:
                 if self._at == len(self._window):
@@ -29,10 +30,10 @@ class Unpickler(Machine):
                 self._at += 1
                 if code == STOP:
                     return self._stack.pop()
-                self._left -= COSTS[code]
+                self._left -= costs[code]
                 if self._left < 0:
                     self.spend(0)
-                STEPS[code](self)
+                steps[code](self)
         except KeyError as cause:
             raise PickleError(f"byte {self.at - 1} is no instruction of a pickle") from cause
         except (IndexError, ValueError, TypeError, AttributeError, OverflowError, struct.error) as cause:
