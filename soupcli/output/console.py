@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import textwrap
 import traceback
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO, cast
 
 from soupcli import processes
 from soupcli.errors import OutputError
+from soupcli.figures.figure import short_names
 from soupcli.report.tables import Table
 from soupcli.wording import legible, legible_json
 
@@ -140,14 +142,38 @@ def print_lines(lines: Sequence[str]) -> None:
 
 
 def print_report(parts: Iterable[Table | Sequence[str | Paragraph]]) -> None:
-    """Print tables and sentences of the result, with an empty line between two parts."""
-    for number, part in enumerate(parts):
+    """Print tables and sentences of the result, with an empty line between two parts.
+
+    On a terminal paths that would break into lines are named by what differs; the last line says one of them in full.
+    """
+    found = list(parts)
+    names = _names_that_fit([row[0] for part in found if isinstance(part, Table) for row in part.rows])
+    for number, part in enumerate(found):
         if number:
             _print("\n")
         if isinstance(part, Table):
-            print_table(part)
+            rows = [[_PATH.sub(lambda path: names.get(path[0], path[0]), row[0]), *row[1:]] for row in part.rows]
+            print_table(part._replace(rows=rows))
         else:
             print_sentences(part)
+    if names:
+        path, name = next(iter(names.items()))
+        print_sentences([f"{name} is {path}, the others alike"])
+
+
+def _names_that_fit(labels: Sequence[str]) -> dict[str, str]:
+    """Short names of the paths in the labels of rows; none off a terminal, and if all labels fit as they are."""
+    paths = list(dict.fromkeys(found[0] for label in labels if (found := _PATH.search(label))))
+    if len(paths) < 2 or not _may_colour(sys.stdout):
+        return {}
+    console = rich_console(stderr=False)
+    room = max(LEAST, console.width // 3)
+    names = dict(zip(paths, short_names(paths, room), strict=True))
+    fits = max(map(len, labels)) <= room or len(set(names.values())) < len(names)
+    return {} if fits or not console.is_terminal else names
+
+
+_PATH = re.compile(r"[^\s()]*/[^\s()]*")
 
 
 def print_sentences(sentences: Sequence[str | Paragraph]) -> None:

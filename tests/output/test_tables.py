@@ -123,3 +123,24 @@ def test_colours() -> None:
     table = scores([("a", {"x": score(0.5)})], ["x"])
     assert "\x1b[1m" in on_terminal(table, 80)
     assert "\x1b[1;3" not in on_terminal(table, 80, NO_COLOR="1")
+
+
+def test_long_paths_on_a_terminal() -> None:
+    """Paths that would break into lines are named by what differs, and one is said in full; a pipe gets them whole."""
+    paths = [f"/data/runs/vit_lr{lr}_mixup0.2_randaug-m9_epochs16_seed0/checkpoints" for lr in ("1e-4", "3e-5")]
+    columns = [Column("step"), Column("score", is_number=True)]
+    parts = [
+        Table("Best", columns, [[f"best ingredient ({paths[0]})", "90.00%"]]),
+        Table("Steps", columns, [[f"with {path}", "90.00%"] for path in paths]),
+    ]
+    with contextlib.redirect_stdout(io.StringIO()) as pipe:
+        console.print_report(parts)
+    assert all(f"with {path}  " in pipe.getvalue() for path in paths)
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    environment = kept | {"TERM": "xterm-256color", "COLUMNS": "60", "NO_COLOR": "1"}
+    with contextlib.redirect_stdout(Terminal()) as screen, mock.patch.dict(os.environ, environment, clear=True):
+        console.print_report(parts)
+    shown = screen.getvalue()
+    assert "best ingredient (lr1e-4)" in shown and "with lr3e-5 " in shown
+    said = "".join(shown.split())
+    assert f"lr1e-4is{paths[0]},theothersalike" in said and paths[1] not in said
