@@ -23,7 +23,7 @@ SEED = 0  # of the order of examples: sets are sorted by class, and a batch of o
 
 
 def layers_with_statistics(module: nn.Module) -> list[_BatchNorm]:
-    """The layers that keep running statistics."""
+    """Return the layers that keep running statistics."""
     return [
         layer
         for layer in module.modules()
@@ -32,16 +32,16 @@ def layers_with_statistics(module: nn.Module) -> list[_BatchNorm]:
 
 
 def calibration_batches(examples: int) -> list[Tensor]:
-    """Indices of all examples, shuffled, in batches that are as even as can be."""
+    """Return indices of all examples, shuffled, in batches that are as even as possible."""
     order = torch.randperm(examples, generator=torch.Generator().manual_seed(SEED))
     return list(torch.tensor_split(order, -(-examples // BATCH)))
 
 
 @no_grad
 def recalibrate(module: nn.Module, forward: Callable[[Batch], Tensor], inputs: Iterable[Batch]) -> None:
-    """Sets running means and variances to those of each layer's input over all of `inputs`.
+    """Set running means and variances to those of each layer's input over all of `inputs`.
 
-    Layers are normalised by the batch that they see, as in training; everything else stays in evaluation mode.
+    These layers normalise by the present batch, as in training; everything else stays in evaluation mode.
     """
     layers = layers_with_statistics(module)
     moments = [_Moments() for _ in layers]
@@ -78,7 +78,7 @@ class _Moments:
         self.squares_c = self.squares_c + count * (var_c + mean_c**2)
 
     def write(self, layer: _BatchNorm) -> None:
-        """The variance is the unbiased one, as torch keeps it. A layer that saw no input keeps what it has."""
+        """Write mean and unbiased variance, as torch keeps them. A layer without input keeps its statistics."""
         if self.count < 2 or layer.running_mean is None or layer.running_var is None:
             return
         assert isinstance(self.sum_c, torch.Tensor)

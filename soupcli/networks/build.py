@@ -1,4 +1,4 @@
-"""From the recipe's `model:` (or the checkpoint folder's own configuration) to a network without weights."""
+"""Builds the network of the recipe's `model:`, or of the checkpoint folder's configuration, without weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def build(spec: NetworkSpec | None, checkpoint: Checkpoint, *, trust_code: bool = False) -> Network:
-    """The network that `spec` names, or if it is None the one that the checkpoint's folder names.
+    """Build the network of `spec`, or if that is None the one that the checkpoint's folder names.
 
     Code in the folder runs only if `trust_code`. Raises NetworkError if the network cannot be built, or wants code, and
     MissingExtra if its library is absent.
@@ -35,7 +35,7 @@ def build(spec: NetworkSpec | None, checkpoint: Checkpoint, *, trust_code: bool 
 
 
 def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:
-    """What the recipe and the checkpoint's configuration say about classes; no library is imported."""
+    """Return what recipe and configuration say about classes, without importing a library."""
     try:
         folder = checkpoint.folder
     except CheckpointError:  # an adapter whose base is missing
@@ -45,13 +45,13 @@ def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:
 
 
 def key_of_network(spec: NetworkSpec | None, checkpoint: Checkpoint) -> str:
-    """Checkpoints with one key can share a network: no other file beside their weights differs in what it means."""
+    """Return a key. Checkpoints with one key share a network: their side files mean the same."""
     spec = spec or spec_of_folder(checkpoint.folder)
     return library_of(spec).key(spec, checkpoint.folder) if spec is not None else ""
 
 
 def spec_of_folder(folder: Path) -> NetworkSpec | None:
-    """The network that the configuration beside the weights names, or None."""
+    """Return the network that the configuration beside the weights names, or None."""
     if (folder / "open_clip_config.json").is_file():
         return OpenClipNetwork(open_clip="auto")
     try:

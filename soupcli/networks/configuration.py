@@ -1,4 +1,4 @@
-"""What the files beside the weights say about a network, as a key: two checkpoints with one key share a network."""
+"""The key of the files that describe a network beside its weights. Checkpoints with one key share a network."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ MAX_FILE = 2**29  # bytes; the largest tokenizers have 35 MB
 
 
 def configuration_files(folder: Path) -> list[Path]:
-    """The files that a model library reads beside the weights in `folder`, sorted."""
+    """Return the files that a model library reads beside the weights in `folder`, sorted."""
     return sorted({file for pattern in FILES for file in folder.glob(pattern) if file.is_file()})
 
 
 def key_of_configuration(folder: Path) -> str:
-    """Changes with everything in the files that may change the network, its inputs or the names of its classes."""
+    """Return a key of everything in the files that may change the network, its inputs or its class names."""
     return key_of(
         {"files": [[file.relative_to(folder).as_posix(), _meaning(file)] for file in configuration_files(folder)]}
     )
 
 
 def _meaning(file: Path) -> str:
-    """The file's content, without notes of the library that wrote it."""
+    """Return the file's content, without notes of the library that wrote it."""
     try:
         size = file.stat().st_size
         if size > MAX_FILE:

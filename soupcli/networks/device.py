@@ -1,4 +1,4 @@
-"""Where networks compute. Which devices there are is asked of torch, unless there can be none but the CPU.
+"""The device that --device names. torch is asked for devices unless there can only be the CPU.
 
 Importing torch takes seconds, so drivers are asked first: a login node has NVIDIA's library and no device, a container
 has devices and a torch that was built without CUDA.
@@ -43,7 +43,7 @@ class Device:
 
     @property
     def torch(self) -> TorchDevice:
-        """What torch calls so."""
+        """The device of torch."""
         return torch.device(str(self))
 
 
@@ -51,7 +51,7 @@ CPU = Device("cpu")
 
 
 def choose_device(name: str) -> Device:
-    """The device that `name` stands for. Raises UsageError if this machine does not have it."""
+    """Return the device that `name` means. Raises UsageError if this machine does not have it."""
     local = processes.local_number() or 0
     if name == "cpu" or (name == "auto" and not may_have_others()):
         return CPU

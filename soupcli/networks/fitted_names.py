@@ -1,4 +1,4 @@
-"""Names of a checkpoint for names of a network, if both differ by wrappers or by one prefix before all of them.
+"""Maps a checkpoint's names to a network's, if they differ by wrappers or by one common prefix.
 
 fit_names(["model.fc.weight"], [["fc.weight"]])     # FittedNames({"model.fc.weight": "fc.weight"}, "model.", "")
 """
@@ -18,7 +18,7 @@ WRAPPERS = re.compile(
 
 
 class FittedNames(NamedTuple):
-    """Stored name -> name in the network; `removed` came before stored names, `added` comes before the network's."""
+    """Stored name -> name in the network. `removed` is the stored names' prefix, `added` the network's."""
 
     names: dict[str, str]
     removed: str = ""
@@ -38,7 +38,7 @@ class FittedNames(NamedTuple):
 def fit_names(
     stored: Iterable[str], wanted: Sequence[Sequence[str]], optional: Iterable[str] = ()
 ) -> FittedNames | None:
-    """Returns the names of the network for those that are stored, or None if no rule makes them fit, or several do.
+    """Return the network's name for each stored name, or None if no rule makes them fit, or several do.
 
     `wanted` holds the names of each tensor of the network: several if it is shared. Each needs one that is stored;
     those of `optional` tensors may be absent.

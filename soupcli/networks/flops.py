@@ -1,6 +1,6 @@
 """Floating-point operations of a forward pass, as torch counts them: two for each multiplication with its addition.
 
-Matrix products, convolutions and attention count; what acts on single elements (norms, activations, sums) does not.
+Matrix products, convolutions and attention count; elementwise operations (norms, activations, sums) do not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def count(forward: Callable[[Batch], Tensor], inputs: Batch) -> int:
-    """Operations of one pass of these inputs through `forward`."""
+    """Return the operations of one pass of these inputs through `forward`."""
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - it imports triton: a tenth of a second
 
     with _attention_in_steps(), torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -28,7 +28,7 @@ def count(forward: Callable[[Batch], Tensor], inputs: Batch) -> int:
 
 @contextmanager
 def _attention_in_steps() -> Iterator[None]:
-    """nn.MultiheadAttention has a fast path that is one operation, of which torch's counter knows nothing."""
+    """Turn off the fast path of nn.MultiheadAttention, a single operation that torch's counter does not know."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,4 +1,4 @@
-"""Where checkpoints lie to each other in the space of their weights: inner products, layer by layer, in one pass.
+"""Distances and angles between checkpoints' weights, from inner products, layer by layer, in one pass.
 
     groups = layers_by_name(first.tensors)                     # {"blocks.0": ["blocks.0.attn.qkv.weight", ...], ...}
     geometry = measure([base, *ingredients], groups)
@@ -66,7 +66,7 @@ class Geometry(NamedTuple):
     not_finite: list[NotFinite]  # by checkpoint, then by layer
 
     def about(self, reference: int) -> Tensor:
-        """[l, k-1, k-1]: inner products of the others' offsets from one of the checkpoints."""
+        """Return inner products of the others' offsets from one of the checkpoints, [l, k-1, k-1]."""
         others = [k for k in range(self.gram_lkk.shape[1]) if k != reference]
         gram_lkk = self.gram_lkk[:, others][:, :, others]
         along_lk, square_l = self.gram_lkk[:, others, reference], self.gram_lkk[:, reference, reference]
@@ -76,13 +76,13 @@ class Geometry(NamedTuple):
         return about_lkk.masked_fill(same_lk[:, :, None] | same_lk[:, None, :], 0.0)
 
     def whole(self) -> Tensor:
-        """[l, k, k]: inner products of the weights themselves."""
+        """Return inner products of the weights themselves, [l, k, k]."""
         along_lkk = self.along_lk[:, :, None] + self.along_lk[:, None, :]
         return self.gram_lkk + along_lkk + self.square_l[:, None, None]
 
 
 def distances(gram_kk: Tensor) -> Tensor:
-    """[..., k, k]: Euclidean distances between points, from the inner products of their offsets from anywhere."""
+    """Return Euclidean distances between points, [..., k, k], from inner products of their offsets from any origin."""
     square_k = gram_kk.diagonal(dim1=-2, dim2=-1)
     scale_kk = square_k[..., :, None] + square_k[..., None, :]
     square_kk = scale_kk - 2 * gram_kk
@@ -90,12 +90,12 @@ def distances(gram_kk: Tensor) -> Tensor:
 
 
 def lengths(gram_kk: Tensor) -> Tensor:
-    """[..., k]: distances from the point that the offsets begin at."""
+    """Return distances from the origin of the offsets, [..., k]."""
     return gram_kk.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
 
 
 def angles(gram_kk: Tensor) -> Tensor:
-    """[..., k, k]: angles in degrees between offsets, NaN if one has no length.
+    """Return angles between offsets in degrees, [..., k, k], NaN if one has no length.
 
     From |u/|u| - v/|v|| = 2 sin(angle/2): the arc cosine would lose small angles.
     """
@@ -112,7 +112,7 @@ def measure(
     quick: bool = False,
     progress: Progress = silent,
 ) -> Geometry:
-    """Reads the tensors of all groups once. They are real floating tensors of one shape in all checkpoints.
+    """Read the tensors of all groups once. They must be real floating tensors of one shape in all checkpoints.
 
     `quick` is for angles and distances that people look at: see the head of this file. Raises CheckpointError if a
     file ends early or changes.
@@ -241,7 +241,7 @@ def _not_finite(piece: OffsetPiece, raw_kn: Tensor) -> list[NotFinite]:
 
 
 def first_not_finite(values_n: Tensor) -> tuple[int, float, int] | None:
-    """Place and value of the first NaN or infinity and how many there are, or None if all numbers are finite."""
+    """Return place and value of the first NaN or infinity and their number, or None if all numbers are finite."""
     wide_n = values_n.to(torch.float64)  # float8 knows no isfinite
     bad = (~wide_n.isfinite()).nonzero()
     return (int(bad[0]), float(wide_n[bad[0]]), len(bad)) if len(bad) else None

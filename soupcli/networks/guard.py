@@ -1,7 +1,7 @@
-"""A configuration is data: while a library reads one, no code of it runs, nothing is fetched and nobody is asked.
+"""Guards the reading of a configuration: no code of it runs, nothing is fetched and no question is asked.
 
-What wants code is refused by name before the library sees it. What slips through is stopped where Python itself
-announces it to audit hooks (PEP 578): a connection, a question on the terminal, a class out of a pickle, a module of
+A configuration that needs code is refused by name before the library sees it. Anything else is stopped by an audit hook
+of Python (PEP 578): a connection, a question on the terminal, a class from a pickle, a module of
 `transformers_modules`, where transformers puts code of checkpoints.
 """
 
@@ -38,7 +38,7 @@ class CodeRefused(RuntimeError):
 
 @contextmanager
 def data_only(*, trust_code: bool = False) -> Iterator[None]:
-    """Within the block this thread fetches nothing and asks nobody; it runs code of checkpoints if `trust_code`."""
+    """Let this thread fetch nothing and ask no question within the block. Code of checkpoints runs if `trust_code`."""
     _install()
     before = getattr(_depth, "closed", None)
     _depth.closed = before is True or not trust_code
@@ -51,7 +51,7 @@ def data_only(*, trust_code: bool = False) -> Iterator[None]:
 
 
 def refuse_code(config: Mapping[str, Any], file: Path, *, trust_code: bool = False) -> None:
-    """Raises NetworkError for a configuration that asks for code to be run, or names what would have to be fetched."""
+    """Raises NetworkError for a configuration that needs code to be run or files to be fetched."""
     for key, value in _entries(config):
         last = key.rpartition(".")[2]
         if last == "trust_remote_code" and value and not trust_code:
@@ -67,7 +67,7 @@ def refuse_code(config: Mapping[str, Any], file: Path, *, trust_code: bool = Fal
 
 
 def refuse_code_beside(folder: Path, *, trust_code: bool = False) -> None:
-    """Raises NetworkError if any configuration in the folder asks for code, or for what would have to be fetched."""
+    """Raises NetworkError if any configuration in the folder needs code to be run or files to be fetched."""
     for file in configuration_files(folder):
         if file.suffix == ".json":
             try:
@@ -81,7 +81,7 @@ def refuse_code_beside(folder: Path, *, trust_code: bool = False) -> None:
 
 
 def named_code(config: Mapping[str, Any]) -> str | None:
-    """The class that `auto_map` names, for messages: `modeling_x.Net`."""
+    """Return the class that `auto_map` names, for messages: `modeling_x.Net`."""
     for key, value in _entries(config):
         if key.rpartition(".")[2] == "auto_map":
             return next(iter(_references(value)), None)
@@ -89,7 +89,7 @@ def named_code(config: Mapping[str, Any]) -> str | None:
 
 
 def _check_auto_map(value: Any, where: str) -> None:
-    """Code in another repository than the folder's own is never run."""
+    """Raises NetworkError for code in another repository, which is never run."""
     for reference in _references(value):
         if "--" in reference:
             raise NetworkError(f"{where}: {reference!r} is code of another repository, which is never run")

@@ -1,4 +1,4 @@
-"""A model library: what builds its networks, and what it says about classes. One file in `libraries/` for each."""
+"""The interface of a model library: it builds networks and knows class names. Each has a file in `libraries/`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PLACEHOLDER = re.compile(r"LABEL_\d+")  # what transformers calls classes that 
 
 @dataclass(frozen=True)
 class Library:
-    """`build` makes a network without weights; `label_names` reads the class names from the configuration alone."""
+    """`build` makes a network without weights; `label_names` reads class names from the configuration."""
 
     build: Callable[[Any, Path, bool], Network]  # the recipe's `model:`, the checkpoint's folder, --trust-code
     folders: ClassFolders = IMAGE_FOLDER
@@ -33,12 +33,12 @@ class Library:
     reads_folder: Callable[[Any], bool] | None = None  # whether the network depends on files beside the weights
 
     def outline(self, spec: NetworkSpec, folder: Path) -> Outline:
-        """What is known about classes before the network is built."""
+        """Return what is known about classes before the network is built."""
         names = self.label_names(spec, folder) if self.label_names is not None else None
         return Outline(self.folders, names, self.transform(spec, folder) if self.transform is not None else None)
 
     def key(self, spec: NetworkSpec, folder: Path) -> str:
-        """Checkpoints with one key can share a network: only their weights differ."""
+        """Return a key. Checkpoints with one key share a network: only their weights differ."""
         reads = self.reads_folder is not None and self.reads_folder(spec)
         return key_of(
             {"model": spec.model_dump(mode="json"), "beside": key_of_configuration(folder) if reads else None}
@@ -46,13 +46,13 @@ class Library:
 
 
 def library_of(spec: NetworkSpec) -> Library:
-    """The library that the recipe's `model:` names."""
+    """Return the library that the recipe's `model:` names."""
     found: Library = import_module(spec.library).LIBRARY
     return found
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """The object in a configuration file. Raises NetworkError for anything else."""
+    """Return the object in a configuration file. Raises NetworkError for anything else."""
     try:
         config: Any = parse_json(read_small(file, most=MAX_CONFIG))
     except OSError as cause:
@@ -65,7 +65,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def names_in_order(id2label: object, file: Path, *, key: str = "id2label") -> tuple[str, ...] | None:
-    """The names in a map from logits to names, such as `id2label`; None if they are placeholders.
+    """Return the names in a map from logits to names, such as `id2label`, or None if they are placeholders.
 
     Raises NetworkError unless its keys are exactly 0 to n-1.
     """
@@ -82,7 +82,7 @@ def names_in_order(id2label: object, file: Path, *, key: str = "id2label") -> tu
 
 
 def named(names: Sequence[object]) -> tuple[str, ...] | None:
-    """The names, or None if they are no text or only placeholders such as LABEL_0."""
+    """Return the names, or None if they are not text or only placeholders such as LABEL_0."""
     if not names or not all(isinstance(name, str) for name in names):
         return None
     texts = tuple(str(name) for name in names)

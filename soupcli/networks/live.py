@@ -1,4 +1,4 @@
-"""The one live network: weights go into it in place, from a running sum of the soup's members.
+"""The one live network. Weights are written into it in place, from a running sum of the soup's members.
 
 Memory on the device: the network, one sum in float64, one tensor of a checkpoint, whatever the number of ingredients.
 A candidate is `(sum + candidate) / n` written into the network; the sum is untouched, so nothing is undone when the
@@ -44,7 +44,7 @@ class LiveNetwork:
     ) -> None:
         """`settle` is called after weights were loaded, e.g. to re-estimate batch-norm statistics.
 
-        `say` is called for what is done to names of tensors so that they fit.
+        `say` is called for each change to names of tensors that makes them fit.
         """
         self.network = network
         self.device = device
@@ -56,7 +56,7 @@ class LiveNetwork:
 
     @no_grad
     def load(self, mixture: Mixture) -> None:
-        """Fills the network with `mixture`, every parameter and persistent buffer.
+        """Fill the network with `mixture`, every parameter and persistent buffer.
 
         Raises NetworkError if names or shapes do not fit and MixError if an ingredient holds a NaN.
         """
@@ -73,21 +73,21 @@ class LiveNetwork:
         self._loaded = mixture
 
     def forget(self) -> None:
-        """Whatever is loaded next is loaded whole: code of the user's had the module in its hands."""
+        """Load the next mixture whole, because the user's code may have changed the module."""
         self._loaded = None
         self.network.module.eval()
 
     def release(self) -> None:
-        """Gives back the memory of the sum, for whoever writes other weights into the network from here on."""
+        """Free the memory of the sum, before other code writes weights into the network."""
         self.forget()
         self._sum = RunningSum(self._sum.device)
 
     def places(self, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
-        """The network's own tensors by the names that they have in `checkpoint`."""
+        """Return the network's tensors by their names in `checkpoint`."""
         return self._slots.of(checkpoint)
 
     def _mixed(self, mixture: Mixture, names: Sequence[str]) -> Iterator[tuple[str, Rows, Tensor]]:
-        """Name, rows and their values of the tensors of the soup, in the soup's dtype; all rows of each in the end."""
+        """Yield name, rows and values of the soup's tensors, in its dtype, until all rows of each are done."""
         dtypes = {name: mixture.spec(name).dtype for name in names}
         averaged = [name for name in names if dtypes[name].is_averaged]
         passing = [(mixture.kept, name) for name in names if not dtypes[name].is_averaged]
@@ -112,10 +112,10 @@ class RunningSum:
         self._sums: dict[str, Tensor] = {}
 
     def means(self, members: tuple[Checkpoint, ...], names: Sequence[str]) -> Iterator[tuple[str, Rows, Tensor]]:
-        """Name, rows and their unrounded mean over `members`: each tensor, a band of rows after the other.
+        """Yield name, rows and their unrounded mean over `members`, one band of rows after the other.
 
-        The sum of all members but the last is kept for the next call. Memory for tensors of the members does not grow
-        with their number.
+        The sum without the last member is kept for the next call. Memory for the members' tensors does not grow with
+        their number.
         """
         if not self._members or members[: len(self._members)] != self._members or self._sums.keys() != set(names):
             self._members, self._sums = (), {}
@@ -152,7 +152,7 @@ def _is_wide(dtype: Dtype, members: Sequence[Checkpoint], name: str) -> bool:
 
 
 def _bands(tensor: Tensor) -> Iterator[Rows]:
-    """Rows that a core's own cache holds while they are divided, rounded and written; all of them on other devices."""
+    """Yield bands of rows that fit a core's cache while they are divided, rounded and written; all at once on a GPU."""
     height = max(1, BAND * len(tensor) // max(1, tensor.numel())) if tensor.dim() else 0
     if tensor.device.type != "cpu" or not tensor.dim() or height >= len(tensor):
         yield ALL
@@ -161,7 +161,7 @@ def _bands(tensor: Tensor) -> Iterator[Rows]:
 
 
 def _rounded(mean: Tensor, rows: Rows, dtype: torch.dtype, mixture: Mixture, name: str) -> tuple[Rows, Tensor]:
-    """The mean in the soup's dtype; if it is not finite, `mix` raises with the ingredient or dtype to blame."""
+    """Return the mean in the soup's dtype. If it is not finite, `mix` raises and names the ingredient or dtype."""
     if mean.dtype == torch.float64 and dtype != torch.float64:
         mean = round_once(mean, dtype)
     out = mean.to(dtype)
@@ -169,12 +169,12 @@ def _rounded(mean: Tensor, rows: Rows, dtype: torch.dtype, mixture: Mixture, nam
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether all numbers are. A finite sum says so in one pass; one that overflows says nothing."""
+    """Whether all numbers are finite. A finite sum proves it in one pass; a sum may also overflow."""
     wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # float8 knows neither
     return bool(wide.sum().isfinite()) or bool(wide.isfinite().all())
 
 
 def _mixed(mixture: Mixture, name: str) -> Tensor:
-    """The whole tensor, exactly as the soup's file has it."""
+    """Return the whole tensor, exactly as in the soup's file."""
     spec = mixture.spec(name)
     return mix(mixture, name, start=0, count=spec.numel).view(spec.shape)

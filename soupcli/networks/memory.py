@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def peak_bytes(device: Device) -> dict[str, int]:
-    """The peak memory of this process in bytes, on the host and on a CUDA device."""
+    """Return the peak memory of this process in bytes, on the host and on a CUDA device."""
     peaks = {"host": _peak_of_host()}
     if device.type == "cuda":
         peaks["device"] = torch.cuda.max_memory_allocated(device.torch)
@@ -23,7 +23,7 @@ def peak_bytes(device: Device) -> dict[str, int]:
 
 
 def _peak_of_host() -> int:
-    """The peak of this program, from /proc if there is one. getrusage also counts the process that started it."""
+    """Return the peak of this program, from /proc if possible: getrusage also counts the process that started it."""
     import resource  # noqa: PLC0415 - Windows has none
 
     with contextlib.suppress(OSError):
@@ -35,7 +35,7 @@ def _peak_of_host() -> int:
 
 
 def free_on_host() -> int:
-    """Bytes that this process may still take, as the system and its control group say."""
+    """Return the bytes that this process may still allocate, by the system and its control group."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("ascii").splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
@@ -48,6 +48,6 @@ def free_on_host() -> int:
 
 
 def free_on_device(device: torch.device) -> int:
-    """Bytes that this process may still take on a CUDA device: free ones, and those that its allocator holds idle."""
+    """Return the bytes that this process may still allocate on a CUDA device, including idle ones of its allocator."""
     idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + idle

@@ -1,9 +1,9 @@
-"""Restore a network after the user's code had it: what that code replaced or switched is put back.
+"""Restores a network after the user's code had it: everything that the code replaced or switched.
 
     with restored(module):
         function(module, device)
 
-Values that it wrote into weights stay: weights are loaded anew afterwards.
+Values that the code wrote into weights stay, because weights are loaded anew afterwards.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ CONTAINERS = (dict, OrderedDict, set, list)  # of parameters, buffers, modules a
 
 @contextmanager
 def restored(module: nn.Module) -> Iterator[None]:
-    """Within the block anything may be done to `module`; after it parts, tensors, hooks and methods are the old ones.
+    """Allow any change to `module` within the block, and restore its parts, tensors, hooks and methods afterwards.
 
-    So are the classes of its parts, torch's default dtype, its number of threads and the states of random numbers.
+    Classes of its parts, torch's default dtype, its number of threads and random states are restored as well.
     """
     parts = {part: _attributes(part) for part in module.modules()}
     classes = {kind: dict(vars(kind)) for part in parts for kind in type(part).__mro__ if kind is not object}
@@ -68,7 +68,7 @@ class Sampled(NamedTuple):
 
 
 def sampled(module: nn.Module) -> dict[str, Sampled]:
-    """A few elements of each floating tensor of the network, by its name."""
+    """Return a few elements of each floating tensor of the network, by name."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
     return {name: _sample(tensor.detach()) for name, tensor in tensors if _can_be_sampled(tensor)}
 
@@ -83,7 +83,7 @@ def _sample(tensor: Tensor) -> Sampled:
 
 
 def first_changed(before: Mapping[str, Sampled], after: Mapping[str, Sampled]) -> str | None:
-    """The first tensor that holds other values now; another dtype alone is no change. None if there is none."""
+    """Return the first tensor whose values have changed, or None. A different dtype is no change."""
     for name, (dtype, values) in after.items():
         if name in before and before[name].values.shape == values.shape:
             loose = 0.0 if before[name].dtype == dtype else LOOSE

@@ -1,4 +1,4 @@
-"""A network as the rest of the program sees it: the module, how its inputs are made, how logits come out.
+"""The interface of a network: the module, how its inputs are made, and how it computes logits.
 
 `networks/libraries/` makes it from a model library, `evaluation/` feeds it.
 """
@@ -21,10 +21,10 @@ Forward: TypeAlias = "Callable[[Batch], Tensor]"  # inputs to logits [N, K]
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """How a network sees pictures, in two halves, so that the first is done once for many evaluations.
+    """The transform of pictures in two halves. The first is done once for many evaluations.
 
-    `decode` gives uint8 [C, H, W] (or the network's own tensor where it normalises by itself), `normalise` gives the
-    float batch [N, C, H, W] that goes in. `description` tells two transforms apart.
+    `decode` returns uint8 [C, H, W], or the network's own tensor if it normalises by itself. `normalise` returns the
+    float batch [N, C, H, W]. `description` identifies the transform.
     """
 
     decode: Callable[[Any], Tensor]  # PIL.Image -> uint8 [C, H, W]
@@ -50,7 +50,7 @@ IMAGE_FOLDER = ClassFolders("torchvision")  # torchvision.datasets.ImageFolder
 
 
 class Outline(NamedTuple):
-    """What the recipe and the configuration say about classes, before any network is built."""
+    """What recipe and configuration say about classes, before any network is built."""
 
     folders: ClassFolders = IMAGE_FOLDER
     label_names: tuple[str, ...] | None = None  # in the order of the logits
@@ -62,7 +62,7 @@ UNNAMED = Outline()
 
 @dataclass(frozen=True)
 class Network:
-    """A module without its weights, and how to feed it."""
+    """A module without weights, and the functions that prepare its inputs."""
 
     module: nn.Module
     pictures: ImageTransform | None = None
@@ -77,10 +77,10 @@ class Network:
     answers: Callable[[nn.Module, Sequence[str]], Forward] | None = None  # of a network from text to text: label words
 
     def forward(self, inputs: Batch) -> Tensor:
-        """Logits [N, K] of a batch; floating inputs are taken in the dtype of the weights.
+        """Return logits [N, K] of a batch. Floating inputs are converted to the dtype of the weights.
 
-        Rows that are padded on the left go in without their padding, those of one length together: networks that count
-        positions from the first token would give each row other logits in another batch.
+        Left-padded rows are computed without padding, those of one length together. Networks that count positions from
+        the first token would otherwise return other logits for a row in another batch.
         """
         if not isinstance(inputs, dict):
             return self._logits(like_weights(self.module, inputs))
@@ -102,7 +102,7 @@ class Network:
 
 
 def like_weights(module: nn.Module, tensor: Tensor) -> Tensor:
-    """A floating `tensor` in the dtype of the module's first floating parameter; others unchanged."""
+    """Return a floating `tensor` in the dtype of the module's first floating parameter, and others unchanged."""
     if not tensor.is_floating_point():
         return tensor
     floating = (parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())

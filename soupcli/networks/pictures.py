@@ -1,4 +1,4 @@
-"""From a picture to what goes into a network: by plain settings, or by a function of the user's."""
+"""Turns pictures into a network's input, by plain settings or by a function of the user's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # PIL.Im
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """Resize, then cut out the centre, then divide by 255, take off the mean and divide by the deviation."""
+    """Resize, crop the centre, divide by 255, subtract the mean and divide by the standard deviation."""
 
     size: int | tuple[int, ...] | None = None
     crop: int | tuple[int, ...] | None = None
@@ -38,9 +38,9 @@ class PictureSettings:
 
 
 def of_set(spec: ImagesSet, own: ImageTransform | None, name: str) -> ImageTransform | None:
-    """How the network sees the pictures of a set: its own way, changed by what the set's keys say.
+    """Return the transform of a set's pictures: the network's own, changed by the set's keys.
 
-    Raises NetworkError if the keys say a part alone and nothing says the rest.
+    Raises NetworkError if the keys define only a part and nothing defines the rest.
     """
     if spec.transform is not None:
         return of_function(spec.transform)
@@ -62,7 +62,7 @@ def of_set(spec: ImagesSet, own: ImageTransform | None, name: str) -> ImageTrans
 
 
 def of_settings(settings: PictureSettings, source: str, mode: str = "RGB") -> ImageTransform:
-    """Pictures that are resized and cut as torchvision does it, through Pillow."""
+    """Return a transform that resizes and crops as torchvision does, through Pillow."""
     mean, std = settings.mean or (0.0,) * len(mode), settings.std or (1.0,) * len(mode)
     image = import_extra("PIL.Image", extra="images")
     resampling = image.Resampling(RESAMPLING[settings.interpolation])
@@ -75,7 +75,7 @@ def of_settings(settings: PictureSettings, source: str, mode: str = "RGB") -> Im
 
 
 def of_function(reference: str) -> ImageTransform:
-    """The transform of the user's function, whose result goes in unchanged."""
+    """Return the transform of a user's function, whose result goes into the network unchanged."""
     transform = load_function(reference)
 
     def decode(picture: Any) -> Tensor:

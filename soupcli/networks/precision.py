@@ -1,4 +1,4 @@
-"""How a network computes: mixed precision, channels last, compiled. Scores depend on it, the soup's weights do not.
+"""Mixed precision, channels last and torch.compile. Scores depend on them, the soup's weights do not.
 
 arrange(network, channels_last=True, compiled=True)
 forward = computing(network.forward, amp="bf16", channels_last=True, device=device)
@@ -21,7 +21,7 @@ _DTYPES = {"bf16": Dtype.BFLOAT16, "fp16": Dtype.FLOAT16}
 
 
 def arrange(network: Network, *, channels_last: bool, compiled: bool) -> None:
-    """Prepares a network that has its memory; parameters stay the same objects, and weights go into them as before."""
+    """Prepare a network that has its memory. Parameters stay the same objects, so weights are loaded as before."""
     if channels_last:
         for parameter in network.module.parameters():
             if parameter.dim() == 4:
@@ -32,7 +32,7 @@ def arrange(network: Network, *, channels_last: bool, compiled: bool) -> None:
 
 
 def computing(forward: Forward, *, amp: Amp | None, channels_last: bool, device: torch.device) -> Forward:
-    """The forward pass under torch.autocast, of pictures with their channels last."""
+    """Return the forward pass under torch.autocast, with pictures in channels-last layout."""
     if amp is None and not channels_last:
         return forward
 
@@ -46,7 +46,7 @@ def computing(forward: Forward, *, amp: Amp | None, channels_last: bool, device:
 
 
 def eagerly(forward: Forward) -> Forward:
-    """The forward pass without compiled code: for gradients, and where something looks into the layers."""
+    """Return the forward pass without compiled code, for gradients and for hooks on layers."""
 
     def run(inputs: Batch) -> Tensor:
         with torch.compiler.set_stance("force_eager"):

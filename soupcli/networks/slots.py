@@ -1,4 +1,4 @@
-"""Which tensor of a checkpoint goes where in a network, and whether they go together: strictly, by name and shape."""
+"""Maps a checkpoint's tensors to a network's, strictly by name and shape."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _HINT = "model: in the recipe must build the network that these weights were sav
 
 
 class Slots:
-    """Parameters and persistent buffers of a network, by the names that a checkpoint has for them."""
+    """Parameters and persistent buffers of a network, by a checkpoint's names."""
 
     def __init__(self, network: Network, say: Callable[[str], None] = lambda _: None) -> None:
-        """`say` is called once for each thing that is done to names so that they fit."""
+        """`say` is called once for each change to names that makes them fit."""
         self.network = network
         self._say = say
         self._said: set[str] = set()
@@ -34,7 +34,7 @@ class Slots:
         self._places: dict[Checkpoint, dict[str, Tensor]] = {}
 
     def of(self, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
-        """Name in the checkpoint -> tensor of the network, without those that the library drops.
+        """Map names in the checkpoint to tensors of the network, without those that the library drops.
 
         Raises NetworkError at the first name, shape or kind of dtype that does not fit.
         """
@@ -61,7 +61,7 @@ class Slots:
         return places
 
     def _names(self, checkpoint: Checkpoint) -> dict[str, str]:
-        """Stored name -> name in the network, as the library says, or without what wrappers put before it."""
+        """Map stored names to names in the network, by the library's rules or by removing wrappers' prefixes."""
         names = {name: name for name in checkpoint.tensors}
         if self.network.stored_names is not None:
             names = dict(self.network.stored_names(checkpoint.tensors))
@@ -81,7 +81,7 @@ class Slots:
         return {stored: fitted.names[name] for stored, name in names.items()}
 
     def _check_shared(self, checkpoint: Checkpoint, places: Mapping[str, Tensor]) -> None:
-        """An adapter changes one layer: with its weight, the layers that share it would change too."""
+        """Raises NetworkError if an adapter changes a weight that other layers share, since they would change too."""
         for stored in checkpoint.adapted:
             sharing = [name for name, slot in self._slots.items() if slot is places.get(stored)]
             if len(sharing) > 1:
@@ -122,7 +122,7 @@ class Slots:
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of its state dict themselves, tied ones under each of their names."""
+    """Return the tensors of the state dict themselves, tied ones under each of their names."""
     own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
     state: dict[str, Tensor] = module.state_dict(keep_vars=True)
     for name, slot in state.items():
@@ -136,7 +136,7 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _batch_counters(module: nn.Module) -> set[str]:
-    """Counters of batches, which batch norm had not before torch 0.4.1 and which nothing computes with."""
+    """Return batch norm's counters, which did not exist before torch 0.4.1 and which no computation uses."""
     return {
         f"{prefix}.num_batches_tracked".removeprefix(".")
         for prefix, part in module.named_modules()

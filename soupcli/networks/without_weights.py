@@ -1,7 +1,7 @@
-"""A module built without its weights: parameters on the meta device, buffers real.
+"""Builds a module without its weights: parameters on the meta device, buffers real.
 
-Every parameter is filled from a checkpoint, so nothing is initialised and no memory is taken. Buffers that no
-checkpoint holds (rotary frequencies, position ids) are computed by the module itself, so they are real.
+Every parameter is filled from a checkpoint, so nothing is initialised and no memory is allocated. Buffers that are in
+no checkpoint (rotary frequencies, position ids) are computed by the module itself, so they are real.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ NEEDS_VALUES = (NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 def make_without_weights(builder: Callable[[], nn.Module]) -> nn.Module:
-    """What `builder` returns, in evaluation mode, with parameters on the meta device if its code allows it.
+    """Return the result of `builder` in evaluation mode, with parameters on the meta device if its code allows it.
 
-    Code that looks at a parameter's values while it builds, or keeps something made of them, is run again with real
-    parameters: the network is the same, its weights are overwritten either way. torch's random state is left as it was.
+    Code that reads a parameter's values while it builds, or keeps something made from them, is run again with real
+    parameters. The network is the same, because its weights are overwritten anyway. torch's random state is restored.
     """
     with torch.random.fork_rng(devices=[]):
         try:
@@ -38,7 +38,7 @@ def make_without_weights(builder: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _keeps_values(module: nn.Module) -> bool:
-    """Whether something beside parameters was made of parameters: then it is on the meta device too."""
+    """Whether something besides parameters is on the meta device, because it was made from parameters."""
     return any(
         isinstance(value, torch.Tensor) and value.is_meta
         for part in module.modules()
@@ -48,7 +48,7 @@ def _keeps_values(module: nn.Module) -> bool:
 
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """Parameters lose their memory when a module registers them, and do not get it back when it is moved."""
+    """Move parameters to the meta device as modules register them, within the block."""
     register_parameter, apply = nn.Module.register_parameter, nn.Module._apply
     twins = torch.utils.weak.WeakIdKeyDictionary()  # a parameter that two modules share stays one parameter
 
@@ -78,10 +78,10 @@ def _parameters_on_meta() -> Iterator[None]:
 
 
 def materialise(module: nn.Module, device: torch.device) -> None:
-    """Gives parameters memory on `device` and moves buffers there; what is shared stays shared.
+    """Give parameters memory on `device` and move buffers there. Shared tensors stay shared.
 
-    A tensor keeps its identity if torch allows it, so that lists which a module keeps of its own parameters stay
-    right too. Raises NetworkError for lazy layers, whose shapes are not known.
+    A tensor keeps its identity if torch allows it, so that a module's own lists of parameters stay right. Raises
+    NetworkError for lazy layers, whose shapes are unknown.
     """
     made: dict[int, Tensor] = {}
     for part in module.modules():
@@ -102,7 +102,7 @@ def materialise(module: nn.Module, device: torch.device) -> None:
 
 
 def _on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor itself, with memory on `device`; another one if something holds a weak reference to it."""
+    """Return the tensor with memory on `device`, or a new tensor if something holds a weak reference to it."""
     if isinstance(tensor, nn.Parameter):
         memory = torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.detach().to(device)
         moved: Tensor = nn.Parameter(memory, requires_grad=False)

@@ -1,7 +1,7 @@
 """A PEFT LoRA adapter as the whole network that it makes of its base: W + s B A, computed when it is read.
 
-So adapters are evaluated and mixed like any checkpoints. If the base is missing, the products s B A stand for
-themselves: enough to mix, not to evaluate. How a mean is written as an adapter again is in adapter_soup.py.
+So adapters are evaluated and mixed like any checkpoints. If the base is missing, only the products s B A are known:
+enough to mix, not to evaluate. mixing/adapter_mean.py writes a mean as an adapter again.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def sort_parts(tensors: Mapping[str, TensorSpec], config: AdapterConfig) -> tupl
 
 
 def plain_name(stored: str) -> str:
-    """A stored name as the network without PEFT has it."""
+    """Return the name of a stored tensor in the network without PEFT."""
     return stored.removeprefix(PREFIX).replace(WRAPPED, ".")
 
 
@@ -219,9 +219,9 @@ class AdapterCheckpoint:
 def open_adapter(
     stored: StoredCheckpoint, folder: Path, open_base: Callable[[Path], Checkpoint], base: Path | None
 ) -> AdapterCheckpoint:
-    """The adapter whose tensors are `stored`, on `base` (None: the folder that its configuration names, if it is one).
+    """Open the adapter with tensors `stored` on `base`, by default the folder that its configuration names.
 
-    Raises CheckpointError if its settings allow no exact mean, or if adapter and base do not fit.
+    Raises CheckpointError if its settings do not allow an exact mean, or if adapter and base do not fit.
     """
     config = read_adapter_config(folder)
     parts, plain = sort_parts(stored.tensors, config)
@@ -244,7 +244,7 @@ def open_adapter(
 def is_transposed(
     factors: Factors, shape: tuple[int, ...], own: Mapping[str, TensorSpec], config: AdapterConfig
 ) -> bool:
-    """Whether a weight of `shape` changes by (B A)^T: embeddings do, and GPT-2's Conv1D."""
+    """Whether a weight of `shape` changes by (B A)^T, as embeddings and GPT-2's Conv1D do."""
     out_in = (own[factors.b].shape[0], *own[factors.a].shape[1:])
     if factors.embedding or shape != out_in:
         return True
@@ -279,7 +279,7 @@ def _wider(dtype: Dtype, before: TensorSpec | None) -> Dtype:
 
 
 def _base_names(path: Path, base: Checkpoint, modules: Sequence[str]) -> dict[str, str]:
-    """Name in the adapted network -> name in the base, which may have been saved with or without its outer module.
+    """Map names in the adapted network to names in the base, which may be saved without its outer module.
 
     Raises CheckpointError if the base has no such module.
     """
@@ -308,5 +308,5 @@ def _prefixes(base: Checkpoint, module: str) -> Iterator[tuple[str, str]]:
 
 
 def _changed(module: str, names: Mapping[str, str]) -> str | None:
-    """The name of the parameter that the factors of `module` change, or None."""
+    """Return the name of the parameter that the factors of `module` change, or None."""
     return next((module + end for end in PARAMETERS if module + end in names), None)

@@ -1,4 +1,4 @@
-"""What adapter_config.json says of a LoRA adapter: its base, its scales, and whether a mean of it can be exact.
+"""Reads adapter_config.json of a LoRA adapter: its base, its scales, and whether its mean can be exact.
 
 Format: PEFT's LoraConfig. A layer computes W x + s B A x with s = lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA
 (Hu et al. 2021, arXiv:2106.09685; Kalajdzievski 2023, arXiv:2312.03732).
@@ -74,7 +74,7 @@ class AdapterConfig:
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
-    """The settings in `folder`.
+    """Return the settings in `folder`.
 
     Raises CheckpointError if they cannot be read, or if they say that the adapter is not W + s B A.
     """
@@ -112,7 +112,7 @@ def _short(value: object) -> str:
 
 
 def _for_module(pattern: object, module: str, default: object) -> Any:
-    """The value for `module`: of the first pattern that fits the end of its name, as PEFT looks it up."""
+    """Return the value for `module`: that of the first pattern that matches the end of its name, as PEFT does."""
     for key, value in pattern.items() if isinstance(pattern, Mapping) else ():
         if isinstance(key, str) and len(key) <= MAX_PATTERN and _fits(key, module):
             return value
@@ -153,5 +153,5 @@ def _commonest(values: Iterable[Any]) -> Any:
 
 
 def _exactly(module: str, modules: Iterable[str]) -> str:
-    """A pattern that fits only `module`: its name, unless another one ends with it."""
+    """Return a pattern that matches only `module`: its name, unless another name ends with it."""
     return f"^{re.escape(module)}" if any(other.endswith(f".{module}") for other in modules) else module

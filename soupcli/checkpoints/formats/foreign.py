@@ -1,4 +1,4 @@
-"""Files that only another program puts together: refused by name, with the program.
+"""Refuses files that only another program can assemble, and names the program.
 
 refuse_foreign(path)                            # a file or folder of DeepSpeed or verl
 refuse_slice(file)                              # one of several files that hold a part of every tensor

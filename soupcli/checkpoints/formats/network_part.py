@@ -1,4 +1,4 @@
-"""Which part of a saved object is the network: averaged weights, trained ones, or the only part there is.
+"""Chooses the part of a saved object that is the network: averaged weights, trained ones, or the only part.
 
 Optimizers, schedulers and random states are never taken. A part with tensors that is left out is named in a note. If
 the choice is not clear, the error names the parts.
@@ -85,7 +85,7 @@ class _File:
 
 
 def network_part(path: Path, content: Any, *, key: str | None, is_tensor: Callable[[Any], bool]) -> NetworkPart:
-    """Returns the network's part of `content`, which the file at `path` holds.
+    """Return the network's part of `content`, from the file at `path`.
 
     Raises CheckpointError if there is no state dict, if `key` is not there or leads into an optimizer, and if the
     choice is not clear.
@@ -97,7 +97,7 @@ def network_part(path: Path, content: Any, *, key: str | None, is_tensor: Callab
 
 
 def view_of(value: Any) -> Mapping[Any, Any] | None:
-    """Returns the named parts of a dict, of a whole module or of another object; None if it has no names."""
+    """Return the named parts of a dict, of a whole module or of another object, or None if it has no names."""
     if is_module(value):
         return state_of(value)
     entries = entries_of(value)
@@ -107,7 +107,7 @@ def view_of(value: Any) -> Mapping[Any, Any] | None:
 
 
 def _is_bare(file: _File, content: Any) -> bool:
-    """Whether the object is nothing but a state dict, so that there is nothing to choose from."""
+    """Whether the object is only a state dict, so that there is nothing to choose."""
     view = view_of(content)
     if is_module(content) or view is None:
         return is_module(content)
@@ -136,7 +136,7 @@ def _choose(file: _File, content: Any, key: str | None, *, asked: bool = False) 
 
 
 def _preferred(file: _File, view: Mapping[Any, Any], key: str | None) -> _Choice:
-    """The part to take, and what is to be said about the others."""
+    """Return the part to take, and notes on the others."""
     parts = [str(name) for name, value in view.items() if _may_be_network(file, str(name), value)]
     named = {str(name): value for name, value in view.items() if str(name) in parts and file.has_names(value)}
     trained = next((name for name, sign in SWAPPED.items() if name in view and sign in view), None)
@@ -188,7 +188,7 @@ def _check_one(file: _File, parts: Mapping[str, Any], names: Sequence[str], key:
 
 
 def _described(file: _File, part: Any) -> Iterator[tuple[str, Any]]:
-    """Name -> what is equal only for the same tensor of the file."""
+    """Map each name to a value that identifies the tensor in the file."""
     for name, value in (view_of(part) or {}).items():
         if file.is_tensor(value):
             yield str(name), tensor_of(value) if is_tensor(value) else id(value)
@@ -210,7 +210,7 @@ def _unclear(file: _File, names: Iterable[str], key: str | None, *, own: bool) -
 def _left_out(
     file: _File, view: Mapping[Any, Any], key: str | None, chosen: str, said: str | None = None
 ) -> tuple[str, ...]:
-    """A note on what has tensors and is left out; `said` is named elsewhere."""
+    """Return a note on left-out parts with tensors, except those in `said`."""
     names = [str(name) for name, value in view.items() if _matters(file, str(name), value)]
     names = [_dotted(key, name) for name in names if name not in (chosen, said)]
     return (f"left out beside {_dotted(key, chosen)!r}: {_listed(names)}",) if names else ()
@@ -245,7 +245,7 @@ def _unknown_objects(file: _File, view: Mapping[Any, Any]) -> tuple[str, ...]:
 
 
 def _tensors(file: _File, view: Mapping[Any, Any], key: str | None) -> dict[str, Any]:
-    """The tensors of a state dict by name. Raises CheckpointError if there are none, or one cannot be named."""
+    """Return the tensors of a state dict by name. Raises CheckpointError if there are none, or one has no name."""
     tensors: dict[str, Any] = {}
     for stored, value in view.items():
         if file.is_tensor(value):
@@ -287,7 +287,7 @@ def _name_of(file: _File, stored: Any, key: str | None) -> str:
 
 
 def _descend(file: _File, content: Any, key: str) -> Any:
-    """The part under a key with dots. Raises CheckpointError if it is not there or belongs to an optimizer."""
+    """Return the part under a dotted key. Raises CheckpointError if it is missing or belongs to an optimizer."""
     part, left = content, key
     while left:
         _check_no_optimizer(file, part, key)

@@ -1,4 +1,4 @@
-"""Files that are no checkpoints of torch: pointers to absent ones, web pages, and formats of other programs.
+"""Refuses files that are no checkpoints of torch: pointers to absent files, web pages, formats of other programs.
 
 Each is recognised by its first bytes and refused by name, with the way out.
 """

@@ -1,4 +1,4 @@
-"""The derivative by batch norm's running statistics, which torch does not give: they are mixed like weights are.
+"""The gradient by batch norm's running statistics, which torch lacks: they are mixed like weights.
 
     y = (x - mean) * w / sqrt(var + eps) + b
     dL/dmean = -sum(g) * w / sqrt(var + eps)        dL/dvar = -sum(g * (x - mean)) * w / (2 * (var + eps)^(3/2))
@@ -28,7 +28,7 @@ def statistics_of(module: nn.Module) -> dict[int, Tensor]:
 
 
 def through_statistics(module: nn.Module, leaves: Mapping[int, Tensor]) -> ExitStack:
-    """Until it is closed, backward passes through the module leave gradients in those `leaves` that require them."""
+    """Within the block, backward passes through the module leave gradients in the `leaves` that require them."""
     mode: Any = _Mode(leaves)
     stack = ExitStack()
 
@@ -45,7 +45,7 @@ def through_statistics(module: nn.Module, leaves: Mapping[int, Tensor]) -> ExitS
 
 
 class _Mode(TorchFunctionMode):
-    """Adds the derivative to calls of `functional.batch_norm`, whatever the layer does before and after it."""
+    """Adds the gradient to calls of `functional.batch_norm`, whatever the layer does before and after."""
 
     def __init__(self, leaves: Mapping[int, Tensor]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The layers of a network, found from its module tree: stem, blocks, what follows them, and the head.
+"""Finds the layers of a network from its module tree: stem, blocks, what follows them, and the head.
 
 A block is a module with at least two weight matrices; a trunk is a list of at least two blocks (`nn.Sequential`,
 `nn.ModuleList`, `nn.ModuleDict`). Each block of a trunk is a layer, or is divided again if it holds a trunk itself

@@ -116,20 +116,20 @@ class MixedNetwork:
         self._live.forget()
 
     def names(self, tensors: Sequence[Tensor]) -> list[str]:
-        """Names of these tensors in the checkpoints; a tied one has several."""
+        """Return the names of these tensors in the checkpoints; a tied one has several."""
         wanted = {id(tensor) for tensor in tensors}
         return [name for name, place in self._live.places(self.ingredients[0]).items() if id(place) in wanted]
 
     @no_grad
     def mix(self, alpha_lk: Tensor) -> None:
-        """Weights by `alpha_lk` into the network. They depend on nothing else, not even in their last bits."""
+        """Write the mixture of `alpha_lk` into the network. It depends on nothing else, to the last bit."""
         self._write(self._groups, alpha_lk)
 
     @no_grad
     def add_up(self, givers: int) -> None:
-        """Of several processes: the gradients that the first `givers` of them hold are added, in their order.
+        """Add up the gradients of the first `givers` processes, in their order.
 
-        As one process adds up gradients of batches that follow one another, to the last bit.
+        The result equals that of one process with successive batches, to the last bit.
         """
         if processes.count() == 1:
             return
@@ -142,7 +142,7 @@ class MixedNetwork:
 
     @no_grad
     def step(self, update: Update) -> None:
-        """Takes the gradient that a backward pass left in the network; `update` makes coefficients of it, mixed next.
+        """Use the gradient that a backward pass left in the network. `update` maps it to the next coefficients.
 
         Inner products are those with the offsets from the ingredients' mean. They differ from dL/dalpha by a constant
         for each layer, along which coefficients that sum to 1 do not move. Raises NetworkError if the gradient of a
@@ -165,7 +165,7 @@ class MixedNetwork:
                 leaf.grad = None
 
     def _leaf(self, slot: Slot) -> Tensor | None:
-        """What autograd leaves the tensor's gradient in; None for buffers that no gradient goes to."""
+        """Return the tensor that autograd leaves the gradient in, or None for buffers without a gradient."""
         return slot.tensor if isinstance(slot.tensor, torch.nn.Parameter) else self._statistics.get(id(slot.tensor))
 
     def _inner(self, groups: Sequence[Group]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ingredients as offsets from their mean, piece by piece, from wherever they live: device, host memory or disk.
+"""Ingredients as offsets from their mean, piece by piece, on the device, in host memory or on disk.
 
     theta_k = mean + offset_k,  so  sum_k alpha_k theta_k = mean + sum_k alpha_k offset_k  where the alpha_k sum to 1.
 
@@ -34,7 +34,7 @@ ALIGNED = 64  # bytes, as torch aligns what it allocates
 
 
 class OffsetSource(Protocol):
-    """Offsets from wherever the ingredients live, for threads that each look at one piece at a time."""
+    """The interface that yields offsets, for threads that each work on one piece at a time."""
 
     def blocks(
         self, piece: OffsetPiece, sizes: Sequence[int], *, again: bool = False
@@ -48,7 +48,7 @@ class OffsetSource(Protocol):
 
 
 class Reader:
-    """Reads pieces, into memory of the thread's own unless other memory is given."""
+    """Reads pieces into the thread's own memory, unless other memory is given."""
 
     def __init__(self, checkpoints: Sequence[Checkpoint], device: torch.device) -> None:
         self.checkpoints = checkpoints
@@ -107,9 +107,9 @@ class Reader:
 
 
 class OnDisk:
-    """Read each time. Of the group that is worked on, as much as fits is held for the second time.
+    """Offsets that are read each time. As much of the present group as fits is kept for its second use.
 
-    Where there is one group alone, what is held of it is not read again.
+    If there is only one group, what is kept of it is not read again.
     """
 
     def __init__(self, reader: Reader, groups: Sequence[Sequence[OffsetPiece]]) -> None:
@@ -152,7 +152,7 @@ class OnDisk:
 
 
 class InMemory:
-    """Read once. Offsets are kept if they take no more memory than what is stored, and lie where they are used."""
+    """Offsets that are read once. They are kept if they take no more memory than the stored numbers."""
 
     def __init__(self, reader: Reader, where: Where) -> None:
         self.reader = reader

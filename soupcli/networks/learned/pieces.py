@@ -1,4 +1,4 @@
-"""Tensors of ingredients cut into pieces, and small ones put together, so that all are read and mixed alike."""
+"""Cuts tensors of ingredients into pieces, and joins small ones, so that all are read and mixed alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the ingredients of a learned soup live: on the device if they all fit, else in host memory, else on disk."""
+"""Decides where the ingredients of a learned soup are kept: on the device, in host memory, or on disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARE = 0.6  # of the free memory that ingredients may take: activations and the
 
 
 class Residence(NamedTuple):
-    """Where the ingredients live, the bytes that they need, and the bytes that were free there when it was decided."""
+    """Where the ingredients are kept, the bytes that they need, and the bytes that were free there."""
 
     where: Where
     needed: int
@@ -26,7 +26,7 @@ class Residence(NamedTuple):
 def plan(
     needed: int, other: int, device: torch.device, *, wanted: Literal["auto", "device", "host", "disk"]
 ) -> Residence:
-    """Where `needed` bytes of ingredients go on a machine whose network wants `other` bytes on `device` beside them."""
+    """Decide where `needed` bytes of ingredients go if the network needs `other` bytes on `device` as well."""
     free = {"host": free_on_host() // processes.on_this_machine()}
     if device.type == "cuda":
         free["device"] = free_on_device(device)

@@ -35,7 +35,7 @@ OTHER_NAMES = ("consolidated*", "*_ema.*", "*.ema.*", "ema_*")
 
 
 def heads_beside(folder: Path) -> tuple[str, list[Path]] | None:
-    """What writes the heads that lie beside a body in files of their own, and these files; None if there are none."""
+    """Return the library whose heads are in their own files beside a body, and these files; None without any."""
     for names, writer in HEADS.items():
         if all((folder / name).is_file() for name in names):
             return writer, [folder / name for name in sorted(names)]
@@ -43,9 +43,9 @@ def heads_beside(folder: Path) -> tuple[str, list[Path]] | None:
 
 
 def look_beside(folder: Path, checkpoint: Checkpoint) -> list[str]:
-    """Files in `folder` that hold the network of `checkpoint` in another form, or further checkpoints of it.
+    """Return the files in `folder` that hold the network of `checkpoint` in another form, or further checkpoints of it.
 
-    Raises CheckpointError if one holds other weights, and nothing says how they belong together.
+    Raises CheckpointError if one holds other weights whose role is unknown.
     """
     taken = checkpoint.files
     name = taken[0].path.name if taken else ""

@@ -1,4 +1,4 @@
-"""Which file of a folder holds its weights, and which files beside it belong to the network."""
+"""Finds the file of a folder that holds its weights, and the files beside it that belong to the network."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ SIDE_FILES = (
 
 
 def known_weights(folder: Path) -> Path | None:
-    """The file with a name that model libraries look for, or None."""
+    """Return the file with a name that model libraries look for, or None."""
     return next((folder / name for name in KNOWN_NAMES if (folder / name).is_file()), None)
 
 
 def pointed_to(folder: Path) -> Path | None:
-    """The folder that `folder` points to: a snapshot in a repository of the Hub's cache, Megatron's last iteration.
+    """Return the folder that `folder` points to: a snapshot in the Hub's cache, or Megatron's last iteration.
 
     Raises CheckpointError if it holds several and does not say which.
     """
@@ -174,7 +174,7 @@ def _order(entry: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def is_weights(entry: Path) -> bool:
-    """Whether a file is by its name and its content one that holds weights."""
+    """Whether a file holds weights, by name and content."""
     name = entry.name
     if name.startswith(".") or entry.suffix.lower() in OTHER_KINDS or matches(name, TRAINER_STATE):
         return False
@@ -187,12 +187,12 @@ def is_weights(entry: Path) -> bool:
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether `name` fits one of the shell patterns."""
+    """Whether `name` matches one of the shell patterns."""
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def listing(folder: Path) -> str:
-    """The content of a folder, as a hint if it is no checkpoint."""
+    """Return the content of a folder, as a hint if it is no checkpoint."""
     found = {entry.parent for entry in folder.glob("*/*") if entry.name in KNOWN_NAMES}
     below = sorted((entry.name for entry in found), key=natural_order)
     if below and (len(below) == 1 or len({_architecture(entry) for entry in found}) > 1):
@@ -217,7 +217,7 @@ def _architecture(folder: Path) -> str:
 
 
 def side_files(folder: Path) -> tuple[Path, ...]:
-    """Configuration and tokenizer files in the folder, sorted."""
+    """Return the configuration and tokenizer files in the folder, sorted."""
     return tuple(sorted(entry for entry in folder.iterdir() if matches(entry.name, SIDE_FILES) and entry.is_file()))
 
 

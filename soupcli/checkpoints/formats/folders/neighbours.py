@@ -1,8 +1,8 @@
-"""Libraries whose files say nothing of who wrote them, recognised by the settings that they put beside it.
+"""Recognises libraries whose files of weights do not name them by the settings that they write beside these.
 
     writer_of(Path("exp/epoch_12.pt"))                     # "wenet", if exp/train.yaml or exp/epoch_12.yaml is there
 
-They open files of torch.save and nothing else, so their soups are written as such.
+These libraries open only files of torch.save, so their soups are written as such.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WRITERS = (
 
 
 def writer_of(file: Path) -> str | None:
-    """The library whose file of weights this is, None if it is of no known one."""
+    """Return the library that wrote a file of weights, or None if it is unknown."""
     for writer, names, settings in WRITERS:
         if names.fullmatch(file.name) and any(_is_beside(file, name) for name in settings):
             return writer
