@@ -92,6 +92,10 @@ class Checkpoint(Protocol):
         """Other checkpoints that some of its tensors come from, and theirs. They determine its content."""
 
     @property
+    def members(self) -> Sequence[Checkpoint]:
+        """The checkpoints that a group is the mean of; empty for a checkpoint in files."""
+
+    @property
     def own(self) -> Checkpoint:
         """The checkpoint in `files`; not itself if some of its tensors are taken from another checkpoint."""
 
@@ -169,6 +173,7 @@ class StoredCheckpoint:
     """A checkpoint whose tensors lie uncompressed in files: safetensors, shards, torch archives."""
 
     sources = ()
+    members = ()
     taken = ()
     is_adapter = False
     adapted = ()

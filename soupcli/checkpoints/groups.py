@@ -145,12 +145,12 @@ class CheckpointGroup:
 
 def members_of(checkpoint: Checkpoint) -> tuple[Checkpoint, ...]:
     """Return the members of a group, or the checkpoint itself."""
-    return checkpoint.members if isinstance(checkpoint, CheckpointGroup) else (checkpoint,)
+    return tuple(checkpoint.members) or (checkpoint,)
 
 
 def group_paths(members: Iterable[Checkpoint], ingredients: Iterable[Checkpoint]) -> list[str]:
     """Return the path of each ingredient that `members` belong to, once; for groups the group's own."""
-    groups = [one for one in ingredients if isinstance(one, CheckpointGroup)]
+    groups = [one for one in ingredients if one.members]
     if not groups:
         return [str(member.path) for member in members]
     paths = {member.path: str(group.path) for group in groups for member in group.members}

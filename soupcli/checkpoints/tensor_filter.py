@@ -79,6 +79,7 @@ class FilteredCheckpoint:
     taken: frozenset[str]  # tensors of the source
     tensors: Mapping[str, TensorSpec]
 
+    members = ()
     places = NO_PLACES
 
     @property

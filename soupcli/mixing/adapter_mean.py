@@ -108,6 +108,7 @@ class AdapterSoup:
     relative_error: float  # of the change, in the Frobenius norm over all layers; 0 if it is exact
 
     sources = ()
+    members = ()
     is_adapter = True
     adapted = ()
     inherited = ()

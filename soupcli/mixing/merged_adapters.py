@@ -39,6 +39,7 @@ class MergedAdapters:
     whole: Mixture  # of the tensors that the adapters hold whole
 
     sources = ()
+    members = ()
     is_adapter = False
     adapted = ()
     inherited = ()

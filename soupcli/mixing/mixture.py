@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_part
-from soupcli.checkpoints.groups import CheckpointGroup, members_of
+from soupcli.checkpoints.groups import members_of
 from soupcli.late import torch
 from soupcli.mixing.average import Averager
 from soupcli.mixing.terms import Terms, chunks
@@ -45,7 +45,7 @@ class Mixture:
 
     def __post_init__(self) -> None:
         """Replace groups by their members."""
-        if not any(isinstance(one, CheckpointGroup) for one in (*self.members, self.keep_from)):
+        if not any(one.members for one in (*self.members, self.kept)):
             return
         sizes = [len(members_of(member)) for member in self.members]
         coefficients = self.coefficients and {n: shared_out(row, sizes) for n, row in self.coefficients.items()}
@@ -53,7 +53,7 @@ class Mixture:
         parts = {
             "members": tuple(one for member in self.members for one in members_of(member)),
             "weights": shared_out(self.weights, sizes),
-            "keep_from": kept.last if isinstance(kept, CheckpointGroup) else self.keep_from,
+            "keep_from": kept.members[-1] if kept.members else self.keep_from,
             "coefficients": coefficients,
         }
         for name, value in parts.items():

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from soupcli.checkpoints.checkpoint import total_bytes
-from soupcli.checkpoints.groups import CheckpointGroup
 from soupcli.evaluation.outside.program_files import split
 from soupcli.files.json_text import dump_json
 from soupcli.mixing.adapter_mean import soup_specs
@@ -66,7 +65,7 @@ def show_plan(run: Run, plan: Plan) -> int:
     return 0
 
 
-def _beneath(group: CheckpointGroup) -> list[str]:
+def _beneath(group: Checkpoint) -> list[str]:
     """Return the members' paths, relative to the group's folder."""
     folder = group.path
     paths = [member.path for member in group.members]
@@ -75,7 +74,7 @@ def _beneath(group: CheckpointGroup) -> list[str]:
 
 def _described(one: Checkpoint) -> dict[str, Any]:
     own = {"path": str(one.path), "bytes": total_bytes(one), "key": one.origin.key, "notes": [*one.origin.notes]}
-    members = [str(member.path) for member in one.members] if isinstance(one, CheckpointGroup) else []
+    members = [str(member.path) for member in one.members]
     return {**own, "members": members}
 
 
@@ -91,7 +90,7 @@ def _show_table(run: Run, plan: Plan, sizes: dict[str, int], written: int | None
     rows: list[list[str]] = []
     for number, ((path, size), one) in enumerate(zip(sizes.items(), run.checkpoints, strict=True)):
         rows.append(["ingredients" if number == 0 else "", f"{path}  {human_bytes(size)}"])
-        if isinstance(one, CheckpointGroup):
+        if one.members:
             rows.append(["", f"  the mean of {len(one.members)}: {', '.join(_beneath(one))}"])
     for number, (left_out, reason) in enumerate(run.left_out):
         rows.append(["left out" if number == 0 else "", f"{left_out.path}  {reason}"])

@@ -181,7 +181,7 @@ class Run:
         return self._shared[key]
 
     def _made_to_share(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
-        if isinstance(checkpoint, CheckpointGroup):
+        if checkpoint.members:
             return CheckpointGroup(checkpoint.path, tuple(self.shared(one, source) for one in checkpoint.members))
         selection = self.selection if checkpoint.own is checkpoint else self.selection.of_best
         return selection.applied(checkpoint, source)

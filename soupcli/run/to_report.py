@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.checkpoint import Checkpoint, total_bytes
-from soupcli.checkpoints.groups import CheckpointGroup, group_paths, group_weights, members_of
+from soupcli.checkpoints.groups import group_paths, group_weights
 from soupcli.evaluation.score import is_higher_better
 from soupcli.report.comparisons import GateResult
 from soupcli.report.scores import Ingredient, Member, MetricScore
@@ -38,7 +38,7 @@ def ingredient_to_report(checkpoint: Checkpoint, scores: Mapping[str, Score], ha
     """Return a checkpoint and its scores, for the report."""
     members = [
         Member(path=str(one.path), hash=hashes.of(one), bytes=total_bytes(one), revision=one.origin.revision)
-        for one in (members_of(checkpoint) if isinstance(checkpoint, CheckpointGroup) else ())
+        for one in checkpoint.members
     ]
     return Ingredient(
         path=str(checkpoint.path),

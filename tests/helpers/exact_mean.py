@@ -34,6 +34,7 @@ class InMemory:
         self.side_folder: Path | None = None
         self.origin: Origin = BARE
         self.sources: tuple[()] = ()
+        self.members: tuple[()] = ()
         self.own, self.taken = self, ()
         self.is_adapter = False
         self.adapted: frozenset[str] = frozenset()

@@ -45,7 +45,8 @@ class Spied:
     def __init__(self, checkpoint: Checkpoint, *, on_read: Callable[[Tensor], None] | None = None) -> None:
         self.path, self.tensors, self.files = checkpoint.path, checkpoint.tensors, checkpoint.files
         self.side_files, self.origin, self.folder = checkpoint.side_files, checkpoint.origin, checkpoint.folder
-        self.sources, self.is_adapter = checkpoint.sources, checkpoint.is_adapter
+        self.sources, self.members = checkpoint.sources, checkpoint.members
+        self.is_adapter = checkpoint.is_adapter
         self.own, self.taken = self, checkpoint.taken
         self.adapted, self.inherited, self.places = checkpoint.adapted, checkpoint.inherited, NO_PLACES
         self.parts, self.constants = checkpoint.parts, checkpoint.constants

@@ -116,6 +116,7 @@ class AdapterCheckpoint:
     constants: Container[str] = ()
 
     taken = ()
+    members = ()
     is_adapter = True
     parts = ()
     places = NO_PLACES

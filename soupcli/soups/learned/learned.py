@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.groups import CheckpointGroup, members_of
+from soupcli.checkpoints.groups import members_of
 from soupcli.checkpoints.wide import widened
 from soupcli.errors import NetworkError
 from soupcli.late import torch
@@ -54,7 +54,7 @@ class Layered(NamedTuple):
 def of_checkpoints(layered: Layered) -> Layered:
     """Return the same with each group replaced by its checkpoints, which share its coefficient evenly."""
     sizes = [len(members_of(member)) for member in layered.members]
-    if not any(isinstance(member, CheckpointGroup) for member in layered.members):
+    if not any(member.members for member in layered.members):
         return layered
     members = [one for member in layered.members for one in members_of(member)]
     rows = [list(shared_out(row, sizes)) for row in layered.alpha_lk]

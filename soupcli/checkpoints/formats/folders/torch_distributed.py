@@ -173,6 +173,7 @@ class DistributedCheckpoint:
     _places: dict[StoredBox, StoredTensor] = field(default_factory=dict)
 
     sources = ()
+    members = ()
     taken = ()
     is_adapter = False
     adapted = ()
