@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,14 +192,11 @@ COPY = 0.2
 
 def _copies(checkpoints: Sequence[Checkpoint], spread: WeightDistances | None) -> list[tuple[Checkpoint, Checkpoint]]:
     """Return pairs of the same weights. The copy with fewer digits is second."""
-    found = []
-    for one, other in combinations(range(len(checkpoints)), 2):
-        near = spread is not None and (
-            bool(spread.distance_kk[one, other] == 0) or float(spread.whole_kk[one, other]) < COPY
-        )
-        if near and same_weights(checkpoints[one], checkpoints[other], may_differ=is_known):
-            found.append((checkpoints[one], checkpoints[other]))
-    return found
+    if spread is None:
+        return []
+    near_kk = (spread.distance_kk == 0) | (spread.whole_kk < COPY)
+    pairs = [(checkpoints[one], checkpoints[other]) for one, other in near_kk.triu(diagonal=1).nonzero().tolist()]
+    return [pair for pair in pairs if same_weights(*pair, may_differ=is_known)]
 
 
 def _evaluated(run: Run, *, mixable: bool) -> tuple[list[dict[str, Score]], dict[str, Barrier]]:

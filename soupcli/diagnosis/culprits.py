@@ -281,8 +281,8 @@ def parted(facts: Facts) -> Parted | None:
         return None
     groups = _two_groups(facts.spread.closeness_kk)
     angle_kk = facts.spread.closeness_kk
-    between = min(float(angle_kk[one, other]) for one in groups[0] for other in groups[1])
-    within = max((float(angle_kk[a, b]) for group in groups for a in group for b in group if a != b), default=0.0)
+    between = float(angle_kk[groups[0]][:, groups[1]].min())
+    within = max(float(angle_kk[group][:, group].fill_diagonal_(0.0).max()) for group in groups)
     if between < max(WIDE, APART * within) or set(groups[1]) & renewed_layers(facts):
         return None
     blamed = culprits(facts)

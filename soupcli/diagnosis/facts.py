@@ -85,16 +85,19 @@ class WeightDistances(NamedTuple):
 
     def clusters(self) -> list[list[int]]:
         """Ingredients that are no strangers to one another, the largest group first."""
-        near_kk, left = self.closeness_kk < STRANGERS, list(range(len(self.distance_kk)))
+        near_kk = self.closeness_kk < STRANGERS
+        left_k = torch.ones(len(near_kk), dtype=torch.bool)
         groups: list[list[int]] = []
-        while left:
-            group, todo = [], [left[0]]
+        while left_k.any():
+            group: list[int] = []
+            todo = left_k.nonzero()[0].tolist()
+            left_k[todo] = False
             while todo:
                 one = todo.pop()
-                if one in left:
-                    left.remove(one)
-                    group.append(one)
-                    todo += [other for other in left if near_kk[one, other]]
+                group.append(one)
+                near_k = near_kk[one] & left_k
+                left_k &= ~near_k
+                todo += near_k.nonzero()[:, 0].tolist()
             groups.append(sorted(group))
         return sorted(groups, key=lambda group: (-len(group), group))
 
