@@ -16,6 +16,7 @@ from soupcli.checkpoints.formats.folders import shards
 from soupcli.checkpoints.formats.folders.parts import STEPS
 from soupcli.checkpoints.formats.foreign import refuse_foreign
 from soupcli.checkpoints.formats.table import read_contents
+from soupcli.checkpoints.formats.torch_save import is_training_alone
 from soupcli.checkpoints.open import is_laid_out
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, distinct
@@ -138,12 +139,13 @@ def _claims_weights(file: Path) -> bool:
 
 
 def _claiming(folder: Path) -> list[Path]:
-    """Return the files of a folder with such names, except arrays of examples."""
+    """Return the files of a folder with such names, except arrays of examples and training state."""
     try:
         entries = sorted(folder.iterdir())
     except OSError:
         return []
-    return [entry for entry in entries if _claims_weights(entry) and entry.is_file() and not _are_examples(entry)]
+    named = [entry for entry in entries if _claims_weights(entry) and entry.is_file()]
+    return [entry for entry in named if not _are_examples(entry) and not is_training_alone(FileVersion.of(entry))]
 
 
 def _is_foreign(path: Path) -> bool:

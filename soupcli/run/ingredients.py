@@ -11,10 +11,12 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from soupcli.checkpoints.adapters.adapter import with_bases
 from soupcli.checkpoints.compare.constants import with_constants, with_these
 from soupcli.checkpoints.compare.names import Names, common_names
 from soupcli.checkpoints.find import Listing, find
 from soupcli.checkpoints.groups import grouped
+from soupcli.checkpoints.hub import pinned
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.window import PassedOver, choose
 from soupcli.cli.options.soups import SoupOptions
@@ -39,6 +41,7 @@ class FoundIngredients(NamedTuple):
     names: Names
     constants: Container[str]  # tensors that need not be finite
     left_out: list[PassedOver]
+    pinned_base: Path | None  # the base at its commit, if it is a model of the Hub
 
 
 def find_ingredients(
@@ -56,6 +59,8 @@ def find_ingredients(
         console.note(
             f"using {len(checkpoints)} of {len(found.checkpoints)} checkpoints: --dry-run says why not the others"
         )
+    if recipe.merge_adapters or any(not spec.programs for spec in resolved.sets.values()):
+        checkpoints = with_bases(checkpoints, lambda named: _base_on_hub(named, quiet=options.quiet))
     _check_use(checkpoints, resolved, selection)
     names = Names()
     if not resolved.command.each_alone or recipe.window.group_by is not None:
@@ -65,10 +70,20 @@ def find_ingredients(
     constants = checkpoints[0].constants
     selection.check(checkpoints)
     adapters = any(one.is_adapter for one in checkpoints)
+    used = checkpoints[0].sources if adapters else ()
     if recipe.base is not None and any(selection.of_base) and not adapters and not resolved.begins_at_base:
         base = open_base(recipe.base, options, names, constants)
         checkpoints = [selection.of_base.applied(checkpoint, base) for checkpoint in checkpoints]
-    return FoundIngredients(checkpoints, names, constants, [*unused, *doubles])
+        used = (base,)
+    commit = used[0].origin.revision if used else None
+    pinned_base = pinned(str(used[0].path), commit) if commit is not None else None
+    return FoundIngredients(checkpoints, names, constants, [*unused, *doubles], pinned_base)
+
+
+def _base_on_hub(named: Path, *, quiet: bool) -> Checkpoint:
+    if not quiet:
+        console.note(f"the adapters' base is taken from the Hub: {named}")
+    return open_checkpoint(named, How())
 
 
 def _find(resolved: Resolved, progress: ProgressReporter) -> Listing:

@@ -91,6 +91,7 @@ class Run:
         found = find_ingredients(resolved, self.selection, self.progress, self.warn)
         self.singles = found.checkpoints
         self.names, self.constants, self.left_out = found.names, found.constants, found.left_out
+        self._pinned_base = found.pinned_base
         self.checkpoints = ingredients_of(self.singles, resolved)
         if self.logits is not None:
             check_place(self.logits, self.inputs, hint="choose another folder for the logits")
@@ -307,6 +308,11 @@ class Run:
         yield self.progress
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
 
+    def _recipe_of_report(self) -> dict[str, Any]:
+        """Return the recipe with its base at the commit that was used."""
+        recipe = self.recipe.model_dump(mode="json", exclude_none=True)
+        return recipe if self._pinned_base is None else {**recipe, "base": str(self._pinned_base)}
+
     def report(self, ingredients: Sequence[Ingredient], *, warnings: Sequence[str] = (), **parts: Any) -> Report:
         """Return the report of this run so far. Raises an error if any input changed while the command ran."""
         if self._evaluators is not None:
@@ -317,7 +323,7 @@ class Run:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
             device=str(self.device),
-            recipe=self.recipe.model_dump(mode="json", exclude_none=True),
+            recipe=self._recipe_of_report(),
             ingredients=list(ingredients),
             left_out=[LeftOut(path=str(one.path), reason=reason) for one, reason in self.left_out],
             selecting_set=next(iter(self.sets), None),

@@ -152,6 +152,42 @@ def test_base_and_recipe(hub: Hub, tmp_path: Path, soup: Soup) -> None:
     assert sorted(json.loads(ran.stdout)["soup"]["members"]) == ["org/a", "org/start"]
 
 
+def adapter(folder: Path, seed: int) -> None:
+    """A LoRA adapter of `org/start` at v1, as PEFT saves it."""
+    folder.mkdir(parents=True)
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "org/start", "revision": "v1"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    generator = torch.Generator().manual_seed(seed)
+    factors = {"A": torch.randn(2, 4, generator=generator), "B": torch.randn(6, 2, generator=generator)}
+    save_file(
+        {f"base_model.model.0.lora_{name}.weight": factor for name, factor in factors.items()},
+        folder / "adapter_model.safetensors",
+    )
+
+
+def test_base_of_adapters(hub: Hub, tmp_path: Path, soup: Soup) -> None:
+    """The base that adapters name is fetched once, if a network is needed; the report has its commit."""
+    commit = hub.add("org/start", write(tmp_path / "start", 7), branch="v1")
+    for seed in range(2):
+        adapter(tmp_path / f"runs/{seed}", seed)
+    assert soup("uniform", "--ckpts", "runs/*/", "--out", "adapter").code == 0 and hub.requests == []
+    ran = soup("uniform", "--ckpts", "runs/*/", "--merge-adapters", "--json")
+    assert ran.code == 0, ran.stderr
+    assert "the adapters' base is taken from the Hub: org/start@v1" in ran.stderr
+    assert json.loads(ran.stdout)["recipe"]["base"] == f"org/start@{commit}"
+    assert len([one for one in hub.requests if "model.safetensors" in one and one.startswith("GET")]) == 1
+    start, found = small_net(7).state_dict(), load_file("soup/model.safetensors")
+    changes = []
+    for seed in range(2):
+        a, b = load_file(f"runs/{seed}/adapter_model.safetensors").values()
+        changes.append(2 * b.double() @ a.double())
+    assert torch.equal(found["0.weight"], (start["0.weight"].double() + sum(changes) / 2).float())
+    assert torch.equal(found["2.weight"], start["2.weight"])
+    hub.add("org/start", write(tmp_path / "start", 8), branch="v1")
+    ran = soup("verify", "soup", "--rebuild")
+    assert ran.code == 0, ran.stdout
+
+
 def test_paths_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is there, lies in a folder that is there, or has a file's name, is a path; the rest are models."""
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -240,6 +240,22 @@ def open_adapter(
         bias = stored.tensors[part.bias or ""]
         specs[name] = TensorSpec(bias.shape, _wider(bias.dtype, specs.get(name)))
     return AdapterCheckpoint(stored.path, config, stored, opened, names, factors, biases, plain, specs)
+
+
+def with_bases(checkpoints: Sequence[Checkpoint], open_base: Callable[[Path], Checkpoint]) -> list[Checkpoint]:
+    """Put adapters that lack their base on the model of the Hub that they name; `open_base` opens each once."""
+    opened: dict[Path, Checkpoint] = {}
+    found: list[Checkpoint] = []
+    for one in checkpoints:
+        named = one.config.base_on_hub if isinstance(one, AdapterCheckpoint) and one.base is None else None
+        if named is None or not isinstance(one, AdapterCheckpoint):
+            found.append(one)
+            continue
+        base = opened.get(named) or open_base(named)
+        opened[named] = base
+        put = open_adapter(one.stored, one.config.file.path.parent, lambda _, base=base: base, named)
+        found.append(replace(put, path=one.path))
+    return found
 
 
 def is_transposed(

@@ -54,6 +54,13 @@ class AdapterConfig:
         return self.values.get("base_model_name_or_path") or None
 
     @property
+    def base_on_hub(self) -> Path | None:
+        """The model of the Hub that it was trained on, with its revision; None if it names none."""
+        named, revision = self.base, self.values.get("revision")
+        word = f"{named}@{revision}" if named is not None and isinstance(revision, str) and revision else named
+        return Path(word) if word is not None and HUB_ID.fullmatch(word) is not None else None
+
+    @property
     def way_to_base(self) -> str:
         """A hint for somebody who lacks the base."""
         if self.base is not None and HUB_ID.fullmatch(self.base) is not None:

@@ -19,7 +19,7 @@ from soupcli.checkpoints.formats.pickles.machine import PickleError
 from soupcli.checkpoints.formats.pickles.stand_ins import find_in
 from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
 from soupcli.checkpoints.formats.safetensors import NAMES
-from soupcli.checkpoints.formats.torch_archives import SAVE_AGAIN, holds_a_pickle, read_object
+from soupcli.checkpoints.formats.torch_archives import SAVE_AGAIN, holds_a_pickle, is_torch_file, read_object
 from soupcli.checkpoints.formats.training_numbers import metrics_of, metrics_of_epochs, progress_of
 from soupcli.checkpoints.formats.training_state import is_optimizer, is_training_state
 from soupcli.errors import CheckpointError
@@ -113,20 +113,23 @@ def training_entries(file: FileVersion) -> set[str]:
     return {str(name) for name, value in view.items() if is_training_state(str(name), value)}
 
 
-@lru_cache(maxsize=4096)
 def holds_weights(file: FileVersion) -> bool:
     """Whether a file of torch.save may hold a network, and not the state of a training alone."""
-    if not holds_a_pickle(file):
-        return False
+    return holds_a_pickle(file) and not is_training_alone(file)
+
+
+@lru_cache(maxsize=4096)
+def is_training_alone(file: FileVersion) -> bool:
+    """Whether a file of torch.save holds tensors, and all of them belong to the state of a training."""
     try:
-        content = read_object(file).content
+        content = read_object(file).content if is_torch_file(file) else None
     except CheckpointError:
-        return True  # broken: whoever opens it says how
+        return False  # broken: whoever opens it says how
     if is_optimizer(content):
-        return False
+        return True
     view = view_of(content) or {}
     parts = [(name, value) for name, value in view.items() if next(find_in(value, is_tensor), None) is not None]
-    return not parts or not all(is_training_state(str(name), value) for name, value in parts)
+    return bool(parts) and all(is_training_state(str(name), value) for name, value in parts)
 
 
 def epochs_of(file: FileVersion) -> dict[int, dict[str, float]]:

@@ -93,6 +93,15 @@ def test_training_state_alone(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_training_state_in_a_sub_folder(tmp_path: Path) -> None:
+    """torchtune's `recipe_state/` is no broken checkpoint of the run."""
+    run = body(tmp_path / "run/epoch_0").parent
+    (run / "recipe_state").mkdir()
+    state = {"state": {0: torch.ones(2)}, "param_groups": []}
+    torch.save({"seed": 1, "optimizer": state}, run / "recipe_state/recipe_state.pt")
+    assert [one.path for one in find([str(run)]).checkpoints] == [run / "epoch_0"]
+
+
 def test_a_program_beside_weights(tmp_path: Path) -> None:
     """MONAI's bundles have the same network as a program of TorchScript: the weights are taken, alone it is refused."""
     with pytest.warns(FutureWarning):
