@@ -1,4 +1,7 @@
-"""Warns of scores that are too low: near chance, or far below what the trainer recorded, and says what to check."""
+"""Warns of scores that are too low or all the same: near chance, or far below what the trainer recorded.
+
+Each warning says what to check.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,26 @@ PREFIXES = ("metrics/", "eval_", "val_", "valid_", "test_", "eval/", "val/", "te
 FAR = 0.1  # of a share
 FEWEST = 50  # examples: fewer tell nothing from guessing
 ERRORS = 3  # standard errors
+FEWEST_SAME = 3  # checkpoints: two may well have the same score
 
 
 def say_suspicions(run: Run, scored: Sequence[tuple[Checkpoint, Mapping[str, Score]]]) -> None:
     """Warn if the best accuracy on a set is near chance, or far below what its trainer recorded."""
     for name, spec in run.sets.items():
         of_set = [(one, scores[name]) for one, scores in scored if name in scores]
+        if spec.own_metrics:
+            _say_all_same(run, name, of_set)
         found = [(one, score) for one, score in of_set if "accuracy" in score.metrics]
         if spec.labelled and found and not _say_near_chance(run, name, found):
             _say_far(run, name, found)
+
+
+def _say_all_same(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]) -> None:
+    """Warn if an evaluation of the user's gives every checkpoint the same: it may always evaluate the same file."""
+    metrics = [{metric: number.value for metric, number in score.metrics.items()} for _, score in found]
+    if len(found) >= FEWEST_SAME and metrics[0] and all(one == metrics[0] for one in metrics):
+        shown = ", ".join(f"{metric} {value:g}" for metric, value in sorted(metrics[0].items()))
+        run.warn(f"{name}: all {len(found)} checkpoints have {shown}: does the evaluation use the weights it is given?")
 
 
 def _say_near_chance(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]) -> bool:

@@ -12,6 +12,7 @@ import torch
 
 from soupcli.checkpoints.training_table import highest_in_table
 from tests.helpers import transformers_toys as toys
+from tests.helpers.checkpoint_tensors import small_net
 
 Soup = Callable[..., Any]
 WORDS = ("good", "bad", "the", "film", "was", "not")
@@ -62,6 +63,24 @@ def test_far_from_the_trainer(run: Any, soup: Soup) -> None:
         said = warnings(soup)
         assert len(said) == far
         assert all("run has accuracy 75.00%, its trainer recorded eval_accuracy 99.90%" in one for one in said)
+
+
+@pytest.mark.parametrize(("value", "told"), [("0.5", True), ("float(state['0.weight'].mean())", False)])
+def test_all_the_same(tmp_path: Path, soup: Soup, value: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation that gives all checkpoints one score may not look at them at all."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(3):
+        torch.save(small_net(seed).state_dict(), f"{seed}.pt")
+    Path("mine.py").write_text(
+        f"def build():\n    import torch.nn as nn\n"
+        "    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))\n"
+        f"def evaluate(model, device):\n    state = model.state_dict()\n    return {{'accuracy': {value}}}\n"
+    )
+    Path("soup.yaml").write_text("model: {python: 'mine.py:build'}\nval: {mine: {python: 'mine.py:evaluate'}}\n")
+    ran = soup("rank", "--ckpts", "0.pt", "1.pt", "2.pt", "--val", "mine")
+    assert ran.code == 0, ran.stderr
+    said = "mine: all 3 checkpoints have accuracy 0.5: does the evaluation use the weights it is given?"
+    assert (said in ran.stderr) == told
 
 
 def test_table_of_the_trainer(tmp_path: Path) -> None:

@@ -247,15 +247,18 @@ def with_bases(checkpoints: Sequence[Checkpoint], open_base: Callable[[Path], Ch
     opened: dict[Path, Checkpoint] = {}
     found: list[Checkpoint] = []
     for one in checkpoints:
-        named = one.config.base_on_hub if isinstance(one, AdapterCheckpoint) and one.base is None else None
-        if named is None or not isinstance(one, AdapterCheckpoint):
+        if isinstance(one, AdapterCheckpoint) and one.base is None and one.config.base_on_hub is not None:
+            named = one.config.base_on_hub
+            opened[named] = opened.get(named) or open_base(named)
+            found.append(_put_on(one, named, opened[named]))
+        else:
             found.append(one)
-            continue
-        base = opened.get(named) or open_base(named)
-        opened[named] = base
-        put = open_adapter(one.stored, one.config.file.path.parent, lambda _, base=base: base, named)
-        found.append(replace(put, path=one.path))
     return found
+
+
+def _put_on(adapter: AdapterCheckpoint, named: Path, base: Checkpoint) -> AdapterCheckpoint:
+    put = open_adapter(adapter.stored, adapter.config.file.path.parent, lambda _: base, named)
+    return replace(put, path=adapter.path)
 
 
 def is_transposed(
