@@ -392,3 +392,21 @@ def test_threads_of_a_notebook(family: Path) -> None:
     finally:
         stop.set()
         thread.join()
+
+
+def test_another_working_folder(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A soup of relative paths is saved, read and loaded from any folder; it goes where that folder says."""
+    made = soupcli.uniform("runs/*/")
+    here = soupcli.uniform("runs/*/")
+    here.save("here")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    made.load_into(build_net())
+    assert made.report.soup is not None and made.members == here.members
+    assert made.save("there") == elsewhere / "there"
+    assert Path.cwd() == elsewhere
+    assert (elsewhere / "there/model.safetensors").read_bytes() == (family / "here/model.safetensors").read_bytes()
+    family.rename(tmp_path / "moved")
+    with pytest.raises(UsageError, match="family: the folder of the search"):
+        made.save("again")

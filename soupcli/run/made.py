@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,7 @@ class MadeSoup:
 
     def __init__(self, run: Run, finished: FinishedSoup, *, notes: bool) -> None:
         self._run, self._finished, self._notes = run, finished, notes
+        self._folder = Path.cwd()  # which the members' paths begin at
         self._report: Report | None = None
 
     @property
@@ -99,7 +100,10 @@ class MadeSoup:
             run.recipe = run.recipe.model_copy(update={"out": Path(path)})
         assert isinstance(run.options, SoupOptions)
         out = run.recipe.out
-        with console.hushed(notes=self._notes):
+        if Path.cwd() != self._folder:
+            out = out.absolute()
+            run.recipe = run.recipe.model_copy(update={"out": out})
+        with self._where_it_was_made(), console.hushed(notes=self._notes):
             with reserved(run, dataclasses.replace(run.options, force=force)):
                 self.fill(out, force=force)
             run.progress.close()
@@ -138,9 +142,26 @@ class MadeSoup:
         self.path = out
 
     @contextmanager
+    def _where_it_was_made(self) -> Iterator[None]:
+        """Run the block in the working folder of the search, if that is another one by now: paths begin there.
+
+        Raises UsageError if it is gone.
+        """
+        if Path.cwd() == self._folder:
+            yield
+            return
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(chdir(self._folder))
+            except OSError as cause:
+                hint = "save the soup before that folder goes, or give absolute paths"
+                raise UsageError(f"{self._folder}: the folder of the search: {cause.strerror}", hint=hint) from cause
+            yield
+
+    @contextmanager
     def _aside(self) -> Iterator[Path]:
         """Yield the soup's folder, written to a temporary place for the block."""
-        with console.hushed(notes=self._notes), scratch_folder() as place:
+        with self._where_it_was_made(), console.hushed(notes=self._notes), scratch_folder() as place:
             with SoupFolder(place / "soup", force=False) as folder:
                 report, _ = write(self._run, self._finished, folder)
             self._run.progress.close()
