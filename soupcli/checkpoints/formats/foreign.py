@@ -20,12 +20,16 @@ ZERO = re.compile(r"(.*_)?mp_rank_\d+.*(_model|_optim)_states\.pt|.*_optim_state
 VERL = re.compile(r"(model|optim|extra_state)_world_size_\d+_rank_\d+\.pt")
 
 
+ZEROTH = re.compile(r"(?<!\d)0+(?!\d)")
+
+
 class Slices(NamedTuple):
     """A kind of file that holds a part of every tensor."""
 
     name: re.Pattern[str]
     what: str
     hint: str
+    is_sure: bool = True  # False: only if they are counted from 0
 
 
 SLICES = (
@@ -51,6 +55,15 @@ SLICES = (
         "NeMo's model-parallel ranks",
         "NeMo joins them: change_tensor_parallel_size... of NeMo/examples/nlp, to a size of 1",
     ),
+    Slices(
+        re.compile(
+            r"(?!.*(lora|adapter)).*?(?<![a-z])([tpe]p|(tp_|pp_)?rank|model_part|shard)[-_]?\d+\.(pth?|ckpt|bin|safetensors)"
+        ),
+        "files that several processes wrote, by their names",
+        "join them with the program that wrote them, or have one process save the whole state dict; if each is a "
+        "checkpoint of its own, give them other names",
+        is_sure=False,
+    ),
 )
 
 
@@ -71,7 +84,7 @@ def refuse_slices(folder: Path, names: Iterable[str]) -> None:
         if kind is None:
             continue
         every = [entry.name for entry in folder.iterdir() if kind.name.fullmatch(entry.name)]
-        if len(every) > 1:
+        if len(every) > 1 and (kind.is_sure or any(ZEROTH.search(one) for one in every)):
             raise CheckpointError(
                 f"{folder}: {len(every)} of {kind.what} ({name}, ...): each has a part of every tensor",
                 hint=kind.hint.format(folder=folder),

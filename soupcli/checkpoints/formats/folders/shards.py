@@ -73,7 +73,7 @@ class ShardSet(NamedTuple):
     total: int  # that there should be
 
 
-SHARD = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{1,6})-of-(?P<count>[0-9]{1,6})(?P<end>\.[A-Za-z]+)")
+SHARD = re.compile(r"(?P<stem>.+)[-._](?P<number>[0-9]{1,6})[-_]of[-_](?P<count>[0-9]{1,6})(?P<end>\.[A-Za-z]+)")
 
 
 def is_shard(name: str) -> bool:
@@ -84,15 +84,15 @@ def is_shard(name: str) -> bool:
 
 def shard_sets(folder: Path, names: Iterable[str]) -> list[ShardSet]:
     """The shards among files of a folder, by what they are shards of."""
-    found: dict[str, dict[int, str]] = {}
+    found: dict[tuple[str, int], dict[int, str]] = {}
     for name in sorted(filter(is_shard, names)):
         match = SHARD.fullmatch(name)
         assert match is not None
-        pattern = f"{match['stem']}-*-of-{match['count']}{match['end']}"
-        found.setdefault(pattern, {})[int(match["number"])] = name
+        pattern = f"{name[: match.start('number')]}*{name[match.end('number') :]}"
+        found.setdefault((pattern, int(match["count"])), {})[int(match["number"])] = name
     return [
-        ShardSet(folder, pattern, tuple(sorted(named)), tuple(named[n] for n in sorted(named)), _count(pattern))
-        for pattern, named in found.items()
+        ShardSet(folder, pattern, tuple(sorted(named)), tuple(named[n] for n in sorted(named)), count)
+        for (pattern, count), named in found.items()
     ]
 
 
@@ -100,10 +100,6 @@ def whole_name(name: str) -> str:
     """The name that a shard's file would have if there were one: `model.safetensors`."""
     match = SHARD.fullmatch(name)
     return match["stem"] + match["end"] if match is not None else name
-
-
-def _count(pattern: str) -> int:
-    return int(pattern.rpartition("-of-")[2].partition(".")[0])
 
 
 def read_shards(

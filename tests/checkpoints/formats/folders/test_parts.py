@@ -154,6 +154,9 @@ def test_index_is_missing(tmp_path: Path) -> None:
     [
         (["consolidated.00.pth", "consolidated.01.pth"], "convert_llama_weights_to_hf"),
         (["reshard-model_part-0.pt", "reshard-model_part-1.pt"], "metaseq"),
+        (["model_tp0.pt", "model_tp1.pt"], "one process save the whole state dict"),
+        (["checkpoint_rank0.pth", "checkpoint_rank1.pth"], "one process save the whole state dict"),
+        (["model_shard-00.safetensors", "model_shard-01.safetensors"], "one process save the whole state dict"),
         (["mp_rank_00/model_optim_rng.pt", "mp_rank_01/model_optim_rng.pt"], "Megatron-LM"),
     ],
 )
