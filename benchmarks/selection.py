@@ -2,6 +2,7 @@
 
     python benchmarks/selection.py                     # 10 draws of 50, 100, 300 and 1,000 examples: minutes
     python benchmarks/selection.py --draws 4 --sizes 50 --rows greedy pruned
+    python benchmarks/selection.py --seed 1 --draws 12 --sizes 50 100 300 --rows 'learned by layer'    # another family
 
 Prints the two tables of docs/results.md. The family is made here: ten fine-tunings of one small network on 300
 examples, at four learning rates; test examples are 6,000. Gains are over the ingredient that is best on the set.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -70,12 +72,12 @@ def build() -> nn.Module:
     )
 
 
-def examples(n: int, seed: int, *, turn: float = 0.12) -> tuple[Tensor, Tensor]:
-    """Inputs and labels: five classes of three Gaussian clusters each; `turn` rotates them."""
-    generator = torch.Generator().manual_seed(3)
+def examples(n: int, seed: int, *, turn: float = 0.12, family: int = 0) -> tuple[Tensor, Tensor]:
+    """Inputs and labels: five classes of three Gaussian clusters each; `turn` rotates them, each family has its own."""
+    generator = torch.Generator().manual_seed(3 + family)
     centres = 1.1 * torch.randn(CLASSES, 3, WIDTH, generator=generator)
     tilt = torch.randn(WIDTH, WIDTH, generator=generator)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + 1_000_000 * family)
     labels_n = torch.randint(CLASSES, (n,), generator=generator)
     cluster_n = torch.randint(3, (n,), generator=generator)
     inputs = centres[labels_n, cluster_n] + 1.3 * torch.randn(n, WIDTH, generator=generator)
@@ -99,15 +101,16 @@ def train(state: State | None, data: tuple[Tensor, Tensor], *, lr: float, epochs
     return {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
 
 
-def family(folder: Path) -> list[Checkpoint]:
-    """The ingredients, in files."""
-    start = train(None, examples(3000, 1, turn=0.0), lr=2e-3, epochs=8, seed=0)
+def family(folder: Path, number: int) -> list[Checkpoint]:
+    """The ingredients of the family with this number, in files."""
+    start = train(None, examples(3000, 1, turn=0.0, family=number), lr=2e-3, epochs=8, seed=1000 * number)
+    data = examples(300, 2, family=number)
     found = []
-    for number in range(RUNS):
-        lr = (5e-4, 1e-3, 2e-3, 4e-3)[number % 4]
-        state = train(start, examples(300, 2), lr=lr, epochs=10, seed=number)
-        save_file(state, folder / f"{number}.safetensors")
-        found.append(open_checkpoint(folder / f"{number}.safetensors"))
+    for run in range(RUNS):
+        lr = (5e-4, 1e-3, 2e-3, 4e-3)[run % 4]
+        state = train(start, data, lr=lr, epochs=10, seed=1000 * number + run)
+        save_file(state, folder / f"{run}.safetensors")
+        found.append(open_checkpoint(folder / f"{run}.safetensors"))
     return found
 
 
@@ -160,10 +163,10 @@ class Outcome(NamedTuple):
 
 
 def outcomes(
-    checkpoints: list[Checkpoint], n: int, draw: int, rows: Sequence[str], test: Evaluator
+    checkpoints: list[Checkpoint], drawn: tuple[Tensor, Tensor], rows: Sequence[str], test: Evaluator
 ) -> Iterator[tuple[str, Outcome]]:
-    """Every method on one draw of `n` examples."""
-    val = Evaluator(checkpoints, examples(n, 100 * n + draw))
+    """Every method on one draw of examples."""
+    val = Evaluator(checkpoints, drawn)
     ranking = rank(checkpoints, val)
     best = Mixture.uniform([ranking[0].checkpoint])
     yield "best ingredient", _outcome(best, val, test)
@@ -248,6 +251,7 @@ def main() -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of the family and of the draws")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 300, 1000])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     options = parser.parse_args()
@@ -255,14 +259,16 @@ def main() -> None:
     of_gains: dict[int, dict[str, str]] = {}
     of_fits: dict[int, dict[str, str]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = family(Path(folder))
-        test = Evaluator(checkpoints, examples(6000, 4))
+        checkpoints = family(Path(folder), options.seed)
+        test = Evaluator(checkpoints, examples(6000, 4, family=options.seed))
         for n in options.sizes:
             found: dict[str, list[Outcome]] = {}
             for draw in range(options.draws):
-                for name, one in outcomes(checkpoints, n, draw, options.rows, test):
+                drawn = examples(n, 100 * n + draw, family=options.seed)
+                for name, one in outcomes(checkpoints, drawn, options.rows, test):
                     found.setdefault(name, []).append(one)
             of_gains[n], of_fits[n] = dict(gains(found)), dict(fits(found))
+            print(f"n = {n} done: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     for columns in (of_gains, of_fits):
         if next(iter(columns.values())):
             print(f"{table(columns)}\n")
