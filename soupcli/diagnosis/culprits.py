@@ -21,7 +21,7 @@ from soupcli.diagnosis.effects import (
     told_effect,
 )
 from soupcli.diagnosis.evidence import Evidence, Sure, zeros
-from soupcli.diagnosis.facts import better_by, surely_better
+from soupcli.diagnosis.facts import STRANGERS, better_by, surely_better
 from soupcli.late import torch
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def rate_too_high(facts: Facts) -> Evidence | None:
         if (one in blown_up and _is_behind(facts, one))
         or (ratios.get(one, 0.0) > FAR and _left_basin(facts, one) and is_worse(facts, one))
     ]
+    found = [one for one in found if not _is_a_stranger(facts, one)]
     if not found:
         return _far_and_unknown(facts)
     one = max(found, key=lambda each: ratios.get(each, 0.0))
@@ -139,6 +140,11 @@ def _far_by_weights(facts: Facts) -> Evidence | None:
     if ratios[one] < max(OUTLIER, ALONE * ratios[next_one]) or one in renewed or not _has_grown(facts, one):
         return None
     return Evidence(_told_distance(facts, one, ratios[one]), (facts.located[one],), "possible")
+
+
+def _is_a_stranger(facts: Facts, one: int) -> bool:
+    """Whether it is at a right angle to the others and as long: a rate that is too high makes weights longer."""
+    return _angle_to_others(facts, one) > STRANGERS and not _has_grown(facts, one)
 
 
 def _far_and_unknown(facts: Facts) -> Evidence | None:

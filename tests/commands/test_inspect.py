@@ -94,6 +94,13 @@ def test_no_common_start(inspected: Inspect, start: nn.Sequential, words: Sequen
         assert all(barrier["height"][run] > 0.03 for run in ("runs/0", "runs/1", "runs/2", "runs/3"))
 
 
+@pytest.mark.parametrize("words", [(), WITH_VAL], ids=" ".join)
+def test_one_stranger(inspected: Inspect, healthy: list[nn.Sequential], words: Sequence[str]) -> None:
+    """One network of another seed that is worse did not learn at too high a rate: its weights are as long."""
+    [found] = inspected(*words, nets=[*healthy[:4], from_seed(5, steps=80)])["verdicts"]
+    assert (found["cause"], found["accused"]) == ("no common start", ["runs/4"])
+
+
 @pytest.mark.parametrize("words", [(), WITH_VAL, WITH_BASE], ids=" ".join)
 def test_a_head_made_anew(inspected: Inspect, start: nn.Sequential, words: Sequence[str]) -> None:
     """A head that one run began with numbers of its own is told, with its layer."""
