@@ -13,6 +13,8 @@ HUB_ID = re.compile(
     r"(?P<id>(?![^@]*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(?<![.-]))(?:@(?P<revision>\w[\w./-]*))?",
     re.ASCII,
 )
+# The same with a folder of it, as git names one: org/name@v1:checkpoint-500.
+HUB_WORD = re.compile(HUB_ID.pattern + r"(?::(?P<folder>(?!\.)[\w.-]+(?:/(?!\.)[\w.-]+)*))?", re.ASCII)
 SURE = 0.05  # a difference whose test gives a p below it is taken for one
 SHARES = {"accuracy", "top5", "acc", "acc_norm", "exact_match"}  # shown in per cent
 

@@ -1,6 +1,6 @@
 """Models of the Hub as checkpoints: `org/name` or `org/name@revision`, through huggingface_hub and its cache.
 
-    reference = hub_reference("org/model@v2")                 # Reference("org/model", "v2")
+    reference = hub_reference("org/model@v2:last")            # Reference("org/model", "v2", "last")
     folder = fetch(reference)                                 # .../snapshots/<commit>, with the files that are needed
 
 A path that exists is never looked up on the Hub. The token, the cache and the offline mode are huggingface_hub's own.
@@ -24,7 +24,7 @@ from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.checkpoints.side_files import LARGEST, PICTURES, TRAINING, TRAINING_FOLDERS, WEIGHTS
 from soupcli.environment import import_extra
 from soupcli.errors import CheckpointError
-from soupcli.wording import HUB_ID
+from soupcli.wording import HUB_WORD, natural_order
 
 FILES = {
     *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".nemo", ".tar", ".gguf", ".onnx", ".h5"),
@@ -57,6 +57,7 @@ class Reference(NamedTuple):
 
     id: str
     revision: str | None = None
+    folder: str = ""  # of its files; "" for its top
 
 
 class HubFile(NamedTuple):
@@ -71,10 +72,10 @@ def hub_reference(word: str | Path) -> Reference | None:
 
     A folder here that has the owner's name makes it a path, unless a whole commit is named.
     """
-    match = HUB_ID.fullmatch(str(word))
+    match = HUB_WORD.fullmatch(str(word))
     if match is None or Path(word).exists() or PurePosixPath(match["id"]).suffix.lower() in FILES:
         return None
-    found = Reference(match["id"], match["revision"])
+    found = Reference(match["id"], match["revision"], match["folder"] or "")
     pinned = found.revision is not None and COMMIT.fullmatch(found.revision) is not None
     return found if pinned or not Path(found.id.partition("/")[0]).exists() else None
 
@@ -93,26 +94,35 @@ def fetch(reference: Reference, weights_name: str | None = None, *, cached: bool
     offline = cached or bool(import_extra("huggingface_hub.constants", extra="hub").HF_HUB_OFFLINE)
     try:
         listed = _cached(hub, reference) if offline else _listed(hub, reference)
-        names = None if listed is None else [literal(name) for name in needed(reference, listed, weights_name)]
-        return Path(
-            hub.snapshot_download(
-                reference.id, revision=reference.revision, allow_patterns=names, local_files_only=offline
-            )
+        above = f"{reference.folder}/" if reference.folder else ""
+        names = None if listed is None else _wanted(reference, listed, above, weights_name)
+        snapshot = hub.snapshot_download(
+            reference.id, revision=reference.revision, allow_patterns=names, local_files_only=offline
         )
+        return Path(snapshot, above)
     except CheckpointError:
         raise
     except Exception as cause:
         raise _explained(reference, cause) from cause
 
 
+def _wanted(reference: Reference, listed: Iterable[HubFile], above: str, weights_name: str | None) -> list[str]:
+    """Return patterns of the files to fetch, which lie below the folder `above`."""
+    below = [file._replace(name=file.name.removeprefix(above)) for file in listed if file.name.startswith(above)]
+    if above and not below:
+        raise CheckpointError(f"{_word(reference)}: has no folder {reference.folder}", hint=f"it holds {_some(listed)}")
+    return [literal(above + name) for name in needed(reference, below, weights_name)]
+
+
 def pinned(path: str, revision: str | None) -> Path:
     """Return an ingredient's path for a report; for a model of the Hub its id with the mixed commit."""
-    return Path(path) if revision is None else Path(f"{path.partition('@')[0]}@{revision}")
+    match = HUB_WORD.fullmatch(path) if revision is not None else None
+    return Path(path) if match is None else Path(_word(Reference(match["id"], revision, match["folder"] or "")))
 
 
 def commit_of(folder: Path) -> str:
-    """Return the commit of a snapshot in the cache."""
-    return folder.name
+    """Return the commit of a snapshot in the cache, or of a folder in it."""
+    return next(at.name for at in (folder, *folder.parents) if at.parent.name == "snapshots")
 
 
 def _listed(hub: Any, reference: Reference) -> list[HubFile]:
@@ -232,9 +242,10 @@ def _no_weights(reference: Reference, files: list[HubFile], wanted: str | None) 
     word = _word(reference)
     if wanted is not None:
         return CheckpointError(f"{word}: has no file {wanted}", hint=f"it holds {_some(files)}")
-    below = sorted({PurePosixPath(file.name).parts[0] for file in files if _is_below(file.name)})
+    below = sorted({str(PurePosixPath(file.name).parent) for file in files if _is_below(file.name)}, key=natural_order)
     if below:
-        way = f"hf download {reference.id} --include '{below[0]}/*' --local-dir {reference.id.partition('/')[2]}"
+        folders = (f"{reference.folder}/{name}".lstrip("/") for name in below[:3])
+        way = f"--ckpts {' '.join(_word(reference._replace(folder=folder)) for folder in folders)}"
         return CheckpointError(f"{word}: its weights lie in sub-folders: {', '.join(below[:3])}", hint=way)
     return CheckpointError(f"{word}: holds no weights that can be opened", hint=f"it holds {_some(files)}")
 
@@ -243,7 +254,7 @@ def _is_below(name: str) -> bool:
     return "/" in name and any(_matches(PurePosixPath(name).name, form) for form in FORMS)
 
 
-def _some(files: list[HubFile]) -> str:
+def _some(files: Iterable[HubFile]) -> str:
     names = sorted(file.name for file in files)
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
 
@@ -262,4 +273,5 @@ def _explained(reference: Reference, cause: Exception) -> CheckpointError:
 
 
 def _word(reference: Reference) -> str:
-    return reference.id if reference.revision is None else f"{reference.id}@{reference.revision}"
+    word = reference.id if reference.revision is None else f"{reference.id}@{reference.revision}"
+    return f"{word}:{reference.folder}" if reference.folder else word

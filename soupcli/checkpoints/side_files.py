@@ -192,7 +192,8 @@ def _is_program(path: Path, mode: int) -> bool:
 def leads_inside(path: Path, folder: Path) -> bool:
     """Whether the path leads into the folder, or into the blobs of the same repository in the Hub's cache."""
     target, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
-    in_cache = root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"
+    snapshots = next((at.parent for at in (root, *root.parents) if at.parent.name == "snapshots"), None)
+    in_cache = snapshots is not None and target.parent == snapshots.parent / "blobs"
     return in_cache or target.is_relative_to(root)
 
 

@@ -5,6 +5,7 @@ kept, left_out = choose(checkpoints, recipe.window)        # e.g. window: {last:
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -93,7 +94,7 @@ def _runs(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord]
 def folder_of_run(one: Checkpoint) -> Path:
     """Return the folder of a checkpoint; for a revision of a model of the Hub the model."""
     if one.origin.revision is not None:
-        return Path(str(one.path).partition("@")[0])
+        return Path(re.split("[@:]", str(one.path))[0])
     return one.path.parent
 
 

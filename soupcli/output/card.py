@@ -108,7 +108,7 @@ def _name(report: Report) -> str:
 def _bases(report: Report, beside: CardSources) -> list[str]:
     """Return the Hub ids of the members, or of the models that they were fine-tuned from."""
     assert report.soup is not None
-    found = [path.partition("@")[0] for path in report.soup.members]
+    found = [re.split("[@:]", path)[0] for path in report.soup.members]
     for readme in beside.readmes:
         base = readme.front.get("base_model")
         found += [str(one) for one in (base if isinstance(base, list) else [base])]

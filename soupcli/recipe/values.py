@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
 from soupcli.recipe.gates import leaves, parse, parse_gain
-from soupcli.wording import HUB_ID
+from soupcli.wording import HUB_WORD
 
 SHORT_DTYPES = {
     **dict.fromkeys(("bf16", "bfloat"), "bfloat16"),
@@ -45,7 +45,7 @@ def _checkpoint_path(path: Path, info: ValidationInfo) -> Path:
     """A path beside the recipe (`~` is the home), unless nothing is there and it has the form of a model of the Hub."""
     place = _beside_recipe(path, info)
     owner = _beside_recipe(Path(path.parts[0]), info) if path.parts else place
-    is_model = HUB_ID.fullmatch(str(path)) is not None and not place.exists() and not owner.exists()
+    is_model = HUB_WORD.fullmatch(str(path)) is not None and not place.exists() and not owner.exists()
     return path if is_model else place
 
 

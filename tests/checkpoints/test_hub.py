@@ -152,6 +152,32 @@ def test_base_and_recipe(hub: Hub, tmp_path: Path, soup: Soup) -> None:
     assert sorted(json.loads(ran.stdout)["soup"]["members"]) == ["org/a", "org/start"]
 
 
+def test_folders_of_a_model(hub: Hub, tmp_path: Path, soup: Soup) -> None:
+    """`org/a:checkpoint-1` is a folder of the model, fetched alone; the report and its check know the commit."""
+    for step in (1, 2):
+        write(tmp_path / f"one/runs/checkpoint-{step}", step, **{"tokenizer.json": b"{}"})
+    commit = hub.add("org/a", tmp_path / "one")
+    refused = soup("uniform", "--ckpts", "org/a")
+    assert "org/a: its weights lie in sub-folders: runs/checkpoint-1, runs/checkpoint-2" in refused.stderr
+    words = [f"org/a:runs/checkpoint-{step}" for step in (1, 2)]
+    assert f"hint: --ckpts {' '.join(words)}" in refused.stderr
+    absent = soup("uniform", "--ckpts", "org/a:nowhere")
+    assert absent.code == 2 and "org/a:nowhere: has no folder nowhere" in absent.stderr
+    hub.requests.clear()
+    assert soup("uniform", "--ckpts", words[0], "--out", "one-of-them").code == 0
+    assert {name.rpartition("/")[0] for name in hub.fetched} == {"org/a/runs/checkpoint-1"}
+    ran = soup("uniform", "--ckpts", *words, "--json")
+    assert ran.code == 0, ran.stderr
+    assert {one["path"]: one["revision"] for one in json.loads(ran.stdout)["ingredients"]} == dict.fromkeys(
+        words, commit
+    )
+    assert (tmp_path / "soup/tokenizer.json").is_file()
+    assert "base_model:\n- org/a\n" in (tmp_path / "soup/README.md").read_text()
+    write(tmp_path / "one/runs/checkpoint-1", 9)
+    hub.add("org/a", tmp_path / "one")
+    assert soup("verify", "soup", "--rebuild").code == 0
+
+
 def adapter(folder: Path, seed: int) -> None:
     """A LoRA adapter of `org/start` at v1, as PEFT saves it."""
     folder.mkdir(parents=True)
