@@ -46,7 +46,9 @@ KINDS = {
     "c16": Dtype.COMPLEX128,
 }
 PROTOCOLS = range(3, 6)  # of pickles that hold bytes as they are
-SAVE_AGAIN = "save it again: pickle.dump(pickle.load(open(path, 'rb')), open(other_path, 'wb'), protocol=4)"
+SAVE_AGAIN = (
+    "if you trust it, save it again: pickle.dump(pickle.load(open(path, 'rb')), open(other_path, 'wb'), protocol=4)"
+)
 
 
 class _Array(NamedTuple):
