@@ -56,7 +56,7 @@ def find(
     notes = [*named.notes, *left_out, *(f"{flag} {NEEDLESS}" for flag, given in _needless(how) if given)]
     for done, path in enumerate(paths, 1):
         try:
-            checkpoint = open_checkpoint(path, how)
+            checkpoint = named.opened.get(path) or open_checkpoint(path, how)
             notes += _left_out(path, checkpoint, how)
             opened.append(checkpoint)
         except CheckpointError as error:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.best_or_last import in_natural_order, listed
 from soupcli.checkpoints.contents import How
@@ -17,9 +18,12 @@ from soupcli.checkpoints.formats.folders.parts import STEPS
 from soupcli.checkpoints.formats.foreign import refuse_foreign
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.checkpoints.formats.torch_save import is_training_alone
-from soupcli.checkpoints.open import is_laid_out
+from soupcli.checkpoints.open import laid_out
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, distinct
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 MOST_LOOKED_AT = 200_000  # folders below a word
 WEIGHTS_ENDINGS = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".nemo"})
@@ -42,6 +46,7 @@ class FolderSearch:
     prefer: str | None
     how: How
     known: dict[Path, bool] = field(default_factory=dict)  # whether a folder is a checkpoint
+    opened: dict[Path, Checkpoint] = field(default_factory=dict)  # those that had to be opened to tell
 
     def below(self, path: Path, notes: list[str]) -> list[Path] | None:
         """Return the checkpoints in or below a folder. Returns None if it is one itself, or if there are none."""
@@ -79,7 +84,14 @@ class FolderSearch:
     def _is_checkpoint(self, folder: Path) -> bool:
         if self.how.weights_name is not None:
             return (folder / self.how.weights_name).is_file()
-        if is_laid_out(folder, self.how) or _is_foreign(folder):
+        try:
+            opened = laid_out(folder, self.how)
+        except CheckpointError:
+            return True
+        if opened is not None:
+            self.opened[folder] = opened
+            return True
+        if _is_foreign(folder):
             return True
         files = _files(folder)
         return len(files) == 1 or _are_shards(folder, files)

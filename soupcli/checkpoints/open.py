@@ -205,14 +205,14 @@ LAYOUTS: tuple[Layout, ...] = (
 )  # tried in this order
 
 
-def is_laid_out(path: Path, how: How) -> bool:
-    """Whether a folder's layout makes it one checkpoint, readable or refused, whatever the names of its files."""
+def laid_out(path: Path, how: How) -> Checkpoint | None:
+    """Return the checkpoint that a folder is by its layout, whatever the names of its files, or None.
+
+    Raises CheckpointError if the layout is one that is refused.
+    """
     if len(parts.named_adapters(path)) > 1:
-        return False  # runs of adapters beside each other look like one network with several
-    try:
-        return any(layout(path, how) is not None for layout in LAYOUTS[1:-1])
-    except CheckpointError:
-        return True
+        return None  # runs of adapters beside each other look like one network with several
+    return next((opened for layout in LAYOUTS[1:-1] if (opened := layout(path, how)) is not None), None)
 
 
 def _open_adapter(path: Path, folder: Path, how: How) -> Checkpoint:

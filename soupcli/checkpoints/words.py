@@ -12,6 +12,7 @@ import glob
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.best_or_last import in_natural_order, listed, one_of_each_run
 from soupcli.checkpoints.contents import How
@@ -19,6 +20,9 @@ from soupcli.checkpoints.folder_search import FolderSearch, counted
 from soupcli.checkpoints.hub import hub_reference
 from soupcli.errors import CheckpointError, UsageError
 from soupcli.wording import natural_order
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
 
 
 @dataclass
@@ -29,6 +33,7 @@ class Named:
     notes: list[str] = field(default_factory=list)
     passed: list[Path] = field(default_factory=list)  # what a glob finds beside checkpoints
     failures: list[CheckpointError] = field(default_factory=list)
+    opened: Mapping[Path, Checkpoint] = field(default_factory=dict)  # those of the paths that had to be opened to tell
 
 
 def paths_of(
@@ -50,6 +55,7 @@ def paths_of(
         except CheckpointError as error:
             named.failures.append(error)
     search, siblings = FolderSearch(prefer, how or How()), _siblings(given)
+    named.opened = search.opened
     found: list[Path] = []
     passed: list[Path] = []
     for path in sorted(given, key=in_natural_order):

@@ -95,8 +95,9 @@ class Difficulty:
         """
         self._count()
         wanted = frozenset(members)
-        known = [*self._soups.items(), *((frozenset([name]), levels) for name, levels in self._alone.items())]
-        near = [(soup, levels) for soup, levels in known if soup & wanted]
+        near = [(soup, levels) for soup, levels in self._soups.items() if soup & wanted]
+        alone = next((name for name in self._alone if name in wanted), None)  # each is as near as the first one
+        near += [(frozenset([alone]), self._alone[alone])] if alone is not None else []
         if not near:
             return self.of_examples()
         soup, levels_n = min(near, key=lambda one: len(one[0] ^ wanted))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from soupcli.errors import NetworkError
@@ -20,6 +22,8 @@ FILES = (
     *("added_tokens*", "chat_template*", "*.jinja", "*vocab*", "*merges*", "*.codes", "*.bpe", "*.spm", "*.model"),
     *("*.tiktoken", "spiece*", "dict*.txt", "normalizer.json", "label*.json", "label*.txt", "*.py"),
 )
+_IN_FOLDER = re.compile("|".join(fnmatch.translate(pattern) for pattern in FILES if "/" not in pattern))
+_BELOW = [pattern.split("/") for pattern in FILES if "/" in pattern]
 # Keys that say who wrote a file, and nothing about the network.
 NOTES = ("_name_or_path", "name_or_path", "_commit_hash", "transformers_version", "is_local", "local_files_only")
 MAX_PARSED = 10_000_000  # bytes of a file that notes are looked for in
@@ -28,7 +32,13 @@ MAX_FILE = 2**29  # bytes; the largest tokenizers have 35 MB
 
 def configuration_files(folder: Path) -> list[Path]:
     """Return the files that a model library reads beside the weights in `folder`, sorted."""
-    return sorted({file for pattern in FILES for file in folder.glob(pattern) if file.is_file()})
+    try:
+        entries = list(folder.iterdir())  # once: a search for each pattern would list the folder as often
+    except OSError:
+        return []
+    below = [entry / name for at, name in _BELOW for entry in entries if fnmatch.fnmatchcase(entry.name, at)]
+    found = [entry for entry in entries if _IN_FOLDER.match(entry.name)]
+    return sorted(file for file in (*found, *below) if file.is_file())
 
 
 def key_of_configuration(folder: Path) -> str:

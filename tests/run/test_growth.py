@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,12 @@ from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
 from soupcli.checkpoints.compare.differences import survey
 from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.find import find
+from soupcli.checkpoints.formats import safetensors
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import CheckpointError, MixError
+from soupcli.evaluation.hardest_first import Difficulty
+from soupcli.files.reading import FileVersion
 from tests.helpers.operations import operations
 
 EVERYTHING = TensorFilter()
@@ -82,7 +86,42 @@ def ingredients(folder: Path, count: int) -> Callable[[], object]:
     return found
 
 
-@pytest.mark.parametrize("work", [doubled_keys, other_names, ingredients])
+def difficulty(_folder: Path, count: int) -> Callable[[], object]:
+    """A greedy search over `count` ingredients, each tried beside the members so far: here always the first two."""
+
+    def searched() -> None:
+        found = Difficulty()
+        for number in range(count):
+            found.add([str(number)], torch.zeros(4, dtype=torch.uint8))
+        for number in range(count):
+            found.expected({"0": 0.5, str(number): 0.5})
+
+    return searched
+
+
+def opened_once(folder: Path, count: int) -> Callable[[], object]:
+    """`count` folders of checkpoints, each looked for and opened."""
+    for number in range(count):
+        (folder / f"{count}/{number}").mkdir(parents=True)
+        save_file({"w": torch.full((2,), float(number))}, folder / f"{count}/{number}/model.safetensors")
+    return lambda: find([f"{folder}/{count}/*/"])
+
+
+def test_each_header_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tells that a folder is a checkpoint opens it, and nothing opens it a second time."""
+    seen: list[Path] = []
+    read = safetensors.read_header
+
+    def noted(file: FileVersion) -> Any:
+        seen.append(file.path)
+        return read(file)
+
+    monkeypatch.setattr(safetensors, "read_header", noted)
+    opened_once(tmp_path, 5)()
+    assert sorted(seen) == sorted(tmp_path.glob("5/*/model.safetensors"))
+
+
+@pytest.mark.parametrize("work", [doubled_keys, other_names, ingredients, difficulty])
 def test_work_grows_with_what_is_read(work: Work, tmp_path: Path) -> None:
     """Four times as much is at most five times the work; its square would be sixteen."""
     operations(work(tmp_path, 2))  # what is imported late
