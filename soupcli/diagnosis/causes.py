@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.diagnosis import basins, culprits, evidence
+from soupcli.diagnosis import basins, culprits, effects, evidence
 
 if TYPE_CHECKING:
     from soupcli.diagnosis.evidence import Evidence
@@ -193,7 +193,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "too few validation examples",
-        culprits.too_few,
+        effects.too_few,
         "The set is too small to tell ingredients and soup apart: the ranking, and what greedy keeps, is chance.",
         "More examples: four times as many halve the error. `metric: nll` tells more of each example than accuracy.",
     ),

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.diagnosis.effects import (
+    broken,
     culprits,
-    doubt,
     in_trouble,
     is_broken,
     is_lost,
@@ -37,8 +37,6 @@ FAR = 2.5  # times as far as the median ingredient, of one that scores show to b
 OUTLIER = 5.0  # the same by the weights alone
 ALONE = 2.0  # and so many times as far as the next one: half of a sweep is no outlier
 UNKNOWN = 0.05  # of a metric, that an ingredient may lack to the median for all that the set says
-# Points of accuracy: fine-tuning runs of one sweep mostly lie within so many, and soups gain about one.
-TOLD_APART = 0.05
 
 
 def labels(facts: Facts) -> Evidence | None:
@@ -223,10 +221,10 @@ def _explained(facts: Facts, one: int) -> bool:
 
 def other_inputs(facts: Facts) -> Evidence | None:
     """Find an ingredient that moved no farther than the others and is wrong anyway."""
-    if facts.barrier is None or facts.spread is None or facts.reordered or len(facts.located) < 3:
+    if facts.barrier is None or facts.spread is None or facts.reordered or zeros(facts) is not None:
         return None
-    if zeros(facts) is not None:
-        return None
+    if len(facts.located) < 3:
+        return _one_of_two(facts)
     ratios, renewed, near, blamed = _times_as_far(facts), renewed_layers(facts), _with_most(facts), culprits(facts)
     found = [
         one
@@ -244,6 +242,21 @@ def other_inputs(facts: Facts) -> Evidence | None:
     text = f"{facts.name(found[0])} is wrong, and near the others" + told_effect(facts, found[0])
     sure: Sure = "likely" if found[0] in blamed else "possible"
     return Evidence(text, tuple(facts.located[one] for one in found), sure)
+
+
+def _one_of_two(facts: Facts) -> Evidence | None:
+    """Find which of two is wrong, if their mean suffers: by scores, since neither is far from the others."""
+    assert facts.spread is not None
+    if len(facts.located) < 2 or not in_trouble(facts) or _angle_to_others(facts, 0) > WILD:
+        return None
+    moved_k, explained = facts.spread.from_base_k, {*renewed_layers(facts), *_blown_up(facts)}
+    ratios = {one: float(moved_k[one] / moved_k[1 - one]) for one in (0, 1)} if moved_k is not None else {}
+    left = [one for one in broken(facts) if one not in explained and not _explained(facts, one)]
+    found = [one for one in left if 2 * ratios.get(one, 1.0) >= 1]  # one that hardly left the base knows little as yet
+    if not found:
+        return None
+    text = f"{facts.name(found[0])} is wrong, and the mean of the two suffers" + told_effect(facts, found[0])
+    return Evidence(text, (facts.located[found[0]],), "possible")
 
 
 def _without_the_untrained(found: Sequence[int], ratios: Mapping[int, float]) -> list[int]:
@@ -311,29 +324,3 @@ def _two_groups(angle_kk: torch.Tensor) -> tuple[list[int], list[int]]:
     cut = 1 + max(range(len(gaps)), key=lambda place: gaps[place])
     one, other = sorted(order[:cut]), sorted(order[cut:])
     return (one, other) if len(one) >= len(other) else (other, one)
-
-
-def too_few(facts: Facts) -> Evidence | None:
-    """Find a set too small to tell ingredients and soup apart. Ingredients known to be wrong do not count."""
-    if facts.barrier is None:
-        return None
-    if facts.barrier.mean.metrics[facts.barrier.mean.selecting].n == 1:
-        return Evidence("1 example tells nothing apart")
-    blamed = culprits(facts)
-    ranked = sorted(
-        (score for one, score in enumerate(facts.barrier.alone) if one not in blamed), key=lambda s: -s.goodness
-    )
-    if len(ranked) < 2:
-        return None
-    pairs = [(ranked[0], ranked[-1])]
-    if not blamed and not in_trouble(facts):
-        pairs += [(ranked[0], facts.barrier.mean), (facts.barrier.mean, ranked[-1])]
-    widths = [doubt(one, other) for one, other in pairs]
-    known = [width for width in widths if width is not None]
-    if len(known) < len(widths) or max(known) <= TOLD_APART:
-        return None
-    examples = ranked[0].metrics[ranked[0].selecting].n
-    return Evidence(
-        f"{examples} examples: best and worst ingredient ({ranked[0].value:.4f} and {ranked[-1].value:.4f}) cannot be "
-        f"told apart; differences are known to ± {max(known) * 100:.1f} points"
-    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from soupcli.diagnosis.evidence import Evidence
 from soupcli.diagnosis.facts import better_by, surely_better
 from soupcli.late import torch
 from soupcli.wording import SHARES
@@ -28,6 +29,8 @@ LOST = 0.02  # of a share that a soup loses before it is in trouble
 BELOW = 0.05  # of a share, that one stands below all others
 ALIKE = 3.0  # and so many times as much as these are apart
 RESTORED = 0.35  # of what a run lacks, by other names for its classes
+# Points of accuracy: fine-tuning runs of one sweep mostly lie within so many, and soups gain about one.
+TOLD_APART = 0.05
 CONFUSION = "f1"  # the metric whose contributions are predicted and true classes
 
 
@@ -208,3 +211,29 @@ def doubt(one: Score, other: Score) -> float | None:
     if found.p is None or found.low is None or found.high is None or found.low > 0 or found.high < 0:
         return None
     return (found.high - found.low) / 2
+
+
+def too_few(facts: Facts) -> Evidence | None:
+    """Find a set too small to tell ingredients and soup apart. Ingredients known to be wrong do not count."""
+    if facts.barrier is None:
+        return None
+    if facts.barrier.mean.metrics[facts.barrier.mean.selecting].n == 1:
+        return Evidence("1 example tells nothing apart")
+    blamed = culprits(facts)
+    ranked = sorted(
+        (score for one, score in enumerate(facts.barrier.alone) if one not in blamed), key=lambda s: -s.goodness
+    )
+    if len(ranked) < 2:
+        return None
+    pairs = [(ranked[0], ranked[-1])]
+    if not blamed and not in_trouble(facts):
+        pairs += [(ranked[0], facts.barrier.mean), (facts.barrier.mean, ranked[-1])]
+    widths = [doubt(one, other) for one, other in pairs]
+    known = [width for width in widths if width is not None]
+    if len(known) < len(widths) or max(known) <= TOLD_APART:
+        return None
+    examples = ranked[0].metrics[ranked[0].selecting].n
+    return Evidence(
+        f"{examples} examples: best and worst ingredient ({ranked[0].value:.4f} and {ranked[-1].value:.4f}) cannot be "
+        f"told apart; differences are known to ± {max(known) * 100:.1f} points"
+    )

@@ -218,6 +218,16 @@ def test_trained_on_other_inputs(inspected: Inspect, healthy: list[nn.Sequential
     assert found["verdicts"][0]["accused"] == ["runs/5"]
 
 
+def test_one_of_two_was_trained_on_other_inputs(
+    inspected: Inspect, healthy: list[nn.Sequential], start: nn.Sequential
+) -> None:
+    """Of two runs the one that knows nothing here is named, as possible: no distance says which went astray."""
+    [found] = inspected(*WITH_VAL, nets=[trained_on(start, Task(TRAIN.inputs.flip(1), TRAIN.labels)), healthy[0]])[
+        "verdicts"
+    ]
+    assert (found["cause"], found["sure"], found["accused"]) == ("trained on other inputs", "possible", ["runs/0"])
+
+
 @pytest.mark.parametrize("place", [4, 0])
 @pytest.mark.parametrize("words", [(), WITH_VAL], ids=" ".join)
 def test_neurons_in_another_order(
