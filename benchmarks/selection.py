@@ -34,8 +34,7 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.networks.live import LiveNetwork
 from soupcli.networks.network import Network
 from soupcli.recipe.methods import Greedy, Learned
-from soupcli.soups.learned.coefficient_search import Judge, ScoredMixture, search_coefficients
-from soupcli.soups.learned.evolution import Evolution
+from soupcli.soups.learned.coefficient_search import Evolution, Judge, ScoredMixture, search_coefficients
 from soupcli.soups.learned.learned import learn
 from soupcli.soups.ranking import Ranked, rank
 from soupcli.soups.search import search

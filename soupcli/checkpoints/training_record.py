@@ -7,8 +7,11 @@ file and folder, e.g. `epoch=3-val_loss=0.12.ckpt` (Lightning, NeMo), `checkpoin
 
 from __future__ import annotations
 
+import csv
+import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
@@ -156,3 +159,36 @@ def _of_wenet(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 def _first(numbers: Mapping[str, float], names: tuple[str, ...]) -> int | None:
     return next((int(numbers[name]) for name in names if name in numbers), None)
+
+
+NAMES = ("summary.csv", "metrics.csv", "results.csv", "log.csv", "logs.csv", "history.csv", "training_log.csv")
+LARGEST = 20_000_000  # bytes
+
+
+def highest_in_table(folder: Path) -> dict[str, float]:
+    """Return the greatest finite number of each column of the trainer's table, {"val_acc": 0.975}, or {} without one.
+
+    The table is timm's summary.csv, Lightning's metrics.csv or a log.csv beside the checkpoints.
+    """
+    for name in NAMES:
+        try:
+            lines = read_small(folder / name, most=LARGEST).decode("utf-8-sig", "replace").splitlines()
+            rows = list(csv.DictReader(lines))
+        except (OSError, csv.Error):
+            continue
+        found: dict[str, float] = {}
+        for row in rows:
+            for column, text in row.items():
+                number = _number(text)
+                if number is not None and column:
+                    found[column.strip()] = max(number, found.get(column.strip(), number))
+        return found
+    return {}
+
+
+def _number(text: object) -> float | None:
+    try:
+        number = float(str(text))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

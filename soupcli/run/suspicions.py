@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.training_record import record_of
-from soupcli.checkpoints.training_table import highest_in_table
+from soupcli.checkpoints.training_record import highest_in_table, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from soupcli.checkpoints.training_table import highest_in_table
+from soupcli.checkpoints.training_record import highest_in_table
 from tests.helpers import transformers_toys as toys
 from tests.helpers.checkpoint_tensors import small_net
 

@@ -6,15 +6,16 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from soupcli.datasets.load import kind_of
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import command as command_task
-from soupcli.evaluation.outside.ahead import Ahead
 from soupcli.evaluation.outside.command import Candidate, Processes
 from soupcli.evaluation.outside.program_files import split
 from soupcli.files.unfinished import scratch_folder
@@ -165,3 +166,50 @@ def _keep_for_reproduction(error: ValidationError, folder: Path) -> None:
     shutil.copytree(folder, kept, dirs_exist_ok=True)
     error.args = (str(error).replace(str(folder), str(kept)),)
     error.hint = f"{error.hint or 'run it by hand to see why'}; the candidate stays in {kept}"
+
+
+Item = TypeVar("Item", bound=Hashable)
+Made = TypeVar("Made")
+
+
+class Ahead(Generic[Item, Made]):
+    """Runs `work` on items, `jobs` at once, before their results are needed.
+
+    `work` gets an item and the number of its job, from 0.
+    """
+
+    def __init__(self, jobs: int, work: Callable[[Item, int], Made]) -> None:
+        self._work = work
+        self._pool = ThreadPoolExecutor(jobs)
+        self._free: SimpleQueue[int] = SimpleQueue()
+        for job in range(jobs):
+            self._free.put(job)
+        self._futures: dict[Item, Future[Made]] = {}
+
+    def expect(self, items: Sequence[Item]) -> None:
+        """Begin with these items, in order. Others that have not begun are dropped."""
+        for item, future in list(self._futures.items()):
+            if item not in items and future.cancel():
+                del self._futures[item]
+        for item in items:
+            if item not in self._futures:
+                self._futures[item] = self._pool.submit(self._in_a_job, item)
+
+    def has(self, item: Item) -> bool:
+        """Whether the item was expected and its result was not taken yet."""
+        return item in self._futures
+
+    def result(self, item: Item) -> Made:
+        """Wait for the result of an expected item. Raises what the work raised."""
+        return self._futures.pop(item).result()
+
+    def close(self) -> None:
+        """Drop all items that have not begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _in_a_job(self, item: Item) -> Made:
+        job = self._free.get()
+        try:
+            return self._work(item, job)
+        finally:
+            self._free.put(job)

@@ -23,8 +23,14 @@ from soupcli.run.run import Row
 from soupcli.run.to_report import coefficients_to_report
 from soupcli.soups.greedy import GreedySoup
 from soupcli.soups.greedy import greedy as recipe_1
-from soupcli.soups.learned.coefficient_search import FoundCoefficients, Judge, ScoredMixture, search_coefficients
-from soupcli.soups.learned.evolution import SIGMA, Evolution
+from soupcli.soups.learned.coefficient_search import (
+    SIGMA,
+    Evolution,
+    FoundCoefficients,
+    Judge,
+    ScoredMixture,
+    search_coefficients,
+)
 from soupcli.soups.learned.learned import Layered, of_checkpoints, without_absent
 
 if TYPE_CHECKING:

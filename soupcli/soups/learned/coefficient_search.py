@@ -14,9 +14,11 @@ Letters in names: l layers, k ingredients, f free numbers of a layer (k - 1).
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from soupcli.environment import import_extra
 from soupcli.late import torch
 from soupcli.progress import Progress, silent
 from soupcli.soups.greedy import Foresee, unforeseen
@@ -34,7 +36,7 @@ LEAST = 0.05  # of an even share: what an ingredient that the start leaves out b
 
 
 class Sampler(Protocol):
-    """Draws points and learns from their losses: see evolution.py."""
+    """Draws points and learns from their losses: see Evolution."""
 
     @property
     def population(self) -> int:
@@ -216,3 +218,43 @@ def _is_generation(one: Any, population: int, free: int) -> bool:
 
 def _is_number(value: Any) -> bool:
     return type(value) is float and math.isfinite(value)
+
+
+EXTRA = "search"
+SIGMA = 1.0  # of a first draw: coefficients that differ by a factor of e are one step apart
+FULL = 200  # free numbers up to which the covariance is whole: its decomposition takes their third power
+
+
+class Evolution:
+    """CMA-ES, from the package cmaes (extra `search`): full covariance, or only its diagonal if that is too large.
+
+    It draws generations of points and learns from their losses. The same seed and losses give the same points.
+    """
+
+    def __init__(self, *, free: int, seed: int) -> None:
+        cmaes, self._numpy = import_extra("cmaes", extra=EXTRA), import_extra("numpy", extra=EXTRA)
+        self.version = f"cmaes {cmaes.__version__}"
+        self.algorithm: Literal["CMA-ES", "sep-CMA-ES"] = "CMA-ES" if free <= FULL else "sep-CMA-ES"
+        kind = cmaes.CMA if free <= FULL else cmaes.SepCMA
+        self._cma: Any = kind(mean=self._numpy.zeros(free), sigma=SIGMA, seed=seed)
+
+    @property
+    def population(self) -> int:
+        """The number of points in a generation: 4 + 3 ln(free)."""
+        return int(self._cma.population_size)
+
+    def ask(self) -> list[list[float]]:
+        """Draw the points of the next generation."""
+        return [[float(number) for number in self._cma.ask()] for _ in range(self.population)]
+
+    def tell(self, points: Sequence[Sequence[float]], losses: Sequence[float]) -> None:
+        """Learn from the losses of a generation's points, all finite."""
+        pairs = [(self._numpy.array(point), loss) for point, loss in zip(points, losses, strict=True)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of equal losses, which steps of an accuracy often are
+            self._cma.tell(pairs)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the spread of further points is too small to matter, or all recent losses are the same."""
+        return bool(self._cma.should_stop())
