@@ -21,7 +21,7 @@ class Window(Section):
     every: int | None = Field(default=None, gt=0)
     """Every Nth checkpoint of each run, counted back from its last one."""
     last: int | None = Field(default=None, gt=0)
-    """The last N checkpoints of each run; a run is what lies in one folder."""
+    """The last N checkpoints of each run; a run is the checkpoints of one folder."""
     top: int | None = Field(default=None, gt=0)
     """The N best by the metric `by`."""
     by: str | None = None
@@ -64,7 +64,7 @@ class Greedy(Section):
     rounds: int = Field(default=50, gt=0)
     """Additions of replacement, at most."""
     budget: int | None = Field(default=None, gt=0)
-    """Soups that budgeted evaluates, beside the best ingredient alone."""
+    """Number of soups that budgeted evaluates, besides the best ingredient."""
     candidates: int = Field(default=1000, gt=0)
     """Soups whose score budgeted predicts."""
     seed: int = Field(default=0, ge=0)
@@ -74,10 +74,10 @@ class Greedy(Section):
     parts: int = Field(default=10, ge=2)
     """For experts: their weights are multiples of 1 / parts, at least one part for each."""
     windows: Sizes | None = None
-    """Instead of a search over all: the mean of the last N checkpoints of one run for each of these N, and the last
-    checkpoint alone, of which the best is taken. No other checkpoint is evaluated alone."""
+    """Instead of a search over all: evaluate the mean of the last N checkpoints of one run for each of these N, and the
+    last checkpoint, and take the best. No other checkpoint is evaluated."""
     decay: Decay | None = None
-    """Weights in these windows that stand for a decay of the learning rate, as `mix.decay`; default: the mean."""
+    """Weights in these windows that imitate a decay of the learning rate, as `mix.decay`; default: the mean."""
 
     @property
     def search(self) -> Strategy:
@@ -154,14 +154,14 @@ class Learned(Section):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the label that is spread over all classes."""
     temperature: bool = True
-    """Learn a factor of the logits beside the coefficients; the report says it. Losses are shown without it."""
+    """Fit a factor of the logits as well as the coefficients; the report has it. Losses are shown without it."""
     fold_temperature: bool = False
     """Multiply the last linear layer of the soup by the learned factor; losses are then shown with it."""
     holdout: float = Field(default=0.2, gt=0.0, lt=1.0)
     """Share of each class of the first set that is not fitted, and chooses the step to keep."""
     folds: int | None = Field(default=None, gt=0)
-    """Parts of the first set that are held out in turn, each from a fit of its own; 1: one part alone. Default: 1 if
-    the held-out part has 200 examples or more, else so many that each example is held out once."""
+    """Parts of the first set that are held out in turn, each from its own fit; 1: only one part. Default: 1 if the
+    held-out part has 200 examples or more, else as many as hold out each example once."""
     seed: int = Field(default=0, ge=0)
     """Of the split and of the order of the batches; of what a search draws."""
     resident: Literal["auto", "device", "host", "disk"] = "auto"
@@ -205,17 +205,18 @@ class Mix(Section):
     """Other weights for the tensors whose names fit a shell pattern, the first that they fit: `{'blocks.*': 0.7,0.3}`.
     """
     alpha: Grid | None = None
-    """How far to go from the base (0) to the mean of the checkpoints (1), WiSE-FT (arXiv:2109.01903): a number, a list
-    or first:last:step, of which the best on the first validation set is written."""
+    """How far to go from the base (0) to the mean of the checkpoints (1), WiSE-FT (arXiv:2109.01903): a number, or a
+    list or first:last:step. The best one on the first validation set is written.
+    """
     decay: Decay | None = None
-    """Weights that stand for a decay of the learning rate over the checkpoints of one run, in the order of their steps
+    """Weights that imitate a decay of the learning rate over the checkpoints of one run, in the order of their steps
     (WSM, arXiv:2507.17634): linear, 1-sqrt, cosine, `ema:0.99`, or a file with the multiplier of each interval, one a
     line."""
     per: Literal["model", "layer", "tensor"] = "layer"
     """What stock measures an angle of."""
     any_weights: bool = False
-    """Take weights that are negative, or do not sum to 1, as they are, and do not divide them by their sum; an alpha
-    below 0 or above 1 too."""
+    """Use weights that are negative, or do not sum to 1, without dividing them by their sum; also an alpha below 0 or
+    above 1."""
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
@@ -245,7 +246,8 @@ class Cost(Section):
     """What a forward pass costs."""
 
     flops: bool = False
-    """Count the floating-point operations of a forward pass of one example; the report has them beside an ensemble's.
+    """Count the floating-point operations of a forward pass of one example; the report compares them with an
+    ensemble's.
     """
     beside: dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = {}
     """Other networks by name and their operations, from the literature: two for each multiplication with its addition.

@@ -46,21 +46,22 @@ class Recipe(Section):
     val: dict[str, AnySet] = {}
     """Validation sets by name."""
     metric: str = "accuracy"
-    """The metric that ranks and selects: accuracy, top5, nll, ece, f1 (of class 1 where there are two classes, else the
-    mean over classes) or mcc of classes; map, f1_micro, f1_macro or bce of rows of 0 and 1; pearson, spearman or mse of
-    numbers. `accuracy+f1` is the mean of the two. A set of tokens has its perplexity. `sklearn:NAME` and
-    `torchmetrics:NAME(argument=value)` are metrics of these libraries."""
+    """The metric that ranks and selects: accuracy, top5, nll, ece, f1 (of class 1 if there are two classes, else the
+    mean over classes) or mcc for classes; map, f1_micro, f1_macro or bce for rows of 0 and 1; pearson, spearman or mse
+    for numbers. `accuracy+f1` is the mean of the two. A set of tokens has its perplexity. `sklearn:NAME` and
+    `torchmetrics:NAME(argument=value)` are metrics of these libraries.
+    """
     metrics: list[str] = []
-    """Further metrics, reported beside it on every set that has them."""
+    """Further metrics, which are reported as well on every set that has them."""
     objective: ObjectiveWord | None = None
-    """What ranks and selects where several sets shall: `mean` or `worst` of all sets after --val, or a weight for each
-    of some of them, `{a: 2, b: 1}`, for the weighted mean. What counts is the gain on a set, the difference from the
-    best ingredient's score there as a share of that score, so that accuracies and losses mix; 0 is as good as the best.
-    A candidate is given up early as far as metrics are bounded: the scores of your own programs are not.
-    Default: the first set selects alone."""
+    """Select by several sets: `mean` or `worst` of all sets after --val, or a weight for each of some of them,
+    `{a: 2, b: 1}`, for the weighted mean. The gain on a set counts: the difference from the best ingredient's score
+    there, as a share of that score, so that accuracies and losses can be combined; 0 is as good as the best. A
+    candidate is stopped early if metrics are bounded, which scores of your own programs are not. Default: only the
+    first set selects."""
     batch_norm: Literal["average", "recalibrate", "keep"] = "average"
     """Running statistics of a mean: averaged; or re-estimated before each evaluation and written into the soup
-    (recalibrate); or re-estimated for the evaluations alone while the soup keeps the averaged ones (keep)."""
+    (recalibrate); or re-estimated only for evaluations, while the soup keeps the averaged ones (keep)."""
     gates: dict[str, GateBounds] = {}
     """What a soup must reach, by set or `set.metric`: `">= best - 0.5"` (against the best ingredient; for accuracy and
     other shares in percentage points), `">= 0.8"` or `">= 80%"`. A candidate that breaks one is not accepted; a soup
@@ -76,8 +77,10 @@ class Recipe(Section):
     learned: Learned = Learned()
     mix: Mix = Mix()
     scale: Grid | None = None
-    """The last step of greedy, uniform and learned: the way from `base` (0) to the soup (1) and beyond it, of which the
-    best on what selects is taken: a number, a list or first:last:step. The soup itself is always among the points."""
+    """The last step of greedy, uniform and learned: points on the line from `base` (0) through the soup (1) and beyond
+    it. A number, a list or first:last:step; the best point on the selecting sets is taken. The soup itself is always
+    tried.
+    """
     cost: Cost = Cost()
     out: RecipePath = Path("soup")
     """The folder that the soup is written to."""
@@ -101,13 +104,14 @@ class Recipe(Section):
     """Shell patterns of tensors that are not mixed, e.g. heads of other classes: they come from `base`, else from the
     best ingredient (of `soup uniform`: from the first)."""
     take: list[str] = []
-    """Shell patterns of tensors that come as they are from the best ingredient (of `soup uniform`: from the first),
-    e.g. integers that differ."""
+    """Shell patterns of tensors that come unchanged from the best ingredient (in `soup uniform` from the first), e.g.
+    integers that differ."""
     base: CheckpointPath | None = None
     """The network that adapters were trained on; of whole networks, where tensors that are not mixed come from."""
     key: str | None = None
-    """Where the state dict lies in a file of torch.save, with dots where it lies deeper; default: the first there of
-    state_dict_ema, model_ema, state_dict, model, else the file itself."""
+    """The key of the state dict in a file of torch.save, with dots for nested keys; default: the first of
+    state_dict_ema, model_ema, state_dict, model that exists, else the file itself.
+    """
     adapter_rank: int | None = Field(default=None, gt=0)
     """The rank that a soup of adapters is approximated to; default: it is exact, of the summed rank."""
     device: Device = "auto"

@@ -194,8 +194,8 @@ class OutsideSet(SetSpec):
     """A set that others evaluate: code or a program of the user's, or the tasks of a library."""
 
     depends: list[RecipePath] = []
-    """Files, folders and globs that the scores depend on beside what is found by itself: the user's modules and the
-    files that they open. A kept score is used only while all of them are unchanged."""
+    """Further files, folders and globs that the scores depend on, besides the user's modules and the files that they
+    open, which are found automatically. A kept score is used only while all of them are unchanged."""
     version: str | int | None = None
     """Any word. A change of it has everything evaluated anew."""
     keep: bool = True
@@ -240,8 +240,8 @@ class CommandSet(OutsideSet):
 
     command: str
     """A command that prints one JSON object {metric: value} on its last line; `{checkpoint}` is the soup's path.
-    `{weights}` is the file of its weights, `{folder}` the folder that they lie in, `{device}` the device. Several sets
-    of one command are evaluated at once if it prints `{set: {metric: value}, ...}`."""
+    `{weights}` is the file of its weights, `{folder}` their folder, `{device}` the device. Several sets of one command
+    are evaluated at once if it prints `{set: {metric: value}, ...}`."""
     higher_is_better: bool | None = None
     """Whether more of the metric is better; needed if its name does not tell: accuracy, f1, mae, wer, ... do."""
     timeout: float | None = Field(default=None, gt=0)

@@ -56,9 +56,9 @@ class GateResult(ReportPart):
     """The recipe's key that says it, e.g. `gates.imagenet-a` or `require_gain`."""
     value: Number
     needed: Number
-    """What the value was held against."""
+    """The value that it was compared with."""
     met: bool | None
-    """Null where there was no ingredient to hold the soup against."""
+    """Null if there was no ingredient to compare the soup with."""
     reason: str
 
 
@@ -73,6 +73,6 @@ class Flops(ReportPart):
     ensemble: int
     """Of all ingredients."""
     ensemble_of_members: int | None = None
-    """Of the soup's members; null where there is no soup."""
+    """Of the soup's members; null without a soup."""
     beside: dict[str, float] = {}
     """Of other networks, as the recipe gives them."""

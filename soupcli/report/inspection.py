@@ -56,12 +56,12 @@ class Barriers(ReportPart):
 
     set: str
     metric: str
-    """What heights are told in."""
+    """The metric of the heights."""
     mean: dict[str, MetricScore]
     half_way: dict[str, dict[str, MetricScore]]
     """Ingredient -> score of the middle between it and the mean."""
     height: dict[str, Number]
-    """Ingredient -> how much worse the middle is than the ingredient alone; negative where it is better."""
+    """Ingredient -> how much worse the middle is than the ingredient; negative if it is better."""
     settled_mean: dict[str, MetricScore] | None = None
     """The mean with batch-norm statistics estimated again."""
     without: dict[str, dict[str, MetricScore]] = {}
@@ -80,8 +80,9 @@ class FoundCause(ReportPart):
     accused: list[str] = []
     """Checkpoints that it blames."""
     sure: Literal["certain", "likely", "possible"] = "certain"
-    """Read or measured; seen by scores and weights together; or guessed from the weights alone, or from a run that is
-    worse and does the soup no harm."""
+    """Read or measured; concluded from scores and weights; or guessed from weights only, or from a run that is worse
+    but does not harm the soup.
+    """
 
 
 class Inspection(ReportPart):
@@ -98,7 +99,7 @@ class Inspection(ReportPart):
     """Checkpoint -> tensor -> its first NaN or infinity."""
     duplicates: list[list[str]] = []
     settings: dict[str, list[str]] = {}
-    """Setting of the files beside the weights -> its value beside each checkpoint, where they differ."""
+    """Setting of the files beside the weights -> its value for each checkpoint, if they differ."""
     geometry: Distances | None = None
     barriers: list[Barriers] = []
     verdicts: list[FoundCause] = []

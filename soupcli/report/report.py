@@ -54,7 +54,7 @@ class Report(ReportPart):
     recipe: dict[str, Any]
     """The resolved recipe."""
     ingredients: list[Ingredient]
-    """Best first where there was a ranking, otherwise by path."""
+    """Best first if there was a ranking, otherwise by path."""
     left_out: list[LeftOut] = []
     """Checkpoints that `window:`, or --last, --top, --between or --every, left out."""
     steps: list[SearchStep] = []
@@ -99,7 +99,7 @@ class Report(ReportPart):
     selecting_metrics: dict[str, str] = {}
     """Set -> the metric that ranks and selects on it."""
     lower_is_better: dict[str, list[str]] = {}
-    """Set -> metrics there of which less is better."""
+    """Set -> metrics for which lower is better."""
     sets: list[str] = []
     """All sets in the order in which they were named."""
     transforms: dict[str, str] = {}
@@ -109,7 +109,7 @@ class Report(ReportPart):
     comparisons: list[Comparison] = []
     """Soup against best ingredient on every set, every metric of both."""
     shared_examples: dict[str, int] = {}
-    """Set -> how many of its examples are in the selecting set too, where there are any."""
+    """Set -> how many of its examples are also in the selecting set, if there are any."""
     gates: list[GateResult] = []
     """What `gates:` and `--require-gain` came to."""
     landscape: Landscape | None = None

@@ -63,7 +63,7 @@ class Judged(ReportPart):
     scaled_to: dict[str, float]
     """Set -> the best ingredient's score there; a gain is the difference from it as a share of it."""
     ingredients: dict[str, Number]
-    """Ingredient -> its objective, for those that were evaluated alone."""
+    """Ingredient -> its objective, for those that were evaluated by themselves."""
     soup: Number = None
 
 
@@ -79,7 +79,7 @@ class Member(ReportPart):
 class Ingredient(ReportPart):
     path: str
     hash: str = Field(pattern="^sha256:[0-9a-f]{64}$")
-    """SHA-256 of the file; of the sorted list of names and hashes where there are several."""
+    """SHA-256 of the file, or of the sorted list of names and hashes of several files."""
     bytes: int
     scores: Scores = {}
     revision: str | None = None
@@ -89,11 +89,11 @@ class Ingredient(ReportPart):
     made_by: str | None = None
     """If it is a soup itself: its command, and how many ingredients it holds, e.g. `greedy, 7 of 12`."""
     key: str | None = None
-    """Where in its file they were; null where they lie there bare."""
+    """The key in its file; null for a bare state dict."""
     trainer_metrics: dict[str, Number] = {}
-    """What its trainer measured and wrote down beside the weights."""
+    """The metrics that its trainer recorded."""
     notes: list[str] = []
-    """What was said about the choice of its weights: averaged ones, parts that were left out."""
+    """Notes on the choice of its weights: averaged ones, parts that were left out."""
     members: list[Member] = []
     """Of --group-by: the checkpoints whose mean it is, in the order of their steps; `path` is then their folder."""
 

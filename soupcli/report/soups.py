@@ -16,7 +16,7 @@ class SearchStep(ReportPart):
     score: Number
     """Null where the evaluation was given up, or where the score is not a number."""
     threshold: Number
-    """What the score was held against; null for the start."""
+    """The score that it was compared with; null for the start."""
     accepted: bool
     reason: str
     examples: int
@@ -82,7 +82,7 @@ class Coefficients(ReportPart):
     tensors: list[list[str]]
     """The tensors of each layer."""
     scaled: dict[str, float] = {}
-    """Tensors that are multiplied by the learned temperature beside."""
+    """Tensors that are also multiplied by the learned temperature."""
 
 
 class Stock(ReportPart):
@@ -149,7 +149,7 @@ class Scaled(ReportPart):
     """The point that was taken; 1 is the soup as it was."""
     points: list[ScaledPoint]
     evaluations: int
-    """Points that were evaluated beside the soup itself."""
+    """Points that were evaluated besides the soup itself."""
     base: Ingredient
     """Where the way begins; a member of the soup, unless the scale is 1."""
 
@@ -178,8 +178,9 @@ class Soup(ReportPart):
     file_hashes: dict[str, str] = {}
     """The hash of each of `files`, but of the report itself."""
     left_out: list[str] = []
-    """What is not in the soup as in the best ingredient although it may be missed, and why: files beside the weights,
-    and other parts of a file of torch.save."""
+    """What the soup lacks of the best ingredient although it may be needed, and why: files beside the weights, and
+    other parts of a file of torch.save.
+    """
     format: Literal["safetensors", "torch", "distributed"] = "safetensors"
     """How the weights were written."""
     weight_files: list[str] = []
@@ -225,7 +226,7 @@ class LearnedFit(ReportPart):
     held_out_examples: int
     """Of all folds together."""
     folds: int = 1
-    """Fits of which each held out another part; the soup has the mean of their coefficients."""
+    """Number of fits, each with another held-out part; the soup has the mean of their coefficients."""
     gain: float = 0.0
     """How much less than at the start the held-out loss was where it was least."""
     gain_stderr: float = 0.0
