@@ -137,6 +137,12 @@ def test_files_are_named_for_nouns() -> None:
     assert named <= field | plan, named - field - plan
 
 
+def test_files_are_short() -> None:
+    """No file has more than 350 lines: a longer one is divided along its seams."""
+    long = {name_of(file): lines for file in TREES if (lines := len(file.read_text("utf-8").splitlines())) > 350}
+    assert not long, long
+
+
 def test_no_circle_of_files() -> None:
     """No file imports, through whatever others, itself: files without imports are taken off until none is left."""
     left = graph()

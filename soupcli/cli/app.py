@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import re
 import sys
 from typing import Annotated, Any
 
@@ -26,10 +25,9 @@ from soupcli.cli.options.without_checkpoints import (
     SchemaOptions,
     VerifyOptions,
 )
-from soupcli.cli.parsing import DONE, USER_ERROR, Command, add_command, guarded
+from soupcli.cli.parsing import DONE, USER_ERROR, Command, UsageProblem, add_command, guarded, in_our_words
 from soupcli.errors import UsageError
 from soupcli.output import console
-from soupcli.wording import suggestion
 
 COMMANDS = (
     Command(
@@ -193,7 +191,7 @@ COMMANDS = (
         "init",
         InitOptions,
         "soupcli.commands.init:init",
-        "Write a commented soup.yaml for what lies in this folder.",
+        "Write a commented soup.yaml for what is in this folder.",
         examples=("soup init",),
     ),
     Command(
@@ -296,10 +294,6 @@ def _meet_other_processes(words: list[str]) -> None:
         processes.join()
 
 
-# What Typer raises for words that it cannot read; typer.BadParameter is one of them.
-UsageProblem: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
-
-
 def _check_system() -> None:
     """Raises UsageError on Windows, whose files have neither the locks nor the owners that this program relies on."""
     if sys.platform.startswith("win"):
@@ -328,23 +322,4 @@ def _refused_words(problem: Any, words: list[str]) -> int:
     if type(problem).__name__ == "NoArgsIsHelpError":
         problem.show()
         return USER_ERROR
-    raise _in_our_words(problem, words) from None
-
-
-def _in_our_words(problem: Any, words: list[str]) -> UsageError:
-    """Turn a usage error of Typer into an error of one line with a hint."""
-    named = words[0] if words and words[0] in {row.name for row in COMMANDS} else None
-    where = f"soup {named}" if named else "soup"
-    hint = f"{where} --help shows what there is"
-    option, possible = getattr(problem, "option_name", None), getattr(problem, "possibilities", None)
-    if type(problem).__name__ == "NoSuchOption":
-        return UsageError(f"{where}: no option {option}{suggestion(str(option), possible or ())}", hint=hint)
-    unknown = re.match(r"No such command '(.*?)'", problem.format_message())
-    if unknown is not None:
-        near = suggestion(unknown[1], [row.name for row in COMMANDS], least=0.5)
-        return UsageError(f"soup: no command {unknown[1]!r}{near}", hint=hint)
-    text = re.sub(
-        r"^Invalid value for '?(.*?)'?( \(env var: '.*?'\))?: ", r"\1: ", problem.format_message().strip()
-    ).rstrip(".")
-    text = text[:1].lower() + text[1:] if not text.startswith(("-", "SOUP")) else text
-    return UsageError(f"{where}: {text}", hint=hint)
+    raise in_our_words(problem, words, [row.name for row in COMMANDS]) from None

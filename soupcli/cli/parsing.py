@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import os
+import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_type_hints
@@ -17,6 +18,7 @@ from soupcli.cli import signals
 from soupcli.cli.help import in_groups
 from soupcli.errors import CheckpointErrors, RecipeError, SoupError, UsageError
 from soupcli.output import console
+from soupcli.wording import suggestion
 
 
 class ListOptionsCommand(TyperCommand):
@@ -224,3 +226,26 @@ def _fault(fault: Exception) -> int:
         hint="this is a fault of soup: SOUP_DEBUG=1 shows the traceback to report",
     )
     return FAULT
+
+
+# What Typer raises for words that it cannot read; typer.BadParameter is one of them.
+UsageProblem: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def in_our_words(problem: Any, words: Sequence[str], commands: Sequence[str]) -> UsageError:
+    """Turn a usage error of Typer into an error of one line with a hint."""
+    named = words[0] if words and words[0] in commands else None
+    where = f"soup {named}" if named else "soup"
+    hint = f"{where} --help shows what there is"
+    option, possible = getattr(problem, "option_name", None), getattr(problem, "possibilities", None)
+    if type(problem).__name__ == "NoSuchOption":
+        return UsageError(f"{where}: no option {option}{suggestion(str(option), possible or ())}", hint=hint)
+    unknown = re.match(r"No such command '(.*?)'", problem.format_message())
+    if unknown is not None:
+        near = suggestion(unknown[1], commands, least=0.5)
+        return UsageError(f"soup: no command {unknown[1]!r}{near}", hint=hint)
+    text = re.sub(
+        r"^Invalid value for '?(.*?)'?( \(env var: '.*?'\))?: ", r"\1: ", problem.format_message().strip()
+    ).rstrip(".")
+    text = text[:1].lower() + text[1:] if not text.startswith(("-", "SOUP")) else text
+    return UsageError(f"{where}: {text}", hint=hint)

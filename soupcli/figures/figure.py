@@ -1,6 +1,6 @@
-"""A figure as plain data: panels with axes, and the marks, lines and cells in them. Nothing here draws.
+"""A figure as plain data: panels with axes, and the marks, lines and cells in them. This file draws nothing.
 
-Values are in the units of the axes; sizes are in CSS pixels. Whoever draws it adds nothing of his own.
+Values are in the units of the axes; sizes are in CSS pixels. Renderers add nothing.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Panels side by side, `columns` in a row, under one legend; `caption` says what is seen, for readers without."""
+    """Panels side by side, `columns` in a row, under one legend. `caption` describes the figure for the blind."""
 
     kind: str
     title: str
@@ -99,7 +99,7 @@ class Figure:
 
 
 def printable(text: str) -> str:
-    """`text` with whatever no reader shows (control characters, bytes that are no UTF-8) written as an escape."""
+    """Return `text` with invisible characters (control characters, bytes that are not UTF-8) as escapes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -145,7 +145,7 @@ def _differing_words(names: Sequence[str]) -> list[str]:
 
 
 def scaled(title: str, values: Iterable[float], *, margin: float = 0.06, count: int = 5) -> Axis:
-    """An axis around finite values, with about `count` round ticks."""
+    """Return an axis around finite values, with about `count` round ticks."""
     finite = [value for value in values if math.isfinite(value)] or [0.0]
     low, high = min(finite), max(finite)
     spread = high - low or max(abs(high) * 0.02, 1e-6)

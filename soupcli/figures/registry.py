@@ -1,4 +1,4 @@
-"""The figures that there are, by the name that `--kind` takes."""
+"""The table of figures, by the name that `--kind` takes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KINDS: dict[str, Callable[[Reports], Figure]] = {
 
 
 def possible(reports: Reports) -> tuple[list[Figure], list[UsageError]]:
-    """What can be drawn, and why scores cannot although ingredients were scored."""
+    """Return the figures that can be drawn, and why scores cannot although ingredients were scored."""
     figures: list[Figure] = []
     missing: list[UsageError] = []
     scored = any(source.report.scores_ingredients for source in reports.sources)

@@ -1,6 +1,6 @@
-"""Join several reports: the first one's ingredients, with the scores and the soups of all.
+"""Joins several reports: the first one's ingredients, with the scores and soups of all.
 
-`soup greedy` scores every ingredient on the selecting set alone; `soup rank --val A B ... --report rank.json` on all.
+`soup greedy` scores every ingredient only on the selecting set; `soup rank --val A B ... --report rank.json` on all.
 Ingredients are recognised by their content, not by their paths.
 """
 
@@ -51,27 +51,27 @@ class Reports:
 
     @property
     def first(self) -> Report:
-        """The report that was named first."""
+        """The first report."""
         return self.sources[0].report
 
     @property
     def name(self) -> str:
-        """What to call them in an error."""
+        """The reports' name in errors."""
         return ", ".join(str(source.path) for source in self.sources)
 
     def having(self, part: str, *, wanted: str, command: str) -> ReadReport:
-        """The first report that has `part`. Raises UsageError that names `command`, which makes such a report."""
+        """Return the first report that has `part`. Raises UsageError with `command`, which makes such a report."""
         found = next((source for source in self.sources if getattr(source.report, part)), None)
         if found is None:
             raise UsageError(f"{self.name}: no {wanted}", hint=f"{command} makes a report that has it")
         return found
 
     def lacking(self, part: str, why: str) -> UsageError:
-        """The error of a part that is not there and cannot be."""
+        """Return the error for a part that no report has."""
         return UsageError(f"{self.name}: no {part}: {why}")
 
     def metric(self, name: str) -> str:
-        """The metric that selects on a set. Raises UsageError if nothing was measured on it."""
+        """Return the metric that selects on a set. Raises UsageError if nothing was measured on it."""
         metrics = {metric for scores in self._all_scores() for metric in scores.get(name, {})}
         spec = self.first.recipe.get("val", {}).get(name, {})
         own = spec.get("metric") if isinstance(spec, dict) else None
@@ -85,7 +85,7 @@ class Reports:
         yield from (marked.scores for marked in self.marked)
 
     def ranking_command(self, sets: Sequence[str]) -> str:
-        """The command that scores every ingredient on `sets`."""
+        """Return the command that scores every ingredient on `sets`."""
         paths = [ingredient.path for ingredient in self.ingredients]
         parents = {os.path.dirname(path.rstrip("/")) for path in paths}  # noqa: PTH120 - words of the command line
         parent = next(iter(parents))
@@ -94,13 +94,13 @@ class Reports:
 
 
 def read(paths: Sequence[Path]) -> Reports:
-    """The reports in files, or in the folders of soups. Raises UsageError if one of them is not a report."""
+    """Read reports from files, or from the folders of soups. Raises UsageError if one of them is not a report."""
     files = [path / REPORT if path.is_dir() else path for path in paths]
     return gather([ReadReport(file, read_report(file, ignore_unknown=True)) for file in dict.fromkeys(files)])
 
 
 def gather(sources: Sequence[ReadReport]) -> Reports:
-    """The reports as one. Raises UsageError for a later one that has none of the first one's ingredients."""
+    """Join the reports. Raises UsageError for a later one without any ingredient of the first one."""
     first = sources[0].report
     scores: dict[str, Scores] = {ingredient.hash: {} for ingredient in first.ingredients}
     for source in sources:
@@ -171,23 +171,23 @@ def short_paths(report: Report) -> dict[str, str]:
 
 
 def role_of(report: Report) -> Role:
-    """How the soup of a report came about."""
+    """Return the role of a report's soup, by the command that made it."""
     if report.averages_all:
         return "uniform"
     return "greedy" if report.steps or report.search else "learned" if report.is_learned else "soup"
 
 
 def score_of(scores: Scores, name: str, metric: str) -> MetricScore | None:
-    """A score, or None if it was not measured or is not a number."""
+    """Return a score, or None if it was not measured or is not a number."""
     score = scores.get(name, {}).get(metric)
     return score if score is not None and score.value is not None else None
 
 
 def factor(metric: str) -> float:
-    """What values of a metric are drawn in: per cent of shares."""
+    """Return the factor for drawn values of a metric: 100 for shares."""
     return 100.0 if metric in SHARES else 1.0
 
 
 def titled(name: str, metric: str) -> str:
-    """An axis title: set, metric, unit."""
+    """Return an axis title: set, metric, unit."""
     return f"{metric} on {name}{' (%)' if metric in SHARES else ''}"

@@ -1,6 +1,6 @@
-"""YAML with the position of each key and value; doubled keys are refused, 1e-3 is a number.
+"""Reads YAML with the position of each key and value. Doubled keys are refused, and 1e-3 is a number.
 
-Plain data only: no tags, no anchors, nothing that YAML could be made to build or to multiply.
+Only plain data is allowed: no tags, and no anchors, which could build objects or multiply data.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Keys = tuple[int | str, ...]
 
 @dataclass
 class Document:
-    """What a recipe says before it is validated, and where each part of it was said.
+    """A recipe before validation, with the position of each part.
 
     `outside`: top keys given by a flag or variable, where paths are not the file's. `problems`: lines of what is wrong
     already.
@@ -38,7 +38,7 @@ class Document:
     problems: list[str] = field(default_factory=list)
 
     def position(self, keys: Keys, *, of_key: bool = False) -> str:
-        """The position of `keys`; an absent key has that of the nearest mapping around it."""
+        """Return the position of `keys`. An absent key has that of the nearest mapping around it."""
         table = self.keys if of_key else self.values
         for end in range(len(keys), -1, -1):
             if keys[:end] in table:
@@ -55,7 +55,7 @@ class Document:
         return tuple(parts)
 
     def gives(self, keys: tuple[str, ...]) -> bool:
-        """Whether the recipe says something at `keys`."""
+        """Whether the recipe has a value at `keys`."""
         place: Any = self.data
         for key in keys:
             if not isinstance(place, dict) or key not in place:
@@ -72,7 +72,7 @@ class Document:
         return f"{where}: {'.'.join(str(key) for key in keys)}" if keys else where
 
     def lay_over(self, keys: tuple[str, ...], value: Any, origin: str, *, beside_recipe: bool = True) -> None:
-        """Sets `keys` to `value`, said at `origin`; mappings on the way are made."""
+        """Set `keys` to `value`, given at `origin`. Missing mappings are created."""
         place = self.data
         for depth, key in enumerate(keys[:-1], 1):
             if not isinstance(place.get(key), dict):
@@ -169,7 +169,7 @@ def _compose(text: str, origin: str) -> yaml.Node | None:
 
 
 def _guarded_compose(loader: _Loader, origin: str) -> yaml.Node | None:
-    """Refuses aliases and deep nesting from the event stream, before anything is built from them."""
+    """Refuse aliases and deep nesting in the event stream, before anything is built from them."""
     depth = 0
     scout = _Loader(loader.buffer.rstrip("\0"))
     try:

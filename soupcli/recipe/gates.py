@@ -1,4 +1,4 @@
-"""What a soup must reach on a set: the small language of `gates:` and `--require-gain`.
+"""The language of `gates:` and `--require-gain`: what a soup must reach on a set.
 
 gates: {imagenet-a: ">= best - 0.5", val.nll: "<= 1.2", rte: ">= 80%"}
 
@@ -33,7 +33,7 @@ GAIN = "require_gain"  # key of the gate that the required gain makes
 
 
 class Bound(NamedTuple):
-    """What a value is compared with: a number, or the best ingredient's value and a margin (`number`, with its sign).
+    """A bound: a number, or the best ingredient's value plus a margin (`number`, with its sign).
 
     `per_cent`: the number was written with a `%`. `better`: the margin is how much better than the best ingredient, on
     whichever side better is.
@@ -83,7 +83,7 @@ def leaves(gates: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def parse(text: object) -> Bound:
-    """The bound of a gate. Raises ValueError with what was expected and what was given."""
+    """Parse the bound of a gate. Raises ValueError with what was expected and what was given."""
     matched = _GATE.fullmatch(text) if isinstance(text, str) else None
     if matched is None:
         raise ValueError(f"{_FORM}, got {text!r}{_suggestion(text)}")
@@ -95,7 +95,7 @@ def parse(text: object) -> Bound:
 
 
 def parse_gain(value: object) -> Gain:
-    """What `--require-gain` says. Raises ValueError with what was expected and what was given."""
+    """Parse `--require-gain`. Raises ValueError with what was expected and what was given."""
     name, equals, number = str(value).rpartition("=")
     text = number.strip().removesuffix("%").rstrip()
     per_cent = number.rstrip().endswith("%")

@@ -165,7 +165,7 @@ class Learned(Section):
     seed: int = Field(default=0, ge=0)
     """Of the split and of the order of the batches; of what a search draws."""
     resident: Literal["auto", "device", "host", "disk"] = "auto"
-    """Where the ingredients live: on the device, in host memory, or on disk; auto: the first that has room for all."""
+    """Where to keep the ingredients: on the device, in host memory, or on disk; auto: the first with room for all."""
 
     @model_validator(mode="before")
     @classmethod

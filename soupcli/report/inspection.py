@@ -32,7 +32,7 @@ class Differing(ReportPart):
 
 
 class Distances(ReportPart):
-    """Where the ingredients lie; matrices of numbers are in the order of `paths`, angles in degrees."""
+    """Distances and angles of ingredients. Matrices are in the order of `paths`, angles in degrees."""
 
     paths: list[str]
     base: str | None = None

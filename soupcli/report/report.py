@@ -90,7 +90,7 @@ class Report(ReportPart):
     flops: Flops | None = None
     """Where the recipe asks for them."""
     scores_file: str | None = None
-    """Where the ingredients' scores were taken from, where they were not measured."""
+    """The file of the ingredients' scores, if they were not measured."""
     inspection: Inspection | None = None
     """Of `soup inspect`."""
     objective: Judged | None = None

@@ -234,6 +234,6 @@ class LearnedFit(ReportPart):
     threads: int | None = None
     """Threads that computed the fit. Others, like another batch size, may change the last places of coefficients."""
     resident: Literal["device", "host", "disk"]
-    """Where the ingredients lived."""
+    """Where the ingredients were kept."""
     resident_bytes: int
     warnings: list[str] = []

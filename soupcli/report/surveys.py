@@ -23,7 +23,7 @@ class Landscape(ReportPart):
     members: list[str]
     """The three, the plane's origin first."""
     corners: list[PlanePoint]
-    """Where they lie."""
+    """Their places on the plane."""
     mean: PlanePoint
     columns: list[float]
     rows: list[float]

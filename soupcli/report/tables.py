@@ -68,7 +68,7 @@ def cause_title(of: FoundCause) -> str:
 
 
 def other_side(of: Comparison) -> str:
-    """What a soup is held against: `best`, or `best (cross-fitted)`."""
+    """Return what a soup is compared with: `best`, or `best (cross-fitted)`."""
     return f"best{' (cross-fitted)' if of.cross_fitted else ''}"
 
 
@@ -231,7 +231,7 @@ def place_table(geometry: Distances) -> Table:
         offsets = _range(geometry.offset_angles, place) if geometry.offset_angles else ""
         group = number.get(path, "") if len(geometry.groups) > 1 else ""
         rows.append([path, *cells, _range(geometry.angles, place), offsets, group])
-    return Table("Where they lie", [Column("checkpoint"), *numbers(headings)], rows).without_empty()
+    return Table("Distances and angles", [Column("checkpoint"), *numbers(headings)], rows).without_empty()
 
 
 def _range(angles: Sequence[Sequence[float | None]], place: int) -> str:

@@ -248,7 +248,7 @@ class MixOptions(SoupOptions):
         typer.Option(
             "--decay",
             metavar="SHAPE",
-            help="Weights that stand for a learning-rate decay: linear, 1-sqrt, cosine, ema:0.99, or a file.",
+            help="Weights that imitate a learning-rate decay: linear, 1-sqrt, cosine, ema:0.99, or a file.",
             envvar="SOUP_DECAY",
         ),
     ] = None

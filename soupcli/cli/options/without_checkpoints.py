@@ -25,7 +25,7 @@ class PlotOptions:
 
     reports: ReportFiles
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Output picture, .png or .svg; several pictures get names beside it.")
+        Path, typer.Option("--out", "-o", help="Output picture, .png or .svg; several pictures get their own names.")
     ] = Path("plot.png")
     kind: Annotated[
         list[str] | None,
@@ -70,8 +70,8 @@ class PushOptions:
     soup: Annotated[Path, typer.Argument(help="Folder of a soup, or its soup.json.", metavar="SOUP")]
     to: Annotated[str, typer.Argument(help="The model on the Hub: org/name.", metavar="ORG/NAME")]
     private: Annotated[bool, typer.Option("--private", help="Make a new model private.")] = False
-    revision: Annotated[str | None, typer.Option("--revision", help="The branch; made if it is not there.")] = None
-    force: Annotated[bool, typer.Option("--force", help="Also to a model that holds files of no soup.")] = False
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch to write to; created if missing.")] = None
+    force: Annotated[bool, typer.Option("--force", help="Push even if the model holds other files.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print the commit as one JSON document.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the commit's address.")] = False
 

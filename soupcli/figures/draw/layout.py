@@ -1,4 +1,4 @@
-"""The layout of a figure, in CSS pixels from the top left: the same for every renderer."""
+"""The layout of a figure, in CSS pixels from the top left, for every renderer."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Placed(NamedTuple):
     y: float
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Values of the axes to a place."""
+        """Return the place of a pair of values."""
         return self.x + share(self.panel.x, x) * self.panel.width, self.y + (
             1 - share(self.panel.y, y)
         ) * self.panel.height
 
 
 class Key(NamedTuple):
-    """An entry of the legend: the mark's middle, with its text to the right."""
+    """An entry of the legend: the centre of its mark, with the text to the right."""
 
     role: Role
     text: str
@@ -38,7 +38,7 @@ class Key(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """All of a figure."""
+    """The layout of a whole figure."""
 
     width: float
     height: float
@@ -52,7 +52,7 @@ def share(axis: Axis, value: float) -> float:
 
 
 def text_width(text: str, size: float) -> float:
-    """About how wide a text is."""
+    """Return the approximate width of a text."""
     return sum(1.0 if ord(letter) > 0x2E80 else LETTER for letter in text) * size
 
 
@@ -106,7 +106,7 @@ def _below(panel: Panel) -> float:
 
 
 def label_depth(axis: Axis) -> float:
-    """How far the texts of an x axis reach down."""
+    """Return how far the texts of an x axis extend downwards."""
     if not axis.slanted:
         return 16.0
     return 14 + 0.71 * max((text_width(text, SMALL) for _, text in axis.ticks), default=0)

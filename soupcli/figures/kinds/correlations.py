@@ -1,4 +1,4 @@
-"""How the scores on every two sets correlate over the ingredients: which sets need an expert of their own."""
+"""Correlations of the scores on every two sets over the ingredients: sets without any need their own expert."""
 
 from __future__ import annotations
 

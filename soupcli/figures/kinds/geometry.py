@@ -1,4 +1,4 @@
-"""Where ingredients lie to each other: the angle between every two, and how far they are spread in each layer."""
+"""The angle between every two ingredients, and their spread in each layer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def figure(reports: Reports) -> Figure:
     panels = (_angles(found), _layers(spread)) if spread else (_angles(found),)
     return Figure(
         kind="geometry",
-        title="Where the ingredients lie",
+        title="Angles between ingredients",
         caption=printable(
             f"Angles {seen} of {len(found.paths)} ingredients, in degrees. Whole weights of one start are far below "
             "90 degrees; of offsets, the wider the angle the less two ingredients have in common. The spread of a "

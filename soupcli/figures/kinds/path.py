@@ -1,4 +1,4 @@
-"""The greedy path: the score of members and candidate together, step by step, beside each candidate's own."""
+"""The greedy path: the score of members and candidate together, and of each candidate, step by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a search for coefficients went: the best value so far and the mean of each generation."""
+"""The course of a search for coefficients: the best value so far, and the mean of each generation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Pieces of a page: tables and figures that are read without a pointer, without colours and aloud.
+"""Pieces of a page: tables and figures that work without a pointer, without colours and in screen readers.
 
-Functions, not templates: a notebook shows some of the same pieces, and whatever comes from a report goes through
-`text`, which escapes it, as every word of the figures does.
+They are functions, not templates, because a notebook shows some of the same pieces. All text of a report is escaped by
+`text`, and so are all words of the figures.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ def paragraph(words: str, classes: str = "") -> str:
 
 
 def lines(words: str) -> str:
-    """Text whose lines stay lines."""
+    """Return text with its line breaks."""
     kept = "\n".join(text(line) for line in words.split("\n"))
     return f'<pre tabindex="0">{kept}</pre>'
 
 
 def folded(title: str, body: str) -> str:
-    """What opens when it is asked for."""
+    """Return a section that opens on a click."""
     return f"<details><summary>{text(title)}</summary>{body}</details>"
 
 

@@ -1,4 +1,4 @@
-"""A report as one HTML page: what was asked, what came out, how sure it is, and everything that it was made of."""
+"""A report as one HTML page: the command, the result, how sure it is, and everything that it was made from."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ SAID |= {
 
 
 def page(reports: Reports) -> str:
-    """The whole page, made only from the reports."""
+    """Return the whole page, made only from the reports."""
     report = reports.first
     title = _title(report)
     figures, missing = possible(reports)
@@ -140,7 +140,7 @@ def _made(report: Report) -> Iterable[str]:
 
 
 def _more(report: Report) -> Iterable[str]:
-    """Parts of the report that this page has no place of its own for."""
+    """Return the parts of the report that have no section of their own."""
     document: Mapping[str, object] = report.model_dump(mode="json", by_alias=True)
     for name, part in document.items():
         if name not in SAID and part:

@@ -1,4 +1,4 @@
-"""The page of a report and its figures as files of their own, for those who keep them elsewhere."""
+"""The page of a report, and each of its figures as a file, for experiment trackers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 
 
 def page_and_figures(report: Report) -> tuple[str, dict[str, str]]:
-    """The HTML page, and each figure that the report holds as SVG, by its kind."""
+    """Return the HTML page, and each figure of the report as SVG, by its kind."""
     reports = gather([ReadReport(Path("report.json"), report)])
     return page(reports), {figure.kind: svg.document(figure, "light") for figure in possible(reports)[0]}

@@ -87,7 +87,7 @@ CROSS_FITTED = (
 
 
 def _compared(caption: str, comparisons: Iterable[Comparison], report: Report) -> Table:
-    columns = [Column("set"), Column("metric"), Column("held against")]
+    columns = [Column("set"), Column("metric"), Column("compared with")]
     columns += [Column(heading, is_number=True) for heading in ("difference", "95% interval", "p", "examples")]
     columns += [Column("reads as")]
     rows = [
@@ -113,7 +113,7 @@ def _interval(of: Comparison) -> str:
 def gates(reports: Reports) -> Iterable[str]:
     """The gates of the recipe and their outcomes."""
     gates = [gate for source in reports.sources for gate in source.report.gates]
-    answers = {True: "met", False: "not met", None: "not held against anything"}
+    answers = {True: "met", False: "not met", None: "not compared"}
     columns = [Column("soup"), Column("set"), Column("metric"), Column("gate")]
     columns += [Column("value", is_number=True), Column("needed", is_number=True), Column("answer"), Column("why")]
     rows = [
@@ -127,7 +127,7 @@ def gates(reports: Reports) -> Iterable[str]:
         for gate in gates
     ]
     if rows:
-        yield html.table("What the recipe wants of a soup", columns, rows)
+        yield html.table("The gates of the recipe", columns, rows)
 
 
 def alphas(report: Report) -> Iterable[str]:
@@ -279,11 +279,11 @@ def ingredients(reports: Reports) -> Iterable[str]:
         for ingredient in rows
     ]
     if cells:
-        caption = "Best first where there was a ranking; of each hash the first 12 digits"
+        caption = "Best first if there was a ranking; the first 12 digits of each hash"
         yield html.table_of(Table(caption, headings, cells).without_empty())
 
 
 def _saved_as(ingredient: Ingredient) -> str:
-    """Nothing of bare safetensors."""
+    """Return format and key of an ingredient, or "" for plain safetensors."""
     key = f" ({ingredient.key})" if ingredient.key else ""
     return "" if (ingredient.format, key) == ("safetensors", "") else ingredient.format + key
