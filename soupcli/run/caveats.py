@@ -1,11 +1,16 @@
-"""Warnings about the checkpoints of a run, before anybody believes their scores. Each function returns one, or None."""
+"""Checks of the checkpoints of a run before they are mixed, and warnings, before anybody believes their scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
 from soupcli.checkpoints.compare.computed_weights import weight_norms
+from soupcli.checkpoints.compare.integers import check_integers
+from soupcli.checkpoints.compare.meanings import check_meanings
+from soupcli.checkpoints.compare.names import check_ties
+from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.compare.settings import differing_settings
 from soupcli.networks.build import key_of_network
 
@@ -13,10 +18,29 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.tensor_filter import TensorFilter
     from soupcli.recipe.networks import NetworkSpec
+    from soupcli.recipe.recipe import Recipe
+
+
+def check_checkpoints(
+    checkpoints: Sequence[Checkpoint],
+    shared: Callable[[Checkpoint], Checkpoint],
+    selection: TensorFilter,
+    recipe: Recipe,
+) -> None:
+    """Raises MixError if the checkpoints cannot be averaged.
+
+    `shared` returns a checkpoint with its tensors that are not mixed from the first one.
+    """
+    check_agreement(checkpoints, key=recipe.key, base=recipe.base, selection=selection)
+    check_products(checkpoints, selection)
+    check_ties(checkpoints, selection)
+    check_mixable([shared(one) for one in checkpoints])
+    check_integers(checkpoints, selection)
+    check_meanings(checkpoints, selection)
 
 
 def different_inputs(checkpoints: Sequence[Checkpoint]) -> str | None:
-    """A warning that names what the networks saw differently, by their side files; a soup carries one set of these."""
+    """Return a warning that names what the networks saw differently, by their side files, or None."""
     found = [setting for setting in differing_settings(checkpoints) if setting.of_inputs]
     if not found:
         return None
@@ -26,7 +50,7 @@ def different_inputs(checkpoints: Sequence[Checkpoint]) -> str | None:
 
 
 def weight_norm(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> str | None:
-    """A warning that the soup of a network with weight norm averages magnitudes and directions separately."""
+    """Return a warning that weight norm's magnitudes and directions are averaged separately, or None without any."""
     found = [name for name in weight_norms(checkpoints[0]) if selection.mixes(name)]
     if not found or len(checkpoints) < 2:
         return None
@@ -38,7 +62,7 @@ def weight_norm(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> s
 
 
 def different_side_files(checkpoints: Sequence[Checkpoint], model: NetworkSpec | None) -> str | None:
-    """A warning if checkpoints do not agree in the files that describe their networks and inputs."""
+    """Return a warning if checkpoints differ in the files that describe their networks and inputs, else None."""
     first = checkpoints[0]
     own = key_of_network(model, first)
     others = [one for one in checkpoints if one.folder != first.folder and key_of_network(model, one) != own]

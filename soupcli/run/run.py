@@ -14,11 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli import processes
-from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
-from soupcli.checkpoints.compare.integers import check_integers
-from soupcli.checkpoints.compare.meanings import check_meanings
-from soupcli.checkpoints.compare.names import check_ties
-from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.groups import CheckpointGroup, members_of
 from soupcli.checkpoints.hashes import ContentHashes
@@ -42,7 +37,7 @@ from soupcli.output.progress_bars import ProgressReporter
 from soupcli.output.trackers.tracker import TrackedRun
 from soupcli.report.report import Report, RunCost, relative
 from soupcli.report.scores import LeftOut
-from soupcli.run.caveats import different_inputs, different_side_files, weight_norm
+from soupcli.run.caveats import check_checkpoints, different_inputs, different_side_files, weight_norm
 from soupcli.run.ingredients import find_ingredients, ingredients_of, open_base
 from soupcli.run.to_report import ingredient_to_report, lower_is_better
 from soupcli.run.trackers import RunTrackers
@@ -155,13 +150,8 @@ class Run:
 
     def check_mixable(self) -> None:
         """Raises MixError if the checkpoints cannot be averaged."""
-        recipe, found = self.recipe, self.singles
-        check_agreement(found, key=recipe.key, base=recipe.base, selection=self.selection)
-        check_products(found, self.selection)
-        check_ties(found, self.selection)
-        check_mixable([self.shared(one, found[0]) for one in found])
-        check_integers(found, self.selection)
-        check_meanings(found, self.selection)
+        found = self.singles
+        check_checkpoints(found, lambda one: self.shared(one, found[0]), self.selection, self.recipe)
         if isinstance(self.options, SoupOptions):
             self._warn_if(different_inputs(found), weight_norm(self.checkpoints, self.selection))
 
@@ -192,8 +182,6 @@ class Run:
         """The classes of each set whose classes have names, as the first checkpoint's network counts them."""
         if not self.sets:
             return {}  # adapters can then be mixed if their base is missing
-        if not self.sets:
-            return {}
         return class_orders(self.sets, self.recipe.metric, self._outline)
 
     @cached_property
