@@ -15,14 +15,16 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.checkpoints.compare.settings import same_bytes
 from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small, read_start
 
 if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.files.reading import FileVersion
 
 LARGEST = 1 << 26  # bytes of one file: the largest tokenizers have half of that
@@ -39,9 +41,13 @@ WEIGHTS = (
     *("*.pt", "*.pth", "*.ckpt", "*.pth.tar", "*.pt.tar", "*.distcp", "*.h5", "*.keras", "*.msgpack", "*.ot"),
     *("*.onnx", "*.onnx_data", "*.gguf", "*.ggml", "*.tflite", "*.pb", "*.mlmodel", "*.nemo", "*.npz", "*.engine"),
 )
+ARRAYS = ("*.npz",)  # of WEIGHTS, that may be any numbers: named where they are left out
+# Numbers that are carried on from one ingredient: statistics, heads and scalers of other libraries.
+NUMBERS = (".pkl", ".pickle", ".joblib", ".npy")
 # What trainers leave beside the weights.
 TRAINING = (
-    *("optimizer*", "scheduler*", "scaler*", "sampler*", "training_args.bin", "rng_state*", "random_states*"),
+    *("optimizer*", "scheduler*", "scaler*.pt", "scaler*.bin", "sampler*", "training_args.bin", "rng_state*"),
+    "random_states*",
     *("custom_checkpoint_*", "dl_state_dict*", "trainer_state.json", "latest", "zero_to_fp32.py", "*.log"),
     *("events.out.*", "*_results.json", "emissions.csv", "nohup.out", "adapter_model.*", "meta.pt"),
 )
@@ -97,6 +103,18 @@ def files_beside(folder: Path | None, weights: Sequence[FileVersion] = ()) -> Si
     return SideFiles(tuple(kept), tuple(sorted(left_out)))
 
 
+def differing_numbers(files: Sequence[SideFile], of: Checkpoint, others: Iterable[Checkpoint]) -> list[str]:
+    """Return a line for each file of numbers beside `of` that is another one beside one of `others`."""
+    found = []
+    for file in files:
+        if PurePosixPath(file.name).suffix.lower() in NUMBERS:
+            beside = ((one, one.side_folder / file.name) for one in others if one.side_folder is not None)
+            other = next((one for one, path in beside if path.is_file() and not same_bytes(path, file.path)), None)
+            if other is not None:
+                found.append(f"{file.name}: is that of {of.path}, not a mean; {other.path} has another")
+    return found
+
+
 def _is_training(name: str) -> bool:
     """Whether a file's name is a trainer's. `scheduler_config.json` belongs to a diffusers pipeline."""
     return _matches(name, TRAINING) and name != "scheduler_config.json"
@@ -111,6 +129,8 @@ def _entries(folder: Path, root: Path, above: str, mixed: set[tuple[int, int]], 
         if entry.name.startswith(".") or (not above and entry.name == REPORT):
             continue
         path, name = Path(entry.path), above + entry.name
+        if _is_mixed(path, mixed):
+            continue
         if not leads_inside(path, root):
             yield _Entry(SideFile(path, name, 0), "a link that leads out of the ingredient's folder")
         elif path.is_dir():
@@ -134,14 +154,19 @@ def _folder(path: Path, root: Path, name: str, mixed: set[tuple[int, int]], dept
     yield from _entries(path, root, f"{name}/", mixed, depth + 1)
 
 
+def _is_mixed(path: Path, mixed: set[tuple[int, int]]) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) in mixed
+
+
 def _holds_other_weights(folder: Path, mixed: set[tuple[int, int]]) -> bool:
     for entry in list(os.scandir(folder)):
         if _matches(entry.name, WEIGHTS) and not _matches(entry.name, TRAINING) and not entry.name.endswith(".json"):
-            try:
-                found = Path(entry.path).stat()
-            except OSError:
-                continue
-            if (found.st_dev, found.st_ino) not in mixed:
+            path = Path(entry.path)
+            if path.exists() and not _is_mixed(path, mixed):
                 return True
     return False
 
@@ -155,7 +180,9 @@ def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:
     file = SideFile(path, name, found.st_size)
     if not stat.S_ISREG(found.st_mode):
         return _Entry(file, "no regular file")
-    if (found.st_dev, found.st_ino) in mixed or _matches(path.name, WEIGHTS):
+    if _matches(path.name, ARRAYS):
+        return _Entry(file, "numbers that are not mixed")
+    if _matches(path.name, WEIGHTS):
         return None
     if path.name == LAST and not _names_one(path, mixed):
         return None

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.folders.folder import LAST
-from soupcli.checkpoints.side_files import LARGEST, SideFile, files_beside
+from soupcli.checkpoints.side_files import LARGEST, SideFile, differing_numbers, files_beside
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small
 from soupcli.mixing.adapter_mean import soup_specs
@@ -68,7 +68,8 @@ def fill(
     written, notes = write_soup(whole, folder.path, options, progress)
     files = [file for file in beside.files if file.name not in written.hashes and _is_true(file, written)]
     hashes = {**written.hashes, **folder.copy(files, _corrected(files, own_tensors(kept), specs))}
-    return Filled(written, [*hashes, REPORT], hashes, [*beside.left_out, *written.notes], notes, specs)
+    left_out = [*beside.left_out, *differing_numbers(files, kept, mixture.members), *written.notes]
+    return Filled(written, [*hashes, REPORT], hashes, left_out, notes, specs)
 
 
 def _is_true(file: SideFile, written: Written) -> bool:

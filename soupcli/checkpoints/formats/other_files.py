@@ -71,6 +71,7 @@ KINDS = (
     _kind(rb"%PDF-", "is a PDF document", NOT_OURS),
     _kind(rb"\x7fELF", "is a program", NOT_OURS),
 )
+POINTERS = KINDS[:2]
 # Not so sure by their first bytes: asked once no format has taken the file.
 LESS_SURE = (
     _kind(
@@ -101,6 +102,13 @@ def refuse_other_file(file: FileVersion) -> None:
             f"{file.path}: is a part of a distributed checkpoint", hint=f"give the folder: {file.path.parent}"
         )
     _refuse(file, KINDS)
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises CheckpointError if `path` only points to a file that is not here: of Git LFS, of git-annex, or a link."""
+    refuse_absent(path)
+    if path.is_file() and 0 < path.stat().st_size < SMALL:
+        _refuse(FileVersion.of(path), POINTERS)
 
 
 def refuse_unknown_file(file: FileVersion) -> None:

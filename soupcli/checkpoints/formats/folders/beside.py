@@ -16,6 +16,7 @@ from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES, is_weights, 
 from soupcli.checkpoints.formats.folders.parts import ENDINGS
 from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.checkpoints.formats.names import plain_names
+from soupcli.checkpoints.formats.other_files import refuse_pointer
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, same_file
@@ -60,6 +61,7 @@ def look_beside(folder: Path, checkpoint: Checkpoint) -> list[str]:
     for entry in sorted(folder.iterdir(), key=lambda entry: natural_order(entry.name)):
         if entry.name in known or entry.suffix.lower() not in ENDINGS or is_shard(entry.name):
             continue
+        refuse_pointer(entry)
         if not is_weights(entry) or any(same_file(FileVersion.of(entry), file) for file in taken):
             continue
         if not matches(entry.name, OTHER_NAMES) and not _shares_names(FileVersion.of(entry), checkpoint):

@@ -71,6 +71,37 @@ def test_other_weights_beside(tmp_path: Path) -> None:
     assert len(find([str(run)], how=How(weights_name="model.safetensors")).checkpoints) == 1
 
 
+def test_numbers_beside(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics are those of one ingredient: said if another one has others. Mixed links are not called left out."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        body(tmp_path / f"store/{seed}", seed)
+        run = tmp_path / f"runs/{seed}"
+        run.mkdir(parents=True)
+        (run / "model.safetensors").symlink_to(tmp_path / f"store/{seed}/model.safetensors")
+        (run / "scaler.pkl").write_bytes(pickle.dumps([float(seed)]))
+        (run / "same.npy").write_bytes(b"the same")
+        (run / "head.npz").write_bytes(b"numbers")
+    ran = soup("uniform", "--ckpts", "runs/*/", "--json")
+    assert ran.code == 0, ran.stderr
+    assert json.loads(ran.stdout)["soup"]["left_out"] == [
+        "head.npz: numbers that are not mixed",
+        "scaler.pkl: is that of runs/0, not a mean; runs/1 has another",
+    ]
+    assert Path("soup/scaler.pkl").read_bytes() == Path("runs/0/scaler.pkl").read_bytes()
+
+
+def test_a_pointer_beside(tmp_path: Path) -> None:
+    """A head that was not fetched is missed, and not taken for something that does not matter."""
+    run = body(tmp_path / "run")
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'ab' * 32}\nsize 9\n"
+    (run / "pytorch_model.bin").write_text(pointer)
+    assert len(find([str(run)]).checkpoints) == 1
+    (run / "value_head.safetensors").write_text(pointer)
+    with pytest.raises(CheckpointError, match=r"value_head\.safetensors: is a Git LFS pointer"):
+        find([str(run)])
+
+
 def test_a_head_in_a_pickle(tmp_path: Path) -> None:
     """SetFit's head is a whole object in a pickle: it is not taken from one ingredient in silence."""
     run = body(tmp_path / "run")
