@@ -28,7 +28,7 @@ SHOWN = 80  # letters of a value in a message
 
 
 class LabelRows(NamedTuple):
-    """uint8 [N, K], and what says which class is which."""
+    """Labels, uint8 [N, K], and the source of their order of classes."""
 
     labels: Tensor
     order: ClassOrder
@@ -37,7 +37,7 @@ class LabelRows(NamedTuple):
 def of_columns(
     file: Path, rows: Sequence[Row], columns: Sequence[str], label_names: Sequence[str] | None, *, chosen: bool = True
 ) -> LabelRows:
-    """A class for each column, by the network's names if it has the same, else in the order of `columns`.
+    """Read one class from each column, in the network's order of names if it has the same ones, else as given.
 
     `chosen` says that the recipe lists them. Raises ValidationError for a value that is neither 0 nor 1, and for names
     that differ from the network's.
@@ -49,7 +49,7 @@ def of_columns(
 
 
 def of_lists(file: Path, values: Sequence[Any], label_names: Sequence[str] | None) -> LabelRows:
-    """From a list for each example: names of its classes, their numbers, or a 0 or 1 for each class.
+    """Read a list for each example: names of its classes, their numbers, or a 0 or 1 for each class.
 
     Raises ValidationError for anything else, and for lists of numbers that can be read both ways.
     """
@@ -80,7 +80,7 @@ def of_lists(file: Path, values: Sequence[Any], label_names: Sequence[str] | Non
 def of_pictures(
     file: Path, pictures: Sequence[str], columns: Sequence[str] | None, label_names: Sequence[str] | None
 ) -> LabelRows:
-    """The rows of a csv, tsv, jsonl or parquet file for `pictures`, paths below the set.
+    """Read the rows of a csv, tsv, jsonl or parquet file for `pictures`, paths below the set.
 
     Pictures go by the column `file_name`, else the first: a path, a name, or a name without its ending. Classes are
     `columns`, else all others. Raises ValidationError if a picture has no row, or two.
@@ -102,7 +102,7 @@ def of_pictures(
 
 
 def of_tensor(where: object, labels: Tensor) -> Tensor:
-    """A tensor [N, K] of any dtype as uint8. Raises ValidationError for a value that is neither 0 nor 1."""
+    """Return a tensor [N, K] of any dtype as uint8. Raises ValidationError for a value other than 0 and 1."""
     strange = (labels != 0) & (labels != 1)
     if bool(strange.any()):
         row, column = (int(place) for place in strange.nonzero()[0])
@@ -116,7 +116,7 @@ def of_tensor(where: object, labels: Tensor) -> Tensor:
 def _in_order(
     file: Path, columns: Sequence[str], label_names: Sequence[str] | None, *, chosen: bool
 ) -> tuple[list[str], str]:
-    """The columns in the order of the logits, and what says it."""
+    """Return the columns in the order of the logits, and the source of this order."""
     if not columns:
         raise ValidationError(f"{file}: has no column of labels", hint="a column of 0 and 1 for each class")
     if label_names is None:
@@ -179,7 +179,7 @@ def _filled(places: Sequence[Sequence[int]], classes: int) -> Tensor:
 
 
 def _bit(file: Path, number: int, column: str, value: Any) -> int:
-    """0 or 1, as tables write them. Raises ValidationError for anything else."""
+    """Return the 0 or 1 in a cell. Raises ValidationError for anything else."""
     word = value.strip().lower() if isinstance(value, str) else value
     if word in (0, 1):  # True and 1.0 are equal to 1
         return int(word)
@@ -204,7 +204,7 @@ def _shown(value: Any) -> str:
 
 
 def _places(file: Path, names: Sequence[str], column: str) -> Mapping[str, int]:
-    """The row of each name, counted from 0."""
+    """Return the row of each name, counted from 0."""
     places: dict[str, int] = {}
     for place, name in enumerate(names):
         if places.setdefault(name, place) != place:

@@ -1,6 +1,6 @@
-"""Which examples two sets share: by a hash of each decoded example, kept between runs.
+"""Counts the examples that two sets share, by a hash of each decoded example, kept between runs.
 
-An example is its picture as the network's transform leaves it, its tokens, or its tensor; labels play no part.
+An example is its picture after the network's transform, its tokens, or its tensor. Labels are ignored.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ SCHEMA = "soup-contents/2"
 
 
 def content_of(example: bytes) -> int:
-    """64 bits that tell an example from others."""
+    """Return a 64-bit hash of an example."""
     return int.from_bytes(hashlib.blake2b(example, digest_size=8).digest(), "little", signed=True)
 
 
 def contents_of(examples: Examples) -> Tensor:
-    """Content hashes of the examples, int64 [N]; of a part, only of its own."""
+    """Return content hashes of the examples, int64 [N]; for a part only of its own."""
     indices = torch.arange(len(examples.labels))
     while isinstance(examples, PartOfExamples):
         indices, examples = examples.indices[indices], examples.whole
@@ -36,7 +36,7 @@ def contents_of(examples: Examples) -> Tensor:
 
 
 def _raw(examples: Examples, index: int) -> bytes:
-    """What example `index` is before it becomes part of a batch."""
+    """Return example `index` before it becomes part of a batch."""
     if isinstance(examples, TokenWindows):
         own = examples.ids[int(examples.starts[index]) : int(examples.ends[index])]
     elif isinstance(examples, TokenExamples):
@@ -49,18 +49,18 @@ def _raw(examples: Examples, index: int) -> bytes:
 
 
 def shared(contents: Tensor, others: Tensor) -> int:
-    """How many of the first are among the second."""
+    """Count how many of the first are among the second."""
     return int(torch.isin(contents, others).sum())
 
 
 class ContentStore:
-    """Contents of sets by key in `folder`; what cannot be read or written is not kept."""
+    """Content hashes of sets by key in `folder`. If the folder cannot be used, nothing is kept."""
 
     def __init__(self, folder: Path, *, inputs: Inputs | None = None) -> None:
         self._store = JsonStore(folder, SCHEMA, inputs=inputs)
 
     def get(self, key: str) -> Tensor | None:
-        """int64 [N], or None."""
+        """Return the hashes, int64 [N], or None."""
         contents = self._store.get(key)
         if not isinstance(contents, list) or not all(type(number) is int for number in contents):
             return None
@@ -70,5 +70,5 @@ class ContentStore:
             return None
 
     def put(self, key: str, contents: Tensor) -> None:
-        """Keeps them."""
+        """Keep the hashes."""
         self._store.put(key, contents.tolist())

@@ -1,4 +1,4 @@
-"""`classnames:` and `templates:`: what a zero-shot CLIP classifier is built from."""
+"""Reads `classnames:` and `templates:`, from which a zero-shot CLIP classifier is built."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_is_file(path: Path) -> None:
 
 
 def content_hash(path: Path, manifest: Manifest | None = None) -> str:
-    """SHA-256 of its content, as `manifest` has it. Raises ValidationError if it cannot be read."""
+    """Return the SHA-256 of a file's content from `manifest`. Raises ValidationError if it cannot be read."""
     check_is_file(path)
     try:
         return (manifest or Manifest()).file(path)
@@ -30,7 +30,7 @@ def content_hash(path: Path, manifest: Manifest | None = None) -> str:
 
 
 def read_small(path: Path) -> bytes:
-    """The content of a file beside a set. Raises ValidationError if it is a pipe or a device, or very large."""
+    """Return the content of a file beside a set. Raises ValidationError for a pipe, a device or a very large file."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     except OSError as cause:
@@ -48,14 +48,14 @@ def read_small(path: Path) -> bytes:
 
 
 def small_content_hash(path: Path, manifest: Manifest | None = None) -> str:
-    """As `content_hash`, of a file that is not read if it is very large."""
+    """Do what `content_hash` does, without reading a very large file."""
     if path.is_file() and path.stat().st_size > MAX_SMALL:
         raise ValidationError(f"{path}: {path.stat().st_size} bytes, such a file has at most {MAX_SMALL}")
     return content_hash(path, manifest)
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, without the empty ones at its end. Raises ValidationError if one is empty."""
+    """Return the lines of a text file without empty ones at its end. Raises ValidationError if another is empty."""
     try:
         lines = read_small(path).decode("utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError as cause:
@@ -69,7 +69,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises ValidationError if it is not JSON."""
+    """Return the content of a JSON file. Raises ValidationError if it is not JSON."""
     try:
         return parse_json(read_small(path))
     except (ValueError, RecursionError) as cause:
@@ -80,14 +80,14 @@ TEMPLATES = ("a photo of a {}.",)  # the first of CLIP's own, for sets that name
 
 
 class Prompts(NamedTuple):
-    """Names of all classes, in the order of the logits, and the templates that each is put into."""
+    """Names of all classes, in the order of the logits, and the templates for them."""
 
     classnames: tuple[str, ...]
     templates: tuple[str, ...]
 
 
 def read(classnames: Path, templates: Path | None) -> Prompts:
-    """The lines of both files. Raises ValidationError for a template without a place for the name."""
+    """Read the lines of both files. Raises ValidationError for a template without a place for the name."""
     return Prompts(tuple(read_lines(classnames)), _templates(templates) if templates is not None else TEMPLATES)
 
 

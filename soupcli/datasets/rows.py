@@ -24,7 +24,7 @@ LONGEST = (
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
-    """All rows, which have at least `columns`. Raises ValidationError for anything else, naming the row or line."""
+    """Return all rows, which must have `columns`. Raises ValidationError, with the row or line, for anything else."""
     if not path.is_file():
         raise ValidationError(f"{path}: no such file")
     reader = READERS.get(path.suffix.lower())
@@ -49,7 +49,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
 
 
 def columns_of(path: Path) -> list[str]:
-    """The names of the columns, from the beginning of the file; none if it cannot be read."""
+    """Return the names of the columns, from the beginning of the file, or nothing if it cannot be read."""
     if path.suffix.lower() == ".parquet":
         parquet = import_extra("pyarrow.parquet", extra="parquet")
         try:
@@ -121,7 +121,7 @@ def _separated(path: Path, **format_: Any) -> list[Row]:
 
 
 def class_names(path: Path, column: str) -> list[str] | None:
-    """The names that a parquet file of `datasets` gives to the numbers in a column (its ClassLabel feature)."""
+    """Return the names that a parquet file of `datasets` gives to a column's numbers (its ClassLabel feature)."""
     if path.suffix.lower() != ".parquet":
         return None
     metadata = import_extra("pyarrow.parquet", extra="parquet").read_schema(path).metadata or {}
@@ -149,7 +149,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> list[Row]:
 
 
 def _check_parquet(path: Path, metadata: Any, columns: Sequence[str]) -> None:
-    """Raises ValidationError for a small file whose columns unpack to very much."""
+    """Raises ValidationError for a small file whose columns unpack to a huge size."""
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
     parts = (group.column(place) for group in groups for place in range(group.num_columns))
     unpacked = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns)

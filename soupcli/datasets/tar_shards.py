@@ -37,10 +37,10 @@ _KEY = re.compile(r"(?P<key>(?:.*/)?[^/.][^/.]*)\.(?P<extension>[^/]+)", re.DOTA
 
 
 def find(images: Path) -> list[Path] | None:
-    """The shards that `images:` means, sorted, or None if it means a folder of class folders.
+    """Return the shards that `images:` names, sorted, or None if it names a folder of class folders.
 
-    A .tar file, a folder that holds some (and no folder), a glob, or ranges `{0000..0003}`, every one of which must be
-    there. Raises ValidationError if they are not.
+    It may be a .tar file, a folder with only some of these, a glob, or ranges `{0000..0003}`. Raises ValidationError if
+    a shard of a range is missing.
     """
     if images.is_dir():
         entries = sorted(entry for entry in images.iterdir() if not entry.name.startswith("."))
@@ -58,7 +58,7 @@ def find(images: Path) -> list[Path] | None:
 
 
 def read_index(shards: Sequence[Path], *, progress: Progress = silent) -> list[tuple[PictureFile, int]]:
-    """Where every picture lies and its label, in the order of the shards; the headers and labels alone are read.
+    """Return the place and label of every picture, in the order of the shards. Only headers and labels are read.
 
     Raises ValidationError for a file that is no whole, uncompressed archive, for a member whose name leads out of it,
     that is a link or too large, and for a sample without a picture or a label.
@@ -76,7 +76,7 @@ def read_index(shards: Sequence[Path], *, progress: Progress = silent) -> list[t
 
 
 def _opened(shard: Path) -> BinaryIO:
-    """The shard, if it is a plain file. Raises OSError, and ValidationError for a pipe or a device."""
+    """Open the shard if it is a plain file. Raises OSError, and ValidationError for a pipe or a device."""
     file = os.fdopen(os.open(shard, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)), "rb")
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
@@ -99,7 +99,7 @@ def _ranges(word: str) -> Iterator[str]:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    """The paths that a glob matches, sorted; a path without a wildcard returns itself."""
+    """Return the paths that match a glob, sorted, or the path itself without a wildcard."""
     plain = next((place for place, part in enumerate(pattern.parts) if _MAGIC.search(part)), None)
     if plain is None:
         return [pattern]

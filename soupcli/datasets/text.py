@@ -39,13 +39,13 @@ NO_LIMIT = 1_000_000  # a tokenizer without a longest input says 1e30
 
 
 def fingerprint(spec: TextSet, manifest: Manifest | None = None) -> str:
-    """Changes with the file's content and with how it is read."""
+    """Return the fingerprint of the file's content and of how it is read."""
     reading = spec.model_dump(mode="json", exclude={"text", "metric"}) | {"suffix": spec.text.suffix.lower()}
     return f"text:{content_hash(spec.text, manifest)}:{json.dumps(reading, sort_keys=True)}"
 
 
 def load(spec: TextSet, given: LoadContext) -> TokenExamples:
-    """All rows, tokenised once, as the tokenizer does it, cut at its own longest input or at `max_length`.
+    """Tokenize all rows once, cut at the tokenizer's longest input or at `max_length`.
 
     Nothing longer than the network's positions goes in; `given.warn` is called. Labels are classes, or float64 if the
     metric is one of numbers. Raises NetworkError without a tokenizer; ValidationError if a column is missing, a label
@@ -74,7 +74,7 @@ def load(spec: TextSet, given: LoadContext) -> TokenExamples:
 
 
 def _limit(spec: TextSet, tokenizer: Any, longest: int | None) -> int:
-    """The longest input in tokens; NO_LIMIT or more if nothing says it."""
+    """Return the longest input in tokens; NO_LIMIT or more if it is unknown."""
     own = tokenizer.model_max_length
     if spec.max_length is None and not (isinstance(own, int | float) and own > 0):
         raise ValidationError(f"{spec.text}: the tokenizer's model_max_length is {own!r}", hint="max_length: N says it")
@@ -128,7 +128,7 @@ def _padding(spec: TextSet, tokenizer: Any, pad_token_id: int | None, lengths: s
 
 
 def _texts(spec: TextSet, row: Row, number: int, columns: Sequence[str]) -> list[str]:
-    """What goes in: the columns, one or two; or the template, filled."""
+    """Return the input texts: one or two columns, or the filled template."""
     texts = [_text(spec, row, number, column) for column in columns]
     return texts if spec.template is None else [spec.template.format(**dict(zip(columns, texts, strict=True)))]
 
@@ -156,7 +156,7 @@ def _labels(spec: TextSet, rows: Sequence[Row], label_names: Sequence[str] | Non
 
 
 def class_order(spec: TextSet, outline: Outline, metric: str) -> ClassOrder | None:
-    """Which class is which, by the labels of all rows; None for a metric of numbers."""
+    """Return the order of classes, from the labels of all rows, or None for a metric of numbers."""
     if "numbers" in metric_named(metric).measures:
         return None
     return _class_labels(spec, read_rows(spec.text, _label_columns(spec)), outline.label_names).order
@@ -183,7 +183,7 @@ def _one_column(spec: TextSet) -> str:
 
 
 def classifier(spec: TextSet, name: str, network: Network) -> Prompted | None:
-    """For a network from text to text: how likely the words of the labels are."""
+    """Return a classifier for a network from text to text: the likelihoods of the labels' words."""
     answers = network.answers
     if answers is None:
         return None

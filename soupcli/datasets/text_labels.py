@@ -1,4 +1,4 @@
-"""Labels of a text set: all are class names, or all are class numbers; or, for metrics of numbers, measurements."""
+"""Labels of a text set: all class names, all class numbers, or measurements for metrics of numbers."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _DIGITS = re.compile(r"[-+]?\d+(\.0*)?", re.ASCII)
 
 
 class ClassLabels(NamedTuple):
-    """int64 [N], and what says which class is which."""
+    """Labels, int64 [N], and the source of their order of classes."""
 
     labels: Tensor
     order: ClassOrder
 
 
 def measurements(spec: TextSet, values: Sequence[Any]) -> Tensor:
-    """float64 [N]. Raises ValidationError for a label that is no finite number."""
+    """Return labels as float64 [N]. Raises ValidationError for a label that is not a finite number."""
     return torch.tensor([_number(spec, value, row) for row, value in enumerate(values, 1)], dtype=torch.float64)
 
 
 def class_labels(
     spec: TextSet, values: Sequence[Any], label_names: Sequence[str] | None, own_names: Sequence[str] | None = None
 ) -> ClassLabels:
-    """The classes of all rows: by name if the labels are text among the names, by number if all are numbers.
+    """Return the classes of all rows: by name if the labels are known names, by number if all are numbers.
 
     A JSON number is never a name. `own_names` are those that the file gives to its numbers. Raises ValidationError if
     some are names and some numbers, if one is neither, and if text can be read both ways.
@@ -116,7 +116,7 @@ def _named(spec: TextSet, value: Any, row: int, own_names: Sequence[str]) -> str
 
 
 def _class(spec: TextSet, value: Any, row: int, names: Sequence[str]) -> int:
-    """The class of a number: 2.0 is 2, 2.5 is no class."""
+    """Return the class of a number: 2.0 is 2, 2.5 is no class."""
     where = f"{spec.text}: row {row}: label {_shortened(value)}"
     number: int | float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -152,7 +152,7 @@ def _number(spec: TextSet, value: Any, row: int) -> float:
 
 
 def _whole(text: str) -> int:
-    """The whole number that a text such as `2` or `2.0` says; MOST if it is larger than any class."""
+    """Return the whole number in a text such as `2` or `2.0`, or MOST if it is larger than any class."""
     digits = text.partition(".")[0]
     return int(digits) if len(digits) < 20 else MOST
 
@@ -162,7 +162,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _shortened(value: Any) -> str:
-    """The value for a message; a number of hundreds of digits by its first ones."""
+    """Return the value for a message, with only the first digits of a very long number."""
     if isinstance(value, int) and abs(value) >= 10**60:
         return f"of {value.bit_length() * 30103 // 100000} digits"
     shown = repr(value)

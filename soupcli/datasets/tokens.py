@@ -1,8 +1,8 @@
 """`{tokens: wiki.txt, context: 1024, stride: 512}`: the perplexity of a causal language model on a text.
 
-Windows over the text as in transformers' "Perplexity of fixed-length models", whose loop the score equals if windows
-do not overlap; with a stride that loop counts one token too few in each window but the first, here every token that is
-predicted counts once. Tensors: ids_nl [N, L] int64, logits_nlv [N, L, V].
+Windows are those of transformers' "Perplexity of fixed-length models". The score equals that of its loop if windows do
+not overlap. With a stride, that loop counts one token too few in each window except the first; here every predicted
+token counts once. Tensors: ids_nl [N, L] int64, logits_nlv [N, L, V].
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TokenWindows:
     alike: bool = False  # the last one is shorter
 
     def order(self, difficulty: Tensor | None = None) -> Tensor:
-        """As they come, or the hardest first: all but the last are of one length."""
+        """Return the given order, or hardest first. All windows except the last have one length."""
         return hardest_first(torch.arange(len(self.labels)), difficulty)
 
     def batch(self, indices: Tensor, device: torch.device) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ class TokenWindows:
 
 
 def fingerprint(spec: TokensSet, manifest: Manifest | None = None) -> str:
-    """Changes with the text and with how windows lie in it."""
+    """Return the fingerprint of the text and of its windows."""
     check_is_file(spec.tokens)
     if spec.tokens.stat().st_size > MAX_TEXT:
         raise ValidationError(f"{spec.tokens}: {spec.tokens.stat().st_size} bytes, a text has at most {MAX_TEXT}")
@@ -75,7 +75,7 @@ def fingerprint(spec: TokensSet, manifest: Manifest | None = None) -> str:
 
 
 def load(spec: TokensSet, given: LoadContext) -> TokenWindows:
-    """The whole text, tokenised once as the tokenizer does it, in windows.
+    """Tokenize the whole text once, and divide it into windows.
 
     Windows longer than the network's positions are cut to these, which `given.warn` says. Raises ValidationError for a
     text with nothing to predict, NetworkError without a tokenizer.
@@ -117,7 +117,7 @@ def _tokenised(spec: TokensSet, tokenizer: Any) -> Tensor:
 
 
 def windows(length: int, context: int, stride: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Starts, ends and numbers of predicted tokens, int64 [N] each, of windows that cover `length` tokens.
+    """Return starts, ends and numbers of predicted tokens, int64 [N] each, of windows over `length` tokens.
 
     The first token of a window is not predicted there; a window that predicts nothing is left out.
     """
@@ -130,7 +130,7 @@ def windows(length: int, context: int, stride: int) -> tuple[Tensor, Tensor, Ten
 
 
 def likelihood_of(forward: Forward, vocabulary: int) -> Forward:
-    """From a batch of windows to float64 [N, 2]: negative log-likelihood of the predicted tokens, and their number.
+    """Return float64 [N, 2] of a batch of windows: negative log-likelihood of the predicted tokens, and their number.
 
     `forward` gives the logits [N, L, `vocabulary`] of `input_ids`.
     """

@@ -1,4 +1,4 @@
-"""CLIP and ALIGN of transformers: a tower for pictures and one for text, as a zero-shot classifier or with a head.
+"""CLIP and ALIGN of transformers, with a tower for pictures and one for text: as zero-shot classifier, or with a head.
 
 The classifier is the normalised mean of the normalised embeddings of all templates for each class, as in Radford et al.
 2021 (arXiv:2103.00020), section 3.1.4.
@@ -24,23 +24,23 @@ _SCALES: dict[str, Callable[[Any], Tensor]] = {
 
 
 def is_dual_encoder(module: nn.Module) -> bool:
-    """Whether it is one of those, with both towers."""
+    """Whether a network is CLIP or ALIGN, with both towers."""
     config: Any = getattr(module, "config", None)
     return getattr(config, "model_type", None) in _SCALES and hasattr(module, "get_text_features")
 
 
 def image_embedding(module: Any, pictures: Tensor) -> Tensor:
-    """[N, D], not normalised."""
+    """Return the embedding of pictures, [N, D], not normalised."""
     return _pooled(module.get_image_features(pixel_values=pictures))
 
 
 def embedding_size(module: Any) -> int:
-    """D."""
+    """Return the size D of an embedding."""
     return int(module.config.projection_dim)
 
 
 def zero_shot(tokenizer: Any) -> Callable[[nn.Module, Sequence[str], Sequence[str]], Forward]:
-    """What makes a classifier of the module's present weights, class names and templates."""
+    """Return the function that builds a classifier from the present weights, class names and templates."""
     return partial(_zero_shot, tokenizer)
 
 
@@ -62,6 +62,6 @@ def _class_embedding(tokenizer: Any, module: Any, name: str, templates: Sequence
 
 
 def _pooled(output: Any) -> Tensor:
-    """transformers before 5 gives the embedding itself."""
+    """Return the embedding. transformers before 5 returns it directly."""
     pooled: Tensor = output if isinstance(output, torch.Tensor) else output.pooler_output
     return pooled

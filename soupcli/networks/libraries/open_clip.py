@@ -34,7 +34,7 @@ TEXT_TRANSFORMER = r"^model\.transformer\."
 
 
 def build(spec: OpenClipNetwork, folder: Path, trust_code: bool = False) -> Network:
-    """`open_clip.create_model` without weights, with its own preprocessing and tokenizer."""
+    """Build `open_clip.create_model` without weights, with its own preprocessing and tokenizer."""
     open_clip = import_extra("open_clip", extra="open-clip")
     name = spec.open_clip
     if name == "auto":
@@ -56,13 +56,13 @@ def build(spec: OpenClipNetwork, folder: Path, trust_code: bool = False) -> Netw
 
 
 def _tokenizer_arguments(open_clip: Any, name: str, *, trust_code: bool) -> dict[str, Any]:
-    """Says to tokenizers of transformers that no code is run; other ones do not take the word."""
+    """Return arguments that forbid tokenizers of transformers to run code; other tokenizers take no such argument."""
     text = (open_clip.get_model_config(name) or {}).get("text_cfg") or {}
     return {"trust_remote_code": trust_code} if text.get("hf_tokenizer_name") else {}
 
 
 def _module(clip: Any, spec: OpenClipNetwork) -> Any:
-    """The network; with a head on its images it needs no text transformer, and the authors' files hold none."""
+    """Return the network. With a head on pictures it needs no text transformer, and the authors' files have none."""
     if spec.head is None:
         return clip
     from soupcli.networks.libraries.image_head import ImageHead
@@ -74,7 +74,7 @@ def _module(clip: Any, spec: OpenClipNetwork) -> Any:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """open_clip's log says that weights are random; they are filled in next."""
+    """Hide open_clip's warning that weights are random, because they are filled in next."""
     log = import_extra("open_clip.factory", extra="open-clip").logging
     before = log.root.manager.disable
     log.disable(log.WARNING)
@@ -96,7 +96,7 @@ def _with_config(folder: Path) -> Path:
 
 
 def _pictures(module: Any) -> ImageTransform:
-    """open_clip's evaluation transform; its last two steps, ToTensor and Normalize, follow on the device."""
+    """Return open_clip's evaluation transform. Its last two steps, ToTensor and Normalize, run on the device."""
     own = import_extra("open_clip.transform", extra="open-clip")
     config = own.PreprocessCfg(**module.visual.preprocess_cfg)
     transform = own.image_transform_v2(config, is_train=False)
@@ -118,7 +118,7 @@ def _pictures(module: Any) -> ImageTransform:
 def _zero_shot(
     open_clip: Any, tokenizer: Any, module: Any, classnames: Sequence[str], templates: Sequence[str]
 ) -> Forward:
-    """Logits of pictures against the class names: temperature times the cosine similarity."""
+    """Return logits of pictures for the class names: temperature times the cosine similarity."""
     device = next(module.parameters()).device
     classifier_dk = open_clip.build_zero_shot_classifier(
         module, tokenizer, list(classnames), list(templates), device=device

@@ -1,8 +1,8 @@
-"""Networks that answer in words (T5, BART) as classifiers: the logit of a class is the likelihood of its words.
+"""Networks that answer in words (T5, BART) as classifiers. The logit of a class is the likelihood of its words.
 
-The words end as the tokenizer ends a target, so `not_equivalent` and `not` are different answers. T5 is scored by what
-it writes (Raffel et al. 2020, arXiv:1910.10683, section 2.4); the likeliest label is that text, unless the network
-writes no label at all, which there is wrong and here has no place.
+The words end as the tokenizer ends a target, so `not_equivalent` and `not` are different answers. The T5 paper scores
+the generated text (Raffel et al. 2020, arXiv:1910.10683, section 2.4). The likeliest label is that text, unless the
+network generates no label at all, which the paper counts as wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def writes(module: nn.Module) -> bool:
-    """Whether it is an encoder and a decoder that predicts tokens."""
+    """Whether a network is an encoder with a decoder that predicts tokens."""
     config: Any = getattr(module, "config", None)
     if not getattr(config, "is_encoder_decoder", False):
         return False
@@ -29,7 +29,7 @@ def writes(module: nn.Module) -> bool:
 
 
 def answers(tokenizer: Any, module: Any, words: Sequence[str]) -> Forward:
-    """Inputs to logits [N, K]: the log-likelihood of each of `words`, in nats.
+    """Return the function from inputs to logits [N, K]: the log-likelihood of each of `words`, in nats.
 
     Raises NetworkError for words that the tokenizer does not know or does not tell apart.
     """
@@ -59,7 +59,7 @@ def _targets(tokenizer: Any, words: Sequence[str]) -> list[list[int]]:
 
 
 def _log_likelihood(module: Any, encoded: Any, mask: Tensor | None, target_t: Tensor) -> Tensor:
-    """[N]: of one target after each of the encoded inputs."""
+    """Return the log-likelihood of one target after each encoded input, [N]."""
     target_nt = target_t.expand(len(encoded.last_hidden_state), -1)
     logits_ntv: Tensor = module(
         encoder_outputs=encoded,

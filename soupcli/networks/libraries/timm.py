@@ -25,7 +25,7 @@ FOLDERS = ClassFolders("timm", "natural", innermost=True)
 
 
 def build(spec: TimmNetwork, folder: Path, trust_code: bool = False) -> Network:
-    """`timm.create_model` without weights, with the evaluation transform of its own data config."""
+    """Build `timm.create_model` without weights, with the evaluation transform of its own data config."""
     timm = import_extra("timm", extra="timm")
     name, source, config = spec.timm, spec.timm, {}
     if name == "auto":
@@ -46,7 +46,7 @@ def build(spec: TimmNetwork, folder: Path, trust_code: bool = False) -> Network:
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
-    """The config.json that timm writes beside its weights."""
+    """Read the config.json that timm writes beside its weights."""
     file, hint = folder / "config.json", "name the network: model: {timm: NAME}"
     try:
         config = read_config(file)
@@ -58,18 +58,18 @@ def _config_of(folder: Path) -> dict[str, Any]:
 
 
 def _label_names(config: Mapping[str, Any], file: Path) -> tuple[str, ...] | None:
-    """timm writes a list, or a map from logits to names."""
+    """Return the class names, from timm's list or map from logits to names."""
     names = config.get("label_names")
     return named(names) if isinstance(names, list) else names_in_order(names, file, key="label_names")
 
 
 def label_names(spec: TimmNetwork, folder: Path) -> tuple[str, ...] | None:
-    """The names in the folder's config.json, if the recipe takes the network from there."""
+    """Return the names in the folder's config.json, if the recipe takes the network from there."""
     return _label_names(_config_of(folder), folder / "config.json") if spec.timm == "auto" else None
 
 
 def _pictures(data: Any, module: nn.Module, channels: int | None, spec: TimmNetwork) -> ImageTransform:
-    """timm's evaluation transform, for the channels and the size that the recipe builds the network with."""
+    """Return timm's evaluation transform, for the channels and the size of the recipe's network."""
     own = data.resolve_data_config({}, model=module, use_test_size=spec.test_size)
     channels, size = channels or own["input_size"][0], spec.args.get("img_size")
     height, width = (size, size) if isinstance(size, int) else size or own["input_size"][1:]
@@ -85,7 +85,7 @@ def _pictures(data: Any, module: nn.Module, channels: int | None, spec: TimmNetw
 
 
 def _origin(data: Any, module: nn.Module, spec: TimmNetwork) -> str:
-    """What the transform is called, with the other choice if timm tests this network at another size."""
+    """Return the transform's description, with the alternative if timm tests this network at another size."""
     at = {test: data.resolve_data_config({}, model=module, use_test_size=test) for test in (False, True)}
     if spec.test_size:
         return "timm's data config, at its test size"

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def build(spec: TorchvisionNetwork, _folder: Path, _trust_code: bool = False) -> Network:
-    """`torchvision.models.get_model` without weights; of a classifier with the transform of its default weights.
+    """Build `torchvision.models.get_model` without weights; classifiers get the transform of their default weights.
 
-    Networks of other tasks take pictures as their own set makes them: a function of the user's.
+    Networks of other tasks take pictures as the user's own function makes them.
     """
     models = import_extra("torchvision.models", extra="torchvision")
     name, known = spec.torchvision, models.list_models()
@@ -42,7 +42,7 @@ def build(spec: TorchvisionNetwork, _folder: Path, _trust_code: bool = False) ->
 
 
 def _pictures(preset: Any) -> ImageTransform:
-    """The classification preset without its last two steps, which follow on the device."""
+    """Return the classification preset without its last two steps, which run on the device."""
     functional = import_extra("torchvision.transforms.functional", extra="torchvision")
 
     def decode(picture: Any) -> Tensor:

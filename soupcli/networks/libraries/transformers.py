@@ -33,7 +33,7 @@ PROBE = (3, 61, 97)  # of the picture that shows whether a processor's work can 
 
 
 def build(spec: TransformersNetwork, folder: Path, trust_code: bool = False) -> Network:
-    """The network of `folder`'s config.json with its tokenizer and image processor, if there are any."""
+    """Build the network of `folder`'s config.json, with its tokenizer and image processor if there are any."""
     transformers = import_extra("transformers", extra="transformers")
     if not (folder / "config.json").is_file():
         raise NetworkError(f"{folder}: has no config.json", hint="model.save_pretrained(...) writes it")
@@ -68,7 +68,7 @@ def _built(transformers: Any, spec: TransformersNetwork, folder: Path, how: dict
 
 
 def _longest_input(module: nn.Module) -> int | None:
-    """The most tokens that the network has positions for, or None if it does not say.
+    """Return the most tokens that the network has positions for, or None if unknown.
 
     RoBERTa and its kin count positions from behind their padding index: 514 positions hold 512 tokens.
     """
@@ -84,7 +84,7 @@ def _longest_input(module: nn.Module) -> int | None:
 
 
 def _without_pretrained_parts(config: Any) -> None:
-    """Backbones come with the checkpoint's own weights: none is fetched or read from elsewhere."""
+    """Turn off pre-trained backbones: the checkpoint holds their weights, so none is fetched or read from elsewhere."""
     for part in (config, *(value for value in vars(config).values() if hasattr(value, "to_dict"))):
         if getattr(part, "use_pretrained_backbone", False):
             part.use_pretrained_backbone = False
@@ -125,7 +125,7 @@ def _read(file: str, folder: Path, reader: Callable[[], Any]) -> Any:
 
 
 def _code_in(file: Path) -> str | None:
-    """The class that the configuration's `auto_map` names, if it can be read."""
+    """Return the class that the configuration's `auto_map` names, if it can be read."""
     try:
         return named_code(read_config(file))
     except NetworkError:
@@ -139,9 +139,9 @@ def _from_config(architecture: Any, config: Any, trust_code: bool) -> nn.Module:
 
 
 def _architecture(transformers: Any, name: str, config: Any, folder: Path, *, trust_code: bool) -> Any:
-    """The class of transformers, or the Auto class through which code of the folder is found.
+    """Return the class of transformers, or the Auto class that finds code of the folder.
 
-    Raises NetworkError for what is no network of transformers.
+    Raises NetworkError if it is no network of transformers.
     """
     if name == "auto":
         named = config.architectures
@@ -168,7 +168,7 @@ def _architecture(transformers: Any, name: str, config: Any, folder: Path, *, tr
 
 
 def _stored_names(module: Any) -> Callable[[Iterable[str]], dict[str, str]] | None:
-    """From names in files to names in the module: transformers 5 goes on saving networks under the names of version 4.
+    """Map names in files to names in the module: transformers 5 still saves networks under the names of version 4.
 
     None if the installed version knows no such names. Raises NetworkError if a tensor is not only renamed but
     taken apart or put together as well.
@@ -207,7 +207,7 @@ def _tokenizer(transformers: Any, folder: Path, how: dict[str, Any]) -> Any:
 
 
 def _pictures(transformers: Any, folder: Path, how: dict[str, Any]) -> ImageTransform | None:
-    """The folder's image processor: in two halves if that gives the same bits, else as a whole."""
+    """Return the folder's image processor: in two halves if that gives the same bits, else whole."""
     file = next((name for name in PROCESSORS if (folder / name).is_file()), None)
     if file is None:
         return None
@@ -235,7 +235,7 @@ def _pictures(transformers: Any, folder: Path, how: dict[str, Any]) -> ImageTran
 
 
 def _settings(processor: Any) -> PictureSettings | None:
-    """The processor's settings if they are plain ones."""
+    """Return the processor's settings if they are plain ones."""
     size, crop = dict(getattr(processor, "size", None) or {}), dict(getattr(processor, "crop_size", None) or {})
     mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
     if mean is None or std is None or not getattr(processor, "do_rescale", True):
@@ -255,7 +255,7 @@ def _sides(size: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _same(whole: Callable[[Any], Tensor], in_halves: Callable[[Any], Tensor]) -> bool:
-    """Whether both make the same of a picture of noise."""
+    """Whether both transforms give the same result for a picture of noise."""
     noise = torch.randint(0, 256, PROBE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     picture = import_extra("PIL.Image", extra="images").fromarray(noise.permute(1, 2, 0).numpy())
     try:
@@ -265,7 +265,7 @@ def _same(whole: Callable[[Any], Tensor], in_halves: Callable[[Any], Tensor]) ->
 
 
 def label_names(spec: TransformersNetwork, folder: Path) -> tuple[str, ...] | None:
-    """The names of `id2label` in the recipe's `args:`, else in config.json."""
+    """Return the names of `id2label` in the recipe's `args:`, else in config.json."""
     config = read_config(folder / "config.json") | spec.args
     return names_in_order(config.get("id2label"), folder / "config.json")
 

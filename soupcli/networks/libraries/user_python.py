@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def build(spec: PythonNetwork, _folder: Path, _trust_code: bool = False) -> Network:
-    """The module that the function returns when it is called with `args`."""
+    """Return the module that the user's function returns for `args`."""
     function = load_function(spec.python)
 
     def checked() -> nn.Module:
@@ -39,7 +39,7 @@ def build(spec: PythonNetwork, _folder: Path, _trust_code: bool = False) -> Netw
 
 
 def hint_of(reference: str) -> str:
-    """Where to look if the function fails."""
+    """Return a hint on where to look if the function fails."""
     return "this error comes from your function" if is_given(reference) else "see args: of model: in the recipe"
 
 
