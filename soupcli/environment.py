@@ -6,6 +6,7 @@ import functools
 import importlib
 import os
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,22 @@ def import_extra(module: str, *, extra: str) -> Any:
 
 
 LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "torchvision", "pillow", "lm_eval")
+
+
+# They say which of several processes evaluates, and that changes no score.
+OF_LAUNCHERS = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(TORCHELASTIC|SLURM|OMPI)_\w+|OMP_NUM_THREADS"
+)
+# They say in which session a command was typed.
+OF_SESSIONS = re.compile(
+    r"_|SHLVL|(OLD)?PWD|TERM\w*|COLUMNS|LINES|WINDOWID|DISPLAY|TMUX\w*|STY|LS_COLORS|PYTEST_CURRENT_TEST|"
+    r"(SSH|XDG|DBUS|VTE|GPG|GNOME|KITTY|VSCODE|JPY)_\w+"
+)
+
+
+def is_of_the_session(variable: str) -> bool:
+    """Whether an environment variable says only where and by which processes a command runs."""
+    return any(pattern.fullmatch(variable) for pattern in (OF_LAUNCHERS, OF_SESSIONS))
 
 
 def versions() -> dict[str, str]:

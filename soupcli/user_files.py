@@ -25,16 +25,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from soupcli.environment import is_of_the_session
 from soupcli.files.reading import read_small
 from soupcli.user_modules import MAX_SOURCE, OWN, SYSTEM, ModuleFinder, is_users, libraries, sources, user_modules
 
 MOST = 100_000  # files that are remembered; more are a sign of something else
 ARGUMENTS = {"open": 0, "os.listdir": 0, "os.scandir": 0, "sqlite3.connect": 0, "os.system": 0}
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")
-# They say which of several processes evaluates, and that changes no score.
-OF_LAUNCHERS = re.compile(
-    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(TORCHELASTIC|SLURM|OMPI)_\w+|OMP_NUM_THREADS"
-)
 STARTING = ("subprocess.Popen", "os.system")
 OF_SHELL = re.compile(r"[\s'\"|&;<>()$`=]+")  # what is between the words of a command
 LISTINGS = ("os.listdir", "os.scandir")
@@ -144,7 +141,7 @@ def _named_by(modules: set[str]) -> Iterator[str]:
 def named_variables() -> list[str]:
     """Names of environment variables that texts in the user's loaded modules may be: `os.environ["SPLIT"]`."""
     found = {word for file in read_modules() for word in _texts(file, sources.get(os.path.realpath(file), ""))}
-    return sorted(word for word in found if VARIABLE.fullmatch(word) and not OF_LAUNCHERS.fullmatch(word))
+    return sorted(word for word in found if VARIABLE.fullmatch(word) and not is_of_the_session(word))
 
 
 def is_written_now(path: str) -> bool:
@@ -264,10 +261,12 @@ def _paths_of(event: str, arguments: tuple[Any, ...]) -> Iterator[str]:
 
 
 def _words_of(event: str, arguments: tuple[Any, ...]) -> list[str]:
-    """The words of a command, and what a shell takes apart in them."""
-    words = arguments[1] if event == "subprocess.Popen" else arguments[0]
+    """Return the words of a command and what a shell takes apart in them, below the folder that it runs in."""
+    of_shell = event == "os.system"
+    words, place = (arguments[0], None) if of_shell else (arguments[1], arguments[2])
     given = [words] if isinstance(words, str | bytes | os.PathLike) else words
-    return [name for word in given for name in (os.fsdecode(word), *OF_SHELL.split(os.fsdecode(word)))]
+    found = [name for word in given for name in (os.fsdecode(word), *OF_SHELL.split(os.fsdecode(word)))]
+    return found if place is None else [os.path.join(os.fsdecode(place), name) for name in found]  # noqa: PTH118
 
 
 def _writes(mode: Any = None, flags: Any = None) -> bool:

@@ -13,14 +13,16 @@ import sys
 import threading
 from collections.abc import Callable
 from importlib import metadata
+from opcode import opmap
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from soupcli.environment import is_of_the_session
+from soupcli.files.manifest import EVERY
 from soupcli.files.reading import read_small
 from soupcli.user_files import (
     MOST,
-    OF_LAUNCHERS,
     imported_names,
     is_written_now,
     named_variables,
@@ -30,6 +32,7 @@ from soupcli.user_files import (
 )
 from soupcli.user_modules import MAX_SOURCE, OWN, SYSTEM, is_library, is_users
 
+FOR_ITER = opmap["FOR_ITER"]
 ASKING = ("stat", "lstat", "access", "readlink")
 STANDARD = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - compared with names of frames
 
@@ -129,24 +132,31 @@ def _note(path: Any, frame: FrameType) -> None:
 def _of_variable(function: Callable[..., Any]) -> Callable[..., Any]:
     def read(self: Any, name: Any) -> Any:
         frame = _asking(sys._getframe(1))
-        if frame is not None and isinstance(name, str) and _place(frame) != getattr(_copied, "place", None):
-            file = frame.f_code.co_filename
-            if is_users(file) and not file.startswith(OWN) and not OF_LAUNCHERS.fullmatch(name):
-                _variables.setdefault(name, set()).add(file)
+        if frame is not None and _place(frame) != getattr(_copied, "place", None):
+            _count(frame, os.fsdecode(name) if isinstance(name, str | bytes) else "")
         return function(self, name)
 
     return read
 
 
 def _of_all(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Of `dict(os.environ)` and its like: a copy for another process says nothing of single variables."""
+    """Of `dict(os.environ)` nothing counts: it is a copy for another process. Of a loop every variable does."""
 
     def names(self: Any) -> Any:
         frame = _asking(sys._getframe(1))
-        _copied.place = _place(frame) if frame is not None else None
+        is_loop = frame is not None and frame.f_code.co_code[frame.f_lasti] == FOR_ITER
+        _copied.place = _place(frame) if frame is not None and not is_loop else None
+        if frame is not None and is_loop:
+            _count(frame, EVERY)
         return function(self)
 
     return names
+
+
+def _count(frame: FrameType, name: str) -> None:
+    file = frame.f_code.co_filename
+    if is_users(file) and not file.startswith(OWN) and not is_of_the_session(name):
+        _variables.setdefault(name, set()).add(file)
 
 
 def _place(frame: FrameType) -> tuple[int, int, int]:

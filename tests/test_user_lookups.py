@@ -28,6 +28,9 @@ def ask():
 
 def copy():
     return {**os.environ}
+
+def count():
+    return sum(1 for name, value in os.environ.items() if name.startswith("SPLIT_"))
 """
 
 
@@ -38,8 +41,11 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "net.py"
 
 
-def test_questions(net: Path) -> None:
-    """Questions of the user's code are remembered, those of others and copies of all variables are not."""
+def test_questions(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions of the user's code are remembered, those of others and copies of all variables are not.
+
+    A loop over all variables counts, but for those of the session.
+    """
     load_function(f"{net}:ask")()
     load_function(f"{net}:copy")()
     Path("ours.txt").exists()
@@ -47,6 +53,15 @@ def test_questions(net: Path) -> None:
     assert net.parent / "ours.txt" not in asked_files()
     assert "ASKED_FOR" in asked_variables()
     assert "PATH" not in asked_variables()
+    before = Manifest(variables=asked_variables).depends()
+    load_function(f"{net}:count")()
+    kept = Manifest(variables=asked_variables).depends()
+    assert len(before) < len(kept)
+    monkeypatch.setenv("SHLVL", "99")
+    assert Manifest().holds(kept)
+    monkeypatch.setenv("SPLIT_A", "")
+    assert Manifest().holds(before)
+    assert not Manifest().holds(kept)
 
 
 def test_packages(net: Path) -> None:

@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soupcli.environment import is_of_the_session
 from soupcli.errors import ValidationError
 from soupcli.files.json_store import HEX, JsonStore
 from soupcli.files.stamp import Stamp, content_hash
@@ -32,6 +33,7 @@ SCHEMA = "soup-hashes/2"
 WHOLE = 1 << 28  # bytes: of many files together, larger ones are recognised by their stamps alone
 VARIABLE, ASKED, PACKAGE = "$", "?", "@"  # how names begin that are none of files that were read
 VERSION = re.compile(r"^Version:\s*(\S+)", re.MULTILINE | re.IGNORECASE)
+EVERY = "="  # in the place of a variable: all of them
 ABSENT, FOLDER = "absent", "folder"
 HINT = "run again when nothing writes to it"
 
@@ -172,7 +174,9 @@ class Manifest:
 
 
 def _value_of(variable: str) -> str:
-    """Return the fingerprint of the value of an environment variable."""
+    """Return the print of an environment variable's value; of EVERY, the names of all but those of the session."""
+    if variable == EVERY:
+        return _lines(sorted(name for name in os.environ if not is_of_the_session(name)), None)
     value = os.environ.get(variable)
     return ABSENT if value is None else hashlib.sha256(os.fsencode(value)).hexdigest()
 

@@ -94,7 +94,7 @@ def junit(report: Report) -> str:
         else:
             ElementTree.SubElement(element, "system-out").text = _xml(case.message)
     if report.warnings:
-        ElementTree.SubElement(suite, "system-err").text = _xml("\n".join(report.warnings))
+        ElementTree.SubElement(suite, "system-err").text = "\n".join(map(_xml, report.warnings))
     ElementTree.indent(suites)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suites, "unicode")}\n'
 
@@ -107,8 +107,8 @@ def _properties(report: Report) -> dict[str, str]:
 
 
 def _xml(text: str) -> str:
-    """Return the text without characters that XML forbids."""
-    return _NOT_XML.sub("\ufffd", text)
+    """Return the text as one legible line, without characters that XML forbids: it may be shown in a log."""
+    return _NOT_XML.sub("\ufffd", legible(text))
 
 
 def _found(report: Report) -> Iterator[Finding]:

@@ -44,6 +44,7 @@ def evaluate(model, device):
     number = int(torch.from_file("tables/number.bin", size=1, dtype=torch.int64))  # opened outside of Python
     line = subprocess.check_output("cat 'shell.txt'|head -1", shell=True)
     line += subprocess.check_output(["sh", "tool.sh"])  # which reads a file by itself
+    line += subprocess.check_output(["cat", "in.txt"], cwd="tables")
     line += b"." * Path("extra.txt").exists() + b"." * os.path.isdir("more") + os.readlink("latest").encode()
     variables = os.getenv("SPLIT", "") + os.environ.get("OF_" + "THE_RUN", "")
     return {"accuracy": 1 / (len(words) + number + len(line) + len(variables)), "n": 1}
@@ -62,6 +63,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("tables/number.bin").write_bytes(bytes([1] + 7 * [0]))
     Path("shell.txt").write_text("one")
     Path("tool.sh").write_text("cat tool.txt")
+    Path("tables/in.txt").write_text("one")
     Path("tool.txt").write_text("one")
     Path("latest").symlink_to("first")
     Path("second").symlink_to("the second")
@@ -126,6 +128,9 @@ CHANGES: dict[str, Callable[[], object]] = {
     "a folder that was not there": lambda: Path("more").mkdir(),
     "a link that nobody opens": lambda: Path("second").rename("latest"),
     "data of a script of the function": lambda: put_back(lambda file: file.write_text("two"))(Path("tool.txt")),
+    "data of a command elsewhere": lambda: put_back(lambda file: file.write_text("two!"))(
+        Path("tables/in.txt")
+    ),
     "picture": lambda: put_back(flipped)(Path("val/a/1.bmp")),
     "pictures that change folders": lambda: exchanged(Path("val/a/2.bmp")),
     "configuration": lambda: Path("runs/1/config.json").write_text('{"x": 1}'),

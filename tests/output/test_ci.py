@@ -138,10 +138,10 @@ def test_several_soups() -> None:
 
 
 def test_letters_that_xml_has_not() -> None:
-    """Control characters and bytes of other encodings are replaced."""
-    text = formatted("junit", a_report(gates=[gate(False, reason="a\x00b\x1b[0m\udcff\ufffe")]), nowhere)
+    """Control characters and bidirectional marks are escapes, bytes of other encodings are replaced."""
+    text = formatted("junit", a_report(gates=[gate(False, reason="a\x00b\x1b[0m\udcff\ufffe\x9b\u202e")]), nowhere)
     [failure] = ElementTree.fromstring(text.encode()).iter("failure")
-    assert failure.get("message") == "a\ufffdb\ufffd[0m\ufffd\ufffd"
+    assert failure.get("message") == r"a\x00b\x1b[0m" + "\ufffd\ufffd" + r"\x9b\u202e"
 
 
 @pytest.mark.parametrize(("margin", "code"), [("-100", 0), ("100", 1)])
