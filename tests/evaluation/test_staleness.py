@@ -128,9 +128,7 @@ CHANGES: dict[str, Callable[[], object]] = {
     "a folder that was not there": lambda: Path("more").mkdir(),
     "a link that nobody opens": lambda: Path("second").rename("latest"),
     "data of a script of the function": lambda: put_back(lambda file: file.write_text("two"))(Path("tool.txt")),
-    "data of a command elsewhere": lambda: put_back(lambda file: file.write_text("two!"))(
-        Path("tables/in.txt")
-    ),
+    "data of a command elsewhere": lambda: put_back(lambda file: file.write_text("two!"))(Path("tables/in.txt")),
     "picture": lambda: put_back(flipped)(Path("val/a/1.bmp")),
     "pictures that change folders": lambda: exchanged(Path("val/a/2.bmp")),
     "configuration": lambda: Path("runs/1/config.json").write_text('{"x": 1}'),
