@@ -53,6 +53,10 @@ def as_model(run: Path) -> None:
     change(run / "config.json", architectures=["Evil"], auto_map={"AutoModelForSequenceClassification": "evil.Evil"})
 
 
+def as_unknown(run: Path) -> None:
+    change(run / "config.json", model_type="evil", auto_map={"AutoModel": "evil.Evil"})
+
+
 def as_auto_class(run: Path) -> None:
     change(
         run / "config.json",
@@ -127,10 +131,11 @@ def test_transformers_and_timm(made: Any, mark: Path, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_code_is_named(mark: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("made", [as_model, as_unknown])
+def test_code_is_named(made: Any, mark: Path, tmp_path: Path) -> None:
     """The message says which class was asked for, and the flag."""
     run = evil(tmp_path / "run", mark)
-    as_model(run)
+    made(run)
     with pytest.raises(
         NetworkError, match=r"config\.json: auto_map names code, 'evil\.Evil', which is not run"
     ) as said:

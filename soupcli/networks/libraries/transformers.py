@@ -105,6 +105,10 @@ def _module(architecture: Any, config: Any, spec: TransformersNetwork, trust_cod
     return ImageHead(module, dual_encoder.image_embedding, features=features, classes=spec.head)
 
 
+# What transformers says if it has no class of its own for a configuration.
+WANTS_CODE = ("custom code", "does not recognize this architecture", "Unrecognized", "Couldn't instantiate", "imported")
+
+
 def _read(file: str, folder: Path, reader: Callable[[], Any]) -> Any:
     """Read a file of the folder with `reader`. Raises NetworkError, one line, if it fails."""
     try:
@@ -114,7 +118,7 @@ def _read(file: str, folder: Path, reader: Callable[[], Any]) -> Any:
     except Exception as cause:
         first_line = next(iter(str(cause).strip().splitlines()), "")
         code = _code_in(folder / file)
-        if code is not None and ("custom code" in str(cause) or isinstance(cause, CodeRefused)):
+        if code is not None and (isinstance(cause, CodeRefused) or any(word in first_line for word in WANTS_CODE)):
             raise NetworkError(
                 f"{folder}/{file}: auto_map names code, {code!r}, which is not run", hint=HINT
             ) from cause
