@@ -63,7 +63,8 @@ class FolderSurvey(NamedTuple):
 
     def summary(self) -> str:
         """One line for people."""
-        sets = f"{len(self.sets)} sets ({', '.join(self.sets)})" if self.sets else "no validation sets"
+        count = f"{len(self.sets)} set{'s' * (len(self.sets) > 1)}"
+        sets = f"{count} ({', '.join(self.sets)})" if self.sets else "no validation sets"
         where = f" ({self.glob})" if self.glob else ""
         return (
             f"{self.checkpoints} checkpoints{where}, {sets}, model {'known' if self.model else 'not known: fill it in'}"

@@ -153,3 +153,20 @@ def test_unknown_direction() -> None:
     with pytest.raises(UsageError, match="whether more or less") as refused:
         order_by("best_metric")
     assert refused.value.hint == "--by=-best_metric if lower is better, --by=+best_metric if higher is"
+
+
+def test_numbers_of_an_own_loop(tmp_path: Path) -> None:
+    """Plain numbers beside the weights, or in `metrics`, by names of metrics; the best of a run so far is not its."""
+    state = {"w": torch.ones(1), "loss.weight": torch.ones(1)}
+    entries = {
+        "model": state,
+        "epoch": 3,
+        "val_acc": np.float64(0.5),
+        "best_acc1": 0.9,
+        "lr": 0.1,
+        "loss": torch.ones(1),
+    }
+    torch.save({**entries, "metrics": {"f1": 0.25, "name": "x"}}, tmp_path / "own.pth")
+    assert record_of(open_checkpoint(tmp_path / "own.pth")).metrics == {"val_acc": 0.5, "f1": 0.25}
+    torch.save(state, tmp_path / "bare.pth")
+    assert record_of(open_checkpoint(tmp_path / "bare.pth")).metrics == {}

@@ -13,6 +13,7 @@ from typing import Any
 
 from soupcli.checkpoints.formats.pickles.stand_ins import Global, StandIn, entries_of
 from soupcli.files.json_text import finite
+from soupcli.metrics.direction import direction_of
 
 PROGRESS = ("epoch", "global_step", "step", "iteration", "iter", "num_updates")
 SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
@@ -33,7 +34,7 @@ def progress_of(view: Mapping[Any, Any]) -> dict[str, float]:
 
 def metrics_of(view: Mapping[Any, Any], read_scalar: ReadScalar) -> dict[str, float]:
     """What the trainer measured of these weights, by its own names."""
-    found = {"metric": view.get("metric")}  # timm's
+    found = _own_numbers(view) | {"metric": view.get("metric")}  # timm's
     found |= {_metric_of_fairseq(view): _at(view, "extra_state", "val_loss")}
     callbacks = entries_of(view.get("callbacks")) or {}
     for callback in callbacks.values():  # Lightning's
@@ -42,6 +43,21 @@ def metrics_of(view: Mapping[Any, Any], read_scalar: ReadScalar) -> dict[str, fl
             found |= {watched: score}
     numbers = {name: number_of(value, read_scalar) for name, value in found.items()}
     return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _own_numbers(view: Mapping[Any, Any]) -> dict[str, float | None]:
+    """Plain numbers beside the state dict, or in its `metrics`, under the names of metrics: a loop of the user's own.
+
+    The best of a run so far may be that of other weights.
+    """
+    entries = {**(entries_of(view.get("metrics")) or {}), **view}
+    named = {name: value for name, value in entries.items() if isinstance(name, str) and direction_of(name) is not None}
+    numbers = {name: number_of(value, _no_tensor) for name, value in named.items() if not name.startswith("best")}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _no_tensor(_: Any) -> None:
+    """A tensor of one element may be a weight."""
 
 
 def metrics_of_epochs(view: Mapping[Any, Any], read_scalar: ReadScalar) -> dict[int, dict[str, float]]:
