@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.diagnosis.effects import (
     broken,
+    clearly_better,
     culprits,
     in_trouble,
     is_broken,
@@ -21,7 +22,7 @@ from soupcli.diagnosis.effects import (
     told_effect,
 )
 from soupcli.diagnosis.evidence import Evidence, Sure, zeros
-from soupcli.diagnosis.facts import STRANGERS, better_by, surely_better
+from soupcli.diagnosis.facts import STRANGERS, better_by
 from soupcli.late import torch
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def dominating(facts: Facts) -> Evidence | None:
         return None
     one = facts.barrier.best
     farthest = max(ratios[each] for each in ratios if each != one)
-    if ratios[one] < max(FAR, ALONE * farthest) or not surely_better(facts.barrier.alone[one], facts.barrier.soup):
+    if ratios[one] < max(FAR, ALONE * farthest) or not clearly_better(facts.barrier.alone[one], facts.barrier.soup):
         return None
     if is_worse(facts, one):
         return None

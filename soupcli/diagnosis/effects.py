@@ -46,10 +46,11 @@ def in_trouble(facts: Facts) -> bool:
     """Whether the mean of all is surely worse than the median ingredient, by a margin."""
     if facts.barrier is None:
         return False
-    return _clearly_better(median_alone(facts.barrier), facts.barrier.soup)
+    return clearly_better(median_alone(facts.barrier), facts.barrier.soup)
 
 
-def _clearly_better(one: Score, other: Score) -> bool:
+def clearly_better(one: Score, other: Score) -> bool:
+    """Whether the first is surely better, and by more than a soup may lose of a share."""
     apart = one.goodness - other.goodness
     return surely_better(one, other) and (one.selecting not in SHARES or apart > LOST)
 

@@ -7,8 +7,8 @@ import torch
 
 from soupcli.diagnosis.barrier import Barrier
 from soupcli.diagnosis.culprits import _without_the_untrained
-from soupcli.diagnosis.effects import culprits, is_broken, stands_out, suspects
-from soupcli.diagnosis.facts import Facts
+from soupcli.diagnosis.effects import clearly_better, culprits, is_broken, stands_out, suspects
+from soupcli.diagnosis.facts import Facts, surely_better
 from soupcli.evaluation.loop import score_of
 from soupcli.evaluation.score import Score
 from soupcli.metrics.table import METRICS
@@ -53,6 +53,12 @@ def test_where_all_know_little() -> None:
     """Just above chance, three points are a third of what is known, and runs of a sweep differ by as much."""
     assert not is_broken(of(320, 330, 325, 290), 3)
     assert is_broken(of(320, 330, 325, 262), 3)
+
+
+def test_a_point_and_a_half_is_no_domination() -> None:
+    """A run of a high rate that is surely better than the mean of a sweep, by a little, is a good run."""
+    assert surely_better(right_on(820), right_on(805)) and not clearly_better(right_on(820), right_on(805))
+    assert clearly_better(right_on(850), right_on(805))
 
 
 def test_too_few_examples_show_nobody() -> None:
