@@ -1,4 +1,4 @@
-"""Where what can be made again is kept: `$SOUP_CACHE`, else `$XDG_CACHE_HOME/soup`, else `~/.cache/soup`."""
+"""The cache folder (`$SOUP_CACHE`, else `$XDG_CACHE_HOME/soup`, else `~/.cache/soup`), versions, and extras."""
 
 from __future__ import annotations
 

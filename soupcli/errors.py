@@ -56,7 +56,7 @@ class CheckpointErrors(CheckpointError):
 
 
 class MixError(CheckpointError):
-    """Checkpoints that are fine alone and cannot be mixed."""
+    """Checkpoints that are fine by themselves and cannot be mixed."""
 
 
 class NetworkError(SoupError):

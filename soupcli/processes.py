@@ -86,7 +86,7 @@ _LAST_WORDS = timedelta(seconds=5)  # for which the others wait: a launcher ends
 def fails_first() -> bool:
     """Whether this process is the first one that ends with an error: the others' errors only follow from it.
 
-    The others return when the first one has said its error (`have_failed`), or has had time for it.
+    The others return after the first one has printed its error (`have_failed`), or has had time for it.
     """
     if started() == 1:
         return True

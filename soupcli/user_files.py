@@ -65,7 +65,7 @@ def watch(module: str) -> None:
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """Record no reads within the block, and none of threads that begin there, even after it."""
+    """Record no reads within the block, and no reads of threads that begin there, even after it."""
     now, before = getattr(_busy, "now", False), set(threading.enumerate())
     _busy.now = True
     _blocks.append(before)

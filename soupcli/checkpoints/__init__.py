@@ -1,4 +1,4 @@
-"""What a checkpoint is: find, open by the header, read tensors one at a time.
+"""Checkpoints: find them, open them by the header, read tensors one at a time.
 
 One file for each format in `formats/`; `open.py` recognises which. Everything else speaks `Checkpoint`.
 """

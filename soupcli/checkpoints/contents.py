@@ -1,4 +1,4 @@
-"""What every file format returns when it is opened, and the user's options for opening."""
+"""The result of opening a file of any format, and the user's options for opening."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def _beside(checkpoint: Checkpoint, named: Mapping[str, float]) -> Mapping[str, 
 
 
 def _of_espnet(file: Path, epoch: int) -> Mapping[str, Any]:
-    """What ESPnet's reporter has of an epoch."""
+    """Return what ESPnet's reporter recorded of an epoch."""
     try:
         return epochs_of(FileVersion.of(file)).get(epoch, {}) if file.is_file() else {}
     except OSError:

@@ -1,4 +1,4 @@
-"""What `soup COMMAND --help` shows: options in groups, those that a first soup needs first, and examples.
+"""The help of `soup COMMAND --help`: options in groups, the most needed first, and examples.
 
 A new option goes into one of GROUPS; tests/cli/test_help.py asks for it.
 """

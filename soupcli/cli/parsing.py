@@ -134,7 +134,7 @@ class Command(NamedTuple):
 
 
 class Invocation(NamedTuple):
-    """How a command was called: its row of the table, and the options that came from the environment."""
+    """A call of a command: its row of the table, and the options that came from the environment."""
 
     command: Command
     from_environment: frozenset[str]

@@ -1,4 +1,4 @@
-"""`soup rank --ckpts P... --val V`: every checkpoint alone, best first."""
+"""`soup rank --ckpts P... --val V`: evaluates each checkpoint by itself, best first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def rank(options: RankOptions, invocation: Invocation) -> int:
-    """Evaluate every checkpoint alone, best first."""
+    """Evaluate every checkpoint by itself, best first."""
     with Run(resolve(of_run(options), invocation)) as run:
         run.check_mixable()
         if options.scores is not None:

@@ -265,7 +265,7 @@ def _logit(identifier: Id, label_names: Sequence[str], source: str) -> int:
 
 
 def _ids(spec: ImagesSet) -> tuple[str, Sequence[Id] | dict[str, list[int]] | None]:
-    """Where the ids are, and a list, a map, or None for those of the folders."""
+    """Return the source of the ids, and a list, a map, or None for those of the folders."""
     if not isinstance(spec.classes, Path):
         return f"{spec.images}: classes", None if spec.classes == FOLDERS else spec.classes
     if spec.classes.suffix.lower() != ".json":

@@ -100,6 +100,6 @@ class LoadedSets:
         return replace(examples, inputs=examples.inputs.to(device))
 
     def shared(self, name: str, others: str) -> int | None:
-        """How many examples of a set are also in another, None if nobody has looked into one of them."""
+        """Count the examples of a set that are also in another. Returns None if one of them was not loaded."""
         own, other = (self._contents.get(self._keys.of_contents(one)) for one in (name, others))
         return shared(own, other) if own is not None and other is not None else None

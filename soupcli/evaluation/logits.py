@@ -137,7 +137,7 @@ class LogitFile:
 
     @property
     def kind(self) -> LabelKind:
-        """What the labels are."""
+        """The kind of the labels."""
         return self._header().kind
 
     def labels(self) -> Tensor:

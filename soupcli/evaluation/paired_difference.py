@@ -1,4 +1,4 @@
-"""How sure a difference is: two sets of weights on the same examples, compared example by example.
+"""Intervals and tests of a difference: two sets of weights on the same examples, compared example by example.
 
 Shares of right examples: Tango's score interval (Tango 1998, "Equivalence test and confidence interval for the
 difference in proportions for the paired-sample design"), and McNemar's exact test (McNemar 1947). The interval is

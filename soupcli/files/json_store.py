@@ -1,4 +1,4 @@
-"""What is kept between runs as JSON: one document a key, read by one reader that trusts nothing it reads.
+"""JSON documents kept between runs, one for each key. Their reader trusts nothing that it reads.
 
     store = JsonStore(cache_folder() / "scores", "soup-score/4")
     store.put(key, content)                        # whole or not at all

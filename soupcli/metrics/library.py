@@ -45,7 +45,7 @@ Says = Callable[["Tensor"], "Tensor"]
 
 
 class Outputs(NamedTuple):
-    """What one set came to: labels and what the network says of them, as `kind` has both."""
+    """The labels of one set and the network's outputs for them, as `kind` has both."""
 
     kind: LabelKind
     said: Tensor

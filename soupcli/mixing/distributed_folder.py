@@ -44,7 +44,7 @@ TRACKER = "latest_checkpointed_iteration.txt"  # Megatron's, above its folders
 
 
 class DistributedFiles(NamedTuple):
-    """What was written: SHA-256 of each file by its name in the folder."""
+    """The written files: SHA-256 of each, by its name in the folder."""
 
     digests: dict[str, str]
     others: dict[str, str]
@@ -53,7 +53,7 @@ class DistributedFiles(NamedTuple):
 
 
 class _Span(NamedTuple):
-    """Where a piece lies in the best ingredient's file."""
+    """The place of a piece in the best ingredient's file."""
 
     file: str
     offset: int
@@ -155,7 +155,7 @@ def _copy_bytes(file: FileVersion, span: _Span, out: BinaryIO) -> None:
 
 
 def _moved(info: StandIn, moves: Mapping[_Span, int]) -> StandIn:
-    """What `.metadata` says about a piece, with its new place."""
+    """Return the entry of `.metadata` for a piece, with its new place."""
     said = info.attributes
     again = StandIn(info.made_by, info.args)
     span = _Span(said["relative_path"], said["offset"], said["length"])

@@ -179,7 +179,7 @@ def _with_size(index: bytes, mixture: Mixture) -> bytes:
 
 
 def _recoverables(source: Path, folder: Path, *, keep_state: bool) -> tuple[dict[str, str], list[str]]:
-    """What speechbrain recovers beside its networks, copied: it refuses a folder that lacks one of them.
+    """Copy the other files that speechbrain recovers: it refuses a folder that lacks one of them.
 
     Returns the files' SHA-256, and notes on what was left out.
     """

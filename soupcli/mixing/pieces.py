@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Piece(NamedTuple):
-    """A part of one tensor: of a mean (`source` are its terms), or taken as it is from an ingredient or a tensor."""
+    """A part of one tensor: of a mean (`source` are its terms), or copied from an ingredient or a tensor."""
 
     name: str
     source: Terms | Checkpoint | Tensor

@@ -26,7 +26,7 @@ class FittedNames(NamedTuple):
 
     @property
     def note(self) -> str | None:
-        """What a user should know about it, None if the names differ by wrappers only."""
+        """A note for the user, or None if the names differ only by wrappers."""
         if self.removed:
             own = f"its names begin with {self.removed!r}, those of the network do not"
             return f"{own}: it is taken off to evaluate, the soup keeps it"
@@ -71,7 +71,7 @@ def _all_there(needed: Sequence[Sequence[str]], plain: dict[str, str], prefix: s
 
 
 def _prefixes(needed: Sequence[Sequence[str]], plain: dict[str, str]) -> list[str]:
-    """What comes before a name of the network in stored names: its longest name has the fewest others like it."""
+    """Return the prefixes of stored names, found by the network's longest name, which has the fewest like it."""
     if not needed:
         return []
     names = max(needed, key=lambda names: len(max(names, key=len)))

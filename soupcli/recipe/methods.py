@@ -1,4 +1,4 @@
-"""How a soup is made: the sections `greedy:`, `learned:`, `mix:` and `cost:`."""
+"""The sections of a recipe that define how a soup is made: `greedy:`, `learned:`, `mix:` and `cost:`."""
 
 from __future__ import annotations
 

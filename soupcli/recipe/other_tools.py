@@ -62,7 +62,7 @@ SHARED = frozenset(
 
 
 def tool_of(file: Path) -> OtherTool | None:
-    """The tool whose file it is; None if nothing tells, or if it has keys that recipes alone have."""
+    """Return the tool whose file it is, or None if that is unknown, or if it has keys that only recipes have."""
     try:
         text = read_start(file, MOST_BYTES).decode("utf-8", "replace")
     except OSError:

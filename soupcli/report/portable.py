@@ -16,9 +16,9 @@ ABSOLUTE = re.compile(r"""(?<![\w.~/:\\-])/(?:[^\s/:'"`,;|()\[\]{}<>]+/?)+""")
 
 
 def shorter_names(document: Any, here: Path) -> dict[str, str]:
-    """Every absolute path in the texts of `document` -> what is told of it; the longest first.
+    """Map every absolute path in the texts of `document` to its public form, the longest first.
 
-    Paths below `here` are told from there on, others from the folder that the ingredients share.
+    Paths below `here` become relative to it, others relative to the folder that the ingredients share.
     """
     found = sorted({path for text in _texts(document) for path in ABSOLUTE.findall(text)}, key=lambda p: (-len(p), p))
     ingredients = document.get("ingredients") if isinstance(document, dict) else None

@@ -101,7 +101,7 @@ def score_cell(scores: Scores, name: str, metric: str) -> str:
 
 
 def by_trainer(metrics: Mapping[str, float | None]) -> str:
-    """What the trainer of a checkpoint measured, e.g. `eval_loss 0.3127, best_metric 0.3001`."""
+    """Return the metrics of a checkpoint's trainer, e.g. `eval_loss 0.3127, best_metric 0.3001`."""
     names = sorted(metrics, key=lambda name: (name == "best_metric", name))
     return ", ".join(f"{name} {metrics[name]:.4g}" for name in names if metrics[name] is not None)
 
@@ -169,7 +169,7 @@ def selected_on(of: Comparison) -> str:
 
 
 def correlation_table(found: Experts) -> Table:
-    """How the sets go together over the ingredients."""
+    """Return the table of correlations between sets over the ingredients."""
     rows = [
         [name, *("" if value is None else f"{value:+.2f}" for value in row)]
         for name, row in zip(found.sets, found.correlations, strict=True)
@@ -198,7 +198,7 @@ def file_table(report: Report, found: Inspection) -> Table:
 
 
 def findings(found: Inspection) -> Iterator[list[str]]:
-    """What differs, what is wrong with the numbers, and which settings differ: lists of sentences."""
+    """Return lists of sentences on differences, on numbers that are wrong, and on differing settings."""
     yield [f"{each.path}: {each.words or _difference(each)}" for each in found.differences]
     broken = [
         f"{path}: tensor {name!r} holds {value}"

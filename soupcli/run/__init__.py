@@ -1,1 +1,1 @@
-"""What commands share: from options to a recipe, checkpoints, evaluators and a report."""
+"""The code that commands share: from options to a recipe, checkpoints, evaluators and a report."""

@@ -35,7 +35,7 @@ def pruned(
     """Remove members, the worst first, until no removal keeps the score.
 
     At most k (k + 1) / 2 evaluations of k ingredients, and k + 1 if none can be spared. On the selecting set the
-    soup is at least as good as the mean of all; the best ingredient alone may be better, which `search` looks at.
+    soup is at least as good as the mean of all; the best ingredient may be better, which `search` checks.
     Raises ValidationError if the score of the mean of all is not a number.
     """
     members = [ranked.checkpoint for ranked in ranking]

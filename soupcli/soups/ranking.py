@@ -20,7 +20,7 @@ def unannounced(checkpoint: Checkpoint) -> None:
 
 
 class Ranked(NamedTuple):
-    """An ingredient and its score alone."""
+    """An ingredient and its own score."""
 
     checkpoint: Checkpoint
     score: Score

@@ -149,7 +149,7 @@ def _of_scales(checkpoint: Checkpoint, module: str, leaves: Module) -> Iterator[
 
 
 def _single(leaves: Module, names: tuple[str, ...]) -> set[str]:
-    """Those of the names that are there and hold one number each."""
+    """Return those of the names whose tensors exist and hold one number each."""
     return {name for name in names if name in leaves and leaves[name].numel == 1}
 
 

@@ -194,7 +194,7 @@ def _same_tensor(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], spe
 def _odd_ones(
     checkpoints: Sequence[Checkpoint], kind: Kind, value_of: Callable[[Checkpoint], str], tensor: str | None = None
 ) -> list[CheckpointDifference]:
-    """Those whose value is not the one that most have; if as many have each, the first one's counts."""
+    """Return the checkpoints whose value differs from most others'; in a tie from the first one's."""
     values = [value_of(one) for one in checkpoints]
     usual = Counter(values).most_common(1)[0][0] if values else ""
     return [

@@ -37,7 +37,7 @@ def read_contents(file: FileVersion, how: How) -> Contents:
 
 
 def weights_member(file: FileVersion) -> ByteRange:
-    """Where the archive has its weights. Raises CheckpointError if they lie in several parts."""
+    """Return the place of the archive's weights. Raises CheckpointError if they are in several parts."""
     weights = [member for member in _members(file) if PurePosixPath(member.name).name == WEIGHTS]
     if len(weights) != 1 or not weights[0].isreg():
         raise CheckpointError(

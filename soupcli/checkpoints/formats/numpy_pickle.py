@@ -76,7 +76,7 @@ def holds_arrays(file: FileVersion) -> bool:
 
 
 def _read(file: FileVersion) -> Any:
-    """What the file pickles, with stand-ins. Raises CheckpointError if it is broken."""
+    """Read the pickled object, with stand-ins. Raises CheckpointError if it is broken."""
     unpickler = Unpickler(
         lambda at, count: read_bytes(file, at, max(0, min(count, file.size - at))),
         budget=budget_of(file.size),
@@ -137,7 +137,7 @@ def _array_of(value: StandIn) -> _Array | None:
 
 
 def _dtype_of(value: StandIn) -> Dtype:
-    """What numpy.dtype('f4') stands for, of the byte order of this machine."""
+    """Return the dtype of numpy.dtype('f4'), in this machine's byte order."""
     kind, state = str(value.args[0]), value.state
     order = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
     if order == ">" or kind not in KINDS:

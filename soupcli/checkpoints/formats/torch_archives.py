@@ -37,7 +37,7 @@ class ByteRange(NamedTuple):
 
 
 class SavedObject(NamedTuple):
-    """What one call of torch.save wrote: an object with stand-ins in it, and the bytes of storages by key."""
+    """The result of one call of torch.save: an object with stand-ins, and the bytes of storages by key."""
 
     content: Any
     storages: dict[str, ByteRange]

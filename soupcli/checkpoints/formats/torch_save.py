@@ -1,4 +1,4 @@
-"""What `torch.save` writes (.pt, .pth, .pth.tar, .bin, .ckpt): a pickle, and the bytes of the tensors.
+"""Files of `torch.save` (.pt, .pth, .pth.tar, .bin, .ckpt): a pickle, and the bytes of the tensors.
 
 The pickle is read with inert stand-ins (see unpickler.py), so nothing in the file runs and no class of it is needed.
 No tensor data is read when the file is opened; the bytes of each tensor are read where they lie, uncompressed.
@@ -114,7 +114,7 @@ def training_entries(file: FileVersion) -> set[str]:
 
 
 def holds_weights(file: FileVersion) -> bool:
-    """Whether a file of torch.save may hold a network, and not the state of a training alone."""
+    """Whether a file of torch.save may hold a network, not only training state."""
     return holds_a_pickle(file) and not is_training_alone(file)
 
 

@@ -1,4 +1,4 @@
-"""What trainers write down beside the weights in files of torch.save: how far the training was, what it measured.
+"""Numbers that trainers record in files of torch.save: the progress of the training, and its metrics.
 
 fairseq keeps one number under `extra_state.val_loss`, whatever it measures: `cfg` says which metric that is. Lightning
 keeps, for each ModelCheckpoint, what it watches. ESPnet keeps nothing in `12epoch.pth`; `checkpoint.pth` beside has the
@@ -33,7 +33,7 @@ def progress_of(view: Mapping[Any, Any]) -> dict[str, float]:
 
 
 def metrics_of(view: Mapping[Any, Any], read_scalar: ReadScalar) -> dict[str, float]:
-    """What the trainer measured of these weights, by its own names."""
+    """Return the trainer's metrics of these weights, by its own names."""
     found = _own_numbers(view) | {"metric": view.get("metric")}  # timm's
     found |= {_metric_of_fairseq(view): _at(view, "extra_state", "val_loss")}
     callbacks = entries_of(view.get("callbacks")) or {}
@@ -110,7 +110,7 @@ def _name(value: Any) -> str:
 
 
 def _at(value: Any, *keys: str) -> Any:
-    """What lies under these keys, one in the other; None if there is nothing. Attributes of an object are keys too."""
+    """Return the value under these nested keys, or None. Attributes of an object are keys too."""
     for key in keys:
         entries = entries_of(value)
         if entries is None and isinstance(value, StandIn):

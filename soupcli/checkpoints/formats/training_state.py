@@ -1,4 +1,4 @@
-"""What lies in training checkpoints beside the network: optimizers, schedulers, scalers, random states, counters."""
+"""The training state in checkpoints: optimizers, schedulers, scalers, random states, counters."""
 
 from __future__ import annotations
 

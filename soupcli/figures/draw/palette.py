@@ -27,7 +27,7 @@ class Ground(NamedTuple):
 
 
 class Style(NamedTuple):
-    """How a role is marked: `size` is about the radius in pixels."""
+    """The mark of a role. `size` is about its radius in pixels."""
 
     shape: Shape
     size: float
@@ -95,7 +95,7 @@ HOLLOW = ("ring", "down")  # drawn as an outline
 
 
 def shape_points(shape: Shape, size: float) -> list[tuple[float, float]]:
-    """The corners of a shape around (0, 0), y downwards; none of a circle."""
+    """Return the corners of a shape around (0, 0), y downwards; nothing for a circle."""
     if shape == "triangle":
         return [(0, -size), (size * 0.95, size * 0.7), (-size * 0.95, size * 0.7)]
     if shape == "down":

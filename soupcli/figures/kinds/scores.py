@@ -19,7 +19,7 @@ Read = Callable[[Scores], tuple[float, float | None, str] | None]  # value, stan
 def figure(reports: Reports) -> Figure:
     """A panel for each set but the selecting one, and one for their mean if all have one metric of shares.
 
-    Raises UsageError if there is one set alone, or if ingredients have no score on the others.
+    Raises UsageError if there is only one set, or if ingredients have no score on the others.
     """
     selecting, others = _sets(reports)
     metric = reports.metric(selecting)

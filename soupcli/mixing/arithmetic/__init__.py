@@ -1,1 +1,1 @@
-"""How numbers are summed and rounded. Tensors only: nothing here knows checkpoints or files."""
+"""Exact sums and rounding. It works on tensors only, and knows no checkpoints or files."""

@@ -22,18 +22,18 @@ PIECE = 1 << 12  # columns
 
 
 class Range(NamedTuple):
-    """What bounds a set of numbers."""
+    """The bounds of a set of numbers."""
 
     largest: float  # magnitude; infinite if one is not finite
     grid: float  # a power of two of which all are multiples; infinite if all are zero
 
     def joined(self, other: Range) -> Range:
-        """What bounds both sets."""
+        """Return the bounds of both sets."""
         return Range(max(self.largest, other.largest), min(self.grid, other.grid))
 
 
 class Bounds(NamedTuple):
-    """What bounds the numbers of some columns, and of each piece of them if the whole was not narrow enough."""
+    """The bounds of the numbers in some columns, and of each piece of them if the whole was not narrow enough."""
 
     whole: Range
     pieces: Sequence[Range]  # none if the whole was
@@ -57,7 +57,7 @@ class Bounds(NamedTuple):
         return cls(whole, [_range(format_, *ends) for ends in zip(lows, highs, strict=True)], zeros)
 
     def piece(self, number: int) -> Range:
-        """What bounds the numbers of one piece."""
+        """Return the bounds of one piece."""
         return self.pieces[number] if self.pieces else self.whole
 
 

@@ -26,7 +26,7 @@ _SIGN = -(1 << 63)
 
 
 class Format(NamedTuple):
-    """How a floating dtype stores numbers."""
+    """The format of a floating dtype."""
 
     bits: torch.dtype  # the signed integer of the same size
     digits: int  # binary digits of a significand, the hidden one included
@@ -84,7 +84,7 @@ def round_once(
 
 
 def _rounded_below(values: Tensor, format_: Format) -> Tensor:
-    """Where values lie below the least normal number: rounded to a multiple of the smallest; elsewhere NaN.
+    """Round values below the least normal number to a multiple of the smallest; others become NaN.
 
     Adding a number whose last place is `smallest` rounds to its multiples; float32 could not hold such values to odd.
     """

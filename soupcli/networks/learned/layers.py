@@ -48,7 +48,7 @@ def layers(module: nn.Module, *, per: Literal["model", "layer", "tensor"], head:
 
 
 def head_of(module: nn.Module, forward: Callable[[Batch], Tensor], inputs: Batch) -> str | None:
-    """The name of the one `nn.Linear` whose output, as it is, is the logits; None if there is no such layer."""
+    """Return the name of the one `nn.Linear` whose unchanged output is the logits, or None."""
     gave: list[tuple[str, Tensor]] = []
     hooks = [
         part.register_forward_hook(lambda _, __, output, name=name: gave.append((name, output)))

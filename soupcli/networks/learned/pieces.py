@@ -35,7 +35,7 @@ class OffsetPiece(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one ingredient, as it is stored."""
+        """The stored bytes of one ingredient."""
         return self.numel * self.dtype.itemsize
 
     def shape(self, ingredients: int) -> tuple[int, int]:
@@ -116,7 +116,7 @@ class Group(NamedTuple):
 def grouped(
     layers: Sequence[Mapping[str, torch.dtype]], ingredients: Sequence[Checkpoint], *, most: int
 ) -> list[Group]:
-    """Groups of consecutive layers, each of at most `most` bytes in memory, or of one layer alone.
+    """Return groups of consecutive layers, each of at most `most` bytes in memory, or of one layer.
 
     A layer is its tensors' names and the dtypes that the network uses them in.
     """

@@ -1,1 +1,1 @@
-"""What some commands do before or after the mean: windows, decay, experts, a scale, a search, several goals."""
+"""Steps of some commands before or after the mean: windows, decay, experts, a scale, a search, several goals."""

@@ -190,7 +190,7 @@ def _with_settings_of_experts(recipe: Recipe) -> Recipe:
 def _divided(
     sets: Mapping[str, SetSpec], recipe: Recipe, command: Command, *, asked: bool
 ) -> tuple[list[str], list[str]]:
-    """The sets that --holdout divides, and what is said of others that select: those that show no examples.
+    """Return the sets that --holdout divides, and warnings about selecting sets that show no examples.
 
     If nobody asked for a holdout there may be none to divide; otherwise `divide` refuses the first.
     """

@@ -1,4 +1,4 @@
-"""From the words after --val to sets: names of the recipe, paths, and what is said of words that are neither.
+"""Turns the words after --val into sets: names of the recipe, or paths. Other words are errors with a hint.
 
 choose_sets(["imagenet-val", "data/val", "dev.csv:sentence:label"], recipe)
 """

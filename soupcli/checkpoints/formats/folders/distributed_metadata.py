@@ -45,7 +45,7 @@ class DistributedTensor(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where one box lies."""
+    """The place of one box."""
 
     file: str
     offset: int

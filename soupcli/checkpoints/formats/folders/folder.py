@@ -208,7 +208,7 @@ ARCHITECTURE = ("model_type", "architectures", "_class_name", "architecture", "m
 
 
 def _architecture(folder: Path) -> str:
-    """What config.json says about the kind of network, as text; empty if there is none."""
+    """Return what config.json says about the kind of network, or "" without one."""
     try:
         config: Any = parse_json(read_small(folder / "config.json", most=MAX_CONFIG))
         return json.dumps([config.get(key) for key in ARCHITECTURE], sort_keys=True)
@@ -246,7 +246,7 @@ def trainer_progress(folder: Path) -> dict[str, float]:
 
 
 def _trainer_state(folder: Path) -> dict[str, Any]:
-    """What `trainer_state.json` holds; nothing if it cannot be read."""
+    """Return the content of `trainer_state.json`, or {} if it cannot be read."""
     file = folder / NAME
     try:
         if not file.is_file() or file.stat().st_size > MAX_BYTES:

@@ -32,7 +32,7 @@ class Recoverables(NamedTuple):
 
 
 def contents_of(folder: Path) -> Recoverables:
-    """What lies in a folder of speechbrain's; nothing if it is not one. Raises CheckpointError for a broken file."""
+    """Return the content of a folder of speechbrain's, empty for other folders. Raises CheckpointError if broken."""
     found = Recoverables([], [], [])
     if not any((folder / name).is_file() for name in MARKERS):
         return found

@@ -207,7 +207,7 @@ class DistributedCheckpoint:
         read_boxes(spec.shape, [piece.box for piece in pieces], read_box, out, start)
 
     def place_of(self, name: str, piece: StoredBox, expected: TensorSpec) -> StoredTensor:
-        """Where the elements of a piece lie in its file. Raises CheckpointError if it is not the `expected` one."""
+        """Return the place of a piece's elements in its file. Raises CheckpointError if it is not `expected`."""
         if piece not in self._places:
             found, place = read_tensor_header(piece.file, piece.offset, piece.length)
             if found != expected:

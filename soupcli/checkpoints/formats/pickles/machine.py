@@ -1,4 +1,4 @@
-"""What the steps of a pickle work on: a stack, a memo, a window into the file, and a budget that they may spend."""
+"""The state of a reader of pickles: a stack, a memo, a window into the file, and a budget."""
 
 from __future__ import annotations
 
