@@ -15,7 +15,7 @@ LAYOUTS_VENV := .venv-layouts
 TRACKERS_VENV := .venv-trackers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs site cases torture gpu layouts trackers results results-decay results-experts bench-startup bench-merge bench-greedy bench-large bench-learned bench-inspect clean
+.PHONY: help demo test check format docs site cases torture gpu layouts trackers results results-decay results-experts bench-startup bench-merge bench-greedy bench-large bench-learned bench-inspect bench-growth clean
 
 # $(call environment,FOLDER,EXTRA): an environment with this package and one extra, by uv if it is there, else by pip.
 define environment
@@ -121,6 +121,9 @@ bench-learned: $(READY) ## a step of learned beside forward and backward
 
 bench-inspect: $(READY) ## inspect beside reading and hashing
 	$(BIN)/python benchmarks/inspection.py
+
+bench-growth: $(READY) ## time and memory as ingredients, tensors, rows, pictures and classes grow: half an hour
+	nice -n 19 $(BIN)/python benchmarks/growth.py
 
 clean: ## remove environments, the demo and caches
 	rm -rf $(VENV) .venv-demo $(SITE_VENV) $(LAYOUTS_VENV) $(TRACKERS_VENV) $(DEMO) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -4,16 +4,19 @@
     python benchmarks/startup.py --rounds 9
 
 Every answer is a process of its own; all take turns, so that a noisy machine is as noisy to all, and ratios are of
-medians. The last column says whether the process imported torch. A rank whose scores are kept has nothing to compute.
+medians. `processor` is the same ratio of the least processor time, which depends less on what else runs. The last
+column says whether the process imported torch. A rank whose scores are kept has nothing to compute.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -74,6 +77,15 @@ def make_family(folder: Path, runs: int = 8) -> None:
     answered(folder, Answer("", ("greedy", "--ckpts", "runs/*/", "--val", "val", "--quiet")))
 
 
+def processor_seconds(least: dict[str, float], label: str, work: Callable[[], object]) -> None:
+    """Notes in `least` the least processor time that a process took for this answer."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    least[label] = min(taken, least.get(label, taken))
+
+
 def answered(folder: Path, answer: Answer, code: str = RUN) -> str:
     """What the command says on stderr. Raises RuntimeError if it ends with another exit code."""
     # Compiled files are kept, as those of an installed program are.
@@ -94,17 +106,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_family(folder)
+        least: dict[str, float] = {}
         torch_alone, of_help, *seconds = in_turns(
             options.rounds,
             partial(subprocess.run, [sys.executable, "-c", "import torch"], check=True),
-            *(partial(answered, folder, answer) for answer in (HELP, *ANSWERS)),
+            *(
+                partial(processor_seconds, least, answer.label, partial(answered, folder, answer))
+                for answer in (HELP, *ANSWERS)
+            ),
         )
         print(f"import torch {torch_alone:.2f} s; soup --help {of_help:.3f} s", end=", ")
         print(f"{of_help / torch_alone:.2f} of it (target: at most {HELP_TARGET})\n")
-        print(f"{'answer':24}  seconds  of soup --help  target  imports torch")
+        print(f"{'answer':24}  seconds  of soup --help  processor  target  imports torch")
         for answer, taken in zip(ANSWERS, seconds, strict=True):
             imported = answered(folder, answer, LOOK).rpartition("torch: ")[2]
-            print(f"{answer.label:24} {taken:8.2f} {taken / of_help:15.1f}  {TARGET:6}  {imported}")
+            busy = least[answer.label] / least[HELP.label]
+            print(f"{answer.label:24} {taken:8.2f} {taken / of_help:15.1f} {busy:10.1f}  {TARGET:6}  {imported}")
 
 
 if __name__ == "__main__":
