@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,18 @@ def assert_same(found: nn.Module, expected: nn.Module, picture: torch.Tensor) ->
     assert torch.equal(outputs[0], outputs[1])
 
 
+def judge_yolo(soup: Soup) -> None:
+    """The page's own program and recipe rank the runs by ultralytics' validation."""
+    page = (Path(__file__).parents[2] / "docs/detection.md").read_text().partition("## YOLO")[2]
+    program, recipe = re.findall(r"^```\w+\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    Path("eval_map.py").write_text(program.replace("plots=False", "plots=False, imgsz=32, workers=0, device='cpu'"))
+    Path("soup.yaml").write_text(recipe.replace("python ", f"{sys.executable} "))
+    ran = soup("rank", "--ckpts", "runs", "--prefer", "last", "--val", "boxes", "--json")
+    assert ran.code == 0, ran.stderr
+    scores = [one["scores"]["boxes"] for one in json.loads(ran.stdout)["ingredients"]]
+    assert len(scores) == 2 and all(score.keys() == {"map", "map50"} for score in scores)
+
+
 def test_ultralytics(soup: Soup) -> None:
     """best.pt (stripped), and epoch1.pt (with `ema`, optimizer and scaler): YOLO(...) opens the soup and predicts."""
     for seed in range(2):
@@ -72,6 +86,7 @@ def test_ultralytics(soup: Soup) -> None:
         assert opened.names == {0: "soup"}
         assert opened.predict(picture, verbose=False)
     assert soup("uniform", "--ckpts", "runs/*/weights/epoch1.pt", "--keep-state", "--out", "kept").code == 0
+    judge_yolo(soup)
     kept = torch.load("kept/epoch1.pt", weights_only=False)
     assert kept["optimizer"] is not None and kept["epoch"] == 1
     assert soup("verify", "best", "--rebuild").code == 0

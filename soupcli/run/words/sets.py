@@ -122,5 +122,6 @@ def _set_at(path: Path) -> SetSpec:
     suffixes = [suffix for of_kind in SETS.values() for suffix in of_kind.suffixes]
     raise UsageError(
         f"--val {path}: a set is a folder of class folders, or a file that ends in {', '.join(suffixes)}",
-        hint="other sets are named in the recipe, under val:",
+        hint="other sets are named in the recipe, under val:"
+        + (" docs/detection.md has one that runs YOLO's own validation" if path.suffix in (".yaml", ".yml") else ""),
     )

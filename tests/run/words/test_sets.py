@@ -16,6 +16,7 @@ from soupcli.run.words.sets import choose_sets
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("dev.csv").write_text("idx,sentence,label\n1,good,pos\n")
+    Path("data.yaml").write_text("train: images\n")
     Path("data/val/cat").mkdir(parents=True)
     return tmp_path
 
@@ -62,6 +63,11 @@ def test_home(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("./nothing", "no such file or folder", "holds"),
         ("imdb", "looks like a dataset of the Hub", "load_dataset('imdb', split='test').to_json('imdb.jsonl')"),
         ("stanfordnlp/sst2", "looks like a dataset of the Hub", "--val stanfordnlp_sst2.jsonl:INPUT:LABEL"),
+        (
+            "data.yaml",
+            "a set is a folder of class folders",
+            "docs/detection.md has one that runs YOLO's own validation",
+        ),
         ("dev.csv:sentence", "expected FILE:INPUT:LABEL", "its columns are idx, sentence, label"),
         ("dev.csv,data/val", "no such set", "--val dev.csv data/val"),
         ("unknown", "neither a set of the recipe nor a path", "the recipe has no val: sets"),
