@@ -67,8 +67,9 @@ def fill(
     )
     written, notes = write_soup(whole, folder.path, options, progress)
     files = [file for file in beside.files if file.name not in written.hashes and _is_true(file, written)]
-    hashes = {**written.hashes, **folder.copy(files, _corrected(files, own_tensors(kept), specs))}
-    left_out = [*beside.left_out, *differing_numbers(files, kept, mixture.members), *written.notes]
+    unmeasured, measured = _unmeasured(files)
+    hashes = {**written.hashes, **folder.copy(files, _corrected(files, own_tensors(kept), specs) | unmeasured)}
+    left_out = [*beside.left_out, *measured, *differing_numbers(files, kept, mixture.members), *written.notes]
     return Filled(written, [*hashes, REPORT], hashes, left_out, notes, specs)
 
 
@@ -81,7 +82,7 @@ def copy_side_files(mixture: Mixture, folder: Path) -> None:
     """Copy the side files that a soup carries on into the folder with its weights."""
     kept = mixture.kept
     beside = [file for file in files_beside(kept.side_folder, kept.files).files if not (folder / file.name).exists()]
-    changes = _corrected(beside, own_tensors(kept), soup_specs(mixture))
+    changes = _corrected(beside, own_tensors(kept), soup_specs(mixture)) | _unmeasured(beside)[0]
     for file in beside:
         (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
         (folder / file.name).write_bytes(changes.get(file.name) or content_of(file))
@@ -96,6 +97,27 @@ def provenance(mixture: Mixture, hash_of: Callable[[Checkpoint], str]) -> str:
         rows = {name: sorted(zip(hashes, row, strict=True)) for name, row in mixture.coefficients.items()}
         made_of["coefficients"] = f"sha256:{hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()}"
     return json.dumps(made_of, sort_keys=True)
+
+
+MEASURED = "CKPT.yaml"  # of speechbrain, whose loader picks a checkpoint by what it says
+UNMEASURED = ("unixtime", "end-of-epoch")  # keys that its Checkpointer adds to them
+
+
+def _unmeasured(files: Iterable[SideFile]) -> tuple[dict[str, bytes], list[str]]:
+    """Return new content for files with an ingredient's measurements, and a line for each: the soup has others."""
+    found, said = {}, []
+    for file in files:
+        if file.name.rpartition("/")[2] == MEASURED:
+            kept, left = [], []
+            for line in content_of(file).decode("utf-8", "replace").splitlines(keepends=True):
+                key = line.partition(":")[0]
+                if line[:1] in ("#", "\n") or key in UNMEASURED:
+                    kept.append(line)
+                elif line[:1] not in " -":
+                    left.append(key)
+            found[file.name] = "".join(kept).encode()
+            said += [f"{file.name}: {key}: measured on an ingredient, not on the soup" for key in left]
+    return found, said
 
 
 CONFIG = "config.json"

@@ -23,7 +23,9 @@ def save(folder: Path, seed: int) -> Path:
     torch.save(torch.optim.AdamW(small_net().parameters()).state_dict(), folder / "opt.ckpt")
     torch.save({"losses": [1.0], "n_steps": 3}, folder / "noam.ckpt")
     (folder / "counter.ckpt").write_text("3")
-    (folder / "CKPT.yaml").write_text("end-of-epoch: true\nunixtime: 1.0\n")
+    (folder / "CKPT.yaml").write_text(
+        "# yamllint disable\nWER: 5.0\nend-of-epoch: true\nunixtime: 1.0\nloss:\n  train: 1.0\n"
+    )
     return folder
 
 
@@ -50,6 +52,8 @@ def test_soup(tmp_path: Path, soup: Callable[..., Ran], monkeypatch: pytest.Monk
         save(Path(f"save/CKPT+{seed}"), seed)
     ran = soup("uniform", "--ckpts", "save/*/", "--out", "CKPT+soup")
     assert ran.code == 0 and "opt.ckpt: training state, left out" in ran.stderr
+    assert "CKPT.yaml: WER: measured on an ingredient, not on the soup" in ran.stderr
+    assert Path("CKPT+soup/CKPT.yaml").read_text() == "# yamllint disable\nend-of-epoch: true\nunixtime: 1.0\n"
     names = {file.name for file in Path("save/CKPT+0").iterdir()}
     assert {file.name for file in Path("CKPT+soup").iterdir()} == {*names, "README.md", "soup.json"} - {"opt.ckpt"}
     for name, first in (("encoder", 0), ("decoder", 10)):
