@@ -106,6 +106,16 @@ SYNONYMS = {
     **dict.fromkeys(("spearmanr", "spearman_r", "rho", "rank_correlation"), "spearman"),
     **dict.fromkeys(("calibration", "calibration_error", "expected_calibration_error"), "ece"),
     **dict.fromkeys(("ppl",), "perplexity"),
+    **dict.fromkeys(("balanced_accuracy", "balanced_acc", "uar"), "sklearn:balanced_accuracy_score"),
+    **dict.fromkeys(("auc", "auroc", "roc_auc"), "sklearn:roc_auc_score"),
+    **dict.fromkeys(("kappa", "cohen_kappa"), "sklearn:cohen_kappa_score"),
+    **dict.fromkeys(("qwk", "quadratic_weighted_kappa"), "sklearn:cohen_kappa_score(weights=quadratic)"),
+    **dict.fromkeys(("mae", "mean_absolute_error", "l1"), "sklearn:mean_absolute_error"),
+    **dict.fromkeys(("rmse", "root_mean_squared_error"), "sklearn:root_mean_squared_error"),
+    **dict.fromkeys(("r2", "r_squared"), "sklearn:r2_score"),
+    **dict.fromkeys(("precision", "precision_macro"), "sklearn:precision_score(average=macro)"),
+    **dict.fromkeys(("recall", "recall_macro"), "sklearn:recall_score(average=macro)"),
+    **dict.fromkeys(("brier", "brier_score"), "sklearn:brier_score_loss"),
 }
 
 _right = partial(correct, among=1)

@@ -20,7 +20,7 @@ from soupcli.errors import MissingExtra, ValidationError
 from soupcli.evaluation.paired_difference import metric_interval
 from soupcli.metrics import library
 from soupcli.metrics.standard_error import with_error
-from soupcli.metrics.table import metric_named
+from soupcli.metrics.table import SYNONYMS, metric_named
 from tests.conftest import Ran, build_net
 
 N = 60
@@ -116,6 +116,13 @@ def test_words_that_are_none(name: str, problem: str) -> None:
     """Unknown names and arguments are errors before anything is evaluated; nothing of an argument is run."""
     with pytest.raises(ValidationError, match=problem):
         metric_named(name)
+
+
+def test_names_that_are_offered_exist() -> None:
+    """What is offered for a name of another tool is a metric of the library."""
+    offered = {name for name in SYNONYMS.values() if name.startswith("sklearn:")}
+    assert len(offered) > 5
+    assert all(metric_named(name).resampled for name in offered)
 
 
 def test_what_the_library_refuses() -> None:

@@ -132,7 +132,14 @@ def test_unknown() -> None:
             ("val/Accuracy", "accuracy"),
             ("acuracy", "accuracy"),
         ),
-        *(("ppl", "perplexity"), ("spearmanr", "spearman"), ("quality", None), ("mae", None), ("xyz", None)),
+        *(
+            ("ppl", "perplexity"),
+            ("spearmanr", "spearman"),
+            ("quality", None),
+            ("mae", "sklearn:mean_absolute_error"),
+            ("auc", "sklearn:roc_auc_score"),
+            ("xyz", None),
+        ),
     ],
 )
 def test_did_you_mean(word: str, meant: str | None) -> None:
