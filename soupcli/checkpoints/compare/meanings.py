@@ -44,24 +44,33 @@ def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
 
 
 def _check_tokens(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> None:
-    for kind in TOKENS:
-        one, two = side_file(first, kind.name), side_file(other, kind.name)
-        if one is None or two is None:
-            continue
-        if same_bytes(one, two):
-            return  # other files of a tokenizer follow from this one
-        ids, others = _tokens(one, kind), _tokens(two, kind)
-        token = next((token for token, row in ids.items() if others.get(token, row) != row), None)
-        rows = max([*ids.values(), *others.values()], default=0) + 1
-        table = next((name for name in _mixed(first, selection) if first.tensors[name].shape[0] >= rows), None)
-        if token is None or table is None:
-            return
-        raise MixError(
-            f"{two}: the token {token!r} is number {others[token]}, in {one} it is {ids[token]}: rows of {table!r} "
-            "stand for other tokens",
-            hint="mix networks with one tokenizer: bring the rows of one into the order of the other (mergekit: "
-            "tokenizer_source), or leave it out",
-        )
+    """Raise MixError if a token has another number in a file that both have."""
+    checked: set[Tokens] = set()
+    for kinds in (TOKENS, ADDED, DICTIONARIES):
+        for kind in kinds:
+            one, two = side_file(first, kind.name), side_file(other, kind.name)
+            if one is None or two is None:
+                continue
+            if kind not in checked and not same_bytes(one, two):
+                _check_numbers(first, selection, (one, two), kind)
+            checked.add(kind)
+            break  # others of these files follow from this one
+
+
+def _check_numbers(first: Checkpoint, selection: TensorFilter, files: tuple[Path, Path], kind: Tokens) -> None:
+    one, two = files
+    ids, others = _tokens(one, kind), _tokens(two, kind)
+    token = next((token for token, row in ids.items() if others.get(token, row) != row), None)
+    rows = max([*ids.values(), *others.values()], default=0) + 1
+    table = next((name for name in _mixed(first, selection) if first.tensors[name].shape[0] >= rows), None)
+    if token is None or table is None:
+        return
+    raise MixError(
+        f"{two}: the token {token!r} is number {others[token]}, in {one} it is {ids[token]}: rows of {table!r} "
+        "stand for other tokens",
+        hint="mix networks with one tokenizer: bring the rows of one into the order of the other (mergekit: "
+        "tokenizer_source), or leave it out",
+    )
 
 
 def _mixed(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:
@@ -91,11 +100,45 @@ def _of_lines(content: bytes) -> dict[str, int]:
     return {line: row for row, line in enumerate(content.decode("utf-8").splitlines())}
 
 
+def _of_counts(content: bytes) -> dict[str, int]:
+    """Of a dictionary of fairseq: a token and its count in each line."""
+    return _of_lines(b"\n".join(line.rpartition(b" ")[0] for line in content.splitlines()))
+
+
+def _of_sentencepiece(content: bytes) -> dict[str, int]:
+    """Of a model of sentencepiece, a protocol buffer: the pieces come first, each with its text first."""
+    pieces: list[str] = []
+    at = 0
+    while content[at : at + 1] == b"\n":  # field 1, of a length that follows
+        size, at = _varint(content, at + 1)
+        length, begin = _varint(content, at + 1)
+        pieces.append(content[begin : begin + length].decode("utf-8"))
+        at += size
+    return {piece: row for row, piece in enumerate(pieces)}
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """Return the number of seven bits a byte at `at`, and the position after it. Raises ValueError for a long one."""
+    number = 0
+    for shift in range(0, 35, 7):
+        byte = content[at : at + 1] or b"\0"
+        number |= (byte[0] & 127) << shift
+        at += 1
+        if byte[0] < 128:
+            return number, at
+    raise ValueError("a length of more than 35 bits")
+
+
+SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model")
+MAIN = Tokens("tokenizer.json", _of_tokenizer)
 TOKENS = (  # the first that both have counts
-    Tokens("tokenizer.json", _of_tokenizer),
+    MAIN,
     Tokens("vocab.json", json.loads),
     Tokens("vocab.txt", _of_lines),
+    *(Tokens(name, _of_sentencepiece) for name in SENTENCEPIECE),
 )
+ADDED = (MAIN, Tokens("added_tokens.json", json.loads))
+DICTIONARIES = (Tokens("dict.txt", _of_counts),)
 
 
 def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> None:

@@ -32,7 +32,7 @@ NOTES = (
 # Files all of whose settings are about inputs, and keys that are wherever they stand.
 FILES_OF_INPUTS = (
     *("*processor_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*"),
-    *("merges.txt", "*.model", "*.tiktoken", "chat_template*"),
+    *("merges.txt", "*.model", "*.tiktoken", "chat_template*", "dict*.txt", "*.spm", "*.codes"),
 )
 KEYS_OF_INPUTS = (
     *("*image_size*", "*.mean", "*.mean.*", "*.std", "*.std.*", "*_mean*", "*_std*", "*input_size*"),

@@ -24,6 +24,19 @@ EVERYTHING = TensorFilter()
 WORDS = [f"w{number}" for number in range(12)]
 
 
+def test_added_tokens_beside_one_vocabulary(tmp_path: Path) -> None:
+    """One vocabulary says nothing of the tokens that each run has added, but one tokenizer.json does."""
+    runs = []
+    for name, added_words in (("a", ["x", "y"]), ("b", ["y", "x"])):
+        tokens = json.dumps({word: 10 + row for row, word in enumerate(added_words)})
+        runs.append(run(tmp_path / name, vocab_json="{}", added_tokens_json=tokens))
+    with pytest.raises(MixError, match="the token 'x' is number 11"):
+        check(*runs)
+    for one in runs:
+        (one / "tokenizer.json").write_text(word_level(WORDS))
+    check(*runs)
+
+
 def run(folder: Path, **files: str) -> Path:
     """A folder with embeddings of 12 tokens, a head of 3 classes, and files."""
     folder.mkdir()
@@ -57,6 +70,12 @@ VOCABULARIES: dict[str, tuple[str, Callable[[list[str]], str]]] = {
     "added": ("tokenizer_json", added),
     "vocab.json": ("vocab_json", lambda words: json.dumps({word: row for row, word in enumerate(words)})),
     "vocab.txt": ("vocab_txt", "\n".join),
+    "fairseq": ("dict_txt", lambda words: "\n".join(f"{word} 7" for word in words)),
+    "added_tokens.json": ("added_tokens_json", lambda words: json.dumps({w: row for row, w in enumerate(words)})),
+    "sentencepiece": (
+        "spiece.model",
+        lambda words: "".join(f"\n{chr(len(word) + 2)}\n{chr(len(word))}{word}" for word in words) + "\x12\x00",
+    ),
 }
 
 

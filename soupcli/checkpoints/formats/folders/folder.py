@@ -69,6 +69,9 @@ SIDE_FILES = (
     "merges.txt",
     "*.model",
     "*.tiktoken",
+    "dict*.txt",
+    "*.spm",
+    "*.codes",
     "chat_template*",
 )
 
