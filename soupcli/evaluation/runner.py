@@ -83,9 +83,10 @@ class NetworkRunner:
         return self._key_of_network(checkpoint) == self._key_of_network(other)
 
     def _key_of_network(self, checkpoint: Checkpoint) -> str:
-        if checkpoint.folder not in self._network_keys:
-            self._network_keys[checkpoint.folder] = key_of_network(self.recipe.model, checkpoint)
-        return self._network_keys[checkpoint.folder]
+        folder = checkpoint.folder  # asked for once: it is another one if the files are gone meanwhile
+        if folder not in self._network_keys:
+            self._network_keys[folder] = key_of_network(self.recipe.model, checkpoint)
+        return self._network_keys[folder]
 
     @property
     def live(self) -> LiveNetwork:

@@ -71,7 +71,7 @@ def check_file(path: Path) -> None:
     is_device = path.is_absolute() and path.parts[1:2] in (("dev",), ("proc",))
     if is_device or (path.exists() and not stat.S_ISREG(path.stat().st_mode)):
         raise OutputError(f"{path}: is no regular file", hint="--json prints a report to stdout")
-    parent = next(parent for parent in path.parents if parent.exists())
+    parent = next((parent for parent in path.parents if parent.exists()), path.parent)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise OutputError(f"{path}: nothing can be written in {parent}")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from soupcli.errors import OutputError
-from soupcli.files.atomic import write_whole
+from soupcli.files.atomic import check_file, write_whole
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +28,10 @@ def test_a_link_stays(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("file")
     write_whole(tmp_path / "link", "text")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "text"
+
+
+def test_nothing_of_a_path_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the system says that no folder of a path exists, not even the working one, it is one line."""
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(OutputError, match=r"x/report\.json: nothing can be written in x"):
+        check_file(Path("x/report.json"))

@@ -31,10 +31,10 @@ def test_added_tokens_beside_one_vocabulary(tmp_path: Path) -> None:
         tokens = json.dumps({word: 10 + row for row, word in enumerate(added_words)})
         runs.append(run(tmp_path / name, vocab_json="{}", added_tokens_json=tokens))
     with pytest.raises(MixError, match="the token 'x' is number 11"):
-        check(*runs)
+        check(runs[0], runs[1])
     for one in runs:
         (one / "tokenizer.json").write_text(word_level(WORDS))
-    check(*runs)
+    check(runs[0], runs[1])
 
 
 def run(folder: Path, **files: str) -> Path:
