@@ -69,6 +69,7 @@ COMMANDS = (
         several_processes=True,
         selects=True,
         takes_objective=True,
+        tries_windows=True,
         scales=True,
     ),
     Command(
@@ -83,6 +84,7 @@ COMMANDS = (
         ),
         several_processes=True,
         selects=True,
+        searches_by_objective=True,
         scales=True,
     ),
     Command(

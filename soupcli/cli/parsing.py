@@ -124,6 +124,8 @@ class Command(NamedTuple):
     several_processes: bool = False  # several processes can do it together
     selects: bool = False  # its soup depends on the scores on the first set
     takes_objective: bool = False  # it ranks or chooses by `objective:`, over several sets
+    searches_by_objective: bool = False  # so does its search for coefficients, though its fit goes by one set
+    tries_windows: bool = False  # --windows chooses among the last checkpoints of one run
     mixes_base: bool = False  # --alpha and --method stock mix the checkpoint of --base itself
     scales: bool = False  # its last step may be the way from --base to the soup
     measures_from_base: bool = False  # it measures all checkpoints from --base, so --base is never unused

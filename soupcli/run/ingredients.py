@@ -174,7 +174,7 @@ def _check_options(resolved: Resolved, by: str) -> None:
     of_mix = {"--weights": mix.weights, "--weights-for": mix.weights_for, "--decay": mix.decay}
     given: dict[str, object] = {"logits": resolved.options.logit_folder}
     given |= of_mix if resolved.command.mixes_base else {}
-    given |= {"--windows": greedy.windows} if resolved.command.name == "greedy" else {}
+    given |= {"--windows": greedy.windows} if resolved.command.tries_windows else {}
     for what, value in given.items():
         if value:
             raise UsageError(

@@ -137,7 +137,7 @@ def _large_margin(recipe: Recipe, sets: Mapping[str, SetSpec]) -> list[str]:
 
 def takes_objective(command: Command, recipe: Recipe) -> bool:
     """Whether the command ranks or chooses by several sets: a fit by gradient goes by one."""
-    return command.takes_objective or (command.name == "learned" and recipe.learned.by == "search")
+    return command.takes_objective or (command.searches_by_objective and recipe.learned.by == "search")
 
 
 def _check_objective(resolved: Resolved) -> tuple[str, ...]:
@@ -150,10 +150,10 @@ def _check_objective(resolved: Resolved) -> tuple[str, ...]:
         return ()
     takes = takes_objective(command, resolved.recipe)
     if resolved.selects and not takes:
-        other = " --by search" if command.name == "learned" else ""
+        other = f"soup {command.name} --by search" if command.searches_by_objective else "soup greedy"
         raise UsageError(
             f"objective: soup {command.name} chooses on the first set alone",
-            hint=f"--set objective=null, or {f'soup learned{other}' if other else 'soup greedy'}",
+            hint=f"--set objective=null, or {other}",
         )
     names = {whole_of(name) for name in resolved.sets}
     for name in objective if isinstance(objective, dict) else ():
