@@ -55,7 +55,8 @@ def metric_named(name: str, *, key: str = "metric") -> Metric:
         return library_metric(name, key=key)
     if name not in METRICS:
         raise ValidationError(
-            f"{key}: {name!r} is not known{_nearest(name)}", hint=f"one of {', '.join(METRICS)}, or sklearn:NAME"
+            f"{key}: {name!r} is not known{_nearest(name)}",
+            hint=f"one of {', '.join(METRICS)}, sklearn:NAME or torchmetrics:NAME",
         )
     return METRICS[name]
 

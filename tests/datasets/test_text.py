@@ -278,3 +278,21 @@ def test_tokenizers_that_fail(tmp_path: Path) -> None:
 
     with pytest.raises(ValidationError, match=r"val\.jsonl: the tokenizer fails: KeyError: 'vocabulary'"):
         text.load(spec, load_context(Failing()))
+
+
+def test_several_classes_for_one_text(tmp_path: Path) -> None:
+    """Columns of 0 and 1 go by the network's names, lists of names too; such labels say which class is which."""
+    context = load_context(word_tokenizer(tmp_path / "run"), label_names=("negative", "positive"), metric="map")
+    (tmp_path / "dev.csv").write_text("text,positive,negative\ngood,1,0\nbad,0,1\ngood bad,1,1\nnone,0,0\n")
+    columns = TextSet(text=tmp_path / "dev.csv", label=["positive", "negative"])
+    rows = [["positive"], ["negative"], ["negative", "positive"], []]
+    texts = ["good", "bad", "good bad", "none"]
+    lines = [json.dumps({"text": text_, "label": row}) for text_, row in zip(texts, rows, strict=True)]
+    (tmp_path / "dev.jsonl").write_text("\n".join(lines))
+    for spec in (columns, TextSet(text=tmp_path / "dev.jsonl")):
+        found = text.load(spec, context)
+        assert (found.kind, found.labels.tolist()) == ("multilabel", [[0, 1], [1, 0], [1, 1], [0, 0]])
+        order = text.class_order(spec, context.network.outline, "map")
+        assert order is not None and order.index == {"negative": 0, "positive": 1}
+    with pytest.raises(ValidationError, match=r"dev\.csv: label: names 2 columns, a number is in one"):
+        text.load(columns, load_context(word_tokenizer(tmp_path / "run"), metric="mse"))
