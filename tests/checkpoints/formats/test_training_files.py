@@ -246,7 +246,7 @@ def layouts(other: Any) -> dict[str, tuple[dict[str, Any], str, bool]]:
             "model",
             False,
         ),
-        "torch": ({"params": state, "params_ema": state}, "params_ema", True),  # BasicSR's
+        "BasicSR": ({"params": state, "params_ema": state}, "params_ema", True),
         "fairseq": (
             {"cfg": other, "args": None, "model": state, "criterion": None, "extra_state": {"meters": other}},
             "model",
@@ -260,7 +260,7 @@ def layouts(other: Any) -> dict[str, tuple[dict[str, Any], str, bool]]:
     }
 
 
-@pytest.mark.parametrize("format_", ["nnU-Net", "mmengine", "icefall", "detectron2", "torch", "fairseq", "YOLOv5"])
+@pytest.mark.parametrize("format_", ["nnU-Net", "mmengine", "icefall", "detectron2", "BasicSR", "fairseq", "YOLOv5"])
 def test_keys_of_libraries(tmp_path: Path, format_: str) -> None:
     """Files with the keys of each library's writer open without a flag, by the part that the library would load."""
     with module_of("gone.logging", History=History):
