@@ -186,7 +186,7 @@ def test_ckpts_of_the_recipe(family: Path, soup: Soup) -> None:
         (["--ckpts", "runs/7"], "runs/7: no such file or folder\n\nhint: runs holds 0, 1, 2, 3, 4\n"),
         (
             ["--ckpts", "net.py"],
-            "net.py: not a checkpoint: none of torch.save, NeMo, safetensors\n\n"
+            "net.py: not a checkpoint: none of torch.save, NeMo, safetensors, numpy pickle\n\n"
             "hint: --ckpts takes checkpoint files and folders that hold one\n",
         ),
     ],

@@ -130,7 +130,7 @@ def test_is_drawn(family: Path, soup: Soup) -> None:
     ran = soup("plot", "landscape.json", "soup", "--kind", "landscape", "--out", "l.svg")
     assert ran.code == 0, ran.stderr
     text = Path("l.svg").read_text()
-    assert 'id="panel-1-mean"' in text and 'id="panel-1-greedy"' in text and "A: runs/0" in text
+    assert 'class="mean"' in text and 'class="greedy"' in text and "A: runs/0" in text
     assert soup("report", "landscape.json").code == 0
     assert "The plane through three checkpoints" in Path("report.html").read_text()
 

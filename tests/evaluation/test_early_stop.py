@@ -59,6 +59,8 @@ def drawn(name: str, n: int, seed: int, *, several: bool = False) -> Told:
     logits[torch.arange(n), labels] += seed % 4  # often right
     if seed % 11 == 0:
         logits[seed % n, 0] = (math.nan, math.inf, -math.inf)[seed % 3]
+    if METRICS[name].measures == ("multilabel",):
+        return Told(logits, torch.rand(n, classes, generator=generator).round(), "multilabel")
     if several:
         other = torch.randint(-1, classes, (n,), generator=generator)
         return Told(logits, torch.stack([labels, other], dim=1), "several")

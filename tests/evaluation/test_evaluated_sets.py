@@ -323,7 +323,7 @@ def test_sets_of_numbers_fit_nothing(tmp_path: Path, family: dict[str, Any]) -> 
     recipe = {**family, "val": {"val": {"arrays": "numbers.safetensors"}}, "metric": "mse"}
     with pytest.raises(ValidationError, match="labels are numbers, and the network gives 3"):
         score(recipe, Path("runs/0"))
-    with pytest.raises(ValidationError, match="one class for each example, not on numbers"):
+    with pytest.raises(ValidationError, match="on classes or rows of 0 and 1, not on numbers"):
         evaluators(recipe, Path("runs/0")).labelled("val")
     with pytest.raises(ValidationError, match="has numbers as labels, which accuracy does not measure"):
         score({**recipe, "metric": "accuracy"}, Path("runs/0"))

@@ -24,6 +24,7 @@ class Named:
     files = ()
     side_files = ()
     side_folder = None
+    members = ()
 
     def __init__(self, name: str) -> None:
         self.path = Path(name)
