@@ -203,7 +203,7 @@ def _scores(report: Report) -> str:
             lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "In brackets: 95% intervals. Differences of per cent are in points."]
     if any(one.cross_fitted for one in report.comparisons):
-        lines.append("Cross-fitted: held against an ingredient that these examples did not select either.")
+        lines.append("Cross-fitted: compared with an ingredient that these examples did not select either.")
     if report.selecting_set is not None and (report.command != "uniform" or report.scale is not None):
         chose = report.selecting_sets or [report.selecting_set]
         tried = max((one.tried for one in report.comparisons if one.tried is not None), default=None)

@@ -58,7 +58,7 @@ ARCHIVES = (
 
 
 def other_archive(names: Sequence[str]) -> Archive | None:
-    """The kind of a zip archive that holds these names, None if it is none of ARCHIVES."""
+    """The kind of a zip archive that holds these names, None if it is not in ARCHIVES."""
     return next((kind for kind in ARCHIVES if any(fnmatch(name, kind.member) for name in names)), None)
 
 
