@@ -395,18 +395,17 @@ def test_threads_of_a_notebook(family: Path) -> None:
 
 
 def test_another_working_folder(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A soup of relative paths is saved, read and loaded from any folder; it goes where that folder says."""
+    """In another working folder relative paths are refused until it is changed back; absolute ones work."""
     made = soupcli.uniform("runs/*/")
-    here = soupcli.uniform("runs/*/")
-    here.save("here")
+    absolute = soupcli.uniform([family / "runs" / str(number) for number in range(5)])
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    made.load_into(build_net())
-    assert made.report.soup is not None and made.members == here.members
-    assert made.save("there") == elsewhere / "there"
-    assert Path.cwd() == elsewhere
-    assert (elsewhere / "there/model.safetensors").read_bytes() == (family / "here/model.safetensors").read_bytes()
-    family.rename(tmp_path / "moved")
-    with pytest.raises(UsageError, match="family: the folder of the search"):
-        made.save("again")
+    for use in (made.save, made.state_dict, lambda: made.report):
+        with pytest.raises(UsageError, match=rf"runs/0: begins at {family}, the working folder is now {elsewhere}"):
+            use()
+    absolute.load_into(build_net())
+    assert absolute.save("there") == Path("there") and (elsewhere / "there/model.safetensors").is_file()
+    monkeypatch.chdir(family)
+    made.save("here")
+    assert Path("here/model.safetensors").read_bytes() == (elsewhere / "there/model.safetensors").read_bytes()

@@ -139,6 +139,11 @@ class Recipe(Section):
         """Each gate, with its set and metric."""
         return wanted(self.gates, self.val)
 
+    @property
+    def file(self) -> Path | None:
+        """The file that was read, which its paths are relative to; None if there is none."""
+        return self._document.file
+
     def place(self, key: str) -> str | None:
         """`soup.yaml:8:10` if the recipe file gives the dotted key, None if something else does."""
         place = self._document.position(self._document.keys_of(key))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import ExitStack, chdir, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,10 +100,8 @@ class MadeSoup:
             run.recipe = run.recipe.model_copy(update={"out": Path(path)})
         assert isinstance(run.options, SoupOptions)
         out = run.recipe.out
-        if Path.cwd() != self._folder:
-            out = out.absolute()
-            run.recipe = run.recipe.model_copy(update={"out": out})
-        with self._where_it_was_made(), console.hushed(notes=self._notes):
+        self._check_paths()
+        with console.hushed(notes=self._notes):
             with reserved(run, dataclasses.replace(run.options, force=force)):
                 self.fill(out, force=force)
             run.progress.close()
@@ -141,27 +139,23 @@ class MadeSoup:
         self._run.trackers.close(failed=False)
         self.path = out
 
-    @contextmanager
-    def _where_it_was_made(self) -> Iterator[None]:
-        """Run the block in the working folder of the search, if that is another one by now: paths begin there.
+    def _check_paths(self) -> None:
+        """Raises UsageError if the working folder has changed since the search, and a path begins at the old one.
 
-        Raises UsageError if it is gone.
+        Changing back for a moment would move the ground under other threads of the caller.
         """
-        if Path.cwd() == self._folder:
-            yield
-            return
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(chdir(self._folder))
-            except OSError as cause:
-                hint = "save the soup before that folder goes, or give absolute paths"
-                raise UsageError(f"{self._folder}: the folder of the search: {cause.strerror}", hint=hint) from cause
-            yield
+        run, recipe = self._run, self._run.recipe
+        paths = [*(one.path for one in run.checkpoints), recipe.base, recipe.file if run.sets else None]
+        relative = next((path for path in paths if path is not None and not path.is_absolute()), None)
+        if relative is not None and Path.cwd() != self._folder:
+            hint = f"os.chdir({str(self._folder)!r}) first, or give absolute paths to the search"
+            raise UsageError(f"{relative}: begins at {self._folder}, the working folder is now {Path.cwd()}", hint=hint)
 
     @contextmanager
     def _aside(self) -> Iterator[Path]:
         """Yield the soup's folder, written to a temporary place for the block."""
-        with self._where_it_was_made(), console.hushed(notes=self._notes), scratch_folder() as place:
+        self._check_paths()
+        with console.hushed(notes=self._notes), scratch_folder() as place:
             with SoupFolder(place / "soup", force=False) as folder:
                 report, _ = write(self._run, self._finished, folder)
             self._run.progress.close()

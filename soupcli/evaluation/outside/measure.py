@@ -66,9 +66,12 @@ class OutsideSets:
         return found
 
     def expect(self, name: str, coming: Sequence[tuple[Mixture, str]]) -> None:
-        """Begin with evaluations on the set `name` that will be needed, if there are jobs for them."""
+        """Begin with evaluations on the set `name` that will be needed, if there are jobs for them.
+
+        A command must have worked once before it is started several times, so that a mistake in it is told once.
+        """
         spec = self._context.sets[name]
-        if self._context.jobs > 1 and isinstance(spec, CommandSet):
+        if isinstance(spec, CommandSet) and any(command == spec.command for command, _ in self._results):
             runs = {(spec.command, key): weights for weights, key in coming}
             self._weights |= runs
             self._ahead.expect([run for run in runs if run not in self._results])

@@ -165,3 +165,12 @@ def test_nothing_is_known_of_a_command(commanded: Path, soup: Soup) -> None:
         ran = soup(*words)
         assert ran.code == 0, ran.stderr
         assert ran.stderr.count("its scores are not kept") == said
+
+
+def test_a_mistake_is_made_once(commanded: Path, soup: Soup) -> None:
+    """However many jobs there are, a command that fails at once runs for one checkpoint and leaves one folder."""
+    (commanded / "eval.py").write_text("open('calls', 'a').write('.')\nraise SystemExit('no labels')\n")
+    recipe(commanded)
+    ran = soup("greedy", "--ckpts", "runs/*/", "--val", "val", "--jobs", "4", "--speculate", "3")
+    assert ran.code == 2 and ran.stderr.count("the candidate stays in") == 1
+    assert calls(commanded) == 1
