@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.datasets.class_map import ClassMap
-from soupcli.datasets.class_names import Order, in_order, listed, match
+from soupcli.datasets.class_names import Order, in_order, listed, match, spelled
 from soupcli.datasets.prompts import read_json, read_lines
 from soupcli.errors import ValidationError
 from soupcli.networks.network import UNNAMED, ClassFolders, Outline
@@ -118,16 +118,38 @@ def _known_logits(
     wnids = imagenet_wnids()
     if spec.class_order is None and not numbered:
         of_prompts = _names_of_prompts(spec, names)
-        label_names, by = of_prompts or outline.label_names, "the names in classnames:" if of_prompts else NAMES
+        label_names, by = (of_prompts, "the names in classnames:") if of_prompts else known_names(names, outline)
         if label_names is not None:
             found = match(names, label_names)
             if not found.unknown and not found.ambiguous and len(set(found.places.values())) == len(names):
                 return found.places, by
             if spec.classes is None:
-                return _other_names(spec, names, label_names, found.unknown or found.ambiguous)
+                return _other_names(spec, names, (label_names, by), found.unknown or found.ambiguous)
     if spec.classes is not None and all(name in wnids for name in names):
         return {name: wnids[name] for name in names}, "ImageNet's wnids"
     return None, "the list in classes:"
+
+
+def known_names(names: Sequence[str], outline: Outline) -> tuple[Sequence[str] | None, str]:
+    """Return the network's class names and their source: what its library reads, else a list beside the weights.
+
+    A list counts if one of `names` is in it. Raises ValidationError if two such lists have other orders.
+    """
+    if outline.label_names is not None:
+        return outline.label_names, NAMES
+    stated = outline.stated.items()
+    found = [(place, known) for place, known in stated if len(match(names, known).unknown) < len(names)]
+    if not found:
+        return None, NAMES
+    place, known = found[0]
+    for other, order in found[1:]:
+        if [spelled(name) for name in order] != [spelled(name) for name in known]:
+            raise ValidationError(
+                f"the files beside the weights say two orders of the classes: {place} {listed(known)}, "
+                f"{other} {listed(order)}",
+                hint="remove or correct the wrong one, or say the order: class_order:, class_to_index:",
+            )
+    return known, f"{place} beside the weights"
 
 
 def _names_of_prompts(spec: ImagesSet, names: Sequence[str]) -> list[str] | None:
@@ -138,10 +160,10 @@ def _names_of_prompts(spec: ImagesSet, names: Sequence[str]) -> list[str] | None
 
 
 def _other_names(
-    spec: ImagesSet, names: Sequence[str], label_names: Sequence[str], unmatched: Sequence[str]
+    spec: ImagesSet, names: Sequence[str], known: tuple[Sequence[str], str], unmatched: Sequence[str]
 ) -> tuple[dict[str, int], str]:
     """Logits of folders that are all of ImageNet by wnid, or plain indices. Raises ValidationError for any others."""
-    wnids = imagenet_wnids()
+    wnids, (label_names, by) = imagenet_wnids(), known
     if len(label_names) == len(wnids) and set(names) == set(wnids):
         return dict(wnids), "ImageNet's wnids"
     if len(label_names) == len(names) and _are_indices(names):
@@ -151,7 +173,8 @@ def _other_names(
     unmatched = unmatched or _sharing_a_class(names, label_names)
     raise ValidationError(
         f"{spec.images}: the class {unmatched[0]!r} {problem}{suggestion(unmatched[0], label_names)}: "
-        f"the set has {listed(in_order(names, 'text'))}; the network has {listed(label_names)}",
+        f"the set has {listed(in_order(names, 'text'))}; "
+        f"{'the network' if by == NAMES else by} has {listed(label_names)}",
         hint="class_to_index: {folder: index of its logit} says which is which; class_order: text counts the folders "
         "by their names, classes: covers a part of the classes",
     )
@@ -193,7 +216,8 @@ def _covered(
             "and it is no wnid of ImageNet",
             hint="classes: takes a map {folder: logit}, too",
         )
-    logits = _logits(ids, outline.label_names, source) if ids is not None else sorted({*(known or {}).values()})
+    label_names = known_names([str(each) for each in ids or ()], outline)[0]
+    logits = _logits(ids, label_names, source) if ids is not None else sorted({*(known or {}).values()})
     ordered = in_order(names, spec.class_order or outline.folders.order)
     labels = _labels(spec, ordered, logits, known, numbered=numbered)
     columns = ClassMap(len(logits), str(spec.images), tuple((logit,) for logit in logits))

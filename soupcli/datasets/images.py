@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.datasets import image_folders as class_folders
 from soupcli.datasets import label_rows, labels_file, prompts, tar_shards
 from soupcli.datasets.class_names import listed
-from soupcli.datasets.classes import classes_of
+from soupcli.datasets.classes import classes_of, known_names
 from soupcli.datasets.examples import ArrayExamples
 from soupcli.datasets.image_folders import ClassPictures, PictureFile
 from soupcli.datasets.input_cache import InputCache, Put, input_key
@@ -157,7 +157,7 @@ def _with_layout(order: ClassOrder, found: ClassPictures, folders: ClassFolders,
 def _labelled_by_file(spec: ImagesSet, file: Path, pictures: list[PictureFile], outline: Outline) -> LabelledPictures:
     names = [_name(spec.images, picture) for picture in pictures]
     if file.suffix.lower() in READERS:
-        rows = label_rows.of_pictures(file, names, spec.label, outline.label_names)
+        rows = label_rows.of_pictures(file, names, spec.label, lambda classes: known_names(classes, outline)[0])
         return LabelledPictures(pictures, rows.labels, None, rows.order)
     places, labels = labels_file.read(file, names)
     return LabelledPictures([pictures[place] for place in places], labels, None)

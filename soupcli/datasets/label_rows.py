@@ -2,14 +2,14 @@
 
     of_columns(file, rows, ["toxic", "insult"], label_names)     # one column of a table for each class
     of_lists(file, [["insult"], []], label_names)                # one column of lists: of names, class numbers, or rows
-    of_pictures(file, pictures, None, label_names)               # a table beside a folder of pictures
+    of_pictures(file, pictures, None, names_for)                 # a table beside a folder of pictures
 
 Labels are uint8 [N, K], in the order of the network's logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,12 +78,16 @@ def of_lists(file: Path, values: Sequence[Any], label_names: Sequence[str] | Non
 
 
 def of_pictures(
-    file: Path, pictures: Sequence[str], columns: Sequence[str] | None, label_names: Sequence[str] | None
+    file: Path,
+    pictures: Sequence[str],
+    columns: Sequence[str] | None,
+    names_for: Callable[[Sequence[str]], Sequence[str] | None],
 ) -> LabelRows:
     """Read the rows of a csv, tsv, jsonl or parquet file for `pictures`, paths below the set.
 
     Pictures go by the column `file_name`, else the first: a path, a name, or a name without its ending. Classes are
-    `columns`, else all others. Raises ValidationError if a picture has no row, or two.
+    `columns`, else all others; `names_for` them returns the network's class names. Raises ValidationError if a picture
+    has no row, or two.
     """
     rows = read_rows(file, ())
     names = FILE_NAME if FILE_NAME in rows[0] else next(iter(rows[0]))
@@ -97,7 +101,7 @@ def of_pictures(
     places = _places(file, [str(row.get(names)) for row in rows], names)
     found = [_place_of(file, picture, places, names) for picture in pictures]
     # Values are checked in all rows, so that messages count them as the file does.
-    table = of_columns(file, rows, classes, label_names, chosen=columns is not None)
+    table = of_columns(file, rows, classes, names_for(classes), chosen=columns is not None)
     return LabelRows(table.labels[found], table.order)
 
 

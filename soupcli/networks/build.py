@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.compare.class_orders import class_orders
 from soupcli.errors import CheckpointError, NetworkError
+from soupcli.files.json_text import key_of
 from soupcli.networks.guard import refuse_code_beside
 from soupcli.networks.library import library_of, read_config
 from soupcli.networks.network import UNNAMED, Network, Outline
@@ -31,7 +34,7 @@ def build(spec: NetworkSpec | None, checkpoint: Checkpoint, *, trust_code: bool 
     library = library_of(spec)
     if library.reads_folder is not None and library.reads_folder(spec):
         refuse_code_beside(folder, trust_code=trust_code)
-    return library.build(spec, folder, trust_code)
+    return replace(library.build(spec, folder, trust_code), outline=outline(spec, checkpoint))
 
 
 def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:
@@ -41,13 +44,17 @@ def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:
     except CheckpointError:  # an adapter whose base is missing
         return UNNAMED
     spec = spec or spec_of_folder(folder)
-    return library_of(spec).outline(spec, folder) if spec is not None else UNNAMED
+    if spec is None:
+        return UNNAMED
+    return library_of(spec).outline(spec, folder)._replace(stated=class_orders(checkpoint))
 
 
 def key_of_network(spec: NetworkSpec | None, checkpoint: Checkpoint) -> str:
     """Return a key. Checkpoints with one key share a network: their side files mean the same."""
     spec = spec or spec_of_folder(checkpoint.folder)
-    return library_of(spec).key(spec, checkpoint.folder) if spec is not None else ""
+    if spec is None:
+        return ""
+    return key_of({"network": library_of(spec).key(spec, checkpoint.folder), "classes": class_orders(checkpoint)})
 
 
 def spec_of_folder(folder: Path) -> NetworkSpec | None:

@@ -8,6 +8,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from soupcli.checkpoints.compare.class_orders import is_class_list
 from soupcli.errors import NetworkError
 from soupcli.files.json_text import key_of, parse_json
 from soupcli.files.reading import read_small
@@ -37,7 +38,7 @@ def configuration_files(folder: Path) -> list[Path]:
     except OSError:
         return []
     below = [entry / name for at, name in _BELOW for entry in entries if fnmatch.fnmatchcase(entry.name, at)]
-    found = [entry for entry in entries if _IN_FOLDER.match(entry.name)]
+    found = [entry for entry in entries if _IN_FOLDER.match(entry.name) or is_class_list(entry.name)]
     return sorted(file for file in (*found, *below) if file.is_file())
 
 

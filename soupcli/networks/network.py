@@ -55,6 +55,7 @@ class Outline(NamedTuple):
     folders: ClassFolders = IMAGE_FOLDER
     label_names: tuple[str, ...] | None = None  # in the order of the logits
     transform: str | None = None  # where the transform of pictures comes from
+    stated: Mapping[str, Sequence[str]] = {}  # names in other files beside the weights, by their place
 
 
 UNNAMED = Outline()

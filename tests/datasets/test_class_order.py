@@ -11,6 +11,7 @@ import pytest
 import timm.data
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torchvision.datasets import ImageFolder
 
 from soupcli.datasets import image_folders, images
@@ -19,6 +20,7 @@ from soupcli.datasets.classes import classes_of, imagenet_wnids
 from soupcli.errors import ValidationError
 from soupcli.networks.network import UNNAMED, ClassFolders, Outline
 from soupcli.recipe.sets import ImagesSet
+from tests.conftest import Ran
 from tests.helpers.pictures import noise
 
 TIMM = ClassFolders("timm", "natural", innermost=True)
@@ -220,3 +222,69 @@ def test_said_by_commands(tmp_path: Path, soup: Callable[..., Any], monkeypatch:
         "12 classes by class folders in text order"
         in soup("rank", "--ckpts", "run.pt", "--val", "val", "--dry-run").stdout
     )
+
+
+def test_names_stated_beside_the_weights(tmp_path: Path) -> None:
+    """A list beside the weights names the classes of any network. One that fits in part is refused, two orders too."""
+    place = folders(tmp_path, ["bird", "cat", "dog"])
+    stated = {"classes.txt": ["dog", "bird", "cat"]}
+    assert index_of(place, Outline(stated=stated)) == {"bird": 1, "cat": 2, "dog": 0}
+    assert index_of(place, Outline(label_names=("cat", "dog", "bird"), stated=stated)) == {
+        "bird": 2,
+        "cat": 0,
+        "dog": 1,
+    }
+    assert index_of(place, Outline(stated={"labels.txt": ["hen", "ox", "elk"]})) == {"bird": 0, "cat": 1, "dog": 2}
+    with pytest.raises(
+        ValidationError, match=r"'bird' is no class.*classes.txt beside the weights has dog, birds, cat"
+    ):
+        index_of(place, Outline(stated={"classes.txt": ["dog", "birds", "cat"]}))
+    with pytest.raises(ValidationError, match=r"two orders of the classes: classes.txt dog, bird, cat, config.json"):
+        index_of(place, Outline(stated={**stated, "config.json: label_names": ["bird", "cat", "dog"]}))
+
+
+NET = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.centre = torch.nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        return -(x.mean((1, 2, 3))[:, None] - self.centre) ** 2
+
+def transform(picture):
+    return torch.full((3, 1, 1), picture.getpixel((0, 0))[0] / 255)
+"""
+
+
+@pytest.mark.parametrize("name", ["config.json", "class_names.json", "class_to_idx.json", "classes.txt"])
+def test_each_is_judged_by_the_list_beside_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soup: Callable[..., Ran]
+) -> None:
+    """A network of the user's own has its classes in the order of the list beside its weights, kept scores too."""
+    monkeypatch.chdir(tmp_path)
+    grey = {"bird": 0, "cat": 255}
+    for folder, value in grey.items():
+        Path("val", folder).mkdir(parents=True)
+        Image.new("RGB", (1, 1), (value,) * 3).save(Path("val", folder, "0.png"))
+    Path("net.py").write_text(NET)
+    Path("soup.yaml").write_text(
+        'model: {python: "net.py:Net", transform: "net.py:transform"}\nval: {val: {images: val}}\n'
+    )
+
+    def write(run: str, order: list[str]) -> None:
+        index = {one: place for place, one in enumerate(order)}
+        content = {"config.json": json.dumps({"id2label": dict(enumerate(order))}), "classes.txt": "\r\n".join(order)}
+        Path(run, name).write_text(content.get(name, json.dumps(order if name == "class_names.json" else index)))
+
+    for run, order in {"a": ["bird", "cat"], "b": ["cat", "bird"]}.items():
+        Path(run).mkdir()
+        save_file({"centre": torch.tensor([grey[one] / 255 for one in order])}, Path(run, "model.safetensors"))
+        write(run, order)
+    for wanted in ([1.0, 1.0], [1.0, 0.0]):
+        ran = soup("eval", "--ckpts", "a", "b", "--val", "val", "--json")
+        rows = sorted(json.loads(ran.stdout)["ingredients"], key=lambda row: row["path"])
+        assert [row["scores"]["val"]["accuracy"]["value"] for row in rows] == wanted
+        write("b", ["bird", "cat"])

@@ -21,8 +21,9 @@ MAX_BYTES = 10_000_000
 SUFFIXES = (".json", ".txt", ".names")
 DEEPEST = 3  # levels of a configuration that are searched
 MOST = 100_000  # classes
-KEYS = re.compile(r"id2label|label2id|idx2label|label2idx|idx_to_class|class_to_idx|(label|class)_names|labels|classes")
-LISTS = re.compile(r"(id2)?labels?([_-]?(names|map|list|encoder))?|class(es|[_-]?names)|class_to_idx")  # names of files
+_MAPS = r"(id|idx|index)(2|_to_)(label|class)(es|s)?|(label|class)(es|s)?(2|_to_)(id|idx|index)"
+KEYS = re.compile(rf"{_MAPS}|(label|class)_names|labels|classes")
+LISTS = re.compile(rf"{_MAPS}|labels?([_-]?(names|map|list|encoder))?|class(es|[_-]?(names|map|list|indices))")
 # What says the order of a head's rows, the first that there is.
 HEADS = ("config.json: id2label", "config.json: label2id", "config.json: label_names")
 
@@ -31,12 +32,13 @@ def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
     """Return the names of classes in the order of the head's rows, by the place that states them."""
     found: dict[str, list[str]] = {}
     for file in _files(checkpoint):
-        is_list = LISTS.fullmatch(file.stem.lower()) is not None
-        if file.suffix not in SUFFIXES or not (is_list or file.name == "config.json"):
+        is_list = is_class_list(file.name)
+        if not is_list and file.name != "config.json":
             continue
         try:
-            content = read_small(file, most=MAX_BYTES).decode("utf-8")
-            document: Any = parse_json(content) if file.suffix == ".json" else content.splitlines()
+            content = read_small(file, most=MAX_BYTES).decode("utf-8-sig")
+            document: Any = parse_json(content) if file.suffix == ".json" else content.split("\n")
+            document = [line.strip() for line in document if line.strip()] if file.suffix != ".json" else document
         except (OSError, ValueError, RecursionError):
             continue  # whoever needs it says so
         places = [("", document)] if is_list else []
@@ -45,6 +47,12 @@ def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
             if names is not None:
                 found.setdefault(f"{file.name}: {key}" if key else file.name, names)
     return found
+
+
+def is_class_list(name: str) -> bool:
+    """Whether a file of this name lists the classes of the network that it lies beside."""
+    stem, _, suffix = name.rpartition(".")
+    return f".{suffix}" in SUFFIXES and LISTS.fullmatch(stem.lower()) is not None
 
 
 def _files(checkpoint: Checkpoint) -> list[Path]:

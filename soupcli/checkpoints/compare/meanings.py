@@ -144,9 +144,9 @@ DICTIONARIES = (Tokens("dict.txt", _of_counts),)
 def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> None:
     one, two = class_orders(first), class_orders(other)
     shared = [(one[source], two[source]) for source in one if source in two]
-    said = [next((orders[source] for source in HEADS if source in orders), None) for orders in (one, two)]
+    said = [next((orders[source] for source in (*HEADS, *orders) if source in orders), None) for orders in (one, two)]
     if said[0] is not None and said[1] is not None:
-        shared.append((said[0], said[1]))  # id2label of one, label2id of the other
+        shared.append((said[0], said[1]))  # id2label of one, label2id or a list of the other
     for names, others in shared:
         _check_order(first, other, selection, (names, others))
 

@@ -10,7 +10,7 @@ from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
 from soupcli.networks.guard import data_only
 from soupcli.networks.library import Library, named, names_in_order, read_config
-from soupcli.networks.network import ClassFolders, ImageTransform, Network, Outline, mean_and_std
+from soupcli.networks.network import ClassFolders, ImageTransform, Network, mean_and_std
 from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
@@ -42,7 +42,7 @@ def build(spec: TimmNetwork, folder: Path, trust_code: bool = False) -> Network:
         raise NetworkError(
             f"timm.create_model({name!r}): {cause}", hint="see args: of model: in the recipe, and timm's own names"
         ) from cause
-    return Network(module, pictures, outline=Outline(FOLDERS, _label_names(config, folder / "config.json")))
+    return Network(module, pictures)
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
@@ -57,15 +57,12 @@ def _config_of(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _label_names(config: Mapping[str, Any], file: Path) -> tuple[str, ...] | None:
-    """Return the class names, from timm's list or map from logits to names."""
-    names = config.get("label_names")
-    return named(names) if isinstance(names, list) else names_in_order(names, file, key="label_names")
-
-
 def label_names(spec: TimmNetwork, folder: Path) -> tuple[str, ...] | None:
-    """Return the names in the folder's config.json, if the recipe takes the network from there."""
-    return _label_names(_config_of(folder), folder / "config.json") if spec.timm == "auto" else None
+    """Return the names in the folder's config.json, a list or a map from logits, if the network comes from there."""
+    if spec.timm != "auto":
+        return None
+    names = _config_of(folder).get("label_names")
+    return named(names) if isinstance(names, list) else names_in_order(names, folder / "config.json", key="label_names")
 
 
 def _pictures(data: Any, module: nn.Module, channels: int | None, spec: TimmNetwork) -> ImageTransform:

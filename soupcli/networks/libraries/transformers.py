@@ -15,7 +15,7 @@ from soupcli.networks.guard import HINT, CodeRefused, data_only, named_code
 from soupcli.networks.libraries import clip as dual_encoder
 from soupcli.networks.libraries import text_to_text
 from soupcli.networks.library import Library, names_in_order, read_config
-from soupcli.networks.network import ClassFolders, ImageTransform, Network, Outline
+from soupcli.networks.network import ClassFolders, ImageTransform, Network
 from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.wording import suggestion
@@ -56,7 +56,6 @@ def _built(transformers: Any, spec: TransformersNetwork, folder: Path, how: dict
         module,
         _pictures(transformers, folder, how),
         tokenizer,
-        outline=Outline(FOLDERS, names_in_order(config.id2label, folder / "config.json")),
         ignored_names=tuple(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()),
         stored_names=_stored_names(module) if spec.head is None else None,
         longest_input=_longest_input(module),
