@@ -129,7 +129,7 @@ def inputs(facts: Facts) -> Evidence | None:
     of_inputs = [setting for setting in facts.settings if setting.of_inputs]
     if not of_inputs:
         return None
-    key, values, _ = of_inputs[0]
+    key, values = of_inputs[0].key, of_inputs[0].values
     other = next(number for number, value in enumerate(values) if value != values[0])
     more = f", and {len(of_inputs) - 1} more settings" if len(of_inputs) > 1 else ""
     paths = facts.checkpoints[0].path, facts.checkpoints[other].path

@@ -11,7 +11,7 @@ from soupcli.checkpoints.compare.integers import check_integers
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.compare.names import check_ties
 from soupcli.checkpoints.compare.products import check_products
-from soupcli.checkpoints.compare.settings import differing_settings
+from soupcli.checkpoints.compare.settings import Setting, differing_settings
 from soupcli.networks.build import key_of_network
 
 if TYPE_CHECKING:
@@ -39,14 +39,17 @@ def check_checkpoints(
     check_meanings(checkpoints, selection)
 
 
-def different_inputs(checkpoints: Sequence[Checkpoint]) -> str | None:
-    """Return a warning that names what the networks saw differently, by their side files, or None."""
-    found = [setting for setting in differing_settings(checkpoints) if setting.of_inputs]
-    if not found:
-        return None
-    shown = "; ".join(f"{setting.key} ({' | '.join(dict.fromkeys(setting.values))})" for setting in found[:3])
-    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-    return f"different inputs, by the files beside the weights: {shown}{more}"
+def different_networks(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Return warnings that name what the networks saw and what they compute differently, by their side files."""
+    settings = differing_settings(checkpoints)
+    computed = [setting for setting in settings if setting.of_network]
+    named = [("inputs", [setting for setting in settings if setting.of_inputs]), ("networks", computed)]
+    return [f"different {what}, by the files beside the weights: {_shown(found)}" for what, found in named if found]
+
+
+def _shown(settings: Sequence[Setting]) -> str:
+    shown = "; ".join(f"{setting.key} ({' | '.join(dict.fromkeys(setting.values))})" for setting in settings[:3])
+    return shown + (f"; and {len(settings) - 3} more" if len(settings) > 3 else "")
 
 
 def weight_norm(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> str | None:

@@ -38,6 +38,14 @@ KEYS_OF_INPUTS = (
     *("*image_size*", "*.mean", "*.mean.*", "*.std", "*.std.*", "*_mean*", "*_std*", "*input_size*"),
     *("*interpolation*", "*crop_*", "*resample*", "*preprocess_cfg*", "id2label*", "label2id*"),
 )
+# Files that say what a network computes, and their keys that matter only while it is trained or saved.
+FILES_OF_NETWORKS = ("config.json", "open_clip_config.json")
+KEYS_OF_TRAINING = (
+    *("*dropout*", "*drop_*", "*_drop", "*_pdrop", "*dropped*", "init*", "*_init*", "*_loss*", "*loss_*", "layerdrop"),
+    *("gradient_checkpointing", "output_*", "return_dict", "problem_type", "finetuning_task", "mask_*", "*_mask_*"),
+    *("apply_spec_augment", "label_smoothing*", "summary_*dropout*", "architectures", "_attn_implementation*"),
+    *("pretrained_cfg.*", "task_specific_params.*", "torchscript", "license", "tags", "url", "*hub_id", "*_name"),
+)
 ABSENT, PRESENT = "missing", "present"
 
 
@@ -47,6 +55,7 @@ class Setting(NamedTuple):
     key: str  # file: key.with.dots
     values: tuple[str, ...]  # in the order of the checkpoints
     of_inputs: bool  # whether it says what the network sees, or what its outputs are called
+    of_network: bool = False  # whether it may change what the network computes
 
 
 def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
@@ -62,7 +71,8 @@ def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
             settings.get(key, ABSENT) if name else (PRESENT if file in present else ABSENT)
             for settings, present in zip(known, files, strict=True)
         )
-        setting = Setting(key, values, _of_inputs(file, name))
+        of_network = ABSENT not in values and _of_network(file, name)  # a missing key has the library's own value
+        setting = Setting(key, values, _of_inputs(file, name), of_network)
         if len(set(values)) > 1 and setting not in found:
             found.append(setting)
     return found
@@ -72,6 +82,12 @@ def _of_inputs(file: str, name: str) -> bool:
     return any(fnmatchcase(file.rpartition("/")[2], pattern) for pattern in FILES_OF_INPUTS) or any(
         fnmatchcase(name, pattern) for pattern in KEYS_OF_INPUTS
     )
+
+
+def _of_network(file: str, name: str) -> bool:
+    if not name or file.rpartition("/")[2] not in FILES_OF_NETWORKS or _of_inputs(file, name):
+        return False
+    return not any(fnmatchcase(part, pattern) for pattern in KEYS_OF_TRAINING for part in (name, _last(name)))
 
 
 def side_file(checkpoint: Checkpoint, name: str) -> Path | None:
@@ -128,4 +144,8 @@ def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def _is_note(key: str) -> bool:
-    return any(fnmatchcase(key.rpartition(".")[2], pattern) for pattern in NOTES)
+    return any(fnmatchcase(_last(key), pattern) for pattern in NOTES)
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]

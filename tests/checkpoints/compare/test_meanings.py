@@ -186,3 +186,21 @@ def test_one_says_names_and_the_other_numbers(tmp_path: Path) -> None:
     with pytest.raises(MixError, match="stand for other classes"):
         check(run(tmp_path / "c", labels_txt="\n".join(ORDER)), run(tmp_path / "d", labels_txt="\n".join(MOVED)))
     check(a, run(tmp_path / "e", config_json=json.dumps({"label2id": {"cat": 5, "dog": "x"}})))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({"num_attention_heads": 2}, {"num_attention_heads": 4}, "config.json: num_attention_heads (2 | 4)"),
+        ({"text": {"hidden_act": "gelu"}}, {"text": {"hidden_act": "relu"}}, "config.json: text.hidden_act"),
+        ({"hidden_act": "gelu", "attention_dropout": 0.1}, {"attention_dropout": 0.0, "is_decoder": False}, None),
+    ],
+)
+def test_networks_that_compute_differently(
+    one: dict[str, object], other: dict[str, object], said: str | None, tmp_path: Path, soup: Callable[..., Ran]
+) -> None:
+    """A soup of networks with other settings of their own is warned of; not if they matter only in training."""
+    runs = [run(tmp_path / name, config_json=json.dumps(config)) for name, config in (("a", one), ("b", other))]
+    ran = soup("uniform", "--ckpts", *map(str, runs), "--out", str(tmp_path / "soup"))
+    assert ran.code == 0
+    assert (said in ran.stderr) if said is not None else ("different networks" not in ran.stderr)
