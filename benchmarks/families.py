@@ -4,7 +4,7 @@
     family = SITUATIONS["other inputs"].make(SEEN.trainer("conv_bn"))
 
 A `World` is networks, data and seeds. Worlds share nothing but the code below: rules were made in `SEEN`, mended in
-`UNSEEN`, and asked once in `FRESH`.
+`UNSEEN` and `FRESH`, and asked once in `FOURTH`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
+import fourth_networks
 import fresh_networks
 import small_networks
 import torch
@@ -75,6 +76,27 @@ def soft_dots(classes: int, side: int, n: int, seed: int, *, task: int, noise: f
     return pictures + noise * torch.randn(n, 3, side, side, generator=generator), labels_n
 
 
+def coloured_strokes(classes: int, side: int, n: int, seed: int, *, task: int, noise: float) -> Data:
+    """Pictures [n, 3, side, side] of a class's three coloured strokes, a little moved, under noise; and the classes."""
+    generator = torch.Generator().manual_seed(1300 + task)
+    ends_cs22 = 1.0 + (side - 3) * torch.rand(classes, 3, 2, 2, generator=generator)
+    colour_cs3 = torch.randn(classes, 3, 3, generator=generator)
+    generator = torch.Generator().manual_seed(seed)
+    labels_n = torch.randint(classes, (n,), generator=generator)
+    ends_ns22 = ends_cs22[labels_n] + 0.6 * torch.randn(n, 3, 2, 2, generator=generator)
+    at = torch.arange(side, dtype=torch.float32)
+    places_p2 = torch.cartesian_prod(at, at)
+    begin_ns12, along_ns12 = ends_ns22[:, :, :1], ends_ns22[:, :, 1:] - ends_ns22[:, :, :1]
+    from_nsp2 = places_p2 - begin_ns12
+    share_nsp1 = (from_nsp2 * along_ns12).sum(3, True) / along_ns12.square().sum(3, True).clamp(min=0.1)
+    away_nsp = (from_nsp2 - share_nsp1.clamp(0, 1) * along_ns12).square().sum(3)
+    ink_ns = 0.5 + torch.rand(n, 3, generator=generator)
+    pictures = torch.einsum("nsp,ns,nsc->ncp", torch.exp(-1.2 * away_nsp), 2 * ink_ns, colour_cs3[labels_n])
+    paper_n3 = 0.4 * torch.randn(n, 3, 1, 1, generator=generator)
+    shown = pictures.view(n, 3, side, side) + paper_n3
+    return shown + noise * torch.randn(n, 3, side, side, generator=generator), labels_n
+
+
 class World(NamedTuple):
     """Networks, data and seeds."""
 
@@ -98,7 +120,7 @@ class World(NamedTuple):
         return self.data(self.examples[2], 12)
 
 
-_NETWORKS = {module.__name__: module for module in (small_networks, fresh_networks)}
+_NETWORKS = {module.__name__: module for module in (small_networks, fresh_networks, fourth_networks)}
 SEEN = World(
     "tuned", "small_networks", tuple(small_networks.SEEN), 6, 8, moved_patterns, (0.7, 1.4), (2500, 500, 1000), 0
 )
@@ -107,6 +129,17 @@ UNSEEN = World(
 )
 FRESH = World(
     "fresh", "fresh_networks", tuple(fresh_networks.FRESH), 5, 12, soft_dots, (0.8, 2.8), (2000, 400, 800), 9000
+)
+FOURTH = World(
+    "fourth",
+    "fourth_networks",
+    tuple(fourth_networks.FOURTH),
+    8,
+    10,
+    coloured_strokes,
+    (0.6, 1.8),
+    (2000, 400, 700),
+    15000,
 )
 
 
@@ -228,6 +261,8 @@ def other_scale(t: Trainer) -> Family:
     return t.with_odd(t.tuned(9, data=(10 * t.tune[0], t.tune[1]), lr=2e-3, epochs=12))
 
 
+_BOTH = ("weight", "bias")
+_OF_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 # Tensors of neurons that may be exchanged: name, dimension, and how many copies of them follow one another.
 NEURONS: dict[str, list[tuple[str, int, int]]] = {
     "dense": [("1.weight", 0, 1), ("1.bias", 0, 1), ("2.weight", 0, 1), ("2.bias", 0, 1), ("4.weight", 1, 1)],
@@ -294,6 +329,44 @@ NEURONS |= {
         *((f"0.{layer}.{name}", 0, 1) for layer in ("conv", "norm", "excite") for name in ("weight", "bias")),
         ("0.squeeze.weight", 1, 1),
         ("1.conv.weight", 1, 1),
+    ],
+}
+NEURONS |= {
+    "highway": [
+        *((name, 0, 1) for name in ("1.weight", "1.bias")),
+        *((f"{layer}.{part}.{name}", 0, 1) for layer in (2, 3) for part in ("change", "gate") for name in _BOTH),
+        *((f"{layer}.{part}.weight", 1, 1) for layer in (2, 3) for part in ("change", "gate")),
+        ("4.weight", 1, 1),
+    ],
+    "inverted": [
+        *((f"{block}.body.{layer}.weight", 0, 1) for block in (3, 4) for layer in (0, 3)),
+        *((f"{block}.body.{layer}.{name}", 0, 1) for block in (3, 4) for layer in (1, 4) for name in _OF_BATCH_NORM),
+        *((f"{block}.body.6.weight", 1, 1) for block in (3, 4)),
+    ],
+    "dilated": [
+        *((f"{part}.{layer}.{name}", 0, 1) for layer in range(3) for part in ("filters", "gates") for name in _BOTH),
+        *((f"outs.{layer}.weight", 1, 1) for layer in range(3)),
+    ],
+    "latents": [
+        *((f"ups.{layer}.{name}", 0, 1) for layer in (0, 1) for name in _BOTH),
+        *((f"downs.{layer}.weight", 1, 1) for layer in (0, 1)),
+    ],
+    "frequencies": [
+        *((f"blocks.{block}.up.{name}", 0, 1) for block in (0, 1) for name in _BOTH),
+        *((f"blocks.{block}.down.weight", 1, 1) for block in (0, 1)),
+    ],
+    "grouped": [
+        *((f"{block}.body.{layer}.weight", dim, 1) for block in (1, 2) for layer, dim in ((0, 1), (6, 0))),
+        *((f"{block}.body.6.bias", 0, 1) for block in (1, 2)),
+        *(("0.weight", 0, 1), ("0.bias", 0, 1), ("3.weight", 1, 1)),
+    ],
+    "experts": [
+        *((f"{block}.ups.{each}.{name}", 0, 1) for block in (2, 3) for each in range(4) for name in _BOTH),
+        *((f"{block}.downs.{each}.weight", 1, 1) for block in (2, 3) for each in range(4)),
+    ],
+    "elman": [
+        *((f"body.{name}_l0", 0, 1) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
+        *((f"body.{name}", 1, 1) for name in ("weight_hh_l0", "weight_ih_l1")),
     ],
 }
 _STATISTICS = [(f"2.running_{name}", 0, 1) for name in ("mean", "var")]

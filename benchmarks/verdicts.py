@@ -2,12 +2,14 @@
 
     python benchmarks/verdicts.py --half tuned           # the half that rules were made on
     python benchmarks/verdicts.py --half unseen          # other networks, data and seeds: rules were mended on it
-    python benchmarks/verdicts.py --half fresh           # others again, asked once
+    python benchmarks/verdicts.py --half fresh           # others again: the same
+    python benchmarks/verdicts.py --half fourth          # others again, asked once
     python benchmarks/verdicts.py --half tuned --folder families/ --situations sweep strangers --kinds dense --show
 
 Prints the confusion matrix of docs/results.md: a line for each situation, with the number of families whose cause was
 named, with another cause named, and with none. Eight architectures times the situations of `families.py`,
-five ingredients each if not said otherwise. A family is made once and kept in `--folder`.
+five ingredients each if not said otherwise. `--folder` keeps families and their scores: rules are then asked again
+without training or evaluating anything, as long as the networks' code is the same.
 """
 
 from __future__ import annotations
@@ -25,13 +27,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from families import FRESH, HEALTHY, SEEN, SITUATIONS, UNSEEN, Trainer, World, chosen
+from families import FOURTH, FRESH, HEALTHY, SEEN, SITUATIONS, UNSEEN, Trainer, World, chosen
 from safetensors.torch import save_file
 
 import soupcli
 
-NETWORKS = [Path(__file__).parent / name for name in ("small_networks.py", "fresh_networks.py")]
-WORLDS = {world.name: world for world in (SEEN, UNSEEN, FRESH)}
+NETWORKS = [Path(__file__).parent / name for name in ("small_networks.py", "fresh_networks.py", "fourth_networks.py")]
+WORLDS = {world.name: world for world in (SEEN, UNSEEN, FRESH, FOURTH)}
 HARMLESS = 1.5  # points that the mean of all may lack to the best ingredient: the fault did not show
 # Named beside another cause these are no mistake: statistics are estimated again first, a small set is small.
 BESIDE = {"batch-norm statistics", "too few validation examples"}
@@ -155,6 +157,13 @@ def totals(said: Sequence[Said]) -> str:
     )
 
 
+def show(one: Said) -> None:
+    """Prints what was said of a family."""
+    print(f"{one.situation}, {one.kind}: {one.causes} {one.without_val} {one.summary}", flush=True)
+    for verdict in one.verdicts:
+        print(f"    {verdict['cause']} ({verdict['sure']}): {verdict['evidence']}", flush=True)
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -163,23 +172,27 @@ def main() -> None:
     parser.add_argument("--situations", nargs="+", choices=list(SITUATIONS), default=list(SITUATIONS))
     parser.add_argument("--kinds", nargs="+", help="networks; default: all eight")
     parser.add_argument("--show", action="store_true", help="each family")
+    parser.add_argument("--make", action="store_true", help="only train the families, and keep them in --folder")
     options = parser.parse_args()
+    if options.make and options.folder is None:
+        parser.error("--make keeps families: it needs --folder")
     torch.set_num_threads(1)
     began = time.monotonic()
     world: World = WORLDS[options.half]
     said = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.folder or Path(scratch)).absolute()
-        os.environ["SOUP_CACHE"] = str(Path(scratch) / "cache")
+        os.environ["SOUP_CACHE"] = str(folder / "scores")
         trainers = {kind: Trainer(world, kind) for kind in options.kinds or world.kinds}
         for situation, kind in chosen(world, options.situations, options.kinds):
-            one = asked(folder, trainers[kind], situation)
-            said.append(one)
-            if options.show:
-                print(f"{situation}, {kind}: {one.causes} {one.without_val} {one.summary}", flush=True)
-                for verdict in one.verdicts:
-                    print(f"    {verdict['cause']} ({verdict['sure']}): {verdict['evidence']}", flush=True)
-    print(f"{table(said)}\n\n{totals(said)}\n{time.monotonic() - began:.0f} s")
+            if options.make:
+                written(folder, trainers[kind], situation)
+            else:
+                said.append(asked(folder, trainers[kind], situation))
+            if options.show and said:
+                show(said[-1])
+    if said:
+        print(f"{table(said)}\n\n{totals(said)}\n{time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,11 @@ def signed(metric: str, difference: float | None) -> str:
     return f"{value:+.{next(told, digits + 3)}f}"
 
 
+def counted(count: int, noun: str) -> str:
+    """E.g. `1 example`, `4,000 examples`."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def human_bytes(count: int) -> str:
     """E.g. `346.3 MB`."""
     size, units = float(count), ["B", "kB", "MB", "GB", "TB"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from soupcli.errors import ValidationError
 from soupcli.late import torch
 from soupcli.recipe.sets import SETS
+from soupcli.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,7 +148,8 @@ def split_by_class(labels_n: Tensor, share: float, *, seed: int, key: str = "lea
         held_out[of_class[torch.randperm(len(of_class), generator=generator)[:count]]] = True
     if taken in (0, len(labels_n)):
         raise ValidationError(
-            f"{key}: {share} of {len(labels_n)} examples leaves one part empty", hint="a larger set is needed"
+            f"{key}: {share} of {counted(len(labels_n), 'example')} leaves one part empty",
+            hint="a larger set is needed",
         )
     return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
 
@@ -161,7 +163,9 @@ def folds_by_class(
     fewer examples than folds.
     """
     if len(labels_n) < folds:
-        raise ValidationError(f"{key}: {folds} folds of {len(labels_n)} examples", hint="a larger set is needed")
+        raise ValidationError(
+            f"{key}: {folds} folds of {counted(len(labels_n), 'example')}", hint="a larger set is needed"
+        )
     generator = torch.Generator().manual_seed(seed)
     shuffled_n = torch.randperm(len(labels_n), generator=generator)
     by_class_n = shuffled_n[labels_n[shuffled_n].argsort(stable=True)]

@@ -227,12 +227,14 @@ def other_inputs(facts: Facts) -> Evidence | None:
     if len(facts.located) < 3:
         return _one_of_two(facts)
     ratios, renewed, near, blamed = _times_as_far(facts), renewed_layers(facts), _with_most(facts), culprits(facts)
+    blown_up = _blown_up(facts)
     found = [
         one
         for one in suspects(facts)
         if (one in blamed or _strays(facts, one))
         and (ratios.get(one, 1.0) <= FAR or not _left_basin(facts, one))
         and one not in renewed
+        and one not in blown_up
         and one in near
         and is_worse(facts, one)
         and not _explained(facts, one)

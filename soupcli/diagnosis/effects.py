@@ -1,9 +1,9 @@
 """The effect of each ingredient on the soup, from scores only: whether the soup is bad, and which one spoils it.
 
 A soup is in trouble if it is surely worse than the median ingredient. An ingredient spoils it if the soup without it is
-surely better, by half of the loss and twice as much as without any other. An ingredient is broken if its score is
-above chance by less than `KEPT` of the median's (`LITTLE`, if it lacks few points). It stands out if it is far below
-all others, which are alike.
+surely better, by half of the loss and twice as much as without any other. An ingredient is broken if it agrees with the
+labels, beyond chance, less than `KEPT` of what the median does (`LITTLE`, if it lacks few points). It stands out if it
+is far below all others, which are alike.
 """
 
 from __future__ import annotations
@@ -87,9 +87,8 @@ def _is_broken(barrier: Barrier, one: int) -> bool:
         return False
     if score.selecting not in SHARES:
         return _by_itself(barrier, one)
-    chance, lacks = chance_of(median), median.value - score.value
-    kept = KEPT if lacks > BELOW else LITTLE
-    return score.value - chance < kept * (median.value - chance)
+    kept = KEPT if median.value - score.value > BELOW else LITTLE
+    return beyond_chance(score) < kept * beyond_chance(median)
 
 
 def _by_itself(barrier: Barrier, one: int) -> bool:
@@ -97,6 +96,21 @@ def _by_itself(barrier: Barrier, one: int) -> bool:
     others = [score.goodness for place, score in enumerate(barrier.alone) if place != one]
     median = median_alone(barrier, [one]).goodness
     return median - barrier.alone[one].goodness > 10 * max(median - min(others), 1e-3 * abs(median))
+
+
+def beyond_chance(score: Score) -> float:
+    """Return Cohen's kappa (1960): 0 if predictions agree with labels as often as by chance, 1 if always.
+
+    Chance has each network name its classes as often as it does, so it is low for one that errs on all classes alike,
+    also where most examples are of one class. Returns the score itself if classes are unknown or there is only one.
+    """
+    outcomes = score.outcomes.get(CONFUSION)
+    if outcomes is None or outcomes.dim() != 2 or bool((outcomes[:, 1] == outcomes[0, 1]).all()):
+        return score.value
+    classes, n = int(outcomes[0, 2]), len(outcomes)
+    named_k, true_k = (torch.bincount(of[of >= 0], minlength=classes) / n for of in outcomes[:, :2].T)
+    chance = float(named_k @ true_k)
+    return (float((outcomes[:, 0] == outcomes[:, 1]).double().mean()) - chance) / (1 - chance)
 
 
 def chance_of(score: Score) -> float:

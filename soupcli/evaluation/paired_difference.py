@@ -59,14 +59,14 @@ def difference(first: Score, second: Score, metric: str, *, counted: float = 1.0
     """
     value = first.metrics[metric].value - second.metrics[metric].value
     a, b = first.outcomes.get(metric), second.outcomes.get(metric)
-    if a is None or b is None or len(a) != len(b) or len(a) < 2 or not math.isfinite(value):
+    if a is None or b is None or len(a) != len(b) or not math.isfinite(value):
         return PairedDifference(value)
     if a.dtype == torch.uint8 and a.dim() == 1:
         alone = [round(counted * int(each.sum())) for each in (a > b, a < b)]
         low, high = share_interval(alone[0], alone[1], max(round(counted * len(a)), sum(alone)))
         return PairedDifference(value, min(low, value), max(high, value), exact_mcnemar(*alone))
     of = metric_named(metric)
-    interval = metric_interval(of, a, b)
+    interval = metric_interval(of, a, b) if len(a) > 1 else None
     if interval is None:
         return PairedDifference(value)
     low, high = (value + (end - value) / math.sqrt(counted) for end in interval)

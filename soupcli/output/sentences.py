@@ -11,7 +11,7 @@ from soupcli.report.tables import (
     other_side,
     selected_on,
 )
-from soupcli.wording import SHARES
+from soupcli.wording import SHARES, counted
 
 if TYPE_CHECKING:
     from soupcli.report.comparisons import Comparison, Flops, GateResult
@@ -50,7 +50,7 @@ def sentence(of: Comparison, soup: float | None) -> str:
     if of.p is not None:
         sure.append("p < 0.001" if of.p < 0.001 else f"p = {of.p:.2g}")
     how_sure = f" ({', '.join(sure)})" if sure else ""
-    over = f" on {of.n:,} {'tokens' if of.metric == 'perplexity' else 'examples'}" if of.n is not None else ""
+    over = f" on {counted(of.n, 'token' if of.metric == 'perplexity' else 'example')}" if of.n is not None else ""
     own, difference = (soup or 0.0) * factor, (of.difference or 0.0) * factor
     sides = f"soup {own:.{digits}f}{unit} vs {other_side(of)}"
     return f"{sides} {own - difference:.{digits}f}{unit}: {signed_value(of.difference)}{how_sure}{over}"

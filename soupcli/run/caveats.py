@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.checkpoint import read_part
 from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
 from soupcli.checkpoints.compare.computed_weights import weight_norms
+from soupcli.checkpoints.compare.differences import same_weights
 from soupcli.checkpoints.compare.integers import check_integers
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.compare.names import check_ties
 from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.compare.settings import Setting, differing_settings
+from soupcli.late import torch
 from soupcli.networks.build import key_of_network
 
 if TYPE_CHECKING:
-    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
     from soupcli.checkpoints.tensor_filter import TensorFilter
     from soupcli.recipe.networks import NetworkSpec
     from soupcli.recipe.recipe import Recipe
@@ -39,6 +42,12 @@ def check_checkpoints(
     check_meanings(checkpoints, selection)
 
 
+def caveats(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:
+    """Return what to say of checkpoints that can be averaged, but perhaps should not be."""
+    found = [weight_norm(checkpoints, selection), rounded_copies(checkpoints)]
+    return [*different_networks(checkpoints), *(text for text in found if text is not None)]
+
+
 def different_networks(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """Return warnings that name what the networks saw and what they compute differently, by their side files."""
     settings = differing_settings(checkpoints)
@@ -50,6 +59,39 @@ def different_networks(checkpoints: Sequence[Checkpoint]) -> list[str]:
 def _shown(settings: Sequence[Setting]) -> str:
     shown = "; ".join(f"{setting.key} ({' | '.join(dict.fromkeys(setting.values))})" for setting in settings[:3])
     return shown + (f"; and {len(settings) - 3} more" if len(settings) > 3 else "")
+
+
+SAMPLE = 256  # elements of one matrix, that tell most pairs apart
+
+
+def rounded_copies(checkpoints: Sequence[Checkpoint]) -> str | None:
+    """Return a warning that some checkpoints are others with fewer digits, so that their weights count twice."""
+    matrix = next((name for name, spec in checkpoints[0].tensors.items() if _is_matrix(spec)), None)
+    specs = [one.tensors.get(matrix or "") for one in checkpoints]
+    fitting = [one for one, spec in zip(checkpoints, specs, strict=True) if spec is not None and not one.is_adapter]
+    if matrix is None or len({one.tensors[matrix].dtype for one in fitting}) < 2:
+        return None
+    sample = {one: read_part(one, matrix, 0, min(SAMPLE, one.tensors[matrix].numel)) for one in fitting}
+    found = [
+        (copy, one)
+        for copy in fitting
+        for one in fitting
+        if copy.tensors[matrix].dtype.itemsize < one.tensors[matrix].dtype.itemsize
+        and torch.equal(sample[one].to(sample[copy].dtype), sample[copy])
+        and same_weights(one, copy)
+    ]
+    if not found:
+        return None
+    (copy, one), others = found[0], len({copy for copy, _ in found}) - 1
+    more = f", and {others} more are such copies" if others else ""
+    return (
+        f"{copy.path} holds the weights of {one.path}, rounded to {copy.tensors[matrix].dtype.value}{more}: "
+        "the soup counts them twice; give each once"
+    )
+
+
+def _is_matrix(spec: TensorSpec) -> bool:
+    return spec.dtype.is_averaged and len(spec.shape) > 1
 
 
 def weight_norm(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> str | None:

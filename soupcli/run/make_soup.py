@@ -31,6 +31,7 @@ from soupcli.run.run import Run
 from soupcli.run.suspicions import say_suspicions
 from soupcli.run.to_report import gate_to_report, scores_to_report, search_to_report
 from soupcli.run.words.resolve import resolve
+from soupcli.wording import counted
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -267,6 +268,6 @@ def _warnings(run: Run, shared: Mapping[str, int]) -> list[str]:
             f"{_offer(run, 'it')}name a set that takes no part in the choice (--val {name} OTHER)"
         )
     for name, count in shared.items():
-        examples = "1 example" if count == 1 else f"{count:,} examples"
+        examples = counted(count, "example")
         found.append(f"{name} shares {examples} with {chose}, which chose this soup: its score is too high as well")
     return found

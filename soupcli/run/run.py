@@ -37,7 +37,7 @@ from soupcli.output.progress_bars import ProgressReporter
 from soupcli.output.trackers.tracker import TrackedRun
 from soupcli.report.report import Report, RunCost, relative
 from soupcli.report.scores import LeftOut
-from soupcli.run.caveats import check_checkpoints, different_networks, different_side_files, weight_norm
+from soupcli.run.caveats import caveats, check_checkpoints, different_side_files
 from soupcli.run.ingredients import find_ingredients, ingredients_of, open_base
 from soupcli.run.to_report import ingredient_to_report, lower_is_better
 from soupcli.run.trackers import RunTrackers
@@ -153,7 +153,7 @@ class Run:
         found = self.singles
         check_checkpoints(found, lambda one: self.shared(one, found[0]), self.selection, self.recipe)
         if isinstance(self.options, SoupOptions):
-            self._warn_if(*different_networks(found), weight_norm(self.checkpoints, self.selection))
+            self._warn_if(*caveats(found, self.selection))
 
     def open_base(self, path: Path) -> Checkpoint:
         """The checkpoint of --base, a whole network, with the names that the checkpoints have."""

@@ -66,7 +66,7 @@ def test_without_classes(labels: torch.Tensor) -> None:
 
 def test_too_few() -> None:
     """A part without examples is an error that names the key."""
-    with pytest.raises(ValidationError, match=r"^holdout: 0.5 of 1 examples leaves one part empty"):
+    with pytest.raises(ValidationError, match=r"^holdout: 0.5 of 1 example leaves one part empty"):
         halves(ArrayExamples(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64), "mark"))
 
 

@@ -55,6 +55,24 @@ def test_where_all_know_little() -> None:
     assert is_broken(of(320, 330, 325, 262), 3)
 
 
+def lopsided(right_of_many: int, right_of_few: int) -> Score:
+    """Of 900 examples of one class and 100 of another so many are right."""
+    labels_n = (torch.arange(N) >= 900).long()
+    right_n = (torch.arange(N) < right_of_many) | ((labels_n == 1) & (torch.arange(N) < 900 + right_of_few))
+    logits_nk = torch.nn.functional.one_hot(torch.where(right_n, labels_n, 1 - labels_n), 2).double()
+    outcomes = {name: METRICS[name].contribution(logits_nk, labels_n) for name in ("accuracy", "f1")}
+    return score_of(outcomes, "accuracy", examples=N)
+
+
+def test_most_examples_of_one_class() -> None:
+    """A sweep may have fewer right than one who always names the usual class; and this one is broken."""
+    sweep = [lopsided(750, 85), lopsided(745, 86), lopsided(748, 84), lopsided(705, 85)]
+    usual = lopsided(900, 0)
+    for alone, found in (sweep, []), ([*(lopsided(860, 80) for _ in range(3)), usual], [3]):
+        assert surely_better(alone[0], alone[3])
+        assert culprits(Facts(checkpoints=(), barrier=Barrier(alone, alone, alone[0]))) == found
+
+
 def test_a_point_and_a_half_is_no_domination() -> None:
     """A run of a high rate that is surely better than the mean of a sweep, by a little, is a good run."""
     assert surely_better(right_on(820), right_on(805)) and not clearly_better(right_on(820), right_on(805))

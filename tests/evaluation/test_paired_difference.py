@@ -212,6 +212,15 @@ def test_nothing_to_pair(other: Score) -> None:
     assert difference(score, other, "accuracy") == (score.value - other.value, None, None, None)
 
 
+def test_one_example() -> None:
+    """Two networks that agree on the only example are not known to be equal; of a loss nothing is known."""
+    right = torch.ones(1, dtype=torch.uint8)
+    score = score_of({"accuracy": right, "nll": torch.ones(1)}, "accuracy", examples=1)
+    found = difference(score, score, "accuracy")
+    assert found.low is not None and found.high is not None and found.low < -0.5 < 0.5 < found.high and found.p == 1
+    assert difference(score, score, "nll")[1:] == (None, None, None)
+
+
 def test_not_a_number() -> None:
     """A score that is not a number has no interval."""
     bad = score_of({"nll": torch.tensor([math.nan, 1.0])}, "nll", examples=2)
