@@ -133,12 +133,12 @@ def _known_logits(
 def known_names(names: Sequence[str], outline: Outline) -> tuple[Sequence[str] | None, str]:
     """Return the network's class names and their source: what its library reads, else a list beside the weights.
 
-    A list counts if one of `names` is in it. Raises ValidationError if two such lists have other orders.
+    A list counts if it is as long, or if one of `names` is in it. Raises ValidationError if two lists disagree.
     """
     if outline.label_names is not None:
         return outline.label_names, NAMES
     stated = outline.stated.items()
-    found = [(place, known) for place, known in stated if len(match(names, known).unknown) < len(names)]
+    found = [one for one in stated if len(one[1]) == len(names) or len(match(names, one[1]).unknown) < len(names)]
     if not found:
         return None, NAMES
     place, known = found[0]

@@ -10,7 +10,7 @@ from soupcli.checkpoints.compare.class_orders import class_orders
 from soupcli.errors import CheckpointError, NetworkError
 from soupcli.files.json_text import key_of
 from soupcli.networks.guard import refuse_code_beside
-from soupcli.networks.library import library_of, read_config
+from soupcli.networks.library import library_of, named, read_config
 from soupcli.networks.network import UNNAMED, Network, Outline
 from soupcli.recipe.networks import NetworkSpec, OpenClipNetwork, TimmNetwork, TransformersNetwork
 
@@ -46,7 +46,8 @@ def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:
     spec = spec or spec_of_folder(folder)
     if spec is None:
         return UNNAMED
-    return library_of(spec).outline(spec, folder)._replace(stated=class_orders(checkpoint))
+    stated = {place: names for place, names in class_orders(checkpoint).items() if named(names) is not None}
+    return library_of(spec).outline(spec, folder)._replace(stated=stated)
 
 
 def key_of_network(spec: NetworkSpec | None, checkpoint: Checkpoint) -> str:

@@ -234,7 +234,9 @@ def test_names_stated_beside_the_weights(tmp_path: Path) -> None:
         "cat": 0,
         "dog": 1,
     }
-    assert index_of(place, Outline(stated={"labels.txt": ["hen", "ox", "elk"]})) == {"bird": 0, "cat": 1, "dog": 2}
+    assert index_of(place, Outline(stated={"labels.txt": ["hen", "ox"]})) == {"bird": 0, "cat": 1, "dog": 2}
+    with pytest.raises(ValidationError, match="'bird' is no class"):
+        index_of(place, Outline(stated={"labels.txt": ["dogs", "birds", "cats"]}))
     with pytest.raises(
         ValidationError, match=r"'bird' is no class.*classes.txt beside the weights has dog, birds, cat"
     ):
