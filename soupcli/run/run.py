@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli import processes
+from soupcli.checkpoints.compare.names import common_names
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.groups import CheckpointGroup, members_of
 from soupcli.checkpoints.hashes import ContentHashes
@@ -149,8 +150,9 @@ class Run:
         return Dtype(self.recipe.dtype) if self.recipe.dtype else None
 
     def check_mixable(self) -> None:
-        """Raises MixError if the checkpoints cannot be averaged."""
-        found = self.singles
+        """Raises MixError if the checkpoints cannot be averaged, whether or not the command averages them."""
+        names, _ = common_names(self.singles)
+        found = [names.applied(one) for one in self.singles]
         check_checkpoints(found, lambda one: self.shared(one, found[0]), self.selection, self.recipe)
         if isinstance(self.options, SoupOptions):
             self._warn_if(*caveats(found, self.selection))

@@ -39,7 +39,7 @@ BEGINNINGS = (  # networks of pictures and text in transformers 4.52
     ("multi_modal_projector.", "model.multi_modal_projector."),
     ("visual.", "model.visual."),
 )
-WRAPPER = "module."  # of DataParallel around a part of the network
+WRAPPERS = ("module", "_module")  # of DataParallel and of Opacus, around a part of the network
 # Buffers that follow from the configuration, whatever their dtype: libraries stopped storing them.
 DERIVED = (
     "*inv_freq",  # of rotary positions
@@ -89,13 +89,13 @@ def common_names(checkpoints: Sequence[Checkpoint]) -> tuple[Names, list[str]]:
     for name, other in _renames(first, others):
         aliases[name] = other
         passed_over.add(other)
-        if name.replace(WRAPPER, "") == other.replace(WRAPPER, ""):
+        if _unwrapped(name) == _unwrapped(other):
             wrapped.append(other)
             continue
         notes.append(f"{other} is the older or newer name of {name}, which {first.path} has: they are mixed as one")
     if wrapped:
         more = f" and {len(wrapped) - 1} more differ" if len(wrapped) > 1 else " differs"
-        notes.append(f"{wrapped[0]}{more} from {first.path} by a wrapper's {WRAPPER!r}: they are mixed as one")
+        notes.append(f"{wrapped[0]}{more} from {first.path} by a wrapper's name: they are mixed as one")
     ties = {one: {name: group for group in tied(one) for name in group} for one in checkpoints}
     for name in _in_some(checkpoints, {*aliases, *passed_over}):
         twin = _twin(name, checkpoints, ties)
@@ -133,11 +133,15 @@ def _renames(first: Checkpoint, others: Sequence[Checkpoint]) -> Iterator[tuple[
                 break
 
 
+def _unwrapped(name: str) -> str:
+    return ".".join(step for step in name.split(".") if step not in WRAPPERS)
+
+
 def _spellings(name: str) -> Iterator[str]:
     steps = name.split(".")
-    if WRAPPER[:-1] in steps:
-        yield ".".join(step for step in steps if step != WRAPPER[:-1])
-    yield from (".".join([*steps[:at], WRAPPER[:-1], *steps[at:]]) for at in range(len(steps)))
+    if _unwrapped(name) != name:
+        yield _unwrapped(name)
+    yield from (".".join([*steps[:at], wrapper, *steps[at:]]) for wrapper in WRAPPERS for at in range(len(steps)))
     for pair in ENDINGS:
         for one, other in (pair, pair[::-1]):
             if f".{name}".endswith(one):

@@ -178,4 +178,15 @@ def test_a_wrapper_around_a_part(tmp_path: Path, order: tuple[int, int]) -> None
     checkpoints = saved(tmp_path, *states)
     assert [sorted(one) for one in named(checkpoints)] == [sorted(states[0])] * 2
     _, notes = common_names(checkpoints)
-    assert len(notes) == 1 and "1 more differ" in notes[0] and "'module.'" in notes[0]
+    assert len(notes) == 1 and "1 more differ" in notes[0] and "wrapper's name" in notes[0]
+
+
+@pytest.mark.parametrize("wrapper", ["module", "_module"])
+def test_rank_takes_what_a_soup_takes(wrapper: str, family: Path, soup: Callable[..., Ran]) -> None:
+    """A run whose part was wrapped is ranked beside others, and mixed with them."""
+    state = load_file("runs/1/model.safetensors")
+    wrapped = {f"2.{wrapper}.{name[2:]}" if name.startswith("2.") else name: value for name, value in state.items()}
+    save_file(wrapped, "runs/1/model.safetensors")
+    assert soup("rank", "--ckpts", "runs/0", "runs/1", "--val", "val").code == 0
+    assert soup("uniform", "--ckpts", "runs/0", "runs/1").code == 0
+    assert load_file("soup/model.safetensors").keys() == load_file("runs/0/model.safetensors").keys()
