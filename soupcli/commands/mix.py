@@ -24,6 +24,7 @@ from soupcli.output import console
 from soupcli.report.soups import Alpha, Stock
 from soupcli.run.dry_run import Plan
 from soupcli.run.gates import refuse_gain
+from soupcli.run.ingredients import base_of_adapters
 from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
 from soupcli.run.methods.decay import decayed
 from soupcli.run.methods.layers import mixed_layers
@@ -201,22 +202,21 @@ def _stock(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> Fin
 
 def _base(run: Run, options: MixOptions) -> Checkpoint:
     """Open the checkpoint that ingredients were fine-tuned from. Raises UsageError if none is given."""
-    recipe, method = run.recipe, run.recipe.mix.method
-    if recipe.base is None:
+    recipe, method, first = run.recipe, run.recipe.mix.method, run.singles[0]
+    if recipe.base is None and not first.is_adapter:
         asked = "--method stock" if method == "stock" else "--alpha"
         raise UsageError(f"{asked}: needs --base", hint="the checkpoint from which the ingredients were fine-tuned")
-    if any(one.is_adapter for one in run.checkpoints):
-        raise UsageError(
-            f"{run.checkpoints[0].path}: is an adapter, which has no weights between itself and its base",
-            hint="merge each adapter into its base (merge_and_unload) and mix the whole networks",
-        )
     if method == "stock" and len(run.checkpoints) < 2:
         raise UsageError(
             f"--method stock: one checkpoint ({run.checkpoints[0].path}) has no angle to another",
             hint="--alpha 0:1:0.1 goes from the base to one checkpoint",
         )
-    how = How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()))
-    base = run.names.applied(open_checkpoint(recipe.base, how))
+    if first.is_adapter:
+        base = base_of_adapters(first, run.selection)
+    else:
+        assert recipe.base is not None
+        how = How(options.weights_name, recipe.key, options.trust, tuple(options.allow_class or ()))
+        base = run.names.applied(open_checkpoint(recipe.base, how))
     if any(base.path == checkpoint.path for checkpoint in run.checkpoints):
         raise UsageError(f"--base {recipe.base}: is one of the checkpoints too", hint="leave it out of --ckpts")
     return run.selection.applied(base, run.checkpoints[0])

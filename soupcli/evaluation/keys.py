@@ -50,7 +50,9 @@ class Keys:
         if self.fingerprints[name] is None:
             return None
         members = self.of_members(weights)
-        average = self._context.recipe.batch_norm == "average" or weights.is_one_network
+        recipe = self._context.recipe
+        average = recipe.batch_norm == "average" or weights.is_one_network
+        merged = self._context.sets[name].writes_files and recipe.merge_adapters and weights.kept.is_adapter
         return {
             "members": sorted(zip(members, weights.weights, strict=True), key=json.dumps),
             "coefficients": [members, dict(weights.coefficients)] if weights.coefficients else None,
@@ -60,9 +62,10 @@ class Keys:
             "network": self.of_network(weights.kept),
             "batch_norm": None if average else [self.fingerprints[self._context.calibrating_set()[0]]],
             "device": self._context.device.type,
-            "computing": [self._context.recipe.amp, self._context.recipe.channels_last, self._context.recipe.compile],
+            "computing": [recipe.amp, recipe.channels_last, recipe.compile],
             "batch_size": self._batch_size(name),
             "versions": versions(),
+            **({"merged": True} if merged else {}),
         }
 
     def _batch_size(self, name: str, metrics: Sequence[str] = ()) -> int | None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint, Factors
+from soupcli.checkpoints.adapters.base_as_adapter import BaseAsAdapter
 from soupcli.checkpoints.adapters.config import soup_config
 from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Origin, TensorSpec
 from soupcli.checkpoints.tensor_filter import FilteredCheckpoint
@@ -128,7 +129,7 @@ class AdapterSoup:
 
         Raises MixError if the weights of a tensor do not sum to 1, and for a NaN.
         """
-        kept, members = _whose(mixture.kept), adapters_of(mixture)
+        kept = kept_adapter(mixture)
         layers = []
         for done, name in enumerate(sorted(kept.factors), 1):
             layers.append(layer_of(mixture, name, rank))
@@ -140,7 +141,7 @@ class AdapterSoup:
             for part, name, spec in _parts(layer, mixture.dtype):
                 tensors[name], parts[name] = spec, (layer, part)
         modules = {layer.factors.module: (layer.rank, layer.scale * layer.rank) for layer in layers}
-        files = tuple(file for member in members for file in member.files)
+        files = tuple(file for member in mixture.members for file in _whose(member).files)
         error = _relative_error(layers)
         config = soup_config(kept.config.values, modules)
         return cls(kept.path, config, tensors, parts, whole, files, kept.side_files, kept.side_folder, error)
@@ -165,15 +166,22 @@ class AdapterSoup:
         round_once(tensor.reshape(-1)[start : start + out.numel()].clone(), out.dtype, out=out.view(-1))
 
 
-def adapters_of(mixture: Mixture) -> list[AdapterCheckpoint]:
-    """Return the members if they are adapters, else []."""
-    return [_whose(member) for member in mixture.members if member.is_adapter]
+def is_of_adapters(mixture: Mixture) -> bool:
+    """Whether the members are adapters, or their base as one."""
+    return mixture.kept.is_adapter
 
 
-def _whose(checkpoint: Checkpoint, name: str | None = None) -> AdapterCheckpoint:
+def kept_adapter(mixture: Mixture) -> AdapterCheckpoint:
+    """Return the adapter that gives what is not averaged."""
+    kept = _whose(mixture.kept)
+    assert isinstance(kept, AdapterCheckpoint)
+    return kept
+
+
+def _whose(checkpoint: Checkpoint, name: str | None = None) -> AdapterCheckpoint | BaseAsAdapter:
     """Return the adapter itself, or the one that its tensor `name` comes from."""
     owner = checkpoint.sources[0] if name in checkpoint.taken else checkpoint.own
-    assert isinstance(owner, AdapterCheckpoint)
+    assert isinstance(owner, AdapterCheckpoint | BaseAsAdapter)
     return owner
 
 
@@ -183,7 +191,9 @@ def layer_of(mixture: Mixture, name: str, rank: int | None = None) -> AdapterLay
     weights: dict[AdapterCheckpoint, Fraction] = {}
     for (member, _), weight in zip(weighed, _exact_weights(name, [weight for _, weight in weighed]), strict=True):
         owner = _whose(member, name)
-        weights[owner] = weights.get(owner, Fraction(0)) + weight
+        if isinstance(owner, AdapterCheckpoint):
+            weights[owner] = weights.get(owner, Fraction(0)) + weight
+    weights = weights or {kept_adapter(mixture): Fraction(0)}  # of the base alone: factors whose product is 0
     members = list(weights)
     shares = [weights[member] * member.factors[name].scale for member in members]
     rank_sum = sum(member.factors[name].rank for member in members)
@@ -278,6 +288,6 @@ def _stored(member: Checkpoint) -> Checkpoint:
 
 def soup_specs(mixture: Mixture) -> dict[str, TensorSpec]:
     """Shape and dtype of the tensors in the soup's files, before a lower rank is taken."""
-    if adapters_of(mixture):
+    if is_of_adapters(mixture):
         return dict(AdapterSoup.of(mixture).tensors)
     return {name: mixture.spec(name) for name in mixture.kept.tensors}

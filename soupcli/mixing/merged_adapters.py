@@ -17,7 +17,7 @@ from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint, is_transpose
 from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Component, Origin, TensorSpec, read_part
 from soupcli.errors import MixError
 from soupcli.late import torch
-from soupcli.mixing.adapter_mean import AdapterLayer, adapters_of, layer_of, whole_tensors
+from soupcli.mixing.adapter_mean import AdapterLayer, is_of_adapters, kept_adapter, layer_of, whole_tensors
 from soupcli.mixing.arithmetic.rounding import round_once
 from soupcli.mixing.mixture import Mixture, mix
 
@@ -127,7 +127,7 @@ class MergedAdapters:
 
 def as_written(mixture: Mixture, *, merge_adapters: bool) -> Mixture:
     """Return the mixture to write: the full network if its members are adapters to be merged, else itself."""
-    return merged(mixture) if merge_adapters and adapters_of(mixture) else mixture
+    return merged(mixture) if merge_adapters and is_of_adapters(mixture) else mixture
 
 
 def own_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorSpec]:
@@ -140,12 +140,11 @@ def merged(mixture: Mixture) -> Mixture:
 
     Raises MixError if the base is missing, and if it holds several networks under other names than the adapters'.
     """
-    members = adapters_of(mixture)
-    kept = adapters_of(Mixture.uniform([mixture.kept]))[0]
+    kept = kept_adapter(mixture)
     base = kept.base
     if base is None:
         raise MixError(
-            f"--merge-adapters: {members[0].path}: its base {kept.config.base or '(not named)'} is not a folder here",
+            f"--merge-adapters: {kept.path}: its base {kept.config.base or '(not named)'} is not a folder here",
             hint=kept.config.way_to_base,
         )
     if base.parts and any(name != own for name, own in kept.base_names.items()):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_part
 from soupcli.checkpoints.groups import members_of
+from soupcli.checkpoints.wide import widened
 from soupcli.late import torch
 from soupcli.mixing.average import Averager
 from soupcli.mixing.terms import Terms, chunks
@@ -100,7 +101,13 @@ class Mixture:
         """Return the terms of the mean of tensor `name`, whose dtype must be averaged."""
         weights = self.weights_of(name)
         uniform = self.is_uniform or set(weights) == {1.0 / len(weights)}
-        return Terms.of(name, self.members, weights=None if uniform else weights, dtype=self.spec(name).dtype.torch)
+        weighed = None if uniform else weights
+        return Terms.of(name, self.read_members, weights=weighed, dtype=self.spec(name).dtype.torch)
+
+    @property
+    def read_members(self) -> tuple[Checkpoint, ...]:
+        """The members as they are read: if there are several, what they compute is not rounded before it is mixed."""
+        return tuple(map(widened, self.members)) if len(self.members) > 1 else self.members
 
     def ordered(self, name: str | None = None) -> list[tuple[Checkpoint, float]]:
         """Return members and their weights in tensor `name` in the order of summation, whatever their own order."""

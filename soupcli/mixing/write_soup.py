@@ -25,7 +25,7 @@ from soupcli.checkpoints.formats.safetensors import NAMES, read_header
 from soupcli.errors import OutputError, SoupFault
 from soupcli.files.atomic import flush, write_whole
 from soupcli.files.reading import FileVersion, hash_of_files, sha256, write_at
-from soupcli.mixing.adapter_mean import AdapterSoup, adapters_of
+from soupcli.mixing.adapter_mean import AdapterSoup, is_of_adapters
 from soupcli.mixing.layout import INDEX_SUFFIX, SUFFIX, FilePlan, planned_files
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.own_format import Form, Format, chosen_format, in_safetensors, write_own
@@ -237,7 +237,7 @@ def write_soup(
     if format_ != "safetensors":
         return _as_ingredients(mixture, folder, format_, options, copying), None
     write = _safetensors(folder, options, progress)
-    if not adapters_of(mixture):
+    if not is_of_adapters(mixture):
         written = write(mixture, max_shard_size=options.max_shard_size, overrides=options.overrides)
         return written._replace(notes=(note,) if note else ()), None
     soup = AdapterSoup.of(mixture, rank=options.adapter_rank, progress=progress)

@@ -96,8 +96,9 @@ class LiveNetwork:
             for name, tensor in read_ahead([(mixture.members[0], name) for name in averaged]):
                 yield name, *_rounded(tensor, ALL, dtypes[name].torch, mixture, name)
             return
-        summed = [n for n in averaged if mixture.is_uniform and not _is_wide(dtypes[n], mixture.members, n)]
-        for name, rows, mean in self._sum.means(mixture.members, summed) if summed else ():
+        members = mixture.read_members
+        summed = [name for name in averaged if mixture.is_uniform and not _is_wide(dtypes[name], members, name)]
+        for name, rows, mean in self._sum.means(members, summed) if summed else ():
             yield name, *_rounded(mean, rows, dtypes[name].torch, mixture, name)
         for name in sorted({*averaged} - {*summed}):
             yield name, ALL, _mixed(mixture, name)

@@ -24,6 +24,7 @@ from soupcli.wording import markdown as _cell
 if TYPE_CHECKING:
     from soupcli.report.report import Report
     from soupcli.report.scores import MetricScore, Scores
+    from soupcli.report.soups import Soup
 
 BELOW = "<!-- The README of the ingredient that gave the side files stands below. -->"
 TAGS = ("model-soup", "merge")
@@ -162,9 +163,8 @@ def _made_of(report: Report) -> str:
     soup = report.soup
     assert soup is not None
     hashes = report.hashes
-    number = f"{len(soup.members)} fine-tuned model{'' if len(soup.members) == 1 else 's'}"
     lines = [
-        f"The weights are the mean of {number}, made by `soup {report.command}` "
+        f"The weights are {_mixture(report, soup)}, made by `soup {report.command}` "
         "([Wortsman et al. 2022](https://arxiv.org/abs/2203.05482)).",
         "",
         "| member | weight | content |",
@@ -175,6 +175,19 @@ def _made_of(report: Report) -> str:
     if soup.coefficients is not None:
         lines += ["", "Each layer has its own weights: see `soup.json`."]
     return "\n".join(lines) + "\n"
+
+
+def _mixture(report: Report, soup: Soup) -> str:
+    """Say how many fine-tuned models are mixed, and how far from their base."""
+    base = report.base_of_soup
+    count = sum(path != base for path in soup.members)
+    if not count:
+        return f"those of the base {_cell(base or '')}, unchanged"
+    mean = f"the mean of {count} fine-tuned model{'' if count == 1 else 's'}"
+    if base not in soup.members:
+        return mean
+    far = report.scale.scale if report.scale is not None else report.alpha
+    return f"on the way from {_cell(base)} to {mean}" + (f", {far:g} of it" if far is not None else "")
 
 
 def _scores(report: Report) -> str:

@@ -221,8 +221,7 @@ def soup_notes(report: Report) -> Iterator[str]:
         files = "; ".join(soup.left_out[:5]) + ("; ..." if len(soup.left_out) > 5 else "")
         yield f"not in the soup as in the ingredients: {files}"
     if soup.not_mixed:
-        base = None if report.begins_at_base else report.recipe.get("base")
-        yield f"not mixed, taken from {base or soup.kept_from}: {len(soup.not_mixed)} tensors"
+        yield f"not mixed, taken from {report.gives_unmixed}: {len(soup.not_mixed)} tensors"
     if soup.adapter is not None and soup.adapter.relative_error:
         error = f"{soup.adapter.relative_error:.2%}"
         yield f"adapter of rank {soup.adapter.rank}: relative error against the exact average {error}"

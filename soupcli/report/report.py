@@ -139,11 +139,26 @@ class Report(ReportPart):
         return [] if self.scale is None else [self.scale.base]
 
     @property
+    def base_of_soup(self) -> str | None:
+        """The base that the soup was scaled or mixed from on; a member of it, unless its weight there is 0."""
+        if self.scale is not None:
+            return self.scale.base.path
+        return self.ingredients[-1].path if self.begins_at_base else None
+
+    @property
     def parts_of_soup(self) -> list[str]:
         """The ingredients that the soup is made of: its members but for a base, or the groups that they are of."""
-        bases = {base.path for base in self._bases}
         members = [] if self.soup is None else self.soup.groups or self.soup.members
-        return [path for path in members if path not in bases]
+        return [path for path in members if path != self.base_of_soup]
+
+    @property
+    def gives_unmixed(self) -> str | None:
+        """What gives the tensors that were not mixed: the base of whole networks, else a checkpoint."""
+        if self.soup is None:
+            return None
+        adapters = self.soup.adapter is not None or self.recipe.get("merge_adapters")
+        base: str | None = None if self.begins_at_base or adapters else self.recipe.get("base")
+        return base or self.soup.kept_from
 
     @property
     def selecting_sets(self) -> list[str]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.adapters.adapter import with_bases
+from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint, with_bases
+from soupcli.checkpoints.adapters.base_as_adapter import BaseAsAdapter
 from soupcli.checkpoints.compare.constants import with_constants, with_these
 from soupcli.checkpoints.compare.names import Names, common_names
 from soupcli.checkpoints.find import Listing, find
@@ -20,7 +21,7 @@ from soupcli.checkpoints.hub import pinned
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.window import PassedOver, choose
 from soupcli.cli.options.soups import SoupOptions
-from soupcli.errors import UsageError
+from soupcli.errors import MixError, UsageError
 from soupcli.output import console
 
 if TYPE_CHECKING:
@@ -119,6 +120,23 @@ def open_base(path: Path, options: IngredientOptions, names: Names, constants: C
     """Open the checkpoint of --base, a whole network, and give its tensors the checkpoints' names."""
     how = How(trust=options.trust, allow=tuple(options.allow_class or ()))
     return with_these(names.applied(open_checkpoint(path, how)), constants)
+
+
+def base_of_adapters(adapter: Checkpoint, selection: TensorFilter) -> Checkpoint:
+    """Return the base of adapters, as a member of their soup.
+
+    Raises CheckpointError if it is missing, and MixError if it lacks a tensor that the adapters hold whole.
+    """
+    assert isinstance(adapter, AdapterCheckpoint)
+    base = BaseAsAdapter.of(adapter)
+    lacks = next((name for name in adapter.plain if name not in base.names and selection.mixes(name)), None)
+    if lacks is not None:
+        raise MixError(
+            f"{adapter.path}: holds tensor {lacks!r}, which its base {base.path} has not: no way leads from one to it",
+            hint=f"--exclude '{lacks.rpartition('.')[0] or lacks}.*' takes it from one adapter; or --base names a "
+            "network that has it",
+        )
+    return with_these(base, adapter.constants)
 
 
 def _check_use(checkpoints: Sequence[Checkpoint], resolved: Resolved, selection: TensorFilter) -> None:

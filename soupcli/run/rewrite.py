@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import ValidationError
 
+from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
+from soupcli.checkpoints.adapters.base_as_adapter import BaseAsAdapter
 from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.checkpoints.compare.constants import Everything, with_these
 from soupcli.checkpoints.compare.names import Names
@@ -38,6 +40,7 @@ from soupcli.soups.learned.learned import Layered
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options.soups import MixOptions
     from soupcli.mixing.fill_folder import Filled
     from soupcli.report.report import Report
@@ -105,7 +108,7 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
     how = how_to_open(options, recipe)
     commits = report.revisions
     places = {path: pinned(path, commits.get(path)) for path in dict.fromkeys([*soup.members, kept_from])}
-    opened = {path: open_checkpoint(place, how) for path, place in places.items()}
+    opened = _with_base_as_adapter({path: open_checkpoint(place, how) for path, place in places.items()})
     hashes.start(list(opened.values()))
     for path, checkpoint in opened.items():
         if hashes.of(checkpoint) != known.get(path):
@@ -141,6 +144,14 @@ def mixture_of_report(options: Opening, report: Report, file: Path, recipe: Reci
         raise MixError(f"{file}: soup.coefficients name the tensor {unknown!r}, which {members[0].path} has not")
     layered = Layered(members, layers.alpha, layers.layers, layers.tensors, layers.scaled)
     return layered.mixture(dtype=dtype, keep_from=kept)
+
+
+def _with_base_as_adapter(opened: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """Return the members, of which a whole network among adapters is their base."""
+    adapter = next((one for one in opened.values() if isinstance(one, AdapterCheckpoint)), None)
+    if adapter is None:
+        return dict(opened)
+    return {path: one if one.is_adapter else BaseAsAdapter.of(adapter) for path, one in opened.items()}
 
 
 def _members(mixture: Mixture) -> list[Input]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from soupcli.checkpoints.wide import widened
 from soupcli.late import torch
 from soupcli.networks.geometry import lengths, measure
 from soupcli.progress import Progress, silent
@@ -45,7 +46,7 @@ def stock(
     `groups` are the layers: names of their floating tensors.
     """
     k = len(ingredients)
-    geometry = measure([base, *ingredients], groups, progress=progress)
+    geometry = measure([base, *map(widened, ingredients)], groups, progress=progress)
     cosine_l = mean_cosine(geometry.about(0))
     ratio_l = ratio(cosine_l, k)
     alpha_lk = [[t / k] * k + [1 - t] for t in ratio_l.tolist()]

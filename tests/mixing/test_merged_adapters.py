@@ -6,14 +6,23 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from soupcli.checkpoints.adapters.base_as_adapter import BaseAsAdapter
+from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.mixing.merged_adapters import merged
+from soupcli.mixing.mixture import Mixture, mix
+from soupcli.networks.live import LiveNetwork
+from soupcli.networks.network import Network
 from tests.conftest import Ran
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -40,11 +49,11 @@ def base(dtype: torch.dtype = torch.bfloat16) -> nn.Module:
     return transformers.AutoModelForCausalLM.from_pretrained("base", dtype=dtype)  # type: ignore[no-any-return]
 
 
-def save(name: str, seed: int, **settings: Any) -> None:
-    """An adapter with random factors, as PEFT saves it."""
+def save(name: str, seed: int, *, autocast: bool = True, **settings: Any) -> None:
+    """An adapter with random factors, as PEFT saves it, by default in float32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        adapted = peft.get_peft_model(base(), peft.LoraConfig(**settings))
+        adapted = peft.get_peft_model(base(), peft.LoraConfig(**settings), autocast_adapter_dtype=autocast)
         generator = torch.Generator().manual_seed(seed)
         for parameter in adapted.parameters():
             if parameter.requires_grad:
@@ -83,6 +92,21 @@ def test_is_what_peft_merges(place: Path, soup: Soup, extra: dict[str, Any], dty
     net = transformers.AutoModelForCausalLM.from_pretrained("soup", dtype="auto")
     assert {name for name, _ in net.named_parameters()} <= set(expected[0])
     assert next(net.parameters()).dtype == getattr(torch, dtype)
+
+
+def test_scores_are_of_what_is_written(place: Path) -> None:
+    """Weights that are evaluated are those that --merge-adapters writes, of adapters and a base in bfloat16 too."""
+    for number in range(3):
+        save(str(number), number, autocast=False, **SETTINGS[0])
+    adapters = [open_checkpoint(Path(f"adapters/{number}"), How(base=Path("base"))) for number in range(3)]
+    start = BaseAsAdapter.of(cast("AdapterCheckpoint", adapters[0]))
+    for mixture in (Mixture.uniform(adapters), Mixture((*adapters, start), (0.5, 0.5, 0.5, -0.5), None, adapters[0])):
+        live = LiveNetwork(Network(base()), torch.device("cpu"))
+        live.load(mixture)
+        wanted = merged(mixture)
+        for name, tensor in live.places(mixture.kept).items():
+            assert tensor.dtype == torch.bfloat16
+            assert torch.equal(tensor.flatten(), mix(wanted, name, start=0, count=tensor.numel())), name
 
 
 def test_rebuilt_and_in_shards(place: Path, soup: Soup) -> None:

@@ -147,14 +147,19 @@ class AdapterCheckpoint:
         return self.stored.origin._replace(format="PEFT adapter")
 
     @property
-    def folder(self) -> Path:
-        """The base's. Raises CheckpointError if the base is missing."""
+    def whole_base(self) -> Checkpoint:
+        """The base. Raises CheckpointError if it is missing."""
         if self.base is None:
             raise CheckpointError(
                 f"{self.path}: its base {self.config.base or '(not named)'} is not a folder here",
                 hint=self.config.way_to_base,
             )
-        return self.base.folder
+        return self.base
+
+    @property
+    def folder(self) -> Path:
+        """The base's. Raises CheckpointError if the base is missing."""
+        return self.whole_base.folder
 
     @property
     def sources(self) -> Sequence[Checkpoint]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from soupcli.checkpoints.adapters.base_as_adapter import BaseAsAdapter
 from soupcli.datasets.load import kind_of
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import command as command_task
@@ -117,8 +118,7 @@ class OutsideSets:
         first = weights.members[0]
         is_first = self._context.makes_soups and spec.command not in self._tried
         self._tried.add(spec.command)
-        alone = len(weights.members) == 1 and first.own is first and weights.dtype is None
-        if alone and self._context.recipe.batch_norm == "average" and not is_first:
+        if self._lies_there(weights) and not is_first:
             weights_file = first.files[0].path if len(first.files) == 1 else first.path
             yield Candidate(first.path, weights_file, first.folder, device, environment)
             return
@@ -129,6 +129,13 @@ class OutsideSets:
             except ValidationError as error:
                 _keep_for_reproduction(error, folder)
                 raise
+
+    def _lies_there(self, weights: Mixture) -> bool:
+        """Whether a mixture is an ingredient that would be written as it is."""
+        recipe, first = self._context.recipe, weights.members[0]
+        alone = len(weights.members) == 1 and first.own is first and weights.dtype is None
+        changed = isinstance(first, BaseAsAdapter) or (recipe.merge_adapters and first.is_adapter)
+        return alone and not changed and recipe.batch_norm == "average"
 
     def _written(self, weights: Mixture, folder: Path) -> tuple[Path, Path]:
         """Write a mixture as a soup is written. Returns the values of {checkpoint} and {weights}."""

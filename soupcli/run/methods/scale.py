@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.errors import UsageError
 from soupcli.report.soups import Scaled, ScaledPoint
+from soupcli.run.ingredients import base_of_adapters
 from soupcli.run.to_report import ingredient_to_report, scores_to_report
 from soupcli.soups.scale import best_point, scales_tried, stretched, stretched_layers
 
@@ -50,14 +51,6 @@ def check_scale(run: Run) -> None:
     if not run.resolved.scales:
         return
     run.require_sets()
-    if run.recipe.base is None:
-        raise UsageError("--scale: needs --base", hint="the checkpoint from which the ingredients were fine-tuned")
-    adapter = next((one for one in run.singles if one.is_adapter), None)
-    if adapter is not None:
-        raise UsageError(
-            f"--scale: {adapter.path} is an adapter, which has no weights between itself and its base",
-            hint="merge each adapter into its base (merge_and_unload) and mix the whole networks",
-        )
     _base(run)
 
 
@@ -106,7 +99,7 @@ def best_scale(
     """
     base = run.shared(_base(run), kept)
     points = {scale: at(base, scale) for scale in scales_tried(run.recipe.scale or [])}
-    _say_dtypes(run, points)
+    _say_dtypes(run, base, points)
     found: dict[float, Score] = {}
     with run.phase("scale") as progress, run.evaluators.expecting(list(points.values())):
         for done, (scale, point) in enumerate(points.items(), 1):
@@ -115,6 +108,8 @@ def best_scale(
         guarded = keeper.guarded(evaluate)
         taken = best_point(found, lambda scale, least: guarded(points[scale], at_least=least))
         scores = {scale: _of_sets(run, point) for scale, point in points.items()}
+    if taken == 0:
+        run.warn(f"--scale: {base.path}, the base, scores better than every soup: nothing of the ingredients is left")
     run.hashes.start([base])
     parts = Scaled(
         scale=taken,
@@ -133,21 +128,26 @@ def _of_sets(run: Run, point: Mixture) -> dict[str, Score]:
     return {name: run.evaluators.on(name)(point) for name in run.resolved.selecting_sets}
 
 
-def _say_dtypes(run: Run, points: Mapping[float, Mixture]) -> None:
+def _say_dtypes(run: Run, base: Checkpoint, points: Mapping[float, Mixture]) -> None:
     """Warn if the base has a wider dtype than the soup, because a point between them gets it as well."""
     soup, *others = points.values()
     for point in others[:1]:
         name = next((name for name in soup.kept.tensors if point.spec(name) != soup.spec(name)), None)
         if name is not None:
             own, other = (str(one.spec(name).dtype).removeprefix("torch.") for one in (soup, point))
-            run.warn(f"--base {run.recipe.base}: with it {name!r} becomes {other}, not {own}: --dtype {own} keeps it")
+            run.warn(f"--base {base.path}: with it {name!r} becomes {other}, not {own}: --dtype {own} keeps it")
 
 
 def _base(run: Run) -> Checkpoint:
-    """Open the checkpoint of --base. Raises UsageError if it is also an ingredient."""
-    assert run.recipe.base is not None
-    base, first = run.open_base(run.recipe.base), run.singles[0]
+    """Open the base. Raises UsageError if there is none, and MixError if no way leads from it to the ingredients."""
+    first = run.singles[0]
+    if first.is_adapter:
+        base: Checkpoint = base_of_adapters(first, run.selection)
+    elif run.recipe.base is not None:
+        base = run.open_base(run.recipe.base)
+    else:
+        raise UsageError("--scale: needs --base", hint="the checkpoint from which the ingredients were fine-tuned")
     if any(base.path == checkpoint.path for checkpoint in run.singles):
         raise UsageError(f"--base {run.recipe.base}: is one of the checkpoints too", hint="leave it out of --ckpts")
-    check_mixable([first, base])
+    check_mixable([first, run.shared(base, first)])
     return base
