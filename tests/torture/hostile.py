@@ -58,6 +58,14 @@ def archive(path: Path, pickled: bytes, *, compressed: bool = False) -> None:
         out.writestr("archive/version", "3\n")
 
 
+def empty_records(path: Path, count: int) -> None:
+    """An archive of `count` records without bytes, whose pickle may cost what that of as many tensors costs."""
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr("archive/data.pkl", b"\x80\x02(" + b"ca\nb\n)R" * count * 8 + b"l.")
+        for number in range(count):
+            out.writestr(f"archive/data/{number}", b"")
+
+
 def header(path: Path, text: bytes) -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text)
 
@@ -87,6 +95,9 @@ def inputs(size: int) -> Iterator[tuple[str, list[str]]]:
         yield f"pickle: {name}", ["inspect", "--ckpts", "pickle.pt"]
     archive(Path("bomb.pt"), b"N" * size * 4, compressed=True)
     yield "zip: compressed", ["inspect", "--ckpts", "bomb.pt"]
+    for count in (size // 10_000, size // 600):
+        empty_records(Path("records.pt"), count)
+        yield f"zip: {count} records", ["inspect", "--ckpts", "records.pt"]
     for name, text in HEADERS.items():
         header(Path("header.safetensors"), text(size - 1000))
         yield f"header: {name}", ["inspect", "--ckpts", "header.safetensors"]

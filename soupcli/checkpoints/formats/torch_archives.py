@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import struct
 import sys
-import zipfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
+from soupcli.checkpoints.formats.pickles.machine import BUDGET, PickleError, budget_of
 from soupcli.checkpoints.formats.pickles.stand_ins import PersistentId
 from soupcli.checkpoints.formats.pickles.tensors import ITEM_SIZES, Storage, storage_of
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
+from soupcli.checkpoints.formats.zip_directory import BrokenZip, Record, read_directory
 from soupcli.checkpoints.formats.zip_files import other_archive, refuse_other_archives
 from soupcli.errors import CheckpointError
-from soupcli.files.reading import open_slice, read_bytes
+from soupcli.files.reading import read_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from soupcli.files.reading import FileVersion
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -26,7 +28,9 @@ LEGACY_NUMBER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch
 SAVE_AGAIN = "copy or save the file again"
 MAX_PICKLE = 200_000_000
 LOCAL_HEADER = 30  # bytes of a zip archive's local file header before the name
-BUDGET_PER_RECORD = 4_000  # what the pickle of one tensor costs, with its share of an optimizer
+BUDGET_PER_RECORD = 3_000  # what the pickle of one tensor costs, with its share of an optimizer
+MOST_OBJECTS = 80_000  # tensors in a pickle: 20,000 with their optimizer
+STORED = 0
 
 
 class ByteRange(NamedTuple):
@@ -37,14 +41,14 @@ class ByteRange(NamedTuple):
 
 
 class SavedObject(NamedTuple):
-    """The result of one call of torch.save: an object with stand-ins, and the bytes of storages by key."""
+    """The result of one call of torch.save: an object with stand-ins, and the bytes of a storage by its key."""
 
     content: Any
-    storages: dict[str, ByteRange]
+    find_storage: Callable[[str], ByteRange | None]
 
     def span_of(self, storage: Storage) -> ByteRange:
         """The bytes of a storage, or none if they are not there."""
-        root = self.storages.get(storage.key, ByteRange(0, 0))
+        root = self.find_storage(storage.key) or ByteRange(0, 0)
         if storage.view is None:
             return root
         _, first, numel = storage.view
@@ -90,7 +94,7 @@ def read_object(file: FileVersion, offset: int = 0, length: int | None = None) -
 
 
 def _read_zip(file: FileVersion, offset: int, length: int) -> SavedObject:
-    records = _records(file, offset, length)
+    records = _Records(file, offset, length)
     pickled = records.get("data.pkl")
     if pickled is None:
         raise CheckpointError(f"{file.path}: a zip archive without data.pkl, which torch.save writes", hint=SAVE_AGAIN)
@@ -99,49 +103,50 @@ def _read_zip(file: FileVersion, offset: int, length: int) -> SavedObject:
     _check_byte_order(file, records)
     unpickler = Unpickler(
         lambda at, count: read_bytes(file, pickled.offset + at, max(0, min(count, pickled.size - at))),
-        budget=budget_of(pickled.size) + BUDGET_PER_RECORD * len(records),
+        budget=max(budget_of(pickled.size), BUDGET + BUDGET_PER_RECORD * min(len(records), MOST_OBJECTS)),
     )
-    content = unpickler.load()
-    return SavedObject(content, {name[5:]: span for name, span in records.items() if name.startswith("data/")})
+    return SavedObject(unpickler.load(), lambda key: records.get(f"data/{key}"))
 
 
 def _names(file: FileVersion) -> list[str]:
-    return [info.filename for info in _infos(file, 0, file.size)]
+    return [record.name for record in _directory(file, 0, file.size)]
 
 
-def _infos(file: FileVersion, offset: int, length: int) -> list[zipfile.ZipInfo]:
+def _directory(file: FileVersion, offset: int, length: int) -> list[Record]:
     try:
-        with zipfile.ZipFile(open_slice(file, offset, length)) as archive:
-            return archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as cause:
+        return read_directory(file, offset, length)
+    except BrokenZip as cause:
         raise CheckpointError(f"{file.path}: a broken zip archive: {cause}", hint=SAVE_AGAIN) from cause
 
 
-def _records(file: FileVersion, offset: int, length: int) -> dict[str, ByteRange]:
-    """Name of each record of the archive in a part of `file` -> where its data lies in the file."""
-    infos = _infos(file, offset, length)
-    refuse_other_archives(file, [info.filename for info in infos])
-    records: dict[str, ByteRange] = {}
-    for info in infos:
-        name = info.filename.partition("/")[2]  # without the archive's own name
-        if info.compress_type != zipfile.ZIP_STORED:
-            raise CheckpointError(f"{file.path}: record {name!r} is compressed, which torch.save never does")
-        begin = info.header_offset + LOCAL_HEADER + _name_and_extra(file, offset + info.header_offset, name)
-        if begin + info.file_size > length:
-            raise CheckpointError(f"{file.path}: a broken zip archive: {name!r} ends after it", hint=SAVE_AGAIN)
-        records[name] = ByteRange(offset + begin, info.file_size)
-    return records
+class _Records:
+    """Where the data of each record of an archive lies. The local header is read when the record is asked for."""
+
+    def __init__(self, file: FileVersion, offset: int, length: int) -> None:
+        self._file, self._offset, self._length = file, offset, length
+        listed = _directory(file, offset, length)
+        refuse_other_archives(file, [record.name for record in listed])
+        compressed = next((record.name for record in listed if record.method != STORED), None)
+        if compressed is not None:
+            raise CheckpointError(f"{file.path}: record {compressed!r} is compressed, which torch.save never does")
+        self._listed = {record.name.partition("/")[2]: record for record in listed}  # without the archive's own name
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    def get(self, name: str) -> ByteRange | None:
+        """Return the place of a record in the file, or None. Raises CheckpointError if the file ends before it."""
+        record = self._listed.get(name)
+        if record is None:
+            return None
+        header = read_bytes(self._file, self._offset + record.header, LOCAL_HEADER)
+        begin = record.header + LOCAL_HEADER + sum(struct.unpack("<HH", header[26:30])) if header[29:] else self._length
+        if begin + record.size > self._length or record.header < 0:
+            raise CheckpointError(f"{self._file.path}: a broken zip archive: {name!r} ends after it", hint=SAVE_AGAIN)
+        return ByteRange(self._offset + begin, record.size)
 
 
-def _name_and_extra(file: FileVersion, at: int, name: str) -> int:
-    """Bytes of the variable part of a local header."""
-    header = read_bytes(file, at, LOCAL_HEADER)
-    if len(header) < LOCAL_HEADER:
-        raise CheckpointError(f"{file.path}: a broken zip archive: {name!r} has no header", hint=SAVE_AGAIN)
-    return sum(struct.unpack("<HH", header[26:30]))
-
-
-def _check_byte_order(file: FileVersion, records: dict[str, ByteRange]) -> None:
+def _check_byte_order(file: FileVersion, records: _Records) -> None:
     order = records.get("byteorder")
     if order is not None and read_bytes(file, order.offset, min(order.size, 16)) != sys.byteorder.encode():
         raise CheckpointError(f"{file.path}: written on a machine of another byte order", hint=SAVE_AGAIN)
@@ -173,7 +178,7 @@ def _read_legacy(file: FileVersion, offset: int, length: int) -> SavedObject:
     if not isinstance(system, dict) or not system.get("little_endian", True):
         raise CheckpointError(f"{file.path}: written on a machine of another byte order", hint=SAVE_AGAIN)
     roots = _spans(keys, dtypes, file, offset + unpickler.at, end)
-    return SavedObject(content, roots)
+    return SavedObject(content, roots.get)
 
 
 def _spans(keys: Any, dtypes: dict[str, str], file: FileVersion, at: int, end: int) -> dict[str, ByteRange]:

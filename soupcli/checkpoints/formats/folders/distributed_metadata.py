@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from soupcli.files.reading import FileVersion
 
 MAX_METADATA = 1_000_000_000
-BUDGET_PER_BYTE = 20
+BUDGET_PER_BYTE, MOST_FOR_BYTES = 20, 240_000_000
 SAVE_AGAIN = "copy or save the checkpoint again"
 CHAINED = re.compile(r"chained_\d+\.")  # before the names of Megatron's optimizers, if it has several
 
@@ -66,7 +66,8 @@ def read_metadata(file: FileVersion) -> Metadata:
     """Returns what `.metadata` says. Raises CheckpointError if it is broken or something else."""
     if file.size > MAX_METADATA:
         raise CheckpointError(f"{file.path}: {file.size} bytes, at most {MAX_METADATA} are read")
-    unpickler = Unpickler(lambda at, count: read_bytes(file, at, count), budget=BUDGET + BUDGET_PER_BYTE * file.size)
+    budget = BUDGET + min(BUDGET_PER_BYTE * file.size, MOST_FOR_BYTES)
+    unpickler = Unpickler(lambda at, count: read_bytes(file, at, count), budget=budget)
     try:
         described = unpickler.load()
         entries = _entries(_field(described, "state_dict_metadata"))

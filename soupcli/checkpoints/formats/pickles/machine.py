@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WINDOW = 1 << 18  # bytes that are read at once
 LONGEST = 1 << 16  # bytes of a text or byte string that is kept; longer ones stay in the file
 LONGEST_LINE = 4096  # of protocol 0
-BUDGET = 64_000_000
+BUDGET = 36_000_000
 BUDGET_PER_BYTE, MOST_FOR_BYTES = 16, 100_000_000
 
 
@@ -164,7 +164,7 @@ class Machine:
         if count < 0:
             raise PickleError("a length in the pickle is negative")
         if count <= longest:
-            self._left -= 2 * count  # the next step looks whether that was too much
+            self._left -= count  # the next step looks whether that was too much
             data = self.take(count)
             self._stack.append(data.decode("utf-8", "surrogatepass") if text else data)
             return

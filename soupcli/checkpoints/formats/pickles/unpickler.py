@@ -8,11 +8,21 @@ no pickle costs gigabytes or minutes. Long byte strings and texts are left in th
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.formats.pickles.machine import Machine, PickleError
+from soupcli.checkpoints.formats.pickles.machine import LONGEST, Machine, PickleError
 from soupcli.checkpoints.formats.pickles.steps import COSTS, STEPS, STOP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LONGEST_SHORT = 5  # bytes of a step that is taken in place, without its text
+GET, PUT, FAR_GET, FAR_PUT, TEXT, BYTE, SHORT = b"hqjrXKM"
+CONSTANTS = {ord("N"): None, 0x88: True, 0x89: False, ord(")"): ()}
+unsigned = struct.Struct("<I").unpack_from
 
 
 class Unpickler(Machine):
@@ -21,20 +31,68 @@ class Unpickler(Machine):
     def load(self) -> Any:
         """Returns the object that the pickle describes. Raises PickleError if it is broken or too expensive."""
         self._stack, self._marks, self._memo, self._far = [], [], [], {}
-        steps, costs = STEPS, COSTS
         try:
-            while True:
-                if self._at == len(self._window):
-                    self._fill(1)
-                code = self._window[self._at]
-                self._at += 1
-                if code == STOP:
-                    return self._stack.pop()
-                self._left -= costs[code]
-                if self._left < 0:
-                    self.spend(0)
-                steps[code](self)
+            with _without_collections():
+                self._run()
+                return self._stack.pop()
         except KeyError as cause:
             raise PickleError(f"byte {self.at - 1} is no instruction of a pickle") from cause
         except (IndexError, ValueError, TypeError, AttributeError, OverflowError, struct.error) as cause:
             raise PickleError(f"the pickle is broken at byte {self.at - 1}") from cause
+
+    def _run(self) -> None:  # noqa: C901 - a call for each step would take twice the time
+        """Take all steps up to the end of the pickle.
+
+        Those of which most pickles mainly consist are taken here, as their rows of STEPS would, without a call.
+        """
+        steps, costs = STEPS, COSTS
+        window, at, stack, memo, left = self._window, self._at, self._stack, self._memo, self._left
+        end = len(window) - LONGEST_SHORT
+        while left >= 0:
+            code = window[at] if at < end else STOP
+            following = at + 2
+            if code in CONSTANTS:
+                stack.append(CONSTANTS[code])
+                following = at + 1
+            elif code == PUT and window[at + 1] == len(memo):
+                memo.append(stack[-1])
+            elif code == GET and window[at + 1] < len(memo):
+                stack.append(memo[window[at + 1]])
+            elif code == BYTE:
+                stack.append(window[at + 1])
+            elif code == TEXT and (size := unsigned(window, at + 1)[0]) < min(end - at, LONGEST):
+                following = at + 5 + size
+                stack.append(window[at + 5 : following].decode("utf-8", "surrogatepass"))
+                left -= size
+            elif code == FAR_PUT and unsigned(window, at + 1)[0] == len(memo):
+                memo.append(stack[-1])
+                following = at + 5
+            elif code == FAR_GET and (index := unsigned(window, at + 1)[0]) < len(memo):
+                stack.append(memo[index])
+                following = at + 5
+            elif code == SHORT:
+                stack.append(window[at + 1] | window[at + 2] << 8)
+                following = at + 3
+            else:
+                self._at, self._left = at, left
+                code = self.byte()
+                if code == STOP:
+                    return
+                steps[code](self)
+                window, following, stack, left = self._window, self._at, self._stack, self._left
+                end = len(window) - LONGEST_SHORT
+            at = following
+            left -= costs[code]
+        self.spend(max(0, self._left - left))
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Collect no garbage within the block: each of the many new containers is in use, and looked at in vain."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
