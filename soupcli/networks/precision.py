@@ -6,6 +6,7 @@ forward = computing(network.forward, amp="bf16", channels_last=True, device=devi
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Literal
 
 from soupcli.checkpoints.dtype import Dtype
@@ -49,6 +50,8 @@ def eagerly(forward: Forward) -> Forward:
     """Return the forward pass without compiled code, for gradients and for hooks on layers."""
 
     def run(inputs: Batch) -> Tensor:
+        if "torch._dynamo" not in sys.modules:  # nothing was compiled; a stance would import the compiler: seconds
+            return forward(inputs)
         with torch.compiler.set_stance("force_eager"):
             return forward(inputs)
 

@@ -104,8 +104,7 @@ def materialise(module: nn.Module, device: torch.device) -> None:
 def _on_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Return the tensor with memory on `device`, or a new tensor if something holds a weak reference to it."""
     if isinstance(tensor, nn.Parameter):
-        memory = torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.detach().to(device)
-        moved: Tensor = nn.Parameter(memory, requires_grad=False)
+        moved: Tensor = nn.Parameter(_memory_of(tensor, device), requires_grad=False)
     else:
         moved = tensor.to(device).contiguous()
         if moved is tensor:
@@ -115,3 +114,12 @@ def _on_device(tensor: Tensor, device: torch.device) -> Tensor:
     except RuntimeError:
         return moved
     return tensor
+
+
+def _memory_of(parameter: Tensor, device: torch.device) -> Tensor:
+    """Return the parameter's values on `device`, or memory of its shape and strides if it has no values."""
+    if not parameter.is_meta:
+        return parameter.detach().to(device)
+    if parameter.is_contiguous():  # empty_like of a meta tensor imports torch.export and sympy: a second of a start
+        return torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+    return torch.empty_like(parameter, device=device)
