@@ -13,9 +13,7 @@ import yaml
 from soupcli.checkpoints.folder_search import below
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.words import paths_of
-from soupcli.datasets.images import SUFFIXES as PICTURES
-from soupcli.datasets.rows import columns_of
-from soupcli.datasets.text import SUFFIXES as TEXTS
+from soupcli.datasets.survey import MAX_LOOKED_AT, MAX_SOURCE, FoundSet, sets_below
 from soupcli.errors import OutputError, SoupError
 from soupcli.files.atomic import write_whole
 from soupcli.files.own_file import check_target, signed
@@ -45,21 +43,13 @@ def init(options: InitOptions, _invocation: Invocation) -> int:
     return 0
 
 
-MAX_LOOKED_AT = 2_000  # entries of a folder: init answers at once in any folder
-MAX_SOURCE = 1_000_000  # bytes of a file of Python that are looked at
-TEXT_COLUMNS = ("text", "sentence", "sentence1", "premise", "question", "review", "content")
-SECOND_COLUMNS = ("sentence2", "hypothesis", "text_pair")
-LABEL_COLUMNS = ("label", "labels", "class", "target", "rating", "sentiment", "category", "stars", "score", "y")
-LEAST_TEXT = 2_000  # bytes of a text: lists of names are shorter
-
-
 class FolderSurvey(NamedTuple):
     """Parts of a recipe, and the number of checkpoints that its --ckpts words name."""
 
     glob: str | None
     checkpoints: int
     model: dict[str, object] | None
-    sets: dict[str, dict[str, object]]
+    sets: dict[str, FoundSet]
 
     def summary(self) -> str:
         """One line for people."""
@@ -75,7 +65,10 @@ def survey(folder: Path) -> FolderSurvey:
     """Return the checkpoints of one network below `folder`, that network, and what looks like a validation set."""
     found = _family(folder)
     model = _model(folder, found.paths[0] if found.paths else None)
-    return FolderSurvey(_words(folder, found), len(found.paths), model, _sets(folder, found.paths, model))
+    runs = {path if path.is_dir() else path.parent for path in found.paths} - {folder}
+    writes = bool(found.paths) and _writes_text(found.paths[0], model)
+    sets = sets_below(folder, runs=runs, writes=writes)
+    return FolderSurvey(_words(folder, found), len(found.paths), model, sets)
 
 
 class Family(NamedTuple):
@@ -176,56 +169,12 @@ def _timm_arguments(checkpoint: Path) -> dict[str, object] | None:
     return {"timm": name, **({"args": {"num_classes": classes}} if isinstance(classes, int) else {})}
 
 
-def _sets(folder: Path, checkpoints: Sequence[Path], model: dict[str, object] | None) -> dict[str, dict[str, object]]:
-    """Return what looks like a validation set, up to three folders down and outside of the checkpoints."""
-    sets: dict[str, dict[str, object]] = {}
-    runs = {path if path.is_dir() else path.parent for path in checkpoints} - {folder}
-    entries = sorted([*folder.glob("*"), *folder.glob("*/*"), *folder.glob("*/*/*")])[:MAX_LOOKED_AT]
-    writes = bool(checkpoints) and _writes_text(checkpoints[0], model)
-    for entry in entries:
-        if any(entry.is_relative_to(run) for run in runs):
-            continue
-        described = _described(folder, entry, writes=writes)
-        if described is not None:
-            sets.setdefault(entry.stem if entry.is_file() else entry.name, described)
-    order = sorted(sets, key=lambda name: ("val" not in name and "dev" not in name, name))
-    return {name: sets[name] for name in order if "train" not in name} or sets
-
-
 def _writes_text(checkpoint: Path, model: dict[str, object] | None) -> bool:
     """Whether the network is a causal language model."""
     if model != {"transformers": "auto"}:
         return False
     config = read_config((checkpoint if checkpoint.is_dir() else checkpoint.parent) / "config.json")
     return any("CausalLM" in str(name) or "LMHead" in str(name) for name in config.get("architectures") or [])
-
-
-def _described(folder: Path, entry: Path, *, writes: bool) -> dict[str, object] | None:
-    shown = str(entry.relative_to(folder))
-    if entry.is_dir():
-        below = list(entry.glob("*/*"))[:MAX_LOOKED_AT]
-        return {"images": shown} if any(path.suffix.lower() in PICTURES for path in below) else None
-    if entry.suffix == ".safetensors":
-        try:
-            names = set(open_checkpoint(entry).tensors)
-        except SoupError:
-            return None
-        return {"arrays": shown} if names == {"inputs", "labels"} else None
-    if entry.suffix == ".txt":
-        return {"tokens": shown} if writes and entry.stat().st_size >= LEAST_TEXT else None
-    return _described_text(entry, shown) if entry.suffix in TEXTS else None
-
-
-def _described_text(file: Path, shown: str) -> dict[str, object] | None:
-    columns = columns_of(file)
-    inputs = [next((name for name in names if name in columns), None) for names in (TEXT_COLUMNS, SECOND_COLUMNS)]
-    label = next((name for name in LABEL_COLUMNS if name in columns), None)
-    others = [name for name in columns if name != label and name.lower() not in ("", "id", "idx", "index", "guid")]
-    if inputs[0] is None and label is not None and len(others) == 1:
-        inputs[0] = others[0]
-    if label is None or inputs[0] is None:
-        return None
-    return {"text": shown, "input": [name for name in inputs if name], "label": label}
 
 
 def _start(file: Path, count: int = MAX_SOURCE) -> bytes:
@@ -240,9 +189,10 @@ def recipe_text(found: FolderSurvey) -> str:
     """Return a commented soup.yaml. A comment stands in for each part that was not found."""
     glob = found.glob or "runs/*/"
     model = _line("model", found.model) if found.model else "# model: {timm: vit_base_patch16_224}"
-    sets = "".join(f"  {_line(name, value)}\n" for name, value in found.sets.items())
-    first = next(iter(found.sets), "NAME")
-    return f"""# soup greedy --ckpts {glob} --val {first}
+    sets = "".join(f"  {_line(name, one.spec)}{_remark(one)}\n" for name, one in found.sets.items())
+    first = next(iter(found.sets.values()), None)
+    named = next(iter(found.sets), "NAME")
+    return f"""# soup greedy --ckpts {glob} --val {named}
 
 # The network that the weights go into: {{timm: NAME, args: {{...}}}}, {{transformers: auto}}, {{open_clip: NAME}},
 # {{torchvision: NAME}} or {{python: "my_model.py:build"}}.
@@ -251,10 +201,14 @@ def recipe_text(found: FolderSurvey) -> str:
 # Validation sets by name; the first one after --val selects, all are reported.
 {"val:" if sets else "# val:"}
 {sets or "#   my-val: {images: data/val}    # or text: FILE, arrays: FILE, python: FILE:FUNCTION, command: COMMAND"}
-metric: accuracy
+metric: {first.metric if first else "accuracy"}
 greedy: {{accept: ">="}}    # ">" keeps a candidate only if it raises the score
 out: soup/
 """
+
+
+def _remark(found: FoundSet) -> str:
+    return f"    # {found.remark}" if found.remark else ""
 
 
 def _line(key: str, value: object) -> str:

@@ -157,8 +157,10 @@ def _with_layout(order: ClassOrder, found: ClassPictures, folders: ClassFolders,
 def _labelled_by_file(spec: ImagesSet, file: Path, pictures: list[PictureFile], outline: Outline) -> LabelledPictures:
     names = [_name(spec.images, picture) for picture in pictures]
     if file.suffix.lower() in READERS:
-        rows = label_rows.of_pictures(file, names, spec.label, lambda classes: known_names(classes, outline)[0])
-        return LabelledPictures(pictures, rows.labels, None, rows.order)
+        places, rows = label_rows.of_pictures(
+            file, spec.images, names, spec.label, lambda classes: known_names(classes, outline)[0]
+        )
+        return LabelledPictures([pictures[place] for place in places], rows.labels, None, rows.order)
     places, labels = labels_file.read(file, names)
     return LabelledPictures([pictures[place] for place in places], labels, None)
 
@@ -287,8 +289,21 @@ def load_set(spec: ImagesSet, given: LoadContext) -> ArrayExamples:
     )
     height, width = examples.inputs.shape[-2:]
     steps = f": {own.settings}" if own.settings is not None else ""
-    given.note(f"{given.name}: pictures go in at {height} x {width} pixels{steps}")
+    first = size_of(find(spec, outline=network.outline).pictures[0])
+    sizes = f" (the first has {first[0]} x {first[1]})" if first is not None and first != (height, width) else ""
+    given.note(f"{given.name}: pictures go in at {height} x {width} pixels{sizes}{steps}")
     return examples
+
+
+def size_of(file: PictureFile) -> tuple[int, int] | None:
+    """Return a picture's own height and width, from its header, or None if it is none."""
+    image: Any = import_extra("PIL.Image", extra="images")
+    try:
+        with image.open(io.BytesIO(file.read()), formats=FORMATS) as picture:
+            width, height = picture.size
+            return height, width
+    except Exception:  # noqa: BLE001 - whatever the decoder of the format stumbles over
+        return None
 
 
 def classifier(spec: ImagesSet, name: str, network: Network) -> Prompted | None:

@@ -2,13 +2,14 @@
 
     of_columns(file, rows, ["toxic", "insult"], label_names)     # one column of a table for each class
     of_lists(file, [["insult"], []], label_names)                # one column of lists: of names, class numbers, or rows
-    of_pictures(file, pictures, None, names_for)                 # a table beside a folder of pictures
+    of_pictures(file, folder, pictures, None, names_for)         # a table beside a folder of pictures
 
 Labels are uint8 [N, K], in the order of the network's logits.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,15 +80,17 @@ def of_lists(file: Path, values: Sequence[Any], label_names: Sequence[str] | Non
 
 def of_pictures(
     file: Path,
+    folder: Path,
     pictures: Sequence[str],
     columns: Sequence[str] | None,
     names_for: Callable[[Sequence[str]], Sequence[str] | None],
-) -> LabelRows:
-    """Read the rows of a csv, tsv, jsonl or parquet file for `pictures`, paths below the set.
+) -> tuple[list[int], LabelRows]:
+    """Read the rows of a csv, tsv, jsonl or parquet file for `pictures`, paths below `folder`.
 
-    Pictures go by the column `file_name`, else the first: a path, a name, or a name without its ending. Classes are
-    `columns`, else all others; `names_for` them returns the network's class names. Raises ValidationError if a picture
-    has no row, or two.
+    Returns the places of the pictures that have a row, and their labels. Pictures go by the column `file_name`, else
+    the first: a path, a name, or a name without its ending. Classes are `columns`, else all others; `names_for` them
+    returns the network's class names. A table may have rows for more pictures, or the folder more pictures than rows.
+    Raises ValidationError if both have others, and if a picture has two rows.
     """
     rows = read_rows(file, ())
     names = FILE_NAME if FILE_NAME in rows[0] else next(iter(rows[0]))
@@ -99,10 +102,17 @@ def of_pictures(
                 f"{file}: has no column {column!r}{near}", hint=f"its columns are {listed(list(rows[0]))}"
             )
     places = _places(file, [str(row.get(names)) for row in rows], names)
-    found = [_place_of(file, picture, places, names) for picture in pictures]
+    below = Path(os.path.relpath(folder, file.parent)).as_posix()
+    of_row = {at: row for at, name in enumerate(pictures) if (row := _row_of(name, below, places)) is not None}
+    others = len(pictures) - len(of_row)
+    if others and len(set(of_row.values())) < len(rows):
+        first = next(name for at, name in enumerate(pictures) if at not in of_row)
+        raise _unlike(file, first, places, names)
     # Values are checked in all rows, so that messages count them as the file does.
     table = of_columns(file, rows, classes, names_for(classes), chosen=columns is not None)
-    return LabelRows(table.labels[found], table.order)
+    warning = f"{others:,} of {len(pictures):,} pictures have no row in {file.name}: they take no part"
+    order = table.order.model_copy(update={"warning": warning}) if others else table.order
+    return list(of_row), LabelRows(table.labels[list(of_row.values())], order)
 
 
 def of_tensor(where: object, labels: Tensor) -> Tensor:
@@ -216,12 +226,16 @@ def _places(file: Path, names: Sequence[str], column: str) -> Mapping[str, int]:
     return places
 
 
-def _place_of(file: Path, picture: str, places: Mapping[str, int], column: str) -> int:
+def _row_of(picture: str, below: str, places: Mapping[str, int]) -> int | None:
+    """Return the row of a picture. Names in a table may begin at the table's folder, where pictures lie `below`."""
     path = PurePosixPath(picture)
-    for name in (picture, path.name, path.stem):
-        if name in places:
-            return places[name]
-    near = suggestion(path.name, places) if len(places) < 1000 else ""
-    raise ValidationError(
-        f"{file}: no row whose column {column!r} is {picture!r}{near}", hint="add it, or move the picture away"
+    named = (picture, str(below / path), path.name, path.stem)
+    return next((places[name] for name in named if name in places), None)
+
+
+def _unlike(file: Path, picture: str, places: Mapping[str, int], column: str) -> ValidationError:
+    near = suggestion(PurePosixPath(picture).name, places) if len(places) < 1000 else ""
+    return ValidationError(
+        f"{file}: no row whose column {column!r} is {picture!r}{near}, and rows without a picture",
+        hint="images: is the folder that the names in the table begin at, or that of the table's own pictures",
     )

@@ -66,6 +66,32 @@ def columns_of(path: Path) -> list[str]:
         return []
 
 
+def first_rows(path: Path, most: int = 100) -> list[Row]:
+    """Return rows from the beginning of the file: those within the first megabyte, or nothing if it cannot be read."""
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        parquet = import_extra("pyarrow.parquet", extra="parquet")
+        try:
+            batch = next(parquet.ParquetFile(path).iter_batches(batch_size=most), None)
+        except (OSError, ValueError, NotImplementedError):
+            return []
+        return list(batch.to_pylist()) if batch is not None else []
+    try:
+        text = read_start(path, MOST_OF_LINE).decode(ENCODING, "replace")
+        lines = text.splitlines(keepends=True)[: most + 1]
+        if len(text) == MOST_OF_LINE:
+            lines = lines[:-1]  # it may be cut
+        if suffix == ".jsonl":
+            rows = [json.loads(line) for line in lines if line.strip()]
+            return [row for row in rows if isinstance(row, dict)]
+        return [
+            {name: value for name, value in row.items() if isinstance(name, str)}
+            for row in csv.DictReader(lines, delimiter="\t" if suffix == ".tsv" else ",")
+        ]
+    except (OSError, ValueError, RecursionError, csv.Error):
+        return []
+
+
 def _jsonl(path: Path, _columns: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
     with path.open(encoding=ENCODING) as file:

@@ -80,6 +80,7 @@ class Run:
         if self.logits is not None:
             check_file(self.logits / ".soup-logits")
         self._said: list[str] = []
+        self._noted: set[str] = set()
         wanted = resolved.options.report_to or []
         self.trackers = RunTrackers([] if self.options.dry_run else wanted, self._about)
         self.progress = ProgressReporter(silent=self.options.quiet)
@@ -211,8 +212,9 @@ class Run:
             console.warn(text)
 
     def _note(self, text: str) -> None:
-        """Says what is seen while sets are read, unless the run is quiet."""
-        if not self.options.quiet:
+        """Say once what is seen while sets are read, unless the run is quiet."""
+        if not self.options.quiet and text not in self._noted:
+            self._noted.add(text)
             self.progress.close()  # a bar of the decoding would stay above the line
             console.note(text)
 

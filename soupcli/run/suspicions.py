@@ -87,6 +87,7 @@ def _recorded_accuracy(checkpoint: Checkpoint) -> tuple[str, float | None]:
 
 def _look_at(run: Run, name: str) -> str:
     """Return hints on what decides how examples reach the network and which class is which."""
-    transform = f"the transform ({run.transforms[name]}), " if name in run.transforms else ""
+    change = "size:, mean: and std: of the set change it"
+    transform = f"the transform ({run.transforms[name]}; {change}), " if name in run.transforms else ""
     order = f"which class is which ({run.classes[name].by}), " if name in run.classes else ""
     return f"look at {transform}{order}and whether the set and the network are those of these weights"

@@ -106,6 +106,17 @@ def test_a_table_beside_pictures(tmp_path: Path) -> None:
     assert named.labels.tolist() == [[0], [1], [1]]
 
 
+def test_splits_of_one_folder(tmp_path: Path) -> None:
+    """A table for a part of the pictures makes a set of these, which is said; its names may begin at its own folder."""
+    folder = pictures(tmp_path, "a.png", "sub/b.png", "c.png")
+    file = table(tmp_path, f"image,cat\n{folder.name}/c.png,1\n{folder.name}/sub/b.png,0\n")
+    found = find(ImagesSet(images=folder, labels=file))
+    assert [picture.path.name for picture in found.pictures] == ["c.png", "b.png"]
+    assert found.labels.tolist() == [[1], [0]]
+    assert found.order is not None
+    assert found.order.warning == "1 of 3 pictures have no row in labels.csv: they take no part"
+
+
 def test_file_name_of_datasets(tmp_path: Path) -> None:
     """metadata.jsonl with `file_name` anywhere."""
     folder = pictures(tmp_path, "a.png", "b.png")
@@ -117,7 +128,11 @@ def test_file_name_of_datasets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "label", "problem"),
     [
-        ("image,cat\na.png,1\n", None, r"labels\.csv: no row whose column 'image' is 'b\.png'"),
+        (
+            "image,cat\na.png,1\nc.png,1\n",
+            None,
+            r"labels\.csv: no row whose column 'image' is 'b\.png'.*, and rows with",
+        ),
         ("image,cat\na.png,1\nb.png,0\na.png,0\n", None, r"row 3: image 'a\.png' is that of row 1, too"),
         ("image,cat,split\na.png,1,val\nb.png,0,val\n", None, r"row 1: column 'split' is 'val', neither 0 nor 1"),
         ("image,cat\na.png,1\nb.png,0\n", ["cta"], r"has no column 'cta', did you mean 'cat'"),

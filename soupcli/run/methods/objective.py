@@ -10,6 +10,7 @@ from soupcli.errors import UsageError
 from soupcli.metrics.table import metric_named
 from soupcli.mixing.mixture import Mixture
 from soupcli.report.scores import Judged
+from soupcli.run.suspicions import say_suspicions
 from soupcli.run.words.resolve import takes_objective
 from soupcli.soups.objective import Kind, Objective, judged, judging, scaled
 from soupcli.soups.ranking import Ranked, sorted_by_score
@@ -37,6 +38,7 @@ def chosen_by(run: Run, candidates: Sequence[Checkpoint], progress: Progress) ->
     evaluators, sets = run.evaluators, run.resolved.selecting_sets
     if not uses_objective(run):
         ranking = run.ranking(progress, candidates)
+        say_suspicions(run, [(one, {run.selecting: score}) for one, score in ranking])  # before a search goes by them
         return Choice(evaluators.on(run.selecting), ranking, {c: {run.selecting: score} for c, score in ranking})
     alone: dict[Checkpoint, dict[str, Score]] = {}
     on = {name: evaluators.on(name) for name in sets}
@@ -47,6 +49,7 @@ def chosen_by(run: Run, candidates: Sequence[Checkpoint], progress: Progress) ->
             alone[one] = {name: on[name](Mixture.uniform([one])) for name in sets}
             told = ", ".join(f"{name} {score.selecting} {score.shown}" for name, score in alone[one].items())
             progress("ranking", done, len(candidates), note=f"{one.path}: {told}")
+    say_suspicions(run, list(alone.items()))
     return choice_of(run, alone)
 
 

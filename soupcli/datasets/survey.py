@@ -1,0 +1,170 @@
+"""Finds what looks like a validation set in a folder: pictures, tables, tensors, texts and functions that evaluate.
+
+for name, found in sets_below(Path("."), runs=[Path("runs/a")], writes=False).items(): ...
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.datasets.image_folders import SUFFIXES as PICTURES
+from soupcli.datasets.image_folders import PictureFile
+from soupcli.datasets.images import size_of
+from soupcli.datasets.label_rows import FILE_NAME
+from soupcli.datasets.rows import READERS, Row, first_rows
+from soupcli.errors import SoupError
+from soupcli.files.reading import read_small
+from soupcli.metrics.direction import direction_of
+
+MAX_LOOKED_AT = 2_000  # entries of a folder, so that the answer comes at once in any folder
+MAX_SOURCE = 1_000_000  # bytes of a file of Python
+TEXT_COLUMNS = ("text", "sentence", "sentence1", "premise", "question", "review", "content")
+SECOND_COLUMNS = ("sentence2", "hypothesis", "text_pair")
+LABEL_COLUMNS = ("label", "labels", "class", "target", "rating", "sentiment", "category", "stars", "score", "y")
+NUMBER_COLUMNS = ("", "id", "idx", "index", "guid")
+BITS = ("0", "1", "0.0", "1.0", "True", "False")
+LEAST_TEXT = 2_000  # bytes of a text: lists of names are shorter
+SAMPLED = 5  # pictures of a set whose sizes are read
+
+
+class FoundSet(NamedTuple):
+    """A set as the recipe has it, the metric of its labels, and a remark for whoever reads the recipe."""
+
+    spec: dict[str, object]
+    metric: str = "accuracy"
+    remark: str | None = None
+
+
+def sets_below(folder: Path, *, runs: Collection[Path], writes: bool) -> dict[str, FoundSet]:
+    """Return what looks like a validation set, up to three folders down and outside of `runs`, by name.
+
+    `writes` says that the network is a causal language model, for which a text is a set.
+    """
+    entries = sorted([*folder.glob("*"), *folder.glob("*/*"), *folder.glob("*/*/*")])[:MAX_LOOKED_AT]
+    entries = [entry for entry in entries if not any(entry.is_relative_to(run) for run in runs)]
+    sets: dict[str, FoundSet] = {}
+    for entry in (entry for entry in entries if entry.is_file()):
+        for name, found in _of_file(folder, entry, writes=writes):
+            sets.setdefault(name, found)
+    tabled = {folder / str(found.spec["images"]) for found in sets.values() if "images" in found.spec}
+    for entry in (entry for entry in entries if entry.is_dir()):
+        if not any(entry.is_relative_to(of_table) or of_table.is_relative_to(entry) for of_table in tabled):
+            found = _class_folders(folder, entry)
+            if found is not None:
+                sets.setdefault(entry.name, found)
+    order = sorted(sets, key=lambda name: ("val" not in name and "dev" not in name, name))
+    return {name: sets[name] for name in order if "train" not in name} or sets
+
+
+def _of_file(folder: Path, file: Path, *, writes: bool) -> Iterable[tuple[str, FoundSet]]:
+    shown = str(file.relative_to(folder))
+    if file.suffix == ".py":
+        return _functions(file, shown) if file.parent == folder else ()
+    found = None
+    if file.suffix == ".safetensors":
+        found = _tensors(file, shown)
+    elif file.suffix == ".txt" and writes and file.stat().st_size >= LEAST_TEXT:
+        found = FoundSet({"tokens": shown})
+    elif file.suffix in READERS:
+        rows = first_rows(file)
+        found = _pictures_of_table(folder, file, rows) or _sentences(shown, rows)
+    return [(file.stem, found)] if found is not None else ()
+
+
+def _class_folders(folder: Path, entry: Path) -> FoundSet | None:
+    below = (path for path in list(entry.glob("*/*"))[:MAX_LOOKED_AT] if path.suffix.lower() in PICTURES)
+    pictures = sorted(below)
+    if not pictures:
+        return None
+    return FoundSet({"images": str(entry.relative_to(folder))}, remark=_size_remark(pictures))
+
+
+def _size_remark(pictures: list[Path]) -> str | None:
+    """Return what to add if the network was trained on pictures of another size than its library's."""
+    sizes = {size_of(PictureFile(path)) for path in pictures[:: max(1, len(pictures) // SAMPLED)]}
+    if len(sizes) > 1 or None in sizes:
+        return None
+    [(height, width)] = [size for size in sizes if size is not None]
+    wanted = f"{height}" if height == width else f"[{height}, {width}]"
+    return f"pictures of {height} x {width}: size: {wanted} if they went into training like that"
+
+
+def _tensors(file: Path, shown: str) -> FoundSet | None:
+    try:
+        tensors = open_checkpoint(file).tensors
+    except SoupError:
+        return None
+    if set(tensors) != {"inputs", "labels"}:
+        return None
+    labels = tensors["labels"]
+    numbers = "mse" if labels.dtype.value.startswith(("F", "BF")) else "accuracy"  # as arrays.py reads them
+    return FoundSet({"arrays": shown}, metric="map" if len(labels.shape) == 2 else numbers)
+
+
+def _bits(rows: list[Row], besides: Collection[str]) -> list[str]:
+    """Return the columns that have nothing but 0 and 1 in these rows."""
+    columns = [name for name in rows[0] if name not in besides and name.lower() not in NUMBER_COLUMNS]
+    return [name for name in columns if all(str(row.get(name)).strip() in BITS for row in rows)]
+
+
+def _pictures_of_table(folder: Path, file: Path, rows: list[Row]) -> FoundSet | None:
+    """Return the pictures that a table of 0 and 1 names, by paths from its own folder."""
+    if not rows:
+        return None
+    names = FILE_NAME if FILE_NAME in rows[0] else next(iter(rows[0]))
+    paths = [file.parent / str(row.get(names)) for row in rows]
+    if not all(path.suffix.lower() in PICTURES and path.is_file() for path in paths):
+        return None
+    labels = _bits(rows, [names])
+    if not labels:
+        return None
+    top = Path(os.path.commonpath([path.parent for path in paths]))
+    spec: dict[str, object] = {"images": str(top.relative_to(folder)), "labels": str(file.relative_to(folder))}
+    if len(labels) < len(rows[0]) - 1:
+        spec["label"] = labels
+    return FoundSet(spec, "map", _size_remark(paths))
+
+
+def _sentences(shown: str, rows: list[Row]) -> FoundSet | None:
+    if not rows:
+        return None
+    columns = list(rows[0])
+    inputs = [next((name for name in names if name in columns), None) for names in (TEXT_COLUMNS, SECOND_COLUMNS)]
+    label: str | list[str] | None = next((name for name in LABEL_COLUMNS if name in columns), None)
+    classes = _bits(rows, [name for name in inputs if name])
+    others = [name for name in columns if name != label and name.lower() not in NUMBER_COLUMNS]
+    if label is None and len(classes) > 1:
+        label, others = classes, [name for name in others if name not in classes]
+    if inputs[0] is None and label is not None and len(others) == 1:
+        inputs[0] = others[0]
+    if label is None or inputs[0] is None:
+        return None
+    spec: dict[str, object] = {"text": shown, "input": [name for name in inputs if name], "label": label}
+    return FoundSet(spec, metric="map" if isinstance(label, list) else "accuracy")
+
+
+def _functions(file: Path, shown: str) -> Iterable[tuple[str, FoundSet]]:
+    """Yield the functions of (model, device), which evaluate a network."""
+    try:
+        module = ast.parse(read_small(file, most=MAX_SOURCE))
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        return
+    for one in module.body:
+        if isinstance(one, ast.FunctionDef) and _evaluates(one):
+            spec: dict[str, object] = {"python": f"{shown}:{one.name}"}
+            remark = "returns {metric: value}; metric: names the one that selects"
+            known = direction_of(one.name) is not None
+            yield one.name, FoundSet({**spec, "metric": one.name} if known else spec, remark=None if known else remark)
+
+
+def _evaluates(function: ast.FunctionDef) -> bool:
+    """Whether a function takes (model, device) and returns something, and does not train, by its name."""
+    returns = any(isinstance(one, ast.Return) and one.value is not None for one in ast.walk(function))
+    takes = [one.arg for one in function.args.args] == ["model", "device"]
+    return takes and returns and not re.search("train|fit|build|load", function.name)
