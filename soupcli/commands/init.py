@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
+from soupcli.checkpoints.adapters.config import CONFIG as ADAPTER
 from soupcli.checkpoints.folder_search import below
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.words import paths_of
@@ -145,7 +146,10 @@ def _shown(path: Path, folder: Path) -> str:
 
 
 def _model(folder: Path, checkpoint: Path | None) -> dict[str, object] | None:
-    spec = spec_of_folder(checkpoint if checkpoint.is_dir() else checkpoint.parent) if checkpoint is not None else None
+    beside = checkpoint if checkpoint is None or checkpoint.is_dir() else checkpoint.parent
+    if beside is not None and (beside / ADAPTER).is_file():
+        return {"transformers": "auto"}  # of the base, which the adapter's configuration names
+    spec = spec_of_folder(beside) if beside is not None else None
     if spec is not None:
         return spec.model_dump(exclude={"args"}, exclude_defaults=True)
     if checkpoint is not None and (known := _timm_arguments(checkpoint)) is not None:
@@ -173,7 +177,10 @@ def _writes_text(checkpoint: Path, model: dict[str, object] | None) -> bool:
     """Whether the network is a causal language model."""
     if model != {"transformers": "auto"}:
         return False
-    config = read_config((checkpoint if checkpoint.is_dir() else checkpoint.parent) / "config.json")
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    if (folder / ADAPTER).is_file():
+        return bool(read_config(folder / ADAPTER).get("task_type") == "CAUSAL_LM")
+    config = read_config(folder / "config.json")
     return any("CausalLM" in str(name) or "LMHead" in str(name) for name in config.get("architectures") or [])
 
 
@@ -191,7 +198,8 @@ def recipe_text(found: FolderSurvey) -> str:
     model = _line("model", found.model) if found.model else "# model: {timm: vit_base_patch16_224}"
     sets = "".join(f"  {_line(name, one.spec)}{_remark(one)}\n" for name, one in found.sets.items())
     first = next(iter(found.sets.values()), None)
-    named = next(iter(found.sets), "NAME")
+    test = next((name for name in found.sets if "test" in name), None)  # a result that did not select the soup
+    named = " ".join(dict.fromkeys(filter(None, [next(iter(found.sets), "NAME"), test])))
     return f"""# soup greedy --ckpts {glob} --val {named}
 
 # The network that the weights go into: {{timm: NAME, args: {{...}}}}, {{transformers: auto}}, {{open_clip: NAME}},

@@ -55,9 +55,9 @@ def sets_below(folder: Path, *, runs: Collection[Path], writes: bool) -> dict[st
     tabled = {folder / str(found.spec["images"]) for found in sets.values() if "images" in found.spec}
     for entry in (entry for entry in entries if entry.is_dir()):
         if not any(entry.is_relative_to(of_table) or of_table.is_relative_to(entry) for of_table in tabled):
-            found = _class_folders(folder, entry)
-            if found is not None:
-                sets.setdefault(entry.name, found)
+            pictures = _class_folders(folder, entry)
+            if pictures is not None:
+                sets.setdefault(entry.name, pictures)
     order = sorted(sets, key=lambda name: ("val" not in name and "dev" not in name, name))
     return {name: sets[name] for name in order if "train" not in name} or sets
 

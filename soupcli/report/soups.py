@@ -203,11 +203,24 @@ class Soup(ReportPart):
     """Where a learned soup weighs its members by layer; `weights` are then the means over all elements."""
 
 
+FAR_ABOVE = 0.1  # of an accuracy: soups gain a few hundredths over their best ingredient
+
+
 class OtherStatistics(ReportPart):
     """The soup with running statistics (batch norm) made the other way than those that its scores are of."""
 
     kind: Literal["estimated again", "averaged"]
     scores: Scores
+
+    def is_unlike_training(self, name: str, best: Scores) -> bool:
+        """Whether a soup with statistics of the set's own inputs is far above the best ingredient with its own.
+
+        No soup gains that much: the inputs then differ from those in training, and with them the statistics.
+        """
+        own, again = (of.get(name, {}).get("accuracy") for of in (best, self.scores))
+        if self.kind != "estimated again" or own is None or again is None or own.value is None or again.value is None:
+            return False
+        return again.value - own.value > FAR_ABOVE
 
 
 class LearnedFit(ReportPart):

@@ -28,7 +28,7 @@ from soupcli.run.flops import flops_to_report
 from soupcli.run.gates import exit_code, verdicts
 from soupcli.run.methods.batch_norm import other_evaluations, other_statistics
 from soupcli.run.run import Run
-from soupcli.run.suspicions import say_suspicions
+from soupcli.run.suspicions import say_suspicions, say_unlike_training
 from soupcli.run.to_report import gate_to_report, scores_to_report, search_to_report
 from soupcli.run.words.resolve import resolve
 from soupcli.wording import counted
@@ -198,18 +198,21 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ga
         shared_examples=seen,
         gates=[gate_to_report(verdict, soup.path) for verdict in found],
         **finished.parts,
-        other_statistics=_other_statistics(run, mixture),
+        other_statistics=_other_statistics(run, finished),
         flops=flops_to_report(
             run, ingredients=len(finished.ingredients), members=sum(one is not finished.base for one in mixture.members)
         ),
     )
 
 
-def _other_statistics(run: Run, soup: Mixture) -> OtherStatistics | None:
+def _other_statistics(run: Run, finished: FinishedSoup) -> OtherStatistics | None:
     """Evaluate the soup with the other batch-norm statistics, once even if it is written often. See batch_norm.py."""
+    soup = finished.mixture
     if soup not in run.other_statistics:
         with run.phase("evaluate"):
-            run.other_statistics[soup] = other_statistics(run, soup)
+            run.other_statistics[soup] = found = other_statistics(run, soup)
+            if found is not None and finished.best is not None:
+                say_unlike_training(run, scores_to_report(finished.best[1]), found)
     return run.other_statistics[soup]
 
 

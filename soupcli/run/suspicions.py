@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.evaluation.score import Score
+    from soupcli.report.scores import Scores
+    from soupcli.report.soups import OtherStatistics
     from soupcli.run.run import Run
 
 ACCURACIES = {"accuracy", "acc", "top1", "acc1", "acc_1", "accuracy_top1"}
@@ -34,6 +36,17 @@ def say_suspicions(run: Run, scored: Sequence[tuple[Checkpoint, Mapping[str, Sco
         found = [(one, score) for one, score in of_set if "accuracy" in score.metrics]
         if spec.labelled and found and not _say_near_chance(run, name, found):
             _say_far(run, name, found)
+
+
+def say_unlike_training(run: Run, best: Scores, other: OtherStatistics) -> None:
+    """Warn if inputs of the sets are unlike those that batch-norm statistics were made from."""
+    name = next((name for name in run.sets if other.is_unlike_training(name, best)), None)
+    if name is not None:
+        run.warn(
+            f"{name}: the best ingredient has accuracy {best[name]['accuracy'].value:.2%}, the soup with batch-norm "
+            f"statistics of these inputs {other.scores[name]['accuracy'].value:.2%}: they go in otherwise than in "
+            f"training: look at {_transform(run, name) or 'how they are prepared'}"
+        )
 
 
 def _say_all_same(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]) -> None:
@@ -87,7 +100,12 @@ def _recorded_accuracy(checkpoint: Checkpoint) -> tuple[str, float | None]:
 
 def _look_at(run: Run, name: str) -> str:
     """Return hints on what decides how examples reach the network and which class is which."""
-    change = "size:, mean: and std: of the set change it"
-    transform = f"the transform ({run.transforms[name]}; {change}), " if name in run.transforms else ""
-    order = f"which class is which ({run.classes[name].by}), " if name in run.classes else ""
-    return f"look at {transform}{order}and whether the set and the network are those of these weights"
+    order = f"which class is which ({run.classes[name].by})" if name in run.classes else ""
+    known = "".join(f"{one}, " for one in (_transform(run, name), order) if one)
+    return f"look at {known}and whether the set and the network are those of these weights"
+
+
+def _transform(run: Run, name: str) -> str:
+    if name not in run.transforms:
+        return ""
+    return f"the transform ({run.transforms[name]}; size:, mean: and std: of the set change it)"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
 
 from soupcli.recipe.precedence import load_recipe
@@ -26,7 +27,7 @@ def test_runs_from_it(family: Path, soup: Soup) -> None:
     assert (ran.code, ran.stdout) == (0, "soup.yaml\n")
     assert ran.stderr == "soup.yaml: 5 checkpoints (runs/*/), 2 sets (val, test), model known\n"
     command = Path("soup.yaml").read_text().splitlines()[0]
-    assert command == "# soup greedy --ckpts runs/*/ --val val"
+    assert command == "# soup greedy --ckpts runs/*/ --val val test"
     found = json.loads(soup("rank", "--ckpts", "runs/*/", "--val", "val", "test", "--json").stdout)
     assert found["ingredients"] == by_hand["ingredients"]
     assert soup(*command.split()[2:], "--quiet").stdout == "soup/model.safetensors\n"
@@ -82,6 +83,50 @@ def test_finds_sets(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch)
         "test": {"text": "test.csv", "input": ["text"], "label": "label"},
     }
     assert list(load_recipe(Path("soup.yaml")).val) == ["dev set", "val", "arrays", "test"]
+
+
+def test_what_sets_say(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of 0 and 1 name classes and pictures, whose size is told; a function of (model, device) evaluates."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("val/a.png", "test/b.png"):
+        Path("data", name).parent.mkdir(parents=True)
+        Image.new("RGB", (48, 32)).save(Path("data", name))
+    Path("data/val.csv").write_text("file,cat,dog,split\nval/a.png,1,0,val\n")
+    Path("data/test.csv").write_text("file,cat,dog\ntest/b.png,0,1\n")
+    Path("comments.csv").write_text("id,comment,toxic,insult\n1,oh,0,1\n0,ah,1,1\n")
+    Path("mine.py").write_text(
+        "def wer(model, device):\n    return 0.5\n\n\ndef train(model, device):\n    return model\n"
+    )
+    assert soup("init").code == 0
+    recipe = load_recipe(Path("soup.yaml"))
+    assert (recipe.metric, list(recipe.val)) == ("map", ["val", "comments", "test", "wer"])
+    assert yaml.safe_load(Path("soup.yaml").read_text())["val"] == {
+        "val": {"images": "data/val", "labels": "data/val.csv", "label": ["cat", "dog"]},
+        "comments": {"text": "comments.csv", "input": ["comment"], "label": ["toxic", "insult"]},
+        "test": {"images": "data/test", "labels": "data/test.csv"},
+        "wer": {"python": "mine.py:wer", "metric": "wer"},
+    }
+    assert "# pictures of 32 x 48: size: [32, 48] if they went into training like that" in Path("soup.yaml").read_text()
+
+
+def test_adapters(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters of a language model have its library, and a text is a set of them."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        folder = Path(f"adapters/{seed}")
+        folder.mkdir(parents=True)
+        config = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "r": 2,
+            "lora_alpha": 4,
+            "base_model_name_or_path": "b",
+        }
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        parts = [f"base_model.model.{layer}.lora_{factor}.weight" for layer in "xyz" for factor in "AB"]
+        save_file({name: torch.zeros(2, 2) for name in parts}, folder / "adapter_model.safetensors")
+    Path("val.txt").write_text("word " * 1000)
+    assert soup("init").stderr == "soup.yaml: 2 checkpoints (adapters/*/), 1 set (val), model known\n"
 
 
 def test_takes_the_largest_group(family: Path, soup: Soup) -> None:

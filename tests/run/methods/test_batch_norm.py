@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from tests.conftest import Ran
 from tests.evaluation.test_evaluators import write_normed_family
@@ -46,6 +47,24 @@ def test_an_ingredient_is_as_its_file(soup: Soup) -> None:
     assert one["other_statistics"] is None
     own, written = load_file("runs/0/model.safetensors"), load_file("one/model.safetensors")
     assert all(torch.equal(own[name], written[name]) for name in own)
+
+
+def test_inputs_unlike_those_of_training(soup: Soup) -> None:
+    """Inputs that statistics were not made from are warned of, and --recalibrate is not advised to hide it."""
+    torch.manual_seed(0)
+    head = nn.Linear(16, 3)
+    net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16, momentum=None), nn.ReLU(), nn.Dropout(0.5), head)
+    inputs = torch.randn(200, 8)
+    net(inputs)
+    labels = net.eval()(inputs).argmax(dim=1)
+    for number in range(2):
+        head.bias.data += 0.001 * number
+        save_file(net.state_dict(), f"runs/{number}/model.safetensors")
+    for shift, warned in ((50.0, True), (0.0, False)):
+        save_file({"inputs": inputs + shift, "labels": labels}, "val.safetensors")
+        ran = soup("greedy", "--ckpts", "runs/0", "runs/1", "--val", "val", "--force")
+        assert ("they go in otherwise than in training: look at how they are prepared" in ran.stderr) == warned
+        assert "--recalibrate writes them" not in ran.stdout
 
 
 def test_needs_inputs(soup: Soup) -> None:
