@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import threading
@@ -11,6 +12,7 @@ import venv
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 MERGEKIT = "mergekit==0.1.5"
@@ -21,20 +23,43 @@ def nothing() -> None:
     pass
 
 
+class Taken(NamedTuple):
+    """Medians over rounds. Other programs on the machine disturb processor time less."""
+
+    wall: float  # seconds
+    processor: float  # seconds of this process and of those that it started
+
+
 def in_turns(rounds: int, *works: Callable[[], object], before: Callable[[], None] = nothing) -> list[float]:
-    """The median seconds of each, one after the other in every round; the first round warms up.
+    """The median seconds of each work, as `taken_in_turns`."""
+    return [taken.wall for taken in taken_in_turns(rounds, *works, before=before)]
+
+
+def taken_in_turns(rounds: int, *works: Callable[[], object], before: Callable[[], None] = nothing) -> list[Taken]:
+    """What each takes, one after the other in every round; the first round warms up.
 
     `before` is called ahead of each, and its time not counted.
     """
-    taken: list[list[float]] = [[] for _ in works]
+    taken: list[list[Taken]] = [[] for _ in works]
     for number in range(rounds + 1):
-        for work, seconds in zip(works, taken, strict=True):
+        for work, times in zip(works, taken, strict=True):
             before()
-            began = time.perf_counter()
+            began = Taken(time.perf_counter(), processor_seconds())
             work()
             if number:
-                seconds.append(time.perf_counter() - began)
-    return [statistics.median(seconds) for seconds in taken]
+                times.append(Taken(time.perf_counter() - began.wall, processor_seconds() - began.processor))
+    return [Taken(*map(statistics.median, zip(*times, strict=True))) for times in taken]
+
+
+def processor_seconds() -> float:
+    """What this process and the ended ones that it started have used."""
+    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def compiled(folder: Path) -> dict[str, str]:
+    """Variables with which Python keeps what it compiles in `folder`: an installed program's files are compiled."""
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)}
 
 
 def caches(files: Sequence[Path]) -> Iterator[tuple[str, Callable[[], None]]]:

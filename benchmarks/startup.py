@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from side_by_side import ROOT, in_turns
+from side_by_side import ROOT, compiled, in_turns, processor_seconds
 from torch import nn
 
 TARGET, HELP_TARGET = 2.5, 0.1  # of soup --help; soup --help of import torch
@@ -77,20 +76,18 @@ def make_family(folder: Path, runs: int = 8) -> None:
     answered(folder, Answer("", ("greedy", "--ckpts", "runs/*/", "--val", "val", "--quiet")))
 
 
-def processor_seconds(least: dict[str, float], label: str, work: Callable[[], object]) -> None:
+def note_least(least: dict[str, float], label: str, work: Callable[[], object]) -> None:
     """Notes in `least` the least processor time that a process took for this answer."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = processor_seconds()
     work()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    taken = processor_seconds() - before
     least[label] = min(taken, least.get(label, taken))
 
 
 def answered(folder: Path, answer: Answer, code: str = RUN) -> str:
     """What the command says on stderr. Raises RuntimeError if it ends with another exit code."""
-    # Compiled files are kept, as those of an installed program are.
     environment = os.environ | {"SOUP_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-    environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
+    environment |= compiled(folder / "compiled")
     words = [sys.executable, "-c", code, *answer.words]
     ran = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if ran.returncode != answer.code:
@@ -111,7 +108,7 @@ def main() -> None:
             options.rounds,
             partial(subprocess.run, [sys.executable, "-c", "import torch"], check=True),
             *(
-                partial(processor_seconds, least, answer.label, partial(answered, folder, answer))
+                partial(note_least, least, answer.label, partial(answered, folder, answer))
                 for answer in (HELP, *ANSWERS)
             ),
         )

@@ -34,7 +34,7 @@ from soupcli.mixing.terms import ROWS, Term, Terms, real, reals
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOCK = 1 << 18  # numbers that are converted at once: 2 MB of float64, which stay in the cache
+BLOCK = 1 << 16  # numbers that are converted at once: 512 KB of float64, which stay in the cache
 
 
 class Averager:
