@@ -7,6 +7,7 @@ A function has the name of its command and the command's options as keyword argu
 from __future__ import annotations
 
 import importlib
+import inspect as inspecting
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -247,7 +248,8 @@ def _parts(stack: ExitStack, row: Command, own: Mapping[str, Any], others: Mappi
         reference = stack.enter_context(
             given("evaluate", lambda network, _device: function(network), key=key, tensors=build is None, of=function)
         )
-        parts["val"] = {"evaluate": _set_of(reference, own, others.get("metric"))}
+        metric = "accuracy" if inspecting.isgeneratorfunction(function) else None
+        parts["val"] = {"evaluate": _set_of(reference, own, others.get("metric", metric))}
     return parts
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -36,6 +37,7 @@ class _Late(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         if self.library is None:
+            warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)  # which nothing here needs
             with collection_paused():
                 self.library = importlib.import_module(self.__name__)
         return getattr(self.library, name)

@@ -160,6 +160,30 @@ def test_own_function_of_the_network(family: Path) -> None:
     assert [step.accepted for step in made.steps] == [step.accepted for step in by_set.steps]
 
 
+def test_a_function_that_yields(family: Path) -> None:
+    """Booleans of examples give what the set gives: decisions, early stop, errors and intervals; kept by a key."""
+    held = load_file(family / "data/val.safetensors")
+    seen: list[int] = []
+
+    def right(model: nn.Module) -> Iterator[Tensor]:
+        for inputs, labels in zip(held["inputs"].split(8), held["labels"].split(8), strict=True):
+            seen.append(len(labels))
+            yield model(inputs).argmax(dim=1) == labels
+
+    by_set = soupcli.greedy("runs/*/", val="val")
+    made = soupcli.greedy("runs/*/", evaluate=right, model=build_net, score_key="right-1")
+    assert (made.members, made.score) == (by_set.members, by_set.score)
+    assert [step.accepted for step in made.steps] == [step.accepted for step in by_set.steps]
+    assert any(step.bound is not None for step in made.steps) and sum(seen) < 9 * len(held["labels"])
+    ours, theirs = (soup.report.comparisons[0] for soup in (made, by_set))
+    assert (ours.low, ours.high, ours.p, ours.n) == (theirs.low, theirs.high, theirs.p, theirs.n)
+    seen.clear()
+    again = soupcli.greedy("runs/*/", evaluate=right, model=build_net, score_key="right-1")
+    assert (again.members, seen) == (made.members, [])
+    whole = soupcli.greedy("runs/*/", evaluate=right, model=build_net, early_stop=False)
+    assert whole.members == made.members and all(step.bound is None for step in whole.steps)
+
+
 def test_own_function_of_tensors(family: Path) -> None:
     """Without a network the function is given names and tensors, one after the other."""
 

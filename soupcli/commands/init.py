@@ -93,7 +93,7 @@ def _family(folder: Path) -> Family:
         checkpoint = _opened(path)
         if checkpoint is None and path.is_dir():
             named = paths_of([str(path)], prefer="best")
-            prefer = prefer or not named.failures
+            prefer = prefer or (not named.failures and named.paths != [path])
             checkpoint, path = _opened(named.paths[0]) if named.paths else None, (named.paths or [path])[0]
         if checkpoint is not None and len(checkpoint.tensors) > 2:
             tensors = frozenset((name, spec.shape) for name, spec in checkpoint.tensors.items())

@@ -43,4 +43,4 @@ class SetKind(Generic[Spec]):
     forward: Callable[[Network], Forward] | None = None
     identity: Callable[[Spec, str, Manifest, Any, Callable[[str], None]], dict[str, Any] | None] | None = None
     shares: bool = False
-    measure: Callable[..., Any] | None = None  # spec, weights, metric, runner, tasks -> Score
+    measure: Callable[..., Any] | None = None  # spec, weights, metric, runner, tasks, stop -> Score

@@ -21,6 +21,7 @@ from soupcli.evaluation.keys import Keys
 from soupcli.evaluation.logits import Collected, LogitFile
 from soupcli.evaluation.outside.lm_eval import LoadedTasks
 from soupcli.evaluation.outside.measure import OutsideSets
+from soupcli.evaluation.outside.user_function import Stop
 from soupcli.evaluation.runner import NetworkRunner
 from soupcli.evaluation.score import Evaluate, Score
 from soupcli.evaluation.scores_of_run import ScoresOfRun
@@ -57,6 +58,7 @@ class Evaluators:
         self._batch_size = BatchSize(recipe.batch_size, say=context.warn)
         self._difficulty = {name: Difficulty() for name in sets}
         self._expected: list[Mixture] = []
+        self._counted: dict[str, int | None] = {}  # examples of each set, once it was evaluated whole
         if recipe.cost.flops:
             context.counted_set()
         _check_metrics(context)
@@ -79,6 +81,8 @@ class Evaluators:
                 for one, of_one in measured:
                     self._scores.keep(name, one, of_one)
                 score = next(of_one for one, of_one in measured if one == weights)
+            if score.stopped is None:
+                self._counted[name] = score.metrics[score.selecting].n
             if score.difficulty is not None:
                 self._difficulty[name].add(_shares(weights), score.difficulty)
             self.context.told(name, weights, score)
@@ -270,12 +274,14 @@ class Evaluators:
         found = processes.gathered(score)
         return [(one, score) for one, score in zip(of_round, found, strict=False) if score is not None]
 
-    def _measure_outside(self, name: str, weights: Mixture) -> Score:
+    def _measure_outside(self, name: str, weights: Mixture, at_least: float | None = None) -> Score:
         """Measure `weights`. With --jobs other announced mixtures are started as well."""
         if self.context.jobs > 1 and weights in self._expected:
             coming = [one for one in self._expected if one == weights or self._scores.get(name, one, None) is None]
             self._outside.expect(name, [(one, self._keys.of_weights(one)) for one in coming])
-        return self._outside.score(name, weights, self._keys.of_weights(weights))
+        total = self._counted.get(name)
+        stop = Stop(at_least, total) if at_least is not None and total and self.context.recipe.early_stop else None
+        return self._outside.score(name, weights, self._keys.of_weights(weights), stop)
 
     def _unknown(self, name: str, at_least: float | None, *, besides: Mixture) -> list[int]:
         """Return the places of announced mixtures with unknown scores, one for each other process."""
@@ -289,7 +295,7 @@ class Evaluators:
         if not spec.shows_examples:
             if kind_of(spec).shares:
                 return self._measure_outside(name, weights)
-            return processes.from_first(lambda: self._measure_outside(name, weights))
+            return processes.from_first(lambda: self._measure_outside(name, weights, at_least))
         file = self._scores.logit_file(name, weights) if processes.is_first() else None
         examples = self._runner.examples.of(name, spec)
         collected = Collected(examples.labels, examples.kind) if file is not None else None

@@ -45,7 +45,7 @@ class NetworkRunner:
     ) -> None:
         self.recipe = context.recipe
         self._context = context
-        self.warn = context.warn
+        self.warn, self.progress = context.warn, context.progress
         self.examples = LoadedSets(context, keys, lambda: self.network, inputs, contents)
         self._described_by = context.first
         self._network: Network | None = None

@@ -223,7 +223,8 @@ class PythonSet(OutsideSet):
     own_metrics: ClassVar[bool] = True
 
     python: PythonReference
-    """`file.py:function` from (model, device) to {metric: value}; or to one number, if `metric:` says which."""
+    """`file.py:function` from (model, device) to {metric: value}; or to one number, if `metric:` says which; or a
+    function that yields whether each example is right."""
     higher_is_better: bool | None = None
     """Whether more of the metric is better; needed if its name does not tell: accuracy, f1, mae, wer, ... do."""
 

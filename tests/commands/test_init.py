@@ -47,7 +47,9 @@ def test_refuses_to_replace(family: Path, soup: Soup) -> None:
     assert soup("init").code == 0
     written = Path("soup.yaml").read_text()
     Path("runs/4").rename("gone")
+    torch.save(torch.zeros(3), "data.pt")  # a file of tensors in the folder itself is no run with a best and a last
     assert soup("init", "--force").code == 0
+    assert "--prefer" not in Path("soup.yaml").read_text()
     Path("soup.yaml").write_text(written.replace("soup/", "soups/"))
     assert soup("init", "--force").code == 2
 

@@ -236,7 +236,9 @@ def _told(where: str) -> Iterator[None]:
         raise ValidationError(f"{where}: {type(cause).__name__}: {first_line}") from cause
 
 
-def measure(spec: LmEvalSet, weights: Mixture, _: str, runner: NetworkRunner, tasks: LoadedTasks) -> Score:
+def measure(
+    spec: LmEvalSet, weights: Mixture, _: str, runner: NetworkRunner, tasks: LoadedTasks, _stop: object = None
+) -> Score:
     """Return the harness's score of `weights`. The live network is loaded anew afterwards."""
     runner.live.load(weights)
     try:

@@ -27,6 +27,7 @@ from soupcli.recipe.sets import CommandSet
 if TYPE_CHECKING:
     from soupcli.evaluation.context import EvaluationContext
     from soupcli.evaluation.outside.lm_eval import LoadedTasks
+    from soupcli.evaluation.outside.user_function import Stop
     from soupcli.evaluation.runner import NetworkRunner
     from soupcli.evaluation.score import Score
     from soupcli.mixing.mixture import Mixture
@@ -56,14 +57,14 @@ class OutsideSets:
         self._tried: set[str] = set()
         self._lock = threading.Lock()
 
-    def score(self, name: str, weights: Mixture, key: str) -> Score:
-        """Return the score of `weights`, whose identity is `key`, on the set `name`."""
+    def score(self, name: str, weights: Mixture, key: str, stop: Stop | None = None) -> Score:
+        """Return the score of `weights`, whose identity is `key`, on the set `name`. With `stop` it may end early."""
         spec, metric = self._context.sets[name], self._context.metric_of(name)
         if isinstance(spec, CommandSet):
             return command_task.score(spec, name, self._printed(spec, weights, key), metric=metric)
         measure = kind_of(spec).measure
         assert measure is not None, f"{type(spec).__name__} shows examples"
-        found: Score = measure(spec, weights, metric, self._runner, self._tasks)
+        found: Score = measure(spec, weights, metric, self._runner, self._tasks, stop)
         return found
 
     def expect(self, name: str, coming: Sequence[tuple[Mixture, str]]) -> None:

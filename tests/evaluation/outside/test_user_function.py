@@ -132,3 +132,38 @@ def test_lower_is_better_is_said(family: Path, soup: Callable[..., Any], monkeyp
     (family / "soup.yaml").write_text(recipe.replace("METRIC", "quality"))
     ran = soup("rank", "--ckpts", "runs/*/", "--val", "mine", "--dry-run")
     assert (ran.code, "higher_is_better: true, or false" in ran.stderr) == (2, True)
+
+
+def test_yielded(tmp_path: Path) -> None:
+    """Booleans of batches make an accuracy with its error; it ends once the bound is out of reach."""
+    found = evaluated(tmp_path, "yield torch.tensor([True, False])\n    yield [True, True]")
+    value, error, n = found.metrics["accuracy"]
+    assert (value, n) == (0.75, 4) and error == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
+    assert found.outcomes["accuracy"].tolist() == [1, 0, 1, 1]
+    spec, module = PythonSet(python=f"{tmp_path}/my_eval.py:evaluate"), nn.Linear(2, 3)
+
+    def stopped(at_least: float, total: int) -> Score:
+        stop = python_task.Stop(at_least, total)
+        return python_task.score(spec, module, torch.device("cpu"), metric="accuracy", stop=stop)
+
+    assert stopped(0.75, 4).value == 0.75
+    assert stopped(0.8, 4).stopped == (2, 4, 0.75)
+    with pytest.raises(ValidationError, match="yielded 4 examples, 5 before"):
+        stopped(0.1, 5)
+
+
+@pytest.mark.parametrize(
+    ("body", "metric", "message"),
+    [
+        ("yield torch.tensor([1, 0])", "accuracy", r"yields torch\.int64, not booleans"),
+        ("yield True", "f1", "yields, which makes an accuracy, not 'f1'"),
+        ("yield from ()", "accuracy", "yielded 0 examples"),
+        ("yield 1 / 0", "accuracy", r"my_eval\.py:4: ZeroDivisionError"),
+    ],
+)
+def test_yielded_errors(body: str, metric: str, message: str, tmp_path: Path) -> None:
+    """What is no boolean, another metric, nothing at all, and a failure on the way."""
+    (tmp_path / "my_eval.py").write_text(f"import torch\n\ndef evaluate(model, device):\n    {body}\n")
+    spec = PythonSet(python=f"{tmp_path}/my_eval.py:evaluate")
+    with pytest.raises(ValidationError, match=message):
+        python_task.score(spec, nn.Linear(2, 3), torch.device("cpu"), metric=metric)
