@@ -157,6 +157,9 @@ def checked_logits(forward: Forward, inputs: Batch, labels: Tensor, name: str, k
         shown = {k: list(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else list(inputs.shape)
         first_line = next(iter(str(cause).strip().splitlines()), "")
         hint = "are these inputs what the network takes?"
+        if isinstance(inputs, dict) and "input_ids" in inputs:
+            longest = inputs["input_ids"].shape[-1]
+            hint += f" max_length: N in the recipe cuts texts to N tokens, these have {longest}"
         if is_out_of_memory(cause):
             hint = "--batch-size: fewer examples at a time need less memory"
         raise NetworkError(

@@ -108,6 +108,11 @@ def test_a_network_that_fails() -> None:
     ):
         scored(nn.Linear(5, 4), examples())
 
+    batch = {"input_ids": torch.ones(2, 83)}
+    with pytest.raises(NetworkError, match="the network fails on a batch") as raised:
+        in_process.logits_of(lambda inputs: inputs["positions"], batch, torch.zeros(2), "val.texts")  # type: ignore[index]
+    assert "max_length: N in the recipe cuts texts to N tokens, these have 83" in str(raised.value.hint)
+
     def full(inputs: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory\nTried to allocate")
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FOLDERS = ClassFolders("datasets", "text", innermost=True)
 LOCAL: dict[str, Any] = {"local_files_only": True}  # nothing is fetched
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+POSITIONS = ("max_position_embeddings", "max_seq_len")  # what configurations call the longest input
 PROBE = (3, 61, 97)  # of the picture that shows whether a processor's work can be done in two halves
 
 
@@ -73,7 +74,7 @@ def _longest_input(module: nn.Module) -> int | None:
     """
     config: Any = getattr(module, "config", None)
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    longest = getattr(config, "max_position_embeddings", None)
+    longest = next((getattr(config, name) for name in POSITIONS if hasattr(config, name)), None)
     if not isinstance(longest, int) or longest < 1:
         return None
     for name, part in module.named_modules():

@@ -254,3 +254,10 @@ def test_tensors_in_another_form(tmp_path: Path) -> None:
     toys.saved(transformers.MixtralForSequenceClassification(config), tmp_path)
     with pytest.raises(NetworkError, match=r"experts.*transformers stores it in another form"):
         loaded(built(tmp_path), tmp_path)
+
+
+def test_positions_under_another_name(tmp_path: Path) -> None:
+    """MPT calls its longest input max_seq_len."""
+    config = transformers.MptConfig(vocab_size=9, d_model=8, n_layers=1, n_heads=2, max_seq_len=24)
+    toys.saved(transformers.MptForSequenceClassification(config), tmp_path / "run")
+    assert build(None, open_checkpoint(tmp_path / "run")).longest_input == 24
