@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
-import gc
 import io
 import os
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -266,8 +268,19 @@ def main() -> None:
         if code > SIGNALLED or (code and processes.started() > 1):  # threads and processes are not waited for
             os._exit(code)
     processes.leave()
-    gc.freeze()  # the system takes all memory back: looking through the many objects of torch for garbage takes longer
+    if "torch" in sys.modules:
+        _leave_at_once(code)
     sys.exit(code)
+
+
+def _leave_at_once(code: int) -> None:
+    """End the process as multiprocessing ends its own: torch is not taken apart, which takes a fifth of its import."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):  # nobody reads, or it is closed
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _open_streams() -> None:

@@ -237,11 +237,28 @@ def test_stdout_that_knows_few_letters(
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
     monkeypatch.setattr(sys, "argv", ["soup", "rank", "--ckpts", "runs/*/", "--val", "val"])
+    monkeypatch.setattr(app, "_leave_at_once", sys.exit)
     with pytest.raises(SystemExit) as ended:
         app.main()
     assert ended.value.code == 0
     assert expected in written.getvalue()
     assert (b"runs/\xff " in written.getvalue()) == (encoding == "utf-8")
+
+
+def test_end_with_torch(tmp_path: Path) -> None:
+    """A process that has imported torch still waits for its threads, calls what is to be called last, and flushes."""
+    code = (
+        "import atexit, sys, threading, time, types\n"
+        "from soupcli.cli import app\n"
+        "sys.modules['torch'] = types.ModuleType('torch')\n"
+        "atexit.register(print, 'called last')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.1), print('waited for'))).start()\n"
+        "sys.argv = ['soup', 'schema', 'nothing']\n"
+        "app.main()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stdout == "waited for\ncalled last\n"
 
 
 def test_windows(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
