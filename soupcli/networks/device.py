@@ -1,7 +1,7 @@
-"""The device that --device names. torch is asked for devices unless there can only be the CPU.
+"""The device that --device names. torch is asked for devices only if drivers do not say enough.
 
 Importing torch takes seconds, so drivers are asked first: a login node has NVIDIA's library and no device, a container
-has devices and a torch that was built without CUDA.
+has devices and a torch that was built without CUDA. A driver of an older generation of CUDA than torch may be too old.
 
 device = choose_device("auto")
 device.type, str(device)                              # "cuda", "cuda:0"
@@ -53,12 +53,15 @@ CPU = Device("cpu")
 def choose_device(name: str) -> Device:
     """Return the device that `name` means. Raises UsageError if this machine does not have it."""
     local = processes.local_number() or 0
-    if name == "cpu" or (name == "auto" and not may_have_others()):
+    if name == "cpu":
         return CPU
     if name == "auto":
-        if torch.cuda.is_available():
-            return Device("cuda", local % torch.cuda.device_count())
-        return Device("mps") if torch.backends.mps.is_available() else CPU
+        count = counted_by_drivers()
+        if count is None and torch.backends.mps.is_available():
+            return Device("mps")
+        if count is None:
+            count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return Device("cuda", local % count) if count else CPU
     kind, _, number = name.partition(":")
     count = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}[kind]
     if int(number or 0) >= count:
@@ -69,33 +72,49 @@ def choose_device(name: str) -> Device:
     return Device(kind, int(number) if number else None)
 
 
-def may_have_others() -> bool:
-    """Whether torch may find a device beside the CPU: on a Mac, or if it was built for a device that a driver shows."""
-    if sys.platform == "darwin":
-        return True
-    return (AMD.exists() and _is_built_for("hip")) or (_is_built_for("cuda") and any(map(_shows_devices, DRIVERS)))
+def counted_by_drivers() -> int | None:
+    """Return the number of CUDA devices that torch will find, from drivers; None if torch itself must be asked."""
+    if sys.platform == "darwin" or (AMD.exists() and _built_for("hip") is not None):
+        return None
+    version = _built_for("cuda")
+    if version is None:
+        return 0
+    counts = [_shown_by(library, version) for library in DRIVERS]
+    return None if None in counts else max(filter(None, counts), default=0)
 
 
-def _is_built_for(platform: str, versions: Path | None = None) -> bool:
-    """Whether torch was built for it, by the file `versions`, its own; True if the file does not say."""
+def _built_for(platform: str, versions: Path | None = None) -> str | None:
+    """Return the version of the platform that torch was built for, by the file `versions`, its own.
+
+    Returns None if it was built for another one, and "" if the file does not say.
+    """
     if versions is None:
         found = importlib.util.find_spec("torch")
         versions = Path(found.origin or "").with_name("version.py") if found is not None else Path("version.py")
     try:
         text = read_small(versions, most=1_000_000).decode()
     except OSError:
-        return True
-    return re.search(rf"^{platform}\b.*= None$", text, re.MULTILINE) is None
+        return ""
+    said = re.search(rf"^{platform}\b.*= (?:None|'(.*)')$", text, re.MULTILINE)
+    return said[1] if said is not None else ""
 
 
-def _shows_devices(library: str) -> bool:
-    """Whether NVIDIA's driver is there and shows a device; CUDA_VISIBLE_DEVICES hides some from it, as from torch."""
-    count = ctypes.c_int(0)
+def _shown_by(library: str, version: str) -> int | None:
+    """Return how many devices NVIDIA's driver shows to a torch built for this version of CUDA; 0 without a driver.
+
+    CUDA_VISIBLE_DEVICES hides some from it, as from torch. Returns None for a driver that is unknown, or older.
+    """
+    count, newest = ctypes.c_int(0), ctypes.c_int(0)
     try:
         driver = ctypes.CDLL(library)
         refused = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+        if refused or not count.value:
+            return 0
+        known = not driver.cuDriverGetVersion(ctypes.byref(newest))
     except OSError:
-        return False
+        return 0
     except AttributeError:  # no driver that we know
-        return True
-    return not refused and count.value > 0
+        return None
+    generation = version.partition(".")[0]
+    supported = known and generation.isdecimal() and newest.value // 1000 >= int(generation)
+    return count.value if supported else None
