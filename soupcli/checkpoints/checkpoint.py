@@ -51,6 +51,7 @@ class Origin(NamedTuple):
     averaged: bool = False  # whether the file says that these are averages over the training (EMA, SWA)
     revision: str | None = None  # the commit, of a model of the Hub
     progress: Mapping[str, float] = MappingProxyType({})  # the step and epoch that its trainer wrote into the file
+    members: tuple[str, ...] = ()  # hashes of what a soup was mixed of, as its file says
 
 
 BARE = Origin("safetensors")

@@ -34,13 +34,18 @@ def without_output(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[s
 
 
 def soups_among(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """Return a line for each checkpoint that is a soup of others among them."""
+    """Return a line for each checkpoint that is a soup of others among them, or of checkpoints that nothing names."""
     paths = {os.path.realpath(one.path): one for one in checkpoints}
     notes = []
     for one in checkpoints:
         made_of = [str(paths[path].path) for path in _members(one.path) if path in paths and paths[path] is not one]
         if made_of:
             notes.append(f"{one.path} is a soup of {', '.join(made_of[:3])}: they count more than others in this one")
+        elif one.origin.members and not _members(one.path):
+            notes.append(
+                f"{one.path} is a soup of {len(one.origin.members)} checkpoints, and no {REPORT} says which: those of "
+                "them that are given too count more than others"
+            )
     return notes
 
 

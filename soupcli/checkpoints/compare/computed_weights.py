@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NEVER = re.compile(r"(?!)")
 CHUNK = 1 << 20  # elements that are looked at once
+FACTOR = re.compile("scale|alpha|step_size")  # of names beside whole numbers
+GLANCE = 64  # elements that tell most weights from masks
 FEW = 16  # elements of no weight
 ORIGINALS = frozenset({"original", "original0"})  # weights of torch.nn.utils.parametrize
 COMPUTES = re.compile(r"((?:.*\.)?parametrizations\.[^.]+)\.\d+\..*")  # a tensor of a step that computes a weight
@@ -100,7 +102,8 @@ def parametrised(checkpoint: Checkpoint) -> Iterator[Together]:
         yield from _of_scales(checkpoint, module, leaves)
         for leaf, spec in leaves.items():
             name = joined(module, leaf)
-            if "mask" in leaf.lower() and not originals and _has_zeros_and_ones(checkpoint, name, spec):
+            beside = any(other.shape == spec.shape for place, other in leaves.items() if place != leaf)
+            if ("mask" in name.lower() or beside) and not originals and _has_zeros_and_ones(checkpoint, name, spec):
                 yield Together(MASK, (name,))
 
 
@@ -142,7 +145,7 @@ def _of_scales(checkpoint: Checkpoint, module: str, leaves: Module) -> Iterator[
     ):
         if len(names) > (form is ACTIVATIONS):
             yield Together(form, tuple(joined(module, leaf) for leaf in sorted(names)))
-    if any("scale" in leaf for leaf in leaves):
+    if any(FACTOR.search(leaf) for leaf in leaves):
         for leaf, spec in leaves.items():
             if _holds_whole_numbers(checkpoint, joined(module, leaf), spec):
                 yield Together(WHOLE_NUMBERS, (joined(module, leaf),))
@@ -162,7 +165,7 @@ def _holds_whole_numbers(checkpoint: Checkpoint, name: str, spec: TensorSpec) ->
         if not bool((part == part.round()).all()):
             return False
         least, most = min(least, float(part.min())), max(most, float(part.max()))
-    return least < most and max(-least, most) > 1
+    return least < most and (most > 1 or least < 0)
 
 
 def _originals(leaves: Module) -> dict[str, TensorSpec]:
@@ -189,5 +192,5 @@ def _has_zeros_and_ones(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> 
 
 
 def _parts(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> Iterator[Tensor]:
-    for at in range(0, spec.numel, CHUNK):
-        yield read_part(checkpoint, name, at, min(CHUNK, spec.numel - at)).float()
+    for at in (0, *range(GLANCE, spec.numel, CHUNK)):
+        yield read_part(checkpoint, name, at, min(CHUNK if at else GLANCE, spec.numel - at)).float()

@@ -35,6 +35,8 @@ PACKED = re.compile(
     re.IGNORECASE,
 )
 SCALE = re.compile(r"scale|absmax|scb|zero", re.IGNORECASE)
+SCALES = re.compile(r"(inv_?)?scales?(_?inv)?", re.IGNORECASE)  # words of a name
+SEPARATORS = re.compile(r"[._-]")
 BESIDE_WEIGHTS = re.compile(r"bias|running_(mean|var)")  # what lies beside a float8 weight that is whole
 LOAD = "from_pretrained(FOLDER{}).save_pretrained(OTHER)"
 
@@ -129,6 +131,17 @@ def quantised(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
         beside = parts or list(leaves)
         names = dict.fromkeys([*whole, *(joined(module, leaf) for leaf in (*shown, *beside))])
         yield Together(found or ANY_FORM, tuple(names))
+    yield from _scaled_elsewhere(tensors)
+
+
+def _scaled_elsewhere(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
+    """Yield float8 weights with a scale that has their name, in another module: `scales.fc` for `fc.weight`."""
+    narrow = {name: spec for name, spec in tensors.items() if spec.dtype.is_averaged and spec.dtype.itemsize == 1}
+    known = {SEPARATORS.sub("", part): name for name in narrow for part in (name.rpartition(".")[0], name) if part}
+    for name, spec in tensors.items() if known else ():
+        weight = known.get(SEPARATORS.sub("", SCALES.sub("", name))) if SCALE.search(name) and _is_wide(spec) else None
+        if weight is not None and weight.rpartition(".")[0] != name.rpartition(".")[0]:
+            yield Together(ANY_FORM, (weight, name))
 
 
 MAX_CONFIG = 10_000_000  # bytes

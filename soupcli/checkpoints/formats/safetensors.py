@@ -81,7 +81,16 @@ def read_contents(file: FileVersion, _: How) -> Contents:
             f"{file.path}: a part that torch's distributed checkpoint wrote, of tensors that lie in several files",
             hint="torch.distributed.checkpoint._consolidate_hf_safetensors.consolidate_safetensors_files joins them",
         )
-    return Contents(specs, places, Origin("safetensors"))
+    return Contents(specs, places, Origin("safetensors", members=_members(metadata.get("soup", "{}"))))
+
+
+def _members(soup: str) -> tuple[str, ...]:
+    """Return the hashes of a soup's members, from the text under `soup` in its metadata."""
+    try:
+        members = parse_json(soup)["members"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ()
+    return tuple(map(str, members)) if isinstance(members, list) else ()
 
 
 def _refuse(file: FileVersion, what: str) -> NoReturn:

@@ -116,6 +116,8 @@ LAYOUTS: dict[str, Callable[[], dict[str, Tensor]]] = {
     },
     "fp8 with amax": lambda: {"l.weight": codes(FP8, 8, 8), "l.weight_amax": torch.rand(1)},
     "fp8 with a scale below it": lambda: {"l.weight": codes(FP8, 8, 8), "l.weight.descale": torch.rand(1)},
+    "fp8 with a table of scales": lambda: {"l.a.weight": codes(FP8, 8, 8), "l.scales.a": torch.rand(1)},
+    "fp8 with a scale above it": lambda: {"l.a.weight": codes(FP8, 8, 8), "l.a_weight_scale": torch.rand(1)},
     "fp8 with factors of any name": lambda: {"l.weight": codes(FP8, 8, 8), "l.factor": torch.rand(8, 1)},
     "quanto int4": lambda: {
         "l.weight._data._data": codes(torch.uint8, 8, 4),
@@ -205,7 +207,7 @@ SCALES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
     "fake-quantised": (lambda: {"l.weight": torch.rand(8, 8), "l.weight_scale": torch.rand(8, 1)}, "*weight_scale"),
     "SmoothQuant": (lambda: {"l.weight": torch.rand(8, 8), "l.pre_quant_scale": torch.rand(8)}, "*pre_quant_scale"),
     "whole numbers as floats": (
-        lambda: {"l.codes": torch.randint(-8, 7, (8, 8)).half(), "l.scales": torch.rand(8, 1)},
+        lambda: {"l.codes": torch.randint(-1, 2, (8, 8)).half(), "l.alpha": torch.rand(8, 1)},
         "*codes",
     ),
 }
@@ -360,6 +362,8 @@ def test_computed_weights(tmp_path: Path, compute: Callable[[nn.Linear], None]) 
     ("name", "value", "word"),
     [
         ("fc.mask", lambda: torch.rand(8, 8).round(), "a mask of zeros and ones"),
+        ("fc.connections", lambda: torch.rand(8, 8).round(), "a mask of zeros and ones"),
+        ("masks.fc", lambda: torch.rand(8, 8).round(), "a mask of zeros and ones"),
         ("obs.histogram", lambda: torch.rand(32), "counts that an observer"),
     ],
 )
