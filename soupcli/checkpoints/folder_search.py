@@ -145,18 +145,17 @@ def _said(path: Path, found: Sequence[Path]) -> str:
 
 def _claims_weights(file: Path) -> bool:
     """Whether a file's name promises weights. A broken one is then reported instead of skipped."""
-    if file.name.startswith(".") or folders.matches(file.name, folders.TRAINER_STATE):
+    if file.suffix.lower() not in WEIGHTS_ENDINGS and not folders.matches(file.name, ("*model*.bin",)):
         return False
-    return file.suffix.lower() in WEIGHTS_ENDINGS or folders.matches(file.name, ("*model*.bin",))
+    return not file.name.startswith(".") and not folders.matches(file.name, folders.TRAINER_STATE)
 
 
 def _claiming(folder: Path) -> list[Path]:
     """Return the files of a folder with such names, except arrays of examples and training state."""
     try:
-        entries = sorted(folder.iterdir())
+        named = sorted(entry for entry in folder.iterdir() if _claims_weights(entry) and entry.is_file())
     except OSError:
         return []
-    named = [entry for entry in entries if _claims_weights(entry) and entry.is_file()]
     return [entry for entry in named if not _are_examples(entry) and not is_training_alone(FileVersion.of(entry))]
 
 
@@ -179,7 +178,7 @@ def _are_shards(folder: Path, files: Sequence[Path]) -> bool:
 def _files(folder: Path) -> list[Path]:
     """Return the files of a folder that hold weights, each once."""
     try:
-        found = [entry for entry in sorted(folder.iterdir(), key=in_natural_order) if folders.is_weights(entry)]
+        found = sorted(filter(folders.is_weights, folder.iterdir()), key=in_natural_order)
     except OSError:
         return []
     kept = {file.path for file in distinct([FileVersion.of(entry) for entry in found])}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,7 +118,7 @@ def _names_something(part: str) -> bool:
 
 def _nearest_folder(word: str) -> str:
     folder = next((parent for parent in Path(word).parents if parent.is_dir()), Path())
-    names = sorted((entry.name for entry in folder.iterdir()), key=natural_order)[:8]
+    names = nsmallest(8, (entry.name for entry in folder.iterdir()), key=natural_order)
     return f"{folder} holds {', '.join(names) or 'nothing'}"
 
 

@@ -19,13 +19,13 @@ from typing import BinaryIO
 
 from soupcli.datasets.image_folders import PictureFile, read_exactly
 from soupcli.errors import ValidationError
+from soupcli.files.tar_archive import open_tar
 from soupcli.progress import Progress, silent
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 LABELS = ("cls", "json")
 MAX_PICTURE = 256 * 2**20  # bytes; a shard is read into memory one picture at a time
 MAX_LABEL = 2**20
-MAX_HEADER = 2**20
 MAX_SHARDS = 100_000
 MAX_CLASSES = 2**31
 
@@ -122,23 +122,10 @@ def _samples(shard: Path, file: BinaryIO) -> dict[str, Sample]:
     return {key: sample for key, sample in samples.items() if sample}
 
 
-class _Headers:
-    """A file as tarfile reads it, which takes the length of extended headers from the archive."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= MAX_HEADER:
-            raise tarfile.ReadError(f"an extended header of {size} bytes")
-        return self._file.read(size)
-
-
 def _members(shard: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     size, before = os.fstat(file.fileno()).st_size, -1
     try:
-        with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:  # type: ignore[call-overload]
+        with open_tar(file) as archive:
             for member in archive:
                 _check(shard, member, size)
                 if member.offset <= before:

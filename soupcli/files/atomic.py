@@ -66,8 +66,11 @@ def flush_tree(folder: Path) -> None:
 
 def check_file(path: Path) -> None:
     """Raise OutputError if no file can be written at `path`, before the work whose result goes there."""
+    check_depth(path)
     if path.is_dir():
         raise OutputError(f"{path}: is a folder, a file was expected")
+    if path.is_symlink() and not path.exists() and os.path.islink(os.path.realpath(path)):  # noqa: PTH114
+        raise OutputError(f"{path}: is a link that leads to itself")
     is_device = path.is_absolute() and path.parts[1:2] in (("dev",), ("proc",))
     if is_device or (path.exists() and not stat.S_ISREG(path.stat().st_mode)):
         raise OutputError(f"{path}: is no regular file", hint="--json prints a report to stdout")
@@ -76,6 +79,13 @@ def check_file(path: Path) -> None:
         raise OutputError(f"{path}: nothing can be written in {parent}")
 
 
+def check_depth(path: Path) -> None:
+    """Raise OutputError for a path of more folders than anybody makes, which cannot be made one in the other."""
+    if len(path.parts) > DEEPEST:
+        raise OutputError(f"{path}: has {len(path.parts)} parts, at most {DEEPEST} are made")
+
+
+DEEPEST = 300
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2  # linux/fs.h
 RENAME_SWAP = 2  # sys/stdio.h of macOS

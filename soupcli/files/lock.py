@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from soupcli.errors import OutputError
-from soupcli.files.atomic import finish_begun
+from soupcli.files.atomic import check_depth, finish_begun
 from soupcli.files.kept_file import make_folder
 from soupcli.files.unfinished import aside, is_running, remove, unfinished
 
@@ -44,6 +44,7 @@ def claim(out: Path) -> Iterator[None]:
     place = Path(os.path.realpath(out))
     if place == place.parent:
         raise OutputError(f"{out}: is the root of the file system", hint="choose another --out")
+    check_depth(out)
     if place in _claimed:
         yield
         return

@@ -9,9 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from soupcli.checkpoints import best_or_last
 from soupcli.checkpoints.find import find
+from soupcli.checkpoints.formats.folders import folder
 from soupcli.checkpoints.open import How
 from soupcli.errors import CheckpointError, UsageError
+from soupcli.wording import natural_order
 from tests.helpers.checkpoint_tensors import small_net
 
 
@@ -139,3 +142,20 @@ def test_an_empty_run_beside_a_broken_one(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as raised:
         find([str(tmp_path / "*/")])
     assert f"{tmp_path / 'b'}: holds no checkpoint" in str(raised.value)
+
+
+def test_many_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside weights a folder may hold any number of other files, which are neither sorted nor looked into."""
+    for number in range(300):
+        (tmp_path / f"{number}.txt").touch()
+    save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors")
+    asked: list[str] = []
+
+    def recorded(name: str) -> tuple[list[tuple[int, str]], str]:
+        asked.append(name)
+        return natural_order(name)
+
+    monkeypatch.setattr(folder, "natural_order", recorded)
+    monkeypatch.setattr(best_or_last, "natural_order", recorded)
+    assert len(find([str(tmp_path)]).checkpoints) == 1
+    assert not [name for name in asked if name.endswith(".txt")]

@@ -8,6 +8,7 @@ import pytest
 
 from soupcli.errors import OutputError
 from soupcli.files.atomic import check_file, write_whole
+from soupcli.files.lock import claim
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +36,14 @@ def test_nothing_of_a_path_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda _: False)
     with pytest.raises(OutputError, match=r"x/report\.json: nothing can be written in x"):
         check_file(Path("x/report.json"))
+
+
+def test_paths_that_cannot_be_made(tmp_path: Path) -> None:
+    """A link to itself, which a file would replace, and a path of a thousand folders are refused."""
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError, match="loop: is a link that leads to itself"):
+        check_file(tmp_path / "loop")
+    with pytest.raises(OutputError, match=r"has 1000 parts, at most \d+ are made"):
+        check_file(Path("/".join("a" * 1000)))
+    with pytest.raises(OutputError, match="has 1000 parts"), claim(Path("/".join("a" * 1000))):
+        pass

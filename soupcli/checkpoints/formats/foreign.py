@@ -94,7 +94,7 @@ def refuse_slices(folder: Path, names: Iterable[str]) -> None:
 def refuse_foreign(path: Path) -> None:
     """Raises CheckpointError if `path`, a file or a folder, is (a part of) a DeepSpeed or verl checkpoint."""
     folder = path if path.is_dir() else path.parent
-    names = [path.name] if not path.is_dir() else sorted(entry.name for entry in path.iterdir())
+    names = [path.name] if not path.is_dir() else [entry.name for entry in path.iterdir()]
     if any(VERL.fullmatch(name) for name in names):
         raise CheckpointError(
             f"{path}: shards of verl, one for each process",

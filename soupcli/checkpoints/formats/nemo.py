@@ -11,6 +11,7 @@ from soupcli.checkpoints.formats.torch_archives import ByteRange
 from soupcli.checkpoints.formats.torch_save import read_header
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import open_slice, read_bytes
+from soupcli.files.tar_archive import open_tar
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.contents import Contents, How
@@ -50,7 +51,7 @@ def weights_member(file: FileVersion) -> ByteRange:
 def _members(file: FileVersion) -> list[tarfile.TarInfo]:
     """The archive's members; none if it is broken."""
     try:
-        with tarfile.open(fileobj=open_slice(file), mode="r:") as archive:
+        with open_slice(file) as opened, open_tar(opened) as archive:
             return list(islice(archive, MOST))
     except (tarfile.TarError, OSError, ValueError, EOFError):
         return []

@@ -151,15 +151,14 @@ ENDINGS = {
 
 def refuse_other_folder(folder: Path) -> None:
     """Raises CheckpointError if a folder without weights of torch holds those of another program."""
-    entries = sorted(folder.iterdir())
-    for entry in entries:
+    entries = list(folder.iterdir())
+    for entry in sorted(entry for entry in entries if entry.is_symlink()):
         refuse_absent(entry)
     for name, what in FOLDERS.items():
         if (folder / name).exists():
             raise CheckpointError(f"{folder}: is {what}", hint=NOT_OURS)
-    for entry in entries:
-        if entry.suffix.lower() in ENDINGS:
-            raise CheckpointError(f"{folder}: holds {ENDINGS[entry.suffix.lower()]}: {entry.name}", hint=NOT_OURS)
+    for entry in sorted(entry for entry in entries if entry.suffix.lower() in ENDINGS):
+        raise CheckpointError(f"{folder}: holds {ENDINGS[entry.suffix.lower()]}: {entry.name}", hint=NOT_OURS)
 
 
 def refuse_absent(path: Path) -> None:

@@ -58,3 +58,15 @@ def test_other_archives(tmp_path: Path) -> None:
             open_checkpoint(tmp_path / "cut.nemo")
     save_file({"w": torch.ones(1)}, tmp_path / "a.safetensors")
     assert open_checkpoint(tmp_path / "a.safetensors").origin.format == "safetensors"
+
+
+def test_headers_are_small(tmp_path: Path) -> None:
+    """An extended header of megabytes is not read: no library writes one."""
+    file = tmp_path / "a.nemo"
+    with tarfile.open(file, "w:", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("model_config.yaml", "model_weights.ckpt"):
+            member = tarfile.TarInfo(name)
+            member.pax_headers = {"comment": "a" * 2_000_000}
+            tar.addfile(member)
+    with pytest.raises(CheckpointError, match="is a tar archive"):
+        open_checkpoint(file)

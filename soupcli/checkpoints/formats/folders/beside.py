@@ -58,8 +58,9 @@ def look_beside(folder: Path, checkpoint: Checkpoint) -> list[str]:
             )
     known = {*KNOWN_NAMES, *WEIGHTS}
     others: list[str] = []
-    for entry in sorted(folder.iterdir(), key=lambda entry: natural_order(entry.name)):
-        if entry.name in known or entry.suffix.lower() not in ENDINGS or is_shard(entry.name):
+    entries = (entry for entry in folder.iterdir() if entry.suffix.lower() in ENDINGS)
+    for entry in sorted(entries, key=lambda entry: natural_order(entry.name)):
+        if entry.name in known or is_shard(entry.name):
             continue
         refuse_pointer(entry)
         if not is_weights(entry) or any(same_file(FileVersion.of(entry), file) for file in taken):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from fnmatch import fnmatch
+from heapq import nsmallest
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +122,7 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
 
     Names of one file count once. Raises CheckpointError if there is none, and if there are several.
     """
-    found = [entry for entry in sorted(folder.iterdir(), key=_order) if is_weights(entry)]
+    found = sorted(filter(is_weights, folder.iterdir()), key=_order)
     refuse_slices(folder, [entry.name for entry in (*found, *(path for path in folder.iterdir() if path.is_dir()))])
     indexes = [entry for entry in found if entry.name.endswith(INDEX_SUFFIX)]
     wholes = indexes or [entry for entry in found if not shards.is_shard(entry.name)]
@@ -142,9 +143,9 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
 
 
 def _refuse_programs(folder: Path) -> None:
-    for entry in sorted(folder.iterdir()):
-        if entry.is_file() and entry.suffix.lower() not in OTHER_KINDS:
-            refuse_program(FileVersion.of(entry))
+    others = (entry for entry in folder.iterdir() if entry.suffix.lower() not in OTHER_KINDS)
+    for entry in sorted(entry for entry in others if entry.is_file()):
+        refuse_program(FileVersion.of(entry))
 
 
 LAST = "last_checkpoint"  # detectron2's and mmengine's: the file that they resume from
@@ -203,8 +204,8 @@ def listing(folder: Path) -> str:
         return f"{several} ({', '.join(below[:3])}): --ckpts '{folder.parent}/*/{below[0]}'"
     if below:
         return f"its sub-folders do ({', '.join(below[:3])}): --ckpts '{folder}/*/'"
-    names = sorted((entry.name for entry in folder.iterdir()), key=natural_order)
-    return f"it holds {', '.join(names[:8])}" if names else "it is empty"
+    names = nsmallest(8, (entry.name for entry in folder.iterdir()), key=natural_order)
+    return f"it holds {', '.join(names)}" if names else "it is empty"
 
 
 ARCHITECTURE = ("model_type", "architectures", "_class_name", "architecture", "model_cfg")  # keys of config.json

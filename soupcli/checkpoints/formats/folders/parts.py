@@ -95,14 +95,13 @@ def _folders(folder: Path) -> list[Path]:
 
 def _holds_weights(folder: Path) -> bool:
     try:
-        entries = sorted(folder.iterdir())
+        entries = list(folder.iterdir())
     except OSError:
         return False
     names = {*KNOWN_NAMES, *WEIGHTS}
     return any(
-        entry.name in names or (entry.suffix.lower() in ENDINGS and is_weights(entry))
+        (entry.name in names or (entry.suffix.lower() in ENDINGS and is_weights(entry))) and entry.is_file()
         for entry in entries
-        if entry.is_file()
     )
 
 

@@ -36,9 +36,8 @@ def contents_of(folder: Path) -> Recoverables:
     found = Recoverables([], [], [])
     if not any((folder / name).is_file() for name in MARKERS):
         return found
-    for file in sorted(folder.iterdir()):
-        if file.suffix == ENDING and file.is_file():
-            _list_of(file, found).append(file)
+    for file in sorted(file for file in folder.iterdir() if file.suffix == ENDING and file.is_file()):
+        _list_of(file, found).append(file)
     return found
 
 
