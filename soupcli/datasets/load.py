@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from soupcli.errors import NetworkError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -36,6 +38,9 @@ def fingerprint(spec: SetSpec, manifest: Manifest | None = None, tasks: object =
     return of_kind(spec, manifest, tasks) if of_kind is not None else None
 
 
+TASKS = {"detection": "detection.md", "segmentation": "segmentation.md"}  # of torchvision
+
+
 def load(spec: SetSpec, given: LoadContext) -> Examples:
     """Return the examples of the set, labelled as `given.metric` needs.
 
@@ -43,6 +48,14 @@ def load(spec: SetSpec, given: LoadContext) -> Examples:
     """
     of_kind = kind_of(spec).load
     assert of_kind is not None, f"{type(spec).__name__} shows no examples"
+    _, _, task = type(given.network.module).__module__.partition("torchvision.models.")
+    task = task.partition(".")[0]
+    if task in TASKS:
+        raise NetworkError(
+            f"{given.name}: {type(given.network.module).__name__} is a network of torchvision's {task}: it gives no "
+            "logits of classes",
+            hint=f"a python: set of a function that computes your metric judges it, see docs/{TASKS[task]}",
+        )
     return of_kind(spec, given)
 
 

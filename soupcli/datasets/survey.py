@@ -158,13 +158,14 @@ def _functions(file: Path, shown: str) -> Iterable[tuple[str, FoundSet]]:
     for one in module.body:
         if isinstance(one, ast.FunctionDef) and _evaluates(one):
             spec: dict[str, object] = {"python": f"{shown}:{one.name}"}
-            remark = "returns {metric: value}; metric: names the one that selects"
+            remark = "its result: {metric: value}, of which metric: names the one that selects; or it yields booleans"
             known = direction_of(one.name) is not None
             yield one.name, FoundSet({**spec, "metric": one.name} if known else spec, remark=None if known else remark)
 
 
 def _evaluates(function: ast.FunctionDef) -> bool:
     """Whether a function takes (model, device) and returns something, and does not train, by its name."""
-    returns = any(isinstance(one, ast.Return) and one.value is not None for one in ast.walk(function))
+    results = (ast.Return, ast.Yield, ast.YieldFrom)
+    returns = any(isinstance(one, results) and one.value is not None for one in ast.walk(function))
     takes = [one.arg for one in function.args.args] == ["model", "device"]
     return takes and returns and not re.search("train|fit|build|load", function.name)

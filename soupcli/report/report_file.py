@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from soupcli import __version__
 from soupcli.errors import UsageError
 from soupcli.files.json_text import MAX_REPORT, parse_json
+from soupcli.files.own_file import SCHEMA
 from soupcli.report.report import Report
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 DEEPEST = 40  # lists and objects within one another
 LARGEST = 1e100  # of a number
+FAMILY = re.compile(r"soup-report/\d+")
+UPDATE = "pip install -U model-soup has the newest version"
 HINT = "a soup's report is the soup.json in its folder"
 
 
@@ -32,9 +40,22 @@ def read_report(path: Path, *, ignore_unknown: bool = False) -> Report:
         if ignore_unknown and (known := _without_unknown(document, invalid)) is not None:
             return known
         errors = [error for error in invalid.errors() if not ignore_unknown or error["type"] != "extra_forbidden"]
+        _refuse_other_version(path, document, errors)
         first = errors[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{path}: not a report of a soup: {where + ': ' if where else ''}{first['msg']}") from invalid
+
+
+def _refuse_other_version(path: Path, document: Any, errors: Sequence[ErrorDetails]) -> None:
+    """Raises UsageError if all that is wrong with a report is that another version of soup wrote it."""
+    keys = document if isinstance(document, dict) else {}
+    schema, versions = keys.get("schema"), keys.get("versions")
+    wrote = f"soup {versions['soup']}" if isinstance(versions, dict) and "soup" in versions else "another version"
+    if isinstance(schema, str) and FAMILY.fullmatch(schema) and schema != SCHEMA:
+        raise UsageError(f"{path}: is a {schema} of {wrote}, this soup reads {SCHEMA}", hint=UPDATE)
+    if schema == SCHEMA and {error["type"] for error in errors} == {"extra_forbidden"}:
+        key = ".".join(map(str, errors[0]["loc"]))
+        raise UsageError(f"{path}: {key} is unknown to soup {__version__}; {wrote} wrote it", hint=UPDATE)
 
 
 @contextmanager

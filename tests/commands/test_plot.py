@@ -85,6 +85,23 @@ def test_nothing_to_draw(family: Path, soup: Soup) -> None:
     )
 
 
+def test_another_version(cooked: Path, soup: Soup) -> None:
+    """A report of another schema, and keys that matter and are unknown, name the version that wrote them."""
+    report = json.loads(Path("soup/soup.json").read_text())
+    report["versions"]["soup"] = "9.1.0"
+    Path("new.json").write_text(json.dumps({**report, "schema": "soup-report/2"}))
+    for command in ("plot", "report", "mix"):
+        ran = soup(command, "new.json")
+        assert (ran.code, "is a soup-report/2 of soup 9.1.0, this soup reads soup-report/1" in ran.stderr) == (2, True)
+    Path("new.json").write_text(json.dumps({**report, "of_tomorrow": 1}))
+    ran = soup("mix", "new.json")
+    assert (
+        ran.code == 2
+        and "new.json: of_tomorrow is unknown to soup" in ran.stderr
+        and "soup 9.1.0 wrote it" in ran.stderr
+    )
+
+
 def test_keys_of_a_later_version(cooked: Path, soup: Soup) -> None:
     """Keys that this version does not know are passed over; a key that is wrong is an error."""
     report = json.loads(Path("soup/soup.json").read_text())

@@ -131,7 +131,11 @@ def check_mixable(checkpoints: Sequence[Checkpoint]) -> None:
         _check_alike(first, [one for one in checkpoints if one is not first])
     except MixError as error:
         if 1 < len(most) < len(checkpoints):
-            error.hint = f"{len(most)} of {len(checkpoints)} checkpoints agree with {first.path}: {error.hint}"
+            others = [one.path for one in checkpoints if one not in most]
+            unlike = f"{others[0]} does not" if len(others) == 1 else f"{len(others)} do not"
+            error.hint = (
+                f"{len(most)} of {len(checkpoints)} checkpoints agree with {first.path}, {unlike}: {error.hint}"
+            )
         raise
 
 
@@ -176,7 +180,7 @@ def _check_spec(first: Checkpoint, other: Checkpoint, name: str, spec: TensorSpe
         raise MixError(
             f"{weights_file(other)}: tensor {name!r} has shape {list(spec.shape)}, "
             f"{first.path} has {list(expected.shape)}",
-            hint="these are different networks: leave one of them out; or heads for different classes: "
+            hint="these are different networks: leave out the one that differs; or heads for different classes: "
             f"--exclude '{name.rpartition('.')[0] or name}.*' mixes all but them",
         )
     kinds = [(dtype.is_averaged, dtype.is_complex) for dtype in (spec.dtype, expected.dtype)]

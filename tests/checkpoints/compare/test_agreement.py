@@ -79,6 +79,7 @@ def test_a_stranger_is_named(tmp_path: Path) -> None:
         MixError, match=r"0\.safetensors: tensor 'a' has shape \[3, 5\], .*1\.safetensors has"
     ) as refused:
         check_mixable(opened)
-    assert str(refused.value.hint).startswith(f"3 of 4 checkpoints agree with {tmp_path}/1.safetensors: ")
+    told = f"3 of 4 checkpoints agree with {tmp_path}/1.safetensors, {tmp_path}/0.safetensors does not: "
+    assert str(refused.value.hint).startswith(told)
     with pytest.raises(MixError, match=r"1\.safetensors: tensor 'a' has shape \[3, 4\], .*0\.safetensors has"):
         check_mixable(opened[:2])

@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torchvision import models
 
 from soupcli.checkpoints.open import open_checkpoint
+from soupcli.datasets.load import load
+from soupcli.datasets.load_context import LoadContext
 from soupcli.errors import NetworkError
 from soupcli.networks.build import build
 from soupcli.networks.libraries.torchvision import _pictures
 from soupcli.recipe.networks import TorchvisionNetwork
+from soupcli.recipe.sets import ArraysSet
 from tests.helpers.network_toys import assert_same, loaded, randomised, saved
 from tests.helpers.pictures import noise
 
@@ -62,3 +66,8 @@ def test_other_tasks(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(saved(torch.nn.Linear(2, 2), tmp_path))
     network = build(TorchvisionNetwork(torchvision="lraspp_mobilenet_v3_large", args={"num_classes": 3}), checkpoint)
     assert network.pictures is None
+    save_file({"inputs": torch.zeros(1, 3, 8, 8), "labels": torch.zeros(1)}, tmp_path / "val.safetensors")
+    given = LoadContext(network=network, name="val.val")
+    with pytest.raises(NetworkError, match=r"val\.val: LRASPP is a network of torchvision's segmentation") as raised:
+        load(ArraysSet(arrays=tmp_path / "val.safetensors"), given)
+    assert "a python: set" in str(raised.value.hint)
