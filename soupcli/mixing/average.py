@@ -24,6 +24,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import weights_file
+from soupcli.checkpoints.compare.constants import way_out
 from soupcli.errors import MixError, SoupFault
 from soupcli.late import torch
 from soupcli.mixing.arithmetic.exact_sum import exact_means
@@ -219,7 +220,7 @@ class Averager:
                     found = f"tensor {terms.name!r} holds {row_c[number].item()} at element {element}"
                     raise MixError(
                         f"{weights_file(term.member)}: {found}",
-                        hint="its training diverged: leave this ingredient out",
+                        hint=way_out(term.member, terms.name),
                     )
         raise SoupFault(f"tensor {terms.name!r}: a number that was not finite is gone")
 

@@ -32,7 +32,7 @@ class Everything:
 class Constants:
     """Contains the names of tensors that need not be finite. Each name is examined when it is looked up.
 
-    These are tensors that are not mixed, or equal bit for bit in all checkpoints. In a single checkpoint they are
+    These are tensors that are not mixed, or the same numbers in all checkpoints. In a single checkpoint they are
     masks, which hold only zeros and infinities.
     """
 
@@ -50,7 +50,30 @@ class Constants:
         if not self._selection.mixes(name):
             return True
         holders = [one for one in self._checkpoints if name in one.tensors]
-        return same_in_all(self._checkpoints, name) if len(self._checkpoints) > 1 else is_mask(holders[0], name)
+        if len(self._checkpoints) == 1:
+            return is_mask(holders[0], name)
+        return same_in_all(self._checkpoints, name) or _same_numbers(self._checkpoints, name)
+
+
+def _same_numbers(checkpoints: Sequence[Checkpoint], name: str) -> bool:
+    """Whether all checkpoints have the tensor with the same shape and numbers, in dtypes that differ."""
+    first, *others = checkpoints
+    specs = [one.tensors.get(name) for one in checkpoints]
+    if any(spec is None or spec.shape != first.tensors[name].shape for spec in specs) or len(set(specs)) == 1:
+        return False
+    numel = first.tensors[name].numel
+    for start in range(0, numel, CHUNK):
+        part, *parts = (read_part(one, name, start, min(CHUNK, numel - start)).double() for one in (first, *others))
+        if not all(torch.allclose(part, other, rtol=0, atol=0, equal_nan=True) for other in parts):
+            return False
+    return True
+
+
+def way_out(checkpoint: Checkpoint, name: str) -> str:
+    """Return the hint for a tensor that is not finite and not the same in all."""
+    if is_mask(checkpoint, name):
+        return f"a mask is not averaged: --take {name} takes one ingredient's"
+    return "its training diverged: leave this ingredient out"
 
 
 def is_mask(checkpoint: Checkpoint, name: str) -> bool:

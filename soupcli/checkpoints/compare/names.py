@@ -86,7 +86,11 @@ def common_names(checkpoints: Sequence[Checkpoint]) -> tuple[Names, list[str]]:
     passed_over: set[str] = set()
     notes: list[str] = []
     wrapped: list[str] = []
-    for name, other in _renames(first, others):
+    for names, note in filter(None, (_by_prefix(first, other) for other in others)):
+        aliases |= names
+        passed_over |= set(names.values())
+        notes.append(note)
+    for name, other in _renames(first, [one for one in others if not passed_over & one.tensors.keys()]):
         aliases[name] = other
         passed_over.add(other)
         if _unwrapped(name) == _unwrapped(other):
@@ -120,6 +124,26 @@ def _told(name: str, twin: str | None, checkpoints: Sequence[Checkpoint]) -> str
     if twin is not None:
         return f"{name} is the same matrix as {twin} in {has}, and {lacks} does not store it: they stay tied"
     return f"{name} is left out: a buffer that {has} stores and {lacks} does not"
+
+
+def _by_prefix(first: Checkpoint, other: Checkpoint) -> tuple[dict[str, str], str] | None:
+    """Return the other's name for each of the first one's, and a line, if they differ by one prefix before all names.
+
+    A Lightning module and a class of transformers put a name before those of the network inside.
+    """
+    shorter, longer = sorted((first, other), key=lambda one: sum(map(len, one.tensors)))
+    if len(shorter.tensors) != len(longer.tensors) or not shorter.tensors.keys().isdisjoint(longer.tensors):
+        return None
+    shapes = {name: spec.shape for name, spec in longer.tensors.items()}
+    known = next(iter(shorter.tensors), "")
+    for prefix in (name.removesuffix(known) for name in longer.tensors if name.endswith(f".{known}")):
+        if all(shapes.get(prefix + name) == spec.shape for name, spec in shorter.tensors.items()):
+            names = {prefix + name: name for name in shorter.tensors}
+            note = (
+                f"names of {longer.path} begin with {prefix!r}, those of {shorter.path} do not: they are mixed as one"
+            )
+            return (names if longer is first else {short: long for long, short in names.items()}), note
+    return None
 
 
 def _renames(first: Checkpoint, others: Sequence[Checkpoint]) -> Iterator[tuple[str, str]]:

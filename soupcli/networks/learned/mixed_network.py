@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint, weights_file
+from soupcli.checkpoints.compare.constants import way_out
 from soupcli.errors import MixError, NetworkError
 from soupcli.late import no_grad, torch
 from soupcli.networks.learned.offsets import HELD_BYTES, InMemory, OffsetSource, OnDisk, Reader, block_width
@@ -306,5 +307,5 @@ def _blame_ingredient(ingredients: Sequence[Checkpoint], piece: OffsetPiece, beg
         raise MixError(
             f"{weights_file(ingredients[row])}: tensor {span.name!r} holds {part_km[row, column].item()} "
             f"at element {span.start + begin + first + column - place.start}",
-            hint="its training diverged: leave this ingredient out",
+            hint=way_out(ingredients[row], span.name),
         )

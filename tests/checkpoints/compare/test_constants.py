@@ -46,6 +46,14 @@ def test_the_same_in_all(tmp_path: Path, soup: Callable[..., Ran], constant: Ten
     assert "cannot be mixed" not in looked.stdout
 
 
+@pytest.mark.parametrize("constant", [MASK, BOUNDS], ids=["mask", "bounds"])
+def test_the_same_in_other_dtypes(tmp_path: Path, soup: Callable[..., Ran], constant: Tensor) -> None:
+    """A constant that one ingredient stores in fewer bits, with the same numbers, is the same."""
+    paths = family(tmp_path, "c", constant, constant.bfloat16())
+    assert soup("uniform", "--ckpts", *paths, "--out", tmp_path / "out").code == 0
+    assert torch.equal(load_file(tmp_path / "out/model.safetensors")["c"].nan_to_num(), constant.nan_to_num())
+
+
 @pytest.mark.parametrize(
     "tensors", [(MASK, MASK.T.contiguous()), (BOUNDS, BOUNDS + 1), (torch.zeros(4), torch.tensor([0.0, 1.0, 2.0, NAN]))]
 )
@@ -55,6 +63,7 @@ def test_not_the_same(tmp_path: Path, soup: Callable[..., Ran], tensors: tuple[T
     ran = soup("uniform", "--ckpts", *paths, "--out", tmp_path / "out")
     assert ran.code == 2
     assert "tensor 'c' holds" in ran.stderr
+    assert ("--take c takes" in ran.stderr) is (tensors[0] is MASK)
     for flag in ("--exclude", "--take"):
         assert soup("uniform", "--ckpts", *paths, flag, "c", "--out", tmp_path / f"out{flag}").code == 0
         assert "diverged" not in soup("inspect", "--ckpts", *paths, flag, "c").stdout

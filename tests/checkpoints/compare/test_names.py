@@ -190,3 +190,15 @@ def test_rank_takes_what_a_soup_takes(wrapper: str, family: Path, soup: Callable
     assert soup("rank", "--ckpts", "runs/0", "runs/1", "--val", "val").code == 0
     assert soup("uniform", "--ckpts", "runs/0", "runs/1").code == 0
     assert load_file("soup/model.safetensors").keys() == load_file("runs/0/model.safetensors").keys()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_prefix_before_all(tmp_path: Path, order: tuple[int, int]) -> None:
+    """The state dict of a Lightning module beside that of the network inside: mixed under the first one's names."""
+    inner = {"0.w": torch.ones(2), "1.w": torch.zeros(2)}
+    states = [inner, {f"net.{name}": tensor.bfloat16() for name, tensor in inner.items()}]
+    checkpoints = saved(tmp_path, *(states[number] for number in order))
+    assert [sorted(one) for one in named(checkpoints)] == [sorted(states[order[0]])] * 2
+    assert "begin with 'net.'" in common_names(checkpoints)[1][0]
+    other = {"net.0.w": torch.ones(3), "net.1.w": torch.zeros(2)}
+    assert common_names(saved(tmp_path, inner, other))[0].aliases == {}
