@@ -6,6 +6,7 @@ kept, left_out = choose(checkpoints, recipe.window)        # e.g. window: {last:
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -67,20 +68,37 @@ def _between(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingReco
 
 
 def _every(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord], window: Window) -> set[Checkpoint]:
-    return {one for run in _runs(kept, about) for one in run[:: -(window.every or 1)]}
+    if window.every is None:
+        return set(kept)
+    runs = _runs(kept, about)
+    for run in runs:
+        _check_one_run(run, about, f"--every {window.every}")
+    return {one for run in runs for one in run[:: -window.every]}
 
 
 def _last(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord], window: Window) -> set[Checkpoint]:
-    return {one for run in _runs(kept, about) for one in (run if window.last is None else run[-window.last :])}
+    if window.last is None:
+        return set(kept)
+    runs = _runs(kept, about)
+    for run in runs:
+        _check_one_run(run[-window.last - 1 :], about, f"--last {window.last}")
+    return {one for run in runs for one in run[-window.last :]}
 
 
 def _top(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord], window: Window) -> set[Checkpoint]:
     """Return the best by the recorded metric; of equal ones the first by path."""
     if window.top is None or window.by is None:
         return set(kept)
-    metric, higher = order_by(window.by)
-    values = {one: value_of(metric, about[one], one.path) for one in kept}
-    return set(sorted(kept, key=lambda one: -values[one] if higher else values[one])[: window.top])
+    name = window.by.removeprefix("-").removeprefix("+")
+    lacking = [one for one in kept if name not in about[one].metrics]
+    if lacking and len(lacking) < len(kept):
+        raise UsageError(
+            f"--by {name}: {len(lacking)} of {len(kept)} checkpoints have no number of it, {lacking[0].path} the first",
+            hint="their trainer recorded none, or NaN: leave them out of --ckpts; soup rank measures",
+        )
+    values = {one: value_of(name, about[one], one.path) for one in kept}
+    sign = -1 if order_by(window.by).higher_is_better else 1
+    return set(sorted(kept, key=lambda one: sign * values[one])[: window.top])
 
 
 def _runs(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord]) -> list[list[Checkpoint]]:
@@ -106,9 +124,10 @@ def in_order_of_steps(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
 def along_one_run(checkpoints: Sequence[Checkpoint], flag: str = "--decay") -> list[Checkpoint]:
     """Return the checkpoints of one run in the order of their steps.
 
-    Raises UsageError, of `flag`, if they lie in several folders, or are fewer than two.
+    Raises UsageError, of `flag`, if they lie in several folders, if two are of one step, or if they are fewer than two.
     """
-    runs = _runs(checkpoints, {one: record_of(one) for one in checkpoints})
+    about = {one: record_of(one) for one in checkpoints}
+    runs = _runs(checkpoints, about)
     if len(runs) > 1:
         raise UsageError(
             f"{flag}: {runs[0][0].path} and {runs[1][0].path} are not of one run: they lie in different folders",
@@ -116,6 +135,7 @@ def along_one_run(checkpoints: Sequence[Checkpoint], flag: str = "--decay") -> l
         )
     if len(checkpoints) < 2:
         raise UsageError(f"{flag}: one checkpoint ({checkpoints[0].path}) has no interval", hint="name several")
+    _check_one_run(runs[0], about, flag)
     return runs[0]
 
 
@@ -124,17 +144,39 @@ def positions(run: Sequence[Checkpoint]) -> list[float]:
     about = [record_of(one) for one in run]
     for numbers in ([one.step for one in about], [one.epoch for one in about]):
         known = [float(number) for number in numbers if number is not None]
-        if len(set(known)) == len(run):
+        if len(known) == len(run) and all(before < after for before, after in pairwise(known)):
             return known
     return [float(number) for number in range(len(run))]
 
 
 def _along(run: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord]) -> list[Checkpoint]:
-    steps = {one: about[one].step for one in run}
-    numbers = {one: about[one].epoch for one in run} if None in steps.values() else steps
-    if None in numbers.values():
+    steps, epochs = [about[one].step for one in run], [about[one].epoch for one in run]
+    if None in steps and None in epochs:
         return list(run)
-    return sorted(run, key=lambda one: (numbers[one] or 0, natural_order(str(one.path))))
+    ordered = sorted(run, key=lambda one: natural_order(str(one.path)))
+    if None in steps or None in epochs:
+        return sorted(ordered, key=lambda one: _number(about[one].epoch if None in steps else about[one].step))
+    by_step = sorted(ordered, key=lambda one: (_number(about[one].step), _number(about[one].epoch)))
+    passed = [_number(about[one].epoch) for one in by_step]
+    if passed == sorted(passed):
+        return by_step
+    return sorted(by_step, key=lambda one: _number(about[one].epoch))  # steps begin anew in each epoch
+
+
+def _number(known: int | None) -> int:
+    return known or 0
+
+
+def _check_one_run(ordered: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord], flag: str) -> None:
+    """Raises UsageError if two checkpoints are of one step and epoch, because they are not of one run."""
+    for one, other in pairwise(ordered):
+        place = about[one].epoch, about[one].step
+        if place != (None, None) and place == (about[other].epoch, about[other].step):
+            at = f"step {place[1]}" if place[1] is not None else f"epoch {place[0]}"
+            raise UsageError(
+                f"{flag}: {one.path} and {other.path} are not of one run: both are of {at}",
+                hint="a run is the checkpoints of one folder: name those of one run, e.g. --ckpts 'run/checkpoint-*/'",
+            )
 
 
 def _step(one: Checkpoint, about: TrainingRecord, flag: str) -> int:

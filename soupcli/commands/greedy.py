@@ -17,13 +17,13 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.run.dry_run import Plan
 from soupcli.run.external_scores import ranking_of_file
 from soupcli.run.gates import Gatekeeper, check_gates, gated_evaluations
-from soupcli.run.make_soup import FinishedSoup, Prepared, make_soup
+from soupcli.run.make_soup import Prepared, make_soup
 from soupcli.run.methods.ensembles import ensembles, predict_from_logits, say_again
 from soupcli.run.methods.experts import check_experts, expert_evaluations, finish_experts
-from soupcli.run.methods.objective import Choice, chosen_by, objective_to_report, refuse_objective
-from soupcli.run.methods.scale import check_scale, scale_evaluations, scaled_soup
+from soupcli.run.methods.last_steps import Rival, finish_search
+from soupcli.run.methods.objective import Choice, chosen_by, refuse_objective
+from soupcli.run.methods.scale import check_scale, scale_evaluations
 from soupcli.run.methods.windows import check_windows, finish_windows, window_evaluations
-from soupcli.run.run import Row
 from soupcli.soups.search import most_evaluations, search
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from soupcli.cli.options.soups import GreedyOptions
     from soupcli.cli.parsing import Invocation
+    from soupcli.run.make_soup import FinishedSoup
     from soupcli.run.run import Run
     from soupcli.soups.ranking import Ranked
 
@@ -98,27 +99,15 @@ def _finish(run: Run, options: GreedyOptions) -> FinishedSoup:
             foresee=partial(_foreseen, run, options.speculate),
             progress=progress,
         )
-    soup = scaled_soup(run, found.soup, choice.evaluate, keeper)
-    rows = [
-        Row("greedy soup", soup.mixture, {**keeper.known(soup.mixture), **keeper.of_sets(soup.score)}),
-        Row("best ingredient", Mixture.uniform([best]), keeper.best),
-        *([Row("uniform soup", average(run.checkpoints))] if options.with_uniform else []),
-    ]
-    with run.phase("evaluate"):
-        scores, best_scores, *uniform = run.scores(rows)
-    finished = FinishedSoup(
-        soup.mixture,
-        scores,
-        [(ranked.checkpoint, choice.alone[ranked.checkpoint]) for ranked in ranking],
-        (best, best_scores),
-        next(iter(uniform), None),
+    finished = finish_search(
+        run,
         found,
-        parts={
-            **soup.parts,
-            **objective_to_report(choice, soup.score),
-            **({"scores_file": str(options.scores)} if options.scores is not None else {}),
-        },
-        base=soup.base,
+        choice,
+        keeper,
+        Rival("best ingredient", best),
+        [ranked.checkpoint for ranked in ranking],
+        with_uniform=options.with_uniform,
+        parts={"scores_file": str(options.scores)} if options.scores is not None else {},
     )
     return _with_ensembles(run, finished, ranking) if run.logits is not None else finished
 

@@ -27,7 +27,7 @@ class Document:
     """A recipe before validation, with the position of each part.
 
     `outside`: top keys given by a flag or variable, where paths are not the file's. `problems`: lines of what is wrong
-    already.
+    already. `unused`: lines on settings of the file that a flag leaves without use.
     """
 
     file: Path | None = None
@@ -36,6 +36,7 @@ class Document:
     keys: dict[Keys, str] = field(default_factory=dict)  # "soup.yaml:8:3" of the key
     outside: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
     def position(self, keys: Keys, *, of_key: bool = False) -> str:
         """Return the position of `keys`. An absent key has that of the nearest mapping around it."""
@@ -44,6 +45,10 @@ class Document:
             if keys[:end] in table:
                 return table[keys[:end]]
         return self.values.get((), str(self.file or "recipe"))
+
+    def is_of_file(self, keys: Keys) -> bool:
+        """Whether the file gives `keys`, or the nearest mapping around an absent key."""
+        return self.file is not None and self.position(keys).startswith(f"{self.file}:")
 
     def keys_of(self, dotted: str) -> tuple[str, ...]:
         """The keys that `dotted` leads along; a key may have dots itself."""
@@ -66,8 +71,7 @@ class Document:
     def place(self, keys: Keys, *, of_key: bool = False) -> str:
         """`soup.yaml:8:10: learned.steps`, or the flag or variable alone if it says which key it sets."""
         where = self.position(keys, of_key=of_key)
-        from_file = self.file is not None and where.startswith(f"{self.file}:")
-        if keys in self.values and not from_file:
+        if keys in self.values and not self.is_of_file(keys):
             return where
         return f"{where}: {'.'.join(str(key) for key in keys)}" if keys else where
 

@@ -117,11 +117,14 @@ class Greedy(Section):
         return self
 
 
-# Keys that a search has no use for.
-OF_GRADIENT = (
-    *("steps", "lr", "schedule", "batch_size", "weight_decay", "label_smoothing", "temperature"),
-    *("fold_temperature", "holdout", "folds", "resident"),
-)
+# Keys that the other way of finding coefficients has no use for.
+OF_WAY = {
+    "gradient": (
+        *("steps", "lr", "schedule", "batch_size", "weight_decay", "label_smoothing", "temperature"),
+        *("fold_temperature", "holdout", "folds", "resident"),
+    ),
+    "search": ("groups", "budget"),
+}
 
 
 class Learned(Section):
@@ -178,16 +181,18 @@ class Learned(Section):
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         if self.by == "gradient":
-            given = next((key for key in ("groups", "budget") if getattr(self, key) is not None), None)
+            given = next((key for key in OF_WAY["search"] if getattr(self, key) is not None), None)
             if given is not None:
                 raise ValueError(f"{given}: is for by: search, e.g. --by search")
             return self
         defaults = type(self).model_fields
-        given = next((key for key in OF_GRADIENT if getattr(self, key) != defaults[key].default), None)
+        given = next((key for key in OF_WAY["gradient"] if getattr(self, key) != defaults[key].default), None)
         if given is not None:
-            raise ValueError(f"{given}: is for by: gradient, a search has no use for it")
+            raise ValueError(f"{given}: is for by: gradient, a search has no use for it: leave it out")
         if self.constraint != "simplex":
-            raise ValueError(f"constraint: a search is over the simplex, {self.constraint} is for by: gradient")
+            raise ValueError(
+                f"constraint: a search is over the simplex, {self.constraint} is for by: gradient: leave it out"
+            )
         if self.groups is not None and self.per != "layer":
             raise ValueError(f"groups: are of layers, so they go with per: layer, not with {self.per}")
         return self

@@ -15,6 +15,7 @@ import pydantic
 from soupcli.errors import RecipeError
 from soupcli.recipe.document import MOST_DIGITS, Document, parse_value, read_document
 from soupcli.recipe.messages import line_of
+from soupcli.recipe.methods import OF_WAY
 from soupcli.recipe.other_tools import OURS, tool_of
 from soupcli.recipe.recipe import Recipe
 from soupcli.wording import suggestion
@@ -55,7 +56,20 @@ def _load(
     for key, value in flags.items():
         shown = key.rpartition(".")[2].replace("_", "-")
         document.lay_over(tuple(key.split(".")), value, f"--{shown}", beside_recipe=False)
+    _leave_unused(document)
     return _validate(document)
+
+
+def _leave_unused(document: Document) -> None:
+    """Take the file's settings of the other way out if a flag or variable says which way coefficients are found."""
+    section = document.data.get("learned")
+    if not isinstance(section, dict) or document.is_of_file(("learned", "by")):
+        return
+    way = section.get("by")
+    for key in OF_WAY["gradient" if way == "search" else "search"] if way in OF_WAY else ():
+        if key in section and document.is_of_file(("learned", key)):
+            del section[key]
+            document.unused.append(f"{document.place(('learned', key), of_key=True)}: --by {way} has no use for it")
 
 
 def _validate(document: Document) -> Recipe:

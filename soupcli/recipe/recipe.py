@@ -146,8 +146,13 @@ class Recipe(Section):
 
     def place(self, key: str) -> str | None:
         """`soup.yaml:8:10` if the recipe file gives the dotted key, None if something else does."""
-        place = self._document.position(self._document.keys_of(key))
-        return place if self._document.file is not None and place.startswith(f"{self._document.file}:") else None
+        keys = self._document.keys_of(key)
+        return self._document.position(keys) if self._document.is_of_file(keys) else None
+
+    @property
+    def unused(self) -> list[str]:
+        """A line for each setting of the file that a flag leaves without use."""
+        return self._document.unused
 
     def located(self, message: str) -> str:
         """`message` with the place in the recipe before it, if it begins with a key that the recipe gives."""

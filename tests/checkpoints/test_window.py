@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.find import find
-from soupcli.checkpoints.window import choose
+from soupcli.checkpoints.training_record import order_by
+from soupcli.checkpoints.window import along_one_run, choose, positions
 from soupcli.errors import UsageError
 from soupcli.recipe.methods import Window
 
@@ -76,13 +77,50 @@ def test_reasons(run: Path) -> None:
     [
         ({"between": [3, 4]}, "--between 3 4: leaves none of 5"),
         ({"top": 1, "by": "vall_loss"}, "recorded no such metric, did you mean 'val_loss'"),
-        ({"top": 1, "by": "metric"}, "whether more or less"),
+        ({"top": 1, "by": "metric"}, "recorded no such metric"),
+        ({"top": 1, "by": "val_rate"}, "recorded no such metric"),
     ],
 )
 def test_refused(run: Path, window: dict[str, object], message: str) -> None:
     """Nothing left, an unknown metric and an unknown direction are errors, not guesses."""
     with pytest.raises(UsageError, match=message):
         choose(find(["a/*"]).checkpoints, Window.model_validate(window))
+
+
+def test_direction_that_no_name_tells() -> None:
+    """A metric that could be better either way is not guessed."""
+    with pytest.raises(UsageError, match="whether more or less"):
+        order_by("metric")
+
+
+def test_one_without_a_number(run: Path) -> None:
+    """A checkpoint whose trainer recorded no number, or NaN, is named: it is neither the best nor left out unsaid."""
+    save_file({"w": torch.ones(1)}, run / "a/step=7000-val_loss=nan.safetensors")
+    with pytest.raises(UsageError, match=r"1 of 6 checkpoints have no number of it, a/step=7000-val_loss=nan"):
+        choose(find(["a/*"]).checkpoints, Window(top=2, by="val_loss"))
+
+
+@pytest.mark.parametrize("window", [{"last": 3}, {"every": 2}])
+def test_two_runs_in_one_folder(run: Path, window: dict[str, object]) -> None:
+    """Two checkpoints of one step are not of one run: no window over them is guessed, unless it leaves both out."""
+    save_file({"w": torch.full((1,), 7.0)}, run / "a/seed1-step=1500.safetensors")
+    with pytest.raises(UsageError, match=r"a/seed1-step=1500.* are not of one run: both are of step 1500"):
+        choose(find(["a/*"]).checkpoints, Window.model_validate(window))
+    assert steps_kept("a/*", last=1) == [10000]
+    with pytest.raises(UsageError, match=r"--decay: .* are not of one run"):
+        along_one_run(find(["a/*"]).checkpoints)
+
+
+def test_steps_that_begin_anew_in_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs go before steps where these count within an epoch; elsewhere steps decide."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"epoch{epoch}_step{step}" for epoch in (9, 10) for step in (500, 1000)]
+    for number, name in enumerate(names):
+        save_file({"w": torch.full((1,), float(number))}, f"{name}.safetensors")
+    found = find(["*.safetensors"]).checkpoints
+    assert [one.path.stem for one in along_one_run(found)] == names
+    assert positions(along_one_run(found)) == [0, 1, 2, 3]
+    assert [one.path.stem for one in choose(found, Window(last=2)).kept] == names[2:]
 
 
 def test_no_step(run: Path) -> None:

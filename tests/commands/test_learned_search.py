@@ -226,6 +226,26 @@ def test_refused(brier: Path, soup: Soup, words: list[str], message: str) -> Non
     assert message in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("settings", "words", "left"),
+    [
+        ("{steps: 7, lr: 0.3, seed: 1}", ["--by", "search", "--budget", "6"], ["steps", "lr"]),
+        ("{by: search, budget: 6, per: layer, folds: 1, steps: 3}", ["--by", "gradient"], ["budget"]),
+    ],
+    ids=["search", "gradient"],
+)
+def test_recipe_of_both_ways(brier: Path, soup: Soup, settings: str, words: list[str], left: list[str]) -> None:
+    """A recipe that serves both ways runs by either: settings of the file that --by leaves unused are said."""
+    recipe, line = Path("soup.yaml"), f"learned: {settings}"
+    recipe.write_text(f"{recipe.read_text()}{line}\n")
+    report = json.loads(soup("learned", "--ckpts", "runs/*/", "--val", "val", "--json", *words).stdout)
+    number = len(recipe.read_text().splitlines())
+    places = [f"soup.yaml:{number}:{line.index(f'{key}:') + 1}: learned.{key}" for key in left]
+    said = [one for one in report["warnings"] if "has no use" in one]
+    assert said == [f"{place}: --by {words[1]} has no use for it" for place in places]
+    assert report["recipe"]["learned"]["by"] == words[1]
+
+
 def test_one_ingredient(brier: Path, soup: Soup) -> None:
     """One ingredient has no coefficients."""
     found = soup("learned", "--ckpts", "runs/0", "--val", "val", "--by", "search")

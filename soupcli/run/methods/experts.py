@@ -10,11 +10,9 @@ from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
 from soupcli.report.soups import ExpertGroup, Experts
 from soupcli.run.gates import Gatekeeper, check_gates
-from soupcli.run.make_soup import FinishedSoup
-from soupcli.run.methods.objective import chosen_by, objective_to_report
-from soupcli.run.methods.scale import scaled_soup
+from soupcli.run.methods.last_steps import Rival, finish_search
+from soupcli.run.methods.objective import chosen_by
 from soupcli.run.methods.windows import all_at_once
-from soupcli.run.run import Row
 from soupcli.soups.experts import FEWEST, Expert, correlations, expert_of, groups_of, most_weights, weights_tried
 from soupcli.soups.search import SearchResult
 from soupcli.soups.trials import Trial, best_of
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options.soups import GreedyOptions
+    from soupcli.run.make_soup import FinishedSoup
     from soupcli.run.methods.objective import Choice
     from soupcli.run.run import Run
 
@@ -75,23 +74,16 @@ def finish_experts(run: Run, options: GreedyOptions) -> FinishedSoup:
             foresee=all_at_once(run),
             progress=progress,
         )
-    soup = scaled_soup(run, found, choice.evaluate, keeper)
-    rows = [
-        Row("greedy soup", soup.mixture, keeper.known(soup.mixture)),
-        Row("best ingredient", alone, keeper.best),
-        *([Row("uniform soup", average(run.checkpoints))] if options.with_uniform else []),
-    ]
-    with run.phase("evaluate"):
-        scores, of_best, *uniform = run.scores(rows)
-    return FinishedSoup(
-        soup.mixture,
-        scores,
-        [(ranked.checkpoint, choice.alone[ranked.checkpoint]) for ranked in choice.ranking],
-        (best, of_best),
-        next(iter(uniform), None),
-        SearchResult(found, [([ranked.checkpoint for ranked in choice.ranking], found)]),
-        parts={**soup.parts, **objective_to_report(choice, soup.score), "experts": seen},
-        base=soup.base,
+    ranked = [one.checkpoint for one in choice.ranking]
+    return finish_search(
+        run,
+        SearchResult(found, [(ranked, found)]),
+        choice,
+        keeper,
+        Rival("best ingredient", best),
+        ranked,
+        with_uniform=options.with_uniform,
+        parts={"experts": seen},
     )
 
 

@@ -8,11 +8,9 @@ from soupcli.checkpoints.window import along_one_run
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
 from soupcli.run.gates import Gatekeeper, check_gates
-from soupcli.run.make_soup import FinishedSoup
 from soupcli.run.methods.decay import decayed
-from soupcli.run.methods.objective import chosen_by, objective_to_report
-from soupcli.run.methods.scale import scaled_soup
-from soupcli.run.run import Row
+from soupcli.run.methods.last_steps import Rival, finish_search
+from soupcli.run.methods.objective import chosen_by
 from soupcli.soups.search import SearchResult
 from soupcli.soups.weighted import weighted
 from soupcli.soups.windows import sizes_tried, windows
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options.soups import GreedyOptions
+    from soupcli.run.make_soup import FinishedSoup
     from soupcli.run.run import Run
     from soupcli.soups.greedy import Foresee
 
@@ -75,23 +74,14 @@ def finish_windows(run: Run, options: GreedyOptions) -> FinishedSoup:
         found = windows(
             ordered, sizes, keeper.guarded(choice.evaluate), mix=mix, foresee=all_at_once(run), progress=progress
         )
-    soup = scaled_soup(run, found, choice.evaluate, keeper)
-    rows = [
-        Row("greedy soup", soup.mixture, {**keeper.known(soup.mixture), **keeper.of_sets(soup.score)}),
-        Row("last checkpoint", alone, keeper.best),
-        *([Row("uniform soup", average(ordered))] if options.with_uniform else []),
-    ]
-    with run.phase("evaluate"):
-        scores, of_last, *uniform = run.scores(rows)
-    return FinishedSoup(
-        soup.mixture,
-        scores,
-        [(one, choice.alone.get(one, {})) for one in reversed(ordered)],
-        (last, of_last),
-        next(iter(uniform), None),
+    return finish_search(
+        run,
         SearchResult(found, [(ordered, found)]),
-        parts={**soup.parts, **objective_to_report(choice, soup.score)},
-        base=soup.base,
+        choice,
+        keeper,
+        Rival("last checkpoint", last),
+        ordered[::-1],
+        with_uniform=options.with_uniform,
     )
 
 

@@ -111,7 +111,7 @@ def resolve(options: IngredientOptions, invocation: Invocation) -> Resolved:
         chosen, unspoken = _divided(sets, recipe, invocation.command, asked=asked)
         sets, parts = divide(sets, recipe.holdout, chosen)
     sets, gates, warnings = gates_of_run(options, recipe, sets, parts)
-    warnings += unspoken
+    warnings += [*unspoken, *recipe.unused]
     _check_metric(recipe, sets)
     if recipe.scale is not None and not invocation.command.scales:
         warnings = [*warnings, f"scale: soup {invocation.command.name} does not scale what it mixes"]

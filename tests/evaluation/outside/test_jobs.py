@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,20 +80,23 @@ def test_speculation_changes_nothing(commanded: Path, soup: Soup, monkeypatch: p
 
 
 HASHED = """
-import hashlib, json, os, sys
+import hashlib, json, os, signal, sys
 
-path, seed, digits, fails_at = sys.argv[1:]
+path, seed, digits, ends_at, how = sys.argv[1:]
 with open("calls", "a") as calls:
     calls.write(".")
-if os.path.getsize("calls") == int(fails_at):
+if os.path.getsize("calls") == int(ends_at):
+    if how != "fails":
+        os.kill(os.getppid(), getattr(signal, how))
     sys.exit("no memory left")
 digest = hashlib.sha256(seed.encode() + open(path, "rb").read()).hexdigest()
 print(json.dumps({"accuracy": round(int(digest[:8], 16) / 16**8, int(digits)), "n": 200}))
 """
 
 
+@pytest.mark.parametrize("how", ["fails", "SIGINT", "SIGKILL"])
 @settings(
-    max_examples=6,
+    max_examples=3,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -101,25 +106,38 @@ print(json.dumps({"accuracy": round(int(digest[:8], 16) / 16**8, int(digits)), "
     digits=st.integers(1, 6),  # with one digit most candidates tie
     jobs=st.integers(1, 4),
     ahead=st.integers(0, 5),
-    fails_at=st.integers(1, 9),
+    ends_at=st.integers(1, 9),
 )
 def test_property_of_any_scores(
-    commanded: Path, soup: Soup, seed: int, digits: int, jobs: int, ahead: int, fails_at: int
+    commanded: Path, soup: Soup, seed: int, digits: int, jobs: int, ahead: int, ends_at: int, how: str
 ) -> None:
-    """Whatever the scores, their ties, jobs, candidates ahead and where a run fails: the decisions and the bytes."""
+    """Whatever the scores, their ties, jobs, candidates ahead, where and how a run ends: decisions and bytes."""
     (commanded / "eval.py").write_text(HASHED)
     words = ("greedy", "--ckpts", "runs/*/", "--val", "val", "--no-early-stop", "--json", "--force")
     found = []
-    for flags, fail in (((), 0), (("--jobs", str(jobs), "--speculate", str(ahead)), fails_at)):
-        recipe(commanded, f"{{weights}} {seed} {digits} {fail}")
+    for flags, end in (((), 0), (("--jobs", str(jobs), "--speculate", str(ahead)), ends_at)):
+        recipe(commanded, f"{{weights}} {seed} {digits} {end} {how}")
         (commanded / "calls").unlink(missing_ok=True)
+        if end and how == "SIGKILL":
+            in_a_fork(soup, *words, *flags)
         ran = soup(*words, *flags)
         if ran.code:
-            assert fail and "no memory left" in ran.stderr, ran.stderr
+            assert end and ("no memory left" in ran.stderr or ran.code == 130), ran.stderr
             ran = soup(*words, *flags)
         assert ran.code == 0, ran.stderr
         found.append(decisions(json.loads(ran.stdout)))
     assert found[0] == found[1]
+
+
+def in_a_fork(soup: Soup, *words: str) -> None:
+    """Runs `soup WORDS...` in a copy of this process, which its own command may kill."""
+    with warnings.catch_warnings():  # of threads: the copy starts its own
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if not child:
+        soup(*words)
+        os._exit(0)
+    os.waitpid(child, 0)
 
 
 def test_several_results_of_one_command(commanded: Path, soup: Soup) -> None:
