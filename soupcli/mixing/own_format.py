@@ -14,8 +14,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soupcli.checkpoints.formats.folders import nnunet, speechbrain
+from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES
 from soupcli.checkpoints.formats.folders.shards import MAX_INDEX, is_shard, whole_name
 from soupcli.checkpoints.formats.folders.torch_distributed import DistributedCheckpoint
+from soupcli.checkpoints.formats.torch_save import MODULE
 from soupcli.errors import MixError, OutputError
 from soupcli.files.atomic import write_whole
 from soupcli.files.reading import FileVersion, read_small, sha256
@@ -38,14 +40,16 @@ Form = Literal["safetensors", "torch", "distributed"]
 INSTEAD = "--format safetensors writes the tensors alone"
 LEFT_OUT = "training state, left out (--keep-state keeps it)"
 PLAIN_COPY = CopyOptions()
-# Formats of ingredients that their own library opens, and no other.
+# Formats of bare weights that their own library opens, and no other.
 READ_ALONE = frozenset(
     {
-        *("Lightning", "fairseq", "ultralytics", "YOLOv5", "nnU-Net", "mmengine", "icefall", "detectron2", "NeMo"),
-        *("speechbrain", "Megatron", "VITS", "ESPnet", "wenet", "numpy pickle", "Whisper", "RVC", "Coqui", "nanoGPT"),
-        *("flair", "fair-esm", "torchvision training", "BasicSR", "fastai", "LitGPT", "FlagEmbedding"),
+        *("ESPnet", "FlagEmbedding", "LitGPT", "Megatron", "MONAI", "NeMo", "OLMo", "speechbrain", "wenet"),
+        *(MODULE, "numpy pickle"),
     }
 )
+# Formats of weights under a key whose library opens safetensors too.
+READS_SAFETENSORS = frozenset({"timm training", "open_clip training"})
+AS_SAFETENSORS = "written as safetensors: --format same writes files like the ingredients"
 
 
 class OwnFiles(NamedTuple):
@@ -76,7 +80,7 @@ def form_of(checkpoint: Checkpoint) -> Form:
 def chosen_format(mixture: Mixture, wanted: Format | None, options: CopyOptions = PLAIN_COPY) -> tuple[Form, str]:
     """Return the format of the soup, and a note if it is not the one that its ingredients suggest.
 
-    By default it is the ingredients' format if their library reads no other. Raises MixError if the wanted format
+    By default it is the ingredients' format if their program opens no other. Raises MixError if the wanted format
     cannot be written.
     """
     kept = mixture.kept.own
@@ -91,13 +95,25 @@ def chosen_format(mixture: Mixture, wanted: Format | None, options: CopyOptions 
     form = form_of(kept)
     if form == "safetensors" or (wanted is None and any(form_of(member) != form for member in mixture.members)):
         return "safetensors", ""
-    if wanted is None and kept.origin.format not in READ_ALONE:
-        keyed = kept.origin.key is not None or form == "distributed"
-        return "safetensors", "written as safetensors: --format same writes files like the ingredients" if keyed else ""
+    if wanted is None and not _is_read_alone(kept, form):
+        expected = form == "torch" and kept.origin.key is None and _libraries_look_for(kept)
+        return "safetensors", "" if expected else AS_SAFETENSORS
     why = why_not_copied(mixture, options)
     if why and wanted == "same":
         raise MixError(f"--format same: {why}", hint=INSTEAD)
     return ("safetensors", f"written as safetensors, not as the ingredients were: {why}") if why else (form, "")
+
+
+def _is_read_alone(kept: Checkpoint, form: Form) -> bool:
+    """Whether the program that opens `kept` opens no safetensors: one that looks for a key in a file does not."""
+    if kept.origin.key is not None or form == "distributed":
+        return kept.origin.format not in READS_SAFETENSORS
+    return kept.origin.format in READ_ALONE
+
+
+def _libraries_look_for(kept: Checkpoint) -> bool:
+    """Whether the weights have a name that libraries look for, beside model.safetensors."""
+    return bool(kept.parts) or len(kept.files) > 1 or kept.files[0].path.name in KNOWN_NAMES
 
 
 def why_not_copied(mixture: Mixture, options: CopyOptions) -> str:
@@ -216,9 +232,9 @@ def _plain_files(
 def _own_files(written: Mapping[str, TorchFile], others: dict[str, str], notes: Iterable[str] = ()) -> OwnFiles:
     said = list(notes)
     for name, file in written.items():
-        said += [f"{name}: {entry}: {LEFT_OUT}" for entry in file.notes.dropped]
         stayed = file.notes.as_in_ingredient
         said += [f"{name}: {entry}: as in the ingredient, not averaged" for entry in stayed]
+        said += [f"{name}: {entry}: {LEFT_OUT}" for entry in file.notes.dropped]
     indexes = [name for name in others if name.endswith(INDEX_SUFFIX)]
     main = indexes[0] if len(indexes) == 1 else next(iter(written)) if len(written) == 1 else ""
     digests = {name: file.digest for name, file in written.items()}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import Ran
+from tests.helpers.checkpoint_tensors import assert_same, opened
 from tests.helpers.means import mean64
 
 Soup = Callable[..., Ran]
@@ -277,10 +278,53 @@ def test_lightning(soup: Soup) -> None:
     assert "optimizer_states" not in torch.load("soup/last.ckpt", weights_only=False)
 
 
-def test_an_unknown_program_gets_safetensors(soup: Soup) -> None:
-    """Who reads a training file of no known library is unknown: the default is safetensors, and it says so."""
-    for seed in range(2):
-        torch.save({"model": trained(seed)[0].state_dict(), "epoch": 3}, f"{seed}.pt")
+@pytest.mark.parametrize("form", ["key", "module", "bare"])
+def test_an_unknown_program(soup: Soup, form: str) -> None:
+    """Who looks for a key in a file, or a module, reads no safetensors: it gets such a file. Else a note is there."""
+    nets = [trained(seed)[0] for seed in range(2)]
+    for seed, net in enumerate(nets):
+        saved: Any = net if form == "module" else net.state_dict()
+        torch.save({"model": saved, "epoch": 3} if form == "key" else saved, f"{seed}.pt")
     report = json.loads(soup("uniform", "--ckpts", "0.pt", "1.pt", "--json").stdout)["soup"]
+    expected = mean64([net.state_dict() for net in nets])
+    if form == "bare":
+        assert report["path"] == "soup/model.safetensors" and "--format same" in report["left_out"][0]
+        return
+    found = torch.load(report["path"], weights_only=False)
+    if form == "key":
+        assert found["epoch"] == 3
+    assert_mean(found["model"] if form == "key" else found.state_dict(), [net.state_dict() for net in nets])
+    assert set(found["model"] if form == "key" else found.state_dict()) == set(expected)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "timm.pth.tar"])
+def test_libraries_that_read_safetensors(soup: Soup, name: str) -> None:
+    """transformers looks for model.safetensors as well; timm's script is told what to do."""
+    for seed in range(2):
+        state = trained(seed)[0].state_dict()
+        Path(f"{seed}").mkdir()
+        torch.save({"arch": "a", "state_dict": state, "optimizer": {}} if "timm" in name else state, f"{seed}/{name}")
+    report = json.loads(soup("uniform", "--ckpts", "0", "1", "--json").stdout)["soup"]
     assert report["path"] == "soup/model.safetensors"
-    assert report["left_out"] == ["written as safetensors: --format same writes files like the ingredients"]
+    assert report["left_out"] == (
+        ["written as safetensors: --format same writes files like the ingredients"] if "timm" in name else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("trained_key", "sign"), [("current_model_state", "averaging_state"), ("ema_state_dict", "message_hub")]
+)
+def test_trained_weights_beside_averaged_ones(soup: Soup, trained_key: str, sign: str) -> None:
+    """A training goes on with them: they go with its state, so that no one takes one run's for the soup's."""
+    nets = [trained(seed)[0] for seed in range(4)]
+    for seed in range(2):
+        content = {"state_dict": nets[seed].state_dict(), trained_key: nets[seed + 2].state_dict(), sign: {"steps": 3}}
+        torch.save({**content, "meta": {}}, f"{seed}.pth")
+    ran = soup("uniform", "--ckpts", "0.pth", "1.pth", "--json")
+    report = json.loads(ran.stdout)["soup"]
+    assert list(torch.load(report["path"])) == ["state_dict", "meta"]
+    assert any(f"{trained_key}: training state, left out" in line for line in report["left_out"])
+    assert_mean(torch.load(report["path"])["state_dict"], [net.state_dict() for net in nets[:2]])
+    assert_same(opened(Path(report["path"])), mean64([net.state_dict() for net in nets[:2]]))
+    kept = soup("uniform", "--ckpts", "0.pth", "1.pth", "--keep-state", "--out", "kept", "--quiet").stdout.strip()
+    assert trained_key in torch.load(kept)

@@ -139,7 +139,7 @@ def _preferred(file: _File, view: Mapping[Any, Any], key: str | None) -> _Choice
     """Return the part to take, and notes on the others."""
     parts = [str(name) for name, value in view.items() if _may_be_network(file, str(name), value)]
     named = {str(name): value for name, value in view.items() if str(name) in parts and file.has_names(value)}
-    trained = next((name for name, sign in SWAPPED.items() if name in view and sign in view), None)
+    trained = trained_beside(view)
     if trained is not None and "state_dict" in named:
         return _averaged(file, view, key, "state_dict", trained)
     if "model" in named and _is_stripped(view):
@@ -159,6 +159,11 @@ def _preferred(file: _File, view: Mapping[Any, Any], key: str | None) -> _Choice
     [name] = named
     note = f"weights are taken from {_dotted(key, name)!r}, the only part that may be a network"
     return _Choice(name, (note, *_left_out(file, view, key, name)))
+
+
+def trained_beside(view: Mapping[Any, Any]) -> str | None:
+    """Return the entry with the trained weights, if `state_dict` holds averaged ones."""
+    return next((name for name, sign in SWAPPED.items() if name in view and sign in view), None)
 
 
 def _is_stripped(view: Mapping[Any, Any]) -> bool:

@@ -25,6 +25,8 @@ class Neighbours(NamedTuple):
 WRITERS = (
     Neighbours("wenet", re.compile(r"(epoch_|step_|avg_?|final|init).*\.pt"), ("train.yaml", "{stem}.yaml")),
     Neighbours("LitGPT", re.compile(r"lit_model(\..+)?\.pth"), ("model_config.yaml", "lit_config.json")),
+    Neighbours("MONAI", re.compile(r"model\.pt"), ("../configs/metadata.json",)),
+    Neighbours("OLMo", re.compile(r"model\.pt"), ("train.pt",)),
     Neighbours("ESPnet", re.compile(r"(\d+epoch|(train|valid)\..+)\.pth"), ("config.yaml",)),
 )
 
