@@ -176,7 +176,7 @@ def spread_of(own: Geometry, with_base: Geometry | None) -> WeightDistances:
     centred_lkk = torch.cat([_centred(geometry.gram_lkk[:, at:, at:]) for geometry, at in parts])
     whole_lkk = torch.cat([geometry.whole()[:, at:, at:] for geometry, at in parts])
     layers = [layer for geometry, _ in parts for layer in geometry.layers]
-    matrices = _matrices(layers)
+    matrices, count = _matrices(layers), whole_lkk.shape[1]
     if with_base is not None and with_base.layers:
         about_lkk = with_base.about(0)
         moved_lk = lengths(about_lkk)[_matrices(with_base.layers)]
@@ -184,11 +184,11 @@ def spread_of(own: Geometry, with_base: Geometry | None) -> WeightDistances:
         base_angle_lk = angles(with_base.whole())[:, 0, 1:][_matrices(with_base.layers)]
         base_angle_k = base_angle_lk.nan_to_num(0.0).median(dim=0).values if len(base_angle_lk) else None
     else:
-        moved_lk, from_base_k, offset_kk = _median_to_others(distances(centred_lkk)[matrices]), None, None
+        moved_lk, from_base_k, offset_kk = _median_to_others(centred_lkk[matrices]), None, None
         base_angle_k = None
     return WeightDistances(
         [layers[place] for place in matrices],
-        angles(whole_lkk[matrices]),
+        _stacked([angles(gram_kk) for gram_kk in whole_lkk[matrices]], count, count),
         angles(whole_lkk[matrices].sum(0)),
         distances(centred_lkk.sum(0)),
         lengths(centred_lkk.sum(0)),
@@ -211,12 +211,18 @@ def _centred(gram_lkk: Tensor) -> Tensor:
     return gram_lkk - gram_lkk.mean(1, keepdim=True) - gram_lkk.mean(2, keepdim=True) + gram_lkk.mean((1, 2), True)
 
 
-def _median_to_others(distance_lkk: Tensor) -> Tensor:
-    layers, count, _ = distance_lkk.shape
+def _median_to_others(centred_lkk: Tensor) -> Tensor:
+    layers, count, _ = centred_lkk.shape
     if count < 2:
         return torch.zeros(layers, count, dtype=torch.float64)
-    off_diagonal = ~torch.eye(count, dtype=torch.bool)
-    return distance_lkk[:, off_diagonal].view(layers, count, count - 1).median(dim=2).values
+    others_kk = ~torch.eye(count, dtype=torch.bool)
+    each_l = [distances(gram_kk)[others_kk].view(count, count - 1).median(dim=1).values for gram_kk in centred_lkk]
+    return _stacked(each_l, count)
+
+
+def _stacked(each_l: Sequence[Tensor], *shape: int) -> Tensor:
+    """Stack what was worked out layer by layer, so that all else takes the memory of one layer."""
+    return torch.stack(list(each_l)) if each_l else torch.zeros(0, *shape, dtype=torch.float64)
 
 
 def _scatter(layers: Sequence[str], centred_lkk: Tensor, whole_lkk: Tensor) -> dict[str, float]:
