@@ -140,8 +140,8 @@ def split_by_class(labels_n: Tensor, share: float, *, seed: int, key: str = "lea
     generator = torch.Generator().manual_seed(seed)
     held_out = torch.zeros(len(labels_n), dtype=torch.bool)
     seen = taken = 0
-    for label in torch.unique(labels_n):
-        of_class = (labels_n == label).nonzero().flatten()
+    counts = torch.unique(labels_n, return_counts=True)[1].tolist()
+    for of_class in torch.split(torch.argsort(labels_n, stable=True), counts):
         seen += len(of_class)
         count = round(share * seen) - taken
         taken += count

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from soupcli.environment import import_extra
 from soupcli.errors import ValidationError
 from soupcli.files.reading import read_start
+from soupcli.late import collection_paused
 from soupcli.wording import suggestion
 
 Row = dict[str, Any]
@@ -31,7 +32,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     if reader is None:
         raise ValidationError(f"{path}: a text set is one of {', '.join(READERS)}")
     try:
-        rows = reader(path, columns)
+        with collection_paused():
+            rows = reader(path, columns)
     except UnicodeDecodeError as cause:
         raise ValidationError(f"{path}: not UTF-8 at byte {cause.start}", hint="convert it with iconv") from cause
     except (csv.Error, OSError) as cause:

@@ -12,7 +12,6 @@ Only content counts. Its hash is kept between runs under the file's stamp, which
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import re
@@ -44,7 +43,7 @@ def _nothing() -> Collection[Path]:
 
 
 class Manifest:
-    """Fingerprints of files and packages, each taken once in a run. `fresh` reads again what an earlier run has hashed.
+    """Fingerprints of files, each taken once in a run. `fresh` reads again what an earlier run has hashed.
 
     `folder` None: hashes are not kept between runs. `seen` says which files and folders the user's code has read or
     listed, of modules with the hash of the text that was run, `written` which of them it has written itself,
@@ -72,7 +71,6 @@ class Manifest:
         self._packages = packages
         self._began = time.time_ns()
         self._files: dict[Path, tuple[Stamp, str]] = {}
-        self._version_of = functools.cache(_version_of)
 
     def file(self, path: Path) -> str:
         """Return the hash of the file's whole content, in hexadecimal. Raises OSError."""
@@ -105,7 +103,7 @@ class Manifest:
         here = Path.cwd()
         seen = self._seen()
         found = [[f"{VARIABLE}{name}", _value_of(name)] for name in sorted(self._variables())]
-        found += [[f"{PACKAGE}{name}", self._version_of(name)] for name in sorted(self._packages())]
+        found += [[f"{PACKAGE}{name}", _version_of(name)] for name in sorted(self._packages())]
         asked = sorted(path for path in self._asked() if path not in seen)
         found += [[f"{ASKED}{_shown(path, here)}", self._asked_print(path)] for path in asked]
         return found + [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(seen.items())]
@@ -120,7 +118,7 @@ class Manifest:
         if mark == VARIABLE:
             return _value_of(rest)
         if mark == PACKAGE:
-            return self._version_of(rest)
+            return _version_of(rest)
         return self._asked_print(here / rest) if mark == ASKED else self._print_of(here / name)
 
     def confirm(self) -> None:

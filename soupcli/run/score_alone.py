@@ -65,7 +65,8 @@ def measure_alone(run: Run) -> list[Measured]:
             scores = run.scores(rows)
     run.progress.close()
     measured = [(ranked.checkpoint, row) for ranked, row in zip(ranking, scores, strict=True)]
-    say_suspicions(run, measured)
+    others = [(one, {name: row[name] for name in row if name not in choice.alone[one]}) for one, row in measured]
+    say_suspicions(run, others)  # those of the selecting sets were said before
     say_again(run)
     return measured
 
