@@ -19,6 +19,8 @@ Row = dict[str, Any]
 MOST_OF_LINE = 1_000_000  # bytes of a first line that are looked at
 ENCODING = "utf-8-sig"  # with or without the mark that spreadsheets put first
 MOST_UNPACKED = 200  # bytes that one byte of a parquet file unpacks to
+MOST_VALUES, MOST_REPEATED = 1_000_000, 4  # of a column of such a file, and further ones for each byte
+MOST_COLUMNS, SHOWN = 10_000, 20
 LONGEST = (
     1 << 24
 )  # characters of a line, and of a field of csv and tsv; Python's own limit is less than a long document
@@ -44,10 +46,15 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
         if column not in rows[0]:
             raise ValidationError(
                 f"{path}: has no column {column!r}{suggestion(column, rows[0])}",
-                hint=f"its columns are {', '.join(rows[0])}: --val {path}:INPUT:LABEL names them, as do input: and "
+                hint=f"its columns are {_named(list(rows[0]))}: --val {path}:INPUT:LABEL names them, as do input: and "
                 "label: in the recipe",
             )
     return rows
+
+
+def _named(columns: Sequence[str]) -> str:
+    more = len(columns) - SHOWN
+    return ", ".join(columns[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def columns_of(path: Path) -> list[str]:
@@ -134,6 +141,8 @@ def _separated(path: Path, **format_: Any) -> list[Row]:
     with path.open(encoding=ENCODING, newline="") as file:
         reader = csv.reader(_lines(path, file), **format_)
         header = next(reader, [])
+        if len(header) > MOST_COLUMNS:
+            raise ValidationError(f"{path}: has {len(header)} columns, at most {MOST_COLUMNS} are read")
         if len(set(header)) != len(header):
             raise ValidationError(f"{path}: has the column {max(header, key=header.count)!r} twice")
         rows = []
@@ -164,25 +173,40 @@ def _parquet(path: Path, columns: Sequence[str]) -> list[Row]:
     """Rows with only the named columns. If the file lacks one, a single row with all names of the file."""
     parquet = import_extra("pyarrow.parquet", extra="parquet")
     try:
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path, read_dictionary=list(columns))  # a text that a million rows share is one text
         wanted = columns or file.schema_arrow.names
         known = [name for name in dict.fromkeys(wanted) if name in file.schema_arrow.names]
         if len(known) < len(set(wanted)):
             return [dict.fromkeys(file.schema_arrow.names)]
         _check_parquet(path, file.metadata, known)
-        rows: list[Row] = file.read(columns=known).to_pylist()
+        table = file.read(columns=known)
+        values = [_values(table.column(name)) for name in known]
     except (ValueError, NotImplementedError) as cause:  # pyarrow.ArrowInvalid, ArrowNotImplementedError
         raise ValidationError(f"{path}: not a parquet file: {next(iter(str(cause).splitlines()), '')}") from cause
-    return rows
+    return [dict(zip(known, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _values(column: Any) -> list[Any]:
+    """Return the values of a column of a table; equal texts of a dictionary are one object."""
+    found: list[Any] = []
+    for chunk in column.chunks:
+        if hasattr(chunk, "dictionary"):
+            words = chunk.dictionary.to_pylist()
+            found += [None if place is None else words[place] for place in chunk.indices.to_pylist()]
+        else:
+            found += chunk.to_pylist()
+    return found
 
 
 def _check_parquet(path: Path, metadata: Any, columns: Sequence[str]) -> None:
     """Raises ValidationError for a small file whose columns unpack to a huge size."""
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    parts = (group.column(place) for group in groups for place in range(group.num_columns))
-    unpacked = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns)
+    parts = [group.column(place) for group in groups for place in range(group.num_columns)]
+    read = [part for part in parts if part.path_in_schema.split(".")[0] in columns]
+    unpacked, values = sum(part.total_uncompressed_size for part in read), sum(part.num_values for part in read)
     size = path.stat().st_size
-    if max(unpacked, metadata.num_rows) > MOST_UNPACKED * size + LONGEST:
+    most_values = (MOST_VALUES + MOST_REPEATED * size) * max(1, len(columns))
+    if unpacked > MOST_UNPACKED * size + LONGEST or max(values, metadata.num_rows) > most_values:
         raise ValidationError(f"{path}: {size} bytes that unpack to {unpacked} in {metadata.num_rows} rows")
 
 

@@ -30,14 +30,14 @@ class TooManyValuesError(ValueError):
     """JSON of more values than a report or configuration has."""
 
 
-def parse_json(content: bytes | str, **options: Any) -> Any:
-    """The JSON that a stranger wrote. `options` are those of json.loads.
+def parse_json(content: bytes | str, *, most: int = MOST_VALUES, **options: Any) -> Any:
+    """The JSON that a stranger wrote, of at most `most` values. `options` are those of json.loads.
 
     Raises TooManyValuesError before it makes objects of them, and ValueError for what is no JSON.
     """
     values = sum(map(content.count, ",{[")) if isinstance(content, str) else sum(map(content.count, (b",", b"{", b"[")))
-    if values > MOST_VALUES:
-        raise TooManyValuesError(f"it holds {values:,} values, at most {MOST_VALUES:,} are read")
+    if values > most:
+        raise TooManyValuesError(f"it holds {values:,} values, at most {most:,} are read")
     return json.loads(content, **options)
 
 

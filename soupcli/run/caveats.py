@@ -29,8 +29,8 @@ def check_checkpoints(
     shared: Callable[[Checkpoint], Checkpoint],
     selection: TensorFilter,
     recipe: Recipe,
-) -> None:
-    """Raises MixError if the checkpoints cannot be averaged.
+) -> list[str]:
+    """Return what could not be compared. Raises MixError if the checkpoints cannot be averaged.
 
     `shared` returns a checkpoint with its tensors that are not mixed from the first one.
     """
@@ -39,7 +39,7 @@ def check_checkpoints(
     check_ties(checkpoints, selection)
     check_mixable([shared(one) for one in checkpoints])
     check_integers(checkpoints, selection)
-    check_meanings(checkpoints, selection)
+    return check_meanings(checkpoints, selection)
 
 
 def caveats(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:

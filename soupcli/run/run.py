@@ -154,7 +154,7 @@ class Run:
         """Raises MixError if the checkpoints cannot be averaged, whether or not the command averages them."""
         names, _ = common_names(self.singles)
         found = [names.applied(one) for one in self.singles]
-        check_checkpoints(found, lambda one: self.shared(one, found[0]), self.selection, self.recipe)
+        self._warn_if(*check_checkpoints(found, lambda one: self.shared(one, found[0]), self.selection, self.recipe))
         if isinstance(self.options, SoupOptions):
             self._warn_if(*caveats(found, self.selection))
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -109,3 +110,28 @@ def test_missing(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"has no column 'labels', did you mean 'label'\?") as raised:
         read_rows(write(tmp_path / "val.csv", ROWS), ["text", "labels"])
     assert str(raised.value.hint).startswith("its columns are text, label:")
+
+
+def test_texts_that_rows_share(tmp_path: Path) -> None:
+    """A text that many rows of a parquet file share is one object; a small file of very many rows is refused."""
+    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0, 1, 0, None]), pyarrow.array(["x" * 500, "y"]))
+    pyarrow.parquet.write_table(pyarrow.table({"text": column, "n": [1, 2, 3, 4]}), tmp_path / "val.parquet")
+    rows = read_rows(tmp_path / "val.parquet", ["text"])
+    assert [row["text"] for row in rows] == ["x" * 500, "y", "x" * 500, None]
+    assert rows[0]["text"] is rows[2]["text"]
+    zeros = pyarrow.array(np.zeros(3_000_000, dtype="int32"))
+    many = pyarrow.table({"text": pyarrow.DictionaryArray.from_arrays(zeros, pyarrow.array(["x" * 1000]))})
+    pyarrow.parquet.write_table(many, tmp_path / "many.parquet", compression="zstd")
+    with pytest.raises(ValidationError, match=r"many\.parquet: \d+ bytes that unpack to \d+ in 3000000 rows"):
+        read_rows(tmp_path / "many.parquet", ["text"])
+
+
+def test_very_many_columns(tmp_path: Path) -> None:
+    """A csv file of more columns than a set has is refused, and of many only the first are named."""
+    (tmp_path / "wide.csv").write_text(",".join(map(str, range(20_000))) + "\n")
+    with pytest.raises(ValidationError, match=r"wide\.csv: has 20000 columns"):
+        read_rows(tmp_path / "wide.csv", ["text"])
+    (tmp_path / "val.csv").write_text(",".join(map(str, range(100))) + "\n" + "," * 99 + "\n")
+    with pytest.raises(ValidationError, match=r"has no column 'text'") as refused:
+        read_rows(tmp_path / "val.csv", ["text"])
+    assert "18, 19 and 80 more:" in str(refused.value.hint)

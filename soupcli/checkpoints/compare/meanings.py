@@ -1,11 +1,11 @@
 """Check what rows of a weight mean: tokens of a tokenizer, classes of a head. Different meanings are not averaged.
 
-check_meanings(checkpoints, selection)                    # raises MixError, naming both meanings of one row
+notes = check_meanings(checkpoints, selection)            # raises MixError, naming both meanings of one row
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.compare.class_orders import HEADS, class_orders
 from soupcli.checkpoints.compare.settings import same_bytes, side_file
 from soupcli.errors import MixError
+from soupcli.files.json_text import TooManyValuesError, parse_json
 from soupcli.files.reading import read_small
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.tensor_filter import TensorFilter
 
-MAX_BYTES = 200_000_000  # of a file that lists tokens
+MAX_BYTES = 1 << 26  # of a file that lists tokens: the largest has half of that
+MOST_VALUES = 2_500_000  # in it: a quarter of a million tokens, and the pairs that they are merged from
+MOST_TOKENS = 1_000_000  # of other files
 SHOWN = 6  # class names in a message
 
 
@@ -33,28 +36,40 @@ class Tokens(NamedTuple):
     read: Callable[[bytes], Mapping[str, int]]
 
 
-def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
-    """Raises MixError if a mixed row means different tokens or classes in two checkpoints."""
+class _TooLarge(Exception):
+    """A file of more tokens than any tokenizer has, which is not read."""
+
+
+def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:
+    """Return a line for each pair of files that is too large to be compared.
+
+    Raises MixError if a mixed row means different tokens or classes in two checkpoints.
+    """
     first, *others = checkpoints
-    if first.is_adapter:
-        return
-    for other in others:
-        _check_tokens(first, other, selection)
+    notes: list[str] = []
+    for other in others if not first.is_adapter else ():
+        notes += _check_tokens(first, other, selection)
         _check_classes(first, other, selection)
+    return notes
 
 
-def _check_tokens(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> None:
-    """Raise MixError if a token has another number in a file that both have."""
+def _check_tokens(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> list[str]:
+    """Raise MixError if a token has another number in a file that both have; return what cannot be compared."""
     checked: set[Tokens] = set()
+    notes: list[str] = []
     for kinds in (TOKENS, ADDED, DICTIONARIES):
         for kind in kinds:
             one, two = side_file(first, kind.name), side_file(other, kind.name)
             if one is None or two is None:
                 continue
-            if kind not in checked and not same_bytes(one, two):
-                _check_numbers(first, selection, (one, two), kind)
+            try:
+                if kind not in checked and not same_bytes(one, two):
+                    _check_numbers(first, selection, (one, two), kind)
+            except _TooLarge as cause:
+                notes.append(f"{cause}: its tokens are not compared with those beside {first.path}")
             checked.add(kind)
             break  # others of these files follow from this one
+    return notes
 
 
 def _check_numbers(first: Checkpoint, selection: TensorFilter, files: tuple[Path, Path], kind: Tokens) -> None:
@@ -80,28 +95,40 @@ def _mixed(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:
 
 
 def _tokens(file: Path, kind: Tokens) -> Mapping[str, int]:
-    """Return each token's number, or {} if the file cannot be read, which its users report."""
+    """Return each token's number, or {} if the file cannot be read, which its users report. Raises _TooLarge."""
     try:
         found = kind.read(read_small(file, most=MAX_BYTES))
         return {str(token): row for token, row in found.items() if type(row) is int}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except TooManyValuesError as cause:
+        raise _TooLarge(f"{file}: {cause}") from cause
+    except OSError as cause:
+        if cause.errno == errno.EFBIG:
+            raise _TooLarge(f"{file}: {cause.strerror}") from cause
         return {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _of_json(content: bytes) -> Any:
+    return parse_json(content, most=MOST_VALUES)
 
 
 def _of_tokenizer(content: bytes) -> dict[str, int]:
     """Of tokenizer.json of Hugging Face's tokenizers."""
-    document: Any = json.loads(content)
+    document = _of_json(content)
     vocab = document["model"].get("vocab") or {}
     tokens = dict(vocab) if isinstance(vocab, dict) else {token[0]: row for row, token in enumerate(vocab)}
     return tokens | {added["content"]: added["id"] for added in document.get("added_tokens") or []}
 
 
 def _of_lines(content: bytes) -> dict[str, int]:
+    _check_count(content.count(b"\n"))
     return {line: row for row, line in enumerate(content.decode("utf-8").splitlines())}
 
 
 def _of_counts(content: bytes) -> dict[str, int]:
     """Of a dictionary of fairseq: a token and its count in each line."""
+    _check_count(content.count(b"\n"))
     return _of_lines(b"\n".join(line.rpartition(b" ")[0] for line in content.splitlines()))
 
 
@@ -114,7 +141,13 @@ def _of_sentencepiece(content: bytes) -> dict[str, int]:
         length, begin = _varint(content, at + 1)
         pieces.append(content[begin : begin + length].decode("utf-8"))
         at += size
+        _check_count(len(pieces))
     return {piece: row for row, piece in enumerate(pieces)}
+
+
+def _check_count(tokens: int) -> None:
+    if tokens > MOST_TOKENS:
+        raise TooManyValuesError(f"it holds more than {MOST_TOKENS:,} tokens")
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
@@ -133,11 +166,11 @@ SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model
 MAIN = Tokens("tokenizer.json", _of_tokenizer)
 TOKENS = (  # the first that both have counts
     MAIN,
-    Tokens("vocab.json", json.loads),
+    Tokens("vocab.json", _of_json),
     Tokens("vocab.txt", _of_lines),
     *(Tokens(name, _of_sentencepiece) for name in SENTENCEPIECE),
 )
-ADDED = (MAIN, Tokens("added_tokens.json", json.loads))
+ADDED = (MAIN, Tokens("added_tokens.json", _of_json))
 DICTIONARIES = (Tokens("dict.txt", _of_counts),)
 
 

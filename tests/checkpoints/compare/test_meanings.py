@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from soupcli.checkpoints.compare import meanings
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
@@ -35,6 +36,23 @@ def test_added_tokens_beside_one_vocabulary(tmp_path: Path) -> None:
     for one in runs:
         (one / "tokenizer.json").write_text(word_level(WORDS))
     check(runs[0], runs[1])
+
+
+def test_too_many_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of more tokens than any tokenizer has is not read, and named."""
+    monkeypatch.setattr(meanings, "MOST_TOKENS", 10)
+    monkeypatch.setattr(meanings, "MOST_VALUES", 12)
+    for name, texts in (
+        ("vocab_txt", ("\n".join(WORDS), "\n".join(WORDS[::-1]))),
+        ("tokenizer_json", (word_level(WORDS), word_level(WORDS[::-1]))),
+    ):
+        one, two = (run(tmp_path / f"{name}{number}", **{name: text}) for number, text in enumerate(texts))
+        opened = [open_checkpoint(one), open_checkpoint(two)]
+        [note] = check_meanings(opened, EVERYTHING)
+        assert str(one / name.replace("_", ".")) in note and "not compared with those beside" in note
+        monkeypatch.setattr(meanings, "MAX_BYTES", 10)
+        assert "has more than 10 bytes" in check_meanings(opened, EVERYTHING)[0]
+        monkeypatch.setattr(meanings, "MAX_BYTES", 10_000)
 
 
 def run(folder: Path, **files: str) -> Path:
