@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from soupcli.cli import signals
 from soupcli.cli.app import run
+from tests.helpers.warm import Warm
 
 # The same examples each time, as all tests are seeded; a slow machine is no failure.
 settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -121,6 +122,13 @@ def family(_trained_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return folder
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Starts processes that have torch imported already."""
+    with Warm() as python:
+        yield python
+
+
 class Ran:
     """What a command left behind."""
 
@@ -142,3 +150,26 @@ def soup(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
         return Ran(code, captured.out, captured.err)
 
     return invoke
+
+
+Together = Callable[..., Ran]
+
+
+@pytest.fixture
+def together(warm: Warm) -> Together:
+    """Runs `soup WORDS...` in COUNT processes as torchrun does: the first code that is not 0, all that they said."""
+
+    def run(count: int, *words: str) -> Ran:
+        codes, stdout, stderr = warm.world(count, "-m", "soupcli", *words)
+        return Ran(next(filter(None, codes), 0), stdout, stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def saved_by_two(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes saved, each its part of every tensor: folders 0 and 1 of tests.helpers.save_distributed."""
+    folder = tmp_path_factory.mktemp("two")
+    codes, _, stderr = warm.world(2, "-m", "tests.helpers.save_distributed", str(folder / "0"), str(folder / "1"))
+    assert codes == [0, 0], stderr
+    return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from soupcli.errors import CheckpointError
 from tests.conftest import Ran
 from tests.helpers.checkpoint_tensors import small_net
 from tests.helpers.hub import Hub, Model, serve
+from tests.helpers.warm import Warm
 
 Soup = Callable[..., Ran]
 
@@ -276,12 +276,12 @@ def test_without_the_extra(tmp_path: Path, soup: Soup, monkeypatch: pytest.Monke
     assert "pip install 'model-soup[hub]'" in ran.stderr
 
 
-def test_environment_variables(hub: Hub, tmp_path: Path) -> None:
+def test_environment_variables(hub: Hub, tmp_path: Path, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command itself, with HF_ENDPOINT and HF_HOME alone; bars are not drawn where stderr is a file."""
     hub.add("org/a", write(tmp_path / "one", 1))
     environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    command = [sys.executable, "-m", "soupcli", "uniform", "--ckpts", "org/a", "--quiet"]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    monkeypatch.chdir(tmp_path)
+    ran = warm.run("-m", "soupcli", "uniform", "--ckpts", "org/a", "--quiet", env=environment)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""
     assert (tmp_path / "home/hub/models--org--a/refs/main").is_file()

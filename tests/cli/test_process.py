@@ -19,6 +19,7 @@ import pytest
 
 from soupcli.cli import app
 from tests.conftest import Ran
+from tests.helpers.warm import Warm
 
 Soup = Callable[..., Ran]
 ROOT = Path(__file__).parents[2]
@@ -71,9 +72,9 @@ def test_nobody_reads(ranked: Path, words: list[str]) -> None:
 GATED = ["eval", "--ckpts", "soup", "--val", "val", "--set", "gates.val=>= 100%"]
 
 
-def with_streams(command: str) -> tuple[int, str]:
+def with_streams(command: str, *, soup: str = f"{sys.executable} -m soupcli") -> tuple[int, str]:
     """The exit code of `soup` in a shell line, and what reached stderr."""
-    script = command.replace("SOUP", f"{sys.executable} -m soupcli")
+    script = command.replace("SOUP", soup)
     ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), check=False)
     assert "Traceback" not in ran.stderr and "internal error" not in ran.stderr
     return ran.returncode, ran.stderr
@@ -97,14 +98,16 @@ def test_the_exit_code_is_the_answer(family: Path, soup: Soup, streams: str) -> 
     assert with_streams(f"SOUP {' '.join(map(shlex.quote, GATED))} {streams}")[0] == 1
 
 
-def test_answers_that_nobody_reads(family: Path, soup: Soup) -> None:
+def test_answers_that_nobody_reads(family: Path, soup: Soup, warm: Warm) -> None:
     """`verify` of a changed soup and `inspect --strict` of two equal checkpoints end with 1 into a closed pipe."""
     assert soup("uniform", "--ckpts", "runs/*/").code == 0
     with Path("soup/model.safetensors").open("ab") as file:
         file.write(b"x")
-    assert with_streams("SOUP verify soup | true; exit ${PIPESTATUS[0]}")[0] == 1
+    warm.on_path(family / "warm-soup", "-m", "soupcli")
+    assert with_streams("SOUP verify soup | true; exit ${PIPESTATUS[0]}", soup="./warm-soup")[0] == 1
     shutil.copytree("runs/0", "runs/9")
-    assert with_streams("SOUP inspect --ckpts runs/*/ --strict | true; exit ${PIPESTATUS[0]}")[0] == 1
+    strict = "SOUP inspect --ckpts runs/*/ --strict | true; exit ${PIPESTATUS[0]}"
+    assert with_streams(strict, soup="./warm-soup")[0] == 1
 
 
 @pytest.mark.parametrize("words", ["rank --ckpts runs/*/ --val val", "schema report", "--help"])
@@ -162,18 +165,18 @@ def test_ctrl_c(family: Path, soup: Soup) -> None:
     assert json.loads(again.stdout)["cost"]["examples"] == (9 - finished) * 200
 
 
-def test_on_a_terminal(family: Path) -> None:
+def test_on_a_terminal(family: Path, warm: Warm) -> None:
     """On a terminal stderr has bars that are taken away again, no line stays, and the cursor is given back."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen([*SOUP, *RANK], stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment()) as ran:
-        os.close(theirs)
-        seen = b""
-        while chunk := read_terminal(ours):
-            seen += chunk
-        assert ran.stdout is not None
-        stdout = ran.stdout.read()
+    with Path("stdout").open("wb") as out:
+        process = warm.start("-m", "soupcli", *RANK, env=environment(), stdout=out.fileno(), stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    while chunk := read_terminal(ours):
+        seen += chunk
     os.close(ours)
-    assert ran.returncode == 0
+    assert process.wait() == 0
+    stdout = Path("stdout").read_text()
     assert stdout.startswith("checkpoint") and "\x1b" not in stdout
     assert b"ranking" in seen
     assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")

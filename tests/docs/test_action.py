@@ -16,18 +16,18 @@ import pytest
 import yaml
 
 from soupcli.files.kept_file import refusal
+from tests.helpers.warm import Warm
 
 ROOT = Path(__file__).parents[2]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
 BASH = shutil.which("bash")
 
 
-def run(**inputs: str) -> subprocess.CompletedProcess[str]:
+def run(warm: Warm, **inputs: str) -> subprocess.CompletedProcess[str]:
     """The step that mixes, with inputs over the action's defaults."""
     step = next(step for step in ACTION["runs"]["steps"] if step.get("id") == "mix")
     Path("bin").mkdir(exist_ok=True)
-    Path("bin/soup").write_text(f'#!/bin/sh\nexec {sys.executable} -m soupcli "$@"\n')
-    Path("bin/soup").chmod(0o755)
+    warm.on_path(Path("bin/soup"), "-m", "soupcli")
     Path("bin/python").unlink(missing_ok=True)
     Path("bin/python").symlink_to(sys.executable)
     given = {name: inputs.get(name, spec.get("default", "")) for name, spec in ACTION["inputs"].items()}
@@ -41,9 +41,9 @@ def run(**inputs: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")
 @pytest.mark.usefixtures("family")
-def test_gates() -> None:
+def test_gates(warm: Warm) -> None:
     """A gate that is not met is exit code 1; the summary has scores and gates either way, the output the report."""
-    ran = run(ckpts="runs/*/\r\n\n", val="  val\t\r\ntest", gates="{test: '>= best - 50'}")
+    ran = run(warm, ckpts="runs/*/\r\n\n", val="  val\t\r\ntest", gates="{test: '>= best - 50'}")
     assert ran.returncode == 0, ran.stderr
     assert "::notice" in ran.stdout
     assert Path("output.txt").read_text() == "report=soup/soup.json\n"
@@ -54,7 +54,7 @@ def test_gates() -> None:
         and "| test accuracy ↑ |" in summary
         and "- gate met: test &#62;= best - 50" in summary
     )
-    ran = run(ckpts="runs/*/", val="val\ntest", gates="{test: '>= 100%'}")
+    ran = run(warm, ckpts="runs/*/", val="val\ntest", gates="{test: '>= 100%'}")
     assert ran.returncode == 1, ran.stderr
     assert "- gate not met: test &#62;= 100%" in Path("summary.md").read_text()
 
@@ -72,8 +72,8 @@ def test_the_image_keeps_scores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")
 @pytest.mark.usefixtures("family")
-def test_wrong_input() -> None:
+def test_wrong_input(warm: Warm) -> None:
     """What is wrong with the input is soup's own exit code, and there is no summary; words are never shell code."""
-    ran = run(ckpts="$(touch hacked) `touch hacked`", val="val")
+    ran = run(warm, ckpts="$(touch hacked) `touch hacked`", val="val")
     assert ran.returncode == 2
     assert not Path("hacked").exists() and not Path("summary.md").exists()

@@ -16,6 +16,7 @@ import yaml
 
 from soupcli.recipe.precedence import load_recipe
 from tests.cli.test_process import environment
+from tests.helpers.warm import Warm
 
 PAGE = (Path(__file__).parents[2] / "docs/ci.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -28,16 +29,14 @@ def block(*words: str) -> str:
 
 
 @pytest.fixture
-def project(family: Path) -> Path:
+def project(family: Path, warm: Warm) -> Path:
     """The family under the names of the page, with `soup` on the path."""
     (family / "net.py").rename(family / "network.py")
     (family / "data/rotated.safetensors").write_bytes((family / "data/test.safetensors").read_bytes())
     (family / "soup.yaml").write_text(block("# soup.yaml"))
     (family / "bin").mkdir()
-    for name, module in (("soup", "-m soupcli"), ("python", "")):
-        script = family / f"bin/{name}"
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
-        script.chmod(0o755)
+    warm.on_path(family / "bin/soup", "-m", "soupcli")
+    (family / "bin/python").symlink_to(sys.executable)
     (family / "bin/srun").write_text('#!/bin/sh\nexec "$@"\n')
     (family / "bin/srun").chmod(0o755)
     return family

@@ -33,6 +33,7 @@ from soupcli.recipe.precedence import load_recipe
 from tests.conftest import Ran, build_net, write_family
 from tests.docs.test_programs_page import write_page
 from tests.helpers.output_words import unknown_words
+from tests.helpers.warm import Warm
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -145,17 +146,17 @@ print(json.dumps(value))
 
 
 @pytest.fixture
-def place(_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(_family: Path, tmp_path: Path, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the family with `soup` on the path, the working folder."""
     folder = tmp_path / "family"
     shutil.copytree(_family, folder)
     monkeypatch.chdir(folder)
     (tmp_path / "bin").mkdir()
     (tmp_path / "jq.py").write_text(JQ)
-    tools = {"soup": "-m soupcli"} | ({} if shutil.which("jq") else {"jq": str(tmp_path / "jq.py")})
-    for name, words in tools.items():
-        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
-        (tmp_path / "bin" / name).chmod(0o755)
+    warm.on_path(tmp_path / "bin/soup", "-m", "soupcli")
+    if not shutil.which("jq"):
+        (tmp_path / "bin/jq").write_text(f'#!/bin/sh\nexec "{sys.executable}" {tmp_path / "jq.py"} "$@"\n')
+        (tmp_path / "bin/jq").chmod(0o755)
     (tmp_path / "bin/python").symlink_to(sys.executable)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

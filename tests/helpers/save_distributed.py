@@ -1,4 +1,7 @@
-"""One of two processes that save distributed checkpoints: `python -m tests.helpers.save_distributed FOLDER [SEED]`."""
+"""One of two processes that save distributed checkpoints: `python -m tests.helpers.save_distributed FOLDER...`.
+
+The networks of the folders have the seeds 0, 1, ...
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,8 @@ def tensors() -> dict[str, torch.Tensor]:
     return {**made, "half": made["half"].to(torch.bfloat16), "scalar": torch.tensor(2.5), "count": torch.tensor(7)}
 
 
-def save(folder: Path, seed: int = 0) -> None:
+def save(folder: Path, seed: int) -> None:
     """Tensors, a network under FSDP with its optimizer, and the same by Accelerate where it is installed."""
-    dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (2,))
     cut = {name: distribute_tensor(tensor, mesh, [CUT.get(name, Replicate())]) for name, tensor in tensors().items()}
     state_dict_saver.save(cut, checkpoint_id=folder / "tensors")
@@ -51,10 +53,12 @@ def save(folder: Path, seed: int = 0) -> None:
         plugin = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="SHARDED_STATE_DICT")
         here = SimpleNamespace(process_index=dist.get_rank(), num_processes=2)
         save_fsdp_model(plugin, here, net, str(folder / "accelerate"))
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    save(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    dist.init_process_group("gloo")
+    for number, name in enumerate(sys.argv[1:]):
+        save(Path(name), number)
+    dist.destroy_process_group()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ from tests.helpers.checkpoint_tensors import assert_same, small_net
 from tests.helpers.means import mean64
 
 Soup = Callable[..., Ran]
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -34,21 +31,10 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def save_by_two(folder: str, seed: int) -> None:
-    """Two processes save a network under FSDP2, by torch and by Accelerate."""
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.helpers.save_distributed", str(Path(folder).absolute()), str(seed)]
-    environment = {**os.environ, **where, "PYTHONPATH": str(ROOT)}
-    running = [subprocess.Popen(command, env={**environment, "RANK": str(rank)}, cwd=ROOT) for rank in range(2)]
-    assert [process.wait(240) for process in running] == [0, 0]
-
-
-@pytest.mark.timeout(900)  # four processes import torch
-def test_accelerate(soup: Soup) -> None:
+def test_accelerate(soup: Soup, saved_by_two: Path) -> None:
     """Accelerate's FSDP2 folders: its own `merge_fsdp_weights` opens the soup, whose pieces lie as theirs."""
     utils: Any = pytest.importorskip("accelerate.utils")
-    for seed in range(2):
-        save_by_two(f"runs/{seed}", seed)
+    shutil.copytree(saved_by_two, "runs")
     expected = mean64([small_net(seed).state_dict() for seed in range(2)])
     assert soup("uniform", "--ckpts", "runs/*/accelerate", "--format", "same").code == 0
     pieces = {file.name for file in Path("runs/0/accelerate/pytorch_model_fsdp_0").iterdir()}

@@ -19,8 +19,9 @@ from soupcli.output.ci import formatted, github, junit
 from soupcli.report.comparisons import Comparison, GateResult
 from soupcli.report.report import Report
 from soupcli.wording import legible
-from tests.cli.test_process import SOUP, environment
+from tests.cli.test_process import environment
 from tests.conftest import Ran
+from tests.helpers.warm import Warm
 from tests.report.test_report import report as a_report
 
 Soup = Callable[..., Ran]
@@ -196,11 +197,12 @@ def test_refused(family: Path, soup: Soup, words: list[str], message: str) -> No
     assert not Path("soup").exists()
 
 
-def test_in_a_pipe(family: Path) -> None:
+def test_in_a_pipe(family: Path, warm: Warm) -> None:
     """A shell writes the JUnit file by redirection and sees 1 where a gate is not met; `--json` does so as well."""
+    warm.on_path(family / "soup-here", "-m", "soupcli")
     script = (
-        f"{' '.join(SOUP)} greedy --ckpts runs/*/ --val val --require-gain 0.1 --output-format junit > junit.xml; "
-        f"echo $?; {' '.join(SOUP)} greedy --ckpts runs/*/ --val val --require-gain 0.1 --json --force | tail -1; "
+        "./soup-here greedy --ckpts runs/*/ --val val --require-gain 0.1 --output-format junit > junit.xml; "
+        "echo $?; ./soup-here greedy --ckpts runs/*/ --val val --require-gain 0.1 --json --force | tail -1; "
         "echo ${PIPESTATUS[0]}"
     )
     ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), check=False)

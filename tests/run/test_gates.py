@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.cli.test_process import SOUP, environment
+from tests.cli.test_process import environment
 from tests.conftest import Ran
+from tests.helpers.warm import Warm
 
 Soup = Callable[..., Ran]
 
@@ -144,19 +144,13 @@ def test_require_gain(tagged: Path, soup: Soup, gain: str, code: int) -> None:
 
 
 @pytest.mark.parametrize("words", [["--require-gain", "0.1"], ["--set", "require_gain=0.1"]])
-def test_as_a_process(tagged: Path, words: list[str]) -> None:
+def test_as_a_process(tagged: Path, warm: Warm, words: list[str]) -> None:
     """A shell sees 1 behind a pipe that was read to its end, and 0 where the gain is there."""
-    command = ["greedy", "--ckpts", "runs/*/", "--val", "same", "tagged", *words]
-    ran = subprocess.run([*SOUP, *command, "--json"], capture_output=True, text=True, env=environment(), check=False)
+    command = ["-m", "soupcli", "greedy", "--ckpts", "runs/*/", "--val", "same", "tagged", *words]
+    ran = warm.run(*command, "--json", env=environment())
     assert ran.returncode == 1, ran.stderr
     assert json.loads(ran.stdout)["gates"][0]["met"] is False
-    ran = subprocess.run(
-        [*SOUP, *command, "--set", "require_gain=0", "--force"],
-        capture_output=True,
-        text=True,
-        env=environment(SOUP_REQUIRE_GAIN="0"),
-        check=False,
-    )
+    ran = warm.run(*command, "--set", "require_gain=0", "--force", env=environment(SOUP_REQUIRE_GAIN="0"))
     assert ran.returncode == (1 if words[0] == "--require-gain" else 0), ran.stderr
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.test_process import environment
+from tests.helpers.warm import Warm
 from tests.torture.fuzz import Outcome, faults
 
-ROOT = Path(__file__).parents[2]
 SHORT = {
     "kills": ["--kills", "12"],
     "fuzz": ["--inputs", "220"],
@@ -25,10 +23,9 @@ SHORT = {
 
 
 @pytest.mark.parametrize("part", SHORT)
-def test_promises_hold(part: str) -> None:
+def test_promises_hold(part: str, warm: Warm) -> None:
     """Kills, hostile files, many processes, many and large ingredients: no promise is broken."""
-    command = [sys.executable, "-m", "tests.torture", part, *SHORT[part]]
-    ran = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    ran = warm.run("-m", "tests.torture", part, *SHORT[part], env=environment())
     assert ran.returncode == 0, ran.stdout + ran.stderr[-2000:]
     assert f"{part}: " in ran.stdout and "broken promises: 0\n" in ran.stdout
     assert len(ran.stdout.splitlines()) > 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -13,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Ran
+from tests.conftest import Ran, Together
 
 Soup = Callable[..., Ran]
-ROOT = Path(__file__).parents[3]
 # Scores the weights, writes down which ones, and kills the program that started it in the call that KILL_AT says.
 EVAL = """
 import hashlib, json, os, signal, struct, sys
@@ -32,33 +29,27 @@ print(json.dumps({"accuracy": 1 / (1 + abs(first - 0.02)), "n": 200}))
 """
 
 
-def killed(at: int, *words: str, processes: int = 1) -> None:
-    """Runs `soup greedy`, which is killed by the command's call number `at`."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "SOUP_PROCESS_TIMEOUT": "60"}
-    run = [sys.executable, *launcher, "-m", "soupcli", *words]
-    done = subprocess.run(run, capture_output=True, timeout=200, env={**environment, "KILL_AT": str(at)}, check=False)
-    assert done.returncode != 0
-    assert not Path("soup").exists()
-
-
 @pytest.mark.parametrize(("processes", "at", "flags"), [(1, 7, ("--jobs", "2", "--speculate", "2")), (2, 8, ())])
 def test_goes_on(
     family: Path,
     soup: Soup,
+    together: Together,
     monkeypatch: pytest.MonkeyPatch,
     processes: int,
     at: int,
     flags: tuple[str, ...],
 ) -> None:
-    """With jobs and candidates ahead, and under torchrun with two processes, only what was under way is done again."""
+    """With jobs and candidates ahead, and as one of two processes, only what was under way is done again."""
     (family / "eval.py").write_text(EVAL)
     log = family.parent / "log"  # no file of the program: its scores are kept
     monkeypatch.setenv("LOG", str(log))
     spec = {"command": f"{shlex.quote(sys.executable)} eval.py {{weights}}"}
     (family / "soup.yaml").write_text(json.dumps({"val": {"val": spec}, "metric": "accuracy"}))
     words = ("greedy", "--ckpts", "runs/*/", "--val", "val", *flags)
-    killed(at, *words, processes=processes)
+    monkeypatch.setenv("KILL_AT", str(at))
+    assert together(processes, *words).code != 0
+    assert not Path("soup").exists()
+    monkeypatch.delenv("KILL_AT")
     again = soup(*words, "--json")
     assert again.code == 0, again.stderr
     measured = Counter(log.read_text().split())

@@ -6,9 +6,6 @@ import importlib
 import math
 import os
 import pickle
-import socket
-import subprocess
-import sys
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -30,8 +27,6 @@ from soupcli.errors import CheckpointError
 from tests.helpers.checkpoint_tensors import assert_same, opened, read, small_net
 from tests.helpers.save_distributed import tensors
 
-ROOT = Path(__file__).parents[4]
-
 
 def save(state: dict[str, Any], folder: Path) -> None:
     with warnings.catch_warnings():
@@ -39,23 +34,10 @@ def save(state: dict[str, Any], folder: Path) -> None:
         state_dict_saver.save(state, checkpoint_id=folder)
 
 
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def two_processes(saved_by_two: Path) -> Path:
     """What two processes with gloo saved, each its part of every tensor."""
-    folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.helpers.save_distributed", str(folder)]
-    running = [
-        subprocess.Popen(command, env={**os.environ, **where, "RANK": str(rank)}, cwd=ROOT, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for process in running:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors.decode()
-    return folder
+    return saved_by_two / "0"
 
 
 def test_tensors_in_pieces(two_processes: Path) -> None:
