@@ -7,6 +7,7 @@ notes = soups_among(checkpoints)
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 REPORT = "soup.json"
+OF_ESPNET = re.compile(r".+\.ave(_\d+best)?(\..+)?\.pth")  # the mean of its best epochs
+EPOCH = re.compile(r"\d+epoch\.pth")
 
 
 def without_output(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[str]]:
@@ -36,11 +39,14 @@ def without_output(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[s
 def soups_among(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """Return a line for each checkpoint that is a soup of others among them, or of checkpoints that nothing names."""
     paths = {os.path.realpath(one.path): one for one in checkpoints}
+    with_epochs = {one.path.parent for one in checkpoints if EPOCH.fullmatch(one.path.name)}
     notes = []
     for one in checkpoints:
         made_of = [str(paths[path].path) for path in _members(one.path) if path in paths and paths[path] is not one]
         if made_of:
             notes.append(f"{one.path} is a soup of {', '.join(made_of[:3])}: they count more than others in this one")
+        elif one.path.parent in with_epochs and OF_ESPNET.fullmatch(one.path.name):
+            notes.append(f"{one.path} is ESPnet's mean of its best epochs, which count more than others in this soup")
         elif one.origin.members and not _members(one.path):
             notes.append(
                 f"{one.path} is a soup of {len(one.origin.members)} checkpoints, and no {REPORT} says which: those of "

@@ -36,7 +36,8 @@ _PAIR = re.compile(rf"(?P<name>[A-Za-z][A-Za-z0-9_./]*?)=(?P<value>{_NUMBER})(?!
 _COUNT = re.compile(r"(?P<name>[A-Za-z]+)[-_ ]?(?P<value>\d+)(?=\D|$)")
 _OF_EPOCH = re.compile(r"(?P<epoch>\d+)epoch\.pth")  # ESPnet
 _OF_UPDATES = re.compile(r"checkpoint_(?P<epoch>\d+)_(?P<num_updates>\d+)\.pt")  # fairseq, and at the end of an epoch:
-_OF_BEST = re.compile(r"checkpoint\.best_(?P<metric>[a-z][a-z0-9_]*)_(?P<value>-?\d+\.\d+)\.pt")
+# Its best ones have two decimals, or since 0.12 three and a random number, which keeps names apart.
+_OF_BEST = re.compile(r"checkpoint\.best_(?P<metric>.+)_(?P<value>-?\d+\.(?:\d{3}(?=\d)|\d+(?=\.pt)))\d*\.pt")
 _UNNAMED = frozenset({"checkpoint", "ckpt", "model", "avg", "snapshot", "weights", "iter", "state"})
 MAX_YAML = 1_000_000  # bytes
 

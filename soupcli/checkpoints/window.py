@@ -81,7 +81,7 @@ def _last(kept: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord]
         return set(kept)
     runs = _runs(kept, about)
     for run in runs:
-        _check_one_run(run[-window.last - 1 :], about, f"--last {window.last}")
+        _check_one_run(run, about, f"--last {window.last}", window.last)
     return {one for run in runs for one in run[-window.last :]}
 
 
@@ -167,9 +167,21 @@ def _number(known: int | None) -> int:
     return known or 0
 
 
-def _check_one_run(ordered: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord], flag: str) -> None:
-    """Raises UsageError if two checkpoints are of one step and epoch, because they are not of one run."""
-    for one, other in pairwise(ordered):
+def _check_one_run(
+    ordered: Sequence[Checkpoint], about: Mapping[Checkpoint, TrainingRecord], flag: str, last: int | None = None
+) -> None:
+    """Raises UsageError if two of the `last` checkpoints are of one step, or if only some say their step.
+
+    They are then not of one run, or their place in it is not known.
+    """
+    steps, epochs = ([about[one].step for one in ordered], [about[one].epoch for one in ordered])
+    if None in steps and None in epochs and {*steps, *epochs} != {None}:
+        number = steps.index(None) if set(epochs) == {None} else epochs.index(None)
+        raise UsageError(
+            f"{flag}: {ordered[number].path} says no step, others of its folder do: its place in the run is not known",
+            hint="leave it out of --ckpts",
+        )
+    for one, other in pairwise(ordered[-last - 1 :] if last is not None else ordered):
         place = about[one].epoch, about[one].step
         if place != (None, None) and place == (about[other].epoch, about[other].step):
             at = f"step {place[1]}" if place[1] is not None else f"epoch {place[0]}"

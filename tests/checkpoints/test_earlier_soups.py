@@ -58,3 +58,13 @@ def test_evaluated_beside_its_ingredients(runs: Path, soup: Callable[..., Ran]) 
     assert soup("uniform", "--ckpts", "runs/*/", "--out", "soup").code == 0
     looked = soup("inspect", "--ckpts", "soup", "runs/*/", "--json")
     assert len(json.loads(looked.stdout)["inspection"]["checkpoints"]) == 4
+
+
+def test_means_of_espnet(tmp_path: Path, soup: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    """ESPnet's mean of its best epochs beside these epochs is named: they would count twice."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("1epoch.pth", "2epoch.pth", "valid.acc.ave_2best.pth")):
+        torch.save({"w": torch.full((2,), float(number**2))}, name)
+    said = "valid.acc.ave_2best.pth is ESPnet's mean of its best epochs"
+    assert said in soup("uniform", "--ckpts", "*.pth", "--dry-run").stderr
+    assert said not in soup("uniform", "--ckpts", "*epoch.pth", "--dry-run").stderr

@@ -46,7 +46,8 @@ def about(path: Path) -> TrainingRecord:
         ("epoch_12.pt", None, 12, {}),
         ("12epoch.pth", None, 12, {}),  # ESPnet
         ("checkpoint_3_5000.pt", 5000, 3, {}),  # fairseq, within an epoch
-        ("checkpoint.best_bleu_31.204.pt", None, None, {"bleu": 31.204}),
+        ("checkpoint.best_bleu_31.20.pt", None, None, {"bleu": 31.2}),
+        ("checkpoint.best_loss_3.4127.pt", None, None, {"loss": 3.412}),  # the last digit is drawn, to tell ties apart
         ("megatron_gpt--val_loss=3.25-step=2500-consumed_samples=640000.0-last.ckpt", 2500, None, NEMO),
         ("model.pt", None, None, {}),
         ("lr1e-5_seed0.pt", None, None, {}),  # a setting is no step
@@ -123,7 +124,7 @@ def test_fairseq(tmp_path: Path) -> None:
     bleu = {"checkpoint": {"best_checkpoint_metric": "bleu", "maximize_best_checkpoint_metric": True}}
     assert saved(tmp_path / "checkpoint3.pt", cfg=bleu, **content) == (9000, 4, {"bleu": 31.5})
     loss = {"checkpoint": {"best_checkpoint_metric": "loss"}}
-    assert saved(tmp_path / "checkpoint4.pt", cfg=loss, **content) == (9000, 4, {"val_loss": 31.5})
+    assert saved(tmp_path / "checkpoint4.pt", cfg=loss, **content) == (9000, 4, {"val_loss": 31.5, "loss": 31.5})
     content["args"] = argparse.Namespace(best_checkpoint_metric="ppl")  # before its settings were a tree
     assert saved(tmp_path / "checkpoint5.pt", **content) == (9000, 4, {"ppl": 31.5})
 

@@ -111,6 +111,17 @@ def test_two_runs_in_one_folder(run: Path, window: dict[str, object]) -> None:
         along_one_run(find(["a/*"]).checkpoints)
 
 
+def test_one_without_a_step(run: Path) -> None:
+    """Where only some say their step, nobody knows where in the run the other is; where none does, names decide."""
+    save_file({"w": torch.zeros(1)}, run / "a/averaged.safetensors")
+    with pytest.raises(UsageError, match=r"--last 2: a/averaged.safetensors says no step, others of its folder do"):
+        choose(find(["a/*"]).checkpoints, Window(last=2))
+    (run / "c").mkdir()
+    for number, name in enumerate(("first", "second", "third")):
+        save_file({"w": torch.full((1,), float(number))}, run / f"c/{name}.safetensors")
+    assert [one.path.stem for one in choose(find(["c/*"]).checkpoints, Window(last=2)).kept] == ["second", "third"]
+
+
 def test_steps_that_begin_anew_in_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs go before steps where these count within an epoch; elsewhere steps decide."""
     monkeypatch.chdir(tmp_path)

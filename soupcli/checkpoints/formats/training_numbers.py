@@ -35,7 +35,7 @@ def progress_of(view: Mapping[Any, Any]) -> dict[str, float]:
 def metrics_of(view: Mapping[Any, Any], read_scalar: ReadScalar) -> dict[str, float]:
     """Return the trainer's metrics of these weights, by its own names."""
     found = _own_numbers(view) | {"metric": view.get("metric")}  # timm's
-    found |= {_metric_of_fairseq(view): _at(view, "extra_state", "val_loss")}
+    found |= dict.fromkeys(_metrics_of_fairseq(view), _at(view, "extra_state", "val_loss"))
     callbacks = entries_of(view.get("callbacks")) or {}
     for callback in callbacks.values():  # Lightning's
         watched, score = _at(callback, "monitor"), _at(callback, "current_score")
@@ -83,10 +83,12 @@ def number_of(value: Any, read_scalar: ReadScalar) -> float | None:
     return finite(_of_numpy(value)) if _name(value) in SCALARS else finite(read_scalar(value))
 
 
-def _metric_of_fairseq(view: Mapping[Any, Any]) -> str:
-    """The name of the metric that fairseq chooses the best checkpoint by; its number is called `val_loss` always."""
+def _metrics_of_fairseq(view: Mapping[Any, Any]) -> tuple[str, ...]:
+    """The names of the metric that fairseq chooses the best checkpoint by; its number is called `val_loss` always."""
     named = _at(view, "cfg", "checkpoint", "best_checkpoint_metric") or _at(view, "args", "best_checkpoint_metric")
-    return named if isinstance(named, str) and named != "loss" else "val_loss"
+    if named == "loss":
+        return "val_loss", "loss"
+    return (named,) if isinstance(named, str) else ("val_loss",)
 
 
 def _of_numpy(value: StandIn) -> float | None:
