@@ -18,18 +18,24 @@ WRAPPERS = re.compile(
 
 
 class FittedNames(NamedTuple):
-    """Stored name -> name in the network. `removed` is the stored names' prefix, `added` the network's."""
+    """Stored name -> name in the network. `removed` is the stored names' prefix, `added` the network's.
+
+    `outside` are stored names without that prefix, of other parts such as a loss: the network has no place for them.
+    """
 
     names: dict[str, str]
     removed: str = ""
     added: str = ""
+    outside: tuple[str, ...] = ()
 
     @property
     def note(self) -> str | None:
         """A note for the user, or None if the names differ only by wrappers."""
         if self.removed:
             own = f"its names begin with {self.removed!r}, those of the network do not"
-            return f"{own}: it is taken off to evaluate, the soup keeps it"
+            more = f" and {len(self.outside) - 1} more" if len(self.outside) > 1 else ""
+            rest = f"; {self.outside[0]}{more} beside it takes no part in the evaluation" if self.outside else ""
+            return f"{own}: it is taken off to evaluate, the soup keeps it{rest}"
         if self.added:
             return f"names of the network begin with {self.added!r}, its own do not: it is put on to evaluate"
         return None
@@ -52,7 +58,8 @@ def fit_names(
         return FittedNames(_matched(plain, own, "", ""))
     removed = [prefix for prefix in _prefixes(needed, plain) if _all_there(needed, plain, prefix)]
     if len(removed) == 1:
-        return FittedNames(_matched(plain, own, removed[0], ""), removed=removed[0])
+        outside = tuple(stored for name, stored in plain.items() if not name.startswith(removed[0]))
+        return FittedNames(_matched(plain, own, removed[0], ""), removed[0], outside=outside)
     for prefix in _common_prefixes(needed) if not removed else ():
         if _all_there([[name.removeprefix(prefix) for name in names] for names in needed], plain, ""):
             return FittedNames(_matched(plain, own, "", prefix), added=prefix)

@@ -78,7 +78,8 @@ class Slots:
         if fitted.note is not None and fitted.note not in self._said:
             self._said.add(fitted.note)
             self._say(f"{checkpoint.path}: {fitted.note}")
-        return {stored: fitted.names[name] for stored, name in names.items()}
+        outside = set(fitted.outside)
+        return {stored: fitted.names[name] for stored, name in names.items() if name not in outside}
 
     def _check_shared(self, checkpoint: Checkpoint, places: Mapping[str, Tensor]) -> None:
         """Raises NetworkError if an adapter changes a weight that other layers share, since they would change too."""
