@@ -163,8 +163,8 @@ def _spread(
 
 
 def _base_among_them(run: Run, sound: Sequence[Checkpoint], spread: WeightDistances | None) -> BaseAmongThem | None:
-    """What is known of the base if it lies among whole networks."""
-    if run.recipe.base is None or spread is None or not spread.base_is_among_them:
+    """What is known of the base if it lies among whole networks, or beside them."""
+    if run.recipe.base is None or spread is None or not (spread.base_is_among_them or spread.base_is_beside_them):
         return None
     if any(one.is_adapter for one in sound):
         return None

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from soupcli.diagnosis import culprits, evidence
 from soupcli.diagnosis.culprits import out_of_line, renewed_layers
-from soupcli.diagnosis.effects import broken, in_trouble, is_worse, median_alone, spoiler, told_effect
+from soupcli.diagnosis.effects import broken, in_trouble, is_worse, median_alone, spoiler, suspects, told_effect
 from soupcli.diagnosis.evidence import Evidence
 from soupcli.diagnosis.facts import by_loss, surely_better
 from soupcli.wording import SHARES
 
 if TYPE_CHECKING:
     from soupcli.diagnosis.facts import Facts
+    from soupcli.evaluation.score import Score
 
 MUCH = 0.05  # of a share that the mean lacks to the median ingredient
 OTHER_START = 25.0  # degrees between groups that other pre-trainings show; runs on other inputs lie nearer
@@ -114,12 +115,16 @@ def wrong_base(facts: Facts) -> Evidence | None:
 
 
 def _fine_tuned_base(facts: Facts) -> Evidence | None:
-    """Find a base that is itself fine-tuned: it lies among the ingredients, with rows as long, and is as good."""
+    """Find a base that is itself fine-tuned: it lies as one more ingredient would, and is as good."""
     if facts.base is None or facts.barrier is None or facts.spread is None or len(facts.spread.clusters()) > 1:
         return None
     (score, beyond), median = facts.base, median_alone(facts.barrier)
+    if score is None:
+        return None
+    if facts.spread.base_is_beside_them:
+        return _one_more_run(facts, score)
     usual = 2 / (len(facts.located) + 1)
-    if score is None or beyond is None or beyond > EXCHANGED * usual:
+    if beyond is None or beyond > EXCHANGED * usual:
         return None
     if surely_better(median, score) or surely_better(by_loss(median), by_loss(score)):
         return None
@@ -127,6 +132,20 @@ def _fine_tuned_base(facts: Facts) -> Evidence | None:
         f"the base is as far from each ingredient as the nearest other one, and as good: it has {score.selecting} "
         f"{score.shown}, the median of them {median.shown}; {beyond:.0%} of its rows are longer or shorter than "
         f"in all ingredients (of one more ingredient {usual:.0%}, of a start most)",
+        sure="possible",
+    )
+
+
+def _one_more_run(facts: Facts, base: Score) -> Evidence | None:
+    """Return evidence that a base beside the ingredients is a run like the farthest one: it is as good."""
+    assert facts.spread is not None and facts.barrier is not None
+    one = facts.spread.outermost
+    like = facts.barrier.alone[one]
+    if suspects(facts) or surely_better(like, base):
+        return None
+    return Evidence(
+        f"{facts.name(one)} is farthest from the others and no farther from the base than they are, as if the base "
+        f"were one more such run; it is as good: it has {base.selecting} {base.shown}, {facts.name(one)} {like.shown}",
         sure="possible",
     )
 

@@ -33,6 +33,13 @@ STRANGERS = 75.0
 # and at 0.65 to 1.25 from one more run of its middle rates. Scores and lengths of rows tell these apart.
 AMONG = 0.6, 1.4
 FEWEST_AMONG = 4
+# The ingredient farthest from the others of a sweep with its start: 2.6 to 3.2 times as far from the start, and at 1.2
+# to 1.6 times as large an angle to the others' offsets. With one more run of the highest rate as base: 0.4 to 1.2, and
+# 1.9 to 2.6 times, 60 to 73 degrees.
+OUTSIDE = 1.4  # times as far from the others as these are
+NO_FARTHER = 1.7
+TURNED = 1.65
+TURNED_ANGLE = 45.0
 UNEVEN = 5.0
 BESIDES = " (biases, norms)"
 
@@ -75,6 +82,27 @@ class WeightDistances(NamedTuple):
         ratio = float((self.from_base_k / nearest_k).nan_to_num(0.0).median())
         return AMONG[0] < ratio < AMONG[1]
 
+    @property
+    def base_is_beside_them(self) -> bool:
+        """Whether the ingredient that is farthest from the others is no farther from the base, in another direction.
+
+        Runs that began at the base would be the farther from it the farther they went. Seen from one more run of a
+        high rate, those that went less far all lie in the direction of the start.
+        """
+        if self.from_base_k is None or self.offset_kk is None or len(self.from_base_k) < FEWEST_AMONG:
+            return False
+        out_k = _medians_of_others(self.distance_kk)
+        angle_k = _medians_of_others(self.offset_kk.nan_to_num(0.0))
+        far_k = torch.tensor(self.times_as_far(range(len(self.from_base_k))))
+        one = self.outermost
+        out, far, angle = (float(of_k[one] / _of_others(of_k, one).clamp(min=1e-9)) for of_k in (out_k, far_k, angle_k))
+        return out > OUTSIDE and far < NO_FARTHER and angle > TURNED and float(angle_k[one]) > TURNED_ANGLE
+
+    @property
+    def outermost(self) -> int:
+        """The ingredient that is farthest from the others."""
+        return int(_medians_of_others(self.distance_kk).argmax())
+
     def times_as_far(self, group: Sequence[int]) -> list[float]:
         """Return each member's distance from the start, relative to its group's median, in the median moved layer."""
         moved_lk = self.moved_lk[:, list(group)]
@@ -103,7 +131,7 @@ class WeightDistances(NamedTuple):
 
 
 class BaseAmongThem(NamedTuple):
-    """Whether a base that lies among the ingredients is one of them: its score, and how long its rows are."""
+    """Whether a base that lies among or beside the ingredients is one of them: its score, and how long its rows are."""
 
     score: Score | None
     rows_beyond: float | None  # the share that are longer or shorter than those of all ingredients
@@ -122,7 +150,7 @@ class Facts:
     spread: WeightDistances | None = None
     barrier: Barrier | None = None
     reordered: Mapping[tuple[int, int], str] = field(default_factory=dict)  # pair -> a layer with rows in other places
-    base: BaseAmongThem | None = None  # of a base that lies as one of the ingredients would
+    base: BaseAmongThem | None = None  # of a base that lies as one more ingredient would
     ranges: Sequence[str] = ()  # tensors of quantisation-aware training that are not the same in all
 
     @property
@@ -211,13 +239,22 @@ def _centred(gram_lkk: Tensor) -> Tensor:
     return gram_lkk - gram_lkk.mean(1, keepdim=True) - gram_lkk.mean(2, keepdim=True) + gram_lkk.mean((1, 2), True)
 
 
+def _of_others(of_k: Tensor, one: int) -> Tensor:
+    """Return the median of the others' numbers."""
+    return torch.cat([of_k[:one], of_k[one + 1 :]]).median()
+
+
+def _medians_of_others(of_kk: Tensor) -> Tensor:
+    """Return the median of each row without its own column."""
+    count = len(of_kk)
+    return of_kk[~torch.eye(count, dtype=torch.bool)].view(count, count - 1).median(dim=1).values
+
+
 def _median_to_others(centred_lkk: Tensor) -> Tensor:
     layers, count, _ = centred_lkk.shape
     if count < 2:
         return torch.zeros(layers, count, dtype=torch.float64)
-    others_kk = ~torch.eye(count, dtype=torch.bool)
-    each_l = [distances(gram_kk)[others_kk].view(count, count - 1).median(dim=1).values for gram_kk in centred_lkk]
-    return _stacked(each_l, count)
+    return _stacked([_medians_of_others(distances(gram_kk)) for gram_kk in centred_lkk], count)
 
 
 def _stacked(each_l: Sequence[Tensor], *shape: int) -> Tensor:
