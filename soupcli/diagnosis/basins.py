@@ -151,7 +151,7 @@ def _one_more_run(facts: Facts, base: Score) -> Evidence | None:
 
 
 def too_far(facts: Facts) -> Evidence | None:
-    """Find ingredients with one start and no culprit whose mean is worse than the worst, or far worse than most."""
+    """Find ingredients with one start and no culprit whose mean is far worse than most, or surely worse and all apart."""
     others = (
         strangers,
         new_layers,
@@ -164,11 +164,15 @@ def too_far(facts: Facts) -> Evidence | None:
         evidence.ranges,
         evidence.zeros,
     )
-    if facts.barrier is None or not in_trouble(facts) or broken(facts) or any(find(facts) for find in others):
+    if facts.barrier is None or facts.spread is None or not in_trouble(facts) or any(find(facts) for find in others):
+        return None
+    apart = culprits.all_apart(facts)
+    if broken(facts) and not apart:
         return None
     worst = min(facts.barrier.alone, key=lambda score: score.goodness)
     lost = median_alone(facts.barrier).goodness - facts.barrier.soup.goodness
-    if not surely_better(worst, facts.barrier.soup) and (worst.selecting not in SHARES or lost < MUCH):
+    far_worse = surely_better(worst, facts.barrier.soup) or (worst.selecting in SHARES and lost >= MUCH)
+    if not far_worse and not apart:
         return None
     text = f"the worst ingredient has {worst.selecting} {worst.shown}" + _told_collapse(facts)
     one = spoiler(facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -240,7 +241,7 @@ def other_inputs(facts: Facts) -> Evidence | None:
         and not _explained(facts, one)
     ]
     found = _without_the_untrained(found, ratios)
-    if not found or 2 * len(found) > len(facts.located) or parted(facts) is not None:
+    if not found or 2 * len(found) > len(facts.located) or parted(facts) is not None or all_apart(facts):
         return None
     text = f"{facts.name(found[0])} is wrong, and near the others" + told_effect(facts, found[0])
     sure: Sure = "likely" if found[0] in blamed else "possible"
@@ -278,6 +279,13 @@ def _angle_to_others(facts: Facts, one: int) -> float:
     assert facts.spread is not None
     others = [other for other in range(len(facts.located)) if other != one]
     return float(facts.spread.closeness_kk[one, others].median())
+
+
+def all_apart(facts: Facts) -> bool:
+    """Whether most ingredients are far from even the nearest other: none is odd if each is in a basin of its own."""
+    assert facts.spread is not None
+    angle_kk = facts.spread.closeness_kk.clone().fill_diagonal_(math.inf)
+    return float(angle_kk.amin(dim=1).median()) > WILD
 
 
 def _with_most(facts: Facts) -> list[int]:

@@ -28,6 +28,7 @@ LEAD = 1.6  # times as much as without any other
 LOST = 0.02  # of a share that a soup loses before it is in trouble
 BELOW = 0.05  # of a share, that one stands below all others
 ALIKE = 3.0  # and so many times as much as these are apart
+DISTINCT = 0.75  # of the classes, that are each mostly predicted as a class of their own under other names
 RESTORED = 0.35  # of what a run lacks, by other names for its classes
 # Points of accuracy: fine-tuning runs of one sweep mostly lie within so many, and soups gain about one.
 TOLD_APART = 0.05
@@ -157,7 +158,11 @@ def culprits(facts: Facts) -> list[int]:
 
 
 def relabelled(score: Score) -> float | None:
-    """Return the accuracy with predicted classes renamed as fits best, or None if classes are unknown."""
+    """Return the accuracy with predicted classes renamed as fits best, or None if classes are unknown.
+
+    Returns None too if several classes are mostly predicted as the same one: then no renaming explains the errors. That
+    of a network that knows little always fits a part of them.
+    """
     outcomes = score.outcomes.get(CONFUSION)
     if outcomes is None or outcomes.dim() != 2:
         return None
@@ -166,6 +171,10 @@ def relabelled(score: Score) -> float | None:
     if len(outcomes) < 5 * classes or classes < 2:
         return None
     cells = torch.bincount(known[:, 0] * classes + known[:, 1], minlength=classes * classes)
+    cells_pt = cells.view(classes, classes)
+    usual_t = cells_pt.argmax(dim=0)[cells_pt.any(dim=0)]
+    if len(usual_t.unique()) < DISTINCT * len(usual_t):
+        return None
     right, named, true = 0, set[int](), set[int]()
     for cell in cells.argsort(descending=True, stable=True).tolist():
         predicted, label = divmod(cell, classes)

@@ -7,7 +7,7 @@ import torch
 
 from soupcli.diagnosis.barrier import Barrier
 from soupcli.diagnosis.culprits import _without_the_untrained
-from soupcli.diagnosis.effects import clearly_better, culprits, is_broken, stands_out, suspects
+from soupcli.diagnosis.effects import clearly_better, culprits, is_broken, relabelled, stands_out, suspects
 from soupcli.diagnosis.facts import Facts, surely_better
 from soupcli.evaluation.loop import score_of
 from soupcli.evaluation.score import Score
@@ -71,6 +71,19 @@ def test_most_examples_of_one_class() -> None:
     for alone, found in (sweep, []), ([*(lopsided(860, 80) for _ in range(3)), usual], [3]):
         assert surely_better(alone[0], alone[3])
         assert culprits(Facts(checkpoints=(), barrier=Barrier(alone, alone, alone[0]))) == found
+
+
+def test_knowing_little_is_no_renaming() -> None:
+    """A network that mostly names two classes has more right if they are renamed, and has not learned other names."""
+    labels_n = torch.arange(N) % CLASSES
+    few_n = torch.where(torch.rand(N, generator=torch.Generator().manual_seed(0)) < 0.7, labels_n // 2, labels_n)
+    other_n = (labels_n + 1) % CLASSES
+    found = []
+    for named_n in (1 + few_n % 2, other_n):
+        logits_nk = torch.nn.functional.one_hot(named_n, CLASSES).double()
+        outcomes = {name: METRICS[name].contribution(logits_nk, labels_n) for name in ("accuracy", "f1")}
+        found.append(relabelled(score_of(outcomes, "accuracy", examples=N)))
+    assert found == [None, 1.0]
 
 
 def test_a_point_and_a_half_is_no_domination() -> None:
