@@ -151,7 +151,7 @@ def _one_more_run(facts: Facts, base: Score) -> Evidence | None:
 
 
 def too_far(facts: Facts) -> Evidence | None:
-    """Find ingredients with one start and no culprit whose mean is far worse than most, or surely worse and all apart."""
+    """Find ingredients with one start and no culprit whose mean is far worse than most, or worse and all apart."""
     others = (
         strangers,
         new_layers,
