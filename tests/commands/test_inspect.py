@@ -258,6 +258,16 @@ def test_a_fine_tuned_base(inspected: Inspect, healthy: list[nn.Sequential]) -> 
     assert "as far from each ingredient as the nearest other one" in found["evidence"]
 
 
+@pytest.mark.parametrize("one_more", [False, True])
+def test_a_run_of_the_highest_rate_as_base(inspected: Inspect, start: nn.Sequential, one_more: bool) -> None:
+    """Such a base lies outside the ingredients, as a start does: the run that went farthest is no farther from it."""
+    nets = [fine_tuned(start, seed=seed, lr=(5e-4, 1e-3, 2e-3)[seed % 3]) for seed in range(6, 11)]
+    base = fine_tuned(start, seed=11, lr=2e-3) if one_more else start
+    found = inspected(*WITH_VAL, *WITH_BASE, nets=nets, start=base)["verdicts"]
+    assert [(each["cause"], each["sure"]) for each in found] == [("another base", "possible")] * one_more
+    assert not one_more or "as if the base were one more such run" in found[0]["evidence"]
+
+
 def test_ranges_of_quantisation(inspected: Inspect, healthy: list[nn.Sequential]) -> None:
     """Observed ranges that differ are told."""
     inspected(nets=healthy)
