@@ -12,6 +12,7 @@ import glob
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
+
+
+MOST_LINES = 100_000  # of standard input
 
 
 @dataclass
@@ -78,8 +82,11 @@ def paths_of(
 def _expand(word: str, standard_input: Iterable[str]) -> list[tuple[Path, bool]]:
     """Return the paths of one word, each with whether a pattern named it."""
     if word == "-":
-        lines = [line.rstrip("\r\n") for line in standard_input]
+        rest = iter(standard_input)
+        lines = dict.fromkeys(line.rstrip("\r\n") for line in islice(rest, MOST_LINES))
         paths = [Path(line) for line in lines if line.strip()]
+        if next(rest, None) is not None:
+            raise UsageError(f"--ckpts -: standard input has more than {MOST_LINES} lines")
         if not paths:
             raise UsageError("--ckpts -: standard input has no path", hint="ls -d runs/*/ | soup ... --ckpts -")
         return [(path, False) for path in paths]

@@ -198,6 +198,8 @@ def guarded(work: Callable[[], int | None]) -> int:
         return USER_ERROR
     except OSError as refused:
         return _refused(refused)
+    except ImportError as broken:
+        return _not_imported(broken)
     except MemoryError:
         console.fail("out of memory", hint="use --batch-size with a smaller number, or a machine with more memory")
         return USER_ERROR
@@ -217,6 +219,17 @@ def _refused(refused: OSError) -> int:
     said = refused.strerror or str(refused) or type(refused).__name__
     named = refused.filename if isinstance(refused.filename, (str, bytes, os.PathLike)) else None
     console.fail(f"{os.fsdecode(named)}: {said}" if named is not None else f"the system refuses: {said}")
+    return USER_ERROR
+
+
+def _not_imported(broken: ImportError) -> int:
+    """Print which library does not load; a module of this program that does not is a fault."""
+    if broken.name is not None and broken.name.partition(".")[0] == "soupcli":
+        return _fault(broken)
+    if os.environ.get("SOUP_DEBUG") == "1":
+        console.print_traceback()
+    hint = "is the installation whole, and is there memory? python -c 'import torch' shows it by itself"
+    console.fail(f"a library does not load: {str(broken).strip()}", hint=hint)
     return USER_ERROR
 
 

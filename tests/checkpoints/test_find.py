@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def test_standard_input(runs: Path) -> None:
     assert paths(["-"], standard_input=["runs/b\n", "\n", "runs/a\r\n"]) == ["runs/a", "runs/b"]
     with pytest.raises(UsageError, match="has no path"):
         find(["-"], standard_input=["\n"])
+    with pytest.raises(UsageError, match="more than 100000 lines"):
+        find(["-"], standard_input=itertools.repeat("runs/a\n"))
 
 
 def test_two_paths_to_one_file(runs: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.cli.app import run
-from soupcli.cli.parsing import spread
+from soupcli.cli.parsing import guarded, spread
 from soupcli.errors import UsageError
 
 MANY, SINGLE = {"--ckpts", "--val", "--set"}, {"--out", "-o", "--recipe", "-r", "--metric"}
@@ -114,3 +116,16 @@ def test_completion(
     run([])
     captured = capfd.readouterr()
     assert (captured.out.split(), captured.err) == (completed, "")
+
+
+def test_a_library_that_does_not_load(capsys: pytest.CaptureFixture[str]) -> None:
+    """A library without memory or files to load is no fault of this program; a module of its own is."""
+
+    def loading(name: str) -> Callable[[], int | None]:
+        def work() -> int | None:
+            raise ImportError("libtorch.so: failed to map segment", name=name)
+
+        return work
+
+    assert (guarded(loading("torch._C")), guarded(loading("soupcli.x"))) == (2, 3)
+    assert "a library does not load: libtorch.so: failed to map segment" in capsys.readouterr().err
