@@ -122,7 +122,7 @@ bench-learned: $(READY) ## a step of learned beside forward and backward
 bench-inspect: $(READY) ## inspect beside reading and hashing
 	$(BIN)/python benchmarks/inspection.py
 
-bench-growth: $(READY) ## time and memory as ingredients, tensors, rows, pictures and classes grow: half an hour
+bench-growth: $(READY) ## time and memory as ingredients, tensors, rows, pictures and classes grow: quarter of an hour
 	nice -n 19 $(BIN)/python benchmarks/growth.py
 
 clean: ## remove environments, the demo and caches

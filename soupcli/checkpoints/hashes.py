@@ -84,6 +84,8 @@ class ContentHashes:
 
 
 def _by_name(files: Sequence[FileVersion]) -> dict[str, FileVersion]:
+    if len(files) == 1:
+        return {files[0].path.name: files[0]}
     folders = [os.path.abspath(file.path.parent) for file in files]  # noqa: PTH100 - links stay
     common = os.path.commonpath(folders)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 
 def _finite_or_none(value: float | None) -> float | None:
@@ -13,7 +13,7 @@ def _finite_or_none(value: float | None) -> float | None:
 
 
 # JSON has no NaN: a score that is not a number is written as null.
-Number = Annotated[float | None, BeforeValidator(lambda value: value), PlainSerializer(_finite_or_none)]
+Number = Annotated[float | None, PlainSerializer(_finite_or_none)]
 
 
 class ReportPart(BaseModel):
