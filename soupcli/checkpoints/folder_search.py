@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 MOST_LOOKED_AT = 200_000  # folders below a word
-WEIGHTS_ENDINGS = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".nemo"})
+WEIGHTS_ENDINGS = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".nemo", ".pdparams"})
 
 
 def below(folder: Path) -> list[Path]:
@@ -178,7 +178,7 @@ def _are_shards(folder: Path, files: Sequence[Path]) -> bool:
 def _files(folder: Path) -> list[Path]:
     """Return the files of a folder that hold weights, each once."""
     try:
-        found = sorted(filter(folders.is_weights, folder.iterdir()), key=in_natural_order)
+        found = folders.weights_in(folder)
     except OSError:
         return []
     kept = {file.path for file in distinct([FileVersion.of(entry) for entry in found])}

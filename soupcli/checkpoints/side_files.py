@@ -40,6 +40,7 @@ WEIGHTS = (
     *("*.safetensors", "*.safetensors.index.json", "*.bin.index.json", "pytorch_model*.bin", "*_model.bin"),
     *("*.pt", "*.pth", "*.ckpt", "*.pth.tar", "*.pt.tar", "*.distcp", "*.h5", "*.keras", "*.msgpack", "*.ot"),
     *("*.onnx", "*.onnx_data", "*.gguf", "*.ggml", "*.tflite", "*.pb", "*.mlmodel", "*.nemo", "*.npz", "*.engine"),
+    *("*.pdparams", "*.plan"),
 )
 ARRAYS = ("*.npz",)  # of WEIGHTS, that may be any numbers: named where they are left out
 # Numbers that are carried on from one ingredient: statistics, heads and scalers of other libraries.
@@ -49,7 +50,7 @@ TRAINING = (
     *("optimizer*", "scheduler*", "scaler*.pt", "scaler*.bin", "sampler*", "training_args.bin", "rng_state*"),
     "random_states*",
     *("custom_checkpoint_*", "dl_state_dict*", "trainer_state.json", "latest", "zero_to_fp32.py", "*.log"),
-    *("events.out.*", "*_results.json", "emissions.csv", "nohup.out", "adapter_model.*", "meta.pt"),
+    *("events.out.*", "*_results.json", "emissions.csv", "nohup.out", "adapter_model.*", "meta.pt", "*.pdopt"),
 )
 TRAINING_FOLDERS = (
     *("runs", "logs", "log", "wandb", "mlruns", "tensorboard", "lightning_logs", "__pycache__", "checkpoint-*"),

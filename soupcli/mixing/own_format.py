@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from soupcli.checkpoints.formats import numpy_pickle
 from soupcli.checkpoints.formats.folders import nnunet, speechbrain
 from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES
 from soupcli.checkpoints.formats.folders.shards import MAX_INDEX, is_shard, whole_name
 from soupcli.checkpoints.formats.folders.torch_distributed import DistributedCheckpoint
+from soupcli.checkpoints.formats.torch_archives import is_torch_file
 from soupcli.checkpoints.formats.torch_save import MODULE
 from soupcli.errors import MixError, OutputError
 from soupcli.files.atomic import write_whole
@@ -44,7 +46,7 @@ PLAIN_COPY = CopyOptions()
 READ_ALONE = frozenset(
     {
         *("ESPnet", "FlagEmbedding", "LitGPT", "Megatron", "MONAI", "NeMo", "OLMo", "speechbrain", "wenet"),
-        *(MODULE, "numpy pickle"),
+        *(MODULE, "numpy pickle", "PaddlePaddle"),
     }
 )
 # Formats of weights under a key whose library opens safetensors too.
@@ -143,8 +145,8 @@ def write_own(mixture: Mixture, folder: Path, options: CopyOptions, *, wanted: F
     shares memory with another one in one ingredient and not in all; OutputError if the disk is full.
     """
     form = form_of(mixture.kept)
-    if form == "distributed" and wanted == "torch":
-        form = "safetensors"  # a plain file is asked for, and no folder
+    if wanted == "torch" and (form == "distributed" or all(map(is_numpy_pickle, mixture.kept.own.files))):
+        form = "safetensors"  # a plain file of torch's is asked for, and no folder or arrays
     if form != "safetensors" and (why := why_not_copied(mixture, options)):
         raise MixError(why, hint=INSTEAD)
     kept = mixture.kept.own
@@ -160,6 +162,11 @@ def write_own(mixture: Mixture, folder: Path, options: CopyOptions, *, wanted: F
         written = _copies(mixture, folder, options)
         plain = _plain_files(mixture, in_safetensors(mixture) if wanted == "torch" else [], folder, options)
         return written.with_files(plain)
+
+
+def is_numpy_pickle(file: FileVersion) -> bool:
+    """Whether a file is a plain pickle, which holds numpy arrays."""
+    return numpy_pickle.begins(file) and not is_torch_file(file)
 
 
 def _copies(mixture: Mixture, folder: Path, options: CopyOptions) -> OwnFiles:

@@ -149,9 +149,11 @@ def test_weights_name(family: Path, soup: Soup) -> None:
     assert refused(soup, "--ckpts", *ALL[:2]) == (
         "2 of 2 checkpoints cannot be opened:\n"
         "  runs/0: holds 2 checkpoints: a.safetensors, b.safetensors "
-        "(pick one with --weights-name a.safetensors, or give the files: --ckpts 'runs/0/*')\n"
+        "(pick one with --weights-name a.safetensors, or with --weights-name b.safetensors, "
+        "or give the files: --ckpts 'runs/0/*')\n"
         "  runs/1: holds 2 checkpoints: a.safetensors, b.safetensors "
-        "(pick one with --weights-name a.safetensors, or give the files: --ckpts 'runs/1/*')\n\n"
+        "(pick one with --weights-name a.safetensors, or with --weights-name b.safetensors, "
+        "or give the files: --ckpts 'runs/1/*')\n\n"
         "hint: mend them, or leave them out\n"
     )
     ran = soup("uniform", "--ckpts", *ALL[:2], "--weights-name", "a.safetensors", "--json")

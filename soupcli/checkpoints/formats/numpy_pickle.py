@@ -27,8 +27,14 @@ if TYPE_CHECKING:
     from soupcli.files.reading import FileVersion
 
 FORMAT = "numpy pickle"
-# Who writes which key beside the arrays.
-WRITERS = {"__author__": "detectron2", "matching_heuristics": "detectron2"}
+PADDLE = "PaddlePaddle"
+# Key beside the arrays -> who writes it, and the part that is the network (None: the object itself).
+WRITERS = {
+    "__author__": ("detectron2", "model"),
+    "matching_heuristics": ("detectron2", "model"),
+    "StructuredToParameterName@@": (PADDLE, None),
+}
+ENDINGS = (".pkl", ".pdparams")
 KINDS = {
     "b1": Dtype.BOOL,
     "u1": Dtype.UINT8,
@@ -67,7 +73,7 @@ def begins(file: FileVersion) -> bool:
 
 def holds_arrays(file: FileVersion) -> bool:
     """Whether the file says that its arrays are a network: others are statistics, or examples."""
-    if file.path.suffix != ".pkl" or not begins(file):
+    if file.path.suffix not in ENDINGS or not begins(file):
         return False
     try:
         return read_contents(file, How()).origin.format != FORMAT
@@ -99,7 +105,7 @@ def read_contents(file: FileVersion, how: How) -> Contents:
     for name, value in part.tensors.items():
         specs[name], places[name] = _stored(file, name, value)
     keys = {str(key) for key in view_of(content) or {}}
-    writer = next((writer for key, writer in WRITERS.items() if key in keys and part.key == "model"), FORMAT)
+    writer = next((name for key, (name, of) in WRITERS.items() if key in keys and part.key == of), FORMAT)
     return Contents(specs, places, Origin(writer, part.key, notes=part.notes, averaged=part.averaged))
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 HEAD = 2048  # bytes that are looked at
 SMALL = 100_000  # bytes: pointers and error pages are smaller
 NOT_OURS = "soup mixes weights of torch: files of torch.save and safetensors"
+EXPORTED = f"{NOT_OURS}: mix the checkpoints that it was made from, and export the soup"
 ANNEX = "/annex/objects/"
 GET_ANNEX = "get the file itself: git annex get"
 
@@ -57,6 +58,7 @@ KINDS = (
     _kind(
         rb"\x93NUMPY", "is a numpy array (.npy)", "save all tensors by name: safetensors.numpy.save_file(arrays, path)"
     ),
+    _kind(rb"ftrt", "is a TensorRT engine", EXPORTED),
     _kind(rb"....TFL3", "is TensorFlow Lite", NOT_OURS),
     _kind(rb"....ET\d\d", "is an ExecuTorch program", NOT_OURS),
     _kind(rb"\x1f\x8b", "is compressed by gzip", "unpack it: gunzip, or tar -xzf"),
@@ -129,36 +131,48 @@ def _first(file: FileVersion, kinds: tuple[FileKind, ...]) -> FileKind | None:
     return next((kind for kind in kinds if kind.begins.match(head)), None)
 
 
-# What other programs leave in a folder of weights.
+KERAS = f"{NOT_OURS}; a keras model with the torch backend has a state_dict()"
+ARRAYS = f"{NOT_OURS}: restore it there, and save the arrays by name: safetensors.numpy.save_file(arrays, path)"
+OLDER = "transformers 4 reads it: AutoModel.from_pretrained(folder, from_{0}=True).save_pretrained(other_folder)"
+# What other programs leave in a folder of weights, and the way out.
 FOLDERS = {
-    "_CHECKPOINT_METADATA": "an Orbax checkpoint (JAX)",
-    "manifest.ocdbt": "an Orbax checkpoint (JAX)",
-    "saved_model.pb": "a SavedModel of TensorFlow",
-    "tf_model.h5": "weights of TensorFlow",
-    "flax_model.msgpack": "weights of Flax",
+    "_CHECKPOINT_METADATA": ("an Orbax checkpoint (JAX)", ARRAYS),
+    "manifest.ocdbt": ("an Orbax checkpoint (JAX)", ARRAYS),
+    "*/_CHECKPOINT_METADATA": ("steps of Orbax (JAX)", ARRAYS),
+    "saved_model.pb": ("a SavedModel of TensorFlow", ARRAYS),
+    "tf_model.h5": ("weights of TensorFlow", OLDER.format("tf")),
+    "flax_model.msgpack": ("weights of Flax", OLDER.format("flax")),
+    "Data/com.apple.CoreML": ("a Core ML package", EXPORTED),
+    "config.cfg": (
+        "a pipeline of spaCy, in msgpack of its own",
+        f"{NOT_OURS}: those of a transformer are nlp.get_pipe('transformer').model.transformer.save_pretrained(folder)",
+    ),
 }
 ENDINGS = {
-    ".gguf": "GGUF files (llama.cpp)",
-    ".onnx": "ONNX files",
-    ".keras": "Keras files",
-    ".h5": "Keras files",
-    ".msgpack": "Flax files",
-    ".pdparams": "PaddlePaddle files",
-    ".mlmodel": "Core ML files",
-    ".tflite": "TensorFlow Lite files",
+    ".gguf": ("GGUF files (llama.cpp)", f"{NOT_OURS}: mix those that it was converted from, and convert the soup"),
+    ".onnx": ("ONNX files", EXPORTED),
+    ".keras": ("Keras files", KERAS),
+    ".h5": ("Keras files", KERAS),
+    ".msgpack": ("Flax files", OLDER.format("flax")),
+    ".mlmodel": ("Core ML files", EXPORTED),
+    ".tflite": ("TensorFlow Lite files", EXPORTED),
+    ".engine": ("TensorRT engines", EXPORTED),
+    ".plan": ("TensorRT engines", EXPORTED),
 }
 
 
 def refuse_other_folder(folder: Path) -> None:
     """Raises CheckpointError if a folder without weights of torch holds those of another program."""
-    entries = list(folder.iterdir())
-    for entry in sorted(entry for entry in entries if entry.is_symlink()):
+    entries = sorted(folder.iterdir())
+    for entry in entries:
         refuse_absent(entry)
-    for name, what in FOLDERS.items():
-        if (folder / name).exists():
-            raise CheckpointError(f"{folder}: is {what}", hint=NOT_OURS)
-    for entry in sorted(entry for entry in entries if entry.suffix.lower() in ENDINGS):
-        raise CheckpointError(f"{folder}: holds {ENDINGS[entry.suffix.lower()]}: {entry.name}", hint=NOT_OURS)
+    for pattern, (what, way) in FOLDERS.items():
+        if next(folder.glob(pattern), None) is not None:
+            raise CheckpointError(f"{folder}: is {what}", hint=way)
+    for entry in entries:
+        if entry.suffix.lower() in ENDINGS:
+            what, way = ENDINGS[entry.suffix.lower()]
+            raise CheckpointError(f"{folder}: holds {what}: {entry.name}", hint=way)
 
 
 def refuse_absent(path: Path) -> None:

@@ -140,6 +140,15 @@ def is_training_alone(file: FileVersion) -> bool:
     return bool(parts) and all(is_training_state(str(name), value) for name, value in parts)
 
 
+@lru_cache(maxsize=4096)
+def is_without_tensors(file: FileVersion) -> bool:
+    """Whether a file of torch.save holds no tensor: the state of a loss without weights, or counters of a training."""
+    try:
+        return is_torch_file(file) and next(find_in(read_object(file).content, is_tensor), None) is None
+    except CheckpointError:
+        return False  # broken: whoever opens it says how
+
+
 def epochs_of(file: FileVersion) -> dict[int, dict[str, float]]:
     """The metrics of every epoch that ESPnet keeps in this file; nothing if it is another file."""
     try:

@@ -48,6 +48,12 @@ ARCHIVES = (
         "soup mixes weights of torch: keras.models.load_model reads it, with KERAS_BACKEND=torch it has a state_dict()",
     ),
     Archive(
+        "_stable_baselines3_version",
+        "an agent of stable-baselines3",
+        "its network is a file in it: unzip RUN.zip policy.pth -d RUN; a soup of these with --format same goes back by "
+        "agent.policy.load_state_dict(torch.load('soup/policy.pth'))",
+    ),
+    Archive(
         "*.npy",
         "numpy arrays (.npz)",
         "save them as tensors: safetensors.numpy.save_file(dict(numpy.load(path)), 'model.safetensors')",

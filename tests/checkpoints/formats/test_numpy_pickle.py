@@ -71,6 +71,31 @@ def test_written_back(tmp_path: Path, soup: Soup, protocol: int, monkeypatch: py
     assert soup("verify", "soup", "--rebuild").code == 0
 
 
+def test_paddle(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dict of paddle.save(net.state_dict()): it opens its folder, not the optimizer's file, and so is the soup."""
+    monkeypatch.chdir(tmp_path)
+    names = {name: f"linear_0.{name}" for name in arrays()}
+    for seed in range(2):
+        pickled(tmp_path / f"runs/{seed}/model.pdparams", {**arrays(seed), "StructuredToParameterName@@": names})
+        pickled(
+            tmp_path / f"runs/{seed}/model.pdopt", {"moment1": numpy.ones((3, 4)), "LR_Scheduler": {"last_lr": 1.0}}
+        )
+    ran = soup("uniform", "--ckpts", "runs/*/")
+    assert ran.code == 0, ran.stderr
+    found = pickle.loads(Path("soup/model.pdparams").read_bytes())
+    assert found.pop("StructuredToParameterName@@") == names and not Path("soup/model.pdopt").exists()
+    assert_same({n: torch.from_numpy(a.copy(order="C")) for n, a in found.items()}, mean64([tensors(0), tensors(1)]))
+
+
+def test_as_torch(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--format torch of arrays is a plain state dict for torch.load."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        pickled(tmp_path / f"runs/{seed}/model_final.pkl", zoo(seed))
+    ran = soup("uniform", "--ckpts", "runs/*/", "--format", "torch", "--quiet")
+    assert_same(torch.load(ran.stdout.strip()), mean64([tensors(0), tensors(1)]))
+
+
 def test_statistics_beside_weights(tmp_path: Path) -> None:
     """A pickle of arrays that nobody calls a network is no second checkpoint of its folder."""
     torch.save(small_net().state_dict(), tmp_path / "weights.pt")

@@ -13,6 +13,7 @@ import numpy
 import pytest
 import torch
 
+from soupcli.checkpoints.find import find
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
 
@@ -34,6 +35,7 @@ FILES = {
     "npy": (b"\x93NUMPY\x01\x00", "is a numpy array", "safetensors"),
     "pickle": (pickle.dumps({"w": [1.0]}), "is a plain pickle", "save it again"),
     "gzip": (gzip.compress(b"weights"), "is compressed by gzip", "gunzip"),
+    "tensorrt": (b"ftrt" + bytes(60), "is a TensorRT engine", "export the soup"),
     "zeros": (bytes(5000), "begins with zeros", ""),
     "text": (b"weights", "none of torch.save, NeMo, safetensors", "--ckpts takes"),
 }
@@ -62,6 +64,7 @@ def test_files(tmp_path: Path, kind: str, name: str) -> None:
         ("x/.data/extern_modules", "a torch.package archive"),
         ("x/archive_format", "an exported program"),
         ("notes.txt", "a zip archive of other things: notes.txt"),
+        ("_stable_baselines3_version", "an agent of stable-baselines3"),
     ],
 )
 def test_archives(tmp_path: Path, member: str, message: str) -> None:
@@ -89,16 +92,46 @@ def test_numpy_archive(tmp_path: Path) -> None:
         ("model-q4.gguf", "holds GGUF files"),
         ("model.onnx", "holds ONNX files"),
         ("model.keras", "holds Keras files"),
+        ("model.engine", "holds TensorRT engines"),
+        ("0/_CHECKPOINT_METADATA", "is steps of Orbax"),
+        ("Data/com.apple.CoreML/model.mlmodel", "is a Core ML package"),
+        ("config.cfg", "is a pipeline of spaCy"),
     ],
 )
 def test_folders(tmp_path: Path, name: str, message: str) -> None:
     """A folder with nothing but weights of another program is called what it is."""
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b"some bytes of it")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=message) as refused:
         open_checkpoint(tmp_path)
+    assert refused.value.hint
     torch.save({"w": torch.ones(1)}, tmp_path / "pytorch_model.bin")
     assert list(open_checkpoint(tmp_path).tensors) == ["w"]
+
+
+@pytest.mark.parametrize("kind", ["pickle", "gzip", "npy", "msgpack"])
+def test_files_of_others_in_a_folder(tmp_path: Path, kind: str) -> None:
+    """The only file of a folder is called what it is there too, and does not matter beside weights."""
+    content, message, hint = FILES[kind]
+    (tmp_path / "weights.x").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as refused:
+        open_checkpoint(tmp_path)
+    assert hint in str(refused.value.hint)
+    torch.save({"w": torch.ones(1)}, tmp_path / "best.pth")
+    assert list(open_checkpoint(tmp_path).tensors) == ["w"]
+
+
+def test_files_without_tensors(tmp_path: Path) -> None:
+    """A loss without weights and a trainer's counters (skorch, OLMo) are no checkpoints beside one."""
+    torch.save({"w": torch.ones(1)}, tmp_path / "params.pt")
+    torch.save(torch.nn.NLLLoss().state_dict(), tmp_path / "criterion.pt")
+    (tmp_path / "state").mkdir()
+    torch.save({"global_step": 5}, tmp_path / "state/train.pt")
+    assert list(open_checkpoint(tmp_path).tensors) == ["w"]
+    assert find([str(tmp_path)]).notes == []
+    with pytest.raises(CheckpointError, match="no state dict: it holds 'global_step'"):
+        open_checkpoint(tmp_path / "state")
 
 
 def test_links_to_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import WEIGHTS
 from soupcli.checkpoints.contents import How
-from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES, is_weights, matches
+from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES, holds_tensors, matches
 from soupcli.checkpoints.formats.folders.parts import ENDINGS
 from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.checkpoints.formats.names import plain_names
@@ -63,7 +63,7 @@ def look_beside(folder: Path, checkpoint: Checkpoint) -> list[str]:
         if entry.name in known or is_shard(entry.name):
             continue
         refuse_pointer(entry)
-        if not is_weights(entry) or any(same_file(FileVersion.of(entry), file) for file in taken):
+        if not holds_tensors(entry) or any(same_file(FileVersion.of(entry), file) for file in taken):
             continue
         if not matches(entry.name, OTHER_NAMES) and not _shares_names(FileVersion.of(entry), checkpoint):
             raise CheckpointError(

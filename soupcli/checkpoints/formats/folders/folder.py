@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.formats.folders import shards
 from soupcli.checkpoints.formats.foreign import refuse_slices
-from soupcli.checkpoints.formats.other_files import refuse_other_folder
+from soupcli.checkpoints.formats.other_files import refuse_other_file, refuse_other_folder, refuse_unknown_file
 from soupcli.checkpoints.formats.table import holds_weights
 from soupcli.checkpoints.formats.torch_archives import refuse_program
+from soupcli.checkpoints.formats.torch_save import is_without_tensors
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import finite, parse_json
 from soupcli.files.reading import FileVersion, distinct, read_small, read_start
@@ -122,7 +123,7 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
 
     Names of one file count once. Raises CheckpointError if there is none, and if there are several.
     """
-    found = sorted(filter(is_weights, folder.iterdir()), key=_order)
+    found = weights_in(folder)
     refuse_slices(folder, [entry.name for entry in (*found, *(path for path in folder.iterdir() if path.is_dir()))])
     indexes = [entry for entry in found if entry.name.endswith(INDEX_SUFFIX)]
     wholes = indexes or [entry for entry in found if not shards.is_shard(entry.name)]
@@ -132,7 +133,7 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
         return sets[0] if sets else files[0].path
     if not found:
         refuse_other_folder(folder)
-        _refuse_programs(folder)
+        _refuse_other_files(folder)
         raise CheckpointError(f"{folder}: holds no checkpoint", hint=listing(folder))
     names = [entry.name for entry in wholes]
     shown = [*names, *(shards.pattern for shards in sets)]
@@ -142,10 +143,16 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
     )
 
 
-def _refuse_programs(folder: Path) -> None:
-    others = (entry for entry in folder.iterdir() if entry.suffix.lower() not in OTHER_KINDS)
-    for entry in sorted(entry for entry in others if entry.is_file()):
-        refuse_program(FileVersion.of(entry))
+def _refuse_other_files(folder: Path) -> None:
+    """Raises CheckpointError if a file of another program, that may be meant, can be called what it is."""
+    for entry in sorted(folder.iterdir()):
+        kind = entry.suffix.lower()
+        if entry.is_file() and not entry.name.startswith(".") and kind not in OTHER_KINDS and kind != ".json":
+            file = FileVersion.of(entry)
+            if file.size:
+                refuse_program(file)
+                refuse_other_file(file)
+                refuse_unknown_file(file)
 
 
 LAST = "last_checkpoint"  # detectron2's and mmengine's: the file that they resume from
@@ -168,13 +175,25 @@ def _pick_one(folder: Path, names: list[str]) -> str:
     if not names:
         return "these are shards of several checkpoints: move those of all but one out of the folder"
     both = [start for start in PREFERENCES if any(start in name.lower() for name in names)]
-    first = next((name for start in PREFERRED for name in names if name.startswith(start)), names[0])
-    prefer = f"--prefer {' or '.join(both)}, or with " if both else ""
-    return f"pick one with {prefer}--weights-name {first}, or give the files: --ckpts '{folder}/*'"
+    first = next((name for start in PREFERRED for name in names if name.startswith(start)), None)
+    ways = [f"--prefer {' or '.join(both)}"] if both else []
+    ways += [f"--weights-name {name}" for name in ([first] if first is not None else names[:3])]
+    return f"pick one with {', or with '.join(ways)}, or give the files: --ckpts '{folder}/*'"
 
 
 def _order(entry: Path) -> tuple[list[tuple[int, str]], str]:
     return natural_order(entry.name)
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """Return the files of a folder that hold weights, in natural order. Those without a tensor come only alone."""
+    found = sorted(filter(is_weights, folder.iterdir()), key=_order)
+    return list(filter(holds_tensors, found)) or found
+
+
+def holds_tensors(entry: Path) -> bool:
+    """Whether a file holds weights, and not only settings or counters that torch.save wrote."""
+    return is_weights(entry) and not is_without_tensors(FileVersion.of(entry))
 
 
 def is_weights(entry: Path) -> bool:

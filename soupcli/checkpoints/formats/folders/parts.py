@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
 from soupcli.checkpoints.checkpoint import Component, StoredCheckpoint
-from soupcli.checkpoints.formats.folders.folder import INDEX_SUFFIX, KNOWN_NAMES, is_weights
+from soupcli.checkpoints.formats.folders.folder import INDEX_SUFFIX, KNOWN_NAMES, holds_tensors
 from soupcli.checkpoints.formats.folders.shards import whole_name
 from soupcli.errors import CheckpointError
 from soupcli.wording import natural_order
@@ -100,7 +100,7 @@ def _holds_weights(folder: Path) -> bool:
         return False
     names = {*KNOWN_NAMES, *WEIGHTS}
     return any(
-        (entry.name in names or (entry.suffix.lower() in ENDINGS and is_weights(entry))) and entry.is_file()
+        (entry.name in names or (entry.suffix.lower() in ENDINGS and holds_tensors(entry))) and entry.is_file()
         for entry in entries
     )
 
