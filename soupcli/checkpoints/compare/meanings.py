@@ -9,7 +9,7 @@ import errno
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from soupcli.checkpoints.compare.class_orders import HEADS, class_orders
 from soupcli.checkpoints.compare.settings import same_bytes, side_file
@@ -36,6 +36,9 @@ class Tokens(NamedTuple):
     read: Callable[[bytes], Mapping[str, int]]
 
 
+List: TypeAlias = "tuple[Path, Tokens]"  # a file, and how it is read
+
+
 class _TooLarge(Exception):
     """A file of more tokens than any tokenizer has, which is not read."""
 
@@ -54,27 +57,35 @@ def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
 
 
 def _check_tokens(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> list[str]:
-    """Raise MixError if a token has another number in a file that both have; return what cannot be compared."""
-    checked: set[Tokens] = set()
+    """Raise MixError if a token has another number in the other's files; return what cannot be compared."""
     notes: list[str] = []
-    for kinds in (TOKENS, ADDED, DICTIONARIES):
-        for kind in kinds:
-            one, two = side_file(first, kind.name), side_file(other, kind.name)
-            if one is None or two is None:
-                continue
-            try:
-                if kind not in checked and not same_bytes(one, two):
-                    _check_numbers(first, selection, (one, two), kind)
-            except _TooLarge as cause:
-                notes.append(f"{cause}: its tokens are not compared with those beside {first.path}")
-            checked.add(kind)
-            break  # others of these files follow from this one
+    for one, two in _lists(first, other):
+        try:
+            if not same_bytes(one[0], two[0]):
+                _check_numbers(first, selection, one, two)
+        except _TooLarge as cause:
+            notes.append(f"{cause}: its tokens are not compared with those beside {first.path}")
     return notes
 
 
-def _check_numbers(first: Checkpoint, selection: TensorFilter, files: tuple[Path, Path], kind: Tokens) -> None:
-    one, two = files
-    ids, others = _tokens(one, kind), _tokens(two, kind)
+def _lists(first: Checkpoint, other: Checkpoint) -> list[tuple[List, List]]:
+    """Return pairs of files that number the same tokens. Of each family the first that both have: others follow."""
+    found: dict[Tokens, tuple[List, List]] = {}
+    for kinds in FAMILIES:
+        for kind in kinds:
+            one, two = side_file(first, kind.name), side_file(other, kind.name)
+            if one is not None and two is not None:
+                found[kind] = (one, kind), (two, kind)
+                break
+    alike = [[(file, kind) for kind in ALIKE if (file := side_file(each, kind.name))] for each in (first, other)]
+    if found.keys().isdisjoint(TOKENS) and all(alike):
+        return [(alike[0][0], alike[1][0]), *found.values()]
+    return list(found.values())
+
+
+def _check_numbers(first: Checkpoint, selection: TensorFilter, of_first: List, of_other: List) -> None:
+    (one, _), (two, _) = of_first, of_other
+    ids, others = _tokens(*of_first), _tokens(*of_other)
     token = next((token for token, row in ids.items() if others.get(token, row) != row), None)
     rows = max([*ids.values(), *others.values()], default=0) + 1
     table = next((name for name in _mixed(first, selection) if first.tensors[name].shape[0] >= rows), None)
@@ -132,6 +143,24 @@ def _of_counts(content: bytes) -> dict[str, int]:
     return _of_lines(b"\n".join(line.rpartition(b" ")[0] for line in content.splitlines()))
 
 
+def _of_numbered_lines(content: bytes) -> dict[str, int]:
+    """Of a list of tokens, each with its number after it, as Kaldi, k2 and wenet write them; or each in a line."""
+    parts = [token.rsplit(maxsplit=1) for token in _of_lines(content)]
+    if all(len(part) == 2 and part[1].isdecimal() and len(part[1]) < 10 for part in parts):
+        return {token: int(number) for token, number in parts}
+    return _of_lines(content)
+
+
+def _of_ranks(content: bytes) -> dict[str, int]:
+    """Of tiktoken: a token in base64 and its rank in each line."""
+    return {token: int(rank) for token, rank in (line.split(" ") for line in _of_lines(content))}
+
+
+def _of_tekken(content: bytes) -> dict[str, int]:
+    """Of Mistral's tekken.json."""
+    return {str(token["token_bytes"]): token["rank"] for token in _of_json(content)["vocab"]}
+
+
 def _of_sentencepiece(content: bytes) -> dict[str, int]:
     """Of a model of sentencepiece, a protocol buffer: the pieces come first, each with its text first."""
     pieces: list[str] = []
@@ -171,7 +200,13 @@ TOKENS = (  # the first that both have counts
     *(Tokens(name, _of_sentencepiece) for name in SENTENCEPIECE),
 )
 ADDED = (MAIN, Tokens("added_tokens.json", _of_json))
-DICTIONARIES = (Tokens("dict.txt", _of_counts),)
+ALIKE = TOKENS[:3]  # number tokens alike
+FAMILIES = (
+    *(TOKENS, ADDED, (Tokens("dict.txt", _of_counts),), (Tokens("tekken.json", _of_tekken),)),
+    *((Tokens(name, _of_json),) for name in ("vocab-src.json", "vocab-tgt.json", "entity_vocab.json")),
+    *((Tokens(name, _of_ranks),) for name in ("qwen.tiktoken", "tokenizer.tiktoken")),
+    *((Tokens(name, _of_numbered_lines),) for name in ("tokens.txt", "symbols.txt", "words.txt", "units.txt")),
+)
 
 
 def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> None:

@@ -31,8 +31,9 @@ NOTES = (
 )
 # Files all of whose settings are about inputs, and keys that are wherever they stand.
 FILES_OF_INPUTS = (
-    *("*processor_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*"),
-    *("merges.txt", "*.model", "*.tiktoken", "chat_template*", "dict*.txt", "*.spm", "*.codes"),
+    *("*processor_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "*vocab*", "tekken.json"),
+    *("merges.txt", "*.model", "*.tiktoken", "chat_template*", "dict*.txt", "*.spm", "*.codes", "*.bpe"),
+    *("tokens.txt", "symbols.txt", "words.txt", "units.txt", "lexicon*.txt"),
 )
 KEYS_OF_INPUTS = (
     *("*image_size*", "*.mean", "*.mean.*", "*.std", "*.std.*", "*_mean*", "*_std*", "*input_size*"),

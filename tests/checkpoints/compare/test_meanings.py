@@ -222,3 +222,33 @@ def test_networks_that_compute_differently(
     ran = soup("uniform", "--ckpts", *map(str, runs), "--out", str(tmp_path / "soup"))
     assert ran.code == 0
     assert (said in ran.stderr) if said is not None else ("different networks" not in ran.stderr)
+
+
+@pytest.mark.parametrize("name", ["vocab-src.json", "tekken.json", "qwen.tiktoken", "tokens.txt", "symbols.txt"])
+def test_lists_of_tokens_of_other_libraries(tmp_path: Path, name: str) -> None:
+    """Tokens of FSMT, Mistral, Qwen and wenet that have other numbers are refused; the same ones are not."""
+
+    def written(words: list[str]) -> str:
+        ranks = [{"rank": row, "token_bytes": word} for row, word in enumerate(words)]
+        forms = {
+            "vocab-src.json": json.dumps({word: row for row, word in enumerate(words)}),
+            "tekken.json": json.dumps({"vocab": ranks}),
+            "symbols.txt": "\n".join(words),
+        }
+        return forms.get(name, "\n".join(f"{word} {row}" for row, word in enumerate(words)))
+
+    runs = [run(tmp_path / one, **{name: written(WORDS)}) for one in "ab"]
+    check(runs[0], runs[1])
+    (runs[1] / name).write_text(written(WORDS[::-1]))
+    with pytest.raises(MixError, match="the token 'w0' is number 11"):
+        check(runs[0], runs[1])
+
+
+def test_a_vocabulary_beside_a_tokenizer(tmp_path: Path) -> None:
+    """vocab.txt of one and tokenizer.json of the other are compared if no file is beside both."""
+    one = run(tmp_path / "a", vocab_txt="\n".join(WORDS))
+    other = run(tmp_path / "b", tokenizer_json=word_level(WORDS))
+    check(one, other)
+    (other / "tokenizer.json").write_text(word_level(WORDS[::-1]))
+    with pytest.raises(MixError, match=r"b/tokenizer.json: the token 'w0' is number 11, in .*a/vocab.txt it is 0"):
+        check(one, other)
