@@ -200,12 +200,11 @@ HELD_OUT = "accuracy, held out"
 CROSS_FITTED = "accuracy, cross-fitted"
 
 
-def interval(metric: str, first: Tensor, second: Tensor) -> Interval:
+def interval(metric: str, first: Tensor, second: Tensor) -> Interval | None:
     """What `soup` says of these outcomes."""
     if metric == "accuracy":
         return share_interval(int((first > second).sum()), int((first < second).sum()), len(first))
-    found = metric_interval(METRICS[metric], first, second)
-    return found if found is not None else (-math.inf, math.inf)
+    return metric_interval(METRICS[metric], first, second)
 
 
 @cache
@@ -219,13 +218,13 @@ def truth_of(row: Row, gain: float) -> float:
 
 
 def covered(row: Row, n: int, gain: float, samples: int) -> float:
-    """The share of samples whose interval holds the truth."""
+    """The share of intervals that hold the truth; NaN if fewer than half of the samples have one."""
     truth, generator = truth_of(row, gain), torch.Generator().manual_seed(n)
-    inside = 0
-    for _ in range(samples):
-        low, high = interval(row.metric, *row.draw(n, gain, generator))
-        inside += low - 1e-9 <= truth <= high + 1e-9
-    return inside / samples
+    found = [interval(row.metric, *row.draw(n, gain, generator)) for _ in range(samples)]
+    known = [one for one in found if one is not None]
+    if 2 * len(known) < samples:
+        return math.nan
+    return sum(low - 1e-9 <= truth <= high + 1e-9 for low, high in known) / len(known)
 
 
 def covered_held_out(n: int, gain: float, samples: int) -> float:
@@ -239,7 +238,8 @@ def covered_held_out(n: int, gain: float, samples: int) -> float:
         right_nk = hard_n1 + 0.243 * torch.randn(2 * n, 10, generator=generator) < at_k
         score_k = right_nk[:n].sum(dim=0)
         soup, best = int(score_k[:6].argmax()), 6 + int(score_k[6:].argmax())
-        low, high = interval("accuracy", *right_nk[n:, [soup, best]].to(torch.uint8).unbind(dim=1))
+        first, second = right_nk[n:, [soup, best]].to(torch.uint8).unbind(dim=1)
+        low, high = share_interval(int((first > second).sum()), int((first < second).sum()), n)
         inside += low <= float(level_k[soup] - level_k[best]) <= high
     return inside / samples
 
@@ -279,7 +279,8 @@ def main() -> None:
     rows.append((HELD_OUT, lambda n, gain: covered_held_out(n, gain, samples)))
     rows.append((CROSS_FITTED, lambda n, gain: covered_cross_fitted(n, gain, samples)))
     for name, share in (row for row in rows if row[0] in asked):
-        print(f"| {name} | {' | '.join(f'{100 * share(n, gain):.1f}' for n in SIZES for gain in POINTS)} |", flush=True)
+        cells = [f"{100 * share(n, gain):.1f}".replace("nan", "none") for n in SIZES for gain in POINTS]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
     print(f"\n{samples} samples for each cell, {time.monotonic() - began:.0f} s")
 
 

@@ -12,6 +12,8 @@ from soupcli.diagnosis.facts import by_loss, surely_better
 from soupcli.wording import SHARES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from soupcli.diagnosis.facts import Facts
     from soupcli.evaluation.score import Score
 
@@ -24,9 +26,11 @@ EXCHANGED = 1.3  # times as many rows as one of the ingredients would have beyon
 
 def strangers(facts: Facts) -> Evidence | None:
     """Find groups of ingredients without a common start, by the angles between them."""
-    if facts.spread is None or facts.reordered or evidence.zeros(facts) is not None or not _may_lose(facts):
+    if facts.spread is None or facts.reordered or evidence.zeros(facts) is not None:
         return None
     groups = facts.spread.clusters()
+    if not _may_lose(facts) and (len(groups) < 2 or facts.adapters or not _all_worse(facts, groups[1:])):
+        return None
     if len(groups) < 2:
         return _two_pretrainings(facts)
     if culprits.rate_too_high(facts) is not None and len(groups[0]) == len(facts.located) - 1:
@@ -42,6 +46,11 @@ def strangers(facts: Facts) -> Evidence | None:
     return Evidence(
         text + _told_collapse(facts), accused, "certain" if len(groups[0]) > 1 and in_trouble(facts) else "likely"
     )
+
+
+def _all_worse(facts: Facts, groups: Sequence[Sequence[int]]) -> bool:
+    """Whether each ingredient of the groups is worse by itself: a large mean may outweigh the one that spoils it."""
+    return all(is_worse(facts, each) for group in groups for each in group)
 
 
 def _may_lose(facts: Facts) -> bool:

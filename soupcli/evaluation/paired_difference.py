@@ -125,6 +125,8 @@ def metric_interval(metric: Metric, first: Tensor, second: Tensor) -> Interval |
     """Return the 95% interval of a metric's difference, from contributions [N, ...] of both sides, or None."""
     if bool((first == second).all()) and first.is_floating_point():
         return 0.0, 0.0  # the same outputs to the last place: the same network
+    if metric.enough is not None and not metric.enough(first):
+        return None
     if metric.resampled:
         return _resampled_interval(metric, first, second)
     value, slopes_n = slopes(_less(metric, first, second), len(first))

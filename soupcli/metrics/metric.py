@@ -23,6 +23,7 @@ class Metric(NamedTuple):
     `counts`: contributions are whole numbers, which the last places of logits do not move: the score is the same in
     batches of any size and make-up.
     `right_and_wrong`, if an example is either: what each would contribute if it were right, and if it were wrong.
+    `enough`, if few examples tell nothing of the value's error: whether these do.
     `bias`, if few examples give a higher value than many would: by how much they may.
     `span`: the most by which two values can differ; None: there is no such bound.
     `resampled`: the value has no derivative by the weights of examples, so its error comes from resamples.
@@ -40,6 +41,7 @@ class Metric(NamedTuple):
     right_and_wrong: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # contributions -> both, of their shape
     span: float | None = None
     bias: Callable[[Tensor], float] | None = None  # contributions -> estimate
+    enough: Callable[[Tensor], bool] | None = None  # contributions -> whether they have an error and an interval
     per_class: bool = False
     resampled: bool = False
 
@@ -84,6 +86,9 @@ def mean_of(parts: Sequence[Metric], name: str, *, key: str) -> Metric:
         both = [part.right_and_wrong(own) for part, own in _split(outcomes_nc, parts) if part.right_and_wrong]
         return torch.cat([_columns(r) for r, _ in both], dim=1), torch.cat([_columns(w) for _, w in both], dim=1)
 
+    def enough(outcomes_nc: Tensor) -> bool:
+        return all(part.enough is None or part.enough(own) for part, own in _split(outcomes_nc, parts))
+
     bounded: Callable[[Tensor, Tensor], float] | None = reachable if all(part.reachable for part in parts) else None
     per_class, counts = any(part.per_class for part in parts), all(part.counts for part in parts)
     width = sum(part.width for part in parts)
@@ -91,7 +96,18 @@ def mean_of(parts: Sequence[Metric], name: str, *, key: str) -> Metric:
     spans = [part.span for part in parts if part.span is not None]
     span = math.fsum(spans) / len(spans) if len(spans) == len(parts) else None
     return Metric(
-        contribution, value, weighted, True, measures, bounded, width, counts, either, span, per_class=per_class
+        contribution,
+        value,
+        weighted,
+        True,
+        measures,
+        bounded,
+        width,
+        counts,
+        either,
+        span,
+        enough=enough,
+        per_class=per_class,
     )
 
 

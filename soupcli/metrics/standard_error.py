@@ -26,6 +26,8 @@ def with_error(metric: Metric, outcomes: Tensor) -> MetricValue:
     value = metric.value(outcomes)
     if value.stderr is not None or len(outcomes) < 2 or not math.isfinite(value.value):
         return value
+    if metric.enough is not None and not metric.enough(outcomes):
+        return value
     if metric.resampled:
         return value._replace(stderr=bootstrap_error(lambda of: metric.value(of).value, outcomes))
     error = infinitesimal_jackknife(metric.weighted, outcomes)

@@ -185,6 +185,7 @@ METRICS: dict[str, Metric] = {
         reachable=multilabel.best_mean_average_precision,
         width=2,
         span=1.0,
+        enough=multilabel.tells_precision,
         per_class=True,
     ),
     "f1_micro": Metric(

@@ -189,10 +189,13 @@ def print_sentences(sentences: Sequence[str | Paragraph]) -> None:
         for text, indent, is_bold in lines:
             shown = " " * indent + legible(text)
             if console.is_terminal:
-                after = " " * (indent or 2)
-                shown = textwrap.fill(shown, console.width, subsequent_indent=after, break_on_hyphens=False)
+                shown = _wrapped(shown, console.width, " " * (indent or 2))
             console.print(Text(shown, style="bold" if is_bold else ""), soft_wrap=True)
     _print(capture.get())
+
+
+def _wrapped(line: str, width: int, after: str) -> str:
+    return textwrap.fill(line, width, subsequent_indent=after, break_on_hyphens=False, break_long_words=False)
 
 
 def _print(text: str) -> None:
@@ -279,13 +282,13 @@ def _block(table: Table, columns: Sequence[int], *, ruled: bool) -> RichTable:
 def note(*lines: str) -> None:
     """Print lines to stderr that are not the result."""
     if processes.is_first():
-        to_stderr("\n".join(map(legible, lines)))
+        to_stderr("\n".join(map(legible, lines)), wraps=True)
 
 
 def warn(text: str) -> None:
     """Print a warning to stderr."""
     if processes.is_first():
-        to_stderr(f"warning: {legible(text)}", style="yellow")
+        to_stderr(f"warning: {legible(text)}", style="yellow", wraps=True)
 
 
 def fail(*lines: str, hint: str | None = None) -> None:
@@ -316,12 +319,16 @@ def show_cursor() -> None:
         stderr.write("\r\x1b[K\x1b[?25h")
 
 
-def to_stderr(text: str, style: str | None = None) -> None:
+def to_stderr(text: str, style: str | None = None, *, wraps: bool = False) -> None:
+    """Print a text that is not the result. On a terminal it wraps between words, unless commands are copied from it."""
     if not notes_shown.get():
         return
     stderr = Stderr(sys.stderr)
     if _may_colour(stderr):
-        rich_console(stderr=True).print(text, style=style, soft_wrap=True)
+        console = rich_console(stderr=True)
+        if wraps and console.is_terminal:
+            text = "\n".join(_wrapped(line, console.width, "  ") for line in text.split("\n"))
+        console.print(text, style=style, soft_wrap=True)
     else:  # the same letters, at once
         stderr.write(f"{text.expandtabs()}\n")
 

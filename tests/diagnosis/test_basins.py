@@ -9,11 +9,29 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
 from tests.checkpoints.adapters.test_adapter import TARGETS, base_of, save_adapter  # noqa: E402
+from tests.conftest import build_net  # noqa: E402
+
+
+def test_a_stranger_that_the_mean_outweighs(family: Path, soup: Callable[..., Any]) -> None:
+    """A network of another start, far worse by itself, is named though the mean of all is as good as the others."""
+    torch.manual_seed(9)
+    start, stranger = build_net(), build_net()
+    inputs = torch.randn(400, 8)
+    save_file({"inputs": inputs, "labels": start(inputs).argmax(dim=1)}, "data/val.safetensors")
+    runs = [{n: t + 0.2 * t.std() * torch.randn_like(t) for n, t in start.state_dict().items()} for _ in range(5)]
+    runs.append({name: 0.05 * tensor for name, tensor in stranger.state_dict().items()})
+    for number, weights in enumerate(runs):
+        Path(f"near/{number}").mkdir(parents=True)
+        save_file(weights, f"near/{number}/model.safetensors")
+    ran = soup("inspect", "--ckpts", "near/*/", "--val", "val", "--json")
+    verdicts = {one["cause"]: one["accused"] for one in json.loads(ran.stdout)["inspection"]["verdicts"]}
+    assert verdicts.get("no common start") == ["near/5"], verdicts
 
 
 @pytest.mark.parametrize("words", [(), ("--base", "base")], ids=" ".join)

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor, nn
 
 from soupcli.evaluation.hardest_first import distance_of
+from soupcli.evaluation.paired_difference import metric_interval
 from soupcli.metrics.metric import mean_of
 from soupcli.metrics.standard_error import with_error
 from soupcli.metrics.table import METRICS, metric_named
@@ -121,3 +122,19 @@ def test_hard_examples_have_large_losses() -> None:
     logits_nk, labels_nk = drawn(20, 4)
     distance_n = distance_of(logits_nk, labels_nk, "multilabel")
     assert distance_n.argmax() == METRICS["bce"].contribution(logits_nk, labels_nk).argmax()
+
+
+def test_few_examples_of_a_class_have_no_error() -> None:
+    """With fewer than five examples a class on average, mAP has a value alone; with five an error and an interval."""
+    generator = torch.Generator().manual_seed(0)
+    logits_nk = torch.randn(60, 2, generator=generator)
+    for count in (4, 5):
+        labels_nk = torch.zeros(60, 3, dtype=torch.uint8)
+        labels_nk[:count, :2] = 1
+        outcomes = [
+            METRICS["map"].contribution(torch.cat([logits_nk + shift, logits_nk[:, :1]], dim=1), labels_nk)
+            for shift in (0.0, torch.linspace(1, 0, 60)[:, None])
+        ]
+        assert math.isfinite(with_error(METRICS["map"], outcomes[0]).value)
+        assert (with_error(METRICS["map"], outcomes[0]).stderr is None) == (count < 5)
+        assert (metric_interval(METRICS["map"], *outcomes) is None) == (count < 5)
