@@ -47,9 +47,10 @@ class ScoresOfRun:
 
     def keep(self, name: str, weights: Mixture, score: Score) -> None:
         """Keep a measured score. Raises ValidationError if anything that was read for it has changed meanwhile."""
-        if self._own_key(name, weights) not in self._early:
-            self.examples += score.examples
         self.context.manifest.confirm()
+        if self._own_key(name, weights) in self._early:
+            return
+        self.examples += score.examples
         if processes.is_first():
             self._put(name, weights, score)
 
