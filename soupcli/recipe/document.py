@@ -17,6 +17,7 @@ from soupcli.files.reading import read_small
 
 MAX_BYTES = 1_000_000  # a recipe is written by hand
 MAX_DEPTH = 40
+MOST_EVENTS = 40_000  # keys, values, and beginnings and ends of mappings and lists
 MOST_DIGITS = 400  # a longer number is text, which no key takes
 
 Keys = tuple[int | str, ...]
@@ -174,7 +175,7 @@ def _compose(text: str, origin: str) -> yaml.Node | None:
 
 def _guarded_compose(loader: _Loader, origin: str) -> yaml.Node | None:
     """Refuse aliases and deep nesting in the event stream, before anything is built from them."""
-    depth = 0
+    depth = events = 0
     scout = _Loader(loader.buffer.rstrip("\0"))
     try:
         while scout.check_event():
@@ -185,6 +186,9 @@ def _guarded_compose(loader: _Loader, origin: str) -> yaml.Node | None:
             tag = getattr(event, "tag", None)
             if tag is not None:
                 raise RecipeError(f"{where}: tags ({tag}) are not part of a recipe: write a plain value")
+            events += 1
+            if events > MOST_EVENTS:
+                raise RecipeError(f"{where}: more than {MOST_EVENTS // 2} keys and values: a list of a file names them")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise RecipeError(f"{where}: nested deeper than {MAX_DEPTH}")

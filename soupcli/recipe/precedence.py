@@ -18,7 +18,9 @@ from soupcli.recipe.messages import line_of
 from soupcli.recipe.methods import OF_WAY
 from soupcli.recipe.other_tools import OURS, tool_of
 from soupcli.recipe.recipe import Recipe
-from soupcli.wording import suggestion
+from soupcli.wording import counted, suggestion
+
+MOST_PROBLEMS = 100  # of a recipe that are told
 
 
 def load_recipe(
@@ -74,15 +76,17 @@ def _leave_unused(document: Document) -> None:
 
 def _validate(document: Document) -> Recipe:
     base = document.file.parent if document.file is not None else Path()
-    lines, recipe = list(document.problems), None
+    lines, recipe, more = list(document.problems), None, 0
     try:
         recipe = Recipe.model_validate(document.data, context={"base": base})
     except pydantic.ValidationError as invalid:
-        lines += [line_of(error, document) for error in invalid.errors()]
+        lines += [line_of(error, document) for error in invalid.errors()[:MOST_PROBLEMS]]
+        more = max(0, invalid.error_count() - MOST_PROBLEMS)
     if recipe is not None:
         lines += _unknown_sets(recipe, document)
     if recipe is None or lines:
-        raise RecipeError("\n".join(sorted(dict.fromkeys(lines), key=_natural)))
+        rest = [f"{document.file}: {counted(more, 'problem')} more"] if more else []
+        raise RecipeError("\n".join([*sorted(dict.fromkeys(lines), key=_natural), *rest]))
     outside = {key: Path(str(document.data[key])) for key in document.outside if key in ("out", "base")}
     recipe = recipe.model_copy(update=outside)
     recipe._document = document

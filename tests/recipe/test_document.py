@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.errors import RecipeError
+from soupcli.recipe import document
 from soupcli.recipe.document import parse_value, read_document
+from soupcli.recipe.precedence import load_recipe
 from soupcli.wording import suggestion
 
 
@@ -168,3 +170,15 @@ def test_escapes_that_are_no_letters(tmp_path: Path, text: str) -> None:
     """A NUL or a lone surrogate, which no path or name can hold, is a problem with its place."""
     [problem] = read(tmp_path, text).problems
     assert problem.endswith("is no letter of a text") and problem.startswith(f"{tmp_path}/soup.yaml:1:")
+
+
+def test_a_file_of_very_many_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More keys than anybody writes by hand are refused before they are read; of many problems the first are told."""
+    (tmp_path / "soup.yaml").write_text("".join(f"k{number}: 1\n" for number in range(103)))
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(tmp_path / "soup.yaml")
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 101 and lines[-1] == f"{tmp_path / 'soup.yaml'}: 3 problems more"
+    monkeypatch.setattr(document, "MOST_EVENTS", 100)
+    with pytest.raises(RecipeError, match=r"soup\.yaml:\d+:\d+: more than 50 keys and values"):
+        load_recipe(tmp_path / "soup.yaml")

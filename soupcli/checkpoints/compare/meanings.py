@@ -64,7 +64,7 @@ def _check_tokens(first: Checkpoint, other: Checkpoint, selection: TensorFilter)
             if not same_bytes(one[0], two[0]):
                 _check_numbers(first, selection, one, two)
         except _TooLarge as cause:
-            notes.append(f"{cause}: its tokens are not compared with those beside {first.path}")
+            notes.append(f"{cause}: tokens of {first.path} and {other.path} are not compared")
     return notes
 
 

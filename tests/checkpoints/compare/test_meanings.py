@@ -49,7 +49,7 @@ def test_too_many_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         one, two = (run(tmp_path / f"{name}{number}", **{name: text}) for number, text in enumerate(texts))
         opened = [open_checkpoint(one), open_checkpoint(two)]
         [note] = check_meanings(opened, EVERYTHING)
-        assert str(one / name.replace("_", ".")) in note and "not compared with those beside" in note
+        assert str(one / name.replace("_", ".")) in note and f"tokens of {one} and {two} are not compared" in note
         monkeypatch.setattr(meanings, "MAX_BYTES", 10)
         assert "has more than 10 bytes" in check_meanings(opened, EVERYTHING)[0]
         monkeypatch.setattr(meanings, "MAX_BYTES", 10_000)
