@@ -98,11 +98,14 @@ def _weights(folder: Path, report: Report, soup: Soup) -> Iterator[Check]:
         if name not in names and name not in missing and hash_of_file(folder, name) != reported_hash:
             yield Check(name, False, f"{hash_of_file(folder, name)}, reported {reported_hash}")
     known = report.hashes
-    expected = sorted(known.get(member, "") for member in soup.members)
+    expected = sorted(
+        (known.get(member, ""), weight) for member, weight in zip(soup.members, soup.weights, strict=True)
+    )
     for name, file in weights.items() if not is_torch else ():
         said = _said_members(file)
         if said != expected:
-            yield Check(f"header of {name}", False, "names other members than the report")
+            same = said is not None and [member for member, _ in said] == [member for member, _ in expected]
+            yield Check(f"header of {name}", False, f"names other {'weights' if same else 'members'} than the report")
 
 
 def weight_files(soup: Soup) -> list[str]:
@@ -118,11 +121,11 @@ def _is_there(folder: Path, name: str) -> bool:
     return is_plain(name) and (folder / name).is_file() and leads_inside(folder / name, folder)
 
 
-def _said_members(file: FileVersion) -> object:
-    """Return the members' hashes that the header of the weights names."""
+def _said_members(file: FileVersion) -> list[tuple[str, float]] | None:
+    """Return the members' hashes and weights that the header of the file names."""
     try:
         said = json.loads(read_header(file)[2]["soup"])
-        return said["members"]
+        return list(zip(said["members"], said["weights"], strict=True))
     except (SoupError, KeyError, ValueError, TypeError, RecursionError) as error:
         if is_of_system(error):
             raise

@@ -58,6 +58,12 @@ def no_members() -> None:
     Path("soup/soup.json").write_text(json.dumps(report))
 
 
+def other_weights() -> None:
+    report = json.loads(Path("soup/soup.json").read_bytes())
+    report["soup"]["weights"] = [weight / 2 for weight in report["soup"]["weights"]]
+    Path("soup/soup.json").write_text(json.dumps(report))
+
+
 @pytest.mark.parametrize(
     ("change", "broken"),
     [
@@ -67,9 +73,10 @@ def no_members() -> None:
         (lambda member: Path("soup/config.json").unlink(), ["files", "rebuilt"]),
         (lambda member: WEIGHTS.unlink(), ["files", "weights", "rebuilt"]),
         (lambda member: no_members(), ["header of model.safetensors", "rebuilt"]),
+        (lambda member: other_weights(), ["header of model.safetensors", "rebuilt"]),
         (lambda member: Path(member, "model.safetensors").write_text("x"), ["{member}", "rebuilt"]),
     ],
-    ids=["weights", "member", "side file", "side file gone", "weights gone", "another member", "no checkpoint"],
+    ids=["weights", "member", "side file", "side file gone", "weights gone", "another member", "other weights", "none"],
 )
 def test_what_is_not_as_reported(made: None, soup: Soup, change: Callable[[str], None], broken: list[str]) -> None:
     """Each thing that is another one than reported is named, and the answer is no."""
