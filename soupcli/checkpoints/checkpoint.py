@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -196,7 +197,7 @@ class StoredCheckpoint:
         """See Checkpoint.own."""
         return self
 
-    @property
+    @cached_property  # each key of a score asks for that of every member
     def folder(self) -> Path:
         """See Checkpoint.folder."""
         if self.home is not None:
