@@ -212,7 +212,7 @@ def _tokenizer(transformers: Any, folder: Path, how: dict[str, Any]) -> Any:
 
 def _pictures(transformers: Any, folder: Path, how: dict[str, Any]) -> ImageTransform | None:
     """Return the folder's image processor: in two halves if that gives the same bits, else whole."""
-    file = next((name for name in PROCESSORS if (folder / name).is_file()), None)
+    file = _transform(None, folder)
     if file is None:
         return None
     processor = _read(file, folder, lambda: transformers.AutoImageProcessor.from_pretrained(folder, **how))
@@ -274,8 +274,16 @@ def label_names(spec: TransformersNetwork, folder: Path) -> tuple[str, ...] | No
     return names_in_order(config.get("id2label"), folder / "config.json")
 
 
-def _transform(_spec: TransformersNetwork, folder: Path) -> str | None:
-    return next((name for name in PROCESSORS if (folder / name).is_file()), None)
+def _transform(_spec: object, folder: Path) -> str | None:
+    """Return the name of the image processor's file, or None. Networks of sounds have files of the same names."""
+    file = next((name for name in PROCESSORS if (folder / name).is_file()), None)
+    if file is None:
+        return None
+    content = read_config(folder / file)
+    parts = [content, *(part for part in content.values() if isinstance(part, dict))]
+    sees = "image_processor" in content or any("image_processor_type" in part for part in parts)
+    hears = any("sampling_rate" in part for part in parts)
+    return file if sees or not hears else None
 
 
 LIBRARY = Library(build, FOLDERS, label_names, transform=_transform, reads_folder=bool)

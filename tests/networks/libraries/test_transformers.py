@@ -261,3 +261,19 @@ def test_positions_under_another_name(tmp_path: Path) -> None:
     config = transformers.MptConfig(vocab_size=9, d_model=8, n_layers=1, n_heads=2, max_seq_len=24)
     toys.saved(transformers.MptForSequenceClassification(config), tmp_path / "run")
     assert build(None, open_checkpoint(tmp_path / "run")).longest_input == 24
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_networks_of_sounds_have_no_image_processor(inside: bool, tmp_path: Path) -> None:
+    """A feature extractor of sounds beside the weights, also within a processor, is none of pictures."""
+    config = transformers.Wav2Vec2Config(
+        vocab_size=5, conv_dim=(8,), conv_stride=(5,), conv_kernel=(10,), num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2, **SIZES,
+    )  # fmt: skip
+    transformers.Wav2Vec2ForCTC(config).save_pretrained(tmp_path)
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    if inside:
+        extractor = json.loads((tmp_path / "preprocessor_config.json").read_text())
+        (tmp_path / "preprocessor_config.json").unlink()
+        (tmp_path / "processor_config.json").write_text(json.dumps({"feature_extractor": extractor}))
+    assert build(TransformersNetwork(transformers="auto"), open_checkpoint(tmp_path)).pictures is None
