@@ -65,6 +65,9 @@ WRITERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("fastai", frozenset({"model", "opt"})),
 )
 
+# Entries of a training that the library's loader looks for, even if it opens only the weights.
+LOOKED_FOR = {"fairseq": ("optimizer_history",), "fastai": ("opt",)}
+
 
 def read_contents(file: FileVersion, how: How) -> Contents:
     """Returns the contents of `file` as `how` says. Raises CheckpointError, see read_header."""
@@ -114,11 +117,13 @@ def _origin(format_: str, view: Mapping[Any, Any], part: NetworkPart, read_scala
 def training_entries(file: FileVersion) -> set[str]:
     """The entries of the dict in a file that hold the state of a training.
 
-    Trained weights beside averaged ones in `state_dict` are: a training goes on with them.
+    Trained weights beside averaged ones in `state_dict` are: a training goes on with them. What the library's loader
+    needs to open the weights is not.
     """
     view = view_of(read_object(file).content) or {}
-    trained = trained_beside(view)
-    return {str(name) for name, value in view.items() if name == trained or is_training_state(str(name), value)}
+    trained, needed = trained_beside(view), LOOKED_FOR.get(_writer({str(name) for name in view}), ())
+    found = {str(name) for name, value in view.items() if name == trained or is_training_state(str(name), value)}
+    return found.difference(needed)
 
 
 def holds_weights(file: FileVersion) -> bool:

@@ -94,6 +94,7 @@ def test_timm_folder(timm_run: Any) -> None:
     with pytest.raises(CheckpointError, match="holds 5 checkpoints") as refused:
         open_checkpoint(timm_run[0])
     assert "--weights-name model_best.pth.tar" in str(refused.value.hint)
+    assert "/checkpoint-*.pth.tar'" in str(refused.value.hint)  # and not the names of one of them
     assert_same(opened(timm_run[0], weights_name="model_best.pth.tar"), timm_run[1][1])
 
 

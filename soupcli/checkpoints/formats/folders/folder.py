@@ -186,7 +186,14 @@ def _pick_one(folder: Path, names: list[str]) -> str:
     first = next((name for start in PREFERRED for name in names if name.startswith(start)), None)
     ways = [f"--prefer {' or '.join(both)}"] if both else []
     ways += [f"--weights-name {name}" for name in ([first] if first is not None else names[:3])]
-    return f"pick one with {', or with '.join(ways)}, or give the files: --ckpts '{folder}/*'"
+    return f"pick one with {', or with '.join(ways)}, or give the files: --ckpts '{folder}/{_series(names)}'"
+
+
+def _series(names: list[str]) -> str:
+    """Return a pattern of the names that differ in numbers alone, e.g. of epochs without their average; "*" for all."""
+    patterns = [re.sub(r"\d+", "*", name) for name in names]
+    most = max(patterns, key=patterns.count)
+    return most if patterns.count(most) > 1 else "*"
 
 
 def _order(entry: Path) -> tuple[list[tuple[int, str]], str]:

@@ -153,14 +153,15 @@ def test_a_program_beside_weights(tmp_path: Path) -> None:
         ({"__cls__": "flair.models.TextClassifier", "state_dict": None}, {}),  # flair
         ({"model": None, "optimizer": {}, "epoch": 1, "args": None}, {}),  # torchvision's references, MAE
         ({"params": None}, {}),  # BasicSR
-        ({"model": None, "opt": {"state": [{"m": torch.ones(2)}], "hypers": []}}, {}),  # fastai
+        ({"model": None, "opt": {"state": [{"m": torch.ones(2)}], "hypers": []}}, {}),  # fastai looks for both keys
+        ({"model": None, "optimizer_history": [{"num_updates": 3}], "extra_state": {}}, {}),  # fairseq: for all three
         ({"model": None}, {"model_config.yaml": "name: x\n"}),  # LitGPT
     ],
 )
 def test_files_that_one_library_reads(
     tmp_path: Path, soup: Soup, content: dict[str, Any], beside: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By default a soup is such a file again, with the same keys but for training state, and nothing is left to say."""
+    """By default a soup is such a file again, with all keys that its program looks for, and no training state else."""
     monkeypatch.chdir(tmp_path)
     key = next(name for name in content if content[name] is None and name != "args")
     for seed in range(2):
@@ -173,7 +174,7 @@ def test_files_that_one_library_reads(
     assert json.loads(ran.stdout)["soup"]["path"] == "soup/lit_model.pth"
     found = torch.load("soup/lit_model.pth", weights_only=False)
     assert_same(found[key], mean64([small_net(seed).state_dict() for seed in range(2)]))
-    assert found.keys() == content.keys() - {"optimizer", "opt"}
+    assert found.keys() == content.keys() - {"optimizer"}
 
 
 def test_training_state_by_content(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
