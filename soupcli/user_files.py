@@ -36,6 +36,7 @@ STARTING = ("subprocess.Popen", "os.system")
 OF_SHELL = re.compile(r"[\s'\"|&;<>()$`=]+")  # what is between the words of a command
 LISTINGS = ("os.listdir", "os.scandir")
 IMPORTING = "<frozen importlib"
+_absolute = cache(os.path.abspath)  # of files of modules, which begin at the root
 EVENTS = {*ARGUMENTS, "subprocess.Popen", "import"}
 
 MOST_TEXTS, MOST_FOLDERS, LONGEST_NAME = 1_000, 8, 256
@@ -112,7 +113,7 @@ def read_modules() -> set[str]:
     if not _watching.is_set():
         return set()
     here = os.getcwd() + os.sep  # noqa: PTH109
-    return {file for name, file in user_modules() if name in _imported or os.path.abspath(file).startswith(here)}  # noqa: PTH100
+    return {file for name, file in user_modules() if name in _imported or _absolute(file).startswith(here)}
 
 
 def written_files() -> set[Path]:

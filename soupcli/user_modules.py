@@ -7,7 +7,7 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from operator import is_
@@ -22,6 +22,7 @@ MAX_SOURCE = 10_000_000  # bytes of a file of Python
 sources: dict[str, str] = {}  # file of a module of the user's -> SHA-256 of the text that was run
 _names: dict[str, str] = {}  # name of a module -> its file
 _others: dict[str, ModuleType] = {}  # name -> module, of those known to be Python's, a package's or this program's
+_users: dict[str, tuple[ModuleType, str]] = {}  # name -> module and file, of those known to be the user's
 
 
 @cache
@@ -91,14 +92,16 @@ def _content(path: str) -> str | None:
         return None
 
 
-def user_modules() -> Iterator[tuple[str, str]]:
-    """Yield the names and files of the user's loaded modules.
+def user_modules() -> list[tuple[str, str]]:
+    """Return the names and files of the user's loaded modules.
 
-    Thousands of modules are loaded and this is asked for with every score, so a module of a library is looked at once.
+    Thousands of modules are loaded and this is asked for with every score, so each is looked at once.
     """
     if not all(map(is_, map(sys.modules.get, _others), _others.values())):
         _others.clear()
-    for name in set(sys.modules).difference(_others):
+    for name in [name for name, (module, _) in _users.items() if sys.modules.get(name) is not module]:
+        del _users[name]
+    for name in set(sys.modules).difference(_others, _users):
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
         if module is None:
@@ -106,4 +109,5 @@ def user_modules() -> Iterator[tuple[str, str]]:
         if not isinstance(file, str) or not file.startswith(os.sep) or file.startswith(OWN) or not is_users(file):
             _others[name] = module
         elif file.endswith((".py", ".so", ".pyd")):
-            yield name, file
+            _users[name] = (module, file)
+    return [(name, file) for name, (_, file) in _users.items()]
