@@ -44,13 +44,13 @@ demo: $(DEMO_VENV)/.ready ## fine-tune 12 real models from one start and mix the
 	@PATH="$(DEMO_BIN):$$PATH" SOUP_CACHE="$(CURDIR)/$(DEMO)/.cache" sh demo.sh $(DEMO)
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 check: $(READY) ## what CI runs: format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 format: $(READY) ## format the code and mend what ruff can mend
 	$(BIN)/ruff format .

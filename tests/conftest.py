@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -27,6 +28,24 @@ from torch import nn
 def build(width=16):
     return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
 """
+
+
+LONG = ("tests/torture/", "tests/docs/", "tests/test_processes.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests come first, so that all workers end at one time."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is there to stay: the garbage collector no longer looks through it."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Libraries look at their end for what was not collected."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,11 @@ COMMANDS = [
 
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soup: Callable[..., Any]) -> None:
     """In the order of the page, on ingredients of a smaller demo: exit code 0, and the same soup where it says so."""
-    digits.make(tmp_path / "digits", size=digits.DigitsSize(runs=3, epochs=(1, 2), pretraining_epochs=2))
+    size = digits.DigitsSize(runs=3, epochs=(1, 2), pretraining_epochs=2, training=100, validation=100)
+    digits.make(tmp_path / "digits", size=size)
     monkeypatch.chdir(tmp_path / "digits")
     recipe = Path("soup.yaml").read_text()
-    quick = recipe + "learned: {steps: 12}\n"  # not 100: the page is tested, not the fit
+    quick = recipe + "learned: {steps: 6}\n"  # not 100: the page is tested, not the fit
     assert len(COMMANDS) >= 6
     for command in COMMANDS:
         Path("soup.yaml").write_text(recipe if "--by search" in command else quick)

@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--inputs", type=int, default=4_000)
-    parser.add_argument("--megabytes", type=int, default=100)
+    parser.add_argument("--megabytes", type=float, default=100)
     parser.add_argument("--faults", type=int, default=800)
     parser.add_argument("--rounds", type=int, default=1_000)
     parser.add_argument("--ingredients", type=int, default=1_000)
@@ -50,7 +50,7 @@ def main() -> int:
             "strangers": lambda: fuzz.campaign(
                 here / "strangers", inputs=given.inputs // 5, seed=seed, make=strangers.all_targets
             ),
-            "hostile": lambda: hostile.campaign(here / "hostile", size=given.megabytes * 1_000_000),
+            "hostile": lambda: hostile.campaign(here / "hostile", size=int(given.megabytes * 1e6)),
             "faults": lambda: faults.campaign(here / "faults", faults=given.faults, seed=seed),
             "hammer": lambda: hammer.campaign(here / "hammer", processes=8, rounds=given.rounds, seed=seed),
             "many": lambda: large.many(here / "many", ingredients=given.ingredients),

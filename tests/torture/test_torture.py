@@ -11,14 +11,14 @@ from tests.helpers.warm import Warm
 from tests.torture.fuzz import Outcome, faults
 
 SHORT = {
-    "kills": ["--kills", "12"],
-    "fuzz": ["--inputs", "220"],
+    "kills": ["--kills", "8"],
+    "fuzz": ["--inputs", "140"],
     "strangers": ["--inputs", "150"],
-    "hostile": ["--megabytes", "1"],
+    "hostile": ["--megabytes", "0.3"],
     "faults": ["--faults", "7"],
     "hammer": ["--rounds", "60"],
     "many": ["--ingredients", "300"],
-    "large": ["--gigabytes", "0.25"],
+    "large": ["--gigabytes", "0.1"],
 }
 
 
