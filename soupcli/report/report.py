@@ -165,7 +165,9 @@ class Report(ReportPart):
         """The sets whose scores decided what the soup is."""
         if self.selected_on is None:
             return []
-        return list(self.objective.weights) if self.objective is not None else [self.selected_on]
+        if self.objective is None:
+            return [self.selected_on]
+        return [name for name in self.sets if name in self.objective.weights]  # JSON has these sorted
 
     @property
     def selected_on(self) -> str | None:
