@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from soupcli import processes
 from soupcli.checkpoints.read_ahead import announce_checkpoint
 from soupcli.datasets.holdout import whole_of
 from soupcli.errors import UsageError
@@ -53,6 +54,8 @@ def prepare(run: Run, options: GreedyOptions) -> Prepared:
     if budgeted and run.logits is None and not options.dry_run:
         hint = "soup rank --save-logits DIR, then soup greedy --logits DIR"
         raise UsageError("--strategy budgeted: needs --logits", hint=hint)
+    if options.speculate and options.jobs == 1 and processes.count() == 1:
+        run.warn(f"--speculate {options.speculate}: one job evaluates nothing meanwhile: add --jobs N, or use torchrun")
     finish = {"windows": finish_windows, "experts": finish_experts}.get(run.recipe.greedy.search, _finish)
     return Prepared(lambda: _plan(run, options), lambda: finish(run, options))
 

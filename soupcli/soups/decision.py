@@ -49,17 +49,20 @@ def begin(soup: Mixture, evaluate: Evaluate, *, candidate: Checkpoint, action: A
     """Evaluate the start of a search. Raises ValidationError if its score is not a number."""
     began = time.monotonic()
     score = evaluate(soup)
-    if math.isnan(score.value):
-        several = len(soup.members) > 1
-        raise ValidationError(
-            f"{f'the mean of {len(soup.members)}' if several else candidate.path}: {score.selecting} is not a number"
-            + (", and there is nothing to begin with" if several else ", and no ingredient is better"),
-            hint="soup rank shows every score",
-        )
+    several = f"the mean of {len(soup.members)}" if len(soup.members) > 1 else None
+    check_number(score, several or str(candidate.path), alone=several is None)
     members, weights = (soup.members, soup.weights) if action == "take" else ((), ())
     took = time.monotonic() - began
     step = Step(candidate, score.value, None, True, "start", score.examples, took, action, members)
     return score, step._replace(weights=weights)
+
+
+def check_number(score: Score, name: str, *, alone: bool = True) -> None:
+    """Raises ValidationError if the score that a search begins with, of the ingredient or mean `name`, is NaN."""
+    if math.isnan(score.value):
+        why = "no ingredient is better" if alone else "there is nothing to begin with"
+        hint = "soup rank shows every score"
+        raise ValidationError(f"{name}: {score.selecting} is not a number, and {why}", hint=hint)
 
 
 def decide(

@@ -246,6 +246,16 @@ def test_recipe_of_both_ways(brier: Path, soup: Soup, settings: str, words: list
     assert report["recipe"]["learned"]["by"] == words[1]
 
 
+def test_no_score_is_a_number(brier: Path, soup: Soup) -> None:
+    """Where every score is NaN there is nothing to search by, as there is nothing for greedy to begin with."""
+    Path("nan.py").write_text("def evaluate(model, device):\n    return {'brier': float('nan')}\n")
+    recipe = Path("soup.yaml")
+    recipe.write_text(recipe.read_text().replace("val:\n", "val:\n  nan: {python: 'nan.py:evaluate', metric: brier}\n"))
+    found = soup("learned", "--ckpts", "runs/*/", "--val", "nan", "--by", "search", "--budget", "6")
+    assert found.code == 2
+    assert "runs/0: brier is not a number, and no ingredient is better" in found.stderr
+
+
 def test_one_ingredient(brier: Path, soup: Soup) -> None:
     """One ingredient has no coefficients."""
     found = soup("learned", "--ckpts", "runs/0", "--val", "val", "--by", "search")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from soupcli.environment import import_extra
 from soupcli.late import torch
 from soupcli.progress import Progress, silent
+from soupcli.soups.decision import check_number
 from soupcli.soups.greedy import Foresee, unforeseen
 from soupcli.soups.learned.learned import summing_to_one
 
@@ -113,12 +114,14 @@ def search_coefficients(
     """Return the best of the start, the rival, and the mixtures of the search; the first of equally good ones.
 
     `budget` includes the start. A better mixture that a gate refuses is not taken. `states` keeps every generation, so
-    an interrupted search goes on after the last one.
+    an interrupted search goes on after the last one. Raises ValidationError if neither the start's score nor the
+    rival's is a number.
     """
     first = judge.mixture_of(start_lk)
     best = ScoredMixture(start_lk, first, judge.evaluate(first))
     start = best.score
     best = judge.better(best, rival)
+    check_number(best.score, str(rival.mixture.members[0].path))
     kept = _kept(states, sampler, start_lk)
     done, generations, history = 1, list[Generation](), list[Any]()
     while done < budget and not sampler.is_done:
@@ -180,7 +183,7 @@ def _generation(done: int, best: Score, values: Sequence[float], start: Score) -
     sign = 1.0 if start.higher_is_better else -1.0
     finite = [value for value in values if value > -WORST]
     mean = math.fsum(finite) / len(finite) if finite else math.nan
-    return Generation(done, best.value, sign * max(values), sign * mean)
+    return Generation(done, best.value, sign * max(finite, default=math.nan), sign * mean)
 
 
 def _note(found: Generation, start: Score) -> str:

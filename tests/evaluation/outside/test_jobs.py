@@ -140,6 +140,14 @@ def in_a_fork(soup: Soup, *words: str) -> None:
     os.waitpid(child, 0)
 
 
+def test_nothing_to_speculate_with(commanded: Path, soup: Soup) -> None:
+    """One job cannot evaluate anything meanwhile, which is said."""
+    recipe(commanded)
+    words = ("greedy", "--ckpts", "runs/*/", "--val", "val", "--speculate", "3", "--dry-run")
+    assert "--speculate 3: one job evaluates nothing meanwhile" in soup(*words).stderr
+    assert "meanwhile" not in soup(*words, "--jobs", "2").stderr
+
+
 def test_several_results_of_one_command(commanded: Path, soup: Soup) -> None:
     """A command that prints the scores of several sets runs once for all of them."""
     recipe(commanded, "{weights} both")
