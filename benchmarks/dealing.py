@@ -1,7 +1,8 @@
 """How well commands are dealt out: `python benchmarks/dealing.py [--seconds 1] [--ingredients 12]`.
 
 Ingredients are ranked by a `command:` set that takes a second, with 1, 2, 4 and 8 jobs: the wall time over the ideal,
-which is the start of soup and as many rounds of a second as there are. Then greedy with `--jobs 4 --speculate 3` over
+which is the start of soup and as many rounds of a second as there are; and the processor time of soup itself for one
+evaluation, which other load does not disturb. Then greedy with `--jobs 4 --speculate 3` over
 greedy with one job, and over `--jobs 4` alone (ranking and search, without the start), on families of which as many
 candidates are kept as of the three demos (docs/results.md, mean over seeds), spread evenly, and on one of which none is
 kept: the most that speculation can gain. Commands sleep, so that few cores serve many jobs.
@@ -39,6 +40,16 @@ print(json.dumps({"accuracy": alone if len(members) == 1 else (0.9 + 0.001 * len
 """
 
 
+OWN_TIME = """
+import resource, sys
+from soupcli.cli.app import run
+code = run(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_SELF)
+print("own seconds:", used.ru_utime + used.ru_stime, file=sys.stderr)
+sys.exit(code)
+"""
+
+
 def kept_of(ingredients: int, kept: int) -> list[int]:
     """Which ones the greedy soup keeps: the best, and others at even distances."""
     return sorted({0, *(round(number * ingredients / kept) for number in range(1, kept))})
@@ -72,6 +83,30 @@ def wall(folder: Path, *words: str) -> float:
         return time.monotonic() - began
 
 
+def own_time(ingredients: int, jobs: int) -> float:
+    """Processor seconds of soup, without its commands', to rank so many ingredients whose commands take no time."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_family(folder, ingredients, 0.0)
+        paths = [str(path) for path in sorted(folder.glob("runs/*"))]
+        words = [
+            sys.executable,
+            "-c",
+            OWN_TIME,
+            "rank",
+            "--val",
+            "val",
+            "--jobs",
+            str(jobs),
+            "--quiet",
+            "--ckpts",
+            *paths,
+        ]
+        environment = {**os.environ, "SOUP_CACHE": str(folder / "cache")}
+        ran = subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+        return float(ran.stderr.rpartition("own seconds:")[2])
+
+
 def main() -> None:
     """Prints one line for each number of jobs, then one for speculation on each family."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -102,6 +137,8 @@ def rank(ingredients: int, seconds: float) -> None:
                 f"rank, {jobs} jobs: {took:.2f} s, {took / ideal:.2f} of the ideal; the evaluations alone "
                 f"{alone:.2f} s, {alone / (ideal - start):.2f}"
             )
+    few, many = (own_time(count, jobs=8) for count in (ingredients, 5 * ingredients))
+    print(f"processor time of soup itself: {1000 * (many - few) / (4 * ingredients):.1f} ms an evaluation", flush=True)
 
 
 def speculate(folder: Path, name: str, ingredients: int, kept: int, seconds: float) -> None:
