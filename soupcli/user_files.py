@@ -44,6 +44,7 @@ MOST_TEXTS, MOST_FOLDERS, LONGEST_NAME = 1_000, 8, 256
 _named: set[str] = set()  # files that texts in the user's code name
 _begun = [sys.maxsize]  # when the run did, in nanoseconds
 _read: defaultdict[str, set[str]] = defaultdict(set)  # file of the user's code -> absolute paths
+_scanned: defaultdict[str, set[str]] = defaultdict(set)  # folder -> files of the user's that see each entry's size
 _written: set[str] = set()
 _imported: set[str] = set()  # names of modules that the user's code has asked for
 _started: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # words of commands -> files that started them
@@ -154,6 +155,18 @@ def is_written_now(path: str) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_ctime_ns >= _begun[0]
 
 
+def opened_to_write() -> set[str]:
+    """Return the files that the user's code has opened for writing so far."""
+    return set(_written)
+
+
+def scanned_files(modules: set[str]) -> Iterator[str]:
+    """Yield the entries of folders that a function of `modules` goes through by os.scandir, which tells their sizes."""
+    for folder in [folder for folder, scanning in list(_scanned.items()) if scanning & modules]:
+        with contextlib.suppress(OSError):
+            yield from (os.path.join(folder, name) for name in os.listdir(folder))  # noqa: PTH118, PTH208
+
+
 def imported_names() -> set[str]:
     """Names of modules that the user's code has asked for."""
     return set(_imported)
@@ -220,6 +233,8 @@ def _note(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
             if event in STARTING and module:
                 _started[tuple(_words_of(event, arguments))].add(module)
             for path in _paths_of(event, arguments):
+                if event == "os.scandir" and is_users(frame.f_code.co_filename):
+                    _scanned[path].add(frame.f_code.co_filename)
                 _remember(module, path, is_written=event == "open" and _writes(*arguments[1:3]))
     except Exception:  # noqa: BLE001 - an error here would be one of the user's code
         return

@@ -26,7 +26,9 @@ from soupcli.user_files import (
     imported_names,
     is_written_now,
     named_variables,
+    opened_to_write,
     read_modules,
+    scanned_files,
     users_caller,
     written_files,
 )
@@ -34,9 +36,13 @@ from soupcli.user_modules import MAX_SOURCE, OWN, SYSTEM, is_library, is_users
 
 FOR_ITER = opmap["FOR_ITER"]
 ASKING = ("stat", "lstat", "access", "readlink")
+# Functions of Python's library that ask whether something is there and what it is, or where a link leads.
+WHETHER = {"exists", "lexists", "isfile", "isdir", "islink", "ismount", "is_file", "is_dir", "is_symlink", "samefile"}
+WHETHER |= {"realpath", "_joinrealpath", "resolve", "readlink", "checkcache", "updatecache", "which", "_access_check"}
 STANDARD = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - compared with names of frames
 
 _asked: dict[str, set[str]] = {}  # absolute path -> files of the user's that asked for it
+_stated: dict[str, set[str]] = {}  # those of whose size, times or mode they may have made use
 _variables: dict[str, set[str]] = {}  # name of a variable -> the same
 _copied = threading.local()  # the place in the user's code that copies all variables
 _installed = threading.Event()
@@ -59,6 +65,13 @@ def asked_files() -> set[Path]:
     modules, written = read_modules(), set(map(str, written_files()))
     asked = [path for path, asking in list(_asked.items()) if asking & modules and path not in written]
     return {Path(path) for path in asked if not is_written_now(path)}
+
+
+def stated_files() -> set[Path]:
+    """Those of which loaded modules of the user's may have looked at size, times or mode themselves."""
+    modules, written = read_modules(), opened_to_write()
+    stated = [*scanned_files(modules), *(path for path, asking in list(_stated.items()) if asking & modules)]
+    return {Path(path) for path in stated if path not in written and not is_written_now(path)}
 
 
 def asked_variables() -> list[str]:
@@ -107,7 +120,7 @@ def _telling(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def told(path: Any, *rest: Any, **named: Any) -> Any:
         if not isinstance(path, int) and named.get("dir_fd") is None:
-            _note(path, sys._getframe(1))
+            _note(path, sys._getframe(1), whole=function.__name__ != "readlink")
         return function(path, *rest, **named)
 
     for family in (os.supports_dir_fd, os.supports_effective_ids, os.supports_fd, os.supports_follow_symlinks):
@@ -116,7 +129,7 @@ def _telling(function: Callable[..., Any]) -> Callable[..., Any]:
     return told
 
 
-def _note(path: Any, frame: FrameType) -> None:
+def _note(path: Any, frame: FrameType, *, whole: bool) -> None:
     """Remembers that a path was asked for, if it was by the user's code; it must not raise."""
     try:
         module = users_caller(frame)
@@ -125,8 +138,19 @@ def _note(path: Any, frame: FrameType) -> None:
         name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - links stay, they may lead elsewhere next time
         if not name.startswith((OWN, *SYSTEM)) and not is_library(name) and not name.endswith((".pyc", os.sep)):
             _asked.setdefault(name, set()).add(module)
+            if whole and _is_of_users_own(frame):
+                _stated.setdefault(name, set()).add(module)
     except Exception:  # noqa: BLE001 - an error here would be one of the user's code
         return
+
+
+def _is_of_users_own(frame: FrameType | None) -> bool:
+    """Whether the user's own function gets the answer, itself or through one such as os.path.getmtime."""
+    while frame is not None and _is_standard(frame.f_code.co_filename):
+        if frame.f_code.co_name in WHETHER:
+            return False
+        frame = frame.f_back
+    return frame is not None and is_users(frame.f_code.co_filename)
 
 
 def _of_variable(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from soupcli import user_lookups
+from soupcli import user_files, user_lookups
 from soupcli.files.manifest import Manifest
 from soupcli.user_code import load_function
-from soupcli.user_lookups import asked_files, asked_variables, used_packages
+from soupcli.user_files import read_files
+from soupcli.user_lookups import asked_files, asked_variables, stated_files, used_packages
 
 NET = """
 import os
@@ -62,6 +66,56 @@ def test_questions(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPLIT_A", "")
     assert Manifest().holds(before)
     assert not Manifest().holds(kept)
+
+
+LOOKS = """
+import os
+from pathlib import Path
+
+def look():
+    os.path.getmtime("timed.txt")
+    os.access("mode.sh", os.X_OK)
+    Path("sized.txt").stat()
+    os.path.exists("there.txt")
+    return [entry.stat().st_size for entry in os.scandir("scanned")], os.listdir("listed")
+"""
+
+
+def test_sizes_times_and_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They count where the user's code may look at them, not where it only asks whether a file is there.
+
+    So does the kind of each entry of a folder that is listed.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "looks.py").write_text(LOOKS)
+    for name in ("timed.txt", "mode.sh", "sized.txt", "there.txt", "scanned/a", "listed/a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(user_files, "_begun", [sys.maxsize])
+    called = Thread(target=load_function("looks.py:look"))  # in the main thread this program is to call it
+    called.start()
+    called.join()
+    manifest = Manifest(seen=read_files, asked=asked_files, stated=stated_files)
+    kept = manifest.depends()
+
+    def to_folder() -> None:
+        Path("listed/a").unlink()
+        Path("listed/a").mkdir()
+
+    changes: list[Callable[[], object]] = [
+        lambda: os.utime("timed.txt", (1, 1)),
+        lambda: Path("mode.sh").chmod(0o777),
+        lambda: os.utime("sized.txt", (1, 1)),
+        lambda: Path("scanned/a").write_text("longer"),
+        to_folder,
+    ]
+    os.utime("there.txt", (1, 1))
+    Path("listed/a").write_text("content of a file that is only listed")
+    for change in changes:
+        assert manifest.again().holds(kept)
+        change()
+        assert not manifest.again().holds(kept)
+        kept = manifest.again().depends()
 
 
 def test_packages(net: Path) -> None:

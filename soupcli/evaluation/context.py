@@ -17,7 +17,7 @@ from soupcli.files.manifest import Manifest
 from soupcli.progress import Progress, silent, unsaid
 from soupcli.recipe.sets import SetSpec
 from soupcli.user_files import begin, is_written_now, read_files, started_commands, written_files
-from soupcli.user_lookups import asked_files, asked_variables, used_packages
+from soupcli.user_lookups import asked_files, asked_variables, stated_files, used_packages
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -116,6 +116,7 @@ def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) 
         written=written_files,
         variables=asked_variables,
         asked=asked_files,
+        stated=stated_files,
         packages=used_packages,
     )
 

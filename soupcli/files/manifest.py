@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import metadata
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "soup-hashes/2"
 WHOLE = 1 << 28  # bytes: of many files together, larger ones are recognised by their stamps alone
-VARIABLE, ASKED, PACKAGE = "$", "?", "@"  # how names begin that are none of files that were read
+VARIABLE, ASKED, STATED, PACKAGE = "$", "?", "%", "@"  # how names begin that are none of files that were read
 VERSION = re.compile(r"^Version:\s*(\S+)", re.MULTILINE | re.IGNORECASE)
 EVERY = "="  # in the place of a variable: all of them
 ABSENT, FOLDER = "absent", "folder"
@@ -47,8 +48,8 @@ class Manifest:
 
     `folder` None: hashes are not kept between runs. `seen` says which files and folders the user's code has read or
     listed, of modules with the hash of the text that was run, `written` which of them it has written itself,
-    `variables` which environment variables it reads, `asked` for which paths it only asks, `packages` which installed
-    distributions it imports.
+    `variables` which environment variables it reads, `asked` for which paths it only asks, `stated` of which paths it
+    looks at size, times and mode, `packages` which installed distributions it imports.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Manifest:
         written: Callable[[], Collection[Path]] = _nothing,
         variables: Callable[[], Collection[str]] = tuple,
         asked: Callable[[], Collection[Path]] = tuple,
+        stated: Callable[[], Collection[Path]] = tuple,
         packages: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = JsonStore(folder, SCHEMA, fresh=fresh) if folder is not None else None
@@ -68,6 +70,7 @@ class Manifest:
         self._written = written
         self._variables = variables
         self._asked = asked
+        self._stated = stated
         self._packages = packages
         self._began = time.time_ns()
         self._files: dict[Path, tuple[Stamp, str]] = {}
@@ -93,6 +96,7 @@ class Manifest:
             written=self._written,
             variables=self._variables,
             asked=self._asked,
+            stated=self._stated,
             packages=self._packages,
         )
         other._store, other._began = self._kept_now, self._began
@@ -106,6 +110,7 @@ class Manifest:
         found += [[f"{PACKAGE}{name}", _version_of(name)] for name in sorted(self._packages())]
         asked = sorted(path for path in self._asked() if path not in seen)
         found += [[f"{ASKED}{_shown(path, here)}", self._asked_print(path)] for path in asked]
+        found += [[f"{STATED}{_shown(path, here)}", _stat_print(path)] for path in sorted(self._stated())]
         return found + [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(seen.items())]
 
     def holds(self, depends: Depends) -> bool:
@@ -119,6 +124,8 @@ class Manifest:
             return _value_of(rest)
         if mark == PACKAGE:
             return _version_of(rest)
+        if mark == STATED:
+            return _stat_print(here / rest)
         return self._asked_print(here / rest) if mark == ASKED else self._print_of(here / name)
 
     def confirm(self) -> None:
@@ -167,10 +174,25 @@ class Manifest:
         """Return the fingerprint of a file's content or of a folder's names, or a mark that neither exists."""
         try:
             if path.is_dir():
-                return f"{FOLDER} {_lines(sorted(entry.name for entry in path.iterdir()), None)}"
+                return f"{FOLDER} {_lines(sorted(map(_name_and_kind, os.scandir(path))), None)}"
             return self.file(path) if path.is_file() else ABSENT
         except OSError:
             return ABSENT
+
+
+def _stat_print(path: Path) -> str:
+    """Return what a lookup of size, time of the last change, mode and kind finds."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ABSENT
+    kept = "" if stat.S_ISDIR(found.st_mode) else f" {found.st_size} {found.st_mtime_ns}"  # a folder's names are listed
+    return f"{found.st_mode:o}{kept}"
+
+
+def _name_and_kind(entry: os.DirEntry[str]) -> str:
+    is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112 - a link to itself is none
+    return f"{entry.name}/" if is_folder else entry.name
 
 
 def _value_of(variable: str) -> str:
@@ -194,7 +216,7 @@ def _version_of(package: str) -> str:
 
 def _shown(path: Path, here: Path) -> str:
     shown = str(path.relative_to(here) if path.is_relative_to(here) else path)
-    return f"./{shown}" if shown.startswith((VARIABLE, ASKED, PACKAGE)) else shown
+    return f"./{shown}" if shown.startswith((VARIABLE, ASKED, STATED, PACKAGE)) else shown
 
 
 def _content_of(path: Path, stamp: Stamp) -> str:
