@@ -11,10 +11,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import json
 import os
 import re
 import stat
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -48,6 +50,8 @@ _scanned: defaultdict[str, set[str]] = defaultdict(set)  # folder -> files of th
 _written: set[str] = set()
 _imported: set[str] = set()  # names of modules that the user's code has asked for
 _started: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # words of commands -> files that started them
+_children: list[tuple[int, int]] = []  # this process, and a file in which those that it forks note what they read
+_heard_bytes = [0]  # of that file
 _watching = threading.Event()
 _unheard: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _heard_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # of neither side, that have read something
@@ -60,6 +64,8 @@ def watch(module: str) -> None:
     _imported.add(module)
     if not _watching.is_set():
         _watching.set()
+        with contextlib.suppress(OSError), tempfile.TemporaryFile() as noted:
+            _children.append((os.getpid(), os.dup(noted.fileno())))
         sys.addaudithook(_heard)
         sys.meta_path.insert(0, ModuleFinder())
         _hear_safetensors()
@@ -103,6 +109,7 @@ def read_files() -> dict[Path, str | None]:
     """
     if not _watching.is_set():
         return {}
+    _hear_children()
     modules = read_modules()
     opened = {path for module, paths in list(_read.items()) if module in modules or not module for path in paths}
     found = {os.path.realpath(file) for file in modules} | opened | set(_named_by(modules))
@@ -296,10 +303,30 @@ def _remember(module: str, path: str, *, is_written: bool) -> None:
         return
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113
         return
+    if path in _written or (not is_written and path in _read[module]):
+        return
+    _tell_parent(module, path, is_written=is_written)
     if is_written:
         _written.add(path)
-    elif path not in _written:  # what the code has written itself follows from the rest
+    else:  # what the code has written itself follows from the rest
         _read[module].add(path)
+
+
+def _tell_parent(module: str, path: str, *, is_written: bool) -> None:
+    """Note a file for the process that forked this one, such as a worker of a DataLoader."""
+    for process, noted in _children:
+        if process != os.getpid():
+            os.write(noted, json.dumps([module, path, is_written]).encode() + b"\n")
+
+
+def _hear_children() -> None:
+    """Record what forked processes have noted meanwhile."""
+    for process, noted in _children:
+        if process == os.getpid():
+            lines, _, _ = os.pread(noted, os.fstat(noted).st_size, _heard_bytes[0]).rpartition(b"\n")
+            _heard_bytes[0] += len(lines) + bool(lines)
+            for module, path, is_written in map(json.loads, filter(None, lines.split(b"\n"))):
+                _remember(module, path, is_written=is_written)
 
 
 def _hear_safetensors() -> None:

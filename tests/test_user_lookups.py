@@ -11,6 +11,7 @@ from threading import Thread
 import pytest
 
 from soupcli import user_files, user_lookups
+from soupcli.cli.parsing import guarded
 from soupcli.files.manifest import Manifest
 from soupcli.user_code import load_function
 from soupcli.user_files import read_files
@@ -155,3 +156,25 @@ def test_functions_of_os_stay_what_they_were() -> None:
     assert os.stat in os.supports_dir_fd
     assert os.stat in os.supports_follow_symlinks
     assert os.access in os.supports_effective_ids
+
+
+POOL = """
+from multiprocessing import get_context
+
+def read(name):
+    return open(name).read()
+
+def reads():
+    with get_context("fork").Pool(1) as pool:
+        return pool.map(read, ["".join(["in_a_", "worker.txt"])])
+"""
+
+
+def test_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a forked process opens for the user's code counts: workers of a DataLoader read its pictures."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pool.py").write_text(POOL)
+    (tmp_path / "in_a_worker.txt").write_text("one")
+    reads = load_function("pool.py:reads")
+    assert guarded(lambda: len(reads()) - 1) == 0
+    assert tmp_path / "in_a_worker.txt" in read_files()

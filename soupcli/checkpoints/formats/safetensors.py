@@ -49,6 +49,8 @@ def is_safetensors(file: FileVersion) -> bool:
 
 def read_header(file: FileVersion) -> Header:
     """Specs and places of all tensors, and the metadata. Raises CheckpointError if the header is wrong."""
+    if file.size < 8:
+        _refuse(file, f"has {file.size} bytes, too few for a header")
     (length,) = struct.unpack("<Q", read_bytes(file, 0, 8))
     if MAX_HEADER < length <= file.size - 8:
         _refuse(file, f"its header has {length} bytes, at most {MAX_HEADER} are read")

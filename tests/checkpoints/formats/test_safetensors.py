@@ -107,6 +107,13 @@ def test_lengths_that_do_not_hold(tmp_path: Path, length: int) -> None:
         open_checkpoint(written(tmp_path / "x.safetensors", {"a": ONE}, b"\0" * 4, length))
 
 
+def test_too_short_for_a_length(tmp_path: Path) -> None:
+    """Where a file is known to be one of safetensors, such as a soup's, one that was cut to a byte is refused too."""
+    (tmp_path / "x.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"has 1 bytes, too few for a header"):
+        read_header(FileVersion.of(tmp_path / "x.safetensors"))
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_broken_files_are_refused_in_one_line(tmp_path: Path, data: st.DataObject) -> None:
