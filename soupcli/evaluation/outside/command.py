@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.datasets.kind import SetKind
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside.prints import print_of
-from soupcli.evaluation.outside.program_files import files_of, split
+from soupcli.evaluation.outside.program_files import files_of, split, variables_of
 from soupcli.evaluation.outside.user_function import score_of_result
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _parsed(words: list[str], last: str) -> Any:
 def identity(
     spec: CommandSet, name: str, manifest: Manifest, _tasks: object, warn: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """Return the command and the files of its program, or None, after a call of `warn`, if no file is known."""
+    """Return what makes up the command and its program, or None, after a call of `warn`, if no file is known."""
     words = split(spec.command)
     files = files_of(words, Path.cwd())
     if not files and not spec.depends and spec.version is None:
@@ -200,7 +200,8 @@ def identity(
             "name its files with depends: or give it a version: in the recipe (keep: false is silent)"
         )
         return None
-    own = {"command": spec.command, "set": name, "files": print_of(files, manifest)}
+    own: dict[str, Any] = {"command": spec.command, "set": name, "files": print_of(files, manifest)}
+    own["variables"] = variables_of([spec.command], files)
     return {**own, "higher_is_better": spec.higher_is_better}
 
 

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from soupcli.environment import is_of_the_session
 from soupcli.errors import ValidationError
 from soupcli.files.reading import read_small, read_start
 from soupcli.user_modules import is_users
@@ -29,6 +30,7 @@ REDIRECTED = re.compile(r">>?\s*\S+")  # what a shell writes
 INTERPRETER = re.compile(
     r"(python|bash|sh|zsh|perl|ruby|node|Rscript|julia|env|torchrun)[0-9.]*"
 )  # or a wrapper of one
+VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]{2,}\b|(?<=\$)\w+|(?<=\$\{)\w+")
 NAME = re.compile(r"[^\s\"'`$(){}\[\]<>|;,=]+")
 
 
@@ -55,6 +57,13 @@ def files_of(words: Sequence[str], folder: Path) -> list[Path]:
     if program is not None and is_users(os.path.realpath(program)) and _is_script(Path(program)):
         waiting.append(Path(program))
     return _closed(waiting, folder)
+
+
+def variables_of(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
+    """Return the environment variables that are set and that words of the command or of its scripts may name."""
+    texts = [*words, *(text for text in map(_script, files) if text is not None)]
+    named = {name for text in texts for name in VARIABLE.findall(text)}
+    return {name: os.environ[name] for name in sorted(named) if name in os.environ and not is_of_the_session(name)}
 
 
 def scripts_behind(words: Sequence[str], folder: Path) -> list[Path]:
@@ -122,13 +131,20 @@ def _is_script(file: Path) -> bool:
         return False
 
 
-def _behind(file: Path, folder: Path) -> list[Path]:
-    """Return the files that a script imports or names."""
+def _script(file: Path) -> str | None:
+    """Return the text of a script or of settings, or None for another file."""
     try:
         if file.stat().st_size > READ or not (file.suffix.lower() in SCRIPTS or _is_script(file)):
-            return []
-        text = read_small(file, most=READ).decode("utf-8", "replace")
+            return None
+        return read_small(file, most=READ).decode("utf-8", "replace")
     except OSError:
+        return None
+
+
+def _behind(file: Path, folder: Path) -> list[Path]:
+    """Return the files that a script imports or names."""
+    text = _script(file)
+    if text is None:
         return []
     if file.suffix == ".py":
         return _behind_python(text, file, folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from soupcli.evaluation.outside.program_files import files_of
+from soupcli.evaluation.outside.program_files import files_of, variables_of
 
 SCRIPT = """
 import json, sys
@@ -71,3 +71,13 @@ def test_odd_scripts(project: Path) -> None:
     (project / "a.py").write_text("import b")
     (project / "b.py").write_text("import a, no_such_module")
     assert [file.name for file in files_of(["python", "a.py"], project)] == ["a.py", "b.py"]
+
+
+def test_variables(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are set, if the command or a script names them; where it runs says nothing of its scores."""
+    (project / "run.sh").write_text("echo ${split:-a} $OTHER\n")
+    (project / "eval.py").write_text("import os\nos.environ.get('EVAL_SPLIT')\n")
+    for name in ("split", "EVAL_SPLIT", "EVAL_NOWHERE", "IN_COMMAND", "SSH_TTY"):
+        monkeypatch.setenv(name, "x")
+    found = variables_of(["sh", "run.sh", "$IN_COMMAND $SSH_TTY"], [project / "run.sh", project / "eval.py"])
+    assert found == {"split": "x", "EVAL_SPLIT": "x", "IN_COMMAND": "x"}
