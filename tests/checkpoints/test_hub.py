@@ -85,6 +85,36 @@ def test_rebuilt_from_the_same_commit(hub: Hub, tmp_path: Path, soup: Soup) -> N
     assert all(check["as_reported"] for check in json.loads(ran.stdout)["checks"])
 
 
+MODEL = """from torch import nn
+
+def build():
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+"""
+RECIPE = """model: {python: "my_model.py:build"}
+val:
+  v: {arrays: v.safetensors}
+"""
+
+
+def test_kept_scores(hub: Hub, tmp_path: Path, soup: Soup) -> None:
+    """Scores of the same commit are served, whatever names it; a new commit is evaluated anew."""
+    first = hub.add("org/a", write(tmp_path / "one", 1))
+    hub.add("org/b", write(tmp_path / "two", 2))
+    Path("my_model.py").write_text(MODEL)
+    Path("soup.yaml").write_text(RECIPE)
+    save_file({"inputs": torch.randn(10, 4), "labels": torch.arange(10) % 3}, "v.safetensors")
+
+    def evaluated(*words: str) -> int:
+        ran = soup("rank", "--ckpts", *words, "--val", "v", "--json")
+        assert ran.code == 0, ran.stderr
+        return int(json.loads(ran.stdout)["cost"]["examples"])
+
+    assert evaluated("org/a", "org/b") == 20
+    assert evaluated("org/a", "org/b") == evaluated(f"org/a@{first}", "org/b") == 0
+    hub.add("org/a", write(tmp_path / "one", 5))
+    assert evaluated("org/a", "org/b") == 10
+
+
 def test_only_what_is_needed(hub: Hub, tmp_path: Path, soup: Soup) -> None:
     """Weights in other forms, pictures, logs and other checkpoints stay on the Hub."""
     others = dict.fromkeys(

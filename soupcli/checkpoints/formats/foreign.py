@@ -104,10 +104,23 @@ def refuse_foreign(path: Path) -> None:
     if any(ZERO.fullmatch(name) for name in names) or CONVERTER in names or tag is not None:
         top = next((at for at in (folder, folder.parent) if (at / CONVERTER).is_file()), None)
         script = f"{top}/{CONVERTER} {top} {top}/converted" if top else "-m deepspeed.utils.zero_to_fp32 FOLDER OUTPUT"
+        whole = _whole_weights(folder / (tag or ""))
+        if whole is not None:
+            saved = f"torch.load({str(whole)!r}, weights_only=False)['module']"
+            raise CheckpointError(
+                f"{path}: a DeepSpeed checkpoint without parts of ZeRO, whose weights are a part of {whole.name}",
+                hint=f"save them alone, with DeepSpeed installed: torch.save({saved}, other_path)",
+            )
         raise CheckpointError(
             f"{path}: a DeepSpeed ZeRO checkpoint, in parts that only DeepSpeed puts together",
             hint=f"convert it with its own {CONVERTER}: python {script}",
         )
+
+
+def _whole_weights(folder: Path) -> Path | None:
+    """Return DeepSpeed's file with all weights, if nothing beside it is a part of them or of their optimizer."""
+    parts = [entry for entry in folder.iterdir() if ZERO.fullmatch(entry.name)]
+    return parts[0] if len(parts) == 1 and parts[0].name == "mp_rank_00_model_states.pt" else None
 
 
 def _latest(folder: Path) -> str | None:
