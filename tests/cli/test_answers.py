@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -90,3 +92,25 @@ def test_no_torch(family: Path, soup: Callable[..., Ran]) -> None:
     assert [(words, code) for words, code, _ in found if code != (2 if tuple(words) in refused else 0)] == []
     assert next((words for words, _, with_torch in found if with_torch), None) is None
     assert len(found) == len(refused) + len(done)
+
+
+class Unwanted:
+    """A finder that fails when one of the modules is looked for."""
+
+    MODULES = ("sympy", "torch._dynamo", "torch.fx.experimental.symbolic_shapes")
+
+    @classmethod
+    def find_spec(cls, name: str, *_: object) -> None:
+        assert name not in cls.MODULES, f"{name} is imported"
+
+
+def test_no_compiler(family: Path, soup: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluating and learning import neither torch's compiler nor sympy, which take seconds."""
+    for name in Unwanted.MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Unwanted, *sys.meta_path])
+    for words in (("rank",), ("learned", "--set", "learned.steps=1")):
+        ran = soup(words[0], *RUNS, "--val", "val", *words[1:])
+        assert ran.code == 0, ran.stderr
+    with pytest.raises(AssertionError, match="sympy is imported"):
+        importlib.import_module("sympy")

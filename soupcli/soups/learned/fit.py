@@ -201,7 +201,8 @@ class Fit:
         with torch.enable_grad():
             free_lk = self.free.values[rows].clone().requires_grad_()
             alpha_lk = self.alpha_of(free_lk, self.start_lk[rows])
-            (free_gradient_lk,) = torch.autograd.grad(alpha_lk, free_lk, gradient_lk)
+            # The gradient of a sum is that of alpha; a gradient that is passed to `grad` would make it import sympy.
+            (free_gradient_lk,) = torch.autograd.grad((alpha_lk * gradient_lk).sum(), free_lk)
         decay = self.settings.weight_decay
         self.free.step(rows, free_gradient_lk, number=step + 1, lr=self.lr(step), weight_decay=decay)
         return self.alpha_of(self.free.values[rows], self.start_lk[rows])
