@@ -173,7 +173,9 @@ def _parquet(path: Path, columns: Sequence[str]) -> list[Row]:
     """Rows with only the named columns. If the file lacks one, a single row with all names of the file."""
     parquet = import_extra("pyarrow.parquet", extra="parquet")
     try:
-        file = parquet.ParquetFile(path, read_dictionary=list(columns))  # a text that a million rows share is one text
+        file = parquet.ParquetFile(path)
+        flat = {file.schema.column(place).path for place in range(len(file.schema))}.intersection(columns)
+        file = parquet.ParquetFile(path, read_dictionary=sorted(flat))  # a text that a million rows share is one text
         wanted = columns or file.schema_arrow.names
         known = [name for name in dict.fromkeys(wanted) if name in file.schema_arrow.names]
         if len(known) < len(set(wanted)):

@@ -126,6 +126,15 @@ def test_texts_that_rows_share(tmp_path: Path) -> None:
         read_rows(tmp_path / "many.parquet", ["text"])
 
 
+def test_columns_of_lists_and_absent_ones(tmp_path: Path) -> None:
+    """A column of lists is read as lists; one that the file lacks is named with those that it has."""
+    rows = [{"text": "a", "labels": ["x", "y"]}, {"text": "b", "labels": []}]
+    write(tmp_path / "val.parquet", rows)
+    assert read_rows(tmp_path / "val.parquet", ["text", "labels"]) == rows
+    with pytest.raises(ValidationError, match="has no column 'label', did you mean 'labels'"):
+        read_rows(tmp_path / "val.parquet", ["text", "label"])
+
+
 def test_very_many_columns(tmp_path: Path) -> None:
     """A csv file of more columns than a set has is refused, and of many only the first are named."""
     (tmp_path / "wide.csv").write_text(",".join(map(str, range(20_000))) + "\n")
