@@ -303,11 +303,14 @@ def test_one_dominates(inspected: Inspect) -> None:
 
 
 def test_batch_norm(inspected: Inspect) -> None:
-    """Averaged running statistics that do not fit the averaged weights: estimated again, the mean is much better."""
+    """Averaged running statistics that do not fit the averaged weights: estimated again, the mean is much better.
+
+    It is still worse than the ingredients, which stand at 66 degrees or more: that is told too.
+    """
     start = from_seed(0, norm=True)
     nets = [fine_tuned(start, seed=seed, norm=True, lr=4e-2, steps=150) for seed in range(1, 4)]
     found = inspected(*WITH_VAL, nets=nets, norm=True)
-    assert causes(found) == ["batch-norm statistics"]
+    assert causes(found) == ["batch-norm statistics", "too far apart"]
     [barrier] = found["barriers"]
     gain = barrier["settled_mean"]["accuracy"]["value"] - barrier["mean"]["accuracy"]["value"]
     assert gain > 0.03
