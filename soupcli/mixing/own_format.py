@@ -19,7 +19,7 @@ from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES
 from soupcli.checkpoints.formats.folders.shards import MAX_INDEX, is_shard, whole_name
 from soupcli.checkpoints.formats.folders.torch_distributed import DistributedCheckpoint
 from soupcli.checkpoints.formats.torch_archives import is_torch_file
-from soupcli.checkpoints.formats.torch_save import MODULE
+from soupcli.checkpoints.formats.torch_save import WRITERS
 from soupcli.errors import MixError, OutputError
 from soupcli.files.atomic import write_whole
 from soupcli.files.reading import FileVersion, read_small, sha256
@@ -42,15 +42,12 @@ Form = Literal["safetensors", "torch", "distributed"]
 INSTEAD = "--format safetensors writes the tensors alone"
 LEFT_OUT = "training state, left out (--keep-state keeps it)"
 PLAIN_COPY = CopyOptions()
-# Formats of bare weights that their own library opens, and no other.
-READ_ALONE = frozenset(
-    {
-        *("ESPnet", "FlagEmbedding", "LitGPT", "Megatron", "MONAI", "NeMo", "OLMo", "speechbrain", "wenet"),
-        *(MODULE, "numpy pickle", "PaddlePaddle"),
-    }
-)
-# Formats of weights under a key whose library opens safetensors too.
 READS_SAFETENSORS = frozenset({"timm training", "open_clip training"})
+# Formats that their own library opens, which opens no safetensors. Of other files it is not known who opens them.
+READ_ALONE = frozenset({name for name, _ in WRITERS} - READS_SAFETENSORS) | {
+    *("ESPnet", "FlagEmbedding", "LitGPT", "Megatron", "MONAI", "NeMo", "OLMo", "speechbrain", "wenet"),
+    *("numpy pickle", "PaddlePaddle"),
+}
 AS_SAFETENSORS = "written as safetensors: --format same writes files like the ingredients"
 
 
@@ -82,8 +79,8 @@ def form_of(checkpoint: Checkpoint) -> Form:
 def chosen_format(mixture: Mixture, wanted: Format | None, options: CopyOptions = PLAIN_COPY) -> tuple[Form, str]:
     """Return the format of the soup, and a note if it is not the one that its ingredients suggest.
 
-    By default it is the ingredients' format if their program opens no other. Raises MixError if the wanted format
-    cannot be written.
+    By default it is the ingredients' format if their library is known to open no other. Raises MixError if the wanted
+    format cannot be written.
     """
     kept = mixture.kept.own
     if wanted == "safetensors":
@@ -97,20 +94,13 @@ def chosen_format(mixture: Mixture, wanted: Format | None, options: CopyOptions 
     form = form_of(kept)
     if form == "safetensors" or (wanted is None and any(form_of(member) != form for member in mixture.members)):
         return "safetensors", ""
-    if wanted is None and not _is_read_alone(kept, form):
+    if wanted is None and kept.origin.format not in READ_ALONE:
         expected = form == "torch" and kept.origin.key is None and _libraries_look_for(kept)
         return "safetensors", "" if expected else AS_SAFETENSORS
     why = why_not_copied(mixture, options)
     if why and wanted == "same":
         raise MixError(f"--format same: {why}", hint=INSTEAD)
     return ("safetensors", f"written as safetensors, not as the ingredients were: {why}") if why else (form, "")
-
-
-def _is_read_alone(kept: Checkpoint, form: Form) -> bool:
-    """Whether the program that opens `kept` opens no safetensors: one that looks for a key in a file does not."""
-    if kept.origin.key is not None or form == "distributed":
-        return kept.origin.format not in READS_SAFETENSORS
-    return kept.origin.format in READ_ALONE
 
 
 def _libraries_look_for(kept: Checkpoint) -> bool:

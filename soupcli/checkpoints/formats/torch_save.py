@@ -16,7 +16,6 @@ from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats.names import COUNTERS
 from soupcli.checkpoints.formats.network_part import network_part, trained_beside, view_of
 from soupcli.checkpoints.formats.pickles.machine import PickleError
-from soupcli.checkpoints.formats.pickles.modules import is_module
 from soupcli.checkpoints.formats.pickles.stand_ins import find_in
 from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
 from soupcli.checkpoints.formats.safetensors import NAMES
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 DTYPES = {dtype.value: dtype for dtype in NAMES}
 SCALARS = {"float64": "<d", "float32": "<f", "float16": "<e", "int64": "<q", "int32": "<i"}
-MODULE = "whole module"  # torch.save(model)
 MAX_EXPANDED = 64_000_000  # bytes by which views that repeat elements may exceed what the file holds
 
 # Who writes which keys beside the weights; the first that fits names the format.
@@ -95,8 +93,6 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
             f"{file.path}: a part of a DeepSpeed checkpoint", hint="python -m deepspeed.utils.zero_to_fp32 converts it"
         )
     part = network_part(file.path, saved.content, key=key, is_tensor=is_tensor)
-    if format_ == "torch" and is_module(saved.content):
-        format_ = MODULE
     if format_ == "torch" and not COUNTERS.isdisjoint(part.tensors):
         format_ = "averaged"
     specs: dict[str, TensorSpec] = {}
