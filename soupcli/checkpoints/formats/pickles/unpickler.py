@@ -8,16 +8,12 @@ no pickle costs gigabytes or minutes. Long byte strings and texts are left in th
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from soupcli.checkpoints.formats.pickles.machine import LONGEST, Machine, PickleError
 from soupcli.checkpoints.formats.pickles.steps import COSTS, STEPS, STOP
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from soupcli.late import collection_paused
 
 LONGEST_SHORT = 5  # bytes of a step that is taken in place, without its text
 GET, PUT, FAR_GET, FAR_PUT, TEXT, BYTE, SHORT = b"hqjrXKM"
@@ -32,7 +28,7 @@ class Unpickler(Machine):
         """Returns the object that the pickle describes. Raises PickleError if it is broken or too expensive."""
         self._stack, self._marks, self._memo, self._far = [], [], [], {}
         try:
-            with _without_collections():
+            with collection_paused():
                 self._run()
                 return self._stack.pop()
         except KeyError as cause:
@@ -84,15 +80,3 @@ class Unpickler(Machine):
             at = following
             left -= costs[code]
         self.spend(max(0, self._left - left))
-
-
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """Collect no garbage within the block: each of the many new containers is in use, and looked at in vain."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
