@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from soupcli.mixing.mixture import Mixture
     from soupcli.networks.device import Device
 
+HEAD_START = 0.25  # seconds
 Run = tuple[str, str]  # a command, and the key of the weights that it is run on
 
 
@@ -70,13 +71,18 @@ class OutsideSets:
     def expect(self, name: str, coming: Sequence[tuple[Mixture, str]]) -> None:
         """Begin with evaluations on the set `name` that will be needed, if there are jobs for them.
 
-        A command must have worked once before it is started several times, so that a mistake in it is told once.
+        The first run of a command has a head start: a mistake that shows at once is made, and told, once.
         """
         spec = self._context.sets[name]
-        if isinstance(spec, CommandSet) and any(command == spec.command for command, _ in self._results):
+        if self._context.jobs > 1 and isinstance(spec, CommandSet):
             runs = {(spec.command, key): weights for weights, key in coming}
             self._weights |= runs
-            self._ahead.expect([run for run in runs if run not in self._results])
+            wanted = [run for run in runs if run not in self._results]
+            if wanted and spec.command not in self._tried:
+                self._ahead.expect(wanted[:1])
+                if self._ahead.fails(wanted[0], within=HEAD_START):
+                    return
+            self._ahead.expect(wanted)
 
     def close(self) -> None:
         """End commands whose results are no longer needed."""
@@ -209,6 +215,11 @@ class Ahead(Generic[Item, Made]):
     def has(self, item: Item) -> bool:
         """Whether the item was expected and its result was not taken yet."""
         return item in self._futures
+
+    def fails(self, item: Item, *, within: float) -> bool:
+        """Whether the work on an expected item fails within so many seconds."""
+        future = self._futures[item]
+        return bool(wait([future], within).done) and future.exception() is not None
 
     def result(self, item: Item) -> Made:
         """Wait for the result of an expected item. Raises what the work raised."""

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from soupcli.evaluation.outside import measure
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]
@@ -193,8 +194,9 @@ def test_nothing_is_known_of_a_command(commanded: Path, soup: Soup) -> None:
         assert ran.stderr.count("its scores are not kept") == said
 
 
-def test_a_mistake_is_made_once(commanded: Path, soup: Soup) -> None:
+def test_a_mistake_is_made_once(commanded: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many jobs there are, a command that fails at once runs for one checkpoint and leaves one folder."""
+    monkeypatch.setattr(measure, "HEAD_START", 60)  # Python may take a while to start here
     (commanded / "eval.py").write_text("open('calls', 'a').write('.')\nraise SystemExit('no labels')\n")
     recipe(commanded)
     ran = soup("greedy", "--ckpts", "runs/*/", "--val", "val", "--jobs", "4", "--speculate", "3")
