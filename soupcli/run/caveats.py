@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import read_part
 from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
+from soupcli.checkpoints.compare.class_orders import class_orders, two_orders
 from soupcli.checkpoints.compare.computed_weights import weight_norms
 from soupcli.checkpoints.compare.differences import same_weights
 from soupcli.checkpoints.compare.integers import check_integers
@@ -45,7 +46,11 @@ def check_checkpoints(
 def caveats(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:
     """Return what to say of checkpoints that can be averaged, but perhaps should not be."""
     found = [weight_norm(checkpoints, selection), rounded_copies(checkpoints)]
-    return [*different_networks(checkpoints), *(text for text in found if text is not None)]
+    return [
+        *different_networks(checkpoints),
+        *classes_said_twice(checkpoints),
+        *(text for text in found if text is not None),
+    ]
 
 
 def different_networks(checkpoints: Sequence[Checkpoint]) -> list[str]:
@@ -54,6 +59,16 @@ def different_networks(checkpoints: Sequence[Checkpoint]) -> list[str]:
     computed = [setting for setting in settings if setting.of_network]
     named = [("inputs", [setting for setting in settings if setting.of_inputs]), ("networks", computed)]
     return [f"different {what}, by the files beside the weights: {_shown(found)}" for what, found in named if found]
+
+
+def classes_said_twice(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Return a warning for the first checkpoint whose configuration says two orders of its classes."""
+    for one in checkpoints:
+        orders = class_orders(one) if not one.is_adapter else {}
+        found = two_orders({key: orders.get(f"config.json: {key}") for key in ("id2label", "label2id")})
+        if found is not None:
+            return [f"{one.path}: its config.json says {found}; the soup keeps both: correct the wrong one"]
+    return []
 
 
 def _shown(settings: Sequence[Setting]) -> str:

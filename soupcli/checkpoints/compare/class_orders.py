@@ -6,7 +6,7 @@ class_orders(checkpoint)                                # {"config.json: id2labe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from soupcli.files.json_text import parse_json
@@ -21,6 +21,7 @@ MAX_BYTES = 10_000_000
 SUFFIXES = (".json", ".txt", ".names")
 DEEPEST = 3  # levels of a configuration that are searched
 MOST = 100_000  # classes
+SHOWN = 6  # class names in a message
 _MAPS = r"(id|idx|index)(2|_to_)(label|class)(es|s)?|(label|class)(es|s)?(2|_to_)(id|idx|index)"
 KEYS = re.compile(rf"{_MAPS}|(label|class)_names|labels|classes")
 LISTS = re.compile(rf"{_MAPS}|labels?([_-]?(names|map|list|encoder))?|class(es|[_-]?(names|map|list|indices))")
@@ -43,10 +44,29 @@ def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
             continue  # whoever needs it says so
         places = [("", document)] if is_list else []
         for key, value in (*places, *_places(document)):
-            names = _names(value)
+            names = names_by_row(value)
             if names is not None:
                 found.setdefault(f"{file.name}: {key}" if key else file.name, names)
     return found
+
+
+def contradict(one: Sequence[str], two: Sequence[str]) -> bool:
+    """Whether a name of `one` stands for another row in `two`. Case and separators do not count."""
+    plain, others = ([plain_name(name) for name in names] for names in (one, two))
+    return any(name != there and name in others for name, there in zip(plain, others, strict=False))
+
+
+def two_orders(config: Mapping[str, Sequence[str] | None]) -> str | None:
+    """Return what `id2label` and `label2id` of one configuration say if they contradict each other."""
+    one, two = config.get("id2label"), config.get("label2id")
+    if one is None or two is None or not contradict(one, two):
+        return None
+    return f"two orders of its classes: id2label {shown(one)}; label2id {shown(two)}"
+
+
+def shown(names: Sequence[str]) -> str:
+    """Return the first names, for a message."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def is_class_list(name: str) -> bool:
@@ -76,8 +96,8 @@ def _places(document: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[s
             yield from _places(value, f"{prefix}{key}.", depth + 1)
 
 
-def _names(value: Any) -> list[str] | None:
-    """Return names in order, from a list or from a map between numbers and names."""
+def names_by_row(value: Any) -> list[str] | None:
+    """Return names in order, from a list or from a map between numbers and names; None for anything else."""
     if isinstance(value, Mapping):
         pairs = [(number, name) for number, name in value.items() if _number(number) is not None]
         if len(pairs) < len(value) or not all(isinstance(name, str) for _, name in pairs):
@@ -88,6 +108,11 @@ def _names(value: Any) -> list[str] | None:
         value = [rows[row] for row in range(len(rows))]
     whole = isinstance(value, list) and 1 < len(value) <= MOST and all(isinstance(name, str) for name in value)
     return list(value) if whole else None
+
+
+def plain_name(name: str) -> str:
+    """Return a name without case and separators."""
+    return re.sub(r"[\W_]+", "", name).casefold() or name
 
 
 def _number(value: Any) -> int | None:

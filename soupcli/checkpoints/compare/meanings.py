@@ -6,12 +6,10 @@ notes = check_meanings(checkpoints, selection)            # raises MixError, nam
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from soupcli.checkpoints.compare.class_orders import HEADS, class_orders
+from soupcli.checkpoints.compare.class_orders import HEADS, SHOWN, class_orders, contradict, plain_name, shown
 from soupcli.checkpoints.compare.settings import same_bytes, side_file
 from soupcli.errors import MixError
 from soupcli.files.json_text import TooManyValuesError, parse_json
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 26  # of a file that lists tokens: the largest has half of that
 MOST_VALUES = 2_500_000  # in it: a quarter of a million tokens, and the pairs that they are merged from
 MOST_TOKENS = 1_000_000  # of other files
-SHOWN = 6  # class names in a message
 
 
 class Tokens(NamedTuple):
@@ -225,16 +222,15 @@ def _check_order(
     one, two = orders
     if one == two or len(one) != len(two):
         return
-    plain, others = ([_plain(name) for name in names] for names in (one, two))
-    moved = [name for name, there in zip_longest(plain, others) if name != there and name in others]
     head = next((name for name in _mixed(first, selection) if _is_head(name, first, len(one))), None)
-    if not moved or head is None:
+    if head is None or not contradict(one, two):
         return
+    plain, others = ([plain_name(name) for name in names] for names in (one, two))
     order = [others.index(name) for name in plain] if sorted(plain) == sorted(others) else None
     rows = f"put the rows of its {head} into the order {order} (weight[{order}]) and its id2label as the other's"
     rest = f"mix all but the heads: --exclude '{head.rpartition('.')[0] or head}.*'"
     raise MixError(
-        f"{other.path}: its classes are {_shown(two)}, those of {first.path} are {_shown(one)}: rows of {head!r} "
+        f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}: rows of {head!r} "
         "stand for other classes",
         hint=f"{rows}; or {rest}" if order is not None and len(order) <= SHOWN else rest,
     )
@@ -242,12 +238,3 @@ def _check_order(
 
 def _is_head(name: str, checkpoint: Checkpoint, classes: int) -> bool:
     return checkpoint.tensors[name].shape[0] == classes and "embed" not in name
-
-
-def _plain(name: str) -> str:
-    """Return a name without case and separators."""
-    return re.sub(r"[\W_]+", "", name).casefold() or name
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

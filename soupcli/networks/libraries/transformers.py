@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from soupcli.checkpoints.compare.class_orders import names_by_row, two_orders
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
 from soupcli.late import nn, torch
 from soupcli.networks.guard import HINT, CodeRefused, data_only, named_code
 from soupcli.networks.libraries import clip as dual_encoder
 from soupcli.networks.libraries import text_to_text
-from soupcli.networks.library import Library, names_in_order, read_config
+from soupcli.networks.library import Library, named, names_in_order, read_config
 from soupcli.networks.network import ClassFolders, ImageTransform, Network
 from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
@@ -269,9 +270,22 @@ def _same(whole: Callable[[Any], Tensor], in_halves: Callable[[Any], Tensor]) ->
 
 
 def label_names(spec: TransformersNetwork, folder: Path) -> tuple[str, ...] | None:
-    """Return the names of `id2label` in the recipe's `args:`, else in config.json."""
-    config = read_config(folder / "config.json") | spec.args
-    return names_in_order(config.get("id2label"), folder / "config.json")
+    """Return the names of `id2label`, else of `label2id`, in the recipe's `args:`, else in config.json.
+
+    Raises NetworkError if both name the classes and contradict each other.
+    """
+    file = folder / "config.json"
+    config = spec.args if spec.args.keys() & {"id2label", "label2id"} else read_config(file)
+    names = names_in_order(config.get("id2label"), file)
+    others = named(names_by_row(config.get("label2id")) or ())
+    contradiction = two_orders({"id2label": names, "label2id": others})
+    if contradiction is not None:
+        raise NetworkError(
+            f"{file}: {contradiction}", hint="correct the wrong one, or put id2label into args: of model:"
+        )
+    if names is None and others is not None and len(config.get("id2label") or others) == len(others):
+        return others  # id2label has only placeholders
+    return names
 
 
 def _transform(_spec: object, folder: Path) -> str | None:

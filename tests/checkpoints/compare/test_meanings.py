@@ -13,7 +13,10 @@ from soupcli.checkpoints.compare import meanings
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
-from soupcli.errors import MixError
+from soupcli.errors import MixError, NetworkError
+from soupcli.networks.libraries.transformers import label_names
+from soupcli.recipe.networks import TransformersNetwork
+from soupcli.run.caveats import caveats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -252,3 +255,19 @@ def test_a_vocabulary_beside_a_tokenizer(tmp_path: Path) -> None:
     (other / "tokenizer.json").write_text(word_level(WORDS[::-1]))
     with pytest.raises(MixError, match=r"b/tokenizer.json: the token 'w0' is number 11, in .*a/vocab.txt it is 0"):
         check(one, other)
+
+
+def test_one_configuration_says_two_orders(tmp_path: Path) -> None:
+    """A mix with id2label and label2id that contradict each other is warned of, an evaluation refused, with both."""
+    names = {"id2label": {str(row): name for row, name in enumerate(ORDER)}, "label2id": rows_of(MOVED)}
+    both = run(tmp_path / "a", config_json=json.dumps(names))
+    said = "two orders of its classes: id2label cat, dog, eel; label2id dog, cat, eel"
+    assert [said in line for line in caveats([open_checkpoint(both)], EVERYTHING)] == [True]
+    auto = TransformersNetwork(transformers="auto")
+    with pytest.raises(NetworkError, match=said):
+        label_names(auto, both)
+    assert label_names(auto.model_copy(update={"args": {"id2label": dict(enumerate(MOVED))}}), both) == tuple(MOVED)
+    placeholders = {"id2label": {str(row): f"LABEL_{row}" for row in range(3)}, "label2id": rows_of(MOVED)}
+    real = run(tmp_path / "b", config_json=json.dumps(placeholders))
+    assert label_names(auto, real) == tuple(MOVED)
+    assert caveats([open_checkpoint(real)], EVERYTHING) == []
