@@ -8,7 +8,6 @@ safetensors: so every file counts that a text in a module of the user's names. `
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import importlib
 import json
@@ -28,8 +27,7 @@ from types import FrameType
 from typing import Any
 
 from soupcli.environment import is_of_the_session
-from soupcli.files.reading import read_small
-from soupcli.user_modules import MAX_SOURCE, OWN, SYSTEM, ModuleFinder, is_users, libraries, sources, user_modules
+from soupcli.user_modules import OWN, SYSTEM, ModuleFinder, is_users, libraries, sources, texts_of, user_modules
 
 MOST = 100_000  # files that are remembered; more are a sign of something else
 ARGUMENTS = {"open": 0, "os.listdir": 0, "os.scandir": 0, "sqlite3.connect": 0, "os.system": 0}
@@ -41,7 +39,7 @@ IMPORTING = "<frozen importlib"
 _absolute = cache(os.path.abspath)  # of files of modules, which begin at the root
 EVENTS = {*ARGUMENTS, "subprocess.Popen", "import"}
 
-MOST_TEXTS, MOST_FOLDERS, LONGEST_NAME = 1_000, 8, 256
+MOST_FOLDERS = 8
 
 _named: set[str] = set()  # files that texts in the user's code name
 _begun = [sys.maxsize]  # when the run did, in nanoseconds
@@ -57,6 +55,7 @@ _unheard: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _heard_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # of neither side, that have read something
 _blocks: list[set[threading.Thread]] = []  # threads that are there when a block of `unheard` begins
 _busy = threading.local()
+_moment = threading.local()
 
 
 def watch(module: str) -> None:
@@ -116,10 +115,22 @@ def read_files() -> dict[Path, str | None]:
     return {Path(path): sources.get(path) for path in sorted(found) if not path.startswith(libraries())}
 
 
+@contextlib.contextmanager
+def one_moment() -> Iterator[None]:
+    """Look for the user's loaded modules once for the whole block: thousands are loaded."""
+    _moment.modules = read_modules()
+    try:
+        yield
+    finally:
+        del _moment.modules
+
+
 def read_modules() -> set[str]:
     """Return the files of the user's loaded modules."""
     if not _watching.is_set():
         return set()
+    if hasattr(_moment, "modules"):
+        return set(_moment.modules)
     here = os.getcwd() + os.sep  # noqa: PTH109
     return {file for name, file in user_modules() if name in _imported or _absolute(file).startswith(here)}
 
@@ -137,7 +148,7 @@ def _named_by(modules: set[str]) -> Iterator[str]:
     """
     here = os.getcwd()  # noqa: PTH109
     for module in sorted(modules):
-        words = _texts(module, sources.get(os.path.realpath(module), ""))
+        words = texts_of(module, sources.get(os.path.realpath(module), ""))
         for home in dict.fromkeys((here, os.path.dirname(module))):  # noqa: PTH120
             folders = [home, *(path for word in words if os.path.isdir(path := os.path.join(home, word)))]  # noqa: PTH112, PTH118
             for folder in folders[:MOST_FOLDERS]:
@@ -149,7 +160,7 @@ def _named_by(modules: set[str]) -> Iterator[str]:
 
 def named_variables() -> list[str]:
     """Names of environment variables that texts in the user's loaded modules may be: `os.environ["SPLIT"]`."""
-    found = {word for file in read_modules() for word in _texts(file, sources.get(os.path.realpath(file), ""))}
+    found = {word for file in read_modules() for word in texts_of(file, sources.get(os.path.realpath(file), ""))}
     return sorted(word for word in found if VARIABLE.fullmatch(word) and not is_of_the_session(word))
 
 
@@ -201,18 +212,6 @@ def begin() -> None:
     """Note that a run begins. A file that changes from now on counts as written by it."""
     _named.clear()
     _begun[0] = time.time_ns()
-
-
-@cache
-def _texts(module: str, _source: str) -> tuple[str, ...]:
-    """The short texts in a module that may be names of files; asked again if its `_source` is another one."""
-    try:
-        tree = ast.parse(read_small(Path(module), most=MAX_SOURCE))
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
-        return ()
-    found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    texts = [text for text in dict.fromkeys(found) if 0 < len(text) < LONGEST_NAME and not set("\n\0") & set(text)]
-    return tuple(texts[:MOST_TEXTS])
 
 
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:

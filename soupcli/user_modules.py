@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import site
@@ -19,6 +20,7 @@ from soupcli.files.reading import read_small
 OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - compared with names of frames
 SYSTEM = ("/proc/", "/sys/", "/dev/")
 MAX_SOURCE = 10_000_000  # bytes of a file of Python
+MOST_TEXTS, LONGEST_NAME = 1_000, 256
 sources: dict[str, str] = {}  # file of a module of the user's -> SHA-256 of the text that was run
 _names: dict[str, str] = {}  # name of a module -> its file
 _others: dict[str, ModuleType] = {}  # name -> module, of those known to be Python's, a package's or this program's
@@ -111,3 +113,15 @@ def user_modules() -> list[tuple[str, str]]:
         elif file.endswith((".py", ".so", ".pyd")):
             _users[name] = (module, file)
     return [(name, file) for name, (_, file) in _users.items()]
+
+
+@cache
+def texts_of(module: str, _source: str) -> tuple[str, ...]:
+    """The short texts in a module that may be names of files; asked again if its `_source` is another one."""
+    try:
+        tree = ast.parse(read_small(Path(module), most=MAX_SOURCE))
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return ()
+    found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    texts = [text for text in dict.fromkeys(found) if 0 < len(text) < LONGEST_NAME and not set("\n\0") & set(text)]
+    return tuple(texts[:MOST_TEXTS])

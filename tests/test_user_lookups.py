@@ -12,7 +12,7 @@ import pytest
 
 from soupcli import user_files, user_lookups
 from soupcli.cli.parsing import guarded
-from soupcli.files.manifest import Manifest
+from soupcli.files.manifest import Manifest, UserReads
 from soupcli.user_code import load_function
 from soupcli.user_files import read_files
 from soupcli.user_lookups import asked_files, asked_variables, stated_files, used_packages
@@ -58,9 +58,9 @@ def test_questions(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert net.parent / "ours.txt" not in asked_files()
     assert "ASKED_FOR" in asked_variables()
     assert "PATH" not in asked_variables()
-    before = Manifest(variables=asked_variables).depends()
+    before = Manifest(user=UserReads(variables=asked_variables)).depends()
     load_function(f"{net}:count")()
-    kept = Manifest(variables=asked_variables).depends()
+    kept = Manifest(user=UserReads(variables=asked_variables)).depends()
     assert len(before) < len(kept)
     monkeypatch.setenv("SHLVL", "99")
     assert Manifest().holds(kept)
@@ -96,7 +96,7 @@ def test_sizes_times_and_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     called = Thread(target=load_function("looks.py:look"))  # in the main thread this program is to call it
     called.start()
     called.join()
-    manifest = Manifest(seen=read_files, asked=asked_files, stated=stated_files)
+    manifest = Manifest(user=UserReads(seen=read_files, asked=asked_files, stated=stated_files))
     kept = manifest.depends()
 
     def to_folder() -> None:
@@ -127,7 +127,7 @@ def test_packages(net: Path) -> None:
 
 def test_versions_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What depended on a package is served until another version of it is installed, or none."""
-    manifest = Manifest(packages=lambda: ["PyYAML"])
+    manifest = Manifest(user=UserReads(packages=lambda: ["PyYAML"]))
     kept = manifest.depends()
     assert manifest.holds(kept)
     assert not manifest.holds([[name, "1.2.3"] for name, _ in kept])
@@ -143,7 +143,7 @@ def test_names_that_begin_like_others(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     for name in ("$HOME.txt", "?x", "@y"):
         Path(name).write_text("one")
-        manifest = Manifest(seen=lambda name=name: {Path.cwd() / name: None})  # type: ignore[misc]
+        manifest = Manifest(user=UserReads(seen=lambda name=name: {Path.cwd() / name: None}))  # type: ignore[misc]
         kept = manifest.depends()
         assert manifest.again().holds(kept)
         Path(name).write_text("two")

@@ -13,10 +13,10 @@ from soupcli.errors import ValidationError
 from soupcli.evaluation.outside.program_files import scripts_behind
 from soupcli.files.cache import STORES
 from soupcli.files.kept_file import refusal
-from soupcli.files.manifest import Manifest
+from soupcli.files.manifest import Manifest, UserReads
 from soupcli.progress import Progress, silent, unsaid
 from soupcli.recipe.sets import SetSpec
-from soupcli.user_files import begin, is_written_now, read_files, started_commands, written_files
+from soupcli.user_files import begin, is_written_now, one_moment, read_files, started_commands, written_files
 from soupcli.user_lookups import asked_files, asked_variables, stated_files, used_packages
 
 if TYPE_CHECKING:
@@ -109,16 +109,8 @@ def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) 
     if reason is not None:
         warn(f"{reason}: nothing is kept there between runs, and nothing of it is used (chmod go-w, or SOUP_CACHE=DIR)")
     begin()
-    return Manifest(
-        folder / "hashes",
-        fresh=fresh,
-        seen=_seen,
-        written=written_files,
-        variables=asked_variables,
-        asked=asked_files,
-        stated=stated_files,
-        packages=used_packages,
-    )
+    user = UserReads(_seen, written_files, asked_variables, asked_files, stated_files, used_packages, one_moment)
+    return Manifest(folder / "hashes", fresh=fresh, user=user)
 
 
 def _seen() -> dict[Path, str | None]:

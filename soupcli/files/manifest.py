@@ -1,6 +1,6 @@
 """The state of everything that a run reads, which is what kept results depend on.
 
-    manifest = Manifest(cache_folder() / "hashes", seen=files_of_user_code)
+    manifest = Manifest(cache_folder() / "hashes", user=UserReads(seen=files_of_user_code))
     manifest.file(path)                  # its content, in 64 letters; the same all through the run
     manifest.depends()                   # what the user's code has read so far: kept with a result
     manifest.holds(depends)              # whether all of that is unchanged
@@ -18,9 +18,10 @@ import re
 import stat
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.environment import is_of_the_session
 from soupcli.errors import ValidationError
@@ -43,35 +44,31 @@ def _nothing() -> Collection[Path]:
     return ()
 
 
+class UserReads(NamedTuple):
+    """Functions that say what the user's code has read so far. Within a block of `at_once` all speak of one moment."""
+
+    seen: Callable[[], Mapping[Path, str | None]] = dict  # files and folders; of modules with the hash of what was run
+    written: Callable[[], Collection[Path]] = _nothing  # those that it has written itself
+    variables: Callable[[], Collection[str]] = tuple  # of the environment
+    asked: Callable[[], Collection[Path]] = tuple  # paths of which it asks only whether they are there
+    stated: Callable[[], Collection[Path]] = tuple  # paths whose size, times or mode it looks at
+    packages: Callable[[], Collection[str]] = tuple  # installed distributions that it imports
+    at_once: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+NO_USER = UserReads()
+
+
 class Manifest:
     """Fingerprints of files, each taken once in a run. `fresh` reads again what an earlier run has hashed.
 
-    `folder` None: hashes are not kept between runs. `seen` says which files and folders the user's code has read or
-    listed, of modules with the hash of the text that was run, `written` which of them it has written itself,
-    `variables` which environment variables it reads, `asked` for which paths it only asks, `stated` of which paths it
-    looks at size, times and mode, `packages` which installed distributions it imports.
+    `folder` None: hashes are not kept between runs.
     """
 
-    def __init__(
-        self,
-        folder: Path | None = None,
-        *,
-        fresh: bool = False,
-        seen: Callable[[], Mapping[Path, str | None]] = dict,
-        written: Callable[[], Collection[Path]] = _nothing,
-        variables: Callable[[], Collection[str]] = tuple,
-        asked: Callable[[], Collection[Path]] = tuple,
-        stated: Callable[[], Collection[Path]] = tuple,
-        packages: Callable[[], Collection[str]] = tuple,
-    ) -> None:
+    def __init__(self, folder: Path | None = None, *, fresh: bool = False, user: UserReads = NO_USER) -> None:
         self._store = JsonStore(folder, SCHEMA, fresh=fresh) if folder is not None else None
         self._kept_now = JsonStore(folder, SCHEMA) if folder is not None else None
-        self._seen = seen
-        self._written = written
-        self._variables = variables
-        self._asked = asked
-        self._stated = stated
-        self._packages = packages
+        self._user = user
         self._began = time.time_ns()
         self._files: dict[Path, tuple[Stamp, str]] = {}
 
@@ -91,26 +88,21 @@ class Manifest:
 
     def again(self) -> Manifest:
         """Return a manifest that checks every file anew, and reads those whose stamps have changed."""
-        other = Manifest(
-            seen=self._seen,
-            written=self._written,
-            variables=self._variables,
-            asked=self._asked,
-            stated=self._stated,
-            packages=self._packages,
-        )
+        other = Manifest(user=self._user)
         other._store, other._began = self._kept_now, self._began
         return other
 
     def depends(self) -> Depends:
         """Return what the user's code has read so far: fingerprints by path, relative below the working folder."""
-        here = Path.cwd()
-        seen = self._seen()
-        found = [[f"{VARIABLE}{name}", _value_of(name)] for name in sorted(self._variables())]
-        found += [[f"{PACKAGE}{name}", _version_of(name)] for name in sorted(self._packages())]
-        asked = sorted(path for path in self._asked() if path not in seen)
+        here, user = Path.cwd(), self._user
+        with user.at_once():
+            seen = user.seen()
+            found = [[f"{VARIABLE}{name}", _value_of(name)] for name in sorted(user.variables())]
+            found += [[f"{PACKAGE}{name}", _version_of(name)] for name in sorted(user.packages())]
+            asked = sorted(path for path in user.asked() if path not in seen)
+            stated = sorted(user.stated())
         found += [[f"{ASKED}{_shown(path, here)}", self._asked_print(path)] for path in asked]
-        found += [[f"{STATED}{_shown(path, here)}", _stat_print(path)] for path in sorted(self._stated())]
+        found += [[f"{STATED}{_shown(path, here)}", _stat_print(path)] for path in stated]
         return found + [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(seen.items())]
 
     def holds(self, depends: Depends) -> bool:
@@ -130,7 +122,7 @@ class Manifest:
 
     def confirm(self) -> None:
         """Raises ValidationError for a file that has changed since it was first read."""
-        own = set(self._written())
+        own = set(self._user.written())
         for path, (stamp, content) in list(self._files.items()):
             if path not in own and not self._is_same(path, stamp, content):
                 raise ValidationError(f"{path}: changed while it was used", hint=HINT)

@@ -13,7 +13,7 @@ import pytest
 from soupcli.files.json_store import DEEPEST, JsonStore
 from soupcli.files.json_text import key_of
 from soupcli.files.kept_file import refusal
-from soupcli.files.manifest import Manifest
+from soupcli.files.manifest import Manifest, UserReads
 
 KEY = "ab" * 32
 CONTENT = {"a": [1, 2.5, None], "b": "\udc80"}
@@ -130,7 +130,7 @@ def test_depends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path / "one")
     here = Path.cwd()
     seen = {here / "helper.py": None, here / "data": None, here / "absent": None}
-    store = JsonStore(tmp_path / "kept", "soup-test/1", inputs=Manifest(seen=lambda: seen))
+    store = JsonStore(tmp_path / "kept", "soup-test/1", inputs=Manifest(user=UserReads(seen=lambda: seen)))
     store.put(KEY, CONTENT)
 
     def served() -> bool:
