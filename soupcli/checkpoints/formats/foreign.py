@@ -1,7 +1,7 @@
 """Refuses files that only another program can assemble, and names the program.
 
 refuse_foreign(path)                            # a file or folder of DeepSpeed or verl
-refuse_slice(file)                              # one of several files that hold a part of every tensor
+refuse_slice(file)                              # one of several files that hold a part of the weights
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ ZERO = re.compile(r"(.*_)?mp_rank_\d+.*(_model|_optim)_states\.pt|.*_optim_state
 VERL = re.compile(r"(model|optim|extra_state)_world_size_\d+_rank_\d+\.pt")
 
 
+JOIN = (
+    "join them with the program that wrote them, or have one process save the whole state dict; if each is a "
+    "checkpoint of its own, give them other names"
+)
 ZEROTH = re.compile(r"(?<!\d)0+(?!\d)")
 
 
 class Slices(NamedTuple):
-    """A kind of file that holds a part of every tensor."""
+    """A kind of file that holds a part of the weights."""
 
     name: re.Pattern[str]
     what: str
@@ -57,11 +61,17 @@ SLICES = (
     ),
     Slices(
         re.compile(
+            r"(?!.*(lora|adapter)).*?(?<![a-z])(part[-_.]?\d+([-_.]?of[-_.]?\d+)?|\d+of\d+)\.(pth?|ckpt|bin|safetensors)"
+        ),
+        "parts of one checkpoint, by their names",
+        JOIN,
+    ),
+    Slices(
+        re.compile(
             r"(?!.*(lora|adapter)).*?(?<![a-z])([tpe]p|(tp_|pp_)?rank|model_part|shard)[-_]?\d+\.(pth?|ckpt|bin|safetensors)"
         ),
         "files that several processes wrote, by their names",
-        "join them with the program that wrote them, or have one process save the whole state dict; if each is a "
-        "checkpoint of its own, give them other names",
+        JOIN,
         is_sure=False,
     ),
 )
@@ -78,7 +88,7 @@ def refuse_slice(file: Path) -> None:
 
 
 def refuse_slices(folder: Path, names: Iterable[str]) -> None:
-    """Raises CheckpointError if one of `names` in `folder` holds a part of every tensor, and others hold the rest."""
+    """Raises CheckpointError if one of `names` in `folder` holds a part of the weights, and others hold the rest."""
     for name in sorted(names):
         kind = next((kind for kind in SLICES if kind.name.fullmatch(name)), None)
         if kind is None:
@@ -86,7 +96,7 @@ def refuse_slices(folder: Path, names: Iterable[str]) -> None:
         every = [entry.name for entry in folder.iterdir() if kind.name.fullmatch(entry.name)]
         if len(every) > 1 and (kind.is_sure or any(ZEROTH.search(one) for one in every)):
             raise CheckpointError(
-                f"{folder}: {len(every)} of {kind.what} ({name}, ...): each has a part of every tensor",
+                f"{folder}: {len(every)} of {kind.what} ({name}, ...): each has a part of the weights",
                 hint=kind.hint.format(folder=folder),
             )
 

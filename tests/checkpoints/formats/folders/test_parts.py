@@ -157,17 +157,21 @@ def test_index_is_missing(tmp_path: Path) -> None:
         (["model_tp0.pt", "model_tp1.pt"], "one process save the whole state dict"),
         (["checkpoint_rank0.pth", "checkpoint_rank1.pth"], "one process save the whole state dict"),
         (["model_shard-00.safetensors", "model_shard-01.safetensors"], "one process save the whole state dict"),
+        (["weights.part1.pt", "weights.part2.pt"], "give them other names"),
+        (["model.part-0.pt", "model.part-1.pt"], "give them other names"),
+        (["pytorch_model_part_01.bin", "pytorch_model_part_02.bin"], "give them other names"),
+        (["model-1of2.safetensors", "model-2of2.safetensors"], "give them other names"),
         (["mp_rank_00/model_optim_rng.pt", "mp_rank_01/model_optim_rng.pt"], "Megatron-LM"),
     ],
 )
 def test_slices(tmp_path: Path, names: list[str], program: str) -> None:
-    """Files that hold a part of every tensor are refused together and alone, with the program that joins them."""
+    """Files that hold a part of the weights are refused together and alone, with the program that joins them."""
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         torch.save(small_net().state_dict(), tmp_path / name)
     paths = [tmp_path] if "/" in names[0] else [tmp_path, tmp_path / names[0]]
     for path in paths:
-        with pytest.raises(CheckpointError, match="each has a part of every tensor") as refused:
+        with pytest.raises(CheckpointError, match="each has a part of the weights") as refused:
             open_checkpoint(path)
         assert program in str(refused.value.hint)
 
