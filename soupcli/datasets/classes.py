@@ -54,7 +54,7 @@ def classes_of(
     """
     if spec.classes is None and numbered and spec.class_to_index is None:
         labels = {name: int(name) for name in names}
-        return Classes(labels, None, _said("numbers in the shards", labels))
+        return Classes(labels, None, _said(f"numbers in {spec.labels.name if spec.labels else 'the shards'}", labels))
     known, by = _known_logits(spec, names, outline, numbered=numbered)
     if spec.classes is not None:
         return _covered(spec, names, outline, known, by, numbered=numbered)
@@ -65,10 +65,19 @@ def classes_of(
 
 def _in_folder_order(spec: ImagesSet, names: Sequence[str], folders: ClassFolders) -> Classes:
     """Places among the folders, as the network's library counts them. Warns if libraries count otherwise."""
+    if spec.labels is not None and spec.class_order is None:
+        raise ValidationError(
+            f"{spec.labels}: labels are the names {listed(in_order(names, 'text'))}, and the network does not name its "
+            "classes",
+            hint="class_order: text in the set of the recipe counts them by their names, class_to_index: {cat: 1} says "
+            "which logit each is",
+        )
     order: Order = spec.class_order or ("natural" if _is_imagenet_v2(names) else folders.order)
     sorted_names = in_order(names, order)
     labels = _places(sorted_names)
-    by = f"class folders in {order} order" + ("" if spec.class_order else f", as {_reader(order, folders)} counts them")
+    by = f"{'class folders' if spec.labels is None else 'labels'} in {order} order" + (
+        "" if spec.class_order else f", as {_reader(order, folders)} counts them"
+    )
     warning = None
     other: Order = "text" if order == "natural" else "natural"
     in_other = in_order(names, other)

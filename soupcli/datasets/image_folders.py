@@ -72,6 +72,7 @@ class ClassPictures(NamedTuple):
     empty: list[str]  # class folders without pictures
     nested: bool  # whether the innermost folders name other classes than those directly below the set
     outside: int  # pictures that lie in no class folder
+    warning: str | None = None  # of a table that names the classes
 
 
 def find(images: Path, folders: ClassFolders = IMAGE_FOLDER) -> ClassPictures:

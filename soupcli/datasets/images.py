@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.datasets import image_folders as class_folders
-from soupcli.datasets import label_rows, labels_file, prompts, tar_shards
+from soupcli.datasets import label_column, label_rows, labels_file, prompts, tar_shards
 from soupcli.datasets.class_names import listed
 from soupcli.datasets.classes import classes_of, known_names
 from soupcli.datasets.examples import ArrayExamples
@@ -107,9 +107,13 @@ def find(spec: ImagesSet, *, outline: Outline = UNNAMED, progress: Progress = si
         found = class_folders.find(spec.images, outline.folders)
     if spec.labels is not None:
         return _labelled_by_file(spec, spec.labels, [picture for picture, _ in found.pictures], outline)
+    return _labelled_by_name(spec, found, outline, numbered=shards is not None)
+
+
+def _labelled_by_name(spec: ImagesSet, found: ClassPictures, outline: Outline, *, numbered: bool) -> LabelledPictures:
     names = list(dict.fromkeys(name for _, name in found.pictures))
     empty = [] if outline.folders.innermost else found.empty
-    classes = classes_of(spec, names, outline=outline, numbered=shards is not None, empty=empty)
+    classes = classes_of(spec, names, outline=outline, numbered=numbered, empty=empty)
     covered = [(picture, classes.labels[name]) for picture, name in found.pictures if name in classes.labels]
     if not covered:
         raise ValidationError(f"{spec.images}: classes: covers none of its classes", hint=f"they are {names[:5]}")
@@ -122,7 +126,8 @@ def class_order(spec: ImagesSet, outline: Outline) -> ClassOrder:
     """Return the order of classes from the folders' names, without opening a picture."""
     if spec.labels is not None and spec.labels.suffix.lower() not in READERS:
         return ClassOrder(by="indices in labels:", count=None, index={})
-    if spec.classes is None and spec.class_to_index is None and tar_shards.find(spec.images) is not None:
+    of_shards = spec.labels is None and spec.classes is None and spec.class_to_index is None
+    if of_shards and tar_shards.find(spec.images) is not None:
         return ClassOrder(by="numbers in the shards", count=None, index={})
     order = find(spec, outline=outline).order
     assert order is not None
@@ -149,6 +154,8 @@ def _with_layout(order: ClassOrder, found: ClassPictures, folders: ClassFolders,
     if chosen and found.empty:
         counted = "are not counted" if folders.innermost else "are counted"
         warnings_.append(f"class folders without pictures {counted}: {listed(found.empty)}")
+    if found.warning:
+        warnings_.append(found.warning)
     if found.outside:
         warnings_.append(f"pictures in no class folder take no part: {found.outside}")
     return order.model_copy(update={"warning": "; ".join(warnings_) or None})
@@ -157,12 +164,27 @@ def _with_layout(order: ClassOrder, found: ClassPictures, folders: ClassFolders,
 def _labelled_by_file(spec: ImagesSet, file: Path, pictures: list[PictureFile], outline: Outline) -> LabelledPictures:
     names = [_name(spec.images, picture) for picture in pictures]
     if file.suffix.lower() in READERS:
-        places, rows = label_rows.of_pictures(
-            file, spec.images, names, spec.label, lambda classes: known_names(classes, outline)[0]
-        )
-        return LabelledPictures([pictures[place] for place in places], rows.labels, None, rows.order)
+        return _labelled_by_table(spec, label_column.table_of(file, spec.images, names, spec.label), pictures, outline)
     places, labels = labels_file.read(file, names)
     return LabelledPictures([pictures[place] for place in places], labels, None)
+
+
+def _labelled_by_table(
+    spec: ImagesSet, table: label_column.PictureTable, pictures: list[PictureFile], outline: Outline
+) -> LabelledPictures:
+    """Read rows of 0 and 1, or one column of classes, which are matched as the names of class folders are."""
+    assert spec.labels is not None
+    column = label_column.class_column(table.rows, table.columns, chosen=spec.label is not None)
+    files = [pictures[place] for place in table.row_of]
+    known = known_names(table.classes(column), outline)[0] if spec.class_to_index is None else None
+    if column is None:
+        if spec.classes is not None or spec.class_to_index is not None or spec.class_order is not None:
+            raise ValidationError(f"{spec.labels}: classes: and alike do not go with columns of 0 and 1: label: does")
+        rows = label_rows.of_table(spec.labels, table, known, chosen=spec.label is not None)
+        return LabelledPictures(files, rows.labels, None, rows.order)
+    classes = label_column.classes_in(spec.labels, table, column, known)
+    named = ClassPictures(list(zip(files, classes.names, strict=True)), [], False, 0, table.warning)
+    return _labelled_by_name(spec, named, outline, numbered=classes.numbered)
 
 
 def load(

@@ -2,20 +2,19 @@
 
     of_columns(file, rows, ["toxic", "insult"], label_names)     # one column of a table for each class
     of_lists(file, [["insult"], []], label_names)                # one column of lists: of names, class numbers, or rows
-    of_pictures(file, folder, pictures, None, names_for)         # a table beside a folder of pictures
+    of_table(file, table, names)                                 # a table beside a folder of pictures
 
+A table of pictures may have one column of classes in place of these: then labels are read in label_column.py.
 Labels are uint8 [N, K], in the order of the network's logits.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.datasets.class_names import listed, match
-from soupcli.datasets.rows import Row, read_rows
 from soupcli.errors import ValidationError
 from soupcli.late import torch
 from soupcli.report.scores import ClassOrder
@@ -24,7 +23,9 @@ from soupcli.wording import suggestion
 if TYPE_CHECKING:
     from torch import Tensor
 
-FILE_NAME = "file_name"  # the column of pictures' names in the tables of `datasets`; any other table has them first
+    from soupcli.datasets.label_column import PictureTable
+    from soupcli.datasets.rows import Row
+
 SHOWN = 80  # letters of a value in a message
 
 
@@ -78,41 +79,12 @@ def of_lists(file: Path, values: Sequence[Any], label_names: Sequence[str] | Non
     return _of_numbers(file, values, list(label_names or ()))
 
 
-def of_pictures(
-    file: Path,
-    folder: Path,
-    pictures: Sequence[str],
-    columns: Sequence[str] | None,
-    names_for: Callable[[Sequence[str]], Sequence[str] | None],
-) -> tuple[list[int], LabelRows]:
-    """Read the rows of a csv, tsv, jsonl or parquet file for `pictures`, paths below `folder`.
-
-    Returns the places of the pictures that have a row, and their labels. Pictures go by the column `file_name`, else
-    the first: a path, a name, or a name without its ending. Classes are `columns`, else all others; `names_for` them
-    returns the network's class names. A table may have rows for more pictures, or the folder more pictures than rows.
-    Raises ValidationError if both have others, and if a picture has two rows.
-    """
-    rows = read_rows(file, ())
-    names = FILE_NAME if FILE_NAME in rows[0] else next(iter(rows[0]))
-    classes = list(columns) if columns is not None else [name for name in rows[0] if name != names]
-    for column in classes:
-        if column not in rows[0] or column == names:
-            near = suggestion(column, rows[0])
-            raise ValidationError(
-                f"{file}: has no column {column!r}{near}", hint=f"its columns are {listed(list(rows[0]))}"
-            )
-    places = _places(file, [str(row.get(names)) for row in rows], names)
-    below = Path(os.path.relpath(folder, file.parent)).as_posix()
-    of_row = {at: row for at, name in enumerate(pictures) if (row := _row_of(name, below, places)) is not None}
-    others = len(pictures) - len(of_row)
-    if others and len(set(of_row.values())) < len(rows):
-        first = next(name for at, name in enumerate(pictures) if at not in of_row)
-        raise _unlike(file, first, places, names)
+def of_table(file: Path, table: PictureTable, label_names: Sequence[str] | None, *, chosen: bool) -> LabelRows:
+    """Read the rows of the table's pictures; `chosen` says that the recipe lists the columns."""
     # Values are checked in all rows, so that messages count them as the file does.
-    table = of_columns(file, rows, classes, names_for(classes), chosen=columns is not None)
-    warning = f"{others:,} of {len(pictures):,} pictures have no row in {file.name}: they take no part"
-    order = table.order.model_copy(update={"warning": warning}) if others else table.order
-    return list(of_row), LabelRows(table.labels[list(of_row.values())], order)
+    read = of_columns(file, table.rows, table.columns, label_names, chosen=chosen)
+    order = read.order.model_copy(update={"warning": table.warning})
+    return LabelRows(read.labels[list(table.row_of.values())], order)
 
 
 def of_tensor(where: object, labels: Tensor) -> Tensor:
@@ -201,7 +173,8 @@ def _bit(file: Path, number: int, column: str, value: Any) -> int:
         return _BITS[word]
     raise ValidationError(
         f"{file}: row {number}: column {column!r} is {_shown(value)}, neither 0 nor 1",
-        hint="label: [first, second] names the columns that are classes; rows of unknown labels are left out of a file",
+        hint="label: [first, second] names the columns that are classes, label: [NAME] one that holds each picture's "
+        "class; rows of unknown labels are left out of a file",
     )
 
 
@@ -215,27 +188,3 @@ def _is_whole(value: Any) -> bool:
 def _shown(value: Any) -> str:
     shown = repr(value)
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
-
-
-def _places(file: Path, names: Sequence[str], column: str) -> Mapping[str, int]:
-    """Return the row of each name, counted from 0."""
-    places: dict[str, int] = {}
-    for place, name in enumerate(names):
-        if places.setdefault(name, place) != place:
-            raise ValidationError(f"{file}: row {place + 1}: {column} {name!r} is that of row {places[name] + 1}, too")
-    return places
-
-
-def _row_of(picture: str, below: str, places: Mapping[str, int]) -> int | None:
-    """Return the row of a picture. Names in a table may begin at the table's folder, where pictures lie `below`."""
-    path = PurePosixPath(picture)
-    named = (picture, str(below / path), path.name, path.stem)
-    return next((places[name] for name in named if name in places), None)
-
-
-def _unlike(file: Path, picture: str, places: Mapping[str, int], column: str) -> ValidationError:
-    near = suggestion(PurePosixPath(picture).name, places) if len(places) < 1000 else ""
-    return ValidationError(
-        f"{file}: no row whose column {column!r} is {picture!r}{near}, and rows without a picture",
-        hint="images: is the folder that the names in the table begin at, or that of the table's own pictures",
-    )

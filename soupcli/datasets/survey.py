@@ -16,7 +16,7 @@ from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets.image_folders import SUFFIXES as PICTURES
 from soupcli.datasets.image_folders import PictureFile
 from soupcli.datasets.images import size_of
-from soupcli.datasets.label_rows import FILE_NAME
+from soupcli.datasets.label_column import LABEL_COLUMNS, class_column, picture_column, with_header_row
 from soupcli.datasets.rows import READERS, Row, first_rows
 from soupcli.errors import SoupError
 from soupcli.files.reading import read_small
@@ -26,7 +26,6 @@ MAX_LOOKED_AT = 2_000  # entries of a folder, so that the answer comes at once i
 MAX_SOURCE = 1_000_000  # bytes of a file of Python
 TEXT_COLUMNS = ("text", "sentence", "sentence1", "premise", "question", "review", "content")
 SECOND_COLUMNS = ("sentence2", "hypothesis", "text_pair")
-LABEL_COLUMNS = ("label", "labels", "class", "target", "rating", "sentiment", "category", "stars", "score", "y")
 NUMBER_COLUMNS = ("", "id", "idx", "index", "guid")
 BITS = ("0", "1", "0.0", "1.0", "True", "False")
 LEAST_TEXT = 2_000  # bytes of a text: lists of names are shorter
@@ -114,21 +113,36 @@ def _bits(rows: list[Row], besides: Collection[str]) -> list[str]:
 
 
 def _pictures_of_table(folder: Path, file: Path, rows: list[Row]) -> FoundSet | None:
-    """Return the pictures that a table of 0 and 1 names, by paths from its own folder."""
+    """Return the pictures that a table names, by paths from its own folder or from one beside it."""
     if not rows:
         return None
-    names = FILE_NAME if FILE_NAME in rows[0] else next(iter(rows[0]))
-    paths = [file.parent / str(row.get(names)) for row in rows]
-    if not all(path.suffix.lower() in PICTURES and path.is_file() for path in paths):
-        return None
-    labels = _bits(rows, [names])
-    if not labels:
+    rows = with_header_row(rows)
+    names = picture_column(rows[0])
+    paths = _paths(file, [str(row.get(names)) for row in rows])
+    if paths is None:
         return None
     top = Path(os.path.commonpath([path.parent for path in paths]))
     spec: dict[str, object] = {"images": str(top.relative_to(folder)), "labels": str(file.relative_to(folder))}
-    if len(labels) < len(rows[0]) - 1:
+    others = [name for name in rows[0] if name != names]
+    column = next((name for name in others if name.lower() in LABEL_COLUMNS), None)
+    column = column or class_column(rows, others, chosen=False)
+    labels = [column] if column else _bits(rows, [names])
+    if not labels:
+        return None
+    if len(labels) < len(others):
         spec["label"] = labels
-    return FoundSet(spec, "map", _size_remark(paths))
+    return FoundSet(spec, "accuracy" if column else "map", _size_remark(paths))
+
+
+def _paths(file: Path, names: list[str]) -> list[Path] | None:
+    """Return the pictures' paths, from the table's folder, one of its own name, or another one beside it."""
+    if not all(Path(name).suffix.lower() in PICTURES for name in names):
+        return None
+    beside = [entry for entry in sorted(file.parent.iterdir())[:MAX_LOOKED_AT] if entry.is_dir()]
+    for base in (file.parent, file.with_suffix(""), *beside):
+        if all((base / name).is_file() for name in names):
+            return [base / name for name in names]
+    return None
 
 
 def _sentences(shown: str, rows: list[Row]) -> FoundSet | None:

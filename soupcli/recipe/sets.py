@@ -83,11 +83,14 @@ class ImagesSet(_LabelledSet):
     """
     labels: RecipePath | None = None
     """A .json file with the right classes of each picture, such as ReaL's real.json; the largest logit must be one of
-    them. Pictures without any are left out. Or a .csv, .tsv, .jsonl or .parquet file for pictures that have any number
-    of classes (multi-label): the picture in the column `file_name`, else the first, and a column of 0 and 1 for each
-    class, by the network's class names, else in the order of the logits."""
+    them. Pictures without any are left out. Or a .csv, .tsv, .jsonl or .parquet file with the picture in the column
+    `file_name`, else the first. One other column holds the class of each picture: all names (as class folders have
+    them), or all numbers of logits; without a header if the first line names a picture. Or a column of 0 and 1 for each
+    class, for pictures that have any number of classes (multi-label), by the network's class names, else in the order
+    of the logits. A sole column of 0 and 1 is such a class, unless it is called `label` or alike."""
     label: list[str] | None = Field(default=None, min_length=1)
-    """The columns of such a file that are classes, in the order of the logits; default: all but the picture's."""
+    """The columns of such a file that are classes, in the order of the logits, or the one that holds the class;
+    default: all but the picture's."""
     transform: PythonReference | None = None
     """`file.py:function` from a PIL picture to a tensor that goes into the network, in place of all of these:"""
     size: int | list[int] | None = None
@@ -122,11 +125,12 @@ class ImagesSet(_LabelledSet):
 
     @model_validator(mode="after")
     def _one_source_of_labels(self) -> Self:
-        if self.labels is not None and (self.classes is not None or self.class_to_index is not None):
+        indices = self.labels is not None and self.labels.suffix.lower() == ".json"
+        if indices and (self.classes is not None or self.class_to_index is not None):
             raise ValueError("labels: holds indices of logits, classes: and class_to_index: do not go with it")
         if self.label is not None and (self.labels is None or self.labels.suffix.lower() == ".json"):
             raise ValueError("label: names columns of a table: labels: FILE.csv")
-        if self.class_order is not None and (self.labels is not None or self.class_to_index is not None):
+        if self.class_order is not None and (indices or self.class_to_index is not None):
             raise ValueError("class_order: counts the folders, labels: and class_to_index: do not go with it")
         if self.class_to_index is not None and isinstance(self.classes, dict):
             raise ValueError("class_to_index: and a map in classes: both say which folder is which: give one")

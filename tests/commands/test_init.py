@@ -90,21 +90,23 @@ def test_finds_sets(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch)
 def test_what_sets_say(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of 0 and 1 name classes and pictures, whose size is told; a function of (model, device) evaluates."""
     monkeypatch.chdir(tmp_path)
-    for name in ("val/a.png", "test/b.png"):
-        Path("data", name).parent.mkdir(parents=True)
+    for name in ("val/a.png", "test/b.png", "more/c.png", "more/d.png"):
+        Path("data", name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (48, 32)).save(Path("data", name))
     Path("data/val.csv").write_text("file,cat,dog,split\nval/a.png,1,0,val\n")
     Path("data/test.csv").write_text("file,cat,dog\ntest/b.png,0,1\n")
+    Path("data/more.csv").write_text("c.png,cat\nd.png,dog\n")
     Path("comments.csv").write_text("id,comment,toxic,insult\n1,oh,0,1\n0,ah,1,1\n")
     Path("mine.py").write_text(
         "def wer(model, device):\n    return 0.5\n\n\ndef train(model, device):\n    return model\n"
     )
     assert soup("init").code == 0
     recipe = load_recipe(Path("soup.yaml"))
-    assert (recipe.metric, list(recipe.val)) == ("map", ["val", "comments", "test", "wer"])
+    assert (recipe.metric, list(recipe.val)) == ("map", ["val", "comments", "more", "test", "wer"])
     assert yaml.safe_load(Path("soup.yaml").read_text())["val"] == {
         "val": {"images": "data/val", "labels": "data/val.csv", "label": ["cat", "dog"]},
         "comments": {"text": "comments.csv", "input": ["comment"], "label": ["toxic", "insult"]},
+        "more": {"images": "data/more", "labels": "data/more.csv"},
         "test": {"images": "data/test", "labels": "data/test.csv"},
         "wer": {"python": "mine.py:wer", "metric": "wer"},
     }
