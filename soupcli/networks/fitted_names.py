@@ -56,7 +56,7 @@ def fit_names(
     needed = [[WRAPPERS.sub("", name) for name in names] for names in wanted]
     if _all_there(needed, plain, ""):
         return FittedNames(_matched(plain, own, "", ""))
-    removed = [prefix for prefix in _prefixes(needed, plain) if _all_there(needed, plain, prefix)]
+    removed = _fitting_prefixes(needed, plain)
     if len(removed) == 1:
         outside = tuple(stored for name, stored in plain.items() if not name.startswith(removed[0]))
         return FittedNames(_matched(plain, own, removed[0], ""), removed[0], outside=outside)
@@ -64,6 +64,17 @@ def fit_names(
         if _all_there([[name.removeprefix(prefix) for name in names] for names in needed], plain, ""):
             return FittedNames(_matched(plain, own, "", prefix), added=prefix)
     return None
+
+
+def several_prefixes(stored: Iterable[str], wanted: Sequence[Sequence[str]]) -> list[str]:
+    """Return the prefixes under which stored names fit the network if there are several (`student.`, `teacher.`)."""
+    needed = [[WRAPPERS.sub("", name) for name in names] for names in wanted]
+    found = _fitting_prefixes(needed, _plain(stored) or {})
+    return found if len(found) > 1 else []
+
+
+def _fitting_prefixes(needed: Sequence[Sequence[str]], plain: dict[str, str]) -> list[str]:
+    return [prefix for prefix in _prefixes(needed, plain) if _all_there(needed, plain, prefix)]
 
 
 def _plain(names: Iterable[str]) -> dict[str, str] | None:

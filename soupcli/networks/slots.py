@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from soupcli.checkpoints.checkpoint import Checkpoint, weights_file
 from soupcli.errors import NetworkError
 from soupcli.late import nn
-from soupcli.networks.fitted_names import fit_names
+from soupcli.networks.fitted_names import fit_names, several_prefixes
 from soupcli.wording import nearest, suggestion
 
 if TYPE_CHECKING:
@@ -65,14 +65,10 @@ class Slots:
         names = {name: name for name in checkpoint.tensors}
         if self.network.stored_names is not None:
             names = dict(self.network.stored_names(checkpoint.tensors))
-        shared: dict[int, list[str]] = {}
-        for name, slot in self._slots.items():
-            if name not in self._counters:
-                shared.setdefault(id(slot), []).append(name)
-        held = set(names.values())
-        if all(not held.isdisjoint(group) for group in shared.values()):
+        held, wanted = set(names.values()), self._wanted()
+        if all(not held.isdisjoint(group) for group in wanted):
             return names
-        fitted = fit_names(names.values(), [*shared.values()], [*self._counters])
+        fitted = fit_names(names.values(), wanted, [*self._counters])
         if fitted is None:
             return names
         if fitted.note is not None and fitted.note not in self._said:
@@ -80,6 +76,14 @@ class Slots:
             self._say(f"{checkpoint.path}: {fitted.note}")
         outside = set(fitted.outside)
         return {stored: fitted.names[name] for stored, name in names.items() if name not in outside}
+
+    def _wanted(self) -> list[list[str]]:
+        """Return the names of each tensor that the network needs: several if it is shared."""
+        shared: dict[int, list[str]] = {}
+        for name, slot in self._slots.items():
+            if name not in self._counters:
+                shared.setdefault(id(slot), []).append(name)
+        return [*shared.values()]
 
     def _check_shared(self, checkpoint: Checkpoint, places: Mapping[str, Tensor]) -> None:
         """Raises NetworkError if an adapter changes a weight that other layers share, since they would change too."""
@@ -95,6 +99,16 @@ class Slots:
     def _check_missing(self, checkpoint: Checkpoint, names: Mapping[str, str]) -> None:
         filled = {id(self._slots[name]) for name in names.values() if name in self._slots}
         missing = [name for name, slot in self._slots.items() if id(slot) not in filled and name not in self._counters]
+        several = several_prefixes(names.values(), self._wanted()) if missing else []
+        if several:
+            kept = (
+                f"name.removeprefix({several[0]!r}): state[name] for name in state if name.startswith({several[0]!r})"
+            )
+            raise NetworkError(
+                f"{weights_file(checkpoint)}: the network {self._kind} fits {len(several)} parts of it, "
+                f"whose names begin with {' and '.join(map(repr, several[:4]))}",
+                hint=f"save the one to mix under its own names, of each ingredient: torch.save({{{kept}}}, other_path)",
+            )
         if missing:
             spare = [stored for stored, name in names.items() if name not in self._slots]
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""

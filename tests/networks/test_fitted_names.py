@@ -100,3 +100,18 @@ def test_it_is_said_once(tmp_path: Path) -> None:
     save_file({**state, "model.2.weight": torch.ones(2)}, tmp_path / "z.safetensors")
     with pytest.raises(NetworkError, match=r"has tensor 'model\.2\.weight', which the network .* has no place for"):
         slots.of(open_checkpoint(tmp_path / "z.safetensors"))
+
+
+def test_a_network_that_fits_twice(tmp_path: Path) -> None:
+    """Student and teacher in one file are both named, and the hint's line gives one that fits."""
+    network = Network(nn.Linear(2, 2), None)
+    state = {
+        f"{part}.{name}": torch.zeros(2, *[2] * (name == "weight"))
+        for part in ("student", "teacher")
+        for name in ("weight", "bias")
+    }
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(NetworkError, match=r"names begin with 'student\.' and 'teacher\.'") as refused:
+        Slots(network).of(open_checkpoint(tmp_path))
+    line = str(refused.value.hint).partition("torch.save(")[2].rpartition(", other_path")[0]
+    assert sorted(eval(line, {"state": state})) == ["bias", "weight"]
