@@ -54,10 +54,7 @@ def metric_named(name: str, *, key: str = "metric") -> Metric:
     if is_of_library(name):
         return library_metric(name, key=key)
     if name not in METRICS:
-        raise ValidationError(
-            f"{key}: {name!r} is not known{_nearest(name)}",
-            hint=f"one of {', '.join(METRICS)}, sklearn:NAME or torchmetrics:NAME",
-        )
+        raise _unknown(name, key)
     return METRICS[name]
 
 
@@ -67,11 +64,19 @@ def defined(name: str) -> Metric | None:
     return metric_named(name) if all(part in METRICS or is_of_library(part) for part in names) else None
 
 
-def _nearest(name: str) -> str:
-    """Return `, did you mean 'accuracy'?` for another name of a metric, or for the nearest name if one is near."""
+def _unknown(name: str, key: str) -> ValidationError:
+    """Return the error for a name that is not defined here, with what other tools call so, or the nearest name."""
     plain = re.sub(r"[^a-z0-9]+", "_", re.sub(r"^(eval|val|test|train)[/_]", "", name.lower())).strip("_")
+    if plain in OF_PROGRAMS:
+        return ValidationError(
+            f"{key}: {name!r} is not known: it takes more than logits and labels",
+            hint=f"{{python: 'my_eval.py:{plain}'}} is a set with a function of (model, device) that returns it, see "
+            f"docs/{OF_PROGRAMS[plain]}",
+        )
     known = SYNONYMS.get(plain) or (plain if plain in METRICS else None)
-    return f", did you mean {known!r}?" if known else suggestion(name, METRICS, least=0.7)
+    near = f", did you mean {known!r}?" if known else suggestion(name, METRICS, least=0.7)
+    hint = f"one of {', '.join(METRICS)}, sklearn:NAME or torchmetrics:NAME"
+    return ValidationError(f"{key}: {name!r} is not known{near}", hint=hint)
 
 
 def metrics_for(names: Sequence[str], kind: LabelKind, *, where: str) -> dict[str, Metric]:
@@ -108,7 +113,16 @@ SYNONYMS = {
     **dict.fromkeys(("calibration", "calibration_error", "expected_calibration_error"), "ece"),
     **dict.fromkeys(("ppl",), "perplexity"),
     **dict.fromkeys(("balanced_accuracy", "balanced_acc", "uar"), "sklearn:balanced_accuracy_score"),
-    **dict.fromkeys(("auc", "auroc", "roc_auc"), "sklearn:roc_auc_score"),
+    **dict.fromkeys(("auc", "auroc", "roc_auc", "rocauc", "auc_roc", "aucroc", "roc"), "sklearn:roc_auc_score"),
+    **dict.fromkeys(("auprc", "pr_auc", "prauc", "auc_pr", "aupr", "ap"), "sklearn:average_precision_score"),
+    **dict.fromkeys(("top3", "top_3", "acc3", "acc_3"), "sklearn:top_k_accuracy_score(k=3)"),
+    **dict.fromkeys(("err", "error", "error_rate", "top1_error", "top1_err", "err1", "zero_one_loss"), "accuracy"),
+    **dict.fromkeys(("weighted_f1", "f1_weighted"), "sklearn:f1_score(average=weighted)"),
+    **dict.fromkeys(("jaccard", "jaccard_index"), "sklearn:jaccard_score(average=macro)"),
+    **dict.fromkeys(("sensitivity", "tpr"), "sklearn:recall_score"),
+    **dict.fromkeys(("specificity", "tnr"), "torchmetrics:Specificity(higher_is_better=true)"),
+    **dict.fromkeys(("hamming", "hamming_distance"), "sklearn:hamming_loss"),
+    **dict.fromkeys(("mape",), "sklearn:mean_absolute_percentage_error"),
     **dict.fromkeys(("kappa", "cohen_kappa"), "sklearn:cohen_kappa_score"),
     **dict.fromkeys(("qwk", "quadratic_weighted_kappa"), "sklearn:cohen_kappa_score(weights=quadratic)"),
     **dict.fromkeys(("mae", "mean_absolute_error", "l1"), "sklearn:mean_absolute_error"),
@@ -117,6 +131,16 @@ SYNONYMS = {
     **dict.fromkeys(("precision", "precision_macro"), "sklearn:precision_score(average=macro)"),
     **dict.fromkeys(("recall", "recall_macro"), "sklearn:recall_score(average=macro)"),
     **dict.fromkeys(("brier", "brier_score"), "sklearn:brier_score_loss"),
+}
+
+# Metrics of texts that were written, of masks, boxes, rankings and pictures, and the page that has such a function.
+_TEXTS = ("em", "exact_match", "bleu", "sacrebleu", "chrf", "meteor", "rouge", "rouge1", "rouge2", "rougel", "rouge_l")
+_OTHERS = ("rougelsum", "bertscore", "pass_1", "ndcg", "mrr", "recall_1", "recall_5", "psnr", "ssim", "fid")
+OF_PROGRAMS = {
+    **dict.fromkeys((*_TEXTS, *_OTHERS), "python.md"),
+    **dict.fromkeys(("wer", "cer"), "speech.md"),
+    **dict.fromkeys(("iou", "miou", "mean_iou", "dice", "pixel_accuracy"), "segmentation.md"),
+    **dict.fromkeys(("map50", "map_50", "map50_95", "map_50_95", "ap50"), "detection.md"),
 }
 
 _right = partial(correct, among=1)

@@ -196,3 +196,9 @@ def test_programs_of_the_user_have_their_own(family: Path, soup: Callable[..., R
     )
     assert ran.code == 2
     assert "val.mine: sklearn:accuracy_score is computed from labels and outputs" in ran.stderr
+
+
+def test_other_names_are_metrics() -> None:
+    """Every name that is offered in place of another one is a metric."""
+    for meant in set(SYNONYMS.values()):
+        assert metric_named(meant)

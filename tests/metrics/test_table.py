@@ -139,6 +139,8 @@ def test_unknown() -> None:
             ("mae", "sklearn:mean_absolute_error"),
             ("auc", "sklearn:roc_auc_score"),
             ("xyz", None),
+            ("rocauc", "sklearn:roc_auc_score"),
+            ("mape", "sklearn:mean_absolute_percentage_error"),
         ),
     ],
 )
@@ -147,3 +149,15 @@ def test_did_you_mean(word: str, meant: str | None) -> None:
     with pytest.raises(ValidationError) as caught:
         metric_named(word)
     assert (f"did you mean {meant!r}" in str(caught.value)) if meant else ("did you mean" not in str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("word", "page"),
+    [("eval/WER", "speech"), ("mIoU", "segmentation"), ("mAP@50", "detection"), ("exact-match", "python")],
+)
+def test_metrics_of_programs(word: str, page: str) -> None:
+    """What logits and labels do not tell is a function's result: the hint has the set and a page, no near name."""
+    with pytest.raises(ValidationError, match=r"is not known: it takes more than logits and labels$") as caught:
+        metric_named(word)
+    assert caught.value.hint is not None
+    assert f"docs/{page}.md" in caught.value.hint
