@@ -20,7 +20,7 @@ from soupcli.checkpoints.formats.folders.beside import heads_beside
 from soupcli.checkpoints.formats.folders.folder import trainer_metrics
 from soupcli.checkpoints.formats.folders.neighbours import writer_of
 from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice
-from soupcli.checkpoints.formats.names import plain_names
+from soupcli.checkpoints.formats.names import plain_names, without_wrappers
 from soupcli.checkpoints.formats.other_files import refuse_absent
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.checkpoints.hub import Reference, commit_of, fetch, hub_reference
@@ -240,7 +240,7 @@ def _open_file(
 def _stored(
     path: Path, folder: Path, contents: Contents, files: tuple[FileVersion, ...], *, whole_folder: bool, prefixes: bool
 ) -> StoredCheckpoint:
-    names = plain_names(contents.specs) if prefixes else {name: name for name in contents.specs}
+    names = plain_names(contents.specs) if prefixes else without_wrappers(contents.specs)
     origin = contents.origin
     home = nnunet.model_folder(files[0].path) if origin.format == nnunet.FORMAT else None
     if origin.format in ("torch", "averaged") and len(files) == 1:

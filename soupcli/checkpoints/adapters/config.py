@@ -16,6 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from soupcli.checkpoints.formats.names import WRAPPERS
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import finite, parse_json
 from soupcli.files.reading import FileVersion, read_bytes
@@ -119,11 +120,19 @@ def _short(value: object) -> str:
 
 
 def _for_module(pattern: object, module: str, default: object) -> Any:
-    """Return the value for `module`: that of the first pattern that matches the end of its name, as PEFT does."""
+    """Return the value for `module`: that of the first pattern that matches the end of its name, as PEFT does.
+
+    Wrappers' names come off the patterns, as they do off the names of modules.
+    """
     for key, value in pattern.items() if isinstance(pattern, Mapping) else ():
-        if isinstance(key, str) and len(key) <= MAX_PATTERN and _fits(key, module):
+        if isinstance(key, str) and len(key) <= MAX_PATTERN and _fits(_without_wrappers(key), module):
             return value
     return default
+
+
+def _without_wrappers(pattern: str) -> str:
+    plain = pattern.replace("\\.", ".")
+    return WRAPPERS.sub("", plain) if WRAPPERS.search(plain) else pattern
 
 
 def _fits(key: str, module: str) -> bool:

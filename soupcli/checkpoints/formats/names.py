@@ -22,8 +22,7 @@ COUNTERS = frozenset({"n_averaged", "steps"})
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
     """Returns stored name -> name without wrappers. Counters of an averaged model are left out."""
-    stored = list(names)
-    renamed = _unique({name: WRAPPERS.sub("", name) for name in stored})
+    renamed = without_wrappers(names)
     while True:
         prefix = next((prefix for prefix in PREFIXES if _all_have(renamed, prefix)), None)
         if prefix is None:
@@ -31,8 +30,9 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
         renamed = {name: plain.removeprefix(prefix) for name, plain in renamed.items() if plain not in COUNTERS}
 
 
-def _unique(renamed: dict[str, str]) -> dict[str, str]:
-    """The names unchanged, if two would be equal without their wrappers."""
+def without_wrappers(names: Iterable[str]) -> dict[str, str]:
+    """Return stored name -> name without names that only wrappers give, or unchanged if two would be equal."""
+    renamed = {name: WRAPPERS.sub("", name) for name in names}
     return renamed if len(set(renamed.values())) == len(renamed) else {name: name for name in renamed}
 
 

@@ -532,6 +532,24 @@ def test_factors_in_plain_files(make: Make, tmp_path: Path) -> None:
         check_agreement(opened)
 
 
+def test_wrappers_in_the_names(make: Make, tmp_path: Path) -> None:
+    """An adapter that was trained inside torch.compile is the same adapter: its names and patterns lose the wrapper."""
+    plain, wrapped = make("a"), tmp_path / "wrapped"
+    wrapped.mkdir()
+    settings = json.loads((plain / "adapter_config.json").read_text())
+    for folder, pattern in ((plain, r"layers.0.mlp\.down_proj"), (wrapped, r"layers\._orig_mod\.0.mlp\.down_proj")):
+        (folder / "adapter_config.json").write_text(json.dumps(settings | {"alpha_pattern": {pattern: 40}}))
+    state = load_file(plain / "adapter_model.safetensors")
+    names = {name: name.replace("model.layers.", "model._orig_mod.layers._orig_mod.") for name in state}
+    save_file({names[name]: tensor for name, tensor in state.items()}, wrapped / "adapter_model.safetensors")
+    opened = adapters([plain, wrapped])
+    first, other = (read_all(one) for one in opened)
+    assert first.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in first.items())
+    write(Mixture.uniform(opened), tmp_path / "soup")
+    assert load_file(tmp_path / "soup/adapter_model.safetensors").keys() == state.keys()
+
+
 def test_quantised_base(llama: Path, make: Make, tmp_path: Path) -> None:
     """A base whose weights are integers is refused: W + s B A of their codes is no network."""
     tensors = load_file(llama / "model.safetensors")
