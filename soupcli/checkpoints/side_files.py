@@ -5,7 +5,7 @@
     beside.left_out                                        # "other.json: a link that leads out of its folder"
 
 Every small file except weights and training state is carried on, also in sub-folders such as `1_Pooling`. Code is
-carried on only if a configuration of the folder names it (`auto_map`), and it is never run.
+carried on only if a configuration of the folder names it (`auto_map`) or it lies in `custom_generate/`, and never run.
 """
 
 from __future__ import annotations
@@ -229,14 +229,18 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
-RELATIVE_IMPORT = re.compile(rb"^\s*(?:from|import)\s+\.+\s*([A-Za-z_][\w.]*)?", re.MULTILINE)
-FROM_HERE = re.compile(rb"^\s*from\s+\.+\s+import\s+\(?([\w\s,]+)", re.MULTILINE)
+GENERATE = "custom_generate."  # the folder with the code that transformers' generate() takes from a model's folder
+RELATIVE_IMPORT = re.compile(
+    rb"^[ \t]*from[ \t]+(\.+)[ \t]*([\w.]*)[ \t]+import[ \t]*(?:\(([\w\s,]*)|([\w \t,]*))", re.MULTILINE
+)
+COMMENT = re.compile(rb"#[^\n]*")
 
 
 def _named_code(files: Sequence[SideFile], code: Sequence[SideFile]) -> list[SideFile]:
-    """Return the Python files that a configuration names as `file.Class`, and those that they import from there."""
+    """Return the Python files that a configuration names as `file.Class`, `custom_generate/`, and what they import."""
     by_module = {file.name.removesuffix(".py").replace("/", "."): file for file in code}
     waiting = [module for file in files for module in _modules_of(file)] if by_module else []
+    waiting += [module for module in by_module if module.startswith(GENERATE)]
     found: dict[str, SideFile] = {}
     while waiting:
         module = waiting.pop()
@@ -244,8 +248,7 @@ def _named_code(files: Sequence[SideFile], code: Sequence[SideFile]) -> list[Sid
         if file is None or module in found:
             continue
         found[module] = file
-        package = module.rpartition(".")[0]
-        waiting += [f"{package}.{name}".lstrip(".") for name in _imported(file)]
+        waiting += _imported(file, module.split(".")[:-1])
     return list(found.values())
 
 
@@ -268,12 +271,17 @@ def _modules_of(file: SideFile) -> Iterator[str]:
             yield from (name, name.rpartition(".")[0])
 
 
-def _imported(file: SideFile) -> set[str]:
-    """Return the modules that a Python file imports from its own folder."""
+def _imported(file: SideFile, package: Sequence[str]) -> Iterator[str]:
+    """Yield the modules that a Python file in `package` may import from there, from above and from below it."""
+    yield from (".".join([*package[:depth], "__init__"]) for depth in range(1, len(package) + 1))
     try:
-        content = read_small(file.path, most=LARGEST)
+        content = COMMENT.sub(b"", read_small(file.path, most=LARGEST))
     except OSError:
-        return set()
-    names = {match.decode() for match in RELATIVE_IMPORT.findall(content) if match}
-    several = [name.strip() for match in FROM_HERE.findall(content) for name in match.decode().split(",")]
-    return names | {name.split()[0] for name in several if name.split()}
+        return
+    for dots, name, *listed in RELATIVE_IMPORT.findall(content):
+        above = len(dots) - 1
+        if above > len(package):
+            continue
+        base = [*package[: len(package) - above], *filter(None, name.decode().split("."))]
+        names = [each.split()[0] for each in b"".join(listed).decode().split(",") if each.split()]
+        yield from (".".join([*base, *more]) for more in ([], ["__init__"], *([one] for one in names)))

@@ -126,3 +126,20 @@ def test_more_than_belongs_to_a_network(ingredient: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("soupcli.checkpoints.side_files.MOST_FILES", 3)
     found = beside(ingredient)
     assert len(found.files) == 3 and len(found.left_out) == len(CARRIED) - 3
+
+
+def test_code_in_packages(ingredient: Path) -> None:
+    """What code in a folder imports from above it is carried on, and custom_generate/; no other code."""
+    (ingredient / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "nets.models.mine.Mine"}}))
+    content = {
+        "nets/models/mine.py": "from ..layers import A\nfrom ..common import (\n    norm,  # a\n    rope as r,\n)\n"
+        "from . import near\nfrom ...top import *\nfrom ....out import x\n",
+        **dict.fromkeys(["nets/layers.py", "nets/common/norm.py", "nets/common/rope.py", "nets/models/near.py"], ""),
+        **dict.fromkeys(["nets/__init__.py", "nets/common/__init__.py", "top.py"], ""),
+        "custom_generate/generate.py": "from .steps import step\n",
+        "custom_generate/steps.py": "",
+    }
+    for name, code in {**content, "nets/train.py": "", "out.py": "", "near.py": ""}.items():
+        (ingredient / name).parent.mkdir(parents=True, exist_ok=True)
+        (ingredient / name).write_text(code)
+    assert {name for name in names(ingredient) if name.endswith(".py")} == set(content)
