@@ -160,7 +160,10 @@ def _sentences(shown: str, rows: list[Row]) -> FoundSet | None:
     if label is None or inputs[0] is None:
         return None
     spec: dict[str, object] = {"text": shown, "input": [name for name in inputs if name], "label": label}
-    return FoundSet(spec, metric="map" if isinstance(label, list) else "accuracy")
+    if isinstance(label, list):
+        return FoundSet(spec, metric="map")
+    measured = any(re.fullmatch(r"-?\d+\.\d*[1-9]\d*", str(row.get(label)).strip()) for row in rows)
+    return FoundSet(spec, metric="spearman" if measured else "accuracy")
 
 
 def _functions(file: Path, shown: str) -> Iterable[tuple[str, FoundSet]]:

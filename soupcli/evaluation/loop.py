@@ -142,6 +142,14 @@ def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str, kind
     return checked_logits(forward, inputs, labels_n, name, kind).to("cpu")
 
 
+BUILD_CLASSIFIER = "model: in the recipe must build a classifier; a python set may do with the network as it likes"
+EMBEDS = (
+    "an encoder without a classifier, such as sentence-transformers', gives embeddings: "
+    "{python: 'my_eval.py:spearman'} is a set with a function of (model, device) that compares them with the scores, "
+    "see docs/python.md"
+)
+
+
 def checked_logits(forward: Forward, inputs: Batch, labels: Tensor, name: str, kind: LabelKind) -> Tensor:
     """Return logits [N, K], float32 or wider, one row for each label and one column for each class.
 
@@ -169,7 +177,7 @@ def checked_logits(forward: Forward, inputs: Batch, labels: Tensor, name: str, k
         given = list(logits_nk.shape) if isinstance(logits_nk, torch.Tensor) else f"a {type(logits_nk).__name__}"
         raise ValidationError(
             f"{name}: the network gives {given} for {len(labels)} examples, logits [N, classes] are needed",
-            hint="model: in the recipe must build a classifier; a python set may do with the network as it likes",
+            hint=EMBEDS if hasattr(logits_nk, "last_hidden_state") else BUILD_CLASSIFIER,
         )
     _CHECKS[kind](logits_nk.shape[1], labels, name)
     return logits_nk.to(torch.promote_types(logits_nk.dtype, torch.float32))

@@ -113,6 +113,16 @@ def test_what_sets_say(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPat
     assert "# pictures of 32 x 48: size: [32, 48] if they went into training like that" in Path("soup.yaml").read_text()
 
 
+@pytest.mark.parametrize(("scores", "metric"), [("4.0 0.25", "spearman"), ("4.0 1.0", "accuracy"), ("3 1", "accuracy")])
+def test_scores_of_pairs(scores: str, metric: str, tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels with a fraction are measured, whole ones are classes."""
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"a,b,{score}\n" for score in scores.split())
+    Path("sts.csv").write_text(f"sentence1,sentence2,score\n{rows}")
+    soup("init")
+    assert load_recipe(Path("soup.yaml")).metric == metric
+
+
 def test_adapters(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Adapters of a language model have its library, and a text is a set of them."""
     monkeypatch.chdir(tmp_path)

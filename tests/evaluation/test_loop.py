@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,3 +130,11 @@ def test_errors_of_ours_pass() -> None:
 
     with pytest.raises(MixError, match="runs/a"):
         scored(forward, examples())
+
+
+def test_an_encoder_without_a_classifier() -> None:
+    """Hidden states are no logits: the hint has the set that measures embeddings."""
+    hidden = SimpleNamespace(last_hidden_state=torch.zeros(50, 3, 4))
+    with pytest.raises(ValidationError, match="the network gives a SimpleNamespace for 50 examples") as caught:
+        scored(lambda _: hidden, examples())
+    assert "gives embeddings: {python:" in str(caught.value.hint)
