@@ -188,7 +188,9 @@ def _check_classes(classes: int, labels: Tensor, name: str) -> None:
     if least < (-1 if labels.dim() == 2 else 0) or most >= classes:
         raise ValidationError(
             f"{name}: labels reach from {least} to {most}, the network has {classes} classes",
-            hint="is this the validation set of these checkpoints? class_to_index or labels: map classes to logits",
+            hint="is this the validation set of these checkpoints? class_to_index or labels: map classes to logits"
+            if classes > 1
+            else "a network of one logit takes columns of 0 and 1: label: [label] in the set lists the one that it is",
         )
 
 

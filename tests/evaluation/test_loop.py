@@ -138,3 +138,10 @@ def test_an_encoder_without_a_classifier() -> None:
     with pytest.raises(ValidationError, match="the network gives a SimpleNamespace for 50 examples") as caught:
         scored(lambda _: hidden, examples())
     assert "gives embeddings: {python:" in str(caught.value.hint)
+
+
+def test_classes_for_one_logit() -> None:
+    """Classes 0 and 1 and a network of one logit: the hint reads the column as one of 0 and 1."""
+    with pytest.raises(ValidationError, match="labels reach from 0 to 1, the network has 1 classes") as caught:
+        scored(nn.Linear(3, 1), ArrayExamples(torch.zeros(2, 3), torch.tensor([0, 1]), "mark"))
+    assert "label: [label]" in str(caught.value.hint)
