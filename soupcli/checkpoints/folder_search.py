@@ -19,6 +19,7 @@ from soupcli.checkpoints.formats.foreign import refuse_foreign
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.checkpoints.formats.torch_save import is_training_alone
 from soupcli.checkpoints.open import laid_out
+from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, distinct
 
@@ -72,7 +73,7 @@ class FolderSearch:
             return not any(self.is_checkpoint(below) or _claiming(below) for below in self.folders(path))
         if not path.is_file() or _claims_weights(path) or _is_foreign(path):
             return False
-        state = path.name.startswith(".") or folders.matches(path.name, folders.TRAINER_STATE)
+        state = path.name.startswith(".") or matches(path.name, folders.TRAINER_STATE)
         return state or not folders.is_weights(path)
 
     def is_checkpoint(self, folder: Path) -> bool:
@@ -145,9 +146,9 @@ def _said(path: Path, found: Sequence[Path]) -> str:
 
 def _claims_weights(file: Path) -> bool:
     """Whether a file's name promises weights. A broken one is then reported instead of skipped."""
-    if file.suffix.lower() not in WEIGHTS_ENDINGS and not folders.matches(file.name, ("*model*.bin",)):
+    if file.suffix.lower() not in WEIGHTS_ENDINGS and not matches(file.name, ("*model*.bin",)):
         return False
-    return not file.name.startswith(".") and not folders.matches(file.name, folders.TRAINER_STATE)
+    return not file.name.startswith(".") and not matches(file.name, folders.TRAINER_STATE)
 
 
 def _claiming(folder: Path) -> list[Path]:

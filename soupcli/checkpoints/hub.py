@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from soupcli.checkpoints.formats.folders.beside import OTHER_NAMES
 from soupcli.checkpoints.formats.folders.folder import INDEX_SUFFIX, KNOWN_NAMES
 from soupcli.checkpoints.formats.folders.parts import ENDINGS, MARKERS, OTHER_FORMS, STEPS
 from soupcli.checkpoints.formats.folders.shards import is_shard
+from soupcli.checkpoints.shell_patterns import matches
 from soupcli.checkpoints.side_files import LARGEST, PICTURES, TRAINING, TRAINING_FOLDERS, WEIGHTS
 from soupcli.environment import import_extra
 from soupcli.errors import CheckpointError
@@ -177,9 +177,9 @@ def _weights(inside: Mapping[str, HubFile], wanted: str | None) -> list[str]:
     known = next((name for name in names if name in inside), None)
     if known is not None:
         return [*_with_shards(inside, known), *_heads(inside)]
-    own = [name for name in inside if not _matches(name, TRAINING)]
+    own = [name for name in inside if not matches(name, TRAINING)]
     for form in FORMS:
-        if found := [name for name in own if _matches(name.removesuffix(INDEX_SUFFIX), form)]:
+        if found := [name for name in own if matches(name.removesuffix(INDEX_SUFFIX), form)]:
             return [inside[name].name for name in found]
     return []
 
@@ -193,7 +193,7 @@ def _heads(inside: Mapping[str, HubFile]) -> list[str]:
         if PurePosixPath(name).suffix in ENDINGS
         and name.partition(".")[0] not in stems
         and not is_shard(name)
-        and not _matches(name, (*TRAINING, *OTHER_NAMES))
+        and not matches(name, (*TRAINING, *OTHER_NAMES))
         and (file.size is None or file.size <= LARGEST)
     ]
 
@@ -213,9 +213,9 @@ def _with_shards(inside: Mapping[str, HubFile], name: str) -> list[str]:
 
 def _is_beside(name: str, size: int | None) -> bool:
     """Whether a file is a small one that is neither weights nor training state nor a picture."""
-    if name.startswith(".") or (_matches(name, TRAINING) and name != "scheduler_config.json"):
+    if name.startswith(".") or (matches(name, TRAINING) and name != "scheduler_config.json"):
         return False
-    other = _matches(name, WEIGHTS) or PurePosixPath(name).suffix.lower() in PICTURES
+    other = matches(name, WEIGHTS) or PurePosixPath(name).suffix.lower() in PICTURES
     return not other and (size is None or size <= LARGEST)
 
 
@@ -223,14 +223,10 @@ def _is_aside(folder: str) -> bool:
     """Whether a sub-folder holds a trainer's files, further checkpoints or the weights in another form."""
     steps = folder.split("/")
     return any(
-        step.startswith(".") or _matches(step, TRAINING_FOLDERS) or step.lower() in OTHER_FORMS or STEPS.fullmatch(step)
+        step.startswith(".") or matches(step, TRAINING_FOLDERS) or step.lower() in OTHER_FORMS or STEPS.fullmatch(step)
         for step in steps
         if step
     )
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def literal(name: str) -> str:
@@ -251,7 +247,7 @@ def _no_weights(reference: Reference, files: list[HubFile], wanted: str | None) 
 
 
 def _is_below(name: str) -> bool:
-    return "/" in name and any(_matches(PurePosixPath(name).name, form) for form in FORMS)
+    return "/" in name and any(matches(PurePosixPath(name).name, form) for form in FORMS)
 
 
 def _some(files: Iterable[HubFile]) -> str:

@@ -14,12 +14,12 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.compare.settings import same_bytes
 from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME
+from soupcli.checkpoints.shell_patterns import matches
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small, read_start
 
@@ -118,7 +118,7 @@ def differing_numbers(files: Sequence[SideFile], of: Checkpoint, others: Iterabl
 
 def _is_training(name: str) -> bool:
     """Whether a file's name is a trainer's. `scheduler_config.json` belongs to a diffusers pipeline."""
-    return _matches(name, TRAINING) and name != "scheduler_config.json"
+    return matches(name, TRAINING) and name != "scheduler_config.json"
 
 
 def _entries(folder: Path, root: Path, above: str, mixed: set[tuple[int, int]], depth: int = 0) -> Iterator[_Entry]:
@@ -132,7 +132,7 @@ def _entries(folder: Path, root: Path, above: str, mixed: set[tuple[int, int]], 
         path, name = Path(entry.path), above + entry.name
         if _is_mixed(path, mixed):
             continue
-        if not leads_inside(path, root):
+        if entry.is_symlink() and not leads_inside(path, root):
             yield _Entry(SideFile(path, name, 0), "a link that leads out of the ingredient's folder")
         elif path.is_dir():
             yield from _folder(path, root, name, mixed, depth)
@@ -144,7 +144,7 @@ def _entries(folder: Path, root: Path, above: str, mixed: set[tuple[int, int]], 
 
 def _folder(path: Path, root: Path, name: str, mixed: set[tuple[int, int]], depth: int) -> Iterator[_Entry]:
     """A sub-folder: a part of the network, if no weights lie in it but those that are mixed."""
-    if _matches(path.name, TRAINING_FOLDERS):
+    if matches(path.name, TRAINING_FOLDERS):
         return
     if path.is_symlink() or depth >= DEEPEST:
         yield _Entry(SideFile(path, f"{name}/", 0), "a link to a folder" if path.is_symlink() else "too deep a folder")
@@ -165,7 +165,7 @@ def _is_mixed(path: Path, mixed: set[tuple[int, int]]) -> bool:
 
 def _holds_other_weights(folder: Path, mixed: set[tuple[int, int]]) -> bool:
     for entry in list(os.scandir(folder)):
-        if _matches(entry.name, WEIGHTS) and not _matches(entry.name, TRAINING) and not entry.name.endswith(".json"):
+        if matches(entry.name, WEIGHTS) and not matches(entry.name, TRAINING) and not entry.name.endswith(".json"):
             path = Path(entry.path)
             if path.exists() and not _is_mixed(path, mixed):
                 return True
@@ -181,9 +181,9 @@ def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:
     file = SideFile(path, name, found.st_size)
     if not stat.S_ISREG(found.st_mode):
         return _Entry(file, "no regular file")
-    if _matches(path.name, ARRAYS):
+    if matches(path.name, ARRAYS):
         return _Entry(file, "numbers that are not mixed")
-    if _matches(path.name, WEIGHTS):
+    if matches(path.name, WEIGHTS):
         return None
     if path.name == LAST and not _names_one(path, mixed):
         return None
@@ -223,10 +223,6 @@ def leads_inside(path: Path, folder: Path) -> bool:
     snapshots = next((at.parent for at in (root, *root.parents) if at.parent.name == "snapshots"), None)
     in_cache = snapshots is not None and target.parent == snapshots.parent / "blobs"
     return in_cache or target.is_relative_to(root)
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 GENERATE = "custom_generate."  # the folder with the code that transformers' generate() takes from a model's folder

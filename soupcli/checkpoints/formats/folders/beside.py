@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import WEIGHTS
 from soupcli.checkpoints.contents import How
-from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES, holds_tensors, matches
+from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES, holds_tensors
 from soupcli.checkpoints.formats.folders.parts import ENDINGS
 from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.checkpoints.formats.names import plain_names
 from soupcli.checkpoints.formats.other_files import refuse_pointer
 from soupcli.checkpoints.formats.table import read_contents
+from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, same_file
 from soupcli.wording import natural_order

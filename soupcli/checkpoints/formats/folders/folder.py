@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from fnmatch import fnmatch
 from heapq import nsmallest
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from soupcli.checkpoints.formats.other_files import refuse_other_file, refuse_ot
 from soupcli.checkpoints.formats.table import holds_weights
 from soupcli.checkpoints.formats.torch_archives import refuse_program
 from soupcli.checkpoints.formats.torch_save import is_without_tensors
+from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import finite, parse_json
 from soupcli.files.reading import FileVersion, distinct, read_small, read_start
@@ -222,11 +222,6 @@ def is_weights(entry: Path) -> bool:
         return name.endswith(INDEX_SUFFIX) and shards.is_index(entry)
     file = FileVersion.of(entry)
     return holds_weights(file)
-
-
-def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether `name` matches one of the shell patterns."""
-    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def listing(folder: Path) -> str:
