@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint, is_transposed
+from soupcli.checkpoints.adapters.base_as_adapter import FilesOfBase
 from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Component, Origin, TensorSpec, read_part
 from soupcli.errors import MixError
 from soupcli.late import torch
@@ -24,11 +24,9 @@ from soupcli.mixing.mixture import Mixture, mix
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from soupcli.files.reading import FileVersion
-
 
 @dataclass(frozen=True, eq=False)
-class MergedAdapters:
+class MergedAdapters(FilesOfBase):
     """See Checkpoint: the base with a mixture of adapters merged into it."""
 
     base: Checkpoint
@@ -51,31 +49,6 @@ class MergedAdapters:
     def own(self) -> Checkpoint:
         """See Checkpoint.own."""
         return self
-
-    @property
-    def path(self) -> Path:
-        """See Checkpoint.path: the base's."""
-        return self.base.path
-
-    @property
-    def files(self) -> tuple[FileVersion, ...]:
-        """See Checkpoint.files."""
-        return self.base.files
-
-    @property
-    def side_files(self) -> tuple[Path, ...]:
-        """See Checkpoint.side_files: the base's, whose configuration fits the full network."""
-        return self.base.side_files
-
-    @property
-    def side_folder(self) -> Path | None:
-        """See Checkpoint.side_folder."""
-        return self.base.side_folder
-
-    @property
-    def folder(self) -> Path:
-        """See Checkpoint.folder."""
-        return self.base.folder
 
     @property
     def origin(self) -> Origin:

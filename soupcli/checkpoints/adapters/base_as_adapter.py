@@ -20,8 +20,39 @@ if TYPE_CHECKING:
     from soupcli.files.reading import FileVersion
 
 
+class FilesOfBase:
+    """The properties of a checkpoint whose files are those of its `base`. See Checkpoint."""
+
+    base: Checkpoint
+
+    @property
+    def path(self) -> Path:
+        """See Checkpoint.path: the base's."""
+        return self.base.path
+
+    @property
+    def files(self) -> tuple[FileVersion, ...]:
+        """See Checkpoint.files."""
+        return self.base.files
+
+    @property
+    def side_files(self) -> tuple[Path, ...]:
+        """See Checkpoint.side_files: the base's, whose configuration fits the full network."""
+        return self.base.side_files
+
+    @property
+    def side_folder(self) -> Path | None:
+        """See Checkpoint.side_folder."""
+        return self.base.side_folder
+
+    @property
+    def folder(self) -> Path:
+        """See Checkpoint.folder."""
+        return self.base.folder
+
+
 @dataclass(frozen=True, eq=False)
-class BaseAsAdapter:
+class BaseAsAdapter(FilesOfBase):
     """See Checkpoint. Tensors that the base has not are 0: biases that adapters add."""
 
     base: Checkpoint
@@ -60,31 +91,6 @@ class BaseAsAdapter:
     def own(self) -> Checkpoint:
         """See Checkpoint.own."""
         return self
-
-    @property
-    def path(self) -> Path:
-        """See Checkpoint.path: the base's."""
-        return self.base.path
-
-    @property
-    def files(self) -> tuple[FileVersion, ...]:
-        """See Checkpoint.files."""
-        return self.base.files
-
-    @property
-    def side_files(self) -> tuple[Path, ...]:
-        """See Checkpoint.side_files."""
-        return self.base.side_files
-
-    @property
-    def side_folder(self) -> Path | None:
-        """See Checkpoint.side_folder."""
-        return self.base.side_folder
-
-    @property
-    def folder(self) -> Path:
-        """See Checkpoint.folder."""
-        return self.base.folder
 
     @property
     def origin(self) -> Origin:
