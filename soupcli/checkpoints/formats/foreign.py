@@ -63,14 +63,14 @@ SLICES = (
         re.compile(
             r"(?!.*(lora|adapter)).*?(?<![a-z])(part[-_.]?\d+([-_.]?of[-_.]?\d+)?|\d+of\d+)\.(pth?|ckpt|bin|safetensors)"
         ),
-        "parts of one checkpoint, by their names",
+        "the parts of one checkpoint, by their names",
         JOIN,
     ),
     Slices(
         re.compile(
             r"(?!.*(lora|adapter)).*?(?<![a-z])([tpe]p|(tp_|pp_)?rank|model_part|shard)[-_]?\d+\.(pth?|ckpt|bin|safetensors)"
         ),
-        "files that several processes wrote, by their names",
+        "the files that several processes wrote, by their names",
         JOIN,
         is_sure=False,
     ),
