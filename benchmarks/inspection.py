@@ -1,11 +1,13 @@
 """`soup inspect` of 8 and of 32 ingredients: peak memory, and time against reading every byte once.
 
     python benchmarks/inspection.py                       # make bench-inspect: 60 MB each, a minute or two
-    python benchmarks/inspection.py --megabytes 350       # the size of a ViT-B/32
+    python benchmarks/inspection.py --megabytes 344 --counts 2 8     # the size of a ViT-B/32
 
-Ratios alone mean something: both sides run in one process tree, on files that were just written. Memory is the peak of
-a process that inspects, as Linux counts it, less that of one that inspects two ingredients of a few bytes. Time is
-also held against hashing every byte once, which the report needs and the first run does beside the rest.
+Ratios alone mean something: both sides run in turns, on files that were just written, and of each the least of the
+rounds is taken. Memory is the peak of a process that inspects, as Linux counts it, less that of one that inspects two
+ingredients of a few bytes. Time is processor time and wall, of the command after Python has started and torch is
+imported, which take what they take whatever the files; the import is given beside. What is only shown needs no hashes;
+with `--json` the report has them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -28,31 +31,56 @@ WIDE = 1024
 CHUNK = 1 << 20
 
 
+class Cost(NamedTuple):
+    """What a work took: processor seconds of all threads, seconds by the clock, peak bytes."""
+
+    processor: float
+    wall: float
+    peak: int = 0
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megabytes", type=int, default=60)
     parser.add_argument("--counts", type=int, nargs=2, default=(8, 32))
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder / "tiny", 2, layers=1, wide=8)
         layers = max(1, options.megabytes * 10**6 // (WIDE * WIDE * 4))
         write(folder / "runs", max(options.counts), layers=layers, wide=WIDE)
-        empty, _ = inspected(folder, "tiny", 2)
+        empty, _ = inspected(folder / "tiny", 2, "--quiet")
         peaks = []
         for count in options.counts:
-            peak, seconds = inspected(folder, "runs", count)
-            files = sorted((folder / "runs").iterdir())[:count]
-            read, hashed = seconds_of(lambda _chunk: None, files), seconds_of(hashlib.sha256().update, files)
-            peaks.append(peak - empty)
-            size = count * layers * WIDE * WIDE * 4 / 1e6
-            print(f"{count:3} ingredients, {size:6.0f} MB: {(peak - empty) / 1e6:6.1f} MB of memory", end="")
-            print(
-                f", {seconds / read:5.1f} times as long as reading all once, {seconds / hashed:5.2f} as hashing", end=""
-            )
-            print(f" ({seconds:.2f} s, {read:.2f} s, {hashed:.2f} s)")
+            works = works_of(folder / "runs", count)
+            found: dict[str, list[Cost]] = {name: [] for name in works}
+            for _ in range(options.rounds):
+                for name, work in works.items():
+                    found[name].append(work())
+            least = {name: Cost(*map(min, zip(*costs, strict=True))) for name, costs in found.items()}
+            read = least["one warm read"]
+            peaks.append(least["inspect"].peak - empty.peak)
+            print(f"{count} ingredients, {count * layers * WIDE * WIDE * 4 / 1e6:.0f} MB", end="")
+            print(f", {peaks[-1] / 1e6:.1f} MB of memory above that of two small ones")
+            for name, cost in least.items():
+                reads, by_wall = cost.processor / read.processor, cost.wall / read.wall
+                print(f"  {name:16} {cost.processor:6.2f} s of processor time, {reads:5.1f} reads", end="")
+                print(f"; by wall {cost.wall:6.2f} s, {by_wall:5.1f} reads")
     print(f"memory of {options.counts[1]} to {options.counts[0]} ingredients: {peaks[1] / peaks[0]:.2f}")
+
+
+def works_of(runs: Path, count: int) -> dict[str, Callable[[], Cost]]:
+    """What is measured in turns."""
+    files = sorted(runs.iterdir())[:count]
+    return {
+        "one warm read": lambda: read_once(lambda _chunk: None, files),
+        "SHA-256": lambda: read_once(hashlib.sha256().update, files),
+        "import torch": lambda: inspected(runs, count, "--quiet")[1],
+        "inspect": lambda: inspected(runs, count, "--quiet")[0],
+        "inspect --json": lambda: inspected(runs, count, "--json", "--fresh")[0],
+    }
 
 
 def write(folder: Path, count: int, *, layers: int, wide: int) -> None:
@@ -65,35 +93,43 @@ def write(folder: Path, count: int, *, layers: int, wide: int) -> None:
         save_file({f"blocks.{n}.fc.weight": m for n, m in enumerate(moved)}, folder / f"{number:03}.safetensors")
 
 
-def inspected(folder: Path, family: str, count: int) -> tuple[int, float]:
-    """Peak bytes and seconds of the command in a process of its own, without the start of the interpreter."""
-    files = [str(path) for path in sorted((folder / family).iterdir())[:count]]
+def inspected(runs: Path, count: int, *words: str) -> tuple[Cost, Cost]:
+    """The command in a process of its own, and the import of torch before it."""
+    files = [str(path) for path in sorted(runs.iterdir())[:count]]
     code = (
         "import pathlib, sys, time; import soupcli.commands.inspect, soupcli.output.inspection\n"
         "from soupcli.cli.app import run\n"
-        "began = time.monotonic(); code = run(['inspect', '--quiet', '--ckpts', *sys.argv[1:]])\n"
+        "def now(): return time.process_time(), time.monotonic()\n"
+        "began = now(); import torch; imported = now(); code = run(['inspect', *sys.argv[1:]]); ended = now()\n"
         "lines = pathlib.Path('/proc/self/status').read_text().splitlines()\n"
         "peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM'))\n"
-        "print(code, peak, time.monotonic() - began)\n"
+        "print(); print(code, peak, *began, *imported, *ended)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "SOUP_CACHE": str(folder / "cache")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SOUP_CACHE": str(runs.parent / "cache")}
     ran = subprocess.run(
-        [sys.executable, "-c", code, *files], capture_output=True, text=True, check=True, env=environment, cwd=folder
+        [sys.executable, "-c", code, *words, "--ckpts", *files],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        cwd=runs.parent,
     )
-    exit_code, peak, seconds = ran.stdout.splitlines()[-1].split()
+    exit_code, peak, *times = ran.stdout.splitlines()[-1].split()
     assert exit_code == "0", ran.stderr
-    return int(peak), float(seconds)
+    began, imported, ended = ([float(time) for time in times[at : at + 2]] for at in (0, 2, 4))
+    command = Cost(ended[0] - imported[0], ended[1] - imported[1], int(peak))
+    return command, Cost(imported[0] - began[0], imported[1] - began[1])
 
 
-def seconds_of(use: Callable[[memoryview], None], files: list[Path]) -> float:
-    """Seconds to read every byte once and use it, from a cache as warm as the command found it."""
-    began = time.monotonic()
+def read_once(use: Callable[[memoryview], None], files: list[Path]) -> Cost:
+    """Read every byte once and use it, from a cache as warm as the command found it."""
+    began = time.process_time(), time.monotonic()
     memory = memoryview(bytearray(CHUNK))
     for file in files:
         with file.open("rb", buffering=0) as stream:
             while count := stream.readinto(memory):
                 use(memory[:count])
-    return time.monotonic() - began
+    return Cost(time.process_time() - began[0], time.monotonic() - began[1])
 
 
 if __name__ == "__main__":

@@ -304,6 +304,7 @@ def _evaluated(asked: Asked) -> Report:
 def _inspected(asked: Asked) -> Report:
     with Run(resolve_inspection(asked.options, asked.invocation)) as run:
         _check_same(run, asked)
+        run.hashes.start(run.checkpoints)
         examined = examine(run)
         return _tracked(run, report_of(run, examined, inspection_of(run, examined)))
 

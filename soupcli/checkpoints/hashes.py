@@ -49,11 +49,16 @@ class ContentHashes:
     def confirm(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Raises CheckpointError for a file that has changed since it was opened.
 
-        Size and times are compared; also the content, if these changed or are too young to show a change.
+        Size and times are compared; also the content, if these changed or are too young to show a change, of a file
+        whose hash was asked for.
         """
         for file in dict.fromkeys(file for checkpoint in checkpoints for file in checkpoint.files):
-            now, opened = FileVersion.of(file.path), self._future(file).result()
-            if (now != file or self._is_young(file)) and sha256(now) != opened:
+            now, hashed = FileVersion.of(file.path), self._futures.get(file)
+            if hashed is None:
+                changed = now != file
+            else:
+                changed = (now != file or self._is_young(file)) and sha256(now) != hashed.result()
+            if changed:
                 raise CheckpointError(
                     f"{file.path}: changed while it was used ({file.size} bytes when it was opened, {now.size} now)",
                     hint="run again when nothing writes to it",

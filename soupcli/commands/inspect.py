@@ -33,10 +33,11 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import first_not_finite, measure
 from soupcli.output import console
 from soupcli.output.text import report_text
-from soupcli.run.deliver import deliver
+from soupcli.run.deliver import deliver, is_kept
 from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.inspection_to_report import inspection_of
 from soupcli.run.run import Row, Run
+from soupcli.run.to_report import ingredient_to_report
 from soupcli.run.words.resolve import resolve
 
 if TYPE_CHECKING:
@@ -56,9 +57,12 @@ def inspect(options: InspectOptions, invocation: Invocation) -> int:
             return show_plan(run, Plan(_most_evaluations(len(run.checkpoints), len(run.sets)) + base))
         if options.report is not None:
             check_target(options.report, "report")
+        hashed = is_kept(options) or bool(run.sets)  # text names no hash, so the files are not read for it
+        if hashed:
+            run.hashes.start(run.checkpoints)
         examined = examine(run)
         run.progress.close()
-        show(run, options, examined)
+        show(run, options, examined, hashed=hashed)
         found = examined.verdicts or examined.refused is not None
         return ANSWER_NO if options.strict and found else DONE
 
@@ -81,7 +85,6 @@ BESIDE = ("accuracy", "nll", "f1")  # measured on every set that has them
 def examine(run: Run) -> Examined:
     """Read every checkpoint of the run once, and evaluate all of them if there are sets."""
     checkpoints = run.checkpoints
-    run.hashes.start(checkpoints)
     with run.phase("inspect"):
         ties = {one: tied(one) for one in checkpoints}
         words = {one: "; ".join(" = ".join(group) for group in groups) or "none" for one, groups in ties.items()}
@@ -252,18 +255,20 @@ def _settling(run: Run, mean: Mixture, barrier: Barrier) -> Evaluate | None:
     return run.evaluators_by(run.recipe.model_copy(update={"batch_norm": "keep"})).on(run.selecting)
 
 
-def show(run: Run, options: ReportOptions, examined: Examined) -> None:
+def show(run: Run, options: ReportOptions, examined: Examined, *, hashed: bool) -> None:
     """Print tables and verdicts, the report, or the paths of the checkpoints that go together."""
     inspection = inspection_of(run, examined)
-    report = report_of(run, examined, inspection)
+    report = report_of(run, examined, inspection, hashed=hashed)
     if deliver(options, report, run.trackers, paths=_going_together(inspection)):
         console.print_report(report_text(report))
 
 
-def report_of(run: Run, examined: Examined, inspection: Inspection) -> Report:
-    """The report of an inspection."""
+def report_of(run: Run, examined: Examined, inspection: Inspection, *, hashed: bool = True) -> Report:
+    """The report of an inspection; only to be shown as text unless `hashed`."""
+    hashes = run.hashes if hashed else None
     ingredients = [
-        run.ingredient(checkpoint, scores) for checkpoint, scores in zip(run.checkpoints, examined.alone, strict=True)
+        ingredient_to_report(checkpoint, scores, hashes)
+        for checkpoint, scores in zip(run.checkpoints, examined.alone, strict=True)
     ]
     return run.report(ingredients, inspection=inspection)
 

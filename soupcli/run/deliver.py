@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from soupcli.run.trackers import RunTrackers
 
 
+def is_kept(options: ReportOptions) -> bool:
+    """Whether the report itself goes to a file, to stdout or to trackers; else it is only shown as text."""
+    return options.report is not None or options.as_json or bool(options.report_to) or options.relative
+
+
 def deliver(options: ReportOptions, report: Report, trackers: RunTrackers, *, paths: Sequence[str]) -> bool:
     """Write the report to --report's file and to trackers. Print it with --json, or print `paths` with --quiet.
 

@@ -34,24 +34,30 @@ def lower_is_better(score: Score) -> list[str]:
     return sorted(metric for metric in score.metrics if not is_higher_better(metric, score))
 
 
-def ingredient_to_report(checkpoint: Checkpoint, scores: Mapping[str, Score], hashes: ContentHashes) -> Ingredient:
-    """Return a checkpoint and its scores, for the report."""
+def ingredient_to_report(
+    checkpoint: Checkpoint, scores: Mapping[str, Score], hashes: ContentHashes | None
+) -> Ingredient:
+    """Return a checkpoint and its scores, for the report. `hashes` None: for one that is shown only as text.
+
+    The ingredient then has no hashes and no members, and is never written: its files need not be read for it.
+    """
+    known: dict[str, Any] = {
+        "path": str(checkpoint.path),
+        "bytes": total_bytes(checkpoint),
+        "scores": scores_to_report(scores),
+        "revision": checkpoint.origin.revision,
+        "format": checkpoint.origin.format,
+        "key": checkpoint.origin.key,
+        "trainer_metrics": dict(checkpoint.origin.metrics),
+        "notes": list(checkpoint.origin.notes),
+    }
+    if hashes is None:
+        return Ingredient.model_construct(**known)
     members = [
         Member(path=str(one.path), hash=hashes.of(one), bytes=total_bytes(one), revision=one.origin.revision)
         for one in checkpoint.members
     ]
-    return Ingredient(
-        path=str(checkpoint.path),
-        hash=hashes.of(checkpoint),
-        bytes=total_bytes(checkpoint),
-        scores=scores_to_report(scores),
-        revision=checkpoint.origin.revision,
-        format=checkpoint.origin.format,
-        key=checkpoint.origin.key,
-        trainer_metrics=dict(checkpoint.origin.metrics),
-        notes=list(checkpoint.origin.notes),
-        members=members,
-    )
+    return Ingredient(**known, hash=hashes.of(checkpoint), members=members)
 
 
 def search_to_report(strategy: Strategy, found: SearchResult) -> dict[str, Any]:

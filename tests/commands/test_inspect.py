@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from soupcli.checkpoints import hashes
 from soupcli.diagnosis.causes import CAUSES
+from soupcli.files.reading import FileVersion, sha256
 from tests.conftest import Ran
 from tests.helpers.broken_families import TRAIN, VAL, Task, fine_tuned, from_seed, save, trained, write
 from tests.helpers.broken_families import copy as copied
@@ -518,6 +520,25 @@ def test_strict_and_quiet(inspected: Inspect, start: nn.Sequential, soup: Soup) 
     assert ran.stdout == "runs/0\nruns/1\nruns/3\nruns/4\n"  # and not the run that a verdict accuses
     ran = soup("inspect", "--ckpts", "runs/0", "runs/1", "--strict")
     assert ran.code == 0 and ran.stdout.endswith("no problem found in the weights: --val SET looks at scores too\n")
+
+
+def test_text_needs_no_hashes(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are hashed for a report that is kept, and not for what is only shown."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        save({"fc.weight": torch.randn(4, 4)}, Path(f"runs/{number}"))
+    hashed: list[str] = []
+
+    def counted(file: FileVersion) -> str:
+        hashed.append(file.path.parent.name)
+        return sha256(file)
+
+    monkeypatch.setattr(hashes, "sha256", counted)
+    for words in ((), ("--quiet",), ("--group-by", "runs/*")):
+        assert soup("inspect", "--ckpts", "runs/*/", *words).code == 0 and not hashed
+    found = json.loads(soup("inspect", "--ckpts", "runs/*/", "--json", "--fresh").stdout)["ingredients"]
+    assert {"0", "1"} <= set(hashed) and all(one["hash"].startswith("sha256:") for one in found)
+    assert soup("inspect", "--ckpts", "runs/*/", "--relative").code == 0
 
 
 def test_one_checkpoint_alone(inspected: Inspect, healthy: list[nn.Sequential], soup: Soup) -> None:
