@@ -53,6 +53,7 @@ class Origin(NamedTuple):
     revision: str | None = None  # the commit, of a model of the Hub
     progress: Mapping[str, float] = MappingProxyType({})  # the step and epoch that its trainer wrote into the file
     members: tuple[str, ...] = ()  # hashes of what a soup was mixed of, as its file says
+    classes: Mapping[str, Sequence[str]] = MappingProxyType({})  # names by row that the file states, by their key in it
 
 
 BARE = Origin("safetensors")

@@ -8,7 +8,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.compare.class_orders import is_class_list
+from soupcli.checkpoints.formats.class_lists import is_class_list
 from soupcli.errors import NetworkError
 from soupcli.files.json_text import key_of, parse_json
 from soupcli.files.reading import read_small

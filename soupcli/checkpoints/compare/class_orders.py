@@ -1,14 +1,23 @@
-"""The order of classes in the files beside a checkpoint, from every place and library that states it.
+"""The order of classes beside a checkpoint's weights, from every place and library that states it.
 
 class_orders(checkpoint)                                # {"config.json: id2label": ["cat", "dog"]}
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from soupcli.checkpoints.formats.class_lists import (
+    PLACEHOLDER,
+    is_class_list,
+    named_rows,
+    names_by_row,
+    plain_name,
+    rows_of_text,
+)
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small
 
@@ -17,36 +26,31 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint
 
-MAX_BYTES = 10_000_000
-SUFFIXES = (".json", ".txt", ".names")
-DEEPEST = 3  # levels of a configuration that are searched
-MOST = 100_000  # classes
+MAX_BYTES = 10_000_000  # of a list of classes, or of config.json
+MAX_SETTINGS = 200_000  # bytes of other files that are searched for classes
+CONFIG = "config.json"
+YAML = (".yaml", ".yml")
+SUFFIXES = (".json", *YAML, ".txt", ".names", ".csv", ".tsv")
+INPUTS = ("tokenizer", "vocab", "special_tokens", "added_tokens")  # files whose names are tokens
 SHOWN = 6  # class names in a message
-_MAPS = r"(id|idx|index)(2|_to_)(label|class)(es|s)?|(label|class)(es|s)?(2|_to_)(id|idx|index)"
-KEYS = re.compile(rf"{_MAPS}|(label|class)_names|labels|classes")
-LISTS = re.compile(rf"{_MAPS}|labels?([_-]?(names|map|list|encoder))?|class(es|[_-]?(names|map|list|indices))")
 # What says the order of a head's rows, the first that there is.
 HEADS = ("config.json: id2label", "config.json: label2id", "config.json: label_names")
 
 
 def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
     """Return the names of classes in the order of the head's rows, by the place that states them."""
-    found: dict[str, list[str]] = {}
+    found = {key: list(names) for key, names in checkpoint.origin.classes.items()}
     for file in _files(checkpoint):
         is_list = is_class_list(file.name)
-        if not is_list and file.name != "config.json":
-            continue
         try:
-            content = read_small(file, most=MAX_BYTES).decode("utf-8-sig")
-            document: Any = parse_json(content) if file.suffix == ".json" else content.split("\n")
-            document = [line.strip() for line in document if line.strip()] if file.suffix != ".json" else document
-        except (OSError, ValueError, RecursionError):
+            document = _read(file, MAX_BYTES if is_list or file.name == CONFIG else MAX_SETTINGS)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue  # whoever needs it says so
-        places = [("", document)] if is_list else []
-        for key, value in (*places, *_places(document)):
-            names = names_by_row(value)
-            if names is not None:
-                found.setdefault(f"{file.name}: {key}" if key else file.name, names)
+        of_file = names_by_row(document) if is_list or isinstance(document, Mapping) else None
+        if of_file is not None:
+            found.setdefault(file.name, of_file)
+        for key, names in named_rows(document).items():
+            found.setdefault(f"{file.name}: {key}", names)
     return found
 
 
@@ -56,7 +60,15 @@ def contradict(one: Sequence[str], two: Sequence[str]) -> bool:
     return any(name != there and name in others for name, there in zip(plain, others, strict=False))
 
 
-def two_orders(config: Mapping[str, Sequence[str] | None]) -> str | None:
+def other_classes(one: Sequence[str], two: Sequence[str]) -> bool:
+    """Whether a row has two names. Placeholders name nothing, and `neg` is short for `negative`."""
+    if any(all(map(PLACEHOLDER.fullmatch, names)) for names in (one, two)):
+        return False
+    pairs = [(plain_name(name), plain_name(there)) for name, there in zip(one, two, strict=False)]
+    return not all(name.startswith(there) or there.startswith(name) for name, there in pairs)
+
+
+def two_orders(config: dict[str, Sequence[str] | None]) -> str | None:
     """Return what `id2label` and `label2id` of one configuration say if they contradict each other."""
     one, two = config.get("id2label"), config.get("label2id")
     if one is None or two is None or not contradict(one, two):
@@ -69,53 +81,23 @@ def shown(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
-def is_class_list(name: str) -> bool:
-    """Whether a file of this name lists the classes of the network that it lies beside."""
-    stem, _, suffix = name.rpartition(".")
-    return f".{suffix}" in SUFFIXES and LISTS.fullmatch(stem.lower()) is not None
-
-
 def _files(checkpoint: Checkpoint) -> list[Path]:
-    """Yield the side files, and lists of classes beside them whether or not a soup carries these on."""
+    """Return side files, and others that may state classes whether or not a soup carries these on."""
     folder = checkpoint.side_folder
     try:
-        lists = [file for suffix in SUFFIXES for file in folder.glob(f"*{suffix}")] if folder is not None else []
+        found = {*checkpoint.side_files, *(folder.iterdir() if folder is not None else ())}
     except OSError:
-        lists = []
-    return sorted({*checkpoint.side_files, *lists})
+        found = set(checkpoint.side_files)
+    return sorted(file for file in found if file.suffix.lower() in SUFFIXES and not file.name.startswith(INPUTS))
 
 
-def _places(document: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Yield values under keys that hold names of classes, with dotted keys."""
-    if not isinstance(document, Mapping) or depth == DEEPEST:
-        return
-    for key, value in document.items():
-        if KEYS.fullmatch(str(key)):
-            yield f"{prefix}{key}", value
-        else:
-            yield from _places(value, f"{prefix}{key}.", depth + 1)
-
-
-def names_by_row(value: Any) -> list[str] | None:
-    """Return names in order, from a list or from a map between numbers and names; None for anything else."""
-    if isinstance(value, Mapping):
-        pairs = [(number, name) for number, name in value.items() if _number(number) is not None]
-        if len(pairs) < len(value) or not all(isinstance(name, str) for _, name in pairs):
-            pairs = [(number, name) for name, number in value.items()]
-        rows = {_number(number): name for number, name in pairs}
-        if rows.keys() != set(range(len(value))):
-            return None
-        value = [rows[row] for row in range(len(rows))]
-    whole = isinstance(value, list) and 1 < len(value) <= MOST and all(isinstance(name, str) for name in value)
-    return list(value) if whole else None
-
-
-def plain_name(name: str) -> str:
-    """Return a name without case and separators."""
-    return re.sub(r"[\W_]+", "", name).casefold() or name
-
-
-def _number(value: Any) -> int | None:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
-        return int(value)
-    return value if type(value) is int else None
+def _read(file: Path, most: int) -> Any:
+    """Return the document in a file, or None for a text that is no list of classes."""
+    if file.suffix not in (".json", *YAML) and not is_class_list(file.name):
+        return None
+    content = read_small(file, most=min(most, MAX_SETTINGS) if file.suffix in YAML else most).decode("utf-8-sig")
+    if file.suffix == ".json":
+        return parse_json(content)
+    if file.suffix in YAML:  # the base loader takes every scalar for text, and joins no mappings
+        return yaml.load(content, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+    return rows_of_text(content)

@@ -9,8 +9,9 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from soupcli.checkpoints.compare.class_orders import HEADS, SHOWN, class_orders, contradict, plain_name, shown
+from soupcli.checkpoints.compare.class_orders import HEADS, SHOWN, class_orders, contradict, other_classes, shown
 from soupcli.checkpoints.compare.settings import same_bytes, side_file
+from soupcli.checkpoints.formats.class_lists import plain_name
 from soupcli.errors import MixError
 from soupcli.files.json_text import TooManyValuesError, parse_json
 from soupcli.files.reading import read_small
@@ -220,21 +221,40 @@ def _check_order(
     first: Checkpoint, other: Checkpoint, selection: TensorFilter, orders: tuple[list[str], list[str]]
 ) -> None:
     one, two = orders
-    if one == two or len(one) != len(two):
+    moved = contradict(one, two)
+    if len(one) != len(two) or not (moved or other_classes(one, two)):
         return
-    head = next((name for name in _mixed(first, selection) if _is_head(name, first, len(one))), None)
-    if head is None or not contradict(one, two):
+    heads = _heads(first, selection, len(one))
+    if not heads:
         return
-    plain, others = ([plain_name(name) for name in names] for names in (one, two))
-    order = [others.index(name) for name in plain] if sorted(plain) == sorted(others) else None
-    rows = f"put the rows of its {head} into the order {order} (weight[{order}]) and its id2label as the other's"
-    rest = f"mix all but the heads: --exclude '{head.rpartition('.')[0] or head}.*'"
+    module = heads[0].rpartition(".")[0]
+    excluded = f"'{module}.*'" if module else " ".join(heads)
     raise MixError(
-        f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}: rows of {head!r} "
+        f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}: rows of {heads[0]!r} "
         "stand for other classes",
-        hint=f"{rows}; or {rest}" if order is not None and len(order) <= SHOWN else rest,
+        hint=f"{_remedy(orders, heads, moved=moved)}mix all but the heads: --exclude {excluded}",
     )
 
 
-def _is_head(name: str, checkpoint: Checkpoint, classes: int) -> bool:
-    return checkpoint.tensors[name].shape[0] == classes and "embed" not in name
+def _remedy(orders: tuple[list[str], list[str]], heads: Sequence[str], *, moved: bool) -> str:
+    """Return the beginning of a hint: how the classes of the other one become those of the first."""
+    if not moved:
+        return "if these are the same classes under other names, write one spelling beside both; else "
+    plain, others = ([plain_name(name) for name in names] for names in orders)
+    if len(plain) > SHOWN or sorted(plain) != sorted(others):
+        return ""
+    order = [others.index(name) for name in plain]
+    rows = f"put the rows of its {' and '.join(heads)} into the order {order} (weight[{order}])"
+    return f"{rows} and its names of classes as the other's; or "
+
+
+def _heads(checkpoint: Checkpoint, selection: TensorFilter, classes: int) -> list[str]:
+    """Return the mixed tensors of the first module with a row for each class, or for one more: no object."""
+    mixed = [name for name in _mixed(checkpoint, selection) if "embed" not in name]
+    rows = {name: checkpoint.tensors[name].shape for name in mixed}
+    for count in (classes, classes + 1):
+        found = sorted((name for name in mixed if rows[name][0] == count), key=lambda name: len(rows[name]) < 2)
+        if found:
+            module = found[0].rpartition(".")[0]
+            return [name for name in found if name.rpartition(".")[0] == module]
+    return []

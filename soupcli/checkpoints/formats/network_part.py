@@ -106,6 +106,13 @@ def view_of(value: Any) -> Mapping[Any, Any] | None:
     return value.attributes if isinstance(value, StandIn) and value.attributes else None
 
 
+def stated_in(value: Any) -> Mapping[Any, Any] | None:
+    """Return the entries and attributes of a dict or object, among which classes may be named, or None."""
+    if isinstance(value, StandIn) and not is_tensor(value):
+        return value.entries if value.entries is not None else value.attributes
+    return entries_of(value)
+
+
 def _is_bare(file: _File, content: Any) -> bool:
     """Whether the object is only a state dict, so that there is nothing to choose."""
     view = view_of(content)

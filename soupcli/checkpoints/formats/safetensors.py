@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.dtype import Dtype
+from soupcli.checkpoints.formats.class_lists import KEYS, named_rows
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import TooManyValuesError, parse_json
 from soupcli.files.reading import FileVersion, read_bytes
@@ -83,7 +84,19 @@ def read_contents(file: FileVersion, _: How) -> Contents:
             f"{file.path}: a part that torch's distributed checkpoint wrote, of tensors that lie in several files",
             hint="torch.distributed.checkpoint._consolidate_hf_safetensors.consolidate_safetensors_files joins them",
         )
-    return Contents(specs, places, Origin("safetensors", members=_members(metadata.get("soup", "{}"))))
+    origin = Origin("safetensors", members=_members(metadata.get("soup", "{}")), classes=_classes(metadata))
+    return Contents(specs, places, origin)
+
+
+def _classes(metadata: dict[str, str]) -> dict[str, list[str]]:
+    """Return the names of classes that the metadata states, as JSON under a usual key."""
+    found = {}
+    for key in filter(KEYS.fullmatch, metadata):
+        try:
+            found[key] = parse_json(metadata[key])
+        except (ValueError, RecursionError):
+            continue
+    return named_rows(found)
 
 
 def _members(soup: str) -> tuple[str, ...]:

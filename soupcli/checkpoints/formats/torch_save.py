@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
+from soupcli.checkpoints.formats.class_lists import named_rows
 from soupcli.checkpoints.formats.names import COUNTERS
-from soupcli.checkpoints.formats.network_part import network_part, trained_beside, view_of
+from soupcli.checkpoints.formats.network_part import network_part, stated_in, trained_beside, view_of
 from soupcli.checkpoints.formats.pickles.machine import PickleError
 from soupcli.checkpoints.formats.pickles.stand_ins import find_in
 from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
@@ -100,7 +101,8 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
     for name, value in part.tensors.items():
         specs[name], places[name] = _stored(file, saved, f"tensor {name!r}", value)
     _check_expanded(file, specs, places)
-    return Contents(specs, places, _origin(format_, view, part, partial(_scalar, file, saved)))
+    origin = _origin(format_, view, part, partial(_scalar, file, saved))
+    return Contents(specs, places, origin._replace(classes=named_rows(saved.content, stated_in)))
 
 
 def _origin(format_: str, view: Mapping[Any, Any], part: NetworkPart, read_scalar: ReadScalar) -> Origin:

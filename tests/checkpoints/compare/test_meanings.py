@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -132,7 +133,10 @@ def test_classes(tmp_path: Path) -> None:
     check(a, b, TensorFilter(exclude=("head.*",)))
     check(a, run(tmp_path / "c", config_json=labels("Entailment", "NEUTRAL", "not true")))
     check(a, run(tmp_path / "d", config_json=labels("LABEL_0", "LABEL_1", "LABEL_2")))
-    check(a, run(tmp_path / "e", config_json=labels("yes", "no", "perhaps")))
+    check(a, run(tmp_path / "e", config_json=labels("entail", "neutral", "not-true-at-all")))
+    with pytest.raises(MixError, match="classes are yes, no, perhaps") as refused:
+        check(a, run(tmp_path / "f", config_json=labels("yes", "no", "perhaps")))
+    assert "under other names" in str(refused.value.hint)
 
 
 def test_timm(tmp_path: Path) -> None:
@@ -184,6 +188,9 @@ def rows_of(names: list[str]) -> dict[str, int]:
             lambda names: {"id2label": {str(row): f"LABEL_{ORDER.index(n)}" for row, n in enumerate(names)}},
         ),
         ("label_map_json", rows_of),
+        ("mapping_json", rows_of),
+        ("args_json", lambda names: {"data": {"class_names": names}}),
+        ("label_list_json", lambda names: [{"id": row, "name": name} for row, name in enumerate(names)]),
         ("class_names_json", lambda names: names),
     ],
 )
@@ -196,6 +203,81 @@ def test_wherever_the_order_is_said(tmp_path: Path, file: str, said: Callable[[l
     with pytest.raises(MixError, match=r"rows of 'head\.weight' stand for other classes"):
         check(a, b)
     check(a, same)
+
+
+@pytest.mark.parametrize(
+    ("file", "form"),
+    [
+        ("data.yaml", "nc: 3\nnames: [{0}, {1}, {2}]"),
+        ("data.yml", "names:\n  0: {0}\n  1: {1}\n  2: {2}"),
+        ("coco.names", "{0}\n{1}\n{2}\n"),
+        ("labels_txt", "0 {0}\n1: {1}\n2\t{2}"),
+        ("labels_txt", "{0} 0\n{1} 1\n{2} 2\n"),
+        ("classes_txt", "{0},{1},{2}"),
+        ("classes.csv", "id,name\r\n0,{0}\r\n1,{1}\r\n2,{2}\r\n"),
+    ],
+)
+def test_lists_of_other_tools(tmp_path: Path, file: str, form: str) -> None:
+    """YOLO's names, lists with numbers, tables: an order beside the weights counts in whatever form it is written."""
+    a, b, same = (
+        run(tmp_path / name, **{file: form.format(*names)})
+        for name, names in (("a", ORDER), ("b", MOVED), ("c", ORDER))
+    )
+    with pytest.raises(MixError, match=r"classes are dog, cat, eel, those of .*a are cat, dog, eel"):
+        check(a, b)
+    check(a, same)
+
+
+class Yolo(torch.nn.Module):
+    """A network that knows the names of its classes."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.head, self.names = torch.nn.Linear(2, 3), dict(enumerate(names))
+
+
+STATED: dict[str, Callable[[list[str]], object]] = {
+    "torchvision": lambda names: {"class_to_idx": rows_of(names)},
+    "mmengine": lambda names: {"meta": {"dataset_meta": {"classes": tuple(names)}}, "message_hub": {}},
+    "Lightning": lambda names: {"hyper_parameters": {"class_names": names}},
+    "arguments": lambda names: {"args": Namespace(labels=names)},
+}
+
+
+@pytest.mark.parametrize("kind", STATED)
+def test_said_beside_the_state_dict(tmp_path: Path, kind: str) -> None:
+    """Trainers write the classes into the file of the weights; a network in another order is refused."""
+    for name, names in (("a", ORDER), ("b", MOVED), ("c", ORDER)):
+        said = STATED[kind](names)
+        assert isinstance(said, dict)
+        torch.save({"state_dict": torch.nn.Linear(2, 3).state_dict(), **said}, tmp_path / f"{name}.pth")
+    with pytest.raises(MixError, match="rows of 'weight' stand for other classes") as refused:
+        check(tmp_path / "a.pth", tmp_path / "b.pth")
+    assert "its weight and bias into the order [1, 0, 2]" in str(refused.value.hint)
+    assert "--exclude weight bias" in str(refused.value.hint)
+    check(tmp_path / "a.pth", tmp_path / "c.pth")
+
+
+def test_said_by_a_module_or_a_header(tmp_path: Path) -> None:
+    """So is a whole network whose names are those of YOLO, and a header of safetensors that states classes."""
+    for name, names in (("a", ORDER), ("b", MOVED)):
+        torch.save({"model": Yolo(names)}, tmp_path / f"{name}.pt")
+        said = {"classes": json.dumps(names), "labels": "{"}
+        save_file({"weight": torch.rand(3, 2)}, tmp_path / f"{name}.safetensors", metadata=said)
+    for ending in ("pt", "safetensors"):
+        with pytest.raises(MixError, match="stand for other classes"):
+            check(tmp_path / f"a.{ending}", tmp_path / f"b.{ending}")
+
+
+def test_a_head_with_one_row_more(tmp_path: Path) -> None:
+    """A detector's row for no object does not hide that the others have changed places."""
+    for name, names in (("a", ORDER), ("b", MOVED)):
+        run(tmp_path / name, config_json=labels(*names))
+        save_file(
+            {"box.weight": torch.rand(5, 2), "cls.weight": torch.rand(4, 2)}, tmp_path / name / "model.safetensors"
+        )
+    with pytest.raises(MixError, match=r"rows of 'cls\.weight' stand for other classes"):
+        check(tmp_path / "a", tmp_path / "b")
 
 
 def test_one_says_names_and_the_other_numbers(tmp_path: Path) -> None:

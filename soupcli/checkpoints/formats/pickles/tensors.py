@@ -57,11 +57,18 @@ UNREADABLE = {
     ),
     "torch._utils._rebuild_device_tensor_from_numpy": ("a tensor of another device", "save it as .cpu()"),
     "torch._utils._rebuild_xla_tensor": ("a tensor of another device", "save it as .cpu()"),
-    "torch.distributed._shard.sharded_tensor.api.ShardedTensor": (
-        "a ShardedTensor, of which one process has a part",
-        DTENSOR,
+    **dict.fromkeys(
+        ("torch.nn.parameter.UninitializedParameter", "torch.nn.parameter.UninitializedBuffer"),
+        ("a tensor without data (of a lazy module)", "run the model on one batch before it is saved"),
     ),
     "torch.storage._load_from_bytes": ("a pickle within the pickle", "save it with torch.save"),
+}
+# Subclasses of Tensor that are made of further tensors, by the ends of their names.
+WRAPPERS = {
+    ".DTensor": ("a DTensor, of which one process has a part", DTENSOR),
+    ".ShardedTensor": ("a ShardedTensor, of which one process has a part", DTENSOR),
+    ".MaskedTensor": ("a masked tensor", "save its numbers: .to_tensor(0)"),
+    ".NestedTensor": UNREADABLE["torch._utils._rebuild_nested_tensor"],
 }
 ARRAYS = frozenset(
     f"numpy.{core}.{function}"
@@ -171,8 +178,9 @@ def _wrapper(args: tuple[Any, ...]) -> Found:
 
 
 def _wrapped(name: str) -> UnreadableTensor:
-    if name.endswith(".DTensor"):
-        return UnreadableTensor("a DTensor, of which one process has a part", DTENSOR)
+    for ending, said in WRAPPERS.items():
+        if name.endswith(ending):
+            return UnreadableTensor(*said)
     hint = "save plain tensors: .dequantize() of each, if the class has it, or the model before it was converted"
     return UnreadableTensor(f"a tensor of the class {name}", hint)
 

@@ -12,6 +12,7 @@ import numpy
 import pytest
 import torch
 from torch import nn
+from torch.masked import masked_tensor
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import CheckpointError
@@ -90,6 +91,14 @@ UNREADABLE: dict[str, tuple[Callable[[], Any], str, str]] = {
     "quantised": (quantised, "is a quantised tensor", "dequantize"),
     "meta": (lambda: torch.empty(2, device="meta"), "is a tensor without data", "load the weights"),
     "nested": (lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), "is a nested tensor", "unbind"),
+    "jagged": (
+        lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.jagged),
+        "is a nested tensor",
+        "unbind",
+    ),
+    "masked": (lambda: masked_tensor(torch.ones(2), torch.tensor([True, False])), "is a masked tensor", "to_tensor"),
+    "lazy": (torch.nn.parameter.UninitializedParameter, "is a tensor without data", "one batch"),
+    "lazy buffer": (torch.nn.parameter.UninitializedBuffer, "is a tensor without data", "one batch"),
     "numpy": (lambda: numpy.ones(3), "is a numpy array", "from_numpy"),
     "complex128": (lambda: torch.ones(2, dtype=torch.complex128), "has dtype complex128", "save it as one of"),
 }
