@@ -37,9 +37,15 @@ class Diagnosis(NamedTuple):
 
 
 def judge(facts: Facts) -> list[Diagnosis]:
-    """Return every cause with evidence, in the order of the table."""
+    """Return every cause with evidence, in the order of the table; an effect alone only if no cause explains it."""
     found = ((cause, cause.find(facts)) for cause in CAUSES)
-    return [Diagnosis(cause, evidence) for cause, evidence in found if evidence is not None]
+    told = [Diagnosis(cause, evidence) for cause, evidence in found if evidence is not None]
+    explained = [one for cause, evidence in told if cause.find is not culprits.spoiling for one in evidence.accused]
+    return [
+        each
+        for each in told
+        if each.cause.find is not culprits.spoiling or not any(one in explained for one in each.evidence.accused)
+    ]
 
 
 def markdown() -> str:
@@ -190,6 +196,12 @@ CAUSES: tuple[Cause, ...] = (
         "The ingredients have a common start, but the mean of all is worse than the worst one: they have moved so "
         "far from the start that they are in different basins.",
         "Fine-tune for shorter or with smaller learning rates. `soup greedy` finds those that still go together.",
+    ),
+    Cause(
+        "one ingredient spoils the soup",
+        culprits.spoiling,
+        "The soup is surely better without one ingredient, and nothing in its weights tells why.",
+        "Leave it out (`soup greedy` does), and compare its training with that of the others.",
     ),
     Cause(
         "too few validation examples",

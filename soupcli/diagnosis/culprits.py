@@ -248,6 +248,15 @@ def other_inputs(facts: Facts) -> Evidence | None:
     return Evidence(text, tuple(facts.located[one] for one in found), sure)
 
 
+def spoiling(facts: Facts) -> Evidence | None:
+    """Find a culprit without which the soup is clearly better, whatever is wrong with it."""
+    barrier = facts.barrier
+    for one in culprits(facts) if barrier is not None and barrier.without else ():
+        if barrier is not None and is_worse(facts, one) and clearly_better(barrier.without[one], barrier.soup):
+            return Evidence(f"{facts.name(one)} spoils the soup" + told_effect(facts, one), (facts.located[one],))
+    return None
+
+
 def _one_of_two(facts: Facts) -> Evidence | None:
     """Find which of two is wrong, if their mean suffers: by scores, since neither is far from the others."""
     assert facts.spread is not None

@@ -63,7 +63,10 @@ def refuse_code(config: Mapping[str, Any], file: Path, *, trust_code: bool = Fal
                 f"{file}: {key}: {value!r} is not here, and nothing is fetched", hint="download it first"
             )
         if last.endswith("_implementation") and isinstance(value, str) and "/" in value:
-            raise NetworkError(f"{file}: {key}: {value!r} is code of another repository, which is never run")
+            raise NetworkError(
+                f"{file}: {key}: {value!r} is code of another repository, which is never run",
+                hint=f"remove {key} from the file: it says how fast the network is computed, not what",
+            )
 
 
 def refuse_code_beside(folder: Path, *, trust_code: bool = False) -> None:

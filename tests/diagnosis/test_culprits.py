@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 
 from soupcli.diagnosis.barrier import Barrier
 from soupcli.diagnosis.basins import too_far
-from soupcli.diagnosis.culprits import other_inputs
+from soupcli.diagnosis.causes import judge
+from soupcli.diagnosis.culprits import other_inputs, spoiling
 from soupcli.diagnosis.facts import Facts, WeightDistances
 from soupcli.evaluation.loop import score_of
 from soupcli.evaluation.score import Score
@@ -59,3 +61,22 @@ def test_none_is_odd_where_all_are_apart() -> None:
     assert found is not None and [one.path for one in found.accused] == [together.located[3].path]
     assert too_far(together) is None
     assert other_inputs(far) is None and too_far(far) is not None
+
+
+def without(facts: Facts, *right: int) -> Facts:
+    """The same ingredients, with the scores of the mean without each of them."""
+    assert facts.barrier is not None
+    return replace(facts, barrier=facts.barrier._replace(without=[scattered(count) for count in right]))
+
+
+def test_one_that_spoils_the_soup_is_never_passed_over() -> None:
+    """It is told by its effect alone if nothing tells why, and not twice if a cause is known."""
+    wide, near = (apart(degrees, 900, 910, 905, 500, 895, mean=860) for degrees in (40.0, 5.0))
+    regained = (850, 845, 855, 910, 850)
+    found = spoiling(without(wide, *regained))
+    assert found is not None and [one.path for one in found.accused] == ["runs/3"]
+    assert "without it 0.9100" in found.text
+    assert spoiling(without(wide, 850, 845, 855, 865, 850)) is None
+    assert spoiling(wide) is None
+    told = [each.cause.name for each in judge(without(near, *regained))]
+    assert told == ["trained on other inputs"]

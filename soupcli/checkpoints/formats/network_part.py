@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.pickles.modules import is_module, state_of
-from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, entries_of, find_in
+from soupcli.checkpoints.formats.pickles.stand_ins import Opaque, StandIn, entries_of, find_in
 from soupcli.checkpoints.formats.pickles.tensors import is_array, is_tensor, tensor_of
 from soupcli.checkpoints.formats.training_state import is_counter, is_optimizer, is_training_state
 from soupcli.errors import CheckpointError
@@ -338,6 +338,7 @@ def _holds(key: str | None) -> str:
 def _kind(value: Any) -> str:
     if is_tensor(value):
         return "tensor"
+    value = value.value if isinstance(value, Opaque) else value
     return value.full_name if isinstance(value, StandIn) else type(value).__name__
 
 

@@ -73,6 +73,13 @@ def refuse_other_archives(file: FileVersion, names: Sequence[str]) -> None:
     kind = other_archive(names)
     if kind is not None:
         raise CheckpointError(f"{file.path}: {kind.what}", hint=kind.hint)
+    if any(name.endswith("/.data/serialization_id") for name in names) and not any(
+        name.endswith("/data.pkl") for name in names
+    ):
+        raise CheckpointError(
+            f"{file.path}: a file of torch.save without its content: the program ended before it was written",
+            hint="save it again, or take an earlier checkpoint",
+        )
     if names and not any(name.endswith("data.pkl") or "/data/" in name for name in names):
         shown = ", ".join(sorted(names)[:3])
         raise CheckpointError(

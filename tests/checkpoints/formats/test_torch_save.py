@@ -164,6 +164,22 @@ def test_compressed_archive_is_refused(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "y.pt")
 
 
+def test_a_save_that_was_cut_short(tmp_path: Path) -> None:
+    """An archive that torch.save began and did not finish is no archive of other things."""
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/.data/serialization_id", b"1")
+        archive.writestr("x/version", b"3")
+    with pytest.raises(CheckpointError, match="the program ended before it was written") as refused:
+        open_checkpoint(tmp_path / "x.pt")
+    assert "save it again" in str(refused.value.hint)
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """A tuple for a name is called that."""
+    with pytest.raises(CheckpointError, match="has a tuple for a name"):
+        open_checkpoint(saved(tmp_path / "x.pt", {"w": torch.ones(1), ("a", 1): torch.ones(1)}))
+
+
 def test_other_byte_order_is_refused(tmp_path: Path) -> None:
     """Weights of a big-endian machine are not read as if they were ours."""
     whole = saved(tmp_path / "x.pt", {"w": torch.ones(3)})
