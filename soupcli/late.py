@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -28,6 +29,24 @@ def collection_paused() -> Iterator[None]:
             gc.enable()
 
 
+class Searches:
+    """How Python searches for garbage in this process."""
+
+    skip_imports = False  # True in a process of our own: what modules leave behind is never looked at again
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Pause the search for garbage while modules are imported in the block.
+
+    They make a million objects that stay. One search of them all takes as long as opening hundreds of checkpoints.
+    """
+    with collection_paused():
+        yield
+    if Searches.skip_imports:
+        gc.freeze()
+
+
 class _Late(ModuleType):
     """A module of a library, imported when an attribute is first read."""
 
@@ -38,7 +57,7 @@ class _Late(ModuleType):
             raise AttributeError(name)
         if self.library is None:
             warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)  # which nothing here needs
-            with collection_paused():
+            with importing() if self.__name__ not in sys.modules else nullcontext():
                 self.library = importlib.import_module(self.__name__)
         return getattr(self.library, name)
 

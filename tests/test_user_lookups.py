@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from threading import Thread
 
@@ -82,6 +83,22 @@ def look():
 """
 
 
+def test_versions_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many kept results depend on a distribution, a run looks for its version once, and the next one anew."""
+    looked: list[str] = []
+    found = metadata.distribution
+
+    def counted(name: str) -> metadata.Distribution:
+        looked.append(name)
+        return found(name)
+
+    monkeypatch.setattr(metadata, "distribution", counted)
+    manifest = Manifest(user=UserReads(packages=lambda: ["torch"]))
+    kept = manifest.depends()
+    assert all(manifest.holds(kept) for _ in range(3)) and looked == ["torch"]
+    assert manifest.again().holds(kept) and looked == ["torch", "torch"]
+
+
 def test_sizes_times_and_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They count where the user's code may look at them, not where it only asks whether a file is there.
 
@@ -135,7 +152,7 @@ def test_versions_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: PyYAML\nVersion: 99.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert not manifest.holds(kept)
+    assert not manifest.again().holds(kept)
 
 
 def test_names_that_begin_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

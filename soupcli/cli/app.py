@@ -30,6 +30,7 @@ from soupcli.cli.options.without_checkpoints import (
 )
 from soupcli.cli.parsing import DONE, USER_ERROR, Command, UsageProblem, add_command, guarded, in_our_words
 from soupcli.errors import UsageError
+from soupcli.late import Searches
 from soupcli.output import console
 
 COMMANDS = (
@@ -263,6 +264,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
     # Threads of torch that wait sleep: awake, they take the cores of those that read and mix, and of other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    Searches.skip_imports = True
     with signals.handle_signals():
         code = run(sys.argv[1:])
         if code > SIGNALLED or (code and processes.started() > 1):  # threads and processes are not waited for

@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperOption
 from soupcli.cli import signals
 from soupcli.cli.help import in_groups
 from soupcli.errors import CheckpointErrors, RecipeError, SoupError, UsageError
-from soupcli.late import collection_paused
+from soupcli.late import importing
 from soupcli.output import console
 from soupcli.wording import suggestion
 
@@ -166,7 +166,7 @@ def add_command(app: typer.Typer, row: Command) -> None:
 
 def _function(row: Command) -> Callable[[Any, Invocation], int | None]:
     module, _, name = row.function.partition(":")
-    with collection_paused():
+    with importing():
         function: Callable[[Any, Invocation], int | None] = getattr(importlib.import_module(module), name)
     return function
 

@@ -71,6 +71,7 @@ class Manifest:
         self._user = user
         self._began = time.time_ns()
         self._files: dict[Path, tuple[Stamp, str]] = {}
+        self._versions: dict[str, str] = {}
 
     def file(self, path: Path) -> str:
         """Return the hash of the file's whole content, in hexadecimal. Raises OSError."""
@@ -98,7 +99,7 @@ class Manifest:
         with user.at_once():
             seen = user.seen()
             found = [[f"{VARIABLE}{name}", _value_of(name)] for name in sorted(user.variables())]
-            found += [[f"{PACKAGE}{name}", _version_of(name)] for name in sorted(user.packages())]
+            found += [[f"{PACKAGE}{name}", self._version(name)] for name in sorted(user.packages())]
             asked = sorted(path for path in user.asked() if path not in seen)
             stated = sorted(user.stated())
         found += [[f"{ASKED}{_shown(path, here)}", self._asked_print(path)] for path in asked]
@@ -115,10 +116,16 @@ class Manifest:
         if mark == VARIABLE:
             return _value_of(rest)
         if mark == PACKAGE:
-            return _version_of(rest)
+            return self._version(rest)
         if mark == STATED:
             return _stat_print(here / rest)
         return self._asked_print(here / rest) if mark == ASKED else self._print_of(here / name)
+
+    def _version(self, package: str) -> str:
+        """The version of an installed distribution, looked up once in a run: every kept score depends on some."""
+        if package not in self._versions:
+            self._versions[package] = _version_of(package)
+        return self._versions[package]
 
     def confirm(self) -> None:
         """Raises ValidationError for a file that has changed since it was first read."""

@@ -225,14 +225,19 @@ def _is_sharp(gram_kk: Tensor) -> bool:
 
 
 def _about_mean(gram_kk: Tensor) -> Tensor:
-    """[k+1, k+1] of offsets from the mean, and of the mean, from products of the first and of offsets from it."""
-    count = len(gram_kk)
-    to_mean_kk = torch.zeros(count + 1, count, dtype=torch.float64)
-    to_mean_kk[1:count, 1:].fill_diagonal_(1.0)
-    to_mean_kk[:count, 1:] -= 1.0 / count
-    to_mean_kk[count] = 1.0 / count  # the mean is the first and the mean of the offsets
-    to_mean_kk[count, 0] = 1.0
-    return to_mean_kk @ gram_kk @ to_mean_kk.t()
+    """[k+1, k+1] of offsets from the mean, and of the mean, from products of the first and of offsets from it.
+
+    Sums of rows do it: products of matrices would take as long as the cube of the checkpoints.
+    """
+    along_k, offset_kk = gram_kk[0].clone(), gram_kk.clone()
+    along_k[0] = offset_kk[0] = offset_kk[:, 0] = 0.0  # the first one's own offset
+    row_k = offset_kk.mean(dim=1)
+    along, square = along_k.mean(), row_k.mean()  # of the mean's offset: with the first, with itself
+    found_kk = gram_kk.new_empty(len(gram_kk) + 1, len(gram_kk) + 1)
+    found_kk[:-1, :-1] = offset_kk - row_k[:, None] - row_k + square
+    found_kk[-1, :-1] = found_kk[:-1, -1] = along_k - along + row_k - square
+    found_kk[-1, -1] = gram_kk[0, 0] + 2 * along + square
+    return found_kk
 
 
 def _not_finite(piece: OffsetPiece, raw_kn: Tensor) -> list[NotFinite]:

@@ -113,13 +113,8 @@ def _bases(report: Report, beside: CardSources) -> list[str]:
     for readme in beside.readmes:
         base = readme.front.get("base_model")
         found += [str(one) for one in (base if isinstance(base, list) else [base])]
-    ids = [word for word in found if HUB_ID.fullmatch(word) and not _is_path(word, report)]
-    return list(dict.fromkeys(ids))
-
-
-def _is_path(word: str, report: Report) -> bool:
-    """Whether a member's path only looks like an id of the Hub: a local folder such as runs/a."""
-    return word in report.revisions and report.revisions[word] is None
+    paths = {path for path, commit in report.revisions.items() if commit is None}  # runs/a only looks like an id
+    return list(dict.fromkeys(word for word in found if HUB_ID.fullmatch(word) and word not in paths))
 
 
 def _library(report: Report) -> str | None:
