@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +35,7 @@ from soupcli.mixing.write_soup import write_weights
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
+NOISE = 1 << 20  # numbers of an ingredient's own, repeated throughout it
 PARTS = ("merge", "wall", "memory", "help")
 
 # The usual script: the paper's release adds state dicts up one after the other, as this does.
@@ -74,16 +75,23 @@ class Family(NamedTuple):
         return file
 
     def _state(self, number: int) -> dict[str, Tensor]:
-        import timm
-
-        with torch.device("meta"):
-            shapes = timm.create_model(self.architecture, depth=self.depth).state_dict()
-        common, own = torch.Generator().manual_seed(0), torch.Generator().manual_seed(number + 1)
+        noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(number + 1)) * 0.001
         state = {}
-        for name, tensor in shapes.items():
-            start = torch.randn(tensor.shape, generator=common) * 0.02
-            state[name] = (start + torch.randn(tensor.shape, generator=own) * 0.001).to(self.dtype)
+        for name, start in _start(self.architecture, self.depth).items():
+            own = noise.repeat(-(-start.numel() // NOISE))[: start.numel()].view_as(start)
+            state[name] = (start + own).to(self.dtype)
         return state
+
+
+@lru_cache(maxsize=1)
+def _start(architecture: str, depth: int) -> dict[str, Tensor]:
+    """What all ingredients of a family start from."""
+    import timm
+
+    with torch.device("meta"):
+        shapes = timm.create_model(architecture, depth=depth).state_dict()
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(tensor.shape, generator=generator) * 0.02 for name, tensor in shapes.items()}
 
 
 VIT_B = Family("8 x 86M float32", 8, "vit_base_patch16_224", 12, torch.float32)
@@ -96,19 +104,21 @@ DEEP_VIT_B = VIT_B._replace(label="8 x 171M float32", depth=24)
 
 def measure_merge(base: Path, rounds: int) -> None:
     """The merge alone: mixed, written, flushed, read back and hashed; against the plain reading and writing."""
-    print("merge alone                          plain read + write     merge   merge / plain   target")
+    print("merge alone: wall / processor seconds, and ratios of both")
+    print(f"{'':31}plain read + write         merge   merge / plain   target of wall")
     for family, target in ((VIT_B, 2.0), (VIT_B_BF16, 2.5), (VIT_S, 2.0)):
         files = family.make(base)
         members = list(find([str(file.parent) for file in files]).checkpoints)
         for label, before in caches(files):
-            plain, merge = in_turns(
+            plain, merge = taken_in_turns(
                 rounds,
                 partial(copy_bytes, files, base / "plain"),
                 partial(merge_into, members, base),
                 before=before,
             )
-            show = f"{family.label + label:34} {plain:20.2f} s {merge:7.2f} s {merge / plain:15.2f}"
-            print(f"{show}   {target}", flush=True)
+            shown = " ".join(f"{taken.wall:10.2f} / {taken.processor:4.2f}" for taken in (plain, merge))
+            ratios = f"{merge.wall / plain.wall:8.2f} / {merge.processor / plain.processor:4.2f}"
+            print(f"{family.label + label:31}{shown} {ratios}   {target}", flush=True)
     print()
 
 
