@@ -28,7 +28,16 @@ from soupcli.cli.options.without_checkpoints import (
     SchemaOptions,
     VerifyOptions,
 )
-from soupcli.cli.parsing import DONE, USER_ERROR, Command, UsageProblem, add_command, guarded, in_our_words
+from soupcli.cli.parsing import (
+    DONE,
+    USER_ERROR,
+    Command,
+    UsageProblem,
+    WholeLinesGroup,
+    add_command,
+    guarded,
+    in_our_words,
+)
 from soupcli.errors import UsageError
 from soupcli.late import Searches
 from soupcli.output import console
@@ -244,6 +253,7 @@ def app_of(*rows: Command) -> typer.Typer:
     """`soup` with these commands. Typer builds every option of each: a call that names a command builds this one."""
     app = typer.Typer(
         name="soup",
+        cls=WholeLinesGroup,
         help="Model soups: average the weights of several fine-tuned models into one better and more robust model.",
         no_args_is_help=True,
         rich_markup_mode=None,

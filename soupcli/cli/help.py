@@ -51,6 +51,9 @@ def group_of(flag: str) -> str:
     return next((title for title, names in GROUPS.items() if name in names), "Other")
 
 
+PLAIN = {"str>": "TEXT", "path>": "PATH", "int>": "N", "float>": "NUMBER"}  # how types of Python are shown
+
+
 def in_groups(params: Sequence[Any], context: Any) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Return title and rows of each group that is not empty, arguments first."""
     rows: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Arguments", *GROUPS)}
@@ -58,11 +61,20 @@ def in_groups(params: Sequence[Any], context: Any) -> Iterator[tuple[str, list[t
         record = param.get_help_record(context)
         if record is not None:
             is_option = param.param_type_name == "option"
-            rows[group_of(max(param.opts, key=len)) if is_option else "Arguments"].append(record)
+            title = group_of(max(param.opts, key=len)) if is_option else "Arguments"
+            rows[title].append((_plainly(record[0], typed=is_option), record[1]))
     for title, found in rows.items():
         names = list(GROUPS.get(title, ()))
         if found:
             yield title, sorted(found, key=lambda record: _place(record[0], names))
+
+
+def _plainly(shown: str, *, typed: bool) -> str:
+    """Return how an option or argument is written, without types of Python; the name of an argument says enough."""
+    name, angle, kind = shown.partition(" <")
+    if not angle or not typed:
+        return name
+    return f"{name} {PLAIN.get(kind, '[' + kind.rstrip('>') + ']')}"
 
 
 def _place(shown: str, names: Sequence[str]) -> int:

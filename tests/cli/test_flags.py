@@ -119,9 +119,9 @@ FLAGS = {
     "plot": ["REPORT", "--out -o", "--kind...", "--theme", "--quiet -q"],
     "report": ["REPORT", "--out -o"],
     "init": ["--out -o", "--force"],
-    "cache": ["[KIND]...", "--clear", "--json", "--quiet -q"],
+    "cache": ["KIND", "--clear", "--json", "--quiet -q"],
     "schema": ["recipe|report"],
-    "demo": ["[KIND] [DIR]", "--seed", "--quiet -q"],
+    "demo": ["KIND|DIR", "--seed", "--quiet -q"],
 }
 
 GROUP: Any = typer.main.get_command(app_of(*COMMANDS))

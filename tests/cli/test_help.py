@@ -57,6 +57,17 @@ def test_width(soup: Soup, columns: int, monkeypatch: pytest.MonkeyPatch) -> Non
     assert lines[-3:][0].startswith("  soup greedy --ckpts ")
 
 
+def test_whole_sentences(soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a narrow terminal no description of a command is cut, and no text names a type of Python."""
+    monkeypatch.setenv("COLUMNS", "60")
+    text = " ".join(soup("--help").stdout.split())
+    for row in COMMANDS:
+        assert f"{row.name} {' '.join(row.help.partition(chr(10) * 2)[0].split())}" in text
+    for name in ("cache", "demo", "greedy", "plot", "schema"):
+        shown = soup(name, "--help").stdout
+        assert "<" not in shown and "list[" not in shown and "]]" not in shown, shown
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

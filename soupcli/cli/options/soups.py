@@ -109,8 +109,9 @@ class GreedyOptions(ScalableOptions):
         str | None,
         typer.Option(
             "--strategy",
-            help="Search: forward (default), pruned, replacement, budgeted or experts.",
+            help="How to search (default: forward).",
             envvar="SOUP_STRATEGY",
+            **one_of("forward", "pruned", "replacement", "budgeted", "experts"),
         ),
     ] = None
     orders: Annotated[

@@ -82,7 +82,7 @@ class CacheOptions:
 
     kinds: Annotated[
         list[str] | None,
-        typer.Argument(help="Only these: scores, fits, inputs, contents, hashes or demo.", metavar="[KIND]..."),
+        typer.Argument(help="Only these: scores, fits, inputs, contents, hashes or demo.", metavar="KIND"),
     ] = None
     clear: Annotated[bool, typer.Option("--clear", help="Remove what is kept.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print counts and sizes as one JSON document.")] = False
@@ -102,7 +102,7 @@ class DemoOptions:
 
     words: Annotated[
         list[str] | None,
-        typer.Argument(help="digits (default), text or images, then the folder to write.", metavar="[KIND] [DIR]"),
+        typer.Argument(help="digits (default), text or images, then the folder to write.", metavar="KIND|DIR"),
     ] = None
     seed: Annotated[int, typer.Option("--seed", help="Seed of the data splits and of training.")] = 0
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the folder.")] = False
