@@ -195,4 +195,4 @@ def show_checks(options: VerifyOptions, checks: list[Check], *, verified: bool) 
         rows: list[list[str]] = []
         for what, as_reported, found in checks:
             rows.append([what, {True: "yes", False: "NO", None: "-"}[as_reported], HASH.sub(r"\1...", found)])
-        console.print_table(Table("Checks", [Column("checked"), Column("as reported"), Column("")], rows))
+        console.print_report([Table("Checks", [Column("checked"), Column("as reported"), Column("found")], rows)])

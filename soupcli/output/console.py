@@ -168,7 +168,7 @@ def _names_that_fit(labels: Sequence[str]) -> dict[str, str]:
         return {}
     console = rich_console(stderr=False)
     room = max(LEAST, console.width // 3)
-    names = dict(zip(paths, short_names(paths, room), strict=True))
+    names = dict(zip(paths, short_names(paths, room - len("()")), strict=True))
     fits = max(map(len, labels)) <= room or len(set(names.values())) < len(names)
     return {} if fits or not console.is_terminal else names
 
@@ -214,7 +214,7 @@ def print_table(table: Table) -> None:
     console = rich_console(stderr=False)
     with console.capture() as capture:
         for columns in _blocks(table, console.width):
-            console.print(_block(table, columns, ruled=console.is_terminal))
+            console.print(_block(table, columns, console.width, ruled=console.is_terminal))
             console.print()
     _print("\n".join(line.rstrip() for line in capture.get().split("\n")).strip("\n"))
 
@@ -235,27 +235,28 @@ def _plain(table: Table) -> str:
 
 def _blocks(table: Table, width: int) -> list[list[int]]:
     """Return the columns of each block. The first column is in every block."""
-
-    from rich.cells import cell_len
-
-    def needed(column: int) -> int:
-        return max(
-            cell_len(legible(text)) for text in (table.columns[column].heading, *(row[column] for row in table.rows))
-        )
-
     blocks: list[list[int]] = [[0]]
-    first = min(needed(0), LEAST)
+    first = min(_needed(table, 0), LEAST)
     left = width - first
     for column in range(1, len(table.columns)):
-        if GAP + needed(column) > left and len(blocks[-1]) > 1:
+        if GAP + _needed(table, column) > left and len(blocks[-1]) > 1:
             blocks.append([0])
             left = width - first
         blocks[-1].append(column)
-        left -= GAP + needed(column)
+        left -= GAP + _needed(table, column)
     return blocks
 
 
-def _block(table: Table, columns: Sequence[int], *, ruled: bool) -> RichTable:
+def _needed(table: Table, column: int, *, words: bool = False) -> int:
+    """Return the columns of a terminal that the texts of a column take, or their longest word if they may wrap."""
+    from rich.cells import cell_len
+
+    texts = [table.columns[column].heading, *(row[column] for row in table.rows)]
+    return max(cell_len(legible(part)) for text in texts for part in (text.split() if words else [text]) or [""])
+
+
+def _block(table: Table, columns: Sequence[int], width: int, *, ruled: bool) -> RichTable:
+    """Return some columns as a table of rich. Texts wrap if it is wider than `width`, numbers never."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -266,12 +267,14 @@ def _block(table: Table, columns: Sequence[int], *, ruled: bool) -> RichTable:
         pad_edge=False,
         padding=(0, 1) if ruled else (0, 2, 0, 0),
     )
+    others = (_needed(table, column, words=not table.columns[column].is_number) for column in columns[1:])
+    fits = _needed(table, 0) + sum(GAP + other for other in others) <= width
     for column in columns:
         heading, is_number = table.columns[column]
         block.add_column(
             Text(legible(heading)),
             justify="right" if is_number else "left",
-            no_wrap=column > 0 or not ruled,
+            no_wrap=not ruled or (is_number if column else fits),
             overflow="fold",
         )
     for row in table.rows:

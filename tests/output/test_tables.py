@@ -144,3 +144,14 @@ def test_long_paths_on_a_terminal() -> None:
     assert "best ingredient (lr1e-4)" in shown and "with lr3e-5 " in shown
     said = "".join(shown.split())
     assert f"lr1e-4is{paths[0]},theothersalike" in said and paths[1] not in said
+
+
+def test_words_that_do_not_fit() -> None:
+    """Where a reason is as wide as the terminal, it wraps between its words; names beside it stay whole."""
+    names = ["lr2e-5_wd0…up0.1_seed1", "lr1e-5_wd0…up0.0_seed0"]
+    reason = "left out (out of reach after 8 of 300)"
+    table = Table("Steps", [Column("step"), Column("decision")], [[f"with {name}", reason] for name in names])
+    lines = on_terminal(table, 60, NO_COLOR="1").replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
+    assert max(map(len, lines)) <= 60
+    assert sum(name in line for line in lines for name in names) == 2
+    assert reason.split() * 2 == [word for line in lines[2:] for word in line[28:].split()]

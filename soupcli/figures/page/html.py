@@ -19,17 +19,20 @@ if TYPE_CHECKING:
     from soupcli.report.tables import Column, Table
 
 
+LONGEST = 32  # letters of a name that stays in one line
+
+
 def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]], *, words: bool = False) -> str:
     """A table whose first column heads its rows; a wide one scrolls by itself, also with the arrow keys.
 
-    `words`: its cells are sentences, which break into lines.
+    `words`: its cells are sentences, which break into lines on narrow screens too.
     """
     kind = ' class="words"' if words else ""
     head = "".join(f'<th scope="col"{_aligned(column)}>{text(column.heading)}</th>' for column in columns)
     body = "".join(f"<tr>{_row(columns, row)}</tr>" for row in rows)
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}"><table{kind}>'
-        f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<caption><span>{text(caption)}</span></caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -39,9 +42,18 @@ def table_of(found: Table) -> str:
 
 
 def _row(columns: Sequence[Column], cells: Sequence[str]) -> str:
-    first = f'<th scope="row">{text(cells[0])}</th>'
+    first = f'<th scope="row">{_whole(text(cells[0]))}</th>'
     rest = zip(columns[1:], cells[1:], strict=True)
     return first + "".join(f"<td{_aligned(column)}>{text(cell)}</td>" for column, cell in rest)
+
+
+def _whole(label: str) -> str:
+    """Return a label whose names do not break at their hyphens, if they fit into a narrow screen."""
+    return re.sub(r"\S*-\S*", lambda name: _kept(name[0]), label)
+
+
+def _kept(name: str) -> str:
+    return f'<span class="whole">{name}</span>' if len(name) <= LONGEST else name
 
 
 def _aligned(column: Column) -> str:
@@ -108,21 +120,24 @@ STYLE = (
     "nav a{color:var(--best)}"
     ".scroll{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.9rem}"
     "caption{text-align:left;color:var(--faint);padding-bottom:.3rem}"
+    "caption span{display:inline-block;position:sticky;left:0;max-width:calc(min(100vw,62rem) - 2rem)}"
     "th,td{padding:.28rem .7rem;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top}"
-    "thead th{border-bottom:1px solid var(--faint);white-space:nowrap}td{white-space:nowrap}"
-    ".words td{white-space:normal}"
+    "thead th{border-bottom:1px solid var(--faint);white-space:nowrap}.number,.whole{white-space:nowrap}"
     "tbody th{font-weight:500;overflow-wrap:anywhere;min-width:11rem}"
     ".number{text-align:right;font-variant-numeric:tabular-nums}"
     "dl{display:grid;gap:.15rem;margin:.4rem 0}dl div{display:grid;grid-template-columns:11rem 1fr;gap:1rem}"
     "dt{color:var(--faint)}dd{margin:0;overflow-wrap:anywhere}"
     "pre{overflow-x:auto;border:1px solid var(--rule);border-radius:4px;padding:.8rem;font-size:.85rem;margin:.5rem 0}"
     "figure{margin:1.4rem 0}figure svg{max-width:100%;height:auto;display:block}"
-    "@media screen and (max-width:44rem){figure svg{max-width:none}tbody th{min-width:8rem}}"
+    "@media screen and (max-width:44rem){figure svg{max-width:none}tbody th{min-width:8rem}td{white-space:nowrap}"
+    ".words td{white-space:normal}}"
     "figcaption{color:var(--faint);font-size:.9rem;max-width:46rem}"
     "summary{cursor:pointer;color:var(--faint)}:focus-visible{outline:2px solid var(--best);outline-offset:2px}"
-    "@media print{body{max-width:none;padding:0;font-size:11px}figure,tr{break-inside:avoid}h2{break-after:avoid}"
+    "@page{margin:1.5cm}@media print{body{max-width:none;padding:0;font-size:11px}"
+    "figure,tr{break-inside:avoid}h2{break-after:avoid}"
     "figure svg{max-height:23cm}.scroll{overflow:visible}th,td{padding:.2rem .4rem}"
-    "th,td,thead th{white-space:normal}tbody th{min-width:0}pre{white-space:pre-wrap}nav{display:none}}"
+    "th,td,thead th,.whole{white-space:normal}caption span{max-width:none}"
+    "tbody th{min-width:0}pre{white-space:pre-wrap}nav{display:none}}"
     f"{svg.RULES}"
 )
 

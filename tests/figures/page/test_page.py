@@ -12,14 +12,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupcli.figures.page import page as page_module
+from soupcli.figures.page.html import LONGEST, table
 from soupcli.figures.page.page import page
+from soupcli.report.tables import Column
 from tests.helpers.report_toys import gathered, greedy, learned, ranked, report
 
 PATHS = [f"runs/{number:02}" for number in range(12)]
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 KNOWN = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "h1", "h2", "p", "div", "table"}
 KNOWN |= {"caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "pre", "figure", "figcaption", "details"}
-KNOWN |= {"nav", "ul", "li", "a", "summary", "svg", "desc", "g", "text", "line", "rect", "circle", "polygon", "path"}
+KNOWN |= {
+    "nav",
+    "span",
+    "ul",
+    "li",
+    "a",
+    "summary",
+    "svg",
+    "desc",
+    "g",
+    "text",
+    "line",
+    "rect",
+    "circle",
+    "polygon",
+    "path",
+}
 
 
 class Parsed(HTMLParser):
@@ -30,11 +48,13 @@ class Parsed(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[tuple[str, str]] = []
         self.open: list[str] = []
+        self.within_text = False  # a span does not divide a text
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
+        self.within_text = self.within_text and tag == "span"
         if tag not in VOID:
             self.open.append(tag)
 
@@ -43,10 +63,14 @@ class Parsed(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self.within_text = self.within_text and tag == "span"
 
     def handle_data(self, data: str) -> None:
-        if self.open:
-            self.texts.append((self.open[-1], data))
+        if self.open and self.within_text and self.texts:
+            self.texts[-1] = (self.texts[-1][0], self.texts[-1][1] + data)
+        elif self.open:
+            self.texts.append((next(tag for tag in reversed(self.open) if tag != "span"), data))
+        self.within_text = True
 
     def said(self, tag: str) -> list[str]:
         """The texts in elements of a name."""
@@ -315,3 +339,10 @@ def test_contents() -> None:
     assert links == headings and len(links) > 3
     tags = [tag for tag, _ in parsed.elements]
     assert tags.index("nav") < tags.index("section")
+
+
+def test_names_stay_whole() -> None:
+    """A name that fits a narrow screen does not break at its hyphens, nor do its brackets; a long one may."""
+    made = table("Names", [Column("weights")], [["best (lr1e-5_seed0)"], [f"a-{'b' * LONGEST}"], ["<x>-y"]])
+    assert '<th scope="row">best <span class="whole">(lr1e-5_seed0)</span></th>' in made
+    assert f'<th scope="row">a-{"b" * LONGEST}</th>' in made and ">&lt;x&gt;-y</span>" in made
