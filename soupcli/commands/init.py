@@ -14,6 +14,7 @@ from soupcli.checkpoints.adapters.config import CONFIG as ADAPTER
 from soupcli.checkpoints.folder_search import below
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.words import paths_of
+from soupcli.datasets.embedding_pairs import functions_of
 from soupcli.datasets.survey import MAX_LOOKED_AT, MAX_SOURCE, FoundSet, sets_below
 from soupcli.errors import OutputError, SoupError
 from soupcli.files.atomic import write_whole
@@ -37,11 +38,37 @@ def init(options: InitOptions, _invocation: Invocation) -> int:
     if Path(os.path.realpath(options.out)).exists() and not options.force:
         raise OutputError(f"{options.out}: exists already", hint="--force replaces it, --out writes elsewhere")
     check_target(options.out, "recipe")
-    found = survey(options.out.parent)
+    found, functions = _of_embeddings(options.out.parent, survey(options.out.parent))
+    if functions is not None:
+        write_whole(options.out.parent / FUNCTIONS, functions.encode())
+        console.note(f"{options.out.parent / FUNCTIONS}: compares embeddings of pairs of sentences with their scores")
     write_whole(options.out, signed(recipe_text(found).encode()))
     console.note(f"{options.out}: {found.summary()}")
     console.print_lines([str(options.out)])
     return 0
+
+
+FUNCTIONS = "pair_scores.py"
+
+
+def _of_embeddings(folder: Path, found: FolderSurvey) -> tuple[FolderSurvey, str | None]:
+    """Return sets with functions in place of tables if the network gives embeddings, and the text of their file.
+
+    The text is None if there is nothing to write, or the file is there: then its functions are sets already.
+    """
+    if found.model is None or "sentence_transformers" not in found.model:
+        return found, None
+    tables = {name: one.spec for name, one in found.sets.items() if "text" in one.spec}
+    others = {name: one for name, one in found.sets.items() if name not in tables}
+    made = None if (folder / FUNCTIONS).exists() else functions_of(tables)
+    if made is None:
+        return found._replace(sets=others), None
+    text, names = made
+    measured = {
+        name: FoundSet({"python": f"{FUNCTIONS}:{function}", "metric": "spearman"}, "spearman")
+        for name, function in names.items()
+    }
+    return found._replace(sets={**measured, **others}), text
 
 
 class FolderSurvey(NamedTuple):
@@ -196,23 +223,30 @@ def recipe_text(found: FolderSurvey) -> str:
     """Return a commented soup.yaml. A comment stands in for each part that was not found."""
     glob = found.glob or "runs/*/"
     model = _line("model", found.model) if found.model else "# model: {timm: vit_base_patch16_224}"
-    sets = "".join(f"  {_line(name, one.spec)}{_remark(one)}\n" for name, one in found.sets.items())
     first = next(iter(found.sets.values()), None)
+    metric = first.metric if first else "accuracy"
+    sets = "".join(f"  {_line(name, _with_metric(one, metric))}{_remark(one)}\n" for name, one in found.sets.items())
     test = next((name for name in found.sets if "test" in name), None)  # a result that did not select the soup
     named = " ".join(dict.fromkeys(filter(None, [next(iter(found.sets), "NAME"), test])))
     return f"""# soup greedy --ckpts {glob} --val {named}
 
 # The network that the weights go into: {{timm: NAME, args: {{...}}}}, {{transformers: auto}}, {{open_clip: NAME}},
-# {{torchvision: NAME}} or {{python: "my_model.py:build"}}.
+# {{torchvision: NAME}}, {{sentence_transformers: auto}} or {{python: "my_model.py:build"}}.
 {model}
 
 # Validation sets by name; the first one after --val selects, all are reported.
 {"val:" if sets else "# val:"}
 {sets or "#   my-val: {images: data/val}    # or text: FILE, arrays: FILE, python: FILE:FUNCTION, command: COMMAND"}
-metric: {first.metric if first else "accuracy"}
+metric: {metric}
 greedy: {{accept: ">="}}    # ">" keeps a candidate only if it raises the score
 out: soup/
 """
+
+
+def _with_metric(found: FoundSet, of_recipe: str) -> dict[str, object]:
+    """Return the set, with a metric of its own if that of the recipe does not fit its labels."""
+    fits = found.metric == of_recipe or "metric" in found.spec or "python" in found.spec
+    return found.spec if fits else {**found.spec, "metric": found.metric}
 
 
 def _remark(found: FoundSet) -> str:

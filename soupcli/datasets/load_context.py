@@ -35,8 +35,17 @@ class LoadContext:
     progress: Progress = silent
 
 
+EMBEDS = (
+    "an encoder without a classifier, such as sentence-transformers', gives embeddings: "
+    "{python: 'my_eval.py:spearman'} is a set with a function of (model, device) that compares them with the scores, "
+    "see docs/embeddings.md"
+)
+
+
 def tokenizer_of(given: LoadContext) -> Any:
     """Return the network's tokenizer. Raises NetworkError if there is none."""
+    if given.network.embeds:
+        raise NetworkError(f"{given.name}: the network gives embeddings of sentences, no logits", hint=EMBEDS)
     if given.network.tokenizer is None:
         raise NetworkError(
             f"{given.name}: {given.beside} holds no tokenizer",

@@ -69,7 +69,7 @@ def _of_file(folder: Path, file: Path, *, writes: bool) -> Iterable[tuple[str, F
     if file.suffix == ".safetensors":
         found = _tensors(file, shown)
     elif file.suffix == ".txt" and writes and file.stat().st_size >= LEAST_TEXT:
-        found = FoundSet({"tokens": shown})
+        found = FoundSet({"tokens": shown}, "perplexity")
     elif file.suffix in READERS:
         rows = first_rows(file)
         found = _pictures_of_table(folder, file, rows) or _sentences(shown, rows)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from soupcli import processes
 from soupcli.datasets.examples import Examples, hardest_batches_first
+from soupcli.datasets.load_context import EMBEDS
 from soupcli.errors import NetworkError, SoupError, ValidationError
 from soupcli.evaluation.batches import BatchSize, is_out_of_memory
 from soupcli.evaluation.hardest_first import distance_of, levels_of
@@ -143,11 +144,6 @@ def logits_of(forward: Forward, inputs: Batch, labels_n: Tensor, name: str, kind
 
 
 BUILD_CLASSIFIER = "model: in the recipe must build a classifier; a python set may do with the network as it likes"
-EMBEDS = (
-    "an encoder without a classifier, such as sentence-transformers', gives embeddings: "
-    "{python: 'my_eval.py:spearman'} is a set with a function of (model, device) that compares them with the scores, "
-    "see docs/python.md"
-)
 
 
 def checked_logits(forward: Forward, inputs: Batch, labels: Tensor, name: str, kind: LabelKind) -> Tensor:

@@ -12,7 +12,13 @@ from soupcli.files.json_text import key_of
 from soupcli.networks.guard import refuse_code_beside
 from soupcli.networks.library import library_of, named, read_config
 from soupcli.networks.network import UNNAMED, Network, Outline
-from soupcli.recipe.networks import NetworkSpec, OpenClipNetwork, TimmNetwork, TransformersNetwork
+from soupcli.recipe.networks import (
+    NetworkSpec,
+    OpenClipNetwork,
+    SentenceTransformersNetwork,
+    TimmNetwork,
+    TransformersNetwork,
+)
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -62,6 +68,8 @@ def spec_of_folder(folder: Path) -> NetworkSpec | None:
     """Return the network that the configuration beside the weights names, or None."""
     if (folder / "open_clip_config.json").is_file():
         return OpenClipNetwork(open_clip="auto")
+    if _embeds(folder):
+        return SentenceTransformersNetwork(sentence_transformers="auto")
     try:
         config = read_config(folder / "config.json")
     except NetworkError:
@@ -71,3 +79,13 @@ def spec_of_folder(folder: Path) -> NetworkSpec | None:
     if "architecture" in config:
         return TimmNetwork(timm="auto")
     return None
+
+
+def _embeds(folder: Path) -> bool:
+    """Whether sentence-transformers saved the folder as a network that gives embeddings; it saves rerankers too."""
+    try:
+        settings = read_config(folder / "config_sentence_transformers.json")
+    except NetworkError:
+        settings = {}
+    made_as = settings.get("model_type", "SentenceTransformer")
+    return (folder / "modules.json").is_file() and made_as == "SentenceTransformer"

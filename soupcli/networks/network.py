@@ -75,6 +75,7 @@ class Network:
     pad_token_id: int | None = None  # what the configuration pads with, if the tokenizer does not say
     zero_shot: Callable[[nn.Module, Sequence[str], Sequence[str]], Forward] | None = None  # class names, templates
     towers: tuple[str, ...] = ()  # parts that compute, if logits do not come from the module's own forward
+    embeds: bool = False  # it gives embeddings of sentences and no logits
     answers: Callable[[nn.Module, Sequence[str]], Forward] | None = None  # of a network from text to text: label words
 
     def forward(self, inputs: Batch) -> Tensor:

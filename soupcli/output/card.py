@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
 BELOW = "<!-- The README of the ingredient that gave the side files stands below. -->"
 TAGS = ("model-soup", "merge")
-LIBRARIES = {"timm": "timm", "transformers": "transformers", "open_clip": "open_clip"}  # key of `model:` -> on the Hub
+LIBRARIES = {
+    "timm": "timm",
+    "transformers": "transformers",
+    "open_clip": "open_clip",
+    "sentence_transformers": "sentence-transformers",
+}  # key of `model:` -> on the Hub
 # Kinds of sets -> tasks of the Hub.
 TASKS = {"images": "image-classification", "text": "text-classification", "tokens": "text-generation"}
 NORMAL = 1.959963984540054  # half the width of a 95% interval, in standard errors

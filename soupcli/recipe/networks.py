@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -45,6 +45,13 @@ class TransformersNetwork(NetworkSpec):
     and `classification_head.*`, as the authors of model soups save theirs."""
 
 
+class SentenceTransformersNetwork(NetworkSpec):
+    library: ClassVar[str] = "soupcli.networks.libraries.sentence_transformers"
+
+    sentence_transformers: Literal["auto"]
+    """`auto`: the modules that the checkpoint's own modules.json lists. It gives embeddings, for `python:` sets."""
+
+
 class OpenClipNetwork(NetworkSpec):
     library: ClassVar[str] = "soupcli.networks.libraries.open_clip"
 
@@ -75,6 +82,7 @@ class PythonNetwork(NetworkSpec):
 NETWORKS: dict[str, type[NetworkSpec]] = {
     "timm": TimmNetwork,
     "transformers": TransformersNetwork,
+    "sentence_transformers": SentenceTransformersNetwork,
     "open_clip": OpenClipNetwork,
     "torchvision": TorchvisionNetwork,
     "python": PythonNetwork,

@@ -106,7 +106,7 @@ def test_what_sets_say(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPat
     assert yaml.safe_load(Path("soup.yaml").read_text())["val"] == {
         "val": {"images": "data/val", "labels": "data/val.csv", "label": ["cat", "dog"]},
         "comments": {"text": "comments.csv", "input": ["comment"], "label": ["toxic", "insult"]},
-        "more": {"images": "data/more", "labels": "data/more.csv"},
+        "more": {"images": "data/more", "labels": "data/more.csv", "metric": "accuracy"},
         "test": {"images": "data/test", "labels": "data/test.csv"},
         "wer": {"python": "mine.py:wer", "metric": "wer"},
     }
@@ -121,6 +121,49 @@ def test_scores_of_pairs(scores: str, metric: str, tmp_path: Path, soup: Soup, m
     Path("sts.csv").write_text(f"sentence1,sentence2,score\n{rows}")
     soup("init")
     assert load_recipe(Path("soup.yaml")).metric == metric
+
+
+def test_embeddings(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of sentence-transformers get functions that compare embeddings, in a file that runs; it is kept."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        Path(f"models/{seed}").mkdir(parents=True)
+        Path(f"models/{seed}/modules.json").write_text(
+            '[{"path": "", "type": "sentence_transformers.models.Transformer"}]'
+        )
+        Path(f"models/{seed}/config.json").write_text('{"model_type": "bert"}')
+        save_file({name: torch.zeros(2) for name in "abc"}, Path(f"models/{seed}/model.safetensors"))
+    for name in ("dev", "test"):
+        Path(f"{name}.csv").write_text("a,sentence1,sentence2,score\n1,x,y,0.5\n1,y,z,0.25\n")
+    Path("reviews.csv").write_text("text,label\na,1\n")
+    ran = soup("init")
+    assert ran.code == 0, ran.stderr
+    recipe = yaml.safe_load(Path("soup.yaml").read_text())
+    assert recipe["model"] == {"sentence_transformers": "auto"} and recipe["metric"] == "spearman"
+    assert recipe["val"] == {
+        name: {"python": f"pair_scores.py:pairs_{name}", "metric": "spearman"} for name in ("dev", "test")
+    }
+
+    class Same:
+        def encode(self, sentences: list[str], **_: bool) -> torch.Tensor:
+            return torch.tensor([[ord(text[0]) - 119.0, 1.0] for text in sentences])
+
+    defined: dict[str, object] = {}
+    exec(compile(Path("pair_scores.py").read_text(), "pair_scores.py", "exec"), defined)
+    assert defined["pairs_dev"](Same(), "cpu") == {"spearman": pytest.approx(-1.0), "n": 2}  # type: ignore[operator]
+    Path("pair_scores.py").write_text("def mine(model, device):\n    return 1\n")
+    soup("init", "--force")
+    assert list(load_recipe(Path("soup.yaml")).val) == ["mine"] and "mine" in Path("pair_scores.py").read_text()
+
+
+def test_a_metric_for_each_set(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set whose labels are of another kind than those of the first one has its own metric."""
+    monkeypatch.chdir(tmp_path)
+    Path("dev.csv").write_text("text,label\na,1\nb,0\n")
+    Path("sts.csv").write_text("sentence1,sentence2,score\na,b,0.5\na,c,0.25\n")
+    assert soup("init").code == 0
+    recipe = load_recipe(Path("soup.yaml"))
+    assert [recipe.metric, *(one.metric for one in recipe.val.values())] == ["accuracy", None, "spearman"]
 
 
 def test_adapters(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:

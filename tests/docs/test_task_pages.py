@@ -88,6 +88,36 @@ def test_regression(soup: Soup) -> None:
     assert errors == sorted(errors)
 
 
+def test_embeddings(soup: Soup) -> None:
+    """The page's function returns scipy's rank correlation, of the embeddings of the soup."""
+    stats = pytest.importorskip("scipy.stats")
+    pairs = [("soup", "soups", 0.9), ("soup", "car", 0.1), ("cat", "act", 0.8), ("a", "zzz", 0.2), ("one", "two", 0.4)]
+    Path("sts-dev.csv").write_text("sentence1,sentence2,score\n" + "".join(f"{a},{b},{s}\n" for a, b, s in pairs))
+    model = """
+from torch import nn, tensor
+class Letters(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bag = nn.EmbeddingBag(128, 4)
+    def encode(self, sentences, convert_to_tensor, show_progress_bar):
+        return nn.functional.normalize(self.bag(*self.letters(sentences)))
+    def letters(self, sentences):
+        starts = [sum(map(len, sentences[:n])) for n in range(len(sentences))]
+        return tensor([ord(letter) for letter in "".join(sentences)]), tensor(starts)
+"""
+    Path("my_model.py").write_text(model)
+    defined: dict[str, Any] = {}
+    exec(compile(model, "my_model.py", "exec"), defined)
+    evaluate = write("embeddings")["evaluate"]
+    Path("soup.yaml").write_text(Path("soup.yaml").read_text() + 'model: {python: "my_model.py:Letters"}\n')
+    mean = saved(defined["Letters"])
+    with torch.no_grad():
+        first, second = (mean.encode([pair[n] for pair in pairs], True, False) for n in (0, 1))  # type: ignore[operator]
+        assert evaluate(mean)["n"] == 5
+    expected = stats.spearmanr((first * second).sum(1), [score for *_, score in pairs]).statistic
+    assert of_soup(soup, "sts")["spearman"] == pytest.approx(expected)
+
+
 def test_several_classes_at_once(soup: Soup) -> None:
     """The page's pictures and table: the soup's metrics are scikit-learn's on the network's own outputs."""
     metrics = pytest.importorskip("sklearn.metrics")

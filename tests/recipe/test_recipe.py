@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.errors import RecipeError
-from soupcli.recipe.networks import PythonNetwork, TimmNetwork
+from soupcli.recipe.networks import NETWORKS, PythonNetwork, TimmNetwork
 from soupcli.recipe.precedence import load_recipe
 from soupcli.recipe.recipe import Recipe
 from soupcli.recipe.sets import ArraysSet, CommandSet, ImagesSet, PythonSet, TextSet
@@ -89,7 +89,7 @@ workers: 1.5
 """
     kinds = "needs exactly one of the keys"
     assert problems(tmp_path, text) == [
-        f"soup.yaml:1:8: model: {kinds} timm, transformers, open_clip, torchvision, python, did you mean 'timm'?",
+        f"soup.yaml:1:8: model: {kinds} {', '.join(NETWORKS)}, did you mean 'timm'?",
         f"soup.yaml:3:6: val.a: {kinds} images, text, arrays, tokens, lm_eval, python, command, did you mean 'arrays'?",
         f"soup.yaml:4:6: val.b: {kinds} images, text, arrays, tokens, lm_eval, python, command",
         f"soup.yaml:5:6: val.c: {kinds} images, text, arrays, tokens, lm_eval, python, command, got 'data/val'",
