@@ -15,7 +15,7 @@ import typer
 
 from soupcli import __version__, processes
 from soupcli.cli import signals
-from soupcli.cli.help import WIDEST
+from soupcli.cli.help import WIDEST, WholeLinesGroup
 from soupcli.cli.options.soups import GreedyOptions, LearnedOptions, MixOptions, ScalableOptions
 from soupcli.cli.options.surveys import EvalOptions, InspectOptions, LandscapeOptions, PairsOptions, RankOptions
 from soupcli.cli.options.without_checkpoints import (
@@ -28,16 +28,7 @@ from soupcli.cli.options.without_checkpoints import (
     SchemaOptions,
     VerifyOptions,
 )
-from soupcli.cli.parsing import (
-    DONE,
-    USER_ERROR,
-    Command,
-    UsageProblem,
-    WholeLinesGroup,
-    add_command,
-    guarded,
-    in_our_words,
-)
+from soupcli.cli.parsing import DONE, USER_ERROR, Command, UsageProblem, add_command, guarded, in_our_words
 from soupcli.errors import UsageError
 from soupcli.late import Searches
 from soupcli.output import console

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from typer.core import TyperGroup
+
 WIDEST = 120  # columns of a help text
 GROUPS: dict[str, tuple[str, ...]] = {
     "To begin with": ("ckpts", "val", "metric", "out", "force", "recipe", "set", "dry-run", "help"),
@@ -81,6 +83,17 @@ def _place(shown: str, names: Sequence[str]) -> int:
     """Return the place of an option in its group: the order is that of GROUPS, not of the options' classes."""
     flag = re.search(r"--([\w-]+)", shown)
     return names.index(flag[1]) if flag is not None and flag[1] in names else len(names)
+
+
+class WholeLinesGroup(TyperGroup):
+    """A group whose commands are described in whole sentences, in a terminal of any width."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes a row for each command. Typer cuts a sentence that does not fit into the line."""
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, (command.help or "").partition("\n\n")[0]) for name, command in commands if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 def one_of(*words: str) -> dict[str, Any]:

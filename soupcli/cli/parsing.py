@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperCommand, TyperOption
 
 from soupcli.cli import signals
 from soupcli.cli.help import in_groups
@@ -20,17 +20,6 @@ from soupcli.errors import CheckpointErrors, RecipeError, SoupError, UsageError
 from soupcli.late import importing
 from soupcli.output import console
 from soupcli.wording import suggestion
-
-
-class WholeLinesGroup(TyperGroup):
-    """A group whose commands are described in whole sentences, in a terminal of any width."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Writes a row for each command. Typer cuts a sentence that does not fit into the line."""
-        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
-        rows = [(name, (command.help or "").partition("\n\n")[0]) for name, command in commands if command is not None]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
 
 
 class ListOptionsCommand(TyperCommand):
