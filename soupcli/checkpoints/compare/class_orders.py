@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from soupcli.checkpoints.formats.class_lists import (
+    KEYS,
     PLACEHOLDER,
     is_class_list,
     named_rows,
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 10_000_000  # of a list of classes, or of config.json
 MAX_SETTINGS = 200_000  # bytes of other files that are searched for classes
+MAX_YAML = 65_536  # bytes: a thousand classes, as YOLO lists ImageNet's, take 45,000
 CONFIG = "config.json"
 YAML = (".yaml", ".yml")
+DEEPEST = 30  # levels of YAML, whose reader would overflow the stack
 SUFFIXES = (".json", *YAML, ".txt", ".names", ".csv", ".tsv")
 INPUTS = ("tokenizer", "vocab", "special_tokens", "added_tokens")  # files whose names are tokens
 SHOWN = 6  # class names in a message
@@ -92,12 +95,22 @@ def _files(checkpoint: Checkpoint) -> list[Path]:
 
 
 def _read(file: Path, most: int) -> Any:
-    """Return the document in a file, or None for a text that is no list of classes."""
-    if file.suffix not in (".json", *YAML) and not is_class_list(file.name):
+    """Return the document in a file, or None if it states no classes."""
+    is_list = is_class_list(file.name)
+    if file.suffix not in (".json", *YAML) and not is_list:
         return None
-    content = read_small(file, most=min(most, MAX_SETTINGS) if file.suffix in YAML else most).decode("utf-8-sig")
-    if file.suffix == ".json":
-        return parse_json(content)
-    if file.suffix in YAML:  # the base loader takes every scalar for text, and joins no mappings
-        return yaml.load(content, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-    return rows_of_text(content)
+    content = read_small(file, most=MAX_YAML if file.suffix in YAML else most).decode("utf-8-sig")
+    if file.suffix in YAML:
+        return _of_yaml(content) if is_list or KEYS.search(content) else None
+    return parse_json(content) if file.suffix == ".json" else rows_of_text(content)
+
+
+def _of_yaml(content: str) -> Any:
+    """Return the document with every scalar as text. Raises ValueError before it would recurse without end."""
+    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # joins no mappings
+    depth = 0
+    for event in yaml.parse(content, loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} deep")
+    return yaml.load(content, loader)

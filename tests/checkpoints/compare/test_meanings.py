@@ -228,6 +228,15 @@ def test_lists_of_other_tools(tmp_path: Path, file: str, form: str) -> None:
     check(a, same)
 
 
+@pytest.mark.parametrize("text", ["[" * 60_000, "- " * 30_000, "{a: " * 15_000, "? " * 30_000, "&a [*a]", "["])
+def test_yaml_that_is_no_list(tmp_path: Path, text: str) -> None:
+    """A stranger's YAML that would overflow the stack, or is broken, is passed over."""
+    check(
+        run(tmp_path / "a", **{"data.yaml": f"names: {text}", "names.yaml": text}),
+        run(tmp_path / "b", **{"data.yaml": "names: [a, b, c]"}),
+    )
+
+
 class Yolo(torch.nn.Module):
     """A network that knows the names of its classes."""
 
