@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,39 @@ def test_sentence_transformers(tmp_path: Path, soup: Soup, monkeypatch: pytest.M
         opened.encode(texts, convert_to_tensor=True, show_progress_bar=False),
         expected.encode(texts, convert_to_tensor=True, show_progress_bar=False),
     )
+
+
+def test_embeddings(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A python set gets the SentenceTransformer with a candidate's weights, pooling and dense layer too."""
+    library: Any = pytest.importorskip("sentence_transformers", reason="make layouts installs it")
+    models = pytest.importorskip("sentence_transformers.models")
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    config = transformers.BertConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, vocab_size=8
+    )
+    Path("vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "soup", "bad"]))
+    for seed in range(2):
+        torch.manual_seed(seed)
+        transformers.BertModel(config).save_pretrained("bert")
+        transformers.BertTokenizer("vocab.txt").save_pretrained("bert")
+        parts = [models.Transformer("bert"), models.Pooling(16, pooling_mode="cls"), models.Dense(16, 8)]
+        library.SentenceTransformer(modules=parts, device="cpu").save(f"runs/{seed}")
+    program = (
+        "def evaluate(model, device):\n    return float(model.encode(['good soup'], show_progress_bar=False).sum())\n"
+    )
+    Path("my_eval.py").write_text(program)
+    Path("soup.yaml").write_text(
+        "val: {sts: {python: 'my_eval.py:evaluate', metric: sum, higher_is_better: true}, text: {text: a.csv}}\n"
+    )
+    ran = soup("uniform", "--ckpts", "runs/*/", "--val", "sts", "--json")
+    assert ran.code == 0, ran.stderr
+    scores = json.loads(ran.stdout)["soup"]["scores"]["sts"]["sum"]["value"]
+    opened = library.SentenceTransformer("soup", device="cpu")
+    assert scores == pytest.approx(float(opened.encode(["good soup"], show_progress_bar=False).sum()), abs=1e-5)
+    Path("a.csv").write_text("text,label\ngood,1\nbad,0\n")
+    refused = soup("rank", "--ckpts", "runs/*/", "--val", "a.csv:text:label")
+    assert refused.code == 2 and "gives embeddings of sentences, no logits" in refused.stderr
 
 
 def test_diffusers(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
