@@ -19,7 +19,7 @@ from soupcli.checkpoints.formats.folders import torch_distributed as distributed
 from soupcli.checkpoints.formats.folders.beside import heads_beside
 from soupcli.checkpoints.formats.folders.folder import trainer_metrics
 from soupcli.checkpoints.formats.folders.neighbours import writer_of
-from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice
+from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice, whole_of_deepspeed
 from soupcli.checkpoints.formats.names import plain_names, without_wrappers
 from soupcli.checkpoints.formats.other_files import refuse_absent
 from soupcli.checkpoints.formats.table import read_contents
@@ -142,6 +142,17 @@ def _open_known(path: Path, how: How) -> Checkpoint | None:
     return _open_file(path, known, how) if known is not None else None
 
 
+def _open_deepspeed(path: Path, how: How) -> Checkpoint | None:
+    """Open what DeepSpeed's engine saved without ZeRO: one file, in the folder or below it."""
+    whole = whole_of_deepspeed(path)
+    if whole is None:
+        return None
+    opened = _open_file(path, whole, how)
+    metrics = opened.origin.metrics | trainer_metrics(path)
+    origin = opened.origin._replace(metrics=metrics)
+    return replace(opened, side_files=folders.side_files(path), side_folder=path, origin=origin)
+
+
 def _open_distributed(path: Path, how: How) -> Checkpoint | None:
     """Open a folder of torch.distributed.checkpoint.save."""
     pieces = distributed.distributed_folder(path)
@@ -189,6 +200,7 @@ Layout = Callable[[Path, How], Checkpoint | None]
 ALONE: tuple[Layout, ...] = (
     _open_adapter_folder,
     _open_known,
+    _open_deepspeed,
     _open_distributed,
     _open_named_adapter,
     _open_last,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.compare.settings import same_bytes
 from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME
+from soupcli.checkpoints.formats.foreign import LATEST
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small, read_start
@@ -34,6 +35,7 @@ DEEPEST = 3  # folders below the ingredient's
 MAX_JSON = 10_000_000  # bytes of a configuration that is searched for names of code
 SPARSE = 1 << 20  # bytes: a larger file of which less than half lies on the disk has holes
 
+POINTERS = (LAST, LATEST)  # files that name the weights, or their folder
 REPORT = "soup.json"  # of a soup that is an ingredient: it is not the new soup's
 # Files that hold weights, in whatever format; their small indexes too.
 WEIGHTS = (
@@ -49,7 +51,7 @@ NUMBERS = (".pkl", ".pickle", ".joblib", ".npy")
 TRAINING = (
     *("optimizer*", "scheduler*", "scaler*.pt", "scaler*.bin", "sampler*", "training_args.bin", "rng_state*"),
     "random_states*",
-    *("custom_checkpoint_*", "dl_state_dict*", "trainer_state.json", "latest", "zero_to_fp32.py", "*.log"),
+    *("custom_checkpoint_*", "dl_state_dict*", "trainer_state.json", "zero_to_fp32.py", "*.log"),
     *("events.out.*", "*_results.json", "emissions.csv", "nohup.out", "adapter_model.*", "meta.pt", "*.pdopt"),
 )
 TRAINING_FOLDERS = (
@@ -185,7 +187,7 @@ def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:
         return _Entry(file, "numbers that are not mixed")
     if matches(path.name, WEIGHTS):
         return None
-    if path.name == LAST and not _names_one(path, mixed):
+    if path.name in POINTERS and not _names_one(path, mixed):
         return None
     if found.st_size > LARGEST:
         return _Entry(file, f"{found.st_size} bytes, at most {LARGEST} are copied")
@@ -195,13 +197,13 @@ def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:
 
 
 def _names_one(path: Path, mixed: set[tuple[int, int]]) -> bool:
-    """Whether a file contains the name of a mixed file of weights."""
+    """Whether a file contains the name of a mixed file of weights, or of the folder with one."""
     try:
         name = read_small(path, most=MAX_NAME).decode("utf-8", "replace").strip()
-        found = (path.parent / name).stat()
+        named = path.parent / name
+        return "/" not in name and any(_is_mixed(file, mixed) for file in (named, *named.glob("*")))
     except (OSError, ValueError):
         return False
-    return "/" not in name and (found.st_dev, found.st_ino) in mixed
 
 
 def _is_program(path: Path, mode: int) -> bool:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.folders.folder import LAST
-from soupcli.checkpoints.side_files import LARGEST, SideFile, differing_numbers, files_beside
+from soupcli.checkpoints.side_files import LARGEST, POINTERS, SideFile, differing_numbers, files_beside
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import read_small
 from soupcli.mixing.adapter_mean import soup_specs
@@ -75,7 +74,10 @@ def fill(
 
 def _is_true(file: SideFile, written: Written) -> bool:
     """Whether a side file that names the weights names those that were written."""
-    return file.name != LAST or content_of(file).decode("utf-8", "replace").strip() in written.hashes
+    if file.name not in POINTERS:
+        return True
+    named = content_of(file).decode("utf-8", "replace").strip()
+    return any(name == named or name.startswith(f"{named}/") for name in written.hashes)
 
 
 def copy_side_files(mixture: Mixture, folder: Path) -> None:

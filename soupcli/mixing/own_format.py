@@ -255,6 +255,8 @@ def _names(mixture: Mixture) -> dict[FileVersion, str]:
         and len({fold.name for fold in folds}) == 1
     ):
         return {file: f"{nnunet.ALL_FOLDS}/{folds.pop().name}"}
+    if len({name.rpartition("/")[2] for name in names}) == 1:  # DeepSpeed's, each of a step of its own
+        return {file: _name_in(kept, file)}
     ending = next((end for end in (".pth.tar", ".pt.tar") if file.path.name.endswith(end)), file.path.suffix)
     return {file: f"model{ending or '.pt'}"}
 

@@ -158,7 +158,7 @@ ZERO_PARTS = ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_sta
             ["latest", "zero_to_fp32.py", *(f"global_step5/{name}" for name in ZERO_PARTS)],
             "zero_to_fp32.py {0} {0}/converted",
         ),
-        (["latest", f"global_step5/{ZERO_PARTS[0]}"], "global_step5/mp_rank_00_model_states.pt', weights_only=False)"),
+        (["layer_00-model_00-model_states.pt", ZERO_PARTS[0]], "deepspeed.utils.zero_to_fp32"),
         (["latest", "global_step5/x"], "deepspeed.utils.zero_to_fp32"),
         (["zero_pp_rank_0_mp_rank_00_model_states.pt"], "deepspeed.utils.zero_to_fp32"),
         (["bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"], "deepspeed.utils.zero_to_fp32"),
@@ -186,10 +186,14 @@ def test_deepspeed_with_whole_weights(tmp_path: Path) -> None:
 
 
 def test_deepspeed_by_content(tmp_path: Path) -> None:
-    """A part of DeepSpeed's under another name is known by its keys."""
-    torch.save({"module": small_net().state_dict(), "ds_version": "0.16"}, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match="DeepSpeed"):
-        open_checkpoint(tmp_path / "x.pt")
+    """A part of DeepSpeed's under another name is known by its keys; one without ZeRO's third stage is whole."""
+    said = {"module": small_net().state_dict(), "ds_version": "0.16"}
+    for more in ({"ds_config": {"zero_optimization": {"stage": 3}}}, {"mp_world_size": 2}):
+        torch.save(said | more, tmp_path / "x.pt")
+        with pytest.raises(CheckpointError, match="DeepSpeed"):
+            open_checkpoint(tmp_path / "x.pt")
+    torch.save(said | {"ds_config": {"zero_optimization": {"stage": 0}}, "mp_world_size": 1}, tmp_path / "x.pt")
+    assert_same(opened(tmp_path / "x.pt"), small_net().state_dict())
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")

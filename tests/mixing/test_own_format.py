@@ -201,3 +201,31 @@ def test_megatron(soup: Soup) -> None:
     assert soup("uniform", "--ckpts", "runs/*/iter_0000020", "--out", "inner").code == 0
     assert_equal(load_distributed(dict(empty), "inner"), expected)
     assert soup("verify", "soup", "--rebuild").code == 0 and soup("verify", "inner", "--rebuild").code == 0
+
+
+def test_deepspeed_without_zero(soup: Soup) -> None:
+    """DeepSpeed's engine without ZeRO: `latest`, a step of its own for each run, and one file with `module`."""
+    made = nets()
+    for number, net in enumerate(made):
+        folder = Path(f"runs/{number}/global_step{number + 1}")
+        folder.mkdir(parents=True)
+        saved = {"module": net.state_dict(), "optimizer": torch.optim.AdamW(net.parameters()).state_dict()}
+        settings = {"ds_version": "0.19", "mp_world_size": 1, "ds_config": {"zero_optimization": {"stage": 0}}}
+        torch.save(saved | settings | {"mine": number}, folder / "mp_rank_00_model_states.pt")
+        (folder.parent / "latest").write_text(folder.name)
+        (folder.parent / "config.json").write_text("{}")
+    expected = mean64([net.state_dict() for net in made])
+    ran = soup("uniform", "--ckpts", "runs/*/")
+    assert ran.code == 0, ran.stderr
+    assert "sub-folders" not in ran.stderr
+    step = Path("soup/latest").read_text()
+    found = torch.load(f"soup/{step}/mp_rank_00_model_states.pt", weights_only=True)
+    assert_equal(found["module"], expected)
+    assert found["mine"] == int(step[-1]) - 1
+    assert soup("verify", "soup", "--rebuild").code == 0
+    assert Path("soup/config.json").is_file()
+    assert soup("uniform", "--ckpts", "runs/*/*/", "--out", "tag").code == 0  # as `load_checkpoint(".", tag="tag")`
+    assert_equal(torch.load("tag/mp_rank_00_model_states.pt", weights_only=True)["module"], expected)
+    assert soup("uniform", "--ckpts", "runs/*/", "--format", "safetensors", "--out", "plain").code == 0
+    assert_equal(load_file("plain/model.safetensors"), expected)
+    assert not Path("plain/latest").exists()

@@ -1,6 +1,7 @@
 """Refuses files that only another program can assemble, and names the program.
 
-refuse_foreign(path)                            # a file or folder of DeepSpeed or verl
+refuse_foreign(path)                            # a file or folder of DeepSpeed's ZeRO or verl
+whole_of_deepspeed(folder)                      # global_step5/mp_rank_00_model_states.pt, if it has all weights
 refuse_slice(file)                              # one of several files that hold a part of the weights
 """
 
@@ -16,7 +17,9 @@ from soupcli.errors import CheckpointError
 from soupcli.files.reading import read_start
 
 CONVERTER = "zero_to_fp32.py"
-ZERO = re.compile(r"(.*_)?mp_rank_\d+.*(_model|_optim)_states\.pt|.*_optim_states\.pt")
+PARTS = re.compile(r"(.*_)?mp_rank_\d+.*(_model|_optim)_states\.pt|.*_optim_states\.pt|layer_\d+-model_.*states\.pt")
+WHOLE = "mp_rank_00_model_states.pt"  # without ZeRO and model parallelism
+LATEST = "latest"  # names the sub-folder with the last checkpoint
 VERL = re.compile(r"(model|optim|extra_state)_world_size_\d+_rank_\d+\.pt")
 
 
@@ -102,7 +105,7 @@ def refuse_slices(folder: Path, names: Iterable[str]) -> None:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raises CheckpointError if `path`, a file or a folder, is (a part of) a DeepSpeed or verl checkpoint."""
+    """Raises CheckpointError if `path`, a file or a folder, is one that only DeepSpeed or verl puts together."""
     folder = path if path.is_dir() else path.parent
     names = [path.name] if not path.is_dir() else [entry.name for entry in path.iterdir()]
     if any(VERL.fullmatch(name) for name in names):
@@ -111,31 +114,30 @@ def refuse_foreign(path: Path) -> None:
             hint=f"python -m verl.model_merger merge --backend fsdp --local_dir {folder} --target_dir {folder}/merged",
         )
     tag = _latest(folder) if path.is_dir() else None
-    if any(ZERO.fullmatch(name) for name in names) or CONVERTER in names or tag is not None:
+    if any(PARTS.fullmatch(name) for name in names) or CONVERTER in names or tag is not None:
+        if whole_of_deepspeed(folder) is not None:
+            return
         top = next((at for at in (folder, folder.parent) if (at / CONVERTER).is_file()), None)
         script = f"{top}/{CONVERTER} {top} {top}/converted" if top else "-m deepspeed.utils.zero_to_fp32 FOLDER OUTPUT"
-        whole = _whole_weights(folder / (tag or ""))
-        if whole is not None:
-            saved = f"torch.load({str(whole)!r}, weights_only=False)['module']"
-            raise CheckpointError(
-                f"{path}: a DeepSpeed checkpoint without parts of ZeRO, whose weights are a part of {whole.name}",
-                hint=f"save them alone, with DeepSpeed installed: torch.save({saved}, other_path)",
-            )
         raise CheckpointError(
             f"{path}: a DeepSpeed ZeRO checkpoint, in parts that only DeepSpeed puts together",
             hint=f"convert it with its own {CONVERTER}: python {script}",
         )
 
 
-def _whole_weights(folder: Path) -> Path | None:
-    """Return DeepSpeed's file with all weights, if nothing beside it is a part of them or of their optimizer."""
-    parts = [entry for entry in folder.iterdir() if ZERO.fullmatch(entry.name)]
-    return parts[0] if len(parts) == 1 and parts[0].name == "mp_rank_00_model_states.pt" else None
+def whole_of_deepspeed(folder: Path) -> Path | None:
+    """Return DeepSpeed's file with all weights in `folder`, or in the sub-folder that its file `latest` names.
+
+    Returns None if there is none, or if another file there is a part of the weights or of their optimizer.
+    """
+    at = folder / (_latest(folder) or "")
+    parts = [entry for entry in at.iterdir() if PARTS.fullmatch(entry.name)]
+    return parts[0] if len(parts) == 1 and parts[0].name == WHOLE else None
 
 
 def _latest(folder: Path) -> str | None:
     """The sub-folder that DeepSpeed's file `latest` names, if there is one."""
-    file = folder / "latest"
+    file = folder / LATEST
     if not file.is_file():
         return None
     tag = read_start(file, 256).decode("utf-8", "replace").strip()

@@ -89,7 +89,7 @@ def read_header(file: FileVersion, offset: int = 0, length: int | None = None, *
 def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents:
     view = view_of(saved.content) or {}
     format_ = _writer({str(name) for name in view})
-    if format_ == "DeepSpeed":
+    if _is_part_of_deepspeed(view):
         raise CheckpointError(
             f"{file.path}: a part of a DeepSpeed checkpoint", hint="python -m deepspeed.utils.zero_to_fp32 converts it"
         )
@@ -103,6 +103,14 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
     _check_expanded(file, specs, places)
     origin = _origin(format_, view, part, partial(_scalar, file, saved))
     return Contents(specs, places, origin._replace(classes=named_rows(saved.content, stated_in)))
+
+
+def _is_part_of_deepspeed(view: Mapping[Any, Any]) -> bool:
+    """Whether a file of DeepSpeed's holds a part of the weights: with ZeRO of stage 3, or model parallelism."""
+    config = view.get("ds_config")
+    zero = config.get("zero_optimization") if isinstance(config, dict) else None
+    stage = zero.get("stage") if isinstance(zero, dict) else None
+    return "ds_version" in view and (stage == 3 or view.get("mp_world_size") not in (None, 1))
 
 
 def _origin(format_: str, view: Mapping[Any, Any], part: NetworkPart, read_scalar: ReadScalar) -> Origin:
