@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,32 @@ def test_megatron_core(soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
         assert found["iteration"] == 20
     moments = {name: tensor * 2 for name, tensor in small_net(0).state_dict().items()}
     assert_same(found["optimizer"]["state"], moments)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_deepspeed_without_zero(soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed's engine without ZeRO: its own save_checkpoint and load_checkpoint, also with the optimizer's state."""
+    for name, value in {"DS_ACCELERATOR": "cpu", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    deepspeed: Any = pytest.importorskip("deepspeed", reason="make layouts installs it")
+    monkeypatch.setattr(sys.modules["deepspeed.comm.torch"], "build_shm_op", lambda: None)  # it compiles for minutes
+
+    def engine(seed: int) -> Any:
+        net = small_net(seed)
+        settings = {"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": 0}}
+        return deepspeed.initialize(model=net, optimizer=torch.optim.AdamW(net.parameters()), config=settings)[0]
+
+    states = []
+    for seed in range(2):
+        made = engine(seed)
+        made.save_checkpoint(f"runs/{seed}", tag=f"global_step{seed}")
+        states.append({name: tensor.clone() for name, tensor in made.module.state_dict().items()})
+    expected = mean64(states)
+    for words, options in (((), {"load_module_only": True}), (("--keep-state",), {})):
+        assert soup("uniform", "--ckpts", "runs/*/", "--force", *words).code == 0
+        opened = engine(5)
+        assert opened.load_checkpoint("soup", **options)[0] is not None
+        assert_same(opened.module.state_dict(), expected)
+    dist.destroy_process_group()

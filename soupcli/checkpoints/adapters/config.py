@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from soupcli.checkpoints.formats.names import WRAPPERS
+from soupcli.checkpoints.formats.names import WRAPPERS_IN_PATTERNS
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import finite, parse_json
 from soupcli.files.reading import FileVersion, read_bytes
@@ -38,6 +38,7 @@ UNMIXABLE = (
     "trainable_token_indices",
     "layer_replication",
 )
+NAMING = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern")  # settings that name modules
 # Initialisations that change the base's own weights: B A is then relative to weights that no file holds.
 REBASING = re.compile(r"(pissa|corda|olora|loftq|lora_ga)", re.IGNORECASE)
 
@@ -125,14 +126,16 @@ def _for_module(pattern: object, module: str, default: object) -> Any:
     Wrappers' names come off the patterns, as they do off the names of modules.
     """
     for key, value in pattern.items() if isinstance(pattern, Mapping) else ():
-        if isinstance(key, str) and len(key) <= MAX_PATTERN and _fits(_without_wrappers(key), module):
+        if isinstance(key, str) and len(key) <= MAX_PATTERN and _fits(_plain(key), module):
             return value
     return default
 
 
-def _without_wrappers(pattern: str) -> str:
-    plain = pattern.replace("\\.", ".")
-    return WRAPPERS.sub("", plain) if WRAPPERS.search(plain) else pattern
+def _plain(names: Any) -> Any:
+    """Return a name, a pattern or a list of such without wrappers' names; anything else as it is."""
+    if isinstance(names, list):
+        return [_plain(name) for name in names]
+    return WRAPPERS_IN_PATTERNS.sub("", names) if isinstance(names, str) else names
 
 
 def _fits(key: str, module: str) -> bool:
@@ -157,7 +160,8 @@ def soup_config(values: Mapping[str, Any], modules: Mapping[str, tuple[int, Frac
         "inference_mode": True,
     }
     spent: dict[str, Any] = {"loftq_config": {}, "eva_config": None, "corda_config": None, "lora_ga_config": None}
-    return {**values, **{name: empty for name, empty in spent.items() if name in values}, **changed}
+    named = {name: _plain(values[name]) for name in NAMING if name in values}
+    return {**values, **named, **{name: empty for name, empty in spent.items() if name in values}, **changed}
 
 
 def _number(alpha: Fraction) -> int | float:

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 # Names that only wrappers give to what they wrap: torch.compile, activation checkpointing, FSDP, Lightning Fabric.
-# They come off wherever they stand.
-WRAPPERS = re.compile(
-    r"(?:^|(?<=\.))(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module|_fpw_module|_forward_module)\."
-)
+# They come off wherever they stand, also in regular expressions of names.
+_NAMES = "(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module|_fpw_module|_forward_module)"
+WRAPPERS = re.compile(rf"(?:^|(?<=\.)){_NAMES}\.")
+WRAPPERS_IN_PATTERNS = re.compile(rf"(?<!\w){_NAMES}\\?\.")
 # These may be names of a network's own: they come off if every name begins with them. DistributedDataParallel and
 # DataParallel, Opacus.
 PREFIXES = ("module.", "_module.")

@@ -17,7 +17,7 @@ from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.formats.network_part import network_part, view_of
 from soupcli.checkpoints.formats.other_files import refuse_unknown_file
 from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
-from soupcli.checkpoints.formats.pickles.stand_ins import Payload, StandIn, find_in
+from soupcli.checkpoints.formats.pickles.stand_ins import Payload, StandIn, entries_of, find_in
 from soupcli.checkpoints.formats.pickles.tensors import is_array
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
 from soupcli.errors import CheckpointError
@@ -99,6 +99,11 @@ def read_contents(file: FileVersion, how: How) -> Contents:
     content = _read(file)
     if next(find_in(content, is_array), None) is None:
         refuse_unknown_file(file)
+    if isinstance(content, StandIn) and entries_of(content) is None:
+        raise CheckpointError(
+            f"{file.path}: is a pickled {content.full_name}, not arrays by name",
+            hint="save the network's state dict alone: torch.save(model.state_dict(), path)",
+        )
     part = network_part(file.path, content, key=how.key, is_tensor=is_array)
     specs: dict[str, TensorSpec] = {}
     places: dict[str, StoredTensor] = {}

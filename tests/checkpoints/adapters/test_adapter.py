@@ -537,8 +537,9 @@ def test_wrappers_in_the_names(make: Make, tmp_path: Path) -> None:
     plain, wrapped = make("a"), tmp_path / "wrapped"
     wrapped.mkdir()
     settings = json.loads((plain / "adapter_config.json").read_text())
-    for folder, pattern in ((plain, r"layers.0.mlp\.down_proj"), (wrapped, r"layers\._orig_mod\.0.mlp\.down_proj")):
-        (folder / "adapter_config.json").write_text(json.dumps(settings | {"alpha_pattern": {pattern: 40}}))
+    for folder, wrapper in ((plain, ""), (wrapped, r"_orig_mod\.")):
+        named = {"alpha_pattern": {rf"layers\.{wrapper}0.mlp\.down_proj": 40}, "target_modules": f".*{wrapper}mlp.*"}
+        (folder / "adapter_config.json").write_text(json.dumps(settings | named))
     state = load_file(plain / "adapter_model.safetensors")
     names = {name: name.replace("model.layers.", "model._orig_mod.layers._orig_mod.") for name in state}
     save_file({names[name]: tensor for name, tensor in state.items()}, wrapped / "adapter_model.safetensors")
@@ -548,6 +549,9 @@ def test_wrappers_in_the_names(make: Make, tmp_path: Path) -> None:
     assert all(torch.equal(tensor, other[name]) for name, tensor in first.items())
     write(Mixture.uniform(opened), tmp_path / "soup")
     assert load_file(tmp_path / "soup/adapter_model.safetensors").keys() == state.keys()
+    write(Mixture.uniform(list(reversed(opened))), tmp_path / "turned")
+    for name in ("soup", "turned"):
+        assert json.loads((tmp_path / name / "adapter_config.json").read_text())["target_modules"] == ".*mlp.*"
 
 
 def test_quantised_base(llama: Path, make: Make, tmp_path: Path) -> None:

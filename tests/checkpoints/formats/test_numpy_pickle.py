@@ -6,6 +6,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -113,6 +114,7 @@ def test_statistics_beside_weights(tmp_path: Path) -> None:
         ({"student": {"w": numpy.ones(3)}, "teacher": {"w": numpy.ones(3)}}, 4, "parts that may each be the network"),
         ({"net": {"w": numpy.ones(3)}, "model": {"w": numpy.zeros(3)}}, 4, "parts that may each be the network"),
         ([numpy.ones(3)], 4, "not a state dict"),
+        (SimpleNamespace(classes_=numpy.arange(3)), 4, "is a pickled types.SimpleNamespace, not arrays by name"),
     ],
 )
 def test_refused(tmp_path: Path, content: object, protocol: int, message: str) -> None:

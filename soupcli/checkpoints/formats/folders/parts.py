@@ -148,7 +148,9 @@ def look_below(folder: Path, checkpoint: Checkpoint, open_network: Callable[[Pat
     found, others = weights_below(folder)
     parts = tuple(part.file for part in checkpoint.parts)
     inside = {os.path.realpath(file.path.parent) for file in checkpoint.files}
-    found, others = ([one for one in names if os.path.realpath(folder / one) not in inside] for names in (found, others))
+    found, others = (
+        [one for one in names if os.path.realpath(folder / one) not in inside] for names in (found, others)
+    )
     for below in found:
         if any(part.startswith(f"{below}/") for part in parts):
             continue
