@@ -17,7 +17,7 @@ from soupcli.checkpoints.formats.folders import shards
 from soupcli.checkpoints.formats.folders.parts import STEPS
 from soupcli.checkpoints.formats.foreign import refuse_foreign
 from soupcli.checkpoints.formats.table import read_contents
-from soupcli.checkpoints.formats.torch_save import is_training_alone
+from soupcli.checkpoints.formats.torch_save import is_training_alone, is_without_tensors
 from soupcli.checkpoints.open import laid_out
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import CheckpointError
@@ -157,7 +157,12 @@ def _claiming(folder: Path) -> list[Path]:
         named = sorted(entry for entry in folder.iterdir() if _claims_weights(entry) and entry.is_file())
     except OSError:
         return []
-    return [entry for entry in named if not _are_examples(entry) and not is_training_alone(FileVersion.of(entry))]
+    return [entry for entry in named if not _are_examples(entry) and not _is_state(FileVersion.of(entry))]
+
+
+def _is_state(file: FileVersion) -> bool:
+    """Whether a file of torch.save holds the state of a training, with tensors or without."""
+    return is_training_alone(file) or is_without_tensors(file)
 
 
 def _is_foreign(path: Path) -> bool:
@@ -183,7 +188,11 @@ def _files(folder: Path) -> list[Path]:
     except OSError:
         return []
     kept = {file.path for file in distinct([FileVersion.of(entry) for entry in found])}
-    return [entry for entry in found if entry in kept and not _are_examples(entry)]
+    return [
+        entry
+        for entry in found
+        if entry in kept and not _are_examples(entry) and not is_without_tensors(FileVersion.of(entry))
+    ]
 
 
 def _are_examples(file: Path) -> bool:

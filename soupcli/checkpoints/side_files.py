@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.compare.settings import same_bytes
-from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME
+from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME, NAME, TRAINER_STATE
 from soupcli.checkpoints.formats.foreign import LATEST
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.files.json_text import parse_json
@@ -104,6 +104,15 @@ def files_beside(folder: Path | None, weights: Sequence[FileVersion] = ()) -> Si
         kept.append(file)
         room -= file.size
     return SideFiles(tuple(kept), tuple(sorted(left_out)))
+
+
+def state_beside(folder: Path | None) -> list[SideFile]:
+    """Return the files in `folder` that a training goes on from: its optimizer, its random numbers, its steps."""
+    if folder is None:
+        return []
+    named = (entry for entry in sorted(folder.iterdir()) if matches(entry.name, (*TRAINER_STATE, NAME)))
+    files = (entry for entry in named if _is_training(entry.name) and entry.is_file() and leads_inside(entry, folder))
+    return [SideFile(entry, entry.name, entry.stat().st_size) for entry in files]
 
 
 def differing_numbers(files: Sequence[SideFile], of: Checkpoint, others: Iterable[Checkpoint]) -> list[str]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.side_files import LARGEST, POINTERS, SideFile, differing_numbers, files_beside
+from soupcli.checkpoints.side_files import LARGEST, POINTERS, SideFile, differing_numbers, files_beside, state_beside
 from soupcli.files.json_text import parse_json
-from soupcli.files.reading import read_small
+from soupcli.files.reading import FileVersion, read_small, sha256
 from soupcli.mixing.adapter_mean import soup_specs
 from soupcli.mixing.merged_adapters import as_written, own_tensors
 from soupcli.mixing.old_soup import REPORT
@@ -60,7 +61,10 @@ def fill(
     whole = as_written(mixture, merge_adapters=options.merge_adapters)
     specs, kept = soup_specs(whole), whole.kept
     beside = files_beside(kept.side_folder, kept.files)
-    folder.need(sum(spec.nbytes for spec in specs.values()) + sum(file.size for file in beside.files))
+    state = [
+        file for file in state_beside(kept.side_folder if options.keep_state else None) if file.name not in folder.kept
+    ]
+    folder.need(sum(spec.nbytes for spec in specs.values()) + sum(file.size for file in (*beside.files, *state)))
     options = replace(
         options, metadata=metadata(lambda _: f"sha256:{'0' * 64}"), final_metadata=lambda: metadata(hash_of)
     )
@@ -68,8 +72,16 @@ def fill(
     files = [file for file in beside.files if file.name not in written.hashes and _is_true(file, written)]
     unmeasured, measured = _unmeasured(files)
     hashes = {**written.hashes, **folder.copy(files, _corrected(files, own_tensors(kept), specs) | unmeasured)}
+    hashes |= {file.name: _copied(file, folder.path / file.name) for file in state}
     left_out = [*beside.left_out, *measured, *differing_numbers(files, kept, mixture.members), *written.notes]
+    left_out += [f"{file.name}: as in the ingredient, not averaged" for file in state]
     return Filled(written, [*hashes, REPORT], hashes, left_out, notes, specs)
+
+
+def _copied(file: SideFile, target: Path) -> str:
+    """Copy a file of any size. Returns its hash."""
+    shutil.copyfile(file.path, target)
+    return f"sha256:{sha256(FileVersion.of(target))}"
 
 
 def _is_true(file: SideFile, written: Written) -> bool:

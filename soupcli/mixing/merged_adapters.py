@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint, is_transposed
 from soupcli.checkpoints.adapters.base_as_adapter import FilesOfBase
+from soupcli.checkpoints.adapters.tied_weights import refuse_split_tie
 from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Component, Origin, TensorSpec, read_part
 from soupcli.errors import MixError
 from soupcli.late import torch
@@ -122,6 +123,7 @@ def merged(mixture: Mixture) -> Mixture:
         )
     if base.parts and any(name != own for name, own in kept.base_names.items()):
         raise MixError(f"--merge-adapters: {base.path} holds several networks", hint="--base names the adapted one")
+    refuse_split_tie(kept)
     tensors = {name: mixture.spec(name) for name in mixture.kept.tensors}
     layers = {name: layer_of(mixture, name) for name in sorted(kept.factors)}
     modules = {layer.factors.module: layer for layer in layers.values()}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.adapters.tied_weights import refuse_split_tie
 from soupcli.checkpoints.compare.class_orders import class_orders
 from soupcli.errors import CheckpointError, NetworkError
 from soupcli.files.json_text import key_of
@@ -37,6 +38,7 @@ def build(spec: NetworkSpec | None, checkpoint: Checkpoint, *, trust_code: bool 
             f"{folder}: unknown architecture: no model: in the recipe, no config.json beside the weights",
             hint="add a line to soup.yaml: model: {timm: vit_base_patch16_224}, or model: {python: 'net.py:build'}",
         )
+    refuse_split_tie(checkpoint)
     library = library_of(spec)
     if library.reads_folder is not None and library.reads_folder(spec):
         refuse_code_beside(folder, trust_code=trust_code)

@@ -96,9 +96,9 @@ def _front(report: Report, beside: CardSources) -> dict[str, Any]:
     library = beside.library or _library(report)
     found |= {"library_name": library} if library else {}
     found["tags"] = list(TAGS)
-    licences = {str(readme.front.get("license")) for readme in beside.readmes}
-    if len(licences) == 1 and "None" not in licences:
-        found["license"] = licences.pop()
+    licences = [readme.front.get("license") for readme in beside.readmes]
+    if licences and isinstance(licences[0], str) and all(licence == licences[0] for licence in licences):
+        found["license"] = licences[0]
     found |= {key: beside.kept.front[key] for key in KEPT_KEYS if key in beside.kept.front}
     results = _results(report)
     if results:

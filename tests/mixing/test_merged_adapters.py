@@ -61,6 +61,27 @@ def save(name: str, seed: int, *, autocast: bool = True, **settings: Any) -> Non
         adapted.save_pretrained(f"adapters/{name}")
 
 
+def test_one_of_two_tied_matrices(place: Path, soup: Soup) -> None:
+    """PEFT trains the embedding and leaves the output at the base's: no tied network is that, and it is refused."""
+    config = transformers.LlamaConfig(
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=40,
+        tie_word_embeddings=True,
+    )
+    transformers.LlamaForCausalLM(config).bfloat16().save_pretrained("base")
+    for whole, code in (("embed_tokens", 2), ("lm_head", 0)):
+        for seed in range(2):
+            save(f"{whole}/{seed}", seed, r=2, target_modules=["q_proj"], modules_to_save=[whole])
+        words = ("uniform", "--ckpts", f"adapters/{whole}/*/", "--base", "base")
+        ran = soup(*words, "--merge-adapters", "--out", f"{whole}-merged")
+        assert ran.code == code, ran.stderr
+        assert code == 0 or "ensure_weight_tying" in ran.stderr
+        assert soup(*words, "--out", f"{whole}-adapter").code == 0  # PEFT opens it as it opens the ingredients
+
+
 def by_peft(name: str) -> dict[str, Tensor]:
     """What PEFT's merge_and_unload makes of the base, in float64."""
     with warnings.catch_warnings():

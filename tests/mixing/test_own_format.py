@@ -229,3 +229,42 @@ def test_deepspeed_without_zero(soup: Soup) -> None:
     assert soup("uniform", "--ckpts", "runs/*/", "--format", "safetensors", "--out", "plain").code == 0
     assert_equal(load_file("plain/model.safetensors"), expected)
     assert not Path("plain/latest").exists()
+
+
+def test_olmo_core(soup: Soup) -> None:
+    """OLMo-core's steps: the network and its optimizer in `model_and_optim/`, beside the state of the training."""
+    made = nets()
+    for number, net in enumerate(made):
+        folder = Path(f"runs/{number}/step100")
+        state = {"model": net.state_dict(), "optim": {"w": torch.ones(3)}}
+        save_distributed(state, str(folder / "model_and_optim"))
+        (folder / "train").mkdir()
+        torch.save({"global_step": 100, "rng": {"torch": torch.zeros(8)}}, folder / "train/rank0.pt")
+        (folder / "config.json").write_text("{}")
+    expected = mean64([net.state_dict() for net in made])
+    for words in ("runs/*/step100/", "runs/*/"):
+        ran = soup("uniform", "--ckpts", words, "--format", "same", "--force")
+        assert ran.code == 0, ran.stderr
+        empty = {name: torch.zeros_like(tensor) for name, tensor in expected.items()}
+        assert_equal(load_distributed({"model": empty}, "soup/model_and_optim")["model"], expected)
+        assert Path("soup/config.json").is_file()
+
+
+def test_state_in_files_beside(soup: Soup) -> None:
+    """Accelerate's save_state, the Trainer's checkpoints: a training goes on from the soup, by --keep-state."""
+    state = ("optimizer.bin", "scheduler.bin", "random_states_0.pkl", "trainer_state.json")
+    for number, net in enumerate(nets()):
+        Path(f"runs/{number}").mkdir(parents=True)
+        save_file(net.state_dict(), f"runs/{number}/model.safetensors")
+        for name in state:
+            Path(f"runs/{number}/{name}").write_text(f"{{}}{number}")
+    assert soup("uniform", "--ckpts", "runs/*/").code == 0
+    assert not any(Path("soup", name).exists() for name in state)
+    ran = soup("uniform", "--ckpts", "runs/*/", "--keep-state", "--force", "--json")
+    assert all(Path("soup", name).read_text() == "{}0" for name in state)
+    report = json.loads(ran.stdout)["soup"]
+    assert set(state) <= report["file_hashes"].keys()
+    assert "optimizer.bin: as in the ingredient, not averaged" in report["left_out"]
+    assert soup("verify", "soup").code == 0 and soup("verify", "soup", "--rebuild").code == 0
+    assert soup("uniform", "--ckpts", "runs/*/", "--force").code == 0
+    assert not any(Path("soup", name).exists() for name in state)

@@ -65,6 +65,10 @@ def test_readmes_of_the_ingredients(family: Path, soup: Soup) -> None:
     Path("runs/2/README.md").write_text("---\nlicense: other\n---\n")
     assert soup(*words, "--force").code == 0
     assert "license" not in front(Path("soup/README.md").read_text())
+    for number in range(3):
+        Path(f"runs/{number}/README.md").write_text("---\nlicense: [mit, other]\n---\n")  # the Hub knows no lists
+    assert soup(*words, "--force").code == 0
+    assert "license" not in front(Path("soup/README.md").read_text())
 
 
 def test_hostile_words() -> None:

@@ -17,7 +17,12 @@ from soupcli.wording import nearest
 
 # Settings that change what an adapter's tensors mean, whatever their names.
 SETTINGS = ("bias", "lora_bias", "fan_in_fan_out")
-FACTOR = re.compile(r"\.(lora_(embedding_)?[AB]|lora_(up|down))(\.|$)")
+# Parts of adapters in plain files: LoRA's of PEFT, kohya, diffusers, torchtune, Pivotal Tuning; LyCORIS; OFT; VeRA.
+FACTOR = re.compile(
+    r"(?<![a-z0-9])(lora[._](embedding_)?([abe]|up|down|mid|magnitude_vector)|(hada|lokr)_[wt]\d|b?oft_(blocks|diag|[rs])"
+    r"|vera_lambda_[bd]|dora_scale)(?![a-z0-9])|:\d+:(up|down)$",
+    re.IGNORECASE,
+)
 EVERYTHING = TensorFilter()
 OTHER_BASE = "where these are one network under two names, say so: --base PATH"
 MERGE = "merge each adapter into its base (merge_and_unload) and mix the whole networks"
@@ -114,9 +119,9 @@ def _check_no_factors(checkpoint: Checkpoint, selection: TensorFilter) -> None:
     name = next((name for name in checkpoint.tensors if FACTOR.search(name) and selection.mixes(name)), None)
     if name is not None:
         raise MixError(
-            f"{checkpoint.path}: tensor {name!r} is a factor of a LoRA adapter, and the mean of factors is not the "
-            "mean of what they do",
-            hint="save the adapters with PEFT's save_pretrained, or merge them into their base",
+            f"{checkpoint.path}: tensor {name!r} is a part of an adapter, and the mean of such parts is not the "
+            "mean of what they do together",
+            hint="save LoRA adapters with PEFT's save_pretrained, or merge each adapter into its base",
         )
 
 

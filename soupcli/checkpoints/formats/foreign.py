@@ -27,6 +27,7 @@ JOIN = (
     "join them with the program that wrote them, or have one process save the whole state dict; if each is a "
     "checkpoint of its own, give them other names"
 )
+NUMBER = re.compile(r"\d+(?=\.\w+$)")  # of the process, at the end of a name
 ZEROTH = re.compile(r"(?<!\d)0+(?!\d)")
 
 
@@ -97,6 +98,8 @@ def refuse_slices(folder: Path, names: Iterable[str]) -> None:
         if kind is None:
             continue
         every = [entry.name for entry in folder.iterdir() if kind.name.fullmatch(entry.name)]
+        if not kind.is_sure:  # composer's ep1-ba2-rank0.pt and ep2-ba4-rank0.pt are checkpoints of their own
+            every = [one for one in every if NUMBER.sub("", one) == NUMBER.sub("", name)]
         if len(every) > 1 and (kind.is_sure or any(ZEROTH.search(one) for one in every)):
             raise CheckpointError(
                 f"{folder}: {len(every)} of {kind.what} ({name}, ...): each has a part of the weights",

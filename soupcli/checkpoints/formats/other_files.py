@@ -47,6 +47,7 @@ KINDS = (
         "is a web page, not a checkpoint: the download failed",
         "download it again; hf download and a token help with private and gated repositories",
     ),
+    _kind(rb"\s*<\?xml[^>]*>\s*<net\b", "is OpenVINO", EXPORTED),
     _kind(rb"\s*<(\?xml|error)\b", "is XML, perhaps the error message of a download", "download it again"),
     _kind(
         rb"\x89HDF\r\n\x1a\n",
@@ -142,6 +143,9 @@ FOLDERS = {
     "saved_model.pb": ("a SavedModel of TensorFlow", ARRAYS),
     "tf_model.h5": ("weights of TensorFlow", OLDER.format("tf")),
     "flax_model.msgpack": ("weights of Flax", OLDER.format("flax")),
+    "openvino_model.xml": ("OpenVINO", EXPORTED),
+    "*.ckpt*.index": ("a checkpoint of TensorFlow", ARRAYS),
+    "*/.zarray": ("an Orbax checkpoint (JAX)", ARRAYS),
     "Data/com.apple.CoreML": ("a Core ML package", EXPORTED),
     "config.cfg": (
         "a pipeline of spaCy, in msgpack of its own",

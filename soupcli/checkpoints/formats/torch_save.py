@@ -62,6 +62,10 @@ WRITERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("BasicSR", frozenset({"params"})),
     ("BasicSR", frozenset({"params_ema"})),
     ("fastai", frozenset({"model", "opt"})),
+    ("RT-DETR", frozenset({"date", "last_epoch", "model"})),  # D-FINE and DEIM: too
+    ("composer", frozenset({"state", "rng"})),
+    ("catalyst", frozenset({"model_state_dict", "epoch_metrics"})),
+    ("stable-baselines3", frozenset({"state_dict", "data"})),
 )
 
 # Entries of a training that the library's loader looks for, even if it opens only the weights.

@@ -528,7 +528,7 @@ def test_factors_in_plain_files(make: Make, tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.safetensors").write_bytes((make(name) / "adapter_model.safetensors").read_bytes())
     opened = [open_checkpoint(tmp_path / f"{name}.safetensors") for name in "ab"]
-    with pytest.raises(MixError, match="is a factor of a LoRA adapter"):
+    with pytest.raises(MixError, match="is a part of an adapter"):
         check_agreement(opened)
 
 

@@ -57,7 +57,13 @@ def test_formats_need_not_agree(files: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["x.lora_A.weight", "x.lora_B.default.weight", "x.lora_up.weight", "e.lora_embedding_A"]
+    "name",
+    [
+        *("x.lora_A.weight", "x.lora_B.default.weight", "x.lora_up.weight", "e.lora_embedding_A"),
+        *("q_proj.lora_a.weight", "to_q_lora.down.weight", "to_q.lora.up.weight", "lora_te_x.lora_mid.weight"),
+        *("lora_unet_x.hada_w1_a", "lora_unet_x.hada_t1", "lora_unet_x.lokr_w1", "lora_unet_x.lokr_w2_b"),
+        *("lora_unet_x.oft_blocks", "x.oft_R.default", "x.boft_R.default", "x.vera_lambda_b", "unet:0:down"),
+    ],
 )
 def test_factors(tmp_path: Path, name: str) -> None:
     """Factors among plain tensors are not averaged, alone they may be evaluated."""
@@ -65,8 +71,16 @@ def test_factors(tmp_path: Path, name: str) -> None:
         save_file({name: torch.ones(2, 2)}, tmp_path / f"{number}.safetensors")
     opened = [open_checkpoint(tmp_path / f"{number}.safetensors") for number in range(2)]
     check_agreement(opened[:1])
-    with pytest.raises(MixError, match="is a factor of a LoRA adapter"):
+    with pytest.raises(MixError, match="is a part of an adapter"):
         check_agreement(opened)
+
+
+@pytest.mark.parametrize("name", ["lora_alpha", "flora.a", "soft_blocks", "explora_b", "unet:up", "x.loraine.weight"])
+def test_no_factors(tmp_path: Path, name: str) -> None:
+    """Names that only look like an adapter's parts."""
+    for number in range(2):
+        save_file({name: torch.ones(2, 2)}, tmp_path / f"{number}.safetensors")
+    check_agreement([open_checkpoint(tmp_path / f"{number}.safetensors") for number in range(2)])
 
 
 def test_a_stranger_is_named(tmp_path: Path) -> None:

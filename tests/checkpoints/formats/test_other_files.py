@@ -88,6 +88,9 @@ def test_numpy_archive(tmp_path: Path) -> None:
     [
         ("_CHECKPOINT_METADATA", "is an Orbax checkpoint"),
         ("saved_model.pb", "is a SavedModel of TensorFlow"),
+        ("model.ckpt-1.index", "is a checkpoint of TensorFlow"),
+        ("openvino_model.xml", "is OpenVINO"),
+        ("params.a/.zarray", "is an Orbax checkpoint"),
         ("flax_model.msgpack", "is weights of Flax"),
         ("model-q4.gguf", "holds GGUF files"),
         ("model.onnx", "holds ONNX files"),

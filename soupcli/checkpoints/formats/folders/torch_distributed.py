@@ -108,7 +108,8 @@ METADATA = ".metadata"
 FORMAT = "distributed"
 # Libraries that read their own distributed checkpoints alone -> files that they put beside the pieces.
 WRITERS = {"Megatron": ("common.pt", "metadata.json"), "Lightning": ("meta.pt",)}
-INSIDE = "pytorch_model_fsdp_0"  # where Accelerate, and the Trainer over it, put it
+# Where Accelerate, and the Trainer over it, put it; OLMo-core.
+INSIDE = ("pytorch_model_fsdp_0", "model_and_optim")
 
 
 class StoredBox(NamedTuple):
@@ -122,7 +123,7 @@ class StoredBox(NamedTuple):
 
 def distributed_folder(path: Path) -> Path | None:
     """Returns the folder at or in `path` that holds a distributed checkpoint, or None."""
-    return next((folder for folder in (path, path / INSIDE) if (folder / METADATA).is_file()), None)
+    return next((folder for folder in (path, *(path / name for name in INSIDE)) if (folder / METADATA).is_file()), None)
 
 
 def open_distributed(

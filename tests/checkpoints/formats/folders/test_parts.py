@@ -176,6 +176,17 @@ def test_slices(tmp_path: Path, names: list[str], program: str) -> None:
         assert program in str(refused.value.hint)
 
 
+def test_one_process_of_many_steps(tmp_path: Path) -> None:
+    """composer's files name step and process: those of one process are checkpoints of their own."""
+    for step in (2, 4):
+        state = {"model": small_net(step).state_dict(), "optimizers": {}, "timestamp": {"epoch": 1}}
+        torch.save({"state": state, "rng": [{"torch": torch.zeros(8)}]}, tmp_path / f"ep1-ba{step}-rank0.pt")
+    assert_same(opened(tmp_path / "ep1-ba4-rank0.pt"), small_net(4).state_dict())
+    torch.save(small_net(4).state_dict(), tmp_path / "ep1-ba4-rank1.pt")
+    with pytest.raises(CheckpointError, match="2 of the files that several processes wrote"):
+        open_checkpoint(tmp_path / "ep1-ba4-rank0.pt")
+
+
 def test_one_slice_is_whole(tmp_path: Path) -> None:
     """A consolidated file without others is a whole network; a shard without others is not."""
     torch.save(small_net().state_dict(), tmp_path / "consolidated.00.pth")
