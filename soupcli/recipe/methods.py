@@ -231,20 +231,21 @@ class Mix(Section):
             raise ValueError("decay: finds the weights: weights:, alpha: and method: stock do not go with it")
         if self.weights_for and (self.alpha, self.decay, self.method) != (None, None, "mean"):
             raise ValueError("weights_for: alpha:, decay: and method: stock do not go with it")
-        for weights in (self.weights, *self.weights_for.values()):
-            if weights is not None:
-                self._check_weights(weights)
+        if self.weights is not None:
+            self._check_weights("weights", self.weights)
+        for pattern, weights in self.weights_for.items():
+            self._check_weights(f"weights_for: {pattern}", weights)
         outside = [alpha for alpha in self.alpha or () if not 0 <= alpha <= 1]
         if outside and not self.any_weights:
             raise ValueError(f"alpha: {outside[0]:g} is not between 0 and 1 (any_weights: true takes it)")
         return self
 
-    def _check_weights(self, weights: list[float]) -> None:
+    def _check_weights(self, setting: str, weights: list[float]) -> None:
         negative = [weight for weight in weights if weight < 0]
         if negative and not self.any_weights:
-            raise ValueError(f"weights: {negative[0]:g} is negative (any_weights: true takes it)")
+            raise ValueError(f"{setting}: {negative[0]:g} is negative (any_weights: true takes it)")
         if not any(weights):
-            raise ValueError("weights: all are 0")
+            raise ValueError(f"{setting}: all are 0")
 
 
 class Cost(Section):

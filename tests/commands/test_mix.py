@@ -96,7 +96,8 @@ def test_weights_for_patterns(family: Path, soup: Soup) -> None:
         (["0.*", "1,0", "0.*", "0,1"], "each pattern once"),
         (["0.*", "1"], "1 weights for 2 checkpoints"),
         (["0.*", "x,y"], "expected a number, got 'x'"),
-        (["0.*", "0,0"], "all are 0"),
+        (["0.*", "0,0"], "--weights-for: 0.*: all are 0"),
+        (["0.*", "2,-1"], "--weights-for: 0.*: -1 is negative"),
     ):
         ran = soup("mix", "--ckpts", *RUNS[:2], "--weights-for", *wrong, "--force")
         assert (ran.code, message in ran.stderr) == (2, True), ran.stderr
