@@ -17,7 +17,7 @@ from soupcli.checkpoints.formats.folders import shards
 from soupcli.checkpoints.formats.folders.parts import STEPS
 from soupcli.checkpoints.formats.foreign import refuse_foreign
 from soupcli.checkpoints.formats.table import read_contents
-from soupcli.checkpoints.formats.torch_save import is_training_alone, is_without_tensors
+from soupcli.checkpoints.formats.torch_save import is_state, is_without_tensors
 from soupcli.checkpoints.open import laid_out
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import CheckpointError
@@ -157,12 +157,7 @@ def _claiming(folder: Path) -> list[Path]:
         named = sorted(entry for entry in folder.iterdir() if _claims_weights(entry) and entry.is_file())
     except OSError:
         return []
-    return [entry for entry in named if not _are_examples(entry) and not _is_state(FileVersion.of(entry))]
-
-
-def _is_state(file: FileVersion) -> bool:
-    """Whether a file of torch.save holds the state of a training, with tensors or without."""
-    return is_training_alone(file) or is_without_tensors(file)
+    return [entry for entry in named if not _are_examples(entry) and not is_state(FileVersion.of(entry))]
 
 
 def _is_foreign(path: Path) -> bool:

@@ -148,8 +148,7 @@ def _open_deepspeed(path: Path, how: How) -> Checkpoint | None:
     if whole is None:
         return None
     opened = _open_file(path, whole, how)
-    metrics = opened.origin.metrics | trainer_metrics(path)
-    origin = opened.origin._replace(metrics=metrics)
+    origin = opened.origin._replace(metrics={**opened.origin.metrics, **trainer_metrics(path)})
     return replace(opened, side_files=folders.side_files(path), side_folder=path, origin=origin)
 
 

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.compare.settings import same_bytes
 from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME, NAME, TRAINER_STATE
 from soupcli.checkpoints.formats.foreign import LATEST
+from soupcli.checkpoints.formats.torch_save import is_state
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.files.json_text import parse_json
-from soupcli.files.reading import read_small, read_start
+from soupcli.files.reading import FileVersion, read_small, read_start
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.files.reading import FileVersion
 
 LARGEST = 1 << 26  # bytes of one file: the largest tokenizers have half of that
 MOST_BYTES = 1 << 29  # of all files
@@ -178,7 +178,7 @@ def _holds_other_weights(folder: Path, mixed: set[tuple[int, int]]) -> bool:
     for entry in list(os.scandir(folder)):
         if matches(entry.name, WEIGHTS) and not matches(entry.name, TRAINING) and not entry.name.endswith(".json"):
             path = Path(entry.path)
-            if path.exists() and not _is_mixed(path, mixed):
+            if path.exists() and not _is_mixed(path, mixed) and not (path.is_file() and is_state(FileVersion.of(path))):
                 return True
     return False
 

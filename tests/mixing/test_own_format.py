@@ -244,7 +244,7 @@ def test_olmo_core(soup: Soup) -> None:
     expected = mean64([net.state_dict() for net in made])
     for words in ("runs/*/step100/", "runs/*/"):
         ran = soup("uniform", "--ckpts", words, "--format", "same", "--force")
-        assert ran.code == 0, ran.stderr
+        assert ran.code == 0 and "train" not in ran.stderr.replace("training", ""), ran.stderr
         empty = {name: torch.zeros_like(tensor) for name, tensor in expected.items()}
         assert_equal(load_distributed({"model": empty}, "soup/model_and_optim")["model"], expected)
         assert Path("soup/config.json").is_file()

@@ -164,6 +164,11 @@ def is_without_tensors(file: FileVersion) -> bool:
         return False  # broken: whoever opens it says how
 
 
+def is_state(file: FileVersion) -> bool:
+    """Whether a file of torch.save holds the state of a training or settings, with tensors or without."""
+    return is_training_alone(file) or is_without_tensors(file)
+
+
 def epochs_of(file: FileVersion) -> dict[int, dict[str, float]]:
     """The metrics of every epoch that ESPnet keeps in this file; nothing if it is another file."""
     try:
