@@ -51,7 +51,15 @@ NUMBERS = (".pkl", ".pickle", ".joblib", ".npy")
 TRAINING = (
     *("optimizer*", "scheduler*", "scaler*.pt", "scaler*.bin", "sampler*", "training_args.bin", "rng_state*"),
     "random_states*",
-    *("custom_checkpoint_*", "dl_state_dict*", "trainer_state.json", "zero_to_fp32.py", "*.log"),
+    *(
+        "custom_checkpoint_*",
+        "dl_state_dict*",
+        "train_state*",
+        "latest_train_state*",
+        "trainer_state.json",
+        "zero_to_fp32.py",
+        "*.log",
+    ),
     *("events.out.*", "*_results.json", "emissions.csv", "nohup.out", "adapter_model.*", "meta.pt", "*.pdopt"),
 )
 TRAINING_FOLDERS = (

@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from soupcli.mixing.mixture import Mixture
     from soupcli.mixing.torch_copy import CopyOptions
 
-# Files beside the pieces that Lightning and Megatron look for; at most so large.
-BESIDE = ("meta.pt", "common.pt", "metadata.json", "modelopt_run_config.yaml")
+# Files beside the pieces that Lightning, Megatron and Megatron-Bridge look for; at most so large.
+BESIDE = ("meta.pt", "common.pt", "metadata.json", "modelopt_run_config.yaml", "run_config.yaml", "train_state.pt")
 LARGEST = 1 << 26
 CHUNK = 1 << 22
 TRACKER = "latest_checkpointed_iteration.txt"  # Megatron's, above its folders
+TRACKERS = (TRACKER, "latest_train_state.pt")  # the other one is Megatron-Bridge's
+COUNTERS = ("common.pt", "train_state.pt")  # steps of the training
 
 
 class DistributedFiles(NamedTuple):
@@ -79,10 +81,10 @@ def write_distributed(
     digests = {below + file.name: sha256(FileVersion.of(file)) for file in files}
     digests[below + METADATA] = sha256(FileVersion.of(target / METADATA))
     others = {below + name: _copied_small(source / name, target / name) for name in _names_beside(source)}
-    if below and (kept.path / TRACKER).is_file():
-        others[TRACKER] = _copied_small(kept.path / TRACKER, folder / TRACKER)
+    trackers = [name for name in TRACKERS if below and (kept.path / name).is_file()]
+    others |= {name: _copied_small(kept.path / name, folder / name) for name in trackers}
     notes = [f"{name}: training state, left out (--keep-state keeps it)" for name in state]
-    notes += [f"{below}{name}: as in the ingredient" for name in _names_beside(source) if name == "common.pt"]
+    notes += [f"{below}{name}: as in the ingredient" for name in _names_beside(source) if name in COUNTERS]
     return DistributedFiles(digests, others, sum((target / file.name).stat().st_size for file in files), tuple(notes))
 
 

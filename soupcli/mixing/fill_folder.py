@@ -69,13 +69,26 @@ def fill(
         options, metadata=metadata(lambda _: f"sha256:{'0' * 64}"), final_metadata=lambda: metadata(hash_of)
     )
     written, notes = write_soup(whole, folder.path, options, progress)
-    files = [file for file in beside.files if file.name not in written.hashes and _is_true(file, written)]
+    place = _place_of(kept, written.hashes)
+    files = [file._replace(name=place + file.name) for file in beside.files if _is_true(file, written)]
+    files = [file for file in files if file.name not in written.hashes]
+    state = [file._replace(name=place + file.name) for file in state if place + file.name not in written.hashes]
     unmeasured, measured = _unmeasured(files)
     hashes = {**written.hashes, **folder.copy(files, _corrected(files, own_tensors(kept), specs) | unmeasured)}
     hashes |= {file.name: _copied(file, folder.path / file.name) for file in state}
     left_out = [*beside.left_out, *measured, *differing_numbers(files, kept, mixture.members), *written.notes]
     left_out += [f"{file.name}: as in the ingredient, not averaged" for file in state]
     return Filled(written, [*hashes, REPORT], hashes, left_out, notes, specs)
+
+
+def _place_of(kept: Checkpoint, written: Iterable[str]) -> str:
+    """Return the folder in the soup, with a slash after it, that side files belong in; "" for the soup's own.
+
+    Side files that lie with the weights below the ingredient's folder, as in Megatron's iterations, lie so in the soup.
+    """
+    side, path = kept.side_folder, kept.path
+    place = f"{side.relative_to(path)}/" if side is not None and side != path and side.is_relative_to(path) else ""
+    return place if any(name.startswith(place) for name in written) else ""
 
 
 def _copied(file: SideFile, target: Path) -> str:
@@ -95,7 +108,10 @@ def _is_true(file: SideFile, written: Written) -> bool:
 def copy_side_files(mixture: Mixture, folder: Path) -> None:
     """Copy the side files that a soup carries on into the folder with its weights."""
     kept = mixture.kept
-    beside = [file for file in files_beside(kept.side_folder, kept.files).files if not (folder / file.name).exists()]
+    written = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
+    place = _place_of(kept, written)
+    placed = (file._replace(name=place + file.name) for file in files_beside(kept.side_folder, kept.files).files)
+    beside = [file for file in placed if file.name not in written]
     changes = _corrected(beside, own_tensors(kept), soup_specs(mixture)) | _unmeasured(beside)[0]
     for file in beside:
         (folder / file.name).parent.mkdir(parents=True, exist_ok=True)

@@ -189,12 +189,28 @@ def test_megatron(soup: Soup) -> None:
         save_distributed({**flat, **moments}, f"runs/{number}/iter_0000020")
         torch.save({"iteration": 20, "args": None}, f"runs/{number}/iter_0000020/common.pt")
         Path(f"runs/{number}/iter_0000020/metadata.json").write_text('{"sharded_backend": "torch_dist"}')
+        Path(f"runs/{number}/iter_0000020/run_config.yaml").write_text("model: {}")  # Megatron-Bridge's, as the next
+        torch.save({"step": torch.tensor(20)}, f"runs/{number}/iter_0000020/train_state.pt")
+        torch.save({"step": torch.tensor(20)}, f"runs/{number}/latest_train_state.pt")
+        Path(f"runs/{number}/iter_0000020/tokenizer").mkdir()
+        Path(f"runs/{number}/iter_0000020/tokenizer/tokenizer.json").write_text("{}")
         Path(f"runs/{number}/latest_checkpointed_iteration.txt").write_text("20")
     ran = soup("uniform", "--ckpts", "runs/*/")
     assert ran.code == 0 and "optimizer: training state, left out" in ran.stderr
     assert Path("soup/latest_checkpointed_iteration.txt").read_text() == "20"
     inside = Path("soup/iter_0000020")
-    assert {file.name for file in inside.iterdir()} == {".metadata", "__0_0.distcp", "common.pt", "metadata.json"}
+    names = {
+        ".metadata",
+        "__0_0.distcp",
+        "common.pt",
+        "metadata.json",
+        "run_config.yaml",
+        "train_state.pt",
+        "tokenizer",
+    }
+    assert {file.name for file in inside.iterdir()} == names
+    trackers = {"latest_checkpointed_iteration.txt", "latest_train_state.pt"}
+    assert {file.name for file in Path("soup").iterdir()} == {*trackers, "iter_0000020", "README.md", "soup.json"}
     expected = mean64([{f"decoder.{name}": t for name, t in net.state_dict().items()} for net in made])
     empty = {name: torch.zeros_like(tensor) for name, tensor in expected.items()}
     assert_equal(load_distributed(dict(empty), str(inside)), expected)

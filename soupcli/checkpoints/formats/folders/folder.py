@@ -51,6 +51,8 @@ TRAINER_STATE = (
     "random_states*",
     "custom_checkpoint_*",
     "dl_state_dict*",
+    "train_state*",
+    "latest_train_state*",
 )
 # Endings of files that are never weights, of which folders may hold thousands: not looked into.
 OTHER_KINDS = frozenset(
