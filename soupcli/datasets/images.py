@@ -269,18 +269,24 @@ class _Decoder:
     def decode(self, file: PictureFile) -> Tensor:
         """Decode one picture. Raises ValidationError if it is not a picture, or if the transform fails on it."""
         try:
-            encoded = file.read()
-            with self._image_module.open(io.BytesIO(encoded), formats=FORMATS) as picture:
-                _check_size(picture.size, file, len(encoded))
-                converted = self._cropped(picture.convert(self._pictures.mode), file)
+            picture = self._unpacked(file)
         except ValidationError:
             raise
         except Exception as cause:  # whatever the decoder of the format stumbles over
             raise ValidationError(f"{file}: not a readable picture: {cause}", hint="remove or replace it") from cause
         try:
-            return self._pictures.decode(converted)
+            return self._pictures.decode(picture)
         except Exception as cause:
             raise ValidationError(f"{file}: the network's transform fails: {type(cause).__name__}: {cause}") from cause
+
+    def _unpacked(self, file: PictureFile) -> Any:
+        """Return the picture in the network's mode: once in memory, unless it has another mode in the file."""
+        encoded = file.read()
+        with self._image_module.open(io.BytesIO(encoded), formats=FORMATS) as opened:
+            _check_size(opened.size, file, len(encoded))
+            opened.load()
+            picture = opened if opened.mode == self._pictures.mode else opened.convert(self._pictures.mode)
+        return self._cropped(picture, file)
 
     def _cropped(self, picture: Any, file: PictureFile) -> Any:
         if not self._border:
@@ -302,12 +308,7 @@ def load_set(spec: ImagesSet, given: LoadContext) -> ArrayExamples:
             "transform: 'net.py:transform', a function from a PIL picture to a tensor",
         )
     examples = load(
-        spec,
-        own,
-        outline=network.outline,
-        workers=given.workers,
-        cache=given.cache,
-        progress=given.progress,
+        spec, own, outline=network.outline, workers=given.workers, cache=given.cache, progress=given.progress
     )
     height, width = examples.inputs.shape[-2:]
     steps = f": {own.settings}" if own.settings is not None else ""
@@ -322,8 +323,7 @@ def size_of(file: PictureFile) -> tuple[int, int] | None:
     image: Any = import_extra("PIL.Image", extra="images")
     try:
         with image.open(io.BytesIO(file.read()), formats=FORMATS) as picture:
-            width, height = picture.size
-            return height, width
+            return picture.height, picture.width
     except Exception:  # noqa: BLE001 - whatever the decoder of the format stumbles over
         return None
 
