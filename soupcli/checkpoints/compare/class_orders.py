@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint
 
-MAX_BYTES = 10_000_000  # of a list of classes, or of config.json
+MAX_BYTES = 4_000_000  # of a list of classes, or of config.json
 MAX_SETTINGS = 200_000  # bytes of other files that are searched for classes
 MAX_YAML = 65_536  # bytes: a thousand classes, as YOLO lists ImageNet's, take 45,000
 CONFIG = "config.json"
@@ -60,7 +60,8 @@ def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
 def contradict(one: Sequence[str], two: Sequence[str]) -> bool:
     """Whether a name of `one` stands for another row in `two`. Case and separators do not count."""
     plain, others = ([plain_name(name) for name in names] for names in (one, two))
-    return any(name != there and name in others for name, there in zip(plain, others, strict=False))
+    known = set(others)
+    return any(name != there and name in known for name, there in zip(plain, others, strict=False))
 
 
 def other_classes(one: Sequence[str], two: Sequence[str]) -> bool:

@@ -53,6 +53,8 @@ def named_rows(document: Any, view_of: View | None = None) -> dict[str, list[str
 
 def names_by_row(value: Any) -> list[str] | None:
     """Return names in order, from a list or from a map between numbers and names; None for anything else."""
+    if not isinstance(value, Mapping | list | tuple) or not 1 < len(value) <= MOST:
+        return None
     if isinstance(value, Mapping):
         pairs = [(number, name) for number, name in value.items() if _row(number) is not None]
         if len(pairs) < len(value) or not all(isinstance(name, str) for _, name in pairs):
@@ -65,8 +67,7 @@ def names_by_row(value: Any) -> list[str] | None:
         if any(_row(entry.get("id", row)) != row for row, entry in enumerate(value)):
             return None
         value = [entry.get("name") for entry in value]
-    whole = isinstance(value, list | tuple) and 1 < len(value) <= MOST and all(isinstance(name, str) for name in value)
-    return list(value) if whole else None
+    return list(value) if all(isinstance(name, str) for name in value) else None
 
 
 def rows_of_text(text: str) -> list[str] | None:
