@@ -154,8 +154,8 @@ def _of_wenet(checkpoint: Checkpoint) -> Mapping[str, Any]:
         return {}
     entries = document if isinstance(document, dict) else {}
     losses = entries.get("loss_dict")  # wenet 3 keeps its losses one level deeper
-    deeper = {str(name): value for name, value in losses.items()} if isinstance(losses, dict) else {}
-    return {**{str(name): value for name, value in entries.items()}, **deeper}
+    deeper = losses if isinstance(losses, dict) else {}
+    return {name: value for name, value in (*entries.items(), *deeper.items()) if isinstance(name, str)}
 
 
 def _first(numbers: Mapping[str, float], names: tuple[str, ...]) -> int | None:

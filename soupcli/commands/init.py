@@ -107,6 +107,7 @@ class Family(NamedTuple):
     prefer: bool  # whether a run has a `best` among several
 
 
+MOST_CLASSES = 100_000_000
 STARTS = re.compile(
     r"(.*[_-])?(start|base|init|pretrained|pre-trained|zeroshot|zero-shot|original)([_-].*)?", re.IGNORECASE
 )
@@ -193,11 +194,14 @@ def _timm_arguments(checkpoint: Path) -> dict[str, object] | None:
     try:
         written = yaml.safe_load(read_small(file, most=1_000_000))
         name, classes = written["model"], written.get("num_classes")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, RecursionError):
         return None
     if not isinstance(name, str):
         return None
-    return {"timm": name, **({"args": {"num_classes": classes}} if isinstance(classes, int) else {})}
+    return {
+        "timm": name,
+        **({"args": {"num_classes": classes}} if isinstance(classes, int) and 0 < classes <= MOST_CLASSES else {}),
+    }
 
 
 def _writes_text(checkpoint: Path, model: dict[str, object] | None) -> bool:

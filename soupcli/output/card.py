@@ -38,6 +38,8 @@ LIBRARIES = {
 TASKS = {"images": "image-classification", "text": "text-classification", "tokens": "text-generation"}
 NORMAL = 1.959963984540054  # half the width of a 95% interval, in standard errors
 KEPT_KEYS = ("language", "pipeline_tag", "datasets")  # of the ingredient's own front matter
+READ_KEYS = (*KEPT_KEYS, "license", "base_model", "library_name")
+MOST_FRONT = 20_000  # letters of these keys
 
 
 class ReadMe(NamedTuple):
@@ -52,11 +54,31 @@ class ReadMe(NamedTuple):
         found = re.match(r"---\r?\n(.*?)\r?\n---\r?\n?(.*)", content, re.DOTALL)
         if found is None:
             return cls({}, content)
-        try:
-            front = yaml.safe_load(found[1])
-        except (yaml.YAMLError, ValueError, RecursionError):
-            front = None
-        return cls(front if isinstance(front, dict) else {}, found[2])
+        return cls(_front_of(found[1]), found[2])
+
+
+class _Words(yaml.BaseLoader):
+    """Reads all scalars as text, and no aliases: a few lines of them stand for more values than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
+
+
+def _front_of(text: str) -> dict[str, Any]:
+    """Return the keys of a front matter that a card takes over, if they hold a word or a list of words."""
+    blocks = re.split(r"^(?=[^\s#-])", text, flags=re.MULTILINE)
+    wanted = "".join(block for block in blocks if block.partition(":")[0] in READ_KEYS)
+    try:
+        front = yaml.load(wanted, _Words) if len(wanted) <= MOST_FRONT else None
+    except (yaml.YAMLError, RecursionError):
+        front = None
+    return {key: value for key, value in front.items() if _is_plain(value)} if isinstance(front, dict) else {}
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
 
 
 class CardSources(NamedTuple):

@@ -79,6 +79,12 @@ def test_broken_trainer_state(tmp_path: Path, text: str) -> None:
     assert record_of(open_checkpoint(folder)) == (7, None, {})
 
 
+def test_odd_numbers_of_wenet(tmp_path: Path) -> None:
+    """Keys that are no words, and those of thousands of digits, are passed over."""
+    (tmp_path / "epoch_1.yaml").write_text(f"? 0x{'f' * 6_000}\n: 1\nloss_dict: {{3: 2, cv_loss: 4.5}}\n")
+    assert about(tmp_path / "epoch_1.pt") == (None, 1, {"cv_loss": 4.5})
+
+
 def test_wenet(tmp_path: Path) -> None:
     """wenet writes a YAML file beside each checkpoint."""
     (tmp_path / "epoch_3.yaml").write_text(yaml.safe_dump({"epoch": 3, "step": 900, "loss_dict": {"cv_loss": 4.5}}))

@@ -94,3 +94,17 @@ def test_odd_readmes(text: str) -> None:
     """Whatever a README begins with, it is front matter that can be read, or text."""
     found = ReadMe.of(text)
     assert isinstance(found.front, dict) and isinstance(found.text, str)
+
+
+ALIASES = "x0: &x0 [a, a]\n" + "".join(f"x{at}: &x{at} [*x{at - 1}, *x{at - 1}]\n" for at in range(1, 40))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["license: *x39", "base_model: *x39", "language: {a: *x39}", "datasets: [[a]]", f"language: {'[' * 9_000}"],
+)
+def test_values_of_a_stranger(value: str) -> None:
+    """Words and lists of words are taken over; aliases that stand for 2 ** 39 values, and nests, are not."""
+    assert ReadMe.of(f"---\n{ALIASES}{value}\n---\n").front == {}
+    found = ReadMe.of(f"---\nlicense: mit\nlanguage:\n- no\npipeline_tag: 0x{'f' * 6_000}\n{ALIASES}---\n").front
+    assert found["license"] == "mit" and found["language"] == ["no"] and isinstance(found["pipeline_tag"], str)
