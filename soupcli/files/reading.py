@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.errors import CheckpointError
 
@@ -73,6 +73,13 @@ class FileVersion:
             raise CheckpointError(
                 f"{self.path}: changed while it was read ({was})", hint="run again when nothing writes to it"
             )
+
+
+class ByteRange(NamedTuple):
+    """Bytes of a file."""
+
+    offset: int  # of the first one in the file
+    size: int
 
 
 class _Opened:

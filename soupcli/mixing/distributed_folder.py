@@ -23,6 +23,7 @@ from soupcli.checkpoints.formats.training_state import is_training_state
 from soupcli.errors import CheckpointError
 from soupcli.files.atomic import flush, write_whole
 from soupcli.files.reading import FileVersion, read_bytes, read_small, sha256
+from soupcli.mixing.soup_mark import add_mark
 from soupcli.mixing.stand_in_pickle import pickled
 from soupcli.mixing.torch_file import whole_tensor, write_elements
 from soupcli.mixing.zip_records import correct_checksums, zip_records
@@ -77,6 +78,8 @@ def write_distributed(
     dropped, state = _dropped(metadata) if not options.keep_state else ([], [])
     moves = _copied(metadata, kept, target, dropped) if dropped else _copied_whole(source, kept, target)
     _fill(mixture, kept, target, moves, options)
+    add_mark(target / METADATA, options.last_mark())
+    flush(target / METADATA)
     files = sorted(entry for entry in target.iterdir() if entry.suffix == ".distcp")
     digests = {below + file.name: sha256(FileVersion.of(file)) for file in files}
     digests[below + METADATA] = sha256(FileVersion.of(target / METADATA))

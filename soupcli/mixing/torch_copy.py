@@ -10,14 +10,14 @@ from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.formats.nemo import is_nemo
 from soupcli.checkpoints.formats.torch_archives import ZIP_MAGIC
 from soupcli.checkpoints.formats.torch_save import training_entries
-from soupcli.errors import MixError
+from soupcli.errors import MixError, SoupFault
 from soupcli.files.reading import FileVersion, read_bytes
 from soupcli.mixing.pickle_entries import Entries, storages_beside, with_classes
 from soupcli.mixing.zip_records import ZipRecord, zip_records
 from soupcli.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -46,12 +46,25 @@ class TorchNotes(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CopyOptions:
-    """The options of a copy. `overrides` replaces tensors by name."""
+    """The options of a copy. `overrides` replaces tensors by name.
+
+    `mark` names the soup's members in the file. `final_mark` is called when all is mixed, and returns text of the same
+    length, with hashes that were unknown before.
+    """
 
     keep_state: bool = False
     overrides: Mapping[str, Tensor] = field(default_factory=dict)
     device: torch.device | None = None
     progress: Progress = silent
+    mark: str = ""
+    final_mark: Callable[[], str] | None = None
+
+    def last_mark(self) -> bytes:
+        """Return the final text of the mark."""
+        mark = self.mark if self.final_mark is None else self.final_mark()
+        if len(mark) != len(self.mark):
+            raise SoupFault(f"the mark of the soup has {len(mark)} letters, {len(self.mark)} were planned")
+        return mark.encode()
 
 
 def is_copied(file: FileVersion) -> bool:

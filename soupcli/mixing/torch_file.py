@@ -27,6 +27,7 @@ from soupcli.files.reading import FileVersion, memory_of, read_bytes, sha256, wr
 from soupcli.late import torch
 from soupcli.mixing.mixture import mix
 from soupcli.mixing.pieces import Mixer, pieces_of
+from soupcli.mixing.soup_mark import add_mark, marks_among
 from soupcli.mixing.torch_copy import (
     INSTEAD,
     CopyOptions,
@@ -41,7 +42,7 @@ from soupcli.mixing.zip_records import ZipRecord, copy_records, correct_checksum
 from soupcli.threads import in_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -58,10 +59,9 @@ class TorchFile(NamedTuple):
 
 
 class _Skeleton(NamedTuple):
-    """The new file before anything is averaged: the places of its tensors, and its records."""
+    """The new file before anything is averaged: the places of its tensors."""
 
     places: Mapping[str, StoredTensor]
-    records: Sequence[ZipRecord]
     notes: TorchNotes
 
 
@@ -95,14 +95,15 @@ def _copy(source: CopySource, path: Path, *, keep_state: bool) -> _Skeleton:
     file, places = source.file, source.places
     if not is_archive(file):
         shutil.copyfile(file.path, path)
-        return _Skeleton(places, _records_inside(file), TorchNotes())
+        return _Skeleton(places, TorchNotes())
     plan = plan_copy(source, keep_state=keep_state)
     if plan.why:
         raise MixError(f"{file.path}: {plan.why}", hint=INSTEAD)
-    if plan.pickle is None:
+    old = marks_among(plan.records)
+    if plan.pickle is None and not old:
         shutil.copyfile(file.path, path)
-        return _Skeleton(places, plan.records, plan.notes)
-    contents, sizes = {plan.name: plan.pickle}, {}
+        return _Skeleton(places, plan.notes)
+    contents, sizes = {plan.name: plan.pickle} if plan.pickle is not None else {}, {}
     for record in plan.records:
         before, now = plan.items.get(record.name, (None, None))
         if before is None or now is None or record.name in plan.left_out:
@@ -114,13 +115,15 @@ def _copy(source: CopySource, path: Path, *, keep_state: bool) -> _Skeleton:
             contents[record.name] = memory_of(converted).tobytes()
         else:
             sizes[record.name] = record.size // before.itemsize * now.itemsize
-    begins = copy_records(file.path, plan.records, path, contents, plan.left_out, sizes)
+    begins = copy_records(file.path, plan.records, path, contents, plan.left_out | old, sizes)
     moved = {name: moved_place(place, plan, begins) for name, place in places.items()}
-    return _Skeleton(moved, zip_records(path), plan.notes)
+    return _Skeleton(moved, plan.notes)
 
 
-def _records_inside(file: FileVersion) -> list[ZipRecord]:
-    """The records of the archive in a file of NeMo's; none in a file from before torch 1.6, which has no checksums."""
+def _records_of(file: FileVersion) -> list[ZipRecord]:
+    """The records of an archive, or of the one in a file of NeMo's; none in other files, which have no checksums."""
+    if is_archive(file):
+        return zip_records(file.path)
     member = weights_member(file) if is_nemo(file) else None
     if member is None or read_bytes(file, member.offset, 4) != ZIP_MAGIC:
         return []
@@ -137,12 +140,14 @@ def _plain(mixture: Mixture, names: Mapping[str, str], path: Path) -> _Skeleton:
     if contents.specs != specs:
         raise SoupFault(f"{path}: torch.save wrote other tensors than it was given")
     places = {name: contents.places[stored] for name, stored in names.items()}
-    return _Skeleton(places, zip_records(path), TorchNotes())
+    return _Skeleton(places, TorchNotes())
 
 
 def _fill(mixture: Mixture, path: Path, skeleton: _Skeleton, options: CopyOptions) -> None:
-    """Mix each tensor to its place, then correct the checksums."""
+    """Mix each tensor to its place, mark the soup, then correct the checksums."""
     overrides, progress = options.overrides, options.progress
+    mark = add_mark(path, options.mark.encode())
+    records = _records_of(FileVersion.of(path))
     specs = {name: mixture.spec(name) for name in skeleton.places}
     dense = sorted((name for name in specs if skeleton.places[name].is_dense), key=lambda n: skeleton.places[n].offset)
     done, total = 0, sum(spec.nbytes for spec in specs.values())
@@ -156,7 +161,8 @@ def _fill(mixture: Mixture, path: Path, skeleton: _Skeleton, options: CopyOption
             write_elements(descriptor, specs[name], skeleton.places[name], whole_tensor(mixture, name, overrides))
             done += specs[name].nbytes
             progress("mixing", done, total)
-        correct_checksums(descriptor, skeleton.records)
+        write_at(descriptor, options.last_mark(), mark.offset)
+        correct_checksums(descriptor, records)
     finally:
         os.close(descriptor)
 

@@ -230,8 +230,14 @@ def write_soup(
 
     Raises MixError if a tensor cannot be mixed, or the format cannot be written; OutputError if the disk is full.
     """
+    final = options.final_metadata
     copying = CopyOptions(
-        keep_state=options.keep_state, overrides=options.overrides, device=options.device, progress=progress
+        keep_state=options.keep_state,
+        overrides=options.overrides,
+        device=options.device,
+        progress=progress,
+        mark=options.metadata.get("soup", ""),
+        final_mark=None if final is None else lambda: final()["soup"],
     )
     format_, note = chosen_format(mixture, options.format, copying)
     if format_ != "safetensors":

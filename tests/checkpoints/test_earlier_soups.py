@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,6 +53,68 @@ def test_other_soups(runs: Path, soup: Callable[..., Ran]) -> None:
         (runs / "soup/soup.json").write_text(content) if content else (runs / "soup/soup.json").unlink()
         again = soup("uniform", "--ckpts", "runs/*/", "--out", f"again{number}").stderr
         assert "runs/soup is a soup of 2 checkpoints, and no soup.json says which" in again
+
+
+def save_pickle(state: dict[str, torch.Tensor], file: Path) -> None:
+    """As detectron2's model zoo has it."""
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    file.write_bytes(pickle.dumps({"model": arrays, "__author__": "x"}, protocol=4))
+
+
+def save_old(state: dict[str, torch.Tensor], file: Path) -> None:
+    """As torch wrote it before version 1.6."""
+    torch.save({"model": state, "epoch": 3}, file, _use_new_zipfile_serialization=False)
+
+
+def save_archive(state: dict[str, torch.Tensor], file: Path) -> None:
+    """As torch writes it, with an optimizer that the soup leaves out."""
+    torch.save({"model": state, "optimizer": {"state": {0: {"x": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}}, file)
+
+
+def save_plain(state: dict[str, torch.Tensor], file: Path) -> None:
+    """A state dict: its file is copied as it is."""
+    torch.save(state, file)
+
+
+def unpickled(file: Path) -> object:
+    """As its library reads it."""
+    return pickle.loads(file.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("save", "name", "load"),
+    [
+        (save_archive, "last.pt", partial(torch.load, weights_only=True)),
+        (save_plain, "last.pt", partial(torch.load, weights_only=True, mmap=True)),
+        (save_old, "last.pt", partial(torch.load, weights_only=True)),
+        (save_pickle, "model_final.pkl", unpickled),
+    ],
+    ids=["archive", "plain", "before-1.6", "pickle"],
+)
+def test_soups_in_their_own_format(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    soup: Callable[..., Ran],
+    save: Callable[..., None],
+    name: str,
+    load: Callable[[Path], object],
+) -> None:
+    """A soup without its report is told by its mark, also a soup of soups; its library opens it as the ingredients."""
+    monkeypatch.chdir(tmp_path)
+    for number, run in enumerate("abc"):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        save({"w": torch.full((2,), float(number**2))}, tmp_path / "runs" / run / name)
+    words = ("--format", "same", "--out")
+    assert soup("uniform", "--ckpts", "runs/a", "runs/b", *words, "soups/one").code == 0
+    assert soup("uniform", "--ckpts", "runs/a", "runs/c", *words, "soups/two").code == 0
+    assert soup("uniform", "--ckpts", "soups/*/", *words, "runs/soup").code == 0
+    assert soup("verify", "runs/soup", "--rebuild").code == 0
+    found, written = load(tmp_path / "runs/soup" / name), load(tmp_path / "runs/a" / name)
+    assert type(found) is type(written)
+    assert (tmp_path / "runs/soup" / name).read_bytes().count(b'"members"') == 1
+    (tmp_path / "runs/soup/soup.json").unlink()
+    said = soup("uniform", "--ckpts", "runs/*/", "--dry-run").stderr
+    assert "runs/soup is a soup of 2 checkpoints, and no soup.json says which" in said
 
 
 def test_evaluated_beside_its_ingredients(runs: Path, soup: Callable[..., Ran]) -> None:

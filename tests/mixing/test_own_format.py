@@ -20,6 +20,7 @@ from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
+from soupcli.checkpoints.open import open_checkpoint
 from tests.conftest import Ran, build_net
 from tests.helpers.means import mean64
 
@@ -126,6 +127,7 @@ def test_nemo(soup: Soup, words: str) -> None:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert archive.testzip() is None
     assert_equal(torch.load(io.BytesIO(data)), mean64([net.state_dict() for net in made]))
+    assert len(open_checkpoint(Path("soup")).origin.members) == len(made)
     assert soup("verify", "soup", "--rebuild").code == 0
     refused = soup("uniform", "--ckpts", words, "--dtype", "bfloat16", "--format", "same", "--force")
     assert refused.code == 2 and "model.nemo: tensor" in refused.stderr and "--format safetensors" in refused.stderr
@@ -166,6 +168,7 @@ def test_distributed_checkpoints(soup: Soup) -> None:
     assert whole["step"] == 7 and "optim" not in whole
     sizes = [sum(file.stat().st_size for file in Path(name).glob("*.distcp")) for name in ("soup", "runs/0")]
     assert sizes[0] < sizes[1] / 2
+    assert len(open_checkpoint(Path("soup")).origin.members) == len(made)
     assert soup("verify", "soup", "--rebuild").code == 0 and soup("inspect", "--ckpts", "soup", "runs/*/").code == 0
     assert soup("uniform", "--ckpts", "runs/*/", "--format", "torch", "--out", "torch").code == 0
     assert_equal(torch.load("torch/pytorch_model.bin"), expected)

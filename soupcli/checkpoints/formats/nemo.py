@@ -7,10 +7,10 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.formats.torch_archives import ByteRange
+from soupcli.checkpoints.formats.soup_mark import members_at, tail_of
 from soupcli.checkpoints.formats.torch_save import read_header
 from soupcli.errors import CheckpointError
-from soupcli.files.reading import open_slice, read_bytes
+from soupcli.files.reading import ByteRange, open_slice, read_bytes
 from soupcli.files.tar_archive import open_tar
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def read_contents(file: FileVersion, how: How) -> Contents:
     """Returns specs and places of the weights. Raises CheckpointError if they lie in several parts."""
     weights = weights_member(file)
     contents = read_header(file, weights.offset, weights.size, key=how.key)
-    return contents._replace(origin=contents.origin._replace(format="NeMo"))
+    return contents._replace(origin=contents.origin._replace(format="NeMo", members=members_at(file, tail_of(file))))
 
 
 def weights_member(file: FileVersion) -> ByteRange:

@@ -20,6 +20,7 @@ from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
 from soupcli.checkpoints.formats.pickles.stand_ins import Payload, StandIn, entries_of, find_in
 from soupcli.checkpoints.formats.pickles.tensors import is_array
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
+from soupcli.checkpoints.formats.soup_mark import members_at, tail_of
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import read_bytes
 
@@ -111,7 +112,8 @@ def read_contents(file: FileVersion, how: How) -> Contents:
         specs[name], places[name] = _stored(file, name, value)
     keys = {str(key) for key in view_of(content) or {}}
     writer = next((name for key, (name, of) in WRITERS.items() if key in keys and part.key == of), FORMAT)
-    return Contents(specs, places, Origin(writer, part.key, notes=part.notes, averaged=part.averaged))
+    members = members_at(file, tail_of(file))
+    return Contents(specs, places, Origin(writer, part.key, notes=part.notes, averaged=part.averaged, members=members))
 
 
 def _stored(file: FileVersion, name: str, value: StandIn) -> tuple[TensorSpec, StoredTensor]:

@@ -13,6 +13,7 @@ from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.formats.class_lists import KEYS, named_rows
+from soupcli.checkpoints.formats.soup_mark import members_in
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import TooManyValuesError, parse_json
 from soupcli.files.reading import FileVersion, read_bytes
@@ -84,7 +85,7 @@ def read_contents(file: FileVersion, _: How) -> Contents:
             f"{file.path}: a part that torch's distributed checkpoint wrote, of tensors that lie in several files",
             hint="torch.distributed.checkpoint._consolidate_hf_safetensors.consolidate_safetensors_files joins them",
         )
-    origin = Origin("safetensors", members=_members(metadata.get("soup", "{}")), classes=_classes(metadata))
+    origin = Origin("safetensors", members=members_in(metadata.get("soup", "{}")), classes=_classes(metadata))
     return Contents(specs, places, origin)
 
 
@@ -97,15 +98,6 @@ def _classes(metadata: dict[str, str]) -> dict[str, list[str]]:
         except (ValueError, RecursionError):
             continue
     return named_rows(found)
-
-
-def _members(soup: str) -> tuple[str, ...]:
-    """Return the hashes of a soup's members, from the text under `soup` in its metadata."""
-    try:
-        members = parse_json(soup)["members"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ()
-    return tuple(map(str, members)) if isinstance(members, list) else ()
 
 
 def _refuse(file: FileVersion, what: str) -> NoReturn:

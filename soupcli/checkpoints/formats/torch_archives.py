@@ -13,10 +13,11 @@ from soupcli.checkpoints.formats.pickles.machine import BUDGET, PickleError, bud
 from soupcli.checkpoints.formats.pickles.stand_ins import PersistentId
 from soupcli.checkpoints.formats.pickles.tensors import ITEM_SIZES, Storage, storage_of
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
+from soupcli.checkpoints.formats.soup_mark import RECORD, tail_of
 from soupcli.checkpoints.formats.zip_directory import BrokenZip, Record, read_directory
 from soupcli.checkpoints.formats.zip_files import other_archive, refuse_other_archives
 from soupcli.errors import CheckpointError
-from soupcli.files.reading import read_bytes
+from soupcli.files.reading import ByteRange, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,18 +34,12 @@ MOST_OBJECTS = 80_000  # tensors in a pickle: 20,000 with their optimizer
 STORED = 0
 
 
-class ByteRange(NamedTuple):
-    """Bytes of a file."""
-
-    offset: int  # of the first one in the file
-    size: int
-
-
 class SavedObject(NamedTuple):
     """The result of one call of torch.save: an object with stand-ins, and the bytes of a storage by its key."""
 
     content: Any
     find_storage: Callable[[str], ByteRange | None]
+    mark: ByteRange | None = None  # of a soup: see soup_mark.py
 
     def span_of(self, storage: Storage) -> ByteRange:
         """The bytes of a storage, or none if they are not there."""
@@ -105,7 +100,7 @@ def _read_zip(file: FileVersion, offset: int, length: int) -> SavedObject:
         lambda at, count: read_bytes(file, pickled.offset + at, max(0, min(count, pickled.size - at))),
         budget=max(budget_of(pickled.size), BUDGET + BUDGET_PER_RECORD * min(len(records), MOST_OBJECTS)),
     )
-    return SavedObject(unpickler.load(), lambda key: records.get(f"data/{key}"))
+    return SavedObject(unpickler.load(), lambda key: records.get(f"data/{key}"), records.get(RECORD))
 
 
 def _names(file: FileVersion) -> list[str]:
@@ -178,7 +173,7 @@ def _read_legacy(file: FileVersion, offset: int, length: int) -> SavedObject:
     if not isinstance(system, dict) or not system.get("little_endian", True):
         raise CheckpointError(f"{file.path}: written on a machine of another byte order", hint=SAVE_AGAIN)
     roots = _spans(keys, dtypes, file, offset + unpickler.at, end)
-    return SavedObject(content, roots.get)
+    return SavedObject(content, roots.get, tail_of(file) if end == file.size else None)
 
 
 def _spans(keys: Any, dtypes: dict[str, str], file: FileVersion, at: int, end: int) -> dict[str, ByteRange]:

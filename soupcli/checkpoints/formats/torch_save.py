@@ -20,6 +20,7 @@ from soupcli.checkpoints.formats.pickles.machine import PickleError
 from soupcli.checkpoints.formats.pickles.stand_ins import find_in
 from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
 from soupcli.checkpoints.formats.safetensors import NAMES
+from soupcli.checkpoints.formats.soup_mark import members_at
 from soupcli.checkpoints.formats.torch_archives import SAVE_AGAIN, holds_a_pickle, is_torch_file, read_object
 from soupcli.checkpoints.formats.training_numbers import metrics_of, metrics_of_epochs, progress_of
 from soupcli.checkpoints.formats.training_state import is_optimizer, is_training_state
@@ -106,7 +107,8 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
         specs[name], places[name] = _stored(file, saved, f"tensor {name!r}", value)
     _check_expanded(file, specs, places)
     origin = _origin(format_, view, part, partial(_scalar, file, saved))
-    return Contents(specs, places, origin._replace(classes=named_rows(saved.content, stated_in)))
+    classes = named_rows(saved.content, stated_in)
+    return Contents(specs, places, origin._replace(classes=classes, members=members_at(file, saved.mark)))
 
 
 def _is_part_of_deepspeed(view: Mapping[Any, Any]) -> bool:

@@ -25,6 +25,7 @@ from soupcli.checkpoints.formats.folders.distributed_metadata import (
 from soupcli.checkpoints.formats.folders.shards import file_beside
 from soupcli.checkpoints.formats.names import plain_names
 from soupcli.checkpoints.formats.network_part import network_part
+from soupcli.checkpoints.formats.soup_mark import members_at, tail_of
 from soupcli.checkpoints.formats.torch_save import DTYPES, read_tensor_header
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion
@@ -150,7 +151,8 @@ def open_distributed(
         pieces[name] = tuple(_piece(file.path, metadata, entry.name, box, files) for box in boxes)
         check_boxes(file.path, name, tensors[name].shape, boxes)
     held = (file, *(files[name] for name in sorted(files)))
-    origin = Origin(_writer(folder), part.key, metrics, part.notes, part.averaged)
+    members = members_at(file, tail_of(file))
+    origin = Origin(_writer(folder), part.key, metrics, part.notes, part.averaged, members=members)
     return DistributedCheckpoint(path, tensors, pieces, held, side_files, origin)
 
 
