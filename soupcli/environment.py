@@ -68,13 +68,24 @@ OF_LAUNCHERS = re.compile(
 # They say in which session a command was typed.
 OF_SESSIONS = re.compile(
     r"_|SHLVL|(OLD)?PWD|TERM\w*|COLUMNS|LINES|WINDOWID|DISPLAY|TMUX\w*|STY|LS_COLORS|PYTEST_CURRENT_TEST|"
-    r"(SSH|XDG|DBUS|VTE|GPG|GNOME|KITTY|VSCODE|JPY)_\w+"
+    r"(SSH|XDG|DBUS|VTE|GPG|GNOME|KITTY|VSCODE|JPY)_\w+|SOUP_NOTES\w*"
 )
 
 
 def is_of_the_session(variable: str) -> bool:
     """Whether an environment variable says only where and by which processes a command runs."""
     return any(pattern.fullmatch(variable) for pattern in (OF_LAUNCHERS, OF_SESSIONS))
+
+
+WITNESS = str(Path(__file__).parent / "witness")  # first on the path of a Python that the user's code starts
+
+
+def variable(name: str) -> str | None:
+    """Return an environment variable as the user gave it, None if it is not set."""
+    value = os.environ.get(name)
+    if name == "PYTHONPATH" and value is not None and value.startswith(WITNESS):
+        return value[len(WITNESS) :].removeprefix(os.pathsep) or None
+    return value
 
 
 def versions() -> dict[str, str]:

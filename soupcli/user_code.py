@@ -19,6 +19,7 @@ from soupcli.errors import RecipeError
 from soupcli.files.reading import read_small
 from soupcli.user_files import watch
 from soupcli.user_modules import MAX_SOURCE, SourceLoader, forget_changed
+from soupcli.user_notes import shared_with_children
 from soupcli.wording import suggestion
 
 
@@ -118,7 +119,7 @@ def users_code() -> Iterator[None]:
     """
     words, sys.argv = sys.argv, sys.argv[:1]
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), shared_with_children():
             yield
     finally:
         sys.argv = words

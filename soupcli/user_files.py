@@ -2,55 +2,43 @@
 
 Python tells every opening of a file to audit hooks (PEP 578). An opening counts as the user's if a function of a file
 of theirs is among its callers, nearer than any function of this program. Files of Python itself and of installed
-packages are left out: versions stand for them. Libraries that open files outside of Python are not seen, but for
+packages are left out: versions stand for them. What is forked, spawned or started of Python notes what it reads as well
+(see user_notes.py). Libraries that open files outside of Python are not seen, but for
 safetensors: so every file counts that a text in a module of the user's names. `depends:` in the recipe names the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import json
 import os
 import re
 import stat
 import sys
-import tempfile
 import threading
 import time
 import weakref
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from soupcli import user_notes as notes
 from soupcli.environment import is_of_the_session
-from soupcli.user_modules import OWN, SYSTEM, ModuleFinder, is_users, libraries, sources, texts_of, user_modules
+from soupcli.user_events import ATTRIBUTES, EVENTS, LISTINGS, STARTING, is_writing, paths_of, program_of, words_of
+from soupcli.user_modules import OWN, SYSTEM, ModuleFinder, asking, is_users, libraries, sources, texts_of, user_modules
 
-MOST = 100_000  # files that are remembered; more are a sign of something else
-ARGUMENTS = {"open": 0, "os.listdir": 0, "os.scandir": 0, "sqlite3.connect": 0, "os.system": 0}
-VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")
-STARTING = ("subprocess.Popen", "os.system")
-OF_SHELL = re.compile(r"[\s'\"|&;<>()$`=]+")  # what is between the words of a command
-LISTINGS = ("os.listdir", "os.scandir")
+VARIABLE, WORD = re.compile(r"[A-Z][A-Z0-9_]{2,}"), re.compile(r"[A-Za-z_]\w{1,63}")
 IMPORTING = "<frozen importlib"
 _absolute = cache(os.path.abspath)  # of files of modules, which begin at the root
-EVENTS = {*ARGUMENTS, "subprocess.Popen", "import"}
-
 MOST_FOLDERS = 8
 
 _named: set[str] = set()  # files that texts in the user's code name
 _begun = [sys.maxsize]  # when the run did, in nanoseconds
-_read: defaultdict[str, set[str]] = defaultdict(set)  # file of the user's code -> absolute paths
-_scanned: defaultdict[str, set[str]] = defaultdict(set)  # folder -> files of the user's that see each entry's size
-_written: set[str] = set()
-_imported: set[str] = set()  # names of modules that the user's code has asked for
-_started: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # words of commands -> files that started them
-_children: list[tuple[int, int]] = []  # this process, and a file in which those that it forks note what they read
-_heard_bytes = [0]  # of that file
 _watching = threading.Event()
+_is_child = threading.Event()  # all code of this process is the user's
 _unheard: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _heard_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # of neither side, that have read something
 _blocks: list[set[threading.Thread]] = []  # threads that are there when a block of `unheard` begins
@@ -60,14 +48,22 @@ _moment = threading.local()
 
 def watch(module: str) -> None:
     """Begin to record the files that the user's code opens. `module` is the name of one of the user's modules."""
-    _imported.add(module)
+    notes.add("imported", "", module)
     if not _watching.is_set():
         _watching.set()
-        with contextlib.suppress(OSError), tempfile.TemporaryFile() as noted:
-            _children.append((os.getpid(), os.dup(noted.fileno())))
+        notes.environment()  # which forked processes need
         sys.addaudithook(_heard)
         sys.meta_path.insert(0, ModuleFinder())
         _hear_safetensors()
+
+
+def watch_child(*, is_worker: bool) -> None:
+    """Begin in a Python that the user's code has started. A worker loads its modules as this process does."""
+    _watching.set()
+    _is_child.set()
+    sys.addaudithook(_heard)
+    if is_worker:
+        sys.meta_path.insert(0, ModuleFinder())
 
 
 @contextlib.contextmanager
@@ -106,11 +102,8 @@ def read_files() -> dict[Path, str | None]:
 
     These are the modules below the working folder, and those that the user's code has imported from elsewhere.
     """
-    if not _watching.is_set():
-        return {}
-    _hear_children()
     modules = read_modules()
-    opened = {path for module, paths in list(_read.items()) if module in modules or not module for path in paths}
+    opened = notes.of("read", modules)
     found = {os.path.realpath(file) for file in modules} | opened | set(_named_by(modules))
     return {Path(path): sources.get(path) for path in sorted(found) if not path.startswith(libraries())}
 
@@ -132,13 +125,12 @@ def read_modules() -> set[str]:
     if hasattr(_moment, "modules"):
         return set(_moment.modules)
     here = os.getcwd() + os.sep  # noqa: PTH109
-    return {file for name, file in user_modules() if name in _imported or _absolute(file).startswith(here)}
+    return {file for name, file in user_modules() if notes.has("imported", name) or _absolute(file).startswith(here)}
 
 
 def written_files() -> set[Path]:
     """Return the files that the user's code has opened for writing so far, and those that it only names."""
-    opened = {path for paths in list(_read.values()) for path in paths}
-    return {Path(path) for path in _written | (_named - opened)}
+    return {Path(path) for path in notes.every("written") | (_named - notes.every("read"))}
 
 
 def _named_by(modules: set[str]) -> Iterator[str]:
@@ -146,7 +138,7 @@ def _named_by(modules: set[str]) -> Iterator[str]:
 
     What is changed in the run is left out: the user's code writes it.
     """
-    here = os.getcwd()  # noqa: PTH109
+    here, written = os.getcwd(), notes.every("written")  # noqa: PTH109
     for module in sorted(modules):
         words = texts_of(module, sources.get(os.path.realpath(module), ""))
         for home in dict.fromkeys((here, os.path.dirname(module))):  # noqa: PTH120
@@ -154,14 +146,23 @@ def _named_by(modules: set[str]) -> Iterator[str]:
             for folder in folders[:MOST_FOLDERS]:
                 for word in words:
                     path = os.path.abspath(os.path.join(folder, word))  # noqa: PTH100, PTH118
-                    if path not in _written and not path.startswith(SYSTEM) and _stays(path):
+                    if path not in written and not path.startswith(SYSTEM) and _stays(path):
                         yield path
 
 
 def named_variables() -> list[str]:
-    """Names of environment variables that texts in the user's loaded modules may be: `os.environ["SPLIT"]`."""
-    found = {word for file in read_modules() for word in texts_of(file, sources.get(os.path.realpath(file), ""))}
-    return sorted(word for word in found if VARIABLE.fullmatch(word) and not is_of_the_session(word))
+    """Names of environment variables that texts in the user's loaded modules may be: `os.environ["SPLIT"]`.
+
+    Of a module that copies all variables any word counts, and so does any word of a command that is started.
+    """
+    modules = read_modules()
+    copying = notes.of("copied", modules)
+    found = set()
+    for file in modules | copying:
+        form = WORD if file in copying else VARIABLE
+        found |= {word for word in texts_of(file, sources.get(os.path.realpath(file), "")) if form.fullmatch(word)}
+    found |= {word for words in started_commands() for word in words if WORD.fullmatch(word)}
+    return sorted(word for word in found if not is_of_the_session(word))
 
 
 def is_written_now(path: str) -> bool:
@@ -175,25 +176,29 @@ def is_written_now(path: str) -> bool:
 
 def opened_to_write() -> set[str]:
     """Return the files that the user's code has opened for writing so far."""
-    return set(_written)
+    return notes.every("written")
 
 
 def scanned_files(modules: set[str]) -> Iterator[str]:
     """Yield the entries of folders that a function of `modules` goes through by os.scandir, which tells their sizes."""
-    for folder in [folder for folder, scanning in list(_scanned.items()) if scanning & modules]:
+    for folder in notes.of("scanned", modules):
         with contextlib.suppress(OSError):
             yield from (os.path.join(folder, name) for name in os.listdir(folder))  # noqa: PTH118, PTH208
 
 
 def imported_names() -> set[str]:
     """Names of modules that the user's code has asked for."""
-    return set(_imported)
+    return notes.every("imported")
 
 
 def started_commands() -> list[list[str]]:
     """The words of commands that loaded modules of the user's have started."""
-    modules = read_modules()
-    return [list(words) for words, starting in list(_started.items()) if starting & modules]
+    return [json.loads(words) for words in sorted(notes.of("started", read_modules()))]
+
+
+def unseen_programs() -> list[str]:
+    """Names of the programs that the user's code starts, but for Python: what they read is not seen."""
+    return sorted(name for name in notes.of("program", read_modules()) if not name.startswith("python"))
 
 
 def _stays(path: str) -> bool:
@@ -211,41 +216,50 @@ def _stays(path: str) -> bool:
 def begin() -> None:
     """Note that a run begins. A file that changes from now on counts as written by it."""
     _named.clear()
+    notes.forget_others()
     _begun[0] = time.time_ns()
 
 
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
     """Handle one audited event of Python. It must not raise."""
     if event in EVENTS:
-        _note(event, arguments, sys._getframe(1))
+        _note(event, arguments, sys._getframe().f_back)
 
 
-def _note(event: str, arguments: tuple[Any, ...], frame: FrameType) -> None:
+def _note(event: str, arguments: tuple[Any, ...], frame: FrameType | None) -> None:
     """Record the files of an event if the user's code caused it. `frame` is the function that did."""
-    if (
-        getattr(_busy, "now", False)
-        or _is_unheard(threading.current_thread())
-        or (event in LISTINGS and frame.f_code.co_filename.startswith(IMPORTING))
-    ):
+    place = "" if frame is None else frame.f_code.co_filename  # Python itself opens the script that it runs
+    if getattr(_busy, "now", False) or _is_unheard(threading.current_thread()):
+        return
+    if event in LISTINGS and place.startswith(IMPORTING):
         return
     _busy.now = True
     try:
         module = users_caller(frame)
         if module and event == "import":
-            _imported.add(str(arguments[0]))
+            notes.add("imported", module, str(arguments[0]))
         elif module is not None and event != "import" and _is_called_by_us(frame):
             if not module:
                 _heard_threads.add(threading.current_thread())
-            if event in STARTING and module:
-                _started[tuple(_words_of(event, arguments))].add(module)
-            for path in _paths_of(event, arguments):
-                if event == "os.scandir" and is_users(frame.f_code.co_filename):
-                    _scanned[path].add(frame.f_code.co_filename)
-                _remember(module, path, is_written=event == "open" and _writes(*arguments[1:3]))
+            _note_paths(event, arguments, module, place)
+            if event in STARTING and (user := asking(frame)) is not None and is_users(user.f_code.co_filename):
+                notes.add("program", module, program_of(event, arguments))
     except Exception:  # noqa: BLE001 - an error here would be one of the user's code
         return
     finally:
         _busy.now = False
+
+
+def _note_paths(event: str, arguments: tuple[Any, ...], module: str, place: str) -> None:
+    """Note what an event of the user's code in `module` names. `place` is the file of the function that caused it."""
+    if event in STARTING and module:
+        notes.add("started", module, json.dumps(words_of(event, arguments)))
+    for path in paths_of(event, arguments):
+        if event == "os.scandir" and is_users(place):
+            notes.add("scanned", place, path)
+        if event in ATTRIBUTES:
+            notes.add("stated", module, path)
+        remember(module, path, is_written=event == "open" and is_writing(*arguments[1:3]))
 
 
 def users_caller(frame: FrameType | None) -> str | None:
@@ -269,63 +283,28 @@ def _is_called_by_us(frame: FrameType | None) -> bool:
         if frame.f_code.co_filename.startswith(OWN):
             return True
         frame = frame.f_back
-    return threading.current_thread() is not threading.main_thread()
+    return _is_child.is_set() or threading.current_thread() is not threading.main_thread()
 
 
-def _paths_of(event: str, arguments: tuple[Any, ...]) -> Iterator[str]:
-    """Yield the absolute paths that an event names."""
-    for word in _words_of(event, arguments) if event in STARTING else [arguments[ARGUMENTS[event]]]:
-        path = "." if word is None and event != "open" else word
-        if isinstance(path, str | bytes | os.PathLike):
-            name = os.fsdecode(path)
-            if event not in STARTING or os.path.isfile(name):  # noqa: PTH113
-                yield os.path.abspath(name)  # noqa: PTH100 - links stay, they may lead elsewhere next time
-
-
-def _words_of(event: str, arguments: tuple[Any, ...]) -> list[str]:
-    """Return the words of a command and what a shell takes apart in them, below the folder that it runs in."""
-    of_shell = event == "os.system"
-    words, place = (arguments[0], None) if of_shell else (arguments[1], arguments[2])
-    given = [words] if isinstance(words, str | bytes | os.PathLike) else words
-    found = [name for word in given for name in (os.fsdecode(word), *OF_SHELL.split(os.fsdecode(word)))]
-    return found if place is None else [os.path.join(os.fsdecode(place), name) for name in found]  # noqa: PTH118
-
-
-def _writes(mode: Any = None, flags: Any = None) -> bool:
-    if isinstance(mode, str):
-        return any(letter in mode for letter in "wax")
-    return isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY
-
-
-def _remember(module: str, path: str, *, is_written: bool) -> None:
-    if path.startswith((OWN, *libraries(), *SYSTEM)) or path.endswith(".pyc") or len(_read[module]) >= MOST:
+def remember(module: str, path: str, *, is_written: bool = False) -> None:
+    """Note a file or folder that code of `module` reads or writes."""
+    if path.endswith(".pyc"):  # of a module that a started Python has loaded
+        path = _source_of(path)
+    if not path or path.startswith((OWN, *libraries(), *SYSTEM)):
         return
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113
         return
-    if path in _written or (not is_written and path in _read[module]):
-        return
-    _tell_parent(module, path, is_written=is_written)
-    if is_written:
-        _written.add(path)
-    else:  # what the code has written itself follows from the rest
-        _read[module].add(path)
+    if not is_written and notes.is_made_by_command(path):
+        is_written = True
+    if is_written or not notes.has("written", path):  # what the code has written itself follows from the rest
+        notes.add("written" if is_written else "read", module, path)
 
 
-def _tell_parent(module: str, path: str, *, is_written: bool) -> None:
-    """Note a file for the process that forked this one, such as a worker of a DataLoader."""
-    for process, noted in _children:
-        if process != os.getpid():
-            os.write(noted, json.dumps([module, path, is_written]).encode() + b"\n")
-
-
-def _hear_children() -> None:
-    """Record what forked processes have noted meanwhile."""
-    for process, noted in _children:
-        if process == os.getpid():
-            lines, _, _ = os.pread(noted, os.fstat(noted).st_size, _heard_bytes[0]).rpartition(b"\n")
-            _heard_bytes[0] += len(lines) + bool(lines)
-            for module, path, is_written in map(json.loads, filter(None, lines.split(b"\n"))):
-                _remember(module, path, is_written=is_written)
+def _source_of(path: str) -> str:
+    try:
+        return importlib.util.source_from_cache(path) if _is_child.is_set() else ""
+    except ValueError:
+        return ""
 
 
 def _hear_safetensors() -> None:

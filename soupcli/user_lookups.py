@@ -11,39 +11,37 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from opcode import opmap
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from soupcli import user_notes as notes
 from soupcli.environment import is_of_the_session
 from soupcli.files.manifest import EVERY
 from soupcli.files.reading import read_small
+from soupcli.user_events import place_of
 from soupcli.user_files import (
-    MOST,
     imported_names,
     is_written_now,
     named_variables,
     opened_to_write,
     read_modules,
+    remember,
     scanned_files,
     users_caller,
     written_files,
 )
-from soupcli.user_modules import MAX_SOURCE, OWN, SYSTEM, is_library, is_users
+from soupcli.user_modules import MAX_SOURCE, OWN, SYSTEM, asking, is_library, is_standard, is_users
 
 FOR_ITER = opmap["FOR_ITER"]
-ASKING = ("stat", "lstat", "access", "readlink")
+ASKING = ("stat", "lstat", "fstat", "access", "readlink", "open")
 # Functions of Python's library that ask whether something is there and what it is, or where a link leads.
-WHETHER = {"exists", "lexists", "isfile", "isdir", "islink", "ismount", "is_file", "is_dir", "is_symlink", "samefile"}
+WHETHER = {"exists", "lexists", "isfile", "isdir", "islink", "ismount", "is_file", "is_dir", "is_symlink"}
 WHETHER |= {"realpath", "_joinrealpath", "resolve", "readlink", "checkcache", "updatecache", "which", "_access_check"}
-STANDARD = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - compared with names of frames
 
-_asked: dict[str, set[str]] = {}  # absolute path -> files of the user's that asked for it
-_stated: dict[str, set[str]] = {}  # those of whose size, times or mode they may have made use
-_variables: dict[str, set[str]] = {}  # name of a variable -> the same
 _copied = threading.local()  # the place in the user's code that copies all variables
 _installed = threading.Event()
 
@@ -58,27 +56,41 @@ def watch() -> None:
     variables: Any = type(os.environ)
     variables.__getitem__ = _of_variable(variables.__getitem__)
     variables.__iter__ = _of_all(variables.__iter__)
+    variables.values = _of_values(variables.values)
 
 
 def asked_files() -> set[Path]:
     """Files and folders for which loaded modules of the user's have asked, but for those that this run has written."""
-    modules, written = read_modules(), set(map(str, written_files()))
-    asked = [path for path, asking in list(_asked.items()) if asking & modules and path not in written]
-    return {Path(path) for path in asked if not is_written_now(path)}
+    asked = notes.of("asked", read_modules()).union(_places_of_modules())
+    return {Path(path) for path in asked - set(map(str, written_files())) if not is_written_now(path)}
 
 
 def stated_files() -> set[Path]:
     """Those of which loaded modules of the user's may have looked at size, times or mode themselves."""
     modules, written = read_modules(), opened_to_write()
-    stated = [*scanned_files(modules), *(path for path, asking in list(_stated.items()) if asking & modules)]
+    stated = {*scanned_files(modules), *notes.of("stated", modules)}
     return {Path(path) for path in stated if path not in written and not is_written_now(path)}
 
 
 def asked_variables() -> list[str]:
     """Names of environment variables that loaded modules of the user's have read, or that texts in them may be."""
-    modules = read_modules()
-    read = {name for name, asking in list(_variables.items()) if asking & modules}
-    return sorted(read.union(named_variables()))
+    return sorted(notes.of("variable", read_modules()).union(named_variables()))
+
+
+def _places_of_modules() -> Iterator[str]:
+    """Yield where a module that the user's code imports would be found first, if somebody put a file there.
+
+    These are places in folders of the user's, before the one where it is, or all of them if it is not installed.
+    """
+    for name in notes.of("sought", read_modules()):
+        parent, _, last = name.rpartition(".")
+        found = _file_of(name)
+        places = getattr(sys.modules.get(parent), "__path__", ()) if parent else sys.path
+        for folder in map(os.path.abspath, places):
+            if is_users(folder) and not folder.startswith(SYSTEM):
+                yield from (os.path.join(folder, last, "__init__.py"), os.path.join(folder, f"{last}.py"))  # noqa: PTH118
+            if found and found.startswith(folder + os.sep):
+                break
 
 
 def used_packages() -> list[str]:
@@ -119,8 +131,9 @@ def _telling(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def told(path: Any, *rest: Any, **named: Any) -> Any:
-        if not isinstance(path, int) and named.get("dir_fd") is None:
-            _note(path, sys._getframe(1), whole=function.__name__ != "readlink")
+        folder = named.get("dir_fd")
+        if function.__name__ != "open" or folder is not None:  # others are told to audit hooks
+            _note(path, sys._getframe(1), function.__name__, folder)
         return function(path, *rest, **named)
 
     for family in (os.supports_dir_fd, os.supports_effective_ids, os.supports_fd, os.supports_follow_symlinks):
@@ -129,24 +142,35 @@ def _telling(function: Callable[..., Any]) -> Callable[..., Any]:
     return told
 
 
-def _note(path: Any, frame: FrameType, *, whole: bool) -> None:
-    """Remembers that a path was asked for, if it was by the user's code; it must not raise."""
+def _note(path: Any, frame: FrameType, question: str, folder: int | None) -> None:
+    """Note that a path was asked for, or opened in the folder of a descriptor, if it was by the user's code.
+
+    It must not raise.
+    """
     try:
         module = users_caller(frame)
-        if not module or len(_asked) >= MOST:
+        if not module:
             return
-        name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - links stay, they may lead elsewhere next time
-        if not name.startswith((OWN, *SYSTEM)) and not is_library(name) and not name.endswith((".pyc", os.sep)):
-            _asked.setdefault(name, set()).add(module)
-            if whole and _is_of_users_own(frame):
-                _stated.setdefault(name, set()).add(module)
+        given = place_of(path) if isinstance(path, int) else os.fsdecode(path)
+        if given is None:
+            return
+        within = None if folder is None else place_of(folder)
+        name = os.path.abspath(os.path.join(within or "", given))  # noqa: PTH100, PTH118 - links stay
+        if name.startswith((OWN, *SYSTEM)) or is_library(name) or name.endswith((".pyc", os.sep)):
+            return
+        if question == "open":
+            remember(module, name)
+        else:
+            notes.add("asked", module, name)
+            if question != "readlink" and _is_of_users_own(frame):
+                notes.add("stated", module, name)
     except Exception:  # noqa: BLE001 - an error here would be one of the user's code
         return
 
 
 def _is_of_users_own(frame: FrameType | None) -> bool:
     """Whether the user's own function gets the answer, itself or through one such as os.path.getmtime."""
-    while frame is not None and _is_standard(frame.f_code.co_filename):
+    while frame is not None and is_standard(frame.f_code.co_filename):
         if frame.f_code.co_name in WHETHER:
             return False
         frame = frame.f_back
@@ -155,7 +179,7 @@ def _is_of_users_own(frame: FrameType | None) -> bool:
 
 def _of_variable(function: Callable[..., Any]) -> Callable[..., Any]:
     def read(self: Any, name: Any) -> Any:
-        frame = _asking(sys._getframe(1))
+        frame = asking(sys._getframe(1))
         if frame is not None and _place(frame) != getattr(_copied, "place", None):
             _count(frame, os.fsdecode(name) if isinstance(name, str | bytes) else "")
         return function(self, name)
@@ -164,35 +188,35 @@ def _of_variable(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _of_all(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Of `dict(os.environ)` nothing counts: it is a copy for another process. Of a loop every variable does."""
+    """Of a loop every variable counts. Of `dict(os.environ)`, often a copy for a process, those that texts name."""
 
     def names(self: Any) -> Any:
-        frame = _asking(sys._getframe(1))
+        frame = asking(sys._getframe(1))
         is_loop = frame is not None and frame.f_code.co_code[frame.f_lasti] == FOR_ITER
         _copied.place = _place(frame) if frame is not None and not is_loop else None
-        if frame is not None and is_loop:
-            _count(frame, EVERY)
+        if frame is not None:
+            _count(frame, EVERY, "variable" if is_loop else "copied")
         return function(self)
 
     return names
 
 
-def _count(frame: FrameType, name: str) -> None:
+def _of_values(function: Callable[..., Any]) -> Callable[..., Any]:
+    def values(self: Any) -> Any:
+        frame = asking(sys._getframe(1))
+        if frame is not None:
+            for name in self:
+                _count(frame, name)
+        return function(self)
+
+    return values
+
+
+def _count(frame: FrameType, name: str, kind: str = "variable") -> None:
     file = frame.f_code.co_filename
     if is_users(file) and not file.startswith(OWN) and not is_of_the_session(name):
-        _variables.setdefault(name, set()).add(file)
+        notes.add(kind, file, file if kind == "copied" else name)
 
 
 def _place(frame: FrameType) -> tuple[int, int, int]:
     return id(frame), id(frame.f_code), frame.f_lasti
-
-
-def _asking(frame: FrameType | None) -> FrameType | None:
-    """The nearest function that is not in Python's own library."""
-    while frame is not None and _is_standard(frame.f_code.co_filename):
-        frame = frame.f_back
-    return frame
-
-
-def _is_standard(file: str) -> bool:
-    return file.startswith("<") or (file.startswith(STANDARD) and "-packages" not in file)

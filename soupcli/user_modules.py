@@ -13,11 +13,13 @@ from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from operator import is_
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FrameType, ModuleType
 
+from soupcli import user_notes as notes
 from soupcli.files.reading import read_small
 
 OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - compared with names of frames
+STANDARD = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - compared with names of frames
 SYSTEM = ("/proc/", "/sys/", "/dev/")
 MAX_SOURCE = 10_000_000  # bytes of a file of Python
 MOST_TEXTS, LONGEST_NAME = 1_000, 256
@@ -49,6 +51,18 @@ def is_users(file: str) -> bool:
     return not file.startswith((OWN, *libraries(), *SYSTEM)) and not os.path.realpath(file).startswith(libraries())
 
 
+def is_standard(file: str) -> bool:
+    """Whether it is a file of Python's own library."""
+    return file.startswith("<") or (file.startswith(STANDARD) and "-packages" not in file)
+
+
+def asking(frame: FrameType | None) -> FrameType | None:
+    """Return the nearest function that is not in Python's own library."""
+    while frame is not None and is_standard(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
 class SourceLoader(SourceFileLoader):
     """Compiles a module of the user's from its text.
 
@@ -69,6 +83,7 @@ class ModuleFinder:
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        _note_seeker(name, sys._getframe(1))
         spec = PathFinder.find_spec(name, path, target)
         if spec is None or spec.origin is None or type(spec.loader) is not SourceFileLoader:
             return None
@@ -76,6 +91,14 @@ class ModuleFinder:
             return None
         spec.loader = SourceLoader(name, spec.origin)
         return spec
+
+
+def _note_seeker(name: str, frame: FrameType | None) -> None:
+    """Note that the user's code itself looks for a module: another one may be found first next time."""
+    while frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    if frame is not None and is_users(frame.f_code.co_filename):
+        notes.add("sought", frame.f_code.co_filename, name)
 
 
 def forget_changed() -> None:

@@ -14,7 +14,7 @@ import pytest
 from soupcli import user_files, user_lookups
 from soupcli.cli.parsing import guarded
 from soupcli.files.manifest import Manifest, UserReads
-from soupcli.user_code import load_function
+from soupcli.user_code import load_function, users_code
 from soupcli.user_files import read_files
 from soupcli.user_lookups import asked_files, asked_variables, stated_files, used_packages
 
@@ -33,7 +33,7 @@ def ask():
     return dict(os.environ)
 
 def copy():
-    return {**os.environ}
+    return {**os.environ}.get("split")
 
 def count():
     return sum(1 for name, value in os.environ.items() if name.startswith("SPLIT_"))
@@ -48,12 +48,14 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_questions(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Questions of the user's code are remembered, those of others and copies of all variables are not.
+    """Questions of the user's code are remembered, those of others are not.
 
-    A loop over all variables counts, but for those of the session.
+    A loop over all variables counts, but for those of the session. Of a copy those count that texts of the code name.
     """
     load_function(f"{net}:ask")()
+    monkeypatch.setenv("split", "")
     load_function(f"{net}:copy")()
+    assert {"split", "SPLIT_"} <= set(asked_variables())
     Path("ours.txt").exists()
     assert {net.parent / name for name in ("missing.txt", "folder", "readable.txt")} <= asked_files()
     assert net.parent / "ours.txt" not in asked_files()
@@ -65,6 +67,8 @@ def test_questions(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(before) < len(kept)
     monkeypatch.setenv("SHLVL", "99")
     assert Manifest().holds(kept)
+    with users_code():  # which puts a folder on the path of what is started
+        assert Manifest().holds(kept)
     monkeypatch.setenv("SPLIT_A", "")
     assert Manifest().holds(before)
     assert not Manifest().holds(kept)
@@ -79,6 +83,10 @@ def look():
     os.access("mode.sh", os.X_OK)
     Path("sized.txt").stat()
     os.path.exists("there.txt")
+    os.path.samefile("one" + ".txt", "two" + ".txt")
+    os.fstat(os.open("open" + ".txt", os.O_RDONLY))
+    folder = os.open(".", os.O_RDONLY)
+    os.read(os.open("within" + ".txt", os.O_RDONLY, dir_fd=folder), 1)
     return [entry.stat().st_size for entry in os.scandir("scanned")], os.listdir("listed")
 """
 
@@ -106,7 +114,8 @@ def test_sizes_times_and_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "looks.py").write_text(LOOKS)
-    for name in ("timed.txt", "mode.sh", "sized.txt", "there.txt", "scanned/a", "listed/a"):
+    named = [f"{name}.txt" for name in ("timed", "sized", "there", "one", "two", "open", "within")]
+    for name in ("mode.sh", "scanned/a", "listed/a", *named):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.setattr(user_files, "_begun", [sys.maxsize])
@@ -120,12 +129,19 @@ def test_sizes_times_and_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         Path("listed/a").unlink()
         Path("listed/a").mkdir()
 
+    def to_one_file() -> None:
+        Path("two.txt").unlink()
+        Path("two.txt").hardlink_to("one.txt")
+
     changes: list[Callable[[], object]] = [
         lambda: os.utime("timed.txt", (1, 1)),
         lambda: Path("mode.sh").chmod(0o777),
         lambda: os.utime("sized.txt", (1, 1)),
         lambda: Path("scanned/a").write_text("longer"),
         to_folder,
+        to_one_file,
+        lambda: Path("another").hardlink_to("open.txt"),
+        lambda: Path("within.txt").write_text("opened in the folder of a descriptor"),
     ]
     os.utime("there.txt", (1, 1))
     Path("listed/a").write_text("content of a file that is only listed")
@@ -195,3 +211,23 @@ def test_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = load_function("pool.py:reads")
     assert guarded(lambda: len(reads()) - 1) == 0
     assert tmp_path / "in_a_worker.txt" in read_files()
+
+
+SOUGHT = """
+import sys
+
+def seek():
+    try:
+        import plugin
+    except ImportError:
+        return 0
+"""
+
+
+def test_modules_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module for which the user's code looks counts where it would be found, before somebody puts it there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "sought.py").write_text(SOUGHT)
+    load_function("sought.py:seek")()
+    assert {tmp_path / "plugin.py", tmp_path / "plugin/__init__.py"} <= asked_files()

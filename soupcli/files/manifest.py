@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.environment import is_of_the_session
+from soupcli.environment import is_of_the_session, variable
 from soupcli.errors import ValidationError
 from soupcli.files.json_store import HEX, JsonStore
 from soupcli.files.stamp import Stamp, content_hash
@@ -180,13 +180,15 @@ class Manifest:
 
 
 def _stat_print(path: Path) -> str:
-    """Return what a lookup of size, time of the last change, mode and kind finds."""
+    """Return what a lookup of a file's state finds, but for the time of the last reading and the device's number."""
     try:
         found = path.stat()
     except OSError:
         return ABSENT
-    kept = "" if stat.S_ISDIR(found.st_mode) else f" {found.st_size} {found.st_mtime_ns}"  # a folder's names are listed
-    return f"{found.st_mode:o}{kept}"
+    own = f"{found.st_mode:o} {found.st_uid} {found.st_gid}"
+    if stat.S_ISDIR(found.st_mode):
+        return own  # its names are listed
+    return f"{own} {found.st_ino} {found.st_nlink} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def _name_and_kind(entry: os.DirEntry[str]) -> str:
@@ -194,11 +196,12 @@ def _name_and_kind(entry: os.DirEntry[str]) -> str:
     return f"{entry.name}/" if is_folder else entry.name
 
 
-def _value_of(variable: str) -> str:
+def _value_of(name: str) -> str:
     """Return the print of an environment variable's value; of EVERY, the names of all but those of the session."""
-    if variable == EVERY:
-        return _lines(sorted(name for name in os.environ if not is_of_the_session(name)), None)
-    value = os.environ.get(variable)
+    if name == EVERY:
+        named = (one for one in os.environ if variable(one) is not None and not is_of_the_session(one))
+        return _lines(sorted(named), None)
+    value = variable(name)
     return ABSENT if value is None else hashlib.sha256(os.fsencode(value)).hexdigest()
 
 

@@ -13,6 +13,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli import user_notes as notes
 from soupcli.datasets.kind import SetKind
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside.prints import print_of
@@ -69,6 +70,7 @@ class Processes:
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self._ended = False
+        self.attended = False  # whether any of them was a Python that noted what it read
 
     def start(self, words: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
         """Start a command in its own session. Raises OSError, and ValidationError after `end`."""
@@ -80,7 +82,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={**os.environ, **environment},
+                env={**os.environ, **notes.environment_of_command(), **environment},
                 encoding="utf-8",
                 errors="replace",
                 start_new_session=True,
@@ -92,6 +94,7 @@ class Processes:
         """Forget a process, and end what it started."""
         with self._lock:
             self._running.discard(process)
+            self.attended = self.attended or notes.attended(process.pid)
         _end(process)
 
     def end(self) -> None:

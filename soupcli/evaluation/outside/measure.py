@@ -13,16 +13,20 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from soupcli import user_notes as notes
 from soupcli.checkpoints.adapters.base_as_adapter import BaseAsAdapter
 from soupcli.datasets.load import kind_of
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import command as command_task
 from soupcli.evaluation.outside.command import Candidate, Processes
+from soupcli.evaluation.outside.prints import say_what_is_unseen
 from soupcli.evaluation.outside.program_files import split
 from soupcli.files.unfinished import scratch_folder
 from soupcli.late import torch
 from soupcli.mixing.merged_adapters import as_written
-from soupcli.recipe.sets import CommandSet
+from soupcli.networks.configuration import configuration_files
+from soupcli.recipe.sets import CommandSet, PythonSet
+from soupcli.user_files import unseen_programs
 
 if TYPE_CHECKING:
     from soupcli.evaluation.context import EvaluationContext
@@ -66,6 +70,9 @@ class OutsideSets:
         measure = kind_of(spec).measure
         assert measure is not None, f"{type(spec).__name__} shows examples"
         found: Score = measure(spec, weights, metric, self._runner, self._tasks, stop)
+        if isinstance(spec, PythonSet):
+            for program in unseen_programs():
+                say_what_is_unseen(name, spec, program, self._context.note)
         return found
 
     def expect(self, name: str, coming: Sequence[tuple[Mixture, str]]) -> None:
@@ -109,6 +116,8 @@ class OutsideSets:
             found = command_task.result(spec, candidate, self._processes)
         with self._lock:
             for name, one in own.items():
+                if not self._processes.attended:
+                    say_what_is_unseen(name, one, split(run[0])[0], self._context.note)
                 if len(own) == 1 or (isinstance(found, dict) and isinstance(found.get(name), dict)):
                     self._put(name, weights, command_task.score(one, name, found, metric=self._context.metric_of(name)))
         return found
@@ -126,10 +135,12 @@ class OutsideSets:
         is_first = self._context.makes_soups and spec.command not in self._tried
         self._tried.add(spec.command)
         if self._lies_there(weights) and not is_first:
+            notes.pass_over([*(file.path for file in first.files), *configuration_files(first.folder)])
             weights_file = first.files[0].path if len(first.files) == 1 else first.path
             yield Candidate(first.path, weights_file, first.folder, device, environment)
             return
         with scratch_folder() as folder:
+            notes.pass_over([folder])
             place, file = self._written(weights, folder)
             try:
                 yield Candidate(place, file, folder, device, environment)

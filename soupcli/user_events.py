@@ -1,0 +1,60 @@
+"""The paths and words in the events that Python tells to audit hooks (PEP 578)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+STARTING = ("subprocess.Popen", "os.system")
+LISTINGS = ("os.listdir", "os.scandir")
+ATTRIBUTES = ("os.getxattr", "os.listxattr")
+# The place of the path among an event's arguments.
+ARGUMENTS = dict.fromkeys(("open", *LISTINGS, *ATTRIBUTES, "sqlite3.connect", "os.system", "ctypes.dlopen"), 0)
+EVENTS = {*ARGUMENTS, "subprocess.Popen", "import"}
+OF_SHELL = re.compile(r"[\s'\"|&;<>()$`=]+")  # what is between the words of a command
+
+
+def paths_of(event: str, arguments: tuple[Any, ...]) -> Iterator[str]:
+    """Yield the absolute paths that an event names."""
+    for word in words_of(event, arguments) if event in STARTING else [arguments[ARGUMENTS[event]]]:
+        path = "." if word is None and event != "open" else word
+        if isinstance(path, int) and event != "open":
+            path = place_of(path)
+        if isinstance(path, str | bytes | os.PathLike):
+            name = os.fsdecode(path)
+            if event not in STARTING or os.path.isfile(name):  # noqa: PTH113
+                yield os.path.abspath(name)  # noqa: PTH100 - links stay, they may lead elsewhere next time
+
+
+def place_of(descriptor: int) -> str | None:
+    """Return the path of an open file or folder, or None if the system does not tell it."""
+    with contextlib.suppress(OSError):
+        found = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
+        return found if found.startswith(os.sep) else None
+    return None
+
+
+def words_of(event: str, arguments: tuple[Any, ...]) -> list[str]:
+    """Return the words of a command and what a shell takes apart in them, below the folder that it runs in."""
+    of_shell = event == "os.system"
+    words, place = (arguments[0], None) if of_shell else (arguments[1], arguments[2])
+    given = [words] if isinstance(words, str | bytes | os.PathLike) else words
+    found = [name for word in given for name in (os.fsdecode(word), *OF_SHELL.split(os.fsdecode(word)))]
+    return found if place is None else [os.path.join(os.fsdecode(place), name) for name in found]  # noqa: PTH118
+
+
+def program_of(event: str, arguments: tuple[Any, ...]) -> str:
+    """Return the name of the program that an event starts, without its folder."""
+    given = arguments[1] if event == "subprocess.Popen" else "sh"
+    first = given if isinstance(given, str | bytes | os.PathLike) else next(iter(given), "")
+    return os.path.basename(os.fsdecode(first).split(" ")[0])  # noqa: PTH119
+
+
+def is_writing(mode: Any = None, flags: Any = None) -> bool:
+    """Whether a file is opened for writing."""
+    if isinstance(mode, str):
+        return any(letter in mode for letter in "wax")
+    return isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY

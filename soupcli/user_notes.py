@@ -1,0 +1,164 @@
+"""What the user's code has read, noted by this process and by all processes that it starts.
+
+    with notes.shared_with_children():     # forked, spawned, or started as programs of Python
+        ...
+    notes.add("read", module, path)        # in any of them
+    notes.of("read", modules)              # words that code in these files has noted, and those of other processes
+
+A process that was started reads the name of a file from its environment, and adds its notes there. `witness/` begins to
+watch in a Python that was started; `ATTENDED` tells that one has.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Set
+from pathlib import Path, PurePath
+
+from soupcli.environment import WITNESS, variable
+
+MOST = 100_000  # words of one kind; more are a sign of something else
+PLACE = "SOUP_NOTES"  # the variable that names the file
+SINCE = "SOUP_NOTES_SINCE"  # the variable with the time when a command was started, in nanoseconds
+OTHERS = "*"  # in the place of a file of code: another process
+ATTENDED = "attended"  # kind of the note that a started Python makes first: its session
+
+_notes: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # kind -> word -> files
+_file: list[str] = []
+_owner = [os.getpid()]
+_heard = [0]  # bytes of the file
+_passed: set[str] = set()  # files and folders that keys know by themselves
+_began = [0]  # when this process, or the command that it is a part of, was started
+
+
+def add(kind: str, module: str, word: str) -> None:
+    """Note a word once. It must not raise."""
+    words = _notes[kind]
+    if len(words) >= MOST or module in words.get(word, ()):
+        return
+    words[word].add(module)
+    if _file and os.getpid() != _owner[0]:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(_file[0], os.O_WRONLY | os.O_APPEND)
+            os.write(descriptor, json.dumps([kind, word]).encode() + b"\n")
+            os.close(descriptor)
+
+
+def has(kind: str, word: str) -> bool:
+    """Whether anybody has noted the word."""
+    return word in _notes[kind]
+
+
+def of(kind: str, modules: Set[str]) -> set[str]:
+    """Return the words that code of `modules` has noted, and those of threads and processes of no module."""
+    _hear()
+    return {word for word, noting in list(_notes[kind].items()) if noting & modules or OTHERS in noting or "" in noting}
+
+
+def every(kind: str) -> set[str]:
+    """Return all words of a kind."""
+    _hear()
+    return set(_notes[kind])
+
+
+def pass_over(paths: Iterable[Path]) -> None:
+    """Take no notes of other processes about these files, and about what is in these folders."""
+    _passed.update(os.path.abspath(path) for path in paths)  # noqa: PTH100 - links stay
+
+
+def _is_passed(word: str) -> bool:
+    return word.startswith(os.sep) and not _passed.isdisjoint({word, *map(str, PurePath(word).parents)})
+
+
+def forget_others() -> None:
+    """Forget what other processes have noted. A new run starts its own."""
+    _hear()
+    for words in _notes.values():
+        for word in [word for word, noting in words.items() if noting == {OTHERS}]:
+            del words[word]
+
+
+def begin_in_child() -> bool:
+    """Whether this process was started by one that takes notes. From here on it adds to them."""
+    place = os.environ.get(PLACE, "")
+    if not os.path.isfile(place):  # noqa: PTH113 - asked once more by what watches
+        return False
+    _file[:], _owner[0], _began[0] = [place], 0, int(os.environ.get(SINCE, time.time_ns()))
+    add(ATTENDED, OTHERS, str(os.getsid(0)))
+    return True
+
+
+def attended(session: int) -> bool:
+    """Whether a Python of this session of processes has noted what it reads."""
+    return str(session) in every(ATTENDED)
+
+
+def environment() -> Mapping[str, str]:
+    """Return the variables for a process that is to add to the notes; none if no file can be made for them."""
+    if not _file:
+        try:
+            folder = tempfile.mkdtemp(prefix="soup-notes-")
+        except OSError:
+            return {}
+        atexit.register(_remove, folder, os.getpid())
+        place = Path(folder, "notes")
+        place.touch(mode=0o600)
+        _file[:], _owner[0], _heard[0] = [str(place)], os.getpid(), 0
+    path = os.pathsep.join(filter(None, (WITNESS, variable("PYTHONPATH"))))
+    return {PLACE: _file[0], "PYTHONPATH": path}
+
+
+def environment_of_command() -> Mapping[str, str]:
+    """Return the same for a command that starts now. What is written from now on is its own."""
+    return {**environment(), SINCE: str(time.time_ns())}
+
+
+def is_made_by_command(path: str) -> bool:
+    """Whether a file has changed since this process, or the command that it is a part of, was started."""
+    try:
+        return bool(_began[0]) and os.stat(path).st_ctime_ns >= _began[0]  # noqa: PTH116
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def shared_with_children() -> Iterator[None]:
+    """Let all processes that are started within the block add to the notes."""
+    given = environment()
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            elif os.environ.get(name) == given[name]:
+                os.environ[name] = value
+
+
+def _remove(folder: str, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hear() -> None:
+    """Take over what other processes have noted meanwhile."""
+    if not _file or os.getpid() != _owner[0]:
+        return
+    with contextlib.suppress(OSError), open(_file[0], "rb") as file:  # noqa: PTH123 - a name that is known
+        file.seek(_heard[0])
+        lines, _, _ = file.read().rpartition(b"\n")
+        _heard[0] += len(lines) + bool(lines)
+        for line in filter(None, lines.split(b"\n")):
+            with contextlib.suppress(ValueError):
+                kind, word = json.loads(line)
+                if not _is_passed(word) and (kind != "read" or word not in _notes["written"]):
+                    _notes[kind][word].add(OTHERS)

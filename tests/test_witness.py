@@ -1,0 +1,139 @@
+"""What programs and workers read that the user's code starts: a score depends on it, whoever reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from soupcli.user_code import load_function, users_code
+from soupcli.user_files import read_files
+from tests.conftest import Ran
+
+Soup = Callable[..., Ran]
+
+PROGRAM = """
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+open("count", "a").write("x")  # what it writes is no input, even if it reads it
+open("co" + "unt").read()
+variables = dict(os.environ)
+found = [
+    open("in" + "put.txt").read(),
+    os.listdir("fol" + "der"),
+    importlib.import_module("hel" + "per").X,
+    variables.get("of_the_run"),
+    subprocess.check_output([sys.executable, "-c", "print(open('of_a_' + 'child.txt').read())"]).decode(),
+]
+print(json.dumps({"accuracy": 1 / len(str(found))}))
+"""
+
+CHANGES: dict[str, Callable[[], object]] = {
+    "a file": lambda: Path("input.txt").write_text("two"),
+    "a folder": lambda: Path("folder/b").touch(),
+    "a module": lambda: Path("helper.py").write_text("X = 22"),
+    "a variable": lambda: os.environ.__setitem__("of_the_run", "two"),
+    "a file of a program of the program": lambda: Path("of_a_child.txt").write_text("two"),
+}
+
+
+@pytest.fixture
+def project(family: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ingredients, and a program whose inputs have names that are put together."""
+    monkeypatch.chdir(family)
+    monkeypatch.setenv("of_the_run", "one")
+    Path("folder").mkdir()
+    texts = {"eval.py": PROGRAM, "input.txt": "one", "folder/a": "", "helper.py": "X = 1", "of_a_child.txt": "one"}
+    for name, text in texts.items():
+        Path(name).write_text(text)
+    return family
+
+
+def recipe(command: str, **keys: object) -> None:
+    Path("soup.yaml").write_text(json.dumps({"val": {"theirs": {"command": command, "metric": "accuracy", **keys}}}))
+
+
+def test_a_program(project: Path, soup: Soup) -> None:
+    """Any of its inputs is changed, in a seeded order: it runs again, and it does not without a change."""
+    recipe(f"{sys.executable} eval.py {{checkpoint}}")
+    words = ("rank", "--ckpts", "runs/0", "--val", "theirs")
+    ran = soup(*words)
+    assert ran.code == 0, ran.stderr
+    assert "not seen" not in ran.stderr
+    order = list(CHANGES)
+    random.Random(0).shuffle(order)
+    for number, name in enumerate(order, 1):
+        assert soup(*words).code == 0
+        assert len(Path("count").read_text()) == number, f"before: {name}"
+        CHANGES[name]()
+        assert soup(*words).code == 0
+        assert len(Path("count").read_text()) == number + 1, name
+
+
+def test_the_ingredients_are_no_inputs(project: Path, soup: Soup) -> None:
+    """A program reads each ingredient: another one that changes leaves the kept scores of the rest."""
+    Path("eval.py").write_text("import sys; open(sys.argv[1] + '/model.safetensors', 'rb').read()\n" + PROGRAM)
+    recipe(f"{sys.executable} eval.py {{checkpoint}}")
+    assert soup("rank", "--ckpts", "runs/0", "runs/1", "--val", "theirs").code == 0
+    Path("runs/1/model.safetensors").write_bytes(Path("runs/2/model.safetensors").read_bytes())
+    assert soup("rank", "--ckpts", "runs/0", "--val", "theirs").code == 0
+    assert len(Path("count").read_text()) == 2
+
+
+@pytest.mark.parametrize("key", ["depends", "version", None])
+def test_programs_that_nobody_sees(key: str | None, project: Path, soup: Soup) -> None:
+    """Of another program than Python the run says that its inputs are not seen, unless the recipe speaks of them."""
+    Path("eval.sh").write_text("""x=put; cat in${x}.txt; echo; echo '{"accuracy": 0.5}'""")
+    recipe("sh eval.sh {checkpoint}", **({key: ["input.txt"] if key == "depends" else 1} if key else {}))
+    ran = soup("rank", "--ckpts", "runs/*/", "--val", "theirs")
+    assert ran.code == 0, ran.stderr
+    assert ran.stderr.count("what 'sh' reads is not seen") == (key is None)
+
+
+WORKER = """
+import subprocess
+import sys
+from multiprocessing import get_context
+
+def read(name):
+    return open(name).read()
+
+def reads():
+    with get_context("spawn").Pool(1) as pool:
+        return pool.map(read, ["".join(["in_a_", "worker.txt"])])
+"""
+
+
+def test_spawned_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker opens that was spawned, not forked, counts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("call.py").write_text("def call():\n    import workers\n    return workers.reads()\n")
+    Path("workers.py").write_text(WORKER)
+    Path("in_a_worker.txt").write_text("one")
+    with users_code():
+        assert load_function("call.py:call")() == ["one"]
+    assert tmp_path / "in_a_worker.txt" in read_files()
+    assert "SOUP_NOTES" not in os.environ
+
+
+def test_other_startup_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `sitecustomize` of the user's still runs at the start of what is started."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "sitecustomize.py").write_text("import builtins; builtins.OWN = 7")
+    (tmp_path / "start.py").write_text(
+        "import subprocess, sys\n"
+        "def start():\n"
+        "    return subprocess.check_output([sys.executable, '-c', 'print(OWN)'])\n"
+    )
+    with users_code():
+        assert load_function(f"{tmp_path / 'start.py'}:start")() == b"7\n"
