@@ -6,12 +6,14 @@ notes = check_meanings(checkpoints, selection)            # raises MixError, nam
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from soupcli.checkpoints.compare.class_orders import HEADS, SHOWN, class_orders, contradict, other_classes, shown
 from soupcli.checkpoints.compare.settings import same_bytes, side_file
 from soupcli.checkpoints.formats.class_lists import plain_name
+from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from soupcli.files.json_text import TooManyValuesError, parse_json
 from soupcli.files.reading import read_small
@@ -20,11 +22,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.checkpoints.tensor_filter import TensorFilter
 
 MAX_BYTES = 1 << 26  # of a file that lists tokens: the largest has half of that
 MOST_VALUES = 2_500_000  # in it: a quarter of a million tokens, and the pairs that they are merged from
 MOST_TOKENS = 1_000_000  # of other files
+
+
+HEAD = re.compile(r"head|classif|logit|score|predict|(^|\.)(fc|cls)\d*\.")  # in names of the last layer
 
 
 class Tokens(NamedTuple):
@@ -249,12 +253,20 @@ def _remedy(orders: tuple[list[str], list[str]], heads: Sequence[str], *, moved:
 
 
 def _heads(checkpoint: Checkpoint, selection: TensorFilter, classes: int) -> list[str]:
-    """Return the mixed tensors of the first module with a row for each class, or for one more: no object."""
-    mixed = [name for name in _mixed(checkpoint, selection) if "embed" not in name]
-    rows = {name: checkpoint.tensors[name].shape for name in mixed}
+    """Return the tensors of a head with a row for each class, or for one more: no object. Nothing if it is not mixed.
+
+    Hidden layers may be as wide: names of heads count first, and a layer that the user excludes is taken for the head.
+    """
+    rows = {name: checkpoint.tensors[name].shape for name in _mixed(checkpoint, TensorFilter()) if "embed" not in name}
     for count in (classes, classes + 1):
-        found = sorted((name for name in mixed if rows[name][0] == count), key=lambda name: len(rows[name]) < 2)
+        fitting = [name for name in rows if rows[name][0] == count]
+        named = [name for name in fitting if HEAD.search(name)]
+        found = named or fitting
+        matrices = [name for name in found if len(rows[name]) > 1] or found
+        left = [name for name in matrices if selection.mixes(name)]
+        if left and (named or left == matrices):
+            module = left[0].rpartition(".")[0]
+            return sorted((n for n in found if n.rpartition(".")[0] == module), key=lambda name: len(rows[name]) < 2)
         if found:
-            module = found[0].rpartition(".")[0]
-            return [name for name in found if name.rpartition(".")[0] == module]
+            return []
     return []

@@ -289,6 +289,18 @@ def test_a_head_with_one_row_more(tmp_path: Path) -> None:
         check(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.parametrize(("name", "named"), [("fc", "fc.weight"), ("top", "body.weight")])
+def test_hidden_layers_as_wide_as_the_head(tmp_path: Path, name: str, named: str) -> None:
+    """The head is told by its name, and what the hint says to exclude is enough where no name tells."""
+    for folder, names in (("a", ORDER), ("b", MOVED)):
+        run(tmp_path / folder, config_json=labels(*names))
+        tensors = {f"{layer}.weight": torch.rand(3, 3) for layer in ("body", name)}
+        save_file({**tensors, f"{name}.bias": torch.rand(3)}, tmp_path / folder / "model.safetensors")
+    with pytest.raises(MixError, match=f"rows of '{named}' stand"):
+        check(tmp_path / "a", tmp_path / "b")
+    check(tmp_path / "a", tmp_path / "b", TensorFilter(exclude=(f"{name}.*",)))
+
+
 def test_one_says_names_and_the_other_numbers(tmp_path: Path) -> None:
     """id2label of one is compared with label2id of the other; a list of lines is one too."""
     a = run(tmp_path / "a", config_json=json.dumps({"id2label": dict(enumerate(ORDER))}))
