@@ -233,14 +233,16 @@ def _check_order(
         return
     module = heads[0].rpartition(".")[0]
     excluded = f"'{module}.*'" if module else " ".join(heads)
+    known = HEAD.search(heads[0]) is not None
+    rest = f"--exclude {excluded}" if known else f"--exclude with its name, such as {excluded}"
     raise MixError(
         f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}: rows of {heads[0]!r} "
         "stand for other classes",
-        hint=f"{_remedy(orders, heads, moved=moved)}mix all but the heads: --exclude {excluded}",
+        hint=f"{_remedy(orders, heads, moved=moved, known=known)}mix all but the head: {rest}",
     )
 
 
-def _remedy(orders: tuple[list[str], list[str]], heads: Sequence[str], *, moved: bool) -> str:
+def _remedy(orders: tuple[list[str], list[str]], heads: Sequence[str], *, moved: bool, known: bool) -> str:
     """Return the beginning of a hint: how the classes of the other one become those of the first."""
     if not moved:
         return "if these are the same classes under other names, write one spelling beside both; else "
@@ -248,7 +250,8 @@ def _remedy(orders: tuple[list[str], list[str]], heads: Sequence[str], *, moved:
     if len(plain) > SHOWN or sorted(plain) != sorted(others):
         return ""
     order = [others.index(name) for name in plain]
-    rows = f"put the rows of its {' and '.join(heads)} into the order {order} (weight[{order}])"
+    of = " and ".join(heads) if known else f"last layer (is it {' and '.join(heads)}?)"
+    rows = f"put the rows of its {of} into the order {order} (weight[{order}])"
     return f"{rows} and its names of classes as the other's; or "
 
 

@@ -262,8 +262,8 @@ def test_said_beside_the_state_dict(tmp_path: Path, kind: str) -> None:
         torch.save({"state_dict": torch.nn.Linear(2, 3).state_dict(), **said}, tmp_path / f"{name}.pth")
     with pytest.raises(MixError, match="rows of 'weight' stand for other classes") as refused:
         check(tmp_path / "a.pth", tmp_path / "b.pth")
-    assert "its weight and bias into the order [1, 0, 2]" in str(refused.value.hint)
-    assert "--exclude weight bias" in str(refused.value.hint)
+    assert "last layer (is it weight and bias?) into the order [1, 0, 2]" in str(refused.value.hint)
+    assert "--exclude with its name, such as weight bias" in str(refused.value.hint)
     check(tmp_path / "a.pth", tmp_path / "c.pth")
 
 
