@@ -35,8 +35,7 @@ from soupcli.mixing.terms import ROWS, Term, Terms, real, reals
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOCK = 1 << 15  # numbers that are converted at once: 256 KB of float64, which stay in a core's cache beside the rest
-BLOCK_FOR_DEVICE = 1 << 16
+BLOCK = 1 << 16  # numbers that are converted at once: 512 KB of float64, which stay in the cache
 
 
 class Averager:
@@ -49,7 +48,6 @@ class Averager:
         self._cpu = torch.device("cpu")
         self._device = device if device is not None and device.type == "cuda" else self._cpu  # mps has no float64
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
-        self._step = (BLOCK if self._stream is None else BLOCK_FOR_DEVICE) // ROWS  # columns that are converted at once
         self._scratch: dict[tuple[str, torch.device], Tensor] = {}
 
     def mean(self, terms: Terms, start: int, count: int) -> Tensor:
@@ -111,12 +109,12 @@ class Averager:
     def _sum_rows(self, raw_rc: Tensor, weights: Sequence[float], out_c: Tensor) -> None:
         """The sum of the rows, with `weights` their weighted sum, in float64."""
         rows, length = raw_rc.shape
-        for first in range(0, length, self._step):
-            block_rc = raw_rc[:, first : first + self._step]
+        for first in range(0, length, BLOCK // ROWS):
+            block_rc = raw_rc[:, first : first + BLOCK // ROWS]
             wide_rc = self._take("wide", torch.float64, *block_rc.shape, device=self._device).copy_(block_rc)
             if weights:
                 wide_rc.mul_(torch.tensor(weights, dtype=torch.float64, device=self._device).view(rows, 1))
-            torch.sum(wide_rc, dim=0, out=out_c[first : first + self._step])
+            torch.sum(wide_rc, dim=0, out=out_c[first : first + BLOCK // ROWS])
 
     def _negative_zeros(self, terms: Terms, start: int, count: int) -> Tensor:
         """Which numbers of the chunk are -0.0 in all ingredients, and so in the mean: Tensor[c] of bool."""

@@ -1,7 +1,7 @@
 """A mixture's tensors in pieces, each mixed and written to its place in a file by whichever thread is free.
 
 work = partial(Mixer, descriptor, offsets, device)
-for nbytes in in_threads(work, pieces_of(mixture, offsets, specs, overrides, device)):
+for nbytes in in_threads(work, pieces_of(mixture, offsets, specs, overrides)):
     ...
 """
 
@@ -14,7 +14,7 @@ from soupcli.files.reading import memory_of, write_at
 from soupcli.late import torch
 from soupcli.mixing.average import Averager
 from soupcli.mixing.mixture import CHUNK
-from soupcli.mixing.terms import READ, READ_FOR_DEVICE, Terms, chunks
+from soupcli.mixing.terms import Terms, chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -35,19 +35,14 @@ class Piece(NamedTuple):
 
 
 def pieces_of(
-    mixture: Mixture,
-    names: Iterable[str],
-    specs: Mapping[str, TensorSpec],
-    overrides: Mapping[str, Tensor],
-    device: torch.device | None = None,
+    mixture: Mixture, names: Iterable[str], specs: Mapping[str, TensorSpec], overrides: Mapping[str, Tensor]
 ) -> Iterator[Piece]:
-    """Yield the pieces of these tensors, in order, as large as suits `device`. `overrides` replaces tensors by name."""
-    read = READ_FOR_DEVICE if device is not None and device.type == "cuda" else READ
+    """Yield the pieces of these tensors, in order. `overrides` replaces tensors by name."""
     for name in names:
         spec, replaced = specs[name], overrides.get(name)
         if replaced is None and spec.dtype.is_averaged:
             terms = mixture.terms(name)
-            for start, count in chunks(terms, read=read):
+            for start, count in chunks(terms):
                 yield Piece(name, terms, start, count)
             continue
         source = mixture.kept if replaced is None else replaced.to(spec.dtype.torch).contiguous().view(-1)

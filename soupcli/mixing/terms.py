@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.mixing.arithmetic.magnitudes import Range
 
-READ = 1 << 20  # bytes that are read before they are summed: they, and what becomes of them, stay in a core's cache
-READ_FOR_DEVICE = 1 << 22  # the same for a GPU, which takes as long for a little as for more
+READ = 1 << 22  # bytes that are read before they are summed
 ROWS = 8  # ingredients that are read before they are summed
 FEW_DIGITS = 24  # of a weight, behind the point: with more, float64 does not add weighted float32 numbers exactly
 
@@ -116,13 +115,10 @@ def _lowest_digit(number: float) -> float:
     return (numerator & -numerator) / denominator
 
 
-def chunks(terms: Terms, numel: int | None = None, *, read: int = READ) -> Iterator[tuple[int, int]]:
-    """Yield (start, count) of the pieces in which a tensor, or its first `numel` elements, is mixed.
-
-    Each needs at most `read` bytes of ROWS ingredients.
-    """
+def chunks(terms: Terms, numel: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yield (start, count) of the pieces in which a tensor, or its first `numel` elements, is mixed."""
     itemsize = max(stored.itemsize for stored, _ in terms.batches)
-    size = read // itemsize // min(terms.members, ROWS)
+    size = READ // itemsize // min(terms.members, ROWS)
     end = terms.numel if numel is None else numel
     for start in range(0, end, size):
         yield start, min(size, end - start)

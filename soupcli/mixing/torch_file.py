@@ -154,7 +154,7 @@ def _fill(mixture: Mixture, path: Path, skeleton: _Skeleton, options: CopyOption
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         work = partial(Mixer, descriptor, {name: skeleton.places[name].offset for name in dense}, options.device)
-        for nbytes in in_threads(work, pieces_of(mixture, dense, specs, overrides, options.device)):
+        for nbytes in in_threads(work, pieces_of(mixture, dense, specs, overrides)):
             done += nbytes
             progress("mixing", done, total)
         for name in specs.keys() - set(dense):

@@ -95,7 +95,7 @@ def write_weights(
         with _new_file(path, folder, needed) as descriptor:
             os.ftruncate(descriptor, shard.nbytes)
             work = partial(Mixer, descriptor, shard.offsets, device, holes=True)
-            for nbytes in in_threads(work, pieces_of(mixture, shard.offsets, specs, overrides or {}, device)):
+            for nbytes in in_threads(work, pieces_of(mixture, shard.offsets, specs, overrides or {})):
                 done += nbytes
                 progress("mixing", done, total)
             final = shard if final_metadata is None else _layout(shard.name, shard.names, specs, final_metadata())
