@@ -7,7 +7,6 @@ import importlib
 import os
 import platform
 import re
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +76,7 @@ def is_of_the_session(variable: str) -> bool:
     return any(pattern.fullmatch(variable) for pattern in (OF_LAUNCHERS, OF_SESSIONS))
 
 
+EVERY = "="  # in the place of a variable: all of them
 WITNESS = str(Path(__file__).parent / "witness")  # first on the path of a Python that the user's code starts
 
 
@@ -95,6 +95,8 @@ def versions() -> dict[str, str]:
 
 @functools.cache  # part of the key of every score
 def _installed() -> dict[str, str]:
+    from importlib import metadata  # noqa: PLC0415 - slow, and a Python that a command starts does not need it
+
     found = {"soup": __version__, "python": platform.python_version()}
     for library in LIBRARIES:
         try:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from soupcli import user_lookups
 from soupcli.errors import RecipeError
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from soupcli.user_files import watch
 from soupcli.user_modules import MAX_SOURCE, SourceLoader, forget_changed
 from soupcli.user_notes import shared_with_children

@@ -12,16 +12,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from opcode import opmap
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from soupcli import user_notes as notes
-from soupcli.environment import is_of_the_session
-from soupcli.files.manifest import EVERY
-from soupcli.files.reading import read_small
+from soupcli.environment import EVERY, is_of_the_session
+from soupcli.files.small_file import read_small
 from soupcli.user_events import place_of
 from soupcli.user_files import (
     imported_names,
@@ -106,6 +104,8 @@ def used_packages() -> list[str]:
 
 @functools.cache
 def _distributions() -> dict[str, list[str]]:
+    from importlib import metadata  # noqa: PLC0415 - slow, and a Python that a command starts does not need it
+
     return dict(metadata.packages_distributions())
 
 

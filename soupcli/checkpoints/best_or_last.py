@@ -12,7 +12,7 @@ from soupcli.checkpoints.formats.folders import folder as folders
 from soupcli.checkpoints.formats.folders.parts import STEPS
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import parse_json
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from soupcli.wording import natural_order
 
 SHOWN = 4  # names in a line

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.files.json_text import MAX_REPORT, parse_json
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

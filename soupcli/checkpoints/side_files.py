@@ -23,7 +23,8 @@ from soupcli.checkpoints.formats.foreign import LATEST
 from soupcli.checkpoints.formats.torch_save import is_state
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.files.json_text import parse_json
-from soupcli.files.reading import FileVersion, read_small, read_start
+from soupcli.files.reading import FileVersion
+from soupcli.files.small_file import read_small, read_start
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint

@@ -20,7 +20,8 @@ from soupcli.checkpoints.formats.folders.folder import trainer_progress
 from soupcli.checkpoints.formats.torch_save import epochs_of
 from soupcli.errors import UsageError
 from soupcli.files.json_text import finite
-from soupcli.files.reading import FileVersion, read_small
+from soupcli.files.reading import FileVersion
+from soupcli.files.small_file import read_small
 from soupcli.metrics.direction import direction_of
 from soupcli.wording import suggestion
 

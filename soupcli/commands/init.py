@@ -19,7 +19,7 @@ from soupcli.datasets.survey import MAX_LOOKED_AT, MAX_SOURCE, FoundSet, sets_be
 from soupcli.errors import OutputError, SoupError
 from soupcli.files.atomic import write_whole
 from soupcli.files.own_file import check_target, signed
-from soupcli.files.reading import read_small, read_start
+from soupcli.files.small_file import read_small, read_start
 from soupcli.networks.build import spec_of_folder
 from soupcli.networks.library import read_config
 from soupcli.output import console

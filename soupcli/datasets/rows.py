@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from soupcli.environment import import_extra
 from soupcli.errors import ValidationError
-from soupcli.files.reading import read_start
+from soupcli.files.small_file import read_start
 from soupcli.late import collection_paused
 from soupcli.wording import suggestion
 

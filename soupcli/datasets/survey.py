@@ -19,7 +19,7 @@ from soupcli.datasets.images import size_of
 from soupcli.datasets.label_column import LABEL_COLUMNS, class_column, picture_column, with_header_row
 from soupcli.datasets.rows import READERS, Row, first_rows
 from soupcli.errors import SoupError
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from soupcli.metrics.direction import direction_of
 
 MAX_LOOKED_AT = 2_000  # entries of a folder, so that the answer comes at once in any folder

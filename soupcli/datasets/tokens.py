@@ -17,7 +17,7 @@ from soupcli.datasets.kind import SetKind
 from soupcli.datasets.load_context import LoadContext, encoded, tokenizer_of
 from soupcli.datasets.prompts import check_is_file, content_hash
 from soupcli.errors import ValidationError
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from soupcli.late import functional, torch
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.datasets.rows import read_rows
 from soupcli.errors import UsageError, ValidationError
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.environment import is_of_the_session, variable
+from soupcli.environment import EVERY, is_of_the_session, variable
 from soupcli.errors import ValidationError
 from soupcli.files.json_store import HEX, JsonStore
 from soupcli.files.stamp import Stamp, content_hash
@@ -35,7 +35,6 @@ SCHEMA = "soup-hashes/2"
 WHOLE = 1 << 28  # bytes: of many files together, larger ones are recognised by their stamps alone
 VARIABLE, ASKED, STATED, PACKAGE = "$", "?", "%", "@"  # how names begin that are none of files that were read
 VERSION = re.compile(r"^Version:\s*(\S+)", re.MULTILINE | re.IGNORECASE)
-EVERY = "="  # in the place of a variable: all of them
 ABSENT, FOLDER = "absent", "folder"
 HINT = "run again when nothing writes to it"
 

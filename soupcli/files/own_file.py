@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from soupcli.errors import OutputError
 from soupcli.files.atomic import check_file
 from soupcli.files.json_text import MAX_REPORT, parse_json
-from soupcli.files.reading import read_small, read_start
+from soupcli.files.small_file import read_small, read_start
 
 GENERATOR = "soup (model soups)"  # how pages and pictures name what made them
 HEAD = 4096  # bytes in which they do

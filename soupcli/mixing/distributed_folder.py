@@ -22,7 +22,8 @@ from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
 from soupcli.checkpoints.formats.training_state import is_training_state
 from soupcli.errors import CheckpointError
 from soupcli.files.atomic import flush, write_whole
-from soupcli.files.reading import FileVersion, read_bytes, read_small, sha256
+from soupcli.files.reading import FileVersion, read_bytes, sha256
+from soupcli.files.small_file import read_small
 from soupcli.mixing.soup_mark import add_mark
 from soupcli.mixing.stand_in_pickle import pickled
 from soupcli.mixing.torch_file import whole_tensor, write_elements

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.side_files import LARGEST, POINTERS, SideFile, differing_numbers, files_beside, state_beside
 from soupcli.files.json_text import parse_json
-from soupcli.files.reading import FileVersion, read_small, sha256
+from soupcli.files.reading import FileVersion, sha256
+from soupcli.files.small_file import read_small
 from soupcli.mixing.adapter_mean import soup_specs
 from soupcli.mixing.merged_adapters import as_written, own_tensors
 from soupcli.mixing.old_soup import REPORT

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from soupcli.errors import OutputError, SoupError, is_of_system
 from soupcli.files.json_text import MAX_REPORT, parse_json
-from soupcli.files.reading import FileVersion, read_small, sha256
+from soupcli.files.reading import FileVersion, sha256
+from soupcli.files.small_file import read_small
 
 REPORT = "soup.json"
 CARD = "README.md"

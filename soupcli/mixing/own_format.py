@@ -22,7 +22,8 @@ from soupcli.checkpoints.formats.torch_archives import is_torch_file
 from soupcli.checkpoints.formats.torch_save import WRITERS
 from soupcli.errors import MixError, OutputError
 from soupcli.files.atomic import write_whole
-from soupcli.files.reading import FileVersion, read_small, sha256
+from soupcli.files.reading import FileVersion, sha256
+from soupcli.files.small_file import read_small
 from soupcli.mixing.distributed_folder import write_distributed
 from soupcli.mixing.layout import INDEX_SUFFIX, FilePlan, planned_files, torch_name
 from soupcli.mixing.soup_folder import MAKE_ROOM, check_space

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from soupcli.checkpoints.formats.class_lists import is_class_list
 from soupcli.errors import NetworkError
 from soupcli.files.json_text import key_of, parse_json
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from soupcli.files.stamp import content_hash
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from soupcli import processes
 from soupcli.errors import UsageError
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from soupcli.late import torch
 
 if TYPE_CHECKING:

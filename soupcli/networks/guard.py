@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.errors import NetworkError
 from soupcli.files.json_text import TooManyValuesError, parse_json
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from soupcli.networks.configuration import configuration_files
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.errors import NetworkError
 from soupcli.files.json_text import key_of, parse_json
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from soupcli.networks.configuration import key_of_configuration
 from soupcli.networks.network import IMAGE_FOLDER, ClassFolders, Network, Outline
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from soupcli.errors import RecipeError
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 
 MAX_BYTES = 1_000_000  # a recipe is written by hand
 MAX_DEPTH = 40

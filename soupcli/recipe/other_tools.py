@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from soupcli.files.reading import read_start
+from soupcli.files.small_file import read_start
 from soupcli.recipe.recipe import Recipe
 
 MOST_BYTES = 1_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.side_files import LARGEST
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from soupcli.mixing.old_soup import CARD, REPORT
 from soupcli.output.card import CardSources, ReadMe, model_card
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import soupcli
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from tests.conftest import Ran
 
 

@@ -12,7 +12,7 @@ from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 from soupcli.checkpoints.formats.folders.folder import MAX_CONFIG
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import parse_json
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

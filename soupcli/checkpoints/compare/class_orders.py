@@ -20,7 +20,7 @@ from soupcli.checkpoints.formats.class_lists import (
     rows_of_text,
 )
 from soupcli.files.json_text import parse_json
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
     from pathlib import Path

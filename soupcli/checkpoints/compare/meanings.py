@@ -16,7 +16,7 @@ from soupcli.checkpoints.formats.class_lists import plain_name
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from soupcli.files.json_text import TooManyValuesError, parse_json
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ from soupcli.checkpoints.compare.weight_parts import Form, Module, Together, joi
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import MixError
 from soupcli.files.json_text import parse_json
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.files.json_text import parse_json
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint

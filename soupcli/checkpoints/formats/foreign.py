@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.errors import CheckpointError
-from soupcli.files.reading import read_start
+from soupcli.files.small_file import read_start
 
 CONVERTER = "zero_to_fp32.py"
 PARTS = re.compile(r"(.*_)?mp_rank_\d+.*(_model|_optim)_states\.pt|.*_optim_states\.pt|layer_\d+-model_.*states\.pt")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from soupcli.environment import is_of_the_session
 from soupcli.errors import ValidationError
-from soupcli.files.reading import read_small, read_start
+from soupcli.files.small_file import read_small, read_start
 from soupcli.user_modules import is_users
 
 PLACES = ("{checkpoint}", "{weights}", "{folder}")  # of the weights, in a command

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
 from soupcli.files.json_text import parse_json
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from soupcli.late import torch
 from soupcli.networks.guard import data_only
 from soupcli.networks.library import MAX_CONFIG, Library

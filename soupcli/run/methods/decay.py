@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.window import positions
 from soupcli.errors import UsageError
-from soupcli.files.reading import read_small
+from soupcli.files.small_file import read_small
 from soupcli.soups.decay import SHAPES, decay_weights, ema_multipliers, multipliers
 
 if TYPE_CHECKING:

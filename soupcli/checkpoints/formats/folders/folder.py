@@ -17,7 +17,8 @@ from soupcli.checkpoints.formats.torch_save import is_without_tensors
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import finite, parse_json
-from soupcli.files.reading import FileVersion, distinct, read_small, read_start
+from soupcli.files.reading import FileVersion, distinct
+from soupcli.files.small_file import read_small, read_start
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:

@@ -1,0 +1,40 @@
+"""Bytes of small files, and the first bytes of any: never of a pipe or a device, and never more than asked for.
+
+It imports little: each Python that a command starts imports it (see soupcli/user_notes.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+from pathlib import Path
+
+
+def read_small(path: Path, *, most: int) -> bytes:
+    """Return the bytes of a file of at most `most` bytes. Raises OSError for a larger one, a pipe and a device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+    try:
+        found = os.fstat(descriptor)
+        if not modes.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if found.st_size > most:  # not a byte of it is read
+            raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as opened:
+            data = opened.read(most + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+    return data
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """Return the first `count` bytes of a file, or fewer. Raises OSError for a pipe and a device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+    try:
+        if not modes.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.pread(descriptor, count, 0)
+    finally:
+        os.close(descriptor)
