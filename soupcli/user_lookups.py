@@ -130,12 +130,14 @@ def _telling(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function of os, which first says what it is asked for."""
 
     @functools.wraps(function)
-    def told(path: Any, *rest: Any, **named: Any) -> Any:
+    def told(*given: Any, **named: Any) -> Any:
         folder = named.get("dir_fd")
         if function.__name__ != "open" or folder is not None:  # others are told to audit hooks
+            path = given[0] if given else named.get("path", named.get("fd"))
             _note(path, sys._getframe(1), function.__name__, folder)
-        return function(path, *rest, **named)
+        return function(*given, **named)
 
+    told.__module__ = "os"  # where pickles find it
     for family in (os.supports_dir_fd, os.supports_effective_ids, os.supports_fd, os.supports_follow_symlinks):
         if function in family:
             family.add(told)

@@ -24,6 +24,9 @@ from pathlib import Path, PurePath
 
 from soupcli.environment import WITNESS, variable
 
+KINDS = {"read", "written", "asked", "stated", "scanned", "variable", "copied"}  # of words
+KINDS |= {"imported", "sought", "started", "program", "attended"}
+LONGEST = 1 << 20  # bytes of a note
 MOST = 100_000  # words of one kind; more are a sign of something else
 PLACE = "SOUP_NOTES"  # the variable that names the file
 SINCE = "SOUP_NOTES_SINCE"  # the variable with the time when a command was started, in nanoseconds
@@ -105,11 +108,11 @@ def environment() -> Mapping[str, str]:
     if not _file:
         try:
             folder = tempfile.mkdtemp(prefix="soup-notes-")
+            atexit.register(_remove, folder, os.getpid())
+            place = Path(folder, "notes")
+            place.touch(mode=0o600)
         except OSError:
             return {}
-        atexit.register(_remove, folder, os.getpid())
-        place = Path(folder, "notes")
-        place.touch(mode=0o600)
         _file[:], _owner[0], _heard[0] = [str(place)], os.getpid(), 0
     path = os.pathsep.join(filter(None, (WITNESS, variable("PYTHONPATH"))))
     return {PLACE: _file[0], "PYTHONPATH": path}
@@ -155,10 +158,22 @@ def _hear() -> None:
         return
     with contextlib.suppress(OSError), open(_file[0], "rb") as file:  # noqa: PTH123 - a name that is known
         file.seek(_heard[0])
-        lines, _, _ = file.read().rpartition(b"\n")
-        _heard[0] += len(lines) + bool(lines)
-        for line in filter(None, lines.split(b"\n")):
-            with contextlib.suppress(ValueError):
-                kind, word = json.loads(line)
-                if not _is_passed(word) and (kind != "read" or word not in _notes["written"]):
-                    _notes[kind][word].add(OTHERS)
+        while (line := file.readline(LONGEST)).endswith(b"\n") or len(line) == LONGEST:
+            _heard[0] += len(line)
+            kind, word = _parsed(line)
+            if not word or _is_passed(word) or (kind == "read" and word in _notes["written"]):
+                continue
+            if word in _notes[kind] or len(_notes[kind]) < MOST:
+                _notes[kind][word].add(OTHERS)
+
+
+def _parsed(line: bytes) -> tuple[str, str]:
+    """Return kind and word of a note; ("", "") for what `add` has not written: any program can write to the file."""
+    try:
+        kind, word = json.loads(line)
+        started = json.loads(word) if kind == "started" else []
+        is_note = kind in KINDS and b"\0" not in os.fsencode(word) and isinstance(started, list)
+        is_note = is_note and all(isinstance(one, str) for one in started)
+    except (ValueError, TypeError, RecursionError):
+        return "", ""
+    return (kind, word) if is_note else ("", "")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from soupcli import user_notes
 from soupcli.user_code import load_function, users_code
-from soupcli.user_files import read_files
+from soupcli.user_files import read_files, started_commands
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]
@@ -137,3 +139,60 @@ def test_other_startup_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     with users_code():
         assert load_function(f"{tmp_path / 'start.py'}:start")() == b"7\n"
+
+
+ALIKE = """
+import os, pickle, platform, sys
+
+print(platform.OWN, sys.path, os.fstat(fd=0).st_size >= 0, os.stat(path="/").st_ino)
+print(all(pickle.loads(pickle.dumps(one)) is one for one in (os.stat, os.lstat, os.access, os.open)))
+try:
+    import sitecustomize
+except ImportError as absent:
+    print(absent)
+try:
+    import soupcli
+except ImportError as absent:
+    print(absent)
+"""
+
+
+@pytest.mark.parametrize("words", [["program.py"], ["-m", "program"], ["-c", "import program"]])
+def test_a_program_runs_as_without_it(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module beside the program still comes before Python's of its name, and nothing else is there to import."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    Path("platform.py").write_text("OWN = 7")
+    Path("program.py").write_text(ALIKE)
+    python = str(Path(sys.executable).resolve())  # without the packages of this environment
+    alone = subprocess.check_output([python, *words], text=True)
+    environment = {**os.environ, **user_notes.environment_of_command()}
+    assert subprocess.check_output([python, *words], env=environment, text=True) == alone
+    assert str(tmp_path / "platform.py") in user_notes.every("read")
+
+
+JUNK = [
+    *("1", "[]", "{}", '[["a"], "b"]', '["read", 3]', '["read", "/\\u0000"]', '["read", "/\\ud800"]', '["none", "x"]'),
+    *(
+        '["started", "x"]',
+        '["started", "{}"]',
+        '["started", "[1]"]',
+        '["started", "5"]',
+        "[" * 100_000,
+        "x" * 3_000_000,
+    ),
+]
+
+
+def test_junk_among_the_notes(tmp_path: Path) -> None:
+    """Any program can write to the file of the notes: what is no note is passed over, and half a note waits."""
+    user_notes.forget_others()
+    file = Path(user_notes.environment()["SOUP_NOTES"])
+    with file.open("a") as notes:
+        notes.write("\n".join([*JUNK, json.dumps(["read", "/a"]), '["read", "/b']))
+    assert [sorted(user_notes.every(kind)) for kind in ("read", "none")] == [["/a"], []]
+    assert started_commands() == []
+    with file.open("a") as notes:
+        notes.write('"]\n')
+    assert user_notes.every("read") == {"/a", "/b"}
+    user_notes.forget_others()
