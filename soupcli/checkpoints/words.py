@@ -21,6 +21,7 @@ from soupcli.checkpoints.contents import How
 from soupcli.checkpoints.folder_search import FolderSearch, counted
 from soupcli.checkpoints.hub import hub_reference
 from soupcli.errors import CheckpointError, UsageError
+from soupcli.files.lock import finish_abandoned
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _expand(word: str, standard_input: Iterable[str]) -> list[tuple[Path, bool]]
     if not word.strip():
         raise UsageError("--ckpts: an empty word", hint="is a shell variable unset?")
     home = str(Path(word).expanduser())
+    finish_abandoned(Path(home))
     if Path(word).exists() or Path(word).is_symlink():
         return [(Path(word), False)]
     if Path(home).exists():

@@ -18,6 +18,7 @@ from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.environment import cache_folder
 from soupcli.errors import SoupError, is_of_system
 from soupcli.files.json_text import dump_json
+from soupcli.files.lock import finish_abandoned
 from soupcli.files.reading import FileVersion, hash_of_files, sha256
 from soupcli.files.unfinished import scratch_folder
 from soupcli.mixing.old_soup import REPORT, hash_of_file, is_plain
@@ -66,6 +67,7 @@ def checked(options: VerifyOptions) -> list[Check]:
 
     Raises UsageError if there is no report of a soup, and if code that it names would have to run.
     """
+    finish_abandoned(options.soup)
     file = options.soup / REPORT if options.soup.is_dir() else options.soup
     report = read_report(file)
     soup = check_soup(report, file)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.errors import UsageError
 from soupcli.figures.figure import short_names
+from soupcli.files.lock import finish_abandoned
 from soupcli.mixing.soup_folder import REPORT
 from soupcli.report.report_file import read_report
 from soupcli.wording import SHARES
@@ -95,6 +96,8 @@ class Reports:
 
 def read(paths: Sequence[Path]) -> Reports:
     """Read reports from files, or from the folders of soups. Raises UsageError if one of them is not a report."""
+    for path in paths:
+        finish_abandoned(path)
     files = [path / REPORT if path.is_dir() else path for path in paths]
     return gather([ReadReport(file, read_report(file, ignore_unknown=True)) for file in dict.fromkeys(files)])
 

@@ -125,18 +125,22 @@ def _take_place_in_steps(new: Path, place: Path) -> Path:
     return old
 
 
+def waiting_for(place: Path) -> list[Path]:
+    """Return the complete folders that killed processes were about to give this name, the new one first."""
+    left = left_by_others(place)
+    return [one for ending in (".new", ".old") for one in left if one.suffix == ending]
+
+
 def finish_begun(place: Path) -> None:
     """Finish what a killed process had begun to put at `place`, and remove what it left.
 
     Only the holder of the lock of `place` may call this.
     """
     left = left_by_others(place)
-    if not os.path.lexists(place):
-        waiting = [one for ending in (".new", ".old") for one in left if one.suffix == ending]
+    if not os.path.lexists(place) and (waiting := waiting_for(place)):
         with contextlib.suppress(OSError):
-            if waiting:
-                waiting[0].rename(place)
-                flush(place.parent)
+            waiting[0].rename(place)
+            flush(place.parent)
     for one in left:
         if one.suffix != ".old" or os.path.lexists(place):
             remove(one)

@@ -18,6 +18,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from soupcli.errors import OutputError
-from soupcli.files.atomic import check_depth, finish_begun
+from soupcli.files.atomic import check_depth, finish_begun, waiting_for
 from soupcli.files.kept_file import make_folder
 from soupcli.files.unfinished import aside, is_running, remove, unfinished
 
@@ -66,6 +67,24 @@ def claim(out: Path) -> Iterator[None]:
         for folder in made:
             with contextlib.suppress(OSError):  # it holds the soup
                 folder.rmdir()
+
+
+def finish_abandoned(path: Path) -> None:
+    """Give a soup its name if a process was killed before it could. `path` is the soup's, or that of a file in it.
+
+    Raises OutputError if nothing can be written there, and if another process is still at work.
+    """
+    whole = Path("." if "\0" in str(path) else os.path.realpath(path))
+    for place in (whole, whole.parent):
+        if os.path.lexists(place) or not (waiting := waiting_for(place)):
+            continue
+        if not os.access(place.parent, os.W_OK):
+            raise OutputError(
+                f"{path}: nothing can be written in {place.parent}, where {waiting[0].name} was to get this name",
+                hint=f"mv {shlex.quote(str(waiting[0]))} {shlex.quote(str(place))}",
+            )
+        with claim(place):
+            return
 
 
 def _lock(lock: Path, out: Path) -> int:

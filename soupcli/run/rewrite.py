@@ -23,7 +23,7 @@ from soupcli.environment import cache_folder
 from soupcli.errors import MixError, UsageError
 from soupcli.evaluation.context import EvaluationContext, made_manifest
 from soupcli.evaluation.kept_scores import ScoreStore
-from soupcli.files.lock import claim
+from soupcli.files.lock import claim, finish_abandoned
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.soup_folder import Input, SoupFolder, check_free
 from soupcli.networks.device import choose_device
@@ -51,6 +51,7 @@ def write_again(options: MixOptions, file: Path) -> int:
 
     Raises MixError if an ingredient has changed.
     """
+    finish_abandoned(file)
     report = read_report(file)
     check_soup(report, file)
     recipe = recipe_of(report, file)

@@ -24,6 +24,20 @@ def made(family: Path, soup: Soup) -> None:
     assert soup("greedy", "--ckpts", "runs/*/", "--val", "val", "--quiet").code == 0
 
 
+def test_killed_before_it_got_its_name(made: None, soup: Soup) -> None:
+    """verify, mix, inspect and report finish what a killed process had begun, as the next writer does."""
+    for words in (
+        ["verify", "soup"],
+        ["mix", "soup/soup.json", "--dry-run"],
+        ["inspect", "--ckpts", "soup"],
+        ["report", "soup"],
+    ):
+        WEIGHTS.parent.rename(".soup.999999999-0123abcd-0.new")
+        ran = soup(*words)
+        assert ran.code == 0, (words, ran.stderr)
+        assert WEIGHTS.exists()
+
+
 def verdicts(ran: Ran) -> dict[str, bool | None]:
     return {check["what"]: check["as_reported"] for check in json.loads(ran.stdout)["checks"]}
 

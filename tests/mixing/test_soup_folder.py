@@ -14,7 +14,7 @@ import pytest
 
 from soupcli.errors import OutputError
 from soupcli.files import atomic
-from soupcli.files.lock import claim
+from soupcli.files.lock import claim, finish_abandoned
 from soupcli.mixing.soup_folder import REPORT, Input, SoupFolder, check_free
 
 
@@ -246,3 +246,26 @@ def test_killed_between_two_renames(tmp_path: Path) -> None:
         if not killed:
             break
     assert found == [(True, True, "one"), (True, True, "one"), (True, False, "two"), (False, True, "two")]
+
+
+@pytest.mark.parametrize("asked", ["soup", "soup/", "soup/soup.json"])
+def test_killed_between_two_renames_and_then_read(asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who only reads the soup gets the new one, whether its folder or a file in it was named; nothing else stays."""
+    monkeypatch.chdir(tmp_path)
+    soup_at(Path("soup"), "one")
+    assert killed_at(2, Path("soup"))
+    assert not Path("soup").exists()
+    finish_abandoned(Path(asked))
+    assert Path("soup/model.safetensors").read_text() == "two"
+    assert [path.name for path in tmp_path.iterdir()] == ["soup"]
+    finish_abandoned(Path("soup\0"))
+
+
+def test_a_soup_in_a_folder_that_only_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the complete folder that waits beside, and the command that gives it its name."""
+    soup_at(tmp_path / "soup", "one")
+    assert killed_at(2, tmp_path / "soup")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OutputError, match=r"nothing can be written .*\.new was to get this name") as refused:
+        finish_abandoned(tmp_path / "soup")
+    assert str(refused.value.hint).startswith("mv ")
