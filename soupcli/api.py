@@ -51,6 +51,7 @@ from soupcli.run.run import Run
 from soupcli.run.score_alone import measure_alone, report_alone
 from soupcli.run.words.resolve import resolve
 from soupcli.user_code import given
+from soupcli.wording import with_article
 
 if TYPE_CHECKING:
     from soupcli.report.report import Report
@@ -75,7 +76,7 @@ def find(
 
 def open_checkpoint(path: str | Path, *, key: str | None = None, weights_name: str | None = None) -> Checkpoint:
     """Open the checkpoint in a file or folder. Only its header is read."""
-    return open_at(Path(path), How(weights_name, key))
+    return open_at(Path(_path(path)), How(weights_name, key))
 
 
 @listed(UniformKeywords)
@@ -159,7 +160,7 @@ def _asked(name: str, runs: Runs | None, keywords: Mapping[str, Any]) -> Iterato
     if runs is not None and "ckpts" in keywords:
         raise UsageError(f"{row.name}: checkpoints are given twice", hint="leave ckpts= out")
     if runs is not None and not everyone:
-        raise UsageError(f"{row.name}: the list holds no checkpoints")
+        raise UsageError(f"{row.name}: the list holds no checkpoints", hint='soupcli.find("runs/*/") finds some')
     words = {"ckpts": [str(_path(one)) for one in everyone]} if everyone else {}
     own = {key: value for key, value in keywords.items() if key in OBJECTS}
     others = {key: value for key, value in keywords.items() if key not in OBJECTS}
@@ -214,7 +215,7 @@ def _path(one: One) -> str | Path:
         hint = 'soupcli.find("runs/*/") gives checkpoints'
         if isinstance(one, Mapping) or hasattr(one, "state_dict"):
             hint = "write it first: safetensors.torch.save_file(state_dict, path)"
-        raise UsageError(f"a {type(one).__name__} is neither a path nor a checkpoint", hint=hint)
+        raise UsageError(f"{with_article(one)} is neither a path nor a checkpoint", hint=hint)
     return one.path
 
 

@@ -124,3 +124,9 @@ def legible_json(text: str) -> str:
 def _json_escape(found: re.Match[str]) -> str:
     letter = found.group()
     return f"\\u{ord(letter):04x}" if _visible(letter) != letter else letter
+
+
+def with_article(value: object) -> str:
+    """Return the name of the value's class after its article: `an int`, `a dict`."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"

@@ -257,13 +257,14 @@ def test_errors_of_own_functions(family: Path) -> None:
         ({"vall": "val"}, "greedy: no option 'vall', did you mean 'val'?"),
         ({"val": "val", "quiet": True}, "of the command line"),
         ({"val": "val", "jobs": 0}, "at least 1"),
-        ({"val": "val", "last": "many"}, "last='many'"),
-        ({"val": "val", "force": 7}, "force=7"),
+        ({"val": "val", "last": "many"}, "last=: expected a whole number, got 'many'"),
+        ({"val": "val", "force": 7}, "force=: expected true or false, got 7"),
         ({"val": object()}, "neither a text nor"),
         ({"val": "nosuch"}, "--val nosuch"),
         ({"evaluate": 3}, "not a function"),
         ({"val": "val", "higher_is_better": True}, "go with evaluate="),
         ({"ckpts": "runs/0", "val": "val"}, "given twice"),
+        ({"val": "val", "out": 3}, "out=: expected a path, got 3"),
     ],
 )
 def test_what_is_not_meant_is_refused(family: Path, options: dict[str, Any], message: str) -> None:
@@ -275,7 +276,7 @@ def test_what_is_not_meant_is_refused(family: Path, options: dict[str, Any], mes
 
 def test_no_checkpoints_are_not_those_of_the_recipe(family: Path) -> None:
     """An empty list is an error, whatever the recipe names; what is no checkpoint is one too."""
-    for runs, message in (([], "holds no checkpoints"), ([3], "neither a path nor a checkpoint")):
+    for runs, message in (([], "holds no checkpoints"), ([3], "an int is neither a path nor a checkpoint")):
         with pytest.raises(UsageError, match=message):
             soupcli.uniform(runs)  # type: ignore[arg-type]
 
@@ -336,15 +337,15 @@ def test_weights_that_a_function_changes(family: Path) -> None:
 
 def test_what_is_no_network(family: Path) -> None:
     """What builds no network, takes no soup and is no checkpoint is refused by its kind, without its content."""
-    with pytest.raises(NetworkError, match=r"^model=: returned a int, a network is"):
+    with pytest.raises(NetworkError, match=r"^model=: returned an int, a network is"):
         soupcli.rank("runs/*/", evaluate=accuracy(family), model=lambda: 3)  # type: ignore[arg-type, return-value]
     made = soupcli.uniform("runs/*/")
     with pytest.raises(UsageError, match="load_into: a function is no network"):
         made.load_into(build_net)  # type: ignore[arg-type]
     with pytest.raises(NetworkError, match=r"^the soup/model\.safetensors: the network Linear fits 2 parts of it"):
         made.load_into(nn.Linear(2, 2))
-    for runs, name in ((build_net(), "Sequential"), ([build_net().state_dict()], "OrderedDict")):
-        with pytest.raises(UsageError, match=f"^a {name} is neither a path nor a checkpoint") as raised_here:
+    for runs, name in ((build_net(), "a Sequential"), ([build_net().state_dict()], "an OrderedDict")):
+        with pytest.raises(UsageError, match=f"^{name} is neither a path nor a checkpoint") as raised_here:
             soupcli.uniform(runs)  # type: ignore[arg-type]
         assert "save_file" in str(raised_here.value.hint)
 

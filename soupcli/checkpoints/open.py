@@ -43,7 +43,7 @@ def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
         if reference is not None:
             return _open_from_hub(path, reference, how)
         refuse_absent(path)
-        raise CheckpointError(f"{path}: no such file or folder")
+        raise CheckpointError(f"{path}: no such file or folder", hint=folders.nearest_folder(path))
     if not path.is_file():
         raise CheckpointError(f"{path}: neither a file nor a folder")
     if path.name in adapter.WEIGHTS and (path.parent / adapter.CONFIG).is_file():

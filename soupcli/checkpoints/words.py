@@ -11,7 +11,6 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +18,10 @@ from typing import TYPE_CHECKING
 from soupcli.checkpoints.best_or_last import in_natural_order, listed, one_of_each_run
 from soupcli.checkpoints.contents import How
 from soupcli.checkpoints.folder_search import FolderSearch, counted
+from soupcli.checkpoints.formats.folders.folder import nearest_folder
 from soupcli.checkpoints.hub import hub_reference
 from soupcli.errors import CheckpointError, UsageError
 from soupcli.files.lock import finish_abandoned
-from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -118,17 +117,11 @@ def _nothing_there(word: str) -> CheckpointError:
             f"{word}: no such file or folder", hint=f"a space between two: --ckpts {' '.join(word.split(','))}"
         )
     what = "the glob matches nothing" if glob.has_magic(word) else "no such file or folder"
-    return CheckpointError(f"{word}: {what}", hint=_nearest_folder(word))
+    return CheckpointError(f"{word}: {what}", hint=nearest_folder(Path(word)))
 
 
 def _names_something(part: str) -> bool:
     return bool(part.strip()) and (Path(part).expanduser().exists() or bool(glob.glob(part)))  # noqa: PTH207
-
-
-def _nearest_folder(word: str) -> str:
-    folder = next((parent for parent in Path(word).parents if parent.is_dir()), Path())
-    names = nsmallest(8, (entry.name for entry in folder.iterdir()), key=natural_order)
-    return f"{folder} holds {', '.join(names) or 'nothing'}"
 
 
 def _siblings(given: Iterable[Path]) -> set[Path]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from soupcli.errors import UsageError
+from soupcli.recipe.messages import said_of
 from soupcli.wording import suggestion
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ def _value(command: str, name: str, value: Any, hint: Any) -> Any:
     try:
         found = TypeAdapter(hint).validate_python(_as_words(value, kinds))
     except ValidationError as invalid:
-        problem = invalid.errors()[0]["msg"]
-        raise UsageError(f"{command}: {name}={value!r}: {problem}") from invalid
+        raise UsageError(f"{command}: {name}=: {said_of(invalid.errors()[0])}") from invalid
     least = next((one.min for one in getattr(hint, "__metadata__", ()) if one.min is not None), None)
     if least is not None and isinstance(found, int | float) and found < least:
         raise UsageError(f"{command}: {name}={value!r}: at least {least:g} is needed")

@@ -31,6 +31,7 @@ from soupcli.run.methods.layers import mixed_layers
 from soupcli.run.rewrite import write_again
 from soupcli.run.run import Row, Run
 from soupcli.run.to_report import coefficients_to_report, scores_to_report
+from soupcli.soups.decision import check_any_number
 from soupcli.soups.learned.learned import Layered, of_checkpoints
 from soupcli.soups.model_stock import stock
 from soupcli.soups.weighted import grouped_by_patterns, interpolated, normalised, weighted
@@ -169,6 +170,7 @@ def _line(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint) -> Fini
     points = [interpolated(ingredients, weights, base, alpha, dtype=run.output_dtype) for alpha in alphas]
     with run.phase("evaluate"):
         scores = run.scores([Row(f"alpha {a:g}", point) for a, point in zip(alphas, points, strict=True)])
+    check_any_number((row[run.selecting] for row in scores if run.sets), "points")
     chosen = max(range(len(alphas)), key=lambda i: _goodness(run, scores[i]))
     found = [Alpha(alpha=a, scores=scores_to_report(row)) for a, row in zip(alphas, scores, strict=True)]
     return FinishedSoup(

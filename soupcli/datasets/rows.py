@@ -12,7 +12,7 @@ from soupcli.environment import import_extra
 from soupcli.errors import ValidationError
 from soupcli.files.small_file import read_start
 from soupcli.late import collection_paused
-from soupcli.wording import suggestion
+from soupcli.wording import suggestion, with_article
 
 Row = dict[str, Any]
 
@@ -112,7 +112,7 @@ def _jsonl(path: Path, _columns: Sequence[str]) -> list[Row]:
             except (ValueError, RecursionError) as cause:
                 raise ValidationError(f"{path}:{number}: not JSON: {cause}") from cause
             if not isinstance(row, dict):
-                raise ValidationError(f"{path}:{number}: a row is a JSON object, not a {type(row).__name__}")
+                raise ValidationError(f"{path}:{number}: a row is a JSON object, not {with_article(row)}")
             rows.append(row)
     return rows
 

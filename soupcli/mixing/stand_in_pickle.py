@@ -12,6 +12,7 @@ from typing import Any
 
 from soupcli.checkpoints.formats.pickles.stand_ins import Global, StandIn
 from soupcli.errors import MixError
+from soupcli.wording import with_article
 
 SIZES = frozenset({"size", "sizes", "offset", "offsets", "strides"})  # attributes that torch keeps as torch.Size
 
@@ -36,7 +37,7 @@ def _code(value: Any) -> Iterable[bytes]:
         pairs = [part for pair in value.items() for part in pair]
         yield from (pickle.EMPTY_DICT, pickle.MARK, *_all(pairs), pickle.SETITEMS)
     else:
-        raise MixError(f"a {type(value).__name__} cannot be written as it was")
+        raise MixError(f"{with_article(value)} cannot be written as it was")
 
 
 def _all(values: Iterable[Any]) -> Iterable[bytes]:

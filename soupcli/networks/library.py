@@ -14,6 +14,7 @@ from soupcli.files.json_text import key_of, parse_json
 from soupcli.files.small_file import read_small
 from soupcli.networks.configuration import key_of_configuration
 from soupcli.networks.network import IMAGE_FOLDER, ClassFolders, Network, Outline
+from soupcli.wording import with_article
 
 if TYPE_CHECKING:
     from soupcli.recipe.networks import NetworkSpec
@@ -60,7 +61,7 @@ def read_config(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as cause:
         raise NetworkError(f"{file}: {cause}") from cause
     if not isinstance(config, dict):
-        raise NetworkError(f"{file}: holds a {type(config).__name__}, not an object")
+        raise NetworkError(f"{file}: holds {with_article(config)}, not an object")
     return config
 
 

@@ -11,6 +11,7 @@ from soupcli.errors import NetworkError
 from soupcli.late import torch
 from soupcli.networks.network import ImageTransform, mean_and_std
 from soupcli.user_code import content_of, describe_error, load_function
+from soupcli.wording import with_article
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +85,7 @@ def of_function(reference: str) -> ImageTransform:
         except Exception as cause:
             raise RuntimeError(describe_error(cause, reference)) from cause
         if not isinstance(made, torch.Tensor):
-            raise TypeError(f"{reference} returned a {type(made).__name__}, a torch.Tensor is needed")
+            raise TypeError(f"{reference} returned {with_article(made)}, a torch.Tensor is needed")
         return made
 
     return ImageTransform(decode, _as_it_is, f"python:{content_of(reference)}", source=f"the function {reference}")

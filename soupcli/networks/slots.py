@@ -10,7 +10,7 @@ from soupcli.checkpoints.checkpoint import Checkpoint, weights_file
 from soupcli.errors import NetworkError
 from soupcli.late import nn
 from soupcli.networks.fitted_names import fit_names, several_prefixes
-from soupcli.wording import nearest, suggestion
+from soupcli.wording import nearest, suggestion, with_article
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,7 +144,7 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
         if id(slot) not in own:
             raise NetworkError(
                 f"the network {type(module).__name__}: its state dict has {name!r}, "
-                f"a {type(slot).__name__} that is neither a parameter nor a buffer of it",
+                f"{with_article(slot)} that is neither a parameter nor a buffer of it",
                 hint="weights are written into parameters and buffers: register it as one",
             )
     return state

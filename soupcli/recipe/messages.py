@@ -23,7 +23,7 @@ def line_of(error: Any, document: Document) -> str:
         return f"{place}: unknown key{suggestion(str(names[-1]), _known_keys(path))}"
     if kind == "missing":
         return f"{place}: missing"
-    said = _message(error)
+    said = said_of(error)
     own_key = f"{place.removeprefix('--').replace('-', '_')}: "  # a section's check begins with the key it is about
     return f"{place}: {said.removeprefix(own_key) if place.startswith('--') else said}"
 
@@ -46,7 +46,8 @@ _MESSAGES = {
 }
 
 
-def _message(error: Any) -> str:
+def said_of(error: Any) -> str:
+    """Return what is wrong, without the place: `expected a whole number, got 'x'`."""
     kind, given = error["type"], error["input"]
     if kind in _MESSAGES:
         message = _MESSAGES[kind].format(**error.get("ctx", {}))

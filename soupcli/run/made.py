@@ -26,6 +26,7 @@ from soupcli.output.text import report_text
 from soupcli.report.tables import Table
 from soupcli.run.make_soup import FinishedSoup, Prepare, reserved, write
 from soupcli.run.to_report import search_to_report
+from soupcli.wording import with_article
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -119,7 +120,7 @@ class MadeSoup:
         """Copy the soup's weights into `model`, in place. Raises NetworkError if they do not fit."""
         if not callable(getattr(model, "named_parameters", None)) or isinstance(model, type):
             hint = "soup.load_into(model), a torch.nn.Module; model=build is of the search"
-            raise UsageError(f"load_into: a {type(model).__name__} is no network", hint=hint)
+            raise UsageError(f"load_into: {with_article(model)} is no network", hint=hint)
         absent = next((name for name, tensor in model.named_parameters() if tensor.is_meta), None)
         if absent is not None:
             hint = "model.to_empty(device='cpu') gives it memory for them"

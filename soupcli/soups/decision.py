@@ -10,6 +10,8 @@ from soupcli.errors import ValidationError
 from soupcli.wording import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.evaluation.score import Evaluate, Score
     from soupcli.mixing.mixture import Mixture
@@ -61,8 +63,18 @@ def check_number(score: Score, name: str, *, alone: bool = True) -> None:
     """Raises ValidationError if the score that a search begins with, of the ingredient or mean `name`, is NaN."""
     if math.isnan(score.value):
         why = "no ingredient is better" if alone else "there is nothing to begin with"
-        hint = "soup rank shows every score"
+        hint = "soup eval shows its scores"
         raise ValidationError(f"{name}: {score.selecting} is not a number, and {why}", hint=hint)
+
+
+def check_any_number(scores: Iterable[Score], of: str) -> None:
+    """Raises ValidationError if no score is a number, since nothing is then the best of them. `of` names them."""
+    all_scores = list(scores)
+    if all_scores and all(math.isnan(score.value) for score in all_scores):
+        raise ValidationError(
+            f"{all_scores[0].selecting}: not a number for any of the {len(all_scores)} {of}, so none is the best",
+            hint="see what the evaluation returns for one: NaN comes from 0/0, overflow, or a set without examples",
+        )
 
 
 def decide(

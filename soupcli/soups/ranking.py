@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import Progress, silent
+from soupcli.soups.decision import check_any_number
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
@@ -48,8 +49,10 @@ def rank(
 
 
 def sorted_by_score(ranking: Iterable[Ranked]) -> list[Ranked]:
-    """Sort, best first; ties by path, a NaN last."""
-    return sorted(ranking, key=_best_first)
+    """Sort, best first; ties by path, a NaN last. Raises ValidationError if every score is NaN."""
+    everyone = sorted(ranking, key=_best_first)
+    check_any_number((ranked.score for ranked in everyone), "checkpoints")
+    return everyone
 
 
 def _best_first(ranked: Ranked) -> tuple[bool, float, object]:

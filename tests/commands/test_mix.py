@@ -152,6 +152,16 @@ def test_one_alpha(base: dict[str, Tensor], soup: Soup) -> None:
     assert is_close(written(), expected)
 
 
+def test_no_point_has_a_score(base: dict[str, Tensor], soup: Soup) -> None:
+    """If every point scores NaN, none is written as the best."""
+    Path("nan.py").write_text("def evaluate(model, device):\n    return {'nll': float('nan')}\n")
+    text = Path("soup.yaml").read_text()
+    Path("soup.yaml").write_text(text.replace("val:", "val:\n  nan: {python: 'nan.py:evaluate', metric: nll}", 1))
+    found = soup("mix", "--ckpts", "runs/0", "--base", "init", "--alpha", "0,1", "--val", "nan")
+    assert (found.code, Path("soup").exists()) == (2, False)
+    assert "not a number for any of the 2 points" in found.stderr
+
+
 def test_alphas(base: dict[str, Tensor], soup: Soup) -> None:
     """Every point is scored on every set as torch scores it; the best on the first set is written; `mix` repeats it."""
     words = ("mix", "--ckpts", "runs/0", "runs/1", "--base", "init", "--alpha", "0:1:0.25", "--val", "val", "test")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from soupcli.errors import ValidationError
 from soupcli.soups.ranking import rank
 from tests.helpers.outcomes import TableEvaluate, checkpoints
 
@@ -40,7 +42,16 @@ def test_nan_last() -> None:
     assert ranked_names(values, higher=False)[-1] == "a"
 
 
-@given(st.dictionaries(st.sampled_from("abcdefgh"), VALUES, min_size=1), st.booleans(), st.randoms())
+def test_no_number_is_no_best() -> None:
+    """If every score is NaN, nothing is the best."""
+    with pytest.raises(ValidationError, match="not a number for any of the 2 checkpoints"):
+        ranked_names({"a": math.nan, "b": math.nan})
+
+
+FAMILIES = st.dictionaries(st.sampled_from("abcdefgh"), VALUES, min_size=1)
+
+
+@given(FAMILIES.filter(lambda family: not all(map(math.isnan, family.values()))), st.booleans(), st.randoms())
 def test_order_of_ingredients(values: dict[str, float], higher: bool, random: object) -> None:
     """Shuffled ingredients give the same ranking; every ingredient is in it once."""
     shuffled = list(values.items())

@@ -26,6 +26,7 @@ from soupcli.checkpoints.formats.training_numbers import metrics_of, metrics_of_
 from soupcli.checkpoints.formats.training_state import is_optimizer, is_training_state
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import read_bytes
+from soupcli.wording import with_article
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -202,7 +203,7 @@ def read_tensor_header(file: FileVersion, offset: int, length: int) -> tuple[Ten
     """Returns spec and place of the one tensor that `torch.save` wrote into `length` bytes of `file` from `offset`."""
     saved = read_object(file, offset, length)
     if not is_tensor(saved.content):
-        raise CheckpointError(f"{file.path}: holds a {type(saved.content).__name__} at byte {offset}, not a tensor")
+        raise CheckpointError(f"{file.path}: holds {with_article(saved.content)} at byte {offset}, not a tensor")
     return _stored(file, saved, f"the tensor at byte {offset}", saved.content)
 
 

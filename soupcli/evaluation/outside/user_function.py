@@ -19,7 +19,7 @@ from soupcli.networks.module_state import first_changed, restored, sampled
 from soupcli.progress import Progress, silent
 from soupcli.user_code import content_of, describe_error, hint_with_traceback, load_function, takes_tensors
 from soupcli.user_code import named as named_code
-from soupcli.wording import suggestion
+from soupcli.wording import suggestion, with_article
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -109,7 +109,7 @@ def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: 
     if not isinstance(result, Mapping):
         wanted = f"{'a number or ' * given}a dict such as {{{metric!r}: 0.91}}"
         raise ValidationError(
-            f"{source}: returned a {type(result).__name__}, not {wanted}",
+            f"{source}: returned {with_article(result)}, not {wanted}",
             hint="return a dict from metric names to numbers"
             + ("" if given else "; one number alone needs metric: beside it in the recipe"),
         )

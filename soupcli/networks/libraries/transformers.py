@@ -20,7 +20,7 @@ from soupcli.networks.library import Library, named, names_in_order, read_config
 from soupcli.networks.network import ClassFolders, ImageTransform, Network
 from soupcli.networks.pictures import RESAMPLING, PictureSettings
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.wording import suggestion
+from soupcli.wording import suggestion, with_article
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +98,7 @@ def _module(architecture: Any, config: Any, spec: TransformersNetwork, trust_cod
         return module
     if not dual_encoder.is_dual_encoder(module):
         raise NetworkError(
-            f"model.head: is for CLIPModel and AlignModel, this is a {type(module).__name__}",
+            f"model.head: is for CLIPModel and AlignModel, this is {with_article(module)}",
             hint="classifiers of transformers have a head of their own",
         )
     from soupcli.networks.libraries.image_head import ImageHead

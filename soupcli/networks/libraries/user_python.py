@@ -12,6 +12,7 @@ from soupcli.networks.network import Network
 from soupcli.networks.pictures import of_function
 from soupcli.networks.without_weights import make_without_weights
 from soupcli.user_code import describe_error, hint_with_traceback, is_given, load_function, named
+from soupcli.wording import with_article
 
 if TYPE_CHECKING:
     from soupcli.recipe.networks import PythonNetwork
@@ -24,8 +25,8 @@ def build(spec: PythonNetwork, _folder: Path, _trust_code: bool = False) -> Netw
     def checked() -> nn.Module:
         module = function(**spec.args)
         if not isinstance(module, nn.Module):
-            kind = type(module).__name__
-            raise NetworkError(f"{named(spec.python)}: returned a {kind}, a network is a torch.nn.Module")
+            returned = with_article(module)
+            raise NetworkError(f"{named(spec.python)}: returned {returned}, a network is a torch.nn.Module")
         return module
 
     try:

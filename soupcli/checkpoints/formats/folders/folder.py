@@ -227,6 +227,13 @@ def is_weights(entry: Path) -> bool:
     return holds_weights(file)
 
 
+def nearest_folder(absent: Path) -> str:
+    """Return what the nearest folder above an absent path holds, as a hint."""
+    folder = next((parent for parent in absent.parents if parent.is_dir()), Path())
+    names = nsmallest(8, (entry.name for entry in folder.iterdir()), key=natural_order)
+    return f"{folder} holds {', '.join(names) or 'nothing'}"
+
+
 def listing(folder: Path) -> str:
     """Return the content of a folder, as a hint if it is no checkpoint."""
     found = {entry.parent for entry in folder.glob("*/*") if entry.name in KNOWN_NAMES}
