@@ -57,7 +57,7 @@ def test_as_it_was_written(made: None, soup: Soup) -> None:
     assert found == {"files": True, "weights": True, "rebuilt": True, **dict.fromkeys(members, True)}
     assert json.loads(ran.stdout)["verified"] is True
     assert entries() == before
-    assert soup("verify", "soup/soup.json").stdout.splitlines()[0].split() == ["checked", "as", "reported"]
+    assert soup("verify", "soup/soup.json").stdout.splitlines()[0].split() == ["checked", "as", "reported", "found"]
 
 
 def flip(file: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from soupcli.diagnosis.barrier import Barrier
 from soupcli.diagnosis.basins import too_far
-from soupcli.diagnosis.causes import judge
+from soupcli.diagnosis.causes import CAUSES, judge
 from soupcli.diagnosis.culprits import other_inputs, spoiling
 from soupcli.diagnosis.facts import Facts, WeightDistances
 from soupcli.evaluation.loop import score_of
@@ -80,3 +80,4 @@ def test_one_that_spoils_the_soup_is_never_passed_over() -> None:
     assert spoiling(wide) is None
     told = [each.cause.name for each in judge(without(near, *regained))]
     assert told == ["trained on other inputs"]
+    assert {cause.find: cause.name for cause in CAUSES}[spoiling] == "one ingredient spoils the soup"
