@@ -185,6 +185,9 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
 
 
+NO_THREADS = "can't start new thread"  # Python's words for a limit of the system
+
+
 def guarded(work: Callable[[], int | None]) -> int:
     """Run a command and turn whatever ends it into an exit code. Errors are printed here and nowhere else."""
     try:
@@ -207,6 +210,11 @@ def guarded(work: Callable[[], int | None]) -> int:
         code = signals.code_of(interrupt)
         signals.tell(code)
         return code
+    except RuntimeError as fault:
+        if str(fault) != NO_THREADS:
+            return _fault(fault)
+        console.fail(f"the system refuses: {fault}", hint="end other processes, or allow more of them: ulimit -u")
+        return USER_ERROR
     except Exception as fault:  # noqa: BLE001 - the last resort: whatever is left is a fault of ours
         return _fault(fault)
     return code

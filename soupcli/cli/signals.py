@@ -7,6 +7,7 @@ removes what is unfinished and ends the process. A second signal changes nothing
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -63,7 +64,8 @@ def handle_signals() -> Iterator[None]:
     woken, waking = os.pipe()
     os.set_blocking(waking, False)
     others = signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(woken,), name="interruption", daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # the system allows no more: what it is needed for has to wait
+        threading.Thread(target=_watch, args=(woken,), name="interruption", daemon=True).start()
     try:
         yield
     finally:

@@ -91,7 +91,8 @@ def rich_console(*, stderr: bool, widgets: bool = False) -> RichConsole:
     console = RichConsole(
         file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False, force_jupyter=widgets
     )
-    if not console.is_terminal:  # a pipe gets whole lines: nothing is cut to a width that no one looks at
+    # A pipe gets whole lines: nothing is cut to a width that no one looks at. COLUMNS=0 is of one that is not known.
+    if not console.is_terminal or console.width < 1:
         console.width = UNLIMITED
     return console
 

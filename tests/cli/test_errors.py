@@ -183,6 +183,21 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("faulty")
+def test_no_thread_can_be_started(family: Path) -> None:
+    """At the system's limit of processes a command says so, from its first thread on."""
+    code = (
+        "import threading\n"
+        'def refused(*_, **__): raise RuntimeError("can\'t start new thread")\n'
+        "threading._start_new_thread = refused\n"
+        "from soupcli.cli.app import main\n"
+        "main()"
+    )
+    words = ["uniform", "--ckpts", "runs/0", "runs/1"]
+    ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
+    assert ran.stderr.startswith("the system refuses: can't start new thread\n\nhint: ")
+
+
 def test_fault(family: Path, soup: Soup) -> None:
     """A fault of ours ends with 3 and one line; no traceback, no soup, nothing on stdout."""
     ran = soup("uniform", "--ckpts", "runs/*/")

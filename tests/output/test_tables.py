@@ -155,3 +155,11 @@ def test_words_that_do_not_fit() -> None:
     assert max(map(len, lines)) <= 60
     assert sum(name in line for line in lines for name in names) == 2
     assert reason.split() * 2 == [word for line in lines[2:] for word in line[28:].split()]
+
+
+def test_on_a_terminal_of_unknown_width(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """COLUMNS=0 says that nobody knows the width: lines stay whole."""
+    monkeypatch.setenv("COLUMNS", "0")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console.print_sentences(["one line of several words"])
+    assert "one line of several words" in capsys.readouterr().out
