@@ -334,6 +334,8 @@ def _invoke(words: list[str]) -> int:
         return end.code if isinstance(end.code, int) else 0
     except UsageProblem as problem:
         return _refused_words(problem, words)
+    if code == signals.INTERRUPTED:
+        signals.raise_again()
     return code if isinstance(code, int) else DONE
 
 

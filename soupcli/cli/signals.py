@@ -21,9 +21,10 @@ from soupcli.output import console
 
 PATIENCE = 1.2  # seconds that the main thread has
 LAST_WORDS = 0.5  # and seconds more where it has begun to say how to go on
+INTERRUPTED = 128 + signal.SIGINT
 _telling = threading.Lock()
 _told = threading.Event()
-_ending = threading.Event()
+_raised: list[KeyboardInterrupt] = []  # by the first signal
 
 
 class Terminated(KeyboardInterrupt):
@@ -60,7 +61,7 @@ def handle_signals() -> Iterator[None]:
     before = {
         number: signal.signal(number, _end) for number, usual in ours.items() if signal.getsignal(number) == usual
     }
-    _ending.clear()
+    _raised.clear()
     woken, waking = os.pipe()
     os.set_blocking(waking, False)
     others = signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
@@ -77,9 +78,15 @@ def handle_signals() -> Iterator[None]:
 
 def _end(number: int, _frame: FrameType | None) -> None:
     """Raise an exception for the first signal only, so that a second one does not interrupt the clean-up."""
-    if not _ending.is_set():
-        _ending.set()
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    if not _raised:
+        _raised.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        raise _raised[0]
+
+
+def raise_again() -> None:
+    """Raise what a signal has raised, if any has: Typer makes an exit code of it while it reads the words."""
+    for interrupt in _raised:
+        raise interrupt
 
 
 def _watch(woken: int) -> None:

@@ -125,3 +125,21 @@ def test_ignored_signals_stay_ignored() -> None:
     ran = subprocess.run(words, capture_output=True, env=environment(), check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith(b"{")
+
+
+READING = """
+import os, signal, sys, typer.core
+def signalled(*_): os.kill(os.getpid(), int(sys.argv.pop()))
+typer.core.TyperCommand.parse_args = typer.core.TyperGroup.parse_args = signalled
+from soupcli.cli.app import main
+main()
+"""
+
+
+@pytest.mark.parametrize("signalled", CODES)
+def test_a_signal_while_words_are_read(signalled: signal.Signals) -> None:
+    """Typer, which reads the words, answers any signal with 130 and no word; the command does not."""
+    command = [sys.executable, "-c", READING, "uniform", "--ckpts", "a", str(int(signalled))]
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (CODES[signalled], "")
+    assert ran.stderr.startswith(f"{WORDS[signalled]}: ")
