@@ -152,7 +152,7 @@ def _ours(old: OldSoup | None) -> set[str]:
 
 
 def _carry_on(old: Path, new: Path, soup: OldSoup | None) -> None:
-    """Give the folder `new` the mode of `old`, and the files in `old` that soup did not write a second name in it."""
+    """Give the folder `new` mode and owner of `old`, and files in `old` that soup did not write a second name in it."""
     for path, name in _foreign(old, _ours(soup)):
         target = new / name
         if os.path.lexists(target):
@@ -168,7 +168,10 @@ def _carry_on(old: Path, new: Path, soup: OldSoup | None) -> None:
     for folder in (new, *(entry for entry in new.rglob("*") if entry.is_dir() and not entry.is_symlink())):
         before = old / folder.relative_to(new)
         if before.is_dir():
-            folder.chmod(stat.S_IMODE(before.stat().st_mode))
+            found = before.stat()
+            with contextlib.suppress(PermissionError):  # only the system's administrator gives folders away
+                os.chown(folder, found.st_uid, found.st_gid)
+            folder.chmod(stat.S_IMODE(found.st_mode))
 
 
 def _link(old: str | Path, new: str | Path) -> None:

@@ -269,3 +269,15 @@ def test_a_soup_in_a_folder_that_only_can_be_read(tmp_path: Path, monkeypatch: p
     with pytest.raises(OutputError, match=r"nothing can be written .*\.new was to get this name") as refused:
         finish_abandoned(tmp_path / "soup")
     assert str(refused.value.hint).startswith("mv ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_the_owner_of_a_folder_stays(tmp_path: Path) -> None:
+    """A soup that root makes again in a user's folder leaves it the user's."""
+    out = tmp_path / "soup"
+    soup_at(out, "one")
+    os.chown(out, 12, 34)
+    out.chmod(0o2750)
+    soup_at(out, "two", force=True)
+    found = out.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (12, 34, 0o2750)
