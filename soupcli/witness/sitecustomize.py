@@ -74,4 +74,5 @@ def _go_on() -> None:
 if sys.version_info >= (3, 11):
     with contextlib.suppress(Exception):  # the program runs, whatever happens here
         _watch()
-_go_on()
+if __name__ == "sitecustomize":  # not a module that something else imports by its full name
+    _go_on()
