@@ -182,7 +182,6 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StoredCheckpoint, "read", read)
 
 
-@pytest.mark.usefixtures("faulty")
 def test_no_thread_can_be_started(family: Path) -> None:
     """At the system's limit of processes a command says so, from its first thread on."""
     code = (
@@ -198,6 +197,7 @@ def test_no_thread_can_be_started(family: Path) -> None:
     assert ran.stderr.startswith("the system refuses: can't start new thread\n\nhint: ")
 
 
+@pytest.mark.usefixtures("faulty")
 def test_fault(family: Path, soup: Soup) -> None:
     """A fault of ours ends with 3 and one line; no traceback, no soup, nothing on stdout."""
     ran = soup("uniform", "--ckpts", "runs/*/")
