@@ -171,7 +171,7 @@ def checked_logits(forward: Forward, inputs: Batch, labels: Tensor, name: str, k
             f"{name}: the network fails on a batch {shown}: {type(cause).__name__}: {first_line}", hint=hint
         ) from cause
     if not isinstance(logits_nk, torch.Tensor) or logits_nk.dim() != 2 or len(logits_nk) != len(labels):
-        given = list(logits_nk.shape) if isinstance(logits_nk, torch.Tensor) else f"{with_article(logits_nk)}"
+        given = list(logits_nk.shape) if isinstance(logits_nk, torch.Tensor) else with_article(logits_nk)
         raise ValidationError(
             f"{name}: the network gives {given} for {len(labels)} examples, logits [N, classes] are needed",
             hint=EMBEDS if hasattr(logits_nk, "last_hidden_state") else BUILD_CLASSIFIER,

@@ -28,26 +28,30 @@ def load_mean(net: nn.Module, others: list[nn.Module]) -> None:
     net.load_state_dict(mean)
 
 
-def test_sentence_transformers(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A word embedding, pooling and a dense layer: saved and opened by SentenceTransformer, equal embeddings."""
-    library: Any = pytest.importorskip("sentence_transformers", reason="make layouts installs it")
+def save_embedders(library: Any, seeds: int, pooling: str) -> list[Any]:
+    """Writes runs/*/: networks of a word embedding, pooling and a dense layer. Returns them."""
     models = pytest.importorskip("sentence_transformers.models")
     transformers = pytest.importorskip("transformers")
-    monkeypatch.chdir(tmp_path)
     config = transformers.BertConfig(
         hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, vocab_size=8
     )
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "soup", "bad"]
-    Path("vocab.txt").write_text("\n".join(words))
+    Path("vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "soup", "bad"]))
     made = []
-    for seed in range(3):
+    for seed in range(seeds):
         torch.manual_seed(seed)
         transformers.BertModel(config).save_pretrained(f"bert/{seed}")
         transformers.BertTokenizer("vocab.txt").save_pretrained(f"bert/{seed}")
-        bert = models.Transformer(f"bert/{seed}")
-        net = library.SentenceTransformer(modules=[bert, models.Pooling(16), models.Dense(16, 8)], device="cpu")
-        net.save(f"runs/{seed}")
-        made.append(net)
+        parts = [models.Transformer(f"bert/{seed}"), models.Pooling(16, pooling_mode=pooling), models.Dense(16, 8)]
+        made.append(library.SentenceTransformer(modules=parts, device="cpu"))
+        made[-1].save(f"runs/{seed}")
+    return made
+
+
+def test_sentence_transformers(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word embedding, pooling and a dense layer: saved and opened by SentenceTransformer, equal embeddings."""
+    library: Any = pytest.importorskip("sentence_transformers", reason="make layouts installs it")
+    monkeypatch.chdir(tmp_path)
+    made = save_embedders(library, 3, "mean")
     assert soup("uniform", "--ckpts", "runs/*/").code == 0
     load_mean(expected := library.SentenceTransformer("runs/0", device="cpu"), made)
     opened = library.SentenceTransformer("soup", device="cpu")
@@ -61,19 +65,8 @@ def test_sentence_transformers(tmp_path: Path, soup: Soup, monkeypatch: pytest.M
 def test_embeddings(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     """A python set gets the SentenceTransformer with a candidate's weights, pooling and dense layer too."""
     library: Any = pytest.importorskip("sentence_transformers", reason="make layouts installs it")
-    models = pytest.importorskip("sentence_transformers.models")
-    transformers = pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
-    config = transformers.BertConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, vocab_size=8
-    )
-    Path("vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "soup", "bad"]))
-    for seed in range(2):
-        torch.manual_seed(seed)
-        transformers.BertModel(config).save_pretrained("bert")
-        transformers.BertTokenizer("vocab.txt").save_pretrained("bert")
-        parts = [models.Transformer("bert"), models.Pooling(16, pooling_mode="cls"), models.Dense(16, 8)]
-        library.SentenceTransformer(modules=parts, device="cpu").save(f"runs/{seed}")
+    save_embedders(library, 2, "cls")
     program = (
         "def evaluate(model, device):\n    return float(model.encode(['good soup'], show_progress_bar=False).sum())\n"
     )
