@@ -22,30 +22,38 @@ CHUNK = 1 << 22  # elements that are compared at once
 
 
 class Double(NamedTuple):
-    """A checkpoint, and the earlier one with the same weights."""
+    """A checkpoint, and the one that is kept with the same weights."""
 
     checkpoint: Checkpoint
     of: Checkpoint
 
 
 def without_doubles(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[Double]]:
-    """Return the checkpoints without doubles of earlier ones, and the doubles.
+    """Return one checkpoint of each that have the same weights, and the others as doubles of it.
+
+    The first folder of them is kept, or without a folder the first file: a folder holds configuration and tokenizer.
 
     A sample of every tensor is read, and whole tensors only if samples agree. Counters and other integers are ignored,
     because trainers save the same weights at different steps.
     """
-    kept: list[Checkpoint] = []
-    doubles: list[Double] = []
-    alike: dict[bytes, list[Checkpoint]] = {}
+    alike: dict[bytes, list[list[Checkpoint]]] = {}
+    groups: list[list[Checkpoint]] = []
     for checkpoint in checkpoints:
         beside = alike.setdefault(_sample(checkpoint), []) if len(checkpoints) > 1 else []
-        known = next((other for other in beside if _equal(checkpoint, other)), None)
-        if known is None:
-            beside.append(checkpoint)
-            kept.append(checkpoint)
-        else:
-            doubles.append(Double(checkpoint, known))
-    return kept, doubles
+        group = next((group for group in beside if _equal(checkpoint, group[0])), None)
+        if group is None:
+            group = []
+            beside.append(group)
+            groups.append(group)
+        group.append(checkpoint)
+    chosen = {one: kept for group in groups for kept in [_one_to_keep(group)] for one in group}
+    doubles = [Double(one, chosen[one]) for one in checkpoints if chosen[one] is not one]
+    return [one for one in checkpoints if chosen[one] is one], doubles
+
+
+def _one_to_keep(group: Sequence[Checkpoint]) -> Checkpoint:
+    """Return the first checkpoint that is a folder, whose other files go with the weights; otherwise the first."""
+    return next((one for one in group if one.side_folder is not None), group[0])
 
 
 def _weights(checkpoint: Checkpoint) -> list[str]:

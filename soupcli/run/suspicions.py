@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.training_record import highest_in_table, record_of
+from soupcli.run.methods.batch_norm import has_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +55,11 @@ def _say_all_same(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]
     metrics = [{metric: number.value for metric, number in score.metrics.items()} for _, score in found]
     if len(found) >= FEWEST_SAME and metrics[0] and all(one == metrics[0] for one in metrics):
         shown = ", ".join(f"{metric} {value:g}" for metric, value in sorted(metrics[0].items()))
-        run.warn(f"{name}: all {len(found)} checkpoints have {shown}: does the evaluation use the weights it is given?")
+        statistics = _statistics([checkpoint for checkpoint, _ in found])
+        run.warn(
+            f"{name}: all {len(found)} checkpoints have {shown}: does the evaluation use the weights it is given?"
+            f"{f' Or look at {statistics}' if statistics else ''}"
+        )
 
 
 def _say_near_chance(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]) -> bool:
@@ -69,7 +74,7 @@ def _say_near_chance(run: Run, name: str, found: Sequence[tuple[Checkpoint, Scor
         return False
     run.warn(
         f"{name}: the best accuracy, {value:.2%} of {best.path}, is near chance ({chance:.2%} for {classes} classes): "
-        f"{_look_at(run, name)}"
+        f"{_look_at(run, name, _statistics([best]))}"
     )
     return True
 
@@ -98,10 +103,19 @@ def _recorded_accuracy(checkpoint: Checkpoint) -> tuple[str, float | None]:
     return "", None
 
 
-def _look_at(run: Run, name: str) -> str:
+def _statistics(checkpoints: Sequence[Checkpoint]) -> str:
+    """Return a hint on batch-norm statistics, which may be far off in means and after few steps, or "" without any."""
+    if not has_statistics(checkpoints):
+        return ""
+    if any(one.members or one.origin.members for one in checkpoints):
+        return "batch-norm statistics, which are averaged in a soup: made with --recalibrate it has its own"
+    return "batch-norm statistics, far off after few steps of training: --recalibrate estimates those of soups again"
+
+
+def _look_at(run: Run, name: str, statistics: str = "") -> str:
     """Return hints on what decides how examples reach the network and which class is which."""
     order = f"which class is which ({run.classes[name].by})" if name in run.classes else ""
-    known = "".join(f"{one}, " for one in (_transform(run, name), order) if one)
+    known = "".join(f"{one}, " for one in (_transform(run, name), order, statistics) if one)
     return f"look at {known}and whether the set and the network are those of these weights"
 
 

@@ -69,13 +69,13 @@ def test_two_paths_to_one_file(runs: Path) -> None:
 
 
 def test_equal_weights_count_once(runs: Path) -> None:
-    """`last.pth` is often `best.pth`: whatever the format and the file's bytes, the second of two is left out."""
+    """`last.pth` is often `best.pth`: whatever the format and the file's bytes, and the first folder stays."""
     save_file(small_net(0).state_dict(), runs / "runs/a/model.safetensors")
     torch.save(small_net(0).state_dict(), runs / "last.pt")
     found = find(["runs/*", "last.pt"])
-    assert [str(one.path) for one in found.checkpoints] == ["last.pt", "runs/c"]
-    assert [str(double.checkpoint.path) for double in found.doubles] == ["runs/a", "runs/b"]
-    assert "runs/a holds the same weights as last.pt: counted once" in found.notes
+    assert [str(one.path) for one in found.checkpoints] == ["runs/a", "runs/c"]
+    assert [str(double.checkpoint.path) for double in found.doubles] == ["last.pt", "runs/b"]
+    assert "last.pt holds the same weights as runs/a: counted once" in found.notes
     assert len(find(["runs/*"], doubles=True).checkpoints) == 3
 
 

@@ -79,8 +79,11 @@ def test_all_the_same(tmp_path: Path, soup: Soup, value: str, told: bool, monkey
     Path("soup.yaml").write_text("model: {python: 'mine.py:build'}\nval: {mine: {python: 'mine.py:evaluate'}}\n")
     ran = soup("rank", "--ckpts", "0.pt", "1.pt", "2.pt", "--val", "mine")
     assert ran.code == 0, ran.stderr
-    said = "mine: all 3 checkpoints have accuracy 0.5: does the evaluation use the weights it is given?"
+    said = (
+        "mine: all 3 checkpoints have accuracy 0.5: does the evaluation use the weights it is given? Or look at batch"
+    )
     assert (said in ran.stderr) == told
+    assert ("--recalibrate estimates those of soups again" in ran.stderr) == told
 
 
 def test_table_of_the_trainer(tmp_path: Path) -> None:

@@ -43,6 +43,21 @@ def other_statistics(run: Run, soup: Mixture) -> OtherStatistics | None:
     return OtherStatistics(kind="estimated again" if averaged else "averaged", scores=scores_to_report(scores))
 
 
+def means_suffer(run: Run, soup: Mixture) -> list[str]:
+    """Return a warning if every mean was left out with statistics that are averaged, so that none shows the other way.
+
+    A search evaluates many means: each with both statistics would double its cost.
+    """
+    several = run.resolved.selects and len(run.checkpoints) > 1 and soup.is_one_network
+    if not several or run.recipe.batch_norm != "average" or not has_statistics(soup.members):
+        return []
+    needs = "" if _sets(run) else ", from a set of images, text or arrays"
+    return [
+        "no mean was better than one ingredient, and averaged batch-norm statistics may be why: --recalibrate "
+        f"estimates them again for each mean{needs}"
+    ]
+
+
 def _sets(run: Run) -> list[str]:
     """Return the sets to compare on, or nothing if no set has inputs to estimate from."""
     if not any(spec.labelled for spec in run.sets.values()):

@@ -166,6 +166,8 @@ def tracker(request: pytest.FixtureRequest, family: Path, monkeypatch: pytest.Mo
         monkeypatch.delitem(sys.modules, module)  # it asks for its folder when it is imported
     library: Any = pytest.importorskip(name, reason=WHY)
     yield name
+    if name == "mlflow":
+        library.end_run()  # of a test that failed: at exit the library would end it in ./mlflow.db
     if name == "wandb":
         library.teardown()  # it asks for its folder once
 

@@ -67,6 +67,14 @@ def test_inputs_unlike_those_of_training(soup: Soup) -> None:
         assert "--recalibrate writes them" not in ran.stdout
 
 
+@pytest.mark.parametrize(("more", "told"), [((), True), (("--recalibrate",), False)])
+def test_no_mean_is_kept(soup: Soup, more: tuple[str, ...], told: bool) -> None:
+    """A search that keeps one network has seen no mean with statistics of its own, and says so."""
+    report = json.loads(soup("greedy", *WORDS[:4], "--min-delta", "0.9", "--json", *more).stdout)
+    assert len(report["soup"]["members"]) == 1
+    assert any("no mean was better than one ingredient" in one for one in report["warnings"]) == told
+
+
 def test_needs_inputs(soup: Soup) -> None:
     """Without a set there is nothing to estimate from, which is said."""
     ran = soup("uniform", "--ckpts", "runs/*/", "--recalibrate")
