@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from soupcli.checkpoints.checkpoint import TensorSpec
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.checkpoints.formats.folders.distributed_metadata import Metadata, read_metadata
+from soupcli.checkpoints.formats.beside_network import leads_to, parts_beside
+from soupcli.checkpoints.formats.folders.distributed_metadata import DistributedTensor, Metadata, read_metadata
 from soupcli.checkpoints.formats.folders.torch_distributed import METADATA
 from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
-from soupcli.checkpoints.formats.training_state import is_training_state
 from soupcli.errors import CheckpointError
 from soupcli.files.atomic import flush, write_whole
 from soupcli.files.reading import FileVersion, read_bytes, sha256
@@ -76,7 +76,7 @@ def write_distributed(
     target = folder / below
     target.mkdir(parents=True, exist_ok=True)
     metadata = read_metadata(kept.files[0])
-    dropped, state = _dropped(metadata) if not options.keep_state else ([], [])
+    dropped, state = _dropped(metadata, kept.origin.key) if not options.keep_state else ([], [])
     moves = _copied(metadata, kept, target, dropped) if dropped else _copied_whole(source, kept, target)
     _fill(mixture, kept, target, moves, options)
     add_mark(target / METADATA, options.last_mark())
@@ -102,10 +102,12 @@ def _below(kept: DistributedCheckpoint, source: Path) -> str:
     return "" if name == "." else f"{name}/"
 
 
-def _dropped(metadata: Metadata) -> tuple[list[str], list[str]]:
-    """Flattened names of the training state, and the parts of the saved object that these are."""
-    parts = sorted(step for step, part in metadata.content.items() if is_training_state(step, part))
-    return [name for name, step in metadata.steps.items() if step in parts], parts
+def _dropped(metadata: Metadata, key: str | None) -> tuple[list[str], list[str]]:
+    """Flattened names of the training state beside the network at `key`, and the parts of the saved object with it."""
+    beside = parts_beside(metadata.content, key, lambda value: isinstance(value, DistributedTensor))
+    parts = sorted(part.name for part in beside if part.is_training)
+    places = {name: ".".join(path) for name, path in metadata.paths.items()}
+    return [name for name, place in places.items() if any(leads_to(part, place) for part in parts)], parts
 
 
 def _copied_whole(source: Path, kept: DistributedCheckpoint, target: Path) -> Mapping[_Span, int] | None:

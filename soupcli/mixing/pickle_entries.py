@@ -1,6 +1,7 @@
 """The entries of the dict that a pickle holds, and the pickle without some of them: its code is cut, nothing is run.
 
     entries = Entries.of(data)                             # None if the pickle holds no dict
+    entries = Entries.of(data, "state.model")              # of `state` and `state.model` too: "state.optimizers", ...
     entries.names                                          # ["state_dict", "optimizer_states", ...]
     entries.without({"optimizer_states"})                  # the pickle of the rest, None if they share objects
 
@@ -12,8 +13,11 @@ from __future__ import annotations
 
 import pickletools
 import struct
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from soupcli.checkpoints.formats.beside_network import leads_to
 
 PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
 GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
@@ -50,7 +54,8 @@ class Entry(NamedTuple):
     name: str
     first: int
     last: int
-    storages: frozenset[str]  # keys of the storages of its tensors
+    value: int  # the first step that makes the value
+    storages: frozenset[str] = frozenset()  # keys of the storages of its tensors
     is_none: bool = False
 
 
@@ -64,13 +69,17 @@ class Entries(NamedTuple):
     classes: dict[str, str]  # key of each storage -> its class: "torch HalfStorage"
 
     @classmethod
-    def of(cls, data: bytes) -> Entries | None:
-        """The entries of the dict that `data` pickles, None if it is another thing or not understood."""
+    def of(cls, data: bytes, key: str | None = None) -> Entries | None:
+        """The entries of the dict that `data` pickles, None if it is another thing or not understood.
+
+        Dicts on the way to the part at `key`, and that part, give their own entries, under names with dots.
+        """
         try:
             reader = _Reader(data)
         except (ValueError, IndexError, KeyError, TypeError, struct.error, RecursionError):
             return None
-        return cls(data, reader.steps, reader.entries, reader.puts, reader.classes) if reader.entries else None
+        entries = reader.entries_to(key)
+        return cls(data, reader.steps, entries, reader.puts, reader.classes) if entries else None
 
     @property
     def names(self) -> list[str]:
@@ -119,19 +128,33 @@ class _Reader:
 
     def __init__(self, data: bytes) -> None:
         self.steps: list[_Step] = []
-        self.entries: list[Entry] = []
         self.puts: dict[int, tuple[int, int]] = {}
         self.classes: dict[str, str] = {}
         self._stack: list[_Value | str] = []
         self._known: dict[int, Any] = {}
-        self._storages: list[tuple[int, str]] = []
+        self._storages: list[tuple[int, str]] = []  # in the order of their steps
+        self._dicts: dict[int, list[Entry]] = {}  # by the first step that makes the dict
+        self._outermost = -1
         for step, operation in self._steps_of(data):
             self.steps.append(step)
             self._follow(step, operation)
-        self.entries = [
-            entry._replace(storages=frozenset(key for at, key in self._storages if entry.first <= at < entry.last))
-            for entry in self.entries
-        ]
+
+    def entries_to(self, key: str | None) -> list[Entry]:
+        """See Entries.of."""
+        return [entry._replace(storages=self._between(entry)) for entry in self._flat(self._outermost, "", key)]
+
+    def _flat(self, first: int, above: str, key: str | None) -> Iterator[Entry]:
+        for entry in self._dicts.get(first, ()):
+            name = f"{above}{entry.name}"
+            if leads_to(name, key) and entry.value in self._dicts:
+                yield from self._flat(entry.value, f"{name}.", key)
+            else:
+                yield entry._replace(name=name)
+
+    def _between(self, entry: Entry) -> frozenset[str]:
+        """The storages of the steps of an entry."""
+        begin, end = (bisect_left(self._storages, (at,)) for at in (entry.first, entry.last))
+        return frozenset(key for _, key in self._storages[begin:end])
 
     def _steps_of(self, data: bytes) -> Iterator[tuple[_Step, Any]]:
         found = list(pickletools.genops(data))
@@ -169,8 +192,9 @@ class _Reader:
             count = len(before)
         below = [self._pop() for _ in range(count)][::-1]
         taken.reverse()
-        if step.name in ("SETITEM", "SETITEMS") and not self._stack:
-            self._add(taken if step.name == "SETITEMS" else below[1:], number + (step.name == "SETITEM"))
+        if step.name in ("SETITEM", "SETITEMS"):
+            self._add(below[0].first, taken or below[1:], number + (step.name == "SETITEM"))
+            self._outermost = below[0].first if not self._stack else self._outermost
         values = [*below, *taken]
         first = values[0].first if values else number
         for _ in operation.stack_after:
@@ -186,11 +210,12 @@ class _Reader:
                 self.classes[found[2]] = str(found[1])
         return step.argument if isinstance(step.argument, str | int) else None
 
-    def _add(self, items: list[_Value], end: int) -> None:
+    def _add(self, dict_: int, items: list[_Value], end: int) -> None:
         bounds = [*(item.first for item in items[::2]), end]
         for key, value, first, last in zip(items[::2], items[1::2], bounds, bounds[1:], strict=False):
             is_none = self.steps[value.first].name == "NONE" and value.first + 1 == last
-            self.entries.append(Entry(str(key.value), first, last, frozenset(), is_none))
+            entry = Entry(str(key.value), first, last, value.first, is_none=is_none)
+            self._dicts.setdefault(dict_, []).append(entry)
 
     def _pop(self) -> _Value:
         value = self._stack.pop()
@@ -217,8 +242,3 @@ def with_classes(data: bytes, names: Mapping[str, str]) -> bytes:
         code = data[begin or 0 : end]
         out.append(code if other is None else b"c%s\n" % other.replace(" ", "\n").encode())
     return b"".join(out)
-
-
-def storages_beside(entries: Entries, names: Collection[str]) -> Mapping[str, frozenset[str]]:
-    """Name of each other entry that has tensors -> keys of their storages."""
-    return {entry.name: entry.storages for entry in entries.entries if entry.storages and entry.name not in names}

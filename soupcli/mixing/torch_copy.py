@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.dtype import Dtype
+from soupcli.checkpoints.formats.beside_network import leads_to
 from soupcli.checkpoints.formats.nemo import is_nemo
 from soupcli.checkpoints.formats.torch_archives import ZIP_MAGIC
-from soupcli.checkpoints.formats.torch_save import training_entries
+from soupcli.checkpoints.formats.torch_save import beside_network
 from soupcli.errors import MixError, SoupFault
 from soupcli.files.reading import FileVersion, read_bytes
-from soupcli.mixing.pickle_entries import Entries, storages_beside, with_classes
+from soupcli.mixing.pickle_entries import Entries, with_classes
 from soupcli.mixing.zip_records import ZipRecord, zip_records
 from soupcli.progress import Progress, silent
 
@@ -38,7 +39,7 @@ INSTEAD = "--format safetensors writes the tensors alone"
 
 
 class TorchNotes(NamedTuple):
-    """Entries of the ingredient's file that were left out, and that stayed although they hold tensors."""
+    """Entries of the ingredient's file that were left out, and those with tensors or training state that stayed."""
 
     dropped: tuple[str, ...] = ()
     as_in_ingredient: tuple[str, ...] = ()
@@ -126,12 +127,11 @@ def plan_copy(source: CopySource, *, keep_state: bool) -> CopyPlan:
     stem = pickle.name.removesuffix("data.pkl") + "data/"
     mixed = {name: _record_of(place, records).name.removeprefix(stem) for name, place in places.items()}
     data = read_bytes(file, pickle.begin, pickle.size)
-    entries = Entries.of(data) if pickle.size <= MAX_PICKLE else None
-    dropped = _training_state(file, entries, set(mixed.values())) if entries is not None and not keep_state else []
+    entries = Entries.of(data, key) if pickle.size <= MAX_PICKLE else None
+    named = set(mixed.values())
+    dropped = [] if keep_state or entries is None else _training_state(file, key, entries, named)
     rest = entries.without(dropped) if entries is not None and dropped else data
-    notes = TorchNotes(tuple(dropped) if rest is not None else (), _others(entries, key, dropped))
-    if rest is None:
-        notes = notes._replace(as_in_ingredient=(*notes.as_in_ingredient, *dropped))
+    notes = notes_on(source, keep_state=keep_state, dropped=dropped if rest is not None else ())
     plan = CopyPlan(records, pickle.name, rest if dropped else None, frozenset(), {}, notes)
     if entries is None:
         return plan._replace(why="its pickle is not understood" if casts else "")
@@ -145,8 +145,7 @@ def plan_copy(source: CopySource, *, keep_state: bool) -> CopyPlan:
     unknown = len(classes) < len(set(casts.values())) or any(entries.classes.get(one) not in classes for one in wanted)
     if unknown:
         return plan._replace(why="its storages are of a class that is not known")
-    own = _storages(entries, {key.partition(".")[0]} if key is not None else set())
-    named = set(mixed.values())
+    own = _storages(entries, {name for name in entries.names if leads_to(name, key) or name.startswith(f"{key}.")})
     if not others <= own - named or {mixed[name] for name in places.keys() - casts.keys()} & wanted.keys():
         return plan._replace(why="other tensors in it have the same dtype, and keep it")
     pairs = {f"torch {STORAGES[old]}": (old, new) for old, new in casts.values()}
@@ -156,18 +155,18 @@ def plan_copy(source: CopySource, *, keep_state: bool) -> CopyPlan:
     return plan._replace(pickle=pickle_now, items=items, converted=frozenset(f"{stem}{one}" for one in others))
 
 
-def _training_state(file: FileVersion, entries: Entries, mixed: set[str]) -> list[str]:
+def notes_on(source: CopySource, *, keep_state: bool, dropped: Sequence[str] = ()) -> TorchNotes:
+    """Returns what is left out of a copy, and what stays in it as it is in the ingredient."""
+    beside = beside_network(source.file, source.key)
+    stayed = beside.tensors | (set() if keep_state else set(beside.training))
+    return TorchNotes(tuple(dropped), tuple(sorted(stayed.difference(dropped))))
+
+
+def _training_state(file: FileVersion, key: str | None, entries: Entries, mixed: set[str]) -> list[str]:
     """Return the entries with training state, which hold none of the storages that are `mixed`."""
-    training = training_entries(file)
+    training = beside_network(file, key).training
     named = [entry for entry in entries.entries if entry.name in training and not entry.is_none]
     return [entry.name for entry in named if not entry.storages & mixed]
-
-
-def _others(entries: Entries | None, key: str | None, dropped: Sequence[str]) -> tuple[str, ...]:
-    """Return other entries with tensors, which stay as in the best ingredient."""
-    if entries is None or key is None:
-        return ()
-    return tuple(sorted(storages_beside(entries, {key.partition(".")[0], *dropped})))
 
 
 def _storages(entries: Entries, names: set[str]) -> set[str]:

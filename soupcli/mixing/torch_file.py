@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import StoredTensor, read_stored
 from soupcli.checkpoints.formats.nemo import is_nemo, weights_member
-from soupcli.checkpoints.formats.torch_archives import ZIP_MAGIC
+from soupcli.checkpoints.formats.torch_archives import ZIP_MAGIC, is_torch_file
 from soupcli.checkpoints.formats.torch_save import read_header
 from soupcli.errors import MixError, SoupFault
 from soupcli.files.atomic import flush
@@ -35,6 +35,7 @@ from soupcli.mixing.torch_copy import (
     TorchNotes,
     is_archive,
     moved_place,
+    notes_on,
     plan_copy,
     source_of,
 )
@@ -95,7 +96,8 @@ def _copy(source: CopySource, path: Path, *, keep_state: bool) -> _Skeleton:
     file, places = source.file, source.places
     if not is_archive(file):
         shutil.copyfile(file.path, path)
-        return _Skeleton(places, TorchNotes())
+        notes = notes_on(source, keep_state=keep_state) if is_torch_file(file) else TorchNotes()
+        return _Skeleton(places, notes)
     plan = plan_copy(source, keep_state=keep_state)
     if plan.why:
         raise MixError(f"{file.path}: {plan.why}", hint=INSTEAD)

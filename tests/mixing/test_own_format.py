@@ -183,6 +183,20 @@ def test_distributed_checkpoints(soup: Soup) -> None:
     )
 
 
+def test_distributed_below(soup: Soup) -> None:
+    """An optimizer that lies beside the network below another part, as in composer's, is left out and said."""
+    made = nets()
+    for number, net in enumerate(made):
+        training = {"optimizers": {"AdamW": {"exp_avg": torch.ones(3)}}, "run_name": "a"}
+        save_distributed({"state": {"model": net.state_dict(), **training}, "rng": torch.ones(2)}, f"runs/{number}")
+    ran = soup("uniform", "--ckpts", "runs/*/", "--format", "same")
+    assert ran.code == 0 and "state.optimizers: training state, left out" in ran.stderr
+    dcp_to_torch_save("soup", "whole.pt")
+    whole = torch.load("whole.pt")
+    assert whole.keys() == {"state"} and whole["state"].keys() == {"model", "run_name"}
+    assert_equal(whole["state"]["model"], mean64([net.state_dict() for net in made]))
+
+
 def test_megatron(soup: Soup) -> None:
     """Its names are flat, its optimizer is beside the network, and the soup has its tracker and its common.pt."""
     made = nets()

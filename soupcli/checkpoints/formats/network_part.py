@@ -160,7 +160,7 @@ def _preferred(file: _File, view: Mapping[Any, Any], key: str | None) -> _Choice
             return _averaged(file, view, key, found[0], next((name for name in TRAINED if name in named), None))
     if not parts:
         return _Choice(None, _unknown_objects(file, view))
-    own = any(file.is_tensor(value) for value in view.values())
+    own = any(file.is_tensor(value) and not is_training_state(str(name), value) for name, value in view.items())
     if own or len(named) != 1:
         raise _unclear(file, parts, key, own=own)
     [name] = named

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import struct
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
+from soupcli.checkpoints.formats.beside_network import parts_beside
 from soupcli.checkpoints.formats.class_lists import named_rows
 from soupcli.checkpoints.formats.names import COUNTERS
-from soupcli.checkpoints.formats.network_part import network_part, stated_in, trained_beside, view_of
+from soupcli.checkpoints.formats.network_part import EXTRA_STATE, network_part, stated_in, view_of
 from soupcli.checkpoints.formats.pickles.machine import PickleError
 from soupcli.checkpoints.formats.pickles.stand_ins import find_in
 from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
@@ -127,16 +128,23 @@ def _origin(format_: str, view: Mapping[Any, Any], part: NetworkPart, read_scala
     return Origin(format_, part.key, metrics, part.notes, part.averaged, progress=progress)
 
 
-def training_entries(file: FileVersion) -> set[str]:
-    """The entries of the dict in a file that hold the state of a training.
+class Beside(NamedTuple):
+    """The parts of a file beside its network, by names with dots."""
 
-    Trained weights beside averaged ones in `state_dict` are: a training goes on with them. What the library's loader
-    needs to open the weights is not.
-    """
-    view = view_of(read_object(file).content) or {}
-    trained, needed = trained_beside(view), LOOKED_FOR.get(_writer({str(name) for name in view}), ())
-    found = {str(name) for name, value in view.items() if name == trained or is_training_state(str(name), value)}
-    return found.difference(needed)
+    training: tuple[str, ...]  # the state of a training, except what the library's loader needs to open the weights
+    tensors: frozenset[str]  # those with tensors in them
+
+
+def beside_network(file: FileVersion, key: str | None) -> Beside:
+    """Returns the parts beside the network, which lies at `key`, in what torch.save wrote."""
+    content = read_object(file).content
+    parts = [part for part in parts_beside(content, key, is_tensor) if part.value is not None]
+    needed = LOOKED_FOR.get(_writer({str(name) for name in view_of(content) or {}}), ())
+    training = tuple(part.name for part in parts if part.is_training and part.name not in needed)
+    own = (part for part in parts if not part.name.endswith(EXTRA_STATE))
+    return Beside(
+        training, frozenset(part.name for part in own if next(find_in(part.value, is_tensor), None) is not None)
+    )
 
 
 def holds_weights(file: FileVersion) -> bool:

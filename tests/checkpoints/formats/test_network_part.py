@@ -162,7 +162,8 @@ def test_one_network_under_two_names(tmp_path: Path) -> None:
 
 def test_the_only_part(tmp_path: Path) -> None:
     """A single part with tensors is taken whatever its name, at any depth, and a note says which."""
-    path = saved(tmp_path / "x.pt", {"epoch": 3, "app": {"weights": state(), "opt": adam()}, "optimizer": adam()})
+    beside = {"epoch": 3, "optimizer": adam(), "torch_rng_state": torch.ones(8)}
+    path = saved(tmp_path / "x.pt", {"app": {"weights": state(), "opt": adam()}, **beside})
     origin = open_checkpoint(path).origin
     assert origin.key == "app.weights"
     assert [note.partition(",")[0] for note in origin.notes] == [

@@ -59,7 +59,7 @@ class Metadata(NamedTuple):
     content: dict[str, Any]
     places: dict[tuple[str, tuple[int, ...]], Place]  # by name and offsets of the box
     described: StandIn  # all of it, as the file says it
-    steps: dict[str, str]  # flattened name of each entry -> the part of the saved object that it is in
+    paths: dict[str, tuple[str, ...]]  # flattened name of each entry -> where it is in the saved object
 
 
 def read_metadata(file: FileVersion) -> Metadata:
@@ -72,8 +72,7 @@ def read_metadata(file: FileVersion) -> Metadata:
         described = unpickler.load()
         entries = _entries(_field(described, "state_dict_metadata"))
         paths = _paths(described, entries)
-        steps = {name: path[0] for name, path in paths.items()}
-        return Metadata(_nested(entries, paths), _places(_field(described, "storage_data")), described, steps)
+        return Metadata(_nested(entries, paths), _places(_field(described, "storage_data")), described, paths)
     except (PickleError, TypeError, ValueError, AttributeError, KeyError, IndexError) as cause:
         raise CheckpointError(f"{file.path}: not the metadata of a checkpoint: {cause}", hint=SAVE_AGAIN) from cause
 
