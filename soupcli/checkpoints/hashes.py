@@ -32,6 +32,7 @@ class ContentHashes:
         self._began = time.time_ns()
         self._pool = ThreadPoolExecutor(THREADS)
         self._futures: dict[FileVersion, Future[str]] = {}
+        self._alike: dict[FileVersion, FileVersion] = {}  # what was opened -> what had the same content when last seen
 
     def start(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Begin with all files of these checkpoints, in order."""
@@ -46,18 +47,20 @@ class ContentHashes:
         """
         return hash_of_files({name: self._future(file).result() for name, file in _by_name(checkpoint.files).items()})
 
-    def confirm(self, checkpoints: Sequence[Checkpoint]) -> None:
+    def confirm(self, checkpoints: Sequence[Checkpoint], *, at_end: bool = True) -> None:
         """Raises CheckpointError for a file that has changed since it was opened.
 
-        Size and times are compared; also the content, if these changed or are too young to show a change, of a file
-        whose hash was asked for.
+        Size and times are compared; also the content, if these changed, of a file whose hash was asked for; and
+        `at_end` of the run if they are too young to show a change.
         """
         for file in dict.fromkeys(file for checkpoint in checkpoints for file in checkpoint.files):
             now, hashed = FileVersion.of(file.path), self._futures.get(file)
             if hashed is None:
                 changed = now != file
             else:
-                changed = (now != file or self._is_young(file)) and sha256(now) != hashed.result()
+                doubtful = now not in (file, self._alike.get(file)) or (at_end and self._is_young(file))
+                changed = doubtful and sha256(now) != hashed.result()
+                self._alike[file] = now
             if changed:
                 raise CheckpointError(
                     f"{file.path}: changed while it was used ({file.size} bytes when it was opened, {now.size} now)",

@@ -121,15 +121,21 @@ def _learn(run: Run, best: Checkpoint, start: Sequence[Checkpoint]) -> Learnt:
 def _store(run: Run, best: Checkpoint, start: Sequence[Checkpoint]) -> FitStore:
     """The store of kept fits, under a key of everything that determines a fit."""
 
+    mixture = Mixture.uniform(run.sharing(best), keep_from=best)
+
     def key() -> str:
         settings = run.recipe.learned.model_dump(mode="json", exclude={"resident"})
-        mixture = Mixture.uniform(run.sharing(best), keep_from=best)
         begin = [run.hashes.of(checkpoint) for checkpoint in start]
         more = {"learned": settings, "begin": begin, "threads": torch.get_num_threads()}
         return run.evaluators.key_of_fit(run.selecting, mixture, more)
 
-    fresh = run.options.fresh
-    return FitStore(cache_folder() / "fits", processes.from_first(key), fresh=fresh, inputs=run.manifest)
+    return FitStore(
+        cache_folder() / "fits",
+        processes.from_first(key),
+        fresh=run.options.fresh,
+        inputs=run.manifest,
+        confirm=lambda: run.evaluators.confirm_read(run.selecting, mixture),
+    )
 
 
 def _say_where(run: Run, residence: Residence) -> None:

@@ -68,6 +68,7 @@ class InputCache:
         self.decoded = 0
         self.cached = 0
         self._say = say
+        self._written: list[Path] = []
 
     def get(self, key: str, fits: Callable[[dict[str, Tensor]], bool]) -> dict[str, Tensor] | None:
         """Return the tensors under `key`, mapped into memory, or None if there are none or they do not fit."""
@@ -114,6 +115,13 @@ class InputCache:
         fill(inputs.__setitem__)
         return inputs
 
+    def discard(self) -> None:
+        """Remove what this run has written: a file that it was made of has changed meanwhile."""
+        for file in self._written:
+            with contextlib.suppress(OSError):
+                file.unlink()
+        self._written.clear()
+
     def _keep(
         self, key: str, specs: Mapping[str, TensorSpec], fill: Callable[[Mapping[str, _Place]], None]
     ) -> dict[str, Tensor] | None:
@@ -124,6 +132,7 @@ class InputCache:
         try:
             with written_once(file) as descriptor:
                 if descriptor is not None:
+                    self._written.append(file)
                     _write(descriptor, key, specs, fill, lambda: self._put_depends(key))
             if self.limit is not None:
                 _remove_unused(file, self.limit)

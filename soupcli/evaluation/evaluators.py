@@ -231,6 +231,10 @@ class Evaluators:
         self.context.manifest.confirm()
         self._keys.confirm()
 
+    def confirm_read(self, name: str, weights: Mixture) -> None:
+        """Raises SoupError if `weights`, or what defines their network, have changed since they were read."""
+        self._keys.confirm_read(name, weights)
+
     def close(self) -> None:
         """End the programs that run beside this process."""
         self._outside.close()
@@ -264,6 +268,7 @@ class Evaluators:
         for one, logits in zip(of_round, processes.to_first(collected), strict=False):
             whole = logits is not None and logits.is_whole
             if logits is not None and whole and (file := self._scores.logit_file(name, one)) is not None:
+                self._keys.confirm_read(name, one)
                 file.save(logits)
         return [(one, found) for one, (found, _) in zip(of_round, done, strict=False) if found is not None]
 
@@ -301,6 +306,7 @@ class Evaluators:
         collected = Collected(examples.labels, examples.kind) if file is not None else None
         score = self._measure_examples(name, spec, weights, at_least, collected)
         if file is not None and collected is not None and score.stopped is None:
+            self._keys.confirm_read(name, weights)
             file.save(collected)
         return score
 

@@ -18,6 +18,7 @@ from soupcli.files.json_text import key_of
 from soupcli.metrics.metric import MetricValue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from soupcli.files.json_store import Inputs
@@ -129,7 +130,10 @@ def _text(value: float | None) -> str | None:
 
 
 class FitStore:
-    """The latest state of one fit or search. `fresh` ignores the state of an earlier run."""
+    """The latest state of one fit or search. `fresh` ignores the state of an earlier run.
+
+    `confirm` raises an error if what the state was made of has changed; then it is not kept.
+    """
 
     def __init__(
         self,
@@ -139,8 +143,10 @@ class FitStore:
         schema: str = FIT_SCHEMA,
         fresh: bool = False,
         inputs: Inputs | None = None,
+        confirm: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = JsonStore(folder, schema, fresh=fresh, inputs=inputs)
+        self._confirm = confirm
         self._key = key
         self.file = self._store.file(key)
 
@@ -155,4 +161,5 @@ class FitStore:
     def put(self, state: dict[str, Any]) -> None:
         """Replace the state. If the folder cannot be written, an interrupted fit will begin again."""
         if processes.is_first():
+            self._confirm()
             self._store.put(self._key, state)

@@ -133,6 +133,20 @@ class Keys:
         except OSError as cause:
             raise ValidationError(f"{file}: {cause.strerror}") from cause
 
+    def confirm_read(self, name: str, weights: Mixture) -> None:
+        """Raises SoupError if what an evaluation of `weights` has read is not what the key of its score says.
+
+        Sets that show examples are confirmed when they are loaded.
+        """
+        read = [one for member in (*weights.members, weights.kept) for one in (member, *member.sources)]
+        self._context.hashes.confirm(read, at_end=False)
+        for one in (weights.kept, *weights.kept.sources):
+            known = self._described.pop(one.folder, None)
+            if known is not None and self._beside(one.folder) != known:
+                raise ValidationError(f"{one.folder}: files beside the weights changed while they were used", hint=HINT)
+        if not self._context.sets[name].shows_examples:
+            self.confirm(name)
+
     def confirm(self, name: str | None = None) -> None:
         """Raises ValidationError if the files of the set `name`, or of any set, have changed."""
         again = self._context.manifest.again()

@@ -12,6 +12,7 @@ from soupcli.datasets.examples import ArrayExamples, Examples
 from soupcli.datasets.holdout import part_of, whole_of
 from soupcli.datasets.load_context import LoadContext
 from soupcli.datasets.overlap import ContentStore, contents_of, shared
+from soupcli.errors import SoupError
 from soupcli.files.json_text import key_of
 from soupcli.networks.build import key_of_network
 from soupcli.networks.learned import residence
@@ -84,7 +85,11 @@ class LoadedSets:
                     progress=self._context.progress,
                 )
                 examples = set_kinds.load(spec, given)
-            self._keys.confirm(name)  # what was decoded is what the key says
+            try:
+                self._keys.confirm(name)  # what was decoded is what the key says
+            except SoupError:
+                self._inputs.discard()
+                raise
             self._whole[whole] = self._settled(whole, examples)
         return self._whole[whole]
 

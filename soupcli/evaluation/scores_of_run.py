@@ -62,6 +62,7 @@ class ScoresOfRun:
 
     def _put(self, name: str, weights: Mixture, score: Score) -> None:
         """Keep a score, only for this run if something unknown determines it."""
+        self._keys.confirm_read(name, weights)
         self._keys.forget_if_changed(name)
         key = self._keys.of_score(name, weights)
         if key is not None:

@@ -16,6 +16,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from soupcli import processes
@@ -52,7 +53,7 @@ class Tasks:
     units: Sequence[Mapping[str, Any]]
     """The same, by what the recipe names."""
 
-    @property
+    @cached_property  # asked for again with every score
     def fingerprint(self) -> str:
         """Return the fingerprint of every task's configuration and documents."""
         digest = hashlib.sha256()
