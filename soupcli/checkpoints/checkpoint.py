@@ -54,6 +54,7 @@ class Origin(NamedTuple):
     progress: Mapping[str, float] = MappingProxyType({})  # the step and epoch that its trainer wrote into the file
     members: tuple[str, ...] = ()  # hashes of what a soup was mixed of, as its file says
     classes: Mapping[str, Sequence[str]] = MappingProxyType({})  # names by row that the file states, by their key in it
+    lists: Mapping[str, Sequence[str]] = MappingProxyType({})  # all of its lists of different names, by their key
 
 
 BARE = Origin("safetensors")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from soupcli.checkpoints.compare.class_orders import class_orders
 from soupcli.datasets import load as set_kinds
 from soupcli.environment import versions
 from soupcli.errors import ValidationError
@@ -35,6 +36,7 @@ class Keys:
         self._context = context
         self._tasks = tasks
         self._described: dict[Path, list[list[str]]] = {}
+        self._classes: dict[Path, dict[str, list[str]]] = {}
         self.fingerprints = {name: self._fingerprint(name, context.manifest, context.warn) for name in context.sets}
 
     def of_score(self, name: str, weights: Mixture) -> str | None:
@@ -104,9 +106,9 @@ class Keys:
         return key_of({"set": self.fingerprints[name], "network": network})
 
     def of_network(self, checkpoint: Checkpoint) -> list[Any]:
-        """Return everything that defines the network: recipe, the user's files, configuration beside the weights."""
-        spec = self._context.recipe.model
-        beside = [self._beside(one.folder) for one in (checkpoint, *checkpoint.sources)]
+        """Return everything that defines the network: recipe, user's files, settings and classes beside it."""
+        spec, used = self._context.recipe.model, (checkpoint, *checkpoint.sources)
+        beside = [[self._beside(one.folder), self._classes_of(one)] for one in used]
         if spec is None:
             return [None, beside]
         named = [[word, self._print_of(Path(word))] for word in _words(spec.args) if _is_file(word)]
@@ -126,6 +128,12 @@ class Keys:
             files = configuration_files(folder)
             self._described[folder] = [[file.relative_to(folder).as_posix(), self._print_of(file)] for file in files]
         return self._described[folder]
+
+    def _classes_of(self, checkpoint: Checkpoint) -> dict[str, list[str]]:
+        """Return the orders of classes that any file beside the weights states, by which folders are counted."""
+        if checkpoint.folder not in self._classes:
+            self._classes[checkpoint.folder] = class_orders(checkpoint)
+        return self._classes[checkpoint.folder]
 
     def _print_of(self, file: Path) -> str:
         try:

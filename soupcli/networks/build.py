@@ -54,7 +54,14 @@ def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:
     spec = spec or spec_of_folder(folder)
     if spec is None:
         return UNNAMED
-    stated = {place: names for place, names in class_orders(checkpoint).items() if named(names) is not None}
+    rows = {spec.shape[0] for spec in checkpoint.tensors.values() if spec.shape}
+    stated = {
+        place: names
+        for place, names in class_orders(checkpoint).items()
+        if named(names) is not None
+        and len(set(names)) == len(names)
+        and not rows.isdisjoint((len(names), len(names) + 1))
+    }
     return library_of(spec).outline(spec, folder)._replace(stated=stated)
 
 

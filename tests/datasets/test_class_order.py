@@ -261,7 +261,9 @@ def transform(picture):
 """
 
 
-@pytest.mark.parametrize("name", ["config.json", "class_names.json", "class_to_idx.json", "classes.txt"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "class_names.json", "class_to_idx.json", "classes.txt", "hparams.yaml"]
+)
 def test_each_is_judged_by_the_list_beside_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soup: Callable[..., Ran]
 ) -> None:
@@ -279,6 +281,7 @@ def test_each_is_judged_by_the_list_beside_it(
     def write(run: str, order: list[str]) -> None:
         index = {one: place for place, one in enumerate(order)}
         content = {"config.json": json.dumps({"id2label": dict(enumerate(order))}), "classes.txt": "\r\n".join(order)}
+        content["hparams.yaml"] = f"class_names: {order}"
         Path(run, name).write_text(content.get(name, json.dumps(order if name == "class_names.json" else index)))
 
     for run, order in {"a": ["bird", "cat"], "b": ["cat", "bird"]}.items():

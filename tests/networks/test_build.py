@@ -10,8 +10,8 @@ from torch import nn
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import NetworkError
-from soupcli.networks.build import build, spec_of_folder
-from soupcli.recipe.networks import OpenClipNetwork, TimmNetwork, TransformersNetwork
+from soupcli.networks.build import build, outline, spec_of_folder
+from soupcli.recipe.networks import OpenClipNetwork, PythonNetwork, TimmNetwork, TransformersNetwork
 from tests.helpers.network_toys import saved
 
 
@@ -37,3 +37,13 @@ def test_nothing_names_the_network(tmp_path: Path) -> None:
         with pytest.raises(NetworkError, match=r"run: unknown architecture: no model: in the recipe") as raised:
             build(None, open_checkpoint(path))
         assert "model: {timm:" in str(raised.value.hint)
+
+
+def test_lists_of_more_classes_than_the_head_has(tmp_path: Path) -> None:
+    """A list beside the weights names the classes of a head that has a row for each, or one for no object."""
+    folder, spec = saved(nn.Linear(2, 4), tmp_path / "run"), PythonNetwork(python="net.py:build")
+    for count, stated in ((3, True), (4, True), (6, False)):
+        (folder / "imagenet_classes.txt").write_text("\n".join(f"name {row}" for row in range(count)))
+        assert ("imagenet_classes.txt" in outline(spec, open_checkpoint(folder)).stated) is stated
+    (folder / "imagenet_classes.txt").write_text("cat\ndog\ncat\ndog")  # labels of pictures
+    assert not outline(spec, open_checkpoint(folder)).stated

@@ -5,36 +5,24 @@ class_orders(checkpoint)                                # {"config.json: id2labe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from soupcli.checkpoints.compare.class_files import LINES, document_of, files_of
+from soupcli.checkpoints.compare.settings import same_bytes
 from soupcli.checkpoints.formats.class_lists import (
-    KEYS,
     PLACEHOLDER,
     is_class_list,
     named_rows,
     names_by_row,
+    names_in_order,
+    other_lists,
     plain_name,
-    rows_of_text,
 )
-from soupcli.files.json_text import parse_json
-from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from soupcli.checkpoints.checkpoint import Checkpoint
 
-MAX_BYTES = 4_000_000  # of a list of classes, or of config.json
-MAX_SETTINGS = 200_000  # bytes of other files that are searched for classes
-MAX_YAML = 65_536  # bytes: a thousand classes, as YOLO lists ImageNet's, take 45,000
-CONFIG = "config.json"
-YAML = (".yaml", ".yml")
-DEEPEST = 30  # levels of YAML, whose reader would overflow the stack
-SUFFIXES = (".json", *YAML, ".txt", ".names", ".csv", ".tsv")
-INPUTS = ("tokenizer", "vocab", "special_tokens", "added_tokens")  # files whose names are tokens
 SHOWN = 6  # class names in a message
 # What says the order of a head's rows, the first that there is.
 HEADS = ("config.json: id2label", "config.json: label2id", "config.json: label_names")
@@ -43,18 +31,44 @@ HEADS = ("config.json: id2label", "config.json: label2id", "config.json: label_n
 def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
     """Return the names of classes in the order of the head's rows, by the place that states them."""
     found = {key: list(names) for key, names in checkpoint.origin.classes.items()}
-    for file in _files(checkpoint):
+    for file in files_of(checkpoint):
         is_list = is_class_list(file.name)
-        try:
-            document = _read(file, MAX_BYTES if is_list or file.name == CONFIG else MAX_SETTINGS)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError):
-            continue  # whoever needs it says so
+        if file.suffix.lower() in LINES and not is_list:
+            continue
+        document = document_of(file)
         of_file = names_by_row(document) if is_list or isinstance(document, Mapping) else None
         if of_file is not None:
             found.setdefault(file.name, of_file)
         for key, names in named_rows(document).items():
             found.setdefault(f"{file.name}: {key}", names)
     return found
+
+
+def other_orders(one: Checkpoint, two: Checkpoint) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield the lists that hold the same names in another order, whatever they are called, with the place of both."""
+    for place, names in one.origin.lists.items():
+        yield from _if_moved(place, names, two.origin.lists.get(place))
+    beside = {file.name: file for file in files_of(two)}
+    for file in files_of(one):
+        other = beside.get(file.name)
+        if other is None or same_bytes(file, other):
+            continue
+        lists, others = (_lists_in(document_of(each)) for each in (file, other))
+        for key, names in lists.items():
+            yield from _if_moved(f"{file.name}{key and ': '}{key}", names, others.get(key))
+
+
+def _lists_in(document: Any) -> dict[str, list[str]]:
+    """Return the lists of different names in a document by their keys, and itself by ""."""
+    whole = names_in_order(document)
+    return {**({"": whole} if whole is not None else {}), **other_lists(document)}
+
+
+def _if_moved(
+    place: str, names: Sequence[str], others: Sequence[str] | None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    if others is not None and list(names) != list(others) and sorted(names) == sorted(others):
+        yield place, list(names), list(others)
 
 
 def contradict(one: Sequence[str], two: Sequence[str]) -> bool:
@@ -83,35 +97,3 @@ def two_orders(config: dict[str, Sequence[str] | None]) -> str | None:
 def shown(names: Sequence[str]) -> str:
     """Return the first names, for a message."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
-def _files(checkpoint: Checkpoint) -> list[Path]:
-    """Return side files, and others that may state classes whether or not a soup carries these on."""
-    folder = checkpoint.side_folder
-    try:
-        found = {*checkpoint.side_files, *(folder.iterdir() if folder is not None else ())}
-    except OSError:
-        found = set(checkpoint.side_files)
-    return sorted(file for file in found if file.suffix.lower() in SUFFIXES and not file.name.startswith(INPUTS))
-
-
-def _read(file: Path, most: int) -> Any:
-    """Return the document in a file, or None if it states no classes."""
-    is_list = is_class_list(file.name)
-    if file.suffix not in (".json", *YAML) and not is_list:
-        return None
-    content = read_small(file, most=MAX_YAML if file.suffix in YAML else most).decode("utf-8-sig")
-    if file.suffix in YAML:
-        return _of_yaml(content) if is_list or KEYS.search(content) else None
-    return parse_json(content) if file.suffix == ".json" else rows_of_text(content)
-
-
-def _of_yaml(content: str) -> Any:
-    """Return the document with every scalar as text. Raises ValueError before it would recurse without end."""
-    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # joins no mappings
-    depth = 0
-    for event in yaml.parse(content, loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise ValueError(f"nested more than {DEEPEST} deep")
-    return yaml.load(content, loader)

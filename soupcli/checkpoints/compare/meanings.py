@@ -10,7 +10,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from soupcli.checkpoints.compare.class_orders import HEADS, SHOWN, class_orders, contradict, other_classes, shown
+from soupcli.checkpoints.compare.class_orders import (
+    HEADS,
+    SHOWN,
+    class_orders,
+    contradict,
+    other_classes,
+    other_orders,
+    shown,
+)
 from soupcli.checkpoints.compare.settings import same_bytes, side_file
 from soupcli.checkpoints.formats.class_lists import plain_name
 from soupcli.checkpoints.tensor_filter import TensorFilter
@@ -219,11 +227,14 @@ def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter
         shared.append((said[0], said[1]))  # id2label of one, label2id or a list of the other
     for names, others in shared:
         _check_order(first, other, selection, (names, others))
+    for place, names, others in other_orders(first, other):
+        _check_order(first, other, selection, (names, others), place)
 
 
 def _check_order(
-    first: Checkpoint, other: Checkpoint, selection: TensorFilter, orders: tuple[list[str], list[str]]
+    first: Checkpoint, other: Checkpoint, selection: TensorFilter, orders: tuple[list[str], list[str]], place: str = ""
 ) -> None:
+    """Raise MixError if the orders move or rename a row of the head. `place` is that of a list of unknown meaning."""
     one, two = orders
     moved = contradict(one, two)
     if len(one) != len(two) or not (moved or other_classes(one, two)):
@@ -235,9 +246,13 @@ def _check_order(
     excluded = f"'{module}.*'" if module else " ".join(heads)
     known = HEAD.search(heads[0]) is not None
     rest = f"--exclude {excluded}" if known else f"--exclude with its name, such as {excluded}"
+    if place:
+        said = f"{other.path}: {place} lists {shown(two)}, that of {first.path} lists {shown(one)}"
+        rest += f"; or, if it does not say what the {len(one)} rows stand for, write one order into both"
+    else:
+        said = f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}"
     raise MixError(
-        f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}: rows of {heads[0]!r} "
-        "stand for other classes",
+        f"{said}: rows of {heads[0]!r} stand for other {'outputs' if place else 'classes'}",
         hint=f"{_remedy(orders, heads, moved=moved, known=known)}mix all but the head: {rest}",
     )
 

@@ -8,24 +8,37 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+from soupcli.checkpoints.formats.numpy_names import names_in
 
 DEEPEST = 3  # levels that are searched
 MOST = 100_000  # classes, and entries that are searched
-_NUMBER, _NAME = "(ids?|idx|ind(ex|ices))", "(label|class|name|tag)(es|s)?"
+_NUMBER, _NAME = "(ids?|int|idx|ind(ex|ices))", "(label|class|name|tag|intent|category|target)(es|s)?"
 _MAPS = rf"{_NUMBER}_?(2|to)_?{_NAME}|{_NAME}_?(2|to)_?{_NUMBER}"
-_NAMES = r"(label|class|target|category)_?names|labels|classes|names"
+_NAMES = r"(label|class|target|category)_?(names|list|order)|labels|classes|names"
 _LISTS = (
-    rf"{_MAPS}|(target_?)?names|categor(y|ies)|synsets?"
-    r"|(label|class|category)(es|s)?([_-]?(names|map|mapping|list|dict|index|indices|encoder))?"
+    rf"{_MAPS}|categor(y|ies)|synsets?([_-]?(words|mapping))?|species|tags|intents|target_?names"
+    r"|(label|class|category|intent|tag)(es|s)?"
+    r"([_-]?(names|map|mapping|list|dict|index|indices|order|(encoder|encoding)([_-]?classes)?))?"
 )
-KEYS = re.compile(rf"{_MAPS}|{_NAMES}", re.IGNORECASE)
-LISTS = re.compile(_LISTS, re.IGNORECASE)
+KEYS = re.compile(rf"({_MAPS}|{_NAMES})_?", re.IGNORECASE)
+LISTS = re.compile(rf"names|([\w-]+[_-])?({_LISTS})", re.IGNORECASE)
+ENDINGS = ("", "json", "yaml", "yml", "toml", "txt", "names", "csv", "tsv", "lst", "list", "dat", "pbtxt")
+BINARY = ("npy", "pkl", "pickle", "joblib", "pt", "pth")
+# Lists of other things, whose order says nothing.
+OTHERS = re.compile(
+    r"(.*_)?(modules|datasets?|metrics?|languages?|architectures|tokens|files|paths|callbacks|report_to|ignore|layers"
+    r"|inputs?|plugins|loggers|gpus|devices|authors|splits|args|argv|packages|requirements|losses|augmentations)_?"
+    r"|tags|library_name|pipeline_tag|license",
+    re.IGNORECASE,
+)
 PLACEHOLDER = re.compile(r"(LABEL_|class_?)?\d+", re.IGNORECASE)  # of classes that nobody has named
-# Lines of a list with numbers: `0 cat`, `1: dog`, `0,cat`; `cat 0`.
-_NUMBER_FIRST = re.compile(r"(\d{1,9})[\s:,;=]+(.+)")
-_NUMBER_LAST = re.compile(r"(.+?)[\s:,;=]+(\d{1,9})")
+_NUMBER_FIRST = re.compile(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
+_NUMBER_LAST = re.compile(r"(.+?)[\s:,;=]+(\d{1,9})")  # `cat 0`
+_WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts
+_HEADER = re.compile(rf"{_NAME}|{_NAMES}", re.IGNORECASE)
 
 View = Callable[[Any], "Mapping[Any, Any] | None"]
 
@@ -35,20 +48,48 @@ def named_rows(document: Any, view_of: View | None = None) -> dict[str, list[str
 
     `view_of` returns the entries of a nested value, or None.
     """
-    view_of = view_of or _mapping
-    found: dict[str, list[str]] = {}
+    entries = _entries(document, view_of or _mapping)
+    found = {place: names_by_row(value) for place, key, value in entries if KEYS.fullmatch(key)}
+    return {place: names for place, names in found.items() if names is not None}
+
+
+def other_lists(document: Any, view_of: View | None = None) -> dict[str, list[str]]:
+    """Return the lists of different names in a document that may be those of a head's rows, by their dotted keys.
+
+    They count as such only if another document has the same names in another order.
+    """
+    entries = _entries(document, view_of or _mapping)
+    found = {place: names_in_order(value) for place, key, value in entries if not OTHERS.fullmatch(key)}
+    return {place: names for place, names in found.items() if names is not None}
+
+
+def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
+    """Yield the dotted place of each entry, its key and its value, the upper ones first."""
     waiting, seen = deque([("", 1, view_of(document))]), 0
     while waiting and seen < MOST:
         prefix, depth, view = waiting.popleft()
         seen += len(view or ())
         for key, value in (view or {}).items():
             below = view_of(value)
-            names = names_by_row(value if below is None else below) if KEYS.fullmatch(str(key)) else None
-            if names is not None:
-                found[f"{prefix}{key}"] = names
-            elif below and depth < DEEPEST:
+            yield f"{prefix}{key}", str(key), names_in(below or value)
+            if below and depth < DEEPEST:
                 waiting.append((f"{prefix}{key}.", depth + 1, below))
-    return found
+
+
+def names_in_order(value: Any) -> list[str] | None:
+    """Return different names in order, from a list or by whatever numbers a map gives them; None for anything else."""
+    if isinstance(value, Mapping):
+        first = next(iter(value.items()), ())
+        if not 1 < len(value) <= MOST or all(_row(one) is None for one in first):
+            return None
+        numbers, others = ([_row(one) for one in side] for side in (value.keys(), value.values()))
+        by, texts = (numbers, value.values()) if None not in numbers else (others, value.keys())
+        known = [number for number in by if number is not None]
+        if len(set(known)) < len(value):
+            return None
+        value = [text for _, text in sorted(zip(known, texts, strict=True), key=lambda pair: pair[0])]
+    names = names_by_row(value) if isinstance(value, list | tuple) else None
+    return names if names is not None and len(set(names)) == len(names) else None
 
 
 def names_by_row(value: Any) -> list[str] | None:
@@ -57,7 +98,7 @@ def names_by_row(value: Any) -> list[str] | None:
         return None
     if isinstance(value, Mapping):
         pairs = [(number, name) for number, name in value.items() if _row(number) is not None]
-        if len(pairs) < len(value) or not all(isinstance(name, str) for _, name in pairs):
+        if len(pairs) < len(value) or not all(isinstance(name, str | list) for _, name in pairs):
             pairs = [(number, name) for name, number in value.items()]
         rows = {_row(number): name for number, name in pairs}
         if rows.keys() != set(range(len(value))):
@@ -67,27 +108,56 @@ def names_by_row(value: Any) -> list[str] | None:
         if any(_row(entry.get("id", row)) != row for row, entry in enumerate(value)):
             return None
         value = [entry.get("name") for entry in value]
-    return list(value) if all(isinstance(name, str) for name in value) else None
+    names = [name[0] if isinstance(name, list) and name else name for name in value]  # Keras: [wnid, name]
+    return names if all(isinstance(name, str) for name in names) else None
 
 
 def rows_of_text(text: str) -> list[str] | None:
-    """Return the names of a list with one class a line, or all in one line, with or without numbers."""
+    """Return the names of a list with one class a line, or all in one line, with or without numbers, or of a table."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if len(lines) == 1:
         lines = [name.strip() for name in lines[0].split(",")]
+    wnids = [_WNID.fullmatch(line) for line in lines]
+    if all(wnids):
+        return names_by_row([match[1] for match in wnids if match is not None])
     for form, number, name in ((_NUMBER_FIRST, 1, 2), (_NUMBER_LAST, 2, 1)):
         for numbered in (lines, lines[1:]):  # a table has a header
             found = [form.fullmatch(line) for line in numbered]
             pairs = {int(match[number]): match[name].strip() for match in found if match is not None}
             if found and pairs.keys() == set(range(len(found))) and len(set(pairs.values())) == len(found):
                 return names_by_row(pairs)
-    return names_by_row(lines)
+    table = next((rows for mark in "\t,;" if (rows := _table(lines, mark)) is not None), None)
+    return table or names_by_row(lines[1:] if lines and _HEADER.fullmatch(lines[0]) else lines)
+
+
+def _table(lines: Sequence[str], mark: str) -> list[str] | None:
+    """Return the names in a table with a header: by the first column of numbers from 0 on, else from top to bottom."""
+    rows = [[cell.strip().strip('"') for cell in line.split(mark)] for line in lines]
+    if len(rows) < 3 or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
+        return None
+    header, columns = rows[0], [list(column) for column in zip(*rows[1:], strict=True)]
+    names = next((column for title, column in zip(header, columns, strict=True) if _HEADER.fullmatch(title)), None)
+    if names is None or len(set(names)) < len(names):
+        return None
+    every = {str(row) for row in range(len(names))}
+    numbers = next((column for column in columns if set(column) == every), None)
+    return names_by_row(names if numbers is None else dict(zip(numbers, names, strict=True)))
+
+
+def rows_of_pbtxt(text: str) -> list[str] | None:
+    """Return the names of TensorFlow's label map, whose numbers begin with 1."""
+    items = re.findall(r"\{([^{}]*)\}", text)
+    numbers = [re.search(r"\bid\s*:\s*(\d{1,9})", item) for item in items]
+    names = [re.search(r"""\b(?:display_)?name\s*:\s*(?:"([^"]*)"|'([^']*)')""", item) for item in items]
+    return names_in_order(
+        {int(number[1]): name[1] or name[2] for number, name in zip(numbers, names, strict=True) if number and name}
+    )
 
 
 def is_class_list(name: str) -> bool:
     """Whether a file of this name lists the classes of the network that it lies beside."""
-    stem, _, ending = name.rpartition(".")
-    return ending == "names" or LISTS.fullmatch(stem) is not None
+    stem, _, ending = name.rpartition(".") if "." in name else (name, "", "")
+    return ending == "names" or (ending.lower() in (*ENDINGS, *BINARY) and LISTS.fullmatch(stem) is not None)
 
 
 def plain_name(name: str) -> str:

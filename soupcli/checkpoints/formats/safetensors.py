@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.checkpoints.formats.class_lists import KEYS, named_rows
+from soupcli.checkpoints.formats.class_lists import named_rows, other_lists
 from soupcli.checkpoints.formats.soup_mark import members_in
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import TooManyValuesError, parse_json
@@ -85,19 +85,22 @@ def read_contents(file: FileVersion, _: How) -> Contents:
             f"{file.path}: a part that torch's distributed checkpoint wrote, of tensors that lie in several files",
             hint="torch.distributed.checkpoint._consolidate_hf_safetensors.consolidate_safetensors_files joins them",
         )
-    origin = Origin("safetensors", members=members_in(metadata.get("soup", "{}")), classes=_classes(metadata))
+    said = _documents(metadata)
+    marked = members_in(metadata.get("soup", "{}"))
+    origin = Origin("safetensors", members=marked, classes=named_rows(said), lists=other_lists(said))
     return Contents(specs, places, origin)
 
 
-def _classes(metadata: dict[str, str]) -> dict[str, list[str]]:
-    """Return the names of classes that the metadata states, as JSON under a usual key."""
+def _documents(metadata: dict[str, str]) -> dict[str, Any]:
+    """Return the lists and maps that the metadata holds as JSON, but for the mark of a soup."""
     found = {}
-    for key in filter(KEYS.fullmatch, metadata):
-        try:
-            found[key] = parse_json(metadata[key])
-        except (ValueError, RecursionError):
-            continue
-    return named_rows(found)
+    for key, text in metadata.items():
+        if key != "soup" and text.startswith(("[", "{")):
+            try:
+                found[key] = parse_json(text)
+            except (ValueError, RecursionError):
+                continue
+    return found
 
 
 def _refuse(file: FileVersion, what: str) -> NoReturn:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats.beside_network import parts_beside
-from soupcli.checkpoints.formats.class_lists import named_rows
+from soupcli.checkpoints.formats.class_lists import named_rows, other_lists
 from soupcli.checkpoints.formats.names import COUNTERS
 from soupcli.checkpoints.formats.network_part import EXTRA_STATE, network_part, stated_in, view_of
 from soupcli.checkpoints.formats.pickles.machine import PickleError
@@ -109,8 +109,9 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
         specs[name], places[name] = _stored(file, saved, f"tensor {name!r}", value)
     _check_expanded(file, specs, places)
     origin = _origin(format_, view, part, partial(_scalar, file, saved))
-    classes = named_rows(saved.content, stated_in)
-    return Contents(specs, places, origin._replace(classes=classes, members=members_at(file, saved.mark)))
+    classes, lists = named_rows(saved.content, stated_in), other_lists(saved.content, stated_in)
+    origin = origin._replace(classes=classes, lists=lists, members=members_at(file, saved.mark))
+    return Contents(specs, places, origin)
 
 
 def _is_part_of_deepspeed(view: Mapping[Any, Any]) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
+import joblib  # type: ignore[import-untyped]
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -237,6 +240,81 @@ def test_yaml_that_is_no_list(tmp_path: Path, text: str) -> None:
     )
 
 
+class Encoder:
+    """What scikit-learn's LabelEncoder keeps."""
+
+    def __init__(self, names: list[str], kind: object = None) -> None:
+        self.classes_ = np.array(names, dtype=kind)  # type: ignore[call-overload]
+
+
+def synsets(names: list[str]) -> str:
+    return "".join(f"n0000000{sorted(names).index(name)} {name}\n" for name in names)
+
+
+WRITERS: dict[str, tuple[str, Callable[[Path, list[str]], object]]] = {
+    "npy": ("classes.npy", lambda file, names: np.save(file, np.array(names))),
+    "npy of objects": ("classes.npy", lambda file, names: np.save(file, np.array(names, dtype=object))),
+    "encoder": ("label_encoder.pkl", lambda file, names: file.write_bytes(pickle.dumps(Encoder(names)))),
+    "old pickle": ("encoder.pkl", lambda file, names: file.write_bytes(pickle.dumps(Encoder(names, object), 2))),
+    "scalars": ("classes.pickle", lambda file, names: file.write_bytes(pickle.dumps(list(np.array(names))))),
+    "joblib": ("le.joblib", lambda file, names: joblib.dump({"n": np.ones(3), "le": Encoder(names), "m": 1}, file)),
+    "joblib of objects": ("le.joblib", lambda file, names: joblib.dump({"le": Encoder(names, object)}, file)),
+    "torch": ("class_to_idx.pt", lambda file, names: torch.save(rows_of(names), file)),
+    "card": ("README.md", lambda file, names: file.write_text(f"---\nid2label: {dict(enumerate(names))}\n---\nText")),
+    "pbtxt": (
+        "label_map.pbtxt",
+        lambda file, names: file.write_text(
+            "".join(f"item {{\n  id: {row + 1}\n  name: '{name}'\n}}\n" for row, name in enumerate(names))
+        ),
+    ),
+    "toml": ("train.toml", lambda file, names: file.write_text(f"[data]\nclasses = {json.dumps(names)}\n")),
+    "a list of any name": ("birds.txt", lambda file, names: file.write_text("\n".join(names))),
+    "one of ImageNet": ("synset_words.txt", lambda file, names: file.write_text(synsets(names))),
+    "no ending": ("labels", lambda file, names: file.write_text("\n".join(names))),
+    "Keras": (
+        "imagenet_class_index.json",
+        lambda file, names: file.write_text(json.dumps({row: [name, "x"] for row, name in enumerate(names)})),
+    ),
+    "numbers from 1": (
+        "cat_to_name.json",
+        lambda file, names: file.write_text(json.dumps({row + 1: name for row, name in enumerate(names)})),
+    ),
+    "a table": (
+        "labels.csv",
+        lambda file, names: file.write_text("name,id,count\n" + "".join(f"{n},{r},7\n" for r, n in enumerate(names))),
+    ),
+    "targets": ("args.json", lambda file, names: file.write_text(json.dumps({"data": {"pathologies": names}}))),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_lists_in_any_file(tmp_path: Path, kind: str) -> None:
+    """Whatever the file and its form: rows of a head whose names stand in another order there are refused."""
+    name, write = WRITERS[kind]
+    a, b, same = (run(tmp_path / one) for one in ("a", "b", "same"))
+    for folder, names in ((a, ORDER), (b, MOVED), (same, ORDER)):
+        write(folder / name, names)
+    with pytest.raises(MixError, match=r"rows of 'head\.weight' stand for other"):
+        check(a, b)
+    check(a, same)
+
+
+def test_lists_that_name_no_rows(tmp_path: Path) -> None:
+    """Orders of other things, lists of other lengths and broken files say nothing; the hint names the way out."""
+    runs = [run(tmp_path / one) for one in "ab"]
+    for folder, names in zip(runs, (ORDER, MOVED), strict=True):
+        (folder / "args.json").write_text(json.dumps({"datasets": names, "target_modules": names, "files": names}))
+        (folder / "four.txt").write_text("\n".join([*names, "ox"]))
+        (folder / "classes.npy").write_bytes(b"\x93NUMPY\x01\0\x10\0{'descr': " + bytes(names[0], "ascii"))
+        (folder / "le.joblib").write_bytes(pickle.dumps(Encoder(names))[:-9])
+    check(runs[0], runs[1])
+    for folder, names in zip(runs, (ORDER, MOVED), strict=True):
+        (folder / "genres.txt").write_text("\n".join(names))
+    with pytest.raises(MixError, match=r"genres\.txt lists dog, cat, eel, that of .*a lists cat, dog, eel") as refused:
+        check(runs[0], runs[1])
+    assert "if it does not say what the 3 rows stand for, write one order into both" in str(refused.value.hint)
+
+
 class Yolo(torch.nn.Module):
     """A network that knows the names of its classes."""
 
@@ -249,6 +327,9 @@ STATED: dict[str, Callable[[list[str]], object]] = {
     "torchvision": lambda names: {"class_to_idx": rows_of(names)},
     "mmengine": lambda names: {"meta": {"dataset_meta": {"classes": tuple(names)}}, "message_hub": {}},
     "Lightning": lambda names: {"hyper_parameters": {"class_names": names}},
+    "numpy": lambda names: {"classes": np.array(names)},
+    "scalars of numpy": lambda names: {"class_to_idx": dict(zip(np.array(names), np.arange(3), strict=True))},
+    "other keys": lambda names: {"config": {"pathologies": names}},
     "arguments": lambda names: {"args": Namespace(labels=names)},
 }
 
@@ -260,7 +341,7 @@ def test_said_beside_the_state_dict(tmp_path: Path, kind: str) -> None:
         said = STATED[kind](names)
         assert isinstance(said, dict)
         torch.save({"state_dict": torch.nn.Linear(2, 3).state_dict(), **said}, tmp_path / f"{name}.pth")
-    with pytest.raises(MixError, match="rows of 'weight' stand for other classes") as refused:
+    with pytest.raises(MixError, match=r"rows of 'weight' stand for other (classes|outputs)") as refused:
         check(tmp_path / "a.pth", tmp_path / "b.pth")
     assert "last layer (is it weight and bias?) into the order [1, 0, 2]" in str(refused.value.hint)
     assert "--exclude with its name, such as weight bias" in str(refused.value.hint)

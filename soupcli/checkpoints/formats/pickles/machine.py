@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from struct import Struct
 
+    from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
+
     Read = Callable[[int, int], bytes]
 
 WINDOW = 1 << 18  # bytes that are read at once
@@ -174,6 +176,9 @@ class Machine:
     def _skip(self, count: int) -> None:
         self._begin += self._at + count
         self._window, self._at = b"", 0
+
+    def built(self, value: StandIn) -> None:
+        """Takes what follows the state of an object in the file; nothing does in a plain pickle."""
 
     def push_reference(self, value: Any) -> None:
         """Pushes the object that a persistent identifier names."""

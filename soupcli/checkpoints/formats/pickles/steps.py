@@ -77,6 +77,7 @@ def _build(machine: Machine) -> None:
     target = machine.top()
     if isinstance(target, StandIn):
         target.state = state
+        machine.built(target)
 
 
 def _reduce(machine: Machine) -> None:

@@ -1,0 +1,160 @@
+"""Names and numbers of numpy in files of pickle, joblib and `numpy.save`, as plain text and integers.
+
+plain({"classes": <array of text>})                     # {"classes": ["cat", "dog"]}
+read_npy(content)                                       # ["cat", "dog"]
+read_pickle(content)                                    # {"classes_": ["cat", "dog"]} of a LabelEncoder
+
+Nothing of a file is run, and numpy is not needed.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
+from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
+from soupcli.checkpoints.formats.pickles.tensors import is_array
+from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
+
+DEEPEST = 4  # levels of an object that are made plain
+MOST = 100_000  # entries of one
+NPY = b"\x93NUMPY"
+HEADER = re.compile(rb"\{[^{}]*\}")
+SCALAR = re.compile(r"numpy\.(_?core)\.multiarray\.scalar")
+JOBLIB = re.compile(r"joblib\.numpy_pickle\.NumpyArrayWrapper")
+UNIT = {"U": 4, "S": 1}  # bytes of a character
+DATA = "data"  # of an array that follows joblib's note of it
+
+
+class _Joblib(Unpickler):
+    """A reader of joblib's files, which hold an array's bytes behind its note in the pickle."""
+
+    def built(self, value: StandIn) -> None:
+        """Read the array that follows its note."""
+        if not JOBLIB.fullmatch(value.full_name) or not isinstance(value.state, dict):
+            return
+        kind, shape = _kind_of(value.state.get("dtype")), value.state.get("shape") or ()
+        if kind[0] == "O":
+            inner = _Joblib(self._read, offset=self.at, budget=self._left)
+            value.state[DATA] = inner.load()
+            self._skip(inner.at - self.at)
+            return
+        if value.state.get("numpy_array_alignment_bytes") is not None:
+            self.take(self.byte())
+        size = int(kind[1:]) * UNIT.get(kind[0], 1)
+        for length in shape:
+            size *= length
+        self.push_data(size, text=False)
+        value.state[DATA] = self.pop()
+
+
+def read_pickle(content: bytes) -> Any:
+    """Return the object of a pickle or of joblib as plain values. Raises ValueError if it is broken."""
+    try:
+        return plain(_Joblib(lambda at, count: content[at : at + count], budget=budget_of(len(content))).load())
+    except PickleError as cause:
+        raise ValueError(str(cause)) from cause
+
+
+def read_npy(content: bytes) -> Any:
+    """Return the text of an array that `numpy.save` wrote, or None if it holds no text in one dimension."""
+    if not content.startswith(NPY):
+        return None
+    found = HEADER.search(content, 0, 4096)
+    try:
+        header = ast.literal_eval(found[0].decode("latin-1")) if found is not None else {}
+    except SyntaxError as cause:
+        raise ValueError("the header of the array is broken") from cause
+    data = content[int.from_bytes(content[8:10], "little") + 10 :] if content[6] == 1 else b""
+    if header.get("descr") == "|O":
+        return read_pickle(data)
+    return _texts(str(header.get("descr")), data)
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return a pickled value with arrays of text as lists, scalars of numpy as text or numbers, objects as dicts."""
+    if isinstance(value, StandIn):
+        if is_array(value) or JOBLIB.fullmatch(value.full_name):
+            return _array(value)
+        if SCALAR.fullmatch(value.full_name):
+            return _scalar(value)
+        return plain(dict(value.attributes), depth) if value.attributes else None
+    if depth > DEEPEST or not isinstance(value, dict | list | tuple) or len(value) > MOST:
+        return value
+    if isinstance(value, dict):
+        return {plain(key, depth + 1): plain(below, depth + 1) for key, below in value.items()}
+    return [plain(below, depth + 1) for below in value]
+
+
+def names_in(value: Any) -> Any:
+    """Return `value`, with text and numbers of numpy in it as plain ones."""
+    if isinstance(value, StandIn):
+        return _array(value) if is_array(value) else value
+    if isinstance(value, list | tuple) and value and isinstance(value[0], StandIn):
+        return [_scalar(one) for one in value[:MOST]]
+    if isinstance(value, dict) and any(isinstance(one, StandIn) for one in next(iter(value.items()), ())):
+        return {_scalar(key): _scalar(below) for key, below in value.items()}
+    return value
+
+
+def _array(value: StandIn) -> list[str] | None:
+    """Return the items of a pickled array of text in one dimension, or None."""
+    state = value.state
+    if isinstance(state, dict):  # of joblib
+        shape, kind, data = state.get("shape"), state.get("dtype"), state.get(DATA)
+    elif isinstance(state, tuple) and len(state) == 5:
+        _, shape, kind, _, data = state
+    else:
+        return None
+    if not isinstance(shape, tuple) or len(shape) != 1:
+        return None
+    if isinstance(data, StandIn) and is_array(data):
+        return _array(data)
+    if isinstance(data, list):
+        return data if all(isinstance(name, str) for name in data) else None
+    data = _bytes(data)
+    return _texts(_order_of(kind) + _kind_of(kind), data) if data is not None else None
+
+
+def _scalar(value: Any) -> Any:
+    """Return the text or integer that a pickled scalar of numpy stands for, anything else as it is."""
+    if not isinstance(value, StandIn) or not SCALAR.fullmatch(value.full_name):
+        return value
+    kind, data = (*value.args, None, None)[:2]
+    data, name = _bytes(data), _kind_of(kind)
+    if data is None:
+        return value
+    if name[0] in "iu":
+        return int.from_bytes(data, "big" if _order_of(kind) == ">" else "little", signed=name[0] == "i")
+    found = _texts(_order_of(kind) + name, data)
+    return found[0] if found else value
+
+
+def _bytes(data: Any) -> bytes | None:
+    """Return bytes of a pickle; before protocol 3 they are text that is encoded."""
+    if isinstance(data, StandIn) and data.full_name == "_codecs.encode":
+        return str(data.args[0]).encode("latin-1", "ignore")
+    return data if isinstance(data, bytes) else None
+
+
+def _kind_of(dtype: Any) -> str:
+    """Return the kind of a pickled dtype and the bytes or characters of an item: U3, i8, O8; V0 if it says none."""
+    name = str(dtype.args[0]) if isinstance(dtype, StandIn) and dtype.args else ""
+    return name if re.fullmatch(r"[a-zA-Z]\d{1,6}", name) else "V0"
+
+
+def _order_of(dtype: Any) -> str:
+    state = dtype.state if isinstance(dtype, StandIn) else None
+    return str(state[1]) if isinstance(state, tuple) and len(state) > 1 else "<"
+
+
+def _texts(kind: str, data: bytes) -> list[str] | None:
+    """Return the items of an array of text of a kind such as <U3, or None for other kinds."""
+    found = re.fullmatch(r"([<>=|]?)([US])(\d{1,6})", kind)
+    size = int(found[3]) * UNIT[found[2]] if found is not None else 0
+    if found is None or not size:
+        return None
+    encoding = "latin-1" if found[2] == "S" else "utf-32-be" if found[1] == ">" else "utf-32-le"
+    return [data[at : at + size].decode(encoding).rstrip("\0") for at in range(0, len(data), size)]
