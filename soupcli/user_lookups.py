@@ -32,7 +32,7 @@ from soupcli.user_files import (
     users_caller,
     written_files,
 )
-from soupcli.user_modules import MAX_SOURCE, OWN, SYSTEM, asking, is_library, is_standard, is_users
+from soupcli.user_modules import MAX_SOURCE, OWN, SYSTEM, asking, is_library, is_standard, is_users, stated_in
 
 FOR_ITER = opmap["FOR_ITER"]
 ASKING = ("stat", "lstat", "fstat", "access", "readlink", "open")
@@ -83,7 +83,7 @@ def _places_of_modules() -> Iterator[str]:
     for name in notes.of("sought", read_modules()):
         parent, _, last = name.rpartition(".")
         found = _file_of(name)
-        places = getattr(sys.modules.get(parent), "__path__", ()) if parent else sys.path
+        places = (stated_in(sys.modules.get(parent), "__path__") or ()) if parent else sys.path
         for folder in map(os.path.abspath, places):
             if is_users(folder) and not folder.startswith(SYSTEM):
                 yield from (os.path.join(folder, last, "__init__.py"), os.path.join(folder, f"{last}.py"))  # noqa: PTH118
@@ -110,7 +110,7 @@ def _distributions() -> dict[str, list[str]]:
 
 
 def _file_of(name: str) -> str:
-    file = getattr(sys.modules.get(name), "__file__", None)
+    file = stated_in(sys.modules.get(name), "__file__")
     return file if isinstance(file, str) else ""
 
 

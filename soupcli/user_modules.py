@@ -14,6 +14,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from operator import is_
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
+from typing import Any
 
 from soupcli import user_notes as notes
 from soupcli.files.small_file import read_small
@@ -128,7 +129,7 @@ def user_modules() -> list[tuple[str, str]]:
         del _users[name]
     for name in set(sys.modules).difference(_others, _users):
         module = sys.modules.get(name)
-        file = getattr(module, "__file__", None)
+        file = stated_in(module, "__file__")
         if module is None:
             continue
         if not isinstance(file, str) or not file.startswith(os.sep) or file.startswith(OWN) or not is_users(file):
@@ -136,6 +137,14 @@ def user_modules() -> list[tuple[str, str]]:
         elif file.endswith((".py", ".so", ".pyd")):
             _users[name] = (module, file)
     return [(name, file) for name, (_, file) in _users.items()]
+
+
+def stated_in(module: object, name: str) -> Any:
+    """Return what a module states under a name, or None. Asked in the usual way, a lazy module would import another."""
+    try:
+        return object.__getattribute__(module, "__dict__").get(name)
+    except AttributeError:
+        return None
 
 
 @cache
