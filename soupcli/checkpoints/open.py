@@ -13,8 +13,8 @@ from pathlib import Path
 from soupcli.checkpoints.adapters import adapter
 from soupcli.checkpoints.checkpoint import Checkpoint, Component, Origin, StoredCheckpoint
 from soupcli.checkpoints.contents import Contents, How
+from soupcli.checkpoints.formats.folders import accelerate, nnunet, parts, shards, speechbrain
 from soupcli.checkpoints.formats.folders import folder as folders
-from soupcli.checkpoints.formats.folders import nnunet, parts, shards, speechbrain
 from soupcli.checkpoints.formats.folders import torch_distributed as distributed
 from soupcli.checkpoints.formats.folders.beside import heads_beside
 from soupcli.checkpoints.formats.folders.folder import trainer_metrics
@@ -117,12 +117,21 @@ def _open_heads(path: Path, how: How) -> Checkpoint | None:
 def _open_speechbrain(path: Path, how: How) -> Checkpoint | None:
     """Open a folder of speechbrain's, with a file for each of its networks."""
     files = speechbrain.contents_of(path).networks
-    if not files:
-        return None
+    return _open_files(path, speechbrain.FORMAT, files, how) if files else None
+
+
+def _open_accelerate(path: Path, how: How) -> Checkpoint | None:
+    """Open a folder of Accelerate's, with a file for each of several networks."""
+    files = accelerate.networks_of(path)
+    return _open_files(path, accelerate.format_of(files), files, how) if files else None
+
+
+def _open_files(path: Path, format_: str, files: list[Path], how: How) -> Checkpoint:
+    """Open networks that lie beside each other, each in a file. Tensors of several begin with their file's name."""
     networks = [_open_file(path, file, how) for file in files]
     prefixes = [f"{file.stem}/" if len(files) > 1 else "" for file in files]
     named = [Component(prefix, file.name) for prefix, file in zip(prefixes, files, strict=True)]
-    return parts.joined(path, speechbrain.FORMAT, list(zip(named, networks, strict=True)))
+    return parts.joined(path, format_, list(zip(named, networks, strict=True)))
 
 
 def _open_nnunet(path: Path, how: How) -> Checkpoint | None:
@@ -211,6 +220,7 @@ LAYOUTS: tuple[Layout, ...] = (
     _open_parts,
     _open_heads,
     _open_speechbrain,
+    _open_accelerate,
     _open_nnunet,
     *ALONE,
 )  # tried in this order

@@ -6,6 +6,7 @@ for plan in planned_files(mixture):
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,7 @@ SAFE_NAMES = {
     "diffusion_pytorch_model.bin": "diffusion_pytorch_model.safetensors",
 }
 TORCH_NAMES = {safe: name for name, safe in SAFE_NAMES.items()}
+NUMBERED = re.compile(r"(.*?)(_\d+)?(\.\w+)")  # Accelerate numbers the files of several networks
 
 
 class FilePlan(NamedTuple):
@@ -69,11 +71,20 @@ def _name_of(checkpoint: Checkpoint) -> str:
 def _safe_name(file: str) -> str:
     """The name of the same weights in safetensors: of an index, of the whole; the usual one for an unknown name."""
     folder, slash, name = file.removesuffix(INDEX_SUFFIX).rpartition("/")
-    safe = name if name.endswith(SUFFIX) else SAFE_NAMES.get(name, DEFAULT)
+    safe = name if name.endswith(SUFFIX) else _renamed(name, SAFE_NAMES) or DEFAULT
     return f"{folder}{slash}{safe}"
 
 
 def torch_name(file: str) -> str:
     """The name of the same weights by torch.save: the one that the library looks for, else with its ending."""
     folder, slash, name = file.rpartition("/")
-    return f"{folder}{slash}{TORCH_NAMES.get(name, name.removesuffix(SUFFIX) + '.bin')}"
+    return f"{folder}{slash}{_renamed(name, TORCH_NAMES) or name.removesuffix(SUFFIX) + '.bin'}"
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str | None:
+    """The name that a file has in `names`, with its number, or None: pytorch_model_1.bin is model_1.safetensors."""
+    found = NUMBERED.fullmatch(name)
+    if found is None or found[1] + found[3] not in names:
+        return None
+    other = PurePosixPath(names[found[1] + found[3]])
+    return str(other.with_stem(f"{other.stem}{found[2] or ''}"))

@@ -54,6 +54,7 @@ def save(file: Path, tensors: Mapping[str, Tensor]) -> None:
         (("pytorch_model.bin", "model.safetensors"), "model.safetensors"),
         (("model.safetensors", "mine.safetensors"), "model.safetensors"),
         (("weights.pt",) * 2, "model.safetensors"),
+        (("pytorch_model_fsdp.bin",) * 2, "pytorch_model_fsdp.bin"),  # Accelerate reads no other
     ],
 )
 def test_name_of_the_file(soup: Soup, names: tuple[str, str], expected: str) -> None:
@@ -62,7 +63,7 @@ def test_name_of_the_file(soup: Soup, names: tuple[str, str], expected: str) -> 
         save(Path(f"runs/{seed}/{name}"), state(seed))
     ran = soup("uniform", "--ckpts", "runs/0", "runs/1", "--quiet")
     assert (ran.code, ran.stdout) == (0, f"soup/{expected}\n"), ran.stderr
-    assert_same(load_file(f"soup/{expected}"), mean())
+    assert_same(opened(Path(f"soup/{expected}")), mean())
     assert soup("verify", "soup", "--rebuild").code == 0
 
 

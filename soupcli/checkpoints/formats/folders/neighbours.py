@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from soupcli.checkpoints.formats.folders.accelerate import OF_FSDP
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -23,6 +25,7 @@ class Neighbours(NamedTuple):
 
 
 WRITERS = (
+    Neighbours(OF_FSDP, re.compile(r"pytorch_model_fsdp(_\d+)?\.bin"), ("{stem}.bin",)),  # by its own name
     Neighbours("wenet", re.compile(r"(epoch_|step_|avg_?|final|init).*\.pt"), ("train.yaml", "{stem}.yaml")),
     Neighbours("LitGPT", re.compile(r"lit_model(\..+)?\.pth"), ("model_config.yaml", "lit_config.json")),
     Neighbours("MONAI", re.compile(r"model\.pt"), ("../configs/metadata.json",)),
