@@ -191,9 +191,9 @@ def _is_score_key(row: Command, everyone: Sequence[One], others: Mapping[str, An
     names = {one.origin.key for one in opened}
     if names != {None} and others["key"] not in names:
         chosen = ", ".join(sorted(name for name in names if name is not None))
+        hint = "score_key= is the word under which scores of evaluate= are kept"
         raise UsageError(
-            f"{row.name}: key={others['key']!r}: of these checkpoints {chosen} is opened, which key= chooses",
-            hint="score_key= is the word under which scores of evaluate= are kept",
+            f"{row.name}: key={others['key']!r}: of these checkpoints {chosen} is opened, which key= chooses", hint=hint
         )
     return names == {None}
 
@@ -235,14 +235,17 @@ def _parts(stack: ExitStack, row: Command, own: Mapping[str, Any], others: Mappi
     parts: dict[str, Any] = {}
     for name, value in (("evaluate", function), ("model", build)):
         if value is not None and not callable(value):
-            raise UsageError(f"{row.name}: {name}={value!r}: not a function")
+            hint = "evaluate= gets the network and returns a number, model= returns a new network: docs/python.md"
+            raise UsageError(f"{row.name}: {name}={value!r}: not a function", hint=hint)
     if hasattr(build, "state_dict") and not isinstance(build, type):
         hint = "the search puts other weights into it: model=build, a function that returns a new network"
         raise UsageError(f"{row.name}: model= is a network, not a function that builds one", hint=hint)
     if function is None and own.keys() & {"higher_is_better", "score_key"} and build is None:
-        raise UsageError(f"{row.name}: higher_is_better= and score_key= go with evaluate=")
+        hint = "a metric of val= has its direction in the recipe: higher_is_better: of its set"
+        raise UsageError(f"{row.name}: higher_is_better= and score_key= go with evaluate=", hint=hint)
     if key is not None and not (isinstance(key, str) and key.replace("-", "").replace("_", "").isalnum()):
-        raise UsageError(f"{row.name}: score_key={key!r}: letters, digits, - and _ alone")
+        hint = 'a text that you change with the function, e.g. score_key="val-accuracy-1"'
+        raise UsageError(f"{row.name}: score_key={key!r}: letters, digits, - and _ alone", hint=hint)
     if build is not None:
         parts["model"] = PythonNetwork(python=stack.enter_context(given("model", build, key=key)))
     if function is not None:

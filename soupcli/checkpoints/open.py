@@ -239,7 +239,10 @@ def laid_out(path: Path, how: How) -> Checkpoint | None:
 def _open_adapter(path: Path, folder: Path, how: How) -> Checkpoint:
     weights = next((folder / name for name in adapter.WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
-        raise CheckpointError(f"{folder}: has {adapter.CONFIG} and no {adapter.WEIGHTS[0]}")
+        raise CheckpointError(
+            f"{folder}: has {adapter.CONFIG} and no {adapter.WEIGHTS[0]}",
+            hint="its download or save was not finished: fetch or save it again, or leave it out",
+        )
     stored = _open_file(path, weights, how, prefixes=False)
     for_base = How()
     return adapter.open_adapter(stored, folder, lambda base: open_checkpoint(base, for_base), how.base)

@@ -59,7 +59,10 @@ class TensorFilter(NamedTuple):
                     near = nearest(pattern, names, least=0.3) or names[0]
                     raise UsageError(f"{flag} {pattern}: fits no tensor", hint=f"tensors have names like {near!r}")
         if not any(self.mixes(name) for name in names):
-            raise UsageError("--include, --exclude, --take: no tensor is left to mix")
+            raise UsageError(
+                "--include, --exclude, --take: no tensor is left to mix",
+                hint="--include says what is mixed (default: all), --exclude and --take what is not",
+            )
 
     def applied(self, checkpoint: Checkpoint, source: Checkpoint) -> Checkpoint:
         """Return `checkpoint` with unmixed tensors from `source`."""

@@ -86,7 +86,10 @@ def _expand(word: str, standard_input: Iterable[str]) -> list[tuple[Path, bool]]
         lines = dict.fromkeys(line.rstrip("\r\n") for line in islice(rest, MOST_LINES))
         paths = [Path(line) for line in lines if line.strip()]
         if next(rest, None) is not None:
-            raise UsageError(f"--ckpts -: standard input has more than {MOST_LINES} lines")
+            raise UsageError(
+                f"--ckpts -: standard input has more than {MOST_LINES} lines",
+                hint="a folder means all checkpoints below it: --ckpts runs",
+            )
         if not paths:
             raise UsageError("--ckpts -: standard input has no path", hint="ls -d runs/*/ | soup ... --ckpts -")
         return [(path, False) for path in paths]

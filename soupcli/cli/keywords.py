@@ -93,7 +93,8 @@ def _words(value: Any) -> Iterator[str]:
     """Return the words of a list option. A mapping becomes pairs of a pattern and its weights."""
     if isinstance(value, Mapping):
         for pattern, weights in value.items():
-            yield from (str(pattern), weights if isinstance(weights, str) else ",".join(map(_text, weights)))
+            several = isinstance(weights, Iterable) and not isinstance(weights, str)
+            yield from (str(pattern), ",".join(map(_text, weights)) if several else _text(weights))
     elif isinstance(value, Iterable) and not isinstance(value, str):
         yield from map(_text, value)
     else:
@@ -104,4 +105,7 @@ def _text(value: Any) -> str:
     """Return a number or a path as text. Raises UsageError for anything else."""
     if isinstance(value, str | Path | int | float) and not isinstance(value, bool):
         return str(value)
-    raise UsageError(f"{value!r}: neither a text nor a number nor a path")
+    raise UsageError(
+        f"{value!r}: neither a text nor a number nor a path",
+        hint="give what the flag takes on the command line, or a list of such",
+    )

@@ -269,8 +269,22 @@ def in_our_words(problem: Any, words: Sequence[str], commands: Sequence[str]) ->
     if unknown is not None:
         near = suggestion(unknown[1], commands, least=0.5)
         return UsageError(f"soup: no command {unknown[1]!r}{near}", hint=hint)
+    said, own_hint = _of_value(problem)
     text = re.sub(
         r"^Invalid value for '?(.*?)'?( \(env var: '.*?'\))?: ", r"\1: ", problem.format_message().strip()
     ).rstrip(".")
+    if said:
+        text = f"{text.partition(': ')[0]}: {said}"
     text = text[:1].lower() + text[1:] if not text.startswith(("-", "SOUP")) else text
-    return UsageError(f"{where}: {text}", hint=hint)
+    return UsageError(f"{where}: {text}", hint=own_hint or hint)
+
+
+def _of_value(problem: Any) -> tuple[str, str]:
+    """Return what is wrong with a value in the words of a recipe's errors, and what its option means, or "" and ""."""
+    invalid = getattr(problem.__cause__, "errors", None)  # of pydantic, by which Typer reads values
+    if invalid is None:
+        return "", ""
+    from soupcli.recipe.messages import said_of  # noqa: PLC0415 - recipes are read by commands alone
+
+    param = problem.param
+    return said_of(invalid()[0]), f"{param.opts[0]}: {param.help}" if getattr(param, "help", None) else ""

@@ -149,7 +149,8 @@ def _by_patterns(run: Run, ingredients: Sequence[Checkpoint], weights: Sequence[
             raise UsageError(f"--weights-for {pattern}: fits no tensor", hint=f"tensors have names like {near!r}")
         if len(wanted[pattern]) != len(ingredients):
             raise UsageError(
-                f"--weights-for {pattern}: {len(wanted[pattern])} weights for {len(ingredients)} checkpoints"
+                f"--weights-for {pattern}: {len(wanted[pattern])} weights for {len(ingredients)} checkpoints",
+                hint="one number for each, in the order of --ckpts",
             )
     rest = list(weights) if weights is not None else [1.0 / len(ingredients)] * len(ingredients)
     rows = [*(_normalised(run, f"--weights-for {pattern}", found) for pattern, found in wanted.items()), rest]
@@ -244,8 +245,12 @@ def _in_order(run: Run, ingredients: Sequence[Checkpoint]) -> list[Checkpoint]:
     if len(found) != len(weights):
         raise UsageError(
             f"--weights: {len(weights)} weights for {len(found)} checkpoints: "
-            f"{', '.join(str(checkpoint.path) for checkpoint in found)}"
+            f"{', '.join(str(checkpoint.path) for checkpoint in found)}",
+            hint="one number for each, in this order; soup uniform weighs all the same",
         )
     if run.recipe.mix.any_weights and any(one.is_adapter for one in found):
-        raise UsageError("--any-weights: adapters are mixed by weights that sum to 1")
+        raise UsageError(
+            "--any-weights: adapters are mixed by weights that sum to 1",
+            hint="leave it out: weights are divided by their sum; --scale makes the change larger or smaller",
+        )
     return found

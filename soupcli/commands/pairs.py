@@ -60,7 +60,7 @@ def _start(run: Run) -> Checkpoint:
             hint="soup pairs --ckpts runs/*/ --base start/ --val V",
         )
     if len(run.checkpoints) < 2:
-        raise UsageError("--ckpts: one checkpoint, a pair needs two")
+        raise UsageError("--ckpts: one checkpoint, a pair needs two", hint="name further checkpoints: --ckpts runs/*/")
     return run.open_base(base)
 
 

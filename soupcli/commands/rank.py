@@ -33,5 +33,7 @@ def of_run(options: RankOptions) -> RankOptions:
     if options.scores is None:
         return options
     if options.save_logits is not None:
-        raise UsageError("--scores: evaluates nothing, so there are no logits for --save-logits")
+        raise UsageError(
+            "--scores: evaluates nothing, so there are no logits for --save-logits", hint="leave one of the two out"
+        )
     return replace(options, val=None)

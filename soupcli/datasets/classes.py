@@ -280,7 +280,10 @@ def _logits(ids: Sequence[Id], label_names: Sequence[str] | None, source: str) -
     logits = [_logit(identifier, label_names or (), source) for identifier in ids]
     for identifier, logit in zip(ids, logits, strict=True):
         if logits.count(logit) > 1:
-            raise ValidationError(f"{source}: {identifier!r}, logit {logit}, is listed twice")
+            raise ValidationError(
+                f"{source}: {identifier!r}, logit {logit}, is listed twice",
+                hint="each class and each logit stands once: correct the list",
+            )
     return logits
 
 

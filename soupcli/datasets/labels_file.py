@@ -33,12 +33,17 @@ def read(file: Path, pictures: Sequence[str]) -> tuple[list[int], Tensor]:
     """
     content = read_json(file)
     if not isinstance(content, dict | list):
-        raise ValidationError(f"{file}: neither a map from file names to labels nor a list")
+        raise ValidationError(
+            f"{file}: neither a map from file names to labels nor a list",
+            hint='{"a.png": [3], "b.png": [1, 5]}, or a list of such labels in the order of the files',
+        )
     entry_of = _of_number(file, content) if isinstance(content, list) else _of_name(file, content, pictures)
     labels = [_indices(file, picture, entry_of(picture)) for picture in pictures]
     places = [place for place, several in enumerate(labels) if several]
     if not places:
-        raise ValidationError(f"{file}: no picture has a label")
+        raise ValidationError(
+            f"{file}: no picture has a label", hint="does it name the pictures as they are called in the folder?"
+        )
     widest = max(len(labels[place]) for place in places)
     return places, torch.tensor([labels[p] + [NONE] * (widest - len(labels[p])) for p in places])
 

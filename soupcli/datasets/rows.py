@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from soupcli.datasets.prompts import check_is_file
 from soupcli.environment import import_extra
 from soupcli.errors import ValidationError
 from soupcli.files.small_file import read_start
@@ -28,11 +29,13 @@ LONGEST = (
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     """Return all rows, which must have `columns`. Raises ValidationError, with the row or line, for anything else."""
-    if not path.is_file():
-        raise ValidationError(f"{path}: no such file")
+    check_is_file(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise ValidationError(f"{path}: a text set is one of {', '.join(READERS)}")
+        raise ValidationError(
+            f"{path}: a text set is one of {', '.join(READERS)}",
+            hint="its name says which, e.g. dev.csv; pictures are images:, other things python:",
+        )
     try:
         with collection_paused():
             rows = reader(path, columns)
@@ -41,7 +44,9 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     except (csv.Error, OSError) as cause:
         raise ValidationError(f"{path}: {cause}") from cause
     if not rows:
-        raise ValidationError(f"{path}: has no rows")
+        raise ValidationError(
+            f"{path}: has no rows", hint="a row for each example, and in csv and tsv a first line of column names"
+        )
     for column in columns:
         if column not in rows[0]:
             raise ValidationError(
@@ -144,7 +149,9 @@ def _separated(path: Path, **format_: Any) -> list[Row]:
         if len(header) > MOST_COLUMNS:
             raise ValidationError(f"{path}: has {len(header)} columns, at most {MOST_COLUMNS} are read")
         if len(set(header)) != len(header):
-            raise ValidationError(f"{path}: has the column {max(header, key=header.count)!r} twice")
+            raise ValidationError(
+                f"{path}: has the column {max(header, key=header.count)!r} twice", hint="rename one of them"
+            )
         rows = []
         for fields in reader:
             if len(fields) != len(header) and fields:

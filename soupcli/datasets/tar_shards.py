@@ -139,7 +139,8 @@ def _members(shard: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         ) from cause
     if os.pread(file.fileno(), 512, end) != bytes(512):
         raise ValidationError(
-            f"{shard}: damaged or cut short: at byte {end} there is neither a member nor the archive's end"
+            f"{shard}: damaged or cut short: at byte {end} there is neither a member nor the archive's end",
+            hint="fetch or write the shard again",
         )
 
 

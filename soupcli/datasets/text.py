@@ -137,7 +137,10 @@ def _text(spec: TextSet, row: Row, number: int, column: str) -> str:
     value = row.get(column)
     if not isinstance(value, str):
         shown = repr(value) if not isinstance(value, int) or abs(value) < 10**60 else "a number of many digits"
-        raise ValidationError(f"{spec.text}: row {number}: {column!r} is {shown[:80]}, not text")
+        raise ValidationError(
+            f"{spec.text}: row {number}: {column!r} is {shown[:80]}, not text",
+            hint="input: names the columns of sentences; correct or remove the row",
+        )
     try:
         value.encode()
     except UnicodeEncodeError as cause:

@@ -92,7 +92,9 @@ def load(spec: TokensSet, given: LoadContext) -> TokenWindows:
     )
     ids = made["ids"]
     if len(ids) < 2:
-        raise ValidationError(f"{spec.tokens}: has {len(ids)} tokens, at least 2 are needed to predict one")
+        raise ValidationError(
+            f"{spec.tokens}: has {len(ids)} tokens, at least 2 are needed to predict one", hint="name a longer text"
+        )
     starts, ends, predicted = windows(len(ids), context, min(spec.stride or context, context))
     return TokenWindows(ids, starts, ends, predicted, fingerprint(spec, given.cache.manifest))
 

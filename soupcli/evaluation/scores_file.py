@@ -74,7 +74,10 @@ class ScoresFile(NamedTuple):
                     hint=f"a line is found by {' or '.join(map(repr, _names_of(checkpoint.path)))}",
                 )
             if name in taken:
-                raise UsageError(f"{self.path}: {name!r} is {taken[name].path} and {checkpoint.path}")
+                raise UsageError(
+                    f"{self.path}: {name!r} is {taken[name].path} and {checkpoint.path}",
+                    hint="name the models by their paths in the file",
+                )
             taken[name] = checkpoint
             found[checkpoint] = self.rows[name]
         return found
@@ -91,7 +94,9 @@ def read_scores(path: Path) -> ScoresFile:
     for where, row in _table(path) if path.suffix.lower() in TABLES else _lines(path):
         name = _name(row, where)
         if name in rows:
-            raise UsageError(f"{where}: {name!r} has a line already")
+            raise UsageError(
+                f"{where}: {name!r} has a line already", hint="one line for each model: remove the older one"
+            )
         rows[name] = _numbers(row, where)
     scores = ScoresFile(path, rows)
     if not rows or not scores.columns:

@@ -68,15 +68,17 @@ def check_file(path: Path) -> None:
     """Raise OutputError if no file can be written at `path`, before the work whose result goes there."""
     check_depth(path)
     if path.is_dir():
-        raise OutputError(f"{path}: is a folder, a file was expected")
+        raise OutputError(f"{path}: is a folder, a file was expected", hint="name a file in it")
     if path.is_symlink() and not path.exists() and os.path.islink(os.path.realpath(path)):  # noqa: PTH114
-        raise OutputError(f"{path}: is a link that leads to itself")
+        raise OutputError(f"{path}: is a link that leads to itself", hint="remove the link")
     is_device = path.is_absolute() and path.parts[1:2] in (("dev",), ("proc",))
     if is_device or (path.exists() and not stat.S_ISREG(path.stat().st_mode)):
         raise OutputError(f"{path}: is no regular file", hint="--json prints a report to stdout")
     parent = next((parent for parent in path.parents if parent.exists()), path.parent)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise OutputError(f"{path}: nothing can be written in {parent}")
+        raise OutputError(
+            f"{path}: nothing can be written in {parent}", hint="name another folder, or change who may write there"
+        )
 
 
 def check_depth(path: Path) -> None:

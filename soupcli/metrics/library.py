@@ -83,7 +83,10 @@ def library_metric(name: str, *, key: str = "metric") -> Metric:
     found = _NAME.fullmatch(name)
     where = f"{key}: {name}"
     if found is None:
-        raise ValidationError(f"{where}: expected LIBRARY:NAME or LIBRARY:NAME(argument=value)")
+        raise ValidationError(
+            f"{where}: expected LIBRARY:NAME or LIBRARY:NAME(argument=value)",
+            hint="e.g. sklearn:balanced_accuracy_score, torchmetrics:AUROC: docs/metrics.md",
+        )
     arguments = _arguments(found["arguments"] or "", where)
     said = arguments.pop(DIRECTION, None)
     made = _LIBRARIES[found["library"]](found["name"], arguments, said, where)

@@ -129,14 +129,19 @@ def read_document(file: Path) -> Document:
     except OSError as cause:
         raise RecipeError(f"{file}: {cause.strerror}", hint="soup init writes a recipe") from cause
     except UnicodeDecodeError as cause:
-        raise RecipeError(f"{file}: not UTF-8 at byte {cause.start}") from cause
+        raise RecipeError(
+            f"{file}: not UTF-8 at byte {cause.start}", hint="convert it with iconv, or is it another file?"
+        ) from cause
     document = Document(file)
     node = _compose(text, str(file))
     if node is None:
         return document
     data = _build(node, (), str(file), document)
     if not isinstance(data, dict):
-        raise RecipeError(f"{_at(node, str(file))}: a recipe is a mapping of keys, not {_kind(data)}")
+        raise RecipeError(
+            f"{_at(node, str(file))}: a recipe is a mapping of keys, not {_kind(data)}",
+            hint="soup init writes one, soup schema recipe describes every key",
+        )
     document.data = data
     return document
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from soupcli.recipe.document import Document
-from soupcli.recipe.methods import METHODS
 from soupcli.recipe.networks import NETWORKS
 from soupcli.recipe.recipe import Recipe
+from soupcli.recipe.schema import text_below
+from soupcli.recipe.section import Section
 from soupcli.recipe.sets import SETS
 from soupcli.wording import suggestion
 
@@ -20,7 +22,7 @@ def line_of(error: Any, document: Document) -> str:
     names = _without_tags(path)
     place = document.place(names, of_key=kind == "extra_forbidden")
     if kind == "extra_forbidden":
-        return f"{place}: unknown key{suggestion(str(names[-1]), _known_keys(path))}"
+        return f"{place}: unknown key{suggestion(str(names[-1]), _home(path)[0].model_fields)}"
     if kind == "missing":
         return f"{place}: missing"
     said = said_of(error)
@@ -37,8 +39,8 @@ _MESSAGES = {
     "string_type": "expected text",
     "path_type": "expected a path",
     "list_type": "expected a list",
-    "too_short": "expected at least {min_length}",
-    "too_long": "expected at most {max_length}",
+    "too_short": "expected a list of at least {min_length}",
+    "too_long": "expected a list of at most {max_length}",
     "less_than": "expected less than {lt}",
     "greater_than": "expected more than {gt}",
     "greater_than_equal": "expected at least {ge}",
@@ -69,14 +71,37 @@ def _without_tags(path: tuple[int | str, ...]) -> tuple[int | str, ...]:
     return path[:tag] + path[tag + 1 :]
 
 
-def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    """The keys that are allowed in place of the unknown key at `path`."""
-    match path[:-1]:
-        case ("model", kind):
-            return list(NETWORKS[str(kind)].model_fields)
-        case ("val", _, kind):
-            return list(SETS[str(kind)].model_fields)
-        case (method,):
-            return list(METHODS[str(method)].model_fields)
+def hint_of(errors: Sequence[Any]) -> str:
+    """Return what the key of the only error means, or which keys there are; of several errors, where all keys are."""
+    every = "soup schema recipe describes every key"
+    if len(errors) != 1 or not errors[0]["loc"]:
+        return every
+    section, key = _home(errors[0]["loc"])
+    text = text_below(section, key)
+    if text is not None:
+        return f"{key}: {FIRST_SENTENCE.match(' '.join(text.split()))[0]}"  # type: ignore[index]
+    known = list(section.model_fields)
+    return f"the keys here are {', '.join(known)}" if len(known) <= FEW_KEYS and key not in known else every
+
+
+FIRST_SENTENCE = re.compile(r".*?(?=(?<!e\.g)[.;] |\.?$)")
+FEW_KEYS = 20
+
+
+def _home(path: tuple[int | str, ...]) -> tuple[type[Section], str]:
+    """The section that the first key of `path` is in, as deep as sections go, and that key."""
+    match path:
+        case ("model", kind, key, *_) if kind in NETWORKS:
+            return NETWORKS[str(kind)], str(key)
+        case ("val", _, kind, key, *_) if kind in SETS:
+            return SETS[str(kind)], str(key)
+        case (part, key, *_) if (section := _section_at(str(part))) is not None:
+            return section, str(key)
         case _:
-            return list(Recipe.model_fields)
+            return Recipe, str(path[0])
+
+
+def _section_at(key: str) -> type[Section] | None:
+    field = Recipe.model_fields.get(key)
+    kind = field.annotation if field is not None else None
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None

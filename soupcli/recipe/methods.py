@@ -258,6 +258,3 @@ class Cost(Section):
     beside: dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = {}
     """Other networks by name and their operations, from the literature: two for each multiplication with its addition.
     """
-
-
-METHODS: dict[str, type[Section]] = {"greedy": Greedy, "learned": Learned, "mix": Mix, "cost": Cost}

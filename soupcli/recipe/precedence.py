@@ -14,7 +14,7 @@ import pydantic
 
 from soupcli.errors import RecipeError
 from soupcli.recipe.document import MOST_DIGITS, Document, parse_value, read_document
-from soupcli.recipe.messages import line_of
+from soupcli.recipe.messages import hint_of, line_of
 from soupcli.recipe.methods import OF_WAY
 from soupcli.recipe.other_tools import OURS, tool_of
 from soupcli.recipe.recipe import Recipe
@@ -76,17 +76,17 @@ def _leave_unused(document: Document) -> None:
 
 def _validate(document: Document) -> Recipe:
     base = document.file.parent if document.file is not None else Path()
-    lines, recipe, more = list(document.problems), None, 0
+    lines, recipe, more, hint = list(document.problems), None, 0, None
     try:
         recipe = Recipe.model_validate(document.data, context={"base": base})
     except pydantic.ValidationError as invalid:
         lines += [line_of(error, document) for error in invalid.errors()[:MOST_PROBLEMS]]
-        more = max(0, invalid.error_count() - MOST_PROBLEMS)
+        more, hint = max(0, invalid.error_count() - MOST_PROBLEMS), hint_of(invalid.errors())
     if recipe is not None:
         lines += _unknown_sets(recipe, document)
     if recipe is None or lines:
         rest = [f"{document.file}: {counted(more, 'problem')} more"] if more else []
-        raise RecipeError("\n".join([*sorted(dict.fromkeys(lines), key=_natural), *rest]))
+        raise RecipeError("\n".join([*sorted(dict.fromkeys(lines), key=_natural), *rest]), hint=hint)
     outside = {key: Path(str(document.data[key])) for key in document.outside if key in ("out", "base")}
     recipe = recipe.model_copy(update=outside)
     recipe._document = document

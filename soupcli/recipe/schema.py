@@ -26,6 +26,12 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     return model.model_json_schema(by_alias=True)
 
 
+def text_below(model: type[BaseModel], field: str) -> str | None:
+    """The docstring below a field of `model` or of a class that it extends, or None."""
+    known = (_texts(inspect.getfile(base)).get(base.__qualname__, {}).get(field) for base in _bases(model))
+    return next((text for text in known if text is not None), None)
+
+
 def _bases(model: type[BaseModel]) -> list[type[BaseModel]]:
     """The model and those that it extends."""
     return [base for base in model.__mro__ if issubclass(base, BaseModel) and base is not BaseModel]

@@ -43,7 +43,9 @@ def read_report(path: Path, *, ignore_unknown: bool = False) -> Report:
         _refuse_other_version(path, document, errors)
         first = errors[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path}: not a report of a soup: {where + ': ' if where else ''}{first['msg']}") from invalid
+        raise UsageError(
+            f"{path}: not a report of a soup: {where + ': ' if where else ''}{first['msg']}", hint=HINT
+        ) from invalid
 
 
 def _refuse_other_version(path: Path, document: Any, errors: Sequence[ErrorDetails]) -> None:
@@ -83,9 +85,9 @@ def _document(path: Path) -> Any:
         document = parse_json(text, parse_constant=_refuse)
         problem = _problem(document)
     except (ValueError, RecursionError) as invalid:
-        raise UsageError(f"{path}: not a report of a soup: not JSON: {invalid}") from invalid
+        raise UsageError(f"{path}: not a report of a soup: not JSON: {invalid}", hint=HINT) from invalid
     if problem:
-        raise UsageError(f"{path}: not a report of a soup: {problem}")
+        raise UsageError(f"{path}: not a report of a soup: {problem}", hint=HINT)
     return document
 
 

@@ -149,9 +149,15 @@ def _check_use(checkpoints: Sequence[Checkpoint], resolved: Resolved, selection:
         hint = "it goes with adapters, and with --include and --exclude"
         raise UsageError(f"--base {options.base}: these checkpoints need none", hint=hint)
     if options.key is not None and all(checkpoint.origin.key is None for checkpoint in checkpoints):
-        raise UsageError(f"--key {options.key}: these checkpoints hold one bare state dict each")
+        raise UsageError(
+            f"--key {options.key}: these checkpoints hold one bare state dict each",
+            hint="leave it out: it chooses among several in one file, such as state_dict_ema",
+        )
     if rank is not None and not adapters:
-        raise UsageError(f"--adapter-rank {rank}: these checkpoints are no adapters")
+        raise UsageError(
+            f"--adapter-rank {rank}: these checkpoints are no adapters",
+            hint="leave it out: the soup of whole networks has no rank",
+        )
     if resolved.recipe.merge_adapters and isinstance(options, SoupOptions):
         _check_merging(resolved.recipe, adapters=adapters)
 
@@ -159,11 +165,14 @@ def _check_use(checkpoints: Sequence[Checkpoint], resolved: Resolved, selection:
 def _check_merging(recipe: Recipe, *, adapters: bool) -> None:
     """Raises UsageError for --merge-adapters without adapters, or with flags that need an adapter as output."""
     if not adapters:
-        raise UsageError("--merge-adapters: these checkpoints are no adapters")
+        raise UsageError(
+            "--merge-adapters: these checkpoints are no adapters",
+            hint="leave it out: the soup of whole networks is one",
+        )
     if recipe.adapter_rank is not None:
         raise UsageError("--merge-adapters: a full network has no --adapter-rank", hint="leave one of them out")
     if recipe.format == "torch":
-        raise UsageError("--merge-adapters: writes safetensors, not --format torch")
+        raise UsageError("--merge-adapters: writes safetensors, not --format torch", hint="leave one of them out")
 
 
 def ingredients_of(singles: Sequence[Checkpoint], resolved: Resolved) -> list[Checkpoint]:

@@ -73,7 +73,6 @@ def test_whole_sentences(soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["gredy"], "soup: no command 'gredy', did you mean 'greedy'?"),
         (["greedy", "--chpts", "x"], "soup greedy: no option --chpts, did you mean '--ckpts'?"),
-        (["landscape", "--ckpts", "a", "--grid", "x"], "soup landscape: --grid: "),
         (["verify"], "soup verify: missing argument 'SOUP'"),
     ],
 )
@@ -85,6 +84,16 @@ def test_errors_of_words(soup: Soup, words: list[str], error: str) -> None:
     line, empty, hint = ran.stderr.splitlines()
     assert line.startswith(error) and not empty
     assert hint == f"hint: {where} --help shows what there is"
+
+
+def test_errors_of_values(soup: Soup) -> None:
+    """A value that Typer refuses is told as those of a recipe are, and the hint is what its option means."""
+    for value, error in (("x", "expected a whole number, got 'x'"), ("1", "expected at least 2, got '1'")):
+        ran = soup("landscape", "--ckpts", "a", "--grid", value)
+        assert ran.code == 2
+        line, _, hint = ran.stderr.splitlines()
+        assert line == f"soup landscape: --grid: {error}"
+        assert hint.startswith("hint: --grid: Points along each axis")
 
 
 def test_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,4 +40,4 @@ def test_errors(family: Path, soup: Soup) -> None:
     assert (ran.code, ran.stdout) == (2, "") and ran.stderr.startswith("net.py: not a report of a soup")
     soup("uniform", "--ckpts", "runs/*/")
     ran = soup("report", "soup", "--out", "runs")
-    assert ran.code == 2 and ran.stderr == "runs: is a folder, a file was expected\n"
+    assert ran.code == 2 and ran.stderr.startswith("runs: is a folder, a file was expected\n")

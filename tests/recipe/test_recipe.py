@@ -45,6 +45,24 @@ def problems(tmp_path: Path, text: str, **overlays: Any) -> list[str]:
     return str(raised.value).replace(f"{tmp_path}/", "").splitlines()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("holdout", 3, "holdout: Share of each class of the first set (of every set that selects"),
+        ("learned.steps", 0, "steps: "),
+        ("window.between", [5], "between: First and last step, both included"),
+        ("val.a.arrays", 3, "arrays: "),
+        ("greedy.foo", 1, "the keys here are accept, min_delta, "),
+        ("foo", 1, "soup schema recipe describes every key"),
+    ],
+)
+def test_an_error_says_what_the_key_means(tmp_path: Path, key: str, value: object, hint: str) -> None:
+    """The hint is the first sentence of what the reference says of the key."""
+    with pytest.raises(RecipeError) as raised:
+        load(tmp_path, "val: {a: {arrays: a.safetensors}}", flags={key: value})
+    assert str(raised.value.hint).startswith(hint)
+
+
 def test_the_contract(tmp_path: Path) -> None:
     """The contract's recipe reads; paths inside it lie beside it, an absolute path stays."""
     recipe = load(tmp_path, CONTRACT)
@@ -94,7 +112,7 @@ workers: 1.5
         f"soup.yaml:4:6: val.b: {kinds} images, text, arrays, tokens, lm_eval, python, command",
         f"soup.yaml:5:6: val.c: {kinds} images, text, arrays, tokens, lm_eval, python, command, got 'data/val'",
         "soup.yaml:6:16: val.d.labell: unknown key, did you mean 'label'?",
-        "soup.yaml:6:34: val.d.input: expected at least 1, got []",
+        "soup.yaml:6:34: val.d.input: expected a list of at least 1, got []",
         "soup.yaml:7:9: metric: expected text, got 3",
         "soup.yaml:8:18: greedy.accept: expected '>=' or '>', got '=', did you mean '>='?",
         "soup.yaml:8:34: greedy.min_delta: expected at least 0.0, got -1",

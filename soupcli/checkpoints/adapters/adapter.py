@@ -65,7 +65,10 @@ def sort_parts(tensors: Mapping[str, TensorSpec], config: AdapterConfig) -> tupl
                 factors.append(pair)
                 used |= {pair.a, pair.b, *([pair.bias] if pair.bias else [])}
     if not factors:
-        raise CheckpointError(f"{config.file.path}: there are no LoRA factors beside it")
+        raise CheckpointError(
+            f"{config.file.path}: there are no LoRA factors beside it",
+            hint="the adapter file holds other weights: save it with model.save_pretrained(folder)",
+        )
     whole = [name for name in sorted(tensors) if name not in used]
     for name in whole:
         if ".lora_" in name:
@@ -81,7 +84,10 @@ def plain_name(stored: str) -> str:
 def _pair(tensors: Mapping[str, TensorSpec], config: AdapterConfig, a: str, stem: str, end_b: str) -> Factors:
     b, module = stem + end_b, plain_name(stem)
     if b not in tensors:
-        raise CheckpointError(f"{config.file.path}: tensor {a!r} has no {b!r} to go with it")
+        raise CheckpointError(
+            f"{config.file.path}: tensor {a!r} has no {b!r} to go with it",
+            hint="the file is not whole: save the adapter again, or leave it out",
+        )
     shape_a, shape_b = tensors[a].shape, tensors[b].shape
     if len(shape_a) < 2 or len(shape_b) < 2 or 0 in shape_a or shape_a[0] != shape_b[1]:
         raise CheckpointError(

@@ -73,10 +73,16 @@ class AdapterConfig:
         """The factor s of `module`, whose A has `rank` rows. Raises CheckpointError if the ranks disagree."""
         said = _for_module(self.values.get("rank_pattern"), module, self.values.get("r"))
         if said != rank:
-            raise CheckpointError(f"{self.file.path}: says that {module} has rank {said}, its tensors have {rank}")
+            raise CheckpointError(
+                f"{self.file.path}: says that {module} has rank {said}, its tensors have {rank}",
+                hint="the two files are of different adapters: put the right adapter_config.json there",
+            )
         alpha = _for_module(self.values.get("alpha_pattern"), module, self.values.get("lora_alpha"))
         if finite(alpha) is None:
-            raise CheckpointError(f"{self.file.path}: lora_alpha of {module} is {alpha!r}, not a number")
+            raise CheckpointError(
+                f"{self.file.path}: lora_alpha of {module} is {alpha!r}, not a number",
+                hint="write the lora_alpha that it was trained with",
+            )
         if self.values.get("use_rslora"):
             return Fraction(alpha / math.sqrt(rank))
         return Fraction(alpha) / rank
@@ -93,12 +99,17 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         try:
             values = parse_json(read_bytes(file, 0, file.size))
         except (ValueError, RecursionError) as cause:
-            raise CheckpointError(f"{file.path}: not JSON: {cause}") from cause
+            raise CheckpointError(
+                f"{file.path}: not JSON: {cause}", hint="it is damaged: save the adapter again, or leave it out"
+            ) from cause
     if not isinstance(values, dict):
         raise CheckpointError(f"{file.path}: not a JSON object of at most {MAX_BYTES} bytes")
     kind = values.get("peft_type")
     if kind != "LORA":
-        raise CheckpointError(f"{file.path}: a {kind} adapter, only LORA adapters are mixed")
+        raise CheckpointError(
+            f"{file.path}: a {kind} adapter, only LORA adapters are mixed",
+            hint="PEFT's merge_and_unload() makes whole networks of others, which are",
+        )
     for name in UNMIXABLE:
         if values.get(name):
             raise CheckpointError(

@@ -118,7 +118,10 @@ def refuse_unknown_file(file: FileVersion) -> None:
     """Raises CheckpointError if no format takes the file but one can say what it is."""
     _refuse(file, LESS_SURE)
     if not read_bytes(file, 0, HEAD).strip(b"\0"):
-        raise CheckpointError(f"{file.path}: begins with zeros: its download or save was not finished")
+        raise CheckpointError(
+            f"{file.path}: begins with zeros: its download or save was not finished",
+            hint="fetch or save it again, or leave it out",
+        )
 
 
 def _refuse(file: FileVersion, kinds: tuple[FileKind, ...]) -> None:
@@ -185,4 +188,7 @@ def refuse_absent(path: Path) -> None:
         target = str(path.readlink())
         if ANNEX in target:
             raise CheckpointError(f"{path}: is a git-annex link to a file that is not here", hint=GET_ANNEX)
-        raise CheckpointError(f"{path}: is a link to {target}, which is not there")
+        raise CheckpointError(
+            f"{path}: is a link to {target}, which is not there",
+            hint="the target has moved or is not mounted: mend or remove the link",
+        )

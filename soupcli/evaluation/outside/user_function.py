@@ -122,7 +122,9 @@ def score_of_result(result: Any, metric: str, *, source: str, higher_is_better: 
         )
     numbers = {str(name): _number(value) for name, value in result.items()}
     if numbers[metric] is None:
-        raise ValidationError(f"{source}: {metric!r} is {result[metric]!r}, not a number")
+        raise ValidationError(
+            f"{source}: {metric!r} is {result[metric]!r}, not a number", hint="return a float, e.g. tensor.item()"
+        )
     n = _count(numbers.get("n"), source)
     values = {
         name: MetricValue(value, None, n)
@@ -149,7 +151,10 @@ def _count(value: float | None, source: str) -> int | None:
     if value is None or math.isnan(value):
         return None
     if not value >= 0 or value % 1:
-        raise ValidationError(f"{source}: 'n' is {value}, not a number of examples")
+        raise ValidationError(
+            f"{source}: 'n' is {value}, not a number of examples",
+            hint="return how many examples were evaluated, or leave n out",
+        )
     return int(value)
 
 

@@ -26,7 +26,10 @@ def build(spec: PythonNetwork, _folder: Path, _trust_code: bool = False) -> Netw
         module = function(**spec.args)
         if not isinstance(module, nn.Module):
             returned = with_article(module)
-            raise NetworkError(f"{named(spec.python)}: returned {returned}, a network is a torch.nn.Module")
+            raise NetworkError(
+                f"{named(spec.python)}: returned {returned}, a network is a torch.nn.Module",
+                hint="return the module itself, without its weights or optimizer",
+            )
         return module
 
     try:

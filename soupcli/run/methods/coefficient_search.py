@@ -52,7 +52,10 @@ def prepare_search(run: Run, *, with_uniform: bool) -> Prepared:
     """Check that there is something to search for. See run/make_soup.py."""
     run.require_sets()
     if len(run.checkpoints) < 2:
-        raise UsageError(f"--by search: one ingredient ({run.checkpoints[0].path}) has no coefficients to search for")
+        raise UsageError(
+            f"--by search: one ingredient ({run.checkpoints[0].path}) has no coefficients to search for",
+            hint="name further checkpoints: --ckpts runs/*/",
+        )
     Evolution(free=1, seed=0)  # says now if its package is missing
     check_scale(run)
     return Prepared(lambda: _plan(run, with_uniform=with_uniform), lambda: _finish(run, with_uniform=with_uniform))

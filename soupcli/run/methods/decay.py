@@ -37,6 +37,7 @@ def _multipliers_in(file: Path, intervals: int) -> list[float]:
         raise UsageError(f"--decay {file}: {cause}", hint="one multiplier a line, e.g. 0.75") from cause
     if len(found) != intervals:
         raise UsageError(
-            f"--decay {file}: has {len(found)} multipliers, {intervals + 1} checkpoints have {intervals} intervals"
+            f"--decay {file}: has {len(found)} multipliers, {intervals + 1} checkpoints have {intervals} intervals",
+            hint="one multiplier a line for each interval, or a shape: linear, 1-sqrt, cosine",
         )
     return found
