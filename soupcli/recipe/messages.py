@@ -84,7 +84,7 @@ def hint_of(errors: Sequence[Any]) -> str:
     return f"the keys here are {', '.join(known)}" if len(known) <= FEW_KEYS and key not in known else every
 
 
-FIRST_SENTENCE = re.compile(r".*?(?=(?<!e\.g)[.;] |\.?$)")
+FIRST_SENTENCE = re.compile(r".*?(?=(?<!e\.g)\. |\.?$)")
 FEW_KEYS = 20
 
 

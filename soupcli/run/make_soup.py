@@ -28,7 +28,7 @@ from soupcli.run.flops import flops_to_report
 from soupcli.run.gates import exit_code, verdicts
 from soupcli.run.methods.batch_norm import means_suffer, other_evaluations, other_statistics
 from soupcli.run.run import Run
-from soupcli.run.suspicions import say_suspicions, say_unlike_training
+from soupcli.run.suspicions import say_not_a_number, say_suspicions, say_unlike_training
 from soupcli.run.to_report import gate_to_report, scores_to_report, search_to_report
 from soupcli.run.words.resolve import resolve
 from soupcli.wording import counted
@@ -141,6 +141,7 @@ def write(run: Run, finished: FinishedSoup, folder: SoupFolder) -> tuple[Report,
     if filled.adapter is not None and filled.adapter.relative_error and run.sets:
         finished = finished._replace(scores=_scores_as_written(run, folder))
     say_suspicions(run, finished.ingredients)
+    say_not_a_number(run, finished.scores)
     rival = _rival(run, finished)
     finished = finished._replace(rival=rival)
     found = verdicts(run.resolved.gates, finished.scores, rival.scores if rival is not None else None)

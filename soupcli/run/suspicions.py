@@ -25,6 +25,10 @@ PREFIXES = ("metrics/", "eval_", "val_", "valid_", "test_", "eval/", "val/", "te
 FAR = 0.1  # of a share
 FEWEST = 50  # examples: fewer tell nothing from guessing
 ERRORS = 3  # standard errors
+WHY_NAN = (
+    "its outputs overflow (--amp and half precision do so first), or they are all equal; soup inspect shows which "
+    "ingredients do not go together"
+)
 FEWEST_SAME = 3  # checkpoints: two may well have the same score
 
 
@@ -37,6 +41,15 @@ def say_suspicions(run: Run, scored: Sequence[tuple[Checkpoint, Mapping[str, Sco
         found = [(one, score) for one, score in of_set if "accuracy" in score.metrics]
         if spec.labelled and found and not _say_near_chance(run, name, found):
             _say_far(run, name, found)
+
+
+def say_not_a_number(run: Run, soup: Mapping[str, Score]) -> None:
+    """Warn of each set where a score of the finished soup is NaN: nothing then says that the soup works."""
+    for name, score in soup.items():
+        lost = [metric for metric, number in score.metrics.items() if math.isnan(number.value)]
+        if lost:
+            why = "does the evaluation return NaN for these weights?" if run.sets[name].own_metrics else WHY_NAN
+            run.warn(f"{name}: the soup's {', '.join(lost)} is not a number (NaN): do not use it unseen: {why}")
 
 
 def say_unlike_training(run: Run, best: Scores, other: OtherStatistics) -> None:

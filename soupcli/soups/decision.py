@@ -71,8 +71,9 @@ def check_any_number(scores: Iterable[Score], of: str) -> None:
     """Raises ValidationError if no score is a number, since nothing is then the best of them. `of` names them."""
     all_scores = list(scores)
     if all_scores and all(math.isnan(score.value) for score in all_scores):
+        which = f"any of the {len(all_scores)} {of}" if len(all_scores) > 1 else f"the only one of the {of}"
         raise ValidationError(
-            f"{all_scores[0].selecting}: not a number for any of the {len(all_scores)} {of}, so none is the best",
+            f"{all_scores[0].selecting}: not a number for {which}, so none is the best",
             hint="see what the evaluation returns for one: NaN comes from 0/0, overflow, or a set without examples",
         )
 

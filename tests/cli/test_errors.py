@@ -133,6 +133,8 @@ def test_recipe_errors(family: Path, soup: Soup) -> None:
         "soup.yaml:1:1: metrics_: unknown key, did you mean 'metrics'?",
         "soup.yaml:3:8: learned.per: expected 'model', 'layer' or 'tensor', got 'laier', did you mean 'layer'?",
         "soup.yaml:5:1: metric: given twice, first at soup.yaml:4:1",
+        "",
+        "hint: soup schema recipe describes every key",
     ]
 
 

@@ -86,6 +86,23 @@ def test_all_the_same(tmp_path: Path, soup: Soup, value: str, told: bool, monkey
     assert ("--recalibrate estimates those of soups again" in ran.stderr) == told
 
 
+def test_a_soup_without_a_score(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A soup whose score is NaN is written and warned of; a gate on it is not met."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        torch.save(small_net(seed).state_dict(), f"{seed}.pt")
+    Path("mine.py").write_text(
+        "def score(model, device):\n    return {'accuracy': float('nan')}\n"
+        "def build():\n    from tests.helpers.checkpoint_tensors import small_net\n    return small_net(0)\n"
+    )
+    Path("soup.yaml").write_text("model: {python: 'mine.py:build'}\nval: {mine: {python: 'mine.py:score'}}\n")
+    words = ("uniform", "--ckpts", "0.pt", "1.pt", "--val", "mine", "--force")
+    for more, code in (((), 0), (("--set", "gates={mine: '>= 0.1'}"), 1)):
+        ran = soup(*words, *more)
+        assert ran.code == code, ran.stderr
+        assert "warning: mine: the soup's accuracy is not a number (NaN): do not use it unseen" in ran.stderr
+
+
 def test_table_of_the_trainer(tmp_path: Path) -> None:
     """The greatest accuracy in a trainer's own csv counts as recorded; texts and numbers without end do not."""
     (tmp_path / "log.csv").write_text("epoch, val_acc,note\n0,0.5,x\n1,0.975,nan\n2,0.9,inf\n")
