@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-STARTING = ("subprocess.Popen", "os.system")
+STARTING = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 LISTINGS = ("os.listdir", "os.scandir")
 ATTRIBUTES = ("os.getxattr", "os.listxattr")
 # The place of the path among an event's arguments.
 ARGUMENTS = dict.fromkeys(("open", *LISTINGS, *ATTRIBUTES, "sqlite3.connect", "os.system", "ctypes.dlopen"), 0)
-EVENTS = {*ARGUMENTS, "subprocess.Popen", "import"}
+EVENTS = {*ARGUMENTS, *STARTING, "import"}
 OF_SHELL = re.compile(r"[\s'\"|&;<>()$`=]+")  # what is between the words of a command
 
 
@@ -39,18 +39,19 @@ def place_of(descriptor: int) -> str | None:
 
 def words_of(event: str, arguments: tuple[Any, ...]) -> list[str]:
     """Return the words of a command and what a shell takes apart in them, below the folder that it runs in."""
-    of_shell = event == "os.system"
-    words, place = (arguments[0], None) if of_shell else (arguments[1], arguments[2])
-    given = [words] if isinstance(words, str | bytes | os.PathLike) else words
-    found = [name for word in given for name in (os.fsdecode(word), *OF_SHELL.split(os.fsdecode(word)))]
+    place = arguments[2] if event == "subprocess.Popen" else None
+    found = [name for word in _given(event, arguments) for name in (word, *OF_SHELL.split(word))]
     return found if place is None else [os.path.join(os.fsdecode(place), name) for name in found]  # noqa: PTH118
 
 
-def program_of(event: str, arguments: tuple[Any, ...]) -> str:
-    """Return the name of the program that an event starts, without its folder."""
-    given = arguments[1] if event == "subprocess.Popen" else "sh"
-    first = given if isinstance(given, str | bytes | os.PathLike) else next(iter(given), "")
-    return os.path.basename(os.fsdecode(first).split(" ")[0])  # noqa: PTH119
+def started(event: str, arguments: tuple[Any, ...]) -> list[str]:
+    """Return the words that an event starts a program with, the shell's for what a shell runs."""
+    return ["sh", "-c", *_given(event, arguments)] if event == "os.system" else _given(event, arguments)
+
+
+def _given(event: str, arguments: tuple[Any, ...]) -> list[str]:
+    words = arguments[0] if event == "os.system" else arguments[1]
+    return [os.fsdecode(word) for word in ([words] if isinstance(words, str | bytes | os.PathLike) else words)]
 
 
 def is_writing(mode: Any = None, flags: Any = None) -> bool:

@@ -27,7 +27,7 @@ from typing import Any
 
 from soupcli import user_notes as notes
 from soupcli.environment import is_of_the_session
-from soupcli.user_events import ATTRIBUTES, EVENTS, LISTINGS, STARTING, is_writing, paths_of, program_of, words_of
+from soupcli.user_events import ATTRIBUTES, EVENTS, LISTINGS, STARTING, is_writing, paths_of, started, words_of
 from soupcli.user_modules import OWN, SYSTEM, ModuleFinder, asking, is_users, libraries, sources, texts_of, user_modules
 
 VARIABLE, WORD = re.compile(r"[A-Z][A-Z0-9_]{2,}"), re.compile(r"[A-Za-z_]\w{1,63}")
@@ -196,11 +196,6 @@ def started_commands() -> list[list[str]]:
     return [json.loads(words) for words in sorted(notes.of("started", read_modules()))]
 
 
-def unseen_programs() -> list[str]:
-    """Names of the programs that the user's code starts, but for Python: what they read is not seen."""
-    return sorted(name for name in notes.of("program", read_modules()) if not name.startswith("python"))
-
-
 def _stays(path: str) -> bool:
     """Whether it is a regular file that nobody has changed since this run began, this process or another one."""
     try:
@@ -243,7 +238,7 @@ def _note(event: str, arguments: tuple[Any, ...], frame: FrameType | None) -> No
                 _heard_threads.add(threading.current_thread())
             _note_paths(event, arguments, module, place)
             if event in STARTING and (user := asking(frame)) is not None and is_users(user.f_code.co_filename):
-                notes.add("program", module, program_of(event, arguments))
+                notes.add("program", module, json.dumps(started(event, arguments)))
     except Exception:  # noqa: BLE001 - an error here would be one of the user's code
         return
     finally:

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -25,7 +26,8 @@ from pathlib import Path, PurePath
 from soupcli.environment import WITNESS, variable
 
 KINDS = {"read", "written", "asked", "stated", "scanned", "variable", "copied"}  # of words
-KINDS |= {"imported", "sought", "started", "program", "attended"}
+KINDS |= {"imported", "sought", "started", "program", "running", "attended"}
+OF_WORDS = {"started", "program", "running"}  # kinds whose words are commands, as JSON
 LONGEST = 1 << 20  # bytes of a note
 MOST = 100_000  # words of one kind; more are a sign of something else
 PLACE = "SOUP_NOTES"  # the variable that names the file
@@ -83,6 +85,7 @@ def _is_passed(word: str) -> bool:
 def forget_others() -> None:
     """Forget what other processes have noted. A new run starts its own."""
     _hear()
+    _notes["program"].clear()  # which a run is to say again only if it starts it again
     for words in _notes.values():
         for word in [word for word, noting in words.items() if noting == {OTHERS}]:
             del words[word]
@@ -95,6 +98,7 @@ def begin_in_child() -> bool:
         return False
     _file[:], _owner[0], _began[0] = [place], 0, int(os.environ.get(SINCE, time.time_ns()))
     add(ATTENDED, OTHERS, str(os.getsid(0)))
+    add("running", OTHERS, json.dumps(sys.orig_argv))
     return True
 
 
@@ -171,9 +175,9 @@ def _parsed(line: bytes) -> tuple[str, str]:
     """Return kind and word of a note; ("", "") for what `add` has not written: any program can write to the file."""
     try:
         kind, word = json.loads(line)
-        started = json.loads(word) if kind == "started" else []
-        is_note = kind in KINDS and b"\0" not in os.fsencode(word) and isinstance(started, list)
-        is_note = is_note and all(isinstance(one, str) for one in started)
+        command = json.loads(word) if kind in OF_WORDS else []
+        is_note = kind in KINDS and b"\0" not in os.fsencode(word) and isinstance(command, list)
+        is_note = is_note and all(isinstance(one, str) for one in command)
     except (ValueError, TypeError, RecursionError):
         return "", ""
     return (kind, word) if is_note else ("", "")

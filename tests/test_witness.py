@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from soupcli import user_notes
 from soupcli.user_code import load_function, users_code
 from soupcli.user_files import read_files, started_commands
+from soupcli.user_programs import unseen_programs
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]
@@ -99,6 +101,40 @@ def test_programs_that_nobody_sees(key: str | None, project: Path, soup: Soup) -
     ran = soup("rank", "--ckpts", "runs/*/", "--val", "theirs")
     assert ran.code == 0, ran.stderr
     assert ran.stderr.count("what 'sh' reads is not seen") == (key is None)
+
+
+STARTS = """
+import os, subprocess
+
+subprocess.run([PYTHON, "-c", "1"])
+subprocess.run(["./script.py", "x"])
+subprocess.run(["env", PYTHON, "-c", "2"])
+subprocess.run([PYTHON, "app.pyz"])
+subprocess.run([PYTHON, "-I", "-c", ""])
+subprocess.run([PYTHON, "-sE", "-c", ""])
+subprocess.run([PYTHON, "-c", "3"], env={})
+subprocess.run(["env", "-i", PYTHON, "-c", "4"])
+subprocess.run(["cat", "/dev/null"])
+os.system(":")
+os.waitpid(os.posix_spawn(PYTHON, [PYTHON, "-S", "-c", ""], {}), 0)
+os.execv(PYTHON, [PYTHON, "-IB", "-c", ""])
+"""
+
+
+def test_programs_of_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a watched program starts is seen if it is a watched Python too, by whatever words; the rest is not."""
+    monkeypatch.chdir(tmp_path)
+    python = Path(sys.executable).with_name("python")
+    Path("script.py").write_text(f"#!{python}\n")
+    Path("script.py").chmod(0o755)
+    with zipfile.ZipFile("app.pyz", "w") as app:
+        app.writestr("__main__.py", "")
+    Path("program.py").write_text(f"PYTHON = {str(python)!r}\n{STARTS}")
+    user_notes.forget_others()
+    environment = {**os.environ, **user_notes.environment_of_command()}
+    subprocess.run([python, "program.py"], env=environment, check=True)
+    unseen = ["python -I -c", "python -IB -c", "python -S -c", "python -c 3", "python -sE -c"]
+    assert unseen_programs() == ["cat", "env", *unseen, "sh"]
 
 
 WORKER = """

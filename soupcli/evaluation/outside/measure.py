@@ -26,7 +26,7 @@ from soupcli.late import torch
 from soupcli.mixing.merged_adapters import as_written
 from soupcli.networks.configuration import configuration_files
 from soupcli.recipe.sets import CommandSet, PythonSet
-from soupcli.user_files import unseen_programs
+from soupcli.user_programs import unseen_programs
 
 if TYPE_CHECKING:
     from soupcli.evaluation.context import EvaluationContext
@@ -71,8 +71,7 @@ class OutsideSets:
         assert measure is not None, f"{type(spec).__name__} shows examples"
         found: Score = measure(spec, weights, metric, self._runner, self._tasks, stop)
         if isinstance(spec, PythonSet):
-            for program in unseen_programs():
-                say_what_is_unseen(name, spec, program, self._context.note)
+            say_what_is_unseen(name, spec, unseen_programs(), self._context.note)
         return found
 
     def expect(self, name: str, coming: Sequence[tuple[Mixture, str]]) -> None:
@@ -116,8 +115,8 @@ class OutsideSets:
             found = command_task.result(spec, candidate, self._processes)
         with self._lock:
             for name, one in own.items():
-                if not self._processes.attended:
-                    say_what_is_unseen(name, one, split(run[0])[0], self._context.note)
+                unseen = unseen_programs() if self._processes.attended else [split(run[0])[0]]
+                say_what_is_unseen(name, one, unseen, self._context.note)
                 if len(own) == 1 or (isinstance(found, dict) and isinstance(found.get(name), dict)):
                     self._put(name, weights, command_task.score(one, name, found, metric=self._context.metric_of(name)))
         return found

@@ -35,9 +35,11 @@ def fingerprint(
     return f"{type(spec).__name__}:{key_of({**parts, **own})}"
 
 
-def say_what_is_unseen(name: str, spec: OutsideSet, program: str, note: Callable[[str], None]) -> None:
-    """Say that a program reads files which nobody sees, unless the recipe names what scores depend on."""
-    if spec.keep and not spec.depends and spec.version is None:
+def say_what_is_unseen(name: str, spec: OutsideSet, programs: Sequence[str], note: Callable[[str], None]) -> None:
+    """Say that programs read files which nobody sees, unless the recipe names what scores depend on."""
+    if not spec.keep or spec.depends or spec.version is not None:
+        return
+    for program in programs:
         note(
             f"val.{name}: what {program!r} reads is not seen: kept scores depend on the files that its words and "
             "scripts name (depends: in the recipe names others, version: stands for them)"
