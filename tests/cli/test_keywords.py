@@ -35,7 +35,7 @@ def test_a_type_checker_knows_them(family: Path) -> None:
     with pytest.raises(UsageError):
         soupcli.verify("soup/", rebuild=3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="a: neither a set of the recipe nor a path"):
-        soupcli.rank("runs/*/", val={"a": 1})  # type: ignore[arg-type]
+        soupcli.rank("runs/*/", val={"a": 1})
 
 
 def test_help_lists_them() -> None:
