@@ -169,7 +169,10 @@ def _check_alike(first: Checkpoint, others: Sequence[Checkpoint]) -> None:
             _check_spec(first, other, name, spec)
 
 
-_HINT_NAMES = "soups are made of checkpoints of one network: leave out the one that differs"
+_HINT_NAMES = (
+    "soups are made of checkpoints of one network: leave out the one that differs, or if two versions of a library "
+    "wrote them, load and save all with one"
+)
 
 
 def is_free_state(name: str, spec: TensorSpec) -> bool:

@@ -27,6 +27,7 @@ FATAL: tuple[Kind, ...] = ("lacks", "has alone", "shape", "key", "format")
 NEAR = 400  # names among which the nearest is looked for
 DEEPEST = 30  # parts of a name that are looked at
 CHUNK = 1 << 18
+FEW = 16  # elements of a vector that says nothing
 SAMPLE = 1 << 10  # elements that are compared before whole tensors are
 
 
@@ -167,12 +168,15 @@ def differing_ties(checkpoints: Sequence[Checkpoint], ties: Mapping[Checkpoint, 
 
 
 def tied(checkpoint: Checkpoint) -> list[tuple[str, ...]]:
-    """Return groups of names of tied matrices, which share bytes in the file or store the same numbers twice."""
+    """Return groups of names of tied weights, which share bytes in the file or store the same numbers twice.
+
+    A head's bias is tied as well as its matrix. Vectors of a few elements may be alike by chance.
+    """
     if not checkpoint.places:
         return []
     groups: dict[Hashable, list[str]] = {}
     for name, spec in checkpoint.tensors.items():
-        if len(spec.shape) < 2 or not spec.numel or not spec.dtype.is_averaged:
+        if not spec.numel or not spec.dtype.is_averaged or (len(spec.shape) < 2 and spec.numel <= FEW):
             continue
         values = bytes(read_bits(checkpoint, name, 0, min(SAMPLE, spec.numel)))
         if values != values[: spec.dtype.itemsize] * min(SAMPLE, spec.numel):  # all zeros or ones are nothing to share

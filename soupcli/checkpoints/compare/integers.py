@@ -8,6 +8,7 @@ masks, and wrong for a weight.
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,8 @@ KNOWN = {
 }
 # Few as their elements may be, a difference in them makes averaged scales wrong.
 NEVER = ("*zero_point", "*zero_points", "*qzeros")
+# Several that say which rows, heads or channels a network has, or in what order: weights go with them.
+CHOICES = re.compile(r"mask|perm|(^|[._])(idx|index|indices|order)|kept|keep|select|channels|(^|[._])meta$")
 
 
 def is_known(name: str) -> bool:
@@ -57,8 +60,7 @@ def check_integers(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
     """Raises MixError at the first mixed integer tensor that differs and is not known to be harmless."""
     for name in differing_integers(checkpoints):
         spec = checkpoints[0].tensors[name]
-        harmless = is_known(name) or (spec.numel <= FEW and not any(fnmatchcase(name, never) for never in NEVER))
-        if harmless or not selection.mixes(name):
+        if is_known(name) or _says_little(name, spec.numel) or not selection.mixes(name):
             continue
         other = next(one for one in checkpoints[1:] if not same_in_all([checkpoints[0], one], name))
         dtype = spec.dtype.value
@@ -68,3 +70,9 @@ def check_integers(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
             hint=f"if one ingredient's will do, --take {name} takes the best one's; if these are quantised weights, "
             "dequantise them first",
         )
+
+
+def _says_little(name: str, numel: int) -> bool:
+    """Whether the numbers are too few for a weight, and choose nothing."""
+    chooses = numel > 1 and CHOICES.search(name) is not None
+    return numel <= FEW and not chooses and not any(fnmatchcase(name, never) for never in NEVER)

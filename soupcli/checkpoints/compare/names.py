@@ -9,6 +9,7 @@ older versions stored buffers that follow from the configuration.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -32,12 +33,13 @@ ENDINGS = (
     ("orm.gamma", "orm.weight"),  # LayerNorm of BERT's first checkpoints
     ("orm.beta", "orm.bias"),
 )
-BEGINNINGS = (  # networks of pictures and text in transformers 4.52
+BEGINNINGS = (  # of transformers 4.52 and 5
     ("language_model.model.", "model.language_model."),
     ("language_model.lm_head.", "lm_head."),
     ("vision_tower.", "model.vision_tower."),
     ("multi_modal_projector.", "model.multi_modal_projector."),
     ("visual.", "model.visual."),
+    ("embed_out.", "lm_head."),  # GPT-NeoX
 )
 WRAPPERS = ("module", "_module")  # of DataParallel and of Opacus, around a part of the network
 # Buffers that follow from the configuration, whatever their dtype: libraries stopped storing them.
@@ -49,6 +51,7 @@ DERIVED = (
     "*total_ops",  # a profiler's counts
     "*total_params",
 )
+POSITIONS = re.compile(r"pos(ition)?s?([._]|$|_?emb|_?enc)|\.pe$")  # in names of tables of positions
 CHUNK = 1 << 20  # elements that are looked at once
 
 
@@ -192,7 +195,8 @@ def _follows(checkpoint: Checkpoint, name: str) -> bool:
     if any(fnmatchcase(name, pattern) for pattern in DERIVED):
         return True
     if spec.dtype.is_averaged:
-        return is_known(name) and len(spec.shape) > 1 and _has_few_numbers(checkpoint, name)
+        mask = is_known(name) and len(spec.shape) > 1 and _has_few_numbers(checkpoint, name)
+        return mask or (POSITIONS.search(name) is not None and _is_sinusoidal(checkpoint, name, spec))
     return is_known(name) or spec.numel <= FEW or _is_plain(checkpoint, name, spec)
 
 
@@ -205,6 +209,17 @@ def _has_few_numbers(checkpoint: Checkpoint, name: str) -> bool:
         if bool(part.isnan().any()) or len(found) > 3:
             return False
     return True
+
+
+def _is_sinusoidal(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
+    """Whether a table holds the sine and cosine of each angle, side by side or in two halves, as fixed positions do."""
+    width = spec.shape[-1] if len(spec.shape) > 1 else 1
+    if width % 2 or not spec.numel:
+        return False
+    table = read_part(checkpoint, name, 0, min(spec.numel, CHUNK // width * width)).double().view(-1, width) ** 2
+    table = table[table.any(1)]  # a row of padding holds zeros
+    sums = (table[:, ::2] + table[:, 1::2], table[:, : width // 2] + table[:, width // 2 :])
+    return len(table) > 1 and any(bool(((one - 1).abs() < 1e-2).all()) for one in sums)  # as far as float16 goes
 
 
 def _is_plain(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:

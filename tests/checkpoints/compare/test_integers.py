@@ -45,6 +45,14 @@ def test_known(tmp_path: Path, name: str) -> None:
     check(two(tmp_path, name))
 
 
+@pytest.mark.parametrize("name", ["head_mask", "kept_heads", "l.perm", "idx", "l.channel_order"])
+def test_few_that_choose(tmp_path: Path, name: str) -> None:
+    """However few: masks and indices of heads and channels that differ are refused, since weights go with them."""
+    with pytest.raises(MixError, match=f"tensor '{name}'"):
+        check(two(tmp_path / "a", name, count=8))
+    check(two(tmp_path / "b", name, count=1))
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
 def test_unknown(tmp_path: Path, dtype: torch.dtype) -> None:
     """Many numbers of an unknown name are refused; few are not, unless they shift a scale."""

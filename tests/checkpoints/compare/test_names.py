@@ -51,6 +51,15 @@ def test_tied_head(tmp_path: Path) -> None:
     assert notes[0].startswith("head.weight is the same matrix as emb.weight in ")
 
 
+def test_tied_bias(tmp_path: Path) -> None:
+    """The bias of a head of BERT is stored once or twice, too. Vectors of one number, or of few, are not tied."""
+    bias = torch.arange(20.0)
+    for first, is_tied in ((bias, True), (torch.zeros(20), False), (bias[:9], False)):
+        both = {"p.bias": first, "p.decoder.bias": first.clone()}
+        names, _ = common_names(saved(tmp_path, both, {"p.bias": first + 1}))
+        assert names.aliases == ({"p.decoder.bias": "p.bias"} if is_tied else {})
+
+
 def test_head_of_its_own(tmp_path: Path) -> None:
     """A head that is no copy in one checkpoint that stores it is not taken for the embedding in another."""
     untied = {**TIED, "head.weight": torch.rand(3, 2)}
@@ -92,6 +101,7 @@ def test_weight_norm(tmp_path: Path, *, first_is_new: bool) -> None:
         ("bert.LayerNorm.beta", "bert.LayerNorm.bias"),
         ("language_model.model.x", "model.language_model.x"),
         ("vision_tower.x", "model.vision_tower.x"),
+        ("embed_out.weight", "lm_head.weight"),
     ],
 )
 def test_renamed(tmp_path: Path, old: str, new: str) -> None:
@@ -104,12 +114,22 @@ def test_renamed(tmp_path: Path, old: str, new: str) -> None:
     assert other == (({}, frozenset()), [])
 
 
+def sines(angles: Tensor, *, halves: bool) -> Tensor:
+    return (
+        torch.cat([angles.sin(), angles.cos()], 1)
+        if halves
+        else torch.stack([angles.sin(), angles.cos()], 2).flatten(1)
+    )
+
+
 BUFFERS = {
     "embeddings.position_ids": torch.arange(40)[None],
     "h.0.attn.bias": torch.ones(1, 1, 8, 8).tril(),
     "h.0.attn.masked_bias": torch.tensor(-1e4),
     "layers.0.attn_mask": torch.full((4, 8, 8), -100.0).triu(1),
     "rotary_emb.inv_freq": torch.rand(16),
+    "encoder.embed_positions.weight": sines(torch.arange(9.0)[:, None] / 10 ** torch.arange(4.0), halves=True),
+    "pos_encoder.pe": sines(torch.arange(1, 9.0)[:, None] / 10 ** torch.arange(4.0), halves=False).half()[:, None],
     "bn.num_batches_tracked": torch.tensor(7),
     "x._extra_state": torch.randint(0, 255, (100,), dtype=torch.uint8),
     "counts_from_0": torch.arange(50),
@@ -127,10 +147,10 @@ def test_buffers(tmp_path: Path, name: str) -> None:
         assert common_names(checkpoints)[1][0].startswith(f"{name} is left out")
 
 
-@pytest.mark.parametrize("name", ["head.bias", "attention.bias", "table", "w2"])
+@pytest.mark.parametrize("name", ["head.bias", "attention.bias", "table", "w2", "pos_embed"])
 def test_no_buffers(tmp_path: Path, name: str) -> None:
     """Weights and unknown integers that one lacks are no buffers: the networks differ."""
-    tensor = torch.randint(0, 99, (50,)) if name == "table" else torch.zeros(8)
+    tensor = torch.randint(0, 99, (50,)) if name == "table" else torch.rand(8, 8)
     names, _ = common_names(saved(tmp_path, {"w": torch.rand(3)}, {"w": torch.rand(3), name: tensor}))
     assert names.passed_over == frozenset()
 
