@@ -33,6 +33,11 @@ def build(width=16):
 LONG = ("tests/torture/", "tests/docs/", "tests/test_processes.py")
 
 
+def pytest_configure() -> None:
+    """Programs that tests start keep what they compile, as everywhere else, even if whoever runs the tests does not."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests come first, so that all workers end at one time."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
