@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ LISTINGS = ("os.listdir", "os.scandir")
 ATTRIBUTES = ("os.getxattr", "os.listxattr")
 # The place of the path among an event's arguments.
 ARGUMENTS = dict.fromkeys(("open", *LISTINGS, *ATTRIBUTES, "sqlite3.connect", "os.system", "ctypes.dlopen"), 0)
+ARGUMENTS["os.rename"] = 1  # the new name
 EVENTS = {*ARGUMENTS, *STARTING, "import"}
 OF_SHELL = re.compile(r"[\s'\"|&;<>()$`=]+")  # what is between the words of a command
 
@@ -37,6 +39,15 @@ def place_of(descriptor: int) -> str | None:
     return None
 
 
+def state_of(path: str) -> str:
+    """Return the size, time and identity of a regular file as one word; "" if there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        found = os.stat(path)  # noqa: PTH116
+        if stat.S_ISREG(found.st_mode):
+            return f"{found.st_size}-{found.st_mtime_ns}-{found.st_dev}-{found.st_ino}"
+    return ""
+
+
 def words_of(event: str, arguments: tuple[Any, ...]) -> list[str]:
     """Return the words of a command and what a shell takes apart in them, below the folder that it runs in."""
     place = arguments[2] if event == "subprocess.Popen" else None
@@ -59,3 +70,10 @@ def is_writing(mode: Any = None, flags: Any = None) -> bool:
     if isinstance(mode, str):
         return any(letter in mode for letter in "wax")
     return isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY
+
+
+def is_only_read(mode: Any = None, flags: Any = None) -> bool:
+    """Whether a file is opened for nothing but reading."""
+    if isinstance(mode, str):
+        return not any(letter in mode for letter in "wax+")
+    return not isinstance(flags, int) or flags & os.O_ACCMODE == os.O_RDONLY

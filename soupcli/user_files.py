@@ -27,8 +27,29 @@ from typing import Any
 
 from soupcli import user_notes as notes
 from soupcli.environment import is_of_the_session
-from soupcli.user_events import ATTRIBUTES, EVENTS, LISTINGS, STARTING, is_writing, paths_of, started, words_of
-from soupcli.user_modules import OWN, SYSTEM, ModuleFinder, asking, is_users, libraries, sources, texts_of, user_modules
+from soupcli.user_events import (
+    ATTRIBUTES,
+    EVENTS,
+    LISTINGS,
+    STARTING,
+    is_only_read,
+    is_writing,
+    paths_of,
+    started,
+    state_of,
+    words_of,
+)
+from soupcli.user_modules import (
+    OWN,
+    SYSTEM,
+    ModuleFinder,
+    asking,
+    is_users,
+    libraries,
+    sources,
+    texts_of,
+    user_modules,
+)
 
 VARIABLE, WORD = re.compile(r"[A-Z][A-Z0-9_]{2,}"), re.compile(r"[A-Za-z_]\w{1,63}")
 IMPORTING = "<frozen importlib"
@@ -39,6 +60,7 @@ _named: set[str] = set()  # files that texts in the user's code name
 _begun = [sys.maxsize]  # when the run did, in nanoseconds
 _watching = threading.Event()
 _is_child = threading.Event()  # all code of this process is the user's
+_is_program = threading.Event()  # and it is no worker of multiprocessing
 _unheard: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _heard_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # of neither side, that have read something
 _blocks: list[set[threading.Thread]] = []  # threads that are there when a block of `unheard` begins
@@ -64,6 +86,8 @@ def watch_child(*, is_worker: bool) -> None:
     sys.addaudithook(_heard)
     if is_worker:
         sys.meta_path.insert(0, ModuleFinder())
+    else:
+        _is_program.set()
 
 
 @contextlib.contextmanager
@@ -103,7 +127,7 @@ def read_files() -> dict[Path, str | None]:
     These are the modules below the working folder, and those that the user's code has imported from elsewhere.
     """
     modules = read_modules()
-    opened = notes.of("read", modules)
+    opened = notes.of("read", modules) - notes.every("made")
     found = {os.path.realpath(file) for file in modules} | opened | set(_named_by(modules))
     return {Path(path): sources.get(path) for path in sorted(found) if not path.startswith(libraries())}
 
@@ -254,7 +278,9 @@ def _note_paths(event: str, arguments: tuple[Any, ...], module: str, place: str)
             notes.add("scanned", place, path)
         if event in ATTRIBUTES:
             notes.add("stated", module, path)
-        remember(module, path, is_written=event == "open" and is_writing(*arguments[1:3]))
+        is_open = event == "open"
+        is_written = event == "os.rename" or (is_open and is_writing(*arguments[1:3]))
+        remember(module, path, is_written=is_written, is_opened=is_open and is_only_read(*arguments[1:3]))
 
 
 def users_caller(frame: FrameType | None) -> str | None:
@@ -281,18 +307,19 @@ def _is_called_by_us(frame: FrameType | None) -> bool:
     return _is_child.is_set() or threading.current_thread() is not threading.main_thread()
 
 
-def remember(module: str, path: str, *, is_written: bool = False) -> None:
-    """Note a file or folder that code of `module` reads or writes."""
+def remember(module: str, path: str, *, is_written: bool = False, is_opened: bool = False) -> None:
+    """Note a file or folder that code of `module` reads or writes. Of a file that it opens its state is noted too."""
     if path.endswith(".pyc"):  # of a module that a started Python has loaded
         path = _source_of(path)
     if not path or path.startswith((OWN, *libraries(), *SYSTEM)):
         return
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113
         return
-    if not is_written and notes.is_made_by_command(path):
-        is_written = True
-    if is_written or not notes.has("written", path):  # what the code has written itself follows from the rest
-        notes.add("written" if is_written else "read", module, path)
+    if not is_written and notes.has("written", path):
+        return  # what the code has written itself follows from the rest
+    notes.add("written" if is_written else "made" if notes.is_made_by_command(path) else "read", module, path)
+    if is_opened and (state := state_of(path)):
+        notes.add("opened by a program" if _is_program.is_set() else "opened", module, f"{state} {path}")
 
 
 def _source_of(path: str) -> str:

@@ -105,10 +105,15 @@ def _note_seeker(name: str, frame: FrameType | None) -> None:
 def forget_changed() -> None:
     """Forget all of the user's modules if the file of one has changed, so that they are run again when imported."""
     if any(_content(path) != sources[path] for path in _names.values()):
-        for name in _names:
-            sys.modules.pop(name, None)
-        _names.clear()
-        sources.clear()
+        forget()
+
+
+def forget() -> None:
+    """Forget all of the user's modules, so that they are run again when imported."""
+    for name in _names:
+        sys.modules.pop(name, None)
+    _names.clear()
+    sources.clear()
 
 
 def _content(path: str) -> str | None:

@@ -25,7 +25,18 @@ from pathlib import Path, PurePath
 
 from soupcli.environment import WITNESS, variable
 
-KINDS = {"read", "written", "asked", "stated", "scanned", "variable", "copied"}  # of words
+KINDS = {
+    "read",
+    "written",
+    "made",
+    "opened",
+    "opened by a program",
+    "asked",
+    "stated",
+    "scanned",
+    "variable",
+    "copied",
+}  # of words
 KINDS |= {"imported", "sought", "started", "program", "running", "attended"}
 OF_WORDS = {"started", "program", "running"}  # kinds whose words are commands, as JSON
 LONGEST = 1 << 20  # bytes of a note
@@ -85,10 +96,15 @@ def _is_passed(word: str) -> bool:
 def forget_others() -> None:
     """Forget what other processes have noted. A new run starts its own."""
     _hear()
-    _notes["program"].clear()  # which a run is to say again only if it starts it again
+    forget("program")  # which a run is to say again only if it starts it again
     for words in _notes.values():
         for word in [word for word, noting in words.items() if noting == {OTHERS}]:
             del words[word]
+
+
+def forget(kind: str) -> None:
+    """Forget all words of a kind."""
+    _notes[kind].clear()
 
 
 def begin_in_child() -> bool:
@@ -165,7 +181,8 @@ def _hear() -> None:
         while (line := file.readline(LONGEST)).endswith(b"\n") or len(line) == LONGEST:
             _heard[0] += len(line)
             kind, word = _parsed(line)
-            if not word or _is_passed(word) or (kind == "read" and word in _notes["written"]):
+            path = word.partition(" ")[2] if kind.startswith("opened") else word  # behind the state of the file
+            if not word or _is_passed(path) or (kind in ("read", "made") and word in _notes["written"]):
                 continue
             if word in _notes[kind] or len(_notes[kind]) < MOST:
                 _notes[kind][word].add(OTHERS)

@@ -16,7 +16,8 @@ from soupcli.files.kept_file import refusal
 from soupcli.files.manifest import Manifest, UserReads
 from soupcli.progress import Progress, silent, unsaid
 from soupcli.recipe.sets import SetSpec
-from soupcli.user_files import begin, is_written_now, one_moment, read_files, started_commands, written_files
+from soupcli.user_changes import begin, changed_files, made_files
+from soupcli.user_files import is_written_now, one_moment, read_files, started_commands, written_files
 from soupcli.user_lookups import asked_files, asked_variables, stated_files, used_packages
 
 if TYPE_CHECKING:
@@ -109,7 +110,18 @@ def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) 
     if reason is not None:
         warn(f"{reason}: nothing is kept there between runs, and nothing of it is used (chmod go-w, or SOUP_CACHE=DIR)")
     begin()
-    user = UserReads(_seen, written_files, asked_variables, asked_files, stated_files, used_packages, one_moment)
+    user = UserReads(
+        seen=_seen,
+        written=written_files,
+        made=made_files,
+        changed=changed_files,
+        changed_by_programs=lambda: changed_files("opened by a program"),
+        variables=asked_variables,
+        asked=asked_files,
+        stated=stated_files,
+        packages=used_packages,
+        at_once=one_moment,
+    )
     return Manifest(folder / "hashes", fresh=fresh, user=user)
 
 

@@ -165,9 +165,17 @@ class Keys:
                 raise ValidationError(f"val.{one}: its files changed while they were used", hint=HINT)
 
     def forget_if_changed(self, name: str) -> None:
-        """Stop keeping a command's scores if its files have changed since the run began, and warn."""
-        known = self.fingerprints[name]
-        if known is None or not self._context.sets[name].writes_files:
+        """Stop keeping a command's scores if its files have changed since the run began, and warn.
+
+        So too of any set if a program of the user's code read a file that has changed since then.
+        """
+        known, spec = self.fingerprints[name], self._context.sets[name]
+        if known is None or spec.shows_examples:
+            return
+        for path in self._context.manifest.changed_by_programs():
+            self.fingerprints[name] = None
+            self._context.warn(f"val.{name}: {path} changes while a program uses it: its scores are not kept")
+        if not spec.writes_files:
             return
         if self._fingerprint(name, self._context.manifest.again(), unsaid) != known:
             self.fingerprints[name] = None

@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -48,6 +48,9 @@ class UserReads(NamedTuple):
 
     seen: Callable[[], Mapping[Path, str | None]] = dict  # files and folders; of modules with the hash of what was run
     written: Callable[[], Collection[Path]] = _nothing  # those that it has written itself
+    made: Callable[[], Collection[Path]] = _nothing  # those that programs have read, and may have made themselves
+    changed: Callable[[], Collection[Path]] = _nothing  # those that are others than when it opened them
+    changed_by_programs: Callable[[], Collection[Path]] = _nothing  # the same of programs, which may make them anew
     variables: Callable[[], Collection[str]] = tuple  # of the environment
     asked: Callable[[], Collection[Path]] = tuple  # paths of which it asks only whether they are there
     stated: Callable[[], Collection[Path]] = tuple  # paths whose size, times or mode it looks at
@@ -71,6 +74,8 @@ class Manifest:
         self._began = time.time_ns()
         self._files: dict[Path, tuple[Stamp, str]] = {}
         self._versions: dict[str, str] = {}
+        self._made: dict[Path, str] = {}
+        self._varying: set[Path] = set()
 
     def file(self, path: Path) -> str:
         """Return the hash of the file's whole content, in hexadecimal. Raises OSError."""
@@ -93,17 +98,37 @@ class Manifest:
         return other
 
     def depends(self) -> Depends:
-        """Return what the user's code has read so far: fingerprints by path, relative below the working folder."""
+        """Return what the user's code has read so far: fingerprints by path, relative below the working folder.
+
+        Raises ValidationError for a file that has changed since it was opened.
+        """
         here, user = Path.cwd(), self._user
         with user.at_once():
+            for path in user.changed():
+                raise _changed(path)
             seen = user.seen()
             found = [[f"{VARIABLE}{name}", _value_of(name)] for name in sorted(user.variables())]
             found += [[f"{PACKAGE}{name}", self._version(name)] for name in sorted(user.packages())]
             asked = sorted(path for path in user.asked() if path not in seen)
             stated = sorted(user.stated())
+            made = sorted(path for path in user.made() if path not in seen)
+        found += [[f"{ASKED}{_shown(path, here)}", now] for path, now in self._prints_of_made(made)]
         found += [[f"{ASKED}{_shown(path, here)}", self._asked_print(path)] for path in asked]
         found += [[f"{STATED}{_shown(path, here)}", _stat_print(path)] for path in stated]
         return found + [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(seen.items())]
+
+    def changed_by_programs(self) -> list[Path]:
+        """Return the files that have changed since a program of the user's opened them."""
+        return sorted(self._user.changed_by_programs())
+
+    def _prints_of_made(self, paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+        """Yield the prints of files that programs may have made. Those that vary are left out: their inputs decide."""
+        for path in paths:
+            now = self._asked_print(path)
+            if self._made.setdefault(path, now) != now:
+                self._varying.add(path)
+            if now != ABSENT and path not in self._varying:
+                yield path, now
 
     def holds(self, depends: Depends) -> bool:
         """Whether every file and folder is unchanged. Raises one of DAMAGED for a damaged record."""
@@ -131,7 +156,7 @@ class Manifest:
         own = set(self._user.written())
         for path, (stamp, content) in list(self._files.items()):
             if path not in own and not self._is_same(path, stamp, content):
-                raise ValidationError(f"{path}: changed while it was used", hint=HINT)
+                raise _changed(path)
 
     def _is_same(self, path: Path, stamp: Stamp, content: str) -> bool:
         try:
@@ -154,7 +179,7 @@ class Manifest:
         """Return a file's present fingerprint. Raises ValidationError if it is not `text`, the hash that was run."""
         found = self._print_of(path)
         if text is not None and found != text:
-            raise ValidationError(f"{path}: changed while it was used", hint=HINT)
+            raise _changed(path)
         return found
 
     def _asked_print(self, path: Path) -> str:
@@ -176,6 +201,10 @@ class Manifest:
             return self.file(path) if path.is_file() else ABSENT
         except OSError:
             return ABSENT
+
+
+def _changed(path: Path) -> ValidationError:
+    return ValidationError(f"{path}: changed while it was used", hint=HINT)
 
 
 def _stat_print(path: Path) -> str:

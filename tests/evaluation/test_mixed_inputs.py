@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,13 @@ from safetensors.torch import save_file
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.errors import SoupError
+from soupcli.evaluation.context import made_manifest
+from soupcli.evaluation.evaluators import Evaluators
+from soupcli.evaluation.kept_scores import ScoreStore
+from soupcli.evaluation.score import Score
 from soupcli.mixing.mixture import Mixture
+from soupcli.progress import unsaid
+from soupcli.user_files import unheard
 from tests.helpers.evaluators import evaluators, score
 
 NETWORK = "soupcli.evaluation.runner.build"
@@ -39,15 +47,28 @@ def meanwhile(where: str, change: Callable[[], object], *, after: bool = False) 
 
     def changed(*given: Any, **named: Any) -> Any:
         if not after:
-            change()
+            made()
         found = function(*given, **named)
         if after:
-            change()
+            made()
         return found
+
+    def made() -> None:
+        with unheard():  # these tests are no code of the user's
+            change()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, changed)
         yield
+
+
+def watched(recipe: dict[str, Any], *, warn: Callable[[str], None] = unsaid) -> Score:
+    """The score of the first ingredient in a run of its own, which records what the user's code reads."""
+    manifest = made_manifest()
+    found = evaluators(recipe, Path("runs/0"))
+    store = ScoreStore(found.context.store.folder, inputs=manifest)
+    found = Evaluators(dataclasses.replace(found.context, manifest=manifest, store=store, warn=warn))
+    return found.on("val")(Mixture.uniform([open_checkpoint(Path("runs/0"))]))
 
 
 def in_place(file: Path) -> None:
@@ -126,3 +147,56 @@ def test_a_picture_changes_while_it_is_decoded(tmp_path: Path, monkeypatch: pyte
     found = evaluators(recipe, Path("run"))
     assert found.on("val")(Mixture.uniform([open_checkpoint(Path("run"))])).examples == 2
     assert (found.inputs.decoded, found.inputs.cached) == (2, 0)
+
+
+PROGRAM = """
+import json
+from pathlib import Path
+print(json.dumps({"accuracy": len(Path("da" + "ta.txt").read_text()) / 100, "n": 1}))
+"""
+
+
+def test_a_file_that_a_function_has_read(family: Path) -> None:
+    """Somebody writes to a file after the function has read it, before its score is kept."""
+    Path("mine.py").write_text(MINE)
+    Path("data.txt").write_text("one")
+    recipe = {"model": {"python": "net.py:build"}, "val": {"val": {"python": "mine.py:evaluate", "metric": "accuracy"}}}
+    changed = meanwhile(FUNCTION, lambda: Path("data.txt").write_text("longer"), after=True)
+    with changed, pytest.raises(SoupError, match=r"data\.txt: changed while it was used"):
+        watched(recipe)
+    assert watched(recipe).value == 0.06
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_file_that_a_program_reads(family: Path, when: str) -> None:
+    """Somebody writes to a file while a program runs, before or after it reads it: the score is of what was read."""
+    Path("mine.py").write_text(PROGRAM)
+    Path("data.txt").write_text("one")
+    recipe = {"val": {"val": {"command": f"{sys.executable} mine.py {{checkpoint}}", "metric": "accuracy"}}}
+    said: list[str] = []
+    where = (
+        "soupcli.user_notes.environment_of_command" if when == "before" else "soupcli.evaluation.outside.command.result"
+    )
+    with meanwhile(where, lambda: Path("data.txt").write_text("longer"), after=True):
+        assert watched(recipe, warn=said.append).value == (0.06 if when == "before" else 0.03)
+    assert [f"val.val: {family}/data.txt changes while a program uses it" in one for one in said] == [True] * (
+        when == "after"
+    )
+    assert watched(recipe).value == 0.06
+    assert watched(recipe).examples == 0
+    Path("data.txt").write_text("longest")
+    assert watched(recipe).value == 0.07
+
+
+def test_a_file_that_was_read_when_a_module_was_imported(family: Path) -> None:
+    """A second run in the same process runs the module again if the file has changed since."""
+    Path("mine.py").write_text(
+        MINE.replace("def evaluate", "TEXT = Path('da' + 'ta.txt').read_text()\n\ndef evaluate").replace(
+            'Path("da" + "ta.txt").read_text()', "TEXT"
+        )
+    )
+    Path("data.txt").write_text("one")
+    recipe = {"model": {"python": "net.py:build"}, "val": {"val": {"python": "mine.py:evaluate", "metric": "accuracy"}}}
+    assert watched(recipe).value == 0.03
+    Path("data.txt").write_text("longer")
+    assert watched(recipe).value == 0.06
