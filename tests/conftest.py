@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
@@ -160,6 +161,27 @@ class Ran:
         self.code = code
         self.stdout = stdout
         self.stderr = stderr
+
+
+@pytest.fixture(scope="session")
+def _souped_family(_trained_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("souped") / "family"
+    shutil.copytree(_trained_family, folder)
+    shared = ("--ckpts", "runs/*/", "--val", "val", "test", "--quiet")
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOUP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        assert run(["greedy", *shared, "--with-uniform"]) == 0
+        assert run(["rank", *shared, "--report", "rank.json"]) == 0
+    return folder
+
+
+@pytest.fixture
+def souped(_souped_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh copy of `family` with its greedy soup in soup/ and rank.json, and the working folder in it."""
+    folder = tmp_path / "family"
+    shutil.copytree(_souped_family, folder)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture

@@ -14,16 +14,7 @@ from tests.conftest import Ran
 Soup = Callable[..., Ran]
 
 
-@pytest.fixture
-def cooked(family: Path, soup: Soup) -> Path:
-    """The family with soup/soup.json and rank.json."""
-    shared = ("--ckpts", "runs/*/", "--val", "val", "test", "--quiet")
-    assert soup("greedy", *shared, "--with-uniform").code == 0
-    assert soup("rank", *shared, "--report", "rank.json").code == 0
-    return family
-
-
-def test_all_figures(cooked: Path, soup: Soup) -> None:
+def test_all_figures(souped: Path, soup: Soup) -> None:
     """Without --kind each figure that the reports hold is a file of its own, and stdout names them."""
     ran = soup("plot", "soup/soup.json", "rank.json", "--out", "out/a.png")
     assert (ran.code, ran.stderr) == (0, "")
@@ -31,7 +22,7 @@ def test_all_figures(cooked: Path, soup: Soup) -> None:
     assert all(Path(file).read_bytes().startswith(b"\x89PNG") for file in ran.stdout.splitlines())
 
 
-def test_figure_1(cooked: Path, soup: Soup) -> None:
+def test_figure_1(souped: Path, soup: Soup) -> None:
     """One --kind goes to --out: five dots, best, uniform and greedy. A folder stands for the report in it."""
     ran = soup("plot", "soup", "rank.json", "--kind", "scores", "--out", "figure.svg", "--theme", "dark")
     assert (ran.code, ran.stdout) == (0, "figure.svg\n"), ran.stderr
@@ -44,7 +35,7 @@ def test_figure_1(cooked: Path, soup: Soup) -> None:
     assert "5 ingredients" in texts and "accuracy on test (%)" in texts
 
 
-def test_what_is_missing(cooked: Path, soup: Soup) -> None:
+def test_what_is_missing(souped: Path, soup: Soup) -> None:
     """The report of a greedy soup alone: the path is drawn, the rest is said; asked for by name it is an error."""
     ran = soup("plot", "soup/soup.json")
     assert (ran.code, ran.stdout) == (0, "plot-path.png\n")
@@ -66,13 +57,13 @@ def test_what_is_missing(cooked: Path, soup: Soup) -> None:
         (("rank.json", "--out", "soup.yaml/a.png"), "nothing can be written in soup.yaml"),
     ],
 )
-def test_errors(cooked: Path, soup: Soup, words: tuple[str, ...], says: str) -> None:
+def test_errors(souped: Path, soup: Soup, words: tuple[str, ...], says: str) -> None:
     """Wrong input is one line and exit code 2, and no file appears."""
-    before = set(cooked.rglob("*"))
+    before = set(souped.rglob("*"))
     ran = soup("plot", "soup/soup.json", *words)
     assert (ran.code, ran.stdout) == (2, "")
     assert says in ran.stderr.splitlines()[0]
-    assert set(cooked.rglob("*")) == before
+    assert set(souped.rglob("*")) == before
 
 
 def test_nothing_to_draw(family: Path, soup: Soup) -> None:
@@ -85,7 +76,7 @@ def test_nothing_to_draw(family: Path, soup: Soup) -> None:
     )
 
 
-def test_another_version(cooked: Path, soup: Soup) -> None:
+def test_another_version(souped: Path, soup: Soup) -> None:
     """A report of another schema, and keys that matter and are unknown, name the version that wrote them."""
     report = json.loads(Path("soup/soup.json").read_text())
     report["versions"]["soup"] = "9.1.0"
@@ -102,7 +93,7 @@ def test_another_version(cooked: Path, soup: Soup) -> None:
     )
 
 
-def test_keys_of_a_later_version(cooked: Path, soup: Soup) -> None:
+def test_keys_of_a_later_version(souped: Path, soup: Soup) -> None:
     """Keys that this version does not know are passed over; a key that is wrong is an error."""
     report = json.loads(Path("soup/soup.json").read_text())
     report |= {"of_tomorrow": {"a": 1}}

@@ -24,11 +24,9 @@ VALUES: tuple[Any, ...] = (
 
 
 @pytest.fixture
-def greedy_report(family: Path, soup: Soup) -> dict[str, Any]:
+def greedy_report(souped: Path) -> dict[str, Any]:
     """A greedy soup's report with everything that a report may hold of one."""
-    words = ["--ckpts", "runs/*/", "--val", "val", "test", "--quiet", "--with-uniform"]
-    assert soup("greedy", *words).code == 0
-    report: dict[str, Any] = json.loads(Path("soup/soup.json").read_text())
+    report: dict[str, Any] = json.loads((souped / "soup/soup.json").read_text())
     return report
 
 
