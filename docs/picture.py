@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-COMMAND = "soup greedy --ckpts runs/*/ --val val test rotated blurred noisy --with-uniform --force"
+COMMAND = "soup greedy --ckpts runs/*/ --val val test rotated noisy --with-uniform --force"
 COLUMNS = 110
 
 

@@ -69,12 +69,14 @@ def recipes() -> str:
 
 
 def gallery() -> str:
-    """A page with every figure of the pages, under the name of its page."""
+    """A page with every figure of the pages, and the page that it is of."""
     parts = ["# Gallery\n\nEvery figure comes from a report, by a command that its page shows.\n"]
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         made = PAGES.get(page.name, page.name)
-        for figure in FIGURE.findall(page.read_text("utf-8")):
+        text = page.read_text("utf-8")
+        title = text.partition("\n")[0].removeprefix("# ")
+        for figure in FIGURE.findall(text):
             shown = figure.replace("](docs/", "](")
             caption = figure[2 : figure.index("]")]
-            parts.append(f"{shown}\n\n{caption}: [{made.removesuffix('.md')}]({made})\n")
+            parts.append(f"## {caption}\n\n{shown}\n\nFrom [{title}]({made}).\n")
     return "\n".join(parts)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
+import posixpath
 import re
+import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # A model of the Hub, perhaps with a branch, a tag or a commit: `org/name@revision`.
 HUB_ID = re.compile(
@@ -68,10 +70,23 @@ def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | Non
 
 
 def natural_order(text: str) -> tuple[list[tuple[int, str]], str]:
-    """Return a sort key that compares numbers in text as numbers: `checkpoint-500` comes before `checkpoint-1000`."""
+    """Return a sort key that compares numbers in text as numbers: `checkpoint-500` comes before `checkpoint-1000`.
+
+    If only leading zeros differ, more come first: `wd0.01-2` before `wd0.1-1`, and `r01` before `r1`.
+    """
     pieces = re.split(r"([0-9]+)", text)
-    numbers = [(len(piece.lstrip("0")), piece.lstrip("0")) if at % 2 else (0, piece) for at, piece in enumerate(pieces)]
+    numbers = [
+        (len(piece.lstrip("0")), f"{piece.lstrip('0')} {piece}") if at % 2 else (0, piece)
+        for at, piece in enumerate(pieces)
+    ]
     return numbers, text
+
+
+def words_for(paths: Sequence[str]) -> str:
+    """Return words of a command line that name all `paths`: a glob if they lie in one folder, or each of them."""
+    parents = {posixpath.dirname(path.rstrip("/")) for path in paths}
+    parent = next(iter(parents), "")
+    return f"{shlex.quote(parent)}/*" if len(parents) == 1 and parent else shlex.join(paths)
 
 
 _JOINERS = "\u200c\u200d"  # scripts and emoji need them

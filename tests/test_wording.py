@@ -32,8 +32,10 @@ def test_bytes(count: int, shown: str) -> None:
 
 
 def test_natural_order() -> None:
-    """Numbers in names are compared as numbers, of any length, and what differs in zeros alone is in some order."""
+    """Numbers in names are compared as numbers, of any length, and of equal ones more zeros come first."""
     names = ["a", "checkpoint-9", "checkpoint-010", "checkpoint-500/x", "checkpoint-1000", "b" + "1" * 5000]
     assert sorted([*names[3:], *names[:3]], key=natural_order) == ["a", "b" + "1" * 5000, *names[1:5]]
     assert sorted(["r01", "r1"], key=natural_order) == ["r01", "r1"]
+    decimals = ["wd0.01-1", "wd0.01-2", "wd0.1-1", "wd0.1-2"]
+    assert sorted(decimals[::2] + decimals[1::2], key=natural_order) == decimals
     assert sorted(["1", "a"], key=natural_order) == ["1", "a"]

@@ -6,7 +6,6 @@ Ingredients are recognised by their content, not by their paths.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from soupcli.figures.figure import short_names
 from soupcli.files.lock import finish_abandoned
 from soupcli.mixing.soup_folder import REPORT
 from soupcli.report.report_file import read_report
-from soupcli.wording import SHARES
+from soupcli.wording import SHARES, words_for
 
 if TYPE_CHECKING:
     from soupcli.figures.figure import Role
@@ -87,10 +86,7 @@ class Reports:
 
     def ranking_command(self, sets: Sequence[str]) -> str:
         """Return the command that scores every ingredient on `sets`."""
-        paths = [ingredient.path for ingredient in self.ingredients]
-        parents = {os.path.dirname(path.rstrip("/")) for path in paths}  # noqa: PTH120 - words of the command line
-        parent = next(iter(parents))
-        words = f"{shlex.quote(parent)}/*" if len(parents) == 1 and parent else shlex.join(paths)
+        words = words_for([ingredient.path for ingredient in self.ingredients])
         return f"soup rank --ckpts {words} --val {shlex.join(sets)} --report rank.json"
 
 

@@ -27,7 +27,7 @@ from soupcli.report.tables import (
     step_table,
     stock_table,
 )
-from soupcli.wording import signed
+from soupcli.wording import signed, words_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,8 +87,10 @@ def _soup_text(report: Report, soup: Soup) -> Iterator[Part]:
 
 def _comparing_command(report: Report, soup: Soup) -> str:
     """Return the command that compares a soup with its ingredients."""
-    paths = [soup.path.rpartition("/")[0] or soup.path, *(one.path for one in report.ingredients)]
-    return f"soup eval --ckpts {shlex.join(paths)} --val {shlex.join(report.sets)}"
+    ingredients = [one.path for one in report.ingredients]
+    words = words_for(ingredients) if len(ingredients) > MOST_MEMBERS else shlex.join(ingredients)
+    own = shlex.quote(soup.path.rpartition("/")[0] or soup.path)
+    return f"soup eval --ckpts {own} {words} --val {shlex.join(report.sets)}"
 
 
 def _summary(report: Report, soup: Soup) -> list[str]:
@@ -202,11 +204,16 @@ def _soup_label(report: Report) -> str:
     return f"{report.command} soup ({len(report.parts_of_soup)} of {len(report.ingredients)}{scaled})"
 
 
+MOST_MEMBERS = 12  # that are named below the table
+
+
 def _members(soup: Soup) -> str:
     """Return the members' paths, with weights if these differ."""
-    if len(set(soup.weights)) == 1 or soup.coefficients is not None:
-        return ", ".join(soup.members)
-    return ", ".join(f"{path} ({weight:.4g})" for path, weight in zip(soup.members, soup.weights, strict=True))
+    shown = soup.members[:MOST_MEMBERS]
+    if len(set(soup.weights)) > 1 and soup.coefficients is None:
+        shown = [f"{path} ({weight:.4g})" for path, weight in zip(shown, soup.weights, strict=False)]
+    more = len(soup.members) - len(shown)
+    return ", ".join(shown) + (f", and {more} more: soup.json has each" if more else "")
 
 
 def soup_notes(report: Report) -> Iterator[str]:

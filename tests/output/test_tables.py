@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcli.output import console
+from soupcli.output.text import report_text
 from soupcli.report.report import Report
 from soupcli.report.scores import MetricScore
 from soupcli.report.tables import Column, ScoredRow, Table, score_table
@@ -53,6 +54,19 @@ def scores(rows: list[tuple[str, dict[str, dict[str, MetricScore]]]], sets: list
 def test_a_score_that_is_missing() -> None:
     """A row without a score on a set has an empty cell there."""
     assert scores([("a", {"x": score(0.5)}), ("b", {})], ["x"]).rows == [["a", "50.00% ± 1.00"], ["b", ""]]
+
+
+@pytest.mark.parametrize(
+    ("count", "members"), [(2, "members: r/0, r/1"), (72, "r/11, and 60 more: soup.json has each")]
+)
+def test_many_members(count: int, members: str) -> None:
+    """The names of a large soup do not fill the terminal, nor does the command that compares it."""
+    paths = [f"r/{number}" for number in range(count)]
+    soup = {"path": "soup/model.safetensors", "hash": "", "members": paths, "weights": [1 / count] * count}
+    lines = [line for part in report_text(Report.model_validate(report("uniform", paths, soup=soup))) for line in part]
+    assert any(members in line for line in lines if isinstance(line, str))
+    command = next(line for line in lines if isinstance(line, str) and "soup eval --ckpts" in line)
+    assert ("soup eval --ckpts soup r/*" in command) == (count > 12)
 
 
 def test_empty_columns() -> None:

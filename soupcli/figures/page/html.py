@@ -112,7 +112,7 @@ STYLE = (
     f":root{{color-scheme:light dark;{svg.stylesheet('light')}}}"
     f"@media screen and (prefers-color-scheme:dark){{:root{{{svg.stylesheet('dark')}}}}}"
     "body{margin:0 auto;max-width:62rem;padding:1.5rem 1rem 4rem;background:var(--paper);color:var(--ink);"
-    "font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}"
+    "overflow-wrap:break-word;font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}"
     "h1{font-size:1.6rem;line-height:1.25;margin:0 0 .25rem}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}"
     "p{margin:.4rem 0}.faint{color:var(--faint)}"
     ".warning{border-left:4px solid var(--greedy);padding:.35rem .8rem;margin:.6rem 0}"
