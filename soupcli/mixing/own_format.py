@@ -21,13 +21,13 @@ from soupcli.checkpoints.formats.folders.shards import MAX_INDEX, is_shard, whol
 from soupcli.checkpoints.formats.folders.torch_distributed import DistributedCheckpoint
 from soupcli.checkpoints.formats.torch_archives import is_torch_file
 from soupcli.checkpoints.formats.torch_save import WRITERS
-from soupcli.errors import MixError, OutputError
+from soupcli.errors import MixError
 from soupcli.files.atomic import write_whole
 from soupcli.files.reading import FileVersion, sha256
 from soupcli.files.small_file import read_small
 from soupcli.mixing.distributed_folder import write_distributed
 from soupcli.mixing.layout import INDEX_SUFFIX, FilePlan, planned_files, torch_name
-from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
+from soupcli.mixing.soup_folder import check_space, not_written
 from soupcli.mixing.torch_copy import CopyOptions, is_archive, is_copied, why_not_cast
 from soupcli.mixing.torch_file import write_copy, write_plain
 
@@ -145,7 +145,7 @@ def write_own(mixture: Mixture, folder: Path, options: CopyOptions, *, wanted: F
     needed = sum(mixture.spec(name).nbytes for name in mixture.kept.tensors)
     needed = needed if form == "safetensors" else sum(file.size for file in kept.files)
     check_space(folder.parent, needed)
-    with _on_full_disk(folder, needed):
+    with _refusals_said(folder, needed):
         if form == "distributed" and isinstance(kept, DistributedCheckpoint):
             found = write_distributed(mixture, kept, folder, options)
             return OwnFiles(found.digests, found.others, found.nbytes, "", found.notes)
@@ -272,9 +272,8 @@ def _name_in(checkpoint: Checkpoint, file: FileVersion) -> str:
 
 
 @contextmanager
-def _on_full_disk(folder: Path, needed: int) -> Iterator[None]:
+def _refusals_said(folder: Path, needed: int) -> Iterator[None]:
     try:
         yield
     except OSError as cause:
-        said = f"{folder.parent}: {cause.strerror or cause}: the soup needs {needed} bytes"
-        raise OutputError(said, hint=MAKE_ROOM) from cause
+        raise not_written(folder.parent, cause, needed) from cause

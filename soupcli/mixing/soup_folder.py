@@ -11,6 +11,7 @@ other files in its folder stay, and so do the folder's mode and a link that lead
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -29,6 +30,8 @@ from soupcli.mixing.old_soup import REPORT, Input, OldSoup, check_place, read_ol
 __all__ = ["REPORT", "Input", "SoupFolder", "check_free", "check_space"]
 
 MAKE_ROOM = "make room, or choose another --out"
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 
 
 class SoupFolder:
@@ -106,9 +109,7 @@ class SoupFolder:
     ) -> None:
         self._open.close()
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-            raise OutputError(
-                f"{self.out}: {error.strerror}: the soup needs {self._needed} bytes", hint=MAKE_ROOM
-            ) from error
+            raise not_written(self.out, error, self._needed) from error
 
 
 def check_free(out: Path, *, force: bool, inputs: Iterable[Input] = ()) -> OldSoup | None:
@@ -118,6 +119,16 @@ def check_free(out: Path, *, force: bool, inputs: Iterable[Input] = ()) -> OldSo
         return read_old_soup(out, force=force)
     except OSError as cause:
         raise OutputError(f"{out}: {cause.strerror}", hint="choose another --out") from cause
+
+
+def not_written(place: Path, cause: OSError, needed: int) -> OutputError:
+    """Return the error for a soup of `needed` bytes that the system refuses to write, with the way out of its cause."""
+    said = f"{place}: {cause.strerror or cause}"
+    if cause.errno in FULL:
+        return OutputError(f"{said}: the soup needs {needed} bytes", hint=MAKE_ROOM)
+    if cause.errno in TOO_MANY_FILES:
+        return OutputError(said, hint="allow more open files: ulimit -n 1024")
+    return OutputError(said, hint="choose another --out")
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
 from soupcli.checkpoints.formats.safetensors import NAMES, read_header
-from soupcli.errors import OutputError, SoupFault
+from soupcli.errors import SoupFault
 from soupcli.files.atomic import flush, write_whole
 from soupcli.files.reading import FileVersion, hash_of_files, sha256, write_at
 from soupcli.mixing.adapter_mean import AdapterSoup, is_of_adapters
@@ -30,7 +30,7 @@ from soupcli.mixing.layout import INDEX_SUFFIX, SUFFIX, FilePlan, planned_files
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.own_format import Form, Format, chosen_format, in_safetensors, write_own
 from soupcli.mixing.pieces import Mixer, pieces_of
-from soupcli.mixing.soup_folder import MAKE_ROOM, check_space
+from soupcli.mixing.soup_folder import check_space, not_written
 from soupcli.mixing.torch_copy import CopyOptions
 from soupcli.progress import Progress, silent
 from soupcli.threads import in_threads
@@ -149,7 +149,7 @@ def _layout(
 
 @contextmanager
 def _new_file(path: Path, folder: Path, needed: int) -> Iterator[int]:
-    """Yield a descriptor of the new file `path`. An error of the disk becomes an OutputError that says `needed`."""
+    """Yield a descriptor of the new file `path`. An error of the system becomes an OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
@@ -158,9 +158,7 @@ def _new_file(path: Path, folder: Path, needed: int) -> Iterator[int]:
         finally:
             os.close(descriptor)
     except OSError as cause:
-        raise OutputError(
-            f"{folder.parent}: {cause.strerror}: the soup needs {needed} bytes", hint=MAKE_ROOM
-        ) from cause
+        raise not_written(folder.parent, cause, needed) from cause
 
 
 def _write_index(folder: Path, plan: FilePlan, shards: list[_Shard]) -> str:
