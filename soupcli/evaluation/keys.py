@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.compare.class_orders import class_orders
+from soupcli.checkpoints.side_files import files_beside
 from soupcli.datasets import load as set_kinds
 from soupcli.environment import versions
 from soupcli.errors import ValidationError
@@ -36,6 +37,7 @@ class Keys:
         self._context = context
         self._tasks = tasks
         self._described: dict[Path, list[list[str]]] = {}
+        self._carried: dict[Path, list[list[str]]] = {}
         self._classes: dict[Path, dict[str, list[str]]] = {}
         self.fingerprints = {name: self._fingerprint(name, context.manifest, context.warn) for name in context.sets}
 
@@ -54,7 +56,7 @@ class Keys:
         members = self.of_members(weights)
         recipe = self._context.recipe
         average = recipe.batch_norm == "average" or weights.is_one_network
-        merged = self._context.sets[name].writes_files and recipe.merge_adapters and weights.kept.is_adapter
+        of_command = self._context.sets[name].writes_files
         return {
             "members": sorted(zip(members, weights.weights, strict=True), key=json.dumps),
             "coefficients": [members, dict(weights.coefficients)] if weights.coefficients else None,
@@ -67,8 +69,17 @@ class Keys:
             "computing": [recipe.amp, recipe.channels_last, recipe.compile],
             "batch_size": self._batch_size(name),
             "versions": versions(),
-            **({"merged": True} if merged else {}),
+            **({"written": self._written(weights.kept)} if of_command else {}),
         }
+
+    def _written(self, kept: Checkpoint) -> list[Any]:
+        """Return what determines the files that a command is given: their form, and those beside the weights."""
+        recipe, folder = self._context.recipe, kept.side_folder
+        form = [recipe.format, recipe.max_shard_size, recipe.keep_state, recipe.merge_adapters and kept.is_adapter]
+        if folder is not None and folder not in self._carried:
+            files = files_beside(folder, kept.files).files
+            self._carried[folder] = [[file.name, self._print_of(file.path)] for file in files]
+        return [form, [] if folder is None else self._carried[folder]]
 
     def _batch_size(self, name: str, metrics: Sequence[str] = ()) -> int | None:
         """The batch size, if the last digits of outputs may depend on it; None if these metrics do not see them.
@@ -76,7 +87,7 @@ class Keys:
         Recurrent layers, convolutions of single channels and others round an example by the size of its batch.
         """
         spec = self._context.sets[name]
-        if not spec.shows_examples:
+        if not spec.batched:
             return None
         rounded_alike = self._context.device.type == "cpu" and not spec.padded
         counted = rounded_alike and bool(metrics) and all(metric_named(metric).counts for metric in metrics)

@@ -22,6 +22,7 @@ class SetSpec(Section):
     takes_folder: ClassVar[bool] = False
     code_keys: ClassVar[tuple[str, ...]] = ()  # whose values are functions of the user's
     own_metrics: ClassVar[bool] = False  # metrics that others define, under any names
+    batched: ClassVar[bool] = False  # evaluated in batches of the recipe's size
     padded: ClassVar[bool] = True  # inputs may differ in length: last digits may depend on the batch
     writes_files: ClassVar[bool] = False  # evaluating may change the files that are named
 
@@ -46,6 +47,7 @@ class SetSpec(Section):
 
 class _LabelledSet(SetSpec):
     shows_examples: ClassVar[bool] = True
+    batched: ClassVar[bool] = True
     labelled: ClassVar[bool] = True
 
 
@@ -173,6 +175,7 @@ class TextSet(_LabelledSet):
 class TokensSet(SetSpec):
     kind: ClassVar[str] = "soupcli.datasets.tokens"
     shows_examples: ClassVar[bool] = True
+    batched: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]] = (".txt",)
 
     tokens: RecipePath
@@ -208,6 +211,7 @@ class OutsideSet(SetSpec):
 
 class LmEvalSet(OutsideSet):
     kind: ClassVar[str] = "soupcli.evaluation.outside.lm_eval"
+    batched: ClassVar[bool] = True
 
     lm_eval: list[str] = Field(min_length=1)
     """Tasks or groups of lm-evaluation-harness; the score is the mean over them."""

@@ -17,7 +17,7 @@ from soupcli import user_notes as notes
 from soupcli.datasets.kind import SetKind
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside.prints import print_of
-from soupcli.evaluation.outside.program_files import files_of, split, variables_of
+from soupcli.evaluation.outside.program_files import files_of, programs_of, split, variables_of
 from soupcli.evaluation.outside.user_function import score_of_result
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ def identity(
         return None
     own: dict[str, Any] = {"command": spec.command, "set": name, "files": print_of(files, manifest)}
     own["variables"] = variables_of([spec.command], files)
+    own["programs"] = programs_of(words)
     return {**own, "higher_is_better": spec.higher_is_better}
 
 

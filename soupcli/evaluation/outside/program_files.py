@@ -66,6 +66,12 @@ def variables_of(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
     return {name: os.environ[name] for name in sorted(named) if name in os.environ and not is_of_the_session(name)}
 
 
+def programs_of(words: Sequence[str]) -> list[list[str | None]]:
+    """Return the file of a command's program, and of the Python that a shell would start: PATH may lead to others."""
+    names = [words[0]] if Path(words[0]).name.startswith("python") else [words[0], "python", "python3"]
+    return [[name, shutil.which(name)] for name in names]
+
+
 def scripts_behind(words: Sequence[str], folder: Path) -> list[Path]:
     """Return the scripts among the words of a command, and the files that they import or name."""
     return _closed([folder / word for word in words if _is_named_script(folder / word)], folder)
