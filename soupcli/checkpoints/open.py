@@ -13,6 +13,7 @@ from pathlib import Path
 from soupcli.checkpoints.adapters import adapter
 from soupcli.checkpoints.checkpoint import Checkpoint, Component, Origin, StoredCheckpoint
 from soupcli.checkpoints.contents import Contents, How
+from soupcli.checkpoints.formats import numpy_pickle
 from soupcli.checkpoints.formats.folders import accelerate, nnunet, parts, shards, speechbrain
 from soupcli.checkpoints.formats.folders import folder as folders
 from soupcli.checkpoints.formats.folders import torch_distributed as distributed
@@ -267,7 +268,7 @@ def _stored(
     names = plain_names(contents.specs) if prefixes else without_wrappers(contents.specs)
     origin = contents.origin
     home = nnunet.model_folder(files[0].path) if origin.format == nnunet.FORMAT else None
-    if origin.format in ("torch", "averaged") and len(files) == 1:
+    if origin.format in ("torch", "averaged", numpy_pickle.FORMAT) and len(files) == 1:
         origin = origin._replace(format=writer_of(files[0].path) or origin.format)
     return StoredCheckpoint(
         path,

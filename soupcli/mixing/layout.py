@@ -27,6 +27,7 @@ SAFE_NAMES = {
     "pytorch_model.bin": DEFAULT,
     "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
     "diffusion_pytorch_model.bin": "diffusion_pytorch_model.safetensors",
+    "learned_embeds.bin": "learned_embeds.safetensors",
 }
 TORCH_NAMES = {safe: name for name, safe in SAFE_NAMES.items()}
 NUMBERED = re.compile(r"(.*?)(_\d+)?(\.\w+)")  # Accelerate numbers the files of several networks

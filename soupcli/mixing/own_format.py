@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soupcli.checkpoints.formats import numpy_pickle
 from soupcli.checkpoints.formats.folders import nnunet, speechbrain
-from soupcli.checkpoints.formats.folders.accelerate import OF_FSDP
 from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES
+from soupcli.checkpoints.formats.folders.neighbours import OF_FSDP
 from soupcli.checkpoints.formats.folders.shards import MAX_INDEX, is_shard, whole_name
 from soupcli.checkpoints.formats.folders.torch_distributed import DistributedCheckpoint
 from soupcli.checkpoints.formats.torch_archives import is_torch_file
@@ -47,8 +47,8 @@ PLAIN_COPY = CopyOptions()
 READS_SAFETENSORS = frozenset({"timm training", "open_clip training"})
 # Formats that their own library opens, which opens no safetensors. Of other files it is not known who opens them.
 READ_ALONE = frozenset({name for name, _ in WRITERS} - READS_SAFETENSORS) | {
-    *("ESPnet", "FlagEmbedding", "LitGPT", "Megatron", "MONAI", "NeMo", "OLMo", "speechbrain", "wenet"),
-    *("numpy pickle", "PaddlePaddle", OF_FSDP),
+    *("ESPnet", "FlagEmbedding", "GluonTS", "LitGPT", "Megatron", "MONAI", "NeMo", "OLMo"),
+    *("numpy pickle", "PaddlePaddle", "RLlib", "speechbrain", "wenet", OF_FSDP),
 }
 AS_SAFETENSORS = "written as safetensors: --format same writes files like the ingredients"
 

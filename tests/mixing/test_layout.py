@@ -50,6 +50,7 @@ def save(file: Path, tensors: Mapping[str, Tensor]) -> None:
         (("open_clip_model.safetensors",) * 2, "open_clip_model.safetensors"),
         (("diffusion_pytorch_model.bin",) * 2, "diffusion_pytorch_model.safetensors"),
         (("open_clip_pytorch_model.bin",) * 2, "open_clip_model.safetensors"),
+        (("learned_embeds.bin",) * 2, "learned_embeds.safetensors"),
         (("pytorch_model.bin",) * 2, "model.safetensors"),
         (("pytorch_model.bin", "model.safetensors"), "model.safetensors"),
         (("model.safetensors", "mine.safetensors"), "model.safetensors"),

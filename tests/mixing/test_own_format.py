@@ -21,6 +21,8 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from soupcli.checkpoints.open import open_checkpoint
+from soupcli.mixing.mixture import Mixture
+from soupcli.mixing.own_format import chosen_format
 from tests.conftest import Ran, build_net
 from tests.helpers.means import mean64
 
@@ -195,6 +197,28 @@ def test_distributed_below(soup: Soup) -> None:
     whole = torch.load("whole.pt")
     assert whole.keys() == {"state"} and whole["state"].keys() == {"model", "run_name"}
     assert_equal(whole["state"]["model"], mean64([net.state_dict() for net in made]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "beside"),
+    [
+        ("runner.last.pth", {"model_state_dict": None, "epoch_step": 1, "batch_step": 8}, ()),  # catalyst 22
+        ("model.best.pth", None, ("model.storage.json",)),  # and its mode `model`
+        ("BPR.pth", {"config": {}, "state_dict": None, "other_parameter": None}, ()),  # RecBole
+        ("checkpoint_000000978_4005888.pth", {"train_step": 1, "env_steps": 8, "model": None}, ()),  # Sample Factory
+        ("trainer.pt", {"collector": {}, "loss_module": None, "state": {}}, ()),  # TorchRL
+        ("cat.pt", {"string_to_token": {"*": 265}, "string_to_param": None}, ()),  # a textual inversion
+        ("prediction-net-state.pt", None, ("gluonts-config.json", "predictor.json")),
+    ],
+)
+def test_files_that_one_library_reads(name: str, content: Any, beside: tuple[str, ...]) -> None:
+    """A soup is such a file again by default: their program opens no other."""
+    state = nets(1)[0].state_dict()
+    filled = {key: state if value is None else value for key, value in (content or {}).items()}
+    torch.save(filled or state, name)
+    for other in beside:
+        Path(other).write_text("{}")
+    assert chosen_format(Mixture.uniform([open_checkpoint(Path(name))]), None) == ("torch", "")
 
 
 def test_megatron(soup: Soup) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.dtype import Dtype
+from soupcli.checkpoints.formats.folders.neighbours import writer_of
 from soupcli.checkpoints.formats.network_part import network_part, view_of
 from soupcli.checkpoints.formats.other_files import refuse_unknown_file
 from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
@@ -77,7 +78,7 @@ def holds_arrays(file: FileVersion) -> bool:
     if file.path.suffix not in ENDINGS or not begins(file):
         return False
     try:
-        return read_contents(file, How()).origin.format != FORMAT
+        return read_contents(file, How()).origin.format != FORMAT or writer_of(file.path) is not None
     except CheckpointError:
         return False
 

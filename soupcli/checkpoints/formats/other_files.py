@@ -59,6 +59,7 @@ KINDS = (
     _kind(
         rb"\x93NUMPY", "is a numpy array (.npy)", "save all tensors by name: safetensors.numpy.save_file(arrays, path)"
     ),
+    _kind(rb"[\x01-\x20]\0{3}.\0\w+Spec\0", "is CTranslate2 (faster-whisper)", EXPORTED),
     _kind(rb"ftrt", "is a TensorRT engine", EXPORTED),
     _kind(rb"....TFL3", "is TensorFlow Lite", NOT_OURS),
     _kind(rb"....ET\d\d", "is an ExecuTorch program", NOT_OURS),
@@ -149,6 +150,10 @@ FOLDERS = {
     "openvino_model.xml": ("OpenVINO", EXPORTED),
     "*.ckpt*.index": ("a checkpoint of TensorFlow", ARRAYS),
     "*/.zarray": ("an Orbax checkpoint (JAX)", ARRAYS),
+    "*/*.memmap": (
+        "a memory-mapped TensorDict",
+        "save it as a state dict: torch.save(TensorDict.load_memmap(folder).flatten_keys('.').to_dict(), path)",
+    ),
     "Data/com.apple.CoreML": ("a Core ML package", EXPORTED),
     "config.cfg": (
         "a pipeline of spaCy, in msgpack of its own",

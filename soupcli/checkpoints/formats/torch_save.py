@@ -68,6 +68,11 @@ WRITERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("RT-DETR", frozenset({"date", "last_epoch", "model"})),  # D-FINE and DEIM: too
     ("composer", frozenset({"state", "rng"})),
     ("catalyst", frozenset({"model_state_dict", "epoch_metrics"})),
+    ("catalyst", frozenset({"model_state_dict", "epoch_step", "batch_step"})),  # since 22
+    ("RecBole", frozenset({"state_dict", "other_parameter"})),
+    ("Sample Factory", frozenset({"model", "train_step", "env_steps"})),
+    ("TorchRL", frozenset({"loss_module", "collector"})),
+    ("textual inversion", frozenset({"string_to_param", "string_to_token"})),  # AUTOMATIC1111's
     ("stable-baselines3", frozenset({"state_dict", "data"})),
 )
 

@@ -88,6 +88,14 @@ def test_paddle(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> 
     assert_same({n: torch.from_numpy(a.copy(order="C")) for n, a in found.items()}, mean64([tensors(0), tensors(1)]))
 
 
+def test_rllib(tmp_path: Path) -> None:
+    """The state of an RLModule is a network, whose folder holds how it is built."""
+    pickled(tmp_path / "module_state.pkl", arrays())
+    pickled(tmp_path / "class_and_ctor_args.pkl", {"ctor_args_and_kwargs": ((), {})})
+    assert open_checkpoint(tmp_path).origin.format == "RLlib"
+    assert_same(opened(tmp_path), tensors())
+
+
 def test_as_torch(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     """--format torch of arrays is a plain state dict for torch.load."""
     monkeypatch.chdir(tmp_path)

@@ -9,13 +9,14 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soupcli.checkpoints.formats.folders.neighbours import OF_FSDP
 from soupcli.checkpoints.formats.folders.torch_distributed import METADATA
 from soupcli.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FORMAT, OF_FSDP = "Accelerate", "Accelerate FSDP"  # the second one reads no safetensors
+FORMAT = "Accelerate"
 # In the order in which `load_state` looks for them; the last one is FSDP's.
 NAMES = ("model{}.safetensors", "pytorch_model{}.bin", "pytorch_model_fsdp{}.bin")
 CUT = "pytorch_model_fsdp_{}"  # the folder of a network that FSDP has cut

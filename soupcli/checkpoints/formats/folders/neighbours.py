@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.formats.folders.accelerate import OF_FSDP
-
 if TYPE_CHECKING:
     from pathlib import Path
+
+OF_FSDP = "Accelerate FSDP"
 
 
 class Neighbours(NamedTuple):
@@ -25,6 +25,9 @@ class Neighbours(NamedTuple):
 
 
 WRITERS = (
+    Neighbours("catalyst", re.compile(r"model\.(best|last|\d+)\.pth"), ("model.storage.json",)),
+    Neighbours("GluonTS", re.compile(r"prediction-net-state\.pt"), ("gluonts-config.json",)),
+    Neighbours("RLlib", re.compile(r"module_state\.pkl"), ("class_and_ctor_args.pkl",)),
     Neighbours(OF_FSDP, re.compile(r"pytorch_model_fsdp(_\d+)?\.bin"), ("{stem}.bin",)),  # by its own name
     Neighbours("wenet", re.compile(r"(epoch_|step_|avg_?|final|init).*\.pt"), ("train.yaml", "{stem}.yaml")),
     Neighbours("LitGPT", re.compile(r"lit_model(\..+)?\.pth"), ("model_config.yaml", "lit_config.json")),
