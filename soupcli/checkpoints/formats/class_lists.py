@@ -77,7 +77,7 @@ def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
 
 
 def names_in_order(value: Any) -> list[str] | None:
-    """Return different names in order, from a list or by whatever numbers a map gives them; None for anything else."""
+    """Return different names in order, from a list or a map that counts them from 0 or 1; None for anything else."""
     if isinstance(value, Mapping):
         first = next(iter(value.items()), ())
         if not 1 < len(value) <= MOST or all(_row(one) is None for one in first):
@@ -85,8 +85,8 @@ def names_in_order(value: Any) -> list[str] | None:
         numbers, others = ([_row(one) for one in side] for side in (value.keys(), value.values()))
         by, texts = (numbers, value.values()) if None not in numbers else (others, value.keys())
         known = [number for number in by if number is not None]
-        if len(set(known)) < len(value):
-            return None
+        if set(known) not in (set(range(len(value))), set(range(1, len(value) + 1))):
+            return None  # numbers of something else, such as a seed and a number of epochs
         value = [text for _, text in sorted(zip(known, texts, strict=True), key=lambda pair: pair[0])]
     names = names_by_row(value) if isinstance(value, list | tuple) else None
     return names if names is not None and len(set(names)) == len(names) else None
@@ -149,9 +149,8 @@ def rows_of_pbtxt(text: str) -> list[str] | None:
     items = re.findall(r"\{([^{}]*)\}", text)
     numbers = [re.search(r"\bid\s*:\s*(\d{1,9})", item) for item in items]
     names = [re.search(r"""\b(?:display_)?name\s*:\s*(?:"([^"]*)"|'([^']*)')""", item) for item in items]
-    return names_in_order(
-        {int(number[1]): name[1] or name[2] for number, name in zip(numbers, names, strict=True) if number and name}
-    )
+    found = {int(number[1]): name[1] or name[2] for number, name in zip(numbers, names, strict=True) if number and name}
+    return names_in_order([found[number] for number in sorted(found)])
 
 
 def is_class_list(name: str) -> bool:

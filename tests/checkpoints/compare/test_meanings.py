@@ -304,6 +304,7 @@ def test_lists_that_name_no_rows(tmp_path: Path) -> None:
     runs = [run(tmp_path / one) for one in "ab"]
     for folder, names in zip(runs, (ORDER, MOVED), strict=True):
         (folder / "args.json").write_text(json.dumps({"datasets": names, "target_modules": names, "files": names}))
+        (folder / "hparams.json").write_text(json.dumps({"seed": 7 * names.index("cat"), "epochs": 2, "n": 1}))
         (folder / "four.txt").write_text("\n".join([*names, "ox"]))
         (folder / "classes.npy").write_bytes(b"\x93NUMPY\x01\0\x10\0{'descr': " + bytes(names[0], "ascii"))
         (folder / "le.joblib").write_bytes(pickle.dumps(Encoder(names))[:-9])
