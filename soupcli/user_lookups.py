@@ -1,4 +1,4 @@
-"""What the user's code has asked for without opening it: whether files are there, variables, installed packages.
+"""What the user's code has asked for without opening it: whether files are there, and variables.
 
 Python announces no `os.stat` and no `os.environ[...]` to audit hooks, so both are wrapped once a function of the user's
 is loaded. Code that goes another way if a file is missing is evaluated again as soon as the file appears.
@@ -6,7 +6,6 @@ is loaded. Code that goes another way if a file is missing is evaluated again as
 
 from __future__ import annotations
 
-import ast
 import functools
 import os
 import sys
@@ -19,10 +18,8 @@ from typing import Any
 
 from soupcli import user_notes as notes
 from soupcli.environment import EVERY, is_of_the_session
-from soupcli.files.small_file import read_small
 from soupcli.user_events import place_of
 from soupcli.user_files import (
-    imported_names,
     is_written_now,
     named_variables,
     opened_to_write,
@@ -32,7 +29,8 @@ from soupcli.user_files import (
     users_caller,
     written_files,
 )
-from soupcli.user_modules import MAX_SOURCE, OWN, SYSTEM, asking, is_library, is_standard, is_users, stated_in
+from soupcli.user_modules import OWN, SYSTEM, asking, is_library, is_standard, is_users, stated_in
+from soupcli.user_packages import file_of
 
 FOR_ITER = opmap["FOR_ITER"]
 ASKING = ("stat", "lstat", "fstat", "access", "readlink", "open")
@@ -82,48 +80,13 @@ def _places_of_modules() -> Iterator[str]:
     """
     for name in notes.of("sought", read_modules()):
         parent, _, last = name.rpartition(".")
-        found = _file_of(name)
+        found = file_of(name)
         places = (stated_in(sys.modules.get(parent), "__path__") or ()) if parent else sys.path
         for folder in map(os.path.abspath, places):
             if is_users(folder) and not folder.startswith(SYSTEM):
                 yield from (os.path.join(folder, last, "__init__.py"), os.path.join(folder, f"{last}.py"))  # noqa: PTH118
             if found and found.startswith(folder + os.sep):
                 break
-
-
-def used_packages() -> list[str]:
-    """Names of the installed distributions that the user's modules import, directly or through each other."""
-    modules = read_modules()
-    if not modules:
-        return []
-    names = {name.partition(".")[0] for name in imported_names()} | {one for file in modules for one in _imports(file)}
-    found = {name for name in names if is_library(_file_of(name)) and name not in sys.stdlib_module_names}
-    distributions = _distributions() if found else {}
-    return sorted({one for name in found for one in distributions.get(name, [])})
-
-
-@functools.cache
-def _distributions() -> dict[str, list[str]]:
-    from importlib import metadata  # noqa: PLC0415 - slow, and a Python that a command starts does not need it
-
-    return dict(metadata.packages_distributions())
-
-
-def _file_of(name: str) -> str:
-    file = stated_in(sys.modules.get(name), "__file__")
-    return file if isinstance(file, str) else ""
-
-
-@functools.cache
-def _imports(file: str) -> frozenset[str]:
-    """The first names of what a module imports."""
-    try:
-        tree = ast.parse(read_small(Path(file), most=MAX_SOURCE))
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
-        return frozenset()
-    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
-    return frozenset(name.partition(".")[0] for name in names)
 
 
 def _telling(function: Callable[..., Any]) -> Callable[..., Any]:

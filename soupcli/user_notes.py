@@ -37,7 +37,7 @@ KINDS = {
     "variable",
     "copied",
 }  # of words
-KINDS |= {"imported", "sought", "started", "program", "running", "attended"}
+KINDS |= {"imported", "sought", "started", "program", "running", "package", "attended"}
 OF_WORDS = {"started", "program", "running"}  # kinds whose words are commands, as JSON
 LONGEST = 1 << 20  # bytes of a note
 MOST = 100_000  # words of one kind; more are a sign of something else

@@ -22,7 +22,7 @@ PLAN = (
     "user_events user_notes recipe metrics",
     "user_modules",
     "user_files",
-    "user_changes",
+    "user_changes user_packages",
     "user_lookups user_programs",
     "user_code witness",
     "report checkpoints",

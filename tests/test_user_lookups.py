@@ -16,7 +16,8 @@ from soupcli.cli.parsing import guarded
 from soupcli.files.manifest import Manifest, UserReads
 from soupcli.user_code import load_function, users_code
 from soupcli.user_files import read_files
-from soupcli.user_lookups import asked_files, asked_variables, stated_files, used_packages
+from soupcli.user_lookups import asked_files, asked_variables, stated_files
+from soupcli.user_packages import used_packages
 
 NET = """
 import os

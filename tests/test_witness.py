@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from soupcli import user_notes
+from soupcli.files.manifest import Manifest, UserReads
 from soupcli.user_code import load_function, users_code
 from soupcli.user_files import read_files, started_commands
+from soupcli.user_packages import used_packages
 from soupcli.user_programs import unseen_programs
 from tests.conftest import Ran
 
@@ -135,6 +137,32 @@ def test_programs_of_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     subprocess.run([python, "program.py"], env=environment, check=True)
     unseen = ["python -I -c", "python -IB -c", "python -S -c", "python -c 3", "python -sE -c"]
     assert unseen_programs() == ["cat", "env", *unseen, "sh"]
+
+
+def test_packages_of_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program may import packages of another environment: their versions there count."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path))
+    folder = tmp_path / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    for version in ("1.0", "2.0"):
+        (folder / f"ourlib_all-{version}.dist-info").mkdir(parents=True)
+        metadata = f"Metadata-Version: 2.1\nName: ourlib-all\nVersion: {version}\n"
+        (folder / f"ourlib_all-{version}.dist-info/METADATA").write_text(metadata)
+        (folder / f"ourlib_all-{version}.dist-info/RECORD").write_text("ourlib/__init__.py,,\n")
+    (folder / "ourlib_all-2.0.dist-info").rename("later")
+    (folder / "ourlib").mkdir()
+    (folder / "ourlib/__init__.py").touch()
+    Path("program.py").write_text(f"import sys\nsys.path.append({str(folder)!r})\nimport ourlib\n")
+    user_notes.forget_others()
+    environment = {**os.environ, **user_notes.environment_of_command()}
+    subprocess.run([sys.executable, "program.py"], env=environment, check=True)
+    assert used_packages() == [f"ourlib-all {folder}"]
+    manifest = Manifest(user=UserReads(packages=used_packages))
+    kept = manifest.depends()
+    assert manifest.holds(kept)
+    (folder / "ourlib_all-1.0.dist-info").rename("before")
+    Path("later").rename(folder / "ourlib_all-2.0.dist-info")
+    assert not manifest.again().holds(kept)
 
 
 WORKER = """

@@ -18,7 +18,8 @@ from soupcli.progress import Progress, silent, unsaid
 from soupcli.recipe.sets import SetSpec
 from soupcli.user_changes import begin, changed_files, made_files
 from soupcli.user_files import is_written_now, one_moment, read_files, started_commands, written_files
-from soupcli.user_lookups import asked_files, asked_variables, stated_files, used_packages
+from soupcli.user_lookups import asked_files, asked_variables, stated_files
+from soupcli.user_packages import used_packages
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint

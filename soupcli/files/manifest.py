@@ -234,11 +234,16 @@ def _value_of(name: str) -> str:
 
 
 def _version_of(package: str) -> str:
-    """The version of an installed distribution, from the head of its metadata: all of it takes long to parse."""
+    """The version of an installed distribution, from the head of its metadata: all of it takes long to parse.
+
+    After a space the name may be followed by the folder where it is installed.
+    """
+    name, _, folder = package.partition(" ")
     try:
-        installed = metadata.distribution(package)
+        in_folder = metadata.distributions(name=name, path=[folder])
+        installed = next(iter(in_folder)) if folder else metadata.distribution(name)
         text = installed.read_text("METADATA") or installed.read_text("PKG-INFO") or ""
-    except (metadata.PackageNotFoundError, ValueError):
+    except (metadata.PackageNotFoundError, ValueError, StopIteration):
         return ABSENT
     found = VERSION.search(text)
     return ABSENT if found is None else found[1]

@@ -5,6 +5,7 @@ that it would have imported. A Python that is too old for soupcli runs on unwatc
 it would find otherwise: what was imported here gives way to files of the same names in its folder.
 """
 
+import atexit
 import contextlib
 import importlib.machinery
 import importlib.util
@@ -25,9 +26,10 @@ def _watch() -> None:
         sys.modules["soupcli"] = package = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(package)
     try:
-        from soupcli import user_files, user_lookups, user_notes
+        from soupcli import user_files, user_lookups, user_notes, user_packages
 
         if user_notes.begin_in_child():
+            atexit.register(user_packages.note_packages)
             user_files.watch_child(is_worker=is_worker)
             user_lookups.watch()
     finally:

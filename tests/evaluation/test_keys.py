@@ -24,6 +24,7 @@ from soupcli.mixing.mixture import Mixture
 from soupcli.recipe.methods import Cost, Greedy, Learned, Mix, Window
 from soupcli.recipe.networks import NETWORKS
 from soupcli.recipe.recipe import Recipe
+from soupcli.recipe.section import Section
 from soupcli.recipe.sets import SETS
 from soupcli.run.words.recipe import LEARNED_KEYS, RECIPE_KEYS
 from tests.helpers.evaluators import evaluators
@@ -300,10 +301,17 @@ def test_flags() -> None:
     given = {*RECIPE_KEYS, *LEARNED_KEYS}
     assert {flag for flag in flags if flag not in given and flag not in FLAGS} == set()
     assert {*FLAGS} <= flags
-    sections = {"window": Window, "greedy": Greedy, "learned": Learned, "mix": Mix, "cost": Cost}
+    sections: dict[str, type[Section]] = {
+        "": Recipe,
+        "window": Window,
+        "greedy": Greedy,
+        "learned": Learned,
+        "mix": Mix,
+        "cost": Cost,
+    }
     for key in [*RECIPE_KEYS.values(), *LEARNED_KEYS.values()]:
         section, _, name = key.rpartition(".")
-        assert name in (sections[section] if section else Recipe).model_fields, key
+        assert name in sections[section].model_fields, key
 
 
 def test_keys_of_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

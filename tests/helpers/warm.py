@@ -205,9 +205,9 @@ def _import_what_commands_need() -> None:
         part = ".".join(file.relative_to(ROOT).with_suffix("").parts)
         if not part.startswith(("soupcli.demo", "soupcli.networks.libraries", "soupcli.__main__")):
             importlib.import_module(part.removesuffix(".__init__"))
-    from soupcli import user_lookups  # noqa: PLC0415
+    from soupcli import user_packages  # noqa: PLC0415
 
-    user_lookups._distributions()  # reads the metadata of all that is installed
+    user_packages._distributions(None)  # reads the metadata of all that is installed
 
 
 def _run(words: list[str]) -> None:
