@@ -64,7 +64,7 @@ class FolderSearch:
             return None
         if soups:
             notes.append(f"{path}: {counted(soups, 'soup')} below it passed over: {listed(map(str, soups))}")
-        notes.append(_said(path, found))
+        notes.append(_said(path, found, self.prefer))
         return found
 
     def is_something_else(self, path: Path) -> bool:
@@ -133,14 +133,14 @@ def _entries(folder: Path) -> list[Path]:
     return [entry for entry in entries if not entry.name.startswith((".", "__"))]
 
 
-def _said(path: Path, found: Sequence[Path]) -> str:
-    """Return a line on how many checkpoints are below a path, and how to take one of each run."""
+def _said(path: Path, found: Sequence[Path], prefer: str | None) -> str:
+    """Return a line on how many checkpoints are below a path, and how to take one of each run if `prefer` does not."""
     runs: dict[Path, int] = {}
     for one in found:
         if one.is_file() or STEPS.fullmatch(one.name):
             runs[one.parent] = runs.get(one.parent, 0) + 1
     several = [run for run, count in runs.items() if count > 1 and run != path]
-    more = ": --prefer best or last takes one of each run" if several else ""
+    more = ": --prefer best or last takes one of each run" if several and prefer is None else ""
     return f"{path}: {counted(found, 'checkpoint')} below it{more}"
 
 

@@ -79,6 +79,19 @@ def test_equal_weights_count_once(runs: Path) -> None:
     assert len(find(["runs/*"], doubles=True).checkpoints) == 3
 
 
+def test_epochs_beside_a_checkpoint(runs: Path) -> None:
+    """torchvision's reference script writes both into one folder: the error offers what takes one of them."""
+    for number, name in enumerate(("model_3.pth", "model_12.pth", "checkpoint.pth")):
+        (runs / "ref").mkdir(exist_ok=True)
+        torch.save({"model": small_net(number).state_dict(), "epoch": 1}, runs / "ref" / name)
+    with pytest.raises(CheckpointError) as refused:
+        find(["ref"])
+    assert "--prefer last" in f"{refused.value} {refused.value.hint}"
+    found = find(["ref"], prefer="last")
+    assert [str(one.path) for one in found.checkpoints] == ["ref/model_12.pth"]
+    assert not any("--prefer" in note for note in found.notes)
+
+
 def test_one_number_apart(runs: Path) -> None:
     """Weights that differ in one element in the middle of a tensor are two ingredients."""
     tensors = {"w": torch.zeros(10_000)}

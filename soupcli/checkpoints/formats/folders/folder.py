@@ -185,9 +185,11 @@ def last_of_several(folder: Path) -> Path | None:
 def _pick_one(folder: Path, names: list[str]) -> str:
     if not names:
         return "these are shards of several checkpoints: move those of all but one out of the folder"
-    both = [start for start in PREFERENCES if any(start in name.lower() for name in names)]
+    said = [start for start in PREFERENCES if any(start in name.lower() for name in names)]
+    if "last" not in said and any(re.search(r"\d", name.partition(".")[0]) for name in names if "*" not in name):
+        said.append("last")  # the highest number is
     first = next((name for start in PREFERRED for name in names if name.startswith(start)), None)
-    ways = [f"--prefer {' or '.join(both)}"] if both else []
+    ways = [f"--prefer {' or '.join(said)}"] if said else []
     ways += [f"--weights-name {name}" for name in ([first] if first is not None else names[:3])]
     return f"pick one with {', or with '.join(ways)}, or give the files: --ckpts '{folder}/{_series(names)}'"
 
