@@ -6,7 +6,6 @@ notes = check_meanings(checkpoints, selection)            # raises MixError, nam
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -19,6 +18,7 @@ from soupcli.checkpoints.compare.class_orders import (
     other_orders,
     shown,
 )
+from soupcli.checkpoints.compare.head_rows import HEAD
 from soupcli.checkpoints.compare.settings import same_bytes, side_file
 from soupcli.checkpoints.formats.class_lists import plain_name
 from soupcli.checkpoints.tensor_filter import TensorFilter
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 26  # of a file that lists tokens: the largest has half of that
 MOST_VALUES = 2_500_000  # in it: a quarter of a million tokens, and the pairs that they are merged from
 MOST_TOKENS = 1_000_000  # of other files
-
-
-HEAD = re.compile(r"head|classif|logit|score|predict|(^|\.)(fc|cls)\d*\.")  # in names of the last layer
 
 
 class Tokens(NamedTuple):
