@@ -72,7 +72,8 @@ def _rows(checkpoint: Checkpoint, name: str) -> Tensor:
     spec = checkpoint.tensors[name]
     rows_cd = read_part(checkpoint, name, 0, spec.numel).double().view(spec.shape)
     rows_cd = rows_cd - rows_cd.mean(0)
-    return rows_cd / rows_cd.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    lengths_c: Tensor = rows_cd.norm(dim=1, keepdim=True)
+    return rows_cd / lengths_c.clamp_min(1e-30)
 
 
 def _order(one_cd: Tensor, other_cd: Tensor) -> list[int] | None:
