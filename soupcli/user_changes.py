@@ -12,7 +12,7 @@ from pathlib import Path
 from soupcli import user_files
 from soupcli import user_notes as notes
 from soupcli.user_events import state_of
-from soupcli.user_files import read_modules
+from soupcli.user_files import moving, read_modules
 from soupcli.user_modules import forget
 
 
@@ -25,8 +25,12 @@ def begin() -> None:
 
 
 def made_files() -> set[Path]:
-    """Return files that programs have read and that changed since these began: made by them, or by others."""
-    return {Path(path) for path in notes.of("made", read_modules()) - notes.every("written")}
+    """Return files that programs or texts name and that changed since these, or the run, began.
+
+    Made by the user's code, or by somebody else. The clock of a file server may also be ahead of this machine's.
+    """
+    made = notes.of("made", read_modules()) | moving
+    return {Path(path) for path in made - notes.every("written")}
 
 
 def changed_files(kind: str = "opened") -> list[Path]:

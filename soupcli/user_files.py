@@ -57,6 +57,7 @@ _absolute = cache(os.path.abspath)  # of files of modules, which begin at the ro
 MOST_FOLDERS = 8
 
 _named: set[str] = set()  # files that texts in the user's code name
+moving: set[str] = set()  # those among them that have changed since the run began
 _begun = [sys.maxsize]  # when the run did, in nanoseconds
 _watching = threading.Event()
 _is_child = threading.Event()  # all code of this process is the user's
@@ -226,15 +227,17 @@ def _stays(path: str) -> bool:
         found = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
         return False
-    stays = stat.S_ISREG(found.st_mode) and found.st_ctime_ns < _begun[0]
-    if stays:
-        _named.add(path)
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    stays = found.st_ctime_ns < _begun[0]
+    (_named if stays else moving).add(path)
     return stays
 
 
 def begin() -> None:
     """Note that a run begins. A file that changes from now on counts as written by it."""
     _named.clear()
+    moving.clear()
     notes.forget_others()
     _begun[0] = time.time_ns()
 

@@ -56,9 +56,9 @@ def watch() -> None:
 
 
 def asked_files() -> set[Path]:
-    """Files and folders for which loaded modules of the user's have asked, but for those that this run has written."""
+    """Files and folders for which loaded modules of the user's have asked, but for those that they have written."""
     asked = notes.of("asked", read_modules()).union(_places_of_modules())
-    return {Path(path) for path in asked - set(map(str, written_files())) if not is_written_now(path)}
+    return {Path(path) for path in asked - set(map(str, written_files()))}
 
 
 def stated_files() -> set[Path]:

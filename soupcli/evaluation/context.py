@@ -111,10 +111,17 @@ def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) 
     if reason is not None:
         warn(f"{reason}: nothing is kept there between runs, and nothing of it is used (chmod go-w, or SOUP_CACHE=DIR)")
     begin()
+    moved: set[Path] = set()  # since the run began, of the files behind scripts
+
+    def seen() -> dict[Path, str | None]:
+        behind = _behind_scripts()
+        moved.update(file for file in behind if is_written_now(str(file)))
+        return dict.fromkeys(behind - moved) | read_files()
+
     user = UserReads(
-        seen=_seen,
+        seen=seen,
         written=written_files,
-        made=made_files,
+        made=lambda: made_files() | moved,
         changed=changed_files,
         changed_by_programs=lambda: changed_files("opened by a program"),
         variables=asked_variables,
@@ -126,9 +133,7 @@ def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) 
     return Manifest(folder / "hashes", fresh=fresh, user=user)
 
 
-def _seen() -> dict[Path, str | None]:
-    """Return what the user's code has read, and what the scripts that it started name and import."""
-    found = read_files()
+def _behind_scripts() -> set[Path]:
+    """Return the scripts that the user's code has started, and what they name and import."""
     here = Path.cwd()
-    behind = {file for words in started_commands() for file in scripts_behind(words, here)}
-    return {file: None for file in behind if not is_written_now(str(file))} | found
+    return {file for words in started_commands() for file in scripts_behind(words, here)}

@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -48,7 +48,7 @@ class UserReads(NamedTuple):
 
     seen: Callable[[], Mapping[Path, str | None]] = dict  # files and folders; of modules with the hash of what was run
     written: Callable[[], Collection[Path]] = _nothing  # those that it has written itself
-    made: Callable[[], Collection[Path]] = _nothing  # those that programs have read, and may have made themselves
+    made: Callable[[], Collection[Path]] = _nothing  # those that it may have made itself, in ways that are not seen
     changed: Callable[[], Collection[Path]] = _nothing  # those that are others than when it opened them
     changed_by_programs: Callable[[], Collection[Path]] = _nothing  # the same of programs, which may make them anew
     variables: Callable[[], Collection[str]] = tuple  # of the environment
@@ -74,7 +74,7 @@ class Manifest:
         self._began = time.time_ns()
         self._files: dict[Path, tuple[Stamp, str]] = {}
         self._versions: dict[str, str] = {}
-        self._made: dict[Path, str] = {}
+        self._first: dict[Path, str] = {}
         self._varying: set[Path] = set()
 
     def file(self, path: Path) -> str:
@@ -109,11 +109,12 @@ class Manifest:
             seen = user.seen()
             found = [[f"{VARIABLE}{name}", _value_of(name)] for name in sorted(user.variables())]
             found += [[f"{PACKAGE}{name}", self._version(name)] for name in sorted(user.packages())]
-            asked = sorted(path for path in user.asked() if path not in seen)
             stated = sorted(user.stated())
-            made = sorted(path for path in user.made() if path not in seen)
-        found += [[f"{ASKED}{_shown(path, here)}", now] for path, now in self._prints_of_made(made)]
-        found += [[f"{ASKED}{_shown(path, here)}", self._asked_print(path)] for path in asked]
+            asked = set(user.asked()).difference(seen)
+            made = set(user.made()).difference(seen, asked)
+        prints = [(path, self._asked_print(path)) for path in sorted(asked | made)]
+        settled = [(path, now) for path, now in prints if not self._varies(path, now)]
+        found += [[f"{ASKED}{_shown(p, here)}", now] for p, now in settled if now != ABSENT or p in asked]
         found += [[f"{STATED}{_shown(path, here)}", _stat_print(path)] for path in stated]
         return found + [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(seen.items())]
 
@@ -121,14 +122,11 @@ class Manifest:
         """Return the files that have changed since a program of the user's opened them."""
         return sorted(self._user.changed_by_programs())
 
-    def _prints_of_made(self, paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-        """Yield the prints of files that programs may have made. Those that vary are left out: their inputs decide."""
-        for path in paths:
-            now = self._asked_print(path)
-            if self._made.setdefault(path, now) != now:
-                self._varying.add(path)
-            if now != ABSENT and path not in self._varying:
-                yield path, now
+    def _varies(self, path: Path, now: str) -> bool:
+        """Whether the print of a file is another one than in an earlier score of this run: it is made, not given."""
+        if self._first.setdefault(path, now) != now:
+            self._varying.add(path)
+        return path in self._varying
 
     def holds(self, depends: Depends) -> bool:
         """Whether every file and folder is unchanged. Raises one of DAMAGED for a damaged record."""

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,3 +201,21 @@ def test_a_file_that_was_read_when_a_module_was_imported(family: Path) -> None:
     assert watched(recipe).value == 0.03
     Path("data.txt").write_text("longer")
     assert watched(recipe).value == 0.06
+
+
+def test_a_clock_that_is_behind(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of a server whose clock is ahead seem to change while the run goes on: they count all the same."""
+    monkeypatch.setattr("soupcli.user_files.time", SimpleNamespace(time_ns=lambda: 0))
+    Path("mine.py").write_text(
+        "import os, torch\n\n"
+        "def evaluate(model, device):\n"
+        "    number = int(torch.from_file('number.bin', size=1, dtype=torch.int64))  # opened outside of Python\n"
+        "    return {'accuracy': (10 * number + os.path.isfile('more')) / 100, 'n': 1}\n"
+    )
+    recipe = {"model": {"python": "net.py:build"}, "val": {"val": {"python": "mine.py:evaluate", "metric": "accuracy"}}}
+    Path("number.bin").write_bytes(bytes([1] + 7 * [0]))
+    assert [watched(recipe).value, watched(recipe).examples] == [0.1, 0]
+    Path("number.bin").write_bytes(bytes([2] + 7 * [0]))
+    assert [watched(recipe).value, watched(recipe).examples] == [0.2, 0]
+    Path("more").touch()
+    assert [watched(recipe).value, watched(recipe).examples] == [0.21, 0]
