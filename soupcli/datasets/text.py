@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from soupcli.datasets import label_rows
+from soupcli.datasets.classes import known_names
 from soupcli.datasets.examples import TokenExamples
 from soupcli.datasets.input_cache import input_key
 from soupcli.datasets.kind import Prompted, SetKind
@@ -56,7 +57,7 @@ def load(spec: TextSet, given: LoadContext) -> TokenExamples:
     numbers = "numbers" in metric_named(given.metric).measures
     columns_read = template_columns(spec.template) if spec.template is not None else spec.input
     rows = read_rows(spec.text, (*columns_read, *_label_columns(spec)))
-    labels = _labels(spec, rows, network.outline.label_names, numbers=numbers)
+    labels = _labels(spec, rows, network.outline, numbers=numbers)
     texts = [_texts(spec, row, number, columns_read) for number, row in enumerate(rows, 1)]
     limit = _limit(spec, tokenizer, network.longest_input)
     key = input_key("text", fingerprint(spec, given.cache.manifest), given.mark, limit)
@@ -152,28 +153,30 @@ def _label_columns(spec: TextSet) -> list[str]:
     return [spec.label] if isinstance(spec.label, str) else spec.label
 
 
-def _labels(spec: TextSet, rows: Sequence[Row], label_names: Sequence[str] | None, *, numbers: bool) -> Tensor:
+def _labels(spec: TextSet, rows: Sequence[Row], outline: Outline, *, numbers: bool) -> Tensor:
     if numbers:
         return measurements(spec, [row.get(_one_column(spec)) for row in rows])
-    return _class_labels(spec, rows, label_names).labels
+    return _class_labels(spec, rows, outline).labels
 
 
 def class_order(spec: TextSet, outline: Outline, metric: str) -> ClassOrder | None:
     """Return the order of classes, from the labels of all rows, or None for a metric of numbers."""
     if "numbers" in metric_named(metric).measures:
         return None
-    return _class_labels(spec, read_rows(spec.text, _label_columns(spec)), outline.label_names).order
+    return _class_labels(spec, read_rows(spec.text, _label_columns(spec)), outline).order
 
 
-def _class_labels(spec: TextSet, rows: Sequence[Row], label_names: Sequence[str] | None) -> ClassLabels | LabelRows:
+def _class_labels(spec: TextSet, rows: Sequence[Row], outline: Outline) -> ClassLabels | LabelRows:
     """One class for each row, or a 0 or 1 for each class: of several columns, and of lists in one."""
-    names = spec.labels or label_names
     if not isinstance(spec.label, str):
-        return label_rows.of_columns(spec.text, rows, spec.label, names)
+        return label_rows.of_columns(spec.text, rows, spec.label, spec.labels or known_names(spec.label, outline)[0])
     values = [row.get(spec.label) for row in rows]
     if isinstance(values[0], list):
-        return label_rows.of_lists(spec.text, values, names)
-    return class_labels(spec, values, label_names, class_names(spec.text, spec.label))
+        said = {each for value in values if isinstance(value, list) for each in value if isinstance(each, str)}
+        return label_rows.of_lists(spec.text, values, spec.labels or known_names(sorted(said), outline)[0])
+    own = class_names(spec.text, spec.label)
+    said = own or sorted({value for value in values if isinstance(value, str)})
+    return class_labels(spec, values, known_names(said, outline)[0], own)
 
 
 def _one_column(spec: TextSet) -> str:

@@ -236,6 +236,19 @@ def test_numbers_and_names_that_look_like_numbers(tmp_path: Path) -> None:
         labels(["1", 2, "2", "1"])
 
 
+def test_names_beside_the_weights(tmp_path: Path) -> None:
+    """Names are those of a list beside the weights if the network itself has none; numbers are not names."""
+    tokenizer, beside = word_tokenizer(tmp_path / "run"), {"label_encoder.pkl: classes_": ["1", "bad", "0"]}
+    spec = write(tmp_path, ["bad", "0", "1", "bad"])
+    assert text.load(spec, load_context(tokenizer, beside=beside)).labels.tolist() == [1, 2, 0, 1]
+    assert text.load(write(tmp_path, [1, 0, 2, 1]), load_context(tokenizer, beside=beside)).labels.tolist() == [
+        1,
+        0,
+        2,
+        1,
+    ]
+
+
 def test_names_of_the_file(tmp_path: Path) -> None:
     """Numbers in a parquet file of `datasets` stand for its own names, which are matched with the network's."""
     datasets = pytest.importorskip("datasets")
@@ -246,6 +259,7 @@ def test_names_of_the_file(tmp_path: Path) -> None:
     spec, tokenizer = TextSet(text=tmp_path / "val.parquet"), word_tokenizer(tmp_path / "run")
     known = ("contradiction", "entailment", "neutral")
     assert text.load(spec, load_context(tokenizer, label_names=known)).labels.tolist() == [1, 2, 0, 1]
+    assert text.load(spec, load_context(tokenizer, beside={"classes.txt": known})).labels.tolist() == [1, 2, 0, 1]
     assert text.load(spec, load_context(tokenizer)).labels.tolist() == [0, 1, 2, 0]
     with pytest.raises(ValidationError, match="'Entailment' is neither a number nor one of no, yes"):
         text.load(spec, load_context(tokenizer, label_names=("no", "yes", "maybe")))
@@ -280,9 +294,12 @@ def test_tokenizers_that_fail(tmp_path: Path) -> None:
         text.load(spec, load_context(Failing()))
 
 
-def test_several_classes_for_one_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["label_names", "beside"])
+def test_several_classes_for_one_text(tmp_path: Path, source: str) -> None:
     """Columns of 0 and 1 go by the network's names, lists of names too; such labels say which class is which."""
-    context = load_context(word_tokenizer(tmp_path / "run"), label_names=("negative", "positive"), metric="map")
+    names = ("negative", "positive")
+    said: dict[str, Any] = {source: names if source == "label_names" else {"classes.npy": names}}
+    context = load_context(word_tokenizer(tmp_path / "run"), **said, metric="map")
     (tmp_path / "dev.csv").write_text("text,positive,negative\ngood,1,0\nbad,0,1\ngood bad,1,1\nnone,0,0\n")
     columns = TextSet(text=tmp_path / "dev.csv", label=["positive", "negative"])
     rows = [["positive"], ["negative"], ["negative", "positive"], []]

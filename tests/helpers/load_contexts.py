@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -14,15 +15,16 @@ def load_context(
     tokenizer: Any = None,
     *,
     label_names: tuple[str, ...] | None = None,
+    beside: Mapping[str, Sequence[str]] = {},
     pad_token_id: int | None = None,
     longest_input: int | None = None,
     **options: Any,
 ) -> LoadContext:
-    """`options` are those of LoadContext."""
+    """Lists of classes lie `beside` the weights; `options` are those of LoadContext."""
     network = Network(
         nn.Identity(),
         tokenizer=tokenizer,
-        outline=Outline(IMAGE_FOLDER, label_names),
+        outline=Outline(IMAGE_FOLDER, label_names, stated=beside),
         pad_token_id=pad_token_id,
         longest_input=longest_input,
     )
