@@ -172,8 +172,8 @@ def _class_labels(spec: TextSet, rows: Sequence[Row], outline: Outline) -> Class
         return label_rows.of_columns(spec.text, rows, spec.label, spec.labels or known_names(spec.label, outline)[0])
     values = [row.get(spec.label) for row in rows]
     if isinstance(values[0], list):
-        said = {each for value in values if isinstance(value, list) for each in value if isinstance(each, str)}
-        return label_rows.of_lists(spec.text, values, spec.labels or known_names(sorted(said), outline)[0])
+        listed = {each for value in values if isinstance(value, list) for each in value if isinstance(each, str)}
+        return label_rows.of_lists(spec.text, values, spec.labels or known_names(sorted(listed), outline)[0])
     own = class_names(spec.text, spec.label)
     said = own or sorted({value for value in values if isinstance(value, str)})
     return class_labels(spec, values, known_names(said, outline)[0], own)
