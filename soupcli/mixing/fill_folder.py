@@ -183,6 +183,16 @@ def _dtype_of(specs: Mapping[str, TensorSpec]) -> Dtype | None:
     return max(counts, key=lambda dtype: (counts[dtype], str(dtype)), default=None)
 
 
+def _parts(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a configuration and those of the networks in it, such as `text_config` and `encoder`, at any depth."""
+    found = [config]
+    for part in found:
+        for key, value in part.items():
+            if isinstance(value, dict) and (key.endswith("_config") or "model_type" in value):
+                found.append(value)
+    return found
+
+
 def _with_dtype(file: SideFile, dtype: str) -> bytes | None:
     """The configuration with another dtype, in its parts too; None if it names none."""
     try:
@@ -191,8 +201,7 @@ def _with_dtype(file: SideFile, dtype: str) -> bytes | None:
         return None
     if not isinstance(config, dict):
         return None
-    parts = [config, *(value for key, value in config.items() if isinstance(value, dict) and key.endswith("_config"))]
-    named = [(part, key) for part in parts for key in DTYPE_KEYS if isinstance(part.get(key), str)]
+    named = [(part, key) for part in _parts(config) for key in DTYPE_KEYS if isinstance(part.get(key), str)]
     for part, key in named:
         part[key] = dtype
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode() if named else None
