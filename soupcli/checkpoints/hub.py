@@ -21,7 +21,7 @@ from soupcli.checkpoints.formats.folders.folder import INDEX_SUFFIX, KNOWN_NAMES
 from soupcli.checkpoints.formats.folders.parts import ENDINGS, MARKERS, OTHER_FORMS, STEPS
 from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.checkpoints.shell_patterns import matches
-from soupcli.checkpoints.side_files import LARGEST, PICTURES, TRAINING, TRAINING_FOLDERS, WEIGHTS
+from soupcli.checkpoints.side_files import LARGEST, PICTURES, TRAINING, TRAINING_FOLDERS, is_weights
 from soupcli.environment import import_extra
 from soupcli.errors import CheckpointError
 from soupcli.wording import HUB_WORD, natural_order
@@ -215,7 +215,7 @@ def _is_beside(name: str, size: int | None) -> bool:
     """Whether a file is a small one that is neither weights nor training state nor a picture."""
     if name.startswith(".") or (matches(name, TRAINING) and name != "scheduler_config.json"):
         return False
-    other = matches(name, WEIGHTS) or PurePosixPath(name).suffix.lower() in PICTURES
+    other = is_weights(name) or PurePosixPath(name).suffix.lower() in PICTURES
     return not other and (size is None or size <= LARGEST)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.compare.settings import same_bytes
-from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME, NAME, TRAINER_STATE
+from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME, NAME, STATISTICS, TRAINER_STATE
 from soupcli.checkpoints.formats.foreign import LATEST
 from soupcli.checkpoints.formats.torch_save import is_state
 from soupcli.checkpoints.shell_patterns import matches
@@ -128,12 +128,17 @@ def differing_numbers(files: Sequence[SideFile], of: Checkpoint, others: Iterabl
     """Return a line for each file of numbers beside `of` that is another one beside one of `others`."""
     found = []
     for file in files:
-        if PurePosixPath(file.name).suffix.lower() in NUMBERS:
+        if PurePosixPath(file.name).suffix.lower() in NUMBERS or matches(file.path.name, STATISTICS):
             beside = ((one, one.side_folder / file.name) for one in others if one.side_folder is not None)
             other = next((one for one, path in beside if path.is_file() and not same_bytes(path, file.path)), None)
             if other is not None:
                 found.append(f"{file.name}: is that of {of.path}, not a mean; {other.path} has another")
     return found
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file's name is that of weights, in whatever format."""
+    return matches(name, WEIGHTS) and not matches(name, STATISTICS)
 
 
 def _is_training(name: str) -> bool:
@@ -203,7 +208,7 @@ def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:
         return _Entry(file, "no regular file")
     if matches(path.name, ARRAYS):
         return _Entry(file, "numbers that are not mixed")
-    if matches(path.name, WEIGHTS):
+    if is_weights(path.name):
         return None
     if path.name in POINTERS and not _names_one(path, mixed):
         return None

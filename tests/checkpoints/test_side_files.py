@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.checkpoints.side_files import LARGEST, SPARSE, SideFiles, files_beside
+from soupcli.checkpoints.side_files import LARGEST, SPARSE, SideFiles, differing_numbers, files_beside
 
 CARRIED = (
     *("config.json", "source.spm", "target.spm", "bpe.codes", "dict.txt", "vocab-src.json", "prophetnet.tokenizer"),
@@ -143,3 +143,18 @@ def test_code_in_packages(ingredient: Path) -> None:
         (ingredient / name).parent.mkdir(parents=True, exist_ok=True)
         (ingredient / name).write_text(code)
     assert {name for name in names(ingredient) if name.endswith(".py")} == set(content)
+
+
+def test_statistics_of_a_policy(tmp_path: Path) -> None:
+    """LeRobot keeps means and deviations of inputs in safetensors beside a policy: they are carried on, not refused."""
+    name = "policy_preprocessor_step_5_normalizer_processor.safetensors"
+    for number in range(2):
+        (tmp_path / f"r{number}").mkdir()
+        save_file({"w": torch.ones(2) + number}, tmp_path / f"r{number}/model.safetensors")
+        save_file({"state.mean": torch.ones(2) + number}, tmp_path / f"r{number}" / name)
+    one, other = (open_checkpoint(tmp_path / f"r{number}") for number in range(2))
+    assert list(one.tensors) == ["w"]
+    assert names(tmp_path / "r0") == [name]
+    files = files_beside(one.side_folder, one.files).files
+    assert differing_numbers(files, one, [one, other])[0].startswith(f"{name}: is that of {one.path}, not a mean")
+    assert not differing_numbers(files, one, [one])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import WEIGHTS
 from soupcli.checkpoints.contents import How
-from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES, holds_tensors
+from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES, STATISTICS, holds_tensors
 from soupcli.checkpoints.formats.folders.parts import ENDINGS
 from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.checkpoints.formats.names import plain_names
@@ -61,7 +61,7 @@ def look_beside(folder: Path, checkpoint: Checkpoint) -> list[str]:
     others: list[str] = []
     entries = (entry for entry in folder.iterdir() if entry.suffix.lower() in ENDINGS)
     for entry in sorted(entries, key=lambda entry: natural_order(entry.name)):
-        if entry.name in known or is_shard(entry.name):
+        if entry.name in known or is_shard(entry.name) or matches(entry.name, STATISTICS):
             continue
         refuse_pointer(entry)
         if not holds_tensors(entry) or any(same_file(FileVersion.of(entry), file) for file in taken):

@@ -42,6 +42,7 @@ MAX_NAME = 4096
 PREFERENCES = ("best", "last")  # words after --prefer
 PREFERRED = ("model_best", "best", "last")  # names that a trainer gives in every folder
 # What trainers leave beside the weights: never opened.
+STATISTICS = ("policy_*processor_step_*.safetensors",)  # of the inputs and outputs of LeRobot's policies
 TRAINER_STATE = (
     "optimizer*",
     "scheduler*",
