@@ -12,6 +12,7 @@ import yaml
 
 from soupcli.checkpoints.adapters.config import CONFIG as ADAPTER
 from soupcli.checkpoints.folder_search import below
+from soupcli.checkpoints.formats.folders.folder import PREFERENCES
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.words import paths_of
 from soupcli.datasets.embedding_pairs import functions_of
@@ -104,7 +105,7 @@ class Family(NamedTuple):
 
     paths: list[Path]
     others: list[Path]
-    prefer: bool  # whether a run has a `best` among several
+    prefer: str | None  # the word of --prefer, if runs have several checkpoints each
 
 
 MOST_CLASSES = 100_000_000
@@ -116,13 +117,12 @@ STARTS = re.compile(
 def _family(folder: Path) -> Family:
     """Return the largest group of checkpoints that could be averaged. Soups and starts are left out."""
     groups: dict[object, list[Path]] = {}
-    prefer = False
+    prefer: str | None = None
     for path in below(folder)[:MAX_LOOKED_AT]:
         checkpoint = _opened(path)
         if checkpoint is None and path.is_dir():
-            named = paths_of([str(path)], prefer="best")
-            prefer = prefer or (not named.failures and named.paths != [path])
-            checkpoint, path = _opened(named.paths[0]) if named.paths else None, (named.paths or [path])[0]
+            path, word = _one_of(path)
+            prefer, checkpoint = prefer or word, _opened(path)
         if checkpoint is not None and len(checkpoint.tensors) > 2:
             tensors = frozenset((name, spec.shape) for name, spec in checkpoint.tensors.items())
             groups.setdefault(tensors, []).append(path)
@@ -131,6 +131,15 @@ def _family(folder: Path) -> Family:
     runs = _of_one_folder(folder, runs)
     others = [path for group in groups.values() for path in group if path not in runs]
     return Family(runs, others, prefer)
+
+
+def _one_of(run: Path) -> tuple[Path, str | None]:
+    """Return one of the several checkpoints of a run, and the word of --prefer that takes it, or `run` and None."""
+    for word in PREFERENCES:
+        named = paths_of([str(run)], prefer=word)
+        if not named.failures and named.paths not in ([], [run]):
+            return named.paths[0], word
+    return run, None
 
 
 def _of_one_folder(folder: Path, runs: Sequence[Path]) -> list[Path]:
@@ -155,7 +164,7 @@ def _words(folder: Path, found: Family) -> str | None:
     if not found.paths:
         return None
     parents = {path.parent for path in found.paths}
-    prefer = " --prefer best" if found.prefer else ""
+    prefer = f" --prefer {found.prefer}" if found.prefer else ""
     if len(parents) == 1 and all(path.is_dir() for path in found.paths):
         [top] = parents
         if not any(other.parent == top for other in found.others):

@@ -218,17 +218,21 @@ def test_any_depth(family: Path, soup: Soup) -> None:
     assert soup(*command.split()[2:], "--quiet").code == 0
 
 
-def test_best_and_last(family: Path, soup: Soup) -> None:
-    """Runs with a best and a last checkpoint are offered with --prefer; the command runs."""
+@pytest.mark.parametrize(
+    ("word", "taken", "other"),
+    [("best", "best.safetensors", "last.safetensors"), ("last", "model_3.safetensors", "checkpoint.safetensors")],
+)
+def test_one_of_each_run(family: Path, soup: Soup, word: str, taken: str, other: str) -> None:
+    """Runs with several checkpoints, a best one or epochs, are offered with --prefer; the command runs."""
     for number in range(5):
         folder = Path(f"runs/{number}")
-        (folder / "model.safetensors").rename(folder / "best.safetensors")
-        save_file({"0.weight": torch.zeros(1)}, folder / "last.safetensors")
+        (folder / "model.safetensors").rename(folder / taken)
+        save_file({"0.weight": torch.zeros(1)}, folder / other)
     Path("soup.yaml").unlink()
-    assert "5 checkpoints (runs/ --prefer best)" in soup("init").stderr
+    assert f"5 checkpoints (runs/ --prefer {word})" in soup("init").stderr
     command = Path("soup.yaml").read_text().splitlines()[0]
     ran = soup(*command.split()[2:], "--quiet")
-    assert (ran.code, ran.stdout) == (0, "soup/best.safetensors\n"), ran.stderr
+    assert (ran.code, ran.stdout) == (0, f"soup/{taken}\n"), ran.stderr
 
 
 def test_more_kinds_of_text(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
