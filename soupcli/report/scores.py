@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
 
 def _finite_or_none(value: float | None) -> float | None:
     return value if value is None or math.isfinite(value) else None
 
 
-# JSON has no NaN: a score that is not a number is written as null.
-Number = Annotated[float | None, PlainSerializer(_finite_or_none)]
+def _nan_as_none(value: float | None) -> float | None:
+    return None if value is not None and math.isnan(value) else value
+
+
+# JSON has no NaN: a score that is not a number is null, in memory as in the file. An infinite one is null in the file.
+Number = Annotated[float | None, AfterValidator(_nan_as_none), PlainSerializer(_finite_or_none)]
 
 
 class ReportPart(BaseModel):

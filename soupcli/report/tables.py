@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -127,7 +126,7 @@ def _needed(step: SearchStep, metric: str) -> str:
 
 def reached(step: SearchStep, metric: str) -> str:
     """The score, or the best that it could have been if the evaluation was stopped."""
-    given_up = (step.score is None or math.isnan(step.score)) and step.bound is not None
+    given_up = step.score is None and step.bound is not None
     return f"{shown(metric, step.bound, None)} at best" if given_up else shown(metric, step.score, None)
 
 

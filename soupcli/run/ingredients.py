@@ -21,7 +21,7 @@ from soupcli.checkpoints.hub import pinned
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.window import PassedOver, choose
 from soupcli.cli.options.soups import SoupOptions
-from soupcli.errors import MixError, UsageError
+from soupcli.errors import CheckpointError, MixError, UsageError
 from soupcli.output import console
 
 if TYPE_CHECKING:
@@ -84,7 +84,11 @@ def find_ingredients(
 def _base_on_hub(named: Path, *, quiet: bool) -> Checkpoint:
     if not quiet:
         console.note(f"the adapters' base is taken from the Hub: {named}")
-    return open_checkpoint(named, How())
+    try:
+        return open_checkpoint(named, How())
+    except CheckpointError as absent:
+        hint = f"{absent.hint}; or --base FOLDER names it" if absent.hint else "--base FOLDER names it"
+        raise CheckpointError(f"{absent}: adapter_config.json names it as the base", hint=hint) from absent
 
 
 def _find(resolved: Resolved, progress: ProgressReporter) -> Listing:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.training_record import highest_in_table, record_of
 from soupcli.run.methods.batch_norm import has_statistics
+from soupcli.wording import SHARES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ WHY_NAN = (
     "its outputs overflow (--amp and half precision do so first), or they are all equal; soup inspect shows which "
     "ingredients do not go together"
 )
+HIGH = 0.5  # of a share: networks with statistics that are far off do not reach it
 FEWEST_SAME = 3  # checkpoints: two may well have the same score
 
 
@@ -68,7 +70,8 @@ def _say_all_same(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]
     metrics = [{metric: number.value for metric, number in score.metrics.items()} for _, score in found]
     if len(found) >= FEWEST_SAME and metrics[0] and all(one == metrics[0] for one in metrics):
         shown = ", ".join(f"{metric} {value:g}" for metric, value in sorted(metrics[0].items()))
-        statistics = _statistics([checkpoint for checkpoint, _ in found])
+        high = any(metric in SHARES and value > HIGH for metric, value in metrics[0].items())
+        statistics = "" if high else _statistics([checkpoint for checkpoint, _ in found])
         run.warn(
             f"{name}: all {len(found)} checkpoints have {shown}: does the evaluation use the weights it is given?"
             f"{f' Or look at {statistics}' if statistics else ''}"

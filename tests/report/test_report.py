@@ -42,6 +42,15 @@ def report(**parts: Any) -> Report:
     )
 
 
+def test_a_score_that_is_not_a_number() -> None:
+    """In memory it is null as in the file, so that a notebook draws what a page draws; an infinite one stays."""
+    step = SearchStep(
+        candidate="a", score=math.nan, threshold=0.5, accepted=False, reason="", examples=3, seconds=0, bound=0.4
+    )
+    assert (step.score, MetricScore(value=math.nan, n=1).value) == (None, None)
+    assert MetricScore(value=math.inf, n=1).value == math.inf
+
+
 def test_keys_of_the_contract() -> None:
     """Every key that the contract lets scripts count on is there, under its name."""
     found = json.loads(report().to_json())
