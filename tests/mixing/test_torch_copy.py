@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from soupcli.checkpoints.open import open_checkpoint
+from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.torch_copy import CopyOptions, TorchNotes
 from soupcli.mixing.torch_file import write_copy
@@ -80,13 +80,15 @@ def names_in(content: Any) -> Any:
     return [(name, names_in(value)) for name, value in content.items()] if isinstance(content, dict) else None
 
 
-def copied(path: Path, content: Any, *, legacy: bool = False, keep_state: bool = False) -> tuple[Any, TorchNotes]:
+def copied(
+    path: Path, content: Any, *, legacy: bool = False, keep_state: bool = False, key: str | None = None
+) -> tuple[Any, TorchNotes]:
     """The soup of `content` and another one, as torch reads it, and what is said about it."""
     for seed, file in enumerate((path / "0.pt", path / "1.pt")):
         torch.save(
             content(small_net(seed).state_dict(), of_adam(seed)), file, _use_new_zipfile_serialization=not legacy
         )
-    mixture = Mixture.uniform([open_checkpoint(path / "0.pt"), open_checkpoint(path / "1.pt")])
+    mixture = Mixture.uniform([open_checkpoint(path / name, How(key=key)) for name in ("0.pt", "1.pt")])
     options = CopyOptions(keep_state=keep_state)
     written = write_copy(mixture, mixture.kept.own.files[0], path / "soup.pt", options)
     return torch.load(path / "soup.pt", weights_only=False), written.notes
@@ -115,3 +117,16 @@ def test_old_files(tmp_path: Path) -> None:
     found, notes = copied(tmp_path, composer, legacy=True)
     assert at(found, "state.optimizers") is not None
     assert notes == TorchNotes(as_in_ingredient=("rng", "state.optimizers", "state.schedulers"))
+
+
+def test_all_parts_as_one(tmp_path: Path) -> None:
+    """Each part is averaged in its place; training state beside them goes, in one of them it stays: both are said."""
+
+    def gan(state: dict[str, Any], adam: dict[str, Any]) -> dict[str, Any]:
+        return {"gen": state, "disc": {"net": state, "opt": adam}, "optimizer": adam, "queue": [torch.ones(2)]}
+
+    found, notes = copied(tmp_path, gan, key="*")
+    assert notes == TorchNotes(("optimizer",), ("disc.opt", "queue"))
+    expected = mean64([small_net(seed).state_dict() for seed in range(2)])
+    assert_same(found["gen"], expected)
+    assert_same(found["disc"]["net"], expected)

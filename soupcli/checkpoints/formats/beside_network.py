@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.network_part import trained_beside, view_of
+from soupcli.checkpoints.formats.network_part import MOST_LEVELS, trained_beside, view_of
+from soupcli.checkpoints.formats.part_words import is_every
 from soupcli.checkpoints.formats.pickles.modules import is_module
+from soupcli.checkpoints.formats.pickles.stand_ins import entries_of
 from soupcli.checkpoints.formats.training_state import is_training_state
 
 if TYPE_CHECKING:
@@ -36,12 +38,23 @@ def parts_beside(content: Any, key: str | None, is_tensor: Callable[[Any], bool]
         on = next((name for name in view if leads_to(f"{above}{name}", key)), None)
         trained = trained_beside(view)
         for name, value in view.items():
-            if name != on and not (on is None and is_tensor(value)):
-                is_training = name == trained or is_training_state(str(name), value)
+            is_training = name == trained or is_training_state(str(name), value)
+            if on is None and is_every(key) and not is_training and view_of(value) is not None:
+                yield from _training_inside(f"{above}{name}", value)
+            elif name != on and not (on is None and is_tensor(value)):
                 yield Part(f"{above}{name}", value, is_training)
         if on is None:
             return
         at, above = view[on], f"{above}{on}."
+
+
+def _training_inside(above: str, part: Any) -> Iterator[Part]:
+    """Yield the training state in one of several parts that are mixed."""
+    for name, value in {} if is_module(part) else (entries_of(part) or {}).items():
+        if is_training_state(str(name), value):
+            yield Part(f"{above}.{name}", value, is_training=True)
+        elif above.count(".") < MOST_LEVELS:
+            yield from _training_inside(f"{above}.{name}", value)
 
 
 def leads_to(name: str, key: str | None) -> bool:

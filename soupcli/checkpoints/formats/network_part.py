@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.checkpoints.formats.part_words import EVERY, dotted, holds, is_every, kind, listed, under
 from soupcli.checkpoints.formats.pickles.modules import is_module, state_of
-from soupcli.checkpoints.formats.pickles.stand_ins import Opaque, StandIn, entries_of, find_in
+from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, entries_of, find_in
 from soupcli.checkpoints.formats.pickles.tensors import is_array, is_tensor, tensor_of
 from soupcli.checkpoints.formats.training_state import is_counter, is_optimizer, is_training_state
 from soupcli.errors import CheckpointError
@@ -45,8 +46,8 @@ SWAPPED = {"current_model_state": "averaging_state", "ema_state_dict": "message_
 USUAL = frozenset({*AVERAGED, *TRAINED})
 EXTRA_STATE = "_extra_state"  # of a module, in whatever form it wants
 CALLBACKS = "callbacks"  # Lightning's; most of them keep the best score as a tensor
+IP_ADAPTER = {"image_proj", "ip_adapter"}  # parts of a file that are one network
 MOST_LEVELS = 6
-MOST_NAMES = 8
 
 
 class NetworkPart(NamedTuple):
@@ -91,6 +92,11 @@ def network_part(path: Path, content: Any, *, key: str | None, is_tensor: Callab
     choice is not clear.
     """
     file = _File(path, is_tensor)
+    if key is None and (view_of(content) or {}).keys() >= IP_ADAPTER:
+        key = EVERY
+    if key is not None and is_every(key):
+        above = key.removesuffix(EVERY).removesuffix(".")
+        return _together(file, _descend(file, content, above) if above else content, key)
     if key is not None and not _is_bare(file, content):
         return _choose(file, _descend(file, content, key), key, asked=True)
     return _choose(file, content, None)
@@ -127,7 +133,7 @@ def _choose(file: _File, content: Any, key: str | None, *, asked: bool = False) 
     if view is None:
         hint = "save the network's state dict alone: torch.save(model.state_dict(), path)"
         raise CheckpointError(
-            f"{file.path}: {_holds(key)} a {_kind(content)}, not a state dict",
+            f"{file.path}: {holds(key)} a {kind(content)}, not a state dict",
             hint=hint if file.holds(content) else None,
         )
     choice = _Choice(None)
@@ -138,8 +144,29 @@ def _choose(file: _File, content: Any, key: str | None, *, asked: bool = False) 
     if (key or "").count(".") >= MOST_LEVELS:
         raise CheckpointError(f"{file.path}: parts lie in parts more than {MOST_LEVELS} deep, down to {key!r}")
     part = next(value for name, value in view.items() if str(name) == choice.name)
-    below = _choose(file, part, _dotted(key, choice.name))
+    below = _choose(file, part, dotted(key, choice.name))
     return below._replace(notes=(*choice.notes, *below.notes), averaged=choice.averaged or below.averaged)
+
+
+def _together(file: _File, content: Any, key: str) -> NetworkPart:
+    """Return all parts that may be a network as one. The name of each tensor begins with that of its part."""
+    view = view_of(content) or {}
+    names = [name for name, part in view.items() if _may_be_network(file, str(name), part) and file.has_names(part)]
+    if not names:
+        raise CheckpointError(
+            f"{file.path}: --key {key}: no part there is a network", hint="leave --key out to see what the file holds"
+        )
+    parts = [_choose(file, view[name], str(name)) for name in names]
+    named = [(f"{part.key}.{name}", tensor) for part in parts for name, tensor in part.tensors.items()]
+    beside = [(str(name), value) for name, value in view.items() if name not in names]
+    beside = [(name, value) for name, value in beside if _matters(file, name, value)]
+    named += [(name, value) for name, value in beside if file.is_tensor(value)]
+    if len(dict(named)) < len(named):
+        raise CheckpointError(f"{file.path}: --key {key}: two tensors would have one name")
+    others = [name for name, value in beside if not file.is_tensor(value)]
+    said = f"weights are taken from {listed(repr(part.key) for part in parts)}, as one network"
+    left = (f"left out beside them: {listed(others)}",) if others else ()
+    return NetworkPart(key, dict(named), (said, *left, *(note for part in parts for note in part.notes)))
 
 
 def _preferred(file: _File, view: Mapping[Any, Any], key: str | None) -> _Choice:
@@ -164,7 +191,7 @@ def _preferred(file: _File, view: Mapping[Any, Any], key: str | None) -> _Choice
     if own or len(named) != 1:
         raise _unclear(file, parts, key, own=own)
     [name] = named
-    note = f"weights are taken from {_dotted(key, name)!r}, the only part that may be a network"
+    note = f"weights are taken from {dotted(key, name)!r}, the only part that may be a network"
     return _Choice(name, (note, *_left_out(file, view, key, name)))
 
 
@@ -187,8 +214,8 @@ def _may_be_network(file: _File, name: str, value: Any) -> bool:
 
 
 def _averaged(file: _File, view: Mapping[Any, Any], key: str | None, name: str, trained: str | None) -> _Choice:
-    other = f"; the trained ones: --key {_dotted(key, trained)}" if trained is not None else ""
-    note = f"weights are taken from {_dotted(key, name)!r}, which holds averaged ones{other}"
+    other = f"; the trained ones: --key {dotted(key, trained)}" if trained is not None else ""
+    note = f"weights are taken from {dotted(key, name)!r}, which holds averaged ones{other}"
     return _Choice(name, (note, *_left_out(file, view, key, name, trained)), averaged=True)
 
 
@@ -207,15 +234,15 @@ def _described(file: _File, part: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _unclear(file: _File, names: Iterable[str], key: str | None, *, own: bool) -> CheckpointError:
-    dotted = [_dotted(key, name) for name in names]
+    places, every = [dotted(key, name) for name in names], f"--key '{dotted(key, EVERY)}'"
     if own:
         return CheckpointError(
-            f"{file.path}: {_holds(key)} tensors, and parts with further tensors: {_listed(dotted)}",
-            hint=f"save the network's state dict alone, or take one part and nothing else: --key {dotted[0]}",
+            f"{file.path}: {holds(key)} tensors, and parts with further tensors: {listed(places)}",
+            hint=f"take one part and nothing else: --key {places[0]}, or all as one network: {every}",
         )
     return CheckpointError(
-        f"{file.path}: {_holds(key)} parts that may each be the network: {_listed(dotted)}",
-        hint=f"say which: {', or '.join(f'--key {name}' for name in dotted[:4])}",
+        f"{file.path}: {holds(key)} parts that may each be the network: {listed(places)}",
+        hint=f"say which: {', or '.join(f'--key {name}' for name in places[:4])}; or all as one network: {every}",
     )
 
 
@@ -224,8 +251,8 @@ def _left_out(
 ) -> tuple[str, ...]:
     """Return a note on left-out parts with tensors, except those in `said`."""
     names = [str(name) for name, value in view.items() if _matters(file, str(name), value)]
-    names = [_dotted(key, name) for name in names if name not in (chosen, said)]
-    return (f"left out beside {_dotted(key, chosen)!r}: {_listed(names)}",) if names else ()
+    names = [dotted(key, name) for name in names if name not in (chosen, said)]
+    return (f"left out beside {dotted(key, chosen)!r}: {listed(names)}",) if names else ()
 
 
 def _matters(file: _File, name: str, value: Any) -> bool:
@@ -253,7 +280,7 @@ def _unknown_objects(file: _File, view: Mapping[Any, Any]) -> tuple[str, ...]:
         and not str(name).endswith(EXTRA_STATE)
         and not value.full_name.startswith(HARMLESS)
     ]
-    return (f"left out, since they are no tensors: {_listed(found)}",) if found else ()
+    return (f"left out, since they are no tensors: {listed(found)}",) if found else ()
 
 
 def _tensors(file: _File, view: Mapping[Any, Any], key: str | None) -> dict[str, Any]:
@@ -264,37 +291,37 @@ def _tensors(file: _File, view: Mapping[Any, Any], key: str | None) -> dict[str,
             name = _name_of(file, stored, key)
             if name in tensors:
                 raise CheckpointError(
-                    f"{file.path}: {_holds(key)} two tensors with the name {name}, as a text and as a number",
+                    f"{file.path}: {holds(key)} two tensors with the name {name}, as a text and as a number",
                     hint="give them names that differ, and save the file again",
                 )
             tensors[name] = value
         elif is_array(value):
             raise CheckpointError(
-                f"{file.path}: tensor {str(stored)!r}{_under(key)} is a numpy array",
+                f"{file.path}: tensor {str(stored)!r}{under(key)} is a numpy array",
                 hint="save it as a tensor: torch.from_numpy(array)",
             )
         elif not str(stored).endswith(EXTRA_STATE) and not is_training_state(str(stored), value) and file.holds(value):
             raise CheckpointError(
-                f"{file.path}: {stored!r}{_under(key)} is a {_kind(value)} of tensors without names",
+                f"{file.path}: {stored!r}{under(key)} is a {kind(value)} of tensors without names",
                 hint="save each under a name: torch.save(model.state_dict(), path) does",
             )
     if not tensors and next(find_in(view, is_array), None) is not None:
         raise CheckpointError(
-            f"{file.path}: no state dict{_under(key)}: its numbers are numpy arrays, not tensors",
+            f"{file.path}: no state dict{under(key)}: its numbers are numpy arrays, not tensors",
             hint="save them as tensors: torch.from_numpy(array)",
         )
     if not tensors:
-        raise CheckpointError(f"{file.path}: no state dict{_under(key)}: it holds {_listed(map(repr, map(str, view)))}")
+        raise CheckpointError(f"{file.path}: no state dict{under(key)}: it holds {listed(map(repr, map(str, view)))}")
     return tensors
 
 
 def _name_of(file: _File, stored: Any, key: str | None) -> str:
     if isinstance(stored, bool) or not isinstance(stored, str | int):
-        raise CheckpointError(f"{file.path}: a tensor{_under(key)} has a {_kind(stored)} for a name, not a text")
+        raise CheckpointError(f"{file.path}: a tensor{under(key)} has a {kind(stored)} for a name, not a text")
     try:
         str(stored).encode()
     except UnicodeEncodeError as cause:
-        raise CheckpointError(f"{file.path}: the name {stored!r}{_under(key)} is no valid text") from cause
+        raise CheckpointError(f"{file.path}: the name {stored!r}{under(key)} is no valid text") from cause
     return str(stored)
 
 
@@ -307,7 +334,7 @@ def _descend(file: _File, content: Any, key: str) -> Any:
         step = next((name for name in names if left == name or left.startswith(f"{name}.")), None)
         if step is None:
             raise CheckpointError(
-                f"{file.path}: has no key {key!r}, only {_listed(map(repr, names))}", hint="--key takes one of these"
+                f"{file.path}: has no key {key!r}, only {listed(map(repr, names))}", hint="--key takes one of these"
             )
         part = next(value for name, value in (view_of(part) or {}).items() if str(name) == step)
         left = left[len(step) + 1 :]
@@ -321,27 +348,3 @@ def _check_no_optimizer(file: _File, part: Any, key: str) -> None:
             f"{file.path}: --key {key} leads into the state of an optimizer, which is no network",
             hint="leave --key out to see what else the file holds",
         )
-
-
-def _dotted(key: str | None, name: str) -> str:
-    return f"{key}.{name}" if key else name
-
-
-def _under(key: str | None) -> str:
-    return f" under {key!r}" if key else ""
-
-
-def _holds(key: str | None) -> str:
-    return f"under {key!r} are" if key else "holds"
-
-
-def _kind(value: Any) -> str:
-    if is_tensor(value):
-        return "tensor"
-    value = value.value if isinstance(value, Opaque) else value
-    return value.full_name if isinstance(value, StandIn) else type(value).__name__
-
-
-def _listed(names: Iterable[str]) -> str:
-    held = list(names)
-    return ", ".join(held[:MOST_NAMES]) + (", ..." if len(held) > MOST_NAMES else "") or "nothing"

@@ -148,7 +148,11 @@ class IngredientOptions(RecipeOptions):
     weights_name: WeightsName = None
     key: Annotated[
         str | None,
-        typer.Option("--key", help="Which state dict of a training checkpoint, e.g. state_dict.", envvar="SOUP_KEY"),
+        typer.Option(
+            "--key",
+            help="Which state dict of a training checkpoint, e.g. state_dict; '*': all of them, as one network.",
+            envvar="SOUP_KEY",
+        ),
     ] = None
     trust: Trust = False
     trust_code: TrustCode = False

@@ -79,7 +79,7 @@ def test_key_overrides(tmp_path: Path) -> None:
         open_checkpoint(path, How(key="teacher"))
     with pytest.raises(CheckpointError, match=r"parts that may each be the network: nets\.g, nets\.d") as refused:
         open_checkpoint(path, How(key="nets"))
-    assert refused.value.hint == "say which: --key nets.g, or --key nets.d"
+    assert refused.value.hint == "say which: --key nets.g, or --key nets.d; or all as one network: --key 'nets.*'"
 
 
 def test_an_empty_average_is_not_taken(tmp_path: Path) -> None:
@@ -103,10 +103,32 @@ def test_what_is_not_clear_is_asked(tmp_path: Path, content: object, named: list
     """Where two parts may be the network both are named, and every hint takes one of them."""
     with pytest.raises(CheckpointError, match="may each be the network: " + ", ".join(named)) as refused:
         open_checkpoint(saved(tmp_path / "x.pt", content))
-    hint = str(refused.value.hint).removeprefix("say which: ").replace(", or", "")
+    hint = str(refused.value.hint).removeprefix("say which: ").partition("; or all")[0].replace(", or", "")
     assert hint.split() == [word for name in named for word in ("--key", name)]
     for name in named:
         assert open_checkpoint(tmp_path / "x.pt", How(key=name)).origin.key == name
+
+
+def test_all_parts_as_one(tmp_path: Path) -> None:
+    """`--key '*'` takes every part that may be a network, and tensors beside; names begin with their part's."""
+    content = {"gen": state(0), "disc": {"state_dict": state(1), "opt": adam()}, "scale": torch.ones(1), "epoch": 3}
+    content |= {"optimizer": adam(), "rng_state": torch.ones(8), "queue": [torch.ones(2)]}
+    expected = {f"gen.{name}": tensor for name, tensor in state(0).items()}
+    expected |= {f"disc.state_dict.{name}": tensor for name, tensor in state(1).items()}
+    for path, key in ((saved(tmp_path / "x.pt", content), "*"), (saved(tmp_path / "y.pt", {"a": content}), "a.*")):
+        assert_same(opened(path, key=key), {**expected, "scale": torch.ones(1)})
+        origin = open_checkpoint(path, How(key=key)).origin
+        assert origin.key == key and "left out beside them: queue" in origin.notes
+    with pytest.raises(CheckpointError, match="leads into the state of an optimizer"):
+        opened(tmp_path / "x.pt", key="optimizer.*")
+
+
+def test_ip_adapter(tmp_path: Path) -> None:
+    """Its two parts are one network, with the names that it has in safetensors."""
+    path = saved(tmp_path / "x.bin", {"image_proj": state(0), "ip_adapter": state(1)})
+    expected = {f"image_proj.{name}": tensor for name, tensor in state(0).items()}
+    assert_same(opened(path), expected | {f"ip_adapter.{name}": tensor for name, tensor in state(1).items()})
+    assert open_checkpoint(path).origin.format == "IP-Adapter"
 
 
 def test_parts_beside_tensors(tmp_path: Path) -> None:
