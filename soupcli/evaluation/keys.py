@@ -162,7 +162,9 @@ class Keys:
         for one in (weights.kept, *weights.kept.sources):
             known = self._described.pop(one.folder, None)
             if known is not None and self._beside(one.folder) != known:
-                raise ValidationError(f"{one.folder}: files beside the weights changed while they were used", hint=HINT)
+                raise ValidationError(
+                    f"{one.folder}/: files beside the weights changed while they were used", hint=HINT
+                )
         if not self._context.sets[name].shows_examples:
             self.confirm(name)
 

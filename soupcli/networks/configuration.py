@@ -27,6 +27,7 @@ _IN_FOLDER = re.compile("|".join(fnmatch.translate(pattern) for pattern in FILES
 _BELOW = [pattern.split("/") for pattern in FILES if "/" in pattern]
 # Keys that say who wrote a file, and nothing about the network.
 NOTES = ("_name_or_path", "name_or_path", "_commit_hash", "transformers_version", "is_local", "local_files_only")
+MODULES = "modules.json"  # of sentence-transformers: names the modules and their folders
 MAX_PARSED = 10_000_000  # bytes of a file that notes are looked for in
 MAX_FILE = 2**29  # bytes; the largest tokenizers have 35 MB
 
@@ -39,7 +40,16 @@ def configuration_files(folder: Path) -> list[Path]:
         return []
     below = [entry / name for at, name in _BELOW for entry in entries if fnmatch.fnmatchcase(entry.name, at)]
     found = [entry for entry in entries if _IN_FOLDER.match(entry.name) or is_class_list(entry.name)]
-    return sorted(file for file in (*found, *below) if file.is_file())
+    if any(entry.name == MODULES for entry in entries):
+        below += [file for entry in entries for file in _of_module(entry)]
+    return sorted({file for file in (*found, *below) if file.is_file()})
+
+
+def _of_module(entry: Path) -> list[Path]:
+    """Return what a module in a folder of its own has, such as `0_Transformer/tokenizer.json`; not of a checkpoint."""
+    if (entry / MODULES).exists():
+        return []
+    return [file for file in entry.rglob("*") if _IN_FOLDER.match(file.name)]
 
 
 def key_of_configuration(folder: Path) -> str:
