@@ -15,6 +15,8 @@ from soupcli.checkpoints.formats.numpy_names import names_in
 
 DEEPEST = 3  # levels that are searched
 MOST = 100_000  # classes, and entries that are searched
+MOST_NAMES = 300_000  # in all lists of a document that may be others
+FEW = 4  # settings that may count from 0 by chance, such as a fold and a seed
 _NUMBER, _NAME = "(ids?|int|idx|ind(ex|ices))", "(label|class|name|tag|intent|category|target)(es|s)?"
 _MAPS = rf"{_NUMBER}_?(2|to)_?{_NAME}|{_NAME}_?(2|to)_?{_NUMBER}"
 _NAMES = r"(label|class|target|category)_?(names|list|order)|labels|classes|names"
@@ -58,20 +60,32 @@ def other_lists(document: Any, view_of: View | None = None) -> dict[str, list[st
 
     They count as such only if another document has the same names in another order.
     """
-    entries = _entries(document, view_of or _mapping)
-    found = {place: names_in_order(value) for place, key, value in entries if not OTHERS.fullmatch(key)}
-    return {place: names for place, names in found.items() if names is not None}
+    found: dict[str, list[str]] = {}
+    room, known = MOST_NAMES, dict[int, tuple[Any, list[str] | None]]()
+    for place, key, value in _entries(document, view_of or _mapping):
+        if room < 0 or OTHERS.fullmatch(key):
+            continue
+        if id(value) not in known:  # one that a hostile file holds at many places is looked at once
+            known[id(value)] = value, names_in_order(value)
+        names = known[id(value)][1]
+        if names is not None:
+            found[place] = names
+            room -= len(names)
+    return found
 
 
 def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
     """Yield the dotted place of each entry, its key and its value, the upper ones first."""
     waiting, seen = deque([("", 1, view_of(document))]), 0
+    plain: dict[int, tuple[Any, Any]] = {}
     while waiting and seen < MOST:
         prefix, depth, view = waiting.popleft()
         seen += len(view or ())
         for key, value in (view or {}).items():
             below = view_of(value)
-            yield f"{prefix}{key}", str(key), names_in(below or value)
+            if id(value) not in plain:
+                plain[id(value)] = value, names_in(below or value)
+            yield f"{prefix}{key}", str(key), plain[id(value)][1]
             if below and depth < DEEPEST:
                 waiting.append((f"{prefix}{key}.", depth + 1, below))
 
@@ -85,7 +99,8 @@ def names_in_order(value: Any) -> list[str] | None:
         numbers, others = ([_row(one) for one in side] for side in (value.keys(), value.values()))
         by, texts = (numbers, value.values()) if None not in numbers else (others, value.keys())
         known = [number for number in by if number is not None]
-        if set(known) not in (set(range(len(value))), set(range(1, len(value) + 1))):
+        counted = set(known) in (set(range(len(value))), set(range(1, len(value) + 1)))
+        if not counted or (by is others and len(value) < FEW):
             return None  # numbers of something else, such as a seed and a number of epochs
         value = [text for _, text in sorted(zip(known, texts, strict=True), key=lambda pair: pair[0])]
     names = names_by_row(value) if isinstance(value, list | tuple) else None

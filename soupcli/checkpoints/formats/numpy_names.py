@@ -39,6 +39,7 @@ class _Joblib(Unpickler):
         if kind[0] == "O":
             inner = _Joblib(self._read, offset=self.at, budget=self._left)
             value.state[DATA] = inner.load()
+            self._left = inner._left
             self._skip(inner.at - self.at)
             return
         if value.state.get("numpy_array_alignment_bytes") is not None:
@@ -73,19 +74,39 @@ def read_npy(content: bytes) -> Any:
     return _texts(str(header.get("descr")), data)
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """Return a pickled value with arrays of text as lists, scalars of numpy as text or numbers, objects as dicts."""
+class _Room:
+    """Counts entries that are made plain: a list may hold another one many times."""
+
+    left = MOST
+
+    def take(self, entries: int) -> None:
+        """Raise ValueError if these are too many."""
+        self.left -= entries
+        if self.left < 0:
+            raise ValueError(f"more than {MOST} entries")
+
+
+def plain(value: Any) -> Any:
+    """Return a pickled value with arrays of text as lists, scalars of numpy as text or numbers, objects as dicts.
+
+    Raises ValueError if it has too many entries.
+    """
+    return _plain(value, 0, _Room())
+
+
+def _plain(value: Any, depth: int, room: _Room) -> Any:
     if isinstance(value, StandIn):
         if is_array(value) or JOBLIB.fullmatch(value.full_name):
             return _array(value)
         if SCALAR.fullmatch(value.full_name):
             return _scalar(value)
-        return plain(dict(value.attributes), depth) if value.attributes else None
-    if depth > DEEPEST or not isinstance(value, dict | list | tuple) or len(value) > MOST:
+        value = dict(value.attributes) or None
+    if depth > DEEPEST or not isinstance(value, dict | list | tuple):
         return value
+    room.take(len(value))
     if isinstance(value, dict):
-        return {plain(key, depth + 1): plain(below, depth + 1) for key, below in value.items()}
-    return [plain(below, depth + 1) for below in value]
+        return {_scalar(key): _plain(below, depth + 1, room) for key, below in value.items()}
+    return [_plain(below, depth + 1, room) for below in value]
 
 
 def names_in(value: Any) -> Any:

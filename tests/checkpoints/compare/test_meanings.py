@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 
 from soupcli.checkpoints.compare import meanings
 from soupcli.checkpoints.compare.meanings import check_meanings
+from soupcli.checkpoints.formats.class_lists import MOST_NAMES, other_lists
+from soupcli.checkpoints.formats.numpy_names import read_pickle
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError, NetworkError
@@ -303,6 +305,7 @@ def test_lists_that_name_no_rows(tmp_path: Path) -> None:
     """Orders of other things, lists of other lengths and broken files say nothing; the hint names the way out."""
     runs = [run(tmp_path / one) for one in "ab"]
     for folder, names in zip(runs, (ORDER, MOVED), strict=True):
+        (folder / "seeds.json").write_text(json.dumps({"a": {"seed": names.index("cat"), "fold": names.index("dog")}}))
         (folder / "args.json").write_text(json.dumps({"datasets": names, "target_modules": names, "files": names}))
         (folder / "hparams.json").write_text(json.dumps({"seed": 7 * names.index("cat"), "epochs": 2, "n": 1}))
         (folder / "four.txt").write_text("\n".join([*names, "ox"]))
@@ -314,6 +317,18 @@ def test_lists_that_name_no_rows(tmp_path: Path) -> None:
     with pytest.raises(MixError, match=r"genres\.txt lists dog, cat, eel, that of .*a lists cat, dog, eel") as refused:
         check(runs[0], runs[1])
     assert "if it does not say what the 3 rows stand for, write one order into both" in str(refused.value.hint)
+
+
+def test_lists_that_hold_themselves_many_times() -> None:
+    """A small pickle of a stranger's that stands for 10^15 entries, or for 10^9 names in lists, is not gone through."""
+    names = [f"name {number}" for number in range(1000)]
+    inner: list[object] = [*names]
+    for _ in range(4):
+        inner = [inner] * 1000
+    with pytest.raises(ValueError, match="more than 100000 entries"):
+        read_pickle(pickle.dumps({"classes": inner}))
+    found = other_lists({f"list {number}": names for number in range(900)})
+    assert 0 < sum(map(len, found.values())) <= MOST_NAMES + len(names)
 
 
 class Yolo(torch.nn.Module):
