@@ -5,8 +5,9 @@ A new option goes into one of GROUPS; tests/cli/test_help.py asks for it.
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,16 @@ def one_of(*words: str) -> dict[str, Any]:
         return [word for word in words if word.startswith(incomplete)]
 
     return {"metavar": f"[{'|'.join(words)}]", "autocompletion": complete}
+
+
+def names_in(table: str) -> Callable[[str], list[str]]:
+    """Return the completion of the keys of a table, `module:NAME`, which is imported when the shell asks."""
+    module, _, name = table.partition(":")
+
+    def complete(incomplete: str) -> list[str]:
+        return [key for key in getattr(importlib.import_module(module), name) if key.startswith(incomplete)]
+
+    return complete
 
 
 def sets_of_recipe(incomplete: str) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from soupcli.cli.app import COMMANDS, app_of
-from soupcli.cli.help import GROUPS, group_of, sets_of_recipe
+from soupcli.cli.help import GROUPS, group_of, names_in, sets_of_recipe
 from soupcli.recipe.precedence import load_recipe
 from tests.conftest import Ran
 
@@ -103,6 +103,7 @@ def test_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("demo").mkdir()
     assert sets_of_recipe("de") == ["dev", "deep-set", "demo/"]
     assert "dev" in sets_of_recipe("")
+    assert names_in("soupcli.metrics.table:METRICS")("f1") == ["f1", "f1_micro", "f1_macro"]
 
 
 @pytest.mark.parametrize(("given", "meant"), [("bf16", "bfloat16"), ("fp16", "float16"), ("torch.float32", "float32")])

@@ -77,3 +77,6 @@ def test_wrong_input(warm: Warm) -> None:
     ran = run(warm, ckpts="$(touch hacked) `touch hacked`", val="val")
     assert ran.returncode == 2
     assert not Path("hacked").exists() and not Path("summary.md").exists()
+    ran = run(warm, ckpts="runs/*/", out="soup\nreport=another")
+    assert ran.returncode == 2 and "out: the folder of the soup is one line" in ran.stdout
+    assert not Path("output.txt").exists()

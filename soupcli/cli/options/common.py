@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from soupcli.cli.help import one_of, sets_of_recipe
+from soupcli.cli.help import names_in, one_of, sets_of_recipe
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 WeightsName = Annotated[
@@ -182,7 +182,11 @@ class IngredientOptions(RecipeOptions):
     metric: Annotated[
         str | None,
         typer.Option(
-            "--metric", metavar="NAME", help="Metric that ranks and selects (default: accuracy).", envvar="SOUP_METRIC"
+            "--metric",
+            metavar="NAME",
+            help="Metric that ranks and selects (default: accuracy).",
+            envvar="SOUP_METRIC",
+            autocompletion=names_in("soupcli.metrics.table:METRICS"),
         ),
     ] = None
     batch_size: Annotated[
@@ -230,6 +234,7 @@ class IngredientOptions(RecipeOptions):
             "--report-to",
             metavar="NAME...",
             help="Report to trackio, wandb or mlflow too, while it runs and at the end.",
+            autocompletion=names_in("soupcli.output.trackers.table:TRACKERS"),
         ),
     ] = None
     relative: Annotated[
