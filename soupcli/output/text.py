@@ -189,7 +189,7 @@ def _other_statistics(report: Report, soup: Soup) -> list[str]:
     gain = theirs.value - own.value
     better = gain and (gain < 0) == (metric in report.lower_is_better.get(name, []))
     flag = "--recalibrate" if other.kind == "estimated again" else "batch_norm: average"
-    unlike = report.best is not None and other.is_unlike_training(name, report.best.scores)
+    unlike = report.best is not None and other.is_unlike_training(name, report.best.scores, soup.scores)
     offer = f": {flag} writes them" if better and not unlike else ""
     shown = f"{name} {metric} {score_cell(other.scores, name, metric).partition(' ±')[0]}"
     return [f"batch norm: with statistics {other.kind} the soup has {shown} ({signed(metric, gain)}){offer}"]

@@ -212,15 +212,16 @@ class OtherStatistics(ReportPart):
     kind: Literal["estimated again", "averaged"]
     scores: Scores
 
-    def is_unlike_training(self, name: str, best: Scores) -> bool:
-        """Whether a soup with statistics of the set's own inputs is far above the best ingredient with its own.
+    def is_unlike_training(self, name: str, best: Scores, soup: Scores) -> bool:
+        """Whether statistics of the set's own inputs lift the soup far above the best ingredient and averaged ones.
 
-        No soup gains that much: the inputs then differ from those in training, and with them the statistics.
+        No soup gains that much: the statistics in the files do not fit these inputs.
         """
-        own, again = (of.get(name, {}).get("accuracy") for of in (best, self.scores))
-        if self.kind != "estimated again" or own is None or again is None or own.value is None or again.value is None:
+        own, averaged, again = (of.get(name, {}).get("accuracy") for of in (best, soup, self.scores))
+        values = [one.value for one in (own, averaged, again) if one is not None and one.value is not None]
+        if self.kind != "estimated again" or len(values) < 3:
             return False
-        return again.value - own.value > FAR_ABOVE
+        return values[2] - max(values[:2]) > FAR_ABOVE
 
 
 class LearnedFit(ReportPart):

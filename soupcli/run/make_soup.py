@@ -213,7 +213,7 @@ def _other_statistics(run: Run, finished: FinishedSoup) -> OtherStatistics | Non
         with run.phase("evaluate"):
             run.other_statistics[soup] = found = other_statistics(run, soup)
             if found is not None and finished.best is not None:
-                say_unlike_training(run, scores_to_report(finished.best[1]), found)
+                say_unlike_training(run, scores_to_report(finished.best[1]), scores_to_report(finished.scores), found)
     return run.other_statistics[soup]
 
 

@@ -54,14 +54,15 @@ def say_not_a_number(run: Run, soup: Mapping[str, Score]) -> None:
             run.warn(f"{name}: the soup's {', '.join(lost)} is not a number (NaN): do not use it unseen: {why}")
 
 
-def say_unlike_training(run: Run, best: Scores, other: OtherStatistics) -> None:
-    """Warn if inputs of the sets are unlike those that batch-norm statistics were made from."""
-    name = next((name for name in run.sets if other.is_unlike_training(name, best)), None)
+def say_unlike_training(run: Run, best: Scores, soup: Scores, other: OtherStatistics) -> None:
+    """Warn if batch-norm statistics in the files do not fit the inputs of a set."""
+    name = next((name for name in run.sets if other.is_unlike_training(name, best, soup)), None)
     if name is not None:
         run.warn(
             f"{name}: the best ingredient has accuracy {best[name]['accuracy'].value:.2%}, the soup with batch-norm "
             f"statistics of these inputs {other.scores[name]['accuracy'].value:.2%}: they go in otherwise than in "
-            f"training: look at {_transform(run, name) or 'how they are prepared'}"
+            f"training: look at {_transform(run, name) or 'how they are prepared'}; or, after few steps of training, "
+            "the statistics are far off: --recalibrate"
         )
 
 

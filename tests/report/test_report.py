@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from soupcli.files.json_text import dump_json
 from soupcli.report.report import Report, RunCost
 from soupcli.report.scores import Ingredient, MetricScore, Scored
-from soupcli.report.soups import SearchStep, Soup
+from soupcli.report.soups import OtherStatistics, SearchStep, Soup
 
 HASH = "sha256:" + "0" * 64
 
@@ -40,6 +40,20 @@ def report(**parts: Any) -> Report:
             **parts,
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("best", "averaged", "again", "unlike"),
+    [(0.3, 0.3, 0.9, True), (0.67, 0.9, 0.94, False), (0.8, 0.2, 0.85, False), (0.3, 0.3, None, False)],
+)
+def test_statistics_of_other_inputs(best: float, averaged: float, again: float | None, unlike: bool) -> None:
+    """A soup that gains by its averaged weights shows that the inputs are right; it then may be recalibrated."""
+
+    def scores(value: float | None) -> dict[str, dict[str, MetricScore]]:
+        return {"val": {"accuracy": MetricScore(value=value, n=100)}}
+
+    other = OtherStatistics(kind="estimated again", scores=scores(again))
+    assert other.is_unlike_training("val", scores(best), scores(averaged)) == unlike
 
 
 def test_a_score_that_is_not_a_number() -> None:
