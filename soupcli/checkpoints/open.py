@@ -270,6 +270,8 @@ def _stored(
     home = nnunet.model_folder(files[0].path) if origin.format == nnunet.FORMAT else None
     if origin.format in ("torch", "averaged", numpy_pickle.FORMAT) and len(files) == 1:
         origin = origin._replace(format=writer_of(files[0].path) or origin.format)
+    if whole_folder and folders.is_average(folder):
+        origin = origin._replace(averaged=True)
     return StoredCheckpoint(
         path,
         {name: contents.specs[stored] for stored, name in names.items()},

@@ -62,10 +62,12 @@ def _check_key(first: Checkpoint, other: Checkpoint, *, asked: bool) -> None:
     keys, averaged = (first.origin.key, other.origin.key), (first.origin.averaged, other.origin.averaged)
     if keys[0] == keys[1] and averaged[0] != averaged[1] and not asked:
         means, trained = (first, other) if averaged[0] else (other, first)
+        under, way = "", "leave one of them out"
+        if keys[0] is not None:
+            under, way = f" under {keys[0]!r}", f"{way}; where every file has both, --key takes the same from all"
         raise MixError(
-            f"{means.path}: its weights under {keys[0]!r} are averages over the training, "
-            f"those of {trained.path} are not",
-            hint="leave one of them out; where every file has both, --key takes the same from all",
+            f"{means.path}: its weights{under} are averages over the training, those of {trained.path} are not",
+            hint=way,
         )
     if keys[0] != keys[1] and not all(averaged) and not (asked and None in keys):
         shown = [repr(key) if key is not None else "the file itself" for key in keys]

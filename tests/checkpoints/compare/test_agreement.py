@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,21 @@ def test_averaged_and_trained(files: dict[str, Path]) -> None:
     )
     assert refused.value.hint == "--key state_dict takes the same from all"
     check_agreement(open_all(files, names, "state_dict"), key="state_dict")
+
+
+def test_average_of_diffusers(tmp_path: Path) -> None:
+    """Scripts of diffusers save `unet` and its average `unet_ema` side by side: these do not mix by accident."""
+    config = {"_class_name": "UNet2DModel"}
+    of_ema = {**config, "decay": 0.9999, "optimization_step": 3, "update_after_step": 0}
+    for name, written in (("unet", config), ("unet_ema", of_ema)):
+        (tmp_path / name).mkdir()
+        save_file(small_net(len(name)).state_dict(), tmp_path / name / "diffusion_pytorch_model.safetensors")
+        (tmp_path / name / "config.json").write_text(json.dumps(written))
+    opened = [open_checkpoint(tmp_path / name) for name in ("unet", "unet_ema")]
+    with pytest.raises(
+        MixError, match=r"unet_ema: its weights are averages over the training, those of .*unet are not"
+    ):
+        check_agreement(opened)
 
 
 def test_bare_and_wrapped(files: dict[str, Path]) -> None:

@@ -250,16 +250,30 @@ def listing(folder: Path) -> str:
     return f"it holds {', '.join(names)}" if names else "it is empty"
 
 
+OF_AN_AVERAGE = {"decay", "optimization_step", "update_after_step"}  # diffusers' EMAModel adds them to config.json
+
+
+def is_average(folder: Path) -> bool:
+    """Whether the network in a folder is an average over the training that diffusers' EMAModel saved."""
+    return _config(folder).keys() >= OF_AN_AVERAGE
+
+
 ARCHITECTURE = ("model_type", "architectures", "_class_name", "architecture", "model_cfg")  # keys of config.json
 
 
 def _architecture(folder: Path) -> str:
     """Return what config.json says about the kind of network, or "" without one."""
+    config = _config(folder)
+    return json.dumps([config.get(key) for key in ARCHITECTURE], sort_keys=True) if config else ""
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Return the content of config.json, or {} if it cannot be read."""
     try:
-        config: Any = parse_json(read_small(folder / "config.json", most=MAX_CONFIG))
-        return json.dumps([config.get(key) for key in ARCHITECTURE], sort_keys=True)
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return ""
+        config = parse_json(read_small(folder / "config.json", most=MAX_CONFIG))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def side_files(folder: Path) -> tuple[Path, ...]:
