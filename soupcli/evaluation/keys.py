@@ -142,9 +142,9 @@ class Keys:
 
     def _classes_of(self, checkpoint: Checkpoint) -> dict[str, list[str]]:
         """Return the orders of classes that any file beside the weights states, by which folders are counted."""
-        if checkpoint.folder not in self._classes:
-            self._classes[checkpoint.folder] = class_orders(checkpoint)
-        return self._classes[checkpoint.folder]
+        if checkpoint.path not in self._classes:
+            self._classes[checkpoint.path] = class_orders(checkpoint)
+        return self._classes[checkpoint.path]
 
     def _print_of(self, file: Path) -> str:
         try:

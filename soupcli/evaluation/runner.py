@@ -83,10 +83,10 @@ class NetworkRunner:
         return self._key_of_network(checkpoint) == self._key_of_network(other)
 
     def _key_of_network(self, checkpoint: Checkpoint) -> str:
-        folder = checkpoint.folder  # asked for once: it is another one if the files are gone meanwhile
-        if folder not in self._network_keys:
-            self._network_keys[folder] = key_of_network(self.recipe.model, checkpoint)
-        return self._network_keys[folder]
+        path = checkpoint.path  # files of one folder, and adapters on one base, may state other classes
+        if path not in self._network_keys:
+            self._network_keys[path] = key_of_network(self.recipe.model, checkpoint)
+        return self._network_keys[path]
 
     @property
     def live(self) -> LiveNetwork:

@@ -129,8 +129,9 @@ def weight_norm(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> s
 def different_side_files(checkpoints: Sequence[Checkpoint], model: NetworkSpec | None) -> str | None:
     """Return a warning if checkpoints differ in the files that describe their networks and inputs, else None."""
     first = checkpoints[0]
-    own = key_of_network(model, first)
-    others = [one for one in checkpoints if one.folder != first.folder and key_of_network(model, one) != own]
+    own, classes = key_of_network(model, first), class_orders(first)
+    beside = [one for one in checkpoints if one.folder != first.folder or class_orders(one) != classes]
+    others = [one for one in beside if key_of_network(model, one) != own]
     if not others:
         return None
     differing = [setting.key for setting in differing_settings([first, others[0]])]

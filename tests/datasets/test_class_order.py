@@ -261,14 +261,8 @@ def transform(picture):
 """
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "class_names.json", "class_to_idx.json", "classes.txt", "hparams.yaml"]
-)
-def test_each_is_judged_by_the_list_beside_it(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soup: Callable[..., Ran]
-) -> None:
-    """A network of the user's own has its classes in the order of the list beside its weights, kept scores too."""
-    monkeypatch.chdir(tmp_path)
+def two_greys() -> dict[str, int]:
+    """Make a set of a black bird and a white cat, and a recipe with a network that tells greys apart."""
     grey = {"bird": 0, "cat": 255}
     for folder, value in grey.items():
         Path("val", folder).mkdir(parents=True)
@@ -277,6 +271,32 @@ def test_each_is_judged_by_the_list_beside_it(
     Path("soup.yaml").write_text(
         'model: {python: "net.py:Net", transform: "net.py:transform"}\nval: {val: {images: val}}\n'
     )
+    return grey
+
+
+def test_files_of_one_folder_state_their_own_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soup: Callable[..., Ran]
+) -> None:
+    """Each of two files in one folder is judged by the classes that lie in it."""
+    monkeypatch.chdir(tmp_path)
+    grey = two_greys()
+    for run, order in {"a.pth": ["bird", "cat"], "b.pth": ["cat", "bird"]}.items():
+        state = {"centre": torch.tensor([grey[one] / 255 for one in order])}
+        torch.save({"state_dict": state, "class_to_idx": {one: place for place, one in enumerate(order)}}, run)
+    ran = soup("eval", "--ckpts", "a.pth", "b.pth", "--val", "val", "--json")
+    rows = json.loads(ran.stdout)["ingredients"]
+    assert [row["scores"]["val"]["accuracy"]["value"] for row in rows] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "class_names.json", "class_to_idx.json", "classes.txt", "hparams.yaml"]
+)
+def test_each_is_judged_by_the_list_beside_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soup: Callable[..., Ran]
+) -> None:
+    """A network of the user's own has its classes in the order of the list beside its weights, kept scores too."""
+    monkeypatch.chdir(tmp_path)
+    grey = two_greys()
 
     def write(run: str, order: list[str]) -> None:
         index = {one: place for place, one in enumerate(order)}

@@ -31,7 +31,8 @@ MAX_SETTINGS = 200_000  # bytes of other files that are searched for classes
 MAX_YAML = 65_536  # bytes: a thousand classes, as YOLO lists ImageNet's, take 45,000
 CONFIG = "config.json"
 DEEPEST = 30  # levels of YAML, whose reader would overflow the stack
-INPUTS = ("tokenizer", "vocab", "special_tokens", "added_tokens")  # files whose names are tokens
+# Files whose names are tokens, and one whose names are layers.
+OTHERS = ("tokenizer", "vocab", "special_tokens", "added_tokens", "adapter_config")
 FRONT_MATTER = re.compile(r"\A---\s*\n(.*?\n)---\s*$", re.DOTALL | re.MULTILINE)
 
 
@@ -65,7 +66,7 @@ def _may_state(file: Path) -> bool:
     """Whether a file may state classes by its name. Pickles of torch are weights, but for lists of classes."""
     suffix, is_list = file.suffix.lower(), is_class_list(file.name)
     known = suffix in OF_TEXT or suffix in OF_BYTES or suffix in LINES
-    return (known or is_list) and not file.name.startswith(INPUTS)
+    return (known or is_list) and not file.name.startswith(OTHERS)
 
 
 def _of_yaml(content: str) -> Any:

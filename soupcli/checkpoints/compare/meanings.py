@@ -57,7 +57,7 @@ def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
     """
     first, *others = checkpoints
     notes: list[str] = []
-    for other in others if not first.is_adapter else ():
+    for other in others:
         notes += _check_tokens(first, other, selection)
         _check_classes(first, other, selection)
     return notes
@@ -107,8 +107,8 @@ def _check_numbers(first: Checkpoint, selection: TensorFilter, of_first: List, o
 
 
 def _mixed(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:
-    """Return the mixed weights that have rows."""
-    tensors = checkpoint.tensors.items()
+    """Return the mixed weights that have rows. Of an adapter only those that it changes."""
+    tensors = ((name, spec) for name, spec in checkpoint.tensors.items() if name not in checkpoint.inherited)
     return [name for name, spec in tensors if spec.shape and spec.dtype.is_floating_point and selection.mixes(name)]
 
 

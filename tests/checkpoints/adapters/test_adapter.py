@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 from soupcli.checkpoints.compare.agreement import check_agreement
+from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.open import How, open_checkpoint
+from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import CheckpointError, MixError, NetworkError
 from soupcli.mixing.adapter_mean import AdapterSoup
 from soupcli.mixing.mixture import Mixture
@@ -577,3 +579,17 @@ def test_named_adapter(make: Make, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds 2 adapters: code, math") as refused:
         open_checkpoint(tmp_path / "run")
     assert refused.value.hint == f"--ckpts '{tmp_path}/*/code' mixes one"
+
+
+def test_heads_that_adapters_hold_whole(make: Make) -> None:
+    """Rows of a head in `modules_to_save` that stand for other names are refused; a head of the base is not mixed."""
+    names = [f"name {row}" for row in range(40)]
+    for modules in (["lm_head"], None):
+        folders = [make(f"{name}{modules is None}", modules_to_save=modules) for name in "ab"]
+        for folder, order in zip(folders, (names, names[::-1]), strict=True):
+            (folder / "classes.txt").write_text("\n".join(order))
+        if modules is None:
+            check_meanings(adapters(folders), TensorFilter())
+            continue
+        with pytest.raises(MixError, match=r"rows of '[\w.]*lm_head\.weight' stand for other classes"):
+            check_meanings(adapters(folders), TensorFilter())
