@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.training_record import highest_in_table, record_of
+from soupcli.late import torch
 from soupcli.run.methods.batch_norm import has_statistics
 from soupcli.wording import SHARES
 
@@ -69,7 +70,8 @@ def say_unlike_training(run: Run, best: Scores, soup: Scores, other: OtherStatis
 def _say_all_same(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]) -> None:
     """Warn if an evaluation of the user's gives every checkpoint the same: it may always evaluate the same file."""
     metrics = [{metric: number.value for metric, number in score.metrics.items()} for _, score in found]
-    if len(found) >= FEWEST_SAME and metrics[0] and all(one == metrics[0] for one in metrics):
+    same = len(found) >= FEWEST_SAME and metrics[0] and all(one == metrics[0] for one in metrics)
+    if same and not _told_apart([score for _, score in found]):
         shown = ", ".join(f"{metric} {value:g}" for metric, value in sorted(metrics[0].items()))
         high = any(metric in SHARES and value > HIGH for metric, value in metrics[0].items())
         statistics = "" if high else _statistics([checkpoint for checkpoint, _ in found])
@@ -77,6 +79,13 @@ def _say_all_same(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]
             f"{name}: all {len(found)} checkpoints have {shown}: does the evaluation use the weights it is given?"
             f"{f' Or look at {statistics}' if statistics else ''}"
         )
+
+
+def _told_apart(scores: Sequence[Score]) -> bool:
+    """Whether outcomes of single examples differ between checkpoints, so that an equal number is a coincidence."""
+    first = scores[0].outcomes
+    shared = [(first[metric], one.outcomes[metric]) for one in scores for metric in first if metric in one.outcomes]
+    return any(not torch.equal(own, other) for own, other in shared)
 
 
 def _say_near_chance(run: Run, name: str, found: Sequence[tuple[Checkpoint, Score]]) -> bool:

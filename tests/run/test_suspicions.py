@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from soupcli.checkpoints.training_record import highest_in_table
+from soupcli.evaluation.score import Score
+from soupcli.run import suspicions
 from tests.helpers import transformers_toys as toys
 from tests.helpers.checkpoint_tensors import small_net
 
@@ -82,6 +84,18 @@ def test_all_the_same(tmp_path: Path, soup: Soup, value: str, told: bool, monkey
     said = f"mine: all 3 checkpoints have accuracy {value}: does the evaluation use the weights it is given?"
     assert (said in ran.stderr) == told
     assert ("--recalibrate estimates those of soups again" in ran.stderr) == (value == "0.5")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "apart"), [(("1101", "1101"), False), (("1101", "1011"), True), (("", ""), False)]
+)
+def test_a_coincidence(outcomes: tuple[str, str], apart: bool) -> None:
+    """Equal accuracies of other right answers are no sign of anything."""
+    scores = [
+        Score({}, "accuracy", True, 4, {"accuracy": torch.tensor([int(right) for right in one])} if one else {})
+        for one in outcomes
+    ]
+    assert suspicions._told_apart(scores) == apart
 
 
 def test_a_soup_without_a_score(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
