@@ -53,6 +53,11 @@ def ignite(state: dict[str, Any], adam: dict[str, Any]) -> dict[str, Any]:
     return {"model": state, "optimizer": adam, "trainer": {"iteration": 3}}
 
 
+def beside(state: dict[str, Any], adam: dict[str, Any]) -> dict[str, Any]:
+    training = {"optimizer": adam, "scheduler": {"last_epoch": 1}, "epoch": 3}
+    return {"net": state, "training": training, "config": {"optimizer": {"name": "adam"}, "scheduler": {"name": "cos"}}}
+
+
 def deep(state: dict[str, Any], adam: dict[str, Any]) -> dict[str, Any]:
     return {"run": {"part": {"model": {"net": state, "scheduler": {"last_epoch": 1}}, "sgd": adam}, "name": "a"}}
 
@@ -64,6 +69,7 @@ LAYOUTS = {
     deepspeed: ("lr_scheduler", "optimizer"),
     mmengine: ("message_hub", "optimizer", "param_schedulers"),
     ignite: ("optimizer",),
+    beside: ("training",),
     deep: ("run.part.model.scheduler", "run.part.sgd"),
 }
 

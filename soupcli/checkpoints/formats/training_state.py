@@ -17,11 +17,23 @@ NAMES = re.compile(
 )
 COUNTERS = re.compile(r".*(epoch|step|iter|best|loss|acc|metric|score|update|average).*", re.IGNORECASE)
 DEEPEST = 3
+HOLDERS = (dict, list, tuple, StandIn)
 
 
-def is_training_state(name: str, value: Any) -> bool:
-    """Whether a part belongs to the training, by its content or else by its name."""
-    return is_optimizer(value) or NAMES.fullmatch(name) is not None
+def is_training_state(name: str, value: Any, depth: int = 0) -> bool:
+    """Whether a part belongs to the training, by its content or else by its name.
+
+    So does a dict with an optimizer, if it holds nothing else but training state and settings. Settings alone do not:
+    a loader may look for them.
+    """
+    if is_optimizer(value) or NAMES.fullmatch(name) is not None:
+        return True
+    parts = {str(key): part for key, part in (entries_of(value) or {}).items() if isinstance(part, HOLDERS) and part}
+    return (
+        depth < DEEPEST
+        and any(map(is_optimizer, parts.values()))
+        and all(is_training_state(key, part, depth + 1) for key, part in parts.items())
+    )
 
 
 def is_counter(name: str) -> bool:
@@ -37,5 +49,5 @@ def is_optimizer(value: Any, depth: int = 0) -> bool:
     if entries is not None and entries.keys() >= OPTIMIZER:
         return True
     held = value if isinstance(value, list | tuple) else list(entries.values()) if entries else []
-    parts = {id(part): part for part in held if isinstance(part, dict | list | tuple | StandIn) and part}
+    parts = {id(part): part for part in held if isinstance(part, HOLDERS) and part}
     return bool(parts) and depth < DEEPEST and all(is_optimizer(part, depth + 1) for part in parts.values())

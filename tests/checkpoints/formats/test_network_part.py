@@ -208,6 +208,8 @@ def test_the_only_part(tmp_path: Path) -> None:
         ({"optimizers": {"a": adam(), "b": adam()}, "grad_scaler": {"scale": torch.ones(1)}}, None),
         ({"rng_state": torch.ones(8), "cuda_rng_states": [torch.ones(8)], "best_acc": torch.tensor(0.5)}, None),
         ({"hyper": {"optimizer": adam()}}, None),
+        ({"training": {"optimizer": adam(), "scheduler": {"last": torch.ones(1)}, "epoch": 3}}, None),
+        ({"training": {"optimizer": adam(), "queue": [torch.ones(5)]}}, "training"),
     ],
 )
 def test_what_is_left_out_is_named(tmp_path: Path, beside: dict[str, Any], said: str | None) -> None:
