@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.window import along_one_run
 from soupcli.errors import UsageError
 from soupcli.mixing.mixture import Mixture
 from soupcli.output import console
 from soupcli.report.soups import Alpha, Stock
+from soupcli.run.caveats import check_way
 from soupcli.run.dry_run import Plan
 from soupcli.run.gates import refuse_gain
 from soupcli.run.ingredients import base_of_adapters
@@ -84,7 +84,7 @@ def prepare(run: Run, options: MixOptions) -> Prepared:
     ingredients = run.sharing(run.checkpoints[0])
     base = _base(run, options) if run.resolved.begins_at_base else None
     if base is not None:
-        check_mixable([*ingredients, base])
+        check_way(ingredients, base, run.selection)
     else:
         ingredients = _in_order(run, ingredients)
     evaluations = len(run.recipe.mix.alpha or [1.0]) * len(run.sets)

@@ -44,6 +44,14 @@ def check_checkpoints(
     return check_meanings(checkpoints, selection)
 
 
+def check_way(checkpoints: Sequence[Checkpoint], base: Checkpoint, selection: TensorFilter) -> None:
+    """Raises MixError if no way leads from a base to the checkpoints: other tensors, parts, tokens or classes."""
+    check_mixable([*checkpoints, base])
+    if not base.is_adapter:
+        check_products([checkpoints[0], base], selection)
+        check_meanings([checkpoints[0], base], selection)
+
+
 def caveats(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:
     """Return what to say of checkpoints that can be averaged, but perhaps should not be."""
     found = [

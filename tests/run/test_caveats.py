@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.run.caveats import rounded_copies
+from soupcli.checkpoints.tensor_filter import TensorFilter
+from soupcli.errors import MixError
+from soupcli.run.caveats import check_way, rounded_copies
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,3 +42,24 @@ def test_other_weights(tmp_path: Path) -> None:
     first = torch.randn(4, 300, generator=torch.Generator().manual_seed(0))
     save_file({"a": first.half(), "b": first.half()}, tmp_path / "d.safetensors")
     assert rounded_copies([one, open_checkpoint(tmp_path / "d.safetensors")]) is None
+
+
+def test_a_base_with_other_meanings(tmp_path: Path) -> None:
+    """A base whose classes stand in another order is refused as an ingredient is, and so is a pruned one."""
+    for name, order in {
+        "a": "cat\ndog\neel",
+        "same": "cat\ndog\neel",
+        "moved": "dog\ncat\neel",
+        "pruned": "cat",
+    }.items():
+        (tmp_path / name).mkdir()
+        mask = torch.eye(3) if name == "pruned" else torch.ones(3, 3)
+        masks = {"l.weight_orig": torch.ones(3, 3), "l.weight_mask": mask}
+        save_file({"head.weight": torch.rand(3, 4), **masks}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "classes.txt").write_text(order)
+    one, same, moved, pruned = (open_checkpoint(tmp_path / name) for name in ("a", "same", "moved", "pruned"))
+    check_way([one], same, TensorFilter())
+    with pytest.raises(MixError, match=r"moved: its classes are dog, cat, eel, .* rows of 'head\.weight'"):
+        check_way([one], moved, TensorFilter())
+    with pytest.raises(MixError, match="mask of a pruned weight"):
+        check_way([one], pruned, TensorFilter())

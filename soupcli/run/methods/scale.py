@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.compare.agreement import check_mixable
 from soupcli.errors import UsageError
 from soupcli.report.soups import Scaled, ScaledPoint
+from soupcli.run.caveats import check_way
 from soupcli.run.ingredients import base_of_adapters
 from soupcli.run.to_report import ingredient_to_report, scores_to_report
 from soupcli.soups.scale import best_point, scales_tried, stretched, stretched_layers
@@ -149,5 +149,5 @@ def _base(run: Run) -> Checkpoint:
         raise UsageError("--scale: needs --base", hint="the checkpoint from which the ingredients were fine-tuned")
     if any(base.path == checkpoint.path for checkpoint in run.singles):
         raise UsageError(f"--base {run.recipe.base}: is one of the checkpoints too", hint="leave it out of --ckpts")
-    check_mixable([first, run.shared(base, first)])
+    check_way([first], run.shared(base, first), run.selection)
     return base
