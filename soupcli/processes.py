@@ -237,5 +237,7 @@ def _patience() -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise UsageError(f"SOUP_PROCESS_TIMEOUT={word}: expected seconds, more than 0")
+        raise UsageError(
+            f"SOUP_PROCESS_TIMEOUT={word}: expected seconds, more than 0", hint="e.g. SOUP_PROCESS_TIMEOUT=1800"
+        )
     return seconds

@@ -46,7 +46,7 @@ def open_checkpoint(path: Path, how: How | None = None) -> Checkpoint:
         refuse_absent(path)
         raise CheckpointError(f"{path}: no such file or folder", hint=folders.nearest_folder(path))
     if not path.is_file():
-        raise CheckpointError(f"{path}: neither a file nor a folder")
+        raise CheckpointError(f"{path}: neither a file nor a folder", hint="copy what is to be read into a file")
     if path.name in adapter.WEIGHTS and (path.parent / adapter.CONFIG).is_file():
         return _open_adapter(path, path.parent, how)
     parts.refuse_half(path)

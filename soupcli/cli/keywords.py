@@ -56,15 +56,21 @@ def options_of(row: Command, keywords: Mapping[str, Any]) -> Any:
 
 
 def _value(command: str, name: str, value: Any, hint: Any) -> Any:
-    kinds = set(_kinds(hint))
+    kinds, about = set(_kinds(hint)), _meaning(name, hint)
     try:
         found = TypeAdapter(hint).validate_python(_as_words(value, kinds))
     except ValidationError as invalid:
-        raise UsageError(f"{command}: {name}=: {said_of(invalid.errors()[0])}") from invalid
+        raise UsageError(f"{command}: {name}=: {said_of(invalid.errors()[0])}", hint=about) from invalid
     least = next((one.min for one in getattr(hint, "__metadata__", ()) if one.min is not None), None)
     if least is not None and isinstance(found, int | float) and found < least:
-        raise UsageError(f"{command}: {name}={value!r}: at least {least:g} is needed")
+        raise UsageError(f"{command}: {name}={value!r}: at least {least:g} is needed", hint=about)
     return found
+
+
+def _meaning(name: str, hint: Any) -> str | None:
+    """Return what the option means, as its help says."""
+    texts = (getattr(one, "help", None) for one in getattr(hint, "__metadata__", ()))
+    return next((f"{name}: {text}" for text in texts if text), None)
 
 
 def _kinds(hint: Any) -> Iterator[Any]:

@@ -65,7 +65,7 @@ def read_lines(path: Path) -> list[str]:
         raise ValidationError(f"{path}: {cause}") from cause
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise ValidationError(f"{path}:{number}: an empty line")
+            raise ValidationError(f"{path}:{number}: an empty line", hint="one name a line: remove it")
     if not lines:
         raise ValidationError(f"{path}: has no lines")
     return [line.strip() for line in lines]
@@ -102,5 +102,7 @@ def _templates(file: Path) -> tuple[str, ...]:
         except (LookupError, ValueError) as cause:
             raise ValidationError(f"{file}:{number}: not a template: {cause}") from cause
         if filled == line:
-            raise ValidationError(f"{file}:{number}: has no {{}} where the class name goes")
+            raise ValidationError(
+                f"{file}:{number}: has no {{}} where the class name goes", hint="e.g. a photo of a {}."
+            )
     return tuple(lines)

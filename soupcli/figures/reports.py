@@ -78,7 +78,9 @@ class Reports:
         for metric in (own, self.first.recipe.get("metric"), *sorted(metrics)):
             if metric in metrics:
                 return str(metric)
-        raise UsageError(f"{self.name}: no score on {name}")
+        raise UsageError(
+            f"{self.name}: no score on {name}", hint="soup rank --val SET --report FILE makes a report with such scores"
+        )
 
     def _all_scores(self) -> Iterable[Scores]:
         yield from (ingredient.scores for ingredient in self.ingredients)

@@ -27,7 +27,10 @@ def check_soup(report: Report, file: Path) -> Soup:
     """Return the soup of the report. Raises UsageError if there is none, or if its parts contradict each other."""
     soup = report.soup
     if soup is None:
-        raise UsageError(f"{file}: of soup {report.command}, which writes no soup")
+        raise UsageError(
+            f"{file}: of soup {report.command}, which writes no soup",
+            hint="a soup's report is the soup.json in its folder",
+        )
     for problem in _problems(soup):
         raise UsageError(f"{file}: not a report of a soup: {problem}")
     return soup

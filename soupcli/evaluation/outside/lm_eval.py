@@ -162,7 +162,10 @@ def score_of(spec: LmEvalSet, results: Mapping[str, Any]) -> Score:
         own.append(found[metric])
         higher.add(results["higher_is_better"].get(name, {}).get(metric.partition(",")[0]))
     if len(higher) != 1 or None in higher:
-        raise ValidationError(f"lm_eval: {spec.metric} is better higher in some of the tasks and lower in others")
+        raise ValidationError(
+            f"lm_eval: {spec.metric} is better higher in some of the tasks and lower in others",
+            hint="make a set of each kind",
+        )
     mean = math.fsum(value.value for value in own) / len(own)
     errors = [value.stderr for value in own]
     error = None if None in errors else math.sqrt(math.fsum(e * e for e in errors if e is not None)) / len(own)

@@ -40,7 +40,10 @@ def build(spec: OpenClipNetwork, folder: Path, trust_code: bool = False) -> Netw
     if name == "auto":
         name = f"local-dir:{_with_config(folder)}"
     elif name.replace("/", "-") not in open_clip.list_models():
-        raise NetworkError(f"model.open_clip: has no {name!r}{suggestion(name, open_clip.list_models())}")
+        raise NetworkError(
+            f"model.open_clip: has no {name!r}{suggestion(name, open_clip.list_models())}",
+            hint="open_clip.list_models() names those of this version",
+        )
     # Nothing is fetched: no weights of the whole, none of either tower.
     without = {"pretrained": None, "load_weights": False, "pretrained_image": False, "pretrained_text": False}
     try:

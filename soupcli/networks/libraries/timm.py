@@ -32,7 +32,10 @@ def build(spec: TimmNetwork, folder: Path, trust_code: bool = False) -> Network:
         config = _config_of(folder)
         name, source = config["architecture"], f"local-dir:{folder}"
     if not timm.is_model(name.split(".")[0]):
-        raise NetworkError(f"model.timm: timm {timm.__version__} has no {name!r}{suggestion(name, timm.list_models())}")
+        raise NetworkError(
+            f"model.timm: timm {timm.__version__} has no {name!r}{suggestion(name, timm.list_models())}",
+            hint="timm.list_models() names those of this version",
+        )
     try:
         with data_only(trust_code=trust_code):
             module = make_without_weights(lambda: timm.create_model(source, pretrained=False, **spec.args))

@@ -28,7 +28,10 @@ def build(spec: TorchvisionNetwork, _folder: Path, _trust_code: bool = False) ->
     models = import_extra("torchvision.models", extra="torchvision")
     name, known = spec.torchvision, models.list_models()
     if name.lower() not in known:
-        raise NetworkError(f"model.torchvision: has no network {name!r}{suggestion(name, known)}")
+        raise NetworkError(
+            f"model.torchvision: has no network {name!r}{suggestion(name, known)}",
+            hint="torchvision.models.list_models() names them; python: builds a network of your own",
+        )
     classifies = name.lower() in models.list_models(module=models)  # detection and others are in sub-modules
     args = spec.args if classifies else {"weights_backbone": None, **spec.args}  # whose default is fetched
     try:

@@ -82,7 +82,9 @@ def _told_apart(words: Sequence[str], *, learned: bool) -> dict[str, str]:
     metrics = [word for word in words if word not in methods]
     for several in (methods, metrics):
         if len(several) > 1:
-            raise UsageError(f"--by: {several[0]} and {several[1]} are two, and one can be meant")
+            raise UsageError(
+                f"--by: {several[0]} and {several[1]} are two, and one can be meant", hint="name one of them"
+            )
     for word in metrics if learned else ():
         if near := suggestion(word, ("gradient", "search")):
             raise UsageError(f"--by {word}: neither gradient nor search{near}", hint="a metric of --top: --by=-NAME")
