@@ -313,7 +313,7 @@ def _is_called_by_us(frame: FrameType | None) -> bool:
 def remember(module: str, path: str, *, is_written: bool = False, is_opened: bool = False) -> None:
     """Note a file or folder that code of `module` reads or writes. Of a file that it opens its state is noted too."""
     if path.endswith(".pyc"):  # of a module that a started Python has loaded
-        path = _source_of(path)
+        path = "" if is_written else _source_of(path)
     if not path or path.startswith((OWN, *libraries(), *SYSTEM)):
         return
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113

@@ -40,6 +40,9 @@ KINDS = {
 KINDS |= {"imported", "sought", "started", "program", "running", "package", "attended"}
 OF_WORDS = {"started", "program", "running"}  # kinds whose words are commands, as JSON
 LONGEST = 1 << 20  # bytes of a note
+COARSE = (
+    2_000_000_000  # nanoseconds: file systems tell times apart no finer, and no system better than some milliseconds
+)
 MOST = 100_000  # words of one kind; more are a sign of something else
 PLACE = "SOUP_NOTES"  # the variable that names the file
 SINCE = "SOUP_NOTES_SINCE"  # the variable with the time when a command was started, in nanoseconds
@@ -144,9 +147,9 @@ def environment_of_command() -> Mapping[str, str]:
 
 
 def is_made_by_command(path: str) -> bool:
-    """Whether a file has changed since this process, or the command that it is a part of, was started."""
+    """Whether a file may have changed since this process, or the command that it is a part of, was started."""
     try:
-        return bool(_began[0]) and os.stat(path).st_ctime_ns >= _began[0]  # noqa: PTH116
+        return bool(_began[0]) and os.stat(path).st_ctime_ns >= _began[0] - COARSE  # noqa: PTH116
     except OSError:
         return False
 

@@ -112,9 +112,11 @@ class Manifest:
             stated = sorted(user.stated())
             asked = set(user.asked()).difference(seen)
             made = set(user.made()).difference(seen, asked)
-        prints = [(path, self._asked_print(path)) for path in sorted(asked | made)]
-        settled = [(path, now) for path, now in prints if not self._varies(path, now)]
-        found += [[f"{ASKED}{_shown(p, here)}", now] for p, now in settled if now != ABSENT or p in asked]
+        folders = {path for path in made if path.is_dir()}  # whose names count
+        prints = {path: self._print_of(path) if path in folders else self._asked_print(path) for path in asked | made}
+        settled = sorted(path for path, now in prints.items() if not self._varies(path, now))
+        wanted = [path for path in settled if prints[path] != ABSENT or path in asked]
+        found += [[("" if path in folders else ASKED) + _shown(path, here), prints[path]] for path in wanted]
         found += [[f"{STATED}{_shown(path, here)}", _stat_print(path)] for path in stated]
         return found + [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(seen.items())]
 
@@ -151,7 +153,7 @@ class Manifest:
 
     def confirm(self) -> None:
         """Raises ValidationError for a file that has changed since it was first read."""
-        own = set(self._user.written())
+        own = {*self._user.written(), *self._user.made()}
         for path, (stamp, content) in list(self._files.items()):
             if path not in own and not self._is_same(path, stamp, content):
                 raise _changed(path)

@@ -65,11 +65,15 @@ def meanwhile(where: str, change: Callable[[], object], *, after: bool = False) 
 
 def watched(recipe: dict[str, Any], *, warn: Callable[[str], None] = unsaid) -> Score:
     """The score of the first ingredient in a run of its own, which records what the user's code reads."""
+    return run_of(recipe, warn=warn).on("val")(Mixture.uniform([open_checkpoint(Path("runs/0"))]))
+
+
+def run_of(recipe: dict[str, Any], *, warn: Callable[[str], None] = unsaid) -> Evaluators:
+    """The evaluators of a run."""
     manifest = made_manifest()
     found = evaluators(recipe, Path("runs/0"))
     store = ScoreStore(found.context.store.folder, inputs=manifest)
-    found = Evaluators(dataclasses.replace(found.context, manifest=manifest, store=store, warn=warn))
-    return found.on("val")(Mixture.uniform([open_checkpoint(Path("runs/0"))]))
+    return Evaluators(dataclasses.replace(found.context, manifest=manifest, store=store, warn=warn))
 
 
 def in_place(file: Path) -> None:
@@ -219,3 +223,18 @@ def test_a_clock_that_is_behind(family: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [watched(recipe).value, watched(recipe).examples] == [0.2, 0]
     Path("more").touch()
     assert [watched(recipe).value, watched(recipe).examples] == [0.21, 0]
+
+
+def test_a_file_that_a_command_makes(family: Path) -> None:
+    """What a program writes and a Python behind it reads is no input once it varies: one score is asked for again."""
+    Path("mine.py").write_text(PROGRAM)
+    Path("run.sh").write_text(f"echo $1 >> $(echo da)ta.txt\n{sys.executable} mine.py\n")
+    recipe = {"val": {"val": {"command": "sh run.sh {checkpoint}", "metric": "accuracy"}}}
+    runs = [Mixture.uniform([open_checkpoint(Path(f"runs/{number}"))]) for number in range(3)]
+    counts = []
+    for _ in range(3):
+        found = run_of(recipe)
+        for mixture in runs:
+            found.on("val")(mixture)
+        counts.append(found.examples)
+    assert counts == [3, 1, 0]
