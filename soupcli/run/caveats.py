@@ -10,7 +10,6 @@ from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
 from soupcli.checkpoints.compare.class_orders import class_orders, two_orders
 from soupcli.checkpoints.compare.computed_weights import weight_norms
 from soupcli.checkpoints.compare.differences import same_weights
-from soupcli.checkpoints.compare.head_rows import moved_rows
 from soupcli.checkpoints.compare.integers import check_integers
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.compare.names import check_ties
@@ -54,11 +53,7 @@ def check_way(checkpoints: Sequence[Checkpoint], base: Checkpoint, selection: Te
 
 def caveats(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:
     """Return what to say of checkpoints that can be averaged, but perhaps should not be."""
-    found = [
-        weight_norm(checkpoints, selection),
-        rounded_copies(checkpoints),
-        moved_rows(checkpoints, selection),
-    ]
+    found = [weight_norm(checkpoints, selection), rounded_copies(checkpoints)]
     return [
         *different_networks(checkpoints),
         *classes_said_twice(checkpoints),

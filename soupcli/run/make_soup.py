@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli import processes
+from soupcli.checkpoints.compare.head_rows import moved_rows
 from soupcli.checkpoints.groups import group_paths
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import DONE
@@ -88,6 +89,9 @@ def make_soup(prepare: Prepare, options: SoupOptions, invocation: Invocation) ->
             plan = prepared.plan()
             return show_plan(run, plan._replace(evaluations=plan.evaluations + other_evaluations(run)))
         with reserved(run, options):
+            moved = moved_rows([run.names.applied(one) for one in run.singles], run.selection)
+            if moved is not None:  # told from numbers, which a dry run does not read
+                run.warn(moved)
             return write_and_report(run, options, prepared.finish())
 
 
