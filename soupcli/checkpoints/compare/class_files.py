@@ -33,17 +33,49 @@ CONFIG = "config.json"
 DEEPEST = 30  # levels of YAML, whose reader would overflow the stack
 # Files whose names are tokens, and one whose names are layers.
 OTHERS = ("tokenizer", "vocab", "special_tokens", "added_tokens", "adapter_config")
+WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+IN_RUN = re.compile(r"checkpoints?(-\d+)?|ckpts?|weights|models?", re.IGNORECASE)  # folders with a run's weights
+SETTINGS = re.compile(r"(model|train(ing)?)?[_-]?(config|args|h?params|opts?|options|settings)|meta(data)?|data(set)?")
+HYDRA = ".hydra/config.yaml"
 FRONT_MATTER = re.compile(r"\A---\s*\n(.*?\n)---\s*$", re.DOTALL | re.MULTILINE)
 
 
-def files_of(checkpoint: Checkpoint) -> list[Path]:
-    """Return side files, and others that may state classes whether or not a soup carries these on."""
-    folder, weights = checkpoint.side_folder, {file.path for file in checkpoint.files}
+def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
+    """Return side files, and others that may state classes whether or not a soup carries these on, by their labels.
+
+    A label is the file's name. Beside a file of weights `*` stands for its own stem, and of other settings only those
+    of a training count. `../` is the folder of a run whose weights lie in `checkpoints/` or alike.
+    """
+    weights = {file.path for file in checkpoint.files}
+    folder = checkpoint.side_folder
+    found = {file.name: file for file in (*checkpoint.side_files, *_entries(folder)) if _may_state(file)}
+    if folder is None and weights:
+        own = min(weights)
+        folder = own.parent
+        stems = {file.stem for file in _entries(folder) if file.suffix.lower() in WEIGHTS} - {own.stem}
+        for file in _entries(folder):
+            is_own = file.name.startswith(tuple(own.stem + mark for mark in "._-"))
+            if _may_state(file) and (is_own or (_is_of_run(file) and not file.name.startswith(tuple(stems)))):
+                found.setdefault(f"*{file.name.removeprefix(own.stem)}" if is_own else file.name, file)
+    for above in () if folder is None else (folder, folder.parent)[: 1 + bool(IN_RUN.fullmatch(folder.name))]:
+        hydra = above / HYDRA
+        if hydra.is_file():
+            found.setdefault(HYDRA, hydra)
+        if above is not folder:
+            found |= {f"../{file.name}": file for file in _entries(above) if _may_state(file) and _is_of_run(file)}
+    return {label: file for label, file in sorted(found.items()) if file not in weights}
+
+
+def _entries(folder: Path | None) -> list[Path]:
     try:
-        found = {*checkpoint.side_files, *(folder.iterdir() if folder is not None else ())}
+        return sorted(folder.iterdir()) if folder is not None else []
     except OSError:
-        found = set(checkpoint.side_files)
-    return sorted(file for file in found - weights if _may_state(file))
+        return []
+
+
+def _is_of_run(file: Path) -> bool:
+    """Whether a file is a list of classes, or the settings of a training."""
+    return is_class_list(file.name) or SETTINGS.fullmatch(file.stem) is not None
 
 
 def document_of(file: Path) -> Any:

@@ -31,16 +31,16 @@ HEADS = ("config.json: id2label", "config.json: label2id", "config.json: label_n
 def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
     """Return the names of classes in the order of the head's rows, by the place that states them."""
     found = {key: list(names) for key, names in checkpoint.origin.classes.items()}
-    for file in files_of(checkpoint):
+    for label, file in files_of(checkpoint).items():
         is_list = is_class_list(file.name)
         if file.suffix.lower() in LINES and not is_list:
             continue
         document = document_of(file)
         of_file = names_by_row(document) if is_list or isinstance(document, Mapping) else None
         if of_file is not None:
-            found.setdefault(file.name, of_file)
+            found.setdefault(label, of_file)
         for key, names in named_rows(document).items():
-            found.setdefault(f"{file.name}: {key}", names)
+            found.setdefault(f"{label}: {key}", names)
     return found
 
 
@@ -48,14 +48,14 @@ def other_orders(one: Checkpoint, two: Checkpoint) -> Iterator[tuple[str, list[s
     """Yield the lists that hold the same names in another order, whatever they are called, with the place of both."""
     for place, names in one.origin.lists.items():
         yield from _if_moved(place, names, two.origin.lists.get(place))
-    beside = {file.name: file for file in files_of(two)}
-    for file in files_of(one):
-        other = beside.get(file.name)
+    beside = files_of(two)
+    for label, file in files_of(one).items():
+        other = beside.get(label)
         if other is None or same_bytes(file, other):
             continue
         lists, others = (_lists_in(document_of(each)) for each in (file, other))
         for key, names in lists.items():
-            yield from _if_moved(f"{file.name}{key and ': '}{key}", names, others.get(key))
+            yield from _if_moved(f"{label}{key and ': '}{key}", names, others.get(key))
 
 
 def _lists_in(document: Any) -> dict[str, list[str]]:

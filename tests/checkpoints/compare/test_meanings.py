@@ -301,6 +301,30 @@ def test_lists_in_any_file(tmp_path: Path, kind: str) -> None:
     check(a, same)
 
 
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ("{run}/best.pt", "{run}/classes.json"),
+        ("{run}/checkpoints/best.ckpt", "{run}/hparams.yaml"),
+        ("{run}/weights/best.pt", "{run}/args.yaml"),
+        ("{run}/checkpoints/last.ckpt", "{run}/.hydra/config.yaml"),
+        ("all/{run}.pth", "all/{run}_classes.json"),
+        ("all/{run}.pth", "all/{run}.json"),
+    ],
+)
+def test_lists_beside_files(tmp_path: Path, weights: str, said: str) -> None:
+    """A list beside a file of weights, in the folder of its run, or under the file's own name counts as any other."""
+    for name, names in (("a", ORDER), ("b", MOVED), ("c", ORDER)):
+        file, list_ = (tmp_path / one.format(run=name) for one in (weights, said))
+        for one in (file, list_):
+            one.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"fc.weight": torch.rand(3, 4)}, file)
+        list_.write_text(json.dumps({"data": {"classes": names}} if "classes" not in said else names))
+    with pytest.raises(MixError, match=r"rows of 'fc\.weight' stand for other classes"):
+        check(tmp_path / weights.format(run="a"), tmp_path / weights.format(run="b"))
+    check(tmp_path / weights.format(run="a"), tmp_path / weights.format(run="c"))
+
+
 def test_lists_that_name_no_rows(tmp_path: Path) -> None:
     """Orders of other things, lists of other lengths and broken files say nothing; the hint names the way out."""
     runs = [run(tmp_path / one) for one in "ab"]
