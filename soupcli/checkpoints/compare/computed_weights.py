@@ -102,7 +102,8 @@ def parametrised(checkpoint: Checkpoint) -> Iterator[Together]:
         yield from _of_scales(checkpoint, module, leaves)
         for leaf, spec in leaves.items():
             name = joined(module, leaf)
-            beside = any(other.shape == spec.shape for place, other in leaves.items() if place != leaf)
+            shapes = [other.shape for place, other in leaves.items() if place != leaf]
+            beside = len(spec.shape) > 1 and spec.shape in shapes  # all vectors of a norm have one shape
             if ("mask" in name.lower() or beside) and not originals and _has_zeros_and_ones(checkpoint, name, spec):
                 yield Together(MASK, (name,))
 

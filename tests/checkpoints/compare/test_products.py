@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
 
+from soupcli.checkpoints.checkpoint import StoredCheckpoint
 from soupcli.checkpoints.compare.products import check_products, quantised
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
@@ -377,3 +378,11 @@ def test_masks_and_histograms(tmp_path: Path, name: str, value: Callable[[], Ten
     with pytest.raises(MixError, match=word):
         check([tmp_path / "0.safetensors", tmp_path / "1.safetensors"])
     check([tmp_path / "same0.safetensors", tmp_path / "same1.safetensors"])
+
+
+def test_vectors_of_a_norm_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weight, bias and statistics of a norm have one shape: that makes none of them a mask, which only values tell."""
+    save_file({name: torch.ones(6) for name in ("n.weight", "n.bias", "n.running_mean")}, tmp_path / "a.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "a.safetensors")
+    monkeypatch.setattr(StoredCheckpoint, "read", lambda *_, **__: pytest.fail("a tensor was read"))
+    check_products([checkpoint], EVERYTHING)
