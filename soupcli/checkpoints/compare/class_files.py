@@ -6,6 +6,7 @@ document_of(Path("run/label_encoder.pkl"))              # {"classes_": ["cat", "
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import yaml
 from soupcli.checkpoints.formats.class_lists import is_class_list, rows_of_pbtxt, rows_of_text
 from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_pickle
 from soupcli.checkpoints.formats.torch_archives import read_object
+from soupcli.checkpoints.side_files import leads_inside
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import FileVersion
@@ -28,16 +30,17 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 4_000_000  # of a list of classes, or of config.json
 MAX_SETTINGS = 200_000  # bytes of other files that are searched for classes
+MOST_FILES, MOST_BYTES = 200, 8_000_000  # of one checkpoint that are searched
 MAX_YAML = 65_536  # bytes: a thousand classes, as YOLO lists ImageNet's, take 45,000
 CONFIG = "config.json"
-DEEPEST = 30  # levels of YAML, whose reader would overflow the stack
+DEEPEST = 30  # levels of YAML, whose reader would overflow the stack, and parts of a key of TOML
+FENCE = "---"  # around the YAML at the top of a README
 # Files whose names are tokens, and one whose names are layers.
 OTHERS = ("tokenizer", "vocab", "special_tokens", "added_tokens", "adapter_config")
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 IN_RUN = re.compile(r"checkpoints?(-\d+)?|ckpts?|weights|models?", re.IGNORECASE)  # folders with a run's weights
 SETTINGS = re.compile(r"(model|train(ing)?)?[_-]?(config|args|h?params|opts?|options|settings)|meta(data)?|data(set)?")
 HYDRA = ".hydra/config.yaml"
-FRONT_MATTER = re.compile(r"\A---\s*\n(.*?\n)---\s*$", re.DOTALL | re.MULTILINE)
 
 
 def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
@@ -45,7 +48,33 @@ def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
 
     A label is the file's name. Beside a file of weights `*` stands for its own stem, and of other settings only those
     of a training count. `../` is the folder of a run whose weights lie in `checkpoints/` or alike.
+
+    Links that lead out of their folder are none of them. Of very many files, lists of classes are the first that count.
     """
+    room = float(MOST_BYTES)
+    kept: dict[str, Path] = {}
+    found = sorted(_candidates(checkpoint).items(), key=lambda one: (not _lists(one[1]), one[0]))
+    for label, file in found[:MOST_FILES]:
+        size = _size_of(file)
+        if size <= min(room, most_of(file)):
+            kept[label] = file
+            room -= size
+    return dict(sorted(kept.items()))
+
+
+def too_large(checkpoint: Checkpoint) -> dict[str, Path]:
+    """Return the lists of classes, and the configuration, that are too large to be read, by their labels."""
+    found = {label: file for label, file in _candidates(checkpoint).items() if _lists(file)}
+    return {label: file for label, file in found.items() if most_of(file) < _size_of(file) < math.inf}
+
+
+def most_of(file: Path) -> int:
+    """Return the most bytes of a file of this name that is read."""
+    return MAX_YAML if file.suffix.lower() in YAML else MAX_BYTES if _lists(file) else MAX_SETTINGS
+
+
+def _candidates(checkpoint: Checkpoint) -> dict[str, Path]:
+    """Return the files, however many and large they are, by their labels."""
     weights = {file.path for file in checkpoint.files}
     folder = checkpoint.side_folder
     found = {file.name: file for file in (*checkpoint.side_files, *_entries(folder)) if _may_state(file)}
@@ -63,12 +92,12 @@ def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
             found.setdefault(HYDRA, hydra)
         if above is not folder:
             found |= {f"../{file.name}": file for file in _entries(above) if _may_state(file) and _is_of_run(file)}
-    return {label: file for label, file in sorted(found.items()) if file not in weights}
+    return {label: file for label, file in found.items() if file not in weights}
 
 
 def _entries(folder: Path | None) -> list[Path]:
     try:
-        return sorted(folder.iterdir()) if folder is not None else []
+        return sorted(folder.iterdir(), key=str) if folder is not None else []
     except OSError:
         return []
 
@@ -81,17 +110,30 @@ def _is_of_run(file: Path) -> bool:
 def document_of(file: Path) -> Any:
     """Return what a file says as lists, maps and text, or None if it cannot be read, which whoever needs it says."""
     suffix = file.suffix.lower()
-    is_list = is_class_list(file.name)
-    most = MAX_YAML if suffix in YAML else MAX_BYTES if is_list or file.name == CONFIG else MAX_SETTINGS
     try:
-        content = read_small(file, most=most)
+        content = read_small(file, most=most_of(file))
         if suffix in OF_BYTES:
             return OF_BYTES[suffix](content)
         if suffix in OF_TORCH:
             return plain(read_object(FileVersion.of(file)).content)
         return OF_TEXT.get(suffix, rows_of_text)(content.decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError, TypeError, AttributeError, yaml.YAMLError, CheckpointError):
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
+        return None  # of whatever a stranger has written
+    except (yaml.YAMLError, CheckpointError):
         return None
+
+
+def _lists(file: Path) -> bool:
+    return is_class_list(file.name) or file.name == CONFIG
+
+
+def _size_of(file: Path) -> float:
+    """Return the bytes of a file; infinity if there is none, or for a link that leads out of its folder."""
+    try:
+        leads_out = file.is_symlink() and not leads_inside(file, file.parent)
+        return math.inf if leads_out else file.stat().st_size
+    except OSError:
+        return math.inf
 
 
 def _may_state(file: Path) -> bool:
@@ -114,8 +156,18 @@ def _of_yaml(content: str) -> Any:
 
 def _of_front_matter(content: str) -> Any:
     """Return the YAML at the top of a README."""
-    found = FRONT_MATTER.search(content)
-    return _of_yaml(found[1]) if found is not None and len(found[1]) <= MAX_YAML else None
+    first, *lines = content[:MAX_YAML].split("\n")
+    end = next((at for at, line in enumerate(lines) if line.rstrip() == FENCE), 0)
+    return _of_yaml("\n".join(lines[:end])) if first.rstrip() == FENCE and end else None
+
+
+def _of_toml(content: str) -> Any:
+    """Return the document. Raises ValueError for keys of many parts, whose reader would take minutes."""
+    for line in content.split("\n"):
+        key = line.rpartition("=")[0] or (line if line.lstrip().startswith("[") and "," not in line else "")
+        if key.count(".") > DEEPEST:
+            raise ValueError(f"a key of more than {DEEPEST} parts")
+    return tomllib.loads(content)
 
 
 YAML = (".yaml", ".yml")
@@ -125,7 +177,7 @@ OF_TEXT: dict[str, Callable[[str], Any]] = {
     ".json": parse_json,
     ".yaml": _of_yaml,
     ".yml": _of_yaml,
-    ".toml": tomllib.loads,
+    ".toml": _of_toml,
     ".md": _of_front_matter,
     ".pbtxt": rows_of_pbtxt,
 }

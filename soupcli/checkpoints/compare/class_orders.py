@@ -6,6 +6,7 @@ class_orders(checkpoint)                                # {"config.json: id2labe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.compare.class_files import LINES, document_of, files_of
@@ -24,12 +25,19 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 SHOWN = 6  # class names in a message
+LONGEST = 100  # letters of one
 # What says the order of a head's rows, the first that there is.
 HEADS = ("config.json: id2label", "config.json: label2id", "config.json: label_names")
 
 
 def class_orders(checkpoint: Checkpoint) -> dict[str, list[str]]:
     """Return the names of classes in the order of the head's rows, by the place that states them."""
+    one: Any = checkpoint  # each is equal to itself alone
+    return _orders_of(one)
+
+
+@lru_cache(maxsize=2)  # of the first checkpoint, which is compared with one after the other
+def _orders_of(checkpoint: Any) -> dict[str, list[str]]:
     found = {key: list(names) for key, names in checkpoint.origin.classes.items()}
     for label, file in files_of(checkpoint).items():
         is_list = is_class_list(file.name)
@@ -96,4 +104,5 @@ def two_orders(config: dict[str, Sequence[str] | None]) -> str | None:
 
 def shown(names: Sequence[str]) -> str:
     """Return the first names, for a message."""
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    first = [name if len(name) <= LONGEST else f"{name[:LONGEST]}..." for name in names[:SHOWN]]
+    return ", ".join(first) + (", ..." if len(names) > SHOWN else "")

@@ -9,6 +9,7 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from soupcli.checkpoints.compare.class_files import most_of, too_large
 from soupcli.checkpoints.compare.class_orders import (
     HEADS,
     SHOWN,
@@ -51,7 +52,7 @@ class _TooLarge(Exception):
 
 
 def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:
-    """Return a line for each pair of files that is too large to be compared.
+    """Return a line for each file or pair of files that is too large to be compared.
 
     Raises MixError if a mixed row means different tokens or classes in two checkpoints.
     """
@@ -60,6 +61,7 @@ def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
     for other in others:
         notes += _check_tokens(first, other, selection)
         _check_classes(first, other, selection)
+        notes += _classes_in_large_files(first, other)
     return notes
 
 
@@ -226,6 +228,16 @@ def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter
         _check_order(first, other, selection, (names, others))
     for place, names, others in other_orders(first, other):
         _check_order(first, other, selection, (names, others), place)
+
+
+def _classes_in_large_files(first: Checkpoint, other: Checkpoint) -> list[str]:
+    """Return a line for each file that may list classes, is too large to be read and differs or is in one alone."""
+    one, two = too_large(first), too_large(other)
+    differ = [name for name in {**one, **two} if not (name in one and name in two and same_bytes(one[name], two[name]))]
+    return [
+        f"{file}: has more than {most_of(file)} bytes: classes of {first.path} and {other.path} are not compared"
+        for file in (two.get(name) or one[name] for name in differ)
+    ]
 
 
 def _check_order(

@@ -15,8 +15,10 @@ from soupcli.checkpoints.formats.numpy_names import names_in
 
 DEEPEST = 3  # levels that are searched
 MOST = 100_000  # classes, and entries that are searched
-MOST_NAMES = 300_000  # in all lists of a document that may be others
 FEW = 4  # settings that may count from 0 by chance, such as a fold and a seed
+MOST_LOOKED_AT, PER_LIST = 300_000, 10  # items of lists and maps: one that lies in many places counts in each
+LONGEST = 4096  # characters of a line
+MOST_CHARACTERS = 4_000_000  # of all names of a list
 _NUMBER, _NAME = "(ids?|int|idx|ind(ex|ices))", "(label|class|name|tag|intent|category|target)(es|s)?"
 _MAPS = rf"{_NUMBER}_?(2|to)_?{_NAME}|{_NAME}_?(2|to)_?{_NUMBER}"
 _NAMES = r"(label|class|target|category)_?(names|list|order)|labels|classes|names"
@@ -38,7 +40,7 @@ OTHERS = re.compile(
 )
 PLACEHOLDER = re.compile(r"(LABEL_|class_?)?\d+", re.IGNORECASE)  # of classes that nobody has named
 _NUMBER_FIRST = re.compile(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
-_NUMBER_LAST = re.compile(r"(.+?)[\s:,;=]+(\d{1,9})")  # `cat 0`
+_NUMBER_LAST = re.compile(r"(.*[^\s:,;=])[\s:,;=]+(\d{1,9})")  # `cat 0`
 _WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts
 _HEADER = re.compile(rf"{_NAME}|{_NAMES}", re.IGNORECASE)
 
@@ -60,32 +62,25 @@ def other_lists(document: Any, view_of: View | None = None) -> dict[str, list[st
 
     They count as such only if another document has the same names in another order.
     """
-    found: dict[str, list[str]] = {}
-    room, known = MOST_NAMES, dict[int, tuple[Any, list[str] | None]]()
-    for place, key, value in _entries(document, view_of or _mapping):
-        if room < 0 or OTHERS.fullmatch(key):
-            continue
-        if id(value) not in known:  # one that a hostile file holds at many places is looked at once
-            known[id(value)] = value, names_in_order(value)
-        names = known[id(value)][1]
-        if names is not None:
-            found[place] = names
-            room -= len(names)
-    return found
+    entries = _entries(document, view_of or _mapping)
+    found = {place: names_in_order(value) for place, key, value in entries if not OTHERS.fullmatch(key)}
+    return {place: names for place, names in found.items() if names is not None}
 
 
 def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
-    """Yield the dotted place of each entry, its key and its value, the upper ones first."""
-    waiting, seen = deque([("", 1, view_of(document))]), 0
-    plain: dict[int, tuple[Any, Any]] = {}
+    """Yield the dotted place of each list, map and object, its key and its value, the upper ones first."""
+    waiting, seen, looked_at = deque([("", 1, view_of(document))]), 0, 0
     while waiting and seen < MOST:
         prefix, depth, view = waiting.popleft()
         seen += len(view or ())
         for key, value in (view or {}).items():
+            if value is None or isinstance(value, str | int | float):
+                continue
             below = view_of(value)
-            if id(value) not in plain:
-                plain[id(value)] = value, names_in(below or value)
-            yield f"{prefix}{key}", str(key), plain[id(value)][1]
+            looked_at += PER_LIST + len(value if below is None and isinstance(value, list | tuple) else below or ())
+            if looked_at > MOST_LOOKED_AT:
+                return
+            yield f"{prefix}{key}", str(key), names_in(below or value)
             if below and depth < DEEPEST:
                 waiting.append((f"{prefix}{key}.", depth + 1, below))
 
@@ -124,19 +119,27 @@ def names_by_row(value: Any) -> list[str] | None:
             return None
         value = [entry.get("name") for entry in value]
     names = [name[0] if isinstance(name, list) and name else name for name in value]  # Keras: [wnid, name]
-    return names if all(isinstance(name, str) for name in names) else None
+    are_names = all(isinstance(name, str) for name in names) and sum(map(len, names)) <= MOST_CHARACTERS
+    return names if are_names else None
 
 
 def rows_of_text(text: str) -> list[str] | None:
     """Return the names of a list with one class a line, or all in one line, with or without numbers, or of a table."""
+    if text.count("\n") > MOST or text.count(",") > MOST * 10:
+        return None
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if len(lines) == 1:
         lines = [name.strip() for name in lines[0].split(",")]
-    wnids = [_WNID.fullmatch(line) for line in lines]
-    if all(wnids):
-        return names_by_row([match[1] for match in wnids if match is not None])
+    if len(lines) > MOST or max(map(len, lines), default=0) > LONGEST:
+        return None
+    if lines and _WNID.fullmatch(lines[0]):
+        wnids = [_WNID.fullmatch(line) for line in lines]
+        if all(wnids):
+            return names_by_row([match[1] for match in wnids if match is not None])
     for form, number, name in ((_NUMBER_FIRST, 1, 2), (_NUMBER_LAST, 2, 1)):
         for numbered in (lines, lines[1:]):  # a table has a header
+            if not numbered or form.fullmatch(numbered[0]) is None:
+                continue
             found = [form.fullmatch(line) for line in numbered]
             pairs = {int(match[number]): match[name].strip() for match in found if match is not None}
             if found and pairs.keys() == set(range(len(found))) and len(set(pairs.values())) == len(found):
@@ -161,7 +164,9 @@ def _table(lines: Sequence[str], mark: str) -> list[str] | None:
 
 def rows_of_pbtxt(text: str) -> list[str] | None:
     """Return the names of TensorFlow's label map, whose numbers begin with 1."""
-    items = re.findall(r"\{([^{}]*)\}", text)
+    if text.count("{") > MOST:
+        return None
+    items = re.findall(rf"\{{([^{{}}]{{0,{LONGEST}}})\}}", text)
     numbers = [re.search(r"\bid\s*:\s*(\d{1,9})", item) for item in items]
     names = [re.search(r"""\b(?:display_)?name\s*:\s*(?:"([^"]*)"|'([^']*)')""", item) for item in items]
     found = {int(number[1]): name[1] or name[2] for number, name in zip(numbers, names, strict=True) if number and name}

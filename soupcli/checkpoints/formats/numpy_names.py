@@ -9,7 +9,6 @@ Nothing of a file is run, and numpy is not needed.
 
 from __future__ import annotations
 
-import ast
 import re
 from typing import Any
 
@@ -20,11 +19,13 @@ from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
 
 DEEPEST = 4  # levels of an object that are made plain
 MOST = 100_000  # entries of one
+MOST_IN_ALL = 300_000  # a value that lies in many places counts in each
 NPY = b"\x93NUMPY"
-HEADER = re.compile(rb"\{[^{}]*\}")
+DESCR = re.compile(rb"""\{ *'descr': *'([<>=|]?[A-Z]\d{0,6})'""")
 SCALAR = re.compile(r"numpy\.(_?core)\.multiarray\.scalar")
 JOBLIB = re.compile(r"joblib\.numpy_pickle\.NumpyArrayWrapper")
 UNIT = {"U": 4, "S": 1}  # bytes of a character
+UNITS = 10_000  # of a pickle's budget, for an array that is a pickle itself
 DATA = "data"  # of an array that follows joblib's note of it
 
 
@@ -37,41 +38,38 @@ class _Joblib(Unpickler):
             return
         kind, shape = _kind_of(value.state.get("dtype")), value.state.get("shape") or ()
         if kind[0] == "O":
-            inner = _Joblib(self._read, offset=self.at, budget=self._left)
-            value.state[DATA] = inner.load()
-            self._left = inner._left
-            self._skip(inner.at - self.at)
+            self.spend(UNITS)
+            outer = self._stack, self._marks, self._memo, self._far
+            value.state[DATA] = self.load()
+            self._stack, self._marks, self._memo, self._far = outer
             return
         if value.state.get("numpy_array_alignment_bytes") is not None:
             self.take(self.byte())
         size = int(kind[1:]) * UNIT.get(kind[0], 1)
-        for length in shape:
+        for length in shape if isinstance(shape, tuple) else ():
+            if type(length) is not int or not 0 <= size <= self.longest_bytes:
+                raise PickleError("the shape of an array is broken, or it is no list of classes")
             size *= length
-        self.push_data(size, text=False)
+        self.push_data(size, text=False, longest=self.longest_bytes)
         value.state[DATA] = self.pop()
 
 
 def read_pickle(content: bytes) -> Any:
     """Return the object of a pickle or of joblib as plain values. Raises ValueError if it is broken."""
     try:
-        return plain(_Joblib(lambda at, count: content[at : at + count], budget=budget_of(len(content))).load())
+        read, size = (lambda at, count: content[at : at + count]), len(content)
+        return plain(_Joblib(read, budget=budget_of(size), longest_bytes=size).load())
     except PickleError as cause:
         raise ValueError(str(cause)) from cause
 
 
 def read_npy(content: bytes) -> Any:
     """Return the text of an array that `numpy.save` wrote, or None if it holds no text in one dimension."""
-    if not content.startswith(NPY):
+    found = DESCR.match(content, 10)
+    if not content.startswith(NPY + b"\1") or found is None:
         return None
-    found = HEADER.search(content, 0, 4096)
-    try:
-        header = ast.literal_eval(found[0].decode("latin-1")) if found is not None else {}
-    except SyntaxError as cause:
-        raise ValueError("the header of the array is broken") from cause
-    data = content[int.from_bytes(content[8:10], "little") + 10 :] if content[6] == 1 else b""
-    if header.get("descr") == "|O":
-        return read_pickle(data)
-    return _texts(str(header.get("descr")), data)
+    data, kind = content[int.from_bytes(content[8:10], "little") + 10 :], found[1].decode()
+    return read_pickle(data) if kind == "|O" else _texts(kind, data)
 
 
 class _Room:
@@ -156,26 +154,27 @@ def _scalar(value: Any) -> Any:
 def _bytes(data: Any) -> bytes | None:
     """Return bytes of a pickle; before protocol 3 they are text that is encoded."""
     if isinstance(data, StandIn) and data.full_name == "_codecs.encode":
-        return str(data.args[0]).encode("latin-1", "ignore")
+        data = data.args[0]
+        return data.encode("latin-1", "ignore") if isinstance(data, str) else None
     return data if isinstance(data, bytes) else None
 
 
 def _kind_of(dtype: Any) -> str:
     """Return the kind of a pickled dtype and the bytes or characters of an item: U3, i8, O8; V0 if it says none."""
-    name = str(dtype.args[0]) if isinstance(dtype, StandIn) and dtype.args else ""
-    return name if re.fullmatch(r"[a-zA-Z]\d{1,6}", name) else "V0"
+    name = dtype.args[0] if isinstance(dtype, StandIn) and dtype.args else ""
+    return name if isinstance(name, str) and re.fullmatch(r"[a-zA-Z]\d{1,6}", name) else "V0"
 
 
 def _order_of(dtype: Any) -> str:
     state = dtype.state if isinstance(dtype, StandIn) else None
-    return str(state[1]) if isinstance(state, tuple) and len(state) > 1 else "<"
+    return ">" if isinstance(state, tuple) and state[1:2] == (">",) else "<"
 
 
 def _texts(kind: str, data: bytes) -> list[str] | None:
     """Return the items of an array of text of a kind such as <U3, or None for other kinds."""
     found = re.fullmatch(r"([<>=|]?)([US])(\d{1,6})", kind)
     size = int(found[3]) * UNIT[found[2]] if found is not None else 0
-    if found is None or not size:
+    if found is None or not size or len(data) > MOST * size:
         return None
     encoding = "latin-1" if found[2] == "S" else "utf-32-be" if found[1] == ">" else "utf-32-le"
     return [data[at : at + size].decode(encoding).rstrip("\0") for at in range(0, len(data), size)]

@@ -34,10 +34,11 @@ class Global:
 class StandIn:
     """An object whose class is not looked at: what the pickle says about it."""
 
-    __slots__ = ("args", "entries", "items", "made_by", "state")
+    __slots__ = ("_maker", "args", "entries", "items", "made_by", "state")
 
     def __init__(self, made_by: Any, args: Any) -> None:
         self.made_by = made_by  # a Global, or the StandIn of something that was called
+        self._maker: Any = made_by._maker if isinstance(made_by, StandIn) else made_by  # of a chain of calls
         self.args = args
         self.state: Any = None
         self.items: list[Any] | None = None  # of a subclass of list
@@ -46,10 +47,7 @@ class StandIn:
     @property
     def full_name(self) -> str:
         """The name of its class or of the function that makes it."""
-        made_by = self.made_by
-        while isinstance(made_by, StandIn):
-            made_by = made_by.made_by
-        return made_by.full_name if isinstance(made_by, Global) else type(made_by).__name__
+        return self._maker.full_name if isinstance(self._maker, Global) else type(self._maker).__name__
 
     @property
     def attributes(self) -> Mapping[Any, Any]:

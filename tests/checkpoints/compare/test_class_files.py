@@ -1,0 +1,136 @@
+"""Lists of classes that strangers have written: each costs little, and none ends the command."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from soupcli.checkpoints.compare import class_files
+from soupcli.checkpoints.compare.class_files import document_of, files_of
+from soupcli.checkpoints.compare.class_orders import class_orders, other_orders
+from soupcli.checkpoints.compare.meanings import check_meanings
+from soupcli.checkpoints.formats.class_lists import named_rows, other_lists
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.checkpoints.tensor_filter import TensorFilter
+
+CALLS = b"\x80\x02(ca\nb\n" + b")R2" * 60_000 + b"l."  # each the result of calling the one before
+JOBLIB = b"\x80\x02cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}("
+NPY = b"\x93NUMPY\1\0\x76\0"
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def wrapper(shape: bytes, kind: str = "U3") -> bytes:
+    """A pickle of joblib that says of which shape the array is that follows."""
+    dtype = text("dtype") + b"cnumpy\ndtype\n" + text(kind) + b"\x85R"
+    return JOBLIB + dtype + text("shape") + shape + b"ub."
+
+
+def in_itself(levels: int, width: int) -> list[object]:
+    """A list of lists, of which each holds the one before many times."""
+    found: list[object] = ["a", "b"]
+    for _ in range(levels):
+        found = [found] * width
+    return found
+
+
+BROKEN = {
+    "many times in itself.pkl": pickle.dumps(in_itself(5, 1000)),
+    "chain of calls.pkl": CALLS,
+    "a text for a length.joblib": wrapper(b"(" + text("x" * 300) + b"t", "U999999"),
+    "a number for a length.joblib": wrapper(b"(G\x7f\xf0\0\0\0\0\0\0t"),
+    "many lengths.joblib": wrapper(b"(" + b"\x8a\x08" * 30_000 + b"t"),
+    "labels, magic alone.npy": NPY[:6],
+    "labels, no header.npy": NPY + b"{" * 100_000,
+    "newlines.md": b"---" + b"\n" * 190_000,
+    "parts of a key.toml": b"a." * 90_000 + b"a = 1",
+    "parts of a table.toml": b"[" + b"a." * 90_000 + b"a]",
+    "marks_labels.txt": (b";" * 300_000 + b"\n") * 2,
+    "columns_labels.txt": b",".join(b"c%d" % at for at in range(300_000)),
+    "lines_labels.txt": b"a\n" * 900_000,
+    "items_label_map.pbtxt": b"{}" * 900_000,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken(tmp_path: Path, name: str) -> None:
+    """What no library writes is no list of classes, and is found to be none in a moment."""
+    (tmp_path / name).write_bytes(BROKEN[name])
+    assert not named_rows(document_of(tmp_path / name))
+
+
+def test_aliases(tmp_path: Path) -> None:
+    """A list to which thousands of keys point is not looked at for each of them."""
+    names = ",".join(f"a{at}" for at in range(3500))
+    keys = ",".join(f"k{at}: *l" for at in range(1000))
+    (tmp_path / "args.yaml").write_text(
+        f"l: &l [{names}]\nm: &m {{{keys}}}\n" + "".join(f"n{at}: *m\n" for at in range(999))
+    )
+    assert 1 <= len(other_lists(document_of(tmp_path / "args.yaml"))) < 100
+
+
+def test_long_joblib(tmp_path: Path) -> None:
+    """The names of an array count though they take more than the longest text of a checkpoint's pickle."""
+    names = [f"{at} " + "x" * 90 for at in range(300)]
+    data = b"".join(name.ljust(100, "\0").encode("utf-32-le") for name in names)
+    (tmp_path / "labels.joblib").write_bytes(
+        wrapper(b"M" + struct.pack("<H", len(names)) + b"\x85", "U100")[:-1] + data + b"."
+    )
+    assert document_of(tmp_path / "labels.joblib") == names
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [("cat: 0\ndog 1\n", ["cat", "dog"]), ("a 1 0\nb=,;1", ["a 1", "b"]), ("a,b", ["a", "b"])],
+)
+def test_numbers_behind(tmp_path: Path, content: str, names: list[str]) -> None:
+    """A name reaches to the marks before the last number."""
+    (tmp_path / "labels.txt").write_text(content)
+    assert document_of(tmp_path / "labels.txt") == names
+
+
+def saved(folder: Path) -> Path:
+    folder.mkdir()
+    save_file({"fc.weight": torch.ones(2, 3)}, folder / "model.safetensors")
+    return folder
+
+
+def test_links(tmp_path: Path) -> None:
+    """A link that leads out of the folder is not followed: messages would show what it leads to."""
+    folder = saved(tmp_path / "run")
+    (tmp_path / "secret").write_text("key\nof mine\n")
+    (folder / "labels.txt").symlink_to(tmp_path / "secret")
+    (folder / "classes.txt").write_text("cat\ndog\n")
+    assert class_orders(open_checkpoint(folder)) == {"classes.txt": ["cat", "dog"]}
+
+
+def test_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many files beside the weights those count that are called lists of classes."""
+    monkeypatch.setattr(class_files, "MOST_FILES", 2)
+    folder = saved(tmp_path / "run")
+    for name in ("a.json", "b.json", "c.json", "labels.json"):
+        (folder / name).write_text("{}")
+    assert list(files_of(open_checkpoint(folder))) == ["a.json", "labels.json"]
+
+
+def test_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration that is too large to be read is named, unless both are the same."""
+    monkeypatch.setattr(class_files, "MAX_BYTES", 60)
+    one, two, same = (open_checkpoint(saved(tmp_path / name)) for name in ("one", "two", "same"))
+    for checkpoint, first, second in ((one, "cat", "dog"), (two, "dog", "cat"), (same, "cat", "dog")):
+        (checkpoint.path / "config.json").write_text(
+            f'{{"x": "{"y" * 60}", "id2label": {{"0": "{first}", "1": "{second}"}}}}'
+        )
+    one, two, same = (open_checkpoint(each.path) for each in (one, two, same))
+    said = f"classes of {one.path} and {two.path} are not compared"
+    assert check_meanings([one, two, same], TensorFilter()) == [
+        f"{two.path}/config.json: has more than 60 bytes: {said}"
+    ]
+    assert not list(other_orders(one, two))
