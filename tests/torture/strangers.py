@@ -13,7 +13,7 @@ import random
 import shutil
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -369,8 +369,9 @@ def _kept_files() -> Target:
         shutil.rmtree("cache")
         shutil.copytree("cache.whole", "cache")
         files = sorted(file for file in Path("cache").rglob("*") if file.is_file())
+        whole = {file: file.read_bytes() for file in files}
         for file in rng.sample(files, rng.randint(1, 3)):
-            _poison(file, rng, files)
+            _poison(file, rng, whole)
 
     def read() -> int:
         out = io.StringIO()
@@ -395,8 +396,8 @@ ODD_ENTRIES: list[Callable[[Path], object]] = [
 ]
 
 
-def _poison(file: Path, rng: random.Random, files: list[Path]) -> None:
-    data = file.read_bytes()
+def _poison(file: Path, rng: random.Random, whole: Mapping[Path, bytes]) -> None:
+    data = whole[file]
     kind = rng.randrange(9)
     if kind < 3:
         document = json.loads(data) if file.suffix == ".json" else None
@@ -404,7 +405,7 @@ def _poison(file: Path, rng: random.Random, files: list[Path]) -> None:
     elif kind == 3:
         file.write_bytes(mutated_bytes(data, rng))
     elif kind == 4:
-        file.write_bytes(rng.choice(files).read_bytes() if files else b"")  # another entry's content, whole in itself
+        file.write_bytes(rng.choice(list(whole.values())))  # another entry's content, whole in itself
     else:
         file.unlink()
         rng.choice(ODD_ENTRIES)(file)
