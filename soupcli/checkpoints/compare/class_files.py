@@ -1,6 +1,6 @@
 """Files beside a checkpoint's weights that may list its classes, as documents.
 
-files_of(checkpoint)                                    # [Path("run/config.json"), Path("run/label_encoder.pkl")]
+files_of(checkpoint)                                    # {"label_encoder.pkl": Path("run/label_encoder.pkl")}
 document_of(Path("run/label_encoder.pkl"))              # {"classes_": ["cat", "dog"]}
 """
 
@@ -76,28 +76,42 @@ def most_of(file: Path) -> int:
 def _candidates(checkpoint: Checkpoint) -> dict[str, Path]:
     """Return the files, however many and large they are, by their labels."""
     weights = {file.path for file in checkpoint.files}
+    found = {file.name: file for file in checkpoint.side_files}
     folder = checkpoint.side_folder
-    found = {file.name: file for file in (*checkpoint.side_files, *_entries(folder)) if _may_state(file)}
-    if folder is None and weights:
-        own = min(weights)
-        folder = own.parent
-        stems = {file.stem for file in _entries(folder) if file.suffix.lower() in WEIGHTS} - {own.stem}
-        for file in _entries(folder):
-            is_own = file.name.startswith(tuple(own.stem + mark for mark in "._-"))
-            if _may_state(file) and (is_own or (_is_of_run(file) and not file.name.startswith(tuple(stems)))):
-                found.setdefault(f"*{file.name.removeprefix(own.stem)}" if is_own else file.name, file)
-    for above in () if folder is None else (folder, folder.parent)[: 1 + bool(IN_RUN.fullmatch(folder.name))]:
-        hydra = above / HYDRA
-        if hydra.is_file():
-            found.setdefault(HYDRA, hydra)
-        if above is not folder:
-            found |= {f"../{file.name}": file for file in _entries(above) if _may_state(file) and _is_of_run(file)}
-    return {label: file for label, file in found.items() if file not in weights}
+    if folder is not None:
+        found |= {file.name: file for file in _entries(folder)}
+    elif weights:
+        folder = min(weights).parent
+        found |= _beside_file(min(weights))
+    if folder is not None:
+        run = [folder, folder.parent] if IN_RUN.fullmatch(folder.name) else [folder]
+        found |= {f"../{file.name}": file for above in run[1:] for file in _entries(above) if _is_of_run(file)}
+        hydra = next((above / HYDRA for above in run if (above / HYDRA).is_file()), None)
+        found |= {HYDRA: hydra} if hydra is not None else {}
+    return {label: file for label, file in found.items() if _may_state(file) and file not in weights}
 
 
-def _entries(folder: Path | None) -> list[Path]:
+def _beside_file(weights: Path) -> dict[str, Path]:
+    """Return the files in the folder that have the name of the weights, and those of the run that have no other's.
+
+    `run_3_classes.json` is of `run_3.pt`, and not of `run.pt`.
+    """
+    entries = _entries(weights.parent)
+    stems = {weights.stem, *(file.stem for file in entries if file.suffix.lower() in WEIGHTS)}
+    found = {}
+    for file in entries:
+        beginnings = {file.name[: mark.start()] for mark in re.finditer(r"[._-]", file.name)}
+        owner = max(beginnings & stems, key=len, default=None)
+        if owner == weights.stem:
+            found[f"*{file.name.removeprefix(owner)}"] = file
+        elif owner is None and _is_of_run(file):
+            found[file.name] = file
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(folder.iterdir(), key=str) if folder is not None else []
+        return sorted(folder.iterdir(), key=str)
     except OSError:
         return []
 

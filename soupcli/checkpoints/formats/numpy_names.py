@@ -141,7 +141,7 @@ def _scalar(value: Any) -> Any:
     """Return the text or integer that a pickled scalar of numpy stands for, anything else as it is."""
     if not isinstance(value, StandIn) or not SCALAR.fullmatch(value.full_name):
         return value
-    kind, data = (*value.args, None, None)[:2]
+    kind, data = (*_arguments(value), None, None)[:2]
     data, name = _bytes(data), _kind_of(kind)
     if data is None:
         return value
@@ -151,17 +151,22 @@ def _scalar(value: Any) -> Any:
     return found[0] if found else value
 
 
+def _arguments(value: StandIn) -> tuple[Any, ...]:
+    """Return what a pickle makes a value with; () for anything but a tuple, which only a stranger writes."""
+    return value.args if isinstance(value.args, tuple) else ()
+
+
 def _bytes(data: Any) -> bytes | None:
     """Return bytes of a pickle; before protocol 3 they are text that is encoded."""
     if isinstance(data, StandIn) and data.full_name == "_codecs.encode":
-        data = data.args[0]
+        data = next(iter(_arguments(data)), None)
         return data.encode("latin-1", "ignore") if isinstance(data, str) else None
     return data if isinstance(data, bytes) else None
 
 
 def _kind_of(dtype: Any) -> str:
     """Return the kind of a pickled dtype and the bytes or characters of an item: U3, i8, O8; V0 if it says none."""
-    name = dtype.args[0] if isinstance(dtype, StandIn) and dtype.args else ""
+    name = next(iter(_arguments(dtype)), None) if isinstance(dtype, StandIn) else None
     return name if isinstance(name, str) and re.fullmatch(r"[a-zA-Z]\d{1,6}", name) else "V0"
 
 
@@ -171,10 +176,13 @@ def _order_of(dtype: Any) -> str:
 
 
 def _texts(kind: str, data: bytes) -> list[str] | None:
-    """Return the items of an array of text of a kind such as <U3, or None for other kinds."""
+    """Return the items of an array of text of a kind such as <U3, or None for other kinds and broken text."""
     found = re.fullmatch(r"([<>=|]?)([US])(\d{1,6})", kind)
     size = int(found[3]) * UNIT[found[2]] if found is not None else 0
     if found is None or not size or len(data) > MOST * size:
         return None
     encoding = "latin-1" if found[2] == "S" else "utf-32-be" if found[1] == ">" else "utf-32-le"
-    return [data[at : at + size].decode(encoding).rstrip("\0") for at in range(0, len(data), size)]
+    try:
+        return [data[at : at + size].decode(encoding).rstrip("\0") for at in range(0, len(data), size)]
+    except UnicodeDecodeError:
+        return None

@@ -134,3 +134,16 @@ def test_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         f"{two.path}/config.json: has more than 60 bytes: {said}"
     ]
     assert not list(other_orders(one, two))
+
+
+def test_lists_in_one_folder(tmp_path: Path) -> None:
+    """Of files in one folder each has the list that begins with its name; a list without a name is of all."""
+    for name in ("c", "model", "model_best"):
+        torch.save({"fc.weight": torch.ones(2, 3)}, tmp_path / f"{name}.pt")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "model_best_classes.txt").write_text("dog\ncat\n")
+    of_all = {"classes.txt": ["cat", "dog"]}
+    assert class_orders(open_checkpoint(tmp_path / "c.pt")) == of_all
+    assert class_orders(open_checkpoint(tmp_path / "model.pt")) == of_all
+    best = class_orders(open_checkpoint(tmp_path / "model_best.pt"))
+    assert best == {"*_classes.txt": ["dog", "cat"], **of_all}
