@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from soupcli.files.json_store import Inputs
 
 SCHEMA = "soup-score/4"
-FIT_SCHEMA = "soup-fit/3"
+FIT_SCHEMA = "soup-fit/4"
 SEARCH_SCHEMA = "soup-coefficient-search/1"
 # What content raises that is no score.
 NO_SCORE = (*DAMAGED, RuntimeError, OverflowError, zlib.error)

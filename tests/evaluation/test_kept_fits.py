@@ -49,7 +49,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "not JSON": lambda data: b"\xff\x00",
     "deep": lambda data: b"[" * 100_000,
     "no digest": lambda data: json.dumps(
-        {"schema": "soup-fit/3", "key": KEY, "content": STATE, "depends": []}
+        {"schema": "soup-fit/4", "key": KEY, "content": STATE, "depends": []}
     ).encode(),
 }
 

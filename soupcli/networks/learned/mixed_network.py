@@ -145,7 +145,7 @@ class MixedNetwork:
     def step(self, update: Update) -> None:
         """Use the gradient that a backward pass left in the network. `update` maps it to the next coefficients.
 
-        Inner products are those with the offsets from the ingredients' mean. They differ from dL/dalpha by a constant
+        Inner products are those with the offsets from the first ingredient. They differ from dL/dalpha by a constant
         for each layer, along which coefficients that sum to 1 do not move. Raises NetworkError if the gradient of a
         tensor is not finite.
         """
@@ -190,9 +190,10 @@ class MixedNetwork:
         rows, sizes = self._blocks(group, piece)
         gradients = torch.split(self._joined_gradient(piece), sizes)
         blocks = zip(self._source.blocks(piece, sizes, again=True), gradients, strict=True)
-        products_bk = torch.stack([torch.mv(offsets_km, gradient_m) for (_, offsets_km), gradient_m in blocks])
+        products_bj = torch.stack([torch.mv(offsets_jm, gradient_m) for (_, offsets_jm), gradient_m in blocks])
         total_rk = torch.zeros(group.size, len(self.ingredients), dtype=torch.float64)
-        return total_rk.index_add_(0, torch.tensor(rows), products_bk.cpu().double())
+        total_rk[:, 1:].index_add_(0, torch.tensor(rows), products_bj.cpu().double())
+        return total_rk
 
     def _write(self, groups: Sequence[Group], alpha_lk: Tensor) -> None:
         """Weights of the groups' layers, which follow one another, by their rows of coefficients."""
@@ -217,8 +218,8 @@ class MixedNetwork:
         shape, dtype = (piece.numel,), piece.wide_dtype
         mixed_n = flats[0] if as_it_is else self._reader.scratch("mixed", shape, dtype, self._device)
         outs = zip(torch.split(mixed_n, sizes), rows, strict=True)
-        for (mean_m, offsets_km), (out_m, row) in zip(self._source.blocks(piece, sizes), outs, strict=True):
-            torch.addmv(mean_m, offsets_km.t(), alpha_rk[row], out=out_m)
+        for (first_m, offsets_jm), (out_m, row) in zip(self._source.blocks(piece, sizes), outs, strict=True):
+            torch.addmv(first_m, offsets_jm.t(), alpha_rk[row, 1:], out=out_m)
         if not as_it_is:
             torch._foreach_copy_(flats, torch.split(mixed_n, [span.numel for span in piece.spans]))
         if self._device.type == "cuda":

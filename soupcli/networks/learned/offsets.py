@@ -1,12 +1,11 @@
-"""Ingredients as offsets from their mean, piece by piece, on the device, in host memory or on disk.
+"""Ingredients as offsets from the first one, piece by piece, on the device, in host memory or on disk.
 
-    theta_k = mean + offset_k,  so  sum_k alpha_k theta_k = mean + sum_k alpha_k offset_k  where the alpha_k sum to 1.
+    theta_k = theta_0 + offset_k,  so  sum_k alpha_k theta_k = theta_0 + sum_k alpha_k offset_k  if alpha_k sum to 1.
 
-Offsets are small beside weights, so products with them lose nothing in float32; whatever the mean was rounded to, the
-identity holds. The same pieces come in the same shape, dtype and blocks from everywhere: all that is computed of them
-is the same in its last bit.
+Offsets are small beside weights, so products with them lose nothing in float32. The same pieces come in the same
+shape, dtype and blocks from everywhere: all that is computed of them is the same in its last bit.
 
-Letters in names: k ingredients, n elements of a piece, m of a block of it.
+Letters in names: k ingredients, j all but the first, n elements of a piece, m of a block of it.
 """
 
 from __future__ import annotations
@@ -39,7 +38,9 @@ class OffsetSource(Protocol):
     def blocks(
         self, piece: OffsetPiece, sizes: Sequence[int], *, again: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Mean [m] and offsets from it [K, m] of each block of a piece, on the device, in its wide dtype.
+        """The first ingredient [m] and the offsets of the others from it [K - 1, m], for each block of a piece.
+
+        Both are on the device, in the wide dtype of the piece.
 
         Blocks are of so many elements, the same ones each time; each is to be used before the next is asked for, and
         none is left out. `again`: the piece will be asked for a second time before those of another group. Raises
@@ -57,19 +58,15 @@ class Reader:
         self._scratch = threading.local()
 
     def shape(self, piece: OffsetPiece) -> tuple[int, int]:
-        """Of a piece in memory: see OffsetPiece."""
-        return piece.shape(len(self.checkpoints))
+        """Return (K, n)."""
+        return len(self.checkpoints), piece.numel
 
     def raw(self, piece: OffsetPiece) -> Tensor:
         """Tensor[K, n] in the stored dtype, on the CPU; valid until this thread asks again."""
-        return self.rows(piece)[: len(self.checkpoints)]
-
-    def rows(self, piece: OffsetPiece) -> Tensor:
-        """The same, of `shape`."""
         return self.read(piece, self.scratch("raw", self.shape(piece), piece.dtype, torch.device("cpu")))
 
     def read(self, piece: OffsetPiece, out_kn: Tensor) -> Tensor:
-        """Fills the first K rows of `out_kn`, on the CPU, and returns it. What lies side by side is read at once."""
+        """Fills `out_kn`, on the CPU, and returns it. What lies side by side is read at once."""
         runs, memory, dtype = self._runs(piece.spans), memory_of(out_kn), Dtype.of(piece.dtype)
         for row, checkpoint in enumerate(self.checkpoints):
             at = row * piece.numel
@@ -135,12 +132,12 @@ class OnDisk:
         if piece in self._held:
             if not self._alone:
                 self._held.remove(piece)
-            return _blocks(self.reader, piece, self._place(piece), sizes, centred=True)
+            return _blocks(self.reader, piece, self._place(piece), sizes, offset=True)
         place = None
         if piece in self._places and (again or self._alone):
             self._held.add(piece)
             place = self._place(piece)
-        return _blocks(self.reader, piece, _brought(self.reader, piece, place), sizes, centred=False)
+        return _blocks(self.reader, piece, _brought(self.reader, piece, place), sizes, offset=False)
 
     def _place(self, piece: OffsetPiece) -> Tensor:
         begin = self._places[piece]
@@ -167,13 +164,13 @@ class InMemory:
         again: bool = False,  # noqa: ARG002 - see Source
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See OffsetSource."""
-        kept_kn, centred = self._kept.get(piece), True
+        kept_kn, offset = self._kept.get(piece), True
         if kept_kn is None:
             kept_kn = self._kept[piece] = _brought(self.reader, piece, self._empty(piece))
-            centred = False
+            offset = False
         if kept_kn.device != self.reader.device:
-            kept_kn, centred = _on_device(self.reader, piece, kept_kn), False
-        return _blocks(self.reader, piece, kept_kn, sizes, centred=centred)
+            kept_kn, offset = _on_device(self.reader, piece, kept_kn), False
+        return _blocks(self.reader, piece, kept_kn, sizes, offset=offset)
 
     def _empty(self, piece: OffsetPiece) -> Tensor:
         shape, dtype, device = self.reader.shape(piece), piece.dtype, self.reader.device
@@ -194,32 +191,26 @@ def block_width(ingredients: int) -> int:
 
 
 def _blocks(
-    reader: Reader, piece: OffsetPiece, rows_kn: Tensor, sizes: Sequence[int], *, centred: bool
+    reader: Reader, piece: OffsetPiece, rows_kn: Tensor, sizes: Sequence[int], *, offset: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """See OffsetSource. Offsets replace the stored numbers if a row is left for the mean: the next call finds them."""
-    ingredients, in_place = len(reader.checkpoints), piece.dtype == piece.wide_dtype
-    blocks = torch.split(rows_kn[:ingredients], list(sizes), dim=1)
-    mean_n = rows_kn[-1] if in_place else reader.scratch("mean", (piece.numel,), piece.wide_dtype, reader.device)
-    means = torch.split(mean_n, list(sizes))
-    if centred and in_place:
-        yield from zip(means, blocks, strict=True)
-        return
-    share_k = torch.full((ingredients,), 1.0 / ingredients, dtype=piece.wide_dtype, device=reader.device)
-    for mean_m, block_km in zip(means, blocks, strict=True):
+    """See OffsetSource. Offsets replace the stored numbers if they fit there: the next call finds them (`offset`)."""
+    in_place = piece.dtype == piece.wide_dtype
+    for block_km in torch.split(rows_kn, list(sizes), dim=1):
         if not in_place:
             block_km = reader.scratch("wide", block_km.shape, piece.wide_dtype, reader.device).copy_(block_km)
-        torch.mv(block_km.t(), share_k, out=mean_m)
-        block_km.sub_(mean_m)
-        yield mean_m, block_km
+        first_m, others_jm = block_km[0], block_km[1:]
+        if not (offset and in_place):
+            others_jm.sub_(first_m)
+        yield first_m, others_jm
 
 
 def _brought(reader: Reader, piece: OffsetPiece, out_kn: Tensor | None) -> Tensor:
     """The piece from disk, in `out_kn` if that is given, else on the device in this thread's memory."""
     if out_kn is None:
-        return _on_device(reader, piece, reader.rows(piece))
+        return _on_device(reader, piece, reader.raw(piece))
     if out_kn.device.type == "cpu":
         return reader.read(piece, out_kn)
-    return out_kn.copy_(reader.rows(piece), non_blocking=True)
+    return out_kn.copy_(reader.raw(piece), non_blocking=True)
 
 
 def _on_device(reader: Reader, piece: OffsetPiece, raw_kn: Tensor) -> Tensor:

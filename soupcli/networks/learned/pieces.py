@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -37,10 +36,6 @@ class OffsetPiece(NamedTuple):
     def nbytes(self) -> int:
         """The stored bytes of one ingredient."""
         return self.numel * self.dtype.itemsize
-
-    def shape(self, ingredients: int) -> tuple[int, int]:
-        """(K, n), with a row more for the mean where offsets from it take the place of what is stored."""
-        return ingredients + int(self.dtype == self.wide_dtype), self.numel
 
     def placed(self) -> Iterator[tuple[Span, slice]]:
         """The spans, and where each of them is in the piece."""
@@ -122,8 +117,7 @@ def grouped(
     """
     groups: list[Group] = []
     begin, total = 0, 0
-    rows = len(ingredients)
-    sizes = [sum(math.prod(p.shape(rows)) * p.dtype.itemsize for p in divide(layer, ingredients)) for layer in layers]
+    sizes = [len(ingredients) * sum(p.nbytes for p in divide(layer, ingredients)) for layer in layers]
     for end, size in enumerate([*sizes, most + 1]):
         if total + size > most and end > begin:
             groups.append(_group(layers, begin, end, ingredients))
