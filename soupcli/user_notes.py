@@ -25,24 +25,13 @@ from pathlib import Path, PurePath
 
 from soupcli.environment import WITNESS, variable
 
-KINDS = {
-    "read",
-    "written",
-    "made",
-    "opened",
-    "opened by a program",
-    "asked",
-    "stated",
-    "scanned",
-    "variable",
-    "copied",
-}  # of words
-KINDS |= {"imported", "sought", "started", "program", "running", "package", "attended"}
-OF_WORDS = {"started", "program", "running"}  # kinds whose words are commands, as JSON
+# Kinds of words: paths, names, and commands as JSON.
+OF_FILES = {"read", "written", "made", "opened", "opened by a program", "asked", "stated", "scanned", "copied"}
+OF_NAMES = {"variable", "imported", "sought", "package", "attended"}
+OF_COMMANDS = {"started", "program", "running"}
+KINDS = OF_FILES | OF_NAMES | OF_COMMANDS
 LONGEST = 1 << 20  # bytes of a note
-COARSE = (
-    2_000_000_000  # nanoseconds: file systems tell times apart no finer, and no system better than some milliseconds
-)
+COARSE = 2_000_000_000  # nanoseconds: some file systems tell times apart no finer, and none better than milliseconds
 MOST = 100_000  # words of one kind; more are a sign of something else
 PLACE = "SOUP_NOTES"  # the variable that names the file
 SINCE = "SOUP_NOTES_SINCE"  # the variable with the time when a command was started, in nanoseconds
@@ -52,7 +41,7 @@ ATTENDED = "attended"  # kind of the note that a started Python makes first: its
 _notes: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # kind -> word -> files
 _file: list[str] = []
 _owner = [os.getpid()]
-_heard = [0]  # bytes of the file
+_heard = [0]  # bytes of the file that were read
 _passed: set[str] = set()  # files and folders that keys know by themselves
 _began = [0]  # when this process, or the command that it is a part of, was started
 
@@ -176,13 +165,13 @@ def _remove(folder: str, owner: int) -> None:
 
 
 def _hear() -> None:
-    """Take over what other processes have noted meanwhile."""
+    """Take over what other processes have noted meanwhile. Several threads may do so at once."""
     if not _file or os.getpid() != _owner[0]:
         return
     with contextlib.suppress(OSError), open(_file[0], "rb") as file:  # noqa: PTH123 - a name that is known
-        file.seek(_heard[0])
+        at = file.seek(_heard[0])
         while (line := file.readline(LONGEST)).endswith(b"\n") or len(line) == LONGEST:
-            _heard[0] += len(line)
+            _heard[0] = at = at + len(line)
             kind, word = _parsed(line)
             path = word.partition(" ")[2] if kind.startswith("opened") else word  # behind the state of the file
             if not word or _is_passed(path) or (kind in ("read", "made") and word in _notes["written"]):
@@ -195,7 +184,7 @@ def _parsed(line: bytes) -> tuple[str, str]:
     """Return kind and word of a note; ("", "") for what `add` has not written: any program can write to the file."""
     try:
         kind, word = json.loads(line)
-        command = json.loads(word) if kind in OF_WORDS else []
+        command = json.loads(word) if kind in OF_COMMANDS else []
         is_note = kind in KINDS and b"\0" not in os.fsencode(word) and isinstance(command, list)
         is_note = is_note and all(isinstance(one, str) for one in command)
     except (ValueError, TypeError, RecursionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -238,15 +239,35 @@ def test_a_program_runs_as_without_it(words: list[str], tmp_path: Path, monkeypa
 
 JUNK = [
     *("1", "[]", "{}", '[["a"], "b"]', '["read", 3]', '["read", "/\\u0000"]', '["read", "/\\ud800"]', '["none", "x"]'),
-    *(
-        '["started", "x"]',
-        '["started", "{}"]',
-        '["started", "[1]"]',
-        '["started", "5"]',
-        "[" * 100_000,
-        "x" * 3_000_000,
-    ),
+    *('["started", "x"]', '["started", "{}"]', '["started", "[1]"]', '["started", "5"]'),
+    *("[" * 100_000, "x" * 3_000_000),
 ]
+
+
+class Overtaken(io.BufferedReader):
+    """A file of notes that another thread reads as soon as this one begins to."""
+
+    def seek(self, *given: int) -> int:
+        found = super().seek(*given)
+        user_notes.every("read")
+        return found
+
+
+def test_two_threads_that_read_the_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of --jobs may read them at one time: what is written later is still heard."""
+    user_notes.forget_others()
+    file = Path(user_notes.environment()["SOUP_NOTES"])
+
+    def opened(path: str, _mode: str) -> Overtaken:
+        monkeypatch.delattr(user_notes, "open")
+        return Overtaken(io.FileIO(path))
+
+    monkeypatch.setattr(user_notes, "open", opened, raising=False)
+    for path in ("/first", "/later"):
+        with file.open("a") as notes:
+            notes.write(json.dumps(["read", path]) + "\n")
+        assert path in user_notes.every("read")
+    user_notes.forget_others()
 
 
 def test_junk_among_the_notes(tmp_path: Path) -> None:
