@@ -1,6 +1,6 @@
 """Which files change while the user's code reads them, so that no score is kept of what they were.
 
-A file's state is noted when it is opened (see user_files.py). Who changes it afterwards is not known: a program makes
+A file's state is noted when it is opened (see user_hooks.py). Who changes it afterwards is not known: a program makes
 its own files in ways that nobody sees, and so does anybody else.
 """
 
@@ -25,9 +25,9 @@ def begin() -> None:
 
 
 def made_files() -> set[Path]:
-    """Return files that programs or texts name and that changed since these, or the run, began.
+    """Return files that changed after a program that read them, or the run that names them, began.
 
-    Made by the user's code, or by somebody else. The clock of a file server may also be ahead of this machine's.
+    The user's code may have made them, or somebody else. A file server's clock may also be ahead of this machine's.
     """
     made = notes.of("made", read_modules()) | moving
     return {Path(path) for path in made - notes.every("written")}
@@ -36,7 +36,7 @@ def made_files() -> set[Path]:
 def changed_files(kind: str = "opened") -> list[Path]:
     """Return the files that are other ones now than when the user's code opened them, but for what it has written.
 
-    Those that were "opened by a program" may be made by it, again and again: only what it read last counts.
+    One that was "opened by a program" may be made by it again and again: it counts only if its state is a new one.
     """
     states: defaultdict[str, set[str]] = defaultdict(set)
     for word in notes.of(kind, read_modules()):

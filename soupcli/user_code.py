@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from soupcli import user_lookups
 from soupcli.errors import RecipeError
 from soupcli.files.small_file import read_small
-from soupcli.user_files import watch
+from soupcli.user_hooks import watch
 from soupcli.user_modules import MAX_SOURCE, SourceLoader, forget_changed
 from soupcli.user_notes import shared_with_children
 from soupcli.wording import suggestion

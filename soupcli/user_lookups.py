@@ -24,11 +24,10 @@ from soupcli.user_files import (
     named_variables,
     opened_to_write,
     read_modules,
-    remember,
     scanned_files,
-    users_caller,
     written_files,
 )
+from soupcli.user_hooks import remember, users_caller
 from soupcli.user_modules import OWN, SYSTEM, asking, is_library, is_standard, is_users, stated_in
 from soupcli.user_packages import file_of
 

@@ -26,11 +26,11 @@ def _watch() -> None:
         sys.modules["soupcli"] = package = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(package)
     try:
-        from soupcli import user_files, user_lookups, user_notes, user_packages
+        from soupcli import user_hooks, user_lookups, user_notes, user_packages
 
         if user_notes.begin_in_child():
             atexit.register(user_packages.note_packages)
-            user_files.watch_child(is_worker=is_worker)
+            user_hooks.watch_child(is_worker=is_worker)
             user_lookups.watch()
     finally:
         if not is_worker:

@@ -26,7 +26,7 @@ from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.score import Score
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import unsaid
-from soupcli.user_files import unheard
+from soupcli.user_hooks import unheard
 from tests.helpers.evaluators import evaluators, score
 
 NETWORK = "soupcli.evaluation.runner.build"
