@@ -86,7 +86,8 @@ def _candidates(checkpoint: Checkpoint) -> dict[str, Path]:
     if folder is not None:
         run = [folder, folder.parent] if IN_RUN.fullmatch(folder.name) else [folder]
         found |= {f"../{file.name}": file for above in run[1:] for file in _entries(above) if _is_of_run(file)}
-        hydra = next((above / HYDRA for above in run if (above / HYDRA).is_file()), None)
+        settings = (above / HYDRA for above in run if not (above / HYDRA).parent.is_symlink())
+        hydra = next((file for file in settings if file.is_file()), None)
         found |= {HYDRA: hydra} if hydra is not None else {}
     return {label: file for label, file in found.items() if _may_state(file) and file not in weights}
 

@@ -108,6 +108,8 @@ def test_links(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("key\nof mine\n")
     (folder / "labels.txt").symlink_to(tmp_path / "secret")
     (folder / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "config.yaml").write_text("classes: [key, of mine]\n")
+    (folder / ".hydra").symlink_to(tmp_path)
     assert class_orders(open_checkpoint(folder)) == {"classes.txt": ["cat", "dog"]}
 
 
