@@ -60,17 +60,17 @@ class Outcome(NamedTuple):
     memory: int
 
 
-def faults(outcome: Outcome, *, silent: bool, seconds: float = 1.0) -> Iterator[str]:
+def faults(outcome: Outcome, *, silent: bool, seconds: float = 1.0, codes: Sequence[int] = (0, 2)) -> Iterator[str]:
     """What is wrong with an outcome; nothing where the promise holds."""
     lines = [line for line in outcome.stderr.split("\n") if not line.startswith("warning: ")]
-    if outcome.code not in ((0,) if silent else (0, 2)):
+    if outcome.code not in ((0,) if silent else codes):
         yield f"exit code {outcome.code}"
     if outcome.code == 2 and outcome.stdout:
         yield "stdout is not empty"
     if "Traceback" in outcome.stderr or "internal error" in outcome.stderr:
         yield "a traceback or an internal error"
     usage = lines[0].startswith("Usage: ")  # an option that Typer refuses
-    recipe = usage or all(".yaml" in line or not line for line in lines)
+    recipe = usage or all(".yaml" in line or line.startswith("hint: ") or not line for line in lines)
     if outcome.code == 2 and not (lines[0] and (recipe or (lines[1] == "" and (len(lines) == 2 or len(lines) == 4)))):
         yield "not one line and a hint"
     yield from _injected(outcome)
@@ -153,7 +153,7 @@ def campaign(
                 if outcome.code != same:
                     broken.append(f"input {number} ({target.name}): {same} here, {outcome.code} as a process")
             counts[f"{target.name}: {'passed over' if target.silent else f'exit {outcome.code}'}"] += 1
-            for fault in faults(outcome, silent=target.silent, seconds=target.seconds):
+            for fault in faults(outcome, silent=target.silent, seconds=target.seconds, codes=target.codes):
                 broken.append(f"input {number} ({target.name}): {fault}: {outcome.stderr[-300:]!r}")
                 with contextlib.suppress(OSError):
                     Path(f"broken-{number}").write_text(f"{target.name}: {fault}\n{outcome.stderr}")
