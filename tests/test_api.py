@@ -51,6 +51,15 @@ SOUPS: dict[str, tuple[list[str], dict[str, Any]]] = {
 }
 
 
+def test_warns_as_the_command_does(tmp_path: Path) -> None:
+    """Of heads whose rows lie in another order, which are told when the soup is made."""
+    rows = torch.randn(3, 8)
+    for name, head in (("a", rows), ("b", rows.roll(1, 0))):
+        save_file({"fc.weight": head.contiguous()}, tmp_path / f"{name}.safetensors")
+    made = soupcli.uniform([tmp_path / "a.safetensors", tmp_path / "b.safetensors"])
+    assert ["rows of 'fc.weight' are like those of" in one for one in made.report.warnings] == [True]
+
+
 @pytest.mark.parametrize("name", SOUPS)
 def test_a_soup_is_its_commands(name: str, family: Path, soup: Soup, capfd: pytest.CaptureFixture[str]) -> None:
     """The saved folder has the command's files, byte for byte, but for times; nothing is written or said before."""

@@ -24,7 +24,7 @@ from soupcli.networks.network import Network
 from soupcli.output import console
 from soupcli.output.text import report_text
 from soupcli.report.tables import Table
-from soupcli.run.make_soup import FinishedSoup, Prepare, reserved, write
+from soupcli.run.make_soup import FinishedSoup, Prepare, decided, reserved, write
 from soupcli.run.to_report import search_to_report
 from soupcli.wording import with_article
 
@@ -238,10 +238,10 @@ def made(run: Run, prepare: Prepare, options: SoupOptions, *, notes: bool) -> Ma
     run.check_mixable()
     prepared = prepare(run, options)
     if options.out is None:
-        soup = MadeSoup(run, prepared.finish(), notes=notes)
+        soup = MadeSoup(run, decided(run, prepared), notes=notes)
     else:
         with reserved(run, options):
-            soup = MadeSoup(run, prepared.finish(), notes=notes)
+            soup = MadeSoup(run, decided(run, prepared), notes=notes)
             soup.fill(run.recipe.out, force=options.force)
     run.progress.close()
     return soup

@@ -89,10 +89,15 @@ def make_soup(prepare: Prepare, options: SoupOptions, invocation: Invocation) ->
             plan = prepared.plan()
             return show_plan(run, plan._replace(evaluations=plan.evaluations + other_evaluations(run)))
         with reserved(run, options):
-            moved = moved_rows([run.names.applied(one) for one in run.singles], run.selection)
-            if moved is not None:  # told from numbers, which a dry run does not read
-                run.warn(moved)
-            return write_and_report(run, options, prepared.finish())
+            return write_and_report(run, options, decided(run, prepared))
+
+
+def decided(run: Run, prepared: Prepared) -> FinishedSoup:
+    """Decide and score the soup, and warn of what only numbers tell, which a dry run does not read."""
+    moved = moved_rows([run.names.applied(one) for one in run.singles], run.selection)
+    if moved is not None:
+        run.warn(moved)
+    return prepared.finish()
 
 
 @contextmanager
