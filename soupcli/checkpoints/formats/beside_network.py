@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.network_part import MOST_LEVELS, trained_beside, view_of
+from soupcli.checkpoints.formats.network_part import MOST_LEVELS, trained_beside
 from soupcli.checkpoints.formats.part_words import is_every
 from soupcli.checkpoints.formats.pickles.modules import is_module
 from soupcli.checkpoints.formats.pickles.stand_ins import entries_of
+from soupcli.checkpoints.formats.saved_parts import view_of
 from soupcli.checkpoints.formats.training_state import is_training_state
 
 if TYPE_CHECKING:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.checkpoints.formats.by_key import descend, not_asked_for
 from soupcli.checkpoints.formats.part_words import EVERY, dotted, holds, is_every, kind, listed, under
-from soupcli.checkpoints.formats.pickles.modules import is_module, state_of
-from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, entries_of, find_in
+from soupcli.checkpoints.formats.pickles.modules import is_module
+from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, find_in
 from soupcli.checkpoints.formats.pickles.tensors import is_array, is_tensor, tensor_of
-from soupcli.checkpoints.formats.training_state import is_counter, is_optimizer, is_training_state
+from soupcli.checkpoints.formats.saved_parts import CALLBACKS, SavedFile, matters, view_of
+from soupcli.checkpoints.formats.training_state import is_training_state
 from soupcli.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ TRAINED = (
 SWAPPED = {"current_model_state": "averaging_state", "ema_state_dict": "message_hub"}
 USUAL = frozenset({*AVERAGED, *TRAINED})
 EXTRA_STATE = "_extra_state"  # of a module, in whatever form it wants
-CALLBACKS = "callbacks"  # Lightning's; most of them keep the best score as a tensor
 IP_ADAPTER = {"image_proj", "ip_adapter"}  # parts of a file that are one network
 MOST_LEVELS = 6
 
@@ -65,61 +66,25 @@ class _Choice(NamedTuple):
     averaged: bool = False
 
 
-class _File:
-    """The file that is looked into, and what counts as a tensor in it."""
-
-    def __init__(self, path: Path, is_tensor: Callable[[Any], bool]) -> None:
-        self.path = path
-        self.is_tensor = is_tensor
-        self._held: dict[int, bool] = {}
-
-    def holds(self, value: Any) -> bool:
-        """Whether a tensor lies anywhere in `value`, which outlives this object."""
-        if id(value) not in self._held:
-            self._held[id(value)] = next(find_in(value, self.is_tensor), None) is not None
-        return self._held[id(value)]
-
-    def has_names(self, value: Any) -> bool:
-        """Whether tensors lie in `value` under names, and not only in lists."""
-        parts = (view_of(value) or {}).values()
-        return any(self.is_tensor(part) or (view_of(part) is not None and self.holds(part)) for part in parts)
-
-
 def network_part(path: Path, content: Any, *, key: str | None, is_tensor: Callable[[Any], bool]) -> NetworkPart:
     """Return the network's part of `content`, from the file at `path`.
 
     Raises CheckpointError if there is no state dict, if `key` is not there or leads into an optimizer, and if the
     choice is not clear.
     """
-    file = _File(path, is_tensor)
+    file = SavedFile(path, is_tensor)
     if key is None and (view_of(content) or {}).keys() >= IP_ADAPTER:
         key = EVERY
     if key is not None and is_every(key):
         above = key.removesuffix(EVERY).removesuffix(".")
-        return _together(file, _descend(file, content, above) if above else content, key)
+        return _together(file, descend(file, content, above) if above else content, key)
     if key is not None and not _is_bare(file, content):
-        return _choose(file, _descend(file, content, key), key, asked=True)
+        found = _choose(file, descend(file, content, key), key, asked=True)
+        return found._replace(notes=(*not_asked_for(file, content, key, USUAL), *found.notes))
     return _choose(file, content, None)
 
 
-def view_of(value: Any) -> Mapping[Any, Any] | None:
-    """Return the named parts of a dict, of a whole module or of another object, or None if it has no names."""
-    if is_module(value):
-        return state_of(value)
-    entries = entries_of(value)
-    if entries is not None:
-        return entries
-    return value.attributes if isinstance(value, StandIn) and value.attributes else None
-
-
-def stated_in(value: Any) -> Mapping[Any, Any] | None:
-    """Return the entries and attributes of a dict or object, among which classes may be named, or None."""
-    if isinstance(value, StandIn) and not is_tensor(value):
-        return value.entries if value.entries is not None else value.attributes
-    return entries_of(value)
-
-
-def _is_bare(file: _File, content: Any) -> bool:
+def _is_bare(file: SavedFile, content: Any) -> bool:
     """Whether the object is only a state dict, so that there is nothing to choose."""
     view = view_of(content)
     if is_module(content) or view is None:
@@ -128,7 +93,7 @@ def _is_bare(file: _File, content: Any) -> bool:
     return len(others) < len(view) and not any(file.holds(value) for value in others)
 
 
-def _choose(file: _File, content: Any, key: str | None, *, asked: bool = False) -> NetworkPart:
+def _choose(file: SavedFile, content: Any, key: str | None, *, asked: bool = False) -> NetworkPart:
     view = view_of(content)
     if view is None:
         hint = "save the network's state dict alone: torch.save(model.state_dict(), path)"
@@ -148,7 +113,7 @@ def _choose(file: _File, content: Any, key: str | None, *, asked: bool = False) 
     return below._replace(notes=(*choice.notes, *below.notes), averaged=choice.averaged or below.averaged)
 
 
-def _together(file: _File, content: Any, key: str) -> NetworkPart:
+def _together(file: SavedFile, content: Any, key: str) -> NetworkPart:
     """Return all parts that may be a network as one. The name of each tensor begins with that of its part."""
     view = view_of(content) or {}
     names = [name for name, part in view.items() if _may_be_network(file, str(name), part) and file.has_names(part)]
@@ -159,7 +124,7 @@ def _together(file: _File, content: Any, key: str) -> NetworkPart:
     parts = [_choose(file, view[name], str(name)) for name in names]
     named = [(f"{part.key}.{name}", tensor) for part in parts for name, tensor in part.tensors.items()]
     beside = [(str(name), value) for name, value in view.items() if name not in names]
-    beside = [(name, value) for name, value in beside if _matters(file, name, value)]
+    beside = [(name, value) for name, value in beside if matters(file, name, value)]
     named += [(name, value) for name, value in beside if file.is_tensor(value)]
     if len(dict(named)) < len(named):
         raise CheckpointError(f"{file.path}: --key {key}: two tensors would have one name")
@@ -169,7 +134,7 @@ def _together(file: _File, content: Any, key: str) -> NetworkPart:
     return NetworkPart(key, dict(named), (said, *left, *(note for part in parts for note in part.notes)))
 
 
-def _preferred(file: _File, view: Mapping[Any, Any], key: str | None) -> _Choice:
+def _preferred(file: SavedFile, view: Mapping[Any, Any], key: str | None) -> _Choice:
     """Return the part to take, and notes on the others."""
     parts = [str(name) for name, value in view.items() if _may_be_network(file, str(name), value)]
     named = {str(name): value for name, value in view.items() if str(name) in parts and file.has_names(value)}
@@ -205,7 +170,7 @@ def _is_stripped(view: Mapping[Any, Any]) -> bool:
     return "updates" in view and all(view.get(name, view) is None for name in ("ema", "optimizer"))
 
 
-def _may_be_network(file: _File, name: str, value: Any) -> bool:
+def _may_be_network(file: SavedFile, name: str, value: Any) -> bool:
     if file.is_tensor(value) or name.endswith(EXTRA_STATE) or name == CALLBACKS or view_of(value) is None:
         return False
     if isinstance(value, StandIn) and value.entries is None and not is_module(value) and name not in USUAL:
@@ -213,27 +178,27 @@ def _may_be_network(file: _File, name: str, value: Any) -> bool:
     return file.holds(value) and not is_training_state(name, value)
 
 
-def _averaged(file: _File, view: Mapping[Any, Any], key: str | None, name: str, trained: str | None) -> _Choice:
+def _averaged(file: SavedFile, view: Mapping[Any, Any], key: str | None, name: str, trained: str | None) -> _Choice:
     other = f"; the trained ones: --key {dotted(key, trained)}" if trained is not None else ""
     note = f"weights are taken from {dotted(key, name)!r}, which holds averaged ones{other}"
     return _Choice(name, (note, *_left_out(file, view, key, name, trained)), averaged=True)
 
 
-def _check_one(file: _File, parts: Mapping[str, Any], names: Sequence[str], key: str | None) -> None:
+def _check_one(file: SavedFile, parts: Mapping[str, Any], names: Sequence[str], key: str | None) -> None:
     """Raises CheckpointError if the parts are different networks: a file may hold one network under several names."""
     first, *others = (dict(_described(file, parts[name])) for name in names)
     if any(other != first for other in others):
         raise _unclear(file, names, key, own=False)
 
 
-def _described(file: _File, part: Any) -> Iterator[tuple[str, Any]]:
+def _described(file: SavedFile, part: Any) -> Iterator[tuple[str, Any]]:
     """Map each name to a value that identifies the tensor in the file."""
     for name, value in (view_of(part) or {}).items():
         if file.is_tensor(value):
             yield str(name), tensor_of(value) if is_tensor(value) else id(value)
 
 
-def _unclear(file: _File, names: Iterable[str], key: str | None, *, own: bool) -> CheckpointError:
+def _unclear(file: SavedFile, names: Iterable[str], key: str | None, *, own: bool) -> CheckpointError:
     places, every = [dotted(key, name) for name in names], f"--key '{dotted(key, EVERY)}'"
     if own:
         return CheckpointError(
@@ -247,30 +212,18 @@ def _unclear(file: _File, names: Iterable[str], key: str | None, *, own: bool) -
 
 
 def _left_out(
-    file: _File, view: Mapping[Any, Any], key: str | None, chosen: str, said: str | None = None
+    file: SavedFile, view: Mapping[Any, Any], key: str | None, chosen: str, said: str | None = None
 ) -> tuple[str, ...]:
     """Return a note on left-out parts with tensors, except those in `said`."""
-    names = [str(name) for name, value in view.items() if _matters(file, str(name), value)]
+    names = [str(name) for name, value in view.items() if matters(file, str(name), value)]
     names = [dotted(key, name) for name in names if name not in (chosen, said)]
     return (f"left out beside {dotted(key, chosen)!r}: {listed(names)}",) if names else ()
-
-
-def _matters(file: _File, name: str, value: Any) -> bool:
-    """Whether an entry has tensors that are neither training state nor counters."""
-    if file.is_tensor(value):
-        return not is_counter(name) and not is_training_state(name, value)
-    if is_array(value) or any(map(is_array, (entries_of(value) or {}).values())):
-        return not is_counter(name) and not is_training_state(name, value)
-    if name != CALLBACKS:
-        return file.holds(value) and not is_training_state(name, value)
-    states = (view_of(value) or {}).values()
-    return any(_matters(file, str(part), inner) for state in states for part, inner in (view_of(state) or {}).items())
 
 
 HARMLESS = ("argparse.", "pathlib.", "datetime.", "omegaconf.", "numpy.", "builtins.", "collections.", "torch.")
 
 
-def _unknown_objects(file: _File, view: Mapping[Any, Any]) -> tuple[str, ...]:
+def _unknown_objects(file: SavedFile, view: Mapping[Any, Any]) -> tuple[str, ...]:
     """A note on objects in a bare state dict that are no tensors, as far as one can see without their classes."""
     found = [
         f"{name!r} ({value.full_name})"
@@ -283,7 +236,7 @@ def _unknown_objects(file: _File, view: Mapping[Any, Any]) -> tuple[str, ...]:
     return (f"left out, since they are no tensors: {listed(found)}",) if found else ()
 
 
-def _tensors(file: _File, view: Mapping[Any, Any], key: str | None) -> dict[str, Any]:
+def _tensors(file: SavedFile, view: Mapping[Any, Any], key: str | None) -> dict[str, Any]:
     """Return the tensors of a state dict by name. Raises CheckpointError if there are none, or one has no name."""
     tensors: dict[str, Any] = {}
     for stored, value in view.items():
@@ -315,7 +268,7 @@ def _tensors(file: _File, view: Mapping[Any, Any], key: str | None) -> dict[str,
     return tensors
 
 
-def _name_of(file: _File, stored: Any, key: str | None) -> str:
+def _name_of(file: SavedFile, stored: Any, key: str | None) -> str:
     if isinstance(stored, bool) or not isinstance(stored, str | int):
         raise CheckpointError(f"{file.path}: a tensor{under(key)} has a {kind(stored)} for a name, not a text")
     try:
@@ -323,28 +276,3 @@ def _name_of(file: _File, stored: Any, key: str | None) -> str:
     except UnicodeEncodeError as cause:
         raise CheckpointError(f"{file.path}: the name {stored!r}{under(key)} is no valid text") from cause
     return str(stored)
-
-
-def _descend(file: _File, content: Any, key: str) -> Any:
-    """Return the part under a dotted key. Raises CheckpointError if it is missing or belongs to an optimizer."""
-    part, left = content, key
-    while left:
-        _check_no_optimizer(file, part, key)
-        names = [str(name) for name in view_of(part) or {}]
-        step = next((name for name in names if left == name or left.startswith(f"{name}.")), None)
-        if step is None:
-            raise CheckpointError(
-                f"{file.path}: has no key {key!r}, only {listed(map(repr, names))}", hint="--key takes one of these"
-            )
-        part = next(value for name, value in (view_of(part) or {}).items() if str(name) == step)
-        left = left[len(step) + 1 :]
-    _check_no_optimizer(file, part, key)
-    return part
-
-
-def _check_no_optimizer(file: _File, part: Any, key: str) -> None:
-    if is_optimizer(part):
-        raise CheckpointError(
-            f"{file.path}: --key {key} leads into the state of an optimizer, which is no network",
-            hint="leave --key out to see what else the file holds",
-        )

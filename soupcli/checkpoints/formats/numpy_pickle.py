@@ -15,12 +15,13 @@ from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.formats.folders.neighbours import writer_of
-from soupcli.checkpoints.formats.network_part import network_part, view_of
+from soupcli.checkpoints.formats.network_part import network_part
 from soupcli.checkpoints.formats.other_files import refuse_unknown_file
 from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
 from soupcli.checkpoints.formats.pickles.stand_ins import Payload, StandIn, entries_of, find_in
 from soupcli.checkpoints.formats.pickles.tensors import is_array
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
+from soupcli.checkpoints.formats.saved_parts import view_of
 from soupcli.checkpoints.formats.soup_mark import members_at, tail_of
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import read_bytes

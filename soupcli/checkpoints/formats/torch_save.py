@@ -16,11 +16,12 @@ from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats.beside_network import parts_beside
 from soupcli.checkpoints.formats.class_lists import named_rows, other_lists
 from soupcli.checkpoints.formats.names import COUNTERS
-from soupcli.checkpoints.formats.network_part import EXTRA_STATE, network_part, stated_in, view_of
+from soupcli.checkpoints.formats.network_part import EXTRA_STATE, network_part
 from soupcli.checkpoints.formats.pickles.machine import PickleError
 from soupcli.checkpoints.formats.pickles.stand_ins import find_in
 from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
 from soupcli.checkpoints.formats.safetensors import NAMES
+from soupcli.checkpoints.formats.saved_parts import stated_in, view_of
 from soupcli.checkpoints.formats.soup_mark import members_at
 from soupcli.checkpoints.formats.torch_archives import SAVE_AGAIN, holds_a_pickle, is_torch_file, read_object
 from soupcli.checkpoints.formats.training_numbers import metrics_of, metrics_of_epochs, progress_of

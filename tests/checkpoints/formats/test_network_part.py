@@ -216,7 +216,7 @@ def test_what_is_left_out_is_named(tmp_path: Path, beside: dict[str, Any], said:
     """A part with tensors beside the weights is named, unless it is the training's own."""
     notes = open_checkpoint(saved(tmp_path / "x.pt", {"model": state(), **beside})).origin.notes
     assert notes == ((f"left out beside 'model': {said}",) if said else ())
-    assert open_checkpoint(tmp_path / "x.pt", How(key="model")).origin.notes == ()
+    assert open_checkpoint(tmp_path / "x.pt", How(key="model")).origin.notes == notes
 
 
 def test_an_optimizer_is_never_taken(tmp_path: Path) -> None:
@@ -308,3 +308,18 @@ def test_numpy_arrays(tmp_path: Path) -> None:
     content |= {"log": Holder(history=numpy.ones(2))}
     notes = open_checkpoint(saved(tmp_path / "b.pt", content)).origin.notes
     assert notes == ("left out beside 'model': prototypes, stats",)
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "said"),
+    [
+        ({"encoder": state(), "decoder": state(), "epoch": 3}, "encoder", "decoder"),
+        ({"nets": {"encoder": state(), "decoder": state()}, "head": state()}, "nets.encoder", "head, nets.decoder"),
+        ({"state_dict": state(), "state_dict_ema": state()}, "state_dict", None),
+        ({"state_dict": state(), "state_dict_ema": state(), "teacher": state()}, "state_dict", "teacher"),
+    ],
+)
+def test_what_key_leaves_out_is_named(tmp_path: Path, content: dict[str, Any], key: str, said: str | None) -> None:
+    """Other parts than that of --key are named, but for the averaged or trained weights of the same network."""
+    notes = open_checkpoint(saved(tmp_path / "x.pt", content), How(key=key)).origin.notes
+    assert notes == ((f"left out beside {key!r}: {said}",) if said else ())

@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from soupcli.checkpoints.formats.network_part import view_of
 from soupcli.checkpoints.formats.pickles.stand_ins import find_in
 from soupcli.checkpoints.formats.pickles.tensors import is_tensor
+from soupcli.checkpoints.formats.saved_parts import view_of
 from soupcli.checkpoints.formats.torch_archives import holds_a_pickle, is_torch_file, read_object
 from soupcli.checkpoints.formats.training_state import NAMES, is_optimizer
 from soupcli.files.reading import FileVersion
