@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
+
+from soupcli.errors import ValidationError
 
 Order = Literal["text", "natural"]
 SHOWN = 12  # names of a list in a message
@@ -53,6 +55,22 @@ def listed(names: Sequence[str]) -> str:
     """Return the names as text, or the first of many."""
     shown = ", ".join(names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown}, ... ({len(names)} in all)"
+
+
+def check_order(where: object, names: Sequence[str], lists: Mapping[str, Sequence[str]], way_out: str) -> None:
+    """Raises ValidationError if one of `lists`, from beside the weights, has the same names in another order.
+
+    `names` are in the order of the logits, as far as is known. What the list is of is not known: neither is taken.
+    """
+    plain = [spelled(name) for name in names]
+    for place, order in lists.items():
+        others = [spelled(name) for name in order]
+        if others != plain and sorted(others) == sorted(plain):
+            raise ValidationError(
+                f"{where}: the order of the classes would be {listed(names)}; {place} beside the weights lists "
+                f"{listed(order)}",
+                hint=way_out,
+            )
 
 
 def _natural(name: str) -> tuple[list[Any], str]:

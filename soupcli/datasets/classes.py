@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.datasets.class_map import ClassMap
-from soupcli.datasets.class_names import Order, in_order, listed, match, spelled
+from soupcli.datasets.class_names import Order, check_order, in_order, listed, match, spelled
 from soupcli.datasets.prompts import read_json, read_lines
 from soupcli.errors import ValidationError
 from soupcli.networks.network import UNNAMED, ClassFolders, Outline
@@ -60,11 +60,12 @@ def classes_of(
         return _covered(spec, names, outline, known, by, numbered=numbered)
     if known is not None:
         return Classes(known, None, _said(by, known))
-    return _in_folder_order(spec, [*names, *empty], outline.folders)
+    return _in_folder_order(spec, [*names, *empty], outline)
 
 
-def _in_folder_order(spec: ImagesSet, names: Sequence[str], folders: ClassFolders) -> Classes:
+def _in_folder_order(spec: ImagesSet, names: Sequence[str], outline: Outline) -> Classes:
     """Places among the folders, as the network's library counts them. Warns if libraries count otherwise."""
+    folders = outline.folders
     if spec.labels is not None and spec.class_order is None:
         raise ValidationError(
             f"{spec.labels}: labels are the names {listed(in_order(names, 'text'))}, and the network does not name its "
@@ -74,6 +75,13 @@ def _in_folder_order(spec: ImagesSet, names: Sequence[str], folders: ClassFolder
         )
     order: Order = spec.class_order or ("natural" if _is_imagenet_v2(names) else folders.order)
     sorted_names = in_order(names, order)
+    if spec.class_order is None:
+        check_order(
+            spec.images,
+            sorted_names,
+            outline.lists(),
+            f"class_order: {order} in the recipe takes the former, class_to_index: says which logit each class is",
+        )
     labels = _places(sorted_names)
     by = f"{'class folders' if spec.labels is None else 'labels'} in {order} order" + (
         "" if spec.class_order else f", as {_reader(order, folders)} counts them"

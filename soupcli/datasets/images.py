@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.datasets import image_folders as class_folders
 from soupcli.datasets import label_column, label_rows, labels_file, prompts, tar_shards
-from soupcli.datasets.class_names import listed
+from soupcli.datasets.class_names import check_order, listed
 from soupcli.datasets.classes import classes_of, known_names
 from soupcli.datasets.examples import ArrayExamples
 from soupcli.datasets.image_folders import ClassPictures, PictureFile
@@ -180,6 +180,8 @@ def _labelled_by_table(
     if column is None:
         if spec.classes is not None or spec.class_to_index is not None or spec.class_order is not None:
             raise ValidationError(f"{spec.labels}: classes: and alike do not go with columns of 0 and 1: label: does")
+        if known is None:
+            check_order(spec.labels, table.columns, outline.lists(), label_rows.WAY_OUT)
         rows = label_rows.of_table(spec.labels, table, known, chosen=spec.label is not None)
         return LabelledPictures(files, rows.labels, None, rows.order)
     classes = label_column.classes_in(spec.labels, table, column, known)

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from soupcli.datasets.rows import Row
 
 SHOWN = 80  # letters of a value in a message
+WAY_OUT = (
+    "if that list is of the logits, write label: in its order; else a file classes.txt beside the weights says the "
+    "order of the logits, a class a line"
+)
 
 
 class LabelRows(NamedTuple):

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from soupcli.datasets import label_rows
+from soupcli.datasets.class_names import check_order
 from soupcli.datasets.classes import known_names
 from soupcli.datasets.examples import TokenExamples
 from soupcli.datasets.input_cache import input_key
@@ -169,7 +170,10 @@ def class_order(spec: TextSet, outline: Outline, metric: str) -> ClassOrder | No
 def _class_labels(spec: TextSet, rows: Sequence[Row], outline: Outline) -> ClassLabels | LabelRows:
     """One class for each row, or a 0 or 1 for each class: of several columns, and of lists in one."""
     if not isinstance(spec.label, str):
-        return label_rows.of_columns(spec.text, rows, spec.label, spec.labels or known_names(spec.label, outline)[0])
+        known = spec.labels or known_names(spec.label, outline)[0]
+        if known is None:
+            check_order(spec.text, spec.label, outline.lists(), label_rows.WAY_OUT)
+        return label_rows.of_columns(spec.text, rows, spec.label, known)
     values = [row.get(spec.label) for row in rows]
     if isinstance(values[0], list):
         listed = {each for value in values if isinstance(value, list) for each in value if isinstance(each, str)}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.tied_weights import refuse_split_tie
-from soupcli.checkpoints.compare.class_orders import class_orders
+from soupcli.checkpoints.compare.class_orders import class_orders, other_lists_of
 from soupcli.errors import CheckpointError, NetworkError
 from soupcli.files.json_text import key_of
 from soupcli.networks.guard import refuse_code_beside
@@ -22,6 +23,8 @@ from soupcli.recipe.networks import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 
@@ -55,14 +58,21 @@ def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:
     if spec is None:
         return UNNAMED
     rows = {spec.shape[0] for spec in checkpoint.tensors.values() if spec.shape}
-    stated = {
-        place: names
-        for place, names in class_orders(checkpoint).items()
-        if named(names) is not None
-        and len(set(names)) == len(names)
-        and not rows.isdisjoint((len(names), len(names) + 1))
-    }
-    return library_of(spec).outline(spec, folder)._replace(stated=stated)
+
+    def of_rows(lists: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        return {
+            place: names
+            for place, names in lists.items()
+            if named(names) is not None
+            and len(set(names)) == len(names)
+            and not rows.isdisjoint((len(names), len(names) + 1))
+        }
+
+    return (
+        library_of(spec)
+        .outline(spec, folder)
+        ._replace(stated=of_rows(class_orders(checkpoint)), lists=cache(lambda: of_rows(other_lists_of(checkpoint))))
+    )
 
 
 def key_of_network(spec: NetworkSpec | None, checkpoint: Checkpoint) -> str:

@@ -56,6 +56,7 @@ class Outline(NamedTuple):
     label_names: tuple[str, ...] | None = None  # in the order of the logits
     transform: str | None = None  # where the transform of pictures comes from
     stated: Mapping[str, Sequence[str]] = {}  # names in other files beside the weights, by their place
+    lists: Callable[[], Mapping[str, Sequence[str]]] = dict  # lists there whose keys do not say that they name classes
 
 
 UNNAMED = Outline()

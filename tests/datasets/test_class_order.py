@@ -245,6 +245,20 @@ def test_names_stated_beside_the_weights(tmp_path: Path) -> None:
         index_of(place, Outline(stated={**stated, "config.json: label_names": ["bird", "cat", "dog"]}))
 
 
+def test_lists_of_unknown_meaning_beside_the_weights(tmp_path: Path) -> None:
+    """A list of the same names in another order is refused, unless the recipe says the order."""
+    place = folders(tmp_path, ["bird", "cat", "dog"])
+    moved = Outline(lists=lambda: {"hparams.yaml: species": ["dog", "bird", "cat"]})
+    with pytest.raises(ValidationError, match=r"order of the classes would be bird, cat, dog; hparams.yaml: species"):
+        index_of(place, moved)
+    assert index_of(place, moved._replace(stated={"classes.txt": ["dog", "cat", "bird"]}))["dog"] == 0
+    for names in (["bird", "cat", "dog"], ["dog", "cat", "hen"], ["dog", "cat"]):
+        same: dict[str, list[str]] = {"x": names}
+        assert index_of(place, Outline(lists=same.copy)) == {"bird": 0, "cat": 1, "dog": 2}
+    spec = ImagesSet(images=place, class_order="text")
+    assert classes_of(spec, ["bird", "cat", "dog"], outline=moved).labels == {"bird": 0, "cat": 1, "dog": 2}
+
+
 NET = """
 import torch
 

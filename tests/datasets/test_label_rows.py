@@ -104,6 +104,11 @@ def test_a_table_beside_pictures(tmp_path: Path) -> None:
     assert found.labels.tolist() == [[1, 0], [1, 1], [0, 1]]
     named = find(ImagesSet(images=folder, labels=file, label=["dog"]), outline=Outline(label_names=("dog",)))
     assert named.labels.tolist() == [[0], [1], [1]]
+    with pytest.raises(ValidationError, match=r"would be cat, dog; config\.yaml: outputs beside the weights lists dog"):
+        find(
+            ImagesSet(images=folder, labels=file),
+            outline=Outline(lists=lambda: {"config.yaml: outputs": ["dog", "cat"]}),
+        )
 
 
 def test_splits_of_one_folder(tmp_path: Path) -> None:

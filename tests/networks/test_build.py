@@ -47,3 +47,5 @@ def test_lists_of_more_classes_than_the_head_has(tmp_path: Path) -> None:
         assert ("imagenet_classes.txt" in outline(spec, open_checkpoint(folder)).stated) is stated
     (folder / "imagenet_classes.txt").write_text("cat\ndog\ncat\ndog")  # labels of pictures
     assert not outline(spec, open_checkpoint(folder)).stated
+    (folder / "hparams.yaml").write_text("outputs: [d, c, b, a]\nsteps: [x, y]")
+    assert outline(spec, open_checkpoint(folder)).lists() == {"hparams.yaml: outputs": ["d", "c", "b", "a"]}

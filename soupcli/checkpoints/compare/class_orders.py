@@ -66,6 +66,14 @@ def other_orders(one: Checkpoint, two: Checkpoint) -> Iterator[tuple[str, list[s
             yield from _if_moved(f"{label}{key and ': '}{key}", names, others.get(key))
 
 
+def other_lists_of(checkpoint: Checkpoint) -> dict[str, list[str]]:
+    """Return lists of different names, whatever they are called, by the place that states them."""
+    found = {key: list(names) for key, names in checkpoint.origin.lists.items()}
+    for label, file in files_of(checkpoint).items():
+        found |= {f"{label}{key and ': '}{key}": names for key, names in _lists_in(document_of(file)).items()}
+    return found
+
+
 def _lists_in(document: Any) -> dict[str, list[str]]:
     """Return the lists of different names in a document by their keys, and itself by ""."""
     whole = names_in_order(document)
