@@ -70,7 +70,7 @@ def _value(command: str, name: str, value: Any, hint: Any) -> Any:
 def _meaning(name: str, hint: Any) -> str | None:
     """Return what the option means, as its help says."""
     texts = (getattr(one, "help", None) for one in getattr(hint, "__metadata__", ()))
-    return next((f"{name}: {text}" for text in texts if text), None)
+    return next((f"{name}: {text.removesuffix('.')}" for text in texts if text), None)
 
 
 def _kinds(hint: Any) -> Iterator[Any]:

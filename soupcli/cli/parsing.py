@@ -287,4 +287,5 @@ def _of_value(problem: Any) -> tuple[str, str]:
     from soupcli.recipe.messages import said_of  # noqa: PLC0415 - recipes are read by commands alone
 
     param = problem.param
-    return said_of(invalid()[0]), f"{param.opts[0]}: {param.help}" if getattr(param, "help", None) else ""
+    about = (getattr(param, "help", None) or "").removesuffix(".")
+    return said_of(invalid()[0]), f"{param.opts[0]}: {about}" if about else ""

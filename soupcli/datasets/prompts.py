@@ -16,10 +16,11 @@ MAX_SMALL = 50_000_000  # bytes of a file of names, labels or templates
 
 def check_is_file(path: Path) -> None:
     """Raises ValidationError for anything but a regular file."""
+    if path.is_dir():
+        raise ValidationError(f"{path}: is a folder, not a file", hint="name a file in it")
     if not path.is_file():
         raise ValidationError(
-            f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}",
-            hint="paths in a recipe are relative to it, those of flags to the working folder",
+            f"{path}: no such file", hint="paths in a recipe are relative to it, those of flags to the working folder"
         )
 
 

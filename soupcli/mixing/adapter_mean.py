@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint, Factors
 from soupcli.checkpoints.adapters.base_as_adapter import BaseAsAdapter
-from soupcli.checkpoints.adapters.config import soup_config
+from soupcli.checkpoints.adapters.config import MERGE, soup_config
 from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Origin, TensorSpec
 from soupcli.checkpoints.tensor_filter import FilteredCheckpoint
 from soupcli.errors import MixError
@@ -214,7 +214,7 @@ def _exact_weights(name: str, weights: Sequence[float]) -> list[Fraction]:
     if abs(total - 1.0) > 1e-6:
         raise MixError(
             f"tensor {name!r}: the weights sum to {total:.6g}: an adapter cannot scale its base",
-            hint="merge each adapter into its base (merge_and_unload) and mix the whole networks",
+            hint=MERGE,
         )
     return [Fraction(weight) for weight in weights]
 

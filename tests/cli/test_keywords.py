@@ -32,7 +32,7 @@ def test_a_type_checker_knows_them(family: Path) -> None:
         soupcli.rank("runs/*/", val="val", min_delta=0.1)  # type: ignore[call-arg]
     with pytest.raises(UsageError) as refused:
         soupcli.uniform("runs/*/", last="many")  # type: ignore[arg-type]
-    assert refused.value.hint == "last: Of each run, take the last N checkpoints."
+    assert refused.value.hint == "last: Of each run, take the last N checkpoints"
     with pytest.raises(UsageError):
         soupcli.verify("soup/", rebuild=3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="a: neither a set of the recipe nor a path"):

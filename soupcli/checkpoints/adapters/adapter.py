@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.adapters.config import CONFIG, AdapterConfig, read_adapter_config
+from soupcli.checkpoints.adapters.config import CONFIG, MERGE, AdapterConfig, read_adapter_config
 from soupcli.checkpoints.checkpoint import (
     NO_PLACES,
     Checkpoint,
@@ -36,7 +36,6 @@ PREFIX = "base_model.model."
 WRAPPED = ".base_layer."  # a layer of the base inside a layer of PEFT
 PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
 BIAS = ".lora_B.bias"
-MERGE = "merge each adapter into its base (merge_and_unload) and mix the whole networks"
 
 
 class Factors(NamedTuple):

@@ -23,6 +23,7 @@ from soupcli.files.reading import FileVersion, read_bytes
 from soupcli.wording import HUB_ID
 
 CONFIG = "adapter_config.json"
+MERGE = "merge each adapter into its base (merge_and_unload) and mix the whole networks"
 MAX_BYTES = 10_000_000
 MAX_PATTERN = 400  # characters: patterns are regular expressions, and come from the file
 # Settings under which a layer is no longer W + s B A, or W no longer the base's.
@@ -108,13 +109,13 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     if kind != "LORA":
         raise CheckpointError(
             f"{file.path}: a {kind} adapter, only LORA adapters are mixed",
-            hint="PEFT's merge_and_unload() makes whole networks of others, which are",
+            hint=MERGE,
         )
     for name in UNMIXABLE:
         if values.get(name):
             raise CheckpointError(
                 f"{file.path}: {name} is {_short(values[name])}: the mean of such adapters is not an adapter",
-                hint="merge each into its base (merge_and_unload) and mix the whole networks",
+                hint=MERGE,
             )
     start = values.get("init_lora_weights")
     if isinstance(start, str) and REBASING.match(start):

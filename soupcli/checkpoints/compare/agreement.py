@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
+from soupcli.checkpoints.adapters.config import MERGE
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, weights_file
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
@@ -25,7 +26,6 @@ FACTOR = re.compile(
 )
 EVERYTHING = TensorFilter()
 OTHER_BASE = "where these are one network under two names, say so: --base PATH"
-MERGE = "merge each adapter into its base (merge_and_unload) and mix the whole networks"
 
 
 def check_agreement(
