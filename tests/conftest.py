@@ -141,8 +141,11 @@ def _trained_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def family(_trained_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh copy of one family (see write_family), and the working folder in it."""
-    folder = tmp_path / "family"
-    shutil.copytree(_trained_family, folder)
+    return _in_a_copy(_trained_family, tmp_path / "family", monkeypatch)
+
+
+def _in_a_copy(of: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(of, folder)
     monkeypatch.chdir(folder)
     return folder
 
@@ -178,10 +181,7 @@ def _souped_family(_trained_family: Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def souped(_souped_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh copy of `family` with its greedy soup in soup/ and rank.json, and the working folder in it."""
-    folder = tmp_path / "family"
-    shutil.copytree(_souped_family, folder)
-    monkeypatch.chdir(folder)
-    return folder
+    return _in_a_copy(_souped_family, tmp_path / "family", monkeypatch)
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ class Double(NamedTuple):
 
 
 def without_doubles(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[Double]]:
-    """Return one checkpoint of each that have the same weights, and the others as doubles of it.
+    """Return one checkpoint for each set of weights, and the others as doubles of it.
 
-    The first folder of them is kept, or without a folder the first file: a folder holds configuration and tokenizer.
+    The first folder with these weights is kept, else the first file: a folder holds configuration and tokenizer too.
 
     A sample of every tensor is read, and whole tensors only if samples agree. Counters and other integers are ignored,
     because trainers save the same weights at different steps.

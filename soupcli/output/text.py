@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from soupcli.report.surveys import Pair
 
 MOST_STEPS = 24  # that are shown each
+MOST_MEMBERS = 12  # that are named below the table
 
 
 def report_text(report: Report, file: Path | None = None) -> Iterator[Part]:
@@ -202,9 +203,6 @@ def _soup_label(report: Report) -> str:
         return f"soup (alpha {report.alpha:g})"
     scaled = f", scale {report.scale.scale:g}" if report.scale is not None else ""
     return f"{report.command} soup ({len(report.parts_of_soup)} of {len(report.ingredients)}{scaled})"
-
-
-MOST_MEMBERS = 12  # that are named below the table
 
 
 def _members(soup: Soup) -> str:

@@ -30,6 +30,9 @@ def line_of(error: Any, document: Document) -> str:
     return f"{place}: {said.removeprefix(own_key) if place.startswith('--') else said}"
 
 
+SENTENCE_END = re.compile(r"(?<!e\.g)\.( |$)")
+FEW_KEYS = 20  # that a hint lists
+
 # What pydantic says for people who write Python, said for people who write a recipe.
 _MESSAGES = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "expected a whole number"),
@@ -79,13 +82,9 @@ def hint_of(errors: Sequence[Any]) -> str:
     section, key = _home(errors[0]["loc"])
     text = text_below(section, key)
     if text is not None:
-        return f"{key}: {FIRST_SENTENCE.match(' '.join(text.split()))[0]}"  # type: ignore[index]
+        return f"{key}: {SENTENCE_END.split(' '.join(text.split()), maxsplit=1)[0]}"
     known = list(section.model_fields)
     return f"the keys here are {', '.join(known)}" if len(known) <= FEW_KEYS and key not in known else every
-
-
-FIRST_SENTENCE = re.compile(r".*?(?=(?<!e\.g)\. |\.?$)")
-FEW_KEYS = 20
 
 
 def _home(path: tuple[int | str, ...]) -> tuple[type[Section], str]:

@@ -27,7 +27,7 @@ from soupcli.run.dry_run import Plan, show_plan
 from soupcli.run.finish_folder import finish
 from soupcli.run.flops import flops_to_report
 from soupcli.run.gates import exit_code, verdicts
-from soupcli.run.methods.batch_norm import means_suffer, other_evaluations, other_statistics
+from soupcli.run.methods.batch_norm import other_evaluations, other_statistics, recalibration_advice
 from soupcli.run.run import Run
 from soupcli.run.suspicions import say_not_a_number, say_suspicions, say_unlike_training
 from soupcli.run.to_report import gate_to_report, scores_to_report, search_to_report
@@ -198,7 +198,7 @@ def _report(run: Run, finished: FinishedSoup, filled: Filled, found: Sequence[Ga
     seen = _shared_examples(run)
     return run.report(
         [run.ingredient(checkpoint, scores) for checkpoint, scores in finished.ingredients],
-        warnings=[*_warnings(run, seen), *means_suffer(run, mixture)],
+        warnings=[*_warnings(run, seen), *recalibration_advice(run, mixture)],
         **search_to_report(run.recipe.greedy.search, finished.search) if finished.search is not None else {},
         soup=soup,
         best=Scored(path=str(best[0].path), scores=scores_to_report(best[1])) if best else None,

@@ -61,9 +61,9 @@ def say_unlike_training(run: Run, best: Scores, soup: Scores, other: OtherStatis
     if name is not None:
         run.warn(
             f"{name}: the best ingredient has accuracy {best[name]['accuracy'].value:.2%}, the soup with batch-norm "
-            f"statistics of these inputs {other.scores[name]['accuracy'].value:.2%}: they go in otherwise than in "
-            f"training: look at {_transform(run, name) or 'how they are prepared'}; or, after few steps of training, "
-            "the statistics are far off: --recalibrate"
+            f"statistics of these inputs {other.scores[name]['accuracy'].value:.2%}: the inputs go in otherwise than "
+            f"in training: look at {_transform(run, name) or 'how they are prepared'}; or, after few steps of "
+            "training, the statistics are far off: --recalibrate"
         )
 
 

@@ -1,6 +1,6 @@
 """Heads whose rows lie in another order, told by their weights alone: for runs beside which nothing names the classes.
 
-moved_rows(checkpoints, selection)                       # "runs/b: rows of 'fc.weight' are most like those of ..."
+moved_rows(checkpoints, selection)                       # "runs/b: rows of 'fc.weight' are like those of ..."
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ def _order(one_cd: Tensor, other_cd: Tensor) -> list[int] | None:
     The cosine of unrelated rows has a standard deviation of 1 / sqrt(features). The largest of `classes` ones is about
     sqrt(2 ln classes) of them, and a mean over rows varies less.
     """
-    cosines = one_cd @ other_cd.T
     classes, features = one_cd.shape
-    best, order = cosines.max(1)
-    if order.unique().numel() < classes or bool((order == torch.arange(classes)).all()):
+    cosine_cc = one_cd @ other_cd.T
+    best_c, order_c = cosine_cc.max(1)
+    moved_c = order_c != torch.arange(classes)
+    if order_c.unique().numel() < classes or not moved_c.any():
         return None
-    moved = order != torch.arange(classes)
-    gain = float((best - cosines.diagonal())[moved].mean())
-    chance = (math.sqrt(2 * math.log(classes)) + SURE / math.sqrt(int(moved.sum()) / 2)) / math.sqrt(features)
-    copies = classes > 2 and float(best.min()) > ALIKE and gain > 1 - ALIKE
-    return order.tolist() if copies or gain > chance else None
+    gain = float((best_c - cosine_cc.diagonal())[moved_c].mean())
+    chance = (math.sqrt(2 * math.log(classes)) + SURE / math.sqrt(int(moved_c.sum()) / 2)) / math.sqrt(features)
+    copies = classes > 2 and float(best_c.min()) > ALIKE and gain > 1 - ALIKE
+    return order_c.tolist() if copies or gain > chance else None

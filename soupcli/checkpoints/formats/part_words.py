@@ -20,18 +20,22 @@ def is_every(key: str | None) -> bool:
 
 
 def dotted(key: str | None, name: str) -> str:
+    """Return the key of the part `name` of what lies at `key`."""
     return f"{key}.{name}" if key else name
 
 
 def under(key: str | None) -> str:
+    """Return the words behind a thing that lies at `key`; "" for the object itself."""
     return f" under {key!r}" if key else ""
 
 
 def holds(key: str | None) -> str:
+    """Return the words before what a file holds, or what lies at `key`."""
     return f"under {key!r} are" if key else "holds"
 
 
 def kind(value: Any) -> str:
+    """Return the name of a pickled object's class."""
     if is_tensor(value):
         return "tensor"
     value = value.value if isinstance(value, Opaque) else value
@@ -39,5 +43,6 @@ def kind(value: Any) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
+    """Return the first names, for a message; "nothing" if there are none."""
     held = list(names)
     return ", ".join(held[:MOST_NAMES]) + (", ..." if len(held) > MOST_NAMES else "") or "nothing"

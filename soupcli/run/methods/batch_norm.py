@@ -43,10 +43,10 @@ def other_statistics(run: Run, soup: Mixture) -> OtherStatistics | None:
     return OtherStatistics(kind="estimated again" if averaged else "averaged", scores=scores_to_report(scores))
 
 
-def means_suffer(run: Run, soup: Mixture) -> list[str]:
-    """Return a warning if every mean was left out with statistics that are averaged, so that none shows the other way.
+def recalibration_advice(run: Run, soup: Mixture) -> list[str]:
+    """Return a warning if a search has left out every mean with averaged statistics, which may be why.
 
-    A search evaluates many means: each with both statistics would double its cost.
+    A search evaluates no mean with other statistics: that would double its cost.
     """
     several = run.resolved.selects and len(run.checkpoints) > 1 and soup.is_one_network
     if not several or run.recipe.batch_norm != "average" or not has_statistics(soup.members):

@@ -63,7 +63,7 @@ def test_inputs_unlike_those_of_training(soup: Soup) -> None:
     for shift, warned in ((50.0, True), (0.0, False)):
         save_file({"inputs": inputs + shift, "labels": labels}, "val.safetensors")
         ran = soup("greedy", "--ckpts", "runs/0", "runs/1", "--val", "val", "--force")
-        assert ("they go in otherwise than in training: look at how they are prepared" in ran.stderr) == warned
+        assert ("the inputs go in otherwise than in training: look at how they are prepared" in ran.stderr) == warned
         assert "--recalibrate writes them" not in ran.stdout
 
 

@@ -41,8 +41,8 @@ MAX_CONFIG = 10_000_000  # bytes
 MAX_NAME = 4096
 PREFERENCES = ("best", "last")  # words after --prefer
 PREFERRED = ("model_best", "best", "last")  # names that a trainer gives in every folder
-# What trainers leave beside the weights: never opened.
 STATISTICS = ("policy_*processor_step_*.safetensors",)  # of the inputs and outputs of LeRobot's policies
+# What trainers leave beside the weights: never opened.
 TRAINER_STATE = (
     "optimizer*",
     "scheduler*",
