@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -145,7 +146,8 @@ def test_packages_of_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A program may import packages of another environment: their versions there count."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path))
-    folder = tmp_path / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    scheme = sysconfig.get_preferred_scheme("user")
+    folder = Path(sysconfig.get_path("purelib", scheme, {"userbase": str(tmp_path)}))
     for version in ("1.0", "2.0"):
         (folder / f"ourlib_all-{version}.dist-info").mkdir(parents=True)
         metadata = f"Metadata-Version: 2.1\nName: ourlib-all\nVersion: {version}\n"

@@ -57,9 +57,10 @@ def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:
     spec = spec or spec_of_folder(folder)
     if spec is None:
         return UNNAMED
-    rows = {spec.shape[0] for spec in checkpoint.tensors.values() if spec.shape}
+    rows = {one.shape[0] for one in checkpoint.tensors.values() if one.shape}
 
     def of_rows(lists: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        """Return the lists that may name the rows of a head, which may have one more, for no object."""
         return {
             place: names
             for place, names in lists.items()
@@ -68,11 +69,9 @@ def outline(spec: NetworkSpec | None, checkpoint: Checkpoint) -> Outline:
             and not rows.isdisjoint((len(names), len(names) + 1))
         }
 
-    return (
-        library_of(spec)
-        .outline(spec, folder)
-        ._replace(stated=of_rows(class_orders(checkpoint)), lists=cache(lambda: of_rows(other_lists_of(checkpoint))))
-    )
+    lists = cache(lambda: of_rows(other_lists_of(checkpoint)))
+    found = library_of(spec).outline(spec, folder)
+    return found._replace(stated=of_rows(class_orders(checkpoint)), lists=lists)
 
 
 def key_of_network(spec: NetworkSpec | None, checkpoint: Checkpoint) -> str:

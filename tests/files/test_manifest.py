@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupcli.files import manifest as module
@@ -39,6 +39,7 @@ class Coarse:
         return Stamp(path.stat().st_size, 0, self.changed // self.tick * self.tick, 1, 1)
 
 
+@settings(max_examples=25)  # each reads and writes many files
 @given(STEPS, st.sampled_from([1, SECOND, 2 * SECOND]))
 def test_coarse_times(tmp_path_factory: pytest.TempPathFactory, steps: list[Any], tick: int) -> None:
     """On file systems that keep seconds only, a run never takes the hash of what the file was before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.helpers.checkpoint_tensors import assert_same, small_net
 from tests.helpers.means import mean64
 
 
+@cache
 def of_adam(seed: int) -> dict[str, Any]:
     """The state of an optimizer that has made a step."""
     net = small_net(seed)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.mixing.mixture import Mixture
+from soupcli.run.methods.batch_norm import recalibration_advice
 from tests.conftest import Ran
 from tests.evaluation.test_evaluators import write_normed_family
 
@@ -67,12 +72,33 @@ def test_inputs_unlike_those_of_training(soup: Soup) -> None:
         assert "--recalibrate writes them" not in ran.stdout
 
 
-@pytest.mark.parametrize(("more", "told"), [((), True), (("--recalibrate",), False)])
-def test_no_mean_is_kept(soup: Soup, more: tuple[str, ...], told: bool) -> None:
-    """A search that keeps one network has seen no mean with statistics of its own, and says so."""
-    report = json.loads(soup("greedy", *WORDS[:4], "--min-delta", "0.9", "--json", *more).stdout)
+def test_the_report_advises(soup: Soup) -> None:
+    """What is advised is among the report's warnings."""
+    report = json.loads(soup("greedy", *WORDS[:4], "--min-delta", "0.9", "--json").stdout)
     assert len(report["soup"]["members"]) == 1
-    assert any("no mean was better than one ingredient" in one for one in report["warnings"]) == told
+    assert any("--recalibrate estimates them again for each mean" in one for one in report["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("runs", "selects", "batch_norm", "told"),
+    [
+        ((0,), True, "average", True),
+        ((0,), True, "recalibrate", False),
+        ((0,), False, "average", False),
+        ((0, 1), True, "average", False),
+    ],
+)
+def test_no_mean_is_kept(runs: tuple[int, ...], selects: bool, batch_norm: str, told: bool) -> None:
+    """A search that keeps one network has seen no mean with statistics of its own, and says so."""
+    opened = [open_checkpoint(Path(f"runs/{number}")) for number in range(2)]
+    run: Any = SimpleNamespace(
+        resolved=SimpleNamespace(selects=selects),
+        recipe=SimpleNamespace(batch_norm=batch_norm),
+        checkpoints=opened,
+        sets={},
+    )
+    said = recalibration_advice(run, Mixture.uniform([opened[number] for number in runs]))
+    assert ["no mean was better than one ingredient" in one for one in said] == [True] * told
 
 
 def test_needs_inputs(soup: Soup) -> None:
