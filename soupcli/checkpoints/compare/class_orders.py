@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 from soupcli.checkpoints.compare.class_files import LINES, document_of, files_of
 from soupcli.checkpoints.compare.settings import same_bytes
 from soupcli.checkpoints.formats.class_lists import (
+    OTHERS,
     PLACEHOLDER,
     is_class_list,
     named_rows,
     names_by_row,
-    names_in_order,
+    other_list,
     other_lists,
     plain_name,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 SHOWN = 6  # class names in a message
@@ -44,7 +47,8 @@ def _orders_of(checkpoint: Any) -> dict[str, list[str]]:
         if file.suffix.lower() in LINES and not is_list:
             continue
         document = document_of(file)
-        of_file = names_by_row(document) if is_list or isinstance(document, Mapping) else None
+        maps_names = isinstance(document, Mapping) and OTHERS.fullmatch(file.stem) is None
+        of_file = names_by_row(document) if is_list or maps_names else None
         if of_file is not None:
             found.setdefault(label, of_file)
         for key, names in named_rows(document).items():
@@ -53,38 +57,44 @@ def _orders_of(checkpoint: Any) -> dict[str, list[str]]:
 
 
 def other_orders(one: Checkpoint, two: Checkpoint) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield the lists that hold the same names in another order, whatever they are called, with the place of both."""
+    """Yield the lists that hold the same names in another order, whatever they are called, with the place of both.
+
+    Lists of parts of the network, such as those that were frozen, are left out.
+    """
+    parts = {part for name in one.tensors for part in name.split(".")}
+    for place, names, others in _shared_lists(one, two):
+        moved = names != others and sorted(names) == sorted(others)
+        if moved and not parts.issuperset(part for name in names for part in name.split(".")):
+            yield place, names, others
+
+
+def _shared_lists(one: Checkpoint, two: Checkpoint) -> Iterator[tuple[str, list[str], list[str]]]:
     for place, names in one.origin.lists.items():
-        yield from _if_moved(place, names, two.origin.lists.get(place))
+        if place in two.origin.lists:
+            yield place, list(names), list(two.origin.lists[place])
     beside = files_of(two)
     for label, file in files_of(one).items():
         other = beside.get(label)
         if other is None or same_bytes(file, other):
             continue
-        lists, others = (_lists_in(document_of(each)) for each in (file, other))
-        for key, names in lists.items():
-            yield from _if_moved(f"{label}{key and ': '}{key}", names, others.get(key))
+        lists, others = (_lists_in(each) for each in (file, other))
+        yield from ((f"{label}{key}", names, others[key]) for key, names in lists.items() if key in others)
 
 
 def other_lists_of(checkpoint: Checkpoint) -> dict[str, list[str]]:
     """Return lists of different names, whatever they are called, by the place that states them."""
     found = {key: list(names) for key, names in checkpoint.origin.lists.items()}
     for label, file in files_of(checkpoint).items():
-        found |= {f"{label}{key and ': '}{key}": names for key, names in _lists_in(document_of(file)).items()}
+        found |= {f"{label}{key}": names for key, names in _lists_in(file).items()}
     return found
 
 
-def _lists_in(document: Any) -> dict[str, list[str]]:
-    """Return the lists of different names in a document by their keys, and itself by ""."""
-    whole = names_in_order(document)
-    return {**({"": whole} if whole is not None else {}), **other_lists(document)}
-
-
-def _if_moved(
-    place: str, names: Sequence[str], others: Sequence[str] | None
-) -> Iterator[tuple[str, list[str], list[str]]]:
-    if others is not None and list(names) != list(others) and sorted(names) == sorted(others):
-        yield place, list(names), list(others)
+def _lists_in(file: Path) -> dict[str, list[str]]:
+    """Return the lists of different names in a file by what follows the file's name in a message."""
+    document = document_of(file)
+    found = {f": {key}": names for key, names in other_lists(document).items()}
+    whole = other_list(file.stem, document)
+    return {"": whole, **found} if whole is not None else found
 
 
 def contradict(one: Sequence[str], two: Sequence[str]) -> bool:

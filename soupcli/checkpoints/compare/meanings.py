@@ -21,7 +21,7 @@ from soupcli.checkpoints.compare.class_orders import (
 )
 from soupcli.checkpoints.compare.head_rows import HEAD
 from soupcli.checkpoints.compare.settings import same_bytes, side_file
-from soupcli.checkpoints.formats.class_lists import plain_name
+from soupcli.checkpoints.formats.class_lists import PLACEHOLDER, plain_name
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from soupcli.files.json_text import TooManyValuesError, parse_json
@@ -226,8 +226,10 @@ def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter
         shared.append((said[0], said[1]))  # id2label of one, label2id or a list of the other
     for names, others in shared:
         _check_order(first, other, selection, (names, others))
+    stated = [len(names) for names in said if names is not None and not all(map(PLACEHOLDER.fullmatch, names))]
     for place, names, others in other_orders(first, other):
-        _check_order(first, other, selection, (names, others), place)
+        if stated != [len(names)] * 2:  # else both name their rows, and the list is of something else
+            _check_order(first, other, selection, (names, others), place)
 
 
 def _classes_in_large_files(first: Checkpoint, other: Checkpoint) -> list[str]:

@@ -45,6 +45,7 @@ KEYS_OF_TRAINING = (
     *("*dropout*", "*drop_*", "*_drop", "*_pdrop", "*dropped*", "init*", "*_init*", "*_loss*", "*loss_*", "layerdrop"),
     *("gradient_checkpointing", "output_*", "return_dict", "problem_type", "finetuning_task", "mask_*", "*_mask_*"),
     *("apply_spec_augment", "label_smoothing*", "summary_*dropout*", "architectures", "_attn_implementation*"),
+    *("*seed", "lr", "*learning_rate", "*epochs", "*_steps", "*batch_size", "*weight_decay", "warmup*", "*_dir"),
     *("pretrained_cfg.*", "task_specific_params.*", "torchscript", "license", "tags", "url", "*hub_id", "*_name"),
 )
 ABSENT, PRESENT = "missing", "present"

@@ -31,11 +31,21 @@ KEYS = re.compile(rf"({_MAPS}|{_NAMES})_?", re.IGNORECASE)
 LISTS = re.compile(rf"names|([\w-]+[_-])?({_LISTS})", re.IGNORECASE)
 ENDINGS = ("", "json", "yaml", "yml", "toml", "txt", "names", "csv", "tsv", "lst", "list", "dat", "pbtxt")
 BINARY = ("npy", "pkl", "pickle", "joblib", "pt", "pth")
-# Lists of other things, whose order says nothing.
+# Lists of other things, whose order says nothing, by their key or the name of their file.
 OTHERS = re.compile(
-    r"(.*_)?(modules|datasets?|metrics?|languages?|architectures|tokens|files|paths|callbacks|report_to|ignore|layers"
-    r"|inputs?|plugins|loggers|gpus|devices|authors|splits|args|argv|packages|requirements|losses|augmentations)_?"
-    r"|tags|library_name|pipeline_tag|license",
+    r"(.*[_-])?(modules|datasets?|metrics?|languages?|architectures|tokens|files|paths|callbacks|report_to|ignore|layers"
+    r"|inputs?|plugins|loggers|gpus|devices|authors|splits|args|argv|packages|requirements|losses|augmentations|counts?"
+    r"|frequenc(y|ies)|distribution|statistics|stats|weights|configs?|h?params|hyper_?parameters|settings|options)_?"
+    r"|(?!.*(class|label|categor))(.*[_-])?(hooks|blocks|stages|backbones?|base_models?|features|feature_names|folds"
+    r"|log(s|ging)?|monitor|hosts|nodes|workers|loss|terms|augment(er)?s?|transforms?|defaults|optimizers?|schedulers?"
+    r"|(no_)?decay|freeze|frozen|param(eter)?s?|param_groups|ranking|results|sources|roots|train(ing)?|eval|test"
+    r"|val(id|idation)?)|tags|library_name|pipeline_tag|license",
+    re.IGNORECASE,
+)
+# Names of files and packages, which are no classes.
+NO_CLASS = re.compile(
+    r"\w+://.*|(~|\.{0,2})/.*|[\w.\[\]-]+\s*([=~><!]=|@).*|.*\.(jpe?g|png|bmp|gif|tiff?|webp|wav|flac|mp[34])"
+    r"|.*\.(txt|csv|tsv|jsonl?|parquet|npy|npz|pt|h5|gz|tar|zip|py|ya?ml)",
     re.IGNORECASE,
 )
 PLACEHOLDER = re.compile(r"(LABEL_|class_?)?\d+", re.IGNORECASE)  # of classes that nobody has named
@@ -63,8 +73,14 @@ def other_lists(document: Any, view_of: View | None = None) -> dict[str, list[st
     They count as such only if another document has the same names in another order.
     """
     entries = _entries(document, view_of or _mapping)
-    found = {place: names_in_order(value) for place, key, value in entries if not OTHERS.fullmatch(key)}
+    found = {place: other_list(key, value) for place, key, value in entries}
     return {place: names for place, names in found.items() if names is not None}
+
+
+def other_list(key: str, value: Any) -> list[str] | None:
+    """Return different names in order, or None if the key or the names are those of something else than classes."""
+    names = names_in_order(value) if OTHERS.fullmatch(key) is None else None
+    return names if names is not None and not all(map(NO_CLASS.fullmatch, names)) else None
 
 
 def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:

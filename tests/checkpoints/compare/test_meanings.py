@@ -343,6 +343,46 @@ def test_lists_that_name_no_rows(tmp_path: Path) -> None:
     assert "if it does not say what the 3 rows stand for, write one order into both" in str(refused.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("file", "form"),
+    [
+        ("args.json", '{{"transforms": ["{0}", "{1}", "{2}"], "freeze": ["{0}", "{1}", "{2}"]}}'),
+        ("hparams.yaml", "loss: {{terms: [{0}, {1}, {2}]}}\ntrainer: {{log: [{0}, {1}, {2}]}}"),
+        ("README.md", "---\nbase_model: [{0}, {1}, {2}]\n---\n"),
+        ("results.json", '{{"ranking": ["{0}", "{1}", "{2}"]}}'),
+        ("all_results.json", '{{"{0}": 0, "{1}": 1, "{2}": 2}}'),
+        ("params.json", '{{"{0}": 0, "{1}": 1, "{2}": 2}}'),
+        ("mixed.json", '{{"first": ["{0}.jpg", "{1}.jpg", "{2}.jpg"]}}'),
+        ("train.txt", "/data/{0}\n/data/{1}\n/data/{2}\n"),
+        ("setup.txt", "{0}==1.2\n{1}>=0\n{2} @ git+https://x.org/y"),
+        ("requirements.txt", "{0}\n{1}\n{2}\n"),
+        ("class_weights.csv", "class,weight\n{0},0.25\n{1},0.5\n{2},2.5\n"),
+        ("label_distribution.json", '{{"{0}": 0, "{1}": 1, "{2}": 2}}'),
+    ],
+)
+def test_lists_that_differ_in_healthy_runs(tmp_path: Path, file: str, form: str) -> None:
+    """Seeds and sweeps order transforms, results, files and packages differently, which says nothing of the head."""
+    runs = [run(tmp_path / one) for one in "ab"]
+    for folder, names in zip(runs, (ORDER, MOVED), strict=True):
+        (folder / file).write_text(form.format(*names))
+    check(runs[0], runs[1])
+
+
+def test_lists_of_layers(tmp_path: Path) -> None:
+    """Names of the network's own parts are no classes; neither is any list if both runs name their rows alike."""
+    for name, parts in (("a", ["head", "weight"]), ("b", ["weight", "head"])):
+        run(tmp_path / name, list_json=json.dumps({"unlocked": parts}))
+        save_file({"head.weight": torch.rand(2, 2)}, tmp_path / name / "model.safetensors")
+    check(tmp_path / "a", tmp_path / "b")
+    named = [run(tmp_path / name, config_json=labels(*ORDER)) for name in "cd"]
+    for folder, names in zip(named, (ORDER, MOVED), strict=True):
+        (folder / "hardest.json").write_text(json.dumps(names))
+    check(named[0], named[1])
+    (named[1] / "config.json").unlink()
+    with pytest.raises(MixError, match=r"hardest\.json lists"):
+        check(named[0], named[1])
+
+
 def test_lists_that_hold_themselves_many_times() -> None:
     """A small pickle of a stranger's that stands for 10^15 entries, or for 10^9 names in lists, is not gone through."""
     names = [f"name {number}" for number in range(1000)]
