@@ -15,6 +15,7 @@ from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.compare.names import check_ties
 from soupcli.checkpoints.compare.products import check_products
 from soupcli.checkpoints.compare.settings import Setting, differing_settings
+from soupcli.checkpoints.formats.other_files import stands_in
 from soupcli.late import torch
 from soupcli.networks.build import key_of_network
 
@@ -57,6 +58,7 @@ def caveats(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[
     return [
         *different_networks(checkpoints),
         *classes_said_twice(checkpoints),
+        *files_not_here(checkpoints),
         *(text for text in found if text is not None),
     ]
 
@@ -77,6 +79,16 @@ def classes_said_twice(checkpoints: Sequence[Checkpoint]) -> list[str]:
         if found is not None:
             return [f"{one.path}: its config.json says {found}; the soup keeps both: correct the wrong one"]
     return []
+
+
+def files_not_here(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Return a warning for files beside the weights that only stand in for others: pointers and web pages."""
+    found = [(file, what) for one in checkpoints for file in one.side_files if (what := stands_in(file)) is not None]
+    if not found:
+        return []
+    (file, what), others = found[0], len(found) - 1
+    more = f" (and {others} more)" if others else ""
+    return [f"{file}{more} {what}: it is not compared, and the soup's copy is of no use: fetch the file itself"]
 
 
 def _shown(settings: Sequence[Setting]) -> str:

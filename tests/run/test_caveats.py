@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
-from soupcli.run.caveats import check_way, rounded_copies
+from soupcli.run.caveats import check_way, files_not_here, rounded_copies
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,3 +63,34 @@ def test_a_base_with_other_meanings(tmp_path: Path) -> None:
         check_way([one], moved, TensorFilter())
     with pytest.raises(MixError, match="mask of a pruned weight"):
         check_way([one], pruned, TensorFilter())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        (
+            "tokenizer.json",
+            "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 4\n",
+            "is a Git LFS pointer",
+        ),
+        ("config.json", "", "is empty"),
+        ("tokenizer.model", "<!DOCTYPE html><html>", "is a web page"),
+        ("config.json", "{}", None),
+        ("merges.txt", "", None),
+    ],
+)
+def test_files_that_stand_in_for_others(tmp_path: Path, name: str, content: str, what: str | None) -> None:
+    """A pointer beside the weights is copied into the soup, which then does not open: that is said."""
+    for run in ("a", "b"):
+        (tmp_path / run).mkdir()
+        save_file({"w": torch.ones(2)}, tmp_path / run / "model.safetensors")
+        (tmp_path / run / name).write_text(content)
+    said = files_not_here([open_checkpoint(tmp_path / run) for run in ("a", "b")])
+    assert said[:1] == (
+        [
+            f"{tmp_path}/a/{name} (and 1 more) {what}: it is not compared, and the soup's copy is of no use: "
+            "fetch the file itself"
+        ]
+        if what
+        else []
+    )

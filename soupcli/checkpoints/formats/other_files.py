@@ -37,7 +37,7 @@ def _kind(pattern: bytes, what: str, hint: str) -> FileKind:
 # No file of torch.save or safetensors begins so.
 KINDS = (
     _kind(
-        rb"version https://(git-lfs|hawser)\S*\n",
+        rb"version https://(git-lfs|hawser)\S*\r?\n",
         "is a Git LFS pointer, not the file itself",
         "get the file itself: git lfs pull",
     ),
@@ -76,6 +76,10 @@ KINDS = (
     _kind(rb"\x7fELF", "is a program", NOT_OURS),
 )
 POINTERS = KINDS[:2]
+STANDING_IN = KINDS[:3]  # for a file that is not here
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
+TEXT = re.compile(rb"[\x20-\x7e][\x09\x0a\x0d\x20-\x7e]*")
+SHOWN = 60  # letters of a text
 # Not so sure by their first bytes: asked once no format has taken the file.
 LESS_SURE = (
     _kind(
@@ -123,6 +127,25 @@ def refuse_unknown_file(file: FileVersion) -> None:
             f"{file.path}: begins with zeros: its download or save was not finished",
             hint="fetch or save it again, or leave it out",
         )
+    text = read_bytes(file, 0, min(file.size, HEAD))
+    if file.path.suffix in WEIGHTS and file.size < SMALL and TEXT.fullmatch(text):
+        line = text.decode().splitlines()[0]
+        raise CheckpointError(
+            f"{file.path}: is a text, not weights: {line[:SHOWN]!r}{'...' if len(line) > SHOWN else ''}",
+            hint="if it is the message of a failed download, see to that, and download the file again",
+        )
+
+
+def stands_in(path: Path) -> str | None:
+    """Return what a file beside the weights is if it only stands in for one that is not here: `is a Git LFS pointer`.
+
+    So does an empty file of JSON, which an interrupted copy leaves.
+    """
+    size = path.stat().st_size
+    if not size:
+        return "is empty" if path.suffix == ".json" else None
+    found = _first(FileVersion.of(path), STANDING_IN) if size < SMALL else None
+    return found.what.partition(",")[0] if found is not None else None
 
 
 def _refuse(file: FileVersion, kinds: tuple[FileKind, ...]) -> None:

@@ -38,7 +38,9 @@ FILES = {
     "ctranslate2": (struct.pack("<IH", 6, 12) + b"WhisperSpec\0", "is CTranslate2", "export the soup"),
     "tensorrt": (b"ftrt" + bytes(60), "is a TensorRT engine", "export the soup"),
     "zeros": (bytes(5000), "begins with zeros", ""),
-    "text": (b"weights", "none of torch.save, NeMo, safetensors", "--ckpts takes"),
+    "lfs of Windows": (LFS.replace(b"\n", b"\r\n"), "is a Git LFS pointer", "git lfs pull"),
+    "text": (b"Entry not found\n", "is a text, not weights: 'Entry not found'", "a failed download"),
+    "other": (b"weights\1", "none of torch.save, NeMo, safetensors", "--ckpts takes"),
 }
 
 
