@@ -89,6 +89,7 @@ def refuse_slice(file: Path) -> None:
             hint=f"give the folder, which holds them all: --ckpts {file.parent}",
         )
     refuse_slices(file.parent, [file.name])
+    refuse_slices(file.parent.parent, [file.parent.name])
 
 
 def refuse_slices(folder: Path, names: Iterable[str]) -> None:

@@ -73,7 +73,10 @@ class ShardSet(NamedTuple):
     total: int  # that there should be
 
 
-SHARD = re.compile(r"(?P<stem>.+)[-._](?P<number>[0-9]{1,6})[-_]of[-_](?P<count>[0-9]{1,6})(?P<end>\.[A-Za-z]+)")
+COPY = r"( ?\([0-9]+\))?"  # what browsers add to names that are there
+SHARD = re.compile(
+    rf"(?P<stem>.+)[-._](?P<number>[0-9]{{1,6}})[-_]of[-_](?P<count>[0-9]{{1,6}}){COPY}(?P<end>\.[A-Za-z]+)"
+)
 
 
 def is_shard(name: str) -> bool:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from soupcli.checkpoints.checkpoint import Component, part_of
 from soupcli.checkpoints.find import find
+from soupcli.checkpoints.formats.folders.shards import whole_name
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import CheckpointError, UsageError
 from tests.conftest import Ran
@@ -162,6 +163,7 @@ def test_index_is_missing(tmp_path: Path) -> None:
         (["pytorch_model_part_01.bin", "pytorch_model_part_02.bin"], "give them other names"),
         (["model-1of2.safetensors", "model-2of2.safetensors"], "give them other names"),
         (["mp_rank_00/model_optim_rng.pt", "mp_rank_01/model_optim_rng.pt"], "Megatron-LM"),
+        (["tp_rank_00/model_weights.ckpt", "tp_rank_01/model_weights.ckpt"], "NeMo joins them"),
     ],
 )
 def test_slices(tmp_path: Path, names: list[str], program: str) -> None:
@@ -169,8 +171,7 @@ def test_slices(tmp_path: Path, names: list[str], program: str) -> None:
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         torch.save(small_net().state_dict(), tmp_path / name)
-    paths = [tmp_path] if "/" in names[0] else [tmp_path, tmp_path / names[0]]
-    for path in paths:
+    for path in {tmp_path, (tmp_path / names[0]).parent, tmp_path / names[0]}:
         with pytest.raises(CheckpointError, match="each has a part of the weights") as refused:
             open_checkpoint(path)
         assert program in str(refused.value.hint)
@@ -194,6 +195,7 @@ def test_one_slice_is_whole(tmp_path: Path) -> None:
     save(tmp_path / "run", name="model-00001-of-00003.safetensors")
     with pytest.raises(CheckpointError, match="one shard of several"):
         open_checkpoint(tmp_path / "run/model-00001-of-00003.safetensors")
+    assert whole_name("model-00001-of-00003 (1).safetensors") == "model.safetensors"
 
 
 def test_pointers(tmp_path: Path) -> None:
