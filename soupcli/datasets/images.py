@@ -1,19 +1,15 @@
 """`{images: /data/imagenet/val}`: one folder of pictures for each class, or .tar shards of them.
 
-Pictures are decoded by the network's own transform. Labels come from folders or shards (see class_ids.py) or from a
-file (see labels_file.py).
+Pictures are decoded by the network's own transform (see picture_decoder.py). Labels come from folders or shards (see
+classes.py) or from a file (see label_column.py and labels_file.py).
 """
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import warnings
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.datasets import image_folders as class_folders
 from soupcli.datasets import label_column, label_rows, labels_file, prompts, tar_shards
@@ -21,18 +17,19 @@ from soupcli.datasets.class_names import check_order, listed
 from soupcli.datasets.classes import classes_of, known_names
 from soupcli.datasets.examples import ArrayExamples
 from soupcli.datasets.image_folders import ClassPictures, PictureFile
-from soupcli.datasets.input_cache import InputCache, Put, input_key
+from soupcli.datasets.input_cache import InputCache, input_key
 from soupcli.datasets.kind import Prompted, SetKind
+from soupcli.datasets.picture_decoder import Decoder, decoded, size_of
 from soupcli.datasets.prompts import small_content_hash
 from soupcli.datasets.rows import READERS
-from soupcli.environment import import_extra
 from soupcli.errors import NetworkError, ValidationError
+from soupcli.files.json_text import key_of
+from soupcli.files.manifest import Manifest
 from soupcli.late import torch
 from soupcli.networks.network import UNNAMED, ClassFolders, ImageTransform, Network, Outline
 from soupcli.networks.pictures import of_set as pictures_of_set
 from soupcli.progress import Progress, silent
 from soupcli.report.scores import ClassOrder
-from soupcli.threads import in_threads
 from soupcli.user_code import content_of
 
 if TYPE_CHECKING:
@@ -41,14 +38,6 @@ if TYPE_CHECKING:
     from soupcli.datasets.class_map import ClassMap
     from soupcli.datasets.load_context import LoadContext
     from soupcli.recipe.sets import ImagesSet
-from soupcli.files.json_text import key_of
-from soupcli.files.manifest import Manifest
-
-SUFFIXES = class_folders.SUFFIXES
-# Those of the suffixes, whatever a file's name is: Pillow knows formats that start other programs (EPS).
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "MPO")
-LARGE = 8_000_000  # pixels
-MOST_PIXELS_A_BYTE = 400  # of a large picture; photographs have fewer than 30
 
 
 class LabelledPictures(NamedTuple):
@@ -215,88 +204,8 @@ def load(
         cache.cached += len(inputs)
     else:
         rows = partial(cache.rows, key)
-        inputs = _decoded(labelled.pictures, _Decoder(pictures, spec.border), rows, workers, progress)
+        inputs = decoded(labelled.pictures, Decoder(pictures, spec.border), rows, workers, progress)
     return ArrayExamples(inputs, labelled.labels, mark, pictures.normalise, labelled.classes)
-
-
-def _decoded(
-    files: Sequence[PictureFile],
-    decoder: _Decoder,
-    rows: Callable[[Sequence[int], torch.dtype, Callable[[Put], None]], Tensor],
-    workers: int | None,
-    progress: Progress,
-) -> Tensor:
-    """Decode every picture into the tensor that `rows` makes from shape, dtype and a fill function."""
-    first = decoder.decode(files[0])
-
-    def decode(index: int) -> Tensor:
-        pixels = decoder.decode(files[index])
-        if pixels.shape != first.shape or pixels.dtype != first.dtype:
-            raise ValidationError(
-                f"{files[index]}: becomes {pixels.dtype} {list(pixels.shape)}, "
-                f"{files[0]} {first.dtype} {list(first.shape)}",
-                hint="the transform must make all pictures of one size and dtype",
-            )
-        return pixels
-
-    def fill(put: Put) -> None:
-        threads = max(1, workers if workers is not None else os.cpu_count() or 1)
-        done = in_threads(lambda: lambda index: put(index, decode(index)), range(len(files)), threads=threads)
-        for count, _ in enumerate(done, 1):
-            progress("decoding pictures", count, len(files))
-
-    return rows((len(files), *first.shape), first.dtype, fill)
-
-
-def _check_size(size: tuple[int, int], file: PictureFile, nbytes: int) -> None:
-    """Raises ValidationError for a small file that claims to be a large picture, before memory is allocated."""
-    pixels = size[0] * size[1]
-    if pixels > LARGE and pixels > MOST_PIXELS_A_BYTE * nbytes:
-        raise ValidationError(
-            f"{file}: {nbytes} bytes that say they are {size[0]} x {size[1]} pixels", hint="remove or replace it"
-        )
-
-
-class _Decoder:
-    """Decodes pictures with the network's transform."""
-
-    def __init__(self, pictures: ImageTransform, border: int) -> None:
-        self._image_module: Any = import_extra("PIL.Image", extra="images")
-        # Which Pillow names when it opens them; the sizes below are those that it lets pass.
-        warnings.simplefilter("error", self._image_module.DecompressionBombWarning)
-        import_extra("PIL.TiffImagePlugin", extra="images").logger.disabled = True  # it prints what the error says
-        self._pictures = pictures
-        self._border = border
-
-    def decode(self, file: PictureFile) -> Tensor:
-        """Decode one picture. Raises ValidationError if it is not a picture, or if the transform fails on it."""
-        try:
-            picture = self._unpacked(file)
-        except ValidationError:
-            raise
-        except Exception as cause:  # whatever the decoder of the format stumbles over
-            raise ValidationError(f"{file}: not a readable picture: {cause}", hint="remove or replace it") from cause
-        try:
-            return self._pictures.decode(picture)
-        except Exception as cause:
-            raise ValidationError(f"{file}: the network's transform fails: {type(cause).__name__}: {cause}") from cause
-
-    def _unpacked(self, file: PictureFile) -> Any:
-        """Return the picture in the network's mode: once in memory, unless it has another mode in the file."""
-        encoded = file.read()
-        with self._image_module.open(io.BytesIO(encoded), formats=FORMATS) as opened:
-            _check_size(opened.size, file, len(encoded))
-            opened.load()
-            picture = opened if opened.mode == self._pictures.mode else opened.convert(self._pictures.mode)
-        return self._cropped(picture, file)
-
-    def _cropped(self, picture: Any, file: PictureFile) -> Any:
-        if not self._border:
-            return picture
-        (width, height), left = picture.size, self._border
-        if min(width, height) <= 2 * left:
-            raise ValidationError(f"{file}: is {width} x {height}, border: {left} leaves nothing of it")
-        return picture.crop((left, left, width - left, height - left))
 
 
 def load_set(spec: ImagesSet, given: LoadContext) -> ArrayExamples:
@@ -318,16 +227,6 @@ def load_set(spec: ImagesSet, given: LoadContext) -> ArrayExamples:
     sizes = f" (the first has {first[0]} x {first[1]})" if first is not None and first != (height, width) else ""
     given.note(f"{given.name}: pictures go in at {height} x {width} pixels{sizes}{steps}")
     return examples
-
-
-def size_of(file: PictureFile) -> tuple[int, int] | None:
-    """Return a picture's own height and width, from its header, or None if it is none."""
-    image: Any = import_extra("PIL.Image", extra="images")
-    try:
-        with image.open(io.BytesIO(file.read()), formats=FORMATS) as picture:
-            return picture.height, picture.width
-    except Exception:  # noqa: BLE001 - whatever the decoder of the format stumbles over
-        return None
 
 
 def classifier(spec: ImagesSet, name: str, network: Network) -> Prompted | None:

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.datasets.image_folders import SUFFIXES as PICTURES
 from soupcli.datasets.image_folders import PictureFile
-from soupcli.datasets.images import size_of
 from soupcli.datasets.label_column import LABEL_COLUMNS, class_column, picture_column, with_header_row
+from soupcli.datasets.picture_decoder import size_of
 from soupcli.datasets.rows import READERS, Row, first_rows
 from soupcli.errors import SoupError
 from soupcli.files.small_file import read_small

@@ -19,7 +19,7 @@ from soupcli.datasets.input_cache import input_key
 from soupcli.datasets.kind import Prompted, SetKind
 from soupcli.datasets.load_context import LoadContext, encoded, tokenizer_of
 from soupcli.datasets.prompts import content_hash
-from soupcli.datasets.rows import READERS, Row, class_names, read_rows
+from soupcli.datasets.rows import Row, class_names, read_rows
 from soupcli.datasets.text_labels import ClassLabels, class_labels, measurements
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.late import torch
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from soupcli.progress import Progress
     from soupcli.report.scores import ClassOrder
 
-SUFFIXES = tuple(READERS)
 ROWS_AT_ONCE = 1024
 NO_LIMIT = 1_000_000  # a tokenizer without a longest input says 1e30
 

@@ -145,7 +145,7 @@ def test_a_picture_changes_while_it_is_decoded(tmp_path: Path, monkeypatch: pyte
         "model": {"python": "net.py:build", "transform": "net.py:transform"},
         "val": {"val": {"images": Path("val")}},
     }
-    changed = meanwhile("soupcli.datasets.images._decoded", lambda: picture.write_bytes(before[:-9] + bytes(9)))
+    changed = meanwhile("soupcli.datasets.images.decoded", lambda: picture.write_bytes(before[:-9] + bytes(9)))
     with changed, pytest.raises(SoupError, match="changed while"):
         score(recipe, Path("run"))
     picture.write_bytes(before)

@@ -30,8 +30,9 @@ from safetensors.torch import save, save_file
 
 from soupcli.cli.app import run
 from soupcli.cli.parsing import guarded
-from soupcli.datasets import arrays, images, tar_shards
+from soupcli.datasets import arrays, tar_shards
 from soupcli.datasets.image_folders import PictureFile
+from soupcli.datasets.picture_decoder import Decoder
 from soupcli.networks.network import ImageTransform
 from soupcli.recipe.sets import ArraysSet
 from tests.conftest import write_family
@@ -338,5 +339,5 @@ def picture_bomb(side: int) -> bytes:
 
 
 def _decode() -> object:
-    decoder = images._Decoder(ImageTransform(lambda picture: torch.zeros(3, 4, 4), lambda pixels: pixels, ""), 0)
+    decoder = Decoder(ImageTransform(lambda picture: torch.zeros(3, 4, 4), lambda pixels: pixels, ""), 0)
     return decoder.decode(PictureFile(Path("x.png")))

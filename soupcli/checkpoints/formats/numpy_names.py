@@ -19,7 +19,6 @@ from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
 
 DEEPEST = 4  # levels of an object that are made plain
 MOST = 100_000  # entries of one
-MOST_IN_ALL = 300_000  # a value that lies in many places counts in each
 NPY = b"\x93NUMPY"
 DESCR = re.compile(rb"""\{ *'descr': *'([<>=|]?[A-Z]\d{0,6})'""")
 SCALAR = re.compile(r"numpy\.(_?core)\.multiarray\.scalar")
