@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import read_part
 from soupcli.checkpoints.compare.class_orders import class_orders
@@ -26,7 +26,19 @@ MOST_ROWS = 2000
 LARGEST = 1 << 23  # elements of a head that is looked at
 ALIKE = 0.9  # cosine of rows that are copies, with noise
 SURE = 6.0  # standard deviations by which other rows are more alike than those of the same number
+APART = 0.1  # cosine by which the most alike of such rows is before the next
+DIRECTIONS = 4  # that rows need to be told apart
+FEW = 5  # classes: fewer rows do not show in how many directions they lie
+KEPT = 0.8  # length of the mean of rows, of that at random: training leaves the mean as it was, and rows move away
 SHOWN = 6  # rows in a message
+
+
+class Rows(NamedTuple):
+    """The rows of a head without their mean, each of length 1. Unrelated ones have cosines of 1 / sqrt(directions)."""
+
+    rows_cd: Tensor  # [classes, features]
+    directions: float  # at most as many as features: features have few that matter, and rows lie in these
+    keeps_start: bool  # whether rows are mostly as they were made at random, in all directions
 
 
 def moved_rows(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> str | None:
@@ -35,12 +47,12 @@ def moved_rows(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> st
     name = _head(first, selection) if others and not first.is_adapter else None
     if name is None:
         return None
-    rows_cd, stated = _rows(first, name), bool(class_orders(first))
+    rows, stated = _rows(first, name), bool(class_orders(first))
     for other in others:
         spec = other.tensors.get(name)
         if spec is None or spec.shape != first.tensors[name].shape or (stated and class_orders(other)):
             continue
-        order = _order(rows_cd, _rows(other, name))
+        order = _order(rows, _rows(other, name))
         if order is not None:
             listed = ", ".join(map(str, order[:SHOWN])) + (", ..." if len(order) > SHOWN else "")
             return (
@@ -67,28 +79,40 @@ def _head(checkpoint: Checkpoint, selection: TensorFilter) -> str | None:
     return fewest[0] if len(fewest) == 1 else None
 
 
-def _rows(checkpoint: Checkpoint, name: str) -> Tensor:
-    """Return the rows of a head without what all share, each of length 1. [classes, features]"""
+def _rows(checkpoint: Checkpoint, name: str) -> Rows:
     spec = checkpoint.tensors[name]
-    rows_cd = read_part(checkpoint, name, 0, spec.numel).double().view(spec.shape)
-    rows_cd = rows_cd - rows_cd.mean(0)
+    return rows_of(read_part(checkpoint, name, 0, spec.numel).double().view(spec.shape))
+
+
+def rows_of(head_cd: Tensor) -> Rows:
+    """Return the rows of a head. Rows without their mean have cosines of -1 / (classes - 1), and others by chance."""
+    classes, features = head_cd.shape
+    mean_d = head_cd.mean(0)
+    rows_cd = head_cd - mean_d
     lengths_c: Tensor = rows_cd.norm(dim=1, keepdim=True)
-    return rows_cd / lengths_c.clamp_min(1e-30)
+    keeps_start = float(mean_d.norm()) * math.sqrt(classes - 1) >= KEPT * float(lengths_c.mean())
+    rows_cd = rows_cd / lengths_c.clamp_min(1e-30)
+    between = (rows_cd @ rows_cd.T).fill_diagonal_(0).square().sum() / (classes * (classes - 1))
+    by_chance = float(between) - 1 / (classes - 1) ** 2
+    return Rows(rows_cd, 1 / max(by_chance, 1 / features), keeps_start)
 
 
-def _order(one_cd: Tensor, other_cd: Tensor) -> list[int] | None:
+def _order(one: Rows, other: Rows) -> list[int] | None:
     """Return the rows of the other that are most like rows 0, 1, ... if that is another order, and not by chance.
 
-    The cosine of unrelated rows has a standard deviation of 1 / sqrt(features). The largest of `classes` ones is about
-    sqrt(2 ln classes) of them, and a mean over rows varies less.
+    The largest cosine of unrelated rows is about sqrt(2 ln classes) of their standard deviations, and a mean over rows
+    varies less. Copies of two rows cannot be told from heads that learned the opposite of little.
     """
-    classes, features = one_cd.shape
-    cosine_cc = one_cd @ other_cd.T
-    best_c, order_c = cosine_cc.max(1)
-    moved_c = order_c != torch.arange(classes)
-    if order_c.unique().numel() < classes or not moved_c.any():
+    cosines = one.rows_cd @ other.rows_cd.T
+    classes = len(cosines)
+    (best, following), (order, _) = (found.T for found in cosines.topk(2, 1))
+    if order.unique().numel() < classes or bool((order == torch.arange(classes)).all()):
         return None
-    gain = float((best_c - cosine_cc.diagonal())[moved_c].mean())
-    chance = (math.sqrt(2 * math.log(classes)) + SURE / math.sqrt(int(moved_c.sum()) / 2)) / math.sqrt(features)
-    copies = classes > 2 and float(best_c.min()) > ALIKE and gain > 1 - ALIKE
-    return order_c.tolist() if copies or gain > chance else None
+    moved = order != torch.arange(classes)
+    gain = float((best - cosines.diagonal())[moved].mean())
+    directions = min(one.directions, other.directions)
+    chance = (math.sqrt(2 * math.log(classes)) + SURE / math.sqrt(int(moved.sum()) / 2)) / math.sqrt(directions)
+    told = gain > chance and (classes >= FEW or (one.keeps_start and other.keeps_start))
+    apart = float((best - following).min()) > APART and directions > DIRECTIONS
+    copies = classes > 2 and apart and float(best.min()) > ALIKE and gain > 1 - ALIKE
+    return order.tolist() if copies or told else None

@@ -52,3 +52,16 @@ def test_heads_of_their_own(tmp_path: Path, classes: int) -> None:
     torch.manual_seed(0)
     heads = [torch.randn(classes, 32) for _ in range(60)]
     assert told(tmp_path, *heads) is None
+
+
+def test_heads_that_learned_little(tmp_path: Path) -> None:
+    """Few steps from zero make rows of few directions, whichever class was seen more often: that is no order."""
+    torch.manual_seed(0)
+    mean, few = torch.randn(64), torch.randn(3, 768)
+    binary = [torch.stack([-sign * mean, sign * mean]) for sign in (1, -1)]
+    three = [
+        torch.tensor(rows)[:, None] * mean + 0.1 * torch.randn(3, 64) for rows in ([2.0, -1, -1.2], [2.0, -1.2, -1])
+    ]
+    low = [torch.randn(4, 3) @ few for _ in range(40)]
+    for number, heads in enumerate((binary, three, low)):
+        assert told(tmp_path / str(number), *heads) is None
