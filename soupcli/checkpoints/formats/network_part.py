@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.by_key import descend, not_asked_for
+from soupcli.checkpoints.formats.key_path import descend, not_asked_for
 from soupcli.checkpoints.formats.part_words import EVERY, dotted, holds, is_every, kind, listed, under
 from soupcli.checkpoints.formats.pickles.modules import is_module
 from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, find_in

@@ -55,9 +55,7 @@ def stated_in(value: Any) -> Mapping[Any, Any] | None:
 
 def matters(file: SavedFile, name: str, value: Any) -> bool:
     """Whether an entry has tensors that are neither training state nor counters."""
-    if file.is_tensor(value):
-        return not is_counter(name) and not is_training_state(name, value)
-    if is_array(value) or any(map(is_array, (entries_of(value) or {}).values())):
+    if file.is_tensor(value) or is_array(value) or any(map(is_array, (entries_of(value) or {}).values())):
         return not is_counter(name) and not is_training_state(name, value)
     if name != CALLBACKS:
         return file.holds(value) and not is_training_state(name, value)

@@ -20,20 +20,32 @@ DEEPEST = 3
 HOLDERS = (dict, list, tuple, StandIn)
 
 
-def is_training_state(name: str, value: Any, depth: int = 0) -> bool:
+Known = dict[tuple[int, int], bool]  # by identity and depth: a file may hold one object in many places
+
+
+def is_training_state(name: str, value: Any) -> bool:
     """Whether a part belongs to the training, by its content or else by its name.
 
     So does a dict with an optimizer, if it holds nothing else but training state and settings. Settings alone do not:
     a loader may look for them.
     """
-    if is_optimizer(value) or NAMES.fullmatch(name) is not None:
-        return True
-    parts = {str(key): part for key, part in (entries_of(value) or {}).items() if isinstance(part, HOLDERS) and part}
-    return (
-        depth < DEEPEST
-        and any(map(is_optimizer, parts.values()))
-        and all(is_training_state(key, part, depth + 1) for key, part in parts.items())
-    )
+    return NAMES.fullmatch(name) is not None or _is_of_training(value, 0, {}, {})
+
+
+def _is_of_training(value: Any, depth: int, known: Known, optimizers: Known) -> bool:
+    at = id(value), depth
+    if at not in known:
+        entries = {str(key): part for key, part in (entries_of(value) or {}).items()}
+        parts = {key: part for key, part in entries.items() if isinstance(part, HOLDERS) and part}
+        known[at] = _is_optimizer(value, 0, optimizers) or (
+            depth < DEEPEST
+            and any(_is_optimizer(part, 0, optimizers) for part in parts.values())
+            and all(
+                NAMES.fullmatch(key) is not None or _is_of_training(part, depth + 1, known, optimizers)
+                for key, part in parts.items()
+            )
+        )
+    return known[at]
 
 
 def is_counter(name: str) -> bool:
@@ -41,13 +53,20 @@ def is_counter(name: str) -> bool:
     return COUNTERS.fullmatch(name) is not None
 
 
-def is_optimizer(value: Any, depth: int = 0) -> bool:
+def is_optimizer(value: Any) -> bool:
     """Whether `value` is the state dict of an optimizer, an optimizer itself, or nothing but such."""
-    entries = entries_of(value)
-    if entries is None and isinstance(value, StandIn) and not is_module(value):
-        entries = value.attributes
-    if entries is not None and entries.keys() >= OPTIMIZER:
-        return True
-    held = value if isinstance(value, list | tuple) else list(entries.values()) if entries else []
-    parts = {id(part): part for part in held if isinstance(part, HOLDERS) and part}
-    return bool(parts) and depth < DEEPEST and all(is_optimizer(part, depth + 1) for part in parts.values())
+    return _is_optimizer(value, 0, {})
+
+
+def _is_optimizer(value: Any, depth: int, known: Known) -> bool:
+    at = id(value), depth
+    if at not in known:
+        entries = entries_of(value)
+        if entries is None and isinstance(value, StandIn) and not is_module(value):
+            entries = value.attributes
+        held = value if isinstance(value, list | tuple) else list(entries.values()) if entries else []
+        parts = [part for part in held if isinstance(part, HOLDERS) and part]
+        known[at] = (entries is not None and entries.keys() >= OPTIMIZER) or (
+            bool(parts) and depth < DEEPEST and all(_is_optimizer(part, depth + 1, known) for part in parts)
+        )
+    return known[at]
