@@ -30,6 +30,7 @@ KNOWN = {
     "*num_updates": "counts updates of an EMA; it weighs only in training",
     "*step": "counts steps; it weighs only in training",
     "*steps": "counts steps; it weighs only in training",
+    "*epoch": "counts epochs; it weighs only in training",
     "*_ptr": "says where a queue goes on; it weighs only in training",
     "*_enabled": "turns observers on; it weighs only in training",
     "*position_ids": "numbers positions from 0",

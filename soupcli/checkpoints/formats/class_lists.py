@@ -34,11 +34,11 @@ BINARY = ("npy", "pkl", "pickle", "joblib", "pt", "pth")
 # Lists of other things, whose order says nothing, by their key or the name of their file.
 OTHERS = re.compile(
     r"(.*[_-])?(modules|datasets?|metrics?|languages?|architectures|tokens|files|paths|callbacks|report_to|ignore|layers"
-    r"|inputs?|plugins|loggers|gpus|devices|authors|splits|args|argv|packages|requirements|losses|augmentations|counts?"
+    r"|inputs?|plugins|loggers|gpus|devices|authors|splits|args|argv|packages|requirements|losses|counts?"
     r"|frequenc(y|ies)|distribution|statistics|stats|weights|configs?|h?params|hyper_?parameters|settings|options)_?"
     r"|(?!.*(class|label|categor))(.*[_-])?(hooks|blocks|stages|backbones?|base_models?|features|feature_names|folds"
-    r"|log(s|ging)?|monitor|hosts|nodes|workers|loss|terms|augment(er)?s?|transforms?|defaults|optimizers?|schedulers?"
-    r"|(no_)?decay|freeze|frozen|param(eter)?s?|param_groups|ranking|results|sources|roots|train(ing)?|eval|test"
+    r"|log(s|ging)?|monitor|hosts|nodes|workers|loss|terms|aug\w*|tfms|transforms?|optimizers?|schedulers?"
+    r"|defaults|(no_)?decay|freeze|frozen|param(eter)?s?|param_groups|ranking|results|sources|roots|train(ing)?|eval|test"
     r"|val(id|idation)?)|tags|library_name|pipeline_tag|license",
     re.IGNORECASE,
 )

@@ -38,7 +38,7 @@ def check(paths: list[Path], selection: TensorFilter = EVERYTHING) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["bn.num_batches_tracked", "embeddings.position_ids", "h.0.attn.bias", "x._extra_state"]
+    "name", ["bn.num_batches_tracked", "embeddings.position_ids", "h.0.attn.bias", "x._extra_state", "selected_epoch"]
 )
 def test_known(tmp_path: Path, name: str) -> None:
     """Of counters, indices and masks one ingredient's will do, however many numbers they are."""

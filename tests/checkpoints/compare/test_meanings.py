@@ -346,7 +346,7 @@ def test_lists_that_name_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "form"),
     [
-        ("args.json", '{{"transforms": ["{0}", "{1}", "{2}"], "freeze": ["{0}", "{1}", "{2}"]}}'),
+        ("args.json", '{{"train_aug": ["{0}", "{1}", "{2}"], "freeze": ["{0}", "{1}", "{2}"]}}'),
         ("hparams.yaml", "loss: {{terms: [{0}, {1}, {2}]}}\ntrainer: {{log: [{0}, {1}, {2}]}}"),
         ("README.md", "---\nbase_model: [{0}, {1}, {2}]\n---\n"),
         ("results.json", '{{"ranking": ["{0}", "{1}", "{2}"]}}'),
