@@ -41,7 +41,7 @@ def parts_beside(content: Any, key: str | None, is_tensor: Callable[[Any], bool]
         for name, value in view.items():
             is_training = name == trained or is_training_state(str(name), value)
             if on is None and is_every(key) and not is_training and view_of(value) is not None:
-                yield from _training_inside(f"{above}{name}", value)
+                yield from _training_inside(f"{above}{name}", value, set())
             elif name != on and not (on is None and is_tensor(value)):
                 yield Part(f"{above}{name}", value, is_training)
         if on is None:
@@ -49,13 +49,16 @@ def parts_beside(content: Any, key: str | None, is_tensor: Callable[[Any], bool]
         at, above = view[on], f"{above}{on}."
 
 
-def _training_inside(above: str, part: Any) -> Iterator[Part]:
-    """Yield the training state in one of several parts that are mixed."""
-    for name, value in {} if is_module(part) else (entries_of(part) or {}).items():
+def _training_inside(above: str, part: Any, seen: set[int]) -> Iterator[Part]:
+    """Yield the training state in one of several parts that are mixed. An object in many places is `seen` once."""
+    if is_module(part) or id(part) in seen:
+        return
+    seen.add(id(part))
+    for name, value in (entries_of(part) or {}).items():
         if is_training_state(str(name), value):
             yield Part(f"{above}.{name}", value, is_training=True)
         elif above.count(".") < MOST_LEVELS:
-            yield from _training_inside(f"{above}.{name}", value)
+            yield from _training_inside(f"{above}.{name}", value, seen)
 
 
 def leads_to(name: str, key: str | None) -> bool:
