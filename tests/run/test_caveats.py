@@ -75,6 +75,7 @@ def test_a_base_with_other_meanings(tmp_path: Path) -> None:
         ),
         ("config.json", "", "is empty"),
         ("tokenizer.model", "<!DOCTYPE html><html>", "is a web page"),
+        ("config.json", '{"model_type": "be', "is not JSON"),
         ("config.json", "{}", None),
         ("merges.txt", "", None),
     ],

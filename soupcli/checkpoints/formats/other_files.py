@@ -9,7 +9,9 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.errors import CheckpointError
+from soupcli.files.json_text import parse_json
 from soupcli.files.reading import FileVersion, read_bytes
+from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,13 +141,23 @@ def refuse_unknown_file(file: FileVersion) -> None:
 def stands_in(path: Path) -> str | None:
     """Return what a file beside the weights is if it only stands in for one that is not here: `is a Git LFS pointer`.
 
-    So does an empty file of JSON, which an interrupted copy leaves.
+    So does a part of a file of JSON, which an interrupted copy leaves.
     """
     size = path.stat().st_size
     if not size:
         return "is empty" if path.suffix == ".json" else None
     found = _first(FileVersion.of(path), STANDING_IN) if size < SMALL else None
-    return found.what.partition(",")[0] if found is not None else None
+    if found is not None:
+        return found.what.partition(",")[0]
+    return "is not JSON" if path.suffix == ".json" and size < SMALL and not _is_json(path) else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        parse_json(read_small(path, most=SMALL))
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _refuse(file: FileVersion, kinds: tuple[FileKind, ...]) -> None:
