@@ -289,7 +289,7 @@ def _modules_of(file: SideFile) -> Iterator[str]:
             waiting.extend(value)
         elif isinstance(value, str) and len(value) < 200:
             name = value.rpartition("--")[2]
-            yield from (name, name.rpartition(".")[0])
+            yield from (name.replace("/", "."), name.rpartition(".")[0].replace("/", "."))
 
 
 def _imported(file: SideFile, package: Sequence[str]) -> Iterator[str]:

@@ -128,9 +128,10 @@ def test_more_than_belongs_to_a_network(ingredient: Path, monkeypatch: pytest.Mo
     assert len(found.files) == 3 and len(found.left_out) == len(CARRIED) - 3
 
 
-def test_code_in_packages(ingredient: Path) -> None:
+@pytest.mark.parametrize("reference", ["nets.models.mine.Mine", "nets/models/mine.Mine"])
+def test_code_in_packages(ingredient: Path, reference: str) -> None:
     """What code in a folder imports from above it is carried on, and custom_generate/; no other code."""
-    (ingredient / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "nets.models.mine.Mine"}}))
+    (ingredient / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": reference}}))
     content = {
         "nets/models/mine.py": "from ..layers import A\nfrom ..common import (\n    norm,  # a\n    rope as r,\n)\n"
         "from . import near\nfrom ...top import *\nfrom ....out import x\n",
