@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.checkpoints.formats.safetensors import read_header
 from soupcli.checkpoints.side_files import LARGEST, POINTERS, SideFile, differing_numbers, files_beside, state_beside
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import FileVersion, sha256
@@ -56,11 +57,13 @@ def fill(
     The ingredients' hashes are needed only at the end; until then they are computed in the background.
     """
 
-    def metadata(hash_of: Callable[[Checkpoint], str]) -> dict[str, str]:
-        return {"format": "pt", "soup": provenance(mixture, hash_of)}
-
     whole = as_written(mixture, merge_adapters=options.merge_adapters)
     specs, kept = soup_specs(whole), whole.kept
+    own = own_metadata(kept)
+
+    def metadata(hash_of: Callable[[Checkpoint], str]) -> dict[str, str]:
+        return {**own, "format": "pt", "soup": provenance(mixture, hash_of)}
+
     beside = files_beside(kept.side_folder, kept.files)
     state = [
         file for file in state_beside(kept.side_folder if options.keep_state else None) if file.name not in folder.kept
@@ -80,6 +83,17 @@ def fill(
     left_out = [*beside.left_out, *measured, *differing_numbers(files, kept, mixture.members), *written.notes]
     left_out += [f"{file.name}: as in the ingredient, not averaged" for file in state]
     return Filled(written, [*hashes, REPORT], hashes, left_out, notes, specs)
+
+
+def own_metadata(kept: Checkpoint) -> dict[str, str]:
+    """Return what the ingredient's file says of itself, for the soup's: settings that a loader reads, and its classes.
+
+    Hashes are of the ingredient's weights alone.
+    """
+    first = kept.files[0] if kept.files else None
+    found = read_header(first)[2] if first is not None and first.path.suffix == ".safetensors" else {}
+    classes = {place.rpartition(".")[2]: json.dumps(names) for place, names in kept.origin.classes.items()}
+    return {key: text for key, text in {**classes, **found}.items() if "hash" not in key.lower()}
 
 
 def _place_of(kept: Checkpoint, written: Iterable[str]) -> str:
