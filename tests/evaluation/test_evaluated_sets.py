@@ -174,7 +174,7 @@ def test_recipes_of_pictures(keys: str, problem: str, tmp_path: Path) -> None:
         ("{tokens: x, stride: 2000}", "val.v: stride: 2000 is more than the context, 1024"),
         ("{tokens: x, context: 1}", "val.v.context: expected more than 1, got 1"),
         ("{lm_eval: arc_easy}", "val.v.lm_eval: expected a list, got 'arc_easy'"),
-        ("{lm_eval: []}", "val.v.lm_eval: expected at least 1"),
+        ("{lm_eval: []}", r"val.v.lm_eval: expected a list of at least 1, got \[\]"),
         ("{lm_eval: [a], limit: 0}", "val.v.limit: expected more than 0, got 0"),
         ("{lm_eval: [a], fewshot: 1}", "val.v.fewshot: unknown key, did you mean 'num_fewshot'"),
     ],
