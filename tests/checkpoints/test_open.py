@@ -215,7 +215,7 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
     expected = {
         "empty": ("holds no checkpoint", "it is empty"),
         "runs": ("holds no checkpoint", "--ckpts '"),
-        "text.pt": ("not a checkpoint", "--ckpts takes"),
+        "text.pt": ("is a text, not weights: 'weights'", None),
         "pipe": ("neither a file nor a folder", None),
         "absent": ("no such file or folder", None),
     }

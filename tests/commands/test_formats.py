@@ -129,7 +129,7 @@ def test_every_broken_checkpoint_is_named(family: Path, soup: Soup) -> None:
         assert [line.split(":")[0] for line in lines[:3]] == [
             "  absent",
             f"  runs/{names[0]}/model.safetensors",
-            f"  runs/{names[1]}",
+            f"  runs/{names[1]}/weights.bin.model.safetensors",
         ]
 
 

@@ -320,7 +320,11 @@ def test_keys_of_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     Path("runs/0/any.txt").write_text("beside the first ingredient, whose files a mean gets")
     beside = keys(BASE)
     assert (beside["val"], beside["theirs"] == before["theirs"]) == (before["val"], False)
-    monkeypatch.setenv("PATH", str(folder))
+    program = folder / "bin" / COMMAND["command"].split()[0]
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
     assert keys(BASE)["theirs"] != beside["theirs"]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]
+PYTHON = shlex.quote(sys.executable)
 NAMES = [
     "with space",
     "new\nline",
@@ -31,7 +34,9 @@ def test_works(family: Path, soup: Soup, name: str) -> None:
     Path("runs", name, "model.safetensors").rename(Path("runs", name, f"{name}.safetensors"))
     Path("eval.py").write_text("import sys, json; print(json.dumps({'accuracy': 1 / len(sys.argv)}))")
     Path("soup.yaml").write_text(
-        Path("soup.yaml").read_text().replace("metric:", '  theirs: {command: "python eval.py {checkpoint}"}\nmetric:')
+        Path("soup.yaml")
+        .read_text()
+        .replace("metric:", f'  theirs: {{command: "{PYTHON} eval.py {{checkpoint}}"}}\nmetric:')
     )
     words = ["--ckpts", "runs/*/", "--val", "val", "theirs", "--json", "--out", f"./{name}"]
     ran = soup("greedy", *words)
@@ -48,7 +53,7 @@ def test_leading_dash(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch)
     Path("runs/0").rename("-a")
     Path("runs/1").rename("-b")
     Path("eval.py").write_text("import sys, json, os; print(json.dumps({'accuracy': int(os.path.isdir(sys.argv[1]))}))")
-    Path("mine.yaml").write_text("val: {theirs: {command: 'python eval.py {checkpoint}', metric: accuracy}}\n")
+    Path("mine.yaml").write_text(f"val: {{theirs: {{command: '{PYTHON} eval.py {{checkpoint}}', metric: accuracy}}}}\n")
     ran = soup("rank", "--ckpts=-[ab]", "--val", "theirs", "--recipe", "mine.yaml", "--quiet")
     assert (ran.code, ran.stdout) == (0, "-a\n-b\n"), ran.stderr
 
