@@ -20,7 +20,9 @@ def unseen_programs() -> list[str]:
     """Names of the programs that the user's code starts and that are not watched: what they read is not seen."""
     started = [json.loads(words) for words in notes.of("program", read_modules())]
     running = [json.loads(words) for words in notes.every("running")]
-    return sorted({_shown(words) for words in started if words and not any(_is_same(words, one) for one in running)})
+    return sorted(
+        {shown_program(words) for words in started if words and not any(_is_same(words, one) for one in running)}
+    )
 
 
 def _is_same(words: Sequence[str], running: Sequence[str]) -> bool:
@@ -30,7 +32,7 @@ def _is_same(words: Sequence[str], running: Sequence[str]) -> bool:
     return same and os.path.basename(words[-common]) == os.path.basename(running[-common])  # noqa: PTH119
 
 
-def _shown(words: Sequence[str]) -> str:
+def shown_program(words: Sequence[str]) -> str:
     """The name of a program without its folder; of a Python, the words that tell it from one that is watched."""
     name = os.path.basename(words[0]).split(" ")[0]  # noqa: PTH119
     if not name.startswith("python"):

@@ -100,12 +100,13 @@ def test_the_ingredients_are_no_inputs(project: Path, soup: Soup) -> None:
 
 @pytest.mark.parametrize("key", ["depends", "version", None])
 def test_programs_that_nobody_sees(key: str | None, project: Path, soup: Soup) -> None:
-    """Of another program than Python the run says that its inputs are not seen, unless the recipe speaks of them."""
+    """Of another program than Python each run says that its inputs are not seen, unless the recipe speaks of them."""
     Path("eval.sh").write_text("""x=put; cat in${x}.txt; echo; echo '{"accuracy": 0.5}'""")
     recipe("sh eval.sh {checkpoint}", **({key: ["input.txt"] if key == "depends" else 1} if key else {}))
-    ran = soup("rank", "--ckpts", "runs/*/", "--val", "theirs")
-    assert ran.code == 0, ran.stderr
-    assert ran.stderr.count("what 'sh' reads is not seen") == (key is None)
+    words = ("--ckpts", "runs/*/", "--val", "theirs")
+    for ran in (soup("rank", *words), soup("rank", *words), soup("greedy", *words), soup("eval", *words)):
+        assert ran.code == 0, ran.stderr
+        assert ran.stderr.count("what 'sh' reads is not seen") == (key is None)
 
 
 STARTS = """

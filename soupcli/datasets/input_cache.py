@@ -63,7 +63,7 @@ class InputCache:
     ) -> None:
         self.folder = folder if folder is None or refusal(folder) is None else None
         self.manifest = manifest or Manifest()
-        self._depends = JsonStore(folder, SCHEMA, inputs=self.manifest) if folder is not None else None
+        self._depends = JsonStore(folder, SCHEMA, inputs=self.manifest, hands_on=True) if folder is not None else None
         self.limit = limit
         self.decoded = 0
         self.cached = 0

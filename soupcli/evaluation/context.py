@@ -20,6 +20,7 @@ from soupcli.user_changes import begin, changed_files, made_files
 from soupcli.user_files import is_written_now, one_moment, read_files, started_commands, written_files
 from soupcli.user_lookups import asked_files, asked_variables, stated_files
 from soupcli.user_packages import used_packages
+from soupcli.user_programs import unseen_programs
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -128,6 +129,7 @@ def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) 
         asked=asked_files,
         stated=stated_files,
         packages=used_packages,
+        unseen=unseen_programs,
         at_once=one_moment,
     )
     return Manifest(folder / "hashes", fresh=fresh, user=user)

@@ -85,7 +85,7 @@ class Evaluators:
                 self._counted[name] = score.metrics[score.selecting].n
             if score.difficulty is not None:
                 self._difficulty[name].add(_shares(weights), score.difficulty)
-            self.context.told(name, weights, score)
+            self._scores.tell(name, weights, score)
             return score
 
         return evaluate
@@ -315,7 +315,7 @@ class Evaluators:
     ) -> Score:
         self.live.load(weights)
         examples = self._runner.examples.of(name, spec)
-        return in_process.score(
+        score = in_process.score(
             self._runner.forward(name, spec, weights),
             examples,
             name=f"val.{name}",
@@ -328,6 +328,7 @@ class Evaluators:
             keep=collected,
             progress=self.context.progress,
         )
+        return score._replace(unseen=self.context.manifest.unseen())
 
 
 def _check_metrics(context: EvaluationContext) -> None:

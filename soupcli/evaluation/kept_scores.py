@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from soupcli.files.json_store import Inputs
 
-SCHEMA = "soup-score/4"
+SCHEMA = "soup-score/5"
 FIT_SCHEMA = "soup-fit/4"
 SEARCH_SCHEMA = "soup-coefficient-search/1"
 # What content raises that is no score.
@@ -91,6 +91,7 @@ def _to_json(score: Score) -> dict[str, Any]:
         "metrics": {name: [_text(v.value), _text(v.stderr), v.n] for name, v in score.metrics.items()},
         "outcomes": {name: packed(outcome) for name, outcome in score.outcomes.items()},
         "difficulty": None if score.difficulty is None else packed(score.difficulty),
+        "unseen": list(score.unseen),
         "stopped": score.stopped and [score.stopped.seen, score.stopped.total, _text(score.stopped.bound)],
     }
 
@@ -107,8 +108,8 @@ def _from_json(content: dict[str, Any]) -> Score:
     if not isinstance(higher, bool) or (stopped is None) != (selecting in metrics):
         raise ValueError("the selecting metric is missing")
     difficulty = None if content["difficulty"] is None else Packed.of(*content["difficulty"])
-    examples = count(content["examples"])
-    return Score(metrics, selecting, higher, examples, outcomes, stopped=stopped, difficulty=difficulty)
+    examples, unseen = count(content["examples"]), tuple(map(_word, content["unseen"]))
+    return Score(metrics, selecting, higher, examples, outcomes, stopped=stopped, difficulty=difficulty, unseen=unseen)
 
 
 def _value(value: str, stderr: str | None, n: int | None) -> MetricValue:

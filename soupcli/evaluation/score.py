@@ -32,7 +32,8 @@ class Score(NamedTuple):
     `examples` went through the network to find it: 0 if the score was kept from an earlier run. `outcomes` holds
     what each example contributed to a metric, Tensor[N] by metric, in the order of the set; `difficulty`, uint8 [N] or
     packed, how far the network was off each example (see hardest_first.py). An evaluation that was `stopped` has none
-    of these and no metrics. `refused` says why these weights may not be taken, however good they are here.
+    of these and no metrics. `refused` says why these weights may not be taken, however good they are here. `unseen`
+    names programs that took part, and of which nobody knows what they have read.
     """
 
     metrics: Mapping[str, MetricValue]
@@ -43,6 +44,7 @@ class Score(NamedTuple):
     refused: str | None = None
     stopped: Stopped | None = None
     difficulty: Tensor | Packed | None = None
+    unseen: tuple[str, ...] = ()
 
     @property
     def value(self) -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from soupcli import processes
 from soupcli.evaluation.logits import LogitFile, LogitsSource
+from soupcli.evaluation.outside.prints import say_what_is_unseen
 from soupcli.files.json_text import key_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class ScoresOfRun:
             self.again.add(str(key))
             return None
         return score
+
+    def tell(self, name: str, weights: Mixture, score: Score) -> None:
+        """Tell everybody of a score, and what it may depend on that nobody sees, whether it was measured or kept."""
+        say_what_is_unseen(name, self.context.sets[name], score.unseen, self.context.note)
+        self.context.told(name, weights, score)
 
     def keep(self, name: str, weights: Mixture, score: Score) -> None:
         """Keep a measured score. Raises ValidationError if anything that was read for it has changed meanwhile."""

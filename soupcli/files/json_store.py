@@ -1,6 +1,6 @@
 """JSON documents kept between runs, one for each key. Their reader trusts nothing that it reads.
 
-    store = JsonStore(cache_folder() / "scores", "soup-score/4")
+    store = JsonStore(cache_folder() / "scores", "soup-score/5")
     store.put(key, content)                        # whole or not at all
     store.get(key)                                 # the content, or None
 
@@ -43,11 +43,15 @@ class Inputs(Protocol):
     def holds(self, depends: Depends) -> bool:
         """Whether the inputs are still in the recorded state."""
 
+    def hand_on(self, depends: Depends) -> None:
+        """Add these to what all later results of this run depend on."""
+
 
 class JsonStore:
     """Documents of one schema in `folder`. `fresh` ignores existing documents and replaces them.
 
-    With `inputs`, a document records what it depends on, and is returned only while that is unchanged.
+    With `inputs`, a document records what it depends on, and is returned only while that is unchanged. With `hands_on`,
+    all that is kept later depends on the same.
     """
 
     def __init__(
@@ -57,12 +61,14 @@ class JsonStore:
         *,
         inputs: Inputs | None = None,
         fresh: bool = False,
+        hands_on: bool = False,
         largest: int = LARGEST,
     ) -> None:
         self.folder = folder
         self.schema = schema
         self.fresh = fresh
         self._inputs = inputs
+        self._hands_on = hands_on
         self._largest = largest
         self._usable: bool | None = None
 
@@ -93,7 +99,13 @@ class JsonStore:
             write_whole(file, dump_json(document), mode=0o600, flushed=False)  # `get` checks the digest
 
     def _holds(self, depends: Any) -> bool:
-        return not depends or (self._inputs is not None and self._inputs.holds(depends))
+        if not depends:
+            return True
+        if self._inputs is None or not self._inputs.holds(depends):
+            return False
+        if self._hands_on:
+            self._inputs.hand_on(depends)
+        return True
 
     def file(self, key: str) -> Path:
         """Return the path of the document of `key`, which may be any text."""

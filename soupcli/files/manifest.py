@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "soup-hashes/2"
 WHOLE = 1 << 28  # bytes: of many files together, larger ones are recognised by their stamps alone
-VARIABLE, ASKED, STATED, PACKAGE = "$", "?", "%", "@"  # how names begin that are none of files that were read
+VARIABLE, ASKED, STATED, PACKAGE, PROGRAM = "$", "?", "%", "@", "!"  # how names begin that are none of files read
 VERSION = re.compile(r"^Version:\s*(\S+)", re.MULTILINE | re.IGNORECASE)
 ABSENT, FOLDER = "absent", "folder"
 HINT = "run again when nothing writes to it"
@@ -55,6 +55,7 @@ class UserReads(NamedTuple):
     asked: Callable[[], Collection[Path]] = tuple  # paths of which it asks only whether they are there
     stated: Callable[[], Collection[Path]] = tuple  # paths whose size, times or mode it looks at
     packages: Callable[[], Collection[str]] = tuple  # installed distributions that it imports
+    unseen: Callable[[], Collection[str]] = tuple  # programs that it starts, of which nobody sees what they read
     at_once: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
@@ -76,6 +77,7 @@ class Manifest:
         self._versions: dict[str, str] = {}
         self._first: dict[Path, str] = {}
         self._varying: set[Path] = set()
+        self._handed_on: dict[str, str] = {}
 
     def file(self, path: Path) -> str:
         """Return the hash of the file's whole content, in hexadecimal. Raises OSError."""
@@ -112,13 +114,24 @@ class Manifest:
             stated = sorted(user.stated())
             asked = set(user.asked()).difference(seen)
             made = set(user.made()).difference(seen, asked)
+            found += [[f"{PROGRAM}{name}", ""] for name in sorted(user.unseen())]
         folders = {path for path in made if path.is_dir()}  # whose names count
         prints = {path: self._print_of(path) if path in folders else self._asked_print(path) for path in asked | made}
         settled = sorted(path for path, now in prints.items() if not self._varies(path, now))
         wanted = [path for path in settled if prints[path] != ABSENT or path in asked]
         found += [[("" if path in folders else ASKED) + _shown(path, here), prints[path]] for path in wanted]
         found += [[f"{STATED}{_shown(path, here)}", _stat_print(path)] for path in stated]
-        return found + [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(seen.items())]
+        found += [[_shown(path, here), self._seen_print(path, text)] for path, text in sorted(seen.items())]
+        return sorted(map(list, {**self._handed_on, **dict(found)}.items()))
+
+    def hand_on(self, depends: Depends) -> None:
+        """Add to what results depend on from now on: what decoded inputs of an earlier run depend on, which hold."""
+        self._handed_on.update((path, print_) for path, print_ in depends)
+
+    def unseen(self) -> tuple[str, ...]:
+        """Names of programs that took part so far, in this run or in what it goes on from, and that nobody watches."""
+        handed_on = {name.removeprefix(PROGRAM) for name in self._handed_on if name.startswith(PROGRAM)}
+        return tuple(sorted(handed_on.union(self._user.unseen())))
 
     def changed_by_programs(self) -> list[Path]:
         """Return the files that have changed since a program of the user's opened them."""
@@ -141,6 +154,8 @@ class Manifest:
             return _value_of(rest)
         if mark == PACKAGE:
             return self._version(rest)
+        if mark == PROGRAM:
+            return ""  # nothing is known of what it reads
         if mark == STATED:
             return _stat_print(here / rest)
         return self._asked_print(here / rest) if mark == ASKED else self._print_of(here / name)
@@ -251,7 +266,7 @@ def _version_of(package: str) -> str:
 
 def _shown(path: Path, here: Path) -> str:
     shown = str(path.relative_to(here) if path.is_relative_to(here) else path)
-    return f"./{shown}" if shown.startswith((VARIABLE, ASKED, STATED, PACKAGE)) else shown
+    return f"./{shown}" if shown.startswith((VARIABLE, ASKED, STATED, PACKAGE, PROGRAM)) else shown
 
 
 def _content_of(path: Path, stamp: Stamp) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from soupcli.datasets import images, input_cache, text, tokens
 from soupcli.datasets.input_cache import InputCache, Put
+from soupcli.files.manifest import Manifest, UserReads
 from soupcli.networks.network import ImageTransform
 from soupcli.recipe.sets import ImagesSet, TextSet, TokensSet
 from tests.datasets.test_images import decode
@@ -115,6 +116,24 @@ def test_labels_are_no_part_of_the_key(pictures: ImagesSet, tmp_path: Path) -> N
     relabelled = pictures.model_copy(update={"class_to_index": {"cat": 1, "dog": 0}})
     kept = images.load(relabelled, sees(decoder=unseen), cache=InputCache(tmp_path / "cache"))
     assert kept.labels.tolist() == [1, 1, 1, 1, 0, 0, 0]
+
+
+def test_what_is_made_of_kept_inputs_depends_on_their_files(tmp_path: Path) -> None:
+    """A later run decodes nothing, so it opens no file of the transform: its scores depend on that one all the same."""
+    table, cache = tmp_path / "table.txt", tmp_path / "cache"
+    table.write_text("one")
+    first = Manifest(user=UserReads(seen=lambda: {table: None}, unseen=lambda: ["cat"]))
+    later = Manifest()
+    for manifest, made in ((first, 0), (later, 1)):
+        inputs = InputCache(cache, manifest=manifest)
+        inputs.made("0" * 64, lambda: {"ids": torch.arange(3)}, count=lambda _: 1, fits=lambda _: True)
+        assert inputs.cached == made
+        assert str(table) in dict(manifest.depends())
+        assert manifest.unseen() == ("cat",)
+    kept = later.depends()
+    assert Manifest().holds(kept)
+    table.write_text("two")
+    assert not Manifest().holds(kept)
 
 
 def cut_short(file: Path) -> None:

@@ -70,7 +70,7 @@ class Processes:
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self._ended = False
-        self.attended = False  # whether any of them was a Python that noted what it read
+        self.unattended: set[str] = set()  # commands that ran, and no Python of them noted what it read
 
     def start(self, words: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
         """Start a command in its own session. Raises OSError, and ValidationError after `end`."""
@@ -90,11 +90,12 @@ class Processes:
             self._running.add(process)
             return process
 
-    def done(self, process: subprocess.Popen[str]) -> None:
-        """Forget a process, and end what it started."""
+    def done(self, process: subprocess.Popen[str], command: str) -> None:
+        """Forget a process of a command, and end what it started."""
         with self._lock:
             self._running.discard(process)
-            self.attended = self.attended or notes.attended(process.pid)
+            if not notes.attended(process.pid):
+                self.unattended.add(command)
         _end(process)
 
     def end(self) -> None:
@@ -154,7 +155,7 @@ def _output(spec: CommandSet, words: list[str], candidate: Candidate, processes:
     except subprocess.TimeoutExpired as cause:
         raise _failed(f"took more than {spec.timeout:g} s", words, said) from cause
     finally:
-        processes.done(process)  # what it has started may hold the pipes open
+        processes.done(process, spec.command)  # what it has started may hold the pipes open
         for reader, stream in zip(readers, (process.stderr, process.stdout), strict=True):
             reader.join(10.0)
             if not reader.is_alive():

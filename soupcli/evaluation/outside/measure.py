@@ -19,14 +19,13 @@ from soupcli.datasets.load import kind_of
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import command as command_task
 from soupcli.evaluation.outside.command import Candidate, Processes
-from soupcli.evaluation.outside.prints import say_what_is_unseen
 from soupcli.evaluation.outside.program_files import split
 from soupcli.files.unfinished import scratch_folder
 from soupcli.late import torch
 from soupcli.mixing.merged_adapters import as_written
 from soupcli.networks.configuration import configuration_files
-from soupcli.recipe.sets import CommandSet, PythonSet
-from soupcli.user_programs import unseen_programs
+from soupcli.recipe.sets import CommandSet
+from soupcli.user_programs import shown_program
 
 if TYPE_CHECKING:
     from soupcli.evaluation.context import EvaluationContext
@@ -66,13 +65,11 @@ class OutsideSets:
         """Return the score of `weights`, whose identity is `key`, on the set `name`. With `stop` it may end early."""
         spec, metric = self._context.sets[name], self._context.metric_of(name)
         if isinstance(spec, CommandSet):
-            return command_task.score(spec, name, self._printed(spec, weights, key), metric=metric)
+            return self._score(spec, name, self._printed(spec, weights, key))
         measure = kind_of(spec).measure
         assert measure is not None, f"{type(spec).__name__} shows examples"
         found: Score = measure(spec, weights, metric, self._runner, self._tasks, stop)
-        if isinstance(spec, PythonSet):
-            say_what_is_unseen(name, spec, unseen_programs(), self._context.note)
-        return found
+        return found._replace(unseen=self._context.manifest.unseen())
 
     def expect(self, name: str, coming: Sequence[tuple[Mixture, str]]) -> None:
         """Begin with evaluations on the set `name` that will be needed, if there are jobs for them.
@@ -115,11 +112,15 @@ class OutsideSets:
             found = command_task.result(spec, candidate, self._processes)
         with self._lock:
             for name, one in own.items():
-                unseen = unseen_programs() if self._processes.attended else [split(run[0])[0]]
-                say_what_is_unseen(name, one, unseen, self._context.note)
                 if len(own) == 1 or (isinstance(found, dict) and isinstance(found.get(name), dict)):
-                    self._put(name, weights, command_task.score(one, name, found, metric=self._context.metric_of(name)))
+                    self._put(name, weights, self._score(one, name, found))
         return found
+
+    def _score(self, spec: CommandSet, name: str, printed: Any) -> Score:
+        """Return the score on the set `name` that the command printed."""
+        found = command_task.score(spec, name, printed, metric=self._context.metric_of(name))
+        own = {shown_program(split(spec.command))} if spec.command in self._processes.unattended else set()
+        return found._replace(unseen=tuple(sorted(own.union(self._context.manifest.unseen()))))
 
     @contextmanager
     def _candidate(self, spec: CommandSet, weights: Mixture, job: int) -> Iterator[Candidate]:

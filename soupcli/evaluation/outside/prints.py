@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from soupcli.datasets.load import kind_of
 from soupcli.errors import ValidationError
 from soupcli.files.json_text import key_of
+from soupcli.recipe.sets import OutsideSet
 
 if TYPE_CHECKING:
     from soupcli.files.manifest import Manifest
-    from soupcli.recipe.sets import OutsideSet
+    from soupcli.recipe.sets import SetSpec
 
 MAGIC = "*?["
 
@@ -35,14 +36,17 @@ def fingerprint(
     return f"{type(spec).__name__}:{key_of({**parts, **own})}"
 
 
-def say_what_is_unseen(name: str, spec: OutsideSet, programs: Sequence[str], note: Callable[[str], None]) -> None:
+def say_what_is_unseen(name: str, spec: SetSpec, programs: Sequence[str], note: Callable[[str], None]) -> None:
     """Say that programs read files which nobody sees, unless the recipe names what scores depend on."""
-    if not spec.keep or spec.depends or spec.version is not None:
-        return
+    way_out = "--fresh evaluates anew"
+    if isinstance(spec, OutsideSet):
+        if not spec.keep or spec.depends or spec.version is not None:
+            return
+        way_out = "depends: in the recipe names others, version: stands for them"
     for program in programs:
         note(
             f"val.{name}: what {program!r} reads is not seen: kept scores depend on the files that its words and "
-            "scripts name (depends: in the recipe names others, version: stands for them)"
+            f"scripts name ({way_out})"
         )
 
 
