@@ -7,8 +7,12 @@ document_of(Path("run/label_encoder.pkl"))              # {"classes_": ["cat", "
 from __future__ import annotations
 
 import math
+import os
 import re
 import tomllib
+from collections import deque
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -16,15 +20,15 @@ import yaml
 from soupcli.checkpoints.formats.class_lists import is_class_list, rows_of_pbtxt, rows_of_text
 from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_pickle
 from soupcli.checkpoints.formats.torch_archives import read_object
-from soupcli.checkpoints.side_files import leads_inside
+from soupcli.checkpoints.shell_patterns import matches
+from soupcli.checkpoints.side_files import TRAINING_FOLDERS, is_weights, leads_inside
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import FileVersion
 from soupcli.files.small_file import read_small
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from soupcli.checkpoints.checkpoint import Checkpoint
 
@@ -38,16 +42,26 @@ FENCE = "---"  # around the YAML at the top of a README
 # Files whose names are tokens, and one whose names are layers.
 OTHERS = ("tokenizer", "vocab", "special_tokens", "added_tokens", "adapter_config")
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+MOST_WEIGHTS = 4  # files of one run in a folder, such as its best and last; more are those of many runs
+BELOW, MOST_BELOW = 2, 1000  # folders below that of the weights that are looked into, and entries of all of them
 IN_RUN = re.compile(r"checkpoints?(-\d+)?|ckpts?|weights|models?", re.IGNORECASE)  # folders with a run's weights
 SETTINGS = re.compile(r"(model|train(ing)?)?[_-]?(config|args|h?params|opts?|options|settings)|meta(data)?|data(set)?")
+DATA = re.compile(r"meta(data)?|data(set)?")
 HYDRA = ".hydra/config.yaml"
+# Folders with classes of examples, not of rows.
+OF_EXAMPLES = re.compile(
+    r"(.*[_-])?(train(ing)?|val(id|idation)?|dev|test|eval\w*|splits?|folds?|oof|pred(ict(ion|ed))?s?|results?|outputs?"
+    r"|images?|media|plots?|figures?|samples?)([_-]?\d+)?",
+    re.IGNORECASE,
+)
 
 
 def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
     """Return side files, and others that may state classes whether or not a soup carries these on, by their labels.
 
-    A label is the file's name. Beside a file of weights `*` stands for its own stem, and of other settings only those
-    of a training count. `../` is the folder of a run whose weights lie in `checkpoints/` or alike.
+    A label is the file's name. Beside a file of weights `*` stands for its own stem, and in a folder of many runs only
+    lists of classes and settings of a training count. `../` is the folder of a run whose weights lie in `checkpoints/`
+    or alike. Of folders below only lists of classes and descriptions of data count.
 
     Links that lead out of their folder are none of them. Of very many files, lists of classes are the first that count.
     """
@@ -59,7 +73,7 @@ def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
         if size <= min(room, most_of(file)):
             kept[label] = file
             room -= size
-    return dict(sorted(kept.items()))
+    return dict(sorted(kept.items(), key=lambda one: (one[0].count("/"), one[0])))
 
 
 def too_large(checkpoint: Checkpoint) -> dict[str, Path]:
@@ -73,22 +87,30 @@ def most_of(file: Path) -> int:
     return MAX_YAML if file.suffix.lower() in YAML else MAX_BYTES if _lists(file) else MAX_SETTINGS
 
 
+def folders_of(checkpoint: Checkpoint) -> list[Path]:
+    """Return the folder of the weights, and above it that of their run, if they lie in `checkpoints/` or alike."""
+    files = [file.path for file in checkpoint.files]
+    folder = checkpoint.side_folder or (min(files).parent if files else None)
+    if folder is None:
+        return []
+    return [folder, folder.parent] if IN_RUN.fullmatch(folder.name) else [folder]
+
+
 def _candidates(checkpoint: Checkpoint) -> dict[str, Path]:
     """Return the files, however many and large they are, by their labels."""
     weights = {file.path for file in checkpoint.files}
     found = {file.name: file for file in checkpoint.side_files}
-    folder = checkpoint.side_folder
-    if folder is not None:
-        found |= {file.name: file for file in _entries(folder)}
+    run = folders_of(checkpoint)
+    if checkpoint.side_folder is not None:
+        found |= {file.name: file for file in _entries(checkpoint.side_folder)}
     elif weights:
-        folder = min(weights).parent
         found |= _beside_file(min(weights))
-    if folder is not None:
-        run = [folder, folder.parent] if IN_RUN.fullmatch(folder.name) else [folder]
-        found |= {f"../{file.name}": file for above in run[1:] for file in _entries(above) if _is_of_run(file)}
-        settings = (above / HYDRA for above in run if not (above / HYDRA).parent.is_symlink())
-        hydra = next((file for file in settings if file.is_file()), None)
-        found |= {HYDRA: hydra} if hydra is not None else {}
+    found |= {f"../{file.name}": file for above in run[1:] for file in _entries(above)}
+    for up, at in enumerate(run):
+        found |= {f"{'../' * up}{label}": file for label, file in _lists_below(at, run[0])}
+    settings = (above / HYDRA for above in run if not (above / HYDRA).parent.is_symlink())
+    hydra = next((file for file in settings if file.is_file()), None)
+    found |= {HYDRA: hydra} if hydra is not None else {}
     return {label: file for label, file in found.items() if _may_state(file) and file not in weights}
 
 
@@ -97,17 +119,65 @@ def _beside_file(weights: Path) -> dict[str, Path]:
 
     `run_3_classes.json` is of `run_3.pt`, and not of `run.pt`.
     """
-    entries = _entries(weights.parent)
-    stems = {weights.stem, *(file.stem for file in entries if file.suffix.lower() in WEIGHTS)}
-    found = {}
+    folder = weights.parent
+    by_owner, one_run = _files_by_owner(folder, weights.suffix.lower(), _time_of(folder))
+    found = {f"*{file.name.removeprefix(weights.stem)}": file for file in by_owner.get(weights.stem, ())}
+    return found | {file.name: file for file in by_owner.get("", ()) if one_run or _is_of_run(file)}
+
+
+@lru_cache(maxsize=64)  # of many files of weights in one folder each asks
+def _files_by_owner(folder: Path, suffix: str, _time: int) -> tuple[dict[str, list[Path]], bool]:
+    """Return the files by the stem of the weights whose they are, "" of none, and whether all are of one run.
+
+    `suffix` is that of weights. It is asked again if the folder's `_time` is another one.
+    """
+    entries = _entries(folder)
+    stems = {file.stem for file in entries if file.suffix.lower() in (suffix, *WEIGHTS)}
+    found: dict[str, list[Path]] = {}
     for file in entries:
         beginnings = {file.name[: mark.start()] for mark in re.finditer(r"[._-]", file.name)}
-        owner = max(beginnings & stems, key=len, default=None)
-        if owner == weights.stem:
-            found[f"*{file.name.removeprefix(owner)}"] = file
-        elif owner is None and _is_of_run(file):
-            found[file.name] = file
-    return found
+        found.setdefault(max(beginnings & stems, key=len, default=""), []).append(file)
+    return found, len(stems) <= MOST_WEIGHTS
+
+
+def _lists_below(folder: Path, weights: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files about classes in folders below, without those of other weights, of examples, and of `weights`."""
+    waiting = deque((file, 1) for file in _folders_in(folder, _time_of(folder)) if file != weights)
+    seen = 0
+    while waiting and seen < MOST_BELOW:
+        place, depth = waiting.popleft()
+        entries = _entries(place)[: MOST_BELOW - seen]
+        seen += len(entries)
+        if any(is_weights(file.name) for file in entries):
+            continue
+        if depth < BELOW:
+            waiting.extend((file, depth + 1) for file in _folders_in(place, _time_of(place)))
+        for file in entries:
+            if is_class_list(file.name) or DATA.fullmatch(file.stem):
+                yield file.relative_to(folder).as_posix(), file
+
+
+@lru_cache(maxsize=64)  # of many files of weights in one folder each asks
+def _folders_in(folder: Path, _time: int) -> list[Path]:
+    """Return the folders in one that may hold files about classes; asked again if its `_time` is another one."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return []
+    return [
+        Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False) and _may_hold_lists(entry.name)
+    ]
+
+
+def _may_hold_lists(folder: str) -> bool:
+    return not (folder.startswith(".") or OF_EXAMPLES.fullmatch(folder) or matches(folder, TRAINING_FOLDERS))
+
+
+def _time_of(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from soupcli.checkpoints.compare.settings import same_bytes
 from soupcli.checkpoints.formats.class_lists import (
     OTHERS,
     PLACEHOLDER,
+    are_settings,
     is_class_list,
     named_rows,
     names_by_row,
@@ -49,7 +50,7 @@ def _orders_of(checkpoint: Any) -> dict[str, list[str]]:
         document = document_of(file)
         maps_names = isinstance(document, Mapping) and OTHERS.fullmatch(file.stem) is None
         of_file = names_by_row(document) if is_list or maps_names else None
-        if of_file is not None:
+        if of_file is not None and (is_list or not are_settings(of_file)):
             found.setdefault(label, of_file)
         for key, names in named_rows(document).items():
             found.setdefault(f"{label}: {key}", names)

@@ -9,7 +9,7 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from soupcli.checkpoints.compare.class_files import most_of, too_large
+from soupcli.checkpoints.compare.class_files import folders_of, most_of, too_large
 from soupcli.checkpoints.compare.class_orders import (
     HEADS,
     SHOWN,
@@ -22,6 +22,7 @@ from soupcli.checkpoints.compare.class_orders import (
 from soupcli.checkpoints.compare.head_rows import HEAD
 from soupcli.checkpoints.compare.settings import same_bytes, side_file
 from soupcli.checkpoints.formats.class_lists import PLACEHOLDER, plain_name
+from soupcli.checkpoints.side_files import leads_inside
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from soupcli.files.json_text import TooManyValuesError, parse_json
@@ -82,14 +83,23 @@ def _lists(first: Checkpoint, other: Checkpoint) -> list[tuple[List, List]]:
     found: dict[Tokens, tuple[List, List]] = {}
     for kinds in FAMILIES:
         for kind in kinds:
-            one, two = side_file(first, kind.name), side_file(other, kind.name)
+            one, two = _beside(first, kind.name), _beside(other, kind.name)
             if one is not None and two is not None:
                 found[kind] = (one, kind), (two, kind)
                 break
-    alike = [[(file, kind) for kind in ALIKE if (file := side_file(each, kind.name))] for each in (first, other)]
+    alike = [[(file, kind) for kind in ALIKE if (file := _beside(each, kind.name))] for each in (first, other)]
     if found.keys().isdisjoint(TOKENS) and all(alike):
         return [(alike[0][0], alike[1][0]), *found.values()]
     return list(found.values())
+
+
+def _beside(checkpoint: Checkpoint, name: str) -> Path | None:
+    """Return the file of this name beside the weights, or beside the folder of their run's checkpoints."""
+    found = side_file(checkpoint, name)
+    if found is not None or checkpoint.side_folder is not None:
+        return found
+    files = (folder / name for folder in folders_of(checkpoint))
+    return next((file for file in files if file.is_file() and leads_inside(file, file.parent)), None)
 
 
 def _check_numbers(first: Checkpoint, selection: TensorFilter, of_first: List, of_other: List) -> None:

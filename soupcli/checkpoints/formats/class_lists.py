@@ -33,13 +33,15 @@ ENDINGS = ("", "json", "yaml", "yml", "toml", "txt", "names", "csv", "tsv", "lst
 BINARY = ("npy", "pkl", "pickle", "joblib", "pt", "pth")
 # Lists of other things, whose order says nothing, by their key or the name of their file.
 OTHERS = re.compile(
-    r"(.*[_-])?(modules|datasets?|metrics?|languages?|architectures|tokens|files|paths|callbacks|report_to|ignore|layers"
+    r"versions?|(.*[_-])?(modules|datasets?|metrics?|languages?|architectures|tokens|files|paths|callbacks|report_to|ignore|layers"
     r"|inputs?|plugins|loggers|gpus|devices|authors|splits|args|argv|packages|requirements|losses|counts?"
-    r"|frequenc(y|ies)|distribution|statistics|stats|weights|configs?|h?params|hyper_?parameters|settings|options)_?"
+    r"|frequenc(y|ies)|distribution|statistics|stats|accurac(y|ies)|scores?|report|confusion(_matrix)?|weights|configs?|h?params|hyper_?parameters|settings|options)_?"
     r"|(?!.*(class|label|categor))(.*[_-])?(hooks|blocks|stages|backbones?|base_models?|features|feature_names|folds"
-    r"|log(s|ging)?|monitor|hosts|nodes|workers|loss|terms|aug\w*|tfms|transforms?|optimizers?|schedulers?"
+    r"|ids|opts?|best|trial|channels|dependencies|todo|notes?|curriculum|mix(ture)?|sampling|ratios?|proportions?|log(s|ging)?|monitor|hosts|nodes|workers|loss|terms|aug\w*|tfms|transforms?|optimizers?|schedulers?"
     r"|defaults|(no_)?decay|freeze|frozen|param(eter)?s?|param_groups|ranking|results|sources|roots|train(ing)?|eval|test"
-    r"|val(id|idation)?)|tags|library_name|pipeline_tag|license",
+    r"|val(id|idation)?)|(?!.*(class|label|categor))(train|val(id|idation)?|test|dev|eval|oof|holdout)[_-].*"
+    r"|(?!.*(class|label|categor))(.*[_-])?(pred(ict(ion|ed)?)?s?|results?)([_-].*)?"
+    r"|tags|library_name|pipeline_tag|license",
     re.IGNORECASE,
 )
 # Names of files and packages, which are no classes.
@@ -48,9 +50,23 @@ NO_CLASS = re.compile(
     r"|.*\.(txt|csv|tsv|jsonl?|parquet|npy|npz|pt|h5|gz|tar|zip|py|ya?ml)",
     re.IGNORECASE,
 )
+# Words of settings and measures of a training, which may be 0, 1, ... by chance, and beginnings of such names.
+_SETTING = re.compile(
+    r"seed|random|fold|epochs?|steps?|iters?|iterations?|rank|lr|rate|learning|batch|size|version|scores?|trial"
+    r"|run|repeat|exp|experiment|id|idx|index|nr|cpus?|bbox|segm|number|num|count|total|split|gpus?|cuda|devices?|node|workers?"
+    r"|rng|loss|acc|accuracy|f1|auc|auroc|precision|recall|top[15]|map|m?iou|mae|r?mse|r2|ppl|perplexity|bleu"
+    r"|rouge|wer|cer|errors?|skipped|missing|[tf][pn]|dropout|drop|decay|wd|weight|momentum|warmup|clip|grad"
+    r"|gradient|norm|ema|amp|fp16|bf16|mixup|cutmix|smoothing|patience|temperature|eps|epsilon|layers|depth|width"
+    r"|dim|hidden|verbose|debug|resume|threshold|delta|train(ing)?|val(id|idation)?|test|dev|eval|metric|best|last"
+    r"|current|job|attempt|restart|accumulation"
+)
+_BEGIN_SETTINGS = {"use", "num", "n", "max", "min", "best", "last", "total", "local", "global", "enable", "disable"}
+_CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])")
 PLACEHOLDER = re.compile(r"(LABEL_|class_?)?\d+", re.IGNORECASE)  # of classes that nobody has named
 _NUMBER_FIRST = re.compile(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
-_NUMBER_LAST = re.compile(r"(.*[^\s:,;=])[\s:,;=]+(\d{1,9})")  # `cat 0`
+_NUMBER_LAST = re.compile(r"(.*[^\s:,;=>])[\s:,;=>]+(\d{1,9})")  # `cat 0`, `'cat' => 0`
+_END = re.compile(r"={4,}")  # of the list in a label encoder of SpeechBrain (speechbrain/dataio/encoder.py)
+_BY_MERIT = re.compile(r"(hardest|easiest|worst|best|rarest|confused|wrong)[_-].*", re.IGNORECASE)
 _WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts
 _HEADER = re.compile(rf"{_NAME}|{_NAMES}", re.IGNORECASE)
 
@@ -79,8 +95,23 @@ def other_lists(document: Any, view_of: View | None = None) -> dict[str, list[st
 
 def other_list(key: str, value: Any) -> list[str] | None:
     """Return different names in order, or None if the key or the names are those of something else than classes."""
-    names = names_in_order(value) if OTHERS.fullmatch(key) is None else None
-    return names if names is not None and not all(map(NO_CLASS.fullmatch, names)) else None
+    is_list = LISTS.fullmatch(key) is not None
+    is_other = OTHERS.fullmatch(key) or _BY_MERIT.fullmatch(key)
+    names = None if is_other else names_in_order(value, least=1 if is_list else FEW)
+    if names is None or all(map(NO_CLASS.fullmatch, names)) or (not is_list and are_settings(names)):
+        return None
+    return names
+
+
+def are_settings(names: Sequence[str]) -> bool:
+    """Whether more than half of the names are those of settings or measures of a training: `seed`, `best_epoch`."""
+    return sum(map(_is_setting, names)) * 2 > len(names)
+
+
+def _is_setting(name: str) -> bool:
+    words = [word for word in re.split(r"[_\W]+", _CAMEL.sub("_", name).casefold()) if word]
+    words = [word for word in words if not word.isdecimal()]
+    return bool(words) and (all(map(_SETTING.fullmatch, words)) or (len(words) > 1 and words[0] in _BEGIN_SETTINGS))
 
 
 def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
@@ -101,8 +132,11 @@ def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
                 waiting.append((f"{prefix}{key}.", depth + 1, below))
 
 
-def names_in_order(value: Any) -> list[str] | None:
-    """Return different names in order, from a list or a map that counts them from 0 or 1; None for anything else."""
+def names_in_order(value: Any, *, least: int = FEW) -> list[str] | None:
+    """Return different names in order, from a list or a map that counts them from 0 or 1; None for anything else.
+
+    A map from names to numbers has at `least` so many.
+    """
     if isinstance(value, Mapping):
         first = next(iter(value.items()), ())
         if not 1 < len(value) <= MOST or all(_row(one) is None for one in first):
@@ -111,7 +145,7 @@ def names_in_order(value: Any) -> list[str] | None:
         by, texts = (numbers, value.values()) if None not in numbers else (others, value.keys())
         known = [number for number in by if number is not None]
         counted = set(known) in (set(range(len(value))), set(range(1, len(value) + 1)))
-        if not counted or (by is others and len(value) < FEW):
+        if not counted or (by is others and len(value) < least):
             return None  # numbers of something else, such as a seed and a number of epochs
         value = [text for _, text in sorted(zip(known, texts, strict=True), key=lambda pair: pair[0])]
     names = names_by_row(value) if isinstance(value, list | tuple) else None
@@ -131,7 +165,8 @@ def names_by_row(value: Any) -> list[str] | None:
             return None
         value = [rows[row] for row in range(len(rows))]
     elif isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value):  # COCO's categories
-        if any(_row(entry.get("id", row)) != row for row, entry in enumerate(value)):
+        first = _row(value[0].get("id", 0))
+        if first not in (0, 1) or any(_row(one.get("id", row)) != row for row, one in enumerate(value, first)):
             return None
         value = [entry.get("name") for entry in value]
     names = [name[0] if isinstance(name, list) and name else name for name in value]  # Keras: [wnid, name]
@@ -144,6 +179,7 @@ def rows_of_text(text: str) -> list[str] | None:
     if text.count("\n") > MOST or text.count(",") > MOST * 10:
         return None
     lines = [line.strip() for line in text.split("\n") if line.strip()]
+    lines = lines[: next((at for at, line in enumerate(lines) if _END.fullmatch(line)), len(lines))]
     if len(lines) == 1:
         lines = [name.strip() for name in lines[0].split(",")]
     if len(lines) > MOST or max(map(len, lines), default=0) > LONGEST:
@@ -192,6 +228,8 @@ def rows_of_pbtxt(text: str) -> list[str] | None:
 def is_class_list(name: str) -> bool:
     """Whether a file of this name lists the classes of the network that it lies beside."""
     stem, _, ending = name.rpartition(".") if "." in name else (name, "", "")
+    if _BY_MERIT.fullmatch(stem):
+        return False
     return ending == "names" or (ending.lower() in (*ENDINGS, *BINARY) and LISTS.fullmatch(stem) is not None)
 
 

@@ -138,6 +138,25 @@ def test_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(other_orders(one, two))
 
 
+def test_many_weights_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entries of a folder are put in order once for all files of weights in it, however many there are."""
+    asked: list[Path] = []
+    entries = class_files._entries
+
+    def listed(folder: Path) -> list[Path]:
+        asked.append(folder)
+        return entries(folder)
+
+    monkeypatch.setattr(class_files, "_entries", listed)
+    for number in range(5):
+        torch.save({"fc.weight": torch.ones(2, 3)}, tmp_path / f"m{number}.pt")
+    (tmp_path / "m3_classes.json").write_text('["cat", "dog"]')
+    (tmp_path / "animals.json").write_text('["cat", "dog"]')
+    found = {number: list(files_of(open_checkpoint(tmp_path / f"m{number}.pt"))) for number in range(5)}
+    assert found == {0: [], 1: [], 2: [], 3: ["*_classes.json"], 4: []}
+    assert asked == [tmp_path]
+
+
 def test_lists_in_one_folder(tmp_path: Path) -> None:
     """Of files in one folder each has the list that begins with its name; a list without a name is of all."""
     for name in ("c", "model", "model_best"):

@@ -125,6 +125,18 @@ def labels(*names: str) -> str:
     return json.dumps({"id2label": {str(row): name for row, name in enumerate(names)}})
 
 
+def test_tokens_beside_files(tmp_path: Path) -> None:
+    """A vocabulary beside a file of weights, or in the folder of its run, counts as one in the ingredient's folder."""
+    for name, words in (("a", "cat dog eel"), ("b", "dog cat eel"), ("same", "cat dog eel")):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        torch.save({"emb.weight": torch.rand(3, 2)}, tmp_path / name / "checkpoints/last.pt")
+        (tmp_path / name / "vocab.txt").write_text(words.replace(" ", "\n"))
+    a, b, same = (tmp_path / name / "checkpoints/last.pt" for name in ("a", "b", "same"))
+    with pytest.raises(MixError, match=r"b/vocab\.txt: the token 'cat' is number 1"):
+        check(a, b)
+    check(a, same)
+
+
 def test_classes(tmp_path: Path) -> None:
     """A head whose classes stand in another order is refused with the order that would do; other spellings are one."""
     a = run(tmp_path / "a", config_json=labels("entailment", "neutral", "not-true"))
@@ -285,6 +297,20 @@ WRITERS: dict[str, tuple[str, Callable[[Path, list[str]], object]]] = {
         "labels.csv",
         lambda file, names: file.write_text("name,id,count\n" + "".join(f"{n},{r},7\n" for r, n in enumerate(names))),
     ),
+    "SpeechBrain": (
+        "label_encoder.txt",
+        lambda file, names: file.write_text(
+            "".join(f"'{n}' => {r}\n" for r, n in enumerate(names)) + "=====\n'n' => 0"
+        ),
+    ),
+    "COCO, from 1": (
+        "categories.json",
+        lambda file, names: file.write_text(json.dumps([{"id": r + 1, "name": n} for r, n in enumerate(names)])),
+    ),
+    "a small map in another file": (
+        "meta.json",
+        lambda file, names: file.write_text(json.dumps({"data": {"label_map": rows_of(names)}})),
+    ),
     "targets": ("args.json", lambda file, names: file.write_text(json.dumps({"data": {"pathologies": names}}))),
 }
 
@@ -310,6 +336,11 @@ def test_lists_in_any_file(tmp_path: Path, kind: str) -> None:
         ("{run}/checkpoints/last.ckpt", "{run}/.hydra/config.yaml"),
         ("all/{run}.pth", "all/{run}_classes.json"),
         ("all/{run}.pth", "all/{run}.json"),
+        ("{run}/best.pt", "{run}/meta/classes.txt"),
+        ("{run}/weights/best.pt", "{run}/data/lang/labels.json"),
+        ("{run}/checkpoints/last.ckpt", "{run}/dataset/data.yaml"),
+        ("{run}/best.pt", "{run}/targets.txt"),
+        ("{run}/checkpoints/last.ckpt", "{run}/genres.json"),
     ],
 )
 def test_lists_beside_files(tmp_path: Path, weights: str, said: str) -> None:
@@ -319,8 +350,9 @@ def test_lists_beside_files(tmp_path: Path, weights: str, said: str) -> None:
         for one in (file, list_):
             one.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"fc.weight": torch.rand(3, 4)}, file)
-        list_.write_text(json.dumps({"data": {"classes": names}} if "classes" not in said else names))
-    with pytest.raises(MixError, match=r"rows of 'fc\.weight' stand for other classes"):
+        is_text = said.endswith(".txt")
+        list_.write_text("\n".join(names) if is_text else json.dumps(names if "s.json" in said else {"names": names}))
+    with pytest.raises(MixError, match=r"rows of 'fc\.weight' stand for other (classes|outputs)"):
         check(tmp_path / weights.format(run="a"), tmp_path / weights.format(run="b"))
     check(tmp_path / weights.format(run="a"), tmp_path / weights.format(run="c"))
 
@@ -358,14 +390,47 @@ def test_lists_that_name_no_rows(tmp_path: Path) -> None:
         ("requirements.txt", "{0}\n{1}\n{2}\n"),
         ("class_weights.csv", "class,weight\n{0},0.25\n{1},0.5\n{2},2.5\n"),
         ("label_distribution.json", '{{"{0}": 0, "{1}": 1, "{2}": 2}}'),
+        ("val/labels.txt", "{0}\n{1}\n{2}\n"),
+        ("predictions/classes.csv", "name,id\n{0},0\n{1},1\n{2},2\n"),
+        ("wandb/run-1/labels.json", '["{0}", "{1}", "{2}"]'),
+        ("predict_results_mnli.txt", "index\tprediction\n0\t{0}\n1\t{1}\n2\t{2}\n"),
+        ("train_names.txt", "{0}\n{1}\n{2}\n"),
+        ("per_class_accuracy.json", '{{"{0}": 0, "{1}": 1, "{2}": 2}}'),
+        ("hardest_classes.json", '["{0}", "{1}", "{2}"]'),
     ],
 )
 def test_lists_that_differ_in_healthy_runs(tmp_path: Path, file: str, form: str) -> None:
     """Seeds and sweeps order transforms, results, files and packages differently, which says nothing of the head."""
     runs = [run(tmp_path / one) for one in "ab"]
     for folder, names in zip(runs, (ORDER, MOVED), strict=True):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(form.format(*names))
     check(runs[0], runs[1])
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("run.json", ["seed", "fold", "trial"]),
+        ("setup.json", ["bestEpoch", "local_rank", "num_workers"]),
+        ("fold.txt", ["accuracy", "val_loss", "step"]),
+        ("counts.json", ["tp", "fp", "depth"]),
+        ("run.yaml", ["lr", "batch_size", "rect"]),
+    ],
+)
+def test_settings_that_count_from_0(tmp_path: Path, file: str, names: list[str]) -> None:
+    """Numbers of settings and measures are no rows. A map of other names is a list of classes."""
+    for name, order in (("a", names), ("b", [names[1], names[0], names[2]])):
+        form = "{}: {}\n" if file.endswith("txt") else '"{}": {}, '
+        text = "".join(form.format(word, row) for row, word in enumerate(order))
+        run(tmp_path / name)
+        (tmp_path / name / file).write_text(text if file.endswith("txt") else f"{{{text[:-2]}}}")
+    check(tmp_path / "a", tmp_path / "b")
+    for name, order in (("a", ORDER), ("b", MOVED)):
+        (tmp_path / name / file).unlink()
+        (tmp_path / name / "animals.json").write_text(json.dumps(rows_of(order)))
+    with pytest.raises(MixError, match="its classes are dog, cat, eel"):
+        check(tmp_path / "a", tmp_path / "b")
 
 
 def test_lists_of_layers(tmp_path: Path) -> None:
