@@ -7,6 +7,7 @@ of Python (PEP 578): a connection, a question on the terminal, a class from a pi
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ HINT = "--trust-code runs code of a local folder: only for folders that you wrot
 MAX_CONFIG = 20_000_000  # bytes; larger ones are vocabularies
 DEEPEST = 64  # levels of a configuration
 REMOTE = ("hf-hub:", "hf_hub:")
+IMPLEMENTATION = re.compile(r"_implementation(_internal)?$")  # of attention, of experts: a text or one for each part
 
 _depth = threading.local()
 _installed = threading.Event()
@@ -62,11 +64,8 @@ def refuse_code(config: Mapping[str, Any], file: Path, *, trust_code: bool = Fal
             raise NetworkError(
                 f"{file}: {key}: {value!r} is not here, and nothing is fetched", hint="download it first"
             )
-        if last.endswith("_implementation") and isinstance(value, str) and "/" in value:
-            raise NetworkError(
-                f"{file}: {key}: {value!r} is code of another repository, which is never run",
-                hint=f"remove {key} from the file: it says how fast the network is computed, not what",
-            )
+        if IMPLEMENTATION.search(last):
+            _check_implementation(value, key, file)
 
 
 def refuse_code_beside(folder: Path, *, trust_code: bool = False) -> None:
@@ -96,6 +95,16 @@ def _check_auto_map(value: Any, where: str) -> None:
     for reference in _references(value):
         if "--" in reference:
             raise NetworkError(f"{where}: {reference!r} is code of another repository, which is never run")
+
+
+def _check_implementation(value: Any, key: str, file: Path) -> None:
+    """Raises NetworkError for a kernel of another repository, given as a text or for each part of the network."""
+    kernel = next((one for one in _references(value) if "/" in one), None)
+    if kernel is not None:
+        raise NetworkError(
+            f"{file}: {key}: {kernel!r} is code of another repository, which is never run",
+            hint=f"remove {key} from the file: it says how fast the network is computed, not what",
+        )
 
 
 def _references(value: Any) -> Iterator[str]:

@@ -81,6 +81,10 @@ def as_attention(run: Path) -> None:
     change(run / "config.json", attn_implementation="stranger/kernels")
 
 
+def as_attention_of_parts(run: Path) -> None:
+    change(run / "config.json", attn_implementation={"": "stranger/kernels"})
+
+
 def as_timm_wrapper(run: Path) -> None:
     change(
         run / "config.json",
@@ -117,6 +121,7 @@ def of_endless_levels(run: Path) -> None:
     "made",
     [
         *(as_config, as_model, as_auto_class, as_processor, of_another_repository, as_attention),
+        as_attention_of_parts,
         *(as_timm_wrapper, as_timm, as_nothing_known, as_number, of_many_levels, of_endless_levels),
     ],
 )
@@ -141,6 +146,15 @@ def test_code_is_named(made: Any, mark: Path, tmp_path: Path) -> None:
     ) as said:
         build(None, open_checkpoint(run))
     assert "--trust-code" in str(said.value.hint)
+
+
+@pytest.mark.parametrize("reference", ["evil.Evil", ["evil.Evil"]])
+def test_odd_references(reference: object, mark: Path, tmp_path: Path) -> None:
+    """An `auto_map` that is no map names nothing that the library needs."""
+    run = evil(tmp_path / "run", mark)
+    change(run / "config.json", auto_map=reference)
+    assert type(build(None, open_checkpoint(run)).module).__name__ == "BertForSequenceClassification"
+    assert not mark.exists()
 
 
 def test_native_networks_need_no_code(mark: Path, tmp_path: Path) -> None:

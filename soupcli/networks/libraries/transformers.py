@@ -157,7 +157,8 @@ def _architecture(transformers: Any, name: str, config: Any, folder: Path, *, tr
                 hint="model: {transformers: AutoModelForSequenceClassification}, or another class",
             )
         name = named[0]
-    auto_map = getattr(config, "auto_map", None) or {}
+    stated = getattr(config, "auto_map", None)
+    auto_map = stated if isinstance(stated, dict) else {}
     through = [auto for auto, reference in auto_map.items() if str(reference).endswith(f".{name}")]
     if through and not hasattr(transformers, name):
         if not trust_code:
