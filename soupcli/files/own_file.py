@@ -20,7 +20,17 @@ from soupcli.files.json_text import MAX_REPORT, parse_json
 from soupcli.files.small_file import read_small, read_start
 
 GENERATOR = "soup (model soups)"  # how pages and pictures name what made them
-HEAD = 4096  # bytes in which they do
+# How they begin. A file of the user's may name soup too, but further down.
+PAGE_START = f'''<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="generator" content="{GENERATOR}">
+'''
+MARKDOWN_START = f"<!-- {GENERATOR} -->\n"
+SVG_START = f'<?xml version="1.0" encoding="utf-8"?>\n<!-- {GENERATOR} -->\n'
+PNG_START, PNG_SOFTWARE = b"\x89PNG\r\n\x1a\n", f"Software\0{GENERATOR}".encode()
+HEAD = 4096  # bytes in which a picture's software and the schema of logits stand
 SCHEMA = "soup-report/1"
 LOGITS_START = b'{"__metadata__":{"soup":"{'  # of a file that was cut short, too
 AS_WRITTEN = "# as soup init wrote it: "
@@ -65,8 +75,13 @@ def _json(path: Path) -> Any:
         return None
 
 
-def _names_its_maker(path: Path) -> bool:
-    return GENERATOR.encode() in read_start(path, HEAD)
+def _is_page(path: Path) -> bool:
+    return read_start(path, HEAD).startswith((PAGE_START.encode(), MARKDOWN_START.encode()))
+
+
+def _is_picture(path: Path) -> bool:
+    head = read_start(path, HEAD)
+    return head.startswith(SVG_START.encode()) or (head.startswith(PNG_START) and PNG_SOFTWARE in head)
 
 
 def _holds_logits(path: Path) -> bool:
@@ -87,8 +102,8 @@ def signed(text: bytes) -> bytes:
 
 KINDS: dict[Kind, _Own] = {
     "report": _Own("a report of soup that may be replaced", _is_report),
-    "page": _Own("a page of soup report", _names_its_maker),
-    "picture": _Own("a picture of soup plot", _names_its_maker),
+    "page": _Own("a page of soup report", _is_page),
+    "picture": _Own("a picture of soup plot", _is_picture),
     "logits": _Own("logits that soup kept", _holds_logits),
     "recipe": _Own("as soup init wrote it", _is_untouched_recipe),
 }

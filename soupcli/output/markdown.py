@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from soupcli.files.own_file import GENERATOR
+from soupcli.files.own_file import MARKDOWN_START
 from soupcli.output.text import report_text, soup_notes
 from soupcli.report.tables import Table
 from soupcli.wording import markdown as plain
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def document(report: Report) -> str:
     """The report's tables and sentences under a heading, with its warnings and what was not averaged."""
-    parts = [f"<!-- {GENERATOR} -->\n", f"### soup {plain(report.command)}\n"]
+    parts = [MARKDOWN_START, f"### soup {plain(report.command)}\n"]
     parts += [_warned(report.warnings)] if report.warnings else []
     for part in report_text(report):
         parts.append(_table(part) if isinstance(part, Table) else "\n".join(map(_item, part)) + "\n")

@@ -49,16 +49,26 @@ def test_init_replaces_no_file_behind_a_folder_to_be(family: Path, soup: Soup) -
 
 
 def test_pages_and_pictures(family: Path, soup: Soup) -> None:
-    """`soup report` replaces its pages, `soup plot` its pictures, and no file of another program."""
+    """`soup report` replaces its pages, `soup plot` its pictures, and no file of the user's that names soup."""
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     assert soup("greedy", "--ckpts", "runs/*/", "--val", "val", "--quiet").code == 0
-    commands = {"page.html": ["report"], "a.png": ["plot", "--kind", "path"], "a.svg": ["plot", "--kind", "path"]}
+    commands = {
+        "page.html": ["report"],
+        "a.png": ["plot", "--kind", "path"],
+        "a.svg": ["plot", "--kind", "path"],
+        "page.md": ["report"],
+    }
     for name, (command, *rest) in commands.items():
         words = [command, "soup/soup.json", *rest, "--out"]
         assert [soup(*words, name).code for _ in range(2)] == [0, 0]
-        Path(f"mine-{name}").write_bytes(b"<html>of the user")
-        ran = soup(*words, f"mine-{name}")
-        assert (ran.code, Path(f"mine-{name}").read_bytes()) == (2, b"<html>of the user")
+        for mine in (
+            b"<html>of the user",
+            b"<html>made from what soup (model soups) wrote",
+            b"\x89PNG soup (model soups)",
+        ):
+            Path(f"mine-{name}").write_bytes(mine)
+            ran = soup(*words, f"mine-{name}")
+            assert (ran.code, Path(f"mine-{name}").read_bytes()) == (2, mine)
 
 
 def test_logits(family: Path, soup: Soup) -> None:

@@ -15,7 +15,7 @@ from html import escape
 from soupcli.figures.draw.layout import LARGE, NORMAL, SCALE_WIDTH, SMALL, Key, Placed, label_depth, layout, share
 from soupcli.figures.draw.palette import GROUNDS, HOLLOW, STEPS, STYLES, Theme, colour, ramp, shape_points, step_of
 from soupcli.figures.figure import Cells, Figure, Line, Mark, Ramp, Role, printable
-from soupcli.files.own_file import GENERATOR
+from soupcli.files.own_file import SVG_START
 
 RAMPS: tuple[Ramp, ...] = ("amount", "signed", "height")
 
@@ -92,8 +92,8 @@ def document(figure: Figure, theme: Theme) -> str:
     height = re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', element)
     assert height is not None
     return (
-        f'<?xml version="1.0" encoding="utf-8"?>\n<!-- {GENERATOR} -->\n'
-        f'{element[: place - 1]} height="{height[1]}"><style>svg{{font-family:"DejaVu Sans",sans-serif}}{rules}</style>'
+        f'{SVG_START}{element[: place - 1]} height="{height[1]}">'
+        f'<style>svg{{font-family:"DejaVu Sans",sans-serif}}{rules}</style>'
         f'<rect width="100%" height="100%" fill="{values["paper"]}"/>{element[place:]}\n'
     )
 

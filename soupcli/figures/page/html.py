@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.figures.draw import svg
 from soupcli.figures.draw.svg import text
-from soupcli.files.own_file import GENERATOR
+from soupcli.files.own_file import PAGE_START
 
 if TYPE_CHECKING:
     from soupcli.figures.figure import Figure
@@ -145,9 +145,7 @@ STYLE = (
 def document(title: str, body: str) -> str:
     """A whole page that loads nothing from elsewhere; its policy forbids that."""
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="generator" content="{GENERATOR}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'{PAGE_START}<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         f"<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
         "</body>\n</html>\n"
