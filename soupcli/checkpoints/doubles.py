@@ -32,6 +32,7 @@ def without_doubles(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint]
     """Return one checkpoint for each set of weights, and the others as doubles of it.
 
     The first folder with these weights is kept, else the first file: a folder holds configuration and tokenizer too.
+    A soup is kept if all of them are soups: greedy's may be of one ingredient.
 
     A sample of every tensor is read, and whole tensors only if samples agree. Counters and other integers are ignored,
     because trainers save the same weights at different steps.
@@ -52,8 +53,9 @@ def without_doubles(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint]
 
 
 def _one_to_keep(group: Sequence[Checkpoint]) -> Checkpoint:
-    """Return the first checkpoint that is a folder, whose other files go with the weights; otherwise the first."""
-    return next((one for one in group if one.side_folder is not None), group[0])
+    """Return the first that is no soup, and of these a folder, whose other files go with the weights."""
+    plain = [one for one in group if not one.origin.members] or group
+    return next((one for one in plain if one.side_folder is not None), plain[0])
 
 
 def _weights(checkpoint: Checkpoint) -> list[str]:

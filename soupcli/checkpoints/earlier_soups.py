@@ -1,6 +1,7 @@
-"""Finds soups among the ingredients: the one about to be replaced is left out, others are reported.
+"""Finds soups among the ingredients: those of the same ingredients are left out, others are reported.
 
 paths, notes = without_output(paths, Path("runs/soup"))
+checkpoints, soups = without_soups(checkpoints, doubles)
 notes = soups_among(checkpoints)
 """
 
@@ -9,15 +10,19 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.checkpoints.hashes import ContentHashes
+from soupcli.environment import cache_folder
 from soupcli.files.json_text import MAX_REPORT, parse_json
 from soupcli.files.small_file import read_small
+from soupcli.progress import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.doubles import Double
 
 REPORT = "soup.json"
 OF_ESPNET = re.compile(r".+\.ave(_\d+best)?(\..+)?\.pth")  # the mean of its best epochs
@@ -34,6 +39,48 @@ def without_output(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[s
     if not others:
         return list(paths), []
     return others, [f"{path} is left out: it is the old soup of --out {out}" for path in own]
+
+
+class EarlierSoup(NamedTuple):
+    """A soup, and those among the ingredients that it was mixed of: all of its members."""
+
+    checkpoint: Checkpoint
+    of: tuple[Checkpoint, ...]
+
+    @property
+    def shown(self) -> str:
+        """What it is, for a message."""
+        names = ", ".join(str(one.path) for one in self.of[:3])
+        return f"a soup of {names}{', ...' if len(self.of) > 3 else ''}"
+
+
+def without_soups(
+    checkpoints: Sequence[Checkpoint], doubles: Sequence[Double], progress: Progress = silent
+) -> tuple[list[Checkpoint], list[EarlierSoup]]:
+    """Return the checkpoints without the soups whose members are all among them or `doubles`, and these soups.
+
+    A soup knows its members by the hashes of their content. All files are hashed if there is one with such a mark.
+    """
+    marked = [one for one in checkpoints if one.origin.members]
+    if not marked:
+        return list(checkpoints), []
+    stands_for = {**{one: one for one in checkpoints}, **dict(doubles)}
+    by_hash: dict[str, Checkpoint] = {}
+    hashes = ContentHashes(cache_folder() / "hashes")
+    try:
+        hashes.start(list(stands_for))
+        for done, (one, kept) in enumerate(stands_for.items(), 1):
+            by_hash.setdefault(hashes.of(one), kept)
+            progress("looking for soups of the ingredients", done, len(stands_for))
+    finally:
+        hashes.close()
+    of_others = [one for one in marked if by_hash.keys() >= set(one.origin.members)]
+    members = [{by_hash[member] for member in one.origin.members} for one in of_others]
+    soups = [
+        EarlierSoup(one, tuple(each for each in checkpoints if each in of_one))
+        for one, of_one in zip(of_others, members, strict=True)
+    ]
+    return [one for one in checkpoints if one not in of_others], soups
 
 
 def soups_among(checkpoints: Sequence[Checkpoint]) -> list[str]:

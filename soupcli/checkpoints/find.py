@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.doubles import Double, without_doubles
-from soupcli.checkpoints.earlier_soups import soups_among, without_output
+from soupcli.checkpoints.earlier_soups import EarlierSoup, soups_among, without_output, without_soups
 from soupcli.checkpoints.formats.folders.beside import look_beside
 from soupcli.checkpoints.formats.folders.folder import pointed_to
 from soupcli.checkpoints.formats.folders.parts import look_below, marker, part_folders
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
 
 class Listing(NamedTuple):
-    """Checkpoints in the order of their paths, lines about other paths, and doubles, which are left out."""
+    """Checkpoints in the order of their paths, lines about others, and the doubles and soups left out."""
 
     checkpoints: list[Checkpoint]
     notes: list[str]
     doubles: list[Double]
+    soups: list[EarlierSoup]
 
 
 MOST_DOUBLES = 3  # that are told one by one
+ALL_THE_SAME = "left out, as they would count twice (soup mix --weights takes it all the same)"
 NEEDLESS = "is not needed any more: no class in a file is imported, and nothing in it runs"
 
 
@@ -45,9 +47,9 @@ def find(
     """Open what the words name: paths, globs, models of the Hub, or `-` for one path a line of `standard_input`.
 
     The old soup in the folder `out` is left out. Two paths to one file count once, and so do checkpoints with the same
-    weights, unless `doubles`. `prefer` (`best` or `last`) takes one of each run. Raises UsageError for an empty word
-    and for parts of one network, and CheckpointError, with a line for each, for words that match nothing and for paths
-    that are no checkpoints.
+    weights, unless `doubles`; a soup for `out` then leaves out soups of its other ingredients. `prefer` (`best` or
+    `last`) takes one of each run. Raises UsageError for an empty word and for parts of one network, and
+    CheckpointError, with a line for each, for words that match nothing and for paths that are no checkpoints.
     """
     named = paths_of(words, standard_input, prefer, how)
     failures = list(named.failures)
@@ -67,9 +69,11 @@ def find(
         raise failures[0] if len(failures) == 1 else CheckpointErrors(failures, len(opened) + len(failures))
     kept, twice = _each_once(opened)
     found, copies = (kept, []) if doubles else without_doubles(kept)
+    found, soups = without_soups(found, copies, progress) if out is not None and not doubles else (found, [])
     _refuse_parts(found)
-    soups = soups_among(found) if out is not None else []
-    return Listing(found, [*notes, *twice, *_about(copies), *soups, *_choices(found)], copies)
+    notes += [*twice, *_about(copies), *(f"{soup.checkpoint.path} is {soup.shown}: {ALL_THE_SAME}" for soup in soups)]
+    notes += soups_among(found) if out is not None else []
+    return Listing(found, [*notes, *_choices(found)], copies, soups)
 
 
 def _empty_folders(passed: Sequence[Path]) -> list[CheckpointError]:

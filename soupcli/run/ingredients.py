@@ -56,6 +56,7 @@ def find_ingredients(
     found = _find(resolved, progress)
     checkpoints, unused = choose(found.checkpoints, recipe.window)
     doubles = [PassedOver(one, f"holds the same weights as {of.path}") for one, of in found.doubles]
+    doubles += [PassedOver(soup.checkpoint, f"is {soup.shown}") for soup in found.soups]
     if unused and not options.quiet:
         console.note(
             f"using {len(checkpoints)} of {len(found.checkpoints)} checkpoints: --dry-run says why not the others"

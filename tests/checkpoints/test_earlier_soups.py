@@ -43,16 +43,49 @@ def test_the_old_soup(runs: Path, soup: Callable[..., Ran], words: list[str]) ->
     assert (runs / "soup/model.safetensors").read_bytes() == before
 
 
-def test_other_soups(runs: Path, soup: Callable[..., Ran]) -> None:
-    """Another soup of the ingredients is one of them, and that is said, without its report too."""
+@pytest.mark.parametrize("words", [["runs/*/"], ["runs/soup", "runs/c", "runs/b/model.safetensors", "runs/a"]])
+def test_soups_of_the_same_ingredients(runs: Path, soup: Callable[..., Ran], words: list[str]) -> None:
+    """A soup whose members are all among the ingredients is left out, which is said, without its report too."""
+    assert soup("uniform", "--ckpts", "runs/a", "runs/b", "runs/c", "--out", "plain").code == 0
     assert soup("uniform", "--ckpts", "runs/a", "runs/b", "--out", "runs/soup").code == 0
-    ran = soup("uniform", "--ckpts", "runs/*/", "--out", "other")
+    assert soup("uniform", "--ckpts", "runs/soup", "runs/c", "--out", "runs/third").code == 0
+    for out in ("one", "two"):
+        ran = soup("uniform", "--ckpts", *words, "runs/third", "--out", out)
+        assert ran.code == 0
+        assert "runs/soup is a soup of runs/a, runs/b" in ran.stderr.replace("/model.safetensors", "")
+        assert "left out, as they would count twice (soup mix --weights takes it all the same)" in ran.stderr
+        assert "runs/third is a soup of runs/c, runs/soup" in ran.stderr
+        assert (runs / f"../{out}/model.safetensors").read_bytes() == (runs / "../plain/model.safetensors").read_bytes()
+        (runs / "soup/soup.json").unlink(missing_ok=True)
+
+
+def test_greedy_that_kept_one(runs: Path, soup: Callable[..., Ran]) -> None:
+    """Of a soup of one ingredient and this ingredient the soup is left out, wherever it lies."""
+    assert soup("mix", "--ckpts", "runs/b", "--weights", "1", "--out", "a_soup").code == 0
+    ran = soup("uniform", "--ckpts", "a_soup", "runs/*/", "--out", "soup")
     assert ran.code == 0
-    assert "runs/soup is a soup of runs/a, runs/b: they count more than others" in ran.stderr
-    for number, content in enumerate(("{", None)):
-        (runs / "soup/soup.json").write_text(content) if content else (runs / "soup/soup.json").unlink()
-        again = soup("uniform", "--ckpts", "runs/*/", "--out", f"again{number}").stderr
-        assert "runs/soup is a soup of 2 checkpoints, and no soup.json says which" in again
+    assert "a_soup holds the same weights as runs/b: counted once" in ran.stderr
+    assert json.loads((runs / "../soup/soup.json").read_text())["soup"]["members"] == ["runs/a", "runs/b", "runs/c"]
+
+
+def test_other_soups(runs: Path, soup: Callable[..., Ran]) -> None:
+    """Soups of others, or that the user gives a weight, are ingredients. That members count twice is said."""
+    for name, members in {"ab": ("a", "b"), "bc": ("b", "c")}.items():
+        assert soup("uniform", "--ckpts", *(f"runs/{one}" for one in members), "--out", f"soups/{name}").code == 0
+    ran = soup("uniform", "--ckpts", "soups/*/", "--out", "of_soups")
+    assert ran.code == 0
+    assert "left out" not in ran.stderr
+    ran = soup("uniform", "--ckpts", "soups/ab", "runs/a", "runs/c", "--out", "part")
+    assert "soups/ab is a soup of runs/a: they count more than others" in ran.stderr
+    words = ("--ckpts", "runs/a", "runs/b", "soups/ab", "--weights", "2,1,1", "--out")
+    assert soup("mix", *words, "mixed").code == 0
+    assert len(json.loads((runs / "../mixed/soup.json").read_text())["soup"]["members"]) == 3
+    save_file({"w": torch.full((2,), 7.0)}, runs / "a/model.safetensors")
+    ran = soup("uniform", "--ckpts", "runs/*/", "soups/ab", "--out", "trained_on")
+    assert "soups/ab is a soup of runs/a, runs/b: they count more than others" in ran.stderr
+    (runs / "../soups/ab/soup.json").unlink()
+    ran = soup("uniform", "--ckpts", "runs/*/", "soups/ab", "--out", "without_a_report")
+    assert "soups/ab is a soup of 2 checkpoints, and no soup.json says which" in ran.stderr
 
 
 def save_pickle(state: dict[str, torch.Tensor], file: Path) -> None:

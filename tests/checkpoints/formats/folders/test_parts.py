@@ -104,7 +104,7 @@ def test_further_checkpoints(tmp_path: Path, below: str) -> None:
     """What a trainer saved at each step, and other forms of the weights, are named and not mixed."""
     save(tmp_path / "run")
     save(tmp_path / "run" / below, 1, other=torch.ones(1))
-    [checkpoint], [note], _ = find([str(tmp_path / "run")])
+    [checkpoint], [note], *_ = find([str(tmp_path / "run")])
     assert_same(read_all(checkpoint), small_net().state_dict())
     assert note.endswith(f"they hold other checkpoints or forms: {below}")
 
@@ -129,7 +129,7 @@ def test_encoder_in_a_run(tmp_path: Path) -> None:
     encoder(tmp_path / "run")
     encoder(tmp_path / "run/checkpoint-9", 1)
     encoder(tmp_path / "run/best", 2)
-    [checkpoint], [note], _ = find([str(tmp_path / "run")])
+    [checkpoint], [note], *_ = find([str(tmp_path / "run")])
     assert len(checkpoint.parts) == 2
     assert note.endswith("checkpoint-9, best")
 
