@@ -1,7 +1,7 @@
-"""torch, imported when one of its names is first used: `from soupcli.late import functional, nn, torch`.
+"""torch and numpy, imported when one of their names is first used: `from soupcli.late import nn, numpy, torch`.
 
-A file that uses torch only inside functions imports it from here. So a command that reads headers, plans, or finds
-its scores kept answers without waiting for torch.
+A file that uses torch only inside functions imports it from here. So a command that reads headers, plans, adds up
+weights on the CPU, or finds its scores kept answers without waiting for torch.
 """
 
 from __future__ import annotations
@@ -63,11 +63,12 @@ class _Late(ModuleType):
 
 
 if TYPE_CHECKING:
+    import numpy as numpy
     import torch as torch
     from torch import nn as nn
     from torch.nn import functional as functional
 else:
-    torch, nn, functional = map(_Late, ("torch", "torch.nn", "torch.nn.functional"))
+    torch, nn, functional, numpy = map(_Late, ("torch", "torch.nn", "torch.nn.functional", "numpy"))
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -10,6 +10,7 @@ Each thread works on at most one item, so memory does not grow with the number o
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -29,14 +30,17 @@ def in_threads(
 ) -> Iterator[Result]:
     """Yield the result of a tool on each item, in the order in which they are done.
 
-    Each thread makes a tool with `make_tool`; torch computes with one thread in each. Raises what a tool raises, after
-    all threads have ended.
+    Each thread makes a tool with `make_tool`; torch, if it was imported, computes with one thread in each. Raises what
+    a tool raises, after all threads have ended.
     """
     count = threads or min(max(os.cpu_count() or 1, MIN_THREADS), MAX_THREADS)
+    if "torch" not in sys.modules:
+        with ThreadPoolExecutor(count, "mix") as pool:
+            yield from _results(pool, count, make_tool, items)
+        return
     computing = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, "mix", initializer=torch.set_num_threads, initargs=(1,))
     try:
-        with pool:
+        with ThreadPoolExecutor(count, "mix", initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield from _results(pool, count, make_tool, items)
     finally:
         torch.set_num_threads(computing)

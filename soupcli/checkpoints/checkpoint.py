@@ -303,9 +303,14 @@ def read_part(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tens
 
 def read_bits(checkpoint: Checkpoint, name: str, start: int, count: int) -> bytearray:
     """Return the bytes of such a part. Elements stored unchanged in a file are read without torch."""
-    dtype = checkpoint.tensors[name].dtype
-    found = bytearray(count * dtype.itemsize)
-    if not read_dense(checkpoint, name, start, dtype, memoryview(found)):
-        part = read_part(checkpoint, name, start, count)
-        found[:] = memory_of(part)
+    found = bytearray(count * checkpoint.tensors[name].dtype.itemsize)
+    read_into(checkpoint, name, start, memoryview(found))
     return found
+
+
+def read_into(checkpoint: Checkpoint, name: str, start: int, out: memoryview) -> None:
+    """Fill `out` with the bytes of a tensor from element `start` on. See `read_bits`."""
+    dtype = checkpoint.tensors[name].dtype
+    if not read_dense(checkpoint, name, start, dtype, out):
+        part = read_part(checkpoint, name, start, len(out) // dtype.itemsize)  # it owns the memory
+        out[:] = memory_of(part)

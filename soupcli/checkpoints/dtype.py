@@ -75,6 +75,11 @@ class Dtype(Enum):
         """Whether tensors of this dtype are averaged. Integers and booleans are copied."""
         return self.is_floating_point or self.is_complex
 
+    @property
+    def real(self) -> Dtype:
+        """The dtype of the real numbers in an element."""
+        return {Dtype.COMPLEX64: Dtype.FLOAT32, Dtype.COMPLEX128: Dtype.FLOAT64}.get(self, self)
+
     def common(self, other: Dtype) -> Dtype:
         """Return the narrowest dtype that holds the numbers of both, if both are averaged, else the wider one.
 

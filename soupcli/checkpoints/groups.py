@@ -20,7 +20,7 @@ from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.window import folder_of_run, in_order_of_steps
 from soupcli.errors import UsageError
 from soupcli.late import torch
-from soupcli.mixing.arithmetic.rounding import round_once
+from soupcli.mixing.arithmetic.rounding import round_tensor
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class CheckpointGroup:
         if spec.dtype.is_complex:
             out.view(-1).copy_(total)
         else:
-            round_once(total, out.dtype, out=out.view(-1))
+            round_tensor(total, out.dtype, out=out.view(-1))
 
     def _spec(self, name: str) -> TensorSpec:
         spec = self.last.tensors[name]

@@ -28,7 +28,7 @@ from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Origin, Tensor
 from soupcli.checkpoints.tensor_filter import FilteredCheckpoint
 from soupcli.errors import MixError
 from soupcli.late import torch
-from soupcli.mixing.arithmetic.rounding import round_once
+from soupcli.mixing.arithmetic.rounding import round_tensor
 from soupcli.mixing.mixture import Mixture, mix
 from soupcli.progress import Progress, silent
 
@@ -163,7 +163,7 @@ class AdapterSoup:
             return
         layer, part = self.layers[name]
         tensor: Tensor = getattr(layer, part)()
-        round_once(tensor.reshape(-1)[start : start + out.numel()].clone(), out.dtype, out=out.view(-1))
+        round_tensor(tensor.reshape(-1)[start : start + out.numel()].clone(), out.dtype, out=out.view(-1))
 
 
 def is_of_adapters(mixture: Mixture) -> bool:

@@ -19,7 +19,7 @@ from soupcli.checkpoints.checkpoint import NO_PLACES, Checkpoint, Component, Ori
 from soupcli.errors import MixError
 from soupcli.late import torch
 from soupcli.mixing.adapter_mean import AdapterLayer, is_of_adapters, kept_adapter, layer_of, whole_tensors
-from soupcli.mixing.arithmetic.rounding import round_once
+from soupcli.mixing.arithmetic.rounding import round_tensor
 from soupcli.mixing.mixture import Mixture, mix
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ class MergedAdapters(FilesOfBase):
             return
         before = self._before(name, start, count)
         if name not in self.layers and name not in self.biases:
-            flat.copy_(before) if before.dtype == out.dtype else round_once(before.double(), out.dtype, out=flat)
+            flat.copy_(before) if before.dtype == out.dtype else round_tensor(before.double(), out.dtype, out=flat)
             return
         change = self._change(name, start, count) if name in self.layers else self._bias_change(name, start, count)
-        round_once(before.double() + change, out.dtype, out=flat)
+        round_tensor(before.double() + change, out.dtype, out=flat)
 
     def _before(self, name: str, start: int, count: int) -> Tensor:
         """Return what the change is added to: the adapters' mean of the tensor if they hold it, else the base's."""

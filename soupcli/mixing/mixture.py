@@ -4,7 +4,7 @@
     mixture = Mixture.uniform(members)
     mean = mix(mixture, "head.weight", start=0, count=4096)          # Tensor[4096] of the output dtype
 
-Floating tensors are averaged as averaging.py says: exactly, and rounded once. Integers and booleans never are.
+Floating tensors are averaged as average.py says: exactly, and rounded once. Integers and booleans never are.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_part
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_bits, read_part
 from soupcli.checkpoints.groups import members_of
 from soupcli.checkpoints.wide import widened
+from soupcli.files.reading import memory_of
 from soupcli.late import torch
 from soupcli.mixing.average import Averager
 from soupcli.mixing.terms import Terms, chunks
@@ -102,7 +103,7 @@ class Mixture:
         weights = self.weights_of(name)
         uniform = self.is_uniform or set(weights) == {1.0 / len(weights)}
         weighed = None if uniform else weights
-        return Terms.of(name, self.read_members, weights=weighed, dtype=self.spec(name).dtype.torch)
+        return Terms.of(name, self.read_members, weights=weighed, dtype=self.spec(name).dtype)
 
     @property
     def read_members(self) -> tuple[Checkpoint, ...]:
@@ -124,9 +125,10 @@ def mix(mixture: Mixture, name: str, *, start: int, count: int) -> Tensor:
     if not spec.dtype.is_averaged:
         return read_part(mixture.kept, name, start, count)
     out = torch.empty(count, dtype=spec.dtype.torch)
+    memory, itemsize = memory_of(out), spec.dtype.itemsize
     terms, averager = mixture.terms(name), Averager()
     for first, length in chunks(terms, count):
-        out[first : first + length] = averager.mean(terms, start + first, length)
+        memory[first * itemsize : (first + length) * itemsize] = averager.mean(terms, start + first, length)
     return out
 
 
@@ -159,7 +161,7 @@ def _differs(mixture: Mixture, name: str) -> bool:
     numel = kept_spec.numel
     for start in range(0, numel, CHUNK):
         count = min(CHUNK, numel - start)
-        kept = read_part(mixture.kept, name, start, count)
-        if any(not torch.equal(read_part(member, name, start, count), kept) for member in mixture.members):
+        kept = read_bits(mixture.kept, name, start, count)
+        if any(read_bits(member, name, start, count) != kept for member in mixture.members):
             return True
     return False

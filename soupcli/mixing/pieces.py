@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.checkpoint import read_part
+from soupcli.checkpoints.checkpoint import read_bits
 from soupcli.files.reading import memory_of, write_at
-from soupcli.late import torch
 from soupcli.mixing.average import Averager
 from soupcli.mixing.mixture import CHUNK
 from soupcli.mixing.terms import Terms, chunks
@@ -19,17 +18,24 @@ from soupcli.mixing.terms import Terms, chunks
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    import torch
     from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
     from soupcli.mixing.mixture import Mixture
 
 
+class Replaced(NamedTuple):
+    """What replaces a tensor of the soup: Tensor[numel], contiguous, on the CPU."""
+
+    tensor: Tensor
+
+
 class Piece(NamedTuple):
-    """A part of one tensor: of a mean (`source` are its terms), or copied from an ingredient or a tensor."""
+    """A part of one tensor: of a mean (`source` are its terms), or copied from an ingredient or a replacement."""
 
     name: str
-    source: Terms | Checkpoint | Tensor
+    source: Terms | Checkpoint | Replaced
     start: int
     numel: int
 
@@ -45,7 +51,9 @@ def pieces_of(
             for start, count in chunks(terms):
                 yield Piece(name, terms, start, count)
             continue
-        source = mixture.kept if replaced is None else replaced.to(spec.dtype.torch).contiguous().view(-1)
+        source: Checkpoint | Replaced = mixture.kept
+        if replaced is not None:
+            source = Replaced(replaced.to(spec.dtype.torch).contiguous().view(-1))
         for start in range(0, spec.numel, CHUNK):
             yield Piece(name, source, start, min(CHUNK, spec.numel - start))
 
@@ -64,17 +72,16 @@ class Mixer:
 
     def __call__(self, piece: Piece) -> int:
         name, source, start, numel = piece
-        part = self.mixed(source, name, start, numel)
-        memory = memory_of(part)
-        zeros = self._holes and not memory[:64].tobytes().strip(b"\0") and not torch.any(part.view(torch.uint8))
-        if not zeros:
-            write_at(self._descriptor, memory, self._offsets[name] + start * part.element_size())
-        return part.nbytes
+        part = self._bytes(source, name, start, numel)
+        zeros = self._holes and not part[:64].tobytes().strip(b"\0") and not bytes(part).strip(b"\0")
+        if part and not zeros:
+            write_at(self._descriptor, part, self._offsets[name] + start * (len(part) // numel))
+        return len(part)
 
-    def mixed(self, source: Terms | Checkpoint | Tensor, name: str, start: int, numel: int) -> Tensor:
-        """Return the numbers of a piece, Tensor[numel] of the output dtype, valid until the next call."""
+    def _bytes(self, source: Terms | Checkpoint | Replaced, name: str, start: int, numel: int) -> memoryview:
+        """Return the numbers of a piece as bytes, valid until the next call."""
         if isinstance(source, Terms):
             return self._averager.mean(source, start, numel)
-        if isinstance(source, torch.Tensor):
-            return source[start : start + numel]
-        return read_part(source, name, start, numel)
+        if isinstance(source, Replaced):
+            return memory_of(source.tensor[start : start + numel])
+        return memoryview(read_bits(source, name, start, numel))

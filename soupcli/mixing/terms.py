@@ -1,7 +1,7 @@
 """One tensor of a soup as the weighted terms of its ingredients, and when float64 adds them without error.
 
-terms = Terms.of("head.weight", members, weights=None, dtype=torch.float32)
-for start, count in chunks(terms):                        # pieces in which averaging.py mixes it
+terms = Terms.of("head.weight", members, weights=None, dtype=Dtype.FLOAT32)
+for start, count in chunks(terms):                        # pieces in which average.py mixes it
     ...
 """
 
@@ -11,12 +11,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.mixing.arithmetic.rounding import FORMATS, Format
+from soupcli.mixing.arithmetic.float_format import FORMATS, Format
 
 if TYPE_CHECKING:
-    import torch
-
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.dtype import Dtype
     from soupcli.mixing.arithmetic.magnitudes import Range
 
 READ = 1 << 22  # bytes that are read before they are summed
@@ -24,14 +23,9 @@ ROWS = 8  # ingredients that are read before they are summed
 FEW_DIGITS = 24  # of a weight, behind the point: with more, float64 does not add weighted float32 numbers exactly
 
 
-def reals(dtype: torch.dtype) -> int:
+def reals(dtype: Dtype) -> int:
     """Return the number of real numbers in an element."""
     return 2 if dtype.is_complex else 1
-
-
-def real(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of the real numbers in an element."""
-    return dtype.to_real() if dtype.is_complex else dtype
 
 
 class Term(NamedTuple):
@@ -46,23 +40,21 @@ class Terms(NamedTuple):
 
     name: str
     numel: int
-    dtype: torch.dtype  # of the output
-    batches: Sequence[tuple[torch.dtype, Sequence[Term]]]  # of one stored dtype, at most ROWS
+    dtype: Dtype  # of the output
+    batches: Sequence[tuple[Dtype, Sequence[Term]]]  # of one stored dtype, at most ROWS
     members: int
     divisor: int  # 1 if there are weights
     weight: float  # at least the sum of the weights' magnitudes
     weight_grid: float  # a power of two of which all weights are multiples
 
     @classmethod
-    def of(
-        cls, name: str, members: Sequence[Checkpoint], *, weights: Sequence[float] | None, dtype: torch.dtype
-    ) -> Terms:
+    def of(cls, name: str, members: Sequence[Checkpoint], *, weights: Sequence[float] | None, dtype: Dtype) -> Terms:
         """Return tensor `name` of the members: their weighted sum, or without `weights` their mean."""
         factors = (1.0,) * len(members) if weights is None else weights
-        by_dtype: dict[torch.dtype, list[Term]] = {}
+        by_dtype: dict[Dtype, list[Term]] = {}
         for member, factor in zip(members, factors, strict=True):
             term = Term(member, None if weights is None else factor)
-            by_dtype.setdefault(member.tensors[name].dtype.torch, []).append(term)
+            by_dtype.setdefault(member.tensors[name].dtype, []).append(term)
         batches = [
             (stored, group[first : first + ROWS])
             for stored, group in by_dtype.items()
@@ -72,11 +64,6 @@ class Terms(NamedTuple):
         grid = min((_lowest_digit(factor) for factor in factors if factor), default=1.0)
         divisor = len(members) if weights is None else 1
         return cls(name, members[0].tensors[name].numel, dtype, batches, len(members), divisor, total, grid)
-
-    @property
-    def real_dtype(self) -> torch.dtype:
-        """Dtype of the output's real numbers."""
-        return real(self.dtype)
 
     @property
     def is_copy(self) -> bool:
@@ -93,6 +80,10 @@ class Terms(NamedTuple):
         """Whether terms of such a range are exact, or would hardly be in parts of it: weights have too many digits."""
         return self.are_exact(range_) or self.weight_grid < 2.0**-FEW_DIGITS
 
+    def may_be_tiny(self, range_: Range) -> bool:
+        """Whether a mean of terms of such a range may lie below the least normal number of the output, zeros aside."""
+        return range_.grid * self.weight_grid / self.divisor < FORMATS[self.dtype.real].least_normal
+
     def error(self, range_: Range) -> float:
         """A bound of the error of such a mean in float64, in any order of the additions."""
         return (self.members + 2) * 2.0**-52 * range_.largest * self.weight / self.divisor
@@ -105,7 +96,7 @@ class Terms(NamedTuple):
     @property
     def stored_format(self) -> Format:
         """The format that holds the numbers of all terms."""
-        formats = [FORMATS[real(stored)] for stored, _ in self.batches]
+        formats = [FORMATS[stored.real] for stored, _ in self.batches]
         most_digits = max(formats, key=lambda format_: format_.digits)
         return most_digits._replace(smallest=min(format_.smallest for format_ in formats))
 

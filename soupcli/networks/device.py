@@ -46,6 +46,11 @@ class Device:
         """The device of torch."""
         return torch.device(str(self))
 
+    @property
+    def mixing(self) -> TorchDevice | None:
+        """The device of torch that adds up weights: CUDA, for mps has no float64. None: the CPU, without torch."""
+        return self.torch if self.type == "cuda" else None
+
 
 CPU = Device("cpu")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.read_ahead import read_ahead
 from soupcli.late import no_grad, torch
-from soupcli.mixing.arithmetic.rounding import round_once
+from soupcli.mixing.arithmetic.rounding import round_tensor
 from soupcli.mixing.mixture import Mixture, mix
 from soupcli.networks.slots import Slots
 from soupcli.networks.without_weights import materialise
@@ -164,7 +164,7 @@ def _bands(tensor: Tensor) -> Iterator[Rows]:
 def _rounded(mean: Tensor, rows: Rows, dtype: torch.dtype, mixture: Mixture, name: str) -> tuple[Rows, Tensor]:
     """Return the mean in the soup's dtype. If it is not finite, `mix` raises and names the ingredient or dtype."""
     if mean.dtype == torch.float64 and dtype != torch.float64:
-        mean = round_once(mean, dtype)
+        mean = round_tensor(mean, dtype)
     out = mean.to(dtype)
     return (rows, out) if _is_finite(out) else (ALL, _mixed(mixture, name))
 

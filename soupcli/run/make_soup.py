@@ -144,7 +144,7 @@ def write(run: Run, finished: FinishedSoup, folder: SoupFolder) -> tuple[Report,
             format=run.recipe.format,
             keep_state=run.recipe.keep_state,
             merge_adapters=run.recipe.merge_adapters,
-            device=run.device.torch,
+            device=run.device.mixing,
         )
         filled = fill(folder, finished.mixture, run.hashes.of, writing, progress)
     if filled.adapter is not None and filled.adapter.relative_error and run.sets:

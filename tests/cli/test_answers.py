@@ -1,4 +1,4 @@
-"""Answers that compute nothing end without torch: errors, plans, kept scores, reports and what is verified."""
+"""What computes no network ends without torch: errors, plans, kept scores, reports, means and what is verified."""
 
 from __future__ import annotations
 
@@ -87,6 +87,10 @@ def test_no_torch(family: Path, soup: Callable[..., Ran]) -> None:
         ("report", "soup/soup.json", "rank.json"),
         ("rank", *RUNS, "--val", "val"),
         ("rank", *RUNS, "--val", "val", "--json"),
+        ("uniform", *RUNS, "--out", "mean"),
+        ("uniform", "--ckpts", "pickled/*/", "--out", "of-pickles", "--dtype", "bfloat16"),
+        ("mix", "--ckpts", "runs/0", "runs/1", "--weights", "0.3,0.7", "--out", "mixed"),
+        ("verify", "mean/", "--rebuild"),
     ]
     found = answers(*refused, *done)
     assert [(words, code) for words, code, _ in found if code != (2 if tuple(words) in refused else 0)] == []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import random
 
+import numpy
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import MixError
 from soupcli.mixing.average import Averager
 from soupcli.mixing.terms import READ, ROWS, Terms, chunks
@@ -23,11 +25,16 @@ NARROW = [torch.float8_e4m3fn, torch.float8_e5m2]
 def mean(
     rows: list[Tensor], *, dtype: torch.dtype | None = None, weights: list[float] | None = None, start: int = 0
 ) -> Tensor:
-    """The mean of tensors of one shape as a soup has it, from element `start` on."""
+    """The mean of tensors of one shape as a soup has it, from element `start` on: by numpy, and by torch alike."""
     members = [InMemory(f"{number:02d}", {"w": row}) for number, row in enumerate(rows)]
-    terms = Terms.of("w", members, weights=weights, dtype=dtype or rows[0].dtype)
-    averager = Averager()
-    return torch.cat([averager.mean(terms, start + at, n).clone() for at, n in chunks(terms, terms.numel - start)])
+    out_dtype = dtype or rows[0].dtype
+    terms = Terms.of("w", members, weights=weights, dtype=Dtype.of(out_dtype))
+    found = [
+        b"".join(bytes(averager.mean(terms, start + at, n)) for at, n in chunks(terms, terms.numel - start))
+        for averager in (Averager(library=numpy), Averager(library=torch))
+    ]
+    assert found[0] == found[1]  # numpy and torch add up to the same bytes
+    return torch.frombuffer(bytearray(found[0]), dtype=out_dtype)
 
 
 def bits_of(tensor: Tensor) -> list[int]:

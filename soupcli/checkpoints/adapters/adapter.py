@@ -23,7 +23,7 @@ from soupcli.checkpoints.checkpoint import (
 )
 from soupcli.errors import CheckpointError
 from soupcli.late import torch
-from soupcli.mixing.arithmetic.rounding import round_once
+from soupcli.mixing.arithmetic.rounding import round_tensor
 from soupcli.wording import nearest
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class AdapterCheckpoint:
             assert whole is not None
             flat.copy_(whole)
             return
-        round_once(change if whole is None else change + whole.double(), out.dtype, out=flat)
+        round_tensor(change if whole is None else change + whole.double(), out.dtype, out=flat)
 
     def _whole(self, name: str, start: int, count: int) -> Tensor | None:
         """The tensor before the factors change it, the adapter's own or else the base's: [count]."""

@@ -9,14 +9,13 @@ import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.checkpoints.checkpoint import read_part
+from soupcli.checkpoints.checkpoint import read_into
 from soupcli.checkpoints.compare.class_orders import class_orders
-from soupcli.late import torch
+from soupcli.mixing.arithmetic.arrays import Array, bytes_of, cpu_library, library_of
+from soupcli.mixing.arithmetic.rounding import HELD_AS, widen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.tensor_filter import TensorFilter
@@ -36,7 +35,7 @@ SHOWN = 6  # rows in a message
 class Rows(NamedTuple):
     """The rows of a head without their mean, each of length 1. Unrelated ones have cosines of 1 / sqrt(directions)."""
 
-    rows_cd: Tensor  # [classes, features]
+    rows_cd: Array  # [classes, features]
     directions: float  # at most as many as features: features have few that matter, and rows lie in these
     keeps_start: bool  # whether rows are mostly as they were made at random, in all directions
 
@@ -80,20 +79,26 @@ def _head(checkpoint: Checkpoint, selection: TensorFilter) -> str | None:
 
 
 def _rows(checkpoint: Checkpoint, name: str) -> Rows:
-    spec = checkpoint.tensors[name]
-    return rows_of(read_part(checkpoint, name, 0, spec.numel).double().view(spec.shape))
+    spec, xp = checkpoint.tensors[name], cpu_library()
+    stored_cd = xp.empty(spec.shape, dtype=getattr(xp, HELD_AS[spec.dtype]))
+    read_into(checkpoint, name, 0, bytes_of(stored_cd))
+    head_cd = xp.empty(spec.shape, dtype=xp.float64)
+    widen(stored_cd, spec.dtype, out=head_cd)
+    return rows_of(head_cd)
 
 
-def rows_of(head_cd: Tensor) -> Rows:
+def rows_of(head_cd: Array) -> Rows:
     """Return the rows of a head. Rows without their mean have cosines of -1 / (classes - 1), and others by chance."""
     classes, features = head_cd.shape
-    mean_d = head_cd.mean(0)
+    xp = library_of(head_cd)
+    mean_d = head_cd.mean(axis=0)
     rows_cd = head_cd - mean_d
-    lengths_c: Tensor = rows_cd.norm(dim=1, keepdim=True)
-    keeps_start = float(mean_d.norm()) * math.sqrt(classes - 1) >= KEPT * float(lengths_c.mean())
-    rows_cd = rows_cd / lengths_c.clamp_min(1e-30)
-    between = (rows_cd @ rows_cd.T).fill_diagonal_(0).square().sum() / (classes * (classes - 1))
-    by_chance = float(between) - 1 / (classes - 1) ** 2
+    lengths_c = xp.sqrt((rows_cd * rows_cd).sum(axis=1))
+    keeps_start = math.sqrt(float(mean_d @ mean_d) * (classes - 1)) >= KEPT * float(lengths_c.mean())
+    rows_cd /= lengths_c.clip(min=1e-30).reshape(-1, 1)
+    cosines_cc, each_c = rows_cd @ rows_cd.T, xp.arange(classes)
+    cosines_cc[each_c, each_c] = 0.0
+    by_chance = float((cosines_cc * cosines_cc).sum()) / (classes * (classes - 1)) - 1 / (classes - 1) ** 2
     return Rows(rows_cd, 1 / max(by_chance, 1 / features), keeps_start)
 
 
@@ -103,16 +108,20 @@ def _order(one: Rows, other: Rows) -> list[int] | None:
     The largest cosine of unrelated rows is about sqrt(2 ln classes) of their standard deviations, and a mean over rows
     varies less. Copies of two rows cannot be told from heads that learned the opposite of little.
     """
-    cosines = one.rows_cd @ other.rows_cd.T
-    classes = len(cosines)
-    (best, following), (order, _) = (found.T for found in cosines.topk(2, 1))
-    if order.unique().numel() < classes or bool((order == torch.arange(classes)).all()):
+    cosines_cc = one.rows_cd @ other.rows_cd.T
+    classes = len(cosines_cc)
+    places_c, order_c = library_of(cosines_cc).arange(classes), cosines_cc.argmax(axis=1)
+    same_c, order = cosines_cc[places_c, places_c], order_c.tolist()
+    if len(set(order)) < classes or order == places_c.tolist():
         return None
-    moved = order != torch.arange(classes)
-    gain = float((best - cosines.diagonal())[moved].mean())
+    best_c = cosines_cc[places_c, order_c]
+    cosines_cc[places_c, order_c] = -math.inf
+    following_c = library_of(cosines_cc).amax(cosines_cc, axis=1)
+    moved_c = order_c != places_c
+    gain = float((best_c - same_c)[moved_c].mean())
     directions = min(one.directions, other.directions)
-    chance = (math.sqrt(2 * math.log(classes)) + SURE / math.sqrt(int(moved.sum()) / 2)) / math.sqrt(directions)
+    chance = (math.sqrt(2 * math.log(classes)) + SURE / math.sqrt(int(moved_c.sum()) / 2)) / math.sqrt(directions)
     told = gain > chance and (classes >= FEW or (one.keeps_start and other.keeps_start))
-    apart = float((best - following).min()) > APART and directions > DIRECTIONS
-    copies = classes > 2 and apart and float(best.min()) > ALIKE and gain > 1 - ALIKE
-    return order.tolist() if copies or told else None
+    apart = float((best_c - following_c).min()) > APART and directions > DIRECTIONS
+    copies = classes > 2 and apart and float(best_c.min()) > ALIKE and gain > 1 - ALIKE
+    return order if copies or told else None

@@ -1,144 +1,162 @@
-"""Float64 numbers to a narrower dtype, rounded once: to nearest, ties to even, denormals kept.
+"""Float64 numbers to a narrower dtype, rounded once, and sums and products with their errors.
 
-    format = FORMATS[torch.bfloat16]                       # 8 digits, multiples of 2**-133
-    round_once(mean, torch.bfloat16)                       # Tensor[n] of float64 -> Tensor[n] of bfloat16
-    nearest(Fraction(1, 3), FORMATS[torch.float32])        # 0.3333333432674408
+    round_once(means, Dtype.BFLOAT16)                      # array[n] of float64 -> array[n] of int16, its bits
+    widen(stored, Dtype.BFLOAT16, out=numbers)             # and back
 
-torch converts float64 to a 16-bit dtype by way of float32 and so rounds twice. Here the first step is a rounding to
-odd, which keeps what the second needs to know (Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded sums:
-proved algorithms using rounding to odd").
+Arrays are of numpy or torch. numpy knows neither bfloat16 nor 8-bit dtypes: HELD_AS says which integers hold the bits.
+torch would convert float64 to a 16-bit dtype by way of float32, and so round twice.
 """
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING
 
-from soupcli.late import torch
+from soupcli.checkpoints.dtype import Dtype
+from soupcli.mixing.arithmetic.arrays import Array, Library, cast, library_of, quiet
+from soupcli.mixing.arithmetic.float_format import FORMATS, Format
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-
-_DROPPED = (1 << 29) - 1  # the fraction bits that float64 has and float32 has not
-_SIGN = -(1 << 63)
-
-
-class Format(NamedTuple):
-    """The format of a floating dtype."""
-
-    bits: torch.dtype  # the signed integer of the same size
-    digits: int  # binary digits of a significand, the hidden one included
-    smallest: float  # the smallest positive number, of which all are multiples
-    least_normal: float
-    largest: float
-    magnitude: int  # mask of all bits but the sign
-    not_finite: int  # the first magnitude, as an integer, that is an infinity or a NaN
+HELD_AS = {
+    Dtype.FLOAT64: "float64",
+    Dtype.FLOAT32: "float32",
+    Dtype.FLOAT16: "float16",
+    Dtype.BFLOAT16: "int16",
+    Dtype.FLOAT8_E5M2: "int8",
+    Dtype.FLOAT8_E4M3FN: "int8",
+}
 
 
-def _format(dtype: torch.dtype, bits: torch.dtype) -> Format:
-    info = torch.finfo(dtype)
-    greatest = int(torch.tensor([info.max], dtype=torch.float64).to(dtype).view(bits).item())
-    least = info.smallest_normal
-    return Format(
-        bits, 1 - round(math.log2(info.eps)), least * info.eps, least, info.max, torch.iinfo(bits).max, greatest + 1
-    )
+def bits_of(held: Array, dtype: Dtype) -> Array:
+    """Return the same memory as signed integers, by which finite numbers of one sign are ordered."""
+    return held.view(getattr(library_of(held), FORMATS[dtype].bits))
 
 
-class _Formats(dict["torch.dtype", Format]):
-    """Formats by dtype, each worked out when it is first asked for."""
-
-    def __missing__(self, dtype: torch.dtype) -> Format:
-        bits: torch.dtype = getattr(torch, f"int{8 * dtype.itemsize}")
-        self[dtype] = _format(dtype, bits)
-        return self[dtype]
-
-
-FORMATS = _Formats()
+def widen(stored: Array, dtype: Dtype, *, out: Array) -> None:
+    """Fill `out`, array of float64, with the numbers of a dtype, held as HELD_AS says. Both have one shape."""
+    xp = library_of(stored)
+    if dtype is Dtype.BFLOAT16:  # the upper half of a float32
+        wide = cast(stored, "int32")
+        wide <<= 16
+        stored = wide.view(xp.float32)
+    elif dtype.itemsize == 1:
+        stored = _numbers_of(dtype, xp, str(getattr(stored, "device", "")))[cast(stored, "int64") & 0xFF]
+    with quiet(xp):
+        out[...] = stored
 
 
 def round_once(
-    values: Tensor,
-    dtype: torch.dtype,
-    *,
-    out: Tensor | None = None,
-    scratch: Tensor | None = None,
-    tiny: bool = True,
-) -> Tensor:
-    """`values`, Tensor of float64, in `dtype`: nearest, ties to even; `values` may be overwritten.
+    values: Array, dtype: Dtype, *, out: Array | None = None, scratch: Array | None = None, tiny: bool = True
+) -> Array:
+    """`values`, array of float64, in `dtype`, held as HELD_AS says: nearest, ties to even, denormals kept.
 
-    `out` takes the result, `scratch` is int64 memory of the same shape. `tiny=False` says that none but zeros lie below
-    the least normal number of `dtype`, which saves time.
+    `values` may be overwritten. `out` takes the result, `scratch` is int64 memory of the same shape. `tiny=False` says
+    that none but zeros lie below the least normal number of `dtype`, which saves time. What is too large becomes an
+    infinity, or a NaN where there is none.
     """
-    out = torch.empty_like(values, dtype=dtype) if out is None else out
-    if dtype.itemsize >= 4:
-        return out.copy_(values)
-    below = _rounded_below(values, FORMATS[dtype]) if tiny and dtype == torch.bfloat16 else None
-    bits = values.view(torch.int64)
-    sticky = torch.bitwise_and(bits, _DROPPED, out=scratch).add_(_DROPPED)  # carries into the lowest bit that is kept
-    bits.bitwise_or_(sticky).bitwise_and_(~_DROPPED)
+    xp = library_of(values)
+    out = xp.empty_like(values, dtype=getattr(xp, HELD_AS[dtype])) if out is None else out
+    if dtype.itemsize <= 2:
+        _round_to(values, FORMATS[dtype], scratch, tiny)
+    with quiet(xp):
+        if dtype is Dtype.BFLOAT16:
+            bits = cast(values, "float32").view(xp.int32)
+            bits >>= 16
+            out[...] = bits
+        elif dtype.itemsize == 1:
+            finite = _numbers_of(dtype, xp, str(getattr(values, "device", "")))[: FORMATS[dtype].not_finite]
+            out[...] = xp.searchsorted(finite, xp.abs(values)) - 128 * cast(xp.signbit(values), "int64")
+        else:
+            out[...] = values
+    return out
+
+
+def _round_to(values: Array, format_: Format, scratch: Array | None, tiny: bool) -> None:
+    """Round in place to the digits of the format: float64 holds all its numbers."""
+    xp = library_of(values)
+    below = _rounded_below(values, format_) if tiny else None
+    dropped = 53 - format_.digits
+    bits = values.view(xp.int64)
+    last = xp.empty_like(bits) if scratch is None else scratch
+    last[...] = bits
+    last >>= dropped
+    last &= 1  # the lowest bit that is kept decides a tie
+    last += (1 << (dropped - 1)) - 1
+    bits += last  # carries into the bits that are kept, and the exponent
+    bits &= -(1 << dropped)
     if below is not None:
-        torch.where(below.isnan(), values, below, out=values)
-    return out.copy_(values)
+        values[...] = xp.where(xp.isnan(below), values, below)
 
 
-def _rounded_below(values: Tensor, format_: Format) -> Tensor:
+def _rounded_below(values: Array, format_: Format) -> Array:
     """Round values below the least normal number to a multiple of the smallest; others become NaN.
 
-    Adding a number whose last place is `smallest` rounds to its multiples; float32 could not hold such values to odd.
+    Adding a number whose last place is `smallest` rounds to its multiples.
     """
+    xp = library_of(values)
     constant = 1.5 * 2.0**52 * format_.smallest
-    rounded = torch.copysign((values + constant).sub_(constant), values)
-    return torch.where(values.abs() < format_.least_normal, rounded, math.nan)
+    rounded = xp.copysign((values + constant) - constant, values)
+    return xp.where(xp.abs(values) < format_.least_normal, rounded, xp.nan)
 
 
-def round_pair(high: Tensor, low: Tensor, dtype: torch.dtype) -> Tensor:
-    """The sums `high + low` of float64 in `dtype`, rounded once."""
+@cache
+def _numbers_of(dtype: Dtype, xp: Library, device: str) -> Array:
+    """The numbers of an 8-bit dtype by their bits: array[256]."""
+    format_ = FORMATS[dtype]
+    half = [format_.value(bits) for bits in range(format_.not_finite)]
+    if dtype is Dtype.FLOAT8_E5M2:
+        half.append(xp.inf)
+    half += [xp.nan] * (128 - len(half))
+    place = {"device": device} if device else {}
+    return xp.asarray([*half, *(-number for number in half)], dtype=xp.float64, **place)
+
+
+def round_tensor(values: Tensor, dtype: torch.dtype, *, out: Tensor | None = None) -> Tensor:
+    """`values`, Tensor of float64, in `dtype`, rounded once; they may be overwritten. `out` takes the result."""
+    ours = Dtype.of(dtype)
+    held: torch.dtype = getattr(library_of(values), HELD_AS[ours])
+    rounded: Tensor = round_once(values, ours, out=None if out is None else out.view(held))
+    return rounded.view(dtype)
+
+
+def round_pair(high: Array, low: Array, dtype: Dtype) -> Array:
+    """The sums `high + low` of float64 in `dtype`, rounded once.
+
+    A sum is first rounded to odd, which keeps what the second rounding needs to know (Boldo and Melquiond 2008,
+    "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd").
+    """
+    xp = library_of(high)
     total, rest = two_sum(high, low)
-    total = torch.where(low == 0, high, total)  # keeps the sign of a zero
-    if dtype == torch.float64:
+    total = xp.where(low == 0, high, total)  # keeps the sign of a zero
+    if dtype is Dtype.FLOAT64:
         return total
-    bits = total.view(torch.int64)
+    bits = total.view(xp.int64)
     outward = (rest > 0) == (total > 0)
-    to_odd = torch.where((rest != 0) & (bits & 1 == 0), torch.where(outward, 1, -1), 0)
-    return round_once((bits + to_odd).view(torch.float64), dtype)
+    to_odd = xp.where((rest != 0) & (bits & 1 == 0), xp.where(outward, 1, -1), 0)
+    return round_once((bits + to_odd).view(xp.float64), dtype)
 
 
-def two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     """a + b as a rounded sum and its error, exactly (Knuth, TAOCP 2, 4.2.2, theorem B)."""
     total = a + b
     b_part = total - a
     a_part = total - b_part
-    return total, (a - a_part).add_(b - b_part)
+    return total, (a - a_part) + (b - b_part)
 
 
-def two_product(a: Tensor, b: float) -> tuple[Tensor, Tensor]:
+def two_product(a: Array, b: float) -> tuple[Array, Array]:
     """a * b as a rounded product and its error, exactly if nothing over- or underflows (Dekker 1971)."""
     product = a * b
-    a_high = _upper_half(a)
-    a_low = a - a_high
-    b_high = float(_upper_half(torch.tensor([b], dtype=torch.float64)).item())
-    b_low = b - b_high
+    a_high, b_high = _upper_half(a), _upper_half(b)
+    a_low, b_low = a - a_high, b - b_high
     error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
     return product, error
 
 
-def _upper_half(a: Tensor) -> Tensor:
+def _upper_half(a: Array) -> Array:
     """The upper 26 digits of float64 numbers (Veltkamp)."""
     scaled = a * 134217729.0  # 2**27 + 1
     return scaled - (scaled - a)
-
-
-def nearest(value: Fraction, format_: Format) -> float:
-    """The number of the format nearest to `value`, ties to even; an infinity if it is beyond the largest."""
-    if value == 0:
-        return 0.0
-    magnitude = abs(value)
-    exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
-    if magnitude < Fraction(2) ** exponent:
-        exponent -= 1
-    place = max(exponent - format_.digits + 1, round(math.log2(format_.smallest)))
-    count = round(magnitude / Fraction(2) ** place)
-    rounded = math.inf if Fraction(2) ** place * count > format_.largest else math.ldexp(count, place)
-    return math.copysign(rounded, 1 if value > 0 else -1)

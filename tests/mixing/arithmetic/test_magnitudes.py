@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from soupcli.checkpoints.dtype import Dtype
+from soupcli.mixing.arithmetic.float_format import FORMATS
 from soupcli.mixing.arithmetic.magnitudes import PIECE, Bounds, Range
-from soupcli.mixing.arithmetic.rounding import FORMATS
 
 
 def enough(range_: Range) -> bool:
@@ -19,6 +22,15 @@ def enough(range_: Range) -> bool:
 
 def never(range_: Range) -> bool:
     return False
+
+
+def bounds_of(numbers: Tensor, is_enough: Callable[[Range], bool] = never) -> Bounds:
+    """The bounds of the numbers' bits: of an array, and of a tensor alike."""
+    format_ = FORMATS[Dtype.of(numbers.dtype)]
+    bits = numbers.view(getattr(torch, format_.bits))
+    bounds = Bounds.of(bits.numpy().copy(), format_, is_enough)
+    assert Bounds.of(bits.clone(), format_, is_enough) == bounds
+    return bounds
 
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -30,7 +42,7 @@ def test_bounds(dtype: torch.dtype, values: list[float]) -> None:
     """The largest magnitude is the largest, and every number is a multiple of the grid."""
     stored = torch.tensor([values], dtype=torch.float64).to(dtype)
     kept = stored.to(torch.float64).flatten().tolist()
-    range_ = Bounds.of(stored, FORMATS[dtype], enough).whole
+    range_ = bounds_of(stored, enough).whole
     assert range_.largest == max(map(abs, kept))
     if any(kept):
         assert all((Fraction(value) / Fraction(range_.grid)).denominator == 1 for value in kept)
@@ -43,7 +55,7 @@ def test_pieces() -> None:
     """One tiny number widens the range of its own piece alone, and joined ranges bound both."""
     numbers = torch.ones(2, 3 * PIECE + 10)
     numbers[1, PIECE + 5] = 2.0**-100
-    spread = Bounds.of(numbers, FORMATS[torch.float32], never)
+    spread = bounds_of(numbers)
     ranges = [spread.piece(number) for number in range(4)]
     assert [range_.grid for range_ in ranges] == [2.0**-23, 2.0**-123, 2.0**-23, 2.0**-23]
     assert ranges[0].joined(ranges[1]) == ranges[1]
@@ -56,7 +68,7 @@ def test_pieces_with_zeros(seed: int, values: list[float]) -> None:
     chosen = torch.randint(len(values), (2 * PIECE - 3,), generator=torch.Generator().manual_seed(seed))
     chosen[:PIECE] = 0
     numbers = torch.tensor(values)[chosen].view(1, -1)
-    spread = Bounds.of(numbers.clone(), FORMATS[torch.float32], never)
+    spread = bounds_of(numbers)
     for number, piece in enumerate(numbers.abs().split(PIECE, dim=1)):
         range_ = spread.piece(number)
         assert range_.largest >= float(piece.max())
@@ -66,7 +78,7 @@ def test_pieces_with_zeros(seed: int, values: list[float]) -> None:
 
 def test_not_asked_for() -> None:
     """Where the whole is narrow enough, pieces are as it is."""
-    spread = Bounds.of(torch.ones(2, 2 * PIECE), FORMATS[torch.float32], enough)
+    spread = bounds_of(torch.ones(2, 2 * PIECE), enough)
     assert (spread.pieces, spread.piece(1)) == ((), Range(1.0, 2.0**-23))
 
 
@@ -75,4 +87,4 @@ def test_not_finite() -> None:
     for value in (math.nan, math.inf, -math.inf):
         numbers = torch.zeros(3, 50)
         numbers[2, 49] = value
-        assert Bounds.of(numbers, FORMATS[torch.float32], enough).whole.largest == math.inf
+        assert bounds_of(numbers, enough).whole.largest == math.inf

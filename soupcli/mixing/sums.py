@@ -1,0 +1,138 @@
+"""The sum of a chunk's weighted terms in float64: read, widened, added, rounded; by numpy, or by torch on a device.
+
+    sums = Sums(device=None)                                  # one for each thread
+    bounds = sums.add_up(terms, start, count)                 # between which magnitudes the terms of each batch lie
+    sums.rounded(terms, bounds_of_all)                        # array[c] on the CPU, held as HELD_AS says
+
+On a CUDA device each has pinned buffers and a stream, so that while one reads another copies and a third adds.
+
+Shapes: r ingredients of a batch, c elements of a chunk (twice as many real numbers where they are complex).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from soupcli.checkpoints.checkpoint import read_into
+from soupcli.checkpoints.dtype import Dtype
+from soupcli.late import torch
+from soupcli.mixing.arithmetic.arrays import Array, Library, bytes_of, copied, cpu_library
+from soupcli.mixing.arithmetic.float_format import FORMATS
+from soupcli.mixing.arithmetic.magnitudes import Bounds, Range
+from soupcli.mixing.arithmetic.rounding import HELD_AS, bits_of, round_once, widen
+from soupcli.mixing.terms import ROWS, Term, Terms, reals
+
+BLOCK = 1 << 16  # numbers that are widened at once: 512 KB of float64, which stay in the cache
+
+
+class Sums:
+    """Sums of the terms of one chunk at a time, in scratch memory of its own.
+
+    `device` is a CUDA device of torch, or None for the CPU, where `library` adds up.
+    """
+
+    def __init__(self, device: torch.device | None = None, library: Library | None = None) -> None:
+        self.library = library or (cpu_library() if device is None else torch)
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device is not None else None
+        self._scratch: dict[tuple[str, bool], Array] = {}
+        self._total_c: Array = None
+
+    def add_up(self, terms: Terms, start: int, count: int) -> list[Bounds]:
+        """Adds the weighted terms of these elements. Returns the bounds of each batch's numbers."""
+        with self._on_stream():
+            length = count * reals(terms.dtype)
+            self._total_c = self._take("total", "float64", length)
+            bounds: list[Bounds] = []
+            for number, (stored, batch) in enumerate(terms.batches):
+                raw_rc = self._on_device(self.read(terms.name, stored, batch, start, count))
+                part_c = self._take("part", "float64", length) if number else self._total_c
+                self._add_rows(raw_rc, stored.real, [term.weight for term in batch if term.weight is not None], part_c)
+                if number:
+                    self._total_c += part_c
+                format_ = FORMATS[stored.real]
+                bounds.append(Bounds.of(bits_of(raw_rc, stored.real), format_, terms.need_no_pieces))
+            if batch[0].weight is None and all(found.zeros for found in bounds):
+                self._total_c[self._negative_zeros(terms, start, count)] = -0.0
+        return bounds
+
+    def _add_rows(self, raw_rc: Array, dtype: Dtype, weights: Sequence[float], out_c: Array) -> None:
+        """The sum of the rows, with `weights` their weighted sum, in float64."""
+        xp, (rows, length) = self.library, raw_rc.shape
+        weights_r = xp.asarray(weights, dtype=xp.float64).reshape(-1, 1) if weights else None
+        weights_r = weights_r if self._device is None or weights_r is None else weights_r.to(self._device)
+        for first in range(0, length, BLOCK // ROWS):
+            block_rc = raw_rc[:, first : first + BLOCK // ROWS]
+            wide_rc = self._take("wide", "float64", rows, block_rc.shape[1])
+            widen(block_rc, dtype, out=wide_rc)
+            if weights_r is not None:
+                wide_rc *= weights_r
+            xp.sum(wide_rc, axis=0, out=out_c[first : first + BLOCK // ROWS])
+
+    def _negative_zeros(self, terms: Terms, start: int, count: int) -> Array:
+        """Which numbers of the chunk are -0.0 in all ingredients, and so in the mean: array[c] of bool."""
+        every_c: Array = True
+        for stored, batch in terms.batches:
+            raw_rc = self._on_device(self.read(terms.name, stored, batch, start, count))
+            greatest_c = self.library.amax(bits_of(raw_rc, stored.real), axis=0)
+            every_c = every_c & (greatest_c == -FORMATS[stored.real].magnitude - 1)  # as an integer -0.0 is the least
+        return every_c
+
+    def totals(self) -> Array:
+        """Return a copy of the sums: array[c] on the CPU."""
+        with self._on_stream():
+            return copied(self._total_c) if self._device is None else self._total_c.cpu()
+
+    def rounded(self, terms: Terms, range_: Range) -> Array:
+        """The means of exact sums, valid until the next call: array[c] on the CPU. The sums are lost.
+
+        A quotient in float64 is on the right side of every tie of a narrower dtype.
+        """
+        dtype, total_c = terms.dtype.real, self._total_c
+        with self._on_stream():
+            if terms.divisor & (terms.divisor - 1):
+                total_c /= terms.divisor
+            elif terms.divisor > 1:
+                total_c *= 1 / terms.divisor  # as exact, and faster
+            mean_c = self._take("mean", HELD_AS[dtype], len(total_c))
+            scratch_c = self._take("part", "int64", len(total_c))
+            round_once(total_c, dtype, out=mean_c, scratch=scratch_c, tiny=terms.may_be_tiny(range_))
+            if self._device is None:
+                return mean_c
+            return self._take("mean", HELD_AS[dtype], len(total_c), on_cpu=True).copy_(mean_c)
+
+    def read(self, name: str, stored: Dtype, batch: Sequence[Term], start: int, count: int) -> Array:
+        """The stored numbers of a batch, valid until the next call: array[r, c] on the CPU, held as HELD_AS says."""
+        read_rc = self._take("read", HELD_AS[stored.real], len(batch), count * reals(stored), on_cpu=True)
+        for row_c, (member, _) in zip(read_rc, batch, strict=True):
+            read_into(member, name, start, bytes_of(row_c))
+        return read_rc
+
+    def _on_device(self, read_rc: Array) -> Array:
+        """The numbers that were read, where they are added: array[r, c]."""
+        if self._device is None:
+            return read_rc
+        # The buffer is read into again only after the bounds of these numbers have been waited for.
+        raw_rc = self._take("raw", str(read_rc.dtype).removeprefix("torch."), *read_rc.shape)
+        return raw_rc.copy_(read_rc, non_blocking=True)
+
+    def _take(self, use: str, dtype: str, *shape: int, on_cpu: bool = False) -> Array:
+        """Uninitialised memory that the next call with the same `use` hands out again."""
+        nbytes = math.prod(shape) * Dtype(dtype).itemsize
+        held = self._scratch.get((use, on_cpu))
+        if held is None or len(held) < nbytes:
+            held = self._scratch[use, on_cpu] = self._memory(nbytes, on_cpu)
+        return held[:nbytes].view(getattr(self.library, dtype)).reshape(shape)
+
+    def _memory(self, nbytes: int, on_cpu: bool) -> Array:
+        xp = self.library
+        if self._device is None:
+            return xp.empty(nbytes, dtype=xp.uint8)
+        place: dict[str, Any] = {"pin_memory": True} if on_cpu else {"device": self._device}
+        return torch.empty(nbytes, dtype=torch.uint8, **place)
+
+    def _on_stream(self) -> AbstractContextManager[Any]:
+        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()

@@ -1,0 +1,42 @@
+"""Which library adds up, and what the two name differently."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from soupcli.mixing.arithmetic.arrays import Array, bytes_of, cast, copied, cpu_library, library_of, places
+
+CHOICE = """
+import sys
+from soupcli.late import numpy, torch
+from soupcli.mixing.arithmetic.arrays import cpu_library
+if sys.argv[1] == "torch":
+    sys.modules["numpy"] = None  # which makes its import fail
+assert cpu_library() is {"numpy": numpy, "torch": torch}[sys.argv[1]]
+assert "torch" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_library_of_the_cpu(name: str) -> None:
+    """numpy adds where it can be imported, else torch; neither choice imports torch."""
+    subprocess.run([sys.executable, "-c", CHOICE, name], check=True)
+    assert cpu_library().__name__ == "numpy"
+
+
+@pytest.mark.parametrize("numbers", [np.array([0.0, -1.5, 3.0]), torch.tensor([0.0, -1.5, 3.0], dtype=torch.float64)])
+def test_both_alike(numbers: Array) -> None:
+    """What has two names does the same to an array and to a tensor."""
+    assert library_of(numbers).__name__ == type(numbers).__module__
+    assert cast(numbers, "int32").tolist() == [0, -1, 3]
+    assert places(numbers != 0).tolist() == [1, 2]
+    assert bytes_of(numbers) == np.array([0.0, -1.5, 3.0]).tobytes()
+    other = copied(numbers)
+    other[0] = 7.0
+    assert numbers.tolist() == [0.0, -1.5, 3.0]
+    assert cast(numbers, "float64") is not numbers
