@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.errors import CheckpointError
 from soupcli.files.json_store import HEX, JsonStore
-from soupcli.files.manifest import SCHEMA
+from soupcli.files.manifest import LARGEST_HASH, SCHEMA
 from soupcli.files.reading import FileVersion, hash_of_files, sha256
 from soupcli.files.stamp import SAMPLED, YOUNG, Stamp, sample_of
 
@@ -28,7 +28,7 @@ class ContentHashes:
     """
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
-        self._store = JsonStore(folder, SCHEMA, fresh=fresh)
+        self._store = JsonStore(folder, SCHEMA, fresh=fresh, largest=LARGEST_HASH)
         self._began = time.time_ns()
         self._pool = ThreadPoolExecutor(THREADS)
         self._futures: dict[FileVersion, Future[str]] = {}

@@ -49,7 +49,11 @@ def plot(options: PlotOptions, _invocation: Invocation) -> int:
 
 def _drawn(figure: Figure, suffix: Suffix, theme: Theme) -> bytes:
     """Return the picture's bytes. Raises MissingExtra for a PNG if matplotlib is absent."""
-    return svg.document(figure, theme).encode() if suffix == "svg" else matplotlib.drawn(figure, theme)
+    return (
+        svg.document(figure, theme).encode("utf-8", "backslashreplace")
+        if suffix == "svg"
+        else matplotlib.drawn(figure, theme)
+    )
 
 
 def _suffix(out: Path) -> Suffix:

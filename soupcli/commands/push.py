@@ -16,7 +16,7 @@ from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.commands.verify import checked, is_verified, show_checks
 from soupcli.environment import import_extra
 from soupcli.errors import OutputError, SoupError, UsageError
-from soupcli.files.json_text import dump_json
+from soupcli.files.json_text import dump_json, plain
 from soupcli.mixing.old_soup import CARD, REPORT
 from soupcli.output import console
 from soupcli.report.portable import in_short, shorter_names
@@ -67,11 +67,11 @@ def portable_files(folder: Path) -> dict[str, bytes | Path]:
     """Return the soup's files by name. Report and card are without paths of this machine, other files are left out."""
     report = read_report(folder / REPORT)
     assert report.soup is not None
-    names = shorter_names(report.model_dump(mode="json"), Path.cwd())
+    names = shorter_names(plain(report.model_dump()), Path.cwd())
     files: dict[str, bytes | Path] = {name: folder / name for name in report.soup.files}
     if not names:
         return files
-    document = in_short(report.model_dump(mode="json"), names)
+    document = in_short(plain(report.model_dump()), names)
     if CARD in files:
         card = in_short((folder / CARD).read_text("utf-8"), names).encode()
         files[CARD] = card

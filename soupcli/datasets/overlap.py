@@ -5,6 +5,7 @@ An example is its picture after the network's transform, its tokens, or its tens
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from soupcli.late import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA = "soup-contents/2"
+SCHEMA = "soup-contents/3"
 
 
 def content_of(example: bytes) -> int:
@@ -61,14 +62,13 @@ class ContentStore:
 
     def get(self, key: str) -> Tensor | None:
         """Return the hashes, int64 [N], or None."""
-        contents = self._store.get(key)
-        if not isinstance(contents, list) or not all(type(number) is int for number in contents):
-            return None
         try:
-            return torch.tensor(contents, dtype=torch.int64)
-        except (RuntimeError, ValueError):  # a number of more than 64 bits
+            raw = bytearray(base64.b64decode(self._store.get(key) or "", validate=True))
+            return torch.frombuffer(raw, dtype=torch.int64) if raw else None
+        except (RuntimeError, ValueError, TypeError):  # not what `put` writes
             return None
 
     def put(self, key: str, contents: Tensor) -> None:
         """Keep the hashes."""
-        self._store.put(key, contents.tolist())
+        dense = contents.contiguous()  # it owns the memory
+        self._store.put(key, base64.b64encode(memory_of(dense)).decode())

@@ -30,6 +30,7 @@ IN_THE_FILES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "sh
 CLASSES = tuple(sorted(IN_THE_FILES))  # the order of class folders, and so of the logits
 PARTS = ("train", "t10k")  # 60,000 and 10,000 pictures
 SIDE = 28
+LARGEST = 16 + 60_000 * SIDE * SIDE  # bytes of an unpacked file
 HINT = f"apt-get install {PACKAGE}"
 
 
@@ -119,7 +120,8 @@ def _run(words: list[str], folder: Path) -> None:
 def _read_idx(path: Path, *, dimensions: int) -> Tensor:
     """Returns the uint8 array of an IDX file: 0 0 8 D, then D big-endian lengths of 4 bytes, then the values."""
     try:
-        content = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            content = file.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as cause:
         raise SoupError(f"{path}: not a readable .gz file: {cause}", hint=HINT) from cause
     header = 4 + 4 * dimensions

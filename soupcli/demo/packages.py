@@ -47,7 +47,7 @@ def read(package: Package, names: Sequence[str], progress: Progress = silent) ->
     Raises SoupError, with what to type by hand, if the archive cannot be fetched or read.
     """
     archive = cache_folder() / package.archive
-    if not archive.exists():
+    if not archive.is_file():  # a pipe would hold everybody up
         if (root := _installed(package)) is not None and all((root / name).is_file() for name in names):
             return {name: (root / name).read_bytes() for name in names}
         _fetch(package, archive, progress)

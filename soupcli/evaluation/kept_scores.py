@@ -11,7 +11,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from soupcli import processes
-from soupcli.evaluation.outcomes import Outcomes, Packed, count, packed
+from soupcli.evaluation.outcomes import LARGEST, Outcomes, Packed, count, packed, size_of
 from soupcli.evaluation.score import Score, Stopped, goodness_of
 from soupcli.files.json_store import DAMAGED, JsonStore
 from soupcli.files.json_text import key_of
@@ -98,6 +98,9 @@ def _to_json(score: Score) -> dict[str, Any]:
 
 def _from_json(content: dict[str, Any]) -> Score:
     """Read a score. Raises one of NO_SCORE for anything that `_to_json` does not write."""
+    kept = [*content["outcomes"].values(), *filter(None, [content["difficulty"]])]
+    if sum(size_of(*one) for one in kept) > LARGEST:
+        raise ValueError("its tensors would fill the memory")
     metrics = {_word(name): _value(*parts) for name, parts in content["metrics"].items()}
     outcomes = Outcomes({_word(name): Packed.of(*kept) for name, kept in content["outcomes"].items()})
     stopped = None

@@ -21,7 +21,7 @@ from soupcli.late import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-LARGEST = 1 << 27  # bytes of one tensor: sixteen million examples in float64
+LARGEST = 1 << 26  # bytes of all tensors of a score: eight million examples in float64
 _DTYPES = {dtype.value: dtype for dtype in (Dtype.UINT8, Dtype.INT64, Dtype.FLOAT32, Dtype.FLOAT64)}
 
 
@@ -51,8 +51,7 @@ class Packed:
 
         Raises ValueError, TypeError, LookupError or zlib.error for anything else.
         """
-        dtype = _DTYPES[name]
-        nbytes = math.prod(map(count, shape)) * dtype.itemsize
+        dtype, nbytes = _DTYPES[name], size_of(name, shape)
         if nbytes > LARGEST:
             raise ValueError(f"{nbytes} bytes")
         unpacking = zlib.decompressobj()
@@ -66,6 +65,11 @@ class Packed:
         if not self.raw:
             return torch.empty(self.shape, dtype=self.dtype.torch)
         return torch.frombuffer(self.raw, dtype=self.dtype.torch).reshape(self.shape)
+
+
+def size_of(name: str, shape: list[int], _data: object = None) -> int:
+    """Return the bytes of a tensor that `packed` wrote, before it is unpacked. Raises what `Packed.of` raises."""
+    return math.prod(map(count, shape)) * _DTYPES[name].itemsize
 
 
 def count(value: Any) -> int:

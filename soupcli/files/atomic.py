@@ -23,11 +23,12 @@ from soupcli.files.unfinished import aside, finishing, left_by_others, remove, r
 def write_whole(path: Path, content: str | bytes, *, mode: int | None = None, flushed: bool = True) -> None:
     """Write `content` beside `path`, flush it to disk and rename it there: whole or not at all.
 
+    Text is UTF-8. Bytes of a path that are none become escapes such as `\\udcff`, which JSON reads as they were.
     `mode` sets its mode bits; None means those that the umask leaves. A link stays, and its target is replaced.
     What a killed process left of the same file is removed. With `flushed` False it does not wait for the disk: for a
     file whose reader notices what a power failure has left of it. Raises OutputError if it cannot be written.
     """
-    data = content if isinstance(content, bytes) else content.encode()
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
     place = Path(os.path.realpath(path))
     remove_abandoned(place)
     try:

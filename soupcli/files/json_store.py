@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,10 @@ from typing import Any, Protocol
 
 from soupcli.errors import OutputError
 from soupcli.files.atomic import write_whole
-from soupcli.files.json_text import dump_json, key_of
+from soupcli.files.json_text import dump_json, key_of, parse_json
 from soupcli.files.kept_file import make_folder, read_kept, refusal
 
-LARGEST = 1 << 26  # bytes of one document
+LARGEST = 30_000_000  # bytes of one document
 DEEPEST = 24  # levels of lists and objects
 HEX = re.compile("[0-9a-f]{64}")
 # What a document raises that is damaged, cut short or not ours.
@@ -119,8 +118,11 @@ class JsonStore:
 
 
 def parsed(data: bytes) -> Any:
-    """Parse the JSON in `data`. Raises one of DAMAGED for anything else, for NaN, infinities and deep nesting."""
-    document = json.loads(data.decode("utf-8"), parse_constant=_refuse)
+    """Parse the JSON in `data`. Raises one of DAMAGED for anything else, for NaN and infinities.
+
+    Also for deep nesting, and for so many values that they would fill the memory.
+    """
+    document = parse_json(data.decode("utf-8"), parse_constant=_refuse)
     _check_depth(document)
     return document
 

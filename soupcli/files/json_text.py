@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 MOST_VALUES = 1_000_000
@@ -20,6 +21,18 @@ def dump_json(document: object) -> str:
     except UnicodeEncodeError:  # a path that is not UTF-8
         text = _dumped(document, ascii_alone=True)
     return text + "\n"
+
+
+def plain(value: object) -> Any:
+    """Return a dumped model as JSON holds it: paths as text, tuples as lists.
+
+    Pydantic's own mode "json" replaces bytes that are no UTF-8 in keys, which name sets and files, but not in values.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(plain, value))
+    return str(value) if isinstance(value, PurePath) else value
 
 
 def _dumped(document: object, *, ascii_alone: bool) -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from soupcli.files.json_store import Depends
 
 SCHEMA = "soup-hashes/2"
+LARGEST_HASH = 4096  # bytes of the document of one hash
 WHOLE = 1 << 28  # bytes: of many files together, larger ones are recognised by their stamps alone
 VARIABLE, ASKED, STATED, PACKAGE, PROGRAM = "$", "?", "%", "@", "!"  # how names begin that are none of files read
 VERSION = re.compile(r"^Version:\s*(\S+)", re.MULTILINE | re.IGNORECASE)
@@ -69,8 +70,8 @@ class Manifest:
     """
 
     def __init__(self, folder: Path | None = None, *, fresh: bool = False, user: UserReads = NO_USER) -> None:
-        self._store = JsonStore(folder, SCHEMA, fresh=fresh) if folder is not None else None
-        self._kept_now = JsonStore(folder, SCHEMA) if folder is not None else None
+        self._store = JsonStore(folder, SCHEMA, fresh=fresh, largest=LARGEST_HASH) if folder is not None else None
+        self._kept_now = JsonStore(folder, SCHEMA, largest=LARGEST_HASH) if folder is not None else None
         self._user = user
         self._began = time.time_ns()
         self._files: dict[Path, tuple[Stamp, str]] = {}

@@ -17,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from soupcli.datasets.holdout import whole_of
+from soupcli.files.json_text import plain
 from soupcli.recipe.recipe import Recipe
 from soupcli.wording import HUB_ID, legible, shown, signed
 from soupcli.wording import markdown as _cell
@@ -92,7 +93,7 @@ class CardSources(NamedTuple):
 def model_card(report: Report, beside: CardSources) -> str:
     """Return the whole card: front matter, members, scores, and how to make the soup again."""
     assert report.soup is not None
-    front = yaml.safe_dump(_front(report, beside), sort_keys=False, allow_unicode=True, width=1000)
+    front = _yaml(_front(report, beside), sort_keys=False)
     below = ReadMe.of(beside.kept.text).text.strip() if beside.kept.text else ""
     if BELOW in below:  # of an ingredient that is a soup itself
         below = below.partition(BELOW)[2].strip()
@@ -263,8 +264,8 @@ def _how(report: Report) -> str:
     members = [[member.path for member in one.members] or [one.path] for one in report.ingredients]
     words = ["soup", report.command, "--ckpts", *(path for paths in members for path in paths)]
     words += ["--val", *report.sets] if report.sets else []
-    recipe = yaml.safe_dump(_wishes(report.recipe), sort_keys=True, allow_unicode=True, width=1000)
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
+    recipe = _yaml(_wishes(report.recipe), sort_keys=True)
+    versions = ", ".join(f"{_cell(name)} {_cell(version)}" for name, version in sorted(report.versions.items()))
     return "\n".join(
         [
             "## How it was made",
@@ -285,8 +286,16 @@ def _wishes(recipe: Mapping[str, Any]) -> dict[str, Any]:
         found = Recipe.model_validate(dict(recipe))
     except ValidationError:
         return dict(recipe)
-    wishes: dict[str, Any] = found.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    wishes: dict[str, Any] = plain(found.model_dump(exclude_defaults=True, exclude_none=True))
     return wishes
+
+
+def _yaml(value: object, *, sort_keys: bool) -> str:
+    """Return YAML in which letters that `legible` would escape are YAML's own escapes."""
+    text = yaml.safe_dump(value, sort_keys=sort_keys, allow_unicode=True, width=1000)
+    if all(line.isprintable() for line in text.split("\n")):
+        return text
+    return yaml.safe_dump(value, sort_keys=sort_keys, allow_unicode=False, width=1000)
 
 
 def _fenced(language: str, text: str) -> list[str]:

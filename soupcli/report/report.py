@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from soupcli.files.json_text import dump_json
+from soupcli.files.json_text import dump_json, plain
 from soupcli.report.comparisons import Comparison, Flops, GateResult
 from soupcli.report.inspection import Inspection
 from soupcli.report.scores import ClassOrder, Ensemble, Ingredient, Judged, LeftOut, ReportPart, Scored
@@ -209,12 +209,12 @@ class Report(ReportPart):
 
     def to_json(self) -> str:
         """Sorted JSON, indented, with a final newline."""
-        return dump_json(self.model_dump(mode="json", by_alias=True))
+        return dump_json(self.model_dump(by_alias=True))
 
 
 def relative(report: Report, folder: Path) -> Report:
     """The report with every absolute path in it made relative to `folder`."""
-    document = report.model_dump(mode="json", by_alias=True)
+    document = plain(report.model_dump(by_alias=True))
     found = {word: os.path.relpath(word, folder) for text in _texts(document) for word in _absolute(text)}
     return Report.model_validate(_replaced(document, dict(sorted(found.items(), key=lambda pair: -len(pair[0])))))
 

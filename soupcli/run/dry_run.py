@@ -9,7 +9,7 @@ import yaml
 
 from soupcli.checkpoints.checkpoint import total_bytes
 from soupcli.evaluation.outside.program_files import split
-from soupcli.files.json_text import dump_json
+from soupcli.files.json_text import dump_json, plain
 from soupcli.mixing.adapter_mean import soup_specs
 from soupcli.output import console
 from soupcli.output.sentences import describe_classes
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
 def show_plan(run: Run, plan: Plan) -> int:
     """Print the plan as a table, as JSON or as the paths of the ingredients."""
     options, recipe = run.options, run.recipe
-    resolved = recipe.model_dump(mode="json", exclude_none=True)
+    resolved = plain(recipe.model_dump(exclude_none=True))
     sizes = {str(checkpoint.path): total_bytes(checkpoint) for checkpoint in run.checkpoints}
     written = sum(spec.nbytes for spec in soup_specs(plan.soup).values()) if plan.soup is not None else None
     code, commands = _code(run)

@@ -29,6 +29,7 @@ from soupcli.evaluation.context import EvaluationContext, made_manifest
 from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.logits import LogitFolder
 from soupcli.files.atomic import check_file
+from soupcli.files.json_text import plain
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.old_soup import Input, check_place
 from soupcli.networks.build import outline
@@ -119,7 +120,7 @@ class Run:
     def _about(self) -> TrackedRun:
         """Return what trackers know of the run before it begins."""
         out = f" {self.recipe.out}" if isinstance(self.options, SoupOptions) else ""
-        recipe = self.recipe.model_dump(mode="json", exclude_none=True)
+        recipe = plain(self.recipe.model_dump(exclude_none=True))
         return TrackedRun(self.command.name, f"{self.command.name}{out}", recipe, self.options.quiet)
 
     def __enter__(self) -> Run:
@@ -302,7 +303,7 @@ class Run:
 
     def _recipe_of_report(self) -> dict[str, Any]:
         """Return the recipe with its base at the commit that was used."""
-        recipe = self.recipe.model_dump(mode="json", exclude_none=True)
+        recipe = plain(self.recipe.model_dump(exclude_none=True))
         return recipe if self._pinned_base is None else {**recipe, "base": str(self._pinned_base)}
 
     def report(self, ingredients: Sequence[Ingredient], *, warnings: Sequence[str] = (), **parts: Any) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from pathlib import Path
 
@@ -99,3 +100,11 @@ def test_names_what_an_archive_lacks() -> None:
     write_wheel(cache_folder())
     with pytest.raises(SoupError, match=r"pantry/other\.txt"):
         packages.read(package(), ["pantry/other.txt"])
+
+
+def test_a_pipe_in_the_cache(index: Path) -> None:
+    """A pipe under the archive's name holds nobody up: the archive takes its place."""
+    wanted = package(hashlib.sha256(write_wheel(index).read_bytes()).hexdigest())
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    os.mkfifo(cache_folder() / wanted.archive)
+    assert packages.read(wanted, ["pantry/data.txt"]) == {"pantry/data.txt": b"salt"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,3 +185,17 @@ def a_score_of(store: ScoreStore) -> Score:
     whole = store.get(KEY)
     assert whole is not None and whole.stopped is None
     return whole
+
+
+def test_outcomes_that_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sizes of all outcomes count together, before one of them is unpacked."""
+    store = ScoreStore(tmp_path)
+    store.put(KEY, a_score())
+    (file,) = tmp_path.rglob("*.json")
+    document = json.loads(file.read_bytes())
+    zeros = ["uint8", [30_000_000], base64.b64encode(zlib.compress(bytes(30_000_000))).decode()]
+    document["content"]["outcomes"] |= dict.fromkeys(("a", "b", "c"), zeros)
+    document["digest"] = key_of({"content": document["content"], "depends": document["depends"]})
+    file.write_text(json.dumps(document))
+    monkeypatch.setattr(zlib, "decompressobj", lambda: pytest.fail("unpacked"))
+    assert ScoreStore(tmp_path).get(KEY) is None

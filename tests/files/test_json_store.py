@@ -155,3 +155,13 @@ def test_depends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not served()
         back()
         assert served()
+
+
+@pytest.mark.parametrize("bomb", [b"[]," * 1_100_000, b"1," * 1_100_000, b'{"a":' * 1_100_000])
+def test_many_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bomb: bytes) -> None:
+    """A document of a million values is absent, and none of them becomes an object."""
+    store = JsonStore(tmp_path / "kept", "soup-test/1")
+    store.put(KEY, CONTENT)
+    store.file(KEY).write_bytes(b'{"content": [' + bomb + b"1]}")
+    monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("parsed"))
+    assert store.get(KEY) is None

@@ -108,3 +108,15 @@ def test_values_of_a_stranger(value: str) -> None:
     assert ReadMe.of(f"---\n{ALIASES}{value}\n---\n").front == {}
     found = ReadMe.of(f"---\nlicense: mit\nlanguage:\n- no\npipeline_tag: 0x{'f' * 6_000}\n{ALIASES}---\n").front
     assert found["license"] == "mit" and found["language"] == ["no"] and isinstance(found["pipeline_tag"], str)
+
+
+def test_letters_that_are_no_text() -> None:
+    """Versions are names, too; invisible letters and lone surrogates of the recipe are YAML's own escapes."""
+    document = greedy(["runs/0", "runs/1"])
+    document["versions"]["torch"] = "<b>\n# x\x1b[2J"
+    document["recipe"] = {"base": "a\u2028\x9b\u202e\ud800b"}
+    text = model_card(Report.model_validate(document), CardSources())
+    assert "<b>" not in text and not any(line.startswith("# x") for line in text.splitlines())
+    assert all(letter.isprintable() for letter in text.replace("\n", ""))
+    recipe = text.split("```yaml\n")[1].split("```")[0]
+    assert yaml.safe_load(recipe.replace(r"\uD800", "?")) == {"base": "a\u2028\x9b\u202e?b"}

@@ -66,3 +66,23 @@ def test_names_that_no_file_has(family: Path, soup: Soup, words: list[str]) -> N
     ran = soup("rank", "--val", "val", *words)
     assert (ran.code, ran.stdout) == (2, "")
     assert "internal error" not in ran.stderr
+
+
+def test_paths_that_are_not_utf8(family: Path, soup: Soup) -> None:
+    """Sets, ingredients and side files under bytes that are no UTF-8: one name in the whole report, and it verifies."""
+    odd = os.fsdecode(b"\xff")
+    Path("data/val.safetensors").rename(f"data/{odd}.safetensors")
+    for number in (0, 1):
+        Path(f"runs/{number}/{odd}.json").write_text("{}")
+    Path("runs/1").rename(f"runs/{odd}")
+    words = ["greedy", "--ckpts", "runs/0", f"runs/{odd}", "--val", f"data/{odd}.safetensors", "test", "--force"]
+    ran = soup(*words, "--json")
+    assert ran.code == 0, ran.stderr
+    report = json.loads(Path("soup/soup.json").read_text())
+    assert f"data/{odd}.safetensors" in report["soup"]["scores"]
+    assert f"{odd}.json" in report["soup"]["file_hashes"]
+    assert soup("verify", "soup", "--rebuild").code == 0
+    for name in ("page.html", "page.md"):
+        assert soup("report", "soup/soup.json", "--out", name).code == 0
+        assert "\\udcff" in Path(name).read_text("utf-8")
+    assert soup(*words, "--quiet").code == 0

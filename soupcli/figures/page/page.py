@@ -141,7 +141,7 @@ def _made(report: Report) -> Iterable[str]:
 
 def _more(report: Report) -> Iterable[str]:
     """Return the parts of the report that have no section of their own."""
-    document: Mapping[str, object] = report.model_dump(mode="json", by_alias=True)
+    document: Mapping[str, object] = report.model_dump(by_alias=True)
     for name, part in document.items():
         if name not in SAID and part:
             yield html.paragraph(f"{name}:")
