@@ -1,7 +1,7 @@
-"""torch and numpy, imported when one of their names is first used: `from soupcli.late import nn, numpy, torch`.
+"""torch, imported when one of its names is first used: `from soupcli.late import functional, nn, torch`.
 
-A file that uses torch only inside functions imports it from here. So a command that reads headers, plans, adds up
-weights on the CPU, or finds its scores kept answers without waiting for torch.
+A file that uses torch only inside functions imports it from here. So a command that reads headers, plans, or finds
+its scores kept answers without waiting for torch.
 """
 
 from __future__ import annotations
@@ -56,19 +56,18 @@ class _Late(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         if self.library is None:
-            warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)  # which nothing here needs
+            warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)  # torch adds without it
             with importing() if self.__name__ not in sys.modules else nullcontext():
                 self.library = importlib.import_module(self.__name__)
         return getattr(self.library, name)
 
 
 if TYPE_CHECKING:
-    import numpy as numpy
     import torch as torch
     from torch import nn as nn
     from torch.nn import functional as functional
 else:
-    torch, nn, functional, numpy = map(_Late, ("torch", "torch.nn", "torch.nn.functional", "numpy"))
+    torch, nn, functional = map(_Late, ("torch", "torch.nn", "torch.nn.functional"))
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -1,6 +1,6 @@
 """Arrays of numpy and tensors of torch, for arithmetic that is written once for both.
 
-    xp = library_of(numbers)                                  # numpy or torch; most of what both have has one name
+    xp = library_of(numbers)                                  # numpy or torch: most functions have one name in both
     xp.where(xp.abs(numbers) < 1, 0.0, numbers)
     cast(numbers, "float32")                                  # what has two names is here
 
@@ -10,12 +10,14 @@ torch adds. Either gives the same bytes, for every result is the exact one, roun
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from soupcli.files.reading import memory_of
-from soupcli.late import numpy, torch
+from soupcli.late import importing
 
 Array = Any  # of numpy, or a tensor of torch
 Library = Any  # numpy or torch
@@ -25,34 +27,40 @@ Library = Any  # numpy or torch
 def cpu_library() -> Library:
     """Return numpy if it can be imported, else torch."""
     try:
-        numpy.zeros(1)
+        with importing():
+            return import_module("numpy")
     except Exception:  # noqa: BLE001 - an installation that is broken in any way is none
-        return torch
-    return numpy
+        return import_module("torch")
 
 
 def library_of(array: Array) -> Library:
     """Return the library that the array is of."""
-    return torch if type(array).__module__ == "torch" else numpy
+    return sys.modules[type(array).__module__.partition(".")[0]]
+
+
+def is_torch(xp: Library) -> bool:
+    """Whether the library is torch."""
+    name: str = xp.__name__
+    return name == "torch"
 
 
 def cast(array: Array, dtype: str) -> Array:
     """Return the numbers in another dtype, in new memory."""
-    if library_of(array) is torch:
-        return array.to(getattr(torch, dtype), copy=True)
-    return array.astype(dtype)
+    xp = library_of(array)
+    return array.to(getattr(xp, dtype), copy=True) if is_torch(xp) else array.astype(dtype)
 
 
 def copied(array: Array) -> Array:
     """Return the same numbers in new memory."""
-    return array.clone() if library_of(array) is torch else array.copy()
+    return array.clone() if is_torch(library_of(array)) else array.copy()
 
 
 def bytes_of(array: Array) -> memoryview:
     """Return the memory of a contiguous array on the CPU, without a copy. It is valid while the array lives."""
-    if library_of(array) is torch:
+    xp = library_of(array)
+    if is_torch(xp):
         return memory_of(array)
-    memory: memoryview = array.reshape(-1).view(numpy.uint8).data
+    memory: memoryview = array.reshape(-1).view(xp.uint8).data
     return memory
 
 
@@ -63,4 +71,4 @@ def places(mask: Array) -> Array:
 
 def quiet(xp: Library) -> AbstractContextManager[Any]:
     """Keep numpy from warning of infinities and NaNs, which torch never does."""
-    return nullcontext() if xp is torch else numpy.errstate(all="ignore")
+    return nullcontext() if is_torch(xp) else xp.errstate(all="ignore")
