@@ -17,14 +17,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.compare.settings import same_bytes
 from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME, NAME, STATISTICS, TRAINER_STATE
 from soupcli.checkpoints.formats.foreign import LATEST
 from soupcli.checkpoints.formats.torch_save import is_state
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import FileVersion
-from soupcli.files.small_file import read_small, read_start
+from soupcli.files.small_file import read_small, read_start, same_bytes
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint

@@ -40,7 +40,7 @@ CONFIG = "config.json"
 DEEPEST = 30  # levels of YAML, whose reader would overflow the stack, and parts of a key of TOML
 FENCE = "---"  # around the YAML at the top of a README
 # Files whose names are tokens, and one whose names are layers.
-OTHERS = ("tokenizer", "vocab", "special_tokens", "added_tokens", "adapter_config")
+OTHERS = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "adapter_config")
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 MOST_WEIGHTS = 4  # files of one run in a folder, such as its best and last; more are those of many runs
 BELOW, MOST_BELOW = 2, 1000  # folders below that of the weights that are looked into, and entries of all of them
@@ -256,7 +256,7 @@ def _of_toml(content: str) -> Any:
 
 
 YAML = (".yaml", ".yml")
-LINES = (".txt", ".names", ".csv", ".tsv", ".lst", ".list")
+LINES = (".txt", ".names", ".csv", ".tsv", ".lst", ".list", ".dict")
 OF_TORCH = (".pt", ".pth")
 OF_TEXT: dict[str, Callable[[str], Any]] = {
     ".json": parse_json,

@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.compare.class_files import LINES, document_of, files_of
-from soupcli.checkpoints.compare.settings import same_bytes
 from soupcli.checkpoints.formats.class_lists import (
     OTHERS,
     PLACEHOLDER,
@@ -22,6 +21,7 @@ from soupcli.checkpoints.formats.class_lists import (
     other_lists,
     plain_name,
 )
+from soupcli.files.small_file import same_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

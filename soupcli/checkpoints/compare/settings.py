@@ -6,15 +6,14 @@ for setting in differing_settings(checkpoints):
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soupcli.checkpoints.compare.compared_files import compared_files
 from soupcli.files.json_text import parse_json
 from soupcli.files.small_file import read_small
 
@@ -31,7 +30,14 @@ NOTES = (
 )
 # Files all of whose settings are about inputs, and keys that are wherever they stand.
 FILES_OF_INPUTS = (
-    *("*processor_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "*vocab*", "tekken.json"),
+    *(
+        "*processor_config.json",
+        "*tokenizer*",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "*vocab*",
+        "tekken.json",
+    ),
     *("merges.txt", "*.model", "*.tiktoken", "chat_template*", "dict*.txt", "*.spm", "*.codes", "*.bpe"),
     *("tokens.txt", "symbols.txt", "words.txt", "units.txt", "lexicon*.txt"),
 )
@@ -62,7 +68,7 @@ class Setting(NamedTuple):
 
 def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
     """Return every differing setting of the side files, sorted. A file that some lack counts as one setting."""
-    known = [dict(_settings(_labelled(checkpoint.side_files))) for checkpoint in checkpoints]
+    known = [dict(_settings(compared_files(checkpoint))) for checkpoint in checkpoints]
     files = [{key.partition(": ")[0] for key in settings} for settings in known]
     found: list[Setting] = []
     for key in sorted({key for settings in known for key in settings}):
@@ -90,28 +96,6 @@ def _of_network(file: str, name: str) -> bool:
     if not name or file.rpartition("/")[2] not in FILES_OF_NETWORKS or _of_inputs(file, name):
         return False
     return not any(fnmatchcase(part, pattern) for pattern in KEYS_OF_TRAINING for part in (name, _last(name)))
-
-
-def side_file(checkpoint: Checkpoint, name: str) -> Path | None:
-    """Return the file of this name beside a checkpoint; in a folder with several networks the one at its top."""
-    labelled = _labelled(checkpoint.side_files)
-    return next((file for label, file in labelled.items() if label == name), None)
-
-
-def same_bytes(one: Path, other: Path) -> bool:
-    """Whether two files are equal. Returns False if one of them cannot be read."""
-    try:
-        return one.stat().st_size == other.stat().st_size and filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False
-
-
-def _labelled(files: Sequence[Path]) -> dict[str, Path]:
-    """Return files by their paths below the folder that holds all of them."""
-    if not files:
-        return {}
-    common = os.path.commonpath([os.path.abspath(file.parent) for file in files])  # noqa: PTH100 - links stay
-    return {os.path.relpath(os.path.abspath(file), common): file for file in files}  # noqa: PTH100
 
 
 def _settings(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:

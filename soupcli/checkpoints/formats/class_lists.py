@@ -70,6 +70,14 @@ _BY_MERIT = re.compile(r"(hardest|easiest|worst|best|rarest|confused|wrong)[_-].
 _WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts
 _HEADER = re.compile(rf"{_NAME}|{_NAMES}", re.IGNORECASE)
 
+# Keys of vocabularies, and of those whose tokens are single letters.
+TOKEN_KEYS = re.compile(
+    r"stoi|itos|vocab(ulary|s)?|tokens?|symbols|(token|char|letter|word|phone(me)?|symbol|piece)s?_?(2|to)_?(id|ids|idx|ind(ex|ices))"
+    r"|(id|idx|ind(ex|ices))_?(2|to)_?(token|char|letter|word|phone(me)?|symbol|piece)s?|(src|tgt|source|target)_(dict|vocab)",
+    re.IGNORECASE,
+)
+LETTERS = re.compile(r"char(acter)?s?(_?(set|list))?|alphabet|letters|symbols|vocab(ulary)?", re.IGNORECASE)
+
 View = Callable[[Any], "Mapping[Any, Any] | None"]
 
 
@@ -121,6 +129,8 @@ def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
         prefix, depth, view = waiting.popleft()
         seen += len(view or ())
         for key, value in (view or {}).items():
+            if isinstance(value, str) and _are_letters(str(key), value):
+                yield f"{prefix}{key}", str(key), list(value)
             if value is None or isinstance(value, str | int | float):
                 continue
             below = view_of(value)
@@ -130,6 +140,11 @@ def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
             yield f"{prefix}{key}", str(key), names_in(below or value)
             if below and depth < DEEPEST:
                 waiting.append((f"{prefix}{key}.", depth + 1, below))
+
+
+def _are_letters(key: str, value: str) -> bool:
+    """Whether a text is a vocabulary, each of its letters a token."""
+    return LETTERS.fullmatch(key) is not None and FEW <= len(value) == len(set(value)) <= MOST
 
 
 def names_in_order(value: Any, *, least: int = FEW) -> list[str] | None:

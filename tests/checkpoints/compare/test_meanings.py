@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from soupcli.checkpoints.compare import meanings
+from soupcli.checkpoints.compare import token_lists, tokens
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.formats.class_lists import MOST_LOOKED_AT, other_lists
 from soupcli.checkpoints.formats.numpy_names import read_pickle
@@ -49,8 +49,8 @@ def test_added_tokens_beside_one_vocabulary(tmp_path: Path) -> None:
 
 def test_too_many_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of more tokens than any tokenizer has is not read, and named."""
-    monkeypatch.setattr(meanings, "MOST_TOKENS", 10)
-    monkeypatch.setattr(meanings, "MOST_VALUES", 12)
+    monkeypatch.setattr(token_lists, "MOST_TOKENS", 10)
+    monkeypatch.setattr(token_lists, "MOST_VALUES", 12)
     for name, texts in (
         ("vocab_txt", ("\n".join(WORDS), "\n".join(WORDS[::-1]))),
         ("tokenizer_json", (word_level(WORDS), word_level(WORDS[::-1]))),
@@ -59,9 +59,9 @@ def test_too_many_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         opened = [open_checkpoint(one), open_checkpoint(two)]
         [note] = check_meanings(opened, EVERYTHING)
         assert str(one / name.replace("_", ".")) in note and f"tokens of {one} and {two} are not compared" in note
-        monkeypatch.setattr(meanings, "MAX_BYTES", 10)
+        monkeypatch.setattr(tokens, "MAX_BYTES", 10)
         assert "has more than 10 bytes" in check_meanings(opened, EVERYTHING)[0]
-        monkeypatch.setattr(meanings, "MAX_BYTES", 10_000)
+        monkeypatch.setattr(tokens, "MAX_BYTES", 10_000)
 
 
 def run(folder: Path, **files: str) -> Path:
@@ -70,7 +70,9 @@ def run(folder: Path, **files: str) -> Path:
     tensors = {"emb.weight": torch.rand(12, 4), "head.weight": torch.rand(3, 4), "type_embed.weight": torch.rand(3, 4)}
     save_file(tensors, folder / "model.safetensors")
     for name, text in files.items():
-        (folder / name.replace("_json", ".json").replace("_txt", ".txt")).write_text(text)
+        file = folder / name.replace("_json", ".json").replace("_txt", ".txt")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
     return folder
 
 
@@ -91,6 +93,10 @@ def added(words: list[str]) -> str:
     return json.dumps({"model": {"vocab": {}}, "added_tokens": tokens})
 
 
+def sentencepiece(words: list[str]) -> str:
+    return "".join(f"\n{chr(len(word) + 2)}\n{chr(len(word))}{word}" for word in words) + "\x12\x00"
+
+
 VOCABULARIES: dict[str, tuple[str, Callable[[list[str]], str]]] = {
     "word level": ("tokenizer_json", word_level),
     "unigram": ("tokenizer_json", unigram),
@@ -99,10 +105,25 @@ VOCABULARIES: dict[str, tuple[str, Callable[[list[str]], str]]] = {
     "vocab.txt": ("vocab_txt", "\n".join),
     "fairseq": ("dict_txt", lambda words: "\n".join(f"{word} 7" for word in words)),
     "added_tokens.json": ("added_tokens_json", lambda words: json.dumps({w: row for row, w in enumerate(words)})),
-    "sentencepiece": (
-        "spiece.model",
-        lambda words: "".join(f"\n{chr(len(word) + 2)}\n{chr(len(word))}{word}" for word in words) + "\x12\x00",
+    "sentencepiece": ("spiece.model", sentencepiece),
+    "sentencepiece of Marian": ("source.spm", sentencepiece),
+    "its list": ("spm.vocab", lambda words: "\n".join(f"{word}\t-{row}.5" for row, word in enumerate(words))),
+    "tiktoken of Llama 3": ("tokenizer.model", lambda words: "\n".join(f"{w} {row}" for row, w in enumerate(words))),
+    "list in JSON": ("vocab_json", json.dumps),
+    "back": ("vocab_json", lambda words: json.dumps(dict(enumerate(words)))),
+    "RWKV": ("rwkv_vocab_txt", lambda words: "\n".join(f"{row} {word} 2" for row, word in enumerate(words))),
+    "table": ("vocab.csv", lambda words: "token,id\n" + "\n".join(f"{w},{row}" for row, w in enumerate(words))),
+    "slow": (
+        "tokenizer_config_json",
+        lambda words: json.dumps({"added_tokens_decoder": {row: {"content": w} for row, w in enumerate(words)}}),
     ),
+    "AllenNLP": ("vocabulary/tokens_txt", "\n".join),
+    "module of sentence-transformers": ("0_Words/whitespacetokenizer_config_json", lambda w: json.dumps({"vocab": w})),
+    "pipeline of diffusers": (
+        "tokenizer/vocab_json",
+        lambda words: json.dumps({w: row for row, w in enumerate(words)}),
+    ),
+    "Whisper": ("assets/multilingual.tiktoken", lambda words: "\n".join(f"{w} {row}" for row, w in enumerate(words))),
 }
 
 
@@ -113,12 +134,54 @@ def test_tokens(tmp_path: Path, kind: str) -> None:
     a = run(tmp_path / "a", **{name: text(WORDS)})
     swapped = [*WORDS[:3], WORDS[4], WORDS[3], *WORDS[5:]]
     b = run(tmp_path / "b", **{name: text(swapped)})
-    with pytest.raises(MixError, match=r"the token 'w3' is number 4, .* it is 3: rows of 'emb\.weight'"):
+    with pytest.raises(MixError, match=r"the token '(\w+: )?w3( 2)?' is number 4, .* it is 3: rows of 'emb\.weight'"):
         check(a, b)
     check(a, b, TensorFilter(exclude=("emb.*",)))
     check(a, run(tmp_path / "c", **{name: text([*WORDS, "more"])}))
     check(a, run(tmp_path / "d"))
     check(a, run(tmp_path / "e", **{name: "[" * 9000}))
+
+
+def test_tokens_of_languages(tmp_path: Path) -> None:
+    """Each language of a vocabulary has numbers of its own, as those of MMS have."""
+    texts = [json.dumps({"deu": {w: n for n, w in enumerate(words)}}) for words in (WORDS, WORDS[::-1])]
+    a, b = (run(tmp_path / name, vocab_json=text) for name, text in zip("ab", texts, strict=True))
+    with pytest.raises(MixError, match=r"the token 'deu: w0' is number 11, .* it is 0"):
+        check(a, b)
+
+
+def test_pieces_beside_a_vocabulary(tmp_path: Path) -> None:
+    """If vocab.json numbers the tokens, the order of pieces and merges says nothing of rows."""
+    files = {"vocab_json": json.dumps({word: row for row, word in enumerate(WORDS)})}
+    a = run(tmp_path / "a", **files, **{"source.spm": sentencepiece(WORDS), "merges.txt": "a b\nc d"})
+    b = run(tmp_path / "b", **files, **{"source.spm": sentencepiece(WORDS[::-1]), "merges.txt": "c d\na b"})
+    check(a, b)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda words: {"vocab": words},
+        lambda words: {"hyper_parameters": {"stoi": {word: row for row, word in enumerate(words)}}},
+        lambda words: {"chars": "".join(chr(97 + WORDS.index(word)) for word in words)},
+    ],
+)
+def test_tokens_in_the_file(tmp_path: Path, made: Callable[[list[str]], dict[str, object]]) -> None:
+    """A vocabulary inside the file counts too, also if each has a token that the other lacks."""
+    swapped, fewer = [*WORDS[:3], WORDS[4], WORDS[3], *WORDS[5:]], WORDS[1:]
+    for name, words in (("a", WORDS), ("b", swapped), ("c", fewer), ("same", WORDS)):
+        torch.save({"model": {"emb.weight": torch.rand(12, 2)}, **made(words)}, tmp_path / f"{name}.pt")
+    for other in "bc":
+        with pytest.raises(MixError, match=r"rows of 'emb\.weight' stand for other tokens"):
+            check(tmp_path / "a.pt", tmp_path / f"{other}.pt")
+    check(tmp_path / "a.pt", tmp_path / "same.pt")
+
+
+def test_settings_of_modules(tmp_path: Path) -> None:
+    """Files in sub-folders, such as the pooling of sentence-transformers, are compared as those beside the weights."""
+    runs = [run(tmp_path / how, **{"1_Pooling/config_json": json.dumps({"mode": how})}) for how in ("mean", "cls")]
+    [said] = caveats([open_checkpoint(one) for one in runs], EVERYTHING)
+    assert '1_Pooling/config.json: mode ("mean" | "cls")' in said
 
 
 def labels(*names: str) -> str:

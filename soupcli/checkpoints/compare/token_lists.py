@@ -1,0 +1,175 @@
+"""Files that list the tokens of a network, in the forms of many libraries, as a number for each token.
+
+tokens_of(Path("run/vocab.json"), NAMED["vocab.json"])  # {"the": 5}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from soupcli.checkpoints.compare.class_files import OF_BYTES
+from soupcli.checkpoints.formats.class_lists import rows_of_text
+from soupcli.files.json_text import TooManyValuesError, parse_json
+
+MOST_VALUES = 2_500_000  # in a file: a quarter of a million tokens, and the pairs that they are merged from
+MOST_TOKENS = 1_000_000  # of other files
+DEEPEST = 2  # levels of a document that are searched
+TABLES = (".csv", ".tsv")
+NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+class Tokens(NamedTuple):
+    """A file that lists tokens, and its format."""
+
+    name: str
+    read: Callable[[bytes], Mapping[str, int]]
+
+
+def _of_json(content: bytes) -> Any:
+    return parse_json(content, most=MOST_VALUES)
+
+
+def _of_tokenizer(content: bytes) -> dict[str, int]:
+    """Of tokenizer.json of Hugging Face's tokenizers."""
+    document = _of_json(content)
+    vocab = document["model"].get("vocab") or {}
+    tokens = dict(vocab) if isinstance(vocab, dict) else {token[0]: row for row, token in enumerate(vocab)}
+    return tokens | {added["content"]: added["id"] for added in document.get("added_tokens") or []}
+
+
+def _of_added(content: bytes) -> dict[str, int]:
+    """Of tokenizer_config.json, which may state the tokens that were added to a vocabulary."""
+    added = _of_json(content).get("added_tokens_decoder") or {}
+    return {token["content"]: int(row) for row, token in added.items()}
+
+
+def _of_lines(content: bytes) -> dict[str, int]:
+    _check_count(content.count(b"\n"))
+    return {line: row for row, line in enumerate(content.decode("utf-8").splitlines())}
+
+
+def _of_counts(content: bytes) -> dict[str, int]:
+    """Of a dictionary of fairseq: a token and its count in each line."""
+    _check_count(content.count(b"\n"))
+    return _of_lines(b"\n".join(line.rpartition(b" ")[0] for line in content.splitlines()))
+
+
+def _of_numbered_lines(content: bytes) -> dict[str, int]:
+    """Of a list of tokens, each with its number after it, as Kaldi, k2 and wenet write them; or each in a line."""
+    parts = [token.rsplit(maxsplit=1) for token in _of_lines(content)]
+    if all(len(part) == 2 and part[1].isdecimal() and len(part[1]) < 10 for part in parts):
+        return {token: int(number) for token, number in parts}
+    return _of_lines(content)
+
+
+def _of_ranks(content: bytes) -> dict[str, int]:
+    """Of tiktoken: a token in base64 and its rank in each line."""
+    return {token: int(rank) for token, rank in (line.split(" ") for line in _of_lines(content))}
+
+
+def _of_tekken(content: bytes) -> dict[str, int]:
+    """Of Mistral's tekken.json."""
+    return {str(token["token_bytes"]): token["rank"] for token in _of_json(content)["vocab"]}
+
+
+def _of_sentencepiece(content: bytes) -> dict[str, int]:
+    """Of a model of sentencepiece, a protocol buffer: the pieces come first, each with its text first."""
+    pieces: list[str] = []
+    at = 0
+    while content[at : at + 1] == b"\n":  # field 1, of a length that follows
+        size, at = _varint(content, at + 1)
+        length, begin = _varint(content, at + 1)
+        pieces.append(content[begin : begin + length].decode("utf-8"))
+        at += size
+        _check_count(len(pieces))
+    return {piece: row for row, piece in enumerate(pieces)}
+
+
+def _check_count(tokens: int) -> None:
+    if tokens > MOST_TOKENS:
+        raise TooManyValuesError(f"it holds more than {MOST_TOKENS:,} tokens")
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """Return the number of seven bits a byte at `at`, and the position after it. Raises ValueError for a long one."""
+    number = 0
+    for shift in range(0, 35, 7):
+        byte = content[at : at + 1] or b"\0"
+        number |= (byte[0] & 127) << shift
+        at += 1
+        if byte[0] < 128:
+            return number, at
+    raise ValueError("a length of more than 35 bits")
+
+
+def of_any(file: str, content: bytes) -> dict[str, int]:
+    """Of a list whose form only its content tells: JSON, a pickle, a model of sentencepiece, or lines."""
+    suffix = PurePosixPath(file).suffix.lower()
+    if suffix in OF_BYTES:
+        return _of_document(OF_BYTES[suffix](content))
+    if suffix == ".json":
+        return _of_document(_of_json(content))
+    if content.startswith(b"\n"):
+        return _of_sentencepiece(content)
+    _check_count(content.count(b"\n"))
+    text = content.decode("utf-8")
+    if suffix in TABLES:
+        return {name: row for row, name in enumerate(rows_of_text(text) or ())}
+    return _of_numbered(text.splitlines())
+
+
+def _of_document(document: Any, above: str = "", depth: int = 0) -> dict[str, int]:
+    """Of lists, and of maps from tokens to numbers or back, below the keys that lead to them."""
+    if isinstance(document, Mapping):
+        numbers = {f"{above}{token}": row for token, row in document.items() if type(row) is int}
+        tokens = {f"{above}{token}": str(key) for key, token in document.items() if isinstance(token, str)}
+        if len(numbers) == len(document):
+            return numbers
+        if len(tokens) == len(document) and all(map(NUMBER.fullmatch, tokens.values())):
+            return {token: int(number) for token, number in tokens.items()}
+        below = document.items() if depth < DEEPEST else ()
+        found = [_of_document(value, f"{above}{key}: ", depth + 1) for key, value in below]
+        return {token: number for one in found for token, number in one.items()}
+    if not isinstance(document, list):
+        return {}
+    texts = [one[0] if isinstance(one, list) and one else one for one in document]  # with a score
+    return {f"{above}{token}": number for number, token in enumerate(texts) if isinstance(token, str)}
+
+
+def _of_numbered(lines: Sequence[str]) -> dict[str, int]:
+    """Of lines: tokens with numbers behind them or in front, else tokens alone or with a score, in their order."""
+    behind = [line.rsplit(maxsplit=1) for line in lines]
+    in_front = [line.split(maxsplit=1)[::-1] for line in lines]
+    for pairs in (behind, in_front):
+        if all(len(pair) == 2 and NUMBER.fullmatch(pair[1]) for pair in pairs):
+            found = {token: int(number) for token, number in pairs}
+            if len(found) == len(set(found.values())) == len(lines):
+                return found
+    scored = [line.rpartition("\t")[0] or line for line in lines]
+    return {token: number for number, token in enumerate(scored)}
+
+
+SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model")
+MAIN = Tokens("tokenizer.json", _of_tokenizer)
+TOKENS = (  # the first that both have counts
+    MAIN,
+    Tokens("vocab.json", partial(of_any, "vocab.json")),
+    Tokens("vocab.txt", _of_lines),
+    *(Tokens(name, partial(of_any, name)) for name in SENTENCEPIECE),
+)
+ADDED = (MAIN, Tokens("added_tokens.json", _of_json), Tokens("tokenizer_config.json", _of_added))
+ALIKE = TOKENS[:3]  # number tokens alike
+FAMILIES = (
+    *(TOKENS, ADDED, (Tokens("dict.txt", _of_counts),), (Tokens("tekken.json", _of_tekken),)),
+    *((Tokens(name, _of_json),) for name in ("vocab-src.json", "vocab-tgt.json", "entity_vocab.json")),
+    *((Tokens(name, _of_ranks),) for name in ("qwen.tiktoken", "tokenizer.tiktoken")),
+    *((Tokens(name, _of_numbered_lines),) for name in ("tokens.txt", "symbols.txt", "words.txt", "units.txt")),
+)
+NAMED = frozenset(kind.name for kinds in FAMILIES for kind in kinds)
+# Other files that number tokens, and files of such names that do not: rules that put tokens together, and settings.
+OTHERS = ("*vocab*", "*.spm", "*.model", "*.tiktoken", "*tokenizer*.json", "dict.*.txt")
+NO_LISTS = ("*.bpe", "merges.txt", "*.codes", "*merges*")

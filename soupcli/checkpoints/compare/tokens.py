@@ -1,0 +1,147 @@
+"""Checks that rows which stand for tokens stand for the same ones in all checkpoints.
+
+notes = check_tokens(first, other, selection)           # raises MixError, naming both numbers of one token
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, TypeAlias
+
+from soupcli.checkpoints.compare.class_files import folders_of
+from soupcli.checkpoints.compare.compared_files import compared_files
+from soupcli.checkpoints.compare.token_lists import ALIKE, FAMILIES, NAMED, NO_LISTS, OTHERS, TOKENS, Tokens, of_any
+from soupcli.checkpoints.formats.class_lists import LETTERS, TOKEN_KEYS
+from soupcli.checkpoints.formats.folders.folder import SIDE_FILES
+from soupcli.checkpoints.shell_patterns import matches
+from soupcli.checkpoints.side_files import leads_inside
+from soupcli.errors import MixError
+from soupcli.files.json_text import TooManyValuesError
+from soupcli.files.small_file import read_small, same_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.tensor_filter import TensorFilter
+
+MAX_BYTES = 1 << 26  # of a file that lists tokens: the largest has half of that
+
+List: TypeAlias = "tuple[Path, Tokens]"  # a file, and how it is read
+
+
+class _TooLarge(Exception):
+    """A file of more tokens than any tokenizer has, which is not read."""
+
+
+def check_tokens(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> list[str]:
+    """Raise MixError if a token has another number in the other's files; return what cannot be compared."""
+    notes: list[str] = []
+    for one, two in _pairs(first, other):
+        try:
+            if not same_bytes(one[0], two[0]):
+                _check_numbers(first, selection, (str(one[0]), _tokens(*one)), (str(two[0]), _tokens(*two)))
+        except _TooLarge as cause:
+            notes.append(f"{cause}: tokens of {first.path} and {other.path} are not compared")
+    for place, names in first.origin.lists.items():
+        others = other.origin.lists.get(place)
+        if others is not None and _is_vocabulary(place):
+            said = f"{first.path}: {place}", f"{other.path}: {place}"
+            _check_numbers(first, selection, (said[0], _in_order(names)), (said[1], _in_order(others)))
+    return notes
+
+
+def _is_vocabulary(place: str) -> bool:
+    key = place.rpartition(".")[2]
+    return TOKEN_KEYS.fullmatch(key) is not None or LETTERS.fullmatch(key) is not None
+
+
+def _in_order(names: Sequence[str]) -> dict[str, int]:
+    return {name: row for row, name in enumerate(names)}
+
+
+def _pairs(first: Checkpoint, other: Checkpoint) -> Iterator[tuple[List, List]]:
+    """Yield pairs of files that number the same tokens, folder by folder."""
+    one, two = (_by_folder(checkpoint) for checkpoint in (first, other))
+    for folder in one:
+        if folder in two:
+            yield from _pairs_in(one[folder], two[folder])
+
+
+def _by_folder(checkpoint: Checkpoint) -> dict[str, dict[str, Path]]:
+    """Return the files beside the weights by their folder and name. Of a bare file, also those of its run."""
+    found = compared_files(checkpoint)
+    if checkpoint.side_folder is None:
+        for folder in folders_of(checkpoint)[::-1]:
+            beside = (entry for entry in sorted(folder.iterdir()) if matches(entry.name, (*SIDE_FILES, *NAMED)))
+            found |= {file.name: file for file in beside if file.is_file() and leads_inside(file, folder)}
+    folders: dict[str, dict[str, Path]] = {}
+    for label, file in found.items():
+        path = PurePosixPath(label)
+        folders.setdefault(str(path.parent), {})[path.name] = file
+    return folders
+
+
+def _pairs_in(one: Mapping[str, Path], two: Mapping[str, Path]) -> Iterator[tuple[List, List]]:
+    """Yield the pairs of one folder. Of each family the first that both have: others follow from it."""
+    found: dict[Tokens, tuple[List, List]] = {}
+    for kinds in FAMILIES:
+        shared = next((kind for kind in kinds if kind.name in one and kind.name in two), None)
+        if shared is not None:
+            found[shared] = (one[shared.name], shared), (two[shared.name], shared)
+    yield from found.values()
+    if not found.keys().isdisjoint(TOKENS):
+        return
+    alike = [[(each[kind.name], kind) for kind in ALIKE if kind.name in each] for each in (one, two)]
+    if all(alike):
+        yield alike[0][0], alike[1][0]
+        return
+    for name in one:
+        if name in two and name not in NAMED and matches(name, OTHERS) and not matches(name, NO_LISTS):
+            kind = Tokens(name, partial(of_any, name))
+            yield (one[name], kind), (two[name], kind)
+
+
+def _check_numbers(
+    first: Checkpoint,
+    selection: TensorFilter,
+    of_first: tuple[str, Mapping[str, int]],
+    of_other: tuple[str, Mapping[str, int]],
+) -> None:
+    """Raise MixError if a token that both list has two numbers, and a table has a row for each."""
+    (one, ids), (two, others) = of_first, of_other
+    token = next((token for token, row in ids.items() if others.get(token, row) != row), None)
+    rows = max([*ids.values(), *others.values()], default=0) + 1
+    table = next((name for name in tables(first, selection) if first.tensors[name].shape[0] >= rows), None)
+    if token is None or table is None:
+        return
+    raise MixError(
+        f"{two}: the token {token!r} is number {others[token]}, in {one} it is {ids[token]}: rows of {table!r} "
+        "stand for other tokens",
+        hint="mix networks with one tokenizer: bring the rows of one into the order of the other (mergekit: "
+        "tokenizer_source), or leave it out",
+    )
+
+
+def tables(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:
+    """Return the mixed weights that have rows. Of an adapter only those that it changes."""
+    tensors = ((name, spec) for name, spec in checkpoint.tensors.items() if name not in checkpoint.inherited)
+    return [name for name, spec in tensors if spec.shape and spec.dtype.is_floating_point and selection.mixes(name)]
+
+
+def _tokens(file: Path, kind: Tokens) -> Mapping[str, int]:
+    """Return each token's number, or {} if the file cannot be read, which its users report. Raises _TooLarge."""
+    try:
+        found = kind.read(read_small(file, most=MAX_BYTES))
+        return {str(token): row for token, row in found.items() if type(row) is int}
+    except TooManyValuesError as cause:
+        raise _TooLarge(f"{file}: {cause}") from cause
+    except OSError as cause:
+        if cause.errno == errno.EFBIG:
+            raise _TooLarge(f"{file}: {cause.strerror}") from cause
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
