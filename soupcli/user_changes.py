@@ -13,12 +13,19 @@ from soupcli import user_files
 from soupcli import user_notes as notes
 from soupcli.user_events import state_of
 from soupcli.user_files import moving, read_modules
+from soupcli.user_hooks import pass_over_threads
 from soupcli.user_modules import forget
+from soupcli.user_projects import enter
 
 
-def begin() -> None:
-    """Note that a run begins. Modules of the user's run again if a file that they have opened is another one now."""
+def begin(folder: Path) -> None:
+    """Note that a run of the recipe in `folder` begins.
+
+    Modules of the user's run again if a file that they have opened is another one now.
+    """
+    pass_over_threads()
     user_files.begin()
+    enter(folder)
     if changed_files():
         forget()
         notes.forget("opened")

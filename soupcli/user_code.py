@@ -18,8 +18,9 @@ from soupcli import user_lookups
 from soupcli.errors import RecipeError
 from soupcli.files.small_file import read_small
 from soupcli.user_hooks import watch
-from soupcli.user_modules import MAX_SOURCE, SourceLoader, forget_changed
+from soupcli.user_modules import MAX_SOURCE, SourceLoader, forgotten
 from soupcli.user_notes import shared_with_children
+from soupcli.user_projects import make_way
 from soupcli.wording import suggestion
 
 
@@ -156,7 +157,8 @@ def _file_of(reference: str) -> tuple[str, str]:
 
 def _load_module(path: Path, reference: str) -> ModuleType:
     digest = _digest(path, reference)
-    forget_changed()
+    forgotten()
+    make_way(path.parent)
     module_name = f"_soup_{path.stem}_{hashlib.sha256(f'{path.resolve()}:{digest}'.encode()).hexdigest()[:16]}"
     watch(module_name)
     user_lookups.watch()

@@ -25,7 +25,7 @@ SYSTEM = ("/proc/", "/sys/", "/dev/")
 MAX_SOURCE = 10_000_000  # bytes of a file of Python
 MOST_TEXTS, LONGEST_NAME = 1_000, 256
 sources: dict[str, str] = {}  # file of a module of the user's -> SHA-256 of the text that was run
-_names: dict[str, str] = {}  # name of a module -> its file
+_read: set[tuple[str, str]] = set()  # names and files of modules that SourceLoader has read
 _others: dict[str, ModuleType] = {}  # name -> module, of those known to be Python's, a package's or this program's
 _users: dict[str, tuple[ModuleType, str]] = {}  # name -> module and file, of those known to be the user's
 
@@ -75,7 +75,7 @@ class SourceLoader(SourceFileLoader):
         path = self.get_filename(fullname)
         text = self.get_data(path)
         sources[os.path.realpath(path)] = hashlib.sha256(text).hexdigest()
-        _names[fullname] = os.path.realpath(path)
+        _read.add((fullname, os.path.realpath(path)))
         return self.source_to_code(text, path)
 
 
@@ -102,17 +102,29 @@ def _note_seeker(name: str, frame: FrameType | None) -> None:
         notes.add("sought", frame.f_code.co_filename, name)
 
 
-def forget_changed() -> None:
-    """Forget all of the user's modules if the file of one has changed, so that they are run again when imported."""
-    if any(_content(path) != sources[path] for path in _names.values()):
+def is_read_here(name: str, file: str) -> bool:
+    """Whether SourceLoader has read this module of the user's, so that the text that was run is known."""
+    return (name, os.path.realpath(file)) in _read
+
+
+def forgotten() -> bool:
+    """Forget all of the user's modules if the file of one has changed, so that they are run again when imported.
+
+    Returns whether it did.
+    """
+    changed = any(_content(path) != sources[path] for _, path in _read)
+    if changed:
         forget()
+    return changed
 
 
 def forget() -> None:
     """Forget all of the user's modules, so that they are run again when imported."""
-    for name in _names:
-        sys.modules.pop(name, None)
-    _names.clear()
+    for name, path in _read:
+        file = stated_in(sys.modules.get(name), "__file__")
+        if isinstance(file, str) and os.path.realpath(file) == path:
+            del sys.modules[name]
+    _read.clear()
     sources.clear()
 
 

@@ -23,7 +23,7 @@ PLAN = (
     "files",
     "user_events user_notes recipe metrics",
     "user_modules",
-    "user_hooks",
+    "user_hooks user_projects",
     "user_files",
     "user_changes user_packages",
     "user_lookups user_programs",

@@ -101,9 +101,10 @@ class EvaluationContext:
         )
 
 
-def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) -> Manifest:
+def made_manifest(*, recipe: Path | None = None, fresh: bool = False, warn: Callable[[str], None] = unsaid) -> Manifest:
     """Return the manifest of a run, which includes the files that the user's code reads.
 
+    `recipe` is the file of the recipe, if there is one: code of its folder has modules of its own.
     `warn` is called once if the cache is not used because others can write there.
     """
     folder = cache_folder()
@@ -111,7 +112,7 @@ def made_manifest(*, fresh: bool = False, warn: Callable[[str], None] = unsaid) 
     reason = next(filter(None, reasons), None)
     if reason is not None:
         warn(f"{reason}: nothing is kept there between runs, and nothing of it is used (chmod go-w, or SOUP_CACHE=DIR)")
-    begin()
+    begin(recipe.parent if recipe is not None else Path.cwd())
     moved: set[Path] = set()  # since the run began, of the files behind scripts
 
     def seen() -> dict[Path, str | None]:

@@ -45,7 +45,7 @@ from soupcli.run.to_report import ingredient_to_report, lower_is_better
 from soupcli.run.trackers import RunTrackers
 from soupcli.run.words.resolve import Resolved, locate, no_sets
 from soupcli.soups.ranking import Ranked, rank
-from soupcli.user_hooks import pass_over_threads
+from soupcli.user_projects import leave
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -71,7 +71,6 @@ class Run:
     """The state of a command: `resolved` is what the user asked for; everything else is opened or made here."""
 
     def __init__(self, resolved: Resolved) -> None:
-        pass_over_threads()
         self.resolved = resolved
         self.command = resolved.command
         self.options = resolved.options
@@ -94,7 +93,7 @@ class Run:
         if self.logits is not None:
             check_place(self.logits, self.inputs, hint="choose another folder for the logits")
         self._shared: dict[tuple[Checkpoint, Checkpoint], Checkpoint] = {}
-        self.manifest = made_manifest(fresh=self.options.fresh, warn=console.warn)
+        self.manifest = made_manifest(recipe=self.options.recipe, fresh=self.options.fresh, warn=console.warn)
         writes = isinstance(self.options, SoupOptions)  # its report says what the soup is made of
         self.hashes = ContentHashes(cache_folder() / "hashes", fresh=self.options.fresh or writes)
         self.seconds: dict[str, float] = {}
@@ -132,6 +131,7 @@ class Run:
         self.trackers.close(failed=error is not None)
         self.hashes.close()
         self.progress.close()
+        leave()
         if isinstance(error, SoupError):
             locate(error, self.recipe)
 

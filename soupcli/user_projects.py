@@ -1,0 +1,99 @@
+"""Each recipe's folder has modules of its own: two of them in one process may both have a `helpers.py`.
+
+    enter(Path("a"))                       # from here on code of the folder `a` finds its own modules
+    leave()                                # they are put aside until then; the calling script has its own
+
+A module that the calling script imported, and whose file was changed since this program was loaded, runs again when
+the user's code imports it: what a notebook has edited is seen as in a new process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from soupcli.user_modules import forgotten, is_read_here, user_modules
+from soupcli.user_notes import COARSE
+
+_began = time.time_ns() - COARSE  # what a module has run is in its file, if that is older
+_here: list[str] = []  # the folder that was entered
+_aside: dict[str, dict[str, ModuleType]] = {}  # folder -> its modules by name
+_paths: dict[str, list[str]] = {}  # folder -> what its code has put into sys.path
+_taken: dict[str, ModuleType] = {}  # of the calling script, by name
+_found_anyway: set[tuple[str, str, str]] = (
+    set()
+)  # folder, name and file of modules that were taken, and may be found again
+
+
+def enter(folder: Path) -> None:
+    """Let code of `folder` find its own modules, and none of another folder."""
+    home = os.path.realpath(folder)
+    if forgotten():
+        _aside.clear()
+    if _here != [home]:
+        _leave()
+        _here[:] = [home]
+        sys.path[:0] = [path for path in _paths.pop(home, []) if path not in sys.path]
+    _take(_is_edited)
+    make_way(folder)
+    for name, module in _aside.pop(home, {}).items():
+        sys.modules.setdefault(name, module)
+
+
+def make_way(folder: Path) -> None:
+    """Take modules of others away that stand in for files in `folder`: its code would get them."""
+    home = os.path.realpath(folder)
+
+    def shadows(name: str, file: str) -> bool:
+        top = os.path.join(home, name.partition(".")[0])  # noqa: PTH118
+        if any(_is_below(file, one) for one in (home, *_here)) or (home, name, file) in _found_anyway:
+            return False
+        is_there = os.path.isfile(f"{top}.py") or os.path.isfile(os.path.join(top, "__init__.py"))  # noqa: PTH113, PTH118
+        if is_there:
+            _found_anyway.add((home, name, file))
+        return is_there
+
+    _take(shadows)
+
+
+def leave() -> None:
+    """Give the calling script its modules and its path again. Of modules that it has edited the new ones stay."""
+    _leave()
+    for name, module in _taken.items():
+        sys.modules.setdefault(name, module)
+    _taken.clear()
+    _found_anyway.clear()
+
+
+def _take(is_wanted: Callable[[str, str], bool]) -> None:
+    """Take modules out, with all of their packages: a package keeps those of its modules that it has imported."""
+    modules = [(name, file) for name, file in user_modules() if name != "__main__" and not name.startswith("_soup_")]
+    tops = {name.partition(".")[0] for name, file in modules if is_wanted(name, file)}
+    _taken.update((name, sys.modules.pop(name)) for name, _ in modules if name.partition(".")[0] in tops)
+
+
+def _is_edited(name: str, file: str) -> bool:
+    """Whether a module's file may have changed since somebody else than this program read it."""
+    try:
+        return not is_read_here(name, file) and os.stat(file).st_ctime_ns >= _began  # noqa: PTH116
+    except OSError:
+        return False
+
+
+def _leave() -> None:
+    """Put the modules of the folder aside, and what its code has put into sys.path."""
+    for home in _here:
+        own = {name for name, file in user_modules() if _is_below(file, home) and is_read_here(name, file)}
+        own -= {name for name in own if name.startswith("_soup_")}
+        _aside[home] = {**_aside.get(home, {}), **{name: sys.modules.pop(name) for name in own}}
+        _paths[home] = [path for path in sys.path if path and _is_below(path, home)]
+        sys.path[:] = [path for path in sys.path if path not in _paths[home]]
+    _here.clear()
+
+
+def _is_below(file: str, folder: str) -> bool:
+    return f"{os.path.realpath(file)}{os.sep}".startswith(folder.rstrip(os.sep) + os.sep)
