@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import read_into
 from soupcli.checkpoints.compare.class_orders import class_orders
-from soupcli.mixing.arithmetic.arrays import Array, bytes_of, cpu_library, library_of
+from soupcli.mixing.arithmetic.arrays import Array, bytes_of, cast, cpu_library, library_of
 from soupcli.mixing.arithmetic.rounding import HELD_AS, widen
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 HEAD = re.compile(r"head|classif|logit|score|predict|(^|\.)(fc|cls)\d*\.")  # in names of the last layer
 MOST_ROWS = 2000
 LARGEST = 1 << 23  # elements of a head that is looked at
+PIECE = 1 << 18  # elements that are worked on at once
 ALIKE = 0.9  # cosine of rows that are copies, with noise
 SURE = 6.0  # standard deviations by which other rows are more alike than those of the same number
 APART = 0.1  # cosine by which the most alike of such rows is before the next
@@ -79,21 +80,32 @@ def _head(checkpoint: Checkpoint, selection: TensorFilter) -> str | None:
 
 
 def _rows(checkpoint: Checkpoint, name: str) -> Rows:
+    """Read a head piece by piece, so that no more than one copy of it is held, in float32."""
     spec, xp = checkpoint.tensors[name], cpu_library()
-    stored_cd = xp.empty(spec.shape, dtype=getattr(xp, HELD_AS[spec.dtype]))
-    read_into(checkpoint, name, 0, bytes_of(stored_cd))
-    head_cd = xp.empty(spec.shape, dtype=xp.float64)
-    widen(stored_cd, spec.dtype, out=head_cd)
+    classes, features = spec.shape
+    head_cd = xp.empty(spec.shape, dtype=xp.float32)
+    for start in range(0, classes, at_once := max(1, PIECE // features)):
+        shape = min(at_once, classes - start), features
+        stored, wide = xp.empty(shape, dtype=getattr(xp, HELD_AS[spec.dtype])), xp.empty(shape, dtype=xp.float64)
+        read_into(checkpoint, name, start * features, bytes_of(stored))
+        widen(stored, spec.dtype, out=wide)
+        head_cd[start : start + len(wide)] = wide
     return rows_of(head_cd)
 
 
-def rows_of(head_cd: Array) -> Rows:
-    """Return the rows of a head. Rows without their mean have cosines of -1 / (classes - 1), and others by chance."""
-    classes, features = head_cd.shape
-    xp = library_of(head_cd)
-    mean_d = head_cd.mean(axis=0)
-    rows_cd = head_cd - mean_d
-    lengths_c = xp.sqrt((rows_cd * rows_cd).sum(axis=1))
+def rows_of(rows_cd: Array) -> Rows:
+    """Return the rows of a head, in its memory.
+
+    Rows without their mean have cosines of -1 / (classes - 1), and others by chance.
+    """
+    classes, features = rows_cd.shape
+    xp = library_of(rows_cd)
+    mean_d = rows_cd.mean(axis=0, dtype=xp.float64)
+    lengths_c = xp.empty(classes, dtype=xp.float32)
+    for start in range(0, classes, at_once := max(1, PIECE // features)):
+        piece = rows_cd[start : start + at_once]
+        piece -= cast(mean_d, "float32")
+        lengths_c[start : start + at_once] = xp.sqrt((piece * piece).sum(axis=1))
     keeps_start = math.sqrt(float(mean_d @ mean_d) * (classes - 1)) >= KEPT * float(lengths_c.mean())
     rows_cd /= lengths_c.clip(min=1e-30).reshape(-1, 1)
     cosines_cc, each_c = rows_cd @ rows_cd.T, xp.arange(classes)

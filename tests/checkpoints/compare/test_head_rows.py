@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from soupcli.checkpoints.compare import head_rows
 from soupcli.checkpoints.compare.head_rows import moved_rows
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
@@ -44,6 +46,21 @@ def test_moved_rows(tmp_path: Path, classes: int, features: int, noise: float) -
     assert told(tmp_path / "same", one, other) is None
     assert told(tmp_path / "left", one, other[order], selection=TensorFilter(exclude=("fc.*",))) is None
     assert told(tmp_path / "named", one, other[order], names="\n".join(f"c {n}" for n in range(classes))) is None
+
+
+def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two heads are held at once, in float32, and pieces of one: what is found does not depend on the pieces."""
+    torch.manual_seed(0)
+    rows = torch.randn(100, 4096)
+    found = told(tmp_path, rows, rows.roll(1, 0), rows)
+    monkeypatch.setattr(head_rows, "PIECE", 5000)
+    tracemalloc.start()
+    again = moved_rows([open_checkpoint(tmp_path / f"r{number}") for number in range(3)], EVERYTHING)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found is not None
+    assert again == found
+    assert peak < 2.5 * rows.nbytes
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
