@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -45,6 +46,26 @@ def importing() -> Iterator[None]:
         yield
     if Searches.skip_imports:
         gc.freeze()
+
+
+class _LatePattern:
+    """A regular expression, compiled when one of its methods is first used."""
+
+    def __init__(self, text: str, flags: int) -> None:
+        self._text, self._flags = text, flags
+
+    @functools.cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return re.compile(self._text, self._flags)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._compiled, name)
+
+
+def late_pattern(text: str, flags: int = 0) -> re.Pattern[str]:
+    """Return a regular expression that takes long to compile and that most runs do not need; call its methods alone."""
+    late: Any = _LatePattern(text, flags)
+    return late  # type: ignore[no-any-return]
 
 
 class _Late(ModuleType):

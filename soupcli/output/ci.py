@@ -6,11 +6,11 @@ schema that Jenkins' xUnit plugin publishes (junit-10.xsd), one test case for ea
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from xml.etree import ElementTree
 
+from soupcli.late import late_pattern
 from soupcli.output import markdown
 from soupcli.output.sentences import sentence, where
 from soupcli.wording import legible
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Format = Literal["text", "github", "junit", "markdown"]
 Level = Literal["notice", "warning", "error"]
-_NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\U00010000-\U0010ffff]")
+_NOT_XML = late_pattern("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\U00010000-\U0010ffff]")
 
 
 class Finding(NamedTuple):

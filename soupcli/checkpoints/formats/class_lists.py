@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from soupcli.checkpoints.formats.numpy_names import names_in
+from soupcli.late import late_pattern
 
 DEEPEST = 3  # levels that are searched
 MOST = 100_000  # classes, and entries that are searched
@@ -27,12 +28,12 @@ _LISTS = (
     r"|(label|class|category|intent|tag)(es|s)?"
     r"([_-]?(names|map|mapping|list|dict|index|indices|order|(encoder|encoding)([_-]?classes)?))?"
 )
-KEYS = re.compile(rf"({_MAPS}|{_NAMES})_?", re.IGNORECASE)
-LISTS = re.compile(rf"names|([\w-]+[_-])?({_LISTS})", re.IGNORECASE)
+KEYS = late_pattern(rf"({_MAPS}|{_NAMES})_?", re.IGNORECASE)
+LISTS = late_pattern(rf"names|([\w-]+[_-])?({_LISTS})", re.IGNORECASE)
 ENDINGS = ("", "json", "yaml", "yml", "toml", "txt", "names", "csv", "tsv", "lst", "list", "dat", "pbtxt")
 BINARY = ("npy", "pkl", "pickle", "joblib", "pt", "pth")
 # Lists of other things, whose order says nothing, by their key or the name of their file.
-OTHERS = re.compile(
+OTHERS = late_pattern(
     r"versions?|(.*[_-])?(modules|datasets?|metrics?|languages?|architectures|tokens|files|paths|callbacks|report_to|ignore|layers"
     r"|inputs?|plugins|loggers|gpus|devices|authors|splits|args|argv|packages|requirements|losses|counts?"
     r"|frequenc(y|ies)|distribution|statistics|stats|accurac(y|ies)|scores?|report|confusion(_matrix)?|weights|configs?|h?params|hyper_?parameters|settings|options)_?"
@@ -45,13 +46,13 @@ OTHERS = re.compile(
     re.IGNORECASE,
 )
 # Names of files and packages, which are no classes.
-NO_CLASS = re.compile(
+NO_CLASS = late_pattern(
     r"\w+://.*|(~|\.{0,2})/.*|[\w.\[\]-]+\s*([=~><!]=|@).*|.*\.(jpe?g|png|bmp|gif|tiff?|webp|wav|flac|mp[34])"
     r"|.*\.(txt|csv|tsv|jsonl?|parquet|npy|npz|pt|h5|gz|tar|zip|py|ya?ml)",
     re.IGNORECASE,
 )
 # Words of settings and measures of a training, which may be 0, 1, ... by chance, and beginnings of such names.
-_SETTING = re.compile(
+_SETTING = late_pattern(
     r"seed|random|fold|epochs?|steps?|iters?|iterations?|rank|lr|rate|learning|batch|size|version|scores?|trial"
     r"|run|repeat|exp|experiment|id|idx|index|nr|cpus?|bbox|segm|number|num|count|total|split|gpus?|cuda|devices?|node|workers?"
     r"|rng|loss|acc|accuracy|f1|auc|auroc|precision|recall|top[15]|map|m?iou|mae|r?mse|r2|ppl|perplexity|bleu"
@@ -62,21 +63,21 @@ _SETTING = re.compile(
 )
 _BEGIN_SETTINGS = {"use", "num", "n", "max", "min", "best", "last", "total", "local", "global", "enable", "disable"}
 _CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])")
-PLACEHOLDER = re.compile(r"(LABEL_|class_?)?\d+", re.IGNORECASE)  # of classes that nobody has named
-_NUMBER_FIRST = re.compile(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
-_NUMBER_LAST = re.compile(r"(.*[^\s:,;=>])[\s:,;=>]+(\d{1,9})")  # `cat 0`, `'cat' => 0`
+PLACEHOLDER = late_pattern(r"(LABEL_|class_?)?\d+", re.IGNORECASE)  # of classes that nobody has named
+_NUMBER_FIRST = late_pattern(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
+_NUMBER_LAST = late_pattern(r"(.*[^\s:,;=>])[\s:,;=>]+(\d{1,9})")  # `cat 0`, `'cat' => 0`
 _END = re.compile(r"={4,}")  # of the list in a label encoder of SpeechBrain (speechbrain/dataio/encoder.py)
-_BY_MERIT = re.compile(r"(hardest|easiest|worst|best|rarest|confused|wrong)[_-].*", re.IGNORECASE)
+_BY_MERIT = late_pattern(r"(hardest|easiest|worst|best|rarest|confused|wrong)[_-].*", re.IGNORECASE)
 _WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts
-_HEADER = re.compile(rf"{_NAME}|{_NAMES}", re.IGNORECASE)
+_HEADER = late_pattern(rf"{_NAME}|{_NAMES}", re.IGNORECASE)
 
 # Keys of vocabularies, and of those whose tokens are single letters.
-TOKEN_KEYS = re.compile(
+TOKEN_KEYS = late_pattern(
     r"stoi|itos|vocab(ulary|s)?|tokens?|symbols|(token|char|letter|word|phone(me)?|symbol|piece)s?_?(2|to)_?(id|ids|idx|ind(ex|ices))"
     r"|(id|idx|ind(ex|ices))_?(2|to)_?(token|char|letter|word|phone(me)?|symbol|piece)s?|(src|tgt|source|target)_(dict|vocab)",
     re.IGNORECASE,
 )
-LETTERS = re.compile(r"char(acter)?s?(_?(set|list))?|alphabet|letters|symbols|vocab(ulary)?", re.IGNORECASE)
+LETTERS = late_pattern(r"char(acter)?s?(_?(set|list))?|alphabet|letters|symbols|vocab(ulary)?", re.IGNORECASE)
 
 View = Callable[[Any], "Mapping[Any, Any] | None"]
 
