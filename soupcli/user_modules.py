@@ -28,6 +28,7 @@ sources: dict[str, str] = {}  # file of a module of the user's -> SHA-256 of the
 _read: set[tuple[str, str]] = set()  # names and files of modules that SourceLoader has read
 _others: dict[str, ModuleType] = {}  # name -> module, of those known to be Python's, a package's or this program's
 _users: dict[str, tuple[ModuleType, str]] = {}  # name -> module and file, of those known to be the user's
+_looked_at: tuple[tuple[str, ...], tuple[ModuleType, ...]] = (), ()  # names and modules, when they were last looked at
 
 
 @cache
@@ -140,6 +141,16 @@ def user_modules() -> list[tuple[str, str]]:
 
     Thousands of modules are loaded and this is asked for with every score, so each is looked at once.
     """
+    global _looked_at
+    loaded = tuple(sys.modules), tuple(sys.modules.values())
+    if loaded != _looked_at:  # compares identities, and is several times as fast as looking each name up
+        _look_at_others()
+        _looked_at = loaded
+    return [(name, file) for name, (_, file) in _users.items()]
+
+
+def _look_at_others() -> None:
+    """Look at the modules that were not there before, and forget those that are gone."""
     if not all(map(is_, map(sys.modules.get, _others), _others.values())):
         _others.clear()
     for name in [name for name, (module, _) in _users.items() if sys.modules.get(name) is not module]:
@@ -153,7 +164,6 @@ def user_modules() -> list[tuple[str, str]]:
             _others[name] = module
         elif file.endswith((".py", ".so", ".pyd")):
             _users[name] = (module, file)
-    return [(name, file) for name, (_, file) in _users.items()]
 
 
 def stated_in(module: object, name: str) -> Any:

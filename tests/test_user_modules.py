@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -22,3 +24,16 @@ def test_lazy_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lazy", LazyModule("lazy"))
     monkeypatch.setitem(sys.modules, "odd", object())
     assert not {"lazy", "odd"} & {name for name, _ in user_modules()}
+
+
+def test_another_module_under_the_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that is loaded, replaced by another or taken away since the last look is seen as it is now."""
+    files = [str(tmp_path / f"{name}.py") for name in ("first", "second")]
+    for file in (files[0], files[1], os.__file__, files[0]):
+        module = ModuleType("replaced")
+        module.__file__ = file
+        monkeypatch.setitem(sys.modules, "replaced", module)
+        for _ in range(2):
+            assert dict(user_modules()).get("replaced") == (file if file in files else None)
+    monkeypatch.delitem(sys.modules, "replaced")
+    assert "replaced" not in dict(user_modules())
