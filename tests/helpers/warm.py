@@ -149,11 +149,13 @@ def _main() -> None:
 
 def _serve(place: str) -> list[str]:
     """Forks for each request, until stdin is closed. Returns in the forks that are to run, with their words."""
-    import select  # noqa: PLC0415 - those who ask do not need it
+    import gc  # noqa: PLC0415 - those who ask do not need it
+    import select  # noqa: PLC0415
 
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(place)
     listening.listen(16)
+    gc.freeze()  # forks that end need not look through what is imported
     os.write(1, b"ready\n")
     while listening in select.select([listening, sys.stdin], [], [])[0]:
         connection, _ = listening.accept()

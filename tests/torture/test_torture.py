@@ -14,7 +14,7 @@ SHORT = {
     "kills": ["--kills", "8"],
     "fuzz": ["--inputs", "140"],
     "strangers": ["--inputs", "150"],
-    "hostile": ["--megabytes", "0.3"],
+    "hostile": ["--megabytes", "0.1"],
     "faults": ["--faults", "7"],
     "hammer": ["--rounds", "60"],
     "many": ["--ingredients", "300"],
