@@ -17,9 +17,9 @@ Shapes: r ingredients of a batch, c elements of a chunk (twice as many real numb
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import reduce
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import weights_file
@@ -106,7 +106,8 @@ class Averager:
             xp = self._sums.library
             upper_c = xp.empty(len(total_c), dtype=getattr(xp, HELD_AS[dtype]))
             doubtful_k = xp.arange(len(total_c))
-        for chosen_k in _near_one_another(doubtful_k, most=max(1, BLOCK // terms.members)):
+        most = max(1, BLOCK // terms.members)
+        for chosen_k in (doubtful_k[first : first + most] for first in range(0, len(doubtful_k), most)):
             columns_tk = self._columns(terms, start, chosen_k)
             upper_c[chosen_k] = exact_means(columns_tk, terms.weights, terms.divisor, dtype, terms.stored_format)
         return upper_c
@@ -166,14 +167,6 @@ def _same_numbers(one_c: Array, its: Dtype, other_c: Array, others: Dtype) -> bo
         return bytes_of(one_c) == bytes_of(other_c)
     wide_c, other_wide_c = _wide(one_c, its), _wide(other_c, others)
     return bool(((wide_c == other_wide_c) | ((wide_c != wide_c) & (other_wide_c != other_wide_c))).all())
-
-
-def _near_one_another(places_k: Array, *, most: int) -> Iterator[Array]:
-    """Ascending places, those of one piece together, at most so many."""
-    pieces_k = places_k // PIECE
-    ends = (places(pieces_k[1:] != pieces_k[:-1]) + 1).tolist()
-    for begin, end in pairwise([0, *ends, len(places_k)]):
-        yield from (places_k[first : min(first + most, end)] for first in range(begin, end, most))
 
 
 SMALLEST_ERROR = 2.0**-900  # of an interval around a mean; below it its ends may not be what they seem
