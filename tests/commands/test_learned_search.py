@@ -150,6 +150,16 @@ def test_kept_generations_need_no_scores(brier: Path, soup: Soup, monkeypatch: p
     assert ran(soup, *words, "c")["soup"]["hash"] == first["soup"]["hash"]
 
 
+def test_warns_of_chance(brier: Path, soup: Soup) -> None:
+    """Coefficients that few examples chose, and hardly, are said to be so; of a second run too."""
+    chosen = ("--ckpts", "runs/0", "runs/1", "runs/2")
+    words = (*chosen, "--val", "val", "--set", "holdout=0", "--budget", "30", "--out")
+    for out in "ab":
+        report = ran(soup, *words, out)
+        assert report["coefficient_search"]["best"] > report["coefficient_search"]["start"]
+        assert any("which may be chance: on others the soup may be worse" in one for one in report["warnings"])
+
+
 @pytest.mark.parametrize("words", [["--per", "layer"], ["--groups", "2"], ["--per", "tensor"]])
 def test_layers(brier: Path, soup: Soup, words: list[str]) -> None:
     """Layers, groups of layers and tensors have rows of their own that sum to 1, and the soup verifies."""

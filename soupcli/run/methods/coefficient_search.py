@@ -9,7 +9,9 @@ from soupcli.checkpoints.groups import members_of
 from soupcli.environment import cache_folder
 from soupcli.errors import UsageError
 from soupcli.evaluation.kept_scores import SEARCH_SCHEMA, FitStore
+from soupcli.evaluation.paired_difference import difference
 from soupcli.late import torch
+from soupcli.metrics.metric import Z
 from soupcli.mixing.mixture import Mixture
 from soupcli.report.soups import CoefficientSearch, SearchGeneration
 from soupcli.run.dry_run import Plan
@@ -23,6 +25,7 @@ from soupcli.run.run import Row
 from soupcli.run.to_report import coefficients_to_report
 from soupcli.soups.greedy import GreedySoup
 from soupcli.soups.greedy import greedy as recipe_1
+from soupcli.soups.learned.choice import SURE
 from soupcli.soups.learned.coefficient_search import (
     SIGMA,
     Evolution,
@@ -32,6 +35,7 @@ from soupcli.soups.learned.coefficient_search import (
     search_coefficients,
 )
 from soupcli.soups.learned.learned import Layered, of_checkpoints, without_absent
+from soupcli.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,7 +150,25 @@ def _searched(
             states=_store(run, best.checkpoint, start, layers, evolution),
             progress=progress,
         )
+    if (doubt := maybe_by_chance(found)) is not None:
+        run.warn(doubt)
     return found, _to_report(found, run, evolution)
+
+
+def maybe_by_chance(found: FoundCoefficients) -> str | None:
+    """Return a warning if the coefficients are better than the start by less than chance allows, else None."""
+    metric, n = found.score.selecting, found.score.metrics[found.score.selecting].n
+    gained = difference(found.score, found.start, metric)
+    if found.alpha_lk is None or gained.low is None or gained.high is None or gained.value == 0:
+        return None
+    toward_0 = gained.low if gained.value > 0 else gained.high
+    if abs(gained.value) >= abs(gained.value - toward_0) * SURE / Z:
+        return None
+    return (
+        f"{metric} of the coefficients is {shown(metric, found.score.value, None)}, of the start "
+        f"{shown(metric, found.start.value, None)}, on {n} examples that chose them, which may be chance: on others "
+        "the soup may be worse than its start; a larger set tells"
+    )
 
 
 class OfFirst:
