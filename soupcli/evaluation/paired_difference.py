@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.late import torch
 from soupcli.metrics.metric import Metric, Z
-from soupcli.metrics.standard_error import bootstrap_error, slopes
+from soupcli.metrics.standard_error import at_least_of_all, bootstrap_error, slopes
 from soupcli.metrics.table import metric_named
 from soupcli.wording import SURE
 
@@ -63,7 +63,7 @@ def difference(first: Score, second: Score, metric: str, *, counted: float = 1.0
         return PairedDifference(value)
     if a.dtype == torch.uint8 and a.dim() == 1:
         alone = [round(counted * int(each.sum())) for each in (a > b, a < b)]
-        low, high = share_interval(alone[0], alone[1], max(round(counted * len(a)), sum(alone)))
+        low, high = share_interval(alone[0], alone[1], max(round(counted * len(a)), sum(alone), 1))
         return PairedDifference(value, min(low, value), max(high, value), exact_mcnemar(*alone))
     of = metric_named(metric)
     interval = metric_interval(of, a, b) if len(a) > 1 else None
@@ -138,6 +138,8 @@ def metric_interval(metric: Metric, first: Tensor, second: Tensor) -> Interval |
         centre, error = _with_extremes(value, slopes_n)
     if not math.isfinite(error):
         return None
+    if metric.span is not None:  # both are right, or wrong, on each example: others may tell them apart
+        error = at_least_of_all(error, metric.span, len(first))
     reach = student_t(len(first) - 1) * error
     most = metric.span if metric.span is not None else math.inf
     down, up = (metric.bias(each) if metric.bias is not None else 0.0 for each in (first, second))

@@ -31,8 +31,8 @@ def with_error(metric: Metric, outcomes: Tensor) -> MetricValue:
     if metric.resampled:
         return value._replace(stderr=bootstrap_error(lambda of: metric.value(of).value, outcomes))
     error = infinitesimal_jackknife(metric.weighted, outcomes)
-    if metric.counts and error is not None and error < NOTHING:
-        error = (metric.span or 1.0) * error_of_all(len(outcomes))
+    if error is not None and metric.span is not None:
+        error = at_least_of_all(error, metric.span, len(outcomes))
     return value._replace(stderr=error)
 
 
@@ -63,6 +63,11 @@ NOTHING = 1e-12  # what rounding leaves of an error that is 0
 def error_of_all(n: int) -> float:
     """Return the standard error of a share of 0 or 1 of `n` examples: Wilson's interval is 1.96 of it long."""
     return Z / (n + Z * Z)
+
+
+def at_least_of_all(error: float, span: float, n: int) -> float:
+    """Return the error, or that of a share of 0 or 1 over the metric's span if no example moves the value."""
+    return error if error >= NOTHING else span * error_of_all(n)
 
 
 def infinitesimal_jackknife(weighted: Callable[[Tensor, Tensor], Tensor], outcomes: Tensor) -> float | None:

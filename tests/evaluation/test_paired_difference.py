@@ -170,7 +170,7 @@ def test_the_same_outcomes() -> None:
     assert difference(score, score, "nll") == (0.0, 0.0, 0.0, None)
 
 
-@pytest.mark.parametrize("name", ["f1", "mcc", "accuracy+f1"])
+@pytest.mark.parametrize("name", ["f1", "mcc", "accuracy+f1", "f1_micro", "f1_macro"])
 def test_no_class_is_told_apart(name: str) -> None:
     """Networks that predict the same classes may still differ on others: the interval is no point."""
     metric = metric_named(name)
@@ -178,6 +178,22 @@ def test_no_class_is_told_apart(name: str) -> None:
     outcomes = metric.contribution(torch.eye(3)[labels_n], labels_n)
     low, high = metric_interval(metric, outcomes, outcomes) or (0.0, 0.0)
     assert -0.6 < low < -0.05 and 0.05 < high < 0.6
+
+
+@pytest.mark.parametrize("name", ["map", "spearman", "mcc"])
+def test_nothing_moves_the_value(name: str) -> None:
+    """Two orders without an error, or one class alone, say little of other examples: the interval is no point."""
+    metric, order_n = metric_named(name), torch.arange(40, dtype=torch.float64)
+    labels = (order_n >= 20).to(torch.uint8)[:, None] if name == "map" else order_n
+    logits_nk = order_n[:, None]
+    if name == "mcc":
+        labels, logits_nk = torch.zeros(40, dtype=torch.long), torch.stack([order_n - 20, -order_n], dim=1)
+    one, other = (metric.contribution(each_nk, labels) for each_nk in (logits_nk, 2 * logits_nk))
+    found, again = (score_of({name: each}, name, examples=40) for each in (one, other))
+    interval = difference(found, again, name)
+    assert interval.low is not None and interval.high is not None
+    assert -0.5 < interval.low < -0.05 and 0.05 < interval.high < 0.5
+    assert (found.metrics[name].stderr or 0.0) > 0.02
 
 
 def test_a_score() -> None:
