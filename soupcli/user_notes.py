@@ -31,7 +31,8 @@ OF_NAMES = {"variable", "imported", "sought", "package", "attended"}
 OF_COMMANDS = {"started", "program", "running"}
 KINDS = OF_FILES | OF_NAMES | OF_COMMANDS
 LONGEST = 1 << 20  # bytes of a note
-COARSE = 2_000_000_000  # nanoseconds: some file systems tell times apart no finer, and none better than milliseconds
+COARSE = 2_000_000_000  # nanoseconds: some file systems tell times apart no finer, and servers' clocks differ
+FINE = 50_000_000  # of this machine's own file systems, which tell the time of the last tick of its clock
 MOST = 100_000  # words of one kind; more are a sign of something else
 PLACE = "SOUP_NOTES"  # the variable that names the file
 SINCE = "SOUP_NOTES_SINCE"  # the variable with the time when a command was started, in nanoseconds
@@ -138,9 +139,16 @@ def environment_of_command() -> Mapping[str, str]:
 def is_made_by_command(path: str) -> bool:
     """Whether a file may have changed since this process, or the command that it is a part of, was started."""
     try:
-        return bool(_began[0]) and os.stat(path).st_ctime_ns >= _began[0] - COARSE  # noqa: PTH116
+        found = os.stat(path)  # noqa: PTH116
+        return bool(_began[0]) and found.st_ctime_ns >= _began[0] - _grain(found)
     except OSError:
         return False
+
+
+def _grain(found: os.stat_result) -> int:
+    """Return how far the time of a file may be from this machine's clock, in nanoseconds."""
+    is_local = os.major(found.st_dev) != 0 or (_file and os.stat(_file[0]).st_dev == found.st_dev)  # noqa: PTH116
+    return FINE if is_local and found.st_ctime_ns % 1_000_000_000 else COARSE
 
 
 @contextlib.contextmanager

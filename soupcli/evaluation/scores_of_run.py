@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from soupcli.mixing.mixture import Mixture
 
 
+MOST_VARYING = 3  # files that are named
+
+
 class ScoresOfRun:
     """Finds and keeps scores and logits, each under a key of everything that determines it.
 
@@ -73,8 +76,17 @@ class ScoresOfRun:
         key = self._keys.of_score(name, weights)
         if key is not None:
             self.context.store.put(key, score)
+            self._say_what_varies(name)
         if not self.context.sets[name].shows_examples:
             self.context.store.remember(self._own_key(name, weights), score)
+
+    def _say_what_varies(self, name: str) -> None:
+        """Say which files count as made by the user's programs: nothing tells whether somebody else changed them."""
+        files = self.context.manifest.varying()
+        for path in files[:MOST_VARYING]:
+            self.context.note(
+                f"val.{name}: {path} changes from one evaluation to the next: it counts as made by the program itself"
+            )
 
     def _own_key(self, name: str, weights: Mixture) -> str:
         return f"{name}:{self._keys.of_weights(weights)}"

@@ -138,6 +138,10 @@ class Manifest:
         """Return the files that have changed since a program of the user's opened them."""
         return sorted(self._user.changed_by_programs())
 
+    def varying(self) -> list[Path]:
+        """Return the files that were others in an earlier score of this run: the user's code makes them, it seems."""
+        return sorted(self._varying)
+
     def _varies(self, path: Path, now: str) -> bool:
         """Whether the print of a file is another one than in an earlier score of this run: it is made, not given."""
         if self._first.setdefault(path, now) != now:
