@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections import deque
 from functools import lru_cache
+from itertools import filterfalse, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
     """
     room = float(MOST_BYTES)
     kept: dict[str, Path] = {}
-    found = sorted(_candidates(checkpoint).items(), key=lambda one: (not _lists(one[1]), one[0]))
+    found = sorted(_candidates(checkpoint).items(), key=lambda one: (not _lists(one[1].name), one[0]))
     for label, file in found[:MOST_FILES]:
         size = _size_of(file)
         if size <= min(room, most_of(file)):
@@ -78,13 +79,13 @@ def files_of(checkpoint: Checkpoint) -> dict[str, Path]:
 
 def too_large(checkpoint: Checkpoint) -> dict[str, Path]:
     """Return the lists of classes, and the configuration, that are too large to be read, by their labels."""
-    found = {label: file for label, file in _candidates(checkpoint).items() if _lists(file)}
+    found = {label: file for label, file in _candidates(checkpoint).items() if _lists(file.name)}
     return {label: file for label, file in found.items() if most_of(file) < _size_of(file) < math.inf}
 
 
 def most_of(file: Path) -> int:
     """Return the most bytes of a file of this name that is read."""
-    return MAX_YAML if file.suffix.lower() in YAML else MAX_BYTES if _lists(file) else MAX_SETTINGS
+    return MAX_YAML if file.suffix.lower() in YAML else MAX_BYTES if _lists(file.name) else MAX_SETTINGS
 
 
 def folders_of(checkpoint: Checkpoint) -> list[Path]:
@@ -102,16 +103,16 @@ def _candidates(checkpoint: Checkpoint) -> dict[str, Path]:
     found = {file.name: file for file in checkpoint.side_files}
     run = folders_of(checkpoint)
     if checkpoint.side_folder is not None:
-        found |= {file.name: file for file in _entries(checkpoint.side_folder)}
+        found |= {file.name: file for file in _stating(checkpoint.side_folder)}
     elif weights:
         found |= _beside_file(min(weights))
-    found |= {f"../{file.name}": file for above in run[1:] for file in _entries(above)}
+    found |= {f"../{file.name}": file for above in run[1:] for file in _stating(above)}
     for up, at in enumerate(run):
         found |= {f"{'../' * up}{label}": file for label, file in _lists_below(at, run[0])}
     settings = (above / HYDRA for above in run if not (above / HYDRA).parent.is_symlink())
     hydra = next((file for file in settings if file.is_file()), None)
     found |= {HYDRA: hydra} if hydra is not None else {}
-    return {label: file for label, file in found.items() if _may_state(file) and file not in weights}
+    return {label: file for label, file in found.items() if _may_state(file.name) and file not in weights}
 
 
 def _beside_file(weights: Path) -> dict[str, Path]:
@@ -142,31 +143,35 @@ def _files_by_owner(folder: Path, suffix: str, _time: int) -> tuple[dict[str, li
 
 def _lists_below(folder: Path, weights: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files about classes in folders below, without those of other weights, of examples, and of `weights`."""
-    waiting = deque((file, 1) for file in _folders_in(folder, _time_of(folder)) if file != weights)
+    waiting = deque((file, 1) for file in _folders_of(folder, _time_of(folder)) if file != weights)
     seen = 0
     while waiting and seen < MOST_BELOW:
         place, depth = waiting.popleft()
         entries = _entries(place)[: MOST_BELOW - seen]
-        seen += len(entries)
+        seen += 1 + len(entries)
         if any(is_weights(file.name) for file in entries):
             continue
         if depth < BELOW:
-            waiting.extend((file, depth + 1) for file in _folders_in(place, _time_of(place)))
+            waiting.extend((file, depth + 1) for file in _folders_in(place))
         for file in entries:
             if is_class_list(file.name) or DATA.fullmatch(file.stem):
                 yield file.relative_to(folder).as_posix(), file
 
 
 @lru_cache(maxsize=64)  # of many files of weights in one folder each asks
-def _folders_in(folder: Path, _time: int) -> list[Path]:
-    """Return the folders in one that may hold files about classes; asked again if its `_time` is another one."""
+def _folders_of(folder: Path, _time: int) -> list[Path]:
+    """Return what `_folders_in` does, which is asked again if the folder's `_time` is another one."""
+    return _folders_in(folder)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """Return the first folders in one that may hold files about classes."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
     except OSError:
         return []
-    return [
-        Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False) and _may_hold_lists(entry.name)
-    ]
+    names = (name for name in sorted(entry.name for entry in entries) if _may_hold_lists(name))
+    return [folder / name for name in islice(names, MOST_BELOW)]
 
 
 def _may_hold_lists(folder: str) -> bool:
@@ -181,10 +186,21 @@ def _time_of(folder: Path) -> int:
 
 
 def _entries(folder: Path) -> list[Path]:
+    return [folder / name for name in _names_in(folder)]
+
+
+def _names_in(folder: Path) -> list[str]:
     try:
-        return sorted(folder.iterdir(), key=str)
+        return sorted(os.listdir(folder))  # noqa: PTH208 - a Path for each of very many files takes long
     except OSError:
         return []
+
+
+def _stating(folder: Path) -> list[Path]:
+    """Return the files in a folder that may state classes: lists of classes, and the first others."""
+    names = list(filter(_may_state, _names_in(folder)))
+    lists = filter(_lists, names)
+    return [folder / name for name in (*lists, *islice(filterfalse(_lists, names), MOST_FILES))]
 
 
 def _is_of_run(file: Path) -> bool:
@@ -208,8 +224,8 @@ def document_of(file: Path) -> Any:
         return None
 
 
-def _lists(file: Path) -> bool:
-    return is_class_list(file.name) or file.name == CONFIG
+def _lists(name: str) -> bool:
+    return is_class_list(name) or name == CONFIG
 
 
 def _size_of(file: Path) -> float:
@@ -221,11 +237,11 @@ def _size_of(file: Path) -> float:
         return math.inf
 
 
-def _may_state(file: Path) -> bool:
+def _may_state(name: str) -> bool:
     """Whether a file may state classes by its name. Pickles of torch are weights, but for lists of classes."""
-    suffix, is_list = file.suffix.lower(), is_class_list(file.name)
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - see `_names_in`
     known = suffix in OF_TEXT or suffix in OF_BYTES or suffix in LINES
-    return (known or is_list) and not file.name.startswith(OTHERS)
+    return (known or is_class_list(name)) and not name.startswith(OTHERS)
 
 
 def _of_yaml(content: str) -> Any:

@@ -168,3 +168,22 @@ def test_lists_in_one_folder(tmp_path: Path) -> None:
     assert class_orders(open_checkpoint(tmp_path / "model.pt")) == of_all
     best = class_orders(open_checkpoint(tmp_path / "model_best.pt"))
     assert best == {"*_classes.txt": ["dog", "cat"], **of_all}
+
+
+def test_very_many_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of folders below, as many are looked into as entries are read: empty ones count, too."""
+    save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors")
+    for number in range(30):
+        (tmp_path / f"part{number:02}").mkdir()
+    (tmp_path / "part00/classes.txt").write_text("a\nb\n")
+    looked: list[Path] = []
+    listed = class_files._entries
+
+    def look(folder: Path) -> list[Path]:
+        looked.append(folder)
+        return listed(folder)
+
+    monkeypatch.setattr(class_files, "_entries", look)
+    monkeypatch.setattr(class_files, "MOST_BELOW", 10)
+    found = class_files.files_of(open_checkpoint(tmp_path))
+    assert "part00/classes.txt" in found and 5 < len(looked) <= 10

@@ -24,7 +24,7 @@ from soupcli.errors import CheckpointError
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from soupcli.checkpoints.checkpoint import Checkpoint
 
@@ -74,14 +74,15 @@ def weights_below(folder: Path) -> tuple[list[str], list[str]]:
         at, name = todo.pop()
         for entry in sorted(_folders(at), key=lambda entry: natural_order(entry.name), reverse=True):
             below = f"{name}{entry.name}"
-            real = os.path.realpath(entry)
             if STEPS.fullmatch(entry.name) or entry.name.lower() in OTHER_FORMS:
                 others.append(below)
-            elif real not in seen:
+            elif (real := os.path.realpath(entry)) not in seen:
                 seen.add(real)
-                if below.count("/") + 1 < DEEPEST and marker(entry) is None:
+                names = _names_in(entry)
+                marked = any(one in names for one in MARKERS) and marker(entry) is not None
+                if names and below.count("/") + 1 < DEEPEST and not marked:
                     todo.append((entry, f"{below}/"))
-                if _holds_weights(entry) or part_folders(entry):
+                if _hold_weights(entry, names) or (marked and part_folders(entry)):
                     found.append(below)
     return sorted(found, key=natural_order), sorted(others, key=natural_order)
 
@@ -94,15 +95,20 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _holds_weights(folder: Path) -> bool:
+    return _hold_weights(folder, _names_in(folder))
+
+
+def _names_in(folder: Path) -> set[str]:
     try:
-        entries = list(folder.iterdir())
+        return set(os.listdir(folder))  # noqa: PTH208 - a Path for each of very many files takes long
     except OSError:
-        return False
-    names = {*KNOWN_NAMES, *WEIGHTS}
-    return any(
-        (entry.name in names or (entry.suffix.lower() in ENDINGS and holds_tensors(entry))) and entry.is_file()
-        for entry in entries
-    )
+        return set()
+
+
+def _hold_weights(folder: Path, names: Iterable[str]) -> bool:
+    known = {*KNOWN_NAMES, *WEIGHTS}
+    named = (folder / name for name in names if name in known or name.lower().endswith(tuple(ENDINGS)))
+    return any((entry.name in known or holds_tensors(entry)) and entry.is_file() for entry in named)
 
 
 def joined(folder: Path, format_: str, networks: Sequence[tuple[Component, Checkpoint]]) -> StoredCheckpoint:
