@@ -86,10 +86,12 @@ def first_rows(path: Path, most: int = 100) -> list[Row]:
     if suffix == ".parquet":
         parquet = import_extra("pyarrow.parquet", extra="parquet")
         try:
-            batch = next(parquet.ParquetFile(path).iter_batches(batch_size=most), None)
-        except (OSError, ValueError, NotImplementedError):
+            file = parquet.ParquetFile(path)
+            _check_parquet(path, file.metadata, file.schema_arrow.names)
+            batch = next(file.iter_batches(batch_size=most), None)
+            return list(batch.to_pylist()) if batch is not None else []
+        except (OSError, ValueError, NotImplementedError, ArithmeticError, LookupError, ValidationError):
             return []
-        return list(batch.to_pylist()) if batch is not None else []
     try:
         text = read_start(path, MOST_OF_LINE).decode(ENCODING, "replace")
         lines = text.splitlines(keepends=True)[: most + 1]
@@ -187,23 +189,35 @@ def _parquet(path: Path, columns: Sequence[str]) -> list[Row]:
         known = [name for name in dict.fromkeys(wanted) if name in file.schema_arrow.names]
         if len(known) < len(set(wanted)):
             return [dict.fromkeys(file.schema_arrow.names)]
+        for name in known:
+            if file.schema_arrow.names.count(name) > 1:
+                raise ValidationError(f"{path}: has the column {name!r} twice", hint="rename one of them")
         _check_parquet(path, file.metadata, known)
         table = file.read(columns=known)
-        values = [_values(table.column(name)) for name in known]
+        values = [_values(path, name, table.column(name)) for name in known]
     except (ValueError, NotImplementedError) as cause:  # pyarrow.ArrowInvalid, ArrowNotImplementedError
         raise ValidationError(f"{path}: not a parquet file: {next(iter(str(cause).splitlines()), '')}") from cause
     return [dict(zip(known, row, strict=True)) for row in zip(*values, strict=True)]
 
 
-def _values(column: Any) -> list[Any]:
-    """Return the values of a column of a table; equal texts of a dictionary are one object."""
+def _values(path: Path, name: str, column: Any) -> list[Any]:
+    """Return the values of a column of a table; equal texts of a dictionary are one object.
+
+    Raises ValidationError for those that Python has no object for, such as dates of far years and unknown time zones.
+    """
     found: list[Any] = []
-    for chunk in column.chunks:
-        if hasattr(chunk, "dictionary"):
-            words = chunk.dictionary.to_pylist()
-            found += [None if place is None else words[place] for place in chunk.indices.to_pylist()]
-        else:
-            found += chunk.to_pylist()
+    try:
+        for chunk in column.chunks:
+            if hasattr(chunk, "dictionary"):
+                words = chunk.dictionary.to_pylist()
+                found += [None if place is None else words[place] for place in chunk.indices.to_pylist()]
+            else:
+                found += chunk.to_pylist()
+    except (ValueError, ArithmeticError, LookupError) as cause:
+        why = next(iter(str(cause).splitlines()), "")
+        raise ValidationError(
+            f"{path}: column {name!r} of {column.type} cannot be read: {why}", hint="store it as text or numbers"
+        ) from cause
     return found
 
 

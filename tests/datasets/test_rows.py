@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupcli.datasets.rows import read_rows
+from soupcli.datasets.rows import first_rows, read_rows
 from soupcli.errors import ValidationError
 
 ROWS = [
@@ -144,3 +144,23 @@ def test_very_many_columns(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"has no column 'text'") as refused:
         read_rows(tmp_path / "val.csv", ["text"])
     assert "18, 19 and 80 more:" in str(refused.value.hint)
+
+
+def test_values_that_python_lacks(tmp_path: Path) -> None:
+    """Dates of far years, unknown time zones and two columns of a name: the file, the column, and why."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "x.parquet"
+    far = {
+        "timestamp": pyarrow.array([2**62], pyarrow.timestamp("us")),
+        "date32": pyarrow.array([2**31 - 1], pyarrow.date32()),
+        "no/zone": pyarrow.array([1], pyarrow.timestamp("us", tz="no/zone")),
+    }
+    for kind, column in far.items():
+        parquet.write_table(pyarrow.table({"text": ["a"], "label": column}), file)
+        with pytest.raises(ValidationError, match=rf"x\.parquet: column 'label' of .*{kind}.* cannot be read: "):
+            read_rows(file, ["text", "label"])
+        assert read_rows(file, ["text"]) == [{"text": "a"}] and first_rows(file) == []
+    parquet.write_table(pyarrow.table([["a"], [1], [2]], names=["text", "label", "label"]), file)
+    with pytest.raises(ValidationError, match=r"x\.parquet: has the column 'label' twice"):
+        read_rows(file, ["text", "label"])
