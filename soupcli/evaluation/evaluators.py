@@ -62,7 +62,7 @@ class Evaluators:
         if recipe.cost.flops:
             context.counted_set()
         _check_metrics(context)
-        self._tasks = LoadedTasks()
+        self._tasks = LoadedTasks(trust_code=context.trust_code)
         self._keys = Keys(context, self._tasks)
         self._scores = ScoresOfRun(context, self._keys)
         contents = ContentStore(context.store.folder.parent / "contents", inputs=context.manifest)

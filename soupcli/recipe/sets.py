@@ -222,7 +222,7 @@ class LmEvalSet(OutsideSet):
     num_fewshot: int | None = Field(default=None, ge=0)
     """Examples in the prompt; default: what the task says."""
     include_path: RecipePath | None = None
-    """A folder of further tasks, in the harness's own YAML."""
+    """A folder of further tasks, in the harness's own YAML. Python that they name runs only with `--trust-code`."""
 
 
 class PythonSet(OutsideSet):

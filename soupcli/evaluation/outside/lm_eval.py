@@ -23,6 +23,7 @@ from soupcli import processes
 from soupcli.datasets.kind import SetKind
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError, ValidationError
+from soupcli.evaluation.outside.harness_code import refuse_code, shut_in
 from soupcli.evaluation.outside.prints import print_below
 from soupcli.evaluation.score import Score
 from soupcli.late import torch
@@ -52,6 +53,7 @@ class Tasks:
     loaded: Mapping[str, Any]
     units: Sequence[Mapping[str, Any]]
     """The same, by what the recipe names."""
+    trust_code: bool = False
 
     @cached_property  # asked for again with every score
     def fingerprint(self) -> str:
@@ -84,7 +86,8 @@ class Tasks:
             network = harness.HFLM(pretrained=module, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
 
         def results_of(unit: Mapping[str, Any]) -> dict[str, Any]:
-            with _quiet(), _seeded(), _told(f"lm_eval: {', '.join(unit['groups'] or unit['tasks'])}"):
+            where = f"lm_eval: {', '.join(unit['groups'] or unit['tasks'])}"
+            with _quiet(), _seeded(), _told(where), _templates(self.trust_code):
                 iterations = 1 if all(_closed_form(task) for task in unit["tasks"].values()) else 0
                 found = evaluate(network, unit, limit=self.spec.limit, bootstrap_iters=iterations)
             return {key: dict(found.get(key) or {}) for key in RESULTS}
@@ -93,15 +96,18 @@ class Tasks:
         return score_of(self.spec, {key: {k: v for found in each for k, v in found[key].items()} for key in RESULTS})
 
 
-def load(spec: LmEvalSet) -> Tasks:
+def load(spec: LmEvalSet, *, trust_code: bool = False) -> Tasks:
     """Load the tasks and their data. Built-in tasks are searched if `include_path` lacks any.
 
-    Raises ValidationError for an unknown task, or if its data cannot be loaded.
+    Raises ValidationError for an unknown task, or if its data cannot be loaded; and unless `trust_code` for a file
+    below `include_path` that asks for code to be run.
     """
     manager_class = import_extra("lm_eval.tasks", extra=EXTRA).TaskManager
     where = f"lm_eval: {', '.join(spec.lm_eval)}"
     if spec.include_path is not None and not spec.include_path.is_dir():
         raise ValidationError(f"{spec.include_path}: no such folder", hint="include_path: a folder of task files")
+    if spec.include_path is not None and not trust_code:
+        refuse_code(spec.include_path)
     own = None if spec.include_path is None else str(spec.include_path)
     with _quiet(), _seeded(), _told(where):
         manager = manager_class(include_path=own, include_defaults=False) if own else None
@@ -112,14 +118,14 @@ def load(spec: LmEvalSet) -> Tasks:
             raise ValidationError(
                 f"lm_eval: has no task {name!r}{suggestion(name, manager.all_tasks)}", hint="lm_eval ls tasks lists all"
             )
-    with _quiet(), _seeded(), _told(where):
+    with _quiet(), _seeded(), _told(where), _templates(trust_code):
         loaded = manager.load(list(spec.lm_eval))
     for task in loaded["tasks"].values():
         shots = task.get_config("num_fewshot")
         if shots is None or (spec.num_fewshot is not None and shots != 0):
             task.set_config(key="num_fewshot", value=spec.num_fewshot or 0)
         task.set_fewshot_seed(seed=SEEDS["fewshot"])
-    return Tasks(spec, loaded, list(_units(spec, loaded)))
+    return Tasks(spec, loaded, list(_units(spec, loaded)), trust_code)
 
 
 def _units(spec: LmEvalSet, loaded: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -140,14 +146,15 @@ def _units(spec: LmEvalSet, loaded: Mapping[str, Any]) -> Iterator[dict[str, Any
 class LoadedTasks:
     """The tasks of sets, each loaded once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, trust_code: bool = False) -> None:
+        self._trust_code = trust_code
         self._loaded: dict[str, Tasks] = {}
 
     def of(self, spec: LmEvalSet) -> Tasks:
         """Return the set's tasks. Raises what `load` raises."""
         name = spec.model_dump_json()
         if name not in self._loaded:
-            self._loaded[name] = load(spec)
+            self._loaded[name] = load(spec, trust_code=self._trust_code)
         return self._loaded[name]
 
 
@@ -212,6 +219,11 @@ def _quiet() -> Iterator[None]:
     """Hide the harness's bars and log lines within the block. Errors are raised as exceptions."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         yield
+
+
+def _templates(trust_code: bool) -> contextlib.AbstractContextManager[None]:
+    """Shut in the templates of tasks within the block, unless the user trusts them."""
+    return contextlib.nullcontext() if trust_code else shut_in(import_extra("lm_eval.utils", extra=EXTRA))
 
 
 @contextlib.contextmanager
