@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from soupcli.files.reading import memory_of
-from soupcli.late import importing
+from soupcli.late import importing, torch
 
 Array = Any  # of numpy, or a tensor of torch
 Library = Any  # numpy or torch
@@ -30,7 +30,7 @@ def cpu_library() -> Library:
         with importing():
             return import_module("numpy")
     except Exception:  # noqa: BLE001 - an installation that is broken in any way is none
-        return import_module("torch")
+        return sys.modules[type(torch.float64).__module__]  # torch itself, which this imports
 
 
 def library_of(array: Array) -> Library:
