@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from soupcli import user_modules, user_notes, user_projects
 from soupcli.cli import signals
 from soupcli.cli.app import run
 from tests.helpers.warm import Warm
@@ -73,6 +74,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 def _seeded() -> None:
     """Every test draws the same random numbers, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_modules() -> Iterator[None]:
+    """No test sees what modules of an earlier one's recipe read: with every score all that are loaded are looked at."""
+    yield
+    user_modules.forget()
+    user_projects._aside.clear()
+    for kind in user_notes.KINDS:
+        user_notes.forget(kind)
 
 
 @pytest.fixture(scope="session", autouse=True)
