@@ -181,7 +181,8 @@ CAUSES: tuple[Cause, ...] = (
         "One ingredient has moved no farther than the others and is far worse here: it learned something else. "
         "Features or channels in another order, another scale, wrong labels or another set of examples cause this.",
         "Compare its data loading with that of the others (order of channels, mean and deviation, tokenizer, "
-        "labels), or leave it out.",
+        "labels), or leave it out. One that was trained far less than the others looks alike: `--base` tells them "
+        "apart.",
     ),
     Cause(
         "ranges of quantisation",
