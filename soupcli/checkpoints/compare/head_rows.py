@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import read_into
 from soupcli.checkpoints.compare.class_orders import class_orders
-from soupcli.mixing.arithmetic.arrays import Array, bytes_of, cast, cpu_library, library_of
+from soupcli.mixing.arithmetic.arrays import Array, bytes_of, cast, cpu_library, library_of, quiet
 from soupcli.mixing.arithmetic.rounding import HELD_AS, widen
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ def moved_rows(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> st
     name = _head(first, selection) if others and not first.is_adapter else None
     if name is None:
         return None
+    with quiet(cpu_library()):  # constants of a network, such as masks, may hold infinities
+        return _moved(first, others, name)
+
+
+def _moved(first: Checkpoint, others: Sequence[Checkpoint], name: str) -> str | None:
     rows, stated = _rows(first, name), bool(class_orders(first))
     for other in others:
         spec = other.tensors.get(name)
