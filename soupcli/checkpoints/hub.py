@@ -8,6 +8,7 @@ A path that exists is never looked up on the Hub. The token, the cache and the o
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -20,10 +21,12 @@ from soupcli.checkpoints.formats.folders.beside import OTHER_NAMES
 from soupcli.checkpoints.formats.folders.folder import INDEX_SUFFIX, KNOWN_NAMES
 from soupcli.checkpoints.formats.folders.parts import ENDINGS, MARKERS, OTHER_FORMS, STEPS
 from soupcli.checkpoints.formats.folders.shards import is_shard
+from soupcli.checkpoints.hub_answers import answers_checked, is_name
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.checkpoints.side_files import LARGEST, PICTURES, TRAINING, TRAINING_FOLDERS, is_weights
 from soupcli.environment import import_extra
-from soupcli.errors import CheckpointError
+from soupcli.errors import CheckpointError, OutputError
+from soupcli.files.atomic import write_whole
 from soupcli.wording import HUB_WORD, natural_order
 
 FILES = {
@@ -31,6 +34,7 @@ FILES = {
     *(".json", ".yaml"),
 }
 COMMIT = re.compile(r"[0-9a-f]{40}")
+MOST_WANTED = 2000  # files of one model
 # Weights that have a name of their own, the best form first.
 FORMS = (("*.safetensors",), ("*.bin", "*.pt", "*.pth", "*.ckpt"), ("*.nemo", "*.distcp", ".metadata"))
 # Errors of huggingface_hub, by name, the narrower ones first -> what is wrong, and what to do about it.
@@ -93,12 +97,15 @@ def fetch(reference: Reference, weights_name: str | None = None, *, cached: bool
         import_extra("huggingface_hub.utils", extra="hub").disable_progress_bars()
     offline = cached or bool(import_extra("huggingface_hub.constants", extra="hub").HF_HUB_OFFLINE)
     try:
-        listed = _cached(hub, reference) if offline else _listed(hub, reference)
+        commit, listed = (None, _cached(hub, reference)) if offline else _listed(hub, reference)
         above = f"{reference.folder}/" if reference.folder else ""
         names = None if listed is None else _wanted(reference, listed, above, weights_name)
-        snapshot = hub.snapshot_download(
-            reference.id, revision=reference.revision, allow_patterns=names, local_files_only=offline
-        )
+        with answers_checked(hub):
+            snapshot = hub.snapshot_download(
+                reference.id, revision=commit or reference.revision, allow_patterns=names, local_files_only=offline
+            )
+        if commit is not None:
+            _note_commit(Path(snapshot), reference, commit)
         return Path(snapshot, above)
     except CheckpointError:
         raise
@@ -111,7 +118,13 @@ def _wanted(reference: Reference, listed: Iterable[HubFile], above: str, weights
     below = [file._replace(name=file.name.removeprefix(above)) for file in listed if file.name.startswith(above)]
     if above and not below:
         raise CheckpointError(f"{_word(reference)}: has no folder {reference.folder}", hint=f"it holds {_some(listed)}")
-    return [literal(above + name) for name in needed(reference, below, weights_name)]
+    wanted = [literal(above + name) for name in needed(reference, below, weights_name)]
+    if len(wanted) > MOST_WANTED:
+        raise CheckpointError(
+            f"{_word(reference)}: {len(wanted)} files beside its weights, at most {MOST_WANTED} are fetched",
+            hint=f"hf download {reference.id} --local-dir DIR fetches all, and --ckpts DIR takes them",
+        )
+    return wanted
 
 
 def pinned(path: str, revision: str | None) -> Path:
@@ -125,9 +138,24 @@ def commit_of(folder: Path) -> str:
     return next(at.name for at in (folder, *folder.parents) if at.parent.name == "snapshots")
 
 
-def _listed(hub: Any, reference: Reference) -> list[HubFile]:
+def _listed(hub: Any, reference: Reference) -> tuple[str, list[HubFile]]:
+    """Return the commit and its files. Raises CheckpointError for an answer that no hub gives."""
     info = hub.HfApi().model_info(reference.id, revision=reference.revision, files_metadata=True)
-    return [HubFile(file.rfilename, file.size) for file in info.siblings or []]
+    if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha):
+        raise _odd(reference, "commit", info.sha)
+    files = [HubFile(file.rfilename, file.size) for file in info.siblings or []]
+    odd = next((file.name for file in files if not is_name(file.name)), None)
+    if odd is not None:
+        raise _odd(reference, "file", odd)
+    return info.sha, files
+
+
+def _note_commit(snapshot: Path, reference: Reference, commit: str) -> None:
+    """Note in the Hub's cache which commit a branch or tag is at, as huggingface_hub does, for the offline mode."""
+    revision = reference.revision or "main"
+    if revision != commit and is_name(revision):
+        with contextlib.suppress(OutputError):  # a cache that cannot be written is full of files all the same
+            write_whole(snapshot.parent.parent / "refs" / revision, commit, flushed=False)
 
 
 def _cached(hub: Any, reference: Reference) -> list[HubFile] | None:
@@ -253,6 +281,13 @@ def _is_below(name: str) -> bool:
 def _some(files: Iterable[HubFile]) -> str:
     names = sorted(file.name for file in files)
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
+
+
+def _odd(reference: Reference, what: str, answer: object) -> CheckpointError:
+    return CheckpointError(
+        f"{_word(reference)}: the Hub names a {what} {str(answer)[:80]!r}: not what a hub answers",
+        hint="see HF_ENDPOINT: which server does it name?",
+    )
 
 
 def _explained(reference: Reference, cause: Exception) -> CheckpointError:

@@ -315,3 +315,52 @@ def test_environment_variables(hub: Hub, tmp_path: Path, warm: Warm, monkeypatch
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""
     assert (tmp_path / "home/hub/models--org--a/refs/main").is_file()
+
+
+@pytest.mark.parametrize("commit", ["../../x", "/tmp/x", "", "a" * 41, "A" * 40])
+def test_commits_that_are_none(hub: Hub, tmp_path: Path, soup: Soup, commit: str) -> None:
+    """A commit is forty digits: a path in its place leads nowhere, and nothing is written."""
+    model = hub.models["org/a"] = Model()
+    model.commits[commit] = {"model.safetensors": (write(tmp_path / "one", 1) / "model.safetensors").read_bytes()}
+    model.branches["main"] = commit
+    before = sorted(tmp_path.rglob("*"))
+    ran = soup("uniform", "--ckpts", "org/a", "--out", "soup")
+    assert ran.code == 2 and f"org/a: the Hub names a commit {commit!r}" in ran.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.json", "/tmp/x.json", "a/../../x.json", "a\x1b[2J.json", "a\n::error::b.json", "a//b"]
+)
+def test_names_that_lead_out(hub: Hub, tmp_path: Path, soup: Soup, name: str) -> None:
+    """A file's name stays within its model, and can be shown."""
+    weights = (write(tmp_path / "one", 1) / "model.safetensors").read_bytes()
+    hub.models["org/a"] = Model()
+    hub.models["org/a"].commit({"model.safetensors": weights, name: b"{}"})
+    before = sorted(tmp_path.rglob("*"))
+    ran = soup("uniform", "--ckpts", "org/a", "--out", "soup")
+    assert ran.code == 2 and "org/a: the Hub names a file '" in ran.stderr and "\x1b" not in ran.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("etag", ['"../../../x"', '"/tmp/x"', "a" * 999])
+def test_hashes_that_lead_out(hub: Hub, tmp_path: Path, soup: Soup, etag: str) -> None:
+    """The name under which a file's content is kept is no path, either."""
+    if not hasattr(sys.modules["huggingface_hub"], "set_client_factory"):
+        pytest.skip("older versions do not ask through httpx")
+    hub.add("org/a", write(tmp_path / "one", 1))
+    hub.etag = etag
+    before = {file for file in tmp_path.rglob("*") if file.is_file()}
+    ran = soup("uniform", "--ckpts", "org/a", "--out", "soup")
+    assert ran.code == 2 and "answers with" in ran.stderr and "no name of a file's content" in ran.stderr
+    new = {file for file in tmp_path.rglob("*") if file.is_file()} - before
+    assert all(file.is_relative_to(tmp_path / "cache") and not file.name.startswith("x") for file in new)
+
+
+def test_very_many_files(hub: Hub, tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More files than a model has are not fetched one by one: the error says how to fetch them."""
+    hub.add("org/a", write(tmp_path / "one", 1, **{f"f{number}.json": b"{}" for number in range(9)}))
+    monkeypatch.setattr("soupcli.checkpoints.hub.MOST_WANTED", 10)
+    ran = soup("uniform", "--ckpts", "org/a", "--out", "soup")
+    assert ran.code == 2 and "org/a: 11 files beside its weights, at most 10 are fetched" in ran.stderr
+    assert "hf download org/a --local-dir DIR" in ran.stderr
