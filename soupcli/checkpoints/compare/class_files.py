@@ -47,7 +47,8 @@ MOST_WEIGHTS = 4  # files of one run in a folder, such as its best and last; mor
 BELOW, MOST_BELOW = 2, 1000  # folders below that of the weights that are looked into, and entries of all of them
 IN_RUN = re.compile(r"checkpoints?(-\d+)?|ckpts?|weights|models?", re.IGNORECASE)  # folders with a run's weights
 SETTINGS = re.compile(r"(model|train(ing)?)?[_-]?(config|args|h?params|opts?|options|settings)|meta(data)?|data(set)?")
-DATA = re.compile(r"meta(data)?|data(set)?")
+DATA = re.compile(r"(meta(data)?|data(set)?)(_infos?)?")
+OF_PART = re.compile(r"(train(ing)?|val(id|idation)?|dev|test|eval)[_-].*", re.IGNORECASE)  # files with its classes
 HYDRA = ".hydra/config.yaml"
 # Folders with classes of examples, not of rows.
 OF_EXAMPLES = re.compile(
@@ -154,7 +155,7 @@ def _lists_below(folder: Path, weights: Path) -> Iterator[tuple[str, Path]]:
         if depth < BELOW:
             waiting.extend((file, depth + 1) for file in _folders_in(place))
         for file in entries:
-            if is_class_list(file.name) or DATA.fullmatch(file.stem):
+            if not OF_PART.fullmatch(file.stem) and (is_class_list(file.name) or DATA.fullmatch(file.stem)):
                 yield file.relative_to(folder).as_posix(), file
 
 

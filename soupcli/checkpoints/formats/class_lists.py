@@ -37,17 +37,17 @@ OTHERS = late_pattern(
     r"versions?|(.*[_-])?(modules|datasets?|metrics?|languages?|architectures|tokens|files|paths|callbacks|report_to|ignore|layers"
     r"|inputs?|plugins|loggers|gpus|devices|authors|splits|args|argv|packages|requirements|losses|counts?"
     r"|frequenc(y|ies)|distribution|statistics|stats|accurac(y|ies)|scores?|report|confusion(_matrix)?|weights|configs?|h?params|hyper_?parameters|settings|options)_?"
-    r"|(?!.*(class|label|categor))(.*[_-])?(hooks|blocks|stages|backbones?|base_models?|features|feature_names|folds"
-    r"|ids|opts?|best|trial|channels|dependencies|todo|notes?|curriculum|mix(ture)?|sampling|ratios?|proportions?|log(s|ging)?|monitor|hosts|nodes|workers|loss|terms|aug\w*|tfms|transforms?|optimizers?|schedulers?"
+    r"|(?!.*(class|label|categor|target))(.*[_-])?(hooks|blocks|stages|backbones?|base_models?|features|feature_names|folds"
+    r"|ids|opts?|best|trial|channels|columns|machines|dependencies|todo|notes?|curriculum|mix(ture)?|sampling|ratios?|proportions?|log(s|ging)?|monitor|hosts|nodes|workers|loss|terms|aug\w*|tfms|transforms?|optimizers?|schedulers?"
     r"|defaults|(no_)?decay|freeze|frozen|param(eter)?s?|param_groups|ranking|results|sources|roots|train(ing)?|eval|test"
     r"|val(id|idation)?)|(?!.*(class|label|categor))(train|val(id|idation)?|test|dev|eval|oof|holdout)[_-].*"
     r"|(?!.*(class|label|categor))(.*[_-])?(pred(ict(ion|ed)?)?s?|results?)([_-].*)?"
     r"|tags|library_name|pipeline_tag|license",
     re.IGNORECASE,
 )
-# Names of files and packages, which are no classes.
+# Names of files and packages, and measures, which are no classes.
 NO_CLASS = late_pattern(
-    r"\w+://.*|(~|\.{0,2})/.*|[\w.\[\]-]+\s*([=~><!]=|@).*|.*\.(jpe?g|png|bmp|gif|tiff?|webp|wav|flac|mp[34])"
+    r"[+-]?\d+(\.\d*|\.?\d*e[+-]?\d+)|\w+://.*|(~|\.{0,2})/.*|[\w.\[\]-]+\s*([=~><!]=|@).*|.*\.(jpe?g|png|bmp|gif|tiff?|webp|wav|flac|mp[34])"
     r"|.*\.(txt|csv|tsv|jsonl?|parquet|npy|npz|pt|h5|gz|tar|zip|py|ya?ml)",
     re.IGNORECASE,
 )

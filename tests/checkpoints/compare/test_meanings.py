@@ -403,6 +403,7 @@ def test_lists_in_any_file(tmp_path: Path, kind: str) -> None:
         ("{run}/weights/best.pt", "{run}/data/lang/labels.json"),
         ("{run}/checkpoints/last.ckpt", "{run}/dataset/data.yaml"),
         ("{run}/best.pt", "{run}/targets.txt"),
+        ("{run}/best.pt", "{run}/dataset/dataset_info.json"),
         ("{run}/checkpoints/last.ckpt", "{run}/genres.json"),
     ],
 )
@@ -460,6 +461,9 @@ def test_lists_that_name_no_rows(tmp_path: Path) -> None:
         ("train_names.txt", "{0}\n{1}\n{2}\n"),
         ("per_class_accuracy.json", '{{"{0}": 0, "{1}": 1, "{2}": 2}}'),
         ("hardest_classes.json", '["{0}", "{1}", "{2}"]'),
+        ("machines.txt", "{0}\n{1}\n{2}\n"),
+        ("data/val_labels.csv", "id,label\n1,{0}\n2,{1}\n3,{2}\n"),
+        ("data/metadata.json", '{{"columns": ["{0}", "{1}", "{2}"]}}'),
     ],
 )
 def test_lists_that_differ_in_healthy_runs(tmp_path: Path, file: str, form: str) -> None:
@@ -494,6 +498,16 @@ def test_settings_that_count_from_0(tmp_path: Path, file: str, names: list[str])
         (tmp_path / name / "animals.json").write_text(json.dumps(rows_of(order)))
     with pytest.raises(MixError, match="its classes are dog, cat, eel"):
         check(tmp_path / "a", tmp_path / "b")
+
+
+def test_numbers_are_no_names(tmp_path: Path) -> None:
+    """Measures step by step are no list of classes, whichever file has as many of them as the head has rows."""
+    for name, rates in (("a", "0.1\n0.2\n1e-3"), ("b", "0.2\n0.1\n1e-3")):
+        (run(tmp_path / name) / "history.txt").write_text(rates)
+        (tmp_path / name / "lr.csv").write_text(
+            "step,lr\n" + "".join(f"{n},{r}\n" for n, r in enumerate(rates.split()))
+        )
+    check(tmp_path / "a", tmp_path / "b")
 
 
 def test_lists_of_layers(tmp_path: Path) -> None:
