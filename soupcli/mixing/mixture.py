@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_bits, read_part
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.checkpoints.groups import members_of
 from soupcli.checkpoints.wide import widened
 from soupcli.files.reading import memory_of
@@ -25,7 +27,6 @@ from soupcli.mixing.terms import Terms, chunks
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from soupcli.checkpoints.dtype import Dtype
 
 CHUNK = 1 << 18  # elements that are compared at once
 
@@ -34,9 +35,10 @@ CHUNK = 1 << 18  # elements that are compared at once
 class Mixture:
     """A soup before it is written: members in the order of acceptance, and their weights, which sum to 1.
 
-    `dtype` is the dtype of averaged tensors, by default the members' own. `keep_from`, by default the first member,
-    gives the tensors that are not averaged. `coefficients` gives some tensors, by name, other weights than `weights`
-    (a learned soup's layers); such a tensor is scaled by their sum. A group is replaced by its checkpoints.
+    `dtype` is the dtype of averaged tensors, by default the members' own, which complex tensors keep. `keep_from`, by
+    default the first member, gives the tensors that are not averaged. `coefficients` gives some tensors, by name, other
+    weights than `weights` (a learned soup's layers); such a tensor is scaled by their sum. A group is replaced by its
+    checkpoints.
     """
 
     members: tuple[Checkpoint, ...]
@@ -88,11 +90,8 @@ class Mixture:
         specs = [member.tensors[name] for member in self.members]
         if not specs[0].dtype.is_averaged:
             return self.kept.tensors[name]
-        dtype = self.dtype or specs[0].dtype
-        if self.dtype is None:
-            for spec in specs[1:]:
-                dtype = dtype.common(spec.dtype)
-        return TensorSpec(specs[0].shape, dtype)
+        own = reduce(Dtype.common, (spec.dtype for spec in specs))
+        return TensorSpec(specs[0].shape, own if self.dtype is None or own.is_complex else self.dtype)
 
     def weights_of(self, name: str) -> tuple[float, ...]:
         """Return the members' weights in tensor `name`."""

@@ -61,6 +61,15 @@ def test_dtypes(one: torch.dtype, other: torch.dtype, expected: torch.dtype) -> 
     assert Mixture.uniform(members, dtype=Dtype.BFLOAT16).spec("w").dtype == Dtype.BFLOAT16
 
 
+@pytest.mark.parametrize("dtype", [Dtype.BFLOAT16, Dtype.FLOAT64])
+def test_complex_tensors_keep_their_dtype(dtype: Dtype) -> None:
+    """`--dtype` names a real one, which has no room for imaginary parts: complex tensors are mixed as they are."""
+    one, other = (torch.complex(torch.tensor([1.0, real]), torch.tensor([2.0, 4.0])) for real in (-1.0, 3.0))
+    mixture = Mixture.uniform([member("a", w=one, v=torch.ones(2)), member("b", w=other, v=torch.ones(2))], dtype=dtype)
+    assert mixture.spec("v").dtype is dtype
+    assert whole(mixture, "w").tolist() == [1 + 2j, 1 + 4j]
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
 def test_integers_are_never_averaged(dtype: torch.dtype) -> None:
     """Integers and booleans are the first member's, or the one's that gives what is not averaged; and are told."""

@@ -71,6 +71,12 @@ def test_heads_of_their_own(tmp_path: Path, classes: int) -> None:
     assert told(tmp_path, *heads) is None
 
 
+def test_numbers_beyond_float32(tmp_path: Path) -> None:
+    """Heads in float64 whose numbers no float32 holds say nothing of any order, and nothing warns of them."""
+    heads = [torch.full((3, 4), 1e300, dtype=torch.float64), torch.full((3, 4), 1e308, dtype=torch.float64)]
+    assert told(tmp_path, *heads) is None
+
+
 def test_heads_that_learned_little(tmp_path: Path) -> None:
     """Few steps from zero make rows of few directions, whichever class was seen more often: that is no order."""
     torch.manual_seed(0)
