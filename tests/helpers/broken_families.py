@@ -95,7 +95,7 @@ def write(folder: Path, nets: Sequence[nn.Module], *, start: nn.Module | None = 
     (folder / "net.py").write_text(NET)
     (folder / "soup.yaml").write_text(
         f'model: {{python: "net.py:build", args: {{norm: {str(norm).lower()}}}}}\n'
-        "val:\n  val: {arrays: data/val.safetensors}\nmetric: accuracy\n"
+        "val:\n  val: {arrays: data/val.safetensors}\nmetric: accuracy\nbatch_size: 1000\n"
     )
     for number, net in enumerate(nets):
         save(net.state_dict(), folder / f"runs/{number}")
