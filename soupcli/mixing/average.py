@@ -43,7 +43,7 @@ class Averager:
     """Mixes chunks of a mixture's tensors, in scratch memory of its own: one for each thread."""
 
     def __init__(self, device: torch.device | None = None, library: Library | None = None) -> None:
-        """`device` is a CUDA device of torch, or None for the CPU, where `library` adds up. See `Sums`."""
+        """`device` is one of torch that knows float64, or None for the CPU, where `library` adds up. See `Sums`."""
         self._sums = Sums(device, library)
         self._mean_c: Array = None  # it owns the memory of what was returned
 

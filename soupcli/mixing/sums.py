@@ -31,13 +31,13 @@ BLOCK = 1 << 16  # numbers that are widened at once: 512 KB of float64, which st
 class Sums:
     """Sums of the terms of one chunk at a time, in scratch memory of its own.
 
-    `device` is a CUDA device of torch, or None for the CPU, where `library` adds up.
+    `device` is a device of torch that knows float64, or None for the CPU, where `library` adds up.
     """
 
     def __init__(self, device: torch.device | None = None, library: Library | None = None) -> None:
         self.library = library or (cpu_library() if device is None else torch)
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device is not None else None
+        self._stream = torch.cuda.Stream(device) if device is not None and device.type == "cuda" else None
         self._scratch: dict[tuple[str, bool], Array] = {}
         self._total_c: Array = None
 
@@ -84,7 +84,7 @@ class Sums:
     def totals(self) -> Array:
         """Return a copy of the sums: array[c] on the CPU."""
         with self._on_stream():
-            return copied(self._total_c) if self._device is None else self._total_c.cpu()
+            return copied(self._total_c) if self._device is None else self._total_c.to("cpu", copy=True)
 
     def rounded(self, terms: Terms, range_: Range) -> Array:
         """The means of exact sums, valid until the next call: array[c] on the CPU. The sums are lost.
@@ -131,7 +131,7 @@ class Sums:
         xp = self.library
         if self._device is None:
             return xp.empty(nbytes, dtype=xp.uint8)
-        place: dict[str, Any] = {"pin_memory": True} if on_cpu else {"device": self._device}
+        place: dict[str, Any] = {"pin_memory": self._stream is not None} if on_cpu else {"device": self._device}
         return torch.empty(nbytes, dtype=torch.uint8, **place)
 
     def _on_stream(self) -> AbstractContextManager[Any]:
