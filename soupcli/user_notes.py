@@ -140,12 +140,12 @@ def is_made_by_command(path: str) -> bool:
     """Whether a file may have changed since this process, or the command that it is a part of, was started."""
     try:
         found = os.stat(path)  # noqa: PTH116
-        return bool(_began[0]) and found.st_ctime_ns >= _began[0] - _grain(found)
+        return bool(_began[0]) and found.st_ctime_ns >= _began[0] - grain(found)
     except OSError:
         return False
 
 
-def _grain(found: os.stat_result) -> int:
+def grain(found: os.stat_result) -> int:
     """Return how far the time of a file may be from this machine's clock, in nanoseconds."""
     is_local = os.major(found.st_dev) != 0 or (_file and os.stat(_file[0]).st_dev == found.st_dev)  # noqa: PTH116
     return FINE if is_local and found.st_ctime_ns % 1_000_000_000 else COARSE

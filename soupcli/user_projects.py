@@ -17,9 +17,9 @@ from pathlib import Path
 from types import ModuleType
 
 from soupcli.user_modules import forgotten, is_read_here, user_modules
-from soupcli.user_notes import COARSE
+from soupcli.user_notes import grain
 
-_began = time.time_ns() - COARSE  # what a module has run is in its file, if that is older
+_began = time.time_ns()  # what a module has run is in its file, if that is older
 _here: list[str] = []  # the folder that was entered
 _aside: dict[str, dict[str, ModuleType]] = {}  # folder -> its modules by name
 _paths: dict[str, list[str]] = {}  # folder -> what its code has put into sys.path
@@ -79,7 +79,8 @@ def _take(is_wanted: Callable[[str, str], bool]) -> None:
 def _is_edited(name: str, file: str) -> bool:
     """Whether a module's file may have changed since somebody else than this program read it."""
     try:
-        return not is_read_here(name, file) and os.stat(file).st_ctime_ns >= _began  # noqa: PTH116
+        found = os.stat(file)  # noqa: PTH116
+        return not is_read_here(name, file) and found.st_ctime_ns >= _began - grain(found)
     except OSError:
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from soupcli.user_projects import enter, leave
 
 NET = """
 import sys
+import time
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import helpers
@@ -101,3 +103,17 @@ def test_edited_between_two_runs(tmp_path: Path) -> None:
     assert a("later") == ("again", "too")
     (tmp_path / "a/net.py").write_text("def build():\n    return 'new'\n")
     assert a("build") == "new"
+
+
+def test_modules_that_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules of other names, and those whose files are older than this program, are left where they are."""
+    project(tmp_path / "a", "a")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/mine.py").touch()
+    sys.path.insert(0, str(tmp_path / "elsewhere"))
+    mine = importlib.import_module("mine")
+    monkeypatch.setattr(user_projects, "_began", time.time_ns() + 3_000_000_000)
+    enter(tmp_path / "a")
+    assert sys.modules["mine"] is mine
+    leave()
+    assert sys.modules["mine"] is mine
