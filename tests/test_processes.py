@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from safetensors.torch import load_file
 from soupcli import processes
 from soupcli.errors import UsageError
 from tests.conftest import Ran, Together, write_family
+from tests.helpers.warm import Warm
 
 Soup = Callable[..., Ran]
 ROOT = Path(__file__).parent.parent
@@ -53,11 +52,11 @@ def build(width=16):
 """
 
 
-def launched(count: int, *words: str) -> Ran:
+def launched(warm: Warm, count: int, *words: str) -> Ran:
     """`torchrun --nproc-per-node COUNT -m soupcli WORDS...` in the working folder."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m", "soupcli", *words]
+    run = ["-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m", "soupcli", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "SOUP_PROCESS_TIMEOUT": "60"}
-    done = subprocess.run(run, capture_output=True, text=True, timeout=200, env=environment, check=False)
+    done = warm.run(*run, env=environment, timeout=200)
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
@@ -144,11 +143,11 @@ def test_learned(undecided: Path, soup: Soup, together: Together, monkeypatch: p
     assert report["learned"]["kept_step"] > 0
 
 
-def test_a_process_dies(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_dies(family: Path, soup: Soup, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends all of them; nothing is written; the next run goes on from the scores that were kept, to the same end."""
     (family / "net.py").write_text(DYING)
     words = ("greedy", "--ckpts", "runs/*/", "--val", "val", "--metric", "nll", "--batch-size", "32")
-    ran = launched(2, *words)
+    ran = launched(warm, 2, *words)
     assert ran.code != 0
     assert "exitcode  : 9" in ran.stderr
     assert "internal error" not in ran.stderr
@@ -161,9 +160,9 @@ def test_a_process_dies(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatc
     assert again["cost"]["examples"] < whole["cost"]["examples"]
 
 
-def test_an_error_is_said_once(family: Path) -> None:
+def test_an_error_is_said_once(family: Path, warm: Warm) -> None:
     """What all of them run into is one line, with the exit code of the error, whoever is late: torchrun waits."""
-    ran = launched(2, "rank", "--ckpts", "runs/*/", "--val", "nowhere")
+    ran = launched(warm, 2, "rank", "--ckpts", "runs/*/", "--val", "nowhere")
     assert ran.code != 0 and "exitcode  : 2" in ran.stderr
     assert ran.stdout == ""
     assert ran.stderr.count("--val nowhere: neither a set of the recipe nor a path") == 1

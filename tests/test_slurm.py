@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.warm import Warm
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "configs/slurm.sh"
@@ -23,17 +24,17 @@ def test_syntax() -> None:
     assert options and all(option.startswith("--") and "=" in option for option in options)
 
 
-def test_one_node(family: Path, tmp_path: Path) -> None:
+def test_one_node(family: Path, tmp_path: Path, warm: Warm) -> None:
     """With stand-ins for srun and scontrol, one node and two processes rank the family, and the cache is beside it."""
     (tmp_path / "bin").mkdir()
     tools = {
         "srun": 'while [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"',
         "scontrol": "echo localhost",
-        "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
     }
     for name, text in tools.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / "bin" / name).chmod(0o755)
+    warm.on_path(tmp_path / "bin/torchrun", "-m", "torch.distributed.run")
     job = {"SLURM_JOB_NODELIST": "node[0]", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": str(os.getpid())}
     kept = {name: value for name, value in os.environ.items() if name != "SOUP_CACHE"}
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
