@@ -15,10 +15,11 @@ from soupcli.checkpoints.formats.pickles.machine import LONGEST, Machine, Pickle
 from soupcli.checkpoints.formats.pickles.steps import COSTS, STEPS, STOP
 from soupcli.late import collection_paused
 
-LONGEST_SHORT = 5  # bytes of a step that is taken in place, without its text
-GET, PUT, FAR_GET, FAR_PUT, TEXT, BYTE, SHORT = b"hqjrXKM"
+LONGEST_SHORT = 9  # bytes of a step that is taken in place, without its text
+GET, PUT, FAR_GET, FAR_PUT, TEXT, BYTE, SHORT, SIGNED, DOUBLE = b"hqjrXKMJG"
+SHORT_TEXT, PUT_NEXT = b"\x8c\x94"
 CONSTANTS = {ord("N"): None, 0x88: True, 0x89: False, ord(")"): ()}
-unsigned = struct.Struct("<I").unpack_from
+unsigned, signed, double = (struct.Struct(form).unpack_from for form in ("<I", "<i", ">d"))
 
 
 class Unpickler(Machine):
@@ -43,6 +44,7 @@ class Unpickler(Machine):
         """
         steps, costs = STEPS, COSTS
         window, at, stack, memo, left = self._window, self._at, self._stack, self._memo, self._left
+        far = self._far
         end = len(window) - LONGEST_SHORT
         while left >= 0:
             code = window[at] if at < end else STOP
@@ -69,6 +71,19 @@ class Unpickler(Machine):
             elif code == SHORT:
                 stack.append(window[at + 1] | window[at + 2] << 8)
                 following = at + 3
+            elif code == PUT_NEXT and not far:
+                memo.append(stack[-1])
+                following = at + 1
+            elif code == SHORT_TEXT and (size := window[at + 1]) < end - at:
+                following = at + 2 + size
+                stack.append(window[at + 2 : following].decode("utf-8", "surrogatepass"))
+                left -= size
+            elif code == SIGNED:
+                stack += signed(window, at + 1)
+                following = at + 5
+            elif code == DOUBLE:
+                stack += double(window, at + 1)
+                following = at + 9
             else:
                 self._at, self._left = at, left
                 code = self.byte()

@@ -6,17 +6,19 @@ import contextlib
 import io
 import pickle
 import pickletools
+import random
 import resource
 import struct
 import time
 from collections import OrderedDict, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
+from soupcli.checkpoints.formats.pickles.machine import WINDOW, PickleError, budget_of
 from soupcli.checkpoints.formats.pickles.stand_ins import Opaque, Payload, StandIn
 from soupcli.checkpoints.formats.pickles.steps import COSTS, STEPS
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
@@ -222,3 +224,22 @@ def test_one_after_the_other() -> None:
     unpickler = Unpickler(lambda offset, count: data[offset : offset + count])
     assert [unpickler.load() for _ in range(3)] == [{"n": 0}, {"n": 1}, {"n": 2}]
     assert data[unpickler.at :] == b"rest"
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_across_windows(protocol: int) -> None:
+    """Numbers and texts of every length come out as pickle reads them, also where the reader's window ends."""
+    rng = random.Random(protocol)
+    makers: tuple[Callable[[], object], ...] = (
+        lambda: rng.randrange(-(2**31), 2**31),
+        lambda: rng.randrange(70_000),
+        rng.random,
+        lambda: "é" * rng.randrange(6),
+        lambda: "x" * rng.randrange(300),
+    )
+    values = [rng.choice(makers)() for _ in range(14_000)]
+    words: dict[object, object] = {f"word{number}": value for number, value in enumerate(values[:3000])}
+    words[7] = values
+    data = pickle.dumps(words, protocol)
+    assert len(data) > 2 * WINDOW
+    assert load(data) == words
