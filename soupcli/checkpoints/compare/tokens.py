@@ -6,6 +6,7 @@ notes = check_tokens(first, other, selection)           # raises MixError, namin
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ from soupcli.checkpoints.compare.token_lists import ALIKE, FAMILIES, NAMED, NO_L
 from soupcli.checkpoints.formats.class_lists import LETTERS, TOKEN_KEYS
 from soupcli.checkpoints.formats.folders.folder import SIDE_FILES
 from soupcli.checkpoints.shell_patterns import matches
-from soupcli.checkpoints.side_files import leads_inside
+from soupcli.checkpoints.side_files import is_weights, leads_inside
 from soupcli.errors import MixError
 from soupcli.files.json_text import TooManyValuesError
 from soupcli.files.small_file import read_small, same_bytes
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.tensor_filter import TensorFilter
 
+SEPARATORS = ("_", "-", ".")  # between the stem of a file of weights and what another file is
 MAX_BYTES = 1 << 26  # of a file that lists tokens: the largest has half of that
 
 List: TypeAlias = "tuple[Path, Tokens]"  # a file, and how it is read
@@ -74,15 +76,41 @@ def _pairs(first: Checkpoint, other: Checkpoint) -> Iterator[tuple[List, List]]:
 def _by_folder(checkpoint: Checkpoint) -> dict[str, dict[str, Path]]:
     """Return the files beside the weights by their folder and name. Of a bare file, also those of its run."""
     found = compared_files(checkpoint)
-    if checkpoint.side_folder is None:
-        for folder in folders_of(checkpoint)[::-1]:
-            beside = (entry for entry in sorted(folder.iterdir()) if matches(entry.name, (*SIDE_FILES, *NAMED)))
-            found |= {file.name: file for file in beside if file.is_file() and leads_inside(file, folder)}
+    if checkpoint.side_folder is None and checkpoint.files:
+        found |= _of_file(checkpoint)
     folders: dict[str, dict[str, Path]] = {}
     for label, file in found.items():
         path = PurePosixPath(label)
         folders.setdefault(str(path.parent), {})[path.name] = file
     return folders
+
+
+def _of_file(checkpoint: Checkpoint) -> dict[str, Path]:
+    """Return the files of its run by their names, and those with the stem of the weights by what is left of theirs.
+
+    `tokens.txt` of `run_3.pt` is `run_3-tokens.txt` or `tokens_run_3.txt`, else the `tokens.txt` of all.
+    """
+    stem, found = min(file.path for file in checkpoint.files).stem, dict[str, Path]()
+    for folder in folders_of(checkpoint)[::-1]:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries)
+        own = [(rest, name) for name in names if stem in name and (rest := _without(stem, name)) is not None]
+        listed = [(label, name) for label, name in (*((name, name) for name in names), *own) if _lists_tokens(label)]
+        files = ((label, folder / name) for label, name in listed)
+        found |= {label: file for label, file in files if file.is_file() and leads_inside(file, folder)}
+    return found
+
+
+def _lists_tokens(name: str) -> bool:
+    return matches(name, (*SIDE_FILES, *NAMED, *OTHERS)) and not is_weights(name)
+
+
+def _without(stem: str, name: str) -> str | None:
+    """Return what is left of a file's name without the stem of the weights, or None if it is not in it."""
+    if name.startswith(stem) and name[len(stem) : len(stem) + 1] in SEPARATORS:
+        return name[len(stem) + 1 :]
+    within = next((mark for sign in SEPARATORS if (mark := f"{sign}{stem}.") in name), None)
+    return name.replace(within, ".", 1) if within is not None else None
 
 
 def _pairs_in(one: Mapping[str, Path], two: Mapping[str, Path]) -> Iterator[tuple[List, List]]:

@@ -142,6 +142,17 @@ def test_tokens(tmp_path: Path, kind: str) -> None:
     check(a, run(tmp_path / "e", **{name: "[" * 9000}))
 
 
+@pytest.mark.parametrize("form", ["{}_vocab.txt", "vocab_{}.txt", "{}.vocab", "{}-tokens.txt"])
+def test_tokens_of_each_file(tmp_path: Path, form: str) -> None:
+    """A list of tokens with the name of the weights beside it is theirs alone."""
+    for name, words in (("run", WORDS), ("run_3", WORDS[::-1]), ("same", WORDS)):
+        torch.save({"emb.weight": torch.rand(12, 2)}, tmp_path / f"{name}.pt")
+        (tmp_path / form.format(name)).write_text("\n".join(words))
+    with pytest.raises(MixError, match=r"the token 'w0' is number 11, .* it is 0|classes are w11"):
+        check(tmp_path / "run.pt", tmp_path / "run_3.pt")
+    check(tmp_path / "run.pt", tmp_path / "same.pt")
+
+
 def test_tokens_of_languages(tmp_path: Path) -> None:
     """Each language of a vocabulary has numbers of its own, as those of MMS have."""
     texts = [json.dumps({"deu": {w: n for n, w in enumerate(words)}}) for words in (WORDS, WORDS[::-1])]
