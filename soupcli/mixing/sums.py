@@ -19,10 +19,10 @@ from typing import Any
 from soupcli.checkpoints.checkpoint import read_into
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.late import torch
-from soupcli.mixing.arithmetic.arrays import Array, Library, bytes_of, copied, cpu_library
+from soupcli.mixing.arithmetic.arrays import Array, Library, bytes_of, copied, cpu_library, torch_itself
 from soupcli.mixing.arithmetic.float_format import FORMATS
 from soupcli.mixing.arithmetic.magnitudes import Bounds, Range
-from soupcli.mixing.arithmetic.rounding import HELD_AS, bits_of, round_once, widen
+from soupcli.mixing.arithmetic.rounding import HELD_AS, bits_of, round_once, widen_scaled
 from soupcli.mixing.terms import ROWS, Term, Terms, reals
 
 BLOCK = 1 << 16  # numbers that are widened at once: 512 KB of float64, which stay in the cache
@@ -35,7 +35,7 @@ class Sums:
     """
 
     def __init__(self, device: torch.device | None = None, library: Library | None = None) -> None:
-        self.library = library or (cpu_library() if device is None else torch)
+        self.library = torch_itself() if device is not None else library or cpu_library()
         self._device = device
         self._stream = torch.cuda.Stream(device) if device is not None and device.type == "cuda" else None
         self._scratch: dict[tuple[str, bool], Array] = {}
@@ -61,16 +61,19 @@ class Sums:
 
     def _add_rows(self, raw_rc: Array, dtype: Dtype, weights: Sequence[float], out_c: Array) -> None:
         """The sum of the rows, with `weights` their weighted sum, in float64."""
-        xp, (rows, length) = self.library, raw_rc.shape
+        xp, length = self.library, raw_rc.shape[1]
         weights_r = xp.asarray(weights, dtype=xp.float64).reshape(-1, 1) if weights else None
         weights_r = weights_r if self._device is None or weights_r is None else weights_r.to(self._device)
+        wide_rc, scale = self._take("wide", "float64", len(raw_rc), min(length, BLOCK // ROWS)), 1.0
         for first in range(0, length, BLOCK // ROWS):
             block_rc = raw_rc[:, first : first + BLOCK // ROWS]
-            wide_rc = self._take("wide", "float64", rows, block_rc.shape[1])
-            widen(block_rc, dtype, out=wide_rc)
+            block_wide_rc = wide_rc[:, : block_rc.shape[1]]
+            scale = widen_scaled(block_rc, dtype, out=block_wide_rc)
             if weights_r is not None:
-                wide_rc *= weights_r
-            xp.sum(wide_rc, axis=0, out=out_c[first : first + BLOCK // ROWS])
+                block_wide_rc *= weights_r
+            xp.sum(block_wide_rc, axis=0, out=out_c[first : first + BLOCK // ROWS])
+        if scale != 1:
+            out_c *= scale
 
     def _negative_zeros(self, terms: Terms, start: int, count: int) -> Array:
         """Which numbers of the chunk are -0.0 in all ingredients, and so in the mean: array[c] of bool."""

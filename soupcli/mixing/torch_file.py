@@ -26,7 +26,7 @@ from soupcli.files.atomic import flush
 from soupcli.files.reading import FileVersion, memory_of, read_bytes, sha256, write_at
 from soupcli.late import torch
 from soupcli.mixing.mixture import mix
-from soupcli.mixing.pieces import Mixer, pieces_of
+from soupcli.mixing.pieces import Mixer, adding_library, pieces_of
 from soupcli.mixing.soup_mark import add_mark, marks_among
 from soupcli.mixing.torch_copy import (
     INSTEAD,
@@ -155,7 +155,8 @@ def _fill(mixture: Mixture, path: Path, skeleton: _Skeleton, options: CopyOption
     done, total = 0, sum(spec.nbytes for spec in specs.values())
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        work = partial(Mixer, descriptor, {name: skeleton.places[name].offset for name in dense}, options.device)
+        offsets = {name: skeleton.places[name].offset for name in dense}
+        work = partial(Mixer, descriptor, offsets, options.device, adding_library(mixture, specs))
         for nbytes in in_threads(work, pieces_of(mixture, dense, specs, overrides)):
             done += nbytes
             progress("mixing", done, total)

@@ -29,7 +29,7 @@ from soupcli.mixing.adapter_mean import AdapterSoup, is_of_adapters
 from soupcli.mixing.layout import INDEX_SUFFIX, SUFFIX, FilePlan, planned_files
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.own_format import Form, Format, chosen_format, in_safetensors, write_own
-from soupcli.mixing.pieces import Mixer, pieces_of
+from soupcli.mixing.pieces import Mixer, adding_library, pieces_of
 from soupcli.mixing.soup_folder import check_space, not_written
 from soupcli.mixing.torch_copy import CopyOptions
 from soupcli.progress import Progress, silent
@@ -89,12 +89,12 @@ def write_weights(
     shards = [shard for group in groups for shard in group]
     needed = sum(shard.nbytes for shard in shards)
     check_space(folder.parent, needed)
-    done, total = 0, sum(spec.nbytes for spec in specs.values())
+    done, total, library = 0, sum(spec.nbytes for spec in specs.values()), adding_library(mixture, specs)
     for shard in shards:
         path = folder / shard.name
         with _new_file(path, folder, needed) as descriptor:
             os.ftruncate(descriptor, shard.nbytes)
-            work = partial(Mixer, descriptor, shard.offsets, device, holes=True)
+            work = partial(Mixer, descriptor, shard.offsets, device, library, holes=True)
             for nbytes in in_threads(work, pieces_of(mixture, shard.offsets, specs, overrides or {})):
                 done += nbytes
                 progress("mixing", done, total)

@@ -30,7 +30,12 @@ def cpu_library() -> Library:
         with importing():
             return import_module("numpy")
     except Exception:  # noqa: BLE001 - an installation that is broken in any way is none
-        return sys.modules[type(torch.float64).__module__]  # torch itself, which this imports
+        return torch_itself()
+
+
+def torch_itself() -> Library:
+    """Import torch and return it, in place of its late names."""
+    return sys.modules[type(torch.float64).__module__]
 
 
 def library_of(array: Array) -> Library:
@@ -66,7 +71,7 @@ def bytes_of(array: Array) -> memoryview:
 
 def places(mask: Array) -> Array:
     """Return the numbers of the elements that are true: array[k] of int64."""
-    return library_of(mask).arange(len(mask))[mask]
+    return mask.nonzero()[:, 0] if is_torch(library_of(mask)) else mask.nonzero()[0]
 
 
 def quiet(xp: Library) -> AbstractContextManager[Any]:

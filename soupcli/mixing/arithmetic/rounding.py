@@ -9,11 +9,12 @@ torch would convert float64 to a 16-bit dtype by way of float32, and so round tw
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.mixing.arithmetic.arrays import Array, Library, cast, library_of, quiet
+from soupcli.mixing.arithmetic.arrays import Array, Library, cast, is_torch, library_of, places, quiet
 from soupcli.mixing.arithmetic.float_format import FORMATS, Format
 
 if TYPE_CHECKING:
@@ -38,14 +39,34 @@ def bits_of(held: Array, dtype: Dtype) -> Array:
 def widen(stored: Array, dtype: Dtype, *, out: Array) -> None:
     """Fill `out`, array of float64, with the numbers of a dtype, held as HELD_AS says. Both have one shape."""
     xp = library_of(stored)
+    if is_torch(xp):
+        out.copy_(stored.view(dtype.torch))
+        return
     if dtype is Dtype.BFLOAT16:  # the upper half of a float32
         wide = cast(stored, "int32")
         wide <<= 16
         stored = wide.view(xp.float32)
     elif dtype.itemsize == 1:
-        stored = _numbers_of(dtype, xp, str(getattr(stored, "device", "")))[cast(stored, "int64") & 0xFF]
+        stored = _numbers_of(dtype, xp, "")[cast(stored, "int64") & 0xFF]
     with quiet(xp):
         out[...] = stored
+
+
+def widen_scaled(stored: Array, dtype: Dtype, *, out: Array) -> float:
+    """As `widen`, but for the power of two that is returned, by which `out` must be multiplied.
+
+    numpy converts float16 number by number; this moves the bits of many at once to their places in a float32, whose
+    exponent has another bias. Infinities and NaNs become other numbers.
+    """
+    xp = library_of(stored)
+    if dtype is not Dtype.FLOAT16 or is_torch(xp):
+        widen(stored, dtype, out=out)
+        return 1.0
+    wide = cast(stored.view(xp.int16), "int32")
+    wide <<= 13  # exponent and fraction to their places, behind copies of the sign
+    wide &= -0x70000001  # of which one stays
+    out[...] = wide.view(xp.float32)
+    return 2.0**112
 
 
 def round_once(
@@ -77,29 +98,32 @@ def round_once(
 def _round_to(values: Array, format_: Format, scratch: Array | None, tiny: bool) -> None:
     """Round in place to the digits of the format: float64 holds all its numbers."""
     xp = library_of(values)
-    below = _rounded_below(values, format_) if tiny else None
     dropped = 53 - format_.digits
     bits = values.view(xp.int64)
     last = xp.empty_like(bits) if scratch is None else scratch
     last[...] = bits
+    below_k = below = None
+    if tiny:
+        last &= (1 << 63) - 1
+        below_k = places(last < struct.unpack("<q", struct.pack("<d", format_.least_normal))[0])
+        below = _rounded_below(values[below_k], format_)
+        last[...] = bits
     last >>= dropped
     last &= 1  # the lowest bit that is kept decides a tie
     last += (1 << (dropped - 1)) - 1
     bits += last  # carries into the bits that are kept, and the exponent
     bits &= -(1 << dropped)
-    if below is not None:
-        values[...] = xp.where(xp.isnan(below), values, below)
+    if below_k is not None:
+        values[below_k] = below
 
 
 def _rounded_below(values: Array, format_: Format) -> Array:
-    """Round values below the least normal number to a multiple of the smallest; others become NaN.
+    """Round values below the least normal number to a multiple of the smallest.
 
     Adding a number whose last place is `smallest` rounds to its multiples.
     """
-    xp = library_of(values)
     constant = 1.5 * 2.0**52 * format_.smallest
-    rounded = xp.copysign((values + constant) - constant, values)
-    return xp.where(xp.abs(values) < format_.least_normal, rounded, xp.nan)
+    return library_of(values).copysign((values + constant) - constant, values)
 
 
 @cache
