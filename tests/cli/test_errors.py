@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from soupcli.checkpoints.checkpoint import StoredCheckpoint
 from soupcli.evaluation.evaluators import Evaluators
+from soupcli.mixing import sums
 from tests.conftest import Ran
 
 Soup = Callable[..., Ran]
@@ -181,7 +181,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(StoredCheckpoint, "read", read)
+    monkeypatch.setattr(sums, "read_into", read)
 
 
 def test_no_thread_can_be_started(family: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from soupcli import __version__
 from soupcli.checkpoints.checkpoint import StoredCheckpoint
+from soupcli.mixing import sums
 from tests.conftest import Ran
 from tests.helpers.json_schema import broken
 
@@ -98,14 +99,20 @@ def test_plain_text_in_a_pipe(family: Path, soup: Soup, words: list[str]) -> Non
     assert "…" not in ran.stdout
 
 
-@pytest.mark.parametrize("how", ["table", "--json", "--quiet"])
-def test_dry_run(family: Path, soup: Soup, words: list[str], how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--dry-run loads no tensor, evaluates nothing and writes nothing, not even to the cache."""
+def trap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make an error of reading a tensor, whether to mix it or to build a network of it."""
 
     def read(*_: object, **__: object) -> None:
         raise AssertionError("a tensor was read")
 
     monkeypatch.setattr(StoredCheckpoint, "read", read)
+    monkeypatch.setattr(sums, "read_into", read)
+
+
+@pytest.mark.parametrize("how", ["table", "--json", "--quiet"])
+def test_dry_run(family: Path, soup: Soup, words: list[str], how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--dry-run loads no tensor, evaluates nothing and writes nothing, not even to the cache."""
+    trap(monkeypatch)
     before = sorted(family.rglob("*"))
     ran = soup(*words, "--dry-run", *([how] if how != "table" else []))
     assert ran.code == 0, ran.stderr
@@ -127,11 +134,9 @@ def test_dry_run(family: Path, soup: Soup, words: list[str], how: str, monkeypat
 def test_reading_is_noticed(family: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trap of the test above snaps where tensors are read."""
 
-    def read(*_: object, **__: object) -> None:
-        raise AssertionError("a tensor was read")
-
-    monkeypatch.setattr(StoredCheckpoint, "read", read)
+    trap(monkeypatch)
     assert soup(*COMMANDS["uniform alone"]).code == 3
+    assert soup(*COMMANDS["rank"]).code == 3
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "uniform alone"])

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
 
-from soupcli.checkpoints.checkpoint import StoredCheckpoint
+from soupcli.checkpoints import checkpoint as checkpoint_module
 from soupcli.checkpoints.compare.products import check_products, quantised
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
@@ -384,5 +384,5 @@ def test_vectors_of_a_norm_are_not_read(tmp_path: Path, monkeypatch: pytest.Monk
     """Weight, bias and statistics of a norm have one shape: that makes none of them a mask, which only values tell."""
     save_file({name: torch.ones(6) for name in ("n.weight", "n.bias", "n.running_mean")}, tmp_path / "a.safetensors")
     checkpoint = open_checkpoint(tmp_path / "a.safetensors")
-    monkeypatch.setattr(StoredCheckpoint, "read", lambda *_, **__: pytest.fail("a tensor was read"))
+    monkeypatch.setattr(checkpoint_module, "read_at", lambda *_, **__: pytest.fail("a tensor was read"))
     check_products([checkpoint], EVERYTHING)
