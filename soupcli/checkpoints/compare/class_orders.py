@@ -48,7 +48,9 @@ def _orders_of(checkpoint: Any) -> dict[str, list[str]]:
         if file.suffix.lower() in LINES and not is_list:
             continue
         document = document_of(file)
-        maps_names = isinstance(document, Mapping) and OTHERS.fullmatch(file.stem) is None
+        # A list of ids is of examples, a map from names to ids numbers rows: of speakers, languages.
+        is_other = OTHERS.fullmatch(file.stem) is not None and not file.stem.lower().endswith("ids")
+        maps_names = isinstance(document, Mapping) and not is_other
         of_file = names_by_row(document) if is_list or maps_names else None
         if of_file is not None and (is_list or not are_settings(of_file)):
             found.setdefault(label, of_file)

@@ -52,10 +52,10 @@ def moved_rows(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> st
 
 
 def _moved(first: Checkpoint, others: Sequence[Checkpoint], name: str) -> str | None:
-    rows, stated = _rows(first, name), bool(class_orders(first))
+    rows, stated = _rows(first, name), class_orders(first)
     for other in others:
         spec = other.tensors.get(name)
-        if spec is None or spec.shape != first.tensors[name].shape or (stated and class_orders(other)):
+        if spec is None or spec.shape != first.tensors[name].shape or (stated and class_orders(other) == stated):
             continue
         order = _order(rows, _rows(other, name))
         if order is not None:

@@ -28,6 +28,8 @@ from soupcli.files.small_file import same_bytes
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
+FEWEST_EMBEDDED = 3  # rows of an embedding that a list may name: tokens have two types in many networks
+
 
 def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:
     """Return a line for each file or pair of files that is too large to be compared.
@@ -80,7 +82,7 @@ def _check_order(
         return
     module = heads[0].rpartition(".")[0]
     excluded = f"'{module}.*'" if module else " ".join(heads)
-    known = HEAD.search(heads[0]) is not None
+    known = HEAD.search(heads[0]) is not None or "embed" in heads[0]
     rest = f"--exclude {excluded}" if known else f"--exclude with its name, such as {excluded}"
     if place:
         said = f"{other.path}: {place} lists {shown(two)}, that of {first.path} lists {shown(one)}"
@@ -110,8 +112,10 @@ def _heads(checkpoint: Checkpoint, selection: TensorFilter, classes: int) -> lis
     """Return the tensors of a head with a row for each class, or for one more: no object. Nothing if it is not mixed.
 
     Hidden layers may be as wide: names of heads count first, and a layer that the user excludes is taken for the head.
+    Without any, an embedding has a row for each: of speakers, languages, styles.
     """
-    rows = {name: checkpoint.tensors[name].shape for name in tables(checkpoint, TensorFilter()) if "embed" not in name}
+    shapes = {name: checkpoint.tensors[name].shape for name in tables(checkpoint, TensorFilter())}
+    rows = {name: shape for name, shape in shapes.items() if "embed" not in name}
     for count in (classes, classes + 1):
         fitting = [name for name in rows if rows[name][0] == count]
         named = [name for name in fitting if HEAD.search(name)]
@@ -123,4 +127,5 @@ def _heads(checkpoint: Checkpoint, selection: TensorFilter, classes: int) -> lis
             return sorted((n for n in found if n.rpartition(".")[0] == module), key=lambda name: len(rows[name]) < 2)
         if found:
             return []
-    return []
+    embeddings = [name for name in shapes if name not in rows and shapes[name][0] == classes and "pos" not in name]
+    return [name for name in embeddings if classes >= FEWEST_EMBEDDED and selection.mixes(name)]

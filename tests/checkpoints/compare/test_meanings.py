@@ -592,6 +592,23 @@ def test_said_by_a_module_or_a_header(tmp_path: Path) -> None:
             check(tmp_path / f"a.{ending}", tmp_path / f"b.{ending}")
 
 
+@pytest.mark.parametrize("file", ["speaker_ids.json", "spk2id.json", "speakers.json"])
+def test_speakers(tmp_path: Path, file: str) -> None:
+    """Without a head of as many rows an embedding has them: of speakers in another order, which are not averaged."""
+    names = ["anna", "bert", "carl"]
+    for run, order in (("a", names), ("b", names), ("c", [*names[1:], names[0]])):
+        (tmp_path / run).mkdir()
+        save_file(
+            {"enc.weight": torch.eye(9), "speaker_embedding.weight": torch.eye(9)[:3]}, tmp_path / run / "m.safetensors"
+        )
+        said = order if file == "speakers.json" else {name: row for row, name in enumerate(order)}
+        (tmp_path / run / file).write_text(json.dumps(said))
+    one, same, other = (open_checkpoint(tmp_path / run) for run in "abc")
+    assert check_meanings([one, same], TensorFilter()) == []
+    with pytest.raises(MixError, match=r"rows of 'speaker_embedding.weight' stand for other"):
+        check_meanings([one, other], TensorFilter())
+
+
 def test_a_head_with_one_row_more(tmp_path: Path) -> None:
     """A detector's row for no object does not hide that the others have changed places."""
     for name, names in (("a", ORDER), ("b", MOVED)):
