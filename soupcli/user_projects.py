@@ -23,10 +23,10 @@ _began = time.time_ns()  # what a module has run is in its file, if that is olde
 _here: list[str] = []  # the folder that was entered
 _aside: dict[str, dict[str, ModuleType]] = {}  # folder -> its modules by name
 _paths: dict[str, list[str]] = {}  # folder -> what its code has put into sys.path
+_path_before: list[str] = []  # sys.path without it
 _taken: dict[str, ModuleType] = {}  # of the calling script, by name
-_found_anyway: set[tuple[str, str, str]] = (
-    set()
-)  # folder, name and file of modules that were taken, and may be found again
+# Folder, name and file of modules that were taken, and may be found again.
+_found_anyway: set[tuple[str, str, str]] = set()
 
 
 def enter(folder: Path) -> None:
@@ -36,7 +36,7 @@ def enter(folder: Path) -> None:
         _aside.clear()
     if _here != [home]:
         _leave()
-        _here[:] = [home]
+        _here[:], _path_before[:] = [home], sys.path
         sys.path[:0] = [path for path in _paths.pop(home, []) if path not in sys.path]
     _take(_is_edited)
     make_way(folder)
@@ -91,7 +91,7 @@ def _leave() -> None:
         own = {name for name, file in user_modules() if _is_below(file, home) and is_read_here(name, file)}
         own -= {name for name in own if name.startswith("_soup_")}
         _aside[home] = {**_aside.get(home, {}), **{name: sys.modules.pop(name) for name in own}}
-        _paths[home] = [path for path in sys.path if path and _is_below(path, home)]
+        _paths[home] = [path for path in sys.path if path not in _path_before and _is_below(path, home)]
         sys.path[:] = [path for path in sys.path if path not in _paths[home]]
     _here.clear()
 

@@ -59,6 +59,17 @@ def project(folder: Path, name: str) -> Callable[[str], object]:
     return call
 
 
+def test_an_environment_below_the_folder(tmp_path: Path) -> None:
+    """What was on the path before stays there: a project's folder often holds the environment that runs it."""
+    packages, added = str(tmp_path / ".venv/lib"), str(tmp_path / "src")
+    sys.path.append(packages)
+    enter(tmp_path)
+    sys.path.insert(0, added)
+    leave()
+    assert packages in sys.path
+    assert added not in sys.path
+
+
 def test_two_folders(tmp_path: Path) -> None:
     """In whatever order they are asked, at once or within a function, each folder's code finds its own modules."""
     a, b = project(tmp_path / "a", "a"), project(tmp_path / "b", "b")

@@ -99,5 +99,6 @@ class Mixer:
         if isinstance(source, Terms):
             return self._averager.mean(source, start, numel)
         if isinstance(source, Replaced):
-            return memory_of(source.tensor[start : start + numel])
+            part = source.tensor[start : start + numel]  # whose memory is that of the whole
+            return memory_of(part)
         return memoryview(read_bits(source, name, start, numel))

@@ -205,7 +205,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _tasks(spec: Any) -> Tasks:
+def _tasks(spec: Any, *, trust_code: bool) -> Tasks:
     shots = spec.num_fewshot or 0
     task = SimpleNamespace(
         get_config=lambda _: shots, dump_config=lambda: {"shots": shots}, eval_docs=list("abcdef"), fewshot_docs=list

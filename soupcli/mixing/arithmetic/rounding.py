@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.mixing.arithmetic.arrays import Array, Library, cast, is_torch, library_of, places, quiet
+from soupcli.mixing.arithmetic.arrays import Array, Library, cast, is_torch, library_of, quiet
 from soupcli.mixing.arithmetic.float_format import FORMATS, Format
 
 if TYPE_CHECKING:
@@ -102,19 +102,19 @@ def _round_to(values: Array, format_: Format, scratch: Array | None, tiny: bool)
     bits = values.view(xp.int64)
     last = xp.empty_like(bits) if scratch is None else scratch
     last[...] = bits
-    below_k = below = None
+    are_below = below = None
     if tiny:
         last &= (1 << 63) - 1
-        below_k = places(last < struct.unpack("<q", struct.pack("<d", format_.least_normal))[0])
-        below = _rounded_below(values[below_k], format_)
+        are_below = last < struct.unpack("<q", struct.pack("<d", format_.least_normal))[0]
+        below = _rounded_below(values[are_below], format_)
         last[...] = bits
     last >>= dropped
     last &= 1  # the lowest bit that is kept decides a tie
     last += (1 << (dropped - 1)) - 1
     bits += last  # carries into the bits that are kept, and the exponent
     bits &= -(1 << dropped)
-    if below_k is not None:
-        values[below_k] = below
+    if are_below is not None:
+        values[are_below] = below
 
 
 def _rounded_below(values: Array, format_: Format) -> Array:

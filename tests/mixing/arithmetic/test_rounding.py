@@ -112,3 +112,11 @@ def test_widen(dtype: torch.dtype) -> None:
     widen(torch.from_numpy(stored), Dtype.of(dtype), out=of_tensor)
     assert np.array_equal(out, of_tensor.numpy(), equal_nan=True)
     assert np.array_equal(out, bits.view(dtype).to(torch.float64).numpy(), equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3), (0, 4)])
+def test_any_shape(shape: tuple[int, ...]) -> None:
+    """Tiny numbers of tensors of any shape are rounded as those of flat ones."""
+    numbers = torch.full(shape, 1e-39, dtype=torch.float64)
+    flat = round_tensor(numbers.flatten().clone(), torch.bfloat16)
+    assert torch.equal(round_tensor(numbers, torch.bfloat16), flat.view(shape))
