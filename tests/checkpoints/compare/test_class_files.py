@@ -138,16 +138,22 @@ def test_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(other_orders(one, two))
 
 
-def test_many_weights_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The entries of a folder are put in order once for all files of weights in it, however many there are."""
-    asked: list[Path] = []
+def noted_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders whose entries are listed from here on, as they are."""
+    looked: list[Path] = []
     entries = class_files._entries
 
     def listed(folder: Path) -> list[Path]:
-        asked.append(folder)
+        looked.append(folder)
         return entries(folder)
 
     monkeypatch.setattr(class_files, "_entries", listed)
+    return looked
+
+
+def test_many_weights_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entries of a folder are put in order once for all files of weights in it, however many there are."""
+    asked = noted_folders(monkeypatch)
     for number in range(5):
         torch.save({"fc.weight": torch.ones(2, 3)}, tmp_path / f"m{number}.pt")
     (tmp_path / "m3_classes.json").write_text('["cat", "dog"]')
@@ -176,14 +182,7 @@ def test_very_many_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for number in range(30):
         (tmp_path / f"part{number:02}").mkdir()
     (tmp_path / "part00/classes.txt").write_text("a\nb\n")
-    looked: list[Path] = []
-    listed = class_files._entries
-
-    def look(folder: Path) -> list[Path]:
-        looked.append(folder)
-        return listed(folder)
-
-    monkeypatch.setattr(class_files, "_entries", look)
+    looked = noted_folders(monkeypatch)
     monkeypatch.setattr(class_files, "MOST_BELOW", 10)
     found = class_files.files_of(open_checkpoint(tmp_path))
     assert "part00/classes.txt" in found and 5 < len(looked) <= 10
