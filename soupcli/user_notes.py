@@ -11,13 +11,10 @@ watch in a Python that was started; `ATTENDED` tells that one has.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -119,10 +116,10 @@ def attended(session: int) -> bool:
 def environment() -> Mapping[str, str]:
     """Return the variables for a process that is to add to the notes; none if no file can be made for them."""
     if not _file:
+        from soupcli.files.unfinished import folder_of_process  # noqa: PLC0415 - a started Python does not need it
+
         try:
-            folder = tempfile.mkdtemp(prefix="soup-notes-")
-            atexit.register(_remove, folder, os.getpid())
-            place = Path(folder, "notes")
+            place = folder_of_process("soup-notes") / "notes"
             place.touch(mode=0o600)
         except OSError:
             return {}
@@ -165,11 +162,6 @@ def shared_with_children() -> Iterator[None]:
                 os.environ.pop(name, None)
             elif os.environ.get(name) == given[name]:
                 os.environ[name] = value
-
-
-def _remove(folder: str, owner: int) -> None:
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hear() -> None:

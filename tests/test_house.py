@@ -315,6 +315,12 @@ def test_files_are_read_up_to_a_size() -> None:
             assert not found, f"{name_of(file)}:{found[0].lineno}: read_small(path, most=...) reads up to a size"
 
 
+def test_temporary_files_are_found_again() -> None:
+    """A killed run cannot remove its temporary files: all have the names that files/unfinished.py knows and removes."""
+    users = {name_of(file) for file, tree in trees().items() if "tempfile" in set(imports(tree, file))}
+    assert users == {"soupcli/files/unfinished.py"}
+
+
 def test_core_dependencies() -> None:
     """The distribution needs the six packages of the contract and no other."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the command ends within two seconds, whatever it is doing.
+"""Ctrl-C, SIGTERM and SIGHUP: the command ends within two seconds, whatever it is doing.
 
 The signal is an exception in the main thread, which cleans up on its way out. If the main thread does not react (a long
 call into C, a thread that waits, the user's code that catches everything), a second thread, woken by the system itself,
@@ -28,12 +28,16 @@ _raised: list[KeyboardInterrupt] = []  # by the first signal
 
 
 class Terminated(KeyboardInterrupt):
-    """Raised by SIGTERM, as KeyboardInterrupt is raised by Ctrl-C."""
+    """Raised by SIGTERM and SIGHUP, as KeyboardInterrupt is raised by Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def code_of(interrupt: KeyboardInterrupt) -> int:
     """Return the exit code of a signal: 128 plus its number."""
-    return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+    return 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
 def begin() -> None:
@@ -47,7 +51,7 @@ def tell(code: int, *, patience: float = -1) -> None:
         return
     try:
         if not _told.is_set():
-            word = "terminated" if code == 128 + signal.SIGTERM else "interrupted"
+            word = "interrupted" if code == INTERRUPTED else "terminated"
             console.fail(f"{word}: what was evaluated is kept, the same command goes on from there")
             _told.set()
     finally:
@@ -56,8 +60,8 @@ def tell(code: int, *, patience: float = -1) -> None:
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM while the block runs. One that the caller ignores stays ignored."""
-    ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    """Handle these signals while the block runs. One that the caller ignores stays ignored, as under nohup."""
+    ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
     before = {
         number: signal.signal(number, _end) for number, usual in ours.items() if signal.getsignal(number) == usual
     }
@@ -79,7 +83,7 @@ def handle_signals() -> Iterator[None]:
 def _end(number: int, _frame: FrameType | None) -> None:
     """Raise an exception for the first signal only, so that a second one does not interrupt the clean-up."""
     if not _raised:
-        _raised.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        _raised.append(KeyboardInterrupt() if number == signal.SIGINT else Terminated(number))
         raise _raised[0]
 
 
@@ -90,7 +94,7 @@ def raise_again() -> None:
 
 
 def _watch(woken: int) -> None:
-    heard = {signal.SIGINT, signal.SIGTERM}
+    heard = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     while not heard.intersection(numbers := os.read(woken, 1)):
         if not numbers:
             os.close(woken)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from soupcli.diagnosis.findings import Examined, NotFinite
 from soupcli.diagnosis.neurons import reordered_pairs, rows_beyond
 from soupcli.errors import MixError, NetworkError
 from soupcli.files.own_file import check_target
+from soupcli.files.unfinished import scratch_folder
 from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import first_not_finite, measure
 from soupcli.output import console
@@ -213,8 +213,8 @@ def _evaluated(run: Run, *, mixable: bool) -> tuple[list[dict[str, Score]], dict
         return alone, {}
     [of_mean] = run.scores([Row("the mean of all", mean)])
     selecting = run.selecting
-    with tempfile.TemporaryDirectory(prefix="soup-") as folder:
-        written = _written(run, mean, Path(folder))
+    with scratch_folder() as folder:
+        written = _written(run, mean, folder)
         between = run.scores([Row(f"half way to {member.path}", half_way(written, member)) for member in members])
         barriers = {
             name: Barrier([scores[name] for scores in alone], [scores[name] for scores in between], of_mean[name])

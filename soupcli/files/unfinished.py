@@ -3,12 +3,15 @@
     with unfinished(aside(path)) as place:
         ...                                    # write `place`, then rename it; whatever is left of it is removed
 
-The name tells process and machine. What a killed process left is removed by whoever makes the same thing again.
+The name tells process and machine. What a killed process left is removed by whoever makes the same thing again. The
+process is named by its number and the time of its start: numbers come again, above all in containers.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -24,8 +27,16 @@ from pathlib import Path
 
 DAY = 86_400.0  # seconds; what another machine left is removed when it is older
 
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-_NAME = re.compile(r"(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-\d+\.(?:tmp|new|old)")
+
+def _machine() -> str:
+    """Return the name of this machine, and of the container if its processes are numbered by themselves."""
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - no path of a file
+    return socket.gethostname()
+
+
+_HOST = hashlib.sha256(_machine().encode()).hexdigest()[:8]
+_NAME = re.compile(r"(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-(?P<start>\d+)-\d+\.(?:tmp|new|old)")
 _numbers = count()
 _places: set[Path] = set()
 _kept = threading.RLock()
@@ -33,7 +44,8 @@ _kept = threading.RLock()
 
 def aside(path: Path, ending: str = "tmp") -> Path:
     """Return a name beside `path` that no other process or call uses."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{_HOST}-{next(_numbers)}.{ending}")
+    pid = os.getpid()
+    return path.with_name(f".{path.name}.{pid}-{_HOST}-{_own_start(pid)}-{next(_numbers)}.{ending}")
 
 
 def left_by_others(path: Path) -> list[Path]:
@@ -57,11 +69,24 @@ def remove_abandoned(path: Path) -> None:
 def _abandoned(place: Path) -> bool:
     named = _NAME.search(place.name)
     if named is not None and named["host"] == _HOST:
-        return not is_running(int(named["pid"]))
+        pid = int(named["pid"])
+        return not is_running(pid) or _start_of(pid) not in (0, int(named["start"]))
     try:
         return time.time() - place.stat().st_mtime > DAY
     except OSError:
         return False
+
+
+def _start_of(pid: int) -> int:
+    """Return when a process was started, in ticks since the machine was; 0 if the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return int(fields[19])  # the 22nd of proc_pid_stat(5): two stand before
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+_own_start = functools.cache(_start_of)
 
 
 def is_running(pid: int) -> bool:
@@ -98,13 +123,39 @@ def unfinished(place: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Yield an empty temporary folder that is removed at the end. Those of killed processes are removed first."""
-    path = Path(tempfile.gettempdir()) / "soup"
+def scratch_folder(beside: Path | None = None) -> Iterator[Path]:
+    """Yield an empty folder that is removed at the end, by default a temporary one.
+
+    Those of killed processes are removed first.
+    """
+    path = _temporary("soup") if beside is None else beside
     remove_abandoned(path)
     with unfinished(aside(path)) as place:
         place.mkdir(mode=0o700)
         yield place
+
+
+def folder_of_process(name: str) -> Path:
+    """Make an empty temporary folder that is removed when this process ends. Raises OSError.
+
+    Those of killed processes are removed first.
+    """
+    path, owner = _temporary(name), os.getpid()
+    remove_abandoned(path)
+    place = aside(path)
+    place.mkdir(mode=0o700)
+    _places.add(place)
+
+    def end() -> None:
+        if os.getpid() == owner:  # and not a process that was forked
+            remove(place)
+
+    atexit.register(end)
+    return place
+
+
+def _temporary(name: str) -> Path:
+    return Path(tempfile.gettempdir()) / name
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""SIGINT and SIGTERM end a command wherever it is: with their code, one line, and nothing left behind."""
+"""SIGINT, SIGTERM and SIGHUP end a command wherever it is: with their code, one line, and nothing left behind."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -18,8 +19,8 @@ from tests.cli.test_process import GREEDY, environment
 from tests.helpers.warm import Warm
 from tests.torture.large import sparse
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminated"}
 # What the network does with its first batch.
 DEAF = """while True:
             try:
@@ -58,8 +59,10 @@ def asleep(family: Path, forward: str) -> None:
     (family / "net.py").write_text(slow + net.replace("return nn.Sequential", "return Slow"))
 
 
-@pytest.mark.parametrize("signalled", CODES)
-@pytest.mark.parametrize("forward", [DEAF, BUSY, WAITING], ids=["deaf code", "a long call", "a waiting thread"])
+@pytest.mark.parametrize(
+    ("forward", "signalled"),
+    [*itertools.product((DEAF, BUSY, WAITING), (signal.SIGINT, signal.SIGTERM)), (DEAF, signal.SIGHUP)],
+)
 def test_in_a_forward_pass(family: Path, warm: Warm, signalled: signal.Signals, forward: str) -> None:
     """Neither code that catches everything nor a call into C nor a thread that is waited for keeps it alive."""
     asleep(family, forward)
@@ -94,7 +97,7 @@ def test_last_words_are_waited_for(family: Path, warm: Warm, times: int) -> None
     assert code == 130
 
 
-@pytest.mark.parametrize("signalled", CODES)
+@pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
 def test_while_huge_files_are_mixed_and_hashed(
     tmp_path: Path, warm: Warm, signalled: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,11 +22,12 @@ def ended_process() -> int:
     return process.pid
 
 
-def of(place: Path, pid: int, *, host: str | None = None) -> Path:
+def of(place: Path, pid: int, *, host: str | None = None, start: int | None = None) -> Path:
     """The name that another process would have taken."""
-    start, _, rest = place.name.rpartition(f".{os.getpid()}-")
-    own_host, _, end = rest.partition("-")
-    return place.with_name(f"{start}.{pid}-{host or own_host}-{end}")
+    before, _, rest = place.name.rpartition(f".{os.getpid()}-")
+    own_host, _, number = rest.split("-")
+    started = leftovers._start_of(pid) if start is None else start
+    return place.with_name(f"{before}.{pid}-{host or own_host}-{started}-{number}")
 
 
 def test_names_are_all_different(tmp_path: Path) -> None:
@@ -54,6 +55,45 @@ def test_only_the_dead_are_cleared(tmp_path: Path) -> None:
     os.utime(elsewhere, (0, 0))
     remove_abandoned(tmp_path / "soup")
     assert list(tmp_path.iterdir()) == [alive]
+
+
+def test_a_number_comes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container every run may be process 1: one that was started later is another. Unknown times prove nothing."""
+    name = aside(tmp_path / "soup")
+    mine, earlier = of(name, os.getppid()), of(name, os.getppid(), start=7)
+    for place in (mine, earlier):
+        place.touch()
+    monkeypatch.setattr(leftovers, "_start_of", lambda _: 0)
+    remove_abandoned(tmp_path / "soup")
+    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.undo()
+    remove_abandoned(tmp_path / "soup")
+    assert list(tmp_path.iterdir()) == [mine if leftovers._start_of(os.getpid()) else earlier]
+
+
+ENDS = {
+    "by itself": "",
+    "by an error": "raise ValueError",
+    "in a fork too": "os.fork() or sys.exit()\nos.wait()\nassert folder.exists()",
+    "at once": "os._exit(0)",
+    "killed": "os.kill(os.getpid(), 9)",
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_folder_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """It is there as long as its process, and a fork does not remove it. What a killed one left the next removes."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lines = ["import os, sys", "from soupcli.files.unfinished import folder_of_process"]
+    lines += ["folder = folder_of_process('soup-notes')", "(folder / 'notes').touch()", ENDS[how]]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], env=environment, check=False, stderr=subprocess.DEVNULL)
+    left = list(tmp_path.iterdir())
+    assert len(left) == (how in ("at once", "killed"))
+    own = leftovers.folder_of_process("soup-notes")
+    assert list(tmp_path.iterdir()) == [own]
+    leftovers.remove(own)
+    leftovers._places.discard(own)
 
 
 def test_scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ class CacheOptions:
 
     kinds: Annotated[
         list[str] | None,
-        typer.Argument(help="Only these: scores, fits, inputs, contents, hashes or demo.", metavar="KIND"),
+        typer.Argument(help="Only these: scores, fits, inputs, contents, hashes, candidates or demo.", metavar="KIND"),
     ] = None
     clear: Annotated[bool, typer.Option("--clear", help="Remove what is kept.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print counts and sizes as one JSON document.")] = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -16,11 +15,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from soupcli import user_notes as notes
 from soupcli.checkpoints.adapters.base_as_adapter import BaseAsAdapter
 from soupcli.datasets.load import kind_of
+from soupcli.environment import cache_folder
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import command as command_task
 from soupcli.evaluation.outside.command import Candidate, Processes
 from soupcli.evaluation.outside.program_files import split
-from soupcli.files.unfinished import scratch_folder
+from soupcli.files.cache import CANDIDATES, NAME_OF_CANDIDATE
+from soupcli.files.kept_file import make_folder
+from soupcli.files.unfinished import remove, scratch_folder
 from soupcli.late import torch
 from soupcli.mixing.merged_adapters import as_written
 from soupcli.networks.configuration import configuration_files
@@ -59,6 +61,7 @@ class OutsideSets:
         self._results: dict[Run, Any] = {}
         self._weights: dict[Run, Mixture] = {}
         self._tried: set[str] = set()
+        self._candidates: set[Path] = set()  # those that stay
         self._lock = threading.Lock()
 
     def score(self, name: str, weights: Mixture, key: str, stop: Stop | None = None) -> Score:
@@ -145,7 +148,8 @@ class OutsideSets:
             try:
                 yield Candidate(place, file, folder, device, environment)
             except ValidationError as error:
-                _keep_for_reproduction(error, folder)
+                with self._lock:
+                    _keep_for_reproduction(error, folder, self._candidates)
                 raise
 
     def _lies_there(self, weights: Mixture) -> bool:
@@ -188,12 +192,28 @@ def _device(device: Device, job: int) -> tuple[str, dict[str, str]]:
     return "cuda:0", {"CUDA_VISIBLE_DEVICES": names[number % len(names)]}
 
 
-def _keep_for_reproduction(error: ValidationError, folder: Path) -> None:
-    """Copy the folder of a candidate whose command failed to a place that stays, and name it in the error."""
-    kept = Path(tempfile.mkdtemp(prefix="soup-candidate-"))
-    shutil.copytree(folder, kept, dirs_exist_ok=True)
-    error.args = (str(error).replace(str(folder), str(kept)),)
-    error.hint = f"{error.hint or 'run it by hand to see why'}; the candidate stays in {kept}"
+def _keep_for_reproduction(error: ValidationError, folder: Path, kept: set[Path]) -> None:
+    """Move the folder of a candidate whose command failed to the cache, and name the new place in the error.
+
+    `kept` are those of this run; those of earlier runs are removed. Nothing is kept if the cache cannot be written, or
+    leads elsewhere.
+    """
+    place = cache_folder() / CANDIDATES / f"{os.getpid()}-{len(kept)}"
+    kept.add(place)
+    try:
+        make_folder(place.parent)
+        if place.parent.is_symlink():
+            return
+        for other in place.parent.iterdir():
+            if NAME_OF_CANDIDATE.fullmatch(other.name) and other not in kept - {place}:
+                remove(other)
+        shutil.move(folder, place)
+    except OSError:
+        remove(place)
+        return
+    error.args = (str(error).replace(str(folder), str(place)),)
+    how = error.hint or "run it by hand to see why"
+    error.hint = f"{how}; the candidate stays in {place} until one of another run fails"
 
 
 Item = TypeVar("Item", bound=Hashable)

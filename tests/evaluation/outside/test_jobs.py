@@ -172,8 +172,14 @@ def test_a_command_that_fails(commanded: Path, soup: Soup) -> None:
     ran = soup("greedy", *words)
     assert ran.code == 2
     assert "exited with 1" in ran.stderr and "ValueError: no labels" in ran.stderr
-    kept = ran.stderr.split("the candidate stays in ")[1].split()[0]
-    assert Path(kept, "model.safetensors").is_file() and f"{kept}/model.safetensors" in ran.stderr
+    kept = Path(ran.stderr.split("the candidate stays in ")[1].split()[0])
+    assert (kept / "model.safetensors").is_file() and f"{kept}/model.safetensors" in ran.stderr
+    earlier = kept.rename(kept.with_name("1-0"))
+    Path("tried").unlink()
+    assert f"the candidate stays in {kept}" in soup("greedy", *words).stderr
+    assert kept.is_dir() and not earlier.exists()  # one of an earlier run goes
+    assert soup("cache", "candidates", "--clear").code == 0
+    assert not kept.exists()
     Path("tried").unlink()
     recipe(commanded, retries=1)
     assert soup("rank", *words).code == 0
