@@ -62,6 +62,9 @@ class Sums:
     def _add_rows(self, raw_rc: Array, dtype: Dtype, weights: Sequence[float], out_c: Array) -> None:
         """The sum of the rows, with `weights` their weighted sum, in float64."""
         xp, length = self.library, raw_rc.shape[1]
+        if not weights and dtype.itemsize >= 4:
+            xp.sum(raw_rc, axis=0, dtype=xp.float64, out=out_c)
+            return
         weights_r = xp.asarray(weights, dtype=xp.float64).reshape(-1, 1) if weights else None
         weights_r = weights_r if self._device is None or weights_r is None else weights_r.to(self._device)
         wide_rc, scale = self._take("wide", "float64", len(raw_rc), min(length, BLOCK // ROWS)), 1.0
