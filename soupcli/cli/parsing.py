@@ -236,14 +236,31 @@ def _not_imported(broken: ImportError) -> int:
         return _fault(broken)
     if os.environ.get("SOUP_DEBUG") == "1":
         console.print_traceback()
-    hint = "is the installation whole, and is there memory? python -c 'import torch' shows it by itself"
-    console.fail(f"a library does not load: {str(broken).strip()}", hint=hint)
+    return _not_loaded("torch", str(broken).strip())
+
+
+def _not_loaded(library: str, why: str) -> int:
+    hint = f"is the installation whole, and is there memory? python -c 'import {library}' shows it by itself"
+    console.fail(f"a library does not load: {why}", hint=hint)
     return USER_ERROR
+
+
+def _raised_by_import(fault: Exception) -> str | None:
+    """Return the name of the library that this program was importing when an error ended the import, or None."""
+    name, here = None, os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - of frames
+    for frame, _ in traceback.walk_tb(fault.__traceback__):
+        if frame.f_code.co_filename.startswith(here):
+            name = None
+        elif name is None and frame.f_code.co_name == "<module>":
+            name = str(frame.f_globals.get("__name__"))
+    return name
 
 
 def _fault(fault: Exception) -> int:
     if os.environ.get("SOUP_DEBUG") == "1":
         console.print_traceback()
+    if (library := _raised_by_import(fault)) is not None:
+        return _not_loaded(library, f"{library}: {type(fault).__name__}: {str(fault).strip()}")
     last = traceback.extract_tb(fault.__traceback__)[-1]
     where = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - a name out of a traceback
     console.fail(

@@ -83,8 +83,9 @@ class Manifest:
     def file(self, path: Path) -> str:
         """Return the hash of the file's whole content, in hexadecimal. Raises OSError."""
         if path not in self._files:
-            stamp = Stamp.of(path)
-            self._files[path] = stamp, self._kept(stamp.text, lambda: content_hash(path), [stamp])
+            stamp, is_code = Stamp.of(path), path.suffix == ".py"  # its hash is compared with that of what was run
+            content = content_hash(path) if is_code else self._kept(stamp.text, lambda: content_hash(path), [stamp])
+            self._files[path] = stamp, content
         return self._files[path][1]
 
     def files(self, files: Sequence[tuple[str, Path]]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -129,3 +131,20 @@ def test_a_library_that_does_not_load(capsys: pytest.CaptureFixture[str]) -> Non
 
     assert (guarded(loading("torch._C")), guarded(loading("soupcli.x"))) == (2, 3)
     assert "a library does not load: libtorch.so: failed to map segment" in capsys.readouterr().err
+
+
+def test_a_library_whose_import_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever it raises is no fault of this program, unless the library calls a module of this program that raises."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_library.py").write_text("raise RuntimeError('built for another CPU')\n")
+    (tmp_path / "calling_library.py").write_text("from soupcli import wording\nwording.natural_order(3)\n")
+
+    def importing(name: str) -> Callable[[], int | None]:
+        return lambda: bool(importlib.import_module(name))
+
+    assert guarded(importing("broken_library")) == 2
+    said = "a library does not load: broken_library: RuntimeError: built for another CPU\n"
+    assert capsys.readouterr().err.startswith(said)
+    assert guarded(importing("calling_library")) == 3

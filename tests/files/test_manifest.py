@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from soupcli.files import manifest as module
 from soupcli.files import stamp
-from soupcli.files.manifest import Manifest
+from soupcli.files.json_store import JsonStore
+from soupcli.files.manifest import Manifest, UserReads
 from soupcli.files.stamp import Stamp
 
 SECOND = 1_000_000_000
@@ -101,3 +102,17 @@ def test_times_that_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cha
     after = [Manifest(tmp_path / "hashes").file(file), Manifest(tmp_path / "hashes").files([("x", file)])]
     assert after[0] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert after[0] != before[0] and after[1] != before[1]
+
+
+def test_a_kept_hash_of_code_is_not_used(tmp_path: Path) -> None:
+    """A wrong hash of a file of Python among the kept ones neither serves another code's scores nor ends a run."""
+    file, text = tmp_path / "net.py", b"WIDTH = 3\n"
+    file.write_bytes(text)
+    os.utime(file, (0, 0))
+    run = hashlib.sha256(text).hexdigest()
+    store = JsonStore(tmp_path / "hashes", module.SCHEMA)
+    store.put(Stamp.of(file).text, "0" * 64)
+    manifest = Manifest(tmp_path / "hashes", user=UserReads(seen=lambda: {file: run}))
+    manifest._began += 10**10  # the file is old
+    assert manifest.file(file) == run
+    assert manifest.depends() == [[str(file), run]]
