@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import itertools
+import mmap
 import os
 import resource
 import threading
@@ -201,6 +202,15 @@ def memory_of(tensor: Tensor) -> memoryview:
     return view
 
 
+def paged(nbytes: int) -> memoryview:
+    """Return new memory of zeros that begins with a page, as a file does in the system's cache.
+
+    Zen 3 copies five times as slowly to a place that is 1 to 31 bytes further into its page than the source is in its
+    own (https://lunnova.dev/articles/ryzen-slow-short-rep-mov). Large memory of malloc begins 16 bytes into a page.
+    """
+    return memoryview(mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
 def write_at(descriptor: int, data: memoryview | bytes, offset: int) -> None:
     """Write all of `data` at `offset`. Raises OSError if the disk is full."""
     view, done = memoryview(data), 0
@@ -226,7 +236,7 @@ def announce(file: FileVersion) -> None:
 
 def sha256(file: FileVersion) -> str:
     """Return the SHA-256 of the whole file, in hexadecimal. Raises CheckpointError if it changes meanwhile."""
-    digest, chunk = hashlib.sha256(), memoryview(bytearray(HASH_CHUNK))
+    digest, chunk = hashlib.sha256(), paged(HASH_CHUNK)
     with _Reading(file) as descriptor:
         offset = 0
         while got := os.preadv(descriptor, [chunk], offset):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import ctypes
+import hashlib
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import soupcli
+from soupcli.files.reading import HASH_CHUNK, FileVersion, paged, sha256
 from soupcli.files.small_file import read_small
 from tests.conftest import Ran
 
@@ -69,3 +73,13 @@ def test_viewed_memory_lives() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "memory_of"
     ]
     assert calls and [f"{file}:{node.lineno}" for file, node in calls if not isinstance(node.args[0], ast.Name)] == []
+
+
+def test_memory_begins_with_a_page(tmp_path: Path) -> None:
+    """Large reads go to memory that begins with a page; a hash is that of all chunks, of the last one its part."""
+    memory = paged(HASH_CHUNK)
+    assert ctypes.addressof(ctypes.c_char.from_buffer(memory)) % mmap.PAGESIZE == 0
+    assert memory.nbytes == HASH_CHUNK and not any(memory[:100])
+    content = b"a" * HASH_CHUNK + b"b"
+    (tmp_path / "large").write_bytes(content)
+    assert sha256(FileVersion.of(tmp_path / "large")) == hashlib.sha256(content).hexdigest()
