@@ -9,7 +9,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.pickles.machine import BUDGET, PickleError, budget_of
+from soupcli.checkpoints.formats.pickles.machine import STORAGE, PickleError, budget_of
 from soupcli.checkpoints.formats.pickles.stand_ins import PersistentId
 from soupcli.checkpoints.formats.pickles.tensors import ITEM_SIZES, Storage, storage_of
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
@@ -29,7 +29,6 @@ LEGACY_NUMBER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch
 SAVE_AGAIN = "copy or save the file again"
 MAX_PICKLE = 200_000_000
 LOCAL_HEADER = 30  # bytes of a zip archive's local file header before the name
-BUDGET_PER_RECORD = 3_000  # what the pickle of one tensor costs, with its share of an optimizer
 MOST_OBJECTS = 80_000  # tensors in a pickle: 20,000 with their optimizer
 STORED = 0
 
@@ -96,9 +95,10 @@ def _read_zip(file: FileVersion, offset: int, length: int) -> SavedObject:
     if pickled.size > MAX_PICKLE:
         raise CheckpointError(f"{file.path}: its pickle has {pickled.size} bytes, at most {MAX_PICKLE} are read")
     _check_byte_order(file, records)
+    budget = budget_of(pickled.size)
     unpickler = Unpickler(
         lambda at, count: read_bytes(file, pickled.offset + at, max(0, min(count, pickled.size - at))),
-        budget=max(budget_of(pickled.size), BUDGET + BUDGET_PER_RECORD * min(len(records), MOST_OBJECTS)),
+        budget=budget._replace(data=max(budget.data, STORAGE * min(len(records), MOST_OBJECTS))),
     )
     return SavedObject(unpickler.load(), lambda key: records.get(f"data/{key}"), records.get(RECORD))
 

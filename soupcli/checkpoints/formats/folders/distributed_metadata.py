@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.pickles.machine import BUDGET, PickleError
+from soupcli.checkpoints.formats.pickles.machine import BUDGET, Budget, PickleError
 from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
 from soupcli.checkpoints.formats.pickles.tensors import dtype_of
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
@@ -66,7 +66,7 @@ def read_metadata(file: FileVersion) -> Metadata:
     """Returns what `.metadata` says. Raises CheckpointError if it is broken or something else."""
     if file.size > MAX_METADATA:
         raise CheckpointError(f"{file.path}: {file.size} bytes, at most {MAX_METADATA} are read")
-    budget = BUDGET + min(BUDGET_PER_BYTE * file.size, MOST_FOR_BYTES)
+    budget = Budget(BUDGET.steps + min(BUDGET_PER_BYTE * file.size, MOST_FOR_BYTES))
     unpickler = Unpickler(lambda at, count: read_bytes(file, at, count), budget=budget)
     try:
         described = unpickler.load()

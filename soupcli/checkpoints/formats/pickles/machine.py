@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.pickles.stand_ins import Payload, PersistentId
 
@@ -17,13 +17,25 @@ if TYPE_CHECKING:
 WINDOW = 1 << 18  # bytes that are read at once
 LONGEST = 1 << 16  # bytes of a text or byte string that is kept; longer ones stay in the file
 LONGEST_LINE = 4096  # of protocol 0
-BUDGET = 36_000_000
-BUDGET_PER_BYTE, MOST_FOR_BYTES = 16, 100_000_000
 
 
-def budget_of(size: int) -> int:
-    """Returns the units for a pickle of `size` bytes: a vocabulary of half a million words takes what it may."""
-    return BUDGET + min(BUDGET_PER_BYTE * size, MOST_FOR_BYTES)
+class Budget(NamedTuple):
+    """What a pickle may take: a unit is about a byte of objects or ten nanoseconds, whichever is more."""
+
+    steps: int = 36_000_000  # for anything
+    data: int = 0  # besides, for what checkpoints hold much of: words, numbers, storages of tensors
+
+
+BUDGET = Budget()
+STEPS_PER_BYTE, MOST_FOR_STEPS = 4, 24_000_000
+DATA_PER_BYTE, MOST_FOR_DATA = 16, 90_000_000
+STORAGE = 3_000  # what is read of one tensor, with its share of an optimizer
+
+
+def budget_of(size: int) -> Budget:
+    """Returns the budget of a pickle of `size` bytes: a vocabulary of half a million words takes what it may."""
+    steps = BUDGET.steps + min(STEPS_PER_BYTE * size, MOST_FOR_STEPS)
+    return Budget(steps, min(DATA_PER_BYTE * size, MOST_FOR_DATA))
 
 
 class PickleError(Exception):
@@ -38,14 +50,16 @@ class Machine:
         read: Read,
         *,
         offset: int = 0,
-        budget: int = BUDGET,
+        budget: Budget = BUDGET,
         persistent: Callable[[Any], Any] = PersistentId,
         longest_bytes: int = LONGEST,
     ) -> None:
         self._read = read
         self.longest_bytes = longest_bytes  # of a byte string that is kept
         self._persistent = persistent
-        self._left = budget
+        self._most, self._data = budget
+        self._left = self._most  # of the units for anything
+        self._storages: set[Any] = set()  # keys of those that units were given for
         self._window = b""
         self._begin = offset  # of the window in the file
         self._at = 0  # in the window
@@ -64,6 +78,12 @@ class Machine:
         self._left -= units
         if self._left < 0:
             raise PickleError("its pickle takes too much memory or time beside the tensors")
+
+    def spend_on_data(self, units: int) -> None:
+        """Takes `units` from what is there for data, and what it lacks from the rest of the budget."""
+        taken = min(units, self._data)
+        self._data -= taken
+        self.spend(units - taken)
 
     def take(self, count: int) -> bytes:
         """Returns the next `count` bytes."""
@@ -181,5 +201,11 @@ class Machine:
         """Takes what follows the state of an object in the file; nothing does in a plain pickle."""
 
     def push_reference(self, value: Any) -> None:
-        """Pushes the object that a persistent identifier names."""
+        """Pushes the object that a persistent identifier names; a storage brings units for the steps of its tensor."""
+        key = value[2] if isinstance(value, tuple) and len(value) > 2 and value[0] == "storage" else None
+        new = isinstance(key, str | int) and key not in self._storages
+        if new and self._left < self._most and self._data > 0:
+            self._storages.add(key)
+            self._data -= STORAGE
+            self._left += STORAGE
         self._stack.append(self._persistent(value))

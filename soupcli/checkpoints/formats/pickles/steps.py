@@ -26,7 +26,7 @@ def _add_entries(machine: Machine, values: list[Any]) -> None:
     if isinstance(target, StandIn):
         target.entries = target.entries if target.entries is not None else {}
         target = target.entries
-    machine.spend(24 * len(values))
+    machine.spend(16 * len(values))
     keys, held = values[::2], values[1::2]
     if len(keys) == len(held) and set(map(type, keys)) == {str}:  # as in vocabularies: a third of the time
         target.update(zip(keys, held, strict=True))
@@ -277,6 +277,6 @@ STEPS: dict[int, Step] = {
 _STEP = 45  # units of any step
 _DEAR = {"]": 80, "}": 85, "R": 200, "b": 24, "c": 250, "d": 80, "G": 32, "F": 32, "J": 5, "M": -15, "L": 60, "I": 60}
 _DEAR |= {"\x8f": 300, "\x91": 300, "\x93": 220, "\x81": 150, "\x92": 150, "o": 150, "i": 300, "Q": 60, "P": 120}
-_DEAR |= {"X": 40, "\x8c": 40, "\x8d": 55, "B": 56, "C": 56, "T": 56, "U": 56, "S": 90, "V": 90, "(": 80, "t": 56}
-_DEAR |= {"q": -20, "r": 10, "\x94": -20, "p": 40, "g": 40, "\x85": 200, "\x86": 110, "\x87": 300}
+_DEAR |= {"X": 85, "\x8c": 85, "\x8d": 55, "B": 56, "C": 56, "T": 56, "U": 56, "S": 90, "V": 90, "(": 80, "t": 56}
+_DEAR |= {"q": -20, "r": 0, "\x94": -20, "p": 40, "g": 40, "\x85": 200, "\x86": 110, "\x87": 300}
 COSTS = {code: _STEP + _DEAR.get(chr(code), 0) for code in STEPS}

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupcli.checkpoints.formats.pickles.machine import WINDOW, PickleError, budget_of
+from soupcli.checkpoints.formats.pickles.machine import WINDOW, Budget, PickleError, budget_of
 from soupcli.checkpoints.formats.pickles.stand_ins import Opaque, Payload, StandIn
 from soupcli.checkpoints.formats.pickles.steps import COSTS, STEPS
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
@@ -175,6 +175,51 @@ def test_a_large_vocabulary() -> None:
     data = pickle.dumps({"vocab": words}, protocol=2)
     read = Unpickler(lambda offset, count: data[offset : offset + count], budget=budget_of(len(data)))
     assert read.load()["vocab"]["word499999"] == 499_999
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_runs(protocol: int) -> None:
+    """Numbers and constants in a row come out as they are, within windows and across them."""
+    generator = random.Random(0)
+    kinds = [None, True, False, (), 7, 300, 70_000, -5, 1.5, 1 << 40, "word", [1], (2.5, None)]
+    values = [generator.choice(kinds) for _ in range(100_000)]
+    assert load(pickle.dumps([values, tuple(values), values[:5]], protocol)) == [values, tuple(values), values[:5]]
+
+
+def test_a_million_numbers() -> None:
+    """A million numbers, as a record of losses may be, are within the budget."""
+    data = pickle.dumps([number / 3 for number in range(1_000_000)], protocol=2)
+    read = Unpickler(lambda offset, count: data[offset : offset + count], budget=budget_of(len(data)))
+    assert len(read.load()) == 1_000_000
+
+
+def test_many_tensors_in_a_file_without_records() -> None:
+    """Each new storage brings what its tensor takes; one that is named again brings nothing."""
+    tensor, key = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nU",
+        b"X\x03\0\0\0cpuK\x01tQK\0))tR0",
+    )
+
+    def steps(names: list[bytes]) -> bool:
+        data = b"\x80\x02" + b"".join(tensor + bytes([len(name)]) + name + key for name in names) + b"N."
+        read = Unpickler(lambda offset, count: data[offset : offset + count], budget=Budget(1_000_000, 30_000_000))
+        with contextlib.suppress(PickleError):
+            return read.load() is None
+        return False
+
+    assert steps([b"%d" % at for at in range(5_000)])
+    assert not steps([b"0"] * 20_000)
+
+
+@pytest.mark.parametrize("step", [b"]", b"ca\nb\n)R"])
+def test_what_no_checkpoint_has_much_of(step: bytes) -> None:
+    """Lists and calls by the million are given up after 60 million units, however large the file is."""
+    size = 20_000_000
+    data = b"\x80\x02(" + step * (size // len(step)) + b"l."
+    read = Unpickler(lambda offset, count: data[offset : offset + count], budget=budget_of(size))
+    with pytest.raises(PickleError):
+        read.load()
+    assert read.at / len(step) < 60_000_000 / 100
 
 
 def test_numbers_of_the_memo() -> None:
