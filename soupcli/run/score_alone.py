@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from soupcli.report.comparisons import Comparison
     from soupcli.report.report import Report
 
+BOTH = "soup eval --ckpts soup/ runs/*/ has both"
+OPEN = f"there is no ingredient among the checkpoints ({BOTH})"
 Measured = tuple[Checkpoint, dict[str, Score]]
 
 
@@ -111,26 +113,29 @@ def _judged(run: Run, rows: Sequence[Measured], soups: Mapping[Checkpoint, Repor
     """Compare every soup among the rows with the best ingredient among them, and check the gates."""
     if not run.command.judges_soups:
         return []
-    alone = [(row, scores) for row, scores in rows if row not in soups]
+    held = set(soups) or {row for row, _ in rows[:1] if len(rows) == 1}  # one alone may be a soup without its report
+    alone = [(row, scores) for row, scores in rows if row not in held]
     best = Side(str(alone[0][0].path), alone[0][1]) if alone else None
     if run.recipe.require_gain is not None and (best is None or not soups):
         raise UsageError(
             f"--require-gain: there is no {'ingredient' if soups else 'soup'} among the checkpoints",
-            hint="soup eval --ckpts soup/ runs/*/ has both",
+            hint=BOTH,
         )
-    if run.resolved.gates and not soups:
-        run.warn("gates: not checked, none of the checkpoints is a soup (soup eval --ckpts soup/ runs/*/ has both)")
+    if run.resolved.gates and not held:
+        run.warn(f"gates: not checked, none of the checkpoints is a soup ({BOTH})")
     found = []
     for row, scores in rows:
-        if row in soups:
+        if row in held:
             side, rival = Side(str(row.path), scores), best
             if best is not None:
                 everyone = [of_one[run.selecting] for _, of_one in alone]
                 fair = not _selected_on(soups[row], run.selecting)
                 rival = best_side(best.path, best.scores, run.selecting, everyone, fair=fair)
             comparisons = compare(side, rival, progress=run.progress) if rival is not None else []
-            held = verdicts(run.resolved.gates, scores, rival.scores if rival is not None else None)
-            found.append(_Judged(side, rival, comparisons, held))
+            outcomes = verdicts(run.resolved.gates, scores, rival.scores if rival is not None else None)
+            for one in [one.gate for one in outcomes if one.met is None]:
+                run.warn(f"{one.key} {one.text!r}: not checked, {OPEN}")
+            found.append(_Judged(side, rival, comparisons, outcomes))
     return [one for one in found if one.comparisons or one.verdicts]
 
 

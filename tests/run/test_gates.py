@@ -204,6 +204,12 @@ def test_eval(tagged: Path, soup: Soup) -> None:
     assert (ran.code, [(gate["set"], gate["met"]) for gate in report["gates"]]) == (0, [("tagged", None)])
     assert report["sets"] == ["tagged"]
     assert any("gates.same '>= 1': not checked, as --val does not" in warning for warning in report["warnings"])
+    assert any("gates.tagged '>= best': not checked, there is no ingr" in warning for warning in report["warnings"])
+    Path("soup/soup.json").unlink()
+    assert (
+        soup("eval", "--ckpts", "soup", *words, "gates.tagged=>= 1").code == 1
+    )  # alone: it is what the gates are about
+    assert soup("eval", "--ckpts", "soup", *words, "gates.tagged=>= 0.01").code == 0
     ran = soup("eval", "--ckpts", "runs/*/", *words, "gates.tagged=>= 1")
     assert (ran.code, json.loads(ran.stdout)["gates"]) == (0, [])
     assert "gates: not checked, none of the checkpoints is a soup" in ran.stderr
