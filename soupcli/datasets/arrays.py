@@ -74,5 +74,7 @@ def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
 
 
 KIND: SetKind[ArraysSet] = SetKind(
-    lambda spec, manifest, _: fingerprint(spec, manifest), lambda spec, given: load(spec, given.cache.manifest)
+    lambda spec, manifest, _: fingerprint(spec, manifest),
+    lambda spec, given: load(spec, given.cache.manifest),
+    check=lambda spec, _name, _trust: check_is_file(spec.arrays),
 )

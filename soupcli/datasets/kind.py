@@ -32,7 +32,8 @@ class SetKind(Generic[Spec]):
     `fingerprint` changes with everything in the set; it and `measure` get what the run has loaded for sets. `identity`
     returns what determines the scores of a set that other programs evaluate, or None if that is unknown. With `shares`,
     processes share the parts of one measurement, so all of them call `measure`. `classifier` makes logits for networks
-    without a classifier; `forward` replaces logits.
+    without a classifier; `forward` replaces logits. `check` raises for a set of this name what a run would raise before
+    it evaluates, as far as names and small files tell; it gets whether code in the set's own folders is trusted.
     """
 
     fingerprint: Callable[[Spec, Manifest | None, Any], str | None] | None = None
@@ -42,5 +43,6 @@ class SetKind(Generic[Spec]):
     classifier: Callable[[Spec, str, Network], Prompted | None] | None = None
     forward: Callable[[Network], Forward] | None = None
     identity: Callable[[Spec, str, Manifest, Any, Callable[[str], None]], dict[str, Any] | None] | None = None
+    check: Callable[[Spec, str, bool], None] | None = None
     shares: bool = False
     measure: Callable[..., Any] | None = None  # spec, weights, metric, runner, tasks, stop -> Score

@@ -38,6 +38,13 @@ def fingerprint(spec: SetSpec, manifest: Manifest | None = None, tasks: object =
     return of_kind(spec, manifest, tasks) if of_kind is not None else None
 
 
+def check(spec: SetSpec, name: str, *, trust_code: bool) -> None:
+    """Raise what a run would raise before it evaluates the set, as far as names and small files tell."""
+    of_kind = kind_of(spec).check
+    if of_kind is not None:
+        of_kind(spec, name, trust_code)
+
+
 TASKS = {"detection": "detection.md", "segmentation": "segmentation.md"}  # of torchvision
 
 

@@ -18,7 +18,7 @@ from soupcli.datasets.examples import TokenExamples
 from soupcli.datasets.input_cache import input_key
 from soupcli.datasets.kind import Prompted, SetKind
 from soupcli.datasets.load_context import LoadContext, encoded, tokenizer_of
-from soupcli.datasets.prompts import content_hash
+from soupcli.datasets.prompts import check_is_file, content_hash
 from soupcli.datasets.rows import Row, class_names, read_rows
 from soupcli.datasets.text_labels import ClassLabels, class_labels, measurements
 from soupcli.errors import NetworkError, ValidationError
@@ -206,5 +206,9 @@ def classifier(spec: TextSet, name: str, network: Network) -> Prompted | None:
 
 
 KIND: SetKind[TextSet] = SetKind(
-    lambda spec, manifest, _: fingerprint(spec, manifest), load, class_order=class_order, classifier=classifier
+    lambda spec, manifest, _: fingerprint(spec, manifest),
+    load,
+    class_order=class_order,
+    classifier=classifier,
+    check=lambda spec, _name, _trust: check_is_file(spec.text),
 )

@@ -166,5 +166,6 @@ def _sums(logits_nlv: Tensor, targets_nl: Tensor) -> Tensor:
 KIND: SetKind[TokensSet] = SetKind(
     lambda spec, manifest, _: fingerprint(spec, manifest),
     load,
+    check=lambda spec, _name, _trust: check_is_file(spec.tokens),
     forward=lambda network: likelihood_of(network.forward, len(network.tokenizer)),
 )

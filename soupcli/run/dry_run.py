@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from soupcli.checkpoints.checkpoint import total_bytes
+from soupcli.datasets.holdout import whole_of
+from soupcli.datasets.load import check
 from soupcli.evaluation.outside.program_files import split
 from soupcli.files.json_text import dump_json, plain
 from soupcli.mixing.adapter_mean import soup_specs
 from soupcli.output import console
 from soupcli.output.sentences import describe_classes
 from soupcli.report.tables import Column, Table
+from soupcli.user_code import content_of
 from soupcli.wording import human_bytes
 
 if TYPE_CHECKING:
@@ -32,7 +35,11 @@ class Plan(NamedTuple):
 
 
 def show_plan(run: Run, plan: Plan) -> int:
-    """Print the plan as a table, as JSON or as the paths of the ingredients."""
+    """Print the plan as a table, as JSON or as the paths of the ingredients.
+
+    Raises SoupError for sets and code that a run would refuse before it evaluates.
+    """
+    _check(run)
     options, recipe = run.options, run.recipe
     resolved = plain(recipe.model_dump(exclude_none=True))
     sizes = {str(checkpoint.path): total_bytes(checkpoint) for checkpoint in run.checkpoints}
@@ -63,6 +70,13 @@ def show_plan(run: Run, plan: Plan) -> int:
         _show_table(run, plan, sizes, written, {"runs code": code, "runs command": commands})
         console.note("the recipe, resolved:", *yaml.safe_dump(resolved, sort_keys=False).rstrip().split("\n"))
     return 0
+
+
+def _check(run: Run) -> None:
+    for name, spec in run.sets.items():
+        check(spec, whole_of(name), trust_code=run.options.trust_code)
+    for reference in _code(run)[0]:
+        content_of(reference)
 
 
 def _beneath(group: Checkpoint) -> list[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli import user_notes as notes
 from soupcli.datasets.kind import SetKind
 from soupcli.errors import ValidationError
-from soupcli.evaluation.outside.prints import print_of
+from soupcli.evaluation.outside.prints import check_depends, print_of
 from soupcli.evaluation.outside.program_files import files_of, programs_of, split, variables_of
 from soupcli.evaluation.outside.user_function import score_of_result
 
@@ -210,4 +210,6 @@ def identity(
     return {**own, "higher_is_better": spec.higher_is_better}
 
 
-KIND: SetKind[CommandSet] = SetKind(identity=identity)  # measured by OutsideSets, which runs several at once
+KIND: SetKind[CommandSet] = SetKind(
+    identity=identity, check=check_depends
+)  # measured by OutsideSets, which runs several at once

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ HINT = "--trust-code, if you wrote these files or have read them"
 
 def refuse_code(folder: Path) -> None:
     """Raise ValidationError if a task file below the folder, or one that it includes, asks for code to be run."""
-    installed = Path(import_extra("lm_eval", extra="lm-eval").__file__).resolve().parent
+    installed = _place_of_harness()
     waiting = sorted(folder.glob("**/*.yaml"))  # as the harness finds them
     seen: set[Path] = set()
     while waiting:
@@ -44,6 +45,13 @@ def refuse_code(folder: Path) -> None:
             _check(file, key, node)
             if key == "include":
                 waiting += [file.parent / one.value for one in _scalars(node)]
+
+
+def _place_of_harness() -> Path:
+    """Return the folder of the installed harness, which is not imported: that takes seconds."""
+    found = find_spec("lm_eval")
+    place = found.origin if found is not None else None
+    return Path(place or import_extra("lm_eval", extra="lm-eval").__file__).resolve().parent
 
 
 def _document(file: Path) -> yaml.Node | None:

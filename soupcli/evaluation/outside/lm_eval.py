@@ -24,7 +24,7 @@ from soupcli.datasets.kind import SetKind
 from soupcli.environment import import_extra
 from soupcli.errors import NetworkError, ValidationError
 from soupcli.evaluation.outside.harness_code import refuse_code, shut_in
-from soupcli.evaluation.outside.prints import print_below
+from soupcli.evaluation.outside.prints import files_of_depends, print_below
 from soupcli.evaluation.score import Score
 from soupcli.late import torch
 from soupcli.metrics.metric import MetricValue
@@ -104,10 +104,7 @@ def load(spec: LmEvalSet, *, trust_code: bool = False) -> Tasks:
     """
     manager_class = import_extra("lm_eval.tasks", extra=EXTRA).TaskManager
     where = f"lm_eval: {', '.join(spec.lm_eval)}"
-    if spec.include_path is not None and not spec.include_path.is_dir():
-        raise ValidationError(f"{spec.include_path}: no such folder", hint="include_path: a folder of task files")
-    if spec.include_path is not None and not trust_code:
-        refuse_code(spec.include_path)
+    _check_folder(spec, trust_code=trust_code)
     own = None if spec.include_path is None else str(spec.include_path)
     with _quiet(), _seeded(), _told(where):
         manager = manager_class(include_path=own, include_defaults=False) if own else None
@@ -126,6 +123,19 @@ def load(spec: LmEvalSet, *, trust_code: bool = False) -> Tasks:
             task.set_config(key="num_fewshot", value=spec.num_fewshot or 0)
         task.set_fewshot_seed(seed=SEEDS["fewshot"])
     return Tasks(spec, loaded, list(_units(spec, loaded)), trust_code)
+
+
+def _check_folder(spec: LmEvalSet, *, trust_code: bool) -> None:
+    if spec.include_path is not None and not spec.include_path.is_dir():
+        raise ValidationError(f"{spec.include_path}: no such folder", hint="include_path: a folder of task files")
+    if spec.include_path is not None and not trust_code:
+        refuse_code(spec.include_path)
+
+
+def check(spec: LmEvalSet, name: str, trust_code: bool) -> None:
+    """Raises ValidationError for files of `depends:` and a folder of tasks that are missing, and for untrusted code."""
+    files_of_depends(name, spec)
+    _check_folder(spec, trust_code=trust_code)
 
 
 def _units(spec: LmEvalSet, loaded: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -272,4 +282,4 @@ def identity(
     return {"tasks": tasks.of(spec).fingerprint, "files": print_below(spec.include_path, manifest)}
 
 
-KIND: SetKind[LmEvalSet] = SetKind(identity=identity, measure=measure, shares=True)
+KIND: SetKind[LmEvalSet] = SetKind(identity=identity, check=check, measure=measure, shares=True)

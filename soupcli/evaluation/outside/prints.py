@@ -51,14 +51,24 @@ def say_what_is_unseen(name: str, spec: SetSpec, programs: Sequence[str], note: 
 
 
 def _depends(name: str, spec: OutsideSet, manifest: Manifest) -> list[list[str]]:
-    """Return each word of `depends:` with the fingerprint of its files. Raises ValidationError if it names no file."""
+    """Return each word of `depends:` with the fingerprint of its files. Raises what `files_of_depends` raises."""
+    return [[pattern.name, print_of(files, manifest)] for pattern, files in files_of_depends(name, spec)]
+
+
+def files_of_depends(name: str, spec: OutsideSet) -> list[tuple[Path, list[Path]]]:
+    """Return each word of `depends:` with its files. Raises ValidationError if it names no file."""
     found = []
     for pattern in spec.depends:
         files = sorted(_named(pattern))
         if not files:
             raise ValidationError(f"val.{name}.depends: {pattern}: no such file", hint="a file, a folder, or a glob")
-        found.append([pattern.name, print_of(files, manifest)])
+        found.append((pattern, files))
     return found
+
+
+def check_depends(spec: OutsideSet, name: str, _trust_code: bool) -> None:
+    """Raises ValidationError if a word of `depends:` names no file."""
+    files_of_depends(name, spec)
 
 
 def _named(pattern: Path) -> list[Path]:

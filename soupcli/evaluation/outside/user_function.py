@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.datasets.kind import SetKind
 from soupcli.errors import SoupError, ValidationError
 from soupcli.evaluation.loop import score_of
+from soupcli.evaluation.outside.prints import check_depends
 from soupcli.evaluation.score import Score, Stopped
 from soupcli.late import torch
 from soupcli.metrics.direction import is_higher_better
@@ -197,4 +198,4 @@ def identity(
     return {"python": content_of(spec.python, manifest.file), "higher_is_better": spec.higher_is_better}
 
 
-KIND: SetKind[PythonSet] = SetKind(identity=identity, measure=measure)
+KIND: SetKind[PythonSet] = SetKind(identity=identity, check=check_depends, measure=measure)
