@@ -179,7 +179,8 @@ def _open_named_adapter(path: Path, how: How) -> Checkpoint | None:
     if len(named) > 1:
         names = ", ".join(folder.name for folder in named)
         raise CheckpointError(
-            f"{path}: holds {len(named)} adapters: {names}", hint=f"--ckpts '{path.parent}/*/{named[0].name}' mixes one"
+            f"{path}: holds {len(named)} adapters: {names}",
+            hint=f"--ckpts '{path.parent}/*/{named[0].name}' mixes one; or if each is a run: --ckpts '{path}/*/'",
         )
     return _open_adapter(path, named[0], how)
 
@@ -232,7 +233,7 @@ def laid_out(path: Path, how: How) -> Checkpoint | None:
 
     Raises CheckpointError if the layout is one that is refused.
     """
-    if len(parts.named_adapters(path)) > 1:
+    if len(parts.named_adapters(path)) > 1 and not parts.is_saved_by_peft(path):
         return None  # runs of adapters beside each other look like one network with several
     return next((opened for layout in LAYOUTS[1:-1] if (opened := layout(path, how)) is not None), None)
 

@@ -50,6 +50,8 @@ DERIVED = (
     "*.version",  # fairseq's version of a module
     "*total_ops",  # a profiler's counts
     "*total_params",
+    # Of T5's first checkpoints: its decoder adds no such numbers where it looks at the encoder.
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
 )
 POSITIONS = re.compile(r"pos(ition)?s?([._]|$|_?emb|_?enc)|\.pe$")  # in names of tables of positions
 CHUNK = 1 << 20  # elements that are looked at once

@@ -38,6 +38,7 @@ class Slices(NamedTuple):
     what: str
     hint: str
     is_sure: bool = True  # False: only if they are counted from 0
+    number: re.Pattern[str] | None = None  # of the part: files that differ elsewhere are checkpoints of their own
 
 
 SLICES = (
@@ -71,12 +72,19 @@ SLICES = (
         JOIN,
     ),
     Slices(
+        re.compile(r"hf_model_\d{4}_\d+\.pt"),
+        "torchtune's files",
+        "join them: state |= torch.load(file) for each of one epoch, then torch.save(state, other_path)",
+        number=re.compile(r"(?<=^hf_model_)\d{4}"),  # the epoch follows
+    ),
+    Slices(
         re.compile(
-            r"(?!.*(lora|adapter)).*?(?<![a-z])([tpe]p|(tp_|pp_)?rank|model_part|shard)[-_]?\d+\.(pth?|ckpt|bin|safetensors)"
+            r"(?!.*(lora|adapter)).*?(?<![a-z])([tp]p|(?<=\d[-_])ep|(tp_|pp_)?rank|model_part|shard)[-_]?\d+\.(pth?|ckpt|bin|safetensors)"
         ),
         "the files that several processes wrote, by their names",
         JOIN,
         is_sure=False,
+        number=NUMBER,  # composer's ep1-ba2-rank0.pt and ep2-ba4-rank0.pt
     ),
 )
 
@@ -99,8 +107,9 @@ def refuse_slices(folder: Path, names: Iterable[str]) -> None:
         if kind is None:
             continue
         every = [entry.name for entry in folder.iterdir() if kind.name.fullmatch(entry.name)]
-        if not kind.is_sure:  # composer's ep1-ba2-rank0.pt and ep2-ba4-rank0.pt are checkpoints of their own
-            every = [one for one in every if NUMBER.sub("", one) == NUMBER.sub("", name)]
+        if kind.number is not None:
+            rest = kind.number.sub("", name)
+            every = [one for one in every if kind.number.sub("", one) == rest]
         if len(every) > 1 and (kind.is_sure or any(ZEROTH.search(one) for one in every)):
             raise CheckpointError(
                 f"{folder}: {len(every)} of {kind.what} ({name}, ...): each has a part of the weights",

@@ -17,6 +17,7 @@ from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
 from soupcli.checkpoints.compare.agreement import check_agreement
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.dtype import Dtype
+from soupcli.checkpoints.find import find
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import CheckpointError, MixError, NetworkError
@@ -578,7 +579,19 @@ def test_named_adapter(make: Make, tmp_path: Path) -> None:
     make("b").rename(tmp_path / "run/code")
     with pytest.raises(CheckpointError, match="holds 2 adapters: code, math") as refused:
         open_checkpoint(tmp_path / "run")
-    assert refused.value.hint == f"--ckpts '{tmp_path}/*/code' mixes one"
+    assert str(refused.value.hint).startswith(f"--ckpts '{tmp_path}/*/code' mixes one; or if each is a run")
+
+
+def test_named_adapters_are_no_runs(make: Make, tmp_path: Path) -> None:
+    """Adapters of one network, which PEFT saved beside its model card, are not mixed as runs; steps of one run are."""
+    for run, names in {"peft": ("code", "math"), "runs": ("checkpoint-1", "checkpoint-2")}.items():
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "README.md").write_text("---\nbase_model: x\nlibrary_name: peft\n---\n")
+        for name, adapter in zip(names, "ab", strict=True):
+            make(adapter).rename(tmp_path / run / name)
+    with pytest.raises(CheckpointError, match="holds 2 adapters: code, math"):
+        find([str(tmp_path / "peft")])
+    assert len(find([str(tmp_path / "runs")])[0]) == 2
 
 
 def test_heads_that_adapters_hold_whole(make: Make) -> None:

@@ -128,6 +128,7 @@ BUFFERS = {
     "h.0.attn.masked_bias": torch.tensor(-1e4),
     "layers.0.attn_mask": torch.full((4, 8, 8), -100.0).triu(1),
     "rotary_emb.inv_freq": torch.rand(16),
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": torch.rand(32, 2),  # T5 ignores it
     "encoder.embed_positions.weight": sines(torch.arange(9.0)[:, None] / 10 ** torch.arange(4.0), halves=True),
     "pos_encoder.pe": sines(torch.arange(1, 9.0)[:, None] / 10 ** torch.arange(4.0), halves=False).half()[:, None],
     "bn.num_batches_tracked": torch.tensor(7),

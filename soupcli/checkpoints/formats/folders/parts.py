@@ -21,6 +21,7 @@ from soupcli.checkpoints.checkpoint import Component, StoredCheckpoint
 from soupcli.checkpoints.formats.folders.folder import INDEX_SUFFIX, KNOWN_NAMES, holds_tensors
 from soupcli.checkpoints.formats.folders.shards import whole_name
 from soupcli.errors import CheckpointError
+from soupcli.files.small_file import read_start
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ ENDINGS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt"})  # of file
 DEEPEST = 3  # sub-folders of sub-folders
 # Sub-folders that trainers make for each step or epoch: further checkpoints, not parts of this one.
 STEPS = re.compile(r"(checkpoint|ckpt|epoch|step|global_step|iter|CKPT)[-_=+]?\d.*", re.IGNORECASE)
+CARD, MAX_CARD = "README.md", 10_000
+OF_PEFT = re.compile(rb"^library_name:\s*peft\s*$", re.MULTILINE)
 # Sub-folders in which the same weights lie in the form of another program.
 OTHER_FORMS = frozenset({"onnx", "openvino", "original", "gguf", "tf", "flax", "coreml", "mlx", "tensorrt"})
 
@@ -190,3 +193,15 @@ def named_adapters(folder: Path) -> list[Path]:
         for below in sorted(_folders(folder))
         if (below / CONFIG).is_file() and any((below / name).is_file() for name in WEIGHTS)
     ]
+
+
+def is_saved_by_peft(folder: Path) -> bool:
+    """Whether PEFT saved a network with several adapters here: a model card of its own lies beside them.
+
+    A Trainer writes one beside its checkpoints too, whose folders are named by steps.
+    """
+    try:
+        card = read_start(folder / CARD, MAX_CARD)
+    except OSError:
+        return False
+    return OF_PEFT.search(card) is not None and not any(STEPS.fullmatch(one.name) for one in named_adapters(folder))

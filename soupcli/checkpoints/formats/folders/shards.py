@@ -75,7 +75,8 @@ class ShardSet(NamedTuple):
 
 COPY = r"( ?\([0-9]+\))?"  # what browsers add to names that are there
 SHARD = re.compile(
-    rf"(?P<stem>.+)[-._](?P<number>[0-9]{{1,6}})[-_]of[-_](?P<count>[0-9]{{1,6}}){COPY}(?P<end>\.[A-Za-z]+)"
+    rf"(?P<stem>.+)[-._](?P<number>[0-9]{{1,6}})[-_]of[-_](?P<count>[0-9]{{1,6}})"
+    rf"{COPY}(?P<end>(\.[A-Za-z]\w*)?\.[A-Za-z]+)"  # a variant of diffusers: model-00001-of-00003.fp16.safetensors
 )
 
 

@@ -62,6 +62,7 @@ UNREADABLE = {
         ("a tensor without data (of a lazy module)", "run the model on one batch before it is saved"),
     ),
     "torch.storage._load_from_bytes": ("a pickle within the pickle", "save it with torch.save"),
+    "torch.ScriptObject": ("an object of TorchScript (packed weights)", "save the network before it is quantised"),
 }
 # Subclasses of Tensor that are made of further tensors, by the ends of their names.
 WRAPPERS = {

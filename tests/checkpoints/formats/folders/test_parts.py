@@ -164,6 +164,7 @@ def test_index_is_missing(tmp_path: Path) -> None:
         (["model-1of2.safetensors", "model-2of2.safetensors"], "give them other names"),
         (["mp_rank_00/model_optim_rng.pt", "mp_rank_01/model_optim_rng.pt"], "Megatron-LM"),
         (["tp_rank_00/model_weights.ckpt", "tp_rank_01/model_weights.ckpt"], "NeMo joins them"),
+        (["hf_model_0001_2.pt", "hf_model_0002_2.pt"], "of one epoch"),
     ],
 )
 def test_slices(tmp_path: Path, names: list[str], program: str) -> None:
@@ -188,6 +189,17 @@ def test_one_process_of_many_steps(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "ep1-ba4-rank0.pt")
 
 
+@pytest.mark.parametrize("name", ["ep{}.pt", "model_ep_{}.pth", "hf_model_0001_{}.pt"])
+def test_epochs_are_whole(tmp_path: Path, name: str) -> None:
+    """Files of one network that count epochs are checkpoints of their own; ep beside tp or pp counts processes."""
+    for epoch in range(2):
+        torch.save(small_net(epoch).state_dict(), tmp_path / name.format(epoch))
+        torch.save(small_net(epoch).state_dict(), tmp_path / f"tp0_ep{epoch}.pt")
+    assert_same(opened(tmp_path / name.format(1)), small_net(1).state_dict())
+    with pytest.raises(CheckpointError, match="2 of the files that several processes wrote"):
+        open_checkpoint(tmp_path / "tp0_ep1.pt")
+
+
 def test_one_slice_is_whole(tmp_path: Path) -> None:
     """A consolidated file without others is a whole network; a shard without others is not."""
     torch.save(small_net().state_dict(), tmp_path / "consolidated.00.pth")
@@ -196,6 +208,9 @@ def test_one_slice_is_whole(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="one shard of several"):
         open_checkpoint(tmp_path / "run/model-00001-of-00003.safetensors")
     assert whole_name("model-00001-of-00003 (1).safetensors") == "model.safetensors"
+    assert whole_name("diffusion_pytorch_model-00001-of-00002.fp16.safetensors") == (
+        "diffusion_pytorch_model.fp16.safetensors"
+    )
 
 
 def test_pointers(tmp_path: Path) -> None:

@@ -92,6 +92,15 @@ def test_quantised_module(tmp_path: Path) -> None:
     assert "dequantize" in str(refused.value.hint)
 
 
+@pytest.mark.filterwarnings("ignore:.*quant")
+def test_packed_weights(tmp_path: Path) -> None:
+    """A dynamically quantised module keeps its weights in an object of TorchScript: it is refused, with the rest."""
+    quantised = torch.ao.quantization.quantize_dynamic(small_net(), {nn.Linear})
+    torch.save(quantised, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"_packed_params' is an object of TorchScript \(packed weights\)"):
+        open_checkpoint(tmp_path / "x.pt")
+
+
 def stand_in(**modules: StandIn) -> StandIn:
     made = StandIn(None, ())
     made.state = {"_parameters": {}, "_buffers": {}, "_modules": dict(modules)}
