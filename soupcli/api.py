@@ -51,6 +51,7 @@ from soupcli.run.run import Run
 from soupcli.run.score_alone import measure_alone, report_alone
 from soupcli.run.words.resolve import resolve
 from soupcli.user_code import given
+from soupcli.user_projects import one_turn
 from soupcli.wording import with_article
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def inspect(runs: Runs | None = None, *, progress: bool = False, **options: Unpa
 def verify(soup: str | Path | MadeSoup, **options: Unpack[VerifyKeywords]) -> Verification:
     """Check a soup against its report and its ingredients, as `soup verify` does."""
     path = _folder_of(soup) if isinstance(soup, MadeSoup) else Path(soup)
-    with torch.inference_mode(mode=False), console.hushed(notes=False):
+    with one_turn(), torch.inference_mode(mode=False), console.hushed(notes=False):
         checks = checked(options_of(_command("verify"), {**options, "soup": path}))
         report = read_report(path / REPORT if path.is_dir() else path)
     return Verification(is_verified(checks), tuple(checks), report)
@@ -268,7 +269,7 @@ def _set_of(reference: str, own: Mapping[str, Any], metric: str | None) -> Pytho
 
 
 def _soup(name: str, runs: Runs | None, progress: bool, keywords: Mapping[str, Any]) -> MadeSoup:
-    with torch.inference_mode(mode=False), console.hushed(notes=progress), ExitStack() as stack:
+    with one_turn(), torch.inference_mode(mode=False), console.hushed(notes=progress), ExitStack() as stack:
         asked = stack.enter_context(_asked(name, runs, keywords))
         prepare = importlib.import_module(asked.invocation.command.function.partition(":")[0]).prepare
         run = stack.enter_context(Run(resolve(asked.options, asked.invocation)))
@@ -279,13 +280,13 @@ def _soup(name: str, runs: Runs | None, progress: bool, keywords: Mapping[str, A
 
 
 def _measured(name: str, runs: Runs | None, progress: bool, keywords: Mapping[str, Any]) -> Measurement:
-    with torch.inference_mode(mode=False), console.hushed(notes=progress), _asked(name, runs, keywords) as asked:
-        options = asked.options
-        if options.report is not None:
-            check_target(options.report, "report")
+    hushed = console.hushed(notes=progress)
+    with one_turn(), torch.inference_mode(mode=False), hushed, _asked(name, runs, keywords) as asked:
+        if asked.options.report is not None:
+            check_target(asked.options.report, "report")
         report = REPORTS[name](asked)
-        if options.report is not None:
-            write_whole(options.report, report.to_json())
+        if asked.options.report is not None:
+            write_whole(asked.options.report, report.to_json())
     return Measurement(report)
 
 

@@ -15,14 +15,18 @@ from soupcli.user_events import state_of
 from soupcli.user_files import moving, read_modules
 from soupcli.user_hooks import pass_over_threads
 from soupcli.user_modules import forget
-from soupcli.user_projects import enter
+from soupcli.user_projects import enter, is_nested
 
 
 def begin(folder: Path) -> None:
     """Note that a run of the recipe in `folder` begins.
 
-    Modules of the user's run again if a file that they have opened is another one now.
+    Modules of the user's run again if a file that they have opened is another one now. A run within another one goes on
+    with its notes.
     """
+    if is_nested():
+        enter(folder)
+        return
     pass_over_threads()
     user_files.begin()
     enter(folder)

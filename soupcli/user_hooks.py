@@ -91,8 +91,9 @@ def unheard() -> Iterator[None]:
 def pass_over_threads() -> None:
     """Record no reads of threads that run already, such as those of a notebook.
 
-    Threads that the user's code started in an earlier run, such as pools of workers, still count.
+    Threads that the user's code started in an earlier run, such as pools of workers, still count, and so does this one.
     """
+    _unheard.discard(threading.current_thread())  # it may have waited while another thread began a run
     _unheard.update(set(threading.enumerate()) - {threading.current_thread()} - set(_heard_threads))
 
 

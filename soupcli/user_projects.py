@@ -2,6 +2,8 @@
 
     enter(Path("a"))                       # from here on code of the folder `a` finds its own modules
     leave()                                # they are put aside until then; the calling script has its own
+    with one_turn():                       # the same for a thread: those of other threads wait
+        ...
 
 A module that the calling script imported, and whose file was changed since this program was loaded, runs again when
 the user's code imports it: what a notebook has edited is seen as in a new process.
@@ -11,14 +13,19 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 from soupcli.user_modules import forgotten, is_read_here, user_modules
 from soupcli.user_notes import grain
 
+_turn = threading.RLock()  # modules, and the notes of what they read, are those of one run
+os.register_at_fork(after_in_child=_turn._at_fork_reinit)  # type: ignore[attr-defined]
+_turns = [0]  # that the thread which has the lock is in: a function of the user's may start a run itself
 _began = time.time_ns()  # what a module has run is in its file, if that is older
 _here: list[str] = []  # the folder that was entered
 _aside: dict[str, dict[str, ModuleType]] = {}  # folder -> its modules by name
@@ -60,8 +67,38 @@ def make_way(folder: Path) -> None:
     _take(shadows)
 
 
+@contextmanager
+def one_turn(folder: Path | None = None) -> Iterator[None]:
+    """Let only this thread enter folders within the block, which begins in `folder`. Other threads wait for its end."""
+    with _turn:
+        before = [Path(home) for home in _here]
+        _turns[0] += 1
+        try:
+            if folder is not None:
+                enter(folder)
+            yield
+        finally:
+            _turns[0] -= 1
+            _give_back()
+            for home in before:
+                enter(home)
+
+
+def is_nested() -> bool:
+    """Whether this run was started by the code of another one, which goes on afterwards."""
+    return _turns[0] > 1
+
+
 def leave() -> None:
-    """Give the calling script its modules and its path again. Of modules that it has edited the new ones stay."""
+    """Give the calling script its modules and its path again. Of modules that it has edited the new ones stay.
+
+    A turn does so at its end: a run that nobody uses any more is closed at any time, also during that of another.
+    """
+    if not _turns[0]:
+        _give_back()
+
+
+def _give_back() -> None:
     _leave()
     for name, module in _taken.items():
         sys.modules.setdefault(name, module)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -426,6 +427,26 @@ def test_threads_of_a_notebook(family: Path) -> None:
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_thread_that_waited(family: Path) -> None:
+    """What code reads counts in a thread that was there when another one began a run."""
+    Path("mine.py").write_text(
+        "from pathlib import Path\n"
+        "def score(model, device):\n    return {'accuracy': float(Path(''.join(('no', 'te'))).read_text())}\n"
+    )
+    note = Path("note")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(time.monotonic).result()
+        note.write_text("0.25")
+        options: dict[str, Any] = {"val": "mine", "set_": "val.mine={python: 'mine.py:score'}"}
+        assert soupcli.rank("runs/*/", val="val").best is not None
+        scores = []
+        for text in ("0.25", "0.75"):
+            note.write_text(text)
+            found = pool.submit(soupcli.rank, "runs/*/", **options).result()
+            scores.append(found.scores["runs/0"]["mine"]["accuracy"])
+    assert scores == [0.25, 0.75]
 
 
 def test_another_working_folder(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from soupcli import user_projects
 from soupcli.user_code import load_function
-from soupcli.user_projects import enter, leave
+from soupcli.user_projects import enter, is_nested, leave, one_turn
 
 NET = """
 import sys
@@ -68,6 +69,35 @@ def test_an_environment_below_the_folder(tmp_path: Path) -> None:
     leave()
     assert packages in sys.path
     assert added not in sys.path
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    """A thread waits for the end of another's turn; a closed run of it ends nothing; a turn within a turn goes back."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    project(a, "a"), project(b, "b")
+    found: list[str] = []
+
+    def of(folder: Path) -> str:
+        return str(load_function(f"{folder / 'net.py'}:later")()[0])
+
+    def other() -> None:
+        with one_turn(b):
+            found.append(of(b))
+
+    with one_turn(a):
+        thread = threading.Thread(target=other)
+        thread.start()
+        leave()  # of a run that the garbage collector closes
+        found.append(of(a))
+        assert not is_nested()
+        with one_turn(b):
+            assert is_nested()
+            found.append(of(b))
+        found.append(of(a))
+        thread.join(0.05)
+    thread.join()
+    assert found == ["a", "b", "a", "b"]
+    assert "helpers" not in sys.modules
 
 
 def test_two_folders(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from soupcli.output.text import report_text
 from soupcli.report.tables import Table
 from soupcli.run.make_soup import FinishedSoup, Prepare, decided, reserved, write
 from soupcli.run.to_report import search_to_report
+from soupcli.user_projects import one_turn
 from soupcli.wording import with_article
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class MadeSoup:
     def __init__(self, run: Run, finished: FinishedSoup, *, notes: bool) -> None:
         self._run, self._finished, self._notes = run, finished, notes
         self._folder = Path.cwd()  # which the members' paths begin at
+        recipe = run.options.recipe
+        self._home = self._folder if recipe is None else recipe.parent.absolute()
         self._report: Report | None = None
 
     @property
@@ -102,7 +105,7 @@ class MadeSoup:
         assert isinstance(run.options, SoupOptions)
         out = run.recipe.out
         self._check_paths()
-        with console.hushed(notes=self._notes):
+        with one_turn(self._home), console.hushed(notes=self._notes):
             with reserved(run, dataclasses.replace(run.options, force=force)):
                 self.fill(out, force=force)
             run.progress.close()
@@ -156,7 +159,7 @@ class MadeSoup:
     def _aside(self) -> Iterator[Path]:
         """Yield the soup's folder, written to a temporary place for the block."""
         self._check_paths()
-        with console.hushed(notes=self._notes), scratch_folder() as place:
+        with one_turn(self._home), console.hushed(notes=self._notes), scratch_folder() as place:
             with SoupFolder(place / "soup", force=False) as folder:
                 report, _ = write(self._run, self._finished, folder)
             self._run.progress.close()
