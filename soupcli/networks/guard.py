@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from soupcli.errors import NetworkError
@@ -32,6 +33,8 @@ IMPLEMENTATION = re.compile(r"_implementation(_internal)?$")  # of attention, of
 
 _depth = threading.local()
 _installed = threading.Event()
+_lock = threading.Lock()
+_were_offline: list[bool] = []  # huggingface_hub's mode before each block that is open, of any thread
 
 
 class CodeRefused(RuntimeError):
@@ -46,10 +49,31 @@ def data_only(*, trust_code: bool = False) -> Iterator[None]:
     _depth.closed = before is True or not trust_code
     _depth.within = getattr(_depth, "within", 0) + 1
     try:
-        yield
+        with _hub_offline():
+            yield
     finally:
         _depth.closed = before
         _depth.within -= 1
+
+
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Let huggingface_hub look into its cache at once: it would try to connect six times, in 23 seconds."""
+    try:
+        constants: Any = import_module("huggingface_hub.constants")
+    except ImportError:
+        yield
+        return
+    with _lock:
+        _were_offline.append(constants.HF_HUB_OFFLINE)
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        with _lock:
+            if len(_were_offline) == 1:
+                constants.HF_HUB_OFFLINE = _were_offline[0]
+            _were_offline.pop()
 
 
 def refuse_code(config: Mapping[str, Any], file: Path, *, trust_code: bool = False) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.open import open_checkpoint
@@ -256,6 +258,17 @@ def test_what_slips_through_is_stopped() -> None:
         assert pickle.loads(content)
         with data_only(), pytest.raises(CodeRefused):
             pickle.loads(content)
+
+
+def test_the_hub_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub looks into its cache at once within blocks, and is as before when the last one has ended."""
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it waits to try again"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with data_only():
+        with data_only(), pytest.raises(LocalEntryNotFoundError):
+            hf_hub_download("stranger/repository", "config.json")
+        assert constants.HF_HUB_OFFLINE
+    assert not constants.HF_HUB_OFFLINE
 
 
 def test_a_name_in_the_recipe(mark: Path, tmp_path: Path) -> None:
