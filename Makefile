@@ -43,10 +43,10 @@ help: ## list the targets
 demo: $(DEMO_VENV)/.ready ## fine-tune 12 real models from one start and mix them: under 2 minutes after the install
 	@PATH="$(DEMO_BIN):$$PATH" SOUP_CACHE="$(CURDIR)/$(DEMO)/.cache" sh demo.sh $(DEMO)
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+test: $(READY) ## run the tests but for the longest ones, which make check runs too
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not long"
 
-check: $(READY) ## what CI runs: format, lint, types, tests
+check: $(READY) ## what CI runs: format, lint, types, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

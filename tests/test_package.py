@@ -55,6 +55,7 @@ def run(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_wheel_alone_shows_its_help(installed: Path, tmp_path: Path) -> None:
     """The wheel with its core dependencies alone runs `soup --help`."""
     ran = run(installed, tmp_path, "--help")

@@ -136,6 +136,7 @@ def test_rank_deals_out_checkpoints(
     assert json.loads(again.stdout)["cost"]["examples"] == 0
 
 
+@pytest.mark.long
 def test_learned(undecided: Path, soup: Soup, together: Together, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three processes share each step's batches: coefficients, curves and bytes are one process's."""
     words = ("learned", "--ckpts", "runs/*/", "--val", "val", "--batch-size", "16", "--set", "learned.steps=10")
@@ -143,6 +144,7 @@ def test_learned(undecided: Path, soup: Soup, together: Together, monkeypatch: p
     assert report["learned"]["kept_step"] > 0
 
 
+@pytest.mark.long
 def test_a_process_dies(family: Path, soup: Soup, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends all of them; nothing is written; the next run goes on from the scores that were kept, to the same end."""
     (family / "net.py").write_text(DYING)
@@ -160,6 +162,7 @@ def test_a_process_dies(family: Path, soup: Soup, warm: Warm, monkeypatch: pytes
     assert again["cost"]["examples"] < whole["cost"]["examples"]
 
 
+@pytest.mark.long
 def test_an_error_is_said_once(family: Path, warm: Warm) -> None:
     """What all of them run into is one line, with the exit code of the error, whoever is late: torchrun waits."""
     ran = launched(warm, 2, "rank", "--ckpts", "runs/*/", "--val", "nowhere")

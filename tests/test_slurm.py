@@ -24,6 +24,7 @@ def test_syntax() -> None:
     assert options and all(option.startswith("--") and "=" in option for option in options)
 
 
+@pytest.mark.long
 def test_one_node(family: Path, tmp_path: Path, warm: Warm) -> None:
     """With stand-ins for srun and scontrol, one node and two processes rank the family, and the cache is beside it."""
     (tmp_path / "bin").mkdir()

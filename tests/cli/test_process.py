@@ -134,6 +134,7 @@ def test_root_as_out(family: Path, soup: Soup) -> None:
     assert ran.code == 2 and ran.stderr.startswith("/: is the root of the file system")
 
 
+@pytest.mark.long
 def test_ctrl_c(family: Path, soup: Soup) -> None:
     """Ctrl-C during greedy ends with 130 and one line; the same command then evaluates only what was not finished."""
     slow = "from torch import nn\nimport time\n\nclass Slow(nn.Sequential):\n    def forward(self, x):\n"

@@ -59,6 +59,7 @@ def asleep(family: Path, forward: str) -> None:
     (family / "net.py").write_text(slow + net.replace("return nn.Sequential", "return Slow"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("forward", "signalled"),
     [*itertools.product((DEAF, BUSY, WAITING), (signal.SIGINT, signal.SIGTERM)), (DEAF, signal.SIGHUP)],

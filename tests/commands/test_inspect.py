@@ -285,6 +285,7 @@ def test_ranges_of_quantisation(inspected: Inspect, healthy: list[nn.Sequential]
     assert "0.fake_quant.scale" in found["verdicts"][0]["evidence"]
 
 
+@pytest.mark.long
 def test_two_pretrainings(inspected: Inspect) -> None:
     """Two groups whose starts were trained apart from the same random numbers: the mean collapses."""
     nets = []

@@ -120,6 +120,7 @@ def test_equals_the_search_by_hand(brier: Path, soup: Soup) -> None:
     assert soup("verify", "soup", "--rebuild").code == 0
 
 
+@pytest.mark.long
 def test_goes_on_where_it_stopped(brier: Path, soup: Soup) -> None:
     """A larger budget goes on after the last whole generation, and a second run measures nothing."""
     words = ("--val", "brier", "--out")
@@ -160,6 +161,7 @@ def test_warns_of_chance(brier: Path, soup: Soup) -> None:
         assert any("which may be chance: on others the soup may be worse" in one for one in report["warnings"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [["--per", "layer"], ["--groups", "2"], ["--per", "tensor"]])
 def test_layers(brier: Path, soup: Soup, words: list[str]) -> None:
     """Layers, groups of layers and tensors have rows of their own that sum to 1, and the soup verifies."""
@@ -179,6 +181,7 @@ def test_holdout_is_on(brier: Path, soup: Soup) -> None:
     assert ran(soup, "--val", "brier", "--budget", "10")["sets"] == ["brier"]
 
 
+@pytest.mark.long
 def test_jobs_change_nothing(brier: Path, soup: Soup) -> None:
     """Commands that run side by side give the same generations and bytes."""
     one = ran(soup, "--val", "outside", "--budget", "6", "--out", "a", "--fresh")

@@ -94,6 +94,7 @@ def weights_of(report: dict[str, Any], name: str) -> dict[str, float]:
     return dict(zip(layers["members"], row, strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "kind"),
     [*(("uniform", kind) for kind in KINDS), ("greedy", "head"), ("learned", "head"), ("learned", "plain")],

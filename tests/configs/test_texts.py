@@ -111,6 +111,7 @@ def test_bert(home: Path, soup: Soup) -> None:
         assert scores[name] == pytest.approx(trainer.evaluate(examples)["eval_glue"], rel=1e-12)
 
 
+@pytest.mark.long
 def test_t5(home: Path, soup: Soup) -> None:
     """Each set's score is that of the label which the loss of transformers likes best; what it writes agrees."""
     sets = {
@@ -176,6 +177,7 @@ def _harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # seconds, and not compared
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_harness")
 def test_llm_anneal(tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Llamas in bfloat16 shards: tasks are the harness's own scores of the soup's folder, the gates are answered."""

@@ -39,6 +39,7 @@ def run(warm: Warm, **inputs: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")
 @pytest.mark.usefixtures("family")
 def test_gates(warm: Warm) -> None:

@@ -164,6 +164,7 @@ def place(_family: Path, tmp_path: Path, warm: Warm, monkeypatch: pytest.MonkeyP
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "learned.md"], ids=lambda page: page.name)
 def test_commands(page: Path, place: Path, soup: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command of the page ends well, one after the other: with 0, or with 1 where a gate says no."""

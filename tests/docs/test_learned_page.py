@@ -20,6 +20,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.long
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soup: Callable[..., Any]) -> None:
     """In the order of the page, on ingredients of a smaller demo: exit code 0, and the same soup where it says so."""
     size = digits.DigitsSize(runs=3, epochs=(1, 2), pretraining_epochs=2, training=100, validation=100)

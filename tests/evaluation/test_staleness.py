@@ -143,6 +143,7 @@ def examples(ran: Ran) -> int:
     return count
 
 
+@pytest.mark.long
 def test_any_change_is_evaluated_anew(project: Path, soup: Soup) -> None:
     """Changed one after the other, in a seeded order; without a change nothing is evaluated."""
     words: tuple[Any, ...] = ("rank", "--ckpts", "runs/*/", "--val", "val", "mine", "--json")

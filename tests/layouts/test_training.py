@@ -32,6 +32,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+@pytest.mark.long
 def test_accelerate(soup: Soup, saved_by_two: Path) -> None:
     """Accelerate's FSDP2 folders: its own `merge_fsdp_weights` opens the soup, whose pieces lie as theirs."""
     utils: Any = pytest.importorskip("accelerate.utils")

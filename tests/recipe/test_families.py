@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 KIND = """
@@ -79,6 +80,7 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 def test_one_file_and_one_row(tmp_path: Path) -> None:
     """The recipe reads their keys, the report has their scores, and a wrong key is suggested from theirs."""
     for name, text in {"stripes": KIND, "plain": LIBRARY, "margin": METRIC, "start": START}.items():

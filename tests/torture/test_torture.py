@@ -22,6 +22,7 @@ SHORT = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", SHORT)
 def test_promises_hold(part: str, warm: Warm) -> None:
     """Kills, hostile files, many processes, many and large ingredients: no promise is broken."""

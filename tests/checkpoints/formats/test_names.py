@@ -13,6 +13,7 @@ from soupcli.checkpoints.formats.names import plain_names
 from tests.helpers.checkpoint_tensors import assert_same, opened, small_net
 
 
+@pytest.mark.long
 def test_wrappers_of_modules(tmp_path: Path) -> None:
     """DataParallel, torch.compile and both together leave prefixes that come off."""
     net = small_net()

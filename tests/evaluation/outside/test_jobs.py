@@ -95,6 +95,7 @@ print(json.dumps({"accuracy": round(int(digest[:8], 16) / 16**8, int(digits)), "
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["fails", "SIGINT", "SIGKILL"])
 @settings(
     max_examples=3,

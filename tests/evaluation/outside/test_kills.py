@@ -30,6 +30,7 @@ print(json.dumps({"accuracy": 1 / (1 + abs(first - 0.02)), "n": 200}))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("processes", "at", "flags"), [(1, 7, ("--jobs", "2", "--speculate", "2")), (2, 8, ())])
 def test_goes_on(
     family: Path,

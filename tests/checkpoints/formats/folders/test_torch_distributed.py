@@ -40,6 +40,7 @@ def two_processes(saved_by_two: Path) -> Path:
     return saved_by_two / "0"
 
 
+@pytest.mark.long
 def test_tensors_in_pieces(two_processes: Path) -> None:
     """Tensors cut along any axis, evenly or not, come out whole."""
     assert len(list((two_processes / "tensors").glob("*.distcp"))) == 2
