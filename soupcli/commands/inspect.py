@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.checkpoint import Checkpoint, read_part
 from soupcli.checkpoints.compare.differences import (
     FATAL,
     differing_integers,
@@ -19,6 +18,7 @@ from soupcli.checkpoints.compare.differences import (
 )
 from soupcli.checkpoints.compare.integers import is_known
 from soupcli.checkpoints.compare.settings import differing_settings
+from soupcli.checkpoints.numbers import read_numbers
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.diagnosis.barrier import Barrier, half_way, with_effects
@@ -29,6 +29,7 @@ from soupcli.diagnosis.neurons import reordered_pairs, rows_beyond
 from soupcli.errors import MixError, NetworkError
 from soupcli.files.own_file import check_target
 from soupcli.files.unfinished import scratch_folder
+from soupcli.mixing.arithmetic.arrays import library_of
 from soupcli.mixing.mixture import Mixture
 from soupcli.networks.geometry import first_not_finite, measure
 from soupcli.output import console
@@ -41,6 +42,7 @@ from soupcli.run.to_report import ingredient_to_report
 from soupcli.run.words.resolve import resolve
 
 if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.cli.options.common import ReportOptions
     from soupcli.cli.options.surveys import InspectOptions
     from soupcli.evaluation.score import Evaluate, Score
@@ -182,7 +184,7 @@ def _not_finite(checkpoint: Checkpoint, names: Sequence[str]) -> list[NotFinite]
     for name in names:
         spec = checkpoint.tensors[name]
         for start in range(0, spec.numel if spec.dtype.is_floating_point else 0, CHUNK):
-            bad = first_not_finite(read_part(checkpoint, name, start, min(CHUNK, spec.numel - start)))
+            bad = first_not_finite(read_numbers(checkpoint, name, start, min(CHUNK, spec.numel - start)))
             if bad is not None:
                 found.append((checkpoint, name, bad[1]))
                 break
@@ -198,7 +200,8 @@ def _copies(checkpoints: Sequence[Checkpoint], spread: WeightDistances | None) -
     if spread is None:
         return []
     near_kk = (spread.distance_kk == 0) | (spread.whole_kk < COPY)
-    pairs = [(checkpoints[one], checkpoints[other]) for one, other in near_kk.triu(diagonal=1).nonzero().tolist()]
+    near = library_of(near_kk).argwhere(near_kk).tolist()
+    pairs = [(checkpoints[one], checkpoints[other]) for one, other in near if one < other]
     return [pair for pair in pairs if same_weights(*pair, may_differ=is_known)]
 
 

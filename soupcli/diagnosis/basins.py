@@ -91,12 +91,12 @@ def _told_collapse(facts: Facts) -> str:
 def new_layers(facts: Facts) -> Evidence | None:
     """Find a layer at a wide angle while the rest of the network is not."""
     angle_lkk = out_of_line(facts)
-    if facts.spread is None or facts.reordered or evidence.zeros(facts) is not None or not bool(angle_lkk.any()):
+    if facts.spread is None or angle_lkk is None or facts.reordered or evidence.zeros(facts) is not None:
         return None
     if facts.adapters and not in_trouble(facts):
         return None
-    place = int(angle_lkk.flatten(1).amax(1).argmax())
-    one, other = divmod(int(angle_lkk[place].argmax()), angle_lkk.shape[1])
+    place, pair = divmod(int(angle_lkk.argmax()), angle_lkk.shape[1] ** 2)
+    one, other = divmod(pair, angle_lkk.shape[1])
     text = (
         f"layer {facts.spread.layers[place]!r} of {facts.name(one)} and {facts.name(other)}: "
         f"{angle_lkk[place].max():.0f} degrees, in the median layer {facts.spread.closeness_kk[one, other]:.0f}"

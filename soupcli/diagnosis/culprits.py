@@ -23,8 +23,8 @@ from soupcli.diagnosis.effects import (
     told_effect,
 )
 from soupcli.diagnosis.evidence import Evidence, Sure, zeros
-from soupcli.diagnosis.facts import STRANGERS, better_by
-from soupcli.late import torch
+from soupcli.diagnosis.facts import STRANGERS, beside_diagonal, better_by, median_of_others, without_nan
+from soupcli.mixing.arithmetic.arrays import Array, library_of, median
 
 if TYPE_CHECKING:
     from soupcli.diagnosis.facts import Facts
@@ -101,19 +101,21 @@ def _blown_up(facts: Facts) -> list[int]:
     """Return ingredients whose weights are far longer than the others'. Different starts have similar lengths."""
     if facts.spread is None or len(facts.located) < 2:
         return []
-    length_k = facts.spread.length_k
-    found = []
-    for one in range(len(length_k)):
-        others = torch.cat([length_k[:one], length_k[one + 1 :]])
-        if float(length_k[one]) > GROWN * float(others.median()):
-            found.append(one)
+    length_k = facts.spread.length_k.tolist()
+    ordered = sorted(length_k)
+    middle = (len(ordered) - 2) // 2  # among the others, of which each is as long as the next one or shorter
+    found = [
+        one
+        for one, length in enumerate(length_k)
+        if length > GROWN * (ordered[middle] if length > ordered[middle] else ordered[middle + 1])
+    ]
     return found if 2 * len(found) <= len(length_k) else []
 
 
 def _has_grown(facts: Facts, one: int) -> bool:
     """Whether an ingredient's weights are longer than the others'. Other labels or examples hardly change lengths."""
     assert facts.spread is not None
-    return float(facts.spread.length_k[one]) > LONGER * float(facts.spread.length_k.median())
+    return float(facts.spread.length_k[one]) > LONGER * float(median(facts.spread.length_k, 0))
 
 
 def _is_behind(facts: Facts, one: int) -> bool:
@@ -181,7 +183,7 @@ def _told_distance(facts: Facts, one: int, ratio: float | None) -> str:
 def renewed_layers(facts: Facts) -> set[int]:
     """Find ingredients with a layer at a wide angle to that of half of the others, while the rest is not."""
     angle_lkk = out_of_line(facts)
-    if not bool(angle_lkk.any()):
+    if angle_lkk is None:
         return set()
     many_k = (angle_lkk > 0).any(0).sum(1) * 2 >= len(facts.located) - 1
     return {one for one, many in enumerate(many_k.tolist()) if many}
@@ -194,12 +196,13 @@ NEW_LAYER = 60.0
 IN_LINE = 25.0
 
 
-def out_of_line(facts: Facts) -> torch.Tensor:
-    """Return angles of layers that are new in one of a pair, [l, k, k], and 0 elsewhere."""
+def out_of_line(facts: Facts) -> Array | None:
+    """Return angles of layers that are new in one of a pair, [l, k, k], and 0 elsewhere. None if no layer is."""
     if facts.spread is None or not facts.spread.layers:
-        return torch.zeros(1, 1, 1)
-    angle_lkk = facts.spread.angle_lkk.nan_to_num(0.0)
-    return angle_lkk.masked_fill((angle_lkk < NEW_LAYER) | (facts.spread.closeness_kk > IN_LINE), 0.0)
+        return None
+    angle_lkk = without_nan(facts.spread.angle_lkk)
+    in_line_lkk = (angle_lkk < NEW_LAYER) | (facts.spread.closeness_kk > IN_LINE)
+    return None if bool(in_line_lkk.all()) else library_of(angle_lkk).where(in_line_lkk, 0.0, angle_lkk)
 
 
 def dominating(facts: Facts) -> Evidence | None:
@@ -286,15 +289,14 @@ def _strays(facts: Facts, one: int) -> bool:
 def _angle_to_others(facts: Facts, one: int) -> float:
     """Return the angle to the median of the others in the median layer, in degrees."""
     assert facts.spread is not None
-    others = [other for other in range(len(facts.located)) if other != one]
-    return float(facts.spread.closeness_kk[one, others].median())
+    return median_of_others(facts.spread.closeness_kk[one], one)
 
 
 def all_apart(facts: Facts) -> bool:
     """Whether most ingredients are far from even the nearest other: none is odd if each is in a basin of its own."""
     assert facts.spread is not None
-    angle_kk = facts.spread.closeness_kk.clone().fill_diagonal_(math.inf)
-    return float(angle_kk.amin(dim=1).median()) > WILD
+    angle_kk = beside_diagonal(facts.spread.closeness_kk, math.inf)
+    return float(median(library_of(angle_kk).amin(angle_kk, axis=1), 0)) > WILD
 
 
 def _with_most(facts: Facts) -> list[int]:
@@ -321,7 +323,7 @@ def parted(facts: Facts) -> Parted | None:
     groups = _two_groups(facts.spread.closeness_kk)
     angle_kk = facts.spread.closeness_kk
     between = float(angle_kk[groups[0]][:, groups[1]].min())
-    within = max(float(angle_kk[group][:, group].fill_diagonal_(0.0).max()) for group in groups)
+    within = max(float(beside_diagonal(angle_kk[group][:, group], 0.0).max()) for group in groups)
     if between < max(WIDE, APART * within) or set(groups[1]) & renewed_layers(facts):
         return None
     blamed = culprits(facts)
@@ -335,9 +337,9 @@ def _is_a_single_fault(facts: Facts, one: int) -> bool:
     return is_broken(facts, one) or _strays(facts, one) or _times_as_far(facts)[one] > WILD_RATIO
 
 
-def _two_groups(angle_kk: torch.Tensor) -> tuple[list[int], list[int]]:
+def _two_groups(angle_kk: Array) -> tuple[list[int], list[int]]:
     """Divide ingredients at the largest gap of their angles to the outermost one. The larger group is first."""
-    first = int(angle_kk.sum(dim=1).argmax())
+    first = int(angle_kk.sum(axis=1).argmax())
     order = sorted(range(len(angle_kk)), key=lambda other: -1.0 if other == first else float(angle_kk[first, other]))
     values = [0.0, *(float(angle_kk[first, other]) for other in order[1:])]
     gaps = [values[place] - values[place - 1] for place in range(1, len(values))]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soupcli.checkpoints.compare.differences import FATAL, CheckpointDifference
 from soupcli.checkpoints.dtype import Dtype
+from soupcli.mixing.arithmetic.arrays import library_of, places
 from soupcli.networks.geometry import layers_by_name
 
 if TYPE_CHECKING:
@@ -115,11 +116,11 @@ def zeros(facts: Facts) -> Evidence | None:
     if facts.spread is None or len(facts.located) < 2 or not facts.spread.layers or facts.adapters:
         return None
     length_lk = facts.spread.length_lk
-    odd_lk = length_lk < NO_LENGTH * length_lk.amax(dim=1, keepdim=True)
-    found = [one for one, many in enumerate((2 * odd_lk.sum(dim=0) >= len(odd_lk)).tolist()) if many]
+    odd_lk = length_lk < NO_LENGTH * library_of(length_lk).amax(length_lk, axis=1)[:, None]
+    found = [one for one, many in enumerate((2 * odd_lk.sum(axis=0) >= len(odd_lk)).tolist()) if many]
     if not found:
         return None
-    layers = [facts.spread.layers[place] for place in odd_lk[:, found[0]].nonzero().flatten().tolist()]
+    layers = [facts.spread.layers[place] for place in places(odd_lk[:, found[0]]).tolist()]
     more = f", and of {len(layers) - 1} more layers" if len(layers) > 1 else ""
     text = f"{facts.name(found[0])}: the matrices of {layers[0]!r}{more} are 0"
     return Evidence(text, tuple(facts.located[one] for one in found))

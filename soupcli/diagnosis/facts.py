@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.diagnosis.barrier import LOSS, Barrier
 from soupcli.evaluation.paired_difference import PairedDifference, difference
-from soupcli.late import torch
+from soupcli.mixing.arithmetic.arrays import Array, diagonal, library_of, median, places, quiet
 from soupcli.networks.geometry import Geometry, angles, distances, layers_by_name, lengths
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.compare.differences import CheckpointDifference
     from soupcli.checkpoints.compare.settings import Setting
@@ -48,24 +46,24 @@ class WeightDistances(NamedTuple):
     """Distances and angles between the ingredients' weights."""
 
     layers: list[str]  # of matrices
-    angle_lkk: Tensor  # degrees between whole weights
-    whole_kk: Tensor  # degrees between all matrices together
-    distance_kk: Tensor  # of all tensors
-    from_mean_k: Tensor  # distance of all tensors from the mean
-    length_k: Tensor  # of all matrices
-    length_lk: Tensor  # of the matrices of each layer
-    moved_lk: Tensor  # of matrices: from the base, else the median distance to the others
-    from_base_k: Tensor | None  # of all tensors
-    offset_kk: Tensor | None  # degrees between offsets from the base
-    base_angle_k: Tensor | None  # degrees between whole weights and the base, in the median layer
+    angle_lkk: Array  # degrees between whole weights
+    whole_kk: Array  # degrees between all matrices together
+    distance_kk: Array  # of all tensors
+    from_mean_k: Array  # distance of all tensors from the mean
+    length_k: Array  # of all matrices
+    length_lk: Array  # of the matrices of each layer
+    moved_lk: Array  # of matrices: from the base, else the median distance to the others
+    from_base_k: Array | None  # of all tensors
+    offset_kk: Array | None  # degrees between offsets from the base
+    base_angle_k: Array | None  # degrees between whole weights and the base, in the median layer
     scatter: dict[str, float]  # layer -> distance from the mean of the ingredients, relative to the mean's length
 
     @property
-    def closeness_kk(self) -> Tensor:
+    def closeness_kk(self) -> Array:
         """Angles between whole weights in the median layer, in degrees, so that a new head does not count."""
         if not self.layers:
-            return torch.zeros_like(self.distance_kk)
-        return self.angle_lkk.nan_to_num(0.0).median(dim=0).values
+            return 0 * self.distance_kk
+        return median(without_nan(self.angle_lkk), 0)
 
     @property
     def base_is_among_them(self) -> bool:
@@ -77,9 +75,10 @@ class WeightDistances(NamedTuple):
             return False
         if float(self.from_base_k.max()) > UNEVEN * float(self.from_base_k.min()):
             return False
-        count = len(self.from_base_k)
-        nearest_k = self.distance_kk.masked_fill(torch.eye(count, dtype=torch.bool), math.inf).amin(dim=1)
-        ratio = float((self.from_base_k / nearest_k).nan_to_num(0.0).median())
+        xp = library_of(self.from_base_k)
+        nearest_k = xp.amin(beside_diagonal(self.distance_kk, math.inf), axis=1)
+        with quiet(xp):
+            ratio = float(median(without_nan(self.from_base_k / nearest_k), 0))
         return AMONG[0] < ratio < AMONG[1]
 
     @property
@@ -92,10 +91,12 @@ class WeightDistances(NamedTuple):
         if self.from_base_k is None or self.offset_kk is None or len(self.from_base_k) < FEWEST_AMONG:
             return False
         out_k = _medians_of_others(self.distance_kk)
-        angle_k = _medians_of_others(self.offset_kk.nan_to_num(0.0))
-        far_k = torch.tensor(self.times_as_far(range(len(self.from_base_k))))
+        angle_k = _medians_of_others(without_nan(self.offset_kk))
+        far_k = self.times_as_far(range(len(self.from_base_k)))
         one = self.outermost
-        out, far, angle = (float(of_k[one] / _of_others(of_k, one).clamp(min=1e-9)) for of_k in (out_k, far_k, angle_k))
+        out, far, angle = (
+            float(of_k[one]) / max(median_of_others(of_k, one), 1e-9) for of_k in (out_k, far_k, angle_k)
+        )
         return out > OUTSIDE and far < NO_FARTHER and angle > TURNED and float(angle_k[one]) > TURNED_ANGLE
 
     @property
@@ -106,26 +107,26 @@ class WeightDistances(NamedTuple):
     def times_as_far(self, group: Sequence[int]) -> list[float]:
         """Return each member's distance from the start, relative to its group's median, in the median moved layer."""
         moved_lk = self.moved_lk[:, list(group)]
-        usual_l = moved_lk.median(dim=1).values
-        ratio_lk = moved_lk[usual_l > 0] / usual_l[usual_l > 0, None]
-        found: list[float] = ratio_lk.median(dim=0).values.tolist() if len(ratio_lk) else [1.0] * len(group)
+        usual_l = median(moved_lk, 1)
+        ratio_lk = moved_lk[usual_l > 0] / usual_l[usual_l > 0][:, None]
+        found: list[float] = median(ratio_lk, 0).tolist() if len(ratio_lk) else [1.0] * len(group)
         return found
 
     def clusters(self) -> list[list[int]]:
         """Ingredients that are no strangers to one another, the largest group first."""
         near_kk = self.closeness_kk < STRANGERS
-        left_k = torch.ones(len(near_kk), dtype=torch.bool)
+        left_k = library_of(near_kk).zeros(len(near_kk)) == 0
         groups: list[list[int]] = []
         while left_k.any():
             group: list[int] = []
-            todo = left_k.nonzero()[0].tolist()
+            todo = places(left_k)[:1].tolist()
             left_k[todo] = False
             while todo:
                 one = todo.pop()
                 group.append(one)
                 near_k = near_kk[one] & left_k
                 left_k &= ~near_k
-                todo += near_k.nonzero()[:, 0].tolist()
+                todo += places(near_k).tolist()
             groups.append(sorted(group))
         return sorted(groups, key=lambda group: (-len(group), group))
 
@@ -201,22 +202,23 @@ def spread_of(own: Geometry, with_base: Geometry | None) -> WeightDistances:
     """Return distances and angles. `own` is the geometry of tensors that the base lacks, `with_base` of the others."""
     parts = [(own, 0)] if own.layers else []
     parts += [(with_base, 1)] if with_base is not None and with_base.layers else []
-    centred_lkk = torch.cat([_centred(geometry.gram_lkk[:, at:, at:]) for geometry, at in parts])
-    whole_lkk = torch.cat([geometry.whole()[:, at:, at:] for geometry, at in parts])
+    xp = library_of(own.gram_lkk)
+    centred_lkk = xp.concatenate([_centred(geometry.gram_lkk[:, at:, at:]) for geometry, at in parts])
+    whole_lkk = xp.concatenate([geometry.whole()[:, at:, at:] for geometry, at in parts])
     layers = [layer for geometry, _ in parts for layer in geometry.layers]
-    matrices, count = _matrices(layers), whole_lkk.shape[1]
+    matrices = _matrices(layers)
     if with_base is not None and with_base.layers:
         about_lkk = with_base.about(0)
         moved_lk = lengths(about_lkk)[_matrices(with_base.layers)]
         from_base_k, offset_kk = lengths(about_lkk.sum(0)), angles(about_lkk.sum(0))
         base_angle_lk = angles(with_base.whole())[:, 0, 1:][_matrices(with_base.layers)]
-        base_angle_k = base_angle_lk.nan_to_num(0.0).median(dim=0).values if len(base_angle_lk) else None
+        base_angle_k = median(without_nan(base_angle_lk), 0) if len(base_angle_lk) else None
     else:
         moved_lk, from_base_k, offset_kk = _median_to_others(centred_lkk[matrices]), None, None
         base_angle_k = None
     return WeightDistances(
         [layers[place] for place in matrices],
-        _stacked([angles(gram_kk) for gram_kk in whole_lkk[matrices]], count, count),
+        _stacked([angles(gram_kk) for gram_kk in whole_lkk[matrices]], whole_lkk[:0]),
         angles(whole_lkk[matrices].sum(0)),
         distances(centred_lkk.sum(0)),
         lengths(centred_lkk.sum(0)),
@@ -234,36 +236,52 @@ def _matrices(layers: Sequence[str]) -> list[int]:
     return [place for place, layer in enumerate(layers) if not layer.endswith(BESIDES)]
 
 
-def _centred(gram_lkk: Tensor) -> Tensor:
+def without_nan(array: Array) -> Array:
+    """Return the array with 0 in place of each NaN."""
+    return library_of(array).nan_to_num(array, nan=0.0)
+
+
+def beside_diagonal(of_kk: Array, on_it: float) -> Array:
+    """Return the matrix with this number on its diagonal."""
+    xp, every_k = library_of(of_kk), library_of(of_kk).arange(len(of_kk))
+    return xp.where(every_k[:, None] == every_k, on_it, of_kk)
+
+
+def median_of_others(of_k: Sequence[float] | Array, one: int) -> float:
+    """Return the lower median of all numbers but one's; NaN if there are none."""
+    others = sorted(float(number) for other, number in enumerate(of_k) if other != one)
+    return others[(len(others) - 1) // 2] if others else math.nan
+
+
+def _centred(gram_lkk: Array) -> Array:
     """Return inner products of offsets from the mean of these points, given those of offsets from any point."""
-    return gram_lkk - gram_lkk.mean(1, keepdim=True) - gram_lkk.mean(2, keepdim=True) + gram_lkk.mean((1, 2), True)
+    row_lk = gram_lkk.mean(axis=2)
+    return gram_lkk - row_lk[:, :, None] - row_lk[:, None, :] + row_lk.mean(axis=1)[:, None, None]
 
 
-def _of_others(of_k: Tensor, one: int) -> Tensor:
-    """Return the median of the others' numbers."""
-    return torch.cat([of_k[:one], of_k[one + 1 :]]).median()
-
-
-def _medians_of_others(of_kk: Tensor) -> Tensor:
+def _medians_of_others(of_kk: Array) -> Array:
     """Return the median of each row without its own column."""
-    count = len(of_kk)
-    return of_kk[~torch.eye(count, dtype=torch.bool)].view(count, count - 1).median(dim=1).values
+    xp, count = library_of(of_kk), len(of_kk)
+    other_kk = beside_diagonal(xp.ones(of_kk.shape), 0.0) > 0
+    return median(of_kk[other_kk].reshape(count, count - 1), 1)
 
 
-def _median_to_others(centred_lkk: Tensor) -> Tensor:
-    layers, count, _ = centred_lkk.shape
-    if count < 2:
-        return torch.zeros(layers, count, dtype=torch.float64)
-    return _stacked([_medians_of_others(distances(gram_kk)) for gram_kk in centred_lkk], count)
+def _median_to_others(centred_lkk: Array) -> Array:
+    if centred_lkk.shape[1] < 2:
+        return 0 * diagonal(centred_lkk)
+    return _stacked([_medians_of_others(distances(gram_kk)) for gram_kk in centred_lkk], centred_lkk[:, 0])
 
 
-def _stacked(each_l: Sequence[Tensor], *shape: int) -> Tensor:
+def _stacked(each_l: Sequence[Array], none: Array) -> Array:
     """Stack what was worked out layer by layer, so that all else takes the memory of one layer."""
-    return torch.stack(list(each_l)) if each_l else torch.zeros(0, *shape, dtype=torch.float64)
+    return library_of(none).stack(list(each_l)) if each_l else none
 
 
-def _scatter(layers: Sequence[str], centred_lkk: Tensor, whole_lkk: Tensor) -> dict[str, float]:
-    spread_l = centred_lkk.diagonal(dim1=1, dim2=2).mean(1).clamp(min=0).sqrt()
-    length_l = whole_lkk.mean((1, 2)).clamp(min=0).sqrt()
-    found: Mapping[str, float] = dict(zip(layers, (spread_l / length_l).nan_to_num(0.0).tolist(), strict=True))
+def _scatter(layers: Sequence[str], centred_lkk: Array, whole_lkk: Array) -> dict[str, float]:
+    xp = library_of(centred_lkk)
+    spread_l = xp.sqrt(diagonal(centred_lkk).mean(axis=1).clip(min=0))
+    length_l = xp.sqrt(whole_lkk.mean(axis=(1, 2)).clip(min=0))
+    with quiet(xp):
+        ratio_l = without_nan(spread_l / length_l)
+    found: Mapping[str, float] = dict(zip(layers, ratio_l.tolist(), strict=True))
     return dict(sorted(found.items(), key=lambda item: -item[1]))

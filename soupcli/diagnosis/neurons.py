@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.checkpoint import read_part
-from soupcli.late import functional, torch
+from soupcli.checkpoints.numbers import read_numbers
+from soupcli.diagnosis.facts import without_nan
+from soupcli.mixing.arithmetic.arrays import Array, cast, library_of
 from soupcli.networks.geometry import layers_by_name
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.diagnosis.facts import WeightDistances
 
@@ -28,6 +27,7 @@ CLOSER = 0.1  # by so much closer than the row in its own place
 MATRICES = 4
 MANY = 12  # matrices whose rows are measured
 SOME = 256
+SHORTEST = 1e-12  # length of a row that is divided by it
 ACROSS = 30.0  # degrees between layers that may be reordered
 
 
@@ -55,7 +55,7 @@ def _look(
     checkpoints: Sequence[Checkpoint], spread: WeightDistances, pair: tuple[int, int], found: dict[tuple[int, int], str]
 ) -> None:
     one, other = pair
-    angle_l = spread.angle_lkk[:, one, other].nan_to_num(0.0).tolist()
+    angle_l = without_nan(spread.angle_lkk[:, one, other]).tolist()
     across = {layer for layer, angle in zip(spread.layers, angle_l, strict=True) if angle > ACROSS}
     layers = layers_by_name(checkpoints[one].tensors)
     names = [name for layer in layers if layer in across for name in layers[layer]]
@@ -72,9 +72,10 @@ def rows_beyond(base: Checkpoint, checkpoints: Sequence[Checkpoint]) -> float | 
     """
     beyond_r: list[bool] = []
     for name in [name for name in base.tensors if _fits(base, name)][:MANY]:
-        lengths_kr = torch.stack([_rows(one, name).norm(dim=1) for one in checkpoints])
-        length_r = _rows(base, name).norm(dim=1)
-        beyond_r += ((length_r < lengths_kr.amin(dim=0)) | (length_r > lengths_kr.amax(dim=0))).tolist()
+        length_r, *others = (_lengths(_rows(one, name)) for one in (base, *checkpoints))
+        xp = library_of(length_r)
+        lengths_kr = xp.stack(others)
+        beyond_r += ((length_r < xp.amin(lengths_kr, axis=0)) | (length_r > xp.amax(lengths_kr, axis=0))).tolist()
     return sum(beyond_r) / len(beyond_r) if beyond_r else None
 
 
@@ -89,23 +90,29 @@ def _fits(checkpoint: Checkpoint, name: str) -> bool:
 def _is_reordered(one: Checkpoint, other: Checkpoint, name: str) -> bool:
     """Whether most of up to `SOME` rows of one matrix are found in the other, each in a different place."""
     rows_rn, others_rn = _unit_rows(one, name), _unit_rows(other, name)
-    places_s = torch.arange(0, len(rows_rn), -(-len(rows_rn) // SOME))
+    xp = library_of(rows_rn)
+    places_s = xp.arange(0, len(rows_rn), -(-len(rows_rn) // SOME))
     cosine_sr = rows_rn[places_s] @ others_rn.T
-    found = cosine_sr.max(dim=1)
-    own_s = cosine_sr.gather(1, places_s[:, None])[:, 0]
-    elsewhere_s = (found.values > ALIKE) & (found.values > own_s + CLOSER)
-    distinct = len(found.indices[elsewhere_s].unique())
-    return float(elsewhere_s.double().mean()) > SHARE and distinct > 0.8 * int(elsewhere_s.sum())
+    own_s = cosine_sr[range(len(places_s)), places_s]
+    most_s = xp.amax(cosine_sr, axis=1)
+    elsewhere_s = (most_s > ALIKE) & (most_s > own_s + CLOSER)
+    found = int(elsewhere_s.sum())
+    distinct = len(set(cosine_sr.argmax(axis=1)[elsewhere_s].tolist()))
+    return found > SHARE * len(places_s) and distinct > 0.8 * found
 
 
-def _rows(checkpoint: Checkpoint, name: str) -> Tensor:
-    """Return a tensor as rows of numbers."""
+def _rows(checkpoint: Checkpoint, name: str) -> Array:
+    """Return a tensor as rows of numbers, in float32."""
     spec = checkpoint.tensors[name]
-    return read_part(checkpoint, name, 0, spec.numel).view(spec.shape[0], -1).to(torch.float32)
+    return cast(read_numbers(checkpoint, name, 0, spec.numel).reshape(spec.shape[0], -1), "float32")
 
 
-def _unit_rows(checkpoint: Checkpoint, name: str) -> Tensor:
+def _lengths(rows_rn: Array) -> Array:
+    return library_of(rows_rn).linalg.norm(rows_rn, axis=1)
+
+
+def _unit_rows(checkpoint: Checkpoint, name: str) -> Array:
     """Return rows minus their mean, each scaled to length 1."""
     rows_rn = _rows(checkpoint, name)
-    rows_rn = rows_rn - rows_rn.mean(dim=0)
-    return functional.normalize(rows_rn, dim=1)
+    rows_rn = rows_rn - rows_rn.mean(axis=0)
+    return rows_rn / _lengths(rows_rn).clip(min=SHORTEST)[:, None]

@@ -29,7 +29,7 @@ from soupcli.mixing.arithmetic.arrays import Array, Library, bytes_of, copied, l
 from soupcli.mixing.arithmetic.exact_sum import exact_means
 from soupcli.mixing.arithmetic.float_format import FORMATS
 from soupcli.mixing.arithmetic.magnitudes import PIECE, Bounds, Range
-from soupcli.mixing.arithmetic.rounding import HELD_AS, bits_of, round_once, widen
+from soupcli.mixing.arithmetic.rounding import HELD_AS, bits_of, round_once, wide
 from soupcli.mixing.sums import BLOCK, Sums
 from soupcli.mixing.terms import Terms, reals
 
@@ -118,7 +118,7 @@ class Averager:
         first, last = (int(end) // per_element for end in (chosen_k[0], chosen_k[-1]))
         near_k = chosen_k - first * per_element
         rows = [
-            _wide(self._sums.read(terms.name, stored, batch, start + first, last - first + 1)[:, near_k], stored)
+            wide(self._sums.read(terms.name, stored, batch, start + first, last - first + 1)[:, near_k], stored)
             for stored, batch in terms.batches
         ]
         return self._sums.library.concatenate(rows)
@@ -136,13 +136,13 @@ class Averager:
             for term, stored in others
         ):
             self._blame(terms, start, count)
-        return first_c if first_stored == terms.dtype else round_once(_wide(first_c, first_stored), terms.dtype.real)
+        return first_c if first_stored == terms.dtype else round_once(wide(first_c, first_stored), terms.dtype.real)
 
     def _blame(self, terms: Terms, start: int, count: int) -> None:
         """Raises MixError naming the ingredient that holds the NaN or infinity."""
         for stored, batch in terms.batches:
             for term in batch:
-                row_c = _wide(self._sums.read(terms.name, stored, [term], start, count)[0], stored)
+                row_c = wide(self._sums.read(terms.name, stored, [term], start, count)[0], stored)
                 bad = places(~library_of(row_c).isfinite(row_c))
                 if len(bad):
                     number, element = int(bad[0]), start + int(bad[0]) // reals(stored)
@@ -154,18 +154,11 @@ class Averager:
         raise SoupFault(f"tensor {terms.name!r}: a number that was not finite is gone")
 
 
-def _wide(stored: Array, dtype: Dtype) -> Array:
-    xp = library_of(stored)
-    wide = xp.empty(stored.shape, dtype=xp.float64)
-    widen(stored, dtype.real, out=wide)
-    return wide
-
-
 def _same_numbers(one_c: Array, its: Dtype, other_c: Array, others: Dtype) -> bool:
     """Whether two rows hold the same numbers, NaNs included, in any dtypes."""
     if its == others:
         return bytes_of(one_c) == bytes_of(other_c)
-    wide_c, other_wide_c = _wide(one_c, its), _wide(other_c, others)
+    wide_c, other_wide_c = wide(one_c, its), wide(other_c, others)
     return bool(((wide_c == other_wide_c) | ((wide_c != wide_c) & (other_wide_c != other_wide_c))).all())
 
 

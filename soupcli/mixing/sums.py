@@ -11,19 +11,20 @@ Shapes: r ingredients of a batch, c elements of a chunk (twice as many real numb
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.checkpoint import read_into
-from soupcli.checkpoints.dtype import Dtype
 from soupcli.late import torch
-from soupcli.mixing.arithmetic.arrays import Array, Library, bytes_of, copied, cpu_library, torch_itself
+from soupcli.mixing.arithmetic.arrays import Array, Library, Scratch, bytes_of, copied, cpu_library, torch_itself
 from soupcli.mixing.arithmetic.float_format import FORMATS
 from soupcli.mixing.arithmetic.magnitudes import Bounds, Range
 from soupcli.mixing.arithmetic.rounding import HELD_AS, bits_of, round_once, widen_scaled
 from soupcli.mixing.terms import ROWS, Term, Terms, reals
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.dtype import Dtype
 
 BLOCK = 1 << 16  # numbers that are widened at once: 512 KB of float64, which stay in the cache
 
@@ -38,7 +39,7 @@ class Sums:
         self.library = torch_itself() if device is not None else library or cpu_library()
         self._device = device
         self._stream = torch.cuda.Stream(device) if device is not None and device.type == "cuda" else None
-        self._scratch: dict[tuple[str, bool], Array] = {}
+        self._take = Scratch(self.library, device).take
         self._total_c: Array = None
 
     def add_up(self, terms: Terms, start: int, count: int) -> list[Bounds]:
@@ -124,21 +125,6 @@ class Sums:
         # The buffer is read into again only after the bounds of these numbers have been waited for.
         raw_rc = self._take("raw", str(read_rc.dtype).removeprefix("torch."), *read_rc.shape)
         return raw_rc.copy_(read_rc, non_blocking=True)
-
-    def _take(self, use: str, dtype: str, *shape: int, on_cpu: bool = False) -> Array:
-        """Uninitialised memory that the next call with the same `use` hands out again."""
-        nbytes = math.prod(shape) * Dtype(dtype).itemsize
-        held = self._scratch.get((use, on_cpu))
-        if held is None or len(held) < nbytes:
-            held = self._scratch[use, on_cpu] = self._memory(nbytes, on_cpu)
-        return held[:nbytes].view(getattr(self.library, dtype)).reshape(shape)
-
-    def _memory(self, nbytes: int, on_cpu: bool) -> Array:
-        xp = self.library
-        if self._device is None:
-            return xp.empty(nbytes, dtype=xp.uint8)
-        place: dict[str, Any] = {"pin_memory": self._stream is not None} if on_cpu else {"device": self._device}
-        return torch.empty(nbytes, dtype=torch.uint8, **place)
 
     def _on_stream(self) -> AbstractContextManager[Any]:
         return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()

@@ -15,6 +15,8 @@ offsets from it. Differences of near float32 numbers are exact, sums over blocks
 checkpoints are too near for that is read again and multiplied in float64. Angles are then right to far less than 0.01
 degree.
 
+numpy multiplies where it can be imported, else torch: arrays are of either.
+
 Letters in names: l layers, k checkpoints, n elements of a chunk.
 """
 
@@ -24,15 +26,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.late import torch
+from soupcli.mixing.arithmetic.arrays import Array, Library, copied, diagonal, library_of, places, quiet
+from soupcli.mixing.arithmetic.float_format import FORMATS
+from soupcli.mixing.arithmetic.rounding import wide, widen, widen_scaled
 from soupcli.networks.learned.offsets import Reader, block_width
 from soupcli.networks.learned.pieces import OffsetPiece, divide
 from soupcli.progress import Progress, silent
 from soupcli.threads import in_threads
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 SINGLE = (Dtype.FLOAT32, Dtype.BFLOAT16, Dtype.FLOAT16)  # float32 holds their numbers as they are
@@ -61,49 +63,49 @@ class Geometry(NamedTuple):
 
     layers: list[str]
     sizes: list[int]  # elements
-    gram_lkk: Tensor  # of the offsets from the mean of the checkpoints
-    along_lk: Tensor  # of each offset with the mean
-    square_l: Tensor  # of the mean with itself
+    gram_lkk: Array  # of the offsets from the mean of the checkpoints
+    along_lk: Array  # of each offset with the mean
+    square_l: Array  # of the mean with itself
     not_finite: list[NotFinite]  # by checkpoint, then by layer
 
-    def about(self, reference: int) -> Tensor:
+    def about(self, reference: int) -> Array:
         """Return inner products of the others' offsets from one of the checkpoints, [l, k-1, k-1]."""
         others = [k for k in range(self.gram_lkk.shape[1]) if k != reference]
         gram_lkk = self.gram_lkk[:, others][:, :, others]
         along_lk, square_l = self.gram_lkk[:, others, reference], self.gram_lkk[:, reference, reference]
         about_lkk = gram_lkk - along_lk[:, :, None] - along_lk[:, None, :] + square_l[:, None, None]
-        scale_lk = gram_lkk.diagonal(dim1=-2, dim2=-1) + square_l[:, None]
-        same_lk = about_lkk.diagonal(dim1=-2, dim2=-1) <= ROUNDING * scale_lk
-        return about_lkk.masked_fill(same_lk[:, :, None] | same_lk[:, None, :], 0.0)
+        same_lk = diagonal(about_lkk) <= ROUNDING * (diagonal(gram_lkk) + square_l[:, None])
+        return library_of(about_lkk).where(same_lk[:, :, None] | same_lk[:, None, :], 0.0, about_lkk)
 
-    def whole(self) -> Tensor:
+    def whole(self) -> Array:
         """Return inner products of the weights themselves, [l, k, k]."""
         along_lkk = self.along_lk[:, :, None] + self.along_lk[:, None, :]
         return self.gram_lkk + along_lkk + self.square_l[:, None, None]
 
 
-def distances(gram_kk: Tensor) -> Tensor:
+def distances(gram_kk: Array) -> Array:
     """Return Euclidean distances between points, [..., k, k], from inner products of their offsets from any origin."""
-    square_k = gram_kk.diagonal(dim1=-2, dim2=-1)
+    xp, square_k = library_of(gram_kk), diagonal(gram_kk)
     scale_kk = square_k[..., :, None] + square_k[..., None, :]
     square_kk = scale_kk - 2 * gram_kk
-    return square_kk.masked_fill(square_kk <= ROUNDING * scale_kk, 0.0).sqrt()
+    return xp.sqrt(xp.where(square_kk <= ROUNDING * scale_kk, 0.0, square_kk))
 
 
-def lengths(gram_kk: Tensor) -> Tensor:
+def lengths(gram_kk: Array) -> Array:
     """Return distances from the origin of the offsets, [..., k]."""
-    return gram_kk.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    return library_of(gram_kk).sqrt(diagonal(gram_kk).clip(min=0))
 
 
-def angles(gram_kk: Tensor) -> Tensor:
+def angles(gram_kk: Array) -> Array:
     """Return angles between offsets in degrees, [..., k, k], NaN if one has no length.
 
     From |u/|u| - v/|v|| = 2 sin(angle/2): the arc cosine would lose small angles.
     """
-    length_k = lengths(gram_kk)
-    cosine_kk = gram_kk / (length_k[..., :, None] * length_k[..., None, :])
-    chord_kk = (2 - 2 * cosine_kk).clamp(0, 4).sqrt()
-    return torch.rad2deg(2 * torch.asin(chord_kk / 2))
+    xp, length_k = library_of(gram_kk), lengths(gram_kk)
+    with quiet(xp):
+        cosine_kk = gram_kk / (length_k[..., :, None] * length_k[..., None, :])
+        chord_kk = xp.sqrt((2 - 2 * cosine_kk).clip(0, 4))
+        return xp.rad2deg(2 * xp.arcsin(chord_kk / 2))
 
 
 def measure(
@@ -111,26 +113,28 @@ def measure(
     groups: Mapping[str, Sequence[str]],
     *,
     quick: bool = False,
+    library: Library | None = None,
     progress: Progress = silent,
 ) -> Geometry:
     """Read the tensors of all groups once. They must be real floating tensors of one shape in all checkpoints.
 
-    `quick` is for angles and distances that people look at: see the head of this file. Raises CheckpointError if a
-    file ends early or changes.
+    `quick` is for angles and distances that people look at: see the head of this file. Arrays are of `library`. Raises
+    CheckpointError if a file ends early or changes.
     """
     pieces = [
         (layer, piece)
         for layer, names in enumerate(groups.values())
-        for piece in divide(dict.fromkeys(names, torch.float64), checkpoints)
+        for piece in divide(dict.fromkeys(names, Dtype.FLOAT64), checkpoints)
     ]
-    count, layers = len(checkpoints), len(groups)
-    gram_lkk = torch.zeros(layers, count + 1, count + 1, dtype=torch.float64)  # the last one is the mean
+    count, layers, reader = len(checkpoints), len(groups), Reader(checkpoints, library=library)
+    xp = reader.library
+    gram_lkk = xp.zeros((layers, count + 1, count + 1), dtype=xp.float64)  # the last one is the mean
     found: dict[tuple[int, str], NotFinite] = {}
     done, total = 0, sum(piece.numel for _, piece in pieces)
     waiting: dict[int, _Products] = {}
     added = 0
     for number, products in in_threads(
-        lambda: _Multiplier(checkpoints, quick=quick), enumerate(piece for _, piece in pieces)
+        lambda: _Multiplier(reader, quick=quick), enumerate(piece for _, piece in pieces)
     ):
         waiting[number] = products
         while added in waiting:  # in the order of the pieces: the same sums whichever thread is first
@@ -153,109 +157,122 @@ def measure(
 class _Products(NamedTuple):
     """The contribution of one piece."""
 
-    gram_kk: Tensor  # of offsets and, last, the mean
+    gram_kk: Array  # of offsets and, last, the mean
     not_finite: list[NotFinite]
 
 
 class _Multiplier:
-    """Reads and multiplies pieces, in memory of its own: one for each thread."""
+    """Reads and multiplies pieces, in the memory of its thread."""
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], *, quick: bool) -> None:
-        self._reader = Reader(checkpoints, torch.device("cpu"))
-        self._quick = quick
+    def __init__(self, reader: Reader, *, quick: bool) -> None:
+        self._reader, self._xp, self._quick = reader, reader.library, quick
 
     def __call__(self, numbered: tuple[int, OffsetPiece]) -> tuple[int, _Products]:
         number, piece = numbered
-        if self._quick and Dtype.of(piece.dtype) in SINGLE:
-            gram_kk = self._in_single(self._reader.raw(piece))
-            if _is_sharp(gram_kk):
-                return number, _Products(_about_mean(gram_kk), [])
-        return number, self._in_double(piece, self._reader.raw(piece))
+        with quiet(self._xp):  # infinities and NaNs are looked for
+            if self._quick and piece.dtype in SINGLE:
+                gram_kk = self._in_single(piece, self._reader.raw(piece))
+                if gram_kk is not None and _is_sharp(gram_kk):
+                    return number, _Products(_about_mean(gram_kk), [])
+            return number, self._in_double(piece, self._reader.raw(piece))
 
-    def _in_single(self, raw_kn: Tensor) -> Tensor:
+    def _in_single(self, piece: OffsetPiece, raw_kn: Array) -> Array | None:
         """[k, k]: products of the first checkpoint and of the others' offsets from it, which replace float32 numbers.
 
-        Offsets from the mean would need a pass more, and memory beside what was read.
+        Offsets from the mean would need a pass more, and memory beside what was read. None if a float16 is not finite.
         """
-        count = len(raw_kn)
-        gram_kk = torch.zeros(count, count, dtype=torch.float64)
-        for rows_km in torch.split(raw_kn, block_width(count), dim=1):
-            if rows_km.dtype != torch.float32:
-                single_km = self._reader.scratch("wide", tuple(rows_km.shape), torch.float32, self._reader.device)
-                rows_km = single_km.copy_(rows_km)
-            rows_km[1:].sub_(rows_km[0])
-            gram_kk += rows_km @ rows_km.t()
+        xp, count = self._xp, len(raw_kn)
+        gram_kk = xp.zeros((count, count), dtype=xp.float64)
+        for rows_km in _blocks(raw_kn):
+            if piece.dtype is not Dtype.FLOAT32:
+                single_km = self._reader.scratch("wide", Dtype.FLOAT32, *rows_km.shape)
+                scale = widen_scaled(rows_km, piece.dtype, out=single_km)
+                rows_km = single_km
+                if scale != 1:
+                    rows_km *= scale
+                    if max(xp.amax(rows_km), -xp.amin(rows_km)) > FORMATS[piece.dtype].largest:
+                        return None
+            rows_km[1:] -= rows_km[0]
+            gram_kk += rows_km @ rows_km.T
         return gram_kk
 
-    def _in_double(self, piece: OffsetPiece, raw_kn: Tensor) -> _Products:
-        size = len(raw_kn) + 1
-        gram_kk, finite = torch.zeros(size, size, dtype=torch.float64), True
+    def _in_double(self, piece: OffsetPiece, raw_kn: Array) -> _Products:
+        xp, size = self._xp, len(raw_kn) + 1
+        gram_kk, finite = xp.zeros((size, size), dtype=xp.float64), True
         for mean_m, offsets_km in self._centred(piece, raw_kn):
-            bad_m = ~mean_m.isfinite()
-            if bool(bad_m.any()):
+            good_m = xp.isfinite(mean_m)
+            if not bool(good_m.all()):
                 finite = False
-                offsets_km.masked_fill_(bad_m, 0.0)
-                mean_m.masked_fill_(bad_m, 0.0)
-            gram_kk[:-1, :-1] += offsets_km @ offsets_km.t()
+                offsets_km[:, ~good_m] = 0.0
+                mean_m[~good_m] = 0.0
+            gram_kk[:-1, :-1] += offsets_km @ offsets_km.T
             gram_kk[:-1, -1] += offsets_km @ mean_m
             gram_kk[-1, -1] += mean_m @ mean_m
         return _Products(gram_kk, [] if finite else _not_finite(piece, raw_kn))
 
-    def _centred(self, piece: OffsetPiece, raw_kn: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _centred(self, piece: OffsetPiece, raw_kn: Array) -> Iterator[tuple[Array, Array]]:
         """Mean [m] and offsets from it [k, m] of each block, to be used before the next one is asked for."""
-        count = len(raw_kn)
-        share_k = torch.full((count,), 1.0 / count, dtype=piece.wide_dtype)
-        for raw_km in torch.split(raw_kn, block_width(count), dim=1):
-            offsets_km = self._reader.scratch("wide", raw_km.shape, piece.wide_dtype, self._reader.device).copy_(raw_km)
-            mean_m = torch.mv(offsets_km.t(), share_k)
-            yield mean_m, offsets_km.sub_(mean_m)
+        xp, count = self._xp, len(raw_kn)
+        share_k = xp.full((count,), 1.0 / count, dtype=xp.float64)
+        for raw_km in _blocks(raw_kn):
+            offsets_km = self._reader.scratch("wide", Dtype.FLOAT64, *raw_km.shape)
+            widen(raw_km, piece.dtype, out=offsets_km)
+            mean_m = share_k @ offsets_km
+            offsets_km -= mean_m
+            yield mean_m, offsets_km
 
 
-def _is_sharp(gram_kk: Tensor) -> bool:
+def _blocks(rows_kn: Array) -> Iterator[Array]:
+    width = block_width(len(rows_kn))
+    return (rows_kn[:, begin : begin + width] for begin in range(0, rows_kn.shape[1], width))
+
+
+def _is_sharp(gram_kk: Array) -> bool:
     """Whether products in float32 tell all checkpoints of a piece apart; no if a number is not finite.
 
     Also from zero, whose offset from the first checkpoint is the first one's negative.
     """
-    sign_k = torch.ones(len(gram_kk), dtype=torch.float64)
+    xp, every = library_of(gram_kk), range(len(gram_kk))
+    sign_k = xp.ones(len(gram_kk), dtype=xp.float64)
     sign_k[0] = -1.0
-    square_k = gram_kk.diagonal()
+    square_k = diagonal(gram_kk)
     scale_kk = square_k[:, None] + square_k
-    apart_kk = (scale_kk - 2 * sign_k[:, None] * gram_kk * sign_k).fill_diagonal_(torch.inf) > NEAR * scale_kk
-    return bool(gram_kk.isfinite().all() and (square_k > LEAST_SQUARE).all() and apart_kk.all())
+    apart_kk = scale_kk - 2 * sign_k[:, None] * gram_kk * sign_k
+    apart_kk[every, every] = xp.inf
+    told_apart = bool((apart_kk > NEAR * scale_kk).all())
+    return told_apart and bool(xp.isfinite(gram_kk).all()) and bool((square_k > LEAST_SQUARE).all())
 
 
-def _about_mean(gram_kk: Tensor) -> Tensor:
+def _about_mean(gram_kk: Array) -> Array:
     """[k+1, k+1] of offsets from the mean, and of the mean, from products of the first and of offsets from it.
 
     Sums of rows do it: products of matrices would take as long as the cube of the checkpoints.
     """
-    along_k, offset_kk = gram_kk[0].clone(), gram_kk.clone()
+    xp, size = library_of(gram_kk), len(gram_kk) + 1
+    along_k, offset_kk = copied(gram_kk[0]), copied(gram_kk)
     along_k[0] = offset_kk[0] = offset_kk[:, 0] = 0.0  # the first one's own offset
-    row_k = offset_kk.mean(dim=1)
+    row_k = offset_kk.mean(axis=1)
     along, square = along_k.mean(), row_k.mean()  # of the mean's offset: with the first, with itself
-    found_kk = gram_kk.new_empty(len(gram_kk) + 1, len(gram_kk) + 1)
+    found_kk = xp.empty((size, size), dtype=xp.float64)
     found_kk[:-1, :-1] = offset_kk - row_k[:, None] - row_k + square
     found_kk[-1, :-1] = found_kk[:-1, -1] = along_k - along + row_k - square
     found_kk[-1, -1] = gram_kk[0, 0] + 2 * along + square
     return found_kk
 
 
-def _not_finite(piece: OffsetPiece, raw_kn: Tensor) -> list[NotFinite]:
+def _not_finite(piece: OffsetPiece, raw_kn: Array) -> list[NotFinite]:
     found = []
     for k, raw_n in enumerate(raw_kn):
-        at = 0
-        for name, start, count in piece.spans:
-            bad = first_not_finite(raw_n[at : at + count])
-            at += count
+        for span, place in piece.placed():
+            bad = first_not_finite(wide(raw_n[place], piece.dtype))
             if bad is not None:
-                found.append(NotFinite(k, name, start + bad[0], *bad[1:]))
+                found.append(NotFinite(k, span.name, span.start + bad[0], *bad[1:]))
     return found
 
 
-def first_not_finite(values_n: Tensor) -> tuple[int, float, int] | None:
+def first_not_finite(wide_n: Array) -> tuple[int, float, int] | None:
     """Return place and value of the first NaN or infinity and their number, or None if all numbers are finite."""
-    wide_n = values_n.to(torch.float64)  # float8 knows no isfinite
-    bad = (~wide_n.isfinite()).nonzero()
+    bad = places(~library_of(wide_n).isfinite(wide_n))
     return (int(bad[0]), float(wide_n[bad[0]]), len(bad)) if len(bad) else None
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.wide import widened
 from soupcli.late import torch
+from soupcli.mixing.arithmetic.arrays import torch_itself
 from soupcli.networks.geometry import lengths, measure
 from soupcli.progress import Progress, silent
 from soupcli.soups.learned.learned import Layered
@@ -46,7 +47,7 @@ def stock(
     `groups` are the layers: names of their floating tensors.
     """
     k = len(ingredients)
-    geometry = measure([base, *map(widened, ingredients)], groups, progress=progress)
+    geometry = measure([base, *map(widened, ingredients)], groups, library=torch_itself(), progress=progress)
     cosine_l = mean_cosine(geometry.about(0))
     ratio_l = ratio(cosine_l, k)
     alpha_lk = [[t / k] * k + [1 - t] for t in ratio_l.tolist()]

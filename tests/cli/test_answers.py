@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,12 +29,12 @@ for words in json.load(sys.stdin):
 """
 
 
-def answers(*commands: tuple[str, ...]) -> list[tuple[list[str], int, bool]]:
-    """Words, exit code, and whether torch was imported by then."""
+def answers(*commands: tuple[str, ...], before: str = "") -> list[tuple[list[str], int, bool]]:
+    """Words, exit code, and whether torch was imported by then. `before` is code that runs first."""
     read, write = os.pipe()
     try:
         subprocess.run(
-            ["bash", "-c", f'exec "$0" -c "$1" 3>&{write}', sys.executable, EACH],
+            ["bash", "-c", f'exec "$0" -c "$1" 3>&{write}', sys.executable, before + EACH],
             input=json.dumps(commands),
             text=True,
             capture_output=True,
@@ -91,11 +92,42 @@ def test_no_torch(family: Path, soup: Callable[..., Ran]) -> None:
         ("uniform", "--ckpts", "pickled/*/", "--out", "of-pickles", "--dtype", "bfloat16"),
         ("mix", "--ckpts", "runs/0", "runs/1", "--weights", "0.3,0.7", "--out", "mixed"),
         ("verify", "mean/", "--rebuild"),
+        ("inspect", *RUNS),
+        ("inspect", *RUNS, "--base", "runs/0", "--json"),
+        ("inspect", "--ckpts", "pickled/*/"),
     ]
     found = answers(*refused, *done)
     assert [(words, code) for words, code, _ in found if code != (2 if tuple(words) in refused else 0)] == []
     assert next((words for words, _, with_torch in found if with_torch), None) is None
     assert len(found) == len(refused) + len(done)
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two parts of reports are equal, numbers up to rounding."""
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, float):
+        return one == pytest.approx(other, rel=1e-6, abs=1e-3)  # degrees; a small angle is the root of a difference
+    return bool(one == other)
+
+
+def test_inspect_without_numpy(family: Path) -> None:
+    """torch, where numpy cannot be imported, finds the same distances, angles and verdicts."""
+    state = load_file("runs/0/model.safetensors")
+    strangers = {key: tensor.flip(0) if tensor.dim() > 1 else tensor for key, tensor in state.items()}
+    halves = {key: tensor.half() for key, tensor in state.items()}
+    broken = {key: tensor / 0 for key, tensor in state.items()}
+    for name, its in (("strangers", strangers), ("halves", halves), ("broken", broken)):
+        Path("runs", name).mkdir()
+        save_file({key: tensor.contiguous() for key, tensor in its.items()}, Path("runs", name, "model.safetensors"))
+    words = ("inspect", *RUNS, "--base", "runs/1")
+    assert not answers((*words, "--report", "numpy.json"))[0][2]
+    assert answers((*words, "--report", "torch.json"), before="import sys; sys.modules['numpy'] = None")[0][2]
+    by_numpy, by_torch = (json.loads(Path(f"{one}.json").read_text())["inspection"] for one in ("numpy", "torch"))
+    assert by_numpy["duplicates"] and by_numpy["not_finite"] and by_numpy["verdicts"]
+    assert alike(by_numpy, by_torch)
 
 
 class Unwanted:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,11 +18,25 @@ from torch import Tensor
 
 from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.open import open_checkpoint
+from soupcli.mixing.arithmetic.arrays import Array
 from soupcli.networks import geometry
 from soupcli.networks.geometry import angles, distances, layers_by_name, lengths, measure
-from soupcli.networks.learned import pieces
+from soupcli.networks.learned import offsets, pieces
 
 State = dict[str, Tensor]
+
+
+@pytest.fixture(params=["numpy", "torch"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What multiplies where nothing else is asked for."""
+    monkeypatch.setattr(offsets, "cpu_library", lambda: importlib.import_module(request.param))
+    name: str = request.param
+    return name
+
+
+def near(found: Array, wanted: Array, **tolerances: Any) -> None:
+    """Fail if arrays of either library are not close."""
+    torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(wanted), **tolerances)
 
 
 def saved(folder: Path, states: Sequence[State]) -> list[Checkpoint]:
@@ -64,12 +82,10 @@ def test_equals_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: t
     for layer, names in enumerate(groups.values()):
         vectors = rows(states, names)
         offsets, about = vectors - vectors.mean(dim=0), (vectors - vectors[2])[[0, 1, 3, 4]]
-        torch.testing.assert_close(geometry.gram_lkk[layer], offsets @ offsets.T, rtol=1e-12, atol=1e-10)
-        torch.testing.assert_close(geometry.about(2)[layer], about @ about.T, rtol=1e-11, atol=1e-10)
-        torch.testing.assert_close(geometry.whole()[layer], vectors @ vectors.T, rtol=1e-12, atol=1e-10)
-        torch.testing.assert_close(
-            distances(geometry.gram_lkk[layer]), torch.cdist(vectors, vectors), rtol=1e-9, atol=1e-6
-        )
+        near(geometry.gram_lkk[layer], offsets @ offsets.T, rtol=1e-12, atol=1e-10)
+        near(geometry.about(2)[layer], about @ about.T, rtol=1e-11, atol=1e-10)
+        near(geometry.whole()[layer], vectors @ vectors.T, rtol=1e-12, atol=1e-10)
+        near(distances(geometry.gram_lkk[layer]), torch.cdist(vectors, vectors), rtol=1e-9, atol=1e-6)
 
 
 def test_angles_are_those_of_the_vectors(tmp_path: Path) -> None:
@@ -80,12 +96,12 @@ def test_angles_are_those_of_the_vectors(tmp_path: Path) -> None:
     about = vectors[1:] - vectors[0]
     expected = torch.rad2deg(torch.nn.functional.cosine_similarity(about[0], about[1], dim=0).acos())
     found = angles(geometry.about(0).sum(0))
-    torch.testing.assert_close(found[0, 1], expected)
-    torch.testing.assert_close(lengths(geometry.about(0).sum(0))[:3], about[:3].norm(dim=1))
-    assert bool(found[3].isnan().all())  # the last one is the first again
+    near(found[0, 1], expected)
+    near(lengths(geometry.about(0).sum(0))[:3], about[:3].norm(dim=1))
+    assert all(map(math.isnan, found[3].tolist()))  # the last one is the first again
     whole = angles(geometry.whole().sum(0))
     cosine = torch.nn.functional.cosine_similarity(vectors[0], vectors[1], dim=0)
-    torch.testing.assert_close(whole[0, 1], torch.rad2deg(cosine.acos()))
+    near(whole[0, 1], torch.rad2deg(cosine.acos()))
 
 
 def test_sharp_between_near_copies(tmp_path: Path) -> None:
@@ -99,7 +115,7 @@ def test_sharp_between_near_copies(tmp_path: Path) -> None:
     expected = (vectors[0] - vectors[1]).norm()
     found = distances(geometry.gram_lkk.sum(0))[0, 1]
     assert abs(found / expected - 1) < 1e-9
-    assert geometry.gram_lkk[1].abs().max() < 1e-25  # the head did not move
+    assert abs(geometry.gram_lkk[1]).max() < 1e-25  # the head did not move
 
 
 def outlier_and_neighbours() -> list[State]:
@@ -146,9 +162,9 @@ def test_quick_is_as_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, famil
     exact, quick = measure(checkpoints, groups), measure(checkpoints, groups, quick=True)
     for exact_lkk, quick_lkk in ((exact.about(0), quick.about(0)), (exact.whole(), quick.whole())):
         for found, wanted in ((quick_lkk, exact_lkk), (quick_lkk.sum(0), exact_lkk.sum(0))):
-            torch.testing.assert_close(angles(found), angles(wanted), rtol=1e-4, atol=1e-3, equal_nan=True)
-    torch.testing.assert_close(distances(quick.gram_lkk), distances(exact.gram_lkk), rtol=1e-6, atol=0.0)
-    torch.testing.assert_close(lengths(quick.gram_lkk), lengths(exact.gram_lkk), rtol=1e-6, atol=1e-37)
+            near(angles(found), angles(wanted), rtol=1e-4, atol=1e-3, equal_nan=True)
+    near(distances(quick.gram_lkk), distances(exact.gram_lkk), rtol=1e-6, atol=0.0)
+    near(lengths(quick.gram_lkk), lengths(exact.gram_lkk), rtol=1e-6, atol=1e-37)
 
 
 def test_quick_is_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,13 +181,32 @@ def test_quick_is_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         measure(checkpoints, layers_by_name(states[0]))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_either_library(tmp_path: Path, family: str, library: str) -> None:
+    """numpy and torch give the same angles and distances, each in arrays of its own."""
+    checkpoints, groups = saved(tmp_path, FAMILIES[family]), layers_by_name(FAMILIES[family][0])
+    here, other = (measure(checkpoints, groups, quick=True, library=one) for one in (None, np))
+    assert type(here.gram_lkk).__module__ == library
+    near(angles(here.about(0).sum(0)), angles(other.about(0).sum(0)), rtol=1e-4, atol=1e-3, equal_nan=True)
+    near(distances(here.gram_lkk), distances(other.gram_lkk), rtol=1e-6, atol=0.0)
+
+
+def test_numbers_of_16_bits_in_either_library(tmp_path: Path) -> None:
+    """An infinity of float16 is found in the quick way too, where the largest number beside it is none."""
+    states = random_states(3, spread=0.1, dtype=torch.float16)
+    states[0]["head.weight"][0, 0] = 65504.0
+    states[2]["head.weight"][0, 1] = torch.inf
+    found = measure(saved(tmp_path, states), layers_by_name(states[0]), quick=True)
+    assert [(bad.checkpoint, bad.element, bad.elements) for bad in found.not_finite] == [(2, 1, 1)]
+
+
 def test_the_same_bits_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever thread is first, the sums are the same."""
     cut(monkeypatch, 50)
     states = random_states(4, spread=0.3)
     checkpoints = saved(tmp_path, states)
     first, second = (measure(checkpoints, layers_by_name(states[0])) for _ in range(2))
-    assert torch.equal(first.gram_lkk, second.gram_lkk) and torch.equal(first.along_lk, second.along_lk)
+    assert np.array_equal(first.gram_lkk, second.gram_lkk) and np.array_equal(first.along_lk, second.along_lk)
 
 
 @pytest.mark.parametrize("quick", [False, True], ids=["double", "quick"])
@@ -192,7 +227,7 @@ def test_numbers_that_are_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyP
     vectors = vectors[:, vectors.isfinite().all(dim=0)]
     offsets = vectors - vectors.mean(dim=0)
     tolerance = 1e-5 if quick else 1e-12
-    torch.testing.assert_close(geometry.gram_lkk[1], offsets @ offsets.T, rtol=tolerance, atol=tolerance)
+    near(geometry.gram_lkk[1], offsets @ offsets.T, rtol=tolerance, atol=tolerance)
 
 
 def test_mixed_dtypes(tmp_path: Path) -> None:
@@ -203,7 +238,7 @@ def test_mixed_dtypes(tmp_path: Path) -> None:
     geometry = measure(saved(tmp_path, states), {"all": list(states[0])})
     vectors = rows(states, list(states[0]))
     offsets = vectors - vectors.mean(dim=0)
-    torch.testing.assert_close(geometry.gram_lkk[0], offsets @ offsets.T, rtol=1e-12, atol=1e-10)
+    near(geometry.gram_lkk[0], offsets @ offsets.T, rtol=1e-12, atol=1e-10)
 
 
 @settings(max_examples=25, deadline=None)
@@ -216,7 +251,7 @@ def test_order_of_the_checkpoints(tmp_path_factory: pytest.TempPathFactory, coun
     folder = tmp_path_factory.mktemp("order")
     one = measure(saved(folder / "a", states), {"all": list(states[0])}).gram_lkk[0]
     other = measure(saved(folder / "b", [states[k] for k in places]), {"all": list(states[0])}).gram_lkk[0]
-    torch.testing.assert_close(other, one[places][:, places], rtol=1e-12, atol=1e-9)
+    near(other, one[places][:, places], rtol=1e-12, atol=1e-9)
 
 
 def test_layers_from_names() -> None:

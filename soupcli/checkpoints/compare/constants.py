@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from soupcli.checkpoints.checkpoint import read_part
 from soupcli.checkpoints.compare.differences import same_in_all
-from soupcli.late import torch
+from soupcli.checkpoints.numbers import read_numbers
+from soupcli.mixing.arithmetic.arrays import library_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -63,8 +63,8 @@ def _same_numbers(checkpoints: Sequence[Checkpoint], name: str) -> bool:
         return False
     numel = first.tensors[name].numel
     for start in range(0, numel, CHUNK):
-        part, *parts = (read_part(one, name, start, min(CHUNK, numel - start)).double() for one in (first, *others))
-        if not all(torch.allclose(part, other, rtol=0, atol=0, equal_nan=True) for other in parts):
+        part, *parts = (read_numbers(one, name, start, min(CHUNK, numel - start)) for one in (first, *others))
+        if not all(bool(((part == other) | ((part != part) & (other != other))).all()) for other in parts):
             return False
     return True
 
@@ -80,8 +80,8 @@ def is_mask(checkpoint: Checkpoint, name: str) -> bool:
     """Whether a tensor holds only zeros and infinities."""
     numel = checkpoint.tensors[name].numel
     for start in range(0, numel, CHUNK):
-        part = read_part(checkpoint, name, start, min(CHUNK, numel - start)).to(torch.float64)
-        if not bool((part.isinf() | (part == 0)).all()):
+        part = read_numbers(checkpoint, name, start, min(CHUNK, numel - start))
+        if not bool((library_of(part).isinf(part) | (part == 0)).all()):
             return False
     return True
 

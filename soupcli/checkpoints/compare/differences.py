@@ -13,9 +13,10 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_bits, read_part
+from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec, read_bits
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.late import torch
+from soupcli.checkpoints.numbers import read_numbers
+from soupcli.mixing.arithmetic.rounding import round_once, wide
 from soupcli.wording import nearest
 
 if TYPE_CHECKING:
@@ -121,8 +122,10 @@ def _is_rounded(one: Checkpoint, copy: Checkpoint, dtype: Dtype, names: Sequence
             continue
         for start in range(0, spec.numel, CHUNK):
             count = min(CHUNK, spec.numel - start)
-            values, copied = (read_part(each, name, start, count).to(torch.float64) for each in (one, copy))
-            if not torch.equal(values.to(dtype.torch).to(torch.float64), copied):
+            values, copied = (read_numbers(each, name, start, count) for each in (one, copy))
+            for step in (Dtype.FLOAT32, dtype):  # as torch rounds float64 numbers to 16 bits
+                values = wide(round_once(values, step), step)
+            if not bool((values == copied).all()):
                 return False
     return True
 

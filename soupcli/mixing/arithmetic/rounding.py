@@ -52,6 +52,14 @@ def widen(stored: Array, dtype: Dtype, *, out: Array) -> None:
         out[...] = stored
 
 
+def wide(stored: Array, dtype: Dtype) -> Array:
+    """Return the numbers of a dtype, held as HELD_AS says, in new memory: array of float64."""
+    xp = library_of(stored)
+    found = xp.empty(stored.shape, dtype=xp.float64)
+    widen(stored, dtype.real, out=found)
+    return found
+
+
 def widen_scaled(stored: Array, dtype: Dtype, *, out: Array) -> float:
     """As `widen`, but for the power of two that is returned, by which `out` must be multiplied.
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 from soupcli import processes
 from soupcli.checkpoints.checkpoint import Checkpoint, weights_file
 from soupcli.checkpoints.compare.constants import way_out
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import MixError, NetworkError
 from soupcli.late import no_grad, torch
 from soupcli.networks.learned.offsets import HELD_BYTES, InMemory, OffsetSource, OnDisk, Reader, block_width
@@ -90,7 +91,9 @@ class MixedNetwork:
         self._statistics = statistics_of(live.network.module)
         leaves = ((name, self._leaf(slot)) for name, slot in self._places.items() if name in varying)
         self._leaves = {name: leaf for name, leaf in leaves if leaf is not None}
-        used = [{slot.name: slot.tensor.dtype for slot in slots if slot.name in varying} for slots in self._slots]
+        used = [
+            {slot.name: Dtype.of(slot.tensor.dtype) for slot in slots if slot.name in varying} for slots in self._slots
+        ]
         self._groups = grouped(used, ingredients, most=HELD_BYTES)
         needed = sum(piece.nbytes for group in self._groups for piece in group.pieces) * len(ingredients)
         gradients = sum(leaf.nbytes for leaf in self._leaves.values())
@@ -198,7 +201,7 @@ class MixedNetwork:
     def _write(self, groups: Sequence[Group], alpha_lk: Tensor) -> None:
         """Weights of the groups' layers, which follow one another, by their rows of coefficients."""
         wide_lk = alpha_lk.to(self._device)
-        of_dtype = {torch.float64: wide_lk, torch.float32: wide_lk.float()}
+        of_dtype = {Dtype.FLOAT64: wide_lk, Dtype.FLOAT32: wide_lk.float()}
         first = groups[0].rows.start
         self._each(
             self._write_piece,
@@ -214,9 +217,8 @@ class MixedNetwork:
         group, piece, alpha_rk = work
         rows, sizes = self._blocks(group, piece)
         flats = [self._flat(span) for span in piece.spans]
-        as_it_is = len(flats) == 1 and flats[0].dtype == piece.wide_dtype and flats[0].device == self._device
-        shape, dtype = (piece.numel,), piece.wide_dtype
-        mixed_n = flats[0] if as_it_is else self._reader.scratch("mixed", shape, dtype, self._device)
+        as_it_is = len(flats) == 1 and flats[0].dtype == piece.wide_dtype.torch and flats[0].device == self._device
+        mixed_n = flats[0] if as_it_is else self._reader.scratch("mixed", piece.wide_dtype, piece.numel)
         outs = zip(torch.split(mixed_n, sizes), rows, strict=True)
         for (first_m, offsets_jm), (out_m, row) in zip(self._source.blocks(piece, sizes), outs, strict=True):
             torch.addmv(first_m, offsets_jm.t(), alpha_rk[row, 1:], out=out_m)
@@ -236,7 +238,7 @@ class MixedNetwork:
         for span in piece.spans:
             whole = self._gradients.get(span.name)
             part = torch.zeros(span.numel) if whole is None else whole[span.start : span.start + span.numel]
-            parts.append(part.to(self._device).to(piece.wide_dtype))
+            parts.append(part.to(self._device).to(piece.wide_dtype.torch))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _flat(self, span: Span) -> Tensor:
@@ -248,7 +250,7 @@ class MixedNetwork:
 
     def _survey(self, progress: Progress) -> set[str]:
         """Names of the tensors that are not the same in all ingredients; the others are in the network from now on."""
-        pieces = divide({name: slot.tensor.dtype for name, slot in self._places.items()}, self.ingredients)
+        pieces = divide({name: Dtype.of(slot.tensor.dtype) for name, slot in self._places.items()}, self.ingredients)
         varying: set[str] = set()
         for begin in range(0, len(pieces), SURVEYED):
             varying |= set().union(*self._each(self._survey_piece, pieces[begin : begin + SURVEYED]))
@@ -260,7 +262,7 @@ class MixedNetwork:
         raw_kn = self._reader.raw(piece)
         width = block_width(len(raw_kn))
         for begin, raw_km in zip(range(0, piece.numel, width), torch.split(raw_kn, width, dim=1), strict=True):
-            wide_km = raw_km.to(piece.wide_dtype)
+            wide_km = raw_km.to(piece.wide_dtype.torch)
             if not all(math.isfinite(end) for end in torch.stack(wide_km.aminmax()).tolist()):  # a NaN is both ends
                 _blame_ingredient(self.ingredients, piece, begin, wide_km)
         varying: set[str] = set()

@@ -16,14 +16,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from soupcli.checkpoints.checkpoint import Checkpoint, neighbours, read_dense
-from soupcli.checkpoints.dtype import Dtype
+from soupcli.checkpoints.numbers import read_as
 from soupcli.errors import UsageError
-from soupcli.files.reading import memory_of
 from soupcli.late import torch
+from soupcli.mixing.arithmetic.arrays import Array, Library, Scratch, bytes_of, cpu_library, is_torch, torch_itself
+from soupcli.mixing.arithmetic.rounding import HELD_AS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from soupcli.checkpoints.dtype import Dtype
     from soupcli.networks.learned.pieces import OffsetPiece, Span
     from soupcli.networks.learned.residence import Where
 
@@ -49,48 +51,47 @@ class OffsetSource(Protocol):
 
 
 class Reader:
-    """Reads pieces into the thread's own memory, unless other memory is given."""
+    """Reads pieces into the thread's own memory, unless other memory is given.
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], device: torch.device) -> None:
+    `device` is where torch works on them; None is the CPU, where `library` does, numpy if it can be imported. Arrays of
+    numpy are held as HELD_AS says.
+    """
+
+    def __init__(
+        self, checkpoints: Sequence[Checkpoint], device: torch.device | None = None, library: Library | None = None
+    ) -> None:
         self.checkpoints = checkpoints
         self.device = device
+        self.library = torch_itself() if device is not None else library or cpu_library()
         self._neighbours = neighbours(checkpoints)
-        self._scratch = threading.local()
+        self._of_thread = threading.local()
 
     def shape(self, piece: OffsetPiece) -> tuple[int, int]:
         """Return (K, n)."""
         return len(self.checkpoints), piece.numel
 
-    def raw(self, piece: OffsetPiece) -> Tensor:
-        """Tensor[K, n] in the stored dtype, on the CPU; valid until this thread asks again."""
-        return self.read(piece, self.scratch("raw", self.shape(piece), piece.dtype, torch.device("cpu")))
+    def raw(self, piece: OffsetPiece) -> Array:
+        """array[K, n] in the stored dtype, on the CPU; valid until this thread asks again."""
+        return self.read(piece, self.scratch("raw", piece.dtype, *self.shape(piece), on_cpu=True))
 
-    def read(self, piece: OffsetPiece, out_kn: Tensor) -> Tensor:
+    def read(self, piece: OffsetPiece, out_kn: Array) -> Array:
         """Fills `out_kn`, on the CPU, and returns it. What lies side by side is read at once."""
-        runs, memory, dtype = self._runs(piece.spans), memory_of(out_kn), Dtype.of(piece.dtype)
+        runs, memory, itemsize = self._runs(piece.spans), bytes_of(out_kn), piece.dtype.itemsize
         for row, checkpoint in enumerate(self.checkpoints):
             at = row * piece.numel
             for name, start, count in runs:
                 begin, at = at, at + count
-                part = memory[begin * dtype.itemsize : at * dtype.itemsize]
-                if not read_dense(checkpoint, name, start, dtype, part):
-                    _read_as(checkpoint, name, start, out_kn.view(-1)[begin:at])
+                part = memory[begin * itemsize : at * itemsize]
+                if not read_dense(checkpoint, name, start, piece.dtype, part):
+                    read_as(checkpoint, name, start, piece.dtype, out_kn.reshape(-1)[begin:at])
         return out_kn
 
-    def scratch(self, use: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """This thread's memory for one use; what was in it is over."""
-        found: dict[str, Tensor] = self._scratch.__dict__
-        shaped = f"{use}, as it was asked for last"
-        if shaped in found and found[shaped].shape == shape and found[shaped].dtype == dtype:
-            return found[shaped]
-        nbytes = torch.Size(shape).numel() * dtype.itemsize
-        if use not in found or len(found[use]) < nbytes:
-            for name in (use, shaped):
-                found.pop(name, None)  # before there is more
-            pinned = self.device.type == "cuda" and device.type == "cpu"
-            found[use] = torch.empty(nbytes, dtype=torch.uint8, device=device, pin_memory=pinned)
-        found[shaped] = found[use][:nbytes].view(dtype).view(shape)
-        return found[shaped]
+    def scratch(self, use: str, dtype: Dtype, *shape: int, on_cpu: bool = False) -> Array:
+        """This thread's memory for one use, on the device unless `on_cpu`; what was in it is over."""
+        if not hasattr(self._of_thread, "scratch"):
+            self._of_thread.scratch = Scratch(self.library, self.device)
+        name = dtype.value if is_torch(self.library) else HELD_AS[dtype]
+        return self._of_thread.scratch.take(use, name, *shape, on_cpu=on_cpu)
 
     def _runs(self, spans: Sequence[Span]) -> list[Span]:
         """The spans, those that follow one another in every file put together under the first one's name."""
@@ -142,7 +143,7 @@ class OnDisk:
     def _place(self, piece: OffsetPiece) -> Tensor:
         begin = self._places[piece]
         held = self._memory[begin : begin + self._nbytes(piece)]
-        return held.view(piece.dtype).view(self.reader.shape(piece))
+        return held.view(piece.dtype.torch).view(self.reader.shape(piece))
 
     def _nbytes(self, piece: OffsetPiece) -> int:
         return torch.Size(self.reader.shape(piece)).numel() * piece.dtype.itemsize
@@ -173,11 +174,11 @@ class InMemory:
         return _blocks(self.reader, piece, kept_kn, sizes, offset=offset)
 
     def _empty(self, piece: OffsetPiece) -> Tensor:
-        shape, dtype, device = self.reader.shape(piece), piece.dtype, self.reader.device
+        shape, dtype, device = self.reader.shape(piece), piece.dtype.torch, self.reader.device
         try:
             if self.where == "device":
                 return torch.empty(shape, dtype=dtype, device=device)
-            return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+            return torch.empty(shape, dtype=dtype, pin_memory=device is not None and device.type == "cuda")
         except RuntimeError as cause:  # torch's out-of-memory errors are of this class
             raise UsageError(
                 f"--resident {self.where}: the ingredients do not fit: {str(cause).splitlines()[0]}",
@@ -197,14 +198,14 @@ def _blocks(
     in_place = piece.dtype == piece.wide_dtype
     for block_km in torch.split(rows_kn, list(sizes), dim=1):
         if not in_place:
-            block_km = reader.scratch("wide", block_km.shape, piece.wide_dtype, reader.device).copy_(block_km)
+            block_km = reader.scratch("wide", piece.wide_dtype, *block_km.shape).copy_(block_km)
         first_m, others_jm = block_km[0], block_km[1:]
         if not (offset and in_place):
             others_jm.sub_(first_m)
         yield first_m, others_jm
 
 
-def _brought(reader: Reader, piece: OffsetPiece, out_kn: Tensor | None) -> Tensor:
+def _brought(reader: Reader, piece: OffsetPiece, out_kn: Tensor | None) -> Array:
     """The piece from disk, in `out_kn` if that is given, else on the device in this thread's memory."""
     if out_kn is None:
         return _on_device(reader, piece, reader.raw(piece))
@@ -213,18 +214,7 @@ def _brought(reader: Reader, piece: OffsetPiece, out_kn: Tensor | None) -> Tenso
     return out_kn.copy_(reader.raw(piece), non_blocking=True)
 
 
-def _on_device(reader: Reader, piece: OffsetPiece, raw_kn: Tensor) -> Tensor:
+def _on_device(reader: Reader, piece: OffsetPiece, raw_kn: Tensor) -> Array:
     if raw_kn.device == reader.device:
         return raw_kn
-    return reader.scratch("device", reader.shape(piece), piece.dtype, reader.device).copy_(raw_kn, non_blocking=True)
-
-
-def _read_as(checkpoint: Checkpoint, name: str, start: int, out_n: Tensor) -> None:
-    """Reads in the stored dtype, which `out_n` holds exactly."""
-    stored = checkpoint.tensors[name].dtype.torch
-    if stored == out_n.dtype:
-        checkpoint.read(name, out_n, start=start)
-        return
-    part_n = torch.empty(len(out_n), dtype=stored)
-    checkpoint.read(name, part_n, start=start)
-    out_n.copy_(part_n)
+    return reader.scratch("device", piece.dtype, *reader.shape(piece)).copy_(raw_kn, non_blocking=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from soupcli.checkpoints.checkpoint import Checkpoint, in_file_order
-from soupcli.late import torch
+from soupcli.checkpoints.dtype import Dtype
 
 PIECE_BYTES = 8 << 20  # of all ingredients together, in what is computed in: much of a cache, and few calls
 ROW_BYTES = 16 << 10  # of one ingredient, at least: shorter reads cost more than they read
@@ -24,8 +24,8 @@ class OffsetPiece(NamedTuple):
     """Spans end to end, in one dtype: [K, n] for all ingredients. `wide_dtype` is what is computed in."""
 
     spans: tuple[Span, ...]
-    dtype: torch.dtype
-    wide_dtype: torch.dtype
+    dtype: Dtype
+    wide_dtype: Dtype
 
     @property
     def numel(self) -> int:
@@ -50,7 +50,7 @@ def largest(ingredients: int) -> int:
     return max(PIECE_BYTES, ingredients * ROW_BYTES)
 
 
-def divide(used: Mapping[str, torch.dtype], ingredients: Sequence[Checkpoint]) -> list[OffsetPiece]:
+def divide(used: Mapping[str, Dtype], ingredients: Sequence[Checkpoint]) -> list[OffsetPiece]:
     """Pieces of stored tensors, by the dtype that the network uses them in, as they follow one another in the files.
 
     Each is as large as it may be for all ingredients together.
@@ -76,12 +76,12 @@ def divide(used: Mapping[str, torch.dtype], ingredients: Sequence[Checkpoint]) -
     return pieces
 
 
-def _dtypes(name: str, used: torch.dtype, ingredients: Sequence[Checkpoint]) -> tuple[torch.dtype, torch.dtype]:
+def _dtypes(name: str, used: Dtype, ingredients: Sequence[Checkpoint]) -> tuple[Dtype, Dtype]:
     """The dtype that holds tensor `name` of every ingredient exactly, and float32 or the float64 that is asked for."""
     stored = ingredients[0].tensors[name].dtype
     for ingredient in ingredients[1:]:
         stored = stored.common(ingredient.tensors[name].dtype)
-    return stored.torch, torch.float64 if torch.float64 in (stored.torch, used) else torch.float32
+    return stored, Dtype.FLOAT64 if Dtype.FLOAT64 in (stored, used) else Dtype.FLOAT32
 
 
 class Group(NamedTuple):
@@ -108,9 +108,7 @@ class Group(NamedTuple):
         return [(row, min(width, numel - at)) for row, numel in sizes for at in range(0, numel, width)]
 
 
-def grouped(
-    layers: Sequence[Mapping[str, torch.dtype]], ingredients: Sequence[Checkpoint], *, most: int
-) -> list[Group]:
+def grouped(layers: Sequence[Mapping[str, Dtype]], ingredients: Sequence[Checkpoint], *, most: int) -> list[Group]:
     """Return groups of consecutive layers, each of at most `most` bytes in memory, or of one layer.
 
     A layer is its tensors' names and the dtypes that the network uses them in.
@@ -126,9 +124,7 @@ def grouped(
     return groups
 
 
-def _group(
-    layers: Sequence[Mapping[str, torch.dtype]], begin: int, end: int, ingredients: Sequence[Checkpoint]
-) -> Group:
+def _group(layers: Sequence[Mapping[str, Dtype]], begin: int, end: int, ingredients: Sequence[Checkpoint]) -> Group:
     used = {name: dtype for layer in layers[begin:end] for name, dtype in layer.items()}
     row_of = {name: row for row, layer in enumerate(layers[begin:end]) for name in layer}
     return Group(slice(begin, end), divide(used, ingredients), row_of)

@@ -10,12 +10,11 @@ from soupcli.networks.geometry import measure
 from soupcli.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.mixing.arithmetic.arrays import Array
 
 
-def inner_products(origin: Checkpoint, others: Sequence[Checkpoint], *, progress: Progress = silent) -> Tensor:
+def inner_products(origin: Checkpoint, others: Sequence[Checkpoint], *, progress: Progress = silent) -> Array:
     """Return inner products of the offsets of `others` from `origin`, float64 [k, k], over all real floating tensors.
 
     Raises CheckpointError if a checkpoint holds a NaN or an infinity.

@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from soupcli.mixing.arithmetic.arrays import Array, bytes_of, cast, copied, cpu_library, library_of, places
+from soupcli.mixing.arithmetic.arrays import (
+    Array,
+    Library,
+    Scratch,
+    bytes_of,
+    cast,
+    copied,
+    cpu_library,
+    diagonal,
+    library_of,
+    median,
+    places,
+)
 
 CHOICE = """
 import sys
@@ -40,3 +52,26 @@ def test_both_alike(numbers: Array) -> None:
     other[0] = 7.0
     assert numbers.tolist() == [0.0, -1.5, 3.0]
     assert cast(numbers, "float64") is not numbers
+
+
+@pytest.mark.parametrize("library", [np, torch], ids=["numpy", "torch"])
+def test_of_matrices(library: Library) -> None:
+    """The lower median of two, NaN of nothing or of a NaN; the diagonal of the last two axes."""
+    rows = library.asarray([[4.0, 1.0, 3.0, 2.0], [1.0, library.nan, 0.0, 0.0]])
+    np.testing.assert_array_equal(median(rows, 1), [2.0, np.nan])
+    np.testing.assert_array_equal(median(rows[:1], 0), [4.0, 1.0, 3.0, 2.0])
+    np.testing.assert_array_equal(median(rows[:, :0], 1), [np.nan, np.nan])
+    cubes = library.arange(18).reshape(2, 3, 3)
+    assert diagonal(cubes).tolist() == [[0, 4, 8], [9, 13, 17]]
+
+
+@pytest.mark.parametrize("library", [np, torch], ids=["numpy", "torch"])
+def test_scratch(library: Library) -> None:
+    """One use has one memory, whatever it is asked for as, until more is needed."""
+    take = Scratch(library).take
+    first = take("a", "float32", 2, 3)
+    first[...] = 1.0
+    assert take("a", "float32", 2, 3) is first
+    assert take("a", "int32", 4).tolist() == [0x3F800000] * 4
+    assert tuple(take("a", "float64", 50).shape) == (50,)
+    assert take("b", "float32", 2, 3) is not first

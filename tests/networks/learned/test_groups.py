@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,7 @@ from soupcli.checkpoints.dtype import Dtype
 from soupcli.networks.learned import pieces
 from soupcli.networks.learned.pieces import Group, grouped
 
-F32 = torch.float32
+F32 = Dtype.FLOAT32
 
 
 def made(sizes: list[list[int]], most: int, *, ingredients: int = 2) -> list[Group]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from soupcli.checkpoints import checkpoint as checkpoints
 from soupcli.checkpoints.checkpoint import Checkpoint
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.errors import UsageError
 from soupcli.files import reading
 from soupcli.files.reading import FileVersion
@@ -81,7 +82,7 @@ def test_add_up(tmp_path: Path, small: None, where: str, stored: torch.dtype) ->
     generator = torch.Generator().manual_seed(0)
     states = [{"a": torch.randn(SIZE, generator=generator).to(stored)} for _ in range(COUNT)]
     made = written(tmp_path, states)
-    found = divide({"a": torch.float32}, made)
+    found = divide({"a": Dtype.FLOAT32}, made)
     assert len(found) > 3
     source = SOURCES[where](Reader(made, CPU), found)
     once = whole(source, found, again=True)
@@ -96,7 +97,7 @@ def test_add_up(tmp_path: Path, small: None, where: str, stored: torch.dtype) ->
 
 def test_memory_on_disk(ingredients: list[Checkpoint], small: None, reads: list[int]) -> None:
     """What is held for the second time fits its limit and is not read again; the next group takes its place."""
-    found = divide({"a": torch.float32}, ingredients)
+    found = divide({"a": Dtype.FLOAT32}, ingredients)
     assert len(found) == 5
     source = OnDisk(Reader(ingredients, CPU), [found[:3], found[3:]])
     assert source._memory.numel() <= sources.HELD_BYTES
@@ -117,7 +118,7 @@ def test_side_by_side(tmp_path: Path, reads: list[int]) -> None:
     alike = written(tmp_path / "alike", states)
     other = written(tmp_path / "other", [{**states[0], "a0": torch.zeros(4)}])
     for found, calls in ((alike, COUNT), ([*alike, *other], (COUNT + 1) * 2)):
-        (piece,) = divide(dict.fromkeys(["c", "a", "b"], torch.float32), found)
+        (piece,) = divide(dict.fromkeys(["c", "a", "b"], Dtype.FLOAT32), found)
         assert [span.name for span in piece.spans] == ["a", "b", "c"]
         reads.clear()
         raw_kn = Reader(found, CPU).raw(piece)
@@ -138,5 +139,5 @@ def test_memory_that_is_not_there(
 
     monkeypatch.setattr(torch, "empty", empty)
     with pytest.raises(UsageError, match=f"--resident {where}: the ingredients do not fit: .*99 bytes.$") as refused:
-        source.blocks(divide({"a": torch.float32}, ingredients)[0], [SIZE])
+        source.blocks(divide({"a": Dtype.FLOAT32}, ingredients)[0], [SIZE])
     assert refused.value.hint == "--resident disk needs no memory for them"

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,14 +15,12 @@ from soupcli.checkpoints.dtype import Dtype
 from soupcli.networks.learned import pieces
 from soupcli.networks.learned.pieces import divide, largest
 
-DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+DTYPES = (Dtype.BFLOAT16, Dtype.FLOAT16, Dtype.FLOAT32, Dtype.FLOAT64)
 
 
-def ingredient(sizes: dict[str, int], dtypes: list[torch.dtype]) -> Any:
+def ingredient(sizes: dict[str, int], dtypes: list[Dtype]) -> Any:
     """All of a checkpoint that is looked at: shapes and dtypes, and that it says of no place where they lie."""
-    specs = {
-        name: TensorSpec((size,), Dtype.of(dtype)) for (name, size), dtype in zip(sizes.items(), dtypes, strict=True)
-    }
+    specs = {name: TensorSpec((size,), dtype) for (name, size), dtype in zip(sizes.items(), dtypes, strict=True)}
     return SimpleNamespace(tensors=specs, path=Path("x"), places={})
 
 
@@ -32,7 +29,7 @@ def ingredient(sizes: dict[str, int], dtypes: list[torch.dtype]) -> Any:
     st.lists(st.tuples(st.integers(0, 700), st.sampled_from(DTYPES), st.sampled_from(DTYPES)), min_size=1, max_size=6),
     st.integers(1, 5),
 )
-def test_every_element_once(tensors: list[tuple[int, torch.dtype, torch.dtype]], count: int) -> None:
+def test_every_element_once(tensors: list[tuple[int, Dtype, Dtype]], count: int) -> None:
     """Spans of each tensor follow one another from its first element to its last; a piece is at most the largest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "PIECE_BYTES", 1024)
@@ -49,19 +46,19 @@ def test_every_element_once(tensors: list[tuple[int, torch.dtype, torch.dtype]],
             assert span.start == at[span.name]
             at[span.name] += span.numel
             assert piece.dtype == stored[int(span.name[1:])]
-            wide = torch.float64 in (piece.dtype, used[span.name])
-            assert piece.wide_dtype == (torch.float64 if wide else torch.float32)
+            wide = Dtype.FLOAT64 in (piece.dtype, used[span.name])
+            assert piece.wide_dtype == (Dtype.FLOAT64 if wide else Dtype.FLOAT32)
     assert at == sizes
 
 
 def test_small_tensors_share_a_piece() -> None:
     """Biases and norms of a layer are read as one."""
     sizes = {f"t{number}": 10 for number in range(20)}
-    found = divide(dict.fromkeys(sizes, torch.float32), [ingredient(sizes, [torch.float32] * 20)] * 3)
+    found = divide(dict.fromkeys(sizes, Dtype.FLOAT32), [ingredient(sizes, [Dtype.FLOAT32] * 20)] * 3)
     assert [len(piece.spans) for piece in found] == [20]
 
 
 def test_dtypes_of_ingredients_differ() -> None:
     """A piece holds every ingredient's numbers exactly."""
-    halves = [ingredient({"a": 4}, [dtype]) for dtype in (torch.float16, torch.bfloat16)]
-    assert [piece.dtype for piece in divide({"a": torch.float16}, halves)] == [torch.float32]
+    halves = [ingredient({"a": 4}, [dtype]) for dtype in (Dtype.FLOAT16, Dtype.BFLOAT16)]
+    assert [piece.dtype for piece in divide({"a": Dtype.FLOAT16}, halves)] == [Dtype.FLOAT32]

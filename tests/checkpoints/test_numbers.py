@@ -1,0 +1,40 @@
+"""Numbers of stored tensors as float64, by either library, whatever dtype they are stored in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from soupcli.checkpoints.dtype import Dtype
+from soupcli.checkpoints.numbers import read_as, read_numbers
+from soupcli.checkpoints.open import open_checkpoint
+from soupcli.mixing.arithmetic.arrays import Library
+
+FLOATS = [dtype for dtype in Dtype if dtype.is_floating_point]
+
+
+@pytest.mark.parametrize("library", [np, torch], ids=["numpy", "torch"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_every_dtype(tmp_path: Path, dtype: Dtype, library: Library) -> None:
+    """A part of a tensor, NaNs included, as it is and in a dtype that holds it."""
+    stored = torch.tensor([8.0, 1.5, -0.25, torch.nan, 0.0], dtype=torch.float64).to(dtype.torch)
+    save_file({"a": stored}, tmp_path / "a.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "a.safetensors")
+    found = read_numbers(checkpoint, "a", 1, 3, library=library)
+    assert type(found).__module__ == library.__name__ and found.dtype == library.float64
+    np.testing.assert_array_equal(found, [1.5, -0.25, np.nan])
+    for name in ("float32", "float64"):
+        out = library.empty(4, dtype=getattr(library, name))
+        read_as(checkpoint, "a", 0, Dtype(name), out)
+        np.testing.assert_array_equal(out, [8.0, 1.5, -0.25, np.nan])
+
+
+def test_complex(tmp_path: Path) -> None:
+    """Real and imaginary parts in turn."""
+    save_file({"a": torch.tensor([0j, 1 - 2j, 3j])}, tmp_path / "a.safetensors")
+    found = read_numbers(open_checkpoint(tmp_path / "a.safetensors"), "a", 1, 2)
+    assert found.tolist() == [1, -2, 0, 3]
