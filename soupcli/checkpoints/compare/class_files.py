@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from soupcli.checkpoints.formats.class_lists import is_class_list, rows_of_pbtxt, rows_of_text
+from soupcli.checkpoints.formats.class_lists import EMBEDDED, is_class_list, rows_of_pbtxt, rows_of_text
 from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_pickle
 from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.checkpoints.shell_patterns import matches
@@ -155,7 +155,8 @@ def _lists_below(folder: Path, weights: Path) -> Iterator[tuple[str, Path]]:
         if depth < BELOW:
             waiting.extend((file, depth + 1) for file in _folders_in(place))
         for file in entries:
-            if not OF_PART.fullmatch(file.stem) and (is_class_list(file.name) or DATA.fullmatch(file.stem)):
+            known = is_class_list(file.name) or DATA.fullmatch(file.stem) or EMBEDDED.fullmatch(file.stem)
+            if known and not OF_PART.fullmatch(file.stem):
                 yield file.relative_to(folder).as_posix(), file
 
 

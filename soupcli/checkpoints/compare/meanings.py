@@ -6,6 +6,7 @@ notes = check_meanings(checkpoints, selection)            # raises MixError, nam
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.compare.class_files import most_of, too_large
@@ -20,7 +21,7 @@ from soupcli.checkpoints.compare.class_orders import (
 )
 from soupcli.checkpoints.compare.head_rows import HEAD
 from soupcli.checkpoints.compare.tokens import check_tokens, tables
-from soupcli.checkpoints.formats.class_lists import PLACEHOLDER, plain_name
+from soupcli.checkpoints.formats.class_lists import EMBEDDED, PLACEHOLDER, plain_name
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from soupcli.files.small_file import same_bytes
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 FEWEST_EMBEDDED = 3  # rows of an embedding that a list may name: tokens have two types in many networks
+MOST_MORE = 2  # rows of an embedding beyond those of a longer list: padding, and what is not known
 
 
 def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[str]:
@@ -77,7 +79,7 @@ def _check_order(
     moved = contradict(one, two)
     if len(one) != len(two) or not (moved or other_classes(one, two)):
         return
-    heads = _heads(first, selection, len(one))
+    heads = _heads(first, selection, len(one), MOST_MORE if not place or _is_embedded(place) else 0)
     if not heads:
         return
     module = heads[0].rpartition(".")[0]
@@ -108,11 +110,16 @@ def _remedy(orders: tuple[list[str], list[str]], heads: Sequence[str], *, moved:
     return f"{rows} and its names of classes as the other's; or "
 
 
-def _heads(checkpoint: Checkpoint, selection: TensorFilter, classes: int) -> list[str]:
+def _is_embedded(place: str) -> bool:
+    file, _, key = place.partition(": ")
+    return EMBEDDED.fullmatch(key.rpartition(".")[2] or PurePosixPath(file).stem) is not None
+
+
+def _heads(checkpoint: Checkpoint, selection: TensorFilter, classes: int, more: int) -> list[str]:
     """Return the tensors of a head with a row for each class, or for one more: no object. Nothing if it is not mixed.
 
     Hidden layers may be as wide: names of heads count first, and a layer that the user excludes is taken for the head.
-    Without any, an embedding has a row for each: of speakers, languages, styles.
+    Without any, an embedding has a row for each, and up to `more`: of speakers, languages, styles.
     """
     shapes = {name: checkpoint.tensors[name].shape for name in tables(checkpoint, TensorFilter())}
     rows = {name: shape for name, shape in shapes.items() if "embed" not in name}
@@ -127,5 +134,7 @@ def _heads(checkpoint: Checkpoint, selection: TensorFilter, classes: int) -> lis
             return sorted((n for n in found if n.rpartition(".")[0] == module), key=lambda name: len(rows[name]) < 2)
         if found:
             return []
-    embeddings = [name for name in shapes if name not in rows and shapes[name][0] == classes and "pos" not in name]
-    return [name for name in embeddings if classes >= FEWEST_EMBEDDED and selection.mixes(name)]
+    embeddings = [name for name in shapes if name not in rows and "pos" not in name and classes >= FEWEST_EMBEDDED]
+    counts = (classes + extra for extra in range(more + 1 if classes > FEWEST_EMBEDDED else 1))
+    as_many = ([name for name in embeddings if shapes[name][0] == count and selection.mixes(name)] for count in counts)
+    return next(filter(None, as_many), [])

@@ -8,17 +8,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from soupcli.checkpoints.compare.class_files import OF_BYTES
+from soupcli.checkpoints.compare.class_files import OF_BYTES, OF_TEXT, OF_TORCH, YAML
 from soupcli.checkpoints.formats.class_lists import rows_of_text
+from soupcli.checkpoints.formats.numpy_names import plain
+from soupcli.checkpoints.formats.torch_archives import read_object
+from soupcli.checkpoints.shell_patterns import matches
+from soupcli.errors import CheckpointError
 from soupcli.files.json_text import TooManyValuesError, parse_json
+from soupcli.files.reading import FileVersion
+from soupcli.late import late_pattern
 
 MOST_VALUES = 2_500_000  # in a file: a quarter of a million tokens, and the pairs that they are merged from
 MOST_TOKENS = 1_000_000  # of other files
+MAX_YAML = 1 << 19  # bytes: thirty thousand tokens, which take a second
 DEEPEST = 2  # levels of a document that are searched
+LONGEST_ENTRY = 3  # of a list with more than tokens: a token, its score and its kind
 TABLES = (".csv", ".tsv")
+COUNTS = late_pattern(r"(.*[_-])?(counts?|docs?|freqs?|frequenc(y|ies)|n?idf|df)", re.IGNORECASE)  # keys of no numbers
 NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -56,6 +65,12 @@ def _of_counts(content: bytes) -> dict[str, int]:
     """Of a dictionary of fairseq: a token and its count in each line."""
     _check_count(content.count(b"\n"))
     return _of_lines(b"\n".join(line.rpartition(b" ")[0] for line in content.splitlines()))
+
+
+def of_merges(content: bytes) -> dict[str, int]:
+    """Of pairs in the order in which they are merged, which numbers the tokens where no file does: CLIP's."""
+    lines = (line for line in _of_lines(content) if not line.startswith("#"))
+    return {" ".join(line.split()[:2]): number for number, line in enumerate(lines)}
 
 
 def _of_numbered_lines(content: bytes) -> dict[str, int]:
@@ -106,13 +121,25 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a length of more than 35 bits")
 
 
+def of_torch(file: Path) -> dict[str, int]:
+    """Of what torch.save wrote: a list, a map, or a vocabulary of torchtext."""
+    try:
+        return _of_document(plain(read_object(FileVersion.of(file)).content))
+    except CheckpointError:
+        return {}
+
+
 def of_any(file: str, content: bytes) -> dict[str, int]:
-    """Of a list whose form only its content tells: JSON, a pickle, a model of sentencepiece, or lines."""
+    """Of a list whose form only its content tells: JSON, YAML, a pickle, a model of sentencepiece, or lines."""
     suffix = PurePosixPath(file).suffix.lower()
     if suffix in OF_BYTES:
         return _of_document(OF_BYTES[suffix](content))
     if suffix == ".json":
         return _of_document(_of_json(content))
+    if suffix in YAML:
+        if len(content) > MAX_YAML:
+            raise TooManyValuesError(f"YAML of more than {MAX_YAML:,} bytes")
+        return _of_document(OF_TEXT[suffix](content.decode("utf-8")))
     if content.startswith(b"\n"):
         return _of_sentencepiece(content)
     _check_count(content.count(b"\n"))
@@ -125,19 +152,29 @@ def of_any(file: str, content: bytes) -> dict[str, int]:
 def _of_document(document: Any, above: str = "", depth: int = 0) -> dict[str, int]:
     """Of lists, and of maps from tokens to numbers or back, below the keys that lead to them."""
     if isinstance(document, Mapping):
-        numbers = {f"{above}{token}": row for token, row in document.items() if type(row) is int}
+        numbers = {f"{above}{token}": int(row) for token, row in document.items() if _is_number(row)}
         tokens = {f"{above}{token}": str(key) for key, token in document.items() if isinstance(token, str)}
-        if len(numbers) == len(document):
+        if len(numbers) == len(document) and (not depth or len(set(numbers.values())) == len(numbers)):
             return numbers
         if len(tokens) == len(document) and all(map(NUMBER.fullmatch, tokens.values())):
             return {token: int(number) for token, number in tokens.items()}
-        below = document.items() if depth < DEEPEST else ()
-        found = [_of_document(value, f"{above}{key}: ", depth + 1) for key, value in below]
-        return {token: number for one in found for token, number in one.items()}
+        below = [(key, value) for key, value in document.items() if not COUNTS.fullmatch(str(key))]
+        return _of_parts(below, above, depth)
     if not isinstance(document, list):
         return {}
+    if any(isinstance(one, Mapping) or (isinstance(one, list) and len(one) > LONGEST_ENTRY) for one in document):
+        return _of_parts(list(enumerate(document)), above, depth)
     texts = [one[0] if isinstance(one, list) and one else one for one in document]  # with a score
     return {f"{above}{token}": number for number, token in enumerate(texts) if isinstance(token, str)}
+
+
+def _of_parts(parts: Sequence[tuple[Any, Any]], above: str, depth: int) -> dict[str, int]:
+    found = [_of_document(value, f"{above}{key}: ", depth + 1) for key, value in parts] if depth < DEEPEST else ()
+    return {token: number for one in found for token, number in one.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, str) and NUMBER.fullmatch(value) is not None)
 
 
 def _of_numbered(lines: Sequence[str]) -> dict[str, int]:
@@ -173,3 +210,19 @@ NAMED = frozenset(kind.name for kinds in FAMILIES for kind in kinds)
 # Other files that number tokens, and files of such names that do not: rules that put tokens together, and settings.
 OTHERS = ("*vocab*", "*.spm", "*.model", "*.tiktoken", "*tokenizer*.json", "dict.*.txt")
 NO_LISTS = ("*.bpe", "merges.txt", "*.codes", "*merges*")
+ENDINGS = (".json", ".txt", ".lst", ".list", ".dict", *TABLES, *YAML, *OF_BYTES, *OF_TORCH)
+_UNIT = "(word|char(acter)?|token|phone(me)?|symbol|unit|piece|letter|syllable|grapheme|entity|relation|item|user|node)"
+_NUMBER = "(ids?|idx|ind(ex|ices)|ints?|num)"
+STEMS = late_pattern(
+    rf"((train|lang|src|tgt|source|target|text|asr|tts|input|output|model)[_.-])?({_UNIT}s?[_-]?(list|map|dict|index|set)"
+    rf"|{_UNIT}s?_?(2|to)_?{_NUMBER}|{_NUMBER}_?(2|to)_?{_UNIT}s?|(char|token|phone(me)?|symbol|unit|letter)s?"
+    r"|stoi|itos|alphabet|charset|entities|relations|vocab(ulary)?|tokenizer)",
+    re.IGNORECASE,
+)
+
+
+def numbers_tokens(name: str) -> bool:
+    """Whether a file of this name, which is none of NAMED, may number tokens."""
+    stem, ending = PurePosixPath(name).stem, PurePosixPath(name).suffix.lower()
+    known = matches(name, OTHERS) or (ending in ENDINGS and STEMS.fullmatch(stem) is not None)
+    return known and name not in NAMED and not matches(name, NO_LISTS)

@@ -8,13 +8,24 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
-from soupcli.checkpoints.compare.class_files import folders_of
+from soupcli.checkpoints.compare.class_files import OF_TORCH, folders_of
 from soupcli.checkpoints.compare.compared_files import compared_files
-from soupcli.checkpoints.compare.token_lists import ALIKE, FAMILIES, NAMED, NO_LISTS, OTHERS, TOKENS, Tokens, of_any
+from soupcli.checkpoints.compare.token_lists import (
+    ALIKE,
+    FAMILIES,
+    NAMED,
+    NO_LISTS,
+    TOKENS,
+    Tokens,
+    numbers_tokens,
+    of_any,
+    of_merges,
+    of_torch,
+)
 from soupcli.checkpoints.formats.class_lists import LETTERS, TOKEN_KEYS
 from soupcli.checkpoints.formats.folders.folder import SIDE_FILES
 from soupcli.checkpoints.shell_patterns import matches
@@ -76,8 +87,8 @@ def _pairs(first: Checkpoint, other: Checkpoint) -> Iterator[tuple[List, List]]:
 def _by_folder(checkpoint: Checkpoint) -> dict[str, dict[str, Path]]:
     """Return the files beside the weights by their folder and name. Of a bare file, also those of its run."""
     found = compared_files(checkpoint)
-    if checkpoint.side_folder is None and checkpoint.files:
-        found |= _of_file(checkpoint)
+    if checkpoint.files:
+        found = _of_run(checkpoint) | found
     folders: dict[str, dict[str, Path]] = {}
     for label, file in found.items():
         path = PurePosixPath(label)
@@ -85,24 +96,31 @@ def _by_folder(checkpoint: Checkpoint) -> dict[str, dict[str, Path]]:
     return folders
 
 
-def _of_file(checkpoint: Checkpoint) -> dict[str, Path]:
+def _of_run(checkpoint: Checkpoint) -> dict[str, Path]:
     """Return the files of its run by their names, and those with the stem of the weights by what is left of theirs.
 
     `tokens.txt` of `run_3.pt` is `run_3-tokens.txt` or `tokens_run_3.txt`, else the `tokens.txt` of all.
     """
     stem, found = min(file.path for file in checkpoint.files).stem, dict[str, Path]()
     for folder in folders_of(checkpoint)[::-1]:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries)
+        names = _names_in(folder, folder.stat().st_mtime_ns)
         own = [(rest, name) for name in names if stem in name and (rest := _without(stem, name)) is not None]
-        listed = [(label, name) for label, name in (*((name, name) for name in names), *own) if _lists_tokens(label)]
-        files = ((label, folder / name) for label, name in listed)
+        listed = [*((name, name) for name in names if _lists_tokens(name)), *own]
+        files = ((label, folder / name) for label, name in listed if _lists_tokens(label))
         found |= {label: file for label, file in files if file.is_file() and leads_inside(file, folder)}
     return found
 
 
+@lru_cache(maxsize=64)  # of many files of weights in one folder each asks
+def _names_in(folder: Path, _time: int) -> list[str]:
+    """Return the names of files that may be lists, of which a folder of many weights has few."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries)
+    return [name for name in names if not is_weights(name) or _lists_tokens(name)]
+
+
 def _lists_tokens(name: str) -> bool:
-    return matches(name, (*SIDE_FILES, *NAMED, *OTHERS)) and not is_weights(name)
+    return (matches(name, (*SIDE_FILES, *NAMED)) and not is_weights(name)) or numbers_tokens(name)
 
 
 def _without(stem: str, name: str) -> str | None:
@@ -127,10 +145,13 @@ def _pairs_in(one: Mapping[str, Path], two: Mapping[str, Path]) -> Iterator[tupl
     if all(alike):
         yield alike[0][0], alike[1][0]
         return
+    numbered = [{name for name in each if name in NAMED or numbers_tokens(name)} for each in (one, two)]
     for name in one:
-        if name in two and name not in NAMED and matches(name, OTHERS) and not matches(name, NO_LISTS):
+        if name in two and name in numbered[0] and name not in NAMED:
             kind = Tokens(name, partial(of_any, name))
             yield (one[name], kind), (two[name], kind)
+        elif name in two and matches(name, NO_LISTS) and not any(numbered):
+            yield (one[name], kind := Tokens(name, of_merges)), (two[name], kind)
 
 
 def _check_numbers(
@@ -163,7 +184,8 @@ def tables(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:
 def _tokens(file: Path, kind: Tokens) -> Mapping[str, int]:
     """Return each token's number, or {} if the file cannot be read, which its users report. Raises _TooLarge."""
     try:
-        found = kind.read(read_small(file, most=MAX_BYTES))
+        of_pickle = file.suffix.lower() in OF_TORCH
+        found = of_torch(file) if of_pickle else kind.read(read_small(file, most=MAX_BYTES))
         return {str(token): row for token, row in found.items() if type(row) is int}
     except TooManyValuesError as cause:
         raise _TooLarge(f"{file}: {cause}") from cause

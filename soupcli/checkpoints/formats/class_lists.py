@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from soupcli.checkpoints.formats.numpy_names import names_in
+from soupcli.files.json_text import parse_json
 from soupcli.late import late_pattern
 
 DEEPEST = 3  # levels that are searched
@@ -20,6 +21,7 @@ FEW = 4  # settings that may count from 0 by chance, such as a fold and a seed
 MOST_LOOKED_AT, PER_LIST = 300_000, 10  # items of lists and maps: one that lies in many places counts in each
 LONGEST = 4096  # characters of a line
 MOST_CHARACTERS = 4_000_000  # of all names of a list
+FEWEST_LETTERS, LONGEST_JSON = 20, 1 << 25  # of JSON in a text, such as a whole tokenizer
 _NUMBER, _NAME = "(ids?|int|idx|ind(ex|ices))", "(label|class|name|tag|intent|category|target)(es|s)?"
 _MAPS = rf"{_NUMBER}_?(2|to)_?{_NAME}|{_NAME}_?(2|to)_?{_NUMBER}"
 _NAMES = r"(label|class|target|category)_?(names|list|order)|labels|classes|names"
@@ -67,13 +69,18 @@ PLACEHOLDER = late_pattern(r"(LABEL_|class_?)?\d+", re.IGNORECASE)  # of classes
 _NUMBER_FIRST = late_pattern(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
 _NUMBER_LAST = late_pattern(r"(.*[^\s:,;=>])[\s:,;=>]+(\d{1,9})")  # `cat 0`, `'cat' => 0`
 _END = re.compile(r"={4,}")  # of the list in a label encoder of SpeechBrain (speechbrain/dataio/encoder.py)
-_BY_MERIT = late_pattern(r"(hardest|easiest|worst|best|rarest|confused|wrong)[_-].*", re.IGNORECASE)
+_BY_MERIT = late_pattern(r"(hardest|easiest|worst|best|rarest|confused|wrong)([_-].*)?", re.IGNORECASE)
 _WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts
 _HEADER = late_pattern(rf"{_NAME}|{_NAMES}", re.IGNORECASE)
 
+# Keys, and names of files, of lists of what an embedding has a row for.
+EMBEDDED = late_pattern(
+    r"(speaker|singer|voice|style|emotion|accent|artist|genre|instrument|lang(uage)?|character|domain)s?",
+    re.IGNORECASE,
+)
 # Keys of vocabularies, and of those whose tokens are single letters.
 TOKEN_KEYS = late_pattern(
-    r"stoi|itos|vocab(ulary|s)?|tokens?|symbols|(token|char|letter|word|phone(me)?|symbol|piece)s?_?(2|to)_?(id|ids|idx|ind(ex|ices))"
+    r"stoi|itos|vocab(ulary|s)?(_?(json|dict|list|map))?|tokens?|symbols|(token|char|letter|word|phone(me)?|symbol|piece)s?_?(2|to)_?(id|ids|idx|ind(ex|ices))"
     r"|(id|idx|ind(ex|ices))_?(2|to)_?(token|char|letter|word|phone(me)?|symbol|piece)s?|(src|tgt|source|target)_(dict|vocab)",
     re.IGNORECASE,
 )
@@ -132,7 +139,8 @@ def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
         for key, value in (view or {}).items():
             if isinstance(value, str) and _are_letters(str(key), value):
                 yield f"{prefix}{key}", str(key), list(value)
-            if value is None or isinstance(value, str | int | float):
+            is_document = isinstance(value, str) and value.startswith("{")
+            if value is None or (isinstance(value, str | int | float) and not is_document):
                 continue
             below = view_of(value)
             looked_at += PER_LIST + len(value if below is None and isinstance(value, list | tuple) else below or ())
@@ -141,6 +149,18 @@ def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
             yield f"{prefix}{key}", str(key), names_in(below or value)
             if below and depth < DEEPEST:
                 waiting.append((f"{prefix}{key}.", depth + 1, below))
+
+
+def entries_of_json(text: bytes | str) -> Mapping[Any, Any] | None:
+    """Return the entries of a JSON document, of a whole tokenizer only its model's; None for any other text."""
+    if not FEWEST_LETTERS <= len(text) <= LONGEST_JSON:
+        return None
+    try:
+        document = parse_json(text, most=MOST_LOOKED_AT)
+    except (ValueError, RecursionError):
+        return None
+    model = document.get("model") if isinstance(document, dict) else None
+    return model if isinstance(model, dict) and "vocab" in model else _mapping(document)
 
 
 def _are_letters(key: str, value: str) -> bool:

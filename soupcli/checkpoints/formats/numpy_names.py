@@ -16,9 +16,11 @@ from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
 from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
 from soupcli.checkpoints.formats.pickles.tensors import is_array
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
+from soupcli.files.json_text import TooManyValuesError
 
 DEEPEST = 4  # levels of an object that are made plain
 MOST = 100_000  # entries of one
+MOST_PLAIN = 300_000  # of all that are made plain: a vocabulary of 100,000 tokens lists them two or three times
 NPY = b"\x93NUMPY"
 DESCR = re.compile(rb"""\{ *'descr': *'([<>=|]?[A-Z]\d{0,6})'""")
 SCALAR = re.compile(r"numpy\.(_?core)\.multiarray\.scalar")
@@ -74,13 +76,13 @@ def read_npy(content: bytes) -> Any:
 class _Room:
     """Counts entries that are made plain: a list may hold another one many times."""
 
-    left = MOST
+    left = MOST_PLAIN
 
     def take(self, entries: int) -> None:
-        """Raise ValueError if these are too many."""
+        """Raise TooManyValuesError if these are too many."""
         self.left -= entries
         if self.left < 0:
-            raise ValueError(f"more than {MOST} entries")
+            raise TooManyValuesError(f"more than {MOST_PLAIN:,} entries")
 
 
 def plain(value: Any) -> Any:
@@ -97,7 +99,7 @@ def _plain(value: Any, depth: int, room: _Room) -> Any:
             return _array(value)
         if SCALAR.fullmatch(value.full_name):
             return _scalar(value)
-        value = dict(value.attributes) or None
+        value = dict(value.attributes) or (value.state if isinstance(value.state, tuple) else None)
     if depth > DEEPEST or not isinstance(value, dict | list | tuple):
         return value
     room.take(len(value))

@@ -39,6 +39,7 @@ class SavedObject(NamedTuple):
     content: Any
     find_storage: Callable[[str], ByteRange | None]
     mark: ByteRange | None = None  # of a soup: see soup_mark.py
+    start: int = 0  # where the offsets of long texts count from
 
     def span_of(self, storage: Storage) -> ByteRange:
         """The bytes of a storage, or none if they are not there."""
@@ -100,7 +101,7 @@ def _read_zip(file: FileVersion, offset: int, length: int) -> SavedObject:
         lambda at, count: read_bytes(file, pickled.offset + at, max(0, min(count, pickled.size - at))),
         budget=budget._replace(data=max(budget.data, STORAGE * min(len(records), MOST_OBJECTS))),
     )
-    return SavedObject(unpickler.load(), lambda key: records.get(f"data/{key}"), records.get(RECORD))
+    return SavedObject(unpickler.load(), lambda key: records.get(f"data/{key}"), records.get(RECORD), pickled.offset)
 
 
 def _names(file: FileVersion) -> list[str]:
@@ -173,7 +174,7 @@ def _read_legacy(file: FileVersion, offset: int, length: int) -> SavedObject:
     if not isinstance(system, dict) or not system.get("little_endian", True):
         raise CheckpointError(f"{file.path}: written on a machine of another byte order", hint=SAVE_AGAIN)
     roots = _spans(keys, dtypes, file, offset + unpickler.at, end)
-    return SavedObject(content, roots.get, tail_of(file) if end == file.size else None)
+    return SavedObject(content, roots.get, tail_of(file) if end == file.size else None, offset)
 
 
 def _spans(keys: Any, dtypes: dict[str, str], file: FileVersion, at: int, end: int) -> dict[str, ByteRange]:

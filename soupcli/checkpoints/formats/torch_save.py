@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 import struct
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
 from soupcli.checkpoints.formats.beside_network import parts_beside
-from soupcli.checkpoints.formats.class_lists import named_rows, other_lists
+from soupcli.checkpoints.formats.class_lists import LONGEST_JSON, View, entries_of_json, named_rows, other_lists
 from soupcli.checkpoints.formats.names import COUNTERS
 from soupcli.checkpoints.formats.network_part import EXTRA_STATE, network_part
 from soupcli.checkpoints.formats.pickles.machine import PickleError
-from soupcli.checkpoints.formats.pickles.stand_ins import find_in
+from soupcli.checkpoints.formats.pickles.stand_ins import Payload, find_in
 from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
 from soupcli.checkpoints.formats.safetensors import NAMES
 from soupcli.checkpoints.formats.saved_parts import stated_in, view_of
@@ -117,9 +117,28 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
         specs[name], places[name] = _stored(file, saved, f"tensor {name!r}", value)
     _check_expanded(file, specs, places)
     origin = _origin(format_, view, part, partial(_scalar, file, saved))
-    classes, lists = named_rows(saved.content, stated_in), other_lists(saved.content, stated_in)
+    stated = _stating(file, saved.start)
+    classes, lists = named_rows(saved.content, stated), other_lists(saved.content, stated)
     origin = origin._replace(classes=classes, lists=lists, members=members_at(file, saved.mark))
     return Contents(specs, places, origin)
+
+
+def _stating(file: FileVersion, start: int) -> View:
+    """Return what gives the entries of a dict or object, and of a text in the file that is JSON."""
+
+    @cache  # both kinds of lists ask
+    def read(text: Payload) -> Mapping[Any, Any] | None:
+        at = start + text.offset
+        if not text.text or text.length > LONGEST_JSON or read_bytes(file, at, 1) != b"{":
+            return None
+        return entries_of_json(read_bytes(file, at, text.length))
+
+    def stated(value: Any) -> Mapping[Any, Any] | None:
+        if isinstance(value, Payload):
+            return read(value)
+        return entries_of_json(value) if isinstance(value, str) else stated_in(value)
+
+    return stated
 
 
 def _is_part_of_deepspeed(view: Mapping[Any, Any]) -> bool:
