@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from soupcli.checkpoints.adapters.adapter import CONFIG
 from soupcli.checkpoints.adapters.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from soupcli.checkpoints.formats.folders.beside import OTHER_NAMES
-from soupcli.checkpoints.formats.folders.folder import INDEX_SUFFIX, KNOWN_NAMES
-from soupcli.checkpoints.formats.folders.parts import ENDINGS, MARKERS, OTHER_FORMS, STEPS
+from soupcli.checkpoints.formats.folders.folder import ENDINGS, INDEX_SUFFIX, KNOWN_NAMES
+from soupcli.checkpoints.formats.folders.parts import MARKERS, OTHER_FORMS, STEPS
 from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.checkpoints.hub_answers import answers_checked, is_name
 from soupcli.checkpoints.shell_patterns import matches
@@ -34,7 +34,8 @@ FILES = {
     *(".json", ".yaml"),
 }
 COMMIT = re.compile(r"[0-9a-f]{40}")
-MOST_WANTED = 2000  # files of one model
+MOST_LISTED = 20_000  # files of one model
+MOST_WANTED = 2000  # of these, that are fetched
 # Weights that have a name of their own, the best form first.
 FORMS = (("*.safetensors",), ("*.bin", "*.pt", "*.pth", "*.ckpt"), ("*.nemo", "*.distcp", ".metadata"))
 # Errors of huggingface_hub, by name, the narrower ones first -> what is wrong, and what to do about it.
@@ -100,7 +101,7 @@ def fetch(reference: Reference, weights_name: str | None = None, *, cached: bool
         commit, listed = (None, _cached(hub, reference)) if offline else _listed(hub, reference)
         above = f"{reference.folder}/" if reference.folder else ""
         names = None if listed is None else _wanted(reference, listed, above, weights_name)
-        with answers_checked(hub):
+        with answers_checked(hub, {file.name: file.size for file in listed or ()}):
             snapshot = hub.snapshot_download(
                 reference.id, revision=commit or reference.revision, allow_patterns=names, local_files_only=offline
             )
@@ -140,9 +141,16 @@ def commit_of(folder: Path) -> str:
 
 def _listed(hub: Any, reference: Reference) -> tuple[str, list[HubFile]]:
     """Return the commit and its files. Raises CheckpointError for an answer that no hub gives."""
-    info = hub.HfApi().model_info(reference.id, revision=reference.revision, files_metadata=True)
+    with answers_checked(hub):
+        info = hub.HfApi().model_info(reference.id, revision=reference.revision, files_metadata=True)
     if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha):
         raise _odd(reference, "commit", info.sha)
+    count = len(info.siblings or [])
+    if count > MOST_LISTED:
+        raise CheckpointError(
+            f"{_word(reference)}: lists {count} files, at most {MOST_LISTED} are looked at",
+            hint=f"hf download {reference.id} --local-dir DIR fetches all, and --ckpts DIR takes them",
+        )
     files = [HubFile(file.rfilename, file.size) for file in info.siblings or []]
     odd = next((file.name for file in files if not is_name(file.name)), None)
     if odd is not None:

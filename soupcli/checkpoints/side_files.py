@@ -14,10 +14,11 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME, NAME, STATISTICS, TRAINER_STATE
+from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME, NAME, SIDE_FILES, STATISTICS, TRAINER_STATE
 from soupcli.checkpoints.formats.foreign import LATEST
 from soupcli.checkpoints.formats.torch_save import is_state
 from soupcli.checkpoints.shell_patterns import matches
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 LARGEST = 1 << 26  # bytes of one file: the largest tokenizers have half of that
 MOST_BYTES = 1 << 29  # of all files
 MOST_FILES = 1000
+MOST_LOOKED_AT = 5000  # files and folders, those with names of side files first
 DEEPEST = 3  # folders below the ingredient's
 MAX_JSON = 10_000_000  # bytes of a configuration that is searched for names of code
 SPARSE = 1 << 20  # bytes: a larger file of which less than half lies on the disk has holes
@@ -100,25 +102,28 @@ def files_beside(folder: Path | None, weights: Sequence[FileVersion] = ()) -> Si
     if folder is None:
         return SideFiles()
     mixed = {(file.device, file.inode) for file in weights}
-    found = list(_entries(folder, Path(os.path.realpath(folder)), "", mixed))
+    found = list(_Walk(Path(os.path.realpath(folder)), mixed, MOST_LOOKED_AT).entries(folder))
     wanted = [entry.file for entry in found if not entry.why and not entry.file.name.endswith(".py")]
     wanted += _named_code(wanted, [entry.file for entry in found if not entry.why and entry.file.name.endswith(".py")])
     left_out = [f"{entry.file.name}: {entry.why}" for entry in found if entry.why]
     kept, room = [], MOST_BYTES
-    for number, file in enumerate(sorted(wanted, key=lambda file: file.name)):
+    for number, file in enumerate(
+        sorted(wanted, key=lambda file: (not matches(file.path.name, SIDE_FILES), file.name))
+    ):
         if number >= MOST_FILES or file.size > room:
             left_out.append(f"{file.name}: more than {MOST_FILES} files or {MOST_BYTES} bytes")
             continue
         kept.append(file)
         room -= file.size
-    return SideFiles(tuple(kept), tuple(sorted(left_out)))
+    return SideFiles(tuple(sorted(kept, key=lambda file: file.name)), tuple(sorted(left_out)))
 
 
 def state_beside(folder: Path | None) -> list[SideFile]:
     """Return the files in `folder` that a training goes on from: its optimizer, its random numbers, its steps."""
     if folder is None:
         return []
-    named = (entry for entry in sorted(folder.iterdir()) if matches(entry.name, (*TRAINER_STATE, NAME)))
+    names = os.listdir(folder)  # noqa: PTH208 - a Path for each of very many files takes long
+    named = (folder / name for name in sorted(names) if matches(name, (*TRAINER_STATE, NAME)))
     files = (entry for entry in named if _is_training(entry.name) and entry.is_file() and leads_inside(entry, folder))
     return [SideFile(entry, entry.name, entry.stat().st_size) for entry in files]
 
@@ -145,38 +150,69 @@ def _is_training(name: str) -> bool:
     return matches(name, TRAINING) and name != "scheduler_config.json"
 
 
-def _entries(folder: Path, root: Path, above: str, mixed: set[tuple[int, int]], depth: int = 0) -> Iterator[_Entry]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in entries:
-        if entry.name.startswith(".") or (not above and entry.name == REPORT):
-            continue
-        path, name = Path(entry.path), above + entry.name
-        if _is_mixed(path, mixed):
-            continue
-        if entry.is_symlink() and not leads_inside(path, root):
-            yield _Entry(SideFile(path, name, 0), "a link that leads out of the ingredient's folder")
-        elif path.is_dir():
-            yield from _folder(path, root, name, mixed, depth)
-        elif not _is_training(entry.name) and path.suffix.lower() not in PICTURES:
-            found = _file(path, name, mixed)
-            if found is not None:
-                yield found
+@dataclass
+class _Walk:
+    """Goes through a folder and those below it, up to a number of files and folders."""
+
+    root: Path
+    mixed: set[tuple[int, int]]  # device and inode of the weights
+    left: int  # of the files and folders that are looked at
+
+    def entries(self, folder: Path, above: str = "", depth: int = 0) -> Iterator[_Entry]:
+        try:
+            found = sorted((entry for entry in os.scandir(folder) if _counts(entry, above)), key=_side_files_first)
+        except OSError:
+            return
+        for number, entry in enumerate(found):
+            if not self.left:
+                count = f"{len(found) - number} of its files and folders: at most {MOST_LOOKED_AT} are looked at"
+                yield _Entry(SideFile(folder, above or "./", 0), count)
+                return
+            self.left -= 1
+            path, name = Path(entry.path), above + entry.name
+            if _is_mixed(path, self.mixed):
+                continue
+            if entry.is_symlink() and not leads_inside(path, self.root):
+                yield _Entry(SideFile(path, name, 0), "a link that leads out of the ingredient's folder")
+            elif path.is_dir():
+                yield from self.folder(path, name, depth)
+            elif not _is_passed_over(entry.name):
+                file = _file(path, name, self.mixed)
+                if file is not None:
+                    yield file
+
+    def folder(self, path: Path, name: str, depth: int) -> Iterator[_Entry]:
+        """A sub-folder: a part of the network, if no weights lie in it but those that are mixed."""
+        if matches(path.name, TRAINING_FOLDERS):
+            return
+        if path.is_symlink() or depth >= DEEPEST:
+            why = "a link to a folder" if path.is_symlink() else "too deep a folder"
+            yield _Entry(SideFile(path, f"{name}/", 0), why)
+            return
+        if _holds_other_weights(path, self.mixed):
+            yield _Entry(SideFile(path, f"{name}/", 0), "holds weights that are not mixed")
+            return
+        yield from self.entries(path, f"{name}/", depth + 1)
 
 
-def _folder(path: Path, root: Path, name: str, mixed: set[tuple[int, int]], depth: int) -> Iterator[_Entry]:
-    """A sub-folder: a part of the network, if no weights lie in it but those that are mixed."""
-    if matches(path.name, TRAINING_FOLDERS):
-        return
-    if path.is_symlink() or depth >= DEEPEST:
-        yield _Entry(SideFile(path, f"{name}/", 0), "a link to a folder" if path.is_symlink() else "too deep a folder")
-        return
-    if _holds_other_weights(path, mixed):
-        yield _Entry(SideFile(path, f"{name}/", 0), "holds weights that are not mixed")
-        return
-    yield from _entries(path, root, f"{name}/", mixed, depth + 1)
+def _counts(entry: os.DirEntry[str], above: str) -> bool:
+    """Whether an entry of a folder is looked at, by its name and kind alone: a folder may hold 100,000 pictures."""
+    if entry.name.startswith(".") or (not above and entry.name == REPORT):
+        return False
+    return entry.is_symlink() or not entry.is_file() or not (_is_passed_over(entry.name) or _is_of_weights(entry.name))
+
+
+def _is_passed_over(name: str) -> bool:
+    return _is_training(name) or name.lower().endswith(PICTURES)
+
+
+def _is_of_weights(name: str) -> bool:
+    return is_weights(name) and not matches(name, ARRAYS)
+
+
+def _side_files_first(entry: os.DirEntry[str]) -> tuple[bool, bool, str]:
+    """Return a key that sorts known names before folders, and these before other files."""
+    return not matches(entry.name, SIDE_FILES), entry.is_file(), entry.name
 
 
 def _is_mixed(path: Path, mixed: set[tuple[int, int]]) -> bool:

@@ -364,3 +364,34 @@ def test_very_many_files(hub: Hub, tmp_path: Path, soup: Soup, monkeypatch: pyte
     ran = soup("uniform", "--ckpts", "org/a", "--out", "soup")
     assert ran.code == 2 and "org/a: 11 files beside its weights, at most 10 are fetched" in ran.stderr
     assert "hf download org/a --local-dir DIR" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"packing": "gzip"}, "answers with Content-Encoding: 'gzip', which was not asked for"),
+        ({"longer": "/api/"}, "goes on after 10000 bytes, at most 9999 are read"),
+        ({"longer": "/resolve/"}, "goes on after 1000 bytes, the Hub lists "),
+    ],
+    ids=["compressed", "endless list", "endless file"],
+)
+def test_answers_that_do_not_end(
+    hub: Hub, tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch, answer: dict[str, str], message: str
+) -> None:
+    """A server sends no more than it has listed, and a list of files has a bound: what goes on is left."""
+    if not hasattr(sys.modules["huggingface_hub"], "set_client_factory"):
+        pytest.skip("older versions do not ask through httpx")
+    hub.add("org/a", write(tmp_path / "one", 1))
+    monkeypatch.setattr("soupcli.checkpoints.hub_answers.MOST_LISTED", 9_999)
+    for name, value in answer.items():
+        setattr(hub, name, value)
+    ran = soup("uniform", "--ckpts", "org/a", "--out", "soup")
+    assert ran.code == 2 and message in ran.stderr and "HF_ENDPOINT" in ran.stderr
+
+
+def test_a_list_of_very_many_files(hub: Hub, tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of more files than a model has is refused before they are looked at."""
+    hub.add("org/a", write(tmp_path / "one", 1, **{f"f{number}.json": b"{}" for number in range(9)}))
+    monkeypatch.setattr("soupcli.checkpoints.hub.MOST_LISTED", 10)
+    ran = soup("uniform", "--ckpts", "org/a", "--out", "soup")
+    assert ran.code == 2 and "org/a: lists 11 files, at most 10 are looked at" in ran.stderr

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.side_files import LARGEST, SPARSE, SideFiles, differing_numbers, files_beside
+from tests.helpers.operations import operations
 
 CARRIED = (
     *("config.json", "source.spm", "target.spm", "bpe.codes", "dict.txt", "vocab-src.json", "prophetnet.tokenizer"),
@@ -126,6 +127,24 @@ def test_more_than_belongs_to_a_network(ingredient: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("soupcli.checkpoints.side_files.MOST_FILES", 3)
     found = beside(ingredient)
     assert len(found.files) == 3 and len(found.left_out) == len(CARRIED) - 3
+
+
+def test_very_many_files(ingredient: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of very many files those with the names of side files are looked at first, and the rest is counted."""
+    for number in range(300):
+        (ingredient / f"a{number}.txt").touch()
+    monkeypatch.setattr("soupcli.checkpoints.side_files.MOST_FILES", 100)
+    monkeypatch.setattr("soupcli.checkpoints.side_files.MOST_LOOKED_AT", 200)
+    assert {"config.json", "1_Pooling/config.json"} <= set(names(ingredient))
+    assert any("of its files and folders: at most" in line for line in beside(ingredient).left_out)
+
+
+def test_pictures_cost_little(ingredient: Path) -> None:
+    """A picture beside the weights is passed over by its name: a folder may hold 100,000."""
+    few = operations(lambda: beside(ingredient))
+    for number in range(200):
+        (ingredient / f"{number}.png").touch()
+    assert operations(lambda: beside(ingredient)) - few < 200 * 30
 
 
 @pytest.mark.parametrize("reference", ["nets.models.mine.Mine", "nets/models/mine.Mine"])

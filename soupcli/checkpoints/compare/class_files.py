@@ -200,6 +200,11 @@ def _names_in(folder: Path) -> list[str]:
 
 def _stating(folder: Path) -> list[Path]:
     """Return the files in a folder that may state classes: lists of classes, and the first others."""
+    return _stating_at(folder, _time_of(folder))
+
+
+@lru_cache(maxsize=64)
+def _stating_at(folder: Path, _time: int) -> list[Path]:
     names = list(filter(_may_state, _names_in(folder)))
     lists = filter(_lists, names)
     return [folder / name for name in (*lists, *islice(filterfalse(_lists, names), MOST_FILES))]

@@ -264,9 +264,8 @@ def rows_of_pbtxt(text: str) -> list[str] | None:
 def is_class_list(name: str) -> bool:
     """Whether a file of this name lists the classes of the network that it lies beside."""
     stem, _, ending = name.rpartition(".") if "." in name else (name, "", "")
-    if _BY_MERIT.fullmatch(stem):
-        return False
-    return ending == "names" or (ending.lower() in (*ENDINGS, *BINARY) and LISTS.fullmatch(stem) is not None)
+    named = ending == "names" or (ending.lower() in (*ENDINGS, *BINARY) and LISTS.fullmatch(stem) is not None)
+    return named and _BY_MERIT.fullmatch(stem) is None
 
 
 def plain_name(name: str) -> str:

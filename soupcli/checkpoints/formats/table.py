@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.formats import nemo, numpy_pickle, safetensors, torch_archives, torch_save
@@ -46,6 +47,7 @@ def read_contents(file: FileVersion, how: How) -> Contents:
     return found.read_header(file, how)
 
 
+@lru_cache(maxsize=8192)  # of a folder of many, each is asked for several times
 def holds_weights(file: FileVersion) -> bool:
     """Whether `file` is of one of the formats."""
     return any(each.holds_weights(file) for each in FORMATS)

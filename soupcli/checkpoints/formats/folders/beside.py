@@ -8,12 +8,12 @@ A file of weights is mixed, named or refused: it is never dropped in silence.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import WEIGHTS
 from soupcli.checkpoints.contents import How
-from soupcli.checkpoints.formats.folders.folder import KNOWN_NAMES, STATISTICS, holds_tensors
-from soupcli.checkpoints.formats.folders.parts import ENDINGS
+from soupcli.checkpoints.formats.folders.folder import ENDINGS, KNOWN_NAMES, MOST_FILES, STATISTICS, holds_tensors
 from soupcli.checkpoints.formats.folders.shards import is_shard
 from soupcli.checkpoints.formats.names import plain_names
 from soupcli.checkpoints.formats.other_files import refuse_pointer
@@ -59,10 +59,14 @@ def look_beside(folder: Path, checkpoint: Checkpoint) -> list[str]:
             )
     known = {*KNOWN_NAMES, *WEIGHTS}
     others: list[str] = []
-    entries = (entry for entry in folder.iterdir() if entry.suffix.lower() in ENDINGS)
-    for entry in sorted(entries, key=lambda entry: natural_order(entry.name)):
-        if entry.name in known or is_shard(entry.name) or matches(entry.name, STATISTICS):
-            continue
+    names = os.listdir(folder)  # noqa: PTH208 - a Path for each of very many files takes long
+    named = [one for one in names if one.lower().endswith(ENDINGS) and one not in known and not is_shard(one)]
+    if len(named) > MOST_FILES:
+        raise CheckpointError(
+            f"{folder}: holds {len(named)} files with names of weights, at most {MOST_FILES} are looked into",
+            hint=f"--weights-name {name} mixes that file alone, and leaves them out",
+        )
+    for entry in (folder / one for one in sorted(named, key=natural_order) if not matches(one, STATISTICS)):
         refuse_pointer(entry)
         if not holds_tensors(entry) or any(same_file(FileVersion.of(entry), file) for file in taken):
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from heapq import nsmallest
 from pathlib import Path, PurePosixPath
@@ -39,6 +40,7 @@ KNOWN_NAMES = (
 )
 MAX_CONFIG = 10_000_000  # bytes
 MAX_NAME = 4096
+MOST_FILES = 5000  # with the names of weights, that are looked into
 PREFERENCES = ("best", "last")  # words after --prefer
 PREFERRED = ("model_best", "best", "last")  # names that a trainer gives in every folder
 STATISTICS = ("policy_*processor_step_*.safetensors",)  # of the inputs and outputs of LeRobot's policies
@@ -57,12 +59,11 @@ TRAINER_STATE = (
     "latest_train_state*",
 )
 # Endings of files that are never weights, of which folders may hold thousands: not looked into.
-OTHER_KINDS = frozenset(
-    {
-        *(".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
-        *(".csv", ".jsonl", ".log", ".md", ".parquet", ".py", ".pyc", ".sh", ".tsv", ".txt", ".yaml", ".yml"),
-    }
+OTHER_KINDS = (
+    *(".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
+    *(".csv", ".jsonl", ".log", ".md", ".parquet", ".py", ".pyc", ".sh", ".tsv", ".txt", ".yaml", ".yml"),
 )
+ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")  # of files of weights, that are looked into
 SIDE_FILES = (
     "config.json",
     "generation_config.json",
@@ -210,8 +211,18 @@ def _order(entry: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """Return the files of a folder that hold weights, in natural order. Those without a tensor come only alone."""
-    found = sorted(filter(is_weights, folder.iterdir()), key=_order)
+    """Return the files of a folder that hold weights, in natural order. Those without a tensor come only alone.
+
+    Raises CheckpointError if there are too many to look into.
+    """
+    names = os.listdir(folder)  # noqa: PTH208 - a Path for each of very many files takes long
+    promising = [name for name in names if name.lower().endswith(ENDINGS) and not shards.is_shard(name)]
+    if len(promising) > MOST_FILES:
+        raise CheckpointError(
+            f"{folder}: holds {len(promising)} files with names of weights, at most {MOST_FILES} are looked into",
+            hint=f"move the checkpoints into a folder of their own, or give them: --ckpts '{folder}/FILES*'",
+        )
+    found = sorted(filter(is_weights, (folder / name for name in names if _may_be_weights(name))), key=_order)
     return list(filter(holds_tensors, found)) or found
 
 
@@ -222,15 +233,15 @@ def holds_tensors(entry: Path) -> bool:
 
 def is_weights(entry: Path) -> bool:
     """Whether a file holds weights, by name and content."""
-    name = entry.name
-    if name.startswith(".") or entry.suffix.lower() in OTHER_KINDS or matches(name, TRAINER_STATE):
+    if not _may_be_weights(entry.name) or not entry.is_file():
         return False
-    if not entry.is_file():
+    return shards.is_index(entry) if entry.suffix == ".json" else holds_weights(FileVersion.of(entry))
+
+
+def _may_be_weights(name: str) -> bool:
+    if name.startswith(".") or name.lower().endswith(OTHER_KINDS) or matches(name, TRAINER_STATE):
         return False
-    if entry.suffix == ".json":
-        return name.endswith(INDEX_SUFFIX) and shards.is_index(entry)
-    file = FileVersion.of(entry)
-    return holds_weights(file)
+    return not name.endswith(".json") or name.endswith(INDEX_SUFFIX)
 
 
 def nearest_folder(absent: Path) -> str:
@@ -281,7 +292,9 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def side_files(folder: Path) -> tuple[Path, ...]:
     """Return the configuration and tokenizer files in the folder, sorted."""
-    return tuple(sorted(entry for entry in folder.iterdir() if matches(entry.name, SIDE_FILES) and entry.is_file()))
+    names = os.listdir(folder)  # noqa: PTH208 - a Path for each of very many files takes long
+    named = (folder / name for name in names if matches(name, SIDE_FILES))
+    return tuple(sorted(entry for entry in named if entry.is_file()))
 
 
 NAME = "trainer_state.json"

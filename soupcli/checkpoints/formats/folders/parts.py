@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
 from soupcli.checkpoints.checkpoint import Component, StoredCheckpoint
-from soupcli.checkpoints.formats.folders.folder import INDEX_SUFFIX, KNOWN_NAMES, holds_tensors
+from soupcli.checkpoints.formats.folders.folder import ENDINGS, INDEX_SUFFIX, KNOWN_NAMES, holds_tensors
 from soupcli.checkpoints.formats.folders.shards import whole_name
 from soupcli.errors import CheckpointError
 from soupcli.files.small_file import read_start
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 # Files that list the parts of a folder -> what writes them.
 MARKERS = {"modules.json": "sentence-transformers", "model_index.json": "diffusers pipeline"}
-ENDINGS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt"})  # of files that are looked into below a folder
 DEEPEST = 3  # sub-folders of sub-folders
+MOST_FOLDERS = 10_000  # sub-folders that are looked into
+MOST_NETWORKS = 200  # of these, that hold weights
 # Sub-folders that trainers make for each step or epoch: further checkpoints, not parts of this one.
 STEPS = re.compile(r"(checkpoint|ckpt|epoch|step|global_step|iter|CKPT)[-_=+]?\d.*", re.IGNORECASE)
 CARD, MAX_CARD = "README.md", 10_000
@@ -68,7 +69,10 @@ def refuse_half(file: Path) -> None:
 
 
 def weights_below(folder: Path) -> tuple[list[str], list[str]]:
-    """Sub-folders that hold weights, and those that by their names hold further checkpoints or other forms."""
+    """Sub-folders that hold weights, and those that by their names hold further checkpoints or other forms.
+
+    Raises CheckpointError if there are too many to look into.
+    """
     found: list[str] = []
     others: list[str] = []
     seen = {os.path.realpath(folder)}
@@ -81,13 +85,23 @@ def weights_below(folder: Path) -> tuple[list[str], list[str]]:
                 others.append(below)
             elif (real := os.path.realpath(entry)) not in seen:
                 seen.add(real)
+                _check_count(folder, "sub-folders", len(seen), MOST_FOLDERS)
                 names = _names_in(entry)
                 marked = any(one in names for one in MARKERS) and marker(entry) is not None
                 if names and below.count("/") + 1 < DEEPEST and not marked:
                     todo.append((entry, f"{below}/"))
                 if _hold_weights(entry, names) or (marked and part_folders(entry)):
                     found.append(below)
+                    _check_count(folder, "sub-folders with weights", len(found), MOST_NETWORKS)
     return sorted(found, key=natural_order), sorted(others, key=natural_order)
+
+
+def _check_count(folder: Path, noun: str, count: int, most: int) -> None:
+    if count > most:
+        raise CheckpointError(
+            f"{folder}: has more than {most} {noun}, which are not looked into",
+            hint=f"give the files of weights: --ckpts '{folder.parent}/*/FILE'",
+        )
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -110,7 +124,7 @@ def _names_in(folder: Path) -> set[str]:
 
 def _hold_weights(folder: Path, names: Iterable[str]) -> bool:
     known = {*KNOWN_NAMES, *WEIGHTS}
-    named = (folder / name for name in names if name in known or name.lower().endswith(tuple(ENDINGS)))
+    named = (folder / name for name in names if name in known or name.lower().endswith(ENDINGS))
     return any((entry.name in known or holds_tensors(entry)) and entry.is_file() for entry in named)
 
 

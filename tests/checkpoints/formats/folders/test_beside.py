@@ -186,3 +186,17 @@ def test_training_state_by_content(tmp_path: Path, soup: Soup, monkeypatch: pyte
     ran = soup("uniform", "--ckpts", "0.pt", "1.pt", "--format", "same")
     assert ran.code == 0 and "mine: training state, left out" in ran.stderr
     assert torch.load("soup/model.pt").keys() == {"net", "epoch"}
+
+
+def test_very_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files with names of weights are looked into up to a number, beside weights and alone; the way out is said."""
+    place, alone = body(tmp_path / "run"), tmp_path / "alone"
+    alone.mkdir()
+    for number in range(4):
+        (place / f"{number}.pt").touch()
+        (alone / f"{number}.pt").touch()
+    for at, module in ((place, "beside"), (alone, "folder")):
+        monkeypatch.setattr(f"soupcli.checkpoints.formats.folders.{module}.MOST_FILES", 3)
+        with pytest.raises(CheckpointError, match="holds 4 files with names of weights, at most 3 are looked into"):
+            find([str(at)])
+    assert find([str(place)], how=How(weights_name="model.safetensors")).checkpoints

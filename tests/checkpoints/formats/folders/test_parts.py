@@ -124,6 +124,22 @@ def test_the_same_network_below(tmp_path: Path) -> None:
     assert len(find([str(tmp_path / "run/model.safetensors")]).checkpoints) == 1
 
 
+def test_very_many_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sub-folders are looked into up to a number, and more are refused with the way out, which leads to the weights."""
+    runs = [save(tmp_path / name) for name in ("a", "b")]
+    for number in range(5):
+        save(tmp_path / f"a/part{number}")
+    for bound, said in (
+        ("MOST_NETWORKS", "more than 3 sub-folders with weights"),
+        ("MOST_FOLDERS", "more than 3 sub-f"),
+    ):
+        monkeypatch.setattr(f"soupcli.checkpoints.formats.folders.parts.{bound}", 3)
+        with pytest.raises(CheckpointError, match=said) as refused:
+            find([str(run) for run in runs])
+        assert refused.value.hint == f"give the files of weights: --ckpts '{tmp_path}/*/FILE'"
+    assert len(find([f"{tmp_path}/*/model.safetensors"], doubles=True).checkpoints) == 2
+
+
 def test_encoder_in_a_run(tmp_path: Path) -> None:
     """The further checkpoints of an encoder are encoders: neither their tops nor their dense layers are parts."""
     encoder(tmp_path / "run")
