@@ -142,17 +142,28 @@ def weight_norm(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> s
 
 
 def different_side_files(checkpoints: Sequence[Checkpoint], model: NetworkSpec | None) -> str | None:
-    """Return a warning if checkpoints differ in the files that describe their networks and inputs, else None."""
+    """Return a warning if checkpoints differ in files about their networks and inputs, read or not; else None."""
     first = checkpoints[0]
     own, classes = key_of_network(model, first), class_orders(first)
     beside = [one for one in checkpoints if one.folder != first.folder or class_orders(one) != classes]
     others = [one for one in beside if key_of_network(model, one) != own]
     if not others:
-        return None
+        return _unread_inputs(checkpoints) if model is not None else None
     differing = [setting.key for setting in differing_settings([first, others[0]])]
     said = f" ({', '.join(differing[:3])}{', ...' if len(differing) > 3 else ''})" if differing else ""
     count = "1 checkpoint has" if len(others) == 1 else f"{len(others)} checkpoints have"
     return (
         f"{count} other files beside the weights than {first.path}, {others[0].path} for one{said}: each is "
         "judged by its own config.json, image processor, tokenizer and class names, a soup by those it carries"
+    )
+
+
+def _unread_inputs(checkpoints: Sequence[Checkpoint]) -> str | None:
+    """Return a warning if files beside the weights name other inputs: the recipe's network reads none of them."""
+    settings = [setting for setting in differing_settings(checkpoints) if setting.of_inputs]
+    if not settings:
+        return None
+    return (
+        f"other inputs, by the files beside the weights: {_shown(settings)}: model: in the recipe does not read them, "
+        "all are judged with one and the same; without model:, or with auto in it, each is judged by its own"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,8 @@ from safetensors.torch import save_file
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
-from soupcli.run.caveats import check_way, files_not_here, rounded_copies
+from soupcli.recipe.networks import TimmNetwork
+from soupcli.run.caveats import check_way, different_side_files, files_not_here, rounded_copies
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,3 +97,21 @@ def test_files_that_stand_in_for_others(tmp_path: Path, name: str, content: str,
         if what
         else []
     )
+
+
+def test_inputs_that_a_named_network_does_not_read(tmp_path: Path) -> None:
+    """A network by name judges all with its own transform: config.json files that say another are named."""
+    for number, mean in enumerate((0.5, 0.5, 0.1)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        saved(folder / "model.safetensors", number, torch.float32)
+        config = {"architecture": "test_vit", "pretrained_cfg": {"mean": [mean] * 3}}
+        (folder / "config.json").write_text(json.dumps(config))
+    one, same, other = (open_checkpoint(tmp_path / str(number)) for number in range(3))
+    named = TimmNetwork(timm="test_vit")
+    assert different_side_files([one, same], named) is None
+    said = different_side_files([one, other], named)
+    assert said is not None
+    assert "pretrained_cfg.mean ([0.5, 0.5, 0.5] | [0.1, 0.1, 0.1])" in said
+    assert "with auto in it, each is judged by its own" in said
+    assert "each is judged by its own config.json" in str(different_side_files([one, other], TimmNetwork(timm="auto")))
