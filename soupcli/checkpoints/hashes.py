@@ -47,6 +47,19 @@ class ContentHashes:
         """
         return hash_of_files({name: self._future(file).result() for name, file in _by_name(checkpoint.files).items()})
 
+    def promised(self, file: FileVersion) -> Future[str] | None:
+        """Return where to put the SHA-256 of a file that is read in any case; None if it is known or has begun."""
+        if file in self._futures:
+            return None
+        stamp, known = self._known(file)
+        promise: Future[str] = Future()
+        self._futures[file] = promise
+        if known is not None:
+            promise.set_result(known)
+            return None
+        promise.add_done_callback(lambda done: None if done.cancelled() else self._keep(stamp, file, done.result()))
+        return promise
+
     def confirm(self, checkpoints: Sequence[Checkpoint], *, at_end: bool = True) -> None:
         """Raises CheckpointError for a file that has changed since it was opened.
 
@@ -80,15 +93,23 @@ class ContentHashes:
         return self._futures[file]
 
     def _hash(self, file: FileVersion) -> str:
-        sample = sample_of(file.path, file.size) if file.size > SAMPLED else ""
-        stamp = Stamp(file.size, file.mtime_ns, file.ctime_ns, file.device, file.inode, sample)
-        known = self._store.get(stamp.text)
-        if isinstance(known, str) and HEX.fullmatch(known):
+        stamp, known = self._known(file)
+        if known is not None:
             return known
         digest = sha256(file)
-        if not self._is_young(file):  # the next change of a young one may leave its times as they are
-            self._store.put(stamp.text, digest)
+        self._keep(stamp, file, digest)
         return digest
+
+    def _known(self, file: FileVersion) -> tuple[str, str | None]:
+        """Return the stamp of a file as it is now, and the hash that is kept under it."""
+        sample = sample_of(file.path, file.size) if file.size > SAMPLED else ""
+        stamp = Stamp(file.size, file.mtime_ns, file.ctime_ns, file.device, file.inode, sample).text
+        known = self._store.get(stamp)
+        return stamp, known if isinstance(known, str) and HEX.fullmatch(known) else None
+
+    def _keep(self, stamp: str, file: FileVersion, digest: str) -> None:
+        if not self._is_young(file):  # the next change of a young one may leave its times as they are
+            self._store.put(stamp, digest)
 
 
 def _by_name(files: Sequence[FileVersion]) -> dict[str, FileVersion]:

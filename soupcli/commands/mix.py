@@ -97,7 +97,8 @@ def prepare(run: Run, options: MixOptions) -> Prepared:
 
 
 def _finish(run: Run, ingredients: Sequence[Checkpoint], base: Checkpoint | None) -> FinishedSoup:
-    run.hashes.start([*ingredients, *([base] if base is not None else [])])
+    if run.device.mixing is not None:  # beside the import of torch
+        run.hashes.start([*ingredients, *([base] if base is not None else [])])
     if base is None:
         return _mean(run, ingredients)
     return _stock(run, ingredients, base) if run.recipe.mix.method == "stock" else _line(run, ingredients, base)

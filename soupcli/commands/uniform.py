@@ -39,7 +39,8 @@ def prepare(run: Run, _options: ScalableOptions) -> Prepared:
 def _finish(run: Run, mixture: Mixture) -> FinishedSoup:
     """Score the mean, and the ingredients too if a gate asks for the best of them."""
     check_gates(run)
-    run.hashes.start(run.checkpoints)
+    if run.device.mixing is not None:  # beside the import of torch
+        run.hashes.start(run.checkpoints)
     ingredients: list[tuple[Checkpoint, dict[str, Score]]] = [(member, {}) for member in run.checkpoints]
     if needs_best(run):
         selecting = run.selecting

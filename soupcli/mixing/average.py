@@ -30,7 +30,7 @@ from soupcli.mixing.arithmetic.exact_sum import exact_means
 from soupcli.mixing.arithmetic.float_format import FORMATS
 from soupcli.mixing.arithmetic.magnitudes import PIECE, Bounds, Range
 from soupcli.mixing.arithmetic.rounding import HELD_AS, bits_of, round_once, wide
-from soupcli.mixing.sums import BLOCK, Sums
+from soupcli.mixing.sums import BLOCK, Seen, Sums
 from soupcli.mixing.terms import Terms, reals
 
 if TYPE_CHECKING:
@@ -42,9 +42,11 @@ if TYPE_CHECKING:
 class Averager:
     """Mixes chunks of a mixture's tensors, in scratch memory of its own: one for each thread."""
 
-    def __init__(self, device: torch.device | None = None, library: Library | None = None) -> None:
+    def __init__(
+        self, device: torch.device | None = None, library: Library | None = None, seen: Seen | None = None
+    ) -> None:
         """`device` is one of torch that knows float64, or None for the CPU, where `library` adds up. See `Sums`."""
-        self._sums = Sums(device, library)
+        self._sums = Sums(device, library, seen)
         self._mean_c: Array = None  # it owns the memory of what was returned
 
     def mean(self, terms: Terms, start: int, count: int) -> memoryview:

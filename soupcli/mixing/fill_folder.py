@@ -1,6 +1,6 @@
 """Fills a soup's folder with weights and side files, and returns what the report says about both.
 
-filled = fill(folder, mixture, hashes.of, WritingOptions(max_shard_size=5_000_000_000))
+filled = fill(folder, mixture, hashes, WritingOptions(max_shard_size=5_000_000_000))
 filled.file_hashes                                     # {"model.safetensors": "sha256:...", "config.json": ...}
 """
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
     from soupcli.checkpoints.dtype import Dtype
+    from soupcli.checkpoints.hashes import ContentHashes
     from soupcli.mixing.mixture import Mixture
     from soupcli.mixing.soup_folder import SoupFolder
 
@@ -48,13 +49,13 @@ class Filled(NamedTuple):
 def fill(
     folder: SoupFolder,
     mixture: Mixture,
-    hash_of: Callable[[Checkpoint], str],
+    hashes: ContentHashes,
     options: WritingOptions,
     progress: Progress = silent,
 ) -> Filled:
     """Write weights and side files into the folder.
 
-    The ingredients' hashes are needed only at the end; until then they are computed in the background.
+    The ingredients' hashes are needed only at the end; they are computed as the weights are mixed.
     """
 
     whole = as_written(mixture, merge_adapters=options.merge_adapters)
@@ -69,8 +70,13 @@ def fill(
         file for file in state_beside(kept.side_folder if options.keep_state else None) if file.name not in folder.kept
     ]
     folder.need(sum(spec.nbytes for spec in specs.values()) + sum(file.size for file in (*beside.files, *state)))
+    if whole is not mixture:
+        hashes.start([*mixture.members, mixture.kept])
     options = replace(
-        options, metadata=metadata(lambda _: f"sha256:{'0' * 64}"), final_metadata=lambda: metadata(hash_of)
+        options,
+        metadata=metadata(lambda _: f"sha256:{'0' * 64}"),
+        final_metadata=lambda: metadata(hashes.of),
+        hashes=hashes if whole is mixture else None,
     )
     written, notes = write_soup(whole, folder.path, options, progress)
     place = _place_of(kept, written.hashes)
@@ -78,11 +84,11 @@ def fill(
     files = [file for file in files if file.name not in written.hashes]
     state = [file._replace(name=place + file.name) for file in state if place + file.name not in written.hashes]
     unmeasured, measured = _unmeasured(files)
-    hashes = {**written.hashes, **folder.copy(files, _corrected(files, own_tensors(kept), specs) | unmeasured)}
-    hashes |= {file.name: _copied(file, folder.path / file.name) for file in state}
+    digests = {**written.hashes, **folder.copy(files, _corrected(files, own_tensors(kept), specs) | unmeasured)}
+    digests |= {file.name: _copied(file, folder.path / file.name) for file in state}
     left_out = [*beside.left_out, *measured, *differing_numbers(files, kept, mixture.members), *written.notes]
     left_out += [f"{file.name}: as in the ingredient, not averaged" for file in state]
-    return Filled(written, [*hashes, REPORT], hashes, left_out, notes, specs)
+    return Filled(written, [*digests, REPORT], digests, left_out, notes, specs)
 
 
 def own_metadata(kept: Checkpoint) -> dict[str, str]:

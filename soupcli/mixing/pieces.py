@@ -1,6 +1,6 @@
 """A mixture's tensors in pieces, each mixed and written to its place in a file by whichever thread is free.
 
-work = partial(Mixer, descriptor, offsets, device, adding_library(mixture, specs))
+work = partial(Mixer, descriptor, offsets, device, adding_library(mixture, specs), HashStream())
 for nbytes in in_threads(work, pieces_of(mixture, offsets, specs, overrides)):
     ...
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
+    from soupcli.mixing.hash_stream import HashStream
     from soupcli.mixing.mixture import Mixture
 
 
@@ -71,7 +72,8 @@ def pieces_of(
 class Mixer:
     """Mixes pieces and writes each to its place, in one thread.
 
-    `offsets` holds each tensor's first byte in the file. With `holes`, zeros are not written: they are there already.
+    `offsets` holds each tensor's first byte in the file; `reading` sees what is read. With `holes`, zeros are not
+    written: they are there already.
     """
 
     def __init__(
@@ -80,15 +82,21 @@ class Mixer:
         offsets: Mapping[str, int],
         device: torch.device | None,
         library: Library,
+        reading: HashStream,
         *,
         holes: bool = False,
     ) -> None:
         self._descriptor, self._offsets, self._holes = descriptor, offsets, holes
-        self._averager = Averager(device, library)
+        self._averager = Averager(device, library, reading.seen)
+        self._reading = reading
 
     def __call__(self, piece: Piece) -> int:
         name, source, start, numel = piece
-        part = self._bytes(source, name, start, numel)
+        try:
+            part = self._bytes(source, name, start, numel)
+        except BaseException:
+            self._reading.abandon()
+            raise
         zeros = self._holes and not part[:64].tobytes().strip(b"\0") and not bytes(part).strip(b"\0")
         if part and not zeros:
             write_at(self._descriptor, part, self._offsets[name] + start * (len(part) // numel))

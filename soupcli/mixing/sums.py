@@ -11,9 +11,9 @@ Shapes: r ingredients of a batch, c elements of a chunk (twice as many real numb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from soupcli.checkpoints.checkpoint import read_into
 from soupcli.late import torch
@@ -24,7 +24,10 @@ from soupcli.mixing.arithmetic.rounding import HELD_AS, bits_of, round_once, wid
 from soupcli.mixing.terms import ROWS, Term, Terms, reals
 
 if TYPE_CHECKING:
+    from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.checkpoints.dtype import Dtype
+
+Seen: TypeAlias = "Callable[[Checkpoint, str, int, memoryview], None]"
 
 BLOCK = 1 << 16  # numbers that are widened at once: 512 KB of float64, which stay in the cache
 
@@ -32,10 +35,14 @@ BLOCK = 1 << 16  # numbers that are widened at once: 512 KB of float64, which st
 class Sums:
     """Sums of the terms of one chunk at a time, in scratch memory of its own.
 
-    `device` is a device of torch that knows float64, or None for the CPU, where `library` adds up.
+    `device` is a device of torch that knows float64, or None for the CPU, where `library` adds up. `seen` is called
+    with what was read of a tensor: its checkpoint, name, first element and bytes.
     """
 
-    def __init__(self, device: torch.device | None = None, library: Library | None = None) -> None:
+    def __init__(
+        self, device: torch.device | None = None, library: Library | None = None, seen: Seen | None = None
+    ) -> None:
+        self._seen = seen
         self.library = torch_itself() if device is not None else library or cpu_library()
         self._device = device
         self._stream = torch.cuda.Stream(device) if device is not None and device.type == "cuda" else None
@@ -115,7 +122,10 @@ class Sums:
         """The stored numbers of a batch, valid until the next call: array[r, c] on the CPU, held as HELD_AS says."""
         read_rc = self._take("read", HELD_AS[stored.real], len(batch), count * reals(stored), on_cpu=True)
         for row_c, (member, _) in zip(read_rc, batch, strict=True):
-            read_into(member, name, start, bytes_of(row_c))
+            memory = bytes_of(row_c)
+            read_into(member, name, start, memory)
+            if self._seen is not None:
+                self._seen(member, name, start, memory)
         return read_rc
 
     def _on_device(self, read_rc: Array) -> Array:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import StoredTensor
+    from soupcli.checkpoints.hashes import ContentHashes
     from soupcli.late import torch
     from soupcli.mixing.mixture import Mixture
 
@@ -49,13 +50,14 @@ class TorchNotes(NamedTuple):
 class CopyOptions:
     """The options of a copy. `overrides` replaces tensors by name.
 
-    `mark` names the soup's members in the file. `final_mark` is called when all is mixed, and returns text of the same
-    length, with hashes that were unknown before.
+    `hashes` learns those of the ingredients from the bytes that are mixed. `mark` names the soup's members in the file.
+    `final_mark` is called when all is mixed, and returns text of the same length, with hashes that were unknown before.
     """
 
     keep_state: bool = False
     overrides: Mapping[str, Tensor] = field(default_factory=dict)
     device: torch.device | None = None
+    hashes: ContentHashes | None = None
     progress: Progress = silent
     mark: str = ""
     final_mark: Callable[[], str] | None = None

@@ -25,6 +25,7 @@ from soupcli.errors import MixError, SoupFault
 from soupcli.files.atomic import flush
 from soupcli.files.reading import FileVersion, memory_of, read_bytes, sha256, write_at
 from soupcli.late import torch
+from soupcli.mixing.hash_stream import HashStream
 from soupcli.mixing.mixture import mix
 from soupcli.mixing.pieces import Mixer, adding_library, pieces_of
 from soupcli.mixing.soup_mark import add_mark, marks_among
@@ -156,7 +157,9 @@ def _fill(mixture: Mixture, path: Path, skeleton: _Skeleton, options: CopyOption
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         offsets = {name: skeleton.places[name].offset for name in dense}
-        work = partial(Mixer, descriptor, offsets, options.device, adding_library(mixture, specs))
+        mixed = [name for name in dense if name not in overrides]
+        reading = HashStream() if options.hashes is None else HashStream.of(mixture, mixed, options.hashes)
+        work = partial(Mixer, descriptor, offsets, options.device, adding_library(mixture, specs), reading)
         for nbytes in in_threads(work, pieces_of(mixture, dense, specs, overrides)):
             done += nbytes
             progress("mixing", done, total)
@@ -164,6 +167,7 @@ def _fill(mixture: Mixture, path: Path, skeleton: _Skeleton, options: CopyOption
             write_elements(descriptor, specs[name], skeleton.places[name], whole_tensor(mixture, name, overrides))
             done += specs[name].nbytes
             progress("mixing", done, total)
+        reading.finish()
         write_at(descriptor, options.last_mark(), mark.offset)
         correct_checksums(descriptor, records)
     finally:

@@ -15,17 +15,19 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
+from soupcli.checkpoints.checkpoint import in_file_order
 from soupcli.checkpoints.formats.safetensors import NAMES, read_header
 from soupcli.errors import SoupFault
 from soupcli.files.atomic import flush, write_whole
 from soupcli.files.reading import FileVersion, hash_of_files, sha256, write_at
 from soupcli.mixing.adapter_mean import AdapterSoup, is_of_adapters
+from soupcli.mixing.hash_stream import HashStream
 from soupcli.mixing.layout import INDEX_SUFFIX, SUFFIX, FilePlan, planned_files
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.own_format import Form, Format, chosen_format, in_safetensors, write_own
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from soupcli.checkpoints.checkpoint import TensorSpec
+    from soupcli.checkpoints.hashes import ContentHashes
 
 
 class Written(NamedTuple):
@@ -73,6 +76,7 @@ def write_weights(
     overrides: Mapping[str, Tensor] | None = None,
     files: Sequence[FilePlan] | None = None,
     device: torch.device | None = None,
+    hashes: ContentHashes | None = None,
     progress: Progress = silent,
 ) -> Written:
     """Mix every tensor of `mixture` into safetensors files in `folder`, with arithmetic on `device`.
@@ -80,7 +84,8 @@ def write_weights(
     `files` plans which file holds which tensor, by default as in the ingredients.
 
     `final_metadata` is called when all is mixed, and replaces `metadata` by text of the same lengths, e.g. hashes that
-    were unknown before. `overrides` replaces tensors by name (re-estimated batch-norm statistics). Raises MixError if a
+    were unknown before: `hashes` learns them from the bytes that are mixed. `overrides` replaces tensors by name
+    (re-estimated batch-norm statistics). Raises MixError if a
     tensor cannot be mixed, and OutputError if the disk is full.
     """
     plans = planned_files(mixture) if files is None else files
@@ -90,17 +95,22 @@ def write_weights(
     needed = sum(shard.nbytes for shard in shards)
     check_space(folder.parent, needed)
     done, total, library = 0, sum(spec.nbytes for spec in specs.values()), adding_library(mixture, specs)
-    for shard in shards:
-        path = folder / shard.name
-        with _new_file(path, folder, needed) as descriptor:
+    orders = [in_file_order(mixture.members[0], shard.offsets) for shard in shards]
+    mixed = [name for order in orders for name in order if name not in (overrides or {})]
+    reading = HashStream() if hashes is None else HashStream.of(mixture, mixed, hashes)
+    for shard, order in zip(shards, orders, strict=True):
+        with _opened(folder / shard.name, folder, needed, os.O_CREAT | os.O_EXCL) as descriptor:
             os.ftruncate(descriptor, shard.nbytes)
-            work = partial(Mixer, descriptor, shard.offsets, device, library, holes=True)
-            for nbytes in in_threads(work, pieces_of(mixture, shard.offsets, specs, overrides or {})):
+            work = partial(Mixer, descriptor, shard.offsets, device, library, reading, holes=True)
+            for nbytes in in_threads(work, pieces_of(mixture, order, specs, overrides or {})):
                 done += nbytes
                 progress("mixing", done, total)
-            final = shard if final_metadata is None else _layout(shard.name, shard.names, specs, final_metadata())
-            if len(final.header) != len(shard.header):
-                raise SoupFault(f"{path}: the final metadata has another length")
+    reading.finish()
+    for shard in shards:
+        final = shard if final_metadata is None else _layout(shard.name, shard.names, specs, final_metadata())
+        if len(final.header) != len(shard.header):
+            raise SoupFault(f"{folder / shard.name}: the final metadata has another length")
+        with _opened(folder / shard.name, folder, needed) as descriptor:
             write_at(descriptor, final.header, 0)
     indexes = [_write_index(folder, plan, group) for plan, group in zip(plans, groups, strict=True) if len(group) > 1]
     return _check_written(folder, shards, specs, indexes)
@@ -148,11 +158,11 @@ def _layout(
 
 
 @contextmanager
-def _new_file(path: Path, folder: Path, needed: int) -> Iterator[int]:
-    """Yield a descriptor of the new file `path`. An error of the system becomes an OutputError."""
+def _opened(path: Path, folder: Path, needed: int, flags: int = 0) -> Iterator[int]:
+    """Yield a descriptor of the file `path`. An error of the system becomes an OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        descriptor = os.open(path, os.O_RDWR | flags | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
             yield descriptor
         finally:
@@ -217,6 +227,7 @@ class WritingOptions:
     merge_adapters: bool = False  # into their base: see merged_adapters.py
     overrides: Mapping[str, Tensor] = field(default_factory=dict)
     device: torch.device | None = None
+    hashes: ContentHashes | None = None  # which learn those of the ingredients from the bytes that are mixed
     metadata: Mapping[str, str] = field(default_factory=lambda: {"format": "pt"})
     final_metadata: Callable[[], Mapping[str, str]] | None = None
 
@@ -238,6 +249,10 @@ def write_soup(
         final_mark=None if final is None else lambda: final()["soup"],
     )
     format_, note = chosen_format(mixture, options.format, copying)
+    if options.hashes is not None and not _is_read_once(mixture, format_):
+        options.hashes.start([*mixture.members, mixture.kept])
+        options = replace(options, hashes=None)
+    copying = replace(copying, hashes=options.hashes)
     if format_ != "safetensors":
         return _as_ingredients(mixture, folder, format_, options, copying), None
     write = _safetensors(folder, options, progress)
@@ -255,6 +270,13 @@ def write_soup(
     return written._replace(files=list(hashes), hashes=hashes), notes
 
 
+def _is_read_once(mixture: Mixture, format_: Form) -> bool:
+    """Whether the tensors of ingredients are read once, and no hash is needed before the last one was."""
+    if format_ == "safetensors":
+        return not is_of_adapters(mixture)
+    return format_ == "torch" and all(len(one.files) == 1 for one in (*mixture.members, mixture.kept))
+
+
 def _safetensors(folder: Path, options: WritingOptions, progress: Progress) -> Callable[..., Written]:
     """Call `write_weights` on the folder with these options."""
     return partial(
@@ -263,6 +285,7 @@ def _safetensors(folder: Path, options: WritingOptions, progress: Progress) -> C
         metadata=options.metadata,
         final_metadata=options.final_metadata,
         device=options.device,
+        hashes=options.hashes,
         progress=progress,
     )
 

@@ -146,7 +146,7 @@ def write(run: Run, finished: FinishedSoup, folder: SoupFolder) -> tuple[Report,
             merge_adapters=run.recipe.merge_adapters,
             device=run.device.mixing,
         )
-        filled = fill(folder, finished.mixture, run.hashes.of, writing, progress)
+        filled = fill(folder, finished.mixture, run.hashes, writing, progress)
     if filled.adapter is not None and filled.adapter.relative_error and run.sets:
         finished = finished._replace(scores=_scores_as_written(run, folder))
     say_suspicions(run, finished.ingredients)

@@ -212,7 +212,7 @@ def mixed(
         keep_state=recipe.keep_state,
         merge_adapters=recipe.merge_adapters,
     )
-    return fill(folder, mixture, hashes.of, writing, progress)
+    return fill(folder, mixture, hashes, writing, progress)
 
 
 def _statistics(

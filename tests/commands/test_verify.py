@@ -32,7 +32,7 @@ def test_killed_before_it_got_its_name(made: None, soup: Soup) -> None:
         ["inspect", "--ckpts", "soup"],
         ["report", "soup"],
     ):
-        WEIGHTS.parent.rename(".soup.999999999-0123abcd-0.new")
+        WEIGHTS.parent.rename(".soup.999999999-0123abcd-1-0.new")
         ran = soup(*words)
         assert ran.code == 0, (words, ran.stderr)
         assert WEIGHTS.exists()
