@@ -1,12 +1,13 @@
 """Hashes the files of ingredients from the bytes that are mixed, so that nothing is read twice.
 
-reading = HashStream.of(mixture, names, hashes)        # `names` in the order in which they are mixed
-reading.seen(member, name, start, memory)                 # after each reading, by whichever thread mixes that piece
-reading.finish()                                          # `hashes` knows those files now
+stream = HashStream.of(mixture, names, hashes)         # `names` in the order in which they are mixed
+stream.seen(member, name, start, memory)               # after each reading, by whichever thread mixes that piece
+stream.finish()                                        # `hashes` knows those files now
 
 The bytes of a file are hashed in their order. A thread whose piece comes later waits for those that mix the pieces
 before it: pieces are given out in order, so each of these has begun. While one thread hashes the first file, another
-hashes the second one. Files whose tensors lie in another order are left to `hashes`, which reads them on its own.
+hashes the second one. Files whose tensors lie in another order, and small ones, are left to `hashes`, which reads them
+on its own.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from soupcli.files.reading import FileVersion
     from soupcli.mixing.mixture import Mixture
 
+LEAST = 4 << 20  # bytes of a file: what is read twice of a smaller one comes from the cache
 MOSTLY = 0.9  # of a file's bytes: where less is mixed, it is read on its own
 
 
@@ -121,7 +123,7 @@ def _in_order(mixture: Mixture, names: Sequence[str]) -> Iterator[FileVersion]:
     for name in names:
         for member in mixture.read_members:
             place, nbytes = member.places.get(name), member.tensors[name].nbytes
-            if place is None:
+            if place is None or place.file.size < LEAST:
                 continue
             if not place.is_dense or place.offset < ends.get(place.file, 0):
                 others.add(place.file)

@@ -72,7 +72,7 @@ def pieces_of(
 class Mixer:
     """Mixes pieces and writes each to its place, in one thread.
 
-    `offsets` holds each tensor's first byte in the file; `reading` sees what is read. With `holes`, zeros are not
+    `offsets` holds each tensor's first byte in the file; `stream` sees what is read. With `holes`, zeros are not
     written: they are there already.
     """
 
@@ -82,20 +82,20 @@ class Mixer:
         offsets: Mapping[str, int],
         device: torch.device | None,
         library: Library,
-        reading: HashStream,
+        stream: HashStream,
         *,
         holes: bool = False,
     ) -> None:
         self._descriptor, self._offsets, self._holes = descriptor, offsets, holes
-        self._averager = Averager(device, library, reading.seen)
-        self._reading = reading
+        self._averager = Averager(device, library, stream.seen)
+        self._stream = stream
 
     def __call__(self, piece: Piece) -> int:
         name, source, start, numel = piece
         try:
             part = self._bytes(source, name, start, numel)
         except BaseException:
-            self._reading.abandon()
+            self._stream.abandon()
             raise
         zeros = self._holes and not part[:64].tobytes().strip(b"\0") and not bytes(part).strip(b"\0")
         if part and not zeros:

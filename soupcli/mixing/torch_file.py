@@ -158,8 +158,8 @@ def _fill(mixture: Mixture, path: Path, skeleton: _Skeleton, options: CopyOption
     try:
         offsets = {name: skeleton.places[name].offset for name in dense}
         mixed = [name for name in dense if name not in overrides]
-        reading = HashStream() if options.hashes is None else HashStream.of(mixture, mixed, options.hashes)
-        work = partial(Mixer, descriptor, offsets, options.device, adding_library(mixture, specs), reading)
+        stream = HashStream() if options.hashes is None else HashStream.of(mixture, mixed, options.hashes)
+        work = partial(Mixer, descriptor, offsets, options.device, adding_library(mixture, specs), stream)
         for nbytes in in_threads(work, pieces_of(mixture, dense, specs, overrides)):
             done += nbytes
             progress("mixing", done, total)
@@ -167,7 +167,7 @@ def _fill(mixture: Mixture, path: Path, skeleton: _Skeleton, options: CopyOption
             write_elements(descriptor, specs[name], skeleton.places[name], whole_tensor(mixture, name, overrides))
             done += specs[name].nbytes
             progress("mixing", done, total)
-        reading.finish()
+        stream.finish()
         write_at(descriptor, options.last_mark(), mark.offset)
         correct_checksums(descriptor, records)
     finally:

@@ -97,15 +97,15 @@ def write_weights(
     done, total, library = 0, sum(spec.nbytes for spec in specs.values()), adding_library(mixture, specs)
     orders = [in_file_order(mixture.members[0], shard.offsets) for shard in shards]
     mixed = [name for order in orders for name in order if name not in (overrides or {})]
-    reading = HashStream() if hashes is None else HashStream.of(mixture, mixed, hashes)
+    stream = HashStream() if hashes is None else HashStream.of(mixture, mixed, hashes)
     for shard, order in zip(shards, orders, strict=True):
         with _opened(folder / shard.name, folder, needed, os.O_CREAT | os.O_EXCL) as descriptor:
             os.ftruncate(descriptor, shard.nbytes)
-            work = partial(Mixer, descriptor, shard.offsets, device, library, reading, holes=True)
+            work = partial(Mixer, descriptor, shard.offsets, device, library, stream, holes=True)
             for nbytes in in_threads(work, pieces_of(mixture, order, specs, overrides or {})):
                 done += nbytes
                 progress("mixing", done, total)
-    reading.finish()
+    stream.finish()
     for shard in shards:
         final = shard if final_metadata is None else _layout(shard.name, shard.names, specs, final_metadata())
         if len(final.header) != len(shard.header):
