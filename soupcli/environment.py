@@ -58,6 +58,7 @@ def import_extra(module: str, *, extra: str) -> Any:
 
 
 LIBRARIES = ("torch", "timm", "transformers", "open_clip_torch", "torchvision", "pillow", "lm_eval")
+MODULES = ("torch", "timm", "transformers", "open_clip", "torchvision", "PIL", "lm_eval")  # of these
 
 
 # They say which of several processes evaluates, and that changes no score.
@@ -77,6 +78,8 @@ def is_of_the_session(variable: str) -> bool:
 
 
 EVERY = "="  # in the place of a variable: all of them
+SEARCHED = ":"  # in the place of a variable: the folders where modules of the user's are looked for
+searched: list[str] = []  # these folders, as the present run has found them
 WITNESS = str(Path(__file__).parent / "witness")  # first on the path of a Python that the user's code starts
 
 

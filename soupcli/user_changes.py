@@ -11,11 +11,12 @@ from pathlib import Path
 
 from soupcli import user_files
 from soupcli import user_notes as notes
+from soupcli.environment import searched
 from soupcli.user_events import state_of
 from soupcli.user_files import moving, read_modules
 from soupcli.user_hooks import pass_over_threads
 from soupcli.user_modules import forget
-from soupcli.user_projects import enter, is_nested
+from soupcli.user_projects import enter, is_nested, searched_folders
 
 
 def begin(folder: Path) -> None:
@@ -29,6 +30,7 @@ def begin(folder: Path) -> None:
         return
     pass_over_threads()
     user_files.begin()
+    searched[:] = searched_folders()
     enter(folder)
     if changed_files():
         forget()

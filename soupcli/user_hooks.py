@@ -18,7 +18,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from soupcli import user_notes as notes
@@ -45,6 +45,7 @@ _unheard: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _heard_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # of neither side, that have read something
 _blocks: list[set[threading.Thread]] = []  # threads that are there when a block of `unheard` begins
 _busy = threading.local()
+passing_on: set[CodeType] = set()  # functions of this program that stand for those of Python, and only call them
 
 
 def watch(module: str) -> None:
@@ -107,7 +108,10 @@ def _is_unheard(thread: threading.Thread) -> bool:
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
     """Handle one audited event of Python. It must not raise."""
     if event in EVENTS:
-        _note(event, arguments, sys._getframe().f_back)
+        frame = sys._getframe().f_back
+        while frame is not None and frame.f_code in passing_on:
+            frame = frame.f_back
+        _note(event, arguments, frame)
 
 
 def _note(event: str, arguments: tuple[Any, ...], frame: FrameType | None) -> None:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from soupcli import user_notes as notes
-from soupcli.environment import EVERY, is_of_the_session
+from soupcli.environment import EVERY, SEARCHED, is_of_the_session
 from soupcli.user_events import place_of
 from soupcli.user_files import (
     is_written_now,
@@ -27,7 +27,7 @@ from soupcli.user_files import (
     scanned_files,
     written_files,
 )
-from soupcli.user_hooks import remember, users_caller
+from soupcli.user_hooks import passing_on, remember, users_caller
 from soupcli.user_modules import OWN, SYSTEM, asking, is_library, is_standard, is_users, stated_in
 from soupcli.user_packages import file_of
 
@@ -68,8 +68,12 @@ def stated_files() -> set[Path]:
 
 
 def asked_variables() -> list[str]:
-    """Names of environment variables that loaded modules of the user's have read, or that texts in them may be."""
-    return sorted(notes.of("variable", read_modules()).union(named_variables()))
+    """Names of environment variables that loaded modules of the user's have read, or that texts in them may be.
+
+    Two count for all code, which nobody reads by name: the time zone, and the folders where modules are looked for.
+    """
+    modules = read_modules()
+    return sorted({*notes.of("variable", modules), *named_variables(), *(("TZ", SEARCHED) if modules else ())})
 
 
 def _places_of_modules() -> Iterator[str]:
@@ -93,6 +97,7 @@ def _telling(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def told(*given: Any, **named: Any) -> Any:
+        passing_on.add(sys._getframe().f_code)
         folder = named.get("dir_fd")
         if function.__name__ != "open" or folder is not None:  # others are told to audit hooks
             path = given[0] if given else named.get("path", named.get("fd"))

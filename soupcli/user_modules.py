@@ -162,7 +162,7 @@ def _look_at_others() -> None:
             continue
         if not isinstance(file, str) or not file.startswith(os.sep) or file.startswith(OWN) or not is_users(file):
             _others[name] = module
-        elif file.endswith((".py", ".so", ".pyd")):
+        elif file.endswith((".py", ".so", ".pyd", ".pyc")):
             _users[name] = (module, file)
 
 

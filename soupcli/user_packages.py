@@ -30,8 +30,8 @@ def used_packages() -> list[str]:
     """
     modules = read_modules()
     names = {name.partition(".")[0] for name in imported_names()} | {one for file in modules for one in _imports(file)}
-    found = {name for name in names if is_library(file_of(name)) and name not in sys.stdlib_module_names}
-    distributions = _distributions(None) if found and modules else {}
+    found = {name for name in names if file_of(name) and name not in sys.stdlib_module_names}  # editable ones too
+    distributions = _distributions(None) if modules and any(is_library(file_of(name)) for name in names) else {}
     own = {one for name in found for one in distributions.get(name, ())}
     return sorted(own.union(_of_programs(notes.of("package", modules))))
 

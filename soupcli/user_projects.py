@@ -12,6 +12,7 @@ the user's code imports it: what a notebook has edited is seen as in a new proce
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -20,9 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from soupcli.user_modules import forgotten, is_read_here, user_modules
+from soupcli.user_modules import forgotten, is_read_here, is_users, user_modules
 from soupcli.user_notes import grain
 
+_STANDARD = re.compile(r"python\d+\.zip$")
 _turn = threading.RLock()  # modules, and the notes of what they read, are those of one run
 os.register_at_fork(after_in_child=_turn._at_fork_reinit)  # type: ignore[attr-defined]
 _turns = [0]  # that the thread which has the lock is in: a function of the user's may start a run itself
@@ -31,6 +33,7 @@ _here: list[str] = []  # the folder that was entered
 _aside: dict[str, dict[str, ModuleType]] = {}  # folder -> its modules by name
 _paths: dict[str, list[str]] = {}  # folder -> what its code has put into sys.path
 _path_before: list[str] = []  # sys.path without it
+_added: set[str] = set()  # what code of any run has put there
 _taken: dict[str, ModuleType] = {}  # of the calling script, by name
 # Folder, name and file of modules that were taken, and may be found again.
 _found_anyway: set[tuple[str, str, str]] = set()
@@ -84,6 +87,19 @@ def one_turn(folder: Path | None = None) -> Iterator[None]:
                 enter(home)
 
 
+def searched_folders() -> list[str]:
+    """Return the folders of the user's where Python looks for modules, such as those of PYTHONPATH and of .pth files.
+
+    The working folder and those that code of a run has added are left out. Folders below the working one are relative.
+    """
+    here, programs = os.getcwd() + os.sep, os.path.dirname(sys.executable)  # noqa: PTH109, PTH120
+    places = [os.path.abspath(place) for place in sys.path if place and place not in _added]  # noqa: PTH100
+    found = [place for place in places if is_users(f"{place}{os.sep}") and place != programs]
+    return [
+        f"{place}{os.sep}".removeprefix(here) for place in found if not _STANDARD.search(place) and place != here[:-1]
+    ]
+
+
 def is_nested() -> bool:
     """Whether this run was started by the code of another one, which goes on afterwards."""
     return _turns[0] > 1
@@ -124,6 +140,7 @@ def _is_edited(name: str, file: str) -> bool:
 
 def _leave() -> None:
     """Put the modules of the folder aside, and what its code has put into sys.path."""
+    _added.update(set(sys.path).difference(_path_before) if _here else ())
     for home in _here:
         own = {name for name, file in user_modules() if _is_below(file, home) and is_read_here(name, file)}
         own -= {name for name in own if name.startswith("_soup_")}

@@ -11,7 +11,8 @@ from threading import Thread
 
 import pytest
 
-from soupcli import user_files, user_lookups
+from soupcli import user_changes as changes
+from soupcli import user_files, user_lookups, user_projects
 from soupcli.cli.parsing import guarded
 from soupcli.files.manifest import Manifest, UserReads
 from soupcli.user_code import load_function, users_code
@@ -86,6 +87,7 @@ def look():
     os.path.exists("there.txt")
     os.path.samefile("one" + ".txt", "two" + ".txt")
     os.fstat(os.open("open" + ".txt", os.O_RDONLY))
+    os.read(os.open("direct" + ".txt", os.O_RDONLY), 1)
     folder = os.open(".", os.O_RDONLY)
     os.read(os.open("within" + ".txt", os.O_RDONLY, dir_fd=folder), 1)
     return [entry.stat().st_size for entry in os.scandir("scanned")], os.listdir("listed")
@@ -115,7 +117,7 @@ def test_sizes_times_and_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "looks.py").write_text(LOOKS)
-    named = [f"{name}.txt" for name in ("timed", "sized", "there", "one", "two", "open", "within")]
+    named = [f"{name}.txt" for name in ("timed", "sized", "there", "one", "two", "open", "direct", "within")]
     for name in ("mode.sh", "scanned/a", "listed/a", *named):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -142,6 +144,7 @@ def test_sizes_times_and_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         to_folder,
         to_one_file,
         lambda: Path("another").hardlink_to("open.txt"),
+        lambda: Path("direct.txt").write_text("opened by os.open, which this program stands in for"),
         lambda: Path("within.txt").write_text("opened in the folder of a descriptor"),
     ]
     os.utime("there.txt", (1, 1))
@@ -170,6 +173,10 @@ def test_versions_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: PyYAML\nVersion: 99.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert not manifest.again().holds(kept)
+    for place in ("one", "two"):
+        kept = manifest.again().depends()
+        (installed / "direct_url.json").write_text(f'{{"url": "file:///{place}", "dir_info": {{"editable": true}}}}')
+        assert not manifest.again().holds(kept)
 
 
 def test_names_that_begin_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,3 +239,27 @@ def test_modules_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "sought.py").write_text(SOUGHT)
     load_function("sought.py:seek")()
     assert {tmp_path / "plugin.py", tmp_path / "plugin/__init__.py"} <= asked_files()
+
+
+def test_where_modules_are_looked_for(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another PYTHONPATH, .pth file or time zone counts, which code reads without asking; what code adds does not."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(user_projects, "_added", set())
+    monkeypatch.delenv("TZ", raising=False)
+    changes.begin(net.parent)
+    load_function(f"{net}:ask")()
+    manifest = Manifest(user=UserReads(variables=asked_variables))
+    kept = manifest.depends()
+    sys.path.insert(0, str(net.parent.parent / "added by code"))
+    user_projects.leave()
+    changes.begin(net.parent)
+    sys.path.append(str(net.parent))  # the working folder, as with `python -m`
+    assert manifest.again().holds(kept)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert not manifest.again().holds(kept)
+    monkeypatch.delenv("TZ")
+    user_projects.leave()
+    sys.path.append(str(net.parent / "of PYTHONPATH"))
+    changes.begin(net.parent)
+    assert not manifest.again().holds(kept)
+    user_projects.leave()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.compare.class_orders import class_orders
 from soupcli.checkpoints.side_files import files_beside
 from soupcli.datasets import load as set_kinds
-from soupcli.environment import versions
+from soupcli.environment import MODULES, versions
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside import prints
 from soupcli.files.json_text import key_of
@@ -21,6 +22,7 @@ from soupcli.networks.configuration import configuration_files
 from soupcli.progress import unsaid
 from soupcli.recipe.sets import OutsideSet
 from soupcli.user_code import content_of
+from soupcli.user_modules import is_users
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -39,6 +41,7 @@ class Keys:
         self._described: dict[Path, list[list[str]]] = {}
         self._carried: dict[Path, list[list[str]]] = {}
         self._classes: dict[Path, dict[str, list[str]]] = {}
+        self._checkouts = _checkouts(context.manifest)
         self.fingerprints = {name: self._fingerprint(name, context.manifest, context.warn) for name in context.sets}
 
     def of_score(self, name: str, weights: Mixture) -> str | None:
@@ -68,7 +71,7 @@ class Keys:
             "device": self._context.device.type,
             "computing": [recipe.amp, recipe.channels_last, recipe.compile],
             "batch_size": self._batch_size(name),
-            "versions": versions(),
+            "versions": {**versions(), **self._checkouts},
             **({"written": self._written(weights.kept)} if of_command else {}),
         }
 
@@ -200,6 +203,21 @@ class Keys:
         if isinstance(spec, OutsideSet):
             return prints.fingerprint(name, spec, manifest, self._tasks, warn)
         return _of_part(set_kinds.fingerprint(spec, manifest, self._tasks), self._context.parts.get(name))
+
+
+def _checkouts(manifest: Manifest) -> dict[str, str]:
+    """Return prints of all code of libraries that are no installed packages: of a checkout the version says little."""
+    found = {}
+    for name in MODULES:
+        try:
+            spec = find_spec(name)
+        except ValueError:  # a stand-in that somebody has put among the modules
+            continue
+        if spec is not None and spec.origin is not None and is_users(spec.origin):
+            folder = Path(spec.origin).parent
+            files = sorted(file for file in folder.rglob("*.py") if file.is_file())
+            found[f"code of {name}"] = manifest.files([(str(file.relative_to(folder)), file) for file in files])
+    return found
 
 
 def _of_part(fingerprint: str | None, part: SetPart | None) -> str | None:

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from soupcli.environment import EVERY, is_of_the_session, variable
+from soupcli.environment import EVERY, SEARCHED, is_of_the_session, searched, variable
 from soupcli.errors import ValidationError
 from soupcli.files.json_store import HEX, JsonStore
 from soupcli.files.stamp import Stamp, content_hash
@@ -246,7 +246,12 @@ def _name_and_kind(entry: os.DirEntry[str]) -> str:
 
 
 def _value_of(name: str) -> str:
-    """Return the print of an environment variable's value; of EVERY, the names of all but those of the session."""
+    """Return the print of an environment variable's value; of EVERY, the names of all but those of the session.
+
+    Of SEARCHED, that of the folders.
+    """
+    if name == SEARCHED:
+        return _lines(searched, None)
     if name == EVERY:
         named = (one for one in os.environ if variable(one) is not None and not is_of_the_session(one))
         return _lines(sorted(named), None)
@@ -267,7 +272,8 @@ def _version_of(package: str) -> str:
     except (metadata.PackageNotFoundError, ValueError, StopIteration):
         return ABSENT
     found = VERSION.search(text)
-    return ABSENT if found is None else found[1]
+    place = installed.read_text("direct_url.json") or ""  # PEP 610: of an editable one, the folder of its files
+    return (ABSENT if found is None else found[1]) + (f" {place}" if '"editable"' in place else "")
 
 
 def _shown(path: Path, here: Path) -> str:

@@ -18,8 +18,10 @@ from soupcli.cli.app import COMMANDS
 from soupcli.cli.options.common import IngredientOptions
 from soupcli.commands.learned import _store
 from soupcli.datasets.holdout import divide
+from soupcli.evaluation import keys as keys_module
 from soupcli.evaluation.evaluators import Evaluators
 from soupcli.evaluation.outside.lm_eval import Tasks
+from soupcli.files.manifest import Manifest
 from soupcli.mixing.mixture import Mixture
 from soupcli.recipe.methods import Cost, Greedy, Learned, Mix, Window
 from soupcli.recipe.networks import NETWORKS
@@ -281,6 +283,21 @@ def test_keys_of_fits(folder: Path) -> None:
     assert key({"resident": "disk"}) == before
     for name, value in LEARNED_CHANGES.items():
         assert key(value if isinstance(value, dict) else {name: value}) != before, name
+
+
+def test_checkouts_of_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of a library counts that is no installed package, as after `pip install -e`; others have versions."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(keys_module, "MODULES", ("torch", "a_checkout"))
+    (tmp_path / "a_checkout/layers").mkdir(parents=True)
+    for name, text in {"__init__.py": "", "layers/mlp.py": "SCALE = 1", "layers/notes.txt": ""}.items():
+        (tmp_path / "a_checkout" / name).write_text(text)
+    before = keys_module._checkouts(Manifest())
+    (tmp_path / "a_checkout/layers/notes.txt").write_text("nothing to do with it")
+    assert keys_module._checkouts(Manifest()) == before
+    (tmp_path / "a_checkout/layers/mlp.py").write_text("SCALE = 2")
+    after = keys_module._checkouts(Manifest())
+    assert before.keys() == after.keys() == {"code of a_checkout"} and before != after
 
 
 def test_keys_of_parts(folder: Path) -> None:
