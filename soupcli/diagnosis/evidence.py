@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from soupcli.checkpoints.compare.agreement import is_of_inputs
 from soupcli.checkpoints.compare.differences import FATAL, CheckpointDifference
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.mixing.arithmetic.arrays import library_of, places
@@ -52,6 +53,8 @@ def _in_heads(facts: Facts, fatal: list[CheckpointDifference]) -> bool:
         return False
     layers = layers_by_name({name: None for one in facts.checkpoints for name in one.tensors})
     names = {each.tensor for each in fatal}
+    if any(name is not None and is_of_inputs(name) for name in names):
+        return False
     touched = [layer for layer, members in layers.items() if names & set(members)]
     return len(touched) <= 2 and 2 * len(touched) <= len(layers)
 

@@ -164,7 +164,9 @@ def _check_numbers(
     (one, ids), (two, others) = of_first, of_other
     token = next((token for token, row in ids.items() if others.get(token, row) != row), None)
     rows = max([*ids.values(), *others.values()], default=0) + 1
-    table = next((name for name in tables(first, selection) if first.tensors[name].shape[0] >= rows), None)
+    shapes = {name: first.tensors[name].shape for name in tables(first, selection)} if token is not None else {}
+    fitting = [name for name, shape in shapes.items() if shape[0] >= rows]
+    table = min(fitting, key=lambda name: (len(shapes[name]) != 2, shapes[name][0]), default=None)  # the closest
     if token is None or table is None:
         return
     raise MixError(

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.checkpoint import Checkpoint
-from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable
+from soupcli.checkpoints.compare.agreement import check_agreement, check_mixable, is_of_inputs
 from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.errors import MixError
 from tests.helpers.checkpoint_tensors import small_net
@@ -113,3 +113,25 @@ def test_a_stranger_is_named(tmp_path: Path) -> None:
     assert str(refused.value.hint).startswith(told)
     with pytest.raises(MixError, match=r"1\.safetensors: tensor 'a' has shape \[3, 4\], .*0\.safetensors has"):
         check_mixable(opened[:2])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "said"),
+    [
+        ("model.embed_tokens.weight", (6, 4), "vocabularies of other sizes"),
+        ("transformer.wte.weight", (6, 4), "model.resize_token_embeddings"),
+        ("encoder.pos_embed", (6, 4), "inputs of other sizes"),
+        ("embeddings.position_embeddings.weight", (6, 4), "inputs of other sizes"),
+        ("head.weight", (6, 4), "--exclude 'head.*'"),
+        ("fc.bias", (6,), "--exclude 'fc.*'"),
+        ("patch_embed.proj.weight", (6, 4), "--exclude"),
+    ],
+)
+def test_what_has_other_rows(tmp_path: Path, name: str, shape: tuple[int, ...], said: str) -> None:
+    """Only a head may be excluded for its classes: rows of tokens and positions are not left to one ingredient."""
+    for number, rows in enumerate((shape[0], shape[0] + 1)):
+        save_file({name: torch.zeros(rows, *shape[1:])}, tmp_path / f"{number}.safetensors")
+    with pytest.raises(MixError, match=rf"tensor '{name}' has shape \[7") as refused:
+        check_mixable([open_checkpoint(tmp_path / f"{number}.safetensors") for number in range(2)])
+    assert said in str(refused.value.hint)
+    assert is_of_inputs(name) == ("--exclude" not in said)

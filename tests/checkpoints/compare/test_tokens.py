@@ -92,12 +92,13 @@ def test_lists(tmp_path: Path, name: str, write: Callable[[Path, list[str]], Any
     for number, words in enumerate((WORDS, WORDS, WORDS[::-1])):
         folder = tmp_path / str(number)
         folder.mkdir()
-        save_file({"embed.weight": torch.rand(14, 2)}, folder / ("run.safetensors" if bare else "model.safetensors"))
+        tensors = {"a.bias": torch.rand(16), "b.weight": torch.rand(20, 2), "embed.weight": torch.rand(14, 2)}
+        save_file(tensors, folder / ("run.safetensors" if bare else "model.safetensors"))
         write(folder / name, words)
     paths = [tmp_path / str(number) / ("run.safetensors" if bare else "") for number in range(3)]
     one, same, moved = map(open_checkpoint, paths)
     assert check_meanings([one, same], EVERYTHING) == []
-    with pytest.raises(MixError, match="stand for other tokens"):
+    with pytest.raises(MixError, match=r"rows of 'embed\.weight' stand for other tokens"):
         check_meanings([one, moved], EVERYTHING)
 
 
