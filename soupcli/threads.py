@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from queue import SimpleQueue
 from typing import TypeVar
@@ -27,7 +27,7 @@ MIN_THREADS, MAX_THREADS = 2, 16  # one reads while another computes; more than 
 
 def in_threads(
     make_tool: Callable[[], Callable[[Item], Result]], items: Iterable[Item], *, threads: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield the result of a tool on each item, in the order in which they are done.
 
     Each thread makes a tool with `make_tool`; torch, if it was imported, computes with one thread in each. Raises what

@@ -23,15 +23,16 @@ from soupcli.checkpoints.open import How, open_checkpoint
 from soupcli.cli.parsing import ANSWER_NO, DONE, Invocation
 from soupcli.diagnosis.barrier import Barrier, half_way, with_effects
 from soupcli.diagnosis.causes import judge
-from soupcli.diagnosis.facts import BaseAmongThem, Facts, WeightDistances, groups_of, spread_of
+from soupcli.diagnosis.facts import BaseAmongThem, Facts
 from soupcli.diagnosis.findings import Examined, NotFinite
 from soupcli.diagnosis.neurons import reordered_pairs, rows_beyond
+from soupcli.diagnosis.spread import Spread, WeightDistances, groups_of
 from soupcli.errors import MixError, NetworkError
 from soupcli.files.own_file import check_target
 from soupcli.files.unfinished import scratch_folder
 from soupcli.mixing.arithmetic.arrays import library_of
 from soupcli.mixing.mixture import Mixture
-from soupcli.networks.geometry import first_not_finite, measure
+from soupcli.networks.geometry import first_not_finite, measure_layers
 from soupcli.output import console
 from soupcli.output.text import report_text
 from soupcli.run.deliver import deliver, is_kept
@@ -155,16 +156,17 @@ def _spread(
     base = run.open_base(run.recipe.base) if run.recipe.base is not None else None
     in_base = set(shared_names([checkpoints[0], base], run.selection)) if base is not None else set()
     not_finite: list[NotFinite] = []
-    geometries = []
-    for first in (None, base):
+    spread = Spread()
+    for first in (None, base) if base is not None else (None,):
         everyone = [*([first] if first is not None else []), *checkpoints]
         some = [name for name in names if (name in in_base) == (first is not None)]
-        geometry = measure(everyone, groups_of(some, checkpoints[0]), quick=True, progress=run.progress)
-        not_finite += [(everyone[bad.checkpoint], bad.name, bad.value) for bad in geometry.not_finite]
-        geometries.append(geometry)
-        if base is None:
-            return spread_of(geometry, None), not_finite
-    return spread_of(*geometries), not_finite
+        found: list[tuple[int, str, float]] = []
+        for geometry in measure_layers(everyone, groups_of(some, checkpoints[0]), quick=True, progress=run.progress):
+            spread.add(geometry, has_base=first is not None)
+            found += [(bad.checkpoint, bad.name, bad.value) for bad in geometry.not_finite]
+        found.sort(key=lambda bad: bad[0])
+        not_finite += [(everyone[place], name, value) for place, name, value in found]
+    return spread.distances(), not_finite
 
 
 def _base_among_them(run: Run, sound: Sequence[Checkpoint], spread: WeightDistances | None) -> BaseAmongThem | None:

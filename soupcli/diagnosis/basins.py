@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from soupcli.diagnosis import culprits, evidence
-from soupcli.diagnosis.culprits import out_of_line, renewed_layers
+from soupcli.diagnosis.culprits import renewed_layers
 from soupcli.diagnosis.effects import broken, in_trouble, is_worse, median_alone, spoiler, suspects, told_effect
 from soupcli.diagnosis.evidence import Evidence
 from soupcli.diagnosis.facts import by_loss, surely_better
@@ -90,16 +90,15 @@ def _told_collapse(facts: Facts) -> str:
 
 def new_layers(facts: Facts) -> Evidence | None:
     """Find a layer at a wide angle while the rest of the network is not."""
-    angle_lkk = out_of_line(facts)
-    if facts.spread is None or angle_lkk is None or facts.reordered or evidence.zeros(facts) is not None:
+    out_of_line = facts.spread.out_of_line if facts.spread is not None else None
+    if facts.spread is None or out_of_line is None or facts.reordered or evidence.zeros(facts) is not None:
         return None
     if facts.adapters and not in_trouble(facts):
         return None
-    place, pair = divmod(int(angle_lkk.argmax()), angle_lkk.shape[1] ** 2)
-    one, other = divmod(pair, angle_lkk.shape[1])
+    one, other = out_of_line.pair
     text = (
-        f"layer {facts.spread.layers[place]!r} of {facts.name(one)} and {facts.name(other)}: "
-        f"{angle_lkk[place].max():.0f} degrees, in the median layer {facts.spread.closeness_kk[one, other]:.0f}"
+        f"layer {facts.spread.layers[out_of_line.layer]!r} of {facts.name(one)} and {facts.name(other)}: "
+        f"{out_of_line.angle:.0f} degrees, in the median layer {facts.spread.closeness_kk[one, other]:.0f}"
     )
     renewed = sorted(renewed_layers(facts))
     accused = renewed if 2 * len(renewed) < len(facts.located) else []

@@ -23,7 +23,8 @@ from soupcli.diagnosis.effects import (
     told_effect,
 )
 from soupcli.diagnosis.evidence import Evidence, Sure, zeros
-from soupcli.diagnosis.facts import STRANGERS, beside_diagonal, better_by, median_of_others, without_nan
+from soupcli.diagnosis.facts import better_by
+from soupcli.diagnosis.spread import STRANGERS, beside_diagonal, median_of_others
 from soupcli.mixing.arithmetic.arrays import Array, library_of, median
 
 if TYPE_CHECKING:
@@ -182,27 +183,10 @@ def _told_distance(facts: Facts, one: int, ratio: float | None) -> str:
 
 def renewed_layers(facts: Facts) -> set[int]:
     """Find ingredients with a layer at a wide angle to that of half of the others, while the rest is not."""
-    angle_lkk = out_of_line(facts)
-    if angle_lkk is None:
+    out_of_line = facts.spread.out_of_line if facts.spread is not None else None
+    if out_of_line is None:
         return set()
-    many_k = (angle_lkk > 0).any(0).sum(1) * 2 >= len(facts.located) - 1
-    return {one for one, many in enumerate(many_k.tolist()) if many}
-
-
-# A layer that was made anew begins at 90 degrees to another, and training on the same labels brings both closer: a
-# linear head of few inputs to 70. Heads that all began at zero were at less than 30.
-NEW_LAYER = 60.0
-# Up to where the median layer shows that the rest has a common start and did not go far.
-IN_LINE = 25.0
-
-
-def out_of_line(facts: Facts) -> Array | None:
-    """Return angles of layers that are new in one of a pair, [l, k, k], and 0 elsewhere. None if no layer is."""
-    if facts.spread is None or not facts.spread.layers:
-        return None
-    angle_lkk = without_nan(facts.spread.angle_lkk)
-    in_line_lkk = (angle_lkk < NEW_LAYER) | (facts.spread.closeness_kk > IN_LINE)
-    return None if bool(in_line_lkk.all()) else library_of(angle_lkk).where(in_line_lkk, 0.0, angle_lkk)
+    return {one for one, others in enumerate(out_of_line.others_k) if 2 * others >= len(facts.located) - 1}
 
 
 def dominating(facts: Facts) -> Evidence | None:

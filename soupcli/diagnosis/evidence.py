@@ -12,7 +12,7 @@ from soupcli.checkpoints.compare.agreement import is_of_inputs
 from soupcli.checkpoints.compare.differences import FATAL, CheckpointDifference
 from soupcli.checkpoints.dtype import Dtype
 from soupcli.mixing.arithmetic.arrays import library_of, places
-from soupcli.networks.geometry import layers_by_name
+from soupcli.networks.layer_names import layers_by_name
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.numbers import read_numbers
-from soupcli.diagnosis.facts import without_nan
 from soupcli.mixing.arithmetic.arrays import Array, cast, library_of
-from soupcli.networks.geometry import layers_by_name
+from soupcli.networks.layer_names import layers_by_name
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.diagnosis.facts import WeightDistances
+    from soupcli.diagnosis.spread import WeightDistances
 
 FEWEST, MOST = 6, 4096  # rows of a matrix that is looked at
 LARGEST = 1 << 24  # elements
@@ -55,8 +54,8 @@ def _look(
     checkpoints: Sequence[Checkpoint], spread: WeightDistances, pair: tuple[int, int], found: dict[tuple[int, int], str]
 ) -> None:
     one, other = pair
-    angle_l = without_nan(spread.angle_lkk[:, one, other]).tolist()
-    across = {layer for layer, angle in zip(spread.layers, angle_l, strict=True) if angle > ACROSS}
+    angles = zip(spread.layers, spread.angle_lkk, strict=True)
+    across = {layer for layer, angle_kk in angles if float(angle_kk[one, other]) > ACROSS}
     layers = layers_by_name(checkpoints[one].tensors)
     names = [name for layer in layers if layer in across for name in layers[layer]]
     name = reordered_matrix(checkpoints[one], checkpoints[other], names) if names else None

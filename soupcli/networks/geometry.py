@@ -23,10 +23,11 @@ Letters in names: l layers, k checkpoints, n elements of a chunk.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.mixing.arithmetic.arrays import Array, Library, copied, diagonal, library_of, places, quiet
+from soupcli.mixing.arithmetic.arrays import Array, Library, copied, cpu_library, diagonal, library_of, places, quiet
 from soupcli.mixing.arithmetic.float_format import FORMATS
 from soupcli.mixing.arithmetic.rounding import wide, widen, widen_scaled
 from soupcli.networks.learned.offsets import Reader, block_width
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 SINGLE = (Dtype.FLOAT32, Dtype.BFLOAT16, Dtype.FLOAT16)  # float32 holds their numbers as they are
 NEAR = 2.0**-10  # of the squares of two offsets: products in float32 tell a difference that is no smaller
-LEAST_SQUARE = 2.0**-80  # of a piece: products in float32 may have vanished
+SQUARES = 2.0**-80, 2.0**120  # of a piece: products in float32 may have vanished below, or be infinite above
 
 # What is left of a difference of two squares of which each is right to so much of itself: nothing.
 ROUNDING = 2.0**-44
@@ -88,7 +89,8 @@ def distances(gram_kk: Array) -> Array:
     xp, square_k = library_of(gram_kk), diagonal(gram_kk)
     scale_kk = square_k[..., :, None] + square_k[..., None, :]
     square_kk = scale_kk - 2 * gram_kk
-    return xp.sqrt(xp.where(square_kk <= ROUNDING * scale_kk, 0.0, square_kk))
+    square_kk[square_kk <= ROUNDING * scale_kk] = 0.0
+    return xp.sqrt(square_kk)
 
 
 def lengths(gram_kk: Array) -> Array:
@@ -103,9 +105,12 @@ def angles(gram_kk: Array) -> Array:
     """
     xp, length_k = library_of(gram_kk), lengths(gram_kk)
     with quiet(xp):
-        cosine_kk = gram_kk / (length_k[..., :, None] * length_k[..., None, :])
-        chord_kk = xp.sqrt((2 - 2 * cosine_kk).clip(0, 4))
-        return xp.rad2deg(2 * xp.arcsin(chord_kk / 2))
+        square_kk = gram_kk / length_k[..., :, None]  # of half of the chord: sin(angle/2)**2 = (1 - cosine) / 2
+        square_kk /= length_k[..., None, :]
+        square_kk -= 1.0
+        square_kk *= -0.5
+        half_kk = xp.sqrt(square_kk.clip(0, 1))
+        return xp.rad2deg(xp.arcsin(half_kk)) * 2.0
 
 
 def measure(
@@ -121,44 +126,87 @@ def measure(
     `quick` is for angles and distances that people look at: see the head of this file. Arrays are of `library`. Raises
     CheckpointError if a file ends early or changes.
     """
-    pieces = [
-        (layer, piece)
-        for layer, names in enumerate(groups.values())
-        for piece in divide(dict.fromkeys(names, Dtype.FLOAT64), checkpoints)
-    ]
-    count, layers, reader = len(checkpoints), len(groups), Reader(checkpoints, library=library)
-    xp = reader.library
-    gram_lkk = xp.zeros((layers, count + 1, count + 1), dtype=xp.float64)  # the last one is the mean
-    found: dict[tuple[int, str], NotFinite] = {}
-    done, total = 0, sum(piece.numel for _, piece in pieces)
-    waiting: dict[int, _Products] = {}
-    added = 0
-    for number, products in in_threads(
-        lambda: _Multiplier(reader, quick=quick), enumerate(piece for _, piece in pieces)
-    ):
-        waiting[number] = products
-        while added in waiting:  # in the order of the pieces: the same sums whichever thread is first
-            layer, piece = pieces[added]
-            products = waiting.pop(added)
-            gram_lkk[layer] += products.gram_kk
-            for bad in products.not_finite:
-                known = found.get(bad[:2], bad._replace(elements=0))
-                found[bad[:2]] = known._replace(elements=known.elements + bad.elements)
-            added, done = added + 1, done + piece.numel
-            progress("measuring", done, total)
-    sizes = [sum(checkpoints[0].tensors[name].numel for name in names) for names in groups.values()]
-    in_order = sorted(found.values(), key=lambda bad: bad.checkpoint)
-    inner = slice(0, count)
-    return Geometry(
-        list(groups), sizes, gram_lkk[:, inner, inner], gram_lkk[:, inner, count], gram_lkk[:, count, count], in_order
-    )
+    xp, count = library or cpu_library(), len(checkpoints)
+    layers = list(measure_layers(checkpoints, groups, quick=quick, library=xp, progress=progress))
+    none = xp.zeros((0, count, count), dtype=xp.float64), xp.zeros((0, count), dtype=xp.float64), xp.zeros(0)
+    arrays = zip(*([*none], *((one.gram_lkk, one.along_lk, one.square_l) for one in layers)), strict=True)
+    gram_lkk, along_lk, square_l = map(xp.concatenate, arrays)
+    not_finite = sorted((bad for one in layers for bad in one.not_finite), key=lambda bad: bad.checkpoint)
+    return Geometry(list(groups), [one.sizes[0] for one in layers], gram_lkk, along_lk, square_l, not_finite)
+
+
+def measure_layers(
+    checkpoints: Sequence[Checkpoint],
+    groups: Mapping[str, Sequence[str]],
+    *,
+    quick: bool = False,
+    library: Library | None = None,
+    progress: Progress = silent,
+) -> Iterator[Geometry]:
+    """Yield the geometry of one layer after another, so that matrices of no other are in memory. See `measure`."""
+    divided = [divide(dict.fromkeys(names, Dtype.FLOAT64), checkpoints) for names in groups.values()]
+    reader = Reader(checkpoints, library=library or cpu_library())
+    done, total = 0, sum(piece.numel for pieces in divided for piece in pieces)
+    numbered = enumerate(piece for pieces in divided for piece in pieces)
+    with closing(in_threads(lambda: _Multiplier(reader, quick=quick), numbered)) as found:
+        in_order = _in_order(found)  # the same sums whichever thread is first
+        for name, pieces in zip(groups, divided, strict=True):
+            layer = _Layer(len(checkpoints), reader.library)
+            for piece in pieces:
+                layer.add(next(in_order))
+                done += piece.numel
+                progress("measuring", done, total)
+            yield layer.geometry(name, sum(checkpoints[0].tensors[tensor].numel for tensor in groups[name]))
 
 
 class _Products(NamedTuple):
     """The contribution of one piece."""
 
-    gram_kk: Array  # of offsets and, last, the mean
+    gram_kk: (
+        Array  # of the first checkpoint and the others' offsets from it; else of offsets from the mean and, last, it
+    )
+    about_first: bool
     not_finite: list[NotFinite]
+
+
+def _in_order(found: Iterable[tuple[int, _Products]]) -> Iterator[_Products]:
+    """The products of pieces by their numbers, from 0 on."""
+    waiting: dict[int, _Products] = {}
+    following = 0
+    for number, products in found:
+        waiting[number] = products
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
+
+
+class _Layer:
+    """Sums of the products of a layer's pieces."""
+
+    def __init__(self, count: int, xp: Library) -> None:
+        self._count, self._xp = count, xp
+        self._sums: dict[bool, Array] = {}  # by whether they are about the first checkpoint
+        self._found: dict[tuple[int, str], NotFinite] = {}
+
+    def add(self, products: _Products) -> None:
+        """Add those of the next piece, which may be overwritten."""
+        if products.about_first in self._sums:
+            self._sums[products.about_first] += products.gram_kk
+        else:
+            self._sums[products.about_first] = products.gram_kk
+        for bad in products.not_finite:
+            known = self._found.get(bad[:2], bad._replace(elements=0))
+            self._found[bad[:2]] = known._replace(elements=known.elements + bad.elements)
+
+    def geometry(self, name: str, size: int) -> Geometry:
+        """The geometry of this layer alone."""
+        parts = [_about_mean(gram_kk) if about_first else gram_kk for about_first, gram_kk in self._sums.items()]
+        gram_kk = parts[0] if parts else self._xp.zeros((self._count + 1,) * 2, dtype=self._xp.float64)
+        for part in parts[1:]:
+            gram_kk += part
+        in_order = sorted(self._found.values(), key=lambda bad: bad.checkpoint)
+        square_l = gram_kk[-1:, -1]
+        return Geometry([name], [size], gram_kk[None, :-1, :-1], gram_kk[None, :-1, -1], square_l, in_order)
 
 
 class _Multiplier:
@@ -173,7 +221,7 @@ class _Multiplier:
             if self._quick and piece.dtype in SINGLE:
                 gram_kk = self._in_single(piece, self._reader.raw(piece))
                 if gram_kk is not None and _is_sharp(gram_kk):
-                    return number, _Products(_about_mean(gram_kk), [])
+                    return number, _Products(gram_kk, True, [])
             return number, self._in_double(piece, self._reader.raw(piece))
 
     def _in_single(self, piece: OffsetPiece, raw_kn: Array) -> Array | None:
@@ -208,7 +256,7 @@ class _Multiplier:
             gram_kk[:-1, :-1] += offsets_km @ offsets_km.T
             gram_kk[:-1, -1] += offsets_km @ mean_m
             gram_kk[-1, -1] += mean_m @ mean_m
-        return _Products(gram_kk, [] if finite else _not_finite(piece, raw_kn))
+        return _Products(gram_kk, False, [] if finite else _not_finite(piece, raw_kn))
 
     def _centred(self, piece: OffsetPiece, raw_kn: Array) -> Iterator[tuple[Array, Array]]:
         """Mean [m] and offsets from it [k, m] of each block, to be used before the next one is asked for."""
@@ -223,7 +271,7 @@ class _Multiplier:
 
 
 def _blocks(rows_kn: Array) -> Iterator[Array]:
-    width = block_width(len(rows_kn))
+    width = max(block_width(len(rows_kn)), len(rows_kn))  # to add up products costs no more than to make them
     return (rows_kn[:, begin : begin + width] for begin in range(0, rows_kn.shape[1], width))
 
 
@@ -232,15 +280,17 @@ def _is_sharp(gram_kk: Array) -> bool:
 
     Also from zero, whose offset from the first checkpoint is the first one's negative.
     """
-    xp, every = library_of(gram_kk), range(len(gram_kk))
-    sign_k = xp.ones(len(gram_kk), dtype=xp.float64)
-    sign_k[0] = -1.0
     square_k = diagonal(gram_kk)
-    scale_kk = square_k[:, None] + square_k
-    apart_kk = scale_kk - 2 * sign_k[:, None] * gram_kk * sign_k
-    apart_kk[every, every] = xp.inf
-    told_apart = bool((apart_kk > NEAR * scale_kk).all())
-    return told_apart and bool(xp.isfinite(gram_kk).all()) and bool((square_k > LEAST_SQUARE).all())
+    if not bool(((square_k > SQUARES[0]) & (square_k < SQUARES[1])).all()):
+        return False
+    least_kk = gram_kk * (2 / (1 - NEAR))  # square + square - 2 * product > NEAR * (square + square)
+    least_kk[0] *= -1
+    least_kk[:, 0] *= -1
+    least_kk -= square_k[:, None]
+    least_kk -= square_k
+    every_k = range(len(gram_kk))
+    least_kk[every_k, every_k] = -1.0
+    return bool((least_kk < 0).all())
 
 
 def _about_mean(gram_kk: Array) -> Array:
@@ -249,14 +299,18 @@ def _about_mean(gram_kk: Array) -> Array:
     Sums of rows do it: products of matrices would take as long as the cube of the checkpoints.
     """
     xp, size = library_of(gram_kk), len(gram_kk) + 1
-    along_k, offset_kk = copied(gram_kk[0]), copied(gram_kk)
-    along_k[0] = offset_kk[0] = offset_kk[:, 0] = 0.0  # the first one's own offset
+    along_k, first = copied(gram_kk[0]), float(gram_kk[0, 0])
+    along_k[0] = 0.0  # the first one's own offset
+    found_kk = xp.empty((size, size), dtype=xp.float64)
+    offset_kk = found_kk[:-1, :-1]
+    offset_kk[...] = gram_kk
+    offset_kk[0] = offset_kk[:, 0] = 0.0
     row_k = offset_kk.mean(axis=1)
     along, square = along_k.mean(), row_k.mean()  # of the mean's offset: with the first, with itself
-    found_kk = xp.empty((size, size), dtype=xp.float64)
-    found_kk[:-1, :-1] = offset_kk - row_k[:, None] - row_k + square
+    offset_kk -= row_k[:, None]
+    offset_kk -= row_k - square
     found_kk[-1, :-1] = found_kk[:-1, -1] = along_k - along + row_k - square
-    found_kk[-1, -1] = gram_kk[0, 0] + 2 * along + square
+    found_kk[-1, -1] = first + 2 * along + square
     return found_kk
 
 
@@ -274,30 +328,3 @@ def first_not_finite(wide_n: Array) -> tuple[int, float, int] | None:
     """Return place and value of the first NaN or infinity and their number, or None if all numbers are finite."""
     bad = places(~library_of(wide_n).isfinite(wide_n))
     return (int(bad[0]), float(wide_n[bad[0]]), len(bad)) if len(bad) else None
-
-
-def layers_by_name(names: Iterable[str]) -> dict[str, list[str]]:
-    """Tensor names by layer, from the names alone: `blocks.3`, `bert.encoder.layer.0`, `stages.2.blocks.1`, `head`.
-
-    A layer is a numbered part with parts of its own, the deepest of them that stand one in another
-    (`stages.2.blocks.1`); what lies in none is by the module that holds it.
-    """
-    names = list(names)
-    blocks = {prefix for name in names for prefix, rest in _numbered(name) if "." in rest}
-    divided: dict[str, list[str]] = {}
-    for name in names:
-        inside = [prefix for prefix, _ in _numbered(name) if prefix in blocks]
-        divided.setdefault(inside[-1] if inside else name.rpartition(".")[0] or name, []).append(name)
-    return divided
-
-
-def _numbered(name: str) -> list[tuple[str, str]]:
-    """(`stages.2`, `blocks.1.fc1.weight`), (`stages.2.blocks.1`, `fc1.weight`): each number close to the one before."""
-    parts = name.split(".")
-    found: list[tuple[str, str]] = []
-    last: int | None = None
-    for place, part in enumerate(parts[:-1]):
-        if part.isdigit() and (last is None or place - last <= 2):
-            found.append((".".join(parts[: place + 1]), ".".join(parts[place + 1 :])))
-            last = place
-    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from soupcli.diagnosis.facts import without_nan
 from soupcli.report.inspection import Barriers, Differing, Distances, FoundCause, Inspected, Inspection
 from soupcli.run.to_report import scores_to_report
 
@@ -81,8 +80,7 @@ def _distances(run: Run, examined: Examined) -> Distances | None:
         angles=spread.whole_kk.tolist(),
         offset_angles=spread.offset_kk.tolist() if spread.offset_kk is not None else [],
         layer_angles={
-            layer: float(without_nan(angle_kk).max())
-            for layer, angle_kk in zip(spread.layers, spread.angle_lkk, strict=True)
+            layer: float(angle_kk.max()) for layer, angle_kk in zip(spread.layers, spread.angle_lkk, strict=True)
         },
         layer_spread=dict(spread.scatter),
         groups=[[paths[one] for one in group] for group in spread.clusters()],

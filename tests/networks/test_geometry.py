@@ -20,8 +20,9 @@ from soupcli.checkpoints.checkpoint import Checkpoint
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.mixing.arithmetic.arrays import Array
 from soupcli.networks import geometry
-from soupcli.networks.geometry import angles, distances, layers_by_name, lengths, measure
-from soupcli.networks.learned import offsets, pieces
+from soupcli.networks.geometry import angles, distances, lengths, measure
+from soupcli.networks.layer_names import layers_by_name
+from soupcli.networks.learned import pieces
 
 State = dict[str, Tensor]
 
@@ -29,7 +30,7 @@ State = dict[str, Tensor]
 @pytest.fixture(params=["numpy", "torch"], autouse=True)
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What multiplies where nothing else is asked for."""
-    monkeypatch.setattr(offsets, "cpu_library", lambda: importlib.import_module(request.param))
+    monkeypatch.setattr(geometry, "cpu_library", lambda: importlib.import_module(request.param))
     name: str = request.param
     return name
 
@@ -252,22 +253,3 @@ def test_order_of_the_checkpoints(tmp_path_factory: pytest.TempPathFactory, coun
     one = measure(saved(folder / "a", states), {"all": list(states[0])}).gram_lkk[0]
     other = measure(saved(folder / "b", [states[k] for k in places]), {"all": list(states[0])}).gram_lkk[0]
     near(other, one[places][:, places], rtol=1e-12, atol=1e-9)
-
-
-def test_layers_from_names() -> None:
-    """What people call a layer, in the names of the usual libraries."""
-    names = {
-        "vision_model.encoder.layers.11.mlp.fc1.weight": "vision_model.encoder.layers.11",
-        "blocks.3.attn.qkv.weight": "blocks.3",
-        "blocks.3.mlp.0.weight": "blocks.3",
-        "stages.2.blocks.1.mlp.fc1.weight": "stages.2.blocks.1",
-        "layer1.0.downsample.0.weight": "layer1.0",
-        "model.layers.4.mlp.experts.7.w1.weight": "model.layers.4",
-        "bert.embeddings.word_embeddings.weight": "bert.embeddings.word_embeddings",
-        "conv1.weight": "conv1",
-        "head.bias": "head",
-        "pos_embed": "pos_embed",
-        "0.weight": "0",
-    }
-    found = {name: layer for layer, members in layers_by_name(names).items() for name in members}
-    assert found == names

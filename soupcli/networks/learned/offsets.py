@@ -19,7 +19,7 @@ from soupcli.checkpoints.checkpoint import Checkpoint, neighbours, read_dense
 from soupcli.checkpoints.numbers import read_as
 from soupcli.errors import UsageError
 from soupcli.late import torch
-from soupcli.mixing.arithmetic.arrays import Array, Library, Scratch, bytes_of, cpu_library, is_torch, torch_itself
+from soupcli.mixing.arithmetic.arrays import Array, Library, Scratch, bytes_of, is_torch, torch_itself
 from soupcli.mixing.arithmetic.rounding import HELD_AS
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class OffsetSource(Protocol):
 class Reader:
     """Reads pieces into the thread's own memory, unless other memory is given.
 
-    `device` is where torch works on them; None is the CPU, where `library` does, numpy if it can be imported. Arrays of
-    numpy are held as HELD_AS says.
+    `library` works on them, by default torch, on a `device` of torch if that is given, else on the CPU. Arrays of numpy
+    are held as HELD_AS says.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Reader:
     ) -> None:
         self.checkpoints = checkpoints
         self.device = device
-        self.library = torch_itself() if device is not None else library or cpu_library()
+        self.library = library or torch_itself()
         self._neighbours = neighbours(checkpoints)
         self._of_thread = threading.local()
 

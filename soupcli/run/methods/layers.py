@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from soupcli.networks.geometry import layers_by_name
+from soupcli.networks.layer_names import layers_by_name
 from soupcli.wording import natural_order
 
 if TYPE_CHECKING:
