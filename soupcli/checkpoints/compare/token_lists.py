@@ -209,7 +209,8 @@ FAMILIES = (
 NAMED = frozenset(kind.name for kinds in FAMILIES for kind in kinds)
 # Other files that number tokens, and files of such names that do not: rules that put tokens together, and settings.
 OTHERS = ("*vocab*", "*.spm", "*.model", "*.tiktoken", "*tokenizer*.json", "dict.*.txt")
-NO_LISTS = ("*.bpe", "merges.txt", "*.codes", "*merges*")
+MERGES = ("*.bpe", "merges.txt", "*.codes", "*merges*")
+NO_LISTS = (*MERGES, "*stats*", "*freq*", "*count*", "*size*")
 ENDINGS = (".json", ".txt", ".lst", ".list", ".dict", *TABLES, *YAML, *OF_BYTES, *OF_TORCH)
 _UNIT = "(word|char(acter)?|token|phone(me)?|symbol|unit|piece|letter|syllable|grapheme|entity|relation|item|user|node)"
 _NUMBER = "(ids?|idx|ind(ex|ices)|ints?|num)"

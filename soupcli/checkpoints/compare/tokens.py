@@ -17,8 +17,8 @@ from soupcli.checkpoints.compare.compared_files import compared_files
 from soupcli.checkpoints.compare.token_lists import (
     ALIKE,
     FAMILIES,
+    MERGES,
     NAMED,
-    NO_LISTS,
     TOKENS,
     Tokens,
     numbers_tokens,
@@ -150,7 +150,7 @@ def _pairs_in(one: Mapping[str, Path], two: Mapping[str, Path]) -> Iterator[tupl
         if name in two and name in numbered[0] and name not in NAMED:
             kind = Tokens(name, partial(of_any, name))
             yield (one[name], kind), (two[name], kind)
-        elif name in two and matches(name, NO_LISTS) and not any(numbered):
+        elif name in two and matches(name, MERGES) and not any(numbered):
             yield (one[name], kind := Tokens(name, of_merges)), (two[name], kind)
 
 

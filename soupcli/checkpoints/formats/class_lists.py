@@ -44,6 +44,7 @@ OTHERS = late_pattern(
     r"|defaults|(no_)?decay|freeze|frozen|param(eter)?s?|param_groups|ranking|results|sources|roots|train(ing)?|eval|test"
     r"|val(id|idation)?)|(?!.*(class|label|categor))(train|val(id|idation)?|test|dev|eval|oof|holdout)[_-].*"
     r"|(?!.*(class|label|categor))(.*[_-])?(pred(ict(ion|ed)?)?s?|results?)([_-].*)?"
+    r"|(stop|hot|bad|banned|forbidden)[_-]?words|((?!.*(class|label|categor))(.*[_-])?(prompts|samples|examples|contributors))"
     r"|tags|library_name|pipeline_tag|license",
     re.IGNORECASE,
 )

@@ -114,7 +114,8 @@ def test_counts_and_rules_number_nothing(tmp_path: Path) -> None:
         save_file({"embed.weight": torch.rand(14, 2)}, folder / "model.safetensors")
         (folder / "vocab.json").write_text(json.dumps(numbered(WORDS)))
         (folder / "merges.txt").write_text("\n".join(["a b", "b c"][:: 1 - 2 * number]))
-        (folder / "stop_words.txt").write_text("\n".join(WORDS[:: 1 - 2 * number]))
+        (folder / "vocab_stats.json").write_text(json.dumps({"size": number, "unknown": 1 - number}))
+        (folder / "stop_words.txt").write_text("\n".join(["of", *WORDS, "in"][:: 1 - 2 * number]))
     check_meanings([open_checkpoint(tmp_path / str(number)) for number in range(2)], EVERYTHING)
 
 
