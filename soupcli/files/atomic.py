@@ -116,12 +116,13 @@ def _take_place_in_steps(new: Path, place: Path) -> Path:
     whole, old = aside(place, "new"), aside(place, "old")
     new.rename(whole)
     flush(place.parent)
-    place.rename(old)
-    flush(place.parent)
     try:
+        place.rename(old)
+        flush(place.parent)
         whole.rename(place)
-    except OSError:
-        old.rename(place)
+    except OSError:  # `place` may be where a disk is mounted
+        if os.path.lexists(old):
+            old.rename(place)
         remove(whole)
         raise
     flush(place.parent)

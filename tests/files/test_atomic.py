@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from soupcli.errors import OutputError
-from soupcli.files.atomic import check_file, write_whole
+from soupcli.files import atomic
+from soupcli.files.atomic import check_file, take_place, write_whole
 from soupcli.files.lock import claim
 
 
@@ -47,3 +50,24 @@ def test_paths_that_cannot_be_made(tmp_path: Path) -> None:
         check_file(Path("/".join("a" * 1000)))
     with pytest.raises(OutputError, match="has 1000 parts"), claim(Path("/".join("a" * 1000))):
         pass
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_a_folder_that_cannot_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int) -> None:
+    """If the old folder or the new one cannot take its name, such as one where a disk is mounted, the old one stays."""
+    new, place = tmp_path / "new", tmp_path / "place"
+    for folder in (new, place):
+        folder.mkdir()
+        (folder / folder.name).touch()
+    monkeypatch.setattr(atomic, "_exchange_at_once", lambda _one, _other: False)
+    rename, renames = Path.rename, count()
+
+    def busy(path: Path, target: Path) -> Path:
+        if next(renames) == refused:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(OSError, match="busy"):
+        take_place(new, place)
+    assert [file.relative_to(tmp_path) for file in tmp_path.rglob("*")] == [Path("place"), Path("place/place")]
