@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.key_path import descend, not_asked_for
-from soupcli.checkpoints.formats.part_words import EVERY, dotted, holds, is_every, kind, listed, under
+from soupcli.checkpoints.formats.part_words import EVERY, MOST_NAMES, dotted, holds, is_every, kind, listed, under
 from soupcli.checkpoints.formats.pickles.modules import is_module
 from soupcli.checkpoints.formats.pickles.stand_ins import StandIn, find_in
 from soupcli.checkpoints.formats.pickles.tensors import is_array, is_tensor, tensor_of
@@ -129,7 +129,8 @@ def _together(file: SavedFile, content: Any, key: str) -> NetworkPart:
     if len(dict(named)) < len(named):
         raise CheckpointError(f"{file.path}: --key {key}: two tensors would have one name")
     others = [name for name, value in beside if not file.is_tensor(value)]
-    said = f"weights are taken from {listed(repr(part.key) for part in parts)}, as one network"
+    own = " and the tensors beside" if any(file.is_tensor(value) for _, value in beside) else ""
+    said = f"weights are taken from {listed(repr(part.key) for part in parts)}{own}, as one network"
     left = (f"left out beside them: {listed(others)}",) if others else ()
     return NetworkPart(key, dict(named), (said, *left, *(note for part in parts for note in part.notes)))
 
@@ -153,6 +154,8 @@ def _preferred(file: SavedFile, view: Mapping[Any, Any], key: str | None) -> _Ch
     if not parts:
         return _Choice(None, _unknown_objects(file, view))
     own = any(file.is_tensor(value) and not is_training_state(str(name), value) for name, value in view.items())
+    if own and all(_names_alike(view, name) for name in parts):
+        raise _of_the_same_names(file, parts, key)
     if own or len(named) != 1:
         raise _unclear(file, parts, key, own=own)
     [name] = named
@@ -208,6 +211,21 @@ def _unclear(file: SavedFile, names: Iterable[str], key: str | None, *, own: boo
     return CheckpointError(
         f"{file.path}: {holds(key)} parts that may each be the network: {listed(places)}",
         hint=f"say which: {', or '.join(f'--key {name}' for name in places[:4])}; or all as one network: {every}",
+    )
+
+
+def _names_alike(view: Mapping[Any, Any], name: str) -> bool:
+    """Whether a part has numbers for the tensors beside it: their masks, gradients, importance, first values."""
+    part = next((view_of(value) for beside, value in view.items() if str(beside) == name), None)
+    return bool(part) and {str(each) for each in part or {}} <= {str(beside) for beside in view}
+
+
+def _of_the_same_names(file: SavedFile, parts: Sequence[str], key: str | None) -> CheckpointError:
+    places = listed(dotted(key, name) for name in parts)
+    return CheckpointError(
+        f"{file.path}: {holds(key)} tensors, and further numbers for the same names: {places}",
+        hint=f"save the tensors without {places}: torch.save({{name: value for name, value in state.items() if "
+        f"name not in {list(parts[:MOST_NAMES])}}}, other_path)",
     )
 
 

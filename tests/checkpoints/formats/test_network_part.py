@@ -131,6 +131,15 @@ def test_ip_adapter(tmp_path: Path) -> None:
     assert open_checkpoint(path).origin.format == "IP-Adapter"
 
 
+@pytest.mark.parametrize("name", ["masks", "fisher", "initial"])
+def test_further_numbers_for_the_same_names(tmp_path: Path, name: str) -> None:
+    """Masks, or the importance of weights, beside the weights themselves are not offered as the network."""
+    path = saved(tmp_path / "x.pt", {**state(0), name: dict(list(state(1).items())[:1])})
+    with pytest.raises(CheckpointError, match=f"holds tensors, and further numbers for the same names: {name}$") as no:
+        opened(path)
+    assert f"if name not in ['{name}']" in str(no.value.hint) and "--key" not in str(no.value.hint)
+
+
 def test_parts_beside_tensors(tmp_path: Path) -> None:
     """Tensors beside a part: which belong together is not known, so the hint says what --key leaves out."""
     path = saved(tmp_path / "x.pt", {"w": torch.ones(2), "encoder": state(0)})
