@@ -5,9 +5,9 @@
 
 Ratios alone mean something: both sides run in turns, on files that were just written, and of each the least of the
 rounds is taken. Memory is the peak of a process that inspects, as Linux counts it, less that of one that inspects two
-ingredients of a few bytes. Time is processor time and wall, of the command after Python has started and torch is
-imported, which take what they take whatever the files; the import is given beside. What is only shown needs no hashes;
-with `--json` the report has them.
+ingredients of a few bytes. Time is processor time and wall, of the command after Python has started. What it takes
+whatever the files is given beside, as the inspection of the small ones. What is only shown needs no hashes; with
+`--json` the report has them. The read is into memory that begins with a page, the fastest there is (see `paged`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
+
+from soupcli.files.reading import paged
 
 ROOT = Path(__file__).parent.parent
 WIDE = 1024
@@ -51,10 +53,10 @@ def main() -> None:
         write(folder / "tiny", 2, layers=1, wide=8)
         layers = max(1, options.megabytes * 10**6 // (WIDE * WIDE * 4))
         write(folder / "runs", max(options.counts), layers=layers, wide=WIDE)
-        empty, _ = inspected(folder / "tiny", 2, "--quiet")
+        empty = inspected(folder / "tiny", 2, "--quiet")
         peaks = []
         for count in options.counts:
-            works = works_of(folder / "runs", count)
+            works = works_of(folder, count)
             found: dict[str, list[Cost]] = {name: [] for name in works}
             for _ in range(options.rounds):
                 for name, work in works.items():
@@ -71,15 +73,16 @@ def main() -> None:
     print(f"memory of {options.counts[1]} to {options.counts[0]} ingredients: {peaks[1] / peaks[0]:.2f}")
 
 
-def works_of(runs: Path, count: int) -> dict[str, Callable[[], Cost]]:
+def works_of(folder: Path, count: int) -> dict[str, Callable[[], Cost]]:
     """What is measured in turns."""
+    runs = folder / "runs"
     files = sorted(runs.iterdir())[:count]
     return {
         "one warm read": lambda: read_once(lambda _chunk: None, files),
         "SHA-256": lambda: read_once(hashlib.sha256().update, files),
-        "import torch": lambda: inspected(runs, count, "--quiet")[1],
-        "inspect": lambda: inspected(runs, count, "--quiet")[0],
-        "inspect --json": lambda: inspected(runs, count, "--json", "--fresh")[0],
+        "of small ones": lambda: inspected(folder / "tiny", 2, "--quiet"),
+        "inspect": lambda: inspected(runs, count, "--quiet"),
+        "inspect --json": lambda: inspected(runs, count, "--json", "--fresh"),
     }
 
 
@@ -93,17 +96,17 @@ def write(folder: Path, count: int, *, layers: int, wide: int) -> None:
         save_file({f"blocks.{n}.fc.weight": m for n, m in enumerate(moved)}, folder / f"{number:03}.safetensors")
 
 
-def inspected(runs: Path, count: int, *words: str) -> tuple[Cost, Cost]:
-    """The command in a process of its own, and the import of torch before it."""
+def inspected(runs: Path, count: int, *words: str) -> Cost:
+    """The command in a process of its own."""
     files = [str(path) for path in sorted(runs.iterdir())[:count]]
     code = (
         "import pathlib, sys, time; import soupcli.commands.inspect, soupcli.output.inspection\n"
         "from soupcli.cli.app import run\n"
         "def now(): return time.process_time(), time.monotonic()\n"
-        "began = now(); import torch; imported = now(); code = run(['inspect', *sys.argv[1:]]); ended = now()\n"
+        "began = now(); code = run(['inspect', *sys.argv[1:]]); ended = now()\n"
         "lines = pathlib.Path('/proc/self/status').read_text().splitlines()\n"
         "peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM'))\n"
-        "print(); print(code, peak, *began, *imported, *ended)\n"
+        "print(); print(code, peak, *began, *ended)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SOUP_CACHE": str(runs.parent / "cache")}
     ran = subprocess.run(
@@ -116,15 +119,14 @@ def inspected(runs: Path, count: int, *words: str) -> tuple[Cost, Cost]:
     )
     exit_code, peak, *times = ran.stdout.splitlines()[-1].split()
     assert exit_code == "0", ran.stderr
-    began, imported, ended = ([float(time) for time in times[at : at + 2]] for at in (0, 2, 4))
-    command = Cost(ended[0] - imported[0], ended[1] - imported[1], int(peak))
-    return command, Cost(imported[0] - began[0], imported[1] - began[1])
+    processor, wall, *ended = map(float, times)
+    return Cost(ended[0] - processor, ended[1] - wall, int(peak))
 
 
 def read_once(use: Callable[[memoryview], None], files: list[Path]) -> Cost:
     """Read every byte once and use it, from a cache as warm as the command found it."""
     began = time.process_time(), time.monotonic()
-    memory = memoryview(bytearray(CHUNK))
+    memory = paged(CHUNK)
     for file in files:
         with file.open("rb", buffering=0) as stream:
             while count := stream.readinto(memory):
