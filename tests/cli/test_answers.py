@@ -48,11 +48,14 @@ def answers(*commands: tuple[str, ...], before: str = "") -> list[tuple[list[str
         return [tuple(json.loads(line)) for line in told]
 
 
-def test_no_torch(family: Path, soup: Callable[..., Ran]) -> None:
+def test_no_torch(family: Path) -> None:
     """Each of these ends as it should, and none of them imports torch, on a machine without other devices."""
-    assert soup("rank", *RUNS, "--val", "val", "--report", "rank.json").code == 0
-    assert soup("greedy", *RUNS, "--val", "val", "--quiet").code == 0
+    made = answers(  # in a process whose path is that of the ones below: kept scores depend on it
+        ("rank", *RUNS, "--val", "val", "--report", "rank.json"), ("greedy", *RUNS, "--val", "val", "--quiet")
+    )
+    assert [code for _, code, _ in made] == [0, 0]
     state = load_file("runs/0/model.safetensors")
+    state |= {f"rnn.weight_{place}": torch.full((4, 4), 0.5) for place in ("ih", "hh")}  # one may be the other's mask
     for name in ("pickled/a", "pickled/b", "narrow/a", "named/a"):
         Path(name).mkdir(parents=True)
     for name in ("a", "b"):

@@ -10,17 +10,16 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from soupcli.checkpoints.checkpoint import read_part
 from soupcli.checkpoints.compare.weight_parts import Form, Together, joined, modules_of
 from soupcli.checkpoints.dtype import Dtype
+from soupcli.checkpoints.numbers import read_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import Tensor
-
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
     from soupcli.checkpoints.compare.weight_parts import Module
+    from soupcli.mixing.arithmetic.arrays import Array
 
 NEVER = re.compile(r"(?!)")
 CHUNK = 1 << 20  # elements that are looked at once
@@ -189,9 +188,9 @@ def _has_zeros_and_ones(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> 
     """Whether a floating tensor holds both 0 and 1, and nothing else."""
     if not _holds_bits(checkpoint, name, spec):
         return False
-    return 0 < sum(float(part.double().sum()) for part in _parts(checkpoint, name, spec)) < spec.numel
+    return 0 < sum(float(part.sum()) for part in _parts(checkpoint, name, spec)) < spec.numel
 
 
-def _parts(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> Iterator[Tensor]:
+def _parts(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> Iterator[Array]:
     for at in (0, *range(GLANCE, spec.numel, CHUNK)):
-        yield read_part(checkpoint, name, at, min(CHUNK if at else GLANCE, spec.numel - at)).float()
+        yield read_numbers(checkpoint, name, at, min(CHUNK if at else GLANCE, spec.numel - at))

@@ -10,7 +10,8 @@ row of FORMS.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,14 +203,21 @@ def check_products(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
     """Raises MixError if a weight is stored in parts that are mixed and differ between checkpoints."""
     if len(checkpoints) < 2:
         return
-    if not any(True for one in checkpoints for _ in quantised(one.tensors)):
+    packed = [(one, together) for one in _other_headers(checkpoints) for together in quantised(one.tensors)]
+    if not packed:
         _check_declared(checkpoints)
-    finders: tuple[Callable[[Checkpoint], Iterator[Together]], ...] = (lambda one: quantised(one.tensors), parametrised)
+    for checkpoint, together in chain(packed, ((one, each) for one in checkpoints for each in parametrised(one))):
+        if _is_mixed(together, checkpoints, selection):
+            raise _refused(checkpoint, together)
+
+
+def _other_headers(checkpoints: Sequence[Checkpoint]) -> Iterator[Checkpoint]:
+    """Yield the checkpoints whose names, shapes or dtypes are not those of the one before. Most families have one."""
+    before: Mapping[str, TensorSpec] | None = None
     for checkpoint in checkpoints:
-        for find in finders:
-            for together in find(checkpoint):
-                if _is_mixed(together, checkpoints, selection):
-                    raise _refused(checkpoint, together)
+        if checkpoint.tensors != before:
+            yield checkpoint
+        before = checkpoint.tensors
 
 
 def _declared(checkpoint: Checkpoint) -> tuple[Path, str] | None:
