@@ -86,6 +86,9 @@ class JsonStore:
 
     def put(self, key: str, content: Any) -> None:
         """Keep the content. If the folder cannot be written, or others can write there, nothing is kept."""
+        with contextlib.suppress(OSError):
+            if self._usable is None and refusal(self.folder) is None:
+                make_folder(self.folder)
         if not self._is_usable():
             return
         body = {"content": content, "depends": self._inputs.depends() if self._inputs is not None else []}
@@ -113,7 +116,10 @@ class JsonStore:
 
     def _is_usable(self) -> bool:
         if self._usable is None:
-            self._usable = refusal(self.folder) is None
+            found = refusal(self.folder) is None
+            if not self.folder.exists():
+                return found  # others may make it before us
+            self._usable = found
         return self._usable
 
 

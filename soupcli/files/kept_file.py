@@ -23,7 +23,8 @@ def refusal(folder: Path) -> str | None:
     """Return why the files in `folder` are not used, or None if they are.
 
     It and every folder above it belong to this user or to root. Nobody else can write in it, and nobody else can
-    rename a folder above it.
+    rename a folder above it: in a folder such as /tmp (sticky) others may add names, and change none of ours. So one
+    that is not there yet is to be asked for again when it is made.
     """
     place = Path(os.path.realpath(folder))
     for checked in (place, *place.parents):
@@ -35,8 +36,8 @@ def refusal(folder: Path) -> str | None:
             return f"{checked}: {cause.strerror}"
         if found.st_uid not in (os.geteuid(), 0):
             return f"{checked}: belongs to another user"
-        above = checked not in (place, place.parent)
-        if above and (found.st_mode & stat.S_ISVTX or not found.st_mode & OTHERS):
+        above, grandparent = checked != place, checked not in (place, place.parent)
+        if (above and found.st_mode & stat.S_ISVTX) or (grandparent and not found.st_mode & OTHERS):
             continue
         if stat.S_ISDIR(found.st_mode) and _others_write(found):
             return f"{checked}: others can write there (mode {stat.S_IMODE(found.st_mode):o})"

@@ -118,8 +118,20 @@ def test_refusal(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a/b/c") is None
     (tmp_path / "a").chmod(0o1777)
     assert refusal(tmp_path / "a/b/c") is None
+    assert refusal(tmp_path / "a/b") is None  # others add names beside it, and cannot change its own
+    assert "others can write there (mode 1777)" in str(refusal(tmp_path / "a"))
     (tmp_path / "a").chmod(0o777)
     assert "others can write there (mode 777)" in str(refusal(tmp_path / "a/b/c"))
+
+
+def test_a_folder_that_others_make_first(tmp_path: Path) -> None:
+    """A folder that was not there is looked at again once it is: in /tmp anybody may make it."""
+    store = a_store(tmp_path / "kept")
+    assert store.get(KEY) is None
+    (tmp_path / "kept").mkdir(mode=0o777)
+    (tmp_path / "kept").chmod(0o777)
+    store.put(KEY, CONTENT)
+    assert not list((tmp_path / "kept").iterdir())
 
 
 def test_depends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
