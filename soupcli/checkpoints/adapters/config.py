@@ -11,8 +11,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ CONFIG = "adapter_config.json"
 MERGE = "merge each adapter into its base (merge_and_unload) and mix the whole networks"
 MAX_BYTES = 10_000_000
 MAX_PATTERN = 400  # characters: patterns are regular expressions, and come from the file
+MOST_PATTERNS = 5000
+MOST_STEPS = 100_000_000  # of all searches with patterns that can match many ways, as estimated
+# What a pattern may repeat without many ways to match: a digit. And a group that it repeats: ways without end.
+DIGITS = re.compile(r"(\\d|\[0-9\]|\[\\d\])([*+]\??|\{[\d,]*\}\??)")
+REPEATED = re.compile(r"(?<!\\)[*+{]")
+REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
 # Settings under which a layer is no longer W + s B A, or W no longer the base's.
 UNMIXABLE = (
     "use_dora",
@@ -50,6 +57,7 @@ class AdapterConfig:
 
     file: FileVersion
     values: Mapping[str, Any]
+    steps: list[int] = field(default_factory=lambda: [0], compare=False)  # that its patterns have taken so far
 
     @property
     def base(self) -> str | None:
@@ -72,13 +80,13 @@ class AdapterConfig:
 
     def scale(self, module: str, rank: int) -> Fraction:
         """The factor s of `module`, whose A has `rank` rows. Raises CheckpointError if the ranks disagree."""
-        said = _for_module(self.values.get("rank_pattern"), module, self.values.get("r"))
+        said = self._for_module("rank_pattern", module, self.values.get("r"))
         if said != rank:
             raise CheckpointError(
                 f"{self.file.path}: says that {module} has rank {said}, its tensors have {rank}",
                 hint="the two files are of different adapters: put the right adapter_config.json there",
             )
-        alpha = _for_module(self.values.get("alpha_pattern"), module, self.values.get("lora_alpha"))
+        alpha = self._for_module("alpha_pattern", module, self.values.get("lora_alpha"))
         if finite(alpha) is None:
             raise CheckpointError(
                 f"{self.file.path}: lora_alpha of {module} is {alpha!r}, not a number",
@@ -87,6 +95,26 @@ class AdapterConfig:
         if self.values.get("use_rslora"):
             return Fraction(alpha / math.sqrt(rank))
         return Fraction(alpha) / rank
+
+    def _for_module(self, name: str, module: str, default: object) -> Any:
+        """Return the value for `module`: that of the first pattern that matches the end of its name, as PEFT does.
+
+        Wrappers' names come off the patterns, as they do off the names of modules. Raises CheckpointError if the
+        patterns, which a stranger may have written, could take very long.
+        """
+        patterns = self.values.get(name)
+        for key, value in patterns.items() if isinstance(patterns, Mapping) else ():
+            if isinstance(key, str) and len(key) <= MAX_PATTERN:
+                plain = _plain(key)
+                self.steps[0] += _steps(plain, module)
+                if self.steps[0] > MOST_STEPS:
+                    raise CheckpointError(
+                        f"{self.file.path}: {name} has patterns that take too long to match, such as {_short(key)}",
+                        hint="write the names of modules, such as layers.0.q_proj, in place of the patterns",
+                    )
+                if _fits(plain, module):
+                    return value
+        return default
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
@@ -117,6 +145,11 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
                 f"{file.path}: {name} is {_short(values[name])}: the mean of such adapters is not an adapter",
                 hint=MERGE,
             )
+    for name in ("rank_pattern", "alpha_pattern"):
+        if isinstance(values.get(name), Mapping) and len(values[name]) > MOST_PATTERNS:
+            raise CheckpointError(
+                f"{file.path}: {name} has {len(values[name])} patterns, at most {MOST_PATTERNS} are read", hint=MERGE
+            )
     start = values.get("init_lora_weights")
     if isinstance(start, str) and REBASING.match(start):
         raise CheckpointError(
@@ -132,17 +165,6 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _for_module(pattern: object, module: str, default: object) -> Any:
-    """Return the value for `module`: that of the first pattern that matches the end of its name, as PEFT does.
-
-    Wrappers' names come off the patterns, as they do off the names of modules.
-    """
-    for key, value in pattern.items() if isinstance(pattern, Mapping) else ():
-        if isinstance(key, str) and len(key) <= MAX_PATTERN and _fits(_plain(key), module):
-            return value
-    return default
-
-
 def _plain(names: Any) -> Any:
     """Return a name, a pattern or a list of such without wrappers' names; anything else as it is."""
     if isinstance(names, list):
@@ -150,11 +172,32 @@ def _plain(names: Any) -> Any:
     return WRAPPERS_IN_PATTERNS.sub("", names) if isinstance(names, str) else names
 
 
-def _fits(key: str, module: str) -> bool:
+@lru_cache(maxsize=MOST_PATTERNS)  # of many modules, each is matched with every pattern
+def _ways(key: str) -> float:
+    """Return how many repeats of a pattern can share a text in many ways; infinity if one lies in another."""
+    key = DIGITS.sub("0", key)
+    return math.inf if REPEATED_GROUP.search(key) or r"\1" in key else len(REPEATED.findall(key))
+
+
+def _steps(key: str, module: str) -> int:
+    """Return about how many steps a search may take: one for each way to share the name among the repeats."""
+    ways = _ways(key)
+    if ways == math.inf:
+        return MOST_STEPS + 1
+    return int((module.count(".") + 1) * len(module) ** ways // math.factorial(int(ways))) if ways < 20 else MOST_STEPS
+
+
+@lru_cache(maxsize=MOST_PATTERNS)
+def _compiled(key: str) -> re.Pattern[str] | None:
     try:
-        return re.match(rf"(.*\.)?({key})$", module) is not None
-    except re.error:
-        return False
+        return re.compile(rf"(.*\.)?({key})$")
+    except (re.error, OverflowError, RecursionError):
+        return None
+
+
+def _fits(key: str, module: str) -> bool:
+    pattern = _compiled(key)
+    return pattern is not None and pattern.match(module) is not None
 
 
 def soup_config(values: Mapping[str, Any], modules: Mapping[str, tuple[int, Fraction]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.compare.weight_parts import Form, Together, joined, modules_of
@@ -99,10 +100,10 @@ def parametrised(checkpoint: Checkpoint) -> Iterator[Together]:
         elif "histogram" in leaves and "min_val" in leaves:
             yield Together(OBSERVED, (joined(module, "histogram"),))
         yield from _of_scales(checkpoint, module, leaves)
+        shapes = Counter(spec.shape for spec in leaves.values())
         for leaf, spec in leaves.items():
             name = joined(module, leaf)
-            shapes = [other.shape for place, other in leaves.items() if place != leaf]
-            beside = len(spec.shape) > 1 and spec.shape in shapes  # all vectors of a norm have one shape
+            beside = len(spec.shape) > 1 and shapes[spec.shape] > 1  # all vectors of a norm have one shape
             if ("mask" in name.lower() or beside) and not originals and _has_zeros_and_ones(checkpoint, name, spec):
                 yield Together(MASK, (name,))
 

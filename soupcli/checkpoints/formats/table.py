@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from soupcli.files.reading import FileVersion
 
 
+LONGEST_NAME = 1000  # letters of a tensor's
+
+
 class FileFormat(NamedTuple):
     """One way to store named tensors in a file."""
 
@@ -44,7 +47,15 @@ def read_contents(file: FileVersion, how: How) -> Contents:
             f"{file.path}: not a checkpoint: none of {', '.join(each.name for each in FORMATS)}",
             hint="--ckpts takes checkpoint files and folders that hold one",
         )
-    return found.read_header(file, how)
+    contents = found.read_header(file, how)
+    longest = max(contents.specs, key=len, default="")
+    if len(longest) > LONGEST_NAME:
+        raise CheckpointError(
+            f"{file.path}: tensor '{longest[:40]}...' has a name of {len(longest)} letters, "
+            f"at most {LONGEST_NAME} are read",
+            hint="no library gives such names: who wrote this file?",
+        )
+    return contents
 
 
 @lru_cache(maxsize=8192)  # of a folder of many, each is asked for several times

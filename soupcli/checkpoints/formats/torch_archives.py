@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.formats.pickles.machine import STORAGE, PickleError, budget_of
@@ -108,6 +109,7 @@ def _names(file: FileVersion) -> list[str]:
     return [record.name for record in _directory(file, 0, file.size)]
 
 
+@lru_cache(maxsize=2)  # of one file, asked for by all that look whose it is
 def _directory(file: FileVersion, offset: int, length: int) -> list[Record]:
     try:
         return read_directory(file, offset, length)

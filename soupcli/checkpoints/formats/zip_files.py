@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
+from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -62,10 +63,14 @@ ARCHIVES = (
     Archive("word/*", "a document", "--ckpts takes files of torch.save and safetensors"),
 )
 
+MEMBERS = tuple(kind.member for kind in ARCHIVES)
+
 
 def other_archive(names: Sequence[str]) -> Archive | None:
     """The kind of a zip archive that holds these names, None if it is not in ARCHIVES."""
-    return next((kind for kind in ARCHIVES if any(fnmatch(name, kind.member) for name in names)), None)
+    if not any(matches(name, MEMBERS) for name in names):
+        return None
+    return next((kind for kind in ARCHIVES if any(fnmatchcase(name, kind.member) for name in names)), None)
 
 
 def refuse_other_archives(file: FileVersion, names: Sequence[str]) -> None:

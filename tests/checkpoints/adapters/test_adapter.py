@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from soupcli.checkpoints.adapters.adapter import AdapterCheckpoint
+from soupcli.checkpoints.adapters.config import read_adapter_config
 from soupcli.checkpoints.compare.agreement import check_agreement
 from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.dtype import Dtype
@@ -606,3 +608,28 @@ def test_heads_that_adapters_hold_whole(make: Make) -> None:
             continue
         with pytest.raises(MixError, match=r"rows of '[\w.]*lm_head\.weight' stand for other classes"):
             check_meanings(adapters(folders), TensorFilter())
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+b", "(a|a)*b", ".*" * 10 + "b", "(a{9}){9}b"])
+def test_patterns_without_end(tmp_path: Path, pattern: str) -> None:
+    """A pattern of a stranger's that could be matched in ways without end is refused before it is tried."""
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "rank_pattern": {pattern: 2}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="rank_pattern has patterns that take too long to match"):
+        read_adapter_config(tmp_path).scale("a" * 60, 2)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["v_proj", r"layers\.\d+\.v_proj", "layers.[0-9]+.*", ".*v_proj", r"^layers\.0\.v_proj"]
+)
+def test_patterns_of_peft(tmp_path: Path, pattern: str) -> None:
+    """Patterns as people write them choose the rank of 5,000 modules."""
+    config = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 2,
+        "rank_pattern": {f"{n}x": 3 for n in range(9)} | {pattern: 4},
+    }
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    read = read_adapter_config(tmp_path)
+    assert {read.scale("layers.0.v_proj", 4) for _ in range(5000)} == {Fraction(1, 2)}

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
 
 from soupcli.checkpoints import checkpoint as checkpoint_module
+from soupcli.checkpoints.compare.computed_weights import parametrised
 from soupcli.checkpoints.compare.products import check_products, quantised
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import CheckpointError, MixError
+from tests.helpers.operations import operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -386,3 +388,14 @@ def test_vectors_of_a_norm_are_not_read(tmp_path: Path, monkeypatch: pytest.Monk
     checkpoint = open_checkpoint(tmp_path / "a.safetensors")
     monkeypatch.setattr(checkpoint_module, "read_at", lambda *_, **__: pytest.fail("a tensor was read"))
     check_products([checkpoint], EVERYTHING)
+
+
+def test_many_tensors_in_one_module(tmp_path: Path) -> None:
+    """What goes together in a module of very many tensors is found in one pass over them."""
+
+    def steps(count: int) -> int:
+        save_file({f"t{number}": torch.ones(2, 3) for number in range(count)}, tmp_path / f"{count}.safetensors")
+        checkpoint = open_checkpoint(tmp_path / f"{count}.safetensors")
+        return operations(lambda: list(parametrised(checkpoint)))
+
+    assert steps(400) < 6 * steps(100)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from soupcli.checkpoints.checkpoint import Origin, StoredTensor, TensorSpec
 from soupcli.checkpoints.contents import Contents, How
@@ -43,3 +44,10 @@ def test_a_new_format_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(table, "FORMATS", (*FORMATS, row))
     for path in (tmp_path / "run/weights.one", tmp_path / "run"):
         assert opened(path)["w"].tolist() == [0, 1, 2]
+
+
+def test_names_without_end(tmp_path: Path) -> None:
+    """Names of 40,000 letters with as many dots are refused: what compares them would take minutes."""
+    save_file({"a." * 20_000 + "w": torch.ones(1)}, tmp_path / "long.safetensors")
+    with pytest.raises(CheckpointError, match=r"tensor 'a\..*' has a name of 40001 letters, at most 1000 are read"):
+        opened(tmp_path / "long.safetensors")

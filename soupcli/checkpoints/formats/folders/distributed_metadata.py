@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.pickles.machine import BUDGET, Budget, PickleError
+from soupcli.checkpoints.formats.pickles.machine import PickleError, budget_of
 from soupcli.checkpoints.formats.pickles.stand_ins import StandIn
 from soupcli.checkpoints.formats.pickles.tensors import dtype_of
 from soupcli.checkpoints.formats.pickles.unpickler import Unpickler
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from soupcli.files.reading import FileVersion
 
 MAX_METADATA = 1_000_000_000
-BUDGET_PER_BYTE, MOST_FOR_BYTES = 20, 240_000_000
+DATA_PER_BYTE, MOST_FOR_DATA = 48, 240_000_000
+OBJECT = 2000  # units for data that an object with attributes brings: an entry has four, and further ones for each box
 SAVE_AGAIN = "copy or save the checkpoint again"
 CHAINED = re.compile(r"chained_\d+\.")  # before the names of Megatron's optimizers, if it has several
 
@@ -62,12 +63,17 @@ class Metadata(NamedTuple):
     paths: dict[str, tuple[str, ...]]  # flattened name of each entry -> where it is in the saved object
 
 
+class _Described(Unpickler):
+    def built(self, _: StandIn) -> None:
+        self.grant(OBJECT)
+
+
 def read_metadata(file: FileVersion) -> Metadata:
     """Returns what `.metadata` says. Raises CheckpointError if it is broken or something else."""
     if file.size > MAX_METADATA:
         raise CheckpointError(f"{file.path}: {file.size} bytes, at most {MAX_METADATA} are read")
-    budget = Budget(BUDGET.steps + min(BUDGET_PER_BYTE * file.size, MOST_FOR_BYTES))
-    unpickler = Unpickler(lambda at, count: read_bytes(file, at, count), budget=budget)
+    budget = budget_of(file.size)._replace(data=min(DATA_PER_BYTE * file.size, MOST_FOR_DATA))
+    unpickler = _Described(lambda at, count: read_bytes(file, at, count), budget=budget)
     try:
         described = unpickler.load()
         entries = _entries(_field(described, "state_dict_metadata"))

@@ -85,6 +85,14 @@ class Machine:
         self._data -= taken
         self.spend(units - taken)
 
+    def grant(self, units: int) -> bool:
+        """Moves `units` of those for data to those for any step, which never become more than at the beginning."""
+        granted = self._left < self._most and self._data > 0
+        if granted:
+            self._data -= units
+            self._left += units
+        return granted
+
     def take(self, count: int) -> bytes:
         """Returns the next `count` bytes."""
         end = self._at + count
@@ -203,9 +211,6 @@ class Machine:
     def push_reference(self, value: Any) -> None:
         """Pushes the object that a persistent identifier names; a storage brings units for the steps of its tensor."""
         key = value[2] if isinstance(value, tuple) and len(value) > 2 and value[0] == "storage" else None
-        new = isinstance(key, str | int) and key not in self._storages
-        if new and self._left < self._most and self._data > 0:
+        if isinstance(key, str | int) and key not in self._storages and self.grant(STORAGE):
             self._storages.add(key)
-            self._data -= STORAGE
-            self._left += STORAGE
         self._stack.append(self._persistent(value))
