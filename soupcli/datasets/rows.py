@@ -184,7 +184,8 @@ def _parquet(path: Path, columns: Sequence[str]) -> list[Row]:
     try:
         file = parquet.ParquetFile(path)
         flat = {file.schema.column(place).path for place in range(len(file.schema))}.intersection(columns)
-        file = parquet.ParquetFile(path, read_dictionary=sorted(flat))  # a text that a million rows share is one text
+        # A text that a million rows share is one text. Where the groups lie, of which there may be many, is read once.
+        file = parquet.ParquetFile(path, metadata=file.metadata, read_dictionary=sorted(flat))
         wanted = columns or file.schema_arrow.names
         known = [name for name in dict.fromkeys(wanted) if name in file.schema_arrow.names]
         if len(known) < len(set(wanted)):
@@ -223,10 +224,11 @@ def _values(path: Path, name: str, column: Any) -> list[Any]:
 
 def _check_parquet(path: Path, metadata: Any, columns: Sequence[str]) -> None:
     """Raises ValidationError for a small file whose columns unpack to a huge size."""
-    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    parts = [group.column(place) for group in groups for place in range(group.num_columns)]
-    read = [part for part in parts if part.path_in_schema.split(".")[0] in columns]
-    unpacked, values = sum(part.total_uncompressed_size for part in read), sum(part.num_values for part in read)
+    unpacked = values = 0
+    places = [at for at in range(metadata.num_columns) if metadata.schema.column(at).path.split(".")[0] in columns]
+    for group in (metadata.row_group(number) for number in range(metadata.num_row_groups)):
+        for part in map(group.column, places):
+            unpacked, values = unpacked + part.total_uncompressed_size, values + part.num_values
     size = path.stat().st_size
     most_values = (MOST_VALUES + MOST_REPEATED * size) * max(1, len(columns))
     if unpacked > MOST_UNPACKED * size + LONGEST or max(values, metadata.num_rows) > most_values:

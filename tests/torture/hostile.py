@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -23,6 +24,11 @@ from tests.torture.fuzz import Result
 
 MOST_SECONDS, MOST_MEGABYTES = 4.0, 130.0  # of a busy machine; a quiet one takes half the time
 BIG = 100_000_000
+YAML_LAUGHS = b"a0: &a0 [x,x]\n" + b"".join(
+    b"a%d: &a%d [%s]\n" % (at, at, b",".join([b"*a%d" % (at - 1)] * 9)) for at in range(1, 12)
+)
+ADAPTER = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "rank_pattern": {"(a+)+b": 2}}
+PEFT = f"base_model.model.{'a' * 60}.lora_{{}}.weight"
 LAUGHS = b"".join(b"](" + b"h" + bytes([at]) + b"h" + bytes([at]) * 9 + b"eq" + bytes([at + 1]) for at in range(200))
 
 
@@ -66,6 +72,17 @@ def empty_records(path: Path, count: int) -> None:
             out.writestr(f"archive/data/{number}", b"")
 
 
+def folder_of(name: str, files: Iterable[tuple[str, bytes]]) -> None:
+    """A folder with a small network, and further files."""
+    shutil.rmtree(name, ignore_errors=True)
+    Path(name).mkdir()
+    save_file({"w": torch.ones(4)}, f"{name}/model.safetensors")
+    for place, content in files:
+        file = Path(name, place)
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+
+
 def header(path: Path, text: bytes) -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text)
 
@@ -74,6 +91,19 @@ HEADERS: dict[str, Callable[[int], bytes]] = {
     "values": lambda size: b'{"a":[' + b"{}," * (size // 3) + b"{}]}",
     "levels": lambda size: b'{"a":' + b"[" * size,
     "metadata": lambda size: b'{"__metadata__":{' + b",".join(b'"%d":""' % at for at in range(size // 11)) + b"}}",
+    "one module": lambda size: (
+        b"{"
+        + b",".join(b'"t%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % at for at in range(size // 10_000))
+        + b"}"
+    ),
+    "long names": lambda size: (
+        b"{"
+        + b",".join(
+            b'"%s%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % (b"a." * 20_000, at)
+            for at in range(size // 500_000)
+        )
+        + b"}"
+    ),
     "tensors": lambda size: (
         b"{"
         + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % at for at in range(size // 60))
@@ -84,6 +114,19 @@ REPORTS: dict[str, Callable[[int], bytes]] = {
     "values": lambda size: b'{"schema":"soup-report/1","soup":{},"a":[' + b"{}," * (size // 3) + b"{}]}",
     "levels": lambda size: b"[" * size,
     "a text": lambda size: b'{"schema":"soup-report/1","soup":{"x":"' + b"a" * size + b'"}}',
+}
+
+
+FOLDERS: dict[str, Callable[[int], Iterable[tuple[str, bytes]]]] = {
+    "files of weights": lambda size: ((f"{at}.pt", b"") for at in range(size // 10_000)),
+    "settings": lambda size: ((f"{at}.json", b"{}") for at in range(size // 10_000)),
+    "texts": lambda size: ((f"{at}.txt", b"") for at in range(size // 5_000)),
+    "sub-folders": lambda size: ((f"{at}/x.json", b"{}") for at in range(size // 20_000)),
+    "networks below": lambda size: (
+        (f"{at}/model.safetensors", Path("ok.safetensors").read_bytes()) for at in range(size // 50_000)
+    ),
+    "keys": lambda size: [("config.json", json.dumps({f"{at}": at for at in range(size // 1_000)}).encode())],
+    "laughs": lambda size: [("config.yaml", YAML_LAUGHS[:size])],
 }
 
 
@@ -101,6 +144,14 @@ def inputs(size: int) -> Iterator[tuple[str, list[str]]]:
     for name, text in HEADERS.items():
         header(Path("header.safetensors"), text(size - 1000))
         yield f"header: {name}", ["inspect", "--ckpts", "header.safetensors"]
+    for name, files in FOLDERS.items():
+        folder_of("beside", files(size))
+        yield f"folder: {name}", ["inspect", "--ckpts", "beside"]
+    folder_of("adapter", [("adapter_config.json", json.dumps(ADAPTER).encode())])
+    save_file(
+        {PEFT.format("A"): torch.ones(2, 2), PEFT.format("B"): torch.ones(2, 2)}, "adapter/adapter_model.safetensors"
+    )
+    yield "adapter: patterns", ["inspect", "--ckpts", "adapter/adapter_model.safetensors"]
     folder = Path("old")
     folder.mkdir(exist_ok=True)
     save_file({"w": torch.ones(4)}, folder / "model.safetensors")
