@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from soupcli.checkpoints.formats.class_lists import EMBEDDED, is_class_list, rows_of_pbtxt, rows_of_text
+from soupcli.checkpoints.formats.class_lists import is_class_list, rows_of_pbtxt, rows_of_text
+from soupcli.checkpoints.formats.class_words import EMBEDDED
 from soupcli.checkpoints.formats.numpy_names import plain, read_npy, read_pickle
 from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.checkpoints.shell_patterns import matches

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.compare.class_files import LINES, document_of, files_of
 from soupcli.checkpoints.formats.class_lists import (
-    OTHERS,
-    PLACEHOLDER,
     are_settings,
     is_class_list,
     named_rows,
@@ -21,6 +19,7 @@ from soupcli.checkpoints.formats.class_lists import (
     other_lists,
     plain_name,
 )
+from soupcli.checkpoints.formats.class_words import OTHERS, PLACEHOLDER
 from soupcli.files.small_file import same_bytes
 
 if TYPE_CHECKING:

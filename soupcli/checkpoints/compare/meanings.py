@@ -21,7 +21,8 @@ from soupcli.checkpoints.compare.class_orders import (
 )
 from soupcli.checkpoints.compare.head_rows import HEAD
 from soupcli.checkpoints.compare.tokens import check_tokens, tables
-from soupcli.checkpoints.formats.class_lists import EMBEDDED, PLACEHOLDER, plain_name
+from soupcli.checkpoints.formats.class_lists import plain_name
+from soupcli.checkpoints.formats.class_words import EMBEDDED, PLACEHOLDER
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from soupcli.files.small_file import same_bytes

@@ -26,7 +26,7 @@ from soupcli.checkpoints.compare.token_lists import (
     of_merges,
     of_torch,
 )
-from soupcli.checkpoints.formats.class_lists import LETTERS, TOKEN_KEYS
+from soupcli.checkpoints.formats.class_words import LETTERS, TOKEN_KEYS
 from soupcli.checkpoints.formats.folders.folder import SIDE_FILES
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.checkpoints.side_files import is_weights, leads_inside

@@ -11,6 +11,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from soupcli.checkpoints.formats.class_words import (
+    BEGIN_SETTINGS,
+    BY_MERIT,
+    HEADER,
+    KEYS,
+    LETTERS,
+    LISTS,
+    NO_CLASS,
+    OTHERS,
+    SETTING,
+)
 from soupcli.checkpoints.formats.numpy_names import names_in
 from soupcli.files.json_text import parse_json
 from soupcli.late import late_pattern
@@ -22,71 +33,13 @@ MOST_LOOKED_AT, PER_LIST = 300_000, 10  # items of lists and maps: one that lies
 LONGEST = 4096  # characters of a line
 MOST_CHARACTERS = 4_000_000  # of all names of a list
 FEWEST_LETTERS, LONGEST_JSON = 20, 1 << 25  # of JSON in a text, such as a whole tokenizer
-_NUMBER, _NAME = "(ids?|int|idx|ind(ex|ices))", "(label|class|name|tag|intent|category|target)(es|s)?"
-_MAPS = rf"{_NUMBER}_?(2|to)_?{_NAME}|{_NAME}_?(2|to)_?{_NUMBER}"
-_NAMES = r"(label|class|target|category)_?(names|list|order)|labels|classes|names"
-_LISTS = (
-    rf"{_MAPS}|categor(y|ies)|synsets?([_-]?(words|mapping))?|species|tags|intents|target_?names"
-    r"|(label|class|category|intent|tag)(es|s)?"
-    r"([_-]?(names|map|mapping|list|dict|index|indices|order|(encoder|encoding)([_-]?classes)?))?"
-)
-KEYS = late_pattern(rf"({_MAPS}|{_NAMES})_?", re.IGNORECASE)
-LISTS = late_pattern(rf"names|([\w-]+[_-])?({_LISTS})", re.IGNORECASE)
 ENDINGS = ("", "json", "yaml", "yml", "toml", "txt", "names", "csv", "tsv", "lst", "list", "dat", "pbtxt")
 BINARY = ("npy", "pkl", "pickle", "joblib", "pt", "pth")
-# Lists of other things, whose order says nothing, by their key or the name of their file.
-OTHERS = late_pattern(
-    r"versions?|(.*[_-])?(modules|datasets?|metrics?|languages?|architectures|tokens|files|paths|callbacks|report_to|ignore|layers"
-    r"|inputs?|plugins|loggers|gpus|devices|authors|splits|args|argv|packages|requirements|losses|counts?"
-    r"|frequenc(y|ies)|distribution|statistics|stats|accurac(y|ies)|scores?|report|confusion(_matrix)?|weights|configs?|h?params|hyper_?parameters|settings|options)_?"
-    r"|(?!.*(class|label|categor|target))(.*[_-])?(hooks|blocks|stages|backbones?|base_models?|features|feature_names|folds"
-    r"|ids|opts?|best|trial|channels|columns|machines|dependencies|todo|notes?|curriculum|mix(ture)?|sampling|ratios?|proportions?|log(s|ging)?|monitor|hosts|nodes|workers|loss|terms|aug\w*|tfms|transforms?|optimizers?|schedulers?"
-    r"|defaults|(no_)?decay|freeze|frozen|param(eter)?s?|param_groups|ranking|results|sources|roots|train(ing)?|eval|test"
-    r"|val(id|idation)?)|(?!.*(class|label|categor))(train|val(id|idation)?|test|dev|eval|oof|holdout)[_-].*"
-    r"|(?!.*(class|label|categor))(.*[_-])?(pred(ict(ion|ed)?)?s?|results?)([_-].*)?"
-    r"|(stop|hot|bad|banned|forbidden)[_-]?words|((?!.*(class|label|categor))(.*[_-])?(prompts|samples|examples|contributors))"
-    r"|tags|library_name|pipeline_tag|license",
-    re.IGNORECASE,
-)
-# Names of files and packages, and measures, which are no classes.
-NO_CLASS = late_pattern(
-    r"[+-]?\d+(\.\d*|\.?\d*e[+-]?\d+)|\w+://.*|(~|\.{0,2})/.*|[\w.\[\]-]+\s*([=~><!]=|@).*|.*\.(jpe?g|png|bmp|gif|tiff?|webp|wav|flac|mp[34])"
-    r"|.*\.(txt|csv|tsv|jsonl?|parquet|npy|npz|pt|h5|gz|tar|zip|py|ya?ml)",
-    re.IGNORECASE,
-)
-# Words of settings and measures of a training, which may be 0, 1, ... by chance, and beginnings of such names.
-_SETTING = late_pattern(
-    r"seed|random|fold|epochs?|steps?|iters?|iterations?|rank|lr|rate|learning|batch|size|version|scores?|trial"
-    r"|run|repeat|exp|experiment|id|idx|index|nr|cpus?|bbox|segm|number|num|count|total|split|gpus?|cuda|devices?|node|workers?"
-    r"|rng|loss|acc|accuracy|f1|auc|auroc|precision|recall|top[15]|map|m?iou|mae|r?mse|r2|ppl|perplexity|bleu"
-    r"|rouge|wer|cer|errors?|skipped|missing|[tf][pn]|dropout|drop|decay|wd|weight|momentum|warmup|clip|grad"
-    r"|gradient|norm|ema|amp|fp16|bf16|mixup|cutmix|smoothing|patience|temperature|eps|epsilon|layers|depth|width"
-    r"|dim|hidden|verbose|debug|resume|threshold|delta|train(ing)?|val(id|idation)?|test|dev|eval|metric|best|last"
-    r"|current|job|attempt|restart|accumulation"
-)
-_BEGIN_SETTINGS = {"use", "num", "n", "max", "min", "best", "last", "total", "local", "global", "enable", "disable"}
 _CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])")
-PLACEHOLDER = late_pattern(r"(LABEL_|class_?)?\d+", re.IGNORECASE)  # of classes that nobody has named
 _NUMBER_FIRST = late_pattern(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`
 _NUMBER_LAST = late_pattern(r"(.*[^\s:,;=>])[\s:,;=>]+(\d{1,9})")  # `cat 0`, `'cat' => 0`
 _END = re.compile(r"={4,}")  # of the list in a label encoder of SpeechBrain (speechbrain/dataio/encoder.py)
-_BY_MERIT = late_pattern(r"(hardest|easiest|worst|best|rarest|confused|wrong)([_-].*)?", re.IGNORECASE)
 _WNID = re.compile(r"(n\d{8})\b.*")  # `n01440764 tench, Tinca tinca`: the name in front counts
-_HEADER = late_pattern(rf"{_NAME}|{_NAMES}", re.IGNORECASE)
-
-# Keys, and names of files, of lists of what an embedding has a row for.
-EMBEDDED = late_pattern(
-    r"(speaker|singer|voice|style|emotion|accent|artist|genre|instrument|lang(uage)?|character|domain)s?",
-    re.IGNORECASE,
-)
-# Keys of vocabularies, and of those whose tokens are single letters.
-TOKEN_KEYS = late_pattern(
-    r"stoi|itos|vocab(ulary|s)?(_?(json|dict|list|map))?|tokens?|symbols|(token|char|letter|word|phone(me)?|symbol|piece)s?_?(2|to)_?(id|ids|idx|ind(ex|ices))"
-    r"|(id|idx|ind(ex|ices))_?(2|to)_?(token|char|letter|word|phone(me)?|symbol|piece)s?|(src|tgt|source|target)_(dict|vocab)",
-    re.IGNORECASE,
-)
-LETTERS = late_pattern(r"char(acter)?s?(_?(set|list))?|alphabet|letters|symbols|vocab(ulary)?", re.IGNORECASE)
-
 View = Callable[[Any], "Mapping[Any, Any] | None"]
 
 
@@ -113,7 +66,7 @@ def other_lists(document: Any, view_of: View | None = None) -> dict[str, list[st
 def other_list(key: str, value: Any) -> list[str] | None:
     """Return different names in order, or None if the key or the names are those of something else than classes."""
     is_list = LISTS.fullmatch(key) is not None
-    is_other = OTHERS.fullmatch(key) or _BY_MERIT.fullmatch(key)
+    is_other = OTHERS.fullmatch(key) or BY_MERIT.fullmatch(key)
     names = None if is_other else names_in_order(value, least=1 if is_list else FEW)
     if names is None or all(map(NO_CLASS.fullmatch, names)) or (not is_list and are_settings(names)):
         return None
@@ -128,7 +81,7 @@ def are_settings(names: Sequence[str]) -> bool:
 def _is_setting(name: str) -> bool:
     words = [word for word in re.split(r"[_\W]+", _CAMEL.sub("_", name).casefold()) if word]
     words = [word for word in words if not word.isdecimal()]
-    return bool(words) and (all(map(_SETTING.fullmatch, words)) or (len(words) > 1 and words[0] in _BEGIN_SETTINGS))
+    return bool(words) and (all(map(SETTING.fullmatch, words)) or (len(words) > 1 and words[0] in BEGIN_SETTINGS))
 
 
 def _entries(document: Any, view_of: View) -> Iterator[tuple[str, str, Any]]:
@@ -234,7 +187,7 @@ def rows_of_text(text: str) -> list[str] | None:
             if found and pairs.keys() == set(range(len(found))) and len(set(pairs.values())) == len(found):
                 return names_by_row(pairs)
     table = next((rows for mark in "\t,;" if (rows := _table(lines, mark)) is not None), None)
-    return table or names_by_row(lines[1:] if lines and _HEADER.fullmatch(lines[0]) else lines)
+    return table or names_by_row(lines[1:] if lines and HEADER.fullmatch(lines[0]) else lines)
 
 
 def _table(lines: Sequence[str], mark: str) -> list[str] | None:
@@ -243,7 +196,7 @@ def _table(lines: Sequence[str], mark: str) -> list[str] | None:
     if len(rows) < 3 or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
         return None
     header, columns = rows[0], [list(column) for column in zip(*rows[1:], strict=True)]
-    names = next((column for title, column in zip(header, columns, strict=True) if _HEADER.fullmatch(title)), None)
+    names = next((column for title, column in zip(header, columns, strict=True) if HEADER.fullmatch(title)), None)
     if names is None or len(set(names)) < len(names):
         return None
     every = {str(row) for row in range(len(names))}
@@ -266,7 +219,7 @@ def is_class_list(name: str) -> bool:
     """Whether a file of this name lists the classes of the network that it lies beside."""
     stem, _, ending = name.rpartition(".") if "." in name else (name, "", "")
     named = ending == "names" or (ending.lower() in (*ENDINGS, *BINARY) and LISTS.fullmatch(stem) is not None)
-    return named and _BY_MERIT.fullmatch(stem) is None
+    return named and BY_MERIT.fullmatch(stem) is None
 
 
 def plain_name(name: str) -> str:
