@@ -42,6 +42,8 @@ SINGLE = (Dtype.FLOAT32, Dtype.BFLOAT16, Dtype.FLOAT16)  # float32 holds their n
 NEAR = 2.0**-10  # of the squares of two offsets: products in float32 tell a difference that is no smaller
 SQUARES = 2.0**-80, 2.0**120  # of a piece: products in float32 may have vanished below, or be infinite above
 
+FEW = 9  # rows, up to which BLAS multiplies a matrix with each of them in less time than with all at once
+
 # What is left of a difference of two squares of which each is right to so much of itself: nothing.
 ROUNDING = 2.0**-44
 
@@ -241,7 +243,7 @@ class _Multiplier:
                     if max(xp.amax(rows_km), -xp.amin(rows_km)) > FORMATS[piece.dtype].largest:
                         return None
             rows_km[1:] -= rows_km[0]
-            gram_kk += rows_km @ rows_km.T
+            _add_products(gram_kk, rows_km)
         return gram_kk
 
     def _in_double(self, piece: OffsetPiece, raw_kn: Array) -> _Products:
@@ -273,6 +275,17 @@ class _Multiplier:
 def _blocks(rows_kn: Array) -> Iterator[Array]:
     width = max(block_width(len(rows_kn)), len(rows_kn))  # to add up products costs no more than to make them
     return (rows_kn[:, begin : begin + width] for begin in range(0, rows_kn.shape[1], width))
+
+
+def _add_products(gram_kk: Array, rows_km: Array) -> None:
+    """Add the products of all rows. Of few rows a product of matrices takes longer to arrange than to multiply."""
+    if len(rows_km) > FEW:
+        gram_kk += rows_km @ rows_km.T
+        return
+    for k, row_m in enumerate(rows_km):
+        along_k = rows_km[k:] @ row_m
+        gram_kk[k, k:] += along_k
+        gram_kk[k + 1 :, k] += along_k[1:]
 
 
 def _is_sharp(gram_kk: Array) -> bool:
