@@ -22,6 +22,7 @@ ENCODING = "utf-8-sig"  # with or without the mark that spreadsheets put first
 MOST_UNPACKED = 200  # bytes that one byte of a parquet file unpacks to
 MOST_VALUES, MOST_REPEATED = 1_000_000, 4  # of a column of such a file, and further ones for each byte
 MOST_COLUMNS, SHOWN = 10_000, 20
+BLANK, MOST_BLANK = ("\n", "\r\n", "\r"), 100_000  # lines, one after the other
 LONGEST = (
     1 << 24
 )  # characters of a line, and of a field of csv and tsv; Python's own limit is less than a long document
@@ -126,11 +127,14 @@ def _jsonl(path: Path, _columns: Sequence[str]) -> list[Row]:
 
 def _lines(path: Path, file: TextIO) -> Iterator[str]:
     """The lines of a file with their ends. Raises ValidationError for one that is no row of anything."""
-    number = 0
+    number = blank = 0
     while line := file.readline(LONGEST):
         number += 1
         if len(line) == LONGEST:
             raise ValidationError(f"{path}:{number}: a line of more than {LONGEST - 1:,} characters")
+        blank = blank + 1 if line in BLANK else 0
+        if blank > MOST_BLANK:
+            raise ValidationError(f"{path}:{number}: more than {MOST_BLANK:,} blank lines, one after the other")
         yield line
 
 

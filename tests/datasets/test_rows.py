@@ -164,3 +164,16 @@ def test_values_that_python_lacks(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table([["a"], [1], [2]], names=["text", "label", "label"]), file)
     with pytest.raises(ValidationError, match=r"x\.parquet: has the column 'label' twice"):
         read_rows(file, ["text", "label"])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_blank_lines_without_end(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blank lines are passed over, but not by the million: a file of nothing else is no data."""
+    monkeypatch.setattr("soupcli.datasets.rows.MOST_BLANK", 3)
+    row = "text\na\n" if suffix == ".csv" else '{"text": "a"}\n'
+    file = tmp_path / f"rows{suffix}"
+    file.write_text(row + "\n\n\n" + (row if suffix == ".jsonl" else "b\n") + "\n\n\n")
+    assert len(read_rows(file, ["text"])) == 2
+    file.write_text(row + "\n" * 4)
+    with pytest.raises(ValidationError, match="more than 3 blank lines, one after the other"):
+        read_rows(file, ["text"])
