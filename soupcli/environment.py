@@ -78,8 +78,8 @@ def is_of_the_session(variable: str) -> bool:
 
 
 EVERY = "="  # in the place of a variable: all of them
-SEARCHED = ":"  # in the place of a variable: the folders where modules of the user's are looked for
-searched: list[str] = []  # these folders, as the present run has found them
+SEARCHED = ":"  # how names begin that are none of variables, but of modules that are looked for
+searched: list[str] = []  # the folders of the user's where they are, as the present run has found them
 WITNESS = str(Path(__file__).parent / "witness")  # first on the path of a Python that the user's code starts
 
 

@@ -29,7 +29,7 @@ from soupcli.user_files import (
 )
 from soupcli.user_hooks import passing_on, remember, users_caller
 from soupcli.user_modules import OWN, SYSTEM, asking, is_library, is_standard, is_users, stated_in
-from soupcli.user_packages import file_of
+from soupcli.user_packages import file_of, imports_of
 
 FOR_ITER = opmap["FOR_ITER"]
 ASKING = ("stat", "lstat", "fstat", "access", "readlink", "open")
@@ -70,10 +70,13 @@ def stated_files() -> set[Path]:
 def asked_variables() -> list[str]:
     """Names of environment variables that loaded modules of the user's have read, or that texts in them may be.
 
-    Two count for all code, which nobody reads by name: the time zone, and the folders where modules are looked for.
+    The time zone, which nobody reads by name, counts for all code, and so does where the modules are that it looks for.
     """
     modules = read_modules()
-    return sorted({*notes.of("variable", modules), *named_variables(), *(("TZ", SEARCHED) if modules else ())})
+    tops = {name.partition(".")[0] for name in notes.of("sought", modules)}
+    tops = tops.union(*map(imports_of, modules)) - sys.stdlib_module_names - {""}
+    always = {"TZ", *(f"{SEARCHED}{name}" for name in tops)} if modules else set()
+    return sorted(always.union(notes.of("variable", modules), named_variables()))
 
 
 def _places_of_modules() -> Iterator[str]:

@@ -29,7 +29,9 @@ def used_packages() -> list[str]:
     Behind the name of one that a program has imported, after a space, stands the folder where it is installed.
     """
     modules = read_modules()
-    names = {name.partition(".")[0] for name in imported_names()} | {one for file in modules for one in _imports(file)}
+    names = {name.partition(".")[0] for name in imported_names()} | {
+        one for file in modules for one in imports_of(file)
+    }
     found = {name for name in names if file_of(name) and name not in sys.stdlib_module_names}  # editable ones too
     distributions = _distributions(None) if modules and any(is_library(file_of(name)) for name in names) else {}
     own = {one for name in found for one in distributions.get(name, ())}
@@ -81,7 +83,7 @@ def _importable(installed: Distribution) -> set[str]:
 
 
 @functools.cache
-def _imports(file: str) -> frozenset[str]:
+def imports_of(file: str) -> frozenset[str]:
     """The first names of what a module imports."""
     try:
         tree = ast.parse(read_small(Path(file), most=MAX_SOURCE))

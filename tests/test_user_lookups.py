@@ -259,7 +259,10 @@ def test_where_modules_are_looked_for(net: Path, monkeypatch: pytest.MonkeyPatch
     assert not manifest.again().holds(kept)
     monkeypatch.delenv("TZ")
     user_projects.leave()
+    (net.parent / "of PYTHONPATH").mkdir()
     sys.path.append(str(net.parent / "of PYTHONPATH"))
-    changes.begin(net.parent)
-    assert not manifest.again().holds(kept)
-    user_projects.leave()
+    for name, is_served in (("another", True), ("yaml", False)):
+        (net.parent / f"of PYTHONPATH/{name}.py").touch()
+        changes.begin(net.parent)
+        assert manifest.again().holds(kept) is is_served
+        user_projects.leave()

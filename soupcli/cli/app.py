@@ -28,7 +28,7 @@ from soupcli.cli.options.without_checkpoints import (
     SchemaOptions,
     VerifyOptions,
 )
-from soupcli.cli.parsing import DONE, USER_ERROR, Command, UsageProblem, add_command, guarded, in_our_words
+from soupcli.cli.parsing import DONE, USER_ERROR, Command, UsageProblem, add_command, guarded, in_our_words, is_of_typer
 from soupcli.errors import UsageError
 from soupcli.late import Searches
 from soupcli.output import console
@@ -331,6 +331,8 @@ def _invoke(words: list[str]) -> int:
         if isinstance(end.__context__, BrokenPipeError):  # Typer ends with 1 if nobody reads its help
             console.drop_result()
             return DONE
+        if not is_of_typer(end):
+            raise
         return end.code if isinstance(end.code, int) else 0
     except UsageProblem as problem:
         return _refused_words(problem, words)

@@ -217,7 +217,26 @@ def guarded(work: Callable[[], int | None]) -> int:
         return USER_ERROR
     except Exception as fault:  # noqa: BLE001 - the last resort: whatever is left is a fault of ours
         return _fault(fault)
+    except BaseException as end:  # noqa: BLE001 - sys.exit and the like, in code that a command runs
+        return _ended(end)
     return code
+
+
+def _ended(end: BaseException) -> int:
+    """Print what has ended the command before its result: sys.exit(0) is no answer."""
+    if os.environ.get("SOUP_DEBUG") == "1":
+        console.print_traceback()
+    last = traceback.extract_tb(end.__traceback__)[-1]
+    said = f": {end}" if str(end) else ""
+    hint = "code that a command runs is to return or to raise an error, not to end the process"
+    console.fail(f"{last.filename}:{last.lineno}: {type(end).__name__}{said}: ended the command", hint=hint)
+    return USER_ERROR
+
+
+def is_of_typer(end: SystemExit) -> bool:
+    """Whether Typer has ended the command, as after the shell's completion."""
+    frames = [frame for frame, _ in traceback.walk_tb(end.__traceback__)]
+    return frames[-1].f_globals.get("__name__", "").partition(".")[0] in ("typer", "click")
 
 
 def _refused(refused: OSError) -> int:

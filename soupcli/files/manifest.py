@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
+from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -248,15 +249,19 @@ def _name_and_kind(entry: os.DirEntry[str]) -> str:
 def _value_of(name: str) -> str:
     """Return the print of an environment variable's value; of EVERY, the names of all but those of the session.
 
-    Of SEARCHED, that of the folders.
+    Of the name of a module after SEARCHED, the folder where it is found.
     """
-    if name == SEARCHED:
-        return _lines(searched, None)
+    if name.startswith(SEARCHED):
+        return next((folder for folder in searched if _holds_module(folder, name[len(SEARCHED) :])), ABSENT)
     if name == EVERY:
         named = (one for one in os.environ if variable(one) is not None and not is_of_the_session(one))
         return _lines(sorted(named), None)
     value = variable(name)
     return ABSENT if value is None else hashlib.sha256(os.fsencode(value)).hexdigest()
+
+
+def _holds_module(folder: str, name: str) -> bool:
+    return any(os.path.exists(os.path.join(folder, name + suffix)) for suffix in ("", *all_suffixes()))  # noqa: PTH110, PTH118
 
 
 def _version_of(package: str) -> str:

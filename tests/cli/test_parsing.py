@@ -133,6 +133,17 @@ def test_a_library_that_does_not_load(capsys: pytest.CaptureFixture[str]) -> Non
     assert "a library does not load: libtorch.so: failed to map segment" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("end", [SystemExit(0), SystemExit("bye"), GeneratorExit(), BaseException("no")], ids=repr)
+def test_code_that_ends_the_process(end: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no answer: with exit code 0 a job would go on without a result."""
+
+    def work() -> int | None:
+        raise end
+
+    assert guarded(work) == 2
+    assert f"test_parsing.py:{work.__code__.co_firstlineno + 1}: {type(end).__name__}" in capsys.readouterr().err
+
+
 def test_a_library_whose_import_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
