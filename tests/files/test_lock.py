@@ -110,7 +110,7 @@ def test_new_parents_go_again(locks: str) -> None:
 def test_what_was_killed_is_tidied(locks: str) -> None:
     """Half-made folders go, and an old soup that was killed between two names has its own again."""
     place = Path("soup").absolute()
-    half, old = (aside(place, ending).with_name(f".soup.1-0badcafe-0.{ending}") for ending in ("tmp", "old"))
+    half, old = (aside(place, ending).with_name(f".soup.1-0badcafe-1-0.{ending}") for ending in ("tmp", "old"))
     half.mkdir()
     old.mkdir()
     (old / "model.safetensors").write_text("old")

@@ -111,6 +111,7 @@ def test_scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_end_waits_for_names_that_are_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that ends the process removes nothing while a folder takes its name, all that is unfinished else."""
     monkeypatch.setattr(leftovers, "_kept", threading.RLock())  # it is never given back
+    monkeypatch.setattr(leftovers, "_places", set())  # of this test alone: those of the process stay
 
     def end() -> None:
         ending = threading.Thread(target=leftovers.remove_all, args=(0.1,))
