@@ -7,7 +7,8 @@ Ratios alone mean something: both sides run in turns, on files that were just wr
 rounds is taken. Memory is the peak of a process that inspects, as Linux counts it, less that of one that inspects two
 ingredients of a few bytes. Time is processor time and wall, of the command after Python has started. What it takes
 whatever the files is given beside, as the inspection of the small ones. What is only shown needs no hashes; with
-`--json` the report has them. The read is into memory that begins with a page, the fastest there is (see `paged`).
+`--json` the report has them. The read is into memory that begins with a page, the fastest there is (see `paged`); how
+`cat` reads the same files is beside it.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def works_of(folder: Path, count: int) -> dict[str, Callable[[], Cost]]:
     files = sorted(runs.iterdir())[:count]
     return {
         "one warm read": lambda: read_once(lambda _chunk: None, files),
+        "cat": lambda: read_by_cat(files),
         "SHA-256": lambda: read_once(hashlib.sha256().update, files),
         "of small ones": lambda: inspected(folder / "tiny", 2, "--quiet"),
         "inspect": lambda: inspected(runs, count, "--quiet"),
@@ -132,6 +134,15 @@ def read_once(use: Callable[[memoryview], None], files: list[Path]) -> Cost:
             while count := stream.readinto(memory):
                 use(memory[:count])
     return Cost(time.process_time() - began[0], time.monotonic() - began[1])
+
+
+def read_by_cat(files: list[Path]) -> Cost:
+    """Read every byte once as another program does, which throws it away."""
+    before, began = os.times(), time.monotonic()
+    subprocess.run(["cat", *map(str, files)], stdout=subprocess.DEVNULL, check=True)
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return Cost(spent, time.monotonic() - began)
 
 
 if __name__ == "__main__":
