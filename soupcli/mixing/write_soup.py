@@ -85,8 +85,8 @@ def write_weights(
 
     `final_metadata` is called when all is mixed, and replaces `metadata` by text of the same lengths, e.g. hashes that
     were unknown before: `hashes` learns them from the bytes that are mixed. `overrides` replaces tensors by name
-    (re-estimated batch-norm statistics). Raises MixError if a
-    tensor cannot be mixed, and OutputError if the disk is full.
+    (re-estimated batch-norm statistics). Raises MixError if a tensor cannot be mixed, and OutputError if the disk is
+    full.
     """
     plans = planned_files(mixture) if files is None else files
     specs = {name: mixture.spec(name) for plan in plans for name in plan.names}
@@ -108,10 +108,7 @@ def write_weights(
     stream.finish()
     for shard in shards:
         final = shard if final_metadata is None else _layout(shard.name, shard.names, specs, final_metadata())
-        if len(final.header) != len(shard.header):
-            raise SoupFault(f"{folder / shard.name}: the final metadata has another length")
-        with _opened(folder / shard.name, folder, needed) as descriptor:
-            write_at(descriptor, final.header, 0)
+        _write_header(folder, shard, final.header, needed)
     indexes = [_write_index(folder, plan, group) for plan, group in zip(plans, groups, strict=True) if len(group) > 1]
     return _check_written(folder, shards, specs, indexes)
 
@@ -155,6 +152,13 @@ def _layout(
         {name: base + offset for name, offset in relative.items()},
         base + at,
     )
+
+
+def _write_header(folder: Path, shard: _Shard, header: bytes, needed: int) -> None:
+    if len(header) != len(shard.header):
+        raise SoupFault(f"{folder / shard.name}: the final metadata has another length")
+    with _opened(folder / shard.name, folder, needed) as descriptor:
+        write_at(descriptor, header, 0)
 
 
 @contextmanager
