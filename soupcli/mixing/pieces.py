@@ -1,6 +1,6 @@
 """A mixture's tensors in pieces, each mixed and written to its place in a file by whichever thread is free.
 
-work = partial(Mixer, descriptor, offsets, device, adding_library(mixture, specs), HashStream())
+work = partial(Mixer, descriptor, offsets, device, HashStream())
 for nbytes in in_threads(work, pieces_of(mixture, offsets, specs, overrides)):
     ...
 """
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import read_bits
 from soupcli.files.reading import memory_of, write_at
-from soupcli.mixing.arithmetic.arrays import Library, cpu_library, torch_itself
 from soupcli.mixing.average import Averager
 from soupcli.mixing.mixture import CHUNK
 from soupcli.mixing.terms import Terms, chunks
@@ -25,15 +24,6 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
     from soupcli.mixing.hash_stream import HashStream
     from soupcli.mixing.mixture import Mixture
-
-
-MANY = 1 << 31  # numbers of 16 bits: torch converts these in half the time of numpy, which repays its import
-
-
-def adding_library(mixture: Mixture, specs: Mapping[str, TensorSpec]) -> Library:
-    """Return what adds up such tensors on the CPU in the least time: numpy, or torch where they are very large."""
-    short = sum(spec.numel for spec in specs.values() if spec.dtype.is_averaged and spec.dtype.itemsize == 2)
-    return torch_itself() if short * len(mixture.members) > MANY else cpu_library()
 
 
 class Replaced(NamedTuple):
@@ -81,13 +71,12 @@ class Mixer:
         descriptor: int,
         offsets: Mapping[str, int],
         device: torch.device | None,
-        library: Library,
         stream: HashStream,
         *,
         holes: bool = False,
     ) -> None:
         self._descriptor, self._offsets, self._holes = descriptor, offsets, holes
-        self._averager = Averager(device, library, stream.seen)
+        self._averager = Averager(device, seen=stream.seen)
         self._stream = stream
 
     def __call__(self, piece: Piece) -> int:

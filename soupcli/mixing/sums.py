@@ -21,7 +21,7 @@ from soupcli.mixing.arithmetic.arrays import Array, Library, Scratch, bytes_of, 
 from soupcli.mixing.arithmetic.float_format import FORMATS
 from soupcli.mixing.arithmetic.magnitudes import Bounds, Range
 from soupcli.mixing.arithmetic.rounding import HELD_AS, bits_of, round_once, widen_scaled
-from soupcli.mixing.terms import ROWS, Term, Terms, reals
+from soupcli.mixing.terms import Term, Terms, reals
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Seen: TypeAlias = "Callable[[Checkpoint, str, int, memoryview], None]"
 
-BLOCK = 1 << 16  # numbers that are widened at once: 512 KB of float64, which stay in the cache
+BLOCK = 1 << 17  # numbers that are widened at once: 512 KB of float32; smaller blocks cost more calls of Python
 
 
 class Sums:
@@ -75,14 +75,15 @@ class Sums:
             return
         weights_r = xp.asarray(weights, dtype=xp.float64).reshape(-1, 1) if weights else None
         weights_r = weights_r if self._device is None or weights_r is None else weights_r.to(self._device)
-        wide_rc, scale = self._take("wide", "float64", len(raw_rc), min(length, BLOCK // ROWS)), 1.0
-        for first in range(0, length, BLOCK // ROWS):
-            block_rc = raw_rc[:, first : first + BLOCK // ROWS]
+        width, scale = BLOCK // len(raw_rc), 1.0
+        wide_rc = self._take("wide", "float64" if weights else "float32", len(raw_rc), min(length, width))
+        for first in range(0, length, width):
+            block_rc = raw_rc[:, first : first + width]
             block_wide_rc = wide_rc[:, : block_rc.shape[1]]
             scale = widen_scaled(block_rc, dtype, out=block_wide_rc)
             if weights_r is not None:
                 block_wide_rc *= weights_r
-            xp.sum(block_wide_rc, axis=0, out=out_c[first : first + BLOCK // ROWS])
+            xp.sum(block_wide_rc, axis=0, dtype=xp.float64, out=out_c[first : first + width])
         if scale != 1:
             out_c *= scale
 

@@ -27,7 +27,7 @@ from soupcli.files.reading import FileVersion, memory_of, read_bytes, sha256, wr
 from soupcli.late import torch
 from soupcli.mixing.hash_stream import HashStream
 from soupcli.mixing.mixture import mix
-from soupcli.mixing.pieces import Mixer, adding_library, pieces_of
+from soupcli.mixing.pieces import Mixer, pieces_of
 from soupcli.mixing.soup_mark import add_mark, marks_among
 from soupcli.mixing.torch_copy import (
     INSTEAD,
@@ -159,7 +159,7 @@ def _fill(mixture: Mixture, path: Path, skeleton: _Skeleton, options: CopyOption
         offsets = {name: skeleton.places[name].offset for name in dense}
         mixed = [name for name in dense if name not in overrides]
         stream = HashStream() if options.hashes is None else HashStream.of(mixture, mixed, options.hashes)
-        work = partial(Mixer, descriptor, offsets, options.device, adding_library(mixture, specs), stream)
+        work = partial(Mixer, descriptor, offsets, options.device, stream)
         for nbytes in in_threads(work, pieces_of(mixture, dense, specs, overrides)):
             done += nbytes
             progress("mixing", done, total)

@@ -31,7 +31,7 @@ from soupcli.mixing.hash_stream import HashStream
 from soupcli.mixing.layout import INDEX_SUFFIX, SUFFIX, FilePlan, planned_files
 from soupcli.mixing.mixture import Mixture
 from soupcli.mixing.own_format import Form, Format, chosen_format, in_safetensors, write_own
-from soupcli.mixing.pieces import Mixer, adding_library, pieces_of
+from soupcli.mixing.pieces import Mixer, pieces_of
 from soupcli.mixing.soup_folder import check_space, not_written
 from soupcli.mixing.torch_copy import CopyOptions
 from soupcli.progress import Progress, silent
@@ -94,14 +94,14 @@ def write_weights(
     shards = [shard for group in groups for shard in group]
     needed = sum(shard.nbytes for shard in shards)
     check_space(folder.parent, needed)
-    done, total, library = 0, sum(spec.nbytes for spec in specs.values()), adding_library(mixture, specs)
+    done, total = 0, sum(spec.nbytes for spec in specs.values())
     orders = [in_file_order(mixture.members[0], shard.offsets) for shard in shards]
     mixed = [name for order in orders for name in order if name not in (overrides or {})]
     stream = HashStream() if hashes is None else HashStream.of(mixture, mixed, hashes)
     for shard, order in zip(shards, orders, strict=True):
         with _opened(folder / shard.name, folder, needed, os.O_CREAT | os.O_EXCL) as descriptor:
             os.ftruncate(descriptor, shard.nbytes)
-            work = partial(Mixer, descriptor, shard.offsets, device, library, stream, holes=True)
+            work = partial(Mixer, descriptor, shard.offsets, device, stream, holes=True)
             for nbytes in in_threads(work, pieces_of(mixture, order, specs, overrides or {})):
                 done += nbytes
                 progress("mixing", done, total)
