@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from soupcli.report.scores import MetricScore, Number, ReportPart
+from soupcli.report.scores import Matrix, MetricScore, Number, ReportPart
 
 
 class Inspected(ReportPart):
@@ -31,6 +31,17 @@ class Differing(ReportPart):
     """The same as a sentence."""
 
 
+Range = tuple[float, float]
+
+
+class Ranges(ReportPart):
+    """The least and the largest distance, and angle, of one ingredient to the others; null where there is none."""
+
+    distance: Range | None = None
+    angle: Range | None = None
+    offset_angle: Range | None = None
+
+
 class Distances(ReportPart):
     """Distances and angles of ingredients. Matrices are in the order of `paths`, angles in degrees."""
 
@@ -38,17 +49,35 @@ class Distances(ReportPart):
     base: str | None = None
     from_base: list[Number] = []
     from_mean: list[Number]
-    distances: list[list[Number]]
-    angles: list[list[Number]]
+    distances: Matrix
+    """Of every two, as the matrices of angles; all three are empty where there are more than 500 ingredients."""
+    angles: Matrix
     """Between whole weights (of matrices: biases and norms are left out)."""
-    offset_angles: list[list[Number]] = []
+    offset_angles: Matrix = []
     """Between offsets from the base."""
+    ranges: list[Ranges] = []
+    """The least and the largest of each ingredient's row; reports of older versions have none."""
     layer_angles: dict[str, Number] = {}
     """Layer -> the largest angle between whole weights of two ingredients."""
     layer_spread: dict[str, Number] = {}
     """Layer -> distance of the ingredients from their mean (root mean square), relative to the mean's length."""
     groups: list[list[str]] = []
     """Ingredients with a common start, the largest group first."""
+
+    def ranges_of_each(self) -> list[Ranges]:
+        """Return `ranges`, or what the matrices say where a report of an older version has none."""
+        matrices = self.distances, self.angles, self.offset_angles
+        return self.ranges or [
+            Ranges(**dict(zip(Ranges.model_fields, (_range(rows, place) for rows in matrices), strict=True)))
+            for place in range(len(self.paths))
+        ]
+
+
+def _range(rows: list[list[float | None]], place: int) -> Range | None:
+    others = (
+        [value for number, value in enumerate(rows[place]) if number != place and value is not None] if rows else []
+    )
+    return (min(others), max(others)) if others else None
 
 
 class Barriers(ReportPart):

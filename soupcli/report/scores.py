@@ -20,6 +20,14 @@ def _nan_as_none(value: float | None) -> float | None:
 Number = Annotated[float | None, AfterValidator(_nan_as_none), PlainSerializer(_finite_or_none)]
 
 
+def _rows_without_nan(rows: list[list[float | None]]) -> list[list[float | None]]:
+    return [row if all(value == value for value in row) else [_nan_as_none(value) for value in row] for row in rows]
+
+
+# Numbers by the thousand, looked at row by row. An infinite one is null in the file here too: pydantic writes it so.
+Matrix = Annotated[list[list[float | None]], AfterValidator(_rows_without_nan)]
+
+
 class ReportPart(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 

@@ -224,19 +224,16 @@ def place_table(geometry: Distances) -> Table:
     origin = "base" if geometry.base is not None else "mean"
     headings = [f"from {origin}", "nearest", "farthest", "angle", "angle at base", "group"]
     rows = []
-    for place, path in enumerate(geometry.paths):
-        others = [value or 0.0 for other, value in enumerate(geometry.distances[place]) if other != place]
-        cells = [f"{moved[place] or 0.0:.4g}", f"{min(others):.4g}", f"{max(others):.4g}"]
-        offsets = _range(geometry.offset_angles, place) if geometry.offset_angles else ""
+    for path, length, seen in zip(geometry.paths, moved, geometry.ranges_of_each(), strict=True):
+        cells = [f"{end:.4g}" for end in (length or 0.0, *(seen.distance or (0.0, 0.0)))]
         group = number.get(path, "") if len(geometry.groups) > 1 else ""
-        rows.append([path, *cells, _range(geometry.angles, place), offsets, group])
+        rows.append([path, *cells, _degrees(seen.angle), _degrees(seen.offset_angle), group])
     return Table("Distances and angles", [Column("checkpoint"), *numbers(headings)], rows).without_empty()
 
 
-def _range(angles: Sequence[Sequence[float | None]], place: int) -> str:
+def _degrees(ends: tuple[float, float] | None) -> str:
     """E.g. `11.2-23.3°`: the angles to the others."""
-    others = [value for k, value in enumerate(angles[place]) if k != place and value is not None and value == value]
-    return f"{min(others):.1f}-{max(others):.1f}°" if others else ""
+    return f"{ends[0]:.1f}-{ends[1]:.1f}°" if ends is not None else ""
 
 
 def layer_table(geometry: Distances, most: int) -> Table:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from itertools import repeat
 from typing import TYPE_CHECKING
 
-from soupcli.report.inspection import Barriers, Differing, Distances, FoundCause, Inspected, Inspection
+from soupcli.diagnosis.spread import beside_diagonal
+from soupcli.mixing.arithmetic.arrays import library_of
+from soupcli.report.inspection import Barriers, Differing, Distances, FoundCause, Inspected, Inspection, Ranges
 from soupcli.run.to_report import scores_to_report
 
 if TYPE_CHECKING:
     from soupcli.diagnosis.barrier import Barrier
     from soupcli.diagnosis.findings import Examined
     from soupcli.evaluation.score import Score
+    from soupcli.mixing.arithmetic.arrays import Array
     from soupcli.report.scores import MetricScore
     from soupcli.run.run import Run
+
+MOST_LISTED = 500  # ingredients of which every pair is listed: twice as many have four times as many
 
 
 def inspection_of(run: Run, examined: Examined) -> Inspection:
@@ -71,20 +78,38 @@ def _distances(run: Run, examined: Examined) -> Distances | None:
     if spread is None:
         return None
     paths = [str(one.path) for one in examined.facts.located]
+    matrices = spread.distance_kk, spread.whole_kk, spread.offset_kk
+    listed = len(paths) <= MOST_LISTED
+    distances, angles, offset_angles = (of.tolist() if listed and of is not None else [] for of in matrices)
     return Distances(
         paths=paths,
         base=str(run.recipe.base) if spread.from_base_k is not None else None,
         from_base=spread.from_base_k.tolist() if spread.from_base_k is not None else [],
         from_mean=spread.from_mean_k.tolist(),
-        distances=spread.distance_kk.tolist(),
-        angles=spread.whole_kk.tolist(),
-        offset_angles=spread.offset_kk.tolist() if spread.offset_kk is not None else [],
+        distances=distances,
+        angles=angles,
+        offset_angles=offset_angles,
+        ranges=[
+            Ranges(distance=distance, angle=angle, offset_angle=offset)
+            for distance, angle, offset in zip(*map(_ranges, matrices, repeat(len(paths))), strict=True)
+        ],
         layer_angles={
             layer: float(angle_kk.max()) for layer, angle_kk in zip(spread.layers, spread.angle_lkk, strict=True)
         },
         layer_spread=dict(spread.scatter),
         groups=[[paths[one] for one in group] for group in spread.clusters()],
     )
+
+
+def _ranges(of_kk: Array | None, count: int) -> list[tuple[float, float] | None]:
+    """Return the least and the largest number of each row, but for the diagonal and NaNs; None where there is none."""
+    if of_kk is None:
+        return [None] * count
+    xp, others_kk = library_of(of_kk), beside_diagonal(of_kk, math.nan)
+    is_none_kk = others_kk != others_kk
+    least_k = xp.amin(xp.where(is_none_kk, math.inf, others_kk), axis=1).tolist()
+    largest_k = xp.amax(xp.where(is_none_kk, -math.inf, others_kk), axis=1).tolist()
+    return [(least, largest) if least <= largest else None for least, largest in zip(least_k, largest_k, strict=True)]
 
 
 def _barriers(name: str, barrier: Barrier, examined: Examined) -> Barriers:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from soupcli.checkpoints import hashes
 from soupcli.diagnosis.causes import CAUSES
 from soupcli.files.reading import FileVersion, sha256
+from soupcli.run import inspection_to_report
 from tests.conftest import Ran
 from tests.diagnosis import test_culprits
 from tests.helpers.broken_families import TRAIN, VAL, Task, fine_tuned, from_seed, save, trained, write
@@ -73,6 +74,27 @@ def test_healthy(inspected: Inspect, healthy: list[nn.Sequential], start: nn.Seq
     found = inspected(*words, nets=healthy, start=start)
     assert (causes(found), found["mixable"], found["differences"]) == ([], True, [])
     assert found["geometry"]["groups"] == [[f"runs/{number}" for number in range(5)]]
+
+
+def test_more_ingredients_than_pairs_are_listed_of(
+    inspected: Inspect,
+    healthy: list[nn.Sequential],
+    start: nn.Sequential,
+    soup: Soup,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The matrices of many are left out of the report, not what people see of them: each one's least and largest."""
+    listed = inspected(*WITH_BASE, nets=healthy, start=start)["geometry"]
+    text = ("inspect", "--ckpts", "runs/*/", *WITH_BASE)
+    shown = soup(*text).stdout
+    monkeypatch.setattr(inspection_to_report, "MOST_LISTED", 4)
+    found = inspected(*WITH_BASE)["geometry"]
+    assert found["distances"] == found["angles"] == found["offset_angles"] == []
+    assert found["ranges"] == listed["ranges"]
+    for matrix, name in (("distances", "distance"), ("angles", "angle"), ("offset_angles", "offset_angle")):
+        others = [[value for k, value in enumerate(row) if k != place] for place, row in enumerate(listed[matrix])]
+        assert [one[name] for one in found["ranges"]] == [[min(row), max(row)] for row in others]
+    assert "angle at base" in shown and soup(*text).stdout == shown
 
 
 def test_heads_that_began_at_zero(inspected: Inspect, start: nn.Sequential) -> None:

@@ -310,6 +310,10 @@ def test_geometry() -> None:
     assert len(figure.panels) == 1 and "offsets from start" in figure.caption
     assert figure.panels[0].cells is not None
     assert figure.panels[0].cells.values == ((None, 80.0, None), (70.0, None, 80.0), (None, 70.0, None))
+    many = inspected(angles=[], distances=[])
+    assert [panel.title for panel in KINDS["geometry"](gathered(many)).panels] == [layers.title]
+    with pytest.raises(UsageError, match="no geometry: it lists no pairs of 3 ingredients"):
+        KINDS["geometry"](gathered(inspected(angles=[], distances=[], layer_spread={})))
     blamed = inspected()
     cause = {"cause": "no common start", "evidence": "", "words": "", "remedy": ""}
     blamed["inspection"]["verdicts"] = [cause | {"sure": "likely", "accused": ["runs/01"]}]

@@ -26,7 +26,9 @@ def figure(reports: Reports) -> Figure:
         raise reports.lacking("geometry", f"these checkpoints cannot be mixed: {why}")
     seen = f"between offsets from {found.base}" if found.offset_angles else "between whole weights"
     spread = {layer: value for layer, value in found.layer_spread.items() if _finite(value) is not None}
-    panels = (_angles(found), _layers(spread)) if spread else (_angles(found),)
+    panels = (*([_angles(found)] if found.angles else []), *([_layers(spread)] if spread else []))
+    if not panels:
+        raise reports.lacking("geometry", f"it lists no pairs of {len(found.paths)} ingredients")
     return Figure(
         kind="geometry",
         title="Angles between ingredients",
