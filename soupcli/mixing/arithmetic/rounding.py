@@ -37,19 +37,28 @@ def bits_of(held: Array, dtype: Dtype) -> Array:
 
 
 def widen(stored: Array, dtype: Dtype, *, out: Array) -> None:
-    """Fill `out`, array of float64, with the numbers of a dtype, held as HELD_AS says. Both have one shape."""
+    """Fill `out`, array of float64 or float32, with the numbers of a dtype, held as HELD_AS says, of the same shape."""
     xp = library_of(stored)
     if is_torch(xp):
         out.copy_(stored.view(dtype.torch))
         return
-    if dtype is Dtype.BFLOAT16:  # the upper half of a float32
-        wide = cast(stored, "int32")
-        wide <<= 16
-        stored = wide.view(xp.float32)
+    if dtype is Dtype.BFLOAT16:
+        numbers = _as_float32(out)
+        bits = numbers.view(xp.int32)
+        bits[...] = stored
+        bits <<= 16  # the upper half of a float32
+        stored = numbers
     elif dtype.itemsize == 1:
         stored = _numbers_of(dtype, xp, "")[cast(stored, "int64") & 0xFF]
-    with quiet(xp):
-        out[...] = stored
+    if stored is not out:
+        with quiet(xp):
+            out[...] = stored
+
+
+def _as_float32(out: Array) -> Array:
+    """Return `out`, or new memory of its shape if its numbers are wider."""
+    xp = library_of(out)
+    return out if out.dtype == xp.float32 else xp.empty(out.shape, dtype=xp.float32)
 
 
 def wide(stored: Array, dtype: Dtype) -> Array:
@@ -70,10 +79,13 @@ def widen_scaled(stored: Array, dtype: Dtype, *, out: Array) -> float:
     if dtype is not Dtype.FLOAT16 or is_torch(xp):
         widen(stored, dtype, out=out)
         return 1.0
-    wide = cast(stored.view(xp.int16), "int32")
-    wide <<= 13  # exponent and fraction to their places, behind copies of the sign
-    wide &= -0x70000001  # of which one stays
-    out[...] = wide.view(xp.float32)
+    numbers = _as_float32(out)
+    bits = numbers.view(xp.int32)
+    bits[...] = stored.view(xp.int16)
+    bits <<= 13  # exponent and fraction to their places, behind copies of the sign
+    bits &= -0x70000001  # of which one stays
+    if numbers is not out:
+        out[...] = numbers
     return 2.0**112
 
 
