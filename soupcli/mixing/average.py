@@ -138,7 +138,11 @@ class Averager:
             for term, stored in others
         ):
             self._blame(terms, start, count)
-        return first_c if first_stored == terms.dtype else round_once(wide(first_c, first_stored), terms.dtype.real)
+        if first_stored == terms.dtype and all(stored == first_stored for _, stored in others):
+            same = (self._sums.read(terms.name, stored, [term], start, count)[0] for term, stored in others)
+            if all(bytes_of(first_c) == bytes_of(row_c) for row_c in same):
+                return first_c
+        return round_once(wide(first_c, first_stored) + 0.0, terms.dtype.real)  # 0, if one has 0 and another -0
 
     def _blame(self, terms: Terms, start: int, count: int) -> None:
         """Raises MixError naming the ingredient that holds the NaN or infinity."""
@@ -158,8 +162,8 @@ class Averager:
 
 def _same_numbers(one_c: Array, its: Dtype, other_c: Array, others: Dtype) -> bool:
     """Whether two rows hold the same numbers, NaNs included, in any dtypes."""
-    if its == others:
-        return bytes_of(one_c) == bytes_of(other_c)
+    if its == others and bytes_of(one_c) == bytes_of(other_c):
+        return True
     wide_c, other_wide_c = wide(one_c, its), wide(other_c, others)
     return bool(((wide_c == other_wide_c) | ((wide_c != wide_c) & (other_wide_c != other_wide_c))).all())
 

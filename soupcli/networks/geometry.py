@@ -109,8 +109,8 @@ def angles(gram_kk: Array) -> Array:
     with quiet(xp):
         square_kk = gram_kk / length_k[..., :, None]  # of half of the chord: sin(angle/2)**2 = (1 - cosine) / 2
         square_kk /= length_k[..., None, :]
-        square_kk -= 1.0
         square_kk *= -0.5
+        square_kk += 0.5  # 0 for two that are the same, not -0
         half_kk = xp.sqrt(square_kk.clip(0, 1))
         return xp.rad2deg(xp.arcsin(half_kk)) * 2.0
 

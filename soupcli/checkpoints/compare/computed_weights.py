@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NEVER = re.compile(r"(?!)")
 CHUNK = 1 << 20  # elements that are looked at once
-FACTOR = re.compile("scale|alpha|step_size")  # of names beside whole numbers
+FACTOR = re.compile(r"scale|alpha|step_size|(^|_)(s|delta|range|zp|shift|codebook|lut)$")  # of names beside whole numbers
 GLANCE = 64  # elements that tell most weights from masks
 FEW = 16  # elements of no weight
 ORIGINALS = frozenset({"original", "original0"})  # weights of torch.nn.utils.parametrize
@@ -64,7 +64,7 @@ SCALED = _form(
 )
 WHOLE_NUMBERS = _form(
     "whole numbers",
-    "a quantised weight: it holds whole numbers alone, beside a scale",
+    "a quantised weight: it holds whole numbers alone",
     "multiply them out, and save the products; or mix the networks from before quantisation",
 )
 MEASURED = "a scale that was measured on what the ingredient computes"
@@ -146,10 +146,10 @@ def _of_scales(checkpoint: Checkpoint, module: str, leaves: Module) -> Iterator[
     ):
         if len(names) > (form is ACTIVATIONS):
             yield Together(form, tuple(joined(module, leaf) for leaf in sorted(names)))
-    if any(FACTOR.search(leaf) for leaf in leaves):
-        for leaf, spec in leaves.items():
-            if _holds_whole_numbers(checkpoint, joined(module, leaf), spec):
-                yield Together(WHOLE_NUMBERS, (joined(module, leaf),))
+    has_factor = any(FACTOR.search(leaf) for leaf in leaves)
+    for leaf, spec in leaves.items():
+        if (has_factor or leaf == "weight") and _holds_whole_numbers(checkpoint, joined(module, leaf), spec, has_factor):
+            yield Together(WHOLE_NUMBERS, (joined(module, leaf),))
 
 
 def _single(leaves: Module, names: tuple[str, ...]) -> set[str]:
@@ -157,8 +157,11 @@ def _single(leaves: Module, names: tuple[str, ...]) -> set[str]:
     return {name for name in names if name in leaves and leaves[name].numel == 1}
 
 
-def _holds_whole_numbers(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
-    """Whether a matrix of floating numbers holds several whole ones and nothing else, and not only 0 and 1."""
+def _holds_whole_numbers(checkpoint: Checkpoint, name: str, spec: TensorSpec, has_factor: bool) -> bool:
+    """Whether a matrix of floating numbers holds several whole ones and nothing else, and not only 0 and 1.
+
+    Without a factor beside it they are -1, 0 and 1: signs of weights whose scale is elsewhere, such as in a norm.
+    """
     if not spec.dtype.is_floating_point or len(spec.shape) < 2 or spec.numel <= FEW:
         return False
     least, most = math.inf, -math.inf
@@ -166,7 +169,9 @@ def _holds_whole_numbers(checkpoint: Checkpoint, name: str, spec: TensorSpec) ->
         if not bool((part == part.round()).all()):
             return False
         least, most = min(least, float(part.min())), max(most, float(part.max()))
-    return least < most and (most > 1 or least < 0)
+        if not has_factor and (least < -1 or most > 1):
+            return False
+    return least < 0 < most if not has_factor else least < most and (most > 1 or least < 0)
 
 
 def _originals(leaves: Module) -> dict[str, TensorSpec]:

@@ -56,10 +56,13 @@ class Constants:
 
 
 def _same_numbers(checkpoints: Sequence[Checkpoint], name: str) -> bool:
-    """Whether all checkpoints have the tensor with the same shape and numbers, in dtypes that differ."""
+    """Whether all checkpoints have the tensor with the same shape and numbers, whatever their dtypes and bits.
+
+    0 and -0 are one number, and so are all NaN.
+    """
     first, *others = checkpoints
     specs = [one.tensors.get(name) for one in checkpoints]
-    if any(spec is None or spec.shape != first.tensors[name].shape for spec in specs) or len(set(specs)) == 1:
+    if any(spec is None or spec.shape != first.tensors[name].shape for spec in specs):
         return False
     numel = first.tensors[name].numel
     for start in range(0, numel, CHUNK):

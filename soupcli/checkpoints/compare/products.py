@@ -38,6 +38,7 @@ PACKED = re.compile(
 SCALE = re.compile(r"scale|absmax|scb|zero", re.IGNORECASE)
 SCALES = re.compile(r"(inv_?)?scales?(_?inv)?", re.IGNORECASE)  # words of a name
 SEPARATORS = re.compile(r"[._-]")
+FACTORS = frozenset(("scale", "scales", "descale", "qscale", "amax", "s", "inv", "factor"))  # words of such names
 BESIDE_WEIGHTS = re.compile(r"bias|running_(mean|var)")  # what lies beside a float8 weight that is whole
 LOAD = "from_pretrained(FOLDER{}).save_pretrained(OTHER)"
 
@@ -190,7 +191,10 @@ def _is_float8_factor(leaf: str, other: str) -> bool:
     """Whether the wider tensor `other`, beside the float8 tensor `leaf`, may be what it is multiplied by."""
     if leaf == "weight":
         return BESIDE_WEIGHTS.fullmatch(other) is None
-    return SCALE.search(other) is not None and (leaf in other or re.match(r"_?(scale|scb)", other, re.I) is not None)
+    if SCALE.search(other) and (leaf in other or re.match(r"_?(scale|scb)", other, re.I)):
+        return True
+    words, others = (set(filter(None, SEPARATORS.split(name.lower()))) for name in (leaf, other))
+    return not others.isdisjoint(FACTORS) and others - FACTORS <= words | {"weight"}
 
 
 def _is_below_float8(module: str, leaves: Module, tensors: Mapping[str, TensorSpec]) -> bool:

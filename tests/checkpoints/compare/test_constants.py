@@ -54,6 +54,14 @@ def test_the_same_in_other_dtypes(tmp_path: Path, soup: Callable[..., Ran], cons
     assert torch.equal(load_file(tmp_path / "out/model.safetensors")["c"].nan_to_num(), constant.nan_to_num())
 
 
+def test_the_same_numbers_in_other_bits(tmp_path: Path, soup: Callable[..., Ran]) -> None:
+    """A mask in which 0 is -0, as `(1 - mask) * -inf` makes it, is the same mask."""
+    paths = family(tmp_path, "mask", MASK, torch.where(MASK == 0, -0.0, MASK))
+    assert soup("uniform", "--ckpts", *paths, "--out", tmp_path / "out").code == 0
+    made = load_file(tmp_path / "out/model.safetensors")["mask"]
+    assert torch.equal(made.view(torch.int32), MASK.view(torch.int32))
+
+
 @pytest.mark.parametrize(
     "tensors", [(MASK, MASK.T.contiguous()), (BOUNDS, BOUNDS + 1), (torch.zeros(4), torch.tensor([0.0, 1.0, 2.0, NAN]))]
 )

@@ -122,6 +122,8 @@ LAYOUTS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "fp8 with a table of scales": lambda: {"l.a.weight": codes(FP8, 8, 8), "l.scales.a": torch.rand(1)},
     "fp8 with a scale above it": lambda: {"l.a.weight": codes(FP8, 8, 8), "l.a_weight_scale": torch.rand(1)},
     "fp8 with factors of any name": lambda: {"l.weight": codes(FP8, 8, 8), "l.factor": torch.rand(8, 1)},
+    "fp8 with a descale": lambda: {"l.weight_fp8": codes(FP8, 8, 8), "l.descale": torch.rand(1)},
+    "fp8 of Transformer Engine": lambda: {"l._weight_data": codes(FP8, 8, 8), "l._weight_scale_inv": torch.rand(1)},
     "quanto int4": lambda: {
         "l.weight._data._data": codes(torch.uint8, 8, 4),
         "l.weight._scale": torch.rand(8, 1),
@@ -213,6 +215,14 @@ SCALES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
         lambda: {"l.codes": torch.randint(-1, 2, (8, 8)).half(), "l.alpha": torch.rand(8, 1)},
         "*codes",
     ),
+    "signs, with the scale in a norm": (
+        lambda: {"l.weight": torch.rand(8, 8).sub(0.5).sign(), "norm.weight": torch.rand(8)},
+        "*l.weight",
+    ),
+    "whole numbers beside a step": (
+        lambda: {"l.weight": torch.randint(-8, 8, (8, 8)).half(), "l.delta": torch.rand(8, 1)},
+        "*l.weight",
+    ),
 }
 
 
@@ -254,6 +264,7 @@ PLAIN: dict[str, dict[str, Tensor]] = {
     "a codebook": {"vq.codebooks": torch.rand(2, 8, 4), "vq.indices": torch.arange(3)},
     "batch norm": {"bn.num_batches_tracked": torch.tensor(3), "bn.weight": torch.rand(8)},
     "counters": {"ema.num_updates": torch.tensor(3), "ema.scale": torch.rand(1)},
+    "a layer's scale": {"block.pos": codes(FP8, 8, 8), "block.layer_scale": torch.rand(8), "block.bias": torch.rand(8)},
 }
 
 
