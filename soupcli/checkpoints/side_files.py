@@ -309,7 +309,10 @@ def _named_code(files: Sequence[SideFile], code: Sequence[SideFile]) -> list[Sid
 
 
 def _modules_of(file: SideFile) -> Iterator[str]:
-    """Return the modules in text values `module.Class` and `module` anywhere in a JSON file."""
+    """Return the modules in text values `module.Class` and `module` anywhere in a JSON file.
+
+    In model_index.json of diffusers `"unet": ["my_unet", "MyUNet"]` is `unet/my_unet.py`.
+    """
     if not file.name.endswith(".json") or file.size > MAX_JSON:
         return
     try:
@@ -320,6 +323,8 @@ def _modules_of(file: SideFile) -> Iterator[str]:
         value = waiting.pop()
         if isinstance(value, dict):
             waiting.extend(value.values())
+            pairs = ((key, one[0]) for key, one in value.items() if isinstance(one, list) and one)
+            yield from (f"{key}.{module}" for key, module in pairs if isinstance(module, str) and len(module) < 200)
         elif isinstance(value, list):
             waiting.extend(value)
         elif isinstance(value, str) and len(value) < 200:
@@ -331,7 +336,7 @@ def _imported(file: SideFile, package: Sequence[str]) -> Iterator[str]:
     """Yield the modules that a Python file in `package` may import from there, from above and from below it."""
     yield from (".".join([*package[:depth], "__init__"]) for depth in range(1, len(package) + 1))
     try:
-        content = COMMENT.sub(b"", read_small(file.path, most=LARGEST))
+        content = COMMENT.sub(b"", read_small(file.path, most=LARGEST)).replace(b"\\\n", b" ")
     except OSError:
         return
     for dots, name, *listed in RELATIVE_IMPORT.findall(content):

@@ -165,6 +165,17 @@ def test_code_in_packages(ingredient: Path, reference: str) -> None:
     assert {name for name in names(ingredient) if name.endswith(".py")} == set(content)
 
 
+def test_code_of_a_pipeline(tmp_path: Path) -> None:
+    """A component's own class of model_index.json lies in the component's folder; lines go on after a backslash."""
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": ["pipe", "P"], "unet": ["net", "Net"]}))
+    (tmp_path / "pipe.py").write_text("from .steps \\\n  import step\n")
+    for name in ("steps.py", "unet/net.py", "net.py", "unet/other.py"):
+        (tmp_path / name).touch()
+    (tmp_path / "net.py").unlink()
+    assert names(tmp_path) == ["model_index.json", "pipe.py", "steps.py", "unet/net.py"]
+
+
 def test_statistics_of_a_policy(tmp_path: Path) -> None:
     """LeRobot keeps means and deviations of inputs in safetensors beside a policy: they are carried on, not refused."""
     name = "policy_preprocessor_step_5_normalizer_processor.safetensors"

@@ -13,7 +13,7 @@ from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
 from soupcli.recipe.networks import TimmNetwork
-from soupcli.run.caveats import check_way, different_side_files, files_not_here, rounded_copies
+from soupcli.run.caveats import check_way, different_networks, different_side_files, files_not_here, rounded_copies
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +44,33 @@ def test_other_weights(tmp_path: Path) -> None:
     first = torch.randn(4, 300, generator=torch.Generator().manual_seed(0))
     save_file({"a": first.half(), "b": first.half()}, tmp_path / "d.safetensors")
     assert rounded_copies([one, open_checkpoint(tmp_path / "d.safetensors")]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other", "differs"),
+    [
+        ("unet/config.json", {"_class_name": "UNet2DModel"}, {"_class_name": "AutoencoderKL"}, True),
+        ("scheduler/scheduler_config.json", {"prediction_type": "epsilon"}, {"prediction_type": "v_prediction"}, True),
+        ("scheduler/scheduler_config.json", {"_class_name": "DDIM"}, {"_class_name": "Euler"}, False),
+        ("modeling_mine.py", "a = 1", "a = 2", True),
+        ("train.py", "a = 1", "a = 2", False),
+    ],
+)
+def test_different_networks(tmp_path: Path, name: str, one: object, other: object, differs: bool) -> None:
+    """Other code, another class or another noise make other networks; another sampler, or code of no network, do not.
+
+    These settings are compared in the folders of a pipeline too.
+    """
+    for folder, setting in (("a", one), ("b", other)):
+        file = tmp_path / folder / name
+        (tmp_path / folder / "unet").mkdir(parents=True)
+        file.parent.mkdir(exist_ok=True)
+        (tmp_path / folder / "unet/config.json").write_text("{}")
+        (tmp_path / folder / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "modeling_mine.Mine"}}))
+        file.write_text(setting if isinstance(setting, str) else json.dumps(setting))
+        save_file({"w": torch.ones(3)}, tmp_path / folder / "model.safetensors")
+    said = different_networks([open_checkpoint(tmp_path / folder) for folder in "ab"])
+    assert [name in line for line in said] == [True] * differs
 
 
 def test_a_base_with_other_meanings(tmp_path: Path) -> None:

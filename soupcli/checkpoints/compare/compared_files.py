@@ -18,11 +18,14 @@ from soupcli.checkpoints.side_files import files_beside
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
+SCHEDULER = "scheduler_config.json"  # of diffusers: what a network was trained to predict, of how much noise
+
 
 def compared_files(checkpoint: Checkpoint) -> dict[str, Path]:
     """Return the files by their labels: their paths below the folder that holds all of them.
 
-    Files of sub-folders that a soup carries on are among them, such as those of the modules of sentence-transformers.
+    Files of sub-folders that a soup carries on are among them, such as those of the modules of sentence-transformers,
+    and code that a configuration names.
     """
     one: Any = checkpoint  # each is equal to itself alone
     return dict(_files_of(one))
@@ -32,12 +35,14 @@ def compared_files(checkpoint: Checkpoint) -> dict[str, Path]:
 def _files_of(checkpoint: Any) -> dict[str, Path]:
     own: Sequence[Path] = checkpoint.side_files
     below = files_beside(checkpoint.side_folder, checkpoint.files).files
-    others = {one.name: one.path for one in below if "/" in one.name and _is_compared(one.name)}
+    others = {one.name: one.path for one in below if _is_compared(one.name)}
     return {label: file for label, file in others.items() if file not in own} | _labelled(own)
 
 
 def _is_compared(name: str) -> bool:
-    return matches(PurePosixPath(name).name, SIDE_FILES)
+    """Whether a file is the network's own code, or one of settings in a sub-folder: others are `own` ones."""
+    own = name.endswith(".py") or PurePosixPath(name).name == SCHEDULER
+    return own or ("/" in name and matches(PurePosixPath(name).name, SIDE_FILES))
 
 
 def _labelled(files: Sequence[Path]) -> dict[str, Path]:

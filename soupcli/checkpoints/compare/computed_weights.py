@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 NEVER = re.compile(r"(?!)")
 CHUNK = 1 << 20  # elements that are looked at once
-FACTOR = re.compile(r"scale|alpha|step_size|(^|_)(s|delta|range|zp|shift|codebook|lut)$")  # of names beside whole numbers
+FACTOR = re.compile(
+    r"scale|alpha|step_size|(^|_)(s|delta|range|zp|shift|codebook|lut)$"
+)  # of names beside whole numbers
 GLANCE = 64  # elements that tell most weights from masks
 FEW = 16  # elements of no weight
 ORIGINALS = frozenset({"original", "original0"})  # weights of torch.nn.utils.parametrize
@@ -148,7 +150,9 @@ def _of_scales(checkpoint: Checkpoint, module: str, leaves: Module) -> Iterator[
             yield Together(form, tuple(joined(module, leaf) for leaf in sorted(names)))
     has_factor = any(FACTOR.search(leaf) for leaf in leaves)
     for leaf, spec in leaves.items():
-        if (has_factor or leaf == "weight") and _holds_whole_numbers(checkpoint, joined(module, leaf), spec, has_factor):
+        if (has_factor or leaf == "weight") and _holds_whole_numbers(
+            checkpoint, joined(module, leaf), spec, has_factor
+        ):
             yield Together(WHOLE_NUMBERS, (joined(module, leaf),))
 
 

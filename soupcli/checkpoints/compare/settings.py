@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.compare.compared_files import compared_files
+from soupcli.checkpoints.compare.compared_files import SCHEDULER, compared_files
 from soupcli.files.json_text import parse_json
 from soupcli.files.small_file import read_small
 
@@ -47,6 +47,9 @@ KEYS_OF_INPUTS = (
 )
 # Files that say what a network computes, and their keys that matter only while it is trained or saved.
 FILES_OF_NETWORKS = ("config.json", "open_clip_config.json")
+# Keys of diffusers: the network's class, and in a scheduler's file what the network was trained to predict of what.
+CLASS = "_class_name"
+KEYS_OF_NOISE = ("prediction_type", "beta_*", "num_train_timesteps", "rescale_betas_zero_snr")
 KEYS_OF_TRAINING = (
     *("*dropout*", "*drop_*", "*_drop", "*_pdrop", "*dropped*", "init*", "*_init*", "*_loss*", "*loss_*", "layerdrop"),
     *("gradient_checkpointing", "output_*", "return_dict", "problem_type", "finetuning_task", "mask_*", "*_mask_*"),
@@ -79,7 +82,8 @@ def differing_settings(checkpoints: Sequence[Checkpoint]) -> list[Setting]:
             settings.get(key, ABSENT) if name else (PRESENT if file in present else ABSENT)
             for settings, present in zip(known, files, strict=True)
         )
-        of_network = ABSENT not in values and _of_network(file, name)  # a missing key has the library's own value
+        # A missing key has the library's own value; a network without its code has none.
+        of_network = file.endswith(".py") or (ABSENT not in values and _of_network(file, name))
         setting = Setting(key, values, _of_inputs(file, name), of_network)
         if len(set(values)) > 1 and setting not in found:
             found.append(setting)
@@ -93,8 +97,13 @@ def _of_inputs(file: str, name: str) -> bool:
 
 
 def _of_network(file: str, name: str) -> bool:
-    if not name or file.rpartition("/")[2] not in FILES_OF_NETWORKS or _of_inputs(file, name):
+    stem = file.rpartition("/")[2]
+    if stem == SCHEDULER:
+        return any(fnmatchcase(name, pattern) for pattern in KEYS_OF_NOISE)
+    if not name or stem not in FILES_OF_NETWORKS or _of_inputs(file, name):
         return False
+    if name == CLASS:
+        return True
     return not any(fnmatchcase(part, pattern) for pattern in KEYS_OF_TRAINING for part in (name, _last(name)))
 
 
