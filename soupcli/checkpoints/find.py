@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.doubles import Double, without_doubles
 from soupcli.checkpoints.earlier_soups import EarlierSoup, soups_among, without_output, without_soups
-from soupcli.checkpoints.formats.folders.beside import look_beside
+from soupcli.checkpoints.formats.folders.beside import look_beside, parts_beside
 from soupcli.checkpoints.formats.folders.folder import pointed_to
 from soupcli.checkpoints.formats.folders.parts import look_below, marker, part_folders
 from soupcli.checkpoints.open import How, open_checkpoint
@@ -128,12 +128,18 @@ def _left_out(path: Path, checkpoint: Checkpoint, how: How | None) -> list[str]:
     if folder is None:
         return []
     below = look_below(folder, checkpoint, lambda below: open_checkpoint(below, how))
-    beside = look_beside(folder, checkpoint) if how is None or how.weights_name is None else []
+    if how is not None and how.weights_name is not None:
+        beside, parts = [], parts_beside(folder, checkpoint)
+    else:
+        beside, parts = look_beside(folder, checkpoint), []
     found = (("sub-folders", below), ("other files", beside))
     return [
-        f"{path}: its {what} are not mixed, they hold other checkpoints or forms: {_first(others)}"
-        for what, others in found
-        if others
+        *(
+            f"{path}: its {what} are not mixed, they hold other checkpoints or forms: {_first(others)}"
+            for what, others in found
+            if others
+        ),
+        *([f"{path}: {_first(parts)} is not mixed and not in the soup, it holds other tensors"] if parts else []),
     ]
 
 

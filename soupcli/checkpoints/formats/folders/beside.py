@@ -12,12 +12,10 @@ import os
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.adapters.adapter import WEIGHTS
-from soupcli.checkpoints.contents import How
 from soupcli.checkpoints.formats.folders.folder import ENDINGS, KNOWN_NAMES, MOST_FILES, STATISTICS, holds_tensors
+from soupcli.checkpoints.formats.folders.own_names import names_of
 from soupcli.checkpoints.formats.folders.shards import is_shard
-from soupcli.checkpoints.formats.names import plain_names
 from soupcli.checkpoints.formats.other_files import refuse_pointer
-from soupcli.checkpoints.formats.table import read_contents
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import CheckpointError
 from soupcli.files.reading import FileVersion, same_file
@@ -79,10 +77,19 @@ def look_beside(folder: Path, checkpoint: Checkpoint) -> list[str]:
     return others
 
 
+def parts_beside(folder: Path, checkpoint: Checkpoint) -> list[str]:
+    """Return the files in `folder` that hold none of the checkpoint's tensors: other parts of the network, or heads.
+
+    They are left out by a user who names one file. Of very many files none is looked at.
+    """
+    taken = {file.path.name for file in checkpoint.files}
+    names = [one for one in sorted(os.listdir(folder), key=natural_order) if one.lower().endswith(ENDINGS)]  # noqa: PTH208
+    files = [folder / one for one in names if one not in taken and not matches(one, (*STATISTICS, *OTHER_NAMES))]
+    held = [one for one in files if holds_tensors(one)] if len(files) <= MOST_FILES else []
+    return [one.name for one in held if not _shares_names(FileVersion.of(one), checkpoint)]
+
+
 def _shares_names(file: FileVersion, checkpoint: Checkpoint) -> bool:
     """Whether a file holds tensors of a checkpoint's names. One that holds no network shares whatever is asked for."""
-    try:
-        names = plain_names(read_contents(file, How()).specs).values()
-    except CheckpointError:
-        return True
-    return not checkpoint.tensors.keys().isdisjoint(names)
+    names = names_of(file)
+    return names is None or not checkpoint.tensors.keys().isdisjoint(names)

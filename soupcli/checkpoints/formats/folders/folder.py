@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from soupcli.checkpoints.formats.folders import shards
+from soupcli.checkpoints.formats.folders.own_names import refuse_parts
 from soupcli.checkpoints.formats.foreign import refuse_slices
 from soupcli.checkpoints.formats.other_files import refuse_other_file, refuse_other_folder, refuse_unknown_file
 from soupcli.checkpoints.formats.table import holds_weights
@@ -152,6 +153,8 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
         _refuse_other_files(folder)
         raise CheckpointError(f"{folder}: holds no checkpoint", hint=listing(folder))
     names = [entry.name for entry in wholes]
+    if not sets:
+        refuse_parts(folder, wholes)
     shown = [*names, *(shards.pattern for shards in sets)]
     raise CheckpointError(
         f"{folder}: holds {len(shown)} checkpoints: {', '.join(shown[:8])}{', ...' if len(shown) > 8 else ''}",

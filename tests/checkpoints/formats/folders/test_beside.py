@@ -120,8 +120,31 @@ def test_training_state_alone(tmp_path: Path) -> None:
     )
     assert_same(opened(tmp_path), small_net().state_dict())
     torch.save({"iter": 6000, "prototypes": torch.ones(2)}, tmp_path / "6000.state")
-    with pytest.raises(CheckpointError, match="holds 2 checkpoints"):
+    with pytest.raises(CheckpointError, match=r"holds 2 files with other tensors each, 6000\.state, net_g_5000\.pth"):
         opened(tmp_path)
+
+
+def test_parts_under_invented_names(tmp_path: Path) -> None:
+    """Files of one network without an index are no checkpoints to pick from; of a named one it is said what it lacks.
+
+    The hint's way out is one file with all tensors.
+    """
+    run, state = tmp_path / "run", small_net().state_dict()
+    run.mkdir()
+    names = sorted(state)
+    for part, held in (("part_a", names[:2]), ("part_b", names[2:])):
+        save_file({name: state[name] for name in held}, run / f"{part}.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"2 files with other tensors each, part_a\.safetensors, part_b"
+    ) as refused:
+        find([str(run)])
+    assert "write all tensors into one model.safetensors" in str(refused.value.hint)
+    said = find([str(run)], how=How(weights_name="part_a.safetensors")).notes
+    assert said == [f"{run}: part_b.safetensors is not mixed and not in the soup, it holds other tensors"]
+    save_file({name: torch.ones(1) for name in names}, run / "part_b.safetensors")
+    with pytest.raises(CheckpointError, match="holds 2 checkpoints"):
+        find([str(run)])
+    assert not find([str(run)], how=How(weights_name="part_a.safetensors")).notes
 
 
 def test_training_state_in_a_sub_folder(tmp_path: Path) -> None:
