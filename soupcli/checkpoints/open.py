@@ -22,7 +22,7 @@ from soupcli.checkpoints.formats.folders.folder import trainer_metrics
 from soupcli.checkpoints.formats.folders.neighbours import writer_of
 from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice, whole_of_deepspeed
 from soupcli.checkpoints.formats.names import plain_names, without_wrappers
-from soupcli.checkpoints.formats.other_files import refuse_absent
+from soupcli.checkpoints.formats.other_files import refuse_absent, refuse_unfinished
 from soupcli.checkpoints.formats.table import read_contents
 from soupcli.checkpoints.hub import Reference, commit_of, fetch, hub_reference
 from soupcli.errors import CheckpointError
@@ -266,6 +266,8 @@ def _open_file(
 def _stored(
     path: Path, folder: Path, contents: Contents, files: tuple[FileVersion, ...], *, whole_folder: bool, prefixes: bool
 ) -> StoredCheckpoint:
+    for file in files:
+        refuse_unfinished(file)
     names = plain_names(contents.specs) if prefixes else without_wrappers(contents.specs)
     origin = contents.origin
     home = nnunet.model_folder(files[0].path) if origin.format == nnunet.FORMAT else None

@@ -114,6 +114,28 @@ def refuse_other_file(file: FileVersion) -> None:
     _refuse(file, KINDS)
 
 
+def refuse_stand_in(file: FileVersion) -> None:
+    """Raises CheckpointError if the file is empty, or a pointer or a web page in place of one of another kind."""
+    if not file.size:
+        raise CheckpointError(f"{file.path}: is empty (0 bytes)", hint="copy or save the file again")
+    _refuse(file, STANDING_IN)
+
+
+# Beside a file that a program of this name still fetches: it has its whole length from the start, and zeros to its end.
+DOWNLOADS = {".aria2": "aria2c", ".st": "axel"}
+
+
+def refuse_unfinished(file: FileVersion) -> None:
+    """Raises CheckpointError if a download of the file has not ended, though it has its name and length."""
+    for ending, program in DOWNLOADS.items():
+        control = file.path.with_name(file.path.name + ending)
+        if control.is_file():
+            raise CheckpointError(
+                f"{file.path}: its download has not ended, {control.name} beside it says",
+                hint=f"let {program} go on; if the file is whole, delete {control.name}",
+            )
+
+
 def refuse_pointer(path: Path) -> None:
     """Raises CheckpointError if `path` only points to a file that is not here: of Git LFS, of git-annex, or a link."""
     refuse_absent(path)

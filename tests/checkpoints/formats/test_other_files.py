@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from soupcli.checkpoints.find import find
 from soupcli.checkpoints.open import open_checkpoint
@@ -55,6 +56,37 @@ def test_files(tmp_path: Path, kind: str, name: str) -> None:
     assert f"{tmp_path / name}: " in str(refused.value)
     assert message in str(refused.value)
     assert hint in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.safetensors.index.json", LFS, "is a Git LFS pointer"),
+        ("model.safetensors.index.json", b"", "is empty"),
+        ("x.pt", b"", "is empty"),
+        ("best.ckpt", b"", "is empty"),
+    ],
+)
+def test_folders_of_what_stands_in(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    """An index that is a pointer, and an empty file of whatever name, are called so beside a configuration."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(tmp_path)
+
+
+def test_downloads_that_go_on(tmp_path: Path) -> None:
+    """aria2c gives a file its length at once, with zeros where it is still to be fetched: it is no checkpoint yet."""
+    for file in (tmp_path / "run/model.safetensors", tmp_path / "alone.safetensors"):
+        file.parent.mkdir(exist_ok=True)
+        save_file({"w": torch.zeros(3)}, file)
+        control = file.with_name(f"{file.name}.aria2")
+        control.touch()
+        for path in {file, file.parent} - {tmp_path}:
+            with pytest.raises(CheckpointError, match="its download has not ended"):
+                open_checkpoint(path)
+        control.unlink()
+        open_checkpoint(file)
 
 
 @pytest.mark.parametrize(

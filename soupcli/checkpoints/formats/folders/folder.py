@@ -168,9 +168,9 @@ def _refuse_other_files(folder: Path) -> None:
         kind = entry.suffix.lower()
         if entry.is_file() and not entry.name.startswith(".") and kind not in OTHER_KINDS and kind != ".json":
             file = FileVersion.of(entry)
-            if file.size:
-                refuse_program(file)
+            if file.size or entry.name.lower().endswith(ENDINGS):
                 refuse_other_file(file)
+                refuse_program(file)
                 refuse_unknown_file(file)
 
 

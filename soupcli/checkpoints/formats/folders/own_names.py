@@ -39,10 +39,10 @@ def refuse_parts(folder: Path, files: Sequence[Path]) -> None:
     if len(files) < 2:
         return
     named = [file.name for file in files]
-    shown = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
+    shown = f"{len(named)} files with other tensors each, {', '.join(named[:3])}{', ...' if len(named) > 3 else ''}"
     raise CheckpointError(
-        f"{folder}: holds {len(named)} files with other tensors each, {shown}, and nothing says how they belong together",
+        f"{folder}: holds {shown}, and nothing says how they belong together",
         hint="if they are parts of one network, write all tensors into one model.safetensors in its own folder "
-        "(load_file and save_file of safetensors.torch); if one of them is the network, name it: "
-        f"{' or '.join(f'--weights-name {name}' for name in named[:3])}",
+        "(load_file and save_file of safetensors.torch); if one of them is the network, name it: --weights-name "
+        + " or ".join(named[:3]),
     )

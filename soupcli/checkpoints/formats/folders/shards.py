@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soupcli.checkpoints.contents import Contents
+from soupcli.checkpoints.formats.other_files import refuse_stand_in
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import FileVersion, read_bytes
@@ -168,6 +169,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     file = FileVersion.of(index)
     if file.size > MAX_INDEX:
         raise CheckpointError(f"{index}: {file.size} bytes, an index has at most {MAX_INDEX}")
+    refuse_stand_in(file)
     try:
         content: Any = parse_json(read_bytes(file, 0, file.size), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as cause:
