@@ -7,15 +7,20 @@ Elements that are stored unchanged in a file are read without torch where numpy 
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import read_into
+from soupcli.checkpoints.dtype import Dtype
 from soupcli.mixing.arithmetic.arrays import Array, Library, bytes_of, cpu_library, library_of
 from soupcli.mixing.arithmetic.rounding import HELD_AS, round_once, wide
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from soupcli.checkpoints.checkpoint import Checkpoint
-    from soupcli.checkpoints.dtype import Dtype
+
+CODES = {Dtype.FLOAT64: "d", Dtype.FLOAT32: "f", Dtype.FLOAT16: "e", Dtype.BFLOAT16: "f"}  # of the module struct
 
 
 def read_numbers(checkpoint: Checkpoint, name: str, start: int, count: int, *, library: Library | None = None) -> Array:
@@ -28,6 +33,19 @@ def read_numbers(checkpoint: Checkpoint, name: str, start: int, count: int, *, l
     held_n = xp.empty(parts * count, dtype=getattr(xp, HELD_AS[dtype.real]))
     read_into(checkpoint, name, start, bytes_of(held_n))
     return wide(held_n, dtype)
+
+
+def first_numbers(checkpoint: Checkpoint, name: str, count: int) -> Sequence[float]:
+    """Return the first elements of a real floating tensor, fewer if it has fewer; numpy is not imported for most."""
+    spec = checkpoint.tensors[name]
+    count, code = min(count, spec.numel), CODES.get(spec.dtype)
+    if code is None:
+        return [float(number) for number in read_numbers(checkpoint, name, 0, count)]
+    held = bytearray(count * spec.dtype.itemsize)
+    read_into(checkpoint, name, 0, memoryview(held))
+    if spec.dtype is Dtype.BFLOAT16:  # the upper half of a float32
+        held = bytearray(b"".join(b"\0\0" + held[place : place + 2] for place in range(0, len(held), 2)))
+    return struct.unpack(f"<{count}{code}", held)
 
 
 def read_as(checkpoint: Checkpoint, name: str, start: int, dtype: Dtype, out_n: Array) -> None:

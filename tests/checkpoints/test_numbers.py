@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.checkpoints.numbers import read_as, read_numbers
+from soupcli.checkpoints.numbers import first_numbers, read_as, read_numbers
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.mixing.arithmetic.arrays import Library
 
@@ -31,6 +31,14 @@ def test_every_dtype(tmp_path: Path, dtype: Dtype, library: Library) -> None:
         out = library.empty(4, dtype=getattr(library, name))
         read_as(checkpoint, "a", 0, Dtype(name), out)
         np.testing.assert_array_equal(out, [8.0, 1.5, -0.25, np.nan])
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_first_numbers(tmp_path: Path, dtype: Dtype) -> None:
+    """The first elements of any dtype, no more than there are."""
+    save_file({"a": torch.tensor([8.0, 1.5, -0.25]).to(dtype.torch)}, tmp_path / "a.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "a.safetensors")
+    assert [list(first_numbers(checkpoint, "a", count)) for count in (0, 2, 4)] == [[], [8.0, 1.5], [8.0, 1.5, -0.25]]
 
 
 def test_complex(tmp_path: Path) -> None:

@@ -105,6 +105,14 @@ def test_no_torch(family: Path) -> None:
     assert len(found) == len(refused) + len(done)
 
 
+def test_kept_scores_without_numpy(family: Path) -> None:
+    """A rank whose scores are kept looks at the first numbers of the weights by itself."""
+    words = ("rank", *RUNS, "--val", "val", "--report", "rank.json")
+    assert [code for _, code, _ in answers(words)] == [0]
+    broken = "import sys; sys.modules['numpy'] = None"
+    assert [(code, with_torch) for _, code, with_torch in answers(words, before=broken)] == [(0, False)]
+
+
 def alike(one: Any, other: Any) -> bool:
     """Whether two parts of reports are equal, numbers up to rounding."""
     if isinstance(one, dict):

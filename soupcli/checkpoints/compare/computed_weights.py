@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.compare.weight_parts import Form, Together, joined, modules_of
 from soupcli.checkpoints.dtype import Dtype
-from soupcli.checkpoints.numbers import read_numbers
+from soupcli.checkpoints.numbers import first_numbers, read_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,6 +168,8 @@ def _holds_whole_numbers(checkpoint: Checkpoint, name: str, spec: TensorSpec, ha
     """
     if not spec.dtype.is_floating_point or len(spec.shape) < 2 or spec.numel <= FEW:
         return False
+    if not all(number.is_integer() for number in first_numbers(checkpoint, name, FEW)):
+        return False
     least, most = math.inf, -math.inf
     for part in _parts(checkpoint, name, spec):
         if not bool((part == part.round()).all()):
@@ -189,8 +191,10 @@ def _is_mask(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
 
 def _holds_bits(checkpoint: Checkpoint, name: str, spec: TensorSpec) -> bool:
     """Whether a floating tensor holds only 0 and 1."""
-    return spec.dtype.is_floating_point and all(
-        bool(((part == 0) | (part == 1)).all()) for part in _parts(checkpoint, name, spec)
+    return (
+        spec.dtype.is_floating_point
+        and all(number in (0, 1) for number in first_numbers(checkpoint, name, FEW))
+        and all(bool(((part == 0) | (part == 1)).all()) for part in _parts(checkpoint, name, spec))
     )
 
 
