@@ -32,6 +32,7 @@ class Library:
     label_names: Callable[[Any, Path], tuple[str, ...] | None] | None = None
     transform: Callable[[Any, Path], str | None] | None = None  # where the transform of pictures comes from
     reads_folder: Callable[[Any], bool] | None = None  # whether the network depends on files beside the weights
+    unlike: Callable[[Any, Path], str | None] | None = None  # what these files say otherwise, if it does not
 
     def outline(self, spec: NetworkSpec, folder: Path) -> Outline:
         """Return what is known about classes before the network is built."""

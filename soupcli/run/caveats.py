@@ -18,6 +18,7 @@ from soupcli.checkpoints.compare.settings import Setting, differing_settings
 from soupcli.checkpoints.formats.other_files import stands_in
 from soupcli.late import torch
 from soupcli.networks.build import key_of_network
+from soupcli.networks.library import library_of
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint, TensorSpec
@@ -156,6 +157,17 @@ def different_side_files(checkpoints: Sequence[Checkpoint], model: NetworkSpec |
         f"{count} other files beside the weights than {first.path}, {others[0].path} for one{said}: each is "
         "judged by its own config.json, image processor, tokenizer and class names, a soup by those it carries"
     )
+
+
+def other_network(checkpoints: Sequence[Checkpoint], model: NetworkSpec | None) -> str | None:
+    """Return a warning if a configuration beside the weights names another network than the recipe; else None."""
+    ask = library_of(model).unlike if model is not None else None
+    folders = dict.fromkeys(one.folder for one in checkpoints)
+    said = [text for folder in folders if (text := ask(model, folder)) is not None] if ask is not None else []
+    if not said:
+        return None
+    more = f" (and {len(said) - 1} more say such things)" if len(said) > 1 else ""
+    return f"{said[0]}{more}: its scores are of another network; put that into args: of model:, or auto in its name"
 
 
 def _unread_inputs(checkpoints: Sequence[Checkpoint]) -> str | None:

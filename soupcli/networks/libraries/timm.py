@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,4 +114,40 @@ def _transform(spec: TimmNetwork, _folder: Path) -> str | None:
     return "timm's data config in config.json" if spec.timm == "auto" else f"timm's data config of {spec.timm}"
 
 
-LIBRARY = Library(build, FOLDERS, label_names, transform=_transform, reads_folder=lambda spec: spec.timm == "auto")
+# Arguments of training alone, and those that shapes of tensors tell.
+OF_TRAINING = re.compile(r".*drop.*|num_classes|in_chans|pretrained.*|checkpoint.*|scriptable|exportable|init_values")
+DEFAULTS = ("token", "avg", "map", "")  # poolings that timm writes down unasked; any other of these has other tensors
+
+
+def unlike(spec: TimmNetwork, folder: Path) -> str | None:
+    """Return what the folder's config.json says of its network that the recipe does not, or None.
+
+    Tensors of another activation or pooling often have the same names and shapes.
+    """
+    if spec.timm == "auto":
+        return None
+    try:
+        config = _config_of(folder)
+    except NetworkError:
+        return None
+    architecture, args = config["architecture"], config.get("model_args")
+    said = {"architecture": architecture} if architecture.partition(".")[0] != spec.timm.partition(".")[0] else {}
+    for key, value in args.items() if isinstance(args, dict) else ():
+        if OF_TRAINING.fullmatch(key):
+            continue
+        default = DEFAULTS if key == "global_pool" else ()
+        if _differ(spec.args[key], value) if key in spec.args else value not in default:
+            said[key] = value
+    listed = ", ".join(f"{key} {json.dumps(value)}" for key, value in said.items())
+    return f"{folder / 'config.json'} says {listed}, which the recipe's {spec.timm} is not built with" if said else None
+
+
+def _differ(one: Any, two: Any) -> bool:
+    """Whether two values of an argument differ. One number is the side of a square."""
+    sides = [[value, value] if isinstance(value, int) else value for value in (one, two)]
+    return json.dumps(sides[0], default=str) != json.dumps(sides[1])
+
+
+LIBRARY = Library(
+    build, FOLDERS, label_names, transform=_transform, reads_folder=lambda spec: spec.timm == "auto", unlike=unlike
+)

@@ -18,6 +18,7 @@ from soupcli.errors import NetworkError
 from soupcli.networks.build import build
 from soupcli.networks.network import Network
 from soupcli.recipe.networks import TimmNetwork
+from soupcli.run.caveats import other_network
 from tests.helpers.network_toys import assert_same, loaded, randomised, saved
 from tests.helpers.pictures import noise
 
@@ -163,3 +164,34 @@ def test_test_size(tmp_path: Path) -> None:
         assert pictures.settings.crop == config["input_size"][1:]
         assert ("test_size: true" in pictures.source) == (not test_size)
     assert found[False] != found[True]
+
+
+@pytest.mark.parametrize(
+    ("named", "args", "saved_args", "said"),
+    [
+        ("test_resnet", {"num_classes": 5}, {"num_classes": 5}, None),
+        ("auto", {}, {"act_layer": "silu"}, None),
+        ("test_resnet", {}, {"act_layer": "silu", "drop_rate": 0.1}, 'act_layer "silu"'),
+        ("test_resnet", {"act_layer": "silu"}, {"act_layer": "silu"}, None),
+        ("test_resnet", {}, {"global_pool": "max"}, 'global_pool "max"'),
+        ("test_byobnet", {}, {}, 'architecture "test_resnet"'),
+        ("test_resnet.r160_in1k", {}, {}, None),
+    ],
+)
+def test_another_network_than_beside(
+    named: str, args: dict[str, Any], saved_args: dict[str, Any], said: str | None, tmp_path: Path
+) -> None:
+    """A named network of other arguments than those of config.json has the same tensors: it is warned of."""
+    module = timm.create_model("test_resnet", **saved_args)
+    save_for_hf(module, str(tmp_path), model_args=saved_args, safe_serialization=True)
+    found = other_network([open_checkpoint(tmp_path)], TimmNetwork(timm=named, args=args))
+    assert found is None if said is None else found is not None and f"config.json says {said}, which" in found
+
+
+@pytest.mark.parametrize("size", [64, [64, 64]])
+def test_sizes_that_are_the_same(size: int | list[int], tmp_path: Path) -> None:
+    """timm writes one side as two, and the pooling that it has unasked: these are no other network."""
+    args = {"num_classes": 5, "img_size": 64}
+    save_for_hf(timm.create_model("test_vit", **args), str(tmp_path), model_args=args, safe_serialization=True)
+    spec = TimmNetwork(timm="test_vit", args={"num_classes": 5, "img_size": size})
+    assert other_network([open_checkpoint(tmp_path)], spec) is None
