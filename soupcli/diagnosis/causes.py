@@ -176,6 +176,14 @@ CAUSES: tuple[Cause, ...] = (
         "soup carries on the best ingredient's.",
     ),
     Cause(
+        "different settings",
+        evidence.computed,
+        "By the files beside the weights, the networks compute different things from the same weights: another "
+        "pooling, activation, list of modules or prediction of the noise.",
+        "Mix only those with the same settings. If the files are wrong and the training was right, correct them: the "
+        "soup carries on the best ingredient's.",
+    ),
+    Cause(
         "trained on other inputs",
         culprits.other_inputs,
         "One ingredient has moved no farther than the others and is far worse here: it learned something else. "

@@ -15,7 +15,10 @@ from soupcli.mixing.arithmetic.arrays import library_of, places
 from soupcli.networks.layer_names import layers_by_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from soupcli.checkpoints.checkpoint import Checkpoint
+    from soupcli.checkpoints.compare.settings import Setting
     from soupcli.diagnosis.facts import Facts
 
 Sure = Literal["certain", "likely", "possible"]
@@ -130,12 +133,20 @@ def zeros(facts: Facts) -> Evidence | None:
 
 
 def inputs(facts: Facts) -> Evidence | None:
-    of_inputs = [setting for setting in facts.settings if setting.of_inputs]
-    if not of_inputs:
+    return _first_of([setting for setting in facts.settings if setting.of_inputs], facts)
+
+
+def computed(facts: Facts) -> Evidence | None:
+    """Find settings by which networks with the same weights compute different outputs: pooling, activation."""
+    return _first_of([setting for setting in facts.settings if setting.of_network], facts)
+
+
+def _first_of(settings: Sequence[Setting], facts: Facts) -> Evidence | None:
+    if not settings:
         return None
-    key, values = of_inputs[0].key, of_inputs[0].values
+    key, values = settings[0].key, settings[0].values
     other = next(number for number, value in enumerate(values) if value != values[0])
-    more = f", and {len(of_inputs) - 1} more settings" if len(of_inputs) > 1 else ""
+    more = f", and {len(settings) - 1} more settings" if len(settings) > 1 else ""
     paths = facts.checkpoints[0].path, facts.checkpoints[other].path
     usual = max(values, key=values.count)
     accused = tuple(one for one, value in zip(facts.checkpoints, values, strict=True) if value != usual)

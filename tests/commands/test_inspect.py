@@ -373,8 +373,18 @@ def test_other_inputs(
     assert len(found["settings"]) == 1  # and not what the library notes of itself
 
 
+def test_other_computations(inspected: Inspect, healthy: list[nn.Sequential], tmp_path: Path) -> None:
+    """Another activation by a checkpoint's config.json is a cause, and the checkpoint is accused."""
+    write(tmp_path / "family", healthy)
+    for number in range(5):
+        act = "relu" if number == 3 else "gelu"
+        (tmp_path / f"family/runs/{number}/config.json").write_text(json.dumps({"hidden_act": act}))
+    [verdict] = inspected()["verdicts"]
+    assert (verdict["cause"], verdict["accused"]) == ("different settings", ["runs/3"])
+
+
 def test_other_settings_are_no_cause(inspected: Inspect, healthy: list[nn.Sequential], tmp_path: Path) -> None:
-    """What has nothing to do with inputs is listed and not judged."""
+    """What changes neither inputs nor outputs is listed and not judged."""
     write(tmp_path / "family", healthy)
     for number in range(5):
         (tmp_path / f"family/runs/{number}/config.json").write_text(json.dumps({"dropout": 0.1 * number}))

@@ -19,13 +19,21 @@ if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
 SCHEDULER = "scheduler_config.json"  # of diffusers: what a network was trained to predict, of how much noise
+# Settings of libraries, and their lists of a network's parts: sentence-transformers, diffusers, GLiNER, ...
+CONFIGURATIONS = ("*_config.json", "config_*.json", "modules.json", "model_index.json")
+# Settings of one run; those of adapters are compared by what they mean.
+OF_RUNS = (
+    "adapter_config.json",
+    "ds_config*",
+    *(f"*{word}*" for word in ("train", "deepspeed", "accelerate", "optim")),
+)
 
 
 def compared_files(checkpoint: Checkpoint) -> dict[str, Path]:
     """Return the files by their labels: their paths below the folder that holds all of them.
 
     Files of sub-folders that a soup carries on are among them, such as those of the modules of sentence-transformers,
-    and code that a configuration names.
+    and code that a configuration names. So are the configurations of libraries that are not among its own side files.
     """
     one: Any = checkpoint  # each is equal to itself alone
     return dict(_files_of(one))
@@ -40,9 +48,10 @@ def _files_of(checkpoint: Any) -> dict[str, Path]:
 
 
 def _is_compared(name: str) -> bool:
-    """Whether a file is the network's own code, or one of settings in a sub-folder: others are `own` ones."""
-    own = name.endswith(".py") or PurePosixPath(name).name == SCHEDULER
-    return own or ("/" in name and matches(PurePosixPath(name).name, SIDE_FILES))
+    """Whether a file is the network's own code, a library's configuration, or one of settings in a sub-folder."""
+    file = PurePosixPath(name).name
+    configures = matches(file, CONFIGURATIONS) and not matches(file, OF_RUNS)
+    return configures or name.endswith(".py") or ("/" in name and matches(file, SIDE_FILES))
 
 
 def _labelled(files: Sequence[Path]) -> dict[str, Path]:

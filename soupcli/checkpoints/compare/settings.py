@@ -24,7 +24,8 @@ LARGEST = 1 << 26  # bytes of a file that is read; a larger one is compared by i
 MAX_BYTES = 1_000_000  # of a file that is looked into; larger ones are compared by their hash
 # Notes of the library that wrote the file, with no meaning for the network.
 NOTES = (
-    *("_name_or_path", "name_or_path", "_commit_hash", "*transformers_version", "torch_dtype", "dtype", "auto_map*"),
+    *("_name_or_path", "name_or_path", "_commit_hash", "*_version", "__version__", "version", "torch_dtype", "dtype"),
+    "auto_map*",
     *("tokenizer_class", "tokenizer_file", "special_tokens_map_file", "processor_class", "*processor_type"),
     *("feature_extractor_type", "backend", "is_local", "use_cache", "local_files_only", "*_extra_id_type"),
 )
@@ -44,17 +45,25 @@ FILES_OF_INPUTS = (
 KEYS_OF_INPUTS = (
     *("*image_size*", "*.mean", "*.mean.*", "*.std", "*.std.*", "*_mean*", "*_std*", "*input_size*"),
     *("*interpolation*", "*crop_*", "*resample*", "*preprocess_cfg*", "id2label*", "label2id*"),
+    *("prompts", "prompts.*", "default_prompt_name"),
 )
 # Files that say what a network computes, and their keys that matter only while it is trained or saved.
-FILES_OF_NETWORKS = ("config.json", "open_clip_config.json")
-# Keys of diffusers: the network's class, and in a scheduler's file what the network was trained to predict of what.
-CLASS = "_class_name"
+FILES_OF_NETWORKS = (
+    *("config.json", "open_clip_config.json", "*model_config.json", "head_config.json", "gliner_config.json"),
+    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "config_setfit.json"),
+    "model_index.json",
+)
+# Keys of networks that look like those of training: the class of diffusers, the similarity of sentence-transformers.
+KEYS_OF_NETWORKS = ("_class_name", "similarity_fn_name")
+# In a scheduler's file: what the network was trained to predict of what.
 KEYS_OF_NOISE = ("prediction_type", "beta_*", "num_train_timesteps", "rescale_betas_zero_snr")
 KEYS_OF_TRAINING = (
     *("*dropout*", "*drop_*", "*_drop", "*_pdrop", "*dropped*", "init*", "*_init*", "*_loss*", "*loss_*", "layerdrop"),
     *("gradient_checkpointing", "output_*", "return_dict", "problem_type", "finetuning_task", "mask_*", "*_mask_*"),
     *("apply_spec_augment", "label_smoothing*", "summary_*dropout*", "architectures", "_attn_implementation*"),
-    *("*seed", "lr", "*learning_rate", "*epochs", "*_steps", "*batch_size", "*weight_decay", "warmup*", "*_dir"),
+    *("*seed", "lr", "*learning_rate", "*epochs", "*_steps", "*batch_size", "warmup*", "*_dir"),
+    *("lr_*", "eval_*", "save_*", "train_*", "val_*", "freeze*", "fine_tune", "scheduler_type", "shuffle_*", "*_path"),
+    *("loss*", "*_neg_*", "*negatives*", "size_sup", "*weight_decay*", "name", "scheduler"),
     *("pretrained_cfg.*", "task_specific_params.*", "torchscript", "license", "tags", "url", "*hub_id", "*_name"),
 )
 ABSENT, PRESENT = "missing", "present"
@@ -100,11 +109,11 @@ def _of_network(file: str, name: str) -> bool:
     stem = file.rpartition("/")[2]
     if stem == SCHEDULER:
         return any(fnmatchcase(name, pattern) for pattern in KEYS_OF_NOISE)
-    if not name or stem not in FILES_OF_NETWORKS or _of_inputs(file, name):
+    if not name or not any(fnmatchcase(stem, each) for each in FILES_OF_NETWORKS) or _of_inputs(file, name):
         return False
-    if name == CLASS:
-        return True
-    return not any(fnmatchcase(part, pattern) for pattern in KEYS_OF_TRAINING for part in (name, _last(name)))
+    return name in KEYS_OF_NETWORKS or not any(
+        fnmatchcase(part, pattern) for pattern in KEYS_OF_TRAINING for part in (name, _last(name))
+    )
 
 
 def _settings(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
@@ -122,9 +131,16 @@ def _settings(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
 
 
 def _of_json(content: bytes) -> list[tuple[str, str]] | None:
-    """Return the settings of a JSON object by dotted keys, or None for anything else."""
+    """Return the settings of a JSON object by dotted keys, or of a list the types of its parts; None for others.
+
+    A library may move its types from one module to another: only their last names count.
+    """
     try:
         document = parse_json(content)
+        if isinstance(document, list):
+            types = [part.get("type") if isinstance(part, dict) else None for part in document]
+            named = [_last(each) for each in types if isinstance(each, str)]
+            return [("types", ", ".join(named))] if len(named) == len(document) else None
         return list(_flat(document)) if isinstance(document, dict) else None
     except (ValueError, RecursionError):
         return None
@@ -139,7 +155,7 @@ def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def _is_note(key: str) -> bool:
-    return any(fnmatchcase(_last(key), pattern) for pattern in NOTES)
+    return any(fnmatchcase(part, pattern) for pattern in NOTES for part in key.split("."))
 
 
 def _last(key: str) -> str:

@@ -1,0 +1,106 @@
+"""Settings beside the weights that differ. Files are written by hand as the named libraries write them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from soupcli.checkpoints.compare.settings import Setting, differing_settings
+from soupcli.checkpoints.open import open_checkpoint
+
+Files = dict[str, Any]
+BERT = {"hidden_size": 4, "hidden_act": "gelu"}
+MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+]
+NORMALIZE = {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}
+MOVED = [{**each, "type": str(each["type"]).replace(".models", ".base.modules")} for each in MODULES]
+OF_SENTENCES = {"prompts": {"query": ""}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+UNET = {"_class_name": "UNet2DModel", "_diffusers_version": "0.30.0"}
+DDPM = {"_class_name": "DDPMScheduler", "prediction_type": "epsilon"}
+
+
+def settings(folder: Path, *variants: Files, weights: str = "model.safetensors") -> list[Setting]:
+    """The settings that differ between folders with the same weights and these files of JSON."""
+    for number, files in enumerate(variants):
+        for name, content in files.items():
+            file = folder / f"r{number}" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(content))
+        place = folder / f"r{number}" / weights
+        place.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"weight": torch.full((4, 4), float(number))}, place)
+    return differing_settings([open_checkpoint(folder / f"r{number}") for number in range(len(variants))])
+
+
+@pytest.mark.parametrize(
+    ("file", "one", "other", "key", "what"),
+    [
+        ("modules.json", MODULES, [*MODULES, NORMALIZE], "types", "network"),
+        ("config_sentence_transformers.json", OF_SENTENCES, {**OF_SENTENCES, "prompts": {"query": "q: "}}, "", "input"),
+        (
+            "config_sentence_transformers.json",
+            OF_SENTENCES,
+            {**OF_SENTENCES, "similarity_fn_name": "dot"},
+            "similarity_fn_name",
+            "network",
+        ),
+        ("gliner_config.json", {"subtoken_pooling": "first"}, {"subtoken_pooling": "mean"}, "", "network"),
+        ("1_Pooling/config.json", {"pooling_mode": "mean"}, {"pooling_mode": "cls"}, "pooling_mode", "network"),
+        ("run_config.json", {"note": 1}, {"note": 2}, "note", ""),
+    ],
+)
+def test_settings_of_libraries(tmp_path: Path, file: str, one: Any, other: Any, key: str, what: str) -> None:
+    """Differing settings and modules of sentence-transformers and GLiNER are found, and it is known what they mean."""
+    always: Files = {"config.json": BERT, "modules.json": MODULES}
+    (found,) = settings(tmp_path, always | {file: one}, always | {file: other})
+    assert found.key.startswith(f"{file}: {key}")
+    assert (found.of_inputs, found.of_network) == (what == "input", what == "network")
+
+
+def test_pipelines(tmp_path: Path) -> None:
+    """Another scheduler of a diffusers pipeline is listed; another prediction of its network makes another network."""
+    of_pipeline = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "A"]}
+    one: Files = {"model_index.json": of_pipeline, "unet/config.json": UNET, "scheduler/scheduler_config.json": DDPM}
+    other = one | {
+        "model_index.json": of_pipeline | {"scheduler": ["diffusers", "B"], "_diffusers_version": "0.31.0"},
+        "scheduler/scheduler_config.json": DDPM | {"prediction_type": "v_prediction"},
+    }
+    found = settings(tmp_path, one, other, weights="unet/diffusion_pytorch_model.safetensors")
+    assert [setting.key for setting in found] == [
+        "model_index.json: scheduler",
+        "scheduler/scheduler_config.json: prediction_type",
+    ]
+    assert [setting.of_network for setting in found] == [False, True]  # how pictures are sampled is no one's weights
+
+
+@pytest.mark.parametrize(
+    ("file", "one", "other"),
+    [
+        ("modules.json", MODULES, MOVED),
+        ("config_sentence_transformers.json", {"__version__": {"pytorch": "2.4"}}, {"__version__": {"pytorch": "2.5"}}),
+        ("config.json", UNET, UNET | {"_diffusers_version": "0.31.0"}),
+        ("train_config.json", {"lr": 1}, {"lr": 2}),
+    ],
+)
+def test_no_setting(tmp_path: Path, file: str, one: Any, other: Any) -> None:
+    """Versions of libraries, types that moved to another module and settings of a training are no differences."""
+    always: Files = {"config.json": BERT, "modules.json": MODULES}
+    assert settings(tmp_path, always | {file: one}, always | {file: other}) == []
+
+
+def test_training_of_gliner(tmp_path: Path) -> None:
+    """Settings of the training in gliner_config.json do not make other networks."""
+    of_training = {"lr_encoder": 1e-5, "eval_every": 5, "weight_decay_other": 0.1, "loss_alpha": -1, "train_data": "a"}
+    other = {"lr_encoder": 1e-4, "eval_every": 6, "weight_decay_other": 0.2, "loss_alpha": 0.5, "train_data": "b"}
+    always: Files = {"config.json": BERT}
+    files: list[Files] = [always | {"gliner_config.json": each} for each in (of_training, other)]
+    found = settings(tmp_path, *files)
+    assert len(found) == len(of_training)
+    assert not any(setting.of_network or setting.of_inputs for setting in found)
