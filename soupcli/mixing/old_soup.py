@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ REPORT = "soup.json"
 CARD = "README.md"
 SCHEMA = "soup-report/1"
 ELSEWHERE = "choose another --out"
+MOUNTS = Path("/proc/self/mountinfo")
+OCTAL = re.compile(rb"\\([0-7]{3})")  # how proc_pid_mountinfo(5) writes spaces in paths
 
 
 class Input(NamedTuple):
@@ -86,7 +89,28 @@ def read_old_soup(out: Path, *, force: bool) -> OldSoup | None:
     names, hashes = _listed(out)
     if not force:
         raise OutputError(f"{out}: already holds a soup", hint="--force replaces it, --out writes elsewhere")
+    mounted = _mounted_below(out)
+    if mounted is not None:
+        raise OutputError(
+            f"{mounted}: something else is mounted there: the folder around it is not replaced",
+            hint=f"umount {mounted}, or {ELSEWHERE}",
+        )
     return _checked(out, names, hashes)
+
+
+def _mounted_below(out: Path) -> Path | None:
+    """Return a place below the folder where a disk or another folder is mounted, or None.
+
+    What is in it belongs elsewhere: it can neither be carried on into a new folder nor removed with the old one.
+    """
+    above = os.fsencode(os.path.realpath(out)) + b"/"
+    try:
+        lines = read_small(MOUNTS, most=MAX_REPORT).splitlines()
+    except OSError:  # not Linux: there only disks are mounted, whose folders have another device
+        return next((place for place in out.rglob("*") if place.is_mount()), None)
+    places = (OCTAL.sub(lambda found: bytes([int(found[1], 8)]), line.split(b" ")[4]) for line in lines)
+    inside = next((place for place in places if place.startswith(above)), None)
+    return None if inside is None else out / os.fsdecode(inside[len(above) :])
 
 
 def _listed(out: Path) -> tuple[list[str], dict[str, str]]:

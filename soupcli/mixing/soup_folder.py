@@ -46,6 +46,7 @@ class SoupFolder:
         self.force = force
         self.inputs = tuple(inputs)
         self.kept: tuple[str, ...] = ()  # files of ours that somebody has changed, and which stay
+        self.rest: Path | None = None  # what the system did not remove of the old soup
         self._place = Path(os.path.realpath(out))
         self.path = self._place  # where it is filled: set when it is entered
         self._needed = 0
@@ -103,6 +104,7 @@ class SoupFolder:
         if replaced is not None:
             _move_latecomers(replaced, self._place, old)
             remove(replaced)
+            self.rest = replaced if os.path.lexists(replaced) else None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

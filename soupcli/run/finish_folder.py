@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from soupcli.checkpoints.side_files import LARGEST
 from soupcli.files.small_file import read_small
 from soupcli.mixing.old_soup import CARD, REPORT
+from soupcli.output import console
 from soupcli.output.card import CardSources, ReadMe, model_card
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def finish(folder: SoupFolder, report: Report, mixture: Mixture) -> Report:
     report = add_card(folder, report, mixture)
     (folder.path / REPORT).write_text(report.to_json(), "utf-8")
     folder.commit()
+    if folder.rest is not None:
+        console.warn(f"{folder.rest}: is left of the old soup: the system does not remove it")
     return report
 
 

@@ -15,6 +15,7 @@ import pytest
 from soupcli.errors import OutputError
 from soupcli.files import atomic
 from soupcli.files.lock import claim, finish_abandoned
+from soupcli.mixing import old_soup, soup_folder
 from soupcli.mixing.soup_folder import REPORT, Input, SoupFolder, check_free
 
 
@@ -169,6 +170,37 @@ def test_a_link_stays(tmp_path: Path) -> None:
     assert (tmp_path / "soup").is_symlink()
     assert (tmp_path / "disk/soup/model.safetensors").read_text() == "two"
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["disk", "model.safetensors", "soup", "soup", REPORT]
+
+
+def test_what_is_mounted_in_a_soup_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A soup around a mounted folder is not replaced: its removal would go on into that folder."""
+    out = tmp_path / "a soup"
+    soup_at(out, "one")
+    (out / "data of others").mkdir()
+    (out / "data of others/mine.txt").write_text("mine")
+    before = tree(tmp_path)
+    mounts = tmp_path.parent / "mounts"
+    monkeypatch.setattr(old_soup, "MOUNTS", mounts)
+    place = str(out.resolve()).replace(" ", r"\040")
+    mounts.write_text(rf"36 35 98:0 / {place}/data\040of\040others rw - ext4 /dev/sda rw" + "\n")
+    with pytest.raises(OutputError, match="a soup/data of others: something else is mounted there") as refused:
+        soup_at(out, "two", force=True)
+    assert str(refused.value.hint).startswith(f"umount {out}/data of others")
+    assert tree(tmp_path) == before
+    mounts.write_text(f"36 35 98:0 / {place} rw - ext4 /dev/sda rw\n36 35 98:0 / {place}s/x rw - ext4 /dev/sda rw\n")
+    soup_at(out, "two", force=True)
+
+
+def test_what_the_system_does_not_remove_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of an old soup, such as a file that chattr +i protects, does not stay beside the new one unsaid."""
+    soup_at(tmp_path / "soup", "one")
+    with SoupFolder(tmp_path / "soup", force=True) as folder:
+        (folder.path / REPORT).write_text("{}")
+        with monkeypatch.context() as patch:
+            patch.setattr(soup_folder, "remove", lambda _: None)
+            folder.commit()
+        assert folder.rest is not None
+        assert (folder.rest / "model.safetensors").read_text() == "one"
 
 
 def test_inputs_are_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
