@@ -30,11 +30,15 @@ EPOCH = re.compile(r"\d+epoch\.pth")
 
 
 def without_output(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[str]]:
-    """Return the paths without the soup in the folder `out`, unless it is the only one, and a line about it."""
+    """Return the paths without the soup in the folder `out`, unless it is the only one, and a line about it.
+
+    Only the files that its report lists are the soup's: others in the folder are ingredients.
+    """
     if not (out / REPORT).is_file():
         return list(paths), []
     folder = os.path.realpath(out)
-    own = [path for path in paths if folder in (os.path.realpath(path), os.path.realpath(path.parent))]
+    soup = {folder, *(os.path.join(folder, str(name)) for name in _stated(out, "files"))}  # noqa: PTH118 - real paths
+    own = [path for path in paths if os.path.realpath(path) in soup]
     others = [path for path in paths if path not in own]
     if not others:
         return list(paths), []
@@ -103,10 +107,20 @@ def soups_among(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def _members(path: Path) -> list[str]:
-    """Return the real paths of a soup's members, or nothing if there is no report."""
-    file = (path if path.is_dir() else path.parent) / REPORT
+    """Return the real paths of a soup's members, or nothing if there is no report or it does not list the file."""
+    folder = path if path.is_dir() else path.parent
+    if path != folder and path.name not in _stated(folder, "files"):
+        return []
     try:
-        report: Any = parse_json(read_small(file, most=MAX_REPORT))
-        return [os.path.realpath(str(member)) for member in report["soup"]["members"]]
+        return [os.path.realpath(str(member)) for member in _stated(folder, "members")]
+    except ValueError:  # no path
+        return []
+
+
+def _stated(folder: Path, key: str) -> list[Any]:
+    """Return a list that the report of the soup in a folder states, or an empty one."""
+    try:
+        report: Any = parse_json(read_small(folder / REPORT, most=MAX_REPORT))
+        return list(report["soup"][key])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

@@ -43,6 +43,17 @@ def test_the_old_soup(runs: Path, soup: Callable[..., Ran], words: list[str]) ->
     assert (runs / "soup/model.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["mine", "mine.safetensors"])
+def test_ingredients_in_the_folder_of_the_old_soup(runs: Path, soup: Callable[..., Ran], name: str) -> None:
+    """Only what the old report lists is the old soup. An ingredient that lies beside it is refused, not left out."""
+    assert soup("uniform", "--ckpts", "runs/a", "runs/b", "--out", "soup").code == 0
+    weights = runs.parent / ("soup/mine/model.safetensors" if name == "mine" else f"soup/{name}")
+    weights.parent.mkdir(exist_ok=True)
+    save_file({"w": torch.full((2,), 7.0)}, weights)
+    ran = soup("uniform", "--ckpts", "runs/*/", f"soup/{name}", "--out", "soup", "--force")
+    assert (ran.code, ran.stderr.partition("\n")[0]) == (2, f"soup: holds the ingredient soup/{name}")
+
+
 @pytest.mark.parametrize("words", [["runs/*/"], ["runs/soup", "runs/c", "runs/b/model.safetensors", "runs/a"]])
 def test_soups_of_the_same_ingredients(runs: Path, soup: Callable[..., Ran], words: list[str]) -> None:
     """A soup whose members are all among the ingredients is left out, which is said, without its report too."""
