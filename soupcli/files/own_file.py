@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -32,6 +33,7 @@ SVG_START = f'<?xml version="1.0" encoding="utf-8"?>\n<!-- {GENERATOR} -->\n'
 PNG_START, PNG_SOFTWARE = b"\x89PNG\r\n\x1a\n", f"Software\0{GENERATOR}".encode()
 HEAD = 4096  # bytes in which a picture's software and the schema of logits stand
 SCHEMA = "soup-report/1"
+WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 LOGITS_START = b'{"__metadata__":{"soup":"{'  # of a file that was cut short, too
 AS_WRITTEN = "# as soup init wrote it: "
 
@@ -53,9 +55,12 @@ def check_target(path: Path, kind: Kind) -> None:
         return
     own = KINDS[kind]
     try:
-        replaceable = place.stat().st_size == 0 or own.is_own(place)
+        found = place.stat()
+        replaceable = found.st_size == 0 or own.is_own(place)
     except OSError as cause:
         raise OutputError(f"{path}: {cause.strerror}") from cause
+    if not found.st_mode & WRITABLE:
+        raise OutputError(f"{path}: exists, and nobody may write to it", hint=f"give another name, or chmod u+w {path}")
     if not replaceable:
         raise OutputError(
             f"{path}: exists and is not {own.article}: nothing else is replaced", hint="give another name, or move it"

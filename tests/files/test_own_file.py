@@ -38,6 +38,9 @@ def test_reports_replace_reports_alone(family: Path, soup: Soup) -> None:
     assert contents() == before
     assert soup(*words, "through.json").code == 0
     assert Path("through.json").is_symlink()
+    Path("rank.json").chmod(0o444)
+    for path in ("rank.json", "through.json"):
+        assert soup(*words, path).stderr.startswith(f"{path}: exists, and nobody may write to it")
 
 
 def test_init_replaces_no_file_behind_a_folder_to_be(family: Path, soup: Soup) -> None:
