@@ -50,12 +50,13 @@ def build(spec: OpenClipNetwork, folder: Path, trust_code: bool = False) -> Netw
         with _without_warnings(), data_only(trust_code=trust_code):
             module = make_without_weights(lambda: _module(open_clip.create_model(name, **without, **spec.args), spec))
             tokenizer = open_clip.get_tokenizer(name, **_tokenizer_arguments(open_clip, name, trust_code=trust_code))
+        pictures = _pictures(module if spec.head is None else module.model)
     except Exception as cause:
-        first_line = next(iter(str(cause).splitlines()), type(cause).__name__)
+        first_line = next(filter(None, str(cause).splitlines()), type(cause).__name__)
         raise NetworkError(f"open_clip {name!r}: {first_line}", hint="see args: of model: in the recipe") from cause
     if spec.head is not None:
-        return Network(module, _pictures(module.model), ignored_names=(TEXT_TRANSFORMER,))
-    return Network(module, _pictures(module), zero_shot=partial(_zero_shot, open_clip, tokenizer), towers=("visual",))
+        return Network(module, pictures, ignored_names=(TEXT_TRANSFORMER,))
+    return Network(module, pictures, zero_shot=partial(_zero_shot, open_clip, tokenizer), towers=("visual",))
 
 
 def _tokenizer_arguments(open_clip: Any, name: str, *, trust_code: bool) -> dict[str, Any]:

@@ -125,6 +125,10 @@ def test_errors(tmp_path: Path) -> None:
         opened(folder, "ViT-B-23")
     with pytest.raises(NetworkError, match=r"open_clip 'ViT-B-32': .*no_such"):
         opened(folder, "ViT-B-32", no_such=1)
+    unknown = {"model_cfg": CONFIG, "preprocess_cfg": {"interpolation": "any"}}
+    (folder / "open_clip_config.json").write_text(json.dumps(unknown))
+    with pytest.raises(NetworkError, match=r"open_clip 'local-dir:.*': AssertionError"):
+        opened(folder)
     for content in ("{", "{}", "[]", '{"model_cfg": {}}'):
         (folder / "open_clip_config.json").write_text(content)
         with pytest.raises(NetworkError, match=r"open_clip_config\.json: describes no network"):
