@@ -100,7 +100,7 @@ def named_variables() -> list[str]:
     for file in modules | copying:
         form = WORD if file in copying else VARIABLE
         found |= {word for word in texts_of(file, sources.get(os.path.realpath(file), "")) if form.fullmatch(word)}
-    found |= {word for words in started_commands() for word in words if WORD.fullmatch(word)}
+    found |= {name for words in started_commands() for word in words for name in WORD.findall(word)}
     return sorted(word for word in found if not is_of_the_session(word))
 
 

@@ -31,6 +31,7 @@ from soupcli.user_hooks import passing_on, remember, users_caller
 from soupcli.user_modules import OWN, SYSTEM, asking, is_library, is_standard, is_users, stated_in
 from soupcli.user_packages import file_of, imports_of
 
+LANGUAGE = {"LANG", "LANGUAGE", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_MONETARY", "LC_NUMERIC", "LC_TIME"}
 FOR_ITER = opmap["FOR_ITER"]
 ASKING = ("stat", "lstat", "fstat", "access", "readlink", "open")
 # Functions of Python's library that ask whether something is there and what it is, or where a link leads.
@@ -51,6 +52,7 @@ def watch() -> None:
     variables: Any = type(os.environ)
     variables.__getitem__ = _of_variable(variables.__getitem__)
     variables.__iter__ = _of_all(variables.__iter__)
+    variables.__len__ = _of_number(variables.__len__)
     variables.values = _of_values(variables.values)
 
 
@@ -71,11 +73,13 @@ def asked_variables() -> list[str]:
     """Names of environment variables that loaded modules of the user's have read, or that texts in them may be.
 
     The time zone, which nobody reads by name, counts for all code, and so does where the modules are that it looks for.
+    The language counts for code that imports `locale`.
     """
     modules = read_modules()
     tops = {name.partition(".")[0] for name in notes.of("sought", modules)}
-    tops = tops.union(*map(imports_of, modules)) - sys.stdlib_module_names - {""}
-    always = {"TZ", *(f"{SEARCHED}{name}" for name in tops)} if modules else set()
+    tops = tops.union(*map(imports_of, modules))
+    always = {"TZ", *(f"{SEARCHED}{name}" for name in tops - sys.stdlib_module_names - {""})} if modules else set()
+    always |= LANGUAGE if "locale" in tops else set()
     return sorted(always.union(notes.of("variable", modules), named_variables()))
 
 
@@ -171,6 +175,18 @@ def _of_all(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(self)
 
     return names
+
+
+def _of_number(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of their number every variable counts. Python's library asks for it as it copies them: that is no question."""
+
+    def number(self: Any) -> Any:
+        frame = sys._getframe(1)
+        if not is_standard(frame.f_code.co_filename):
+            _count(frame, EVERY)
+        return function(self)
+
+    return number
 
 
 def _of_values(function: Callable[..., Any]) -> Callable[..., Any]:

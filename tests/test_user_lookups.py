@@ -14,6 +14,7 @@ import pytest
 from soupcli import user_changes as changes
 from soupcli import user_files, user_lookups, user_projects
 from soupcli.cli.parsing import guarded
+from soupcli.evaluation.context import made_manifest
 from soupcli.files.manifest import Manifest, UserReads
 from soupcli.user_code import load_function, users_code
 from soupcli.user_files import read_files
@@ -74,6 +75,35 @@ def test_questions(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPLIT_A", "")
     assert Manifest().holds(before)
     assert not Manifest().holds(kept)
+
+
+OTHERS = """
+import locale, os, subprocess
+
+def number():
+    return len(os.environ)
+
+def shell():
+    return subprocess.check_output("echo ${for_shell:-1}; sh script.sh", shell=True)
+"""
+
+
+def test_variables_that_no_text_of_python_names(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their number, those of the language, and those of a shell with defaults, in a script too, count as read."""
+    Path("others.py").write_text(OTHERS)
+    Path("script.sh").write_text("echo ${in_script:-2}")
+    of_run = made_manifest()
+    called = Thread(target=load_function("others.py:shell"))  # in the main thread this program is to call it
+    called.start()
+    called.join()
+    known = set(of_run._user.variables())
+    assert known >= {"LC_ALL", "LANG", "for_shell", "in_script"}
+    kept = Manifest(user=UserReads(variables=asked_variables)).depends()
+    load_function("others.py:number")()
+    counted = Manifest(user=UserReads(variables=asked_variables)).depends()
+    monkeypatch.setenv("one_more", "")
+    assert Manifest().holds(kept)
+    assert not Manifest().holds(counted)
 
 
 LOOKS = """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from soupcli.datasets.holdout import SetPart, whole_of
 from soupcli.environment import cache_folder
 from soupcli.errors import ValidationError
-from soupcli.evaluation.outside.program_files import scripts_behind
+from soupcli.evaluation.outside.program_files import scripts_behind, variables_named
 from soupcli.files.cache import STORES
 from soupcli.files.kept_file import refusal
 from soupcli.files.manifest import Manifest, UserReads
@@ -126,7 +126,7 @@ def made_manifest(*, recipe: Path | None = None, fresh: bool = False, warn: Call
         made=lambda: made_files() | moved,
         changed=changed_files,
         changed_by_programs=lambda: changed_files("opened by a program"),
-        variables=asked_variables,
+        variables=lambda: {*asked_variables(), *_variables_of_scripts()},
         asked=asked_files,
         stated=stated_files,
         packages=used_packages,
@@ -140,3 +140,9 @@ def _behind_scripts() -> set[Path]:
     """Return the scripts that the user's code has started, and what they name and import."""
     here = Path.cwd()
     return {file for words in started_commands() for file in scripts_behind(words, here)}
+
+
+def _variables_of_scripts() -> set[str]:
+    """Return the environment variables that they name."""
+    here = Path.cwd()
+    return {name for words in started_commands() for name in variables_named(words, scripts_behind(words, here))}

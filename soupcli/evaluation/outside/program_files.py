@@ -61,9 +61,13 @@ def files_of(words: Sequence[str], folder: Path) -> list[Path]:
 
 def variables_of(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
     """Return the environment variables that are set and that words of the command or of its scripts may name."""
+    return {name: os.environ[name] for name in sorted(variables_named(words, files)) if name in os.environ}
+
+
+def variables_named(words: Sequence[str], files: Sequence[Path]) -> set[str]:
+    """Return the names that may be those of environment variables, whether they are set or not."""
     texts = [*words, *(text for text in map(_script, files) if text is not None)]
-    named = {name for text in texts for name in VARIABLE.findall(text)}
-    return {name: os.environ[name] for name in sorted(named) if name in os.environ and not is_of_the_session(name)}
+    return {name for text in texts for name in VARIABLE.findall(text) if not is_of_the_session(name)}
 
 
 def programs_of(words: Sequence[str]) -> list[list[str | None]]:
