@@ -174,7 +174,7 @@ def _names_that_fit(labels: Sequence[str]) -> dict[str, str]:
     return {} if fits or not console.is_terminal else names
 
 
-_PATH = re.compile(r"[^\s()]*/[^\s()]*")
+_PATH = re.compile(r"(?<![^\s()])[^\s()]*/[^\s()]*")  # tried at the beginning of words alone
 
 
 def print_sentences(sentences: Sequence[str | Paragraph]) -> None:

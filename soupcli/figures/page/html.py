@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 LONGEST = 32  # letters of a name that stays in one line
+WITH_HYPHEN = re.compile(r"(?<!\S)\S*-\S*")  # tried at the beginning of words alone: a long one has many letters
 
 
 def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]], *, words: bool = False) -> str:
@@ -49,7 +50,7 @@ def _row(columns: Sequence[Column], cells: Sequence[str]) -> str:
 
 def _whole(label: str) -> str:
     """Return a label whose names do not break at their hyphens, if they fit into a narrow screen."""
-    return re.sub(r"\S*-\S*", lambda name: _kept(name[0]), label)
+    return WITH_HYPHEN.sub(lambda name: _kept(name[0]), label)
 
 
 def _kept(name: str) -> str:

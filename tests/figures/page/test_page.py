@@ -346,3 +346,4 @@ def test_names_stay_whole() -> None:
     made = table("Names", [Column("weights")], [["best (lr1e-5_seed0)"], [f"a-{'b' * LONGEST}"], ["<x>-y"]])
     assert '<th scope="row">best <span class="whole">(lr1e-5_seed0)</span></th>' in made
     assert f'<th scope="row">a-{"b" * LONGEST}</th>' in made and ">&lt;x&gt;-y</span>" in made
+    assert "x" * 300_000 in table("Names", [Column("weights")], [["x" * 300_000]])  # each letter is looked at once
