@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 import math
 import posixpath
 import re
@@ -17,6 +18,7 @@ HUB_ID = re.compile(
 )
 # The same with a folder of it, as git names one: org/name@v1:checkpoint-500.
 HUB_WORD = re.compile(HUB_ID.pattern + r"(?::(?P<folder>(?!\.)[\w.-]+(?:/(?!\.)[\w.-]+)*))?", re.ASCII)
+MOST_COMPARED = 1_000  # words that are compared letter by letter: a network may have 100,000 names
 SURE = 0.05  # a difference whose test gives a p below it is taken for one
 SHARES = {"accuracy", "top5", "acc", "acc_norm", "exact_match"}  # shown in per cent
 
@@ -62,11 +64,19 @@ def suggestion(word: str, known: Iterable[str], *, least: float = 0.6) -> str:
 def nearest(word: str, known: Iterable[str], *, least: float = 0.6) -> str | None:
     """Return the known word that is spelled most like `word`, or None. The same letters in any order are near enough.
 
-    `least` is a similarity from 0 to 1.
+    `least` is a similarity from 0 to 1. Of very many words those that begin and end most alike are compared.
     """
     words = list(known)
-    swapped = [one for one in words if sorted(one) == sorted(word)]
+    letters = sorted(word)
+    swapped = [one for one in words if len(one) == len(word) and sorted(one) == letters]
+    if len(words) > MOST_COMPARED and not swapped:
+        words = heapq.nlargest(MOST_COMPARED, words, key=lambda one: _shared_ends(word, one))
     return next(iter(difflib.get_close_matches(word, swapped or words, n=1, cutoff=0.0 if swapped else least)), None)
+
+
+def _shared_ends(one: str, other: str) -> int:
+    """Count the letters that two words share at their beginning and at their end."""
+    return len(posixpath.commonprefix([one, other])) + len(posixpath.commonprefix([one[::-1], other[::-1]]))
 
 
 def natural_order(text: str) -> tuple[list[tuple[int, str]], str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from typing import Any
 
 import pytest
 
-from soupcli.wording import human_bytes, natural_order, shown
+from soupcli.wording import human_bytes, natural_order, nearest, shown
 
 
 @pytest.mark.parametrize("value", [None, math.nan])
@@ -29,6 +31,21 @@ def test_no_number(value: float | None) -> None:
 def test_bytes(count: int, shown: str) -> None:
     """Sizes are decimal, with one digit."""
     assert human_bytes(count) == shown
+
+
+def test_nearest_of_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the names of a large network few are compared letter by letter, and the nearest is among them."""
+    compared: list[int] = []
+    whole = difflib.get_close_matches
+
+    def counted(word: str, words: list[str], **how: Any) -> list[str]:
+        compared.append(len(words))
+        return whole(word, words, **how)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counted)
+    names = [f"layers.{number}.experts.{number % 7}.w{number % 3}" for number in range(20_000)]
+    assert nearest("layers.77.experts.0.wx", [*names, "layers.77.experts.0.w"]) == "layers.77.experts.0.w"
+    assert compared == [1_000]
 
 
 def test_natural_order() -> None:

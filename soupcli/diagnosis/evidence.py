@@ -6,6 +6,7 @@ A test returns the evidence it finds, or None if its cause does not apply. Words
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soupcli.checkpoints.compare.agreement import is_of_inputs
@@ -52,13 +53,15 @@ def _of_names(facts: Facts) -> list[CheckpointDifference]:
 
 def _in_heads(facts: Facts, fatal: list[CheckpointDifference]) -> bool:
     """Whether only output layers differ: at most two, and not most of the network."""
-    if any(each.kind == "format" for each in fatal) or not any(_is_weight(facts, each.tensor) for each in fatal):
+    if any(each.kind == "format" or each.count > 1 for each in fatal) or not any(
+        _is_weight(facts, each.tensor) for each in fatal
+    ):
         return False
     layers = layers_by_name({name: None for one in facts.checkpoints for name in one.tensors})
     names = {each.tensor for each in fatal}
     if any(name is not None and is_of_inputs(name) for name in names):
         return False
-    touched = [layer for layer, members in layers.items() if names & set(members)]
+    touched = list(islice((layer for layer, members in layers.items() if not names.isdisjoint(members)), 3))
     return len(touched) <= 2 and 2 * len(touched) <= len(layers)
 
 
@@ -70,7 +73,8 @@ def _is_weight(facts: Facts, tensor: str | None) -> bool:
 
 def _told(differences: list[CheckpointDifference]) -> Evidence:
     first = differences[0]
-    more = f", and {len(differences) - 1} more differences" if len(differences) > 1 else ""
+    count = sum(each.count for each in differences)
+    more = f", and {count - 1} more differences" if count > 1 else ""
     accused = tuple(dict.fromkeys(each.checkpoint for each in differences))
     return Evidence(f"{first.checkpoint.path}: {first}{more}", accused)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -26,6 +26,8 @@ Kind = Literal["lacks", "has alone", "shape", "dtype", "key", "tied", "format"]
 # Differences that keep checkpoints from being mixed.
 FATAL: tuple[Kind, ...] = ("lacks", "has alone", "shape", "key", "format")
 NEAR = 400  # names among which the nearest is looked for
+MOST_LISTED = 1_000  # names that one checkpoint lacks, or has alone: the rest is counted
+MOST_NEAREST = 100  # absent names of a checkpoint whose nearest is looked for: those of another network say nothing
 DEEPEST = 30  # parts of a name that are looked at
 CHUNK = 1 << 18
 FEW = 16  # elements of a vector that says nothing
@@ -40,9 +42,12 @@ class CheckpointDifference(NamedTuple):
     tensor: str | None
     found: str  # e.g. [12, 64]
     expected: str  # what most of them have
+    count: int = 1  # of such tensors; those above MOST_LISTED are one difference without a name
 
     def __str__(self) -> str:
         """One line without the checkpoint's path."""
+        if self.count > 1:
+            return f"{'has no' if self.kind == 'lacks' else 'has alone'} {self.count:,} more tensors"
         if self.kind == "lacks":
             return f"has no tensor {self.tensor!r}" + (f", its nearest is {self.found!r}" if self.found else "")
         if self.kind == "has alone":
@@ -61,18 +66,39 @@ def survey(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> list[C
         *_odd_ones(checkpoints, "key", _taken_from),
     ]
     names = dict.fromkeys(name for one in checkpoints for name in one.tensors if selection.mixes(name))
+    alone: dict[Checkpoint, list[str]] = {one: [] for one in checkpoints}
+    absent: dict[Checkpoint, list[str]] = {one: [] for one in checkpoints}
     for name in names:
         holders = [one for one in checkpoints if name in one.tensors]
-        others = [one for one in checkpoints if name not in one.tensors]
-        if len(holders) * 2 >= len(checkpoints):
-            found += [CheckpointDifference(one, "lacks", name, _nearest(name, one), "") for one in others]
-        else:
-            found += [CheckpointDifference(one, "has alone", name, "", "") for one in holders]
+        others = [one for one in checkpoints if name not in one.tensors] if len(holders) < len(checkpoints) else []
+        usual = len(holders) * 2 >= len(checkpoints)
+        for one in others if usual else holders:
+            (absent if usual else alone)[one].append(name)
+        if _all_alike(holders, name):
+            continue
         if not name.endswith("_extra_state"):  # a layer's own record, of any length
             found += _odd_ones(holders, "shape", partial(_shape_of, name), name)
         found += _odd_ones(holders, "dtype", partial(_dtype_of, name), name)
+    for one in checkpoints:
+        found += _of_names(one, "lacks", absent[one])
+        found += _of_names(one, "has alone", alone[one])
     place = {one: number for number, one in enumerate(checkpoints)}
     return sorted(found, key=lambda difference: place[difference.checkpoint])
+
+
+def _of_names(checkpoint: Checkpoint, kind: Kind, names: Sequence[str]) -> Iterator[CheckpointDifference]:
+    """Yield the tensors that only this checkpoint lacks or has, and the number of those past MOST_LISTED."""
+    for number, name in enumerate(names[:MOST_LISTED]):
+        near = _nearest(name, checkpoint) if kind == "lacks" and number < MOST_NEAREST else ""
+        yield CheckpointDifference(checkpoint, kind, name, near, "")
+    if len(names) > MOST_LISTED:
+        yield CheckpointDifference(checkpoint, kind, None, "", "", len(names) - MOST_LISTED)
+
+
+def _all_alike(holders: Sequence[Checkpoint], name: str) -> bool:
+    """Whether a tensor has one shape and dtype in all that have it."""
+    expected = holders[0].tensors[name]
+    return all(one.tensors[name] == expected for one in holders[1:])
 
 
 def shared_names(checkpoints: Iterable[Checkpoint], selection: TensorFilter) -> list[str]:

@@ -9,11 +9,11 @@ masks, and wrong for a weight.
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.checkpoint import weights_file
 from soupcli.checkpoints.compare.differences import differing_integers, same_in_all
+from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import MixError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ KNOWN = {
     "*causal_mask": "follows from the longest text",
     "*_extra_state": "is a layer's own record of scales for training in fp8",
 }
+PATTERNS = tuple(KNOWN)
 # Few as their elements may be, a difference in them makes averaged scales wrong.
 NEVER = ("*zero_point", "*zero_points", "*qzeros")
 # Several that say which rows, heads or channels a network has, or in what order: weights go with them.
@@ -54,7 +55,7 @@ CHOICES = re.compile(r"mask|perm|(^|[._])(idx|index|indices|order)|kept|keep|sel
 
 def is_known(name: str) -> bool:
     """Whether an integer tensor of this name is a counter, an index or a mask that any ingredient may give."""
-    return any(fnmatchcase(name, pattern) for pattern in KNOWN)
+    return matches(name, PATTERNS)
 
 
 def check_integers(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -> None:
@@ -76,4 +77,4 @@ def check_integers(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
 def _says_little(name: str, numel: int) -> bool:
     """Whether the numbers are too few for a weight, and choose nothing."""
     chooses = numel > 1 and CHOICES.search(name) is not None
-    return numel <= FEW and not chooses and not any(fnmatchcase(name, never) for never in NEVER)
+    return numel <= FEW and not chooses and not matches(name, NEVER)

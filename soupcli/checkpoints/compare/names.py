@@ -12,13 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
 from soupcli.checkpoints.checkpoint import StoredCheckpoint, read_part
 from soupcli.checkpoints.compare.differences import tied
 from soupcli.checkpoints.compare.integers import FEW, is_known
 from soupcli.checkpoints.formats.folders.torch_distributed import DistributedCheckpoint
+from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import MixError
 from soupcli.late import torch
 
@@ -106,8 +106,9 @@ def common_names(checkpoints: Sequence[Checkpoint]) -> tuple[Names, list[str]]:
         more = f" and {len(wrapped) - 1} more differ" if len(wrapped) > 1 else " differs"
         notes.append(f"{wrapped[0]}{more} from {first.path} by a wrapper's name: they are mixed as one")
     ties = {one: {name: group for group in tied(one) for name in group} for one in checkpoints}
+    in_ties = {name for groups in ties.values() for name in groups}
     for name in _in_some(checkpoints, {*aliases, *passed_over}):
-        twin = _twin(name, checkpoints, ties)
+        twin = _twin(name, checkpoints, ties) if name in in_ties else None
         if twin is not None and name in first.tensors:
             aliases[name] = twin
         elif twin is not None or all(_follows(one, name) for one in checkpoints if name in one.tensors):
@@ -153,11 +154,12 @@ def _by_prefix(first: Checkpoint, other: Checkpoint) -> tuple[dict[str, str], st
 
 def _renames(first: Checkpoint, others: Sequence[Checkpoint]) -> Iterator[tuple[str, str]]:
     """Map names of the first checkpoint that others lack to the others' names."""
-    for name, spec in first.tensors.items():
+    unknown = {name for one in others for name in one.tensors if name not in first.tensors}
+    for name, spec in first.tensors.items() if unknown else ():
         without = [one for one in others if name not in one.tensors]
-        for other in _spellings(name) if without else ():
-            called = [one for one in without if one.tensors.get(other, spec._replace(shape=(-1,))).shape == spec.shape]
-            if called and other not in first.tensors:
+        for other in filter(unknown.__contains__, _spellings(name)) if without else ():
+            called = (one.tensors[other] for one in without if other in one.tensors)
+            if any(renamed.shape == spec.shape for renamed in called):
                 yield name, other
                 break
 
@@ -194,7 +196,7 @@ def _twin(
 def _follows(checkpoint: Checkpoint, name: str) -> bool:
     """Whether a tensor follows from its network's configuration: a counter, an index, a mask."""
     spec = checkpoint.tensors[name]
-    if any(fnmatchcase(name, pattern) for pattern in DERIVED):
+    if matches(name, DERIVED):
         return True
     if spec.dtype.is_averaged:
         mask = is_known(name) and len(spec.shape) > 1 and _has_few_numbers(checkpoint, name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +125,7 @@ def quantised(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
     for module, leaves in modules.items():
         narrow = [leaf for leaf, spec in leaves.items() if _is_narrow(module, leaf, spec, leaves)]
         below = [modules[name] for name in (joined(module, leaf) for leaf in narrow) if name in modules]
-        found = next((form for form in FORMS for there in (leaves, *below) if _has(form, there)), None)
+        found = _form_of([leaves, *below])
         if found is None and not narrow and not _is_below_float8(module, leaves, tensors):
             continue
         parts = [leaf for leaf, spec in leaves.items() if _is_part(leaf, spec, found)]
@@ -134,6 +135,25 @@ def quantised(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:
         names = dict.fromkeys([*whole, *(joined(module, leaf) for leaf in (*shown, *beside))])
         yield Together(found or ANY_FORM, tuple(names))
     yield from _scaled_elsewhere(tensors)
+
+
+ANY_PART = re.compile("|".join(f"({form.part.pattern})" for form in FORMS))
+
+
+def _form_of(modules: Sequence[Module]) -> Form | None:
+    """Return the first of FORMS that one of the modules is in."""
+    told = {form.name for leaves in modules for leaf in leaves for form in _forms_of(leaf)}
+    if not told:
+        return None
+    return next((form for form in FORMS if form.name in told and any(_has(form, each) for each in modules)), None)
+
+
+@lru_cache(maxsize=1_000)
+def _forms_of(leaf: str) -> tuple[Form, ...]:
+    """Return the forms that a tensor may be a part of, by the last part of its name."""
+    if ANY_PART.fullmatch(leaf) is None:
+        return ()
+    return tuple(form for form in FORMS if form.part.fullmatch(leaf))
 
 
 def _scaled_elsewhere(tensors: Mapping[str, TensorSpec]) -> Iterator[Together]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -52,6 +53,17 @@ def test_names_with_something_before_them(tmp_path: Path) -> None:
     found = survey(opened(tmp_path, STATE, STATE, wrapped), EVERYTHING)
     lacking = {each.tensor: each.found for each in found if each.kind == "lacks"}
     assert lacking == {name: f"backbone.{name}" for name in STATE}
+
+
+def test_networks_without_a_name_in_common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of very many differing names the first are listed and the rest is counted; few are compared by their letters."""
+    monkeypatch.setattr("soupcli.checkpoints.compare.differences.MOST_LISTED", 20)
+    monkeypatch.setattr("soupcli.checkpoints.compare.differences.MOST_NEAREST", 5)
+    states = [{f"{number}.{word}": torch.ones(1) for number in range(50)} for word in ("one", "two")]
+    found = survey(opened(tmp_path, *states), EVERYTHING)
+    assert [sum(each.count for each in found), len(found)] == [200 // 2, 2 * 21]
+    assert sum(bool(each.found) for each in found) <= 2 * 5
+    assert [str(each) for each in found if each.count > 1] == ["has no 30 more tensors"] * 2
 
 
 def test_selection(tmp_path: Path) -> None:
