@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,9 +13,11 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from soupcli.checkpoints.formats.folders import folder
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.training_record import TrainingRecord, order_by, record_of
 from soupcli.errors import UsageError
+from soupcli.files.json_text import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +69,18 @@ def test_trainer_state(tmp_path: Path) -> None:
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": 10, "epoch": 2.5, "log_history": log}))
     save_file({"w": torch.ones(1)}, folder / "model.safetensors")
     assert record_of(open_checkpoint(folder)) == (10, 2, {"eval_loss": 2.0})
+
+
+def test_a_long_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of a long run is parsed once, and of its many steps only evaluations are kept."""
+    log: list[dict[str, float]] = [{"step": step, "loss": 1.0} for step in range(1_000)]
+    log += [{"step": 999, "eval_loss": 2.0}, {"step": 999, "train_runtime": 5.0}]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"global_step": 999, "epoch": 1.0, "log_history": log}))
+    save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
+    parsed: list[Any] = []
+    monkeypatch.setattr(folder, "parse_json", lambda *args, **how: parsed.append(parse_json(*args, **how)) or parsed[0])
+    assert record_of(open_checkpoint(tmp_path)) == (999, 1, {"eval_loss": 2.0})
+    assert [len(list(filter(None, one["log_history"]))) for one in parsed if "log_history" in one] == [1]
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{", '{"global_step": "x", "epoch": [1]}', "\x00"])

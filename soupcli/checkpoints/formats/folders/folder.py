@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from functools import lru_cache
 from heapq import nsmallest
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -301,20 +302,18 @@ def side_files(folder: Path) -> tuple[Path, ...]:
 
 
 NAME = "trainer_state.json"
-MAX_BYTES = 1 << 26
+MAX_BYTES = 1 << 25  # a run of 100,000 logged steps writes half of that
 SPEEDS = ("_runtime", "_per_second", "_time", "_count")  # of the machine, not of the weights
 
 
 def trainer_metrics(folder: Path) -> dict[str, float]:
     """The last evaluation at the checkpoint's own step, and the best metric of the run so far."""
     state = _trainer_state(folder)
-    try:
-        step, log = state["global_step"], state["log_history"]
-        evaluated = [entry for entry in log if entry.get("step") == step and any(map(_is_metric, entry))]
-        found = dict(evaluated[-1]) if evaluated else {}
-        found = {name: value for name, value in found.items() if _is_metric(name)}
-    except (KeyError, TypeError, AttributeError):
-        return {}
+    log = state.get("log_history")
+    evaluations = (entry for entry in log if isinstance(entry, dict)) if isinstance(log, list) else ()
+    own = [entry for entry in evaluations if entry.get("step") == state.get("global_step")]
+    measured = ({name: value for name, value in entry.items() if _is_metric(name)} for entry in reversed(own))
+    found = next(filter(None, measured), {})
     return _numbers({**found, "best_metric": state.get("best_metric")})
 
 
@@ -325,15 +324,23 @@ def trainer_progress(folder: Path) -> dict[str, float]:
 
 
 def _trainer_state(folder: Path) -> dict[str, Any]:
-    """Return the content of `trainer_state.json`, or {} if it cannot be read."""
-    file = folder / NAME
+    """Return the content of `trainer_state.json` without steps that evaluate nothing, or {} if it cannot be read."""
     try:
-        if not file.is_file() or file.stat().st_size > MAX_BYTES:
-            return {}
-        state = parse_json(read_small(file, most=MAX_BYTES))
+        found = (folder / NAME).stat()
+        return _read_state(folder / NAME, found.st_mtime_ns, found.st_size)
     except (OSError, ValueError, RecursionError):
         return {}
+
+
+@lru_cache(maxsize=2)  # metrics and progress of one are asked for one after the other
+def _read_state(file: Path, _time: int, _size: int) -> dict[str, Any]:
+    state = parse_json(read_small(file, most=MAX_BYTES), object_hook=_evaluation)
     return state if isinstance(state, dict) else {}
+
+
+def _evaluation(entry: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the whole state and evaluations, and None for one of the many steps of training."""
+    return entry if "log_history" in entry or "global_step" in entry or any(map(_is_metric, entry)) else None
 
 
 def _numbers(entries: Mapping[str, Any]) -> dict[str, float]:
