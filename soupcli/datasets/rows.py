@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from soupcli.datasets.prompts import check_is_file
 from soupcli.environment import import_extra
 from soupcli.errors import ValidationError
-from soupcli.files.small_file import read_start
+from soupcli.files.small_file import read_end, read_start
 from soupcli.late import collection_paused
 from soupcli.wording import suggestion, with_article
 
@@ -21,6 +21,8 @@ MOST_OF_LINE = 1_000_000  # bytes of a first line that are looked at
 ENCODING = "utf-8-sig"  # with or without the mark that spreadsheets put first
 MOST_UNPACKED = 200  # bytes that one byte of a parquet file unpacks to
 MOST_VALUES, MOST_REPEATED = 1_000_000, 4  # of a column of such a file, and further ones for each byte
+MOST_FOOTER, MOST_GROUPS = 1 << 24, 10_000  # `datasets` writes a group for each thousand rows, or hundred pictures
+FEWER_GROUPS = "write it again with larger groups: pyarrow.parquet.write_table(table, FILE, row_group_size=10_000)"
 MOST_COLUMNS, SHOWN = 10_000, 20
 BLANK, MOST_BLANK = ("\n", "\r\n", "\r"), 100_000  # lines, one after the other
 LONGEST = (
@@ -66,10 +68,9 @@ def _named(columns: Sequence[str]) -> str:
 def columns_of(path: Path) -> list[str]:
     """Return the names of the columns, from the beginning of the file, or nothing if it cannot be read."""
     if path.suffix.lower() == ".parquet":
-        parquet = import_extra("pyarrow.parquet", extra="parquet")
         try:
-            return list(parquet.read_schema(path).names)
-        except (OSError, ValueError, NotImplementedError):
+            return list(_open_parquet(path).schema_arrow.names)
+        except (OSError, ValueError, NotImplementedError, ValidationError):
             return []
     try:
         line = read_start(path, MOST_OF_LINE).decode(ENCODING, "replace").partition("\n")[0]
@@ -85,9 +86,8 @@ def first_rows(path: Path, most: int = 100) -> list[Row]:
     """Return rows from the beginning of the file: those within the first megabyte, or nothing if it cannot be read."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        parquet = import_extra("pyarrow.parquet", extra="parquet")
         try:
-            file = parquet.ParquetFile(path)
+            file = _open_parquet(path)
             _check_parquet(path, file.metadata, file.schema_arrow.names)
             batch = next(file.iter_batches(batch_size=most), None)
             return list(batch.to_pylist()) if batch is not None else []
@@ -174,7 +174,7 @@ def class_names(path: Path, column: str) -> list[str] | None:
     """Return the names that a parquet file of `datasets` gives to a column's numbers (its ClassLabel feature)."""
     if path.suffix.lower() != ".parquet":
         return None
-    metadata = import_extra("pyarrow.parquet", extra="parquet").read_schema(path).metadata or {}
+    metadata = _open_parquet(path).schema_arrow.metadata or {}
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -186,7 +186,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> list[Row]:
     """Rows with only the named columns. If the file lacks one, a single row with all names of the file."""
     parquet = import_extra("pyarrow.parquet", extra="parquet")
     try:
-        file = parquet.ParquetFile(path)
+        file = _open_parquet(path)
         flat = {file.schema.column(place).path for place in range(len(file.schema))}.intersection(columns)
         # A text that a million rows share is one text. Where the groups lie, of which there may be many, is read once.
         file = parquet.ParquetFile(path, metadata=file.metadata, read_dictionary=sorted(flat))
@@ -203,6 +203,23 @@ def _parquet(path: Path, columns: Sequence[str]) -> list[Row]:
     except (ValueError, NotImplementedError) as cause:  # pyarrow.ArrowInvalid, ArrowNotImplementedError
         raise ValidationError(f"{path}: not a parquet file: {next(iter(str(cause).splitlines()), '')}") from cause
     return [dict(zip(known, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _open_parquet(path: Path) -> Any:
+    """Open a parquet file. Raises ValidationError if what it says of its parts is more than a set of examples has."""
+    parquet = import_extra("pyarrow.parquet", extra="parquet")
+    end = read_end(path, 8)  # how long the footer is, and PAR1
+    length = int.from_bytes(end[:4], "little")
+    if end[4:] == b"PAR1" and MOST_FOOTER < length < path.stat().st_size:
+        raise ValidationError(
+            f"{path}: says in {length} bytes where its parts lie, at most {MOST_FOOTER} are read", hint=FEWER_GROUPS
+        )
+    file = parquet.ParquetFile(path)
+    if file.metadata.num_row_groups > MOST_GROUPS:
+        raise ValidationError(
+            f"{path}: has {file.metadata.num_row_groups} row groups, at most {MOST_GROUPS} are read", hint=FEWER_GROUPS
+        )
+    return file
 
 
 def _values(path: Path, name: str, column: Any) -> list[Any]:

@@ -9,6 +9,7 @@ import errno
 import filecmp
 import os
 import stat as modes
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -32,11 +33,21 @@ def read_small(path: Path, *, most: int) -> bytes:
 
 def read_start(path: Path, count: int) -> bytes:
     """Return the first `count` bytes of a file, or fewer. Raises OSError for a pipe and a device."""
+    return _read_at(path, count, lambda _size: 0)
+
+
+def read_end(path: Path, count: int) -> bytes:
+    """Return the last `count` bytes of a file, or fewer. Raises OSError for a pipe and a device."""
+    return _read_at(path, count, lambda size: max(0, size - count))
+
+
+def _read_at(path: Path, count: int, place: Callable[[int], int]) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     try:
-        if not modes.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not modes.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return os.pread(descriptor, count, 0)
+        return os.pread(descriptor, count, place(found.st_size))
     finally:
         os.close(descriptor)
 

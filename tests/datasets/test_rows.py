@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupcli.datasets.rows import first_rows, read_rows
+from soupcli.datasets.rows import columns_of, first_rows, read_rows
 from soupcli.errors import ValidationError
 
 ROWS = [
@@ -144,6 +144,22 @@ def test_very_many_columns(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"has no column 'text'") as refused:
         read_rows(tmp_path / "val.csv", ["text"])
     assert "18, 19 and 80 more:" in str(refused.value.hint)
+
+
+def test_very_many_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parquet file of more groups, or of a longer list of them, than a set has is refused before it is read."""
+    table = pyarrow.table({"text": ["a"] * 9, "label": [0] * 9})
+    path = tmp_path / "val.parquet"
+    pyarrow.parquet.write_table(table, path, row_group_size=1)
+    monkeypatch.setattr("soupcli.datasets.rows.MOST_GROUPS", 9)
+    assert len(read_rows(path, ["text"])) == 9
+    monkeypatch.setattr("soupcli.datasets.rows.MOST_GROUPS", 8)
+    with pytest.raises(ValidationError, match=r"val\.parquet: has 9 row groups, at most 8 are read"):
+        read_rows(path, ["text"])
+    assert first_rows(path) == [] == columns_of(path)
+    monkeypatch.setattr("soupcli.datasets.rows.MOST_FOOTER", 100)
+    with pytest.raises(ValidationError, match=r"val\.parquet: says in \d+ bytes where its parts lie, at most 100 "):
+        read_rows(path, ["text"])
 
 
 def test_values_that_python_lacks(tmp_path: Path) -> None:

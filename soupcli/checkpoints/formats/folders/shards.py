@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.contents import Contents
 from soupcli.checkpoints.formats.other_files import refuse_stand_in
 from soupcli.errors import CheckpointError
-from soupcli.files.json_text import parse_json
+from soupcli.files.json_text import TooManyValuesError, parse_json
 from soupcli.files.reading import FileVersion, read_bytes
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def file_beside(naming: Path, name: str) -> FileVersion:
     return FileVersion.of(path)
 
 
-MAX_INDEX = 100_000_000
+MAX_INDEX = 1 << 25  # bytes
+MOST_TENSORS = 250_000  # of one index: that of DeepSeek-V3, with its scales, has 91,991
+SAVE_AGAIN = "copy or save the checkpoint again"
 STALE = "the files are of several saves: save the checkpoint again"
 
 
@@ -59,7 +61,9 @@ def read_index(index: Path, open_shard: Callable[[FileVersion], Contents]) -> tu
     weight_map = _weight_map(index)
     shards = tuple(file_beside(index, file) for file in sorted(set(weight_map.values())))
     contents = _joined(index, shards, open_shard, weight_map)
-    for name in sorted(weight_map.keys() - contents.specs.keys()):
+    lacking = weight_map.keys() - contents.specs.keys()
+    if lacking:
+        name = min(lacking)
         raise _lacks(index, weight_map[name], name)
     return contents, shards
 
@@ -168,12 +172,14 @@ def is_index(path: Path) -> bool:
 def _weight_map(index: Path) -> dict[str, str]:
     file = FileVersion.of(index)
     if file.size > MAX_INDEX:
-        raise CheckpointError(f"{index}: {file.size} bytes, an index has at most {MAX_INDEX}")
+        raise CheckpointError(f"{index}: {file.size} bytes, an index has at most {MAX_INDEX}", hint=SAVE_AGAIN)
     refuse_stand_in(file)
     try:
-        content: Any = parse_json(read_bytes(file, 0, file.size), object_pairs_hook=_unique)
+        content: Any = parse_json(read_bytes(file, 0, file.size), most=MOST_TENSORS, object_pairs_hook=_unique)
+    except TooManyValuesError as cause:
+        raise CheckpointError(f"{index}: {cause}", hint=SAVE_AGAIN) from cause
     except (ValueError, RecursionError) as cause:
-        raise CheckpointError(f"{index}: not JSON: {cause}", hint="copy or save the checkpoint again") from cause
+        raise CheckpointError(f"{index}: not JSON: {cause}", hint=SAVE_AGAIN) from cause
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
         raise CheckpointError(f"{index}: has no weight_map from tensor names to file names")

@@ -164,6 +164,14 @@ def test_broken_index(tmp_path: Path, text: str, message: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_an_index_of_very_many_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index of more tensors than a network has is refused before they are made objects of."""
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {f"{number}": "x" for number in range(99)}}))
+    monkeypatch.setattr("soupcli.checkpoints.formats.folders.shards.MOST_TENSORS", 50)
+    with pytest.raises(CheckpointError, match=r"index\.json: it holds 100 values, at most 50 are read"):
+        open_checkpoint(tmp_path)
+
+
 def test_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many more shards than may be open at once are read, and none is opened again for each tensor."""
     state = {f"t{number:03d}": torch.full((2,), float(number)) for number in range(150)}
