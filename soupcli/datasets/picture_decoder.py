@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # Of pictures, whatever a file's name is: Pillow knows formats that start other programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "MPO")
 LARGE = 8_000_000  # pixels
+MOST_STEPS, SMALL_STEP = 50_000, 128  # reads of one file, and bytes: encoders write pixels in parts of 4 kB or more
 MOST_PIXELS_A_BYTE = 400  # of a large picture; photographs have fewer than 30
 
 
@@ -74,6 +75,28 @@ def _check_size(size: tuple[int, int], file: PictureFile, nbytes: int) -> None:
         )
 
 
+class _Encoded(io.BytesIO):
+    """The bytes of a picture, which Pillow may not read in very many small steps.
+
+    It looks at chunks, segments, comments and padding one by one in Python: a million of them, of a few bytes each,
+    would take seconds.
+    """
+
+    def __init__(self, file: PictureFile, encoded: bytes) -> None:
+        super().__init__(encoded)
+        self._file, self._steps = file, 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the next bytes. Raises ValidationError past MOST_STEPS if these were small."""
+        self._steps += 1
+        if self._steps > MOST_STEPS and self._steps * SMALL_STEP > self.tell():
+            raise ValidationError(
+                f"{self._file}: its first {self.tell()} bytes are more than {MOST_STEPS} parts of a few bytes each",
+                hint="remove or replace it: no program writes such a picture",
+            )
+        return super().read(size)
+
+
 class Decoder:
     """Decodes pictures with the network's transform."""
 
@@ -101,7 +124,7 @@ class Decoder:
     def _unpacked(self, file: PictureFile) -> Any:
         """Return the picture in the network's mode: once in memory, unless it has another mode in the file."""
         encoded = file.read()
-        with self._image_module.open(io.BytesIO(encoded), formats=FORMATS) as opened:
+        with self._image_module.open(_Encoded(file, encoded), formats=FORMATS) as opened:
             _check_size(opened.size, file, len(encoded))
             opened.load()
             picture = opened if opened.mode == self._pictures.mode else opened.convert(self._pictures.mode)
@@ -120,7 +143,7 @@ def size_of(file: PictureFile) -> tuple[int, int] | None:
     """Return a picture's own height and width, from its header, or None if it is none."""
     image: Any = import_extra("PIL.Image", extra="images")
     try:
-        with image.open(io.BytesIO(file.read()), formats=FORMATS) as picture:
+        with image.open(_Encoded(file, file.read()), formats=FORMATS) as picture:
             return picture.height, picture.width
     except Exception:  # noqa: BLE001 - whatever the decoder of the format stumbles over
         return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from tests.conftest import Ran
@@ -168,6 +171,36 @@ def test_numbers_of_the_recipe(keys: str, evaluated: Callable[..., Ran], tmp_pat
     """Numbers that are no class and no size are errors of the recipe."""
     class_folders(tmp_path / "val", {"a": 1, "b": 1})
     refused(evaluated(f"{{images: val, {keys}}}"))
+
+
+CHUNK = b"\0\0\0\0prVt" + zlib.crc32(b"prVt").to_bytes(4, "big")
+PARTS = {  # of files that Pillow goes through step by step -> where they begin, and what is repeated there
+    "PNG": (33, CHUNK),
+    "JPEG": (2, b"\xff\xfe\0\x04ab"),
+    "GIF": (-1, b"\x21\xfe\x01a\0"),
+    "PPM": (3, b"#\n"),
+}
+
+
+@pytest.mark.parametrize("form", PARTS)
+def test_pictures_of_very_many_parts(
+    form: str, evaluated: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks, segments, blocks and comments of a few bytes each are left after some thousands of them."""
+    class_folders(tmp_path / "val", {"a": 1, "b": 1})
+    written = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(written, form)
+    whole = written.getvalue()
+    place, part = PARTS[form]
+    place = whole.index(b",") if form == "GIF" else place
+    monkeypatch.setattr("soupcli.datasets.picture_decoder.MOST_STEPS", 2_000)
+    for count in (3_000, 300):
+        (tmp_path / "val/b/1.png").write_bytes(whole[:place] + part * count + whole[place:])
+        ran = evaluated("{images: val}")
+        if count > 2_000:
+            refused(ran, "val/b/1.png: its first ", "more than 2000 parts of a few bytes each")
+        else:
+            assert ran.code == 0, ran.stderr
 
 
 def test_arrays(evaluated: Callable[..., Ran], tmp_path: Path) -> None:
