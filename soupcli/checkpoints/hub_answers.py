@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,10 @@ PLAIN = re.compile(r'(W/)?"?[\w.:+=-][\w.:+=/-]{0,200}"?', re.ASCII)
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 LONGEST = 1000  # letters of a file's name
 MOST_LISTED, MOST_LISTS, MOST_SECONDS = 8_000_000, 100, 60  # bytes, answers and seconds of all that list files
+SLOW_SECONDS, LEAST_RATE = (
+    60.0,
+    1_000,
+)  # of waiting for a body, and bytes a second: as git's http.lowSpeedLimit bounds it
 MOST_REFUSED = 1_000_000  # bytes of an answer that refuses or leads elsewhere
 MOST_UNLISTED = 1 << 26  # bytes of a file whose size nobody says
 
@@ -108,7 +112,7 @@ class _Bounds:
 
         def bounded(chunk_size: int | None = None) -> Iterator[bytes]:
             count = 0
-            for piece in pieces(chunk_size):
+            for piece in _while_fast(response, pieces(chunk_size)):
                 count += len(piece)
                 self._listed += len(piece) if is_list else 0
                 if (self._listed if is_list else count) > most:
@@ -120,6 +124,26 @@ class _Bounds:
         response.iter_raw = bounded
 
 
+def _while_fast(response: Any, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the pieces. Raises CheckpointError if too few bytes come in SLOW_SECONDS of waiting for them."""
+    count, waited, began = 0, 0.0, time.monotonic()
+    for piece in pieces:
+        count, waited = count + len(piece), waited + time.monotonic() - began
+        if waited > SLOW_SECONDS:
+            if count < waited * LEAST_RATE:
+                raise CheckpointError(
+                    f"{_place(response)}: sent {count} bytes in {waited:.0f} seconds, at least {LEAST_RATE} a second "
+                    "are waited for",
+                    hint="run it again when the server is faster: files that are whole are not fetched again",
+                )
+            count, waited = 0, 0.0
+        yield piece
+        began = time.monotonic()  # not while the piece is written to the disk
+
+
+def _place(response: Any) -> str:
+    return str(response.request.url).partition("?")[0][:300]
+
+
 def _odd(response: Any, what: str) -> CheckpointError:
-    place = str(response.request.url).partition("?")[0]
-    return CheckpointError(f"{place[:300]}: {what}", hint="see HF_ENDPOINT: which server does it name?")
+    return CheckpointError(f"{_place(response)}: {what}", hint="see HF_ENDPOINT: which server does it name?")

@@ -389,6 +389,23 @@ def test_answers_that_do_not_end(
     assert ran.code == 2 and message in ran.stderr and "HF_ENDPOINT" in ran.stderr
 
 
+@pytest.mark.parametrize(("least", "code"), [(1_000, 2), (10, 0)])
+def test_a_slow_server(
+    hub: Hub, tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch, least: int, code: int
+) -> None:
+    """A file that comes byte by byte is waited for as long as it comes at the least rate, and no longer."""
+    if not hasattr(sys.modules["huggingface_hub"], "set_client_factory"):
+        pytest.skip("older versions do not ask through httpx")
+    hub.add("org/a", write(tmp_path / "one", 1))
+    hub.pause = 0.002
+    monkeypatch.setattr("soupcli.checkpoints.hub_answers.SLOW_SECONDS", 0.1)
+    monkeypatch.setattr("soupcli.checkpoints.hub_answers.LEAST_RATE", least)
+    ran = soup("uniform", "--ckpts", "org/a", "--out", "soup")
+    assert ran.code == code, ran.stderr
+    if code:
+        assert hub.endpoint in ran.stderr and "model.safetensors: sent " in ran.stderr and "run it again" in ran.stderr
+
+
 def test_a_list_of_very_many_files(hub: Hub, tmp_path: Path, soup: Soup, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list of more files than a model has is refused before they are looked at."""
     hub.add("org/a", write(tmp_path / "one", 1, **{f"f{number}.json": b"{}" for number in range(9)}))

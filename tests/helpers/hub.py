@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class Hub:
     etag: str = ""  # of every file, instead of its hash
     packing: str = ""  # that every answer claims to have
     longer: str = ""  # answers to paths with this word do not end
+    pause: float = 0.0  # seconds before each byte of a file
     objects: dict[str, bytes] = field(default_factory=dict)  # of large file storage, by their hash
 
     def add(self, name: str, folder: Path, branch: str = "main") -> str:
@@ -248,8 +250,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if endless:
             self._send_without_end()
+        elif self.command != "HEAD" and self.served.pause and "/resolve/" in self.path:
+            self._send_slowly(data)
         elif self.command != "HEAD":
             self.wfile.write(data)
+
+    def _send_slowly(self, data: bytes) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            for place in range(len(data)):
+                self.wfile.write(data[place : place + 1])
+                time.sleep(self.served.pause)
 
     def _send_without_end(self) -> None:
         self.close_connection = True
