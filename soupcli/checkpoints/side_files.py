@@ -199,7 +199,13 @@ def _counts(entry: os.DirEntry[str], above: str) -> bool:
     """Whether an entry of a folder is looked at, by its name and kind alone: a folder may hold 100,000 pictures."""
     if entry.name.startswith(".") or (not above and entry.name == REPORT):
         return False
-    return entry.is_symlink() or not entry.is_file() or not (_is_passed_over(entry.name) or _is_of_weights(entry.name))
+    passed_over = entry.name.lower().endswith(PICTURES) or (
+        matches(entry.name, OF_A_TRAINING) and (_is_passed_over(entry.name) or _is_of_weights(entry.name))
+    )
+    return not passed_over or entry.is_symlink() or not entry.is_file()
+
+
+OF_A_TRAINING = (*TRAINING, *WEIGHTS)
 
 
 def _is_passed_over(name: str) -> bool:

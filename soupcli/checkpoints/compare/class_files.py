@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections import deque
 from functools import lru_cache
-from itertools import filterfalse, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,9 +206,11 @@ def _stating(folder: Path) -> list[Path]:
 
 @lru_cache(maxsize=64)
 def _stating_at(folder: Path, _time: int) -> list[Path]:
-    names = list(filter(_may_state, _names_in(folder)))
-    lists = filter(_lists, names)
-    return [folder / name for name in (*lists, *islice(filterfalse(_lists, names), MOST_FILES))]
+    names = _names_in(folder)
+    lists = [name for name in names if _lists(name) and _may_state(name)]
+    known = set(lists)
+    others = (name for name in names if name not in known and _may_state(name))
+    return [folder / name for name in (*lists, *islice(others, MOST_FILES))]
 
 
 def _is_of_run(file: Path) -> bool:

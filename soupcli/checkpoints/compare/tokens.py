@@ -103,24 +103,28 @@ def _of_run(checkpoint: Checkpoint) -> dict[str, Path]:
     """
     stem, found = min(file.path for file in checkpoint.files).stem, dict[str, Path]()
     for folder in folders_of(checkpoint)[::-1]:
-        names = _names_in(folder, folder.stat().st_mtime_ns)
-        own = [(rest, name) for name in names if stem in name and (rest := _without(stem, name)) is not None]
-        listed = [*((name, name) for name in names if _lists_tokens(name)), *own]
-        files = ((label, folder / name) for label, name in listed if _lists_tokens(label))
+        names, listed = _names_in(folder, folder.stat().st_mtime_ns)
+        own = ((rest, name) for name in names if stem in name and (rest := _without(stem, name)) is not None)
+        labels = [*((name, name) for name in listed), *(pair for pair in own if _lists_tokens(pair[0]))]
+        files = ((label, folder / name) for label, name in labels)
         found |= {label: file for label, file in files if file.is_file() and leads_inside(file, folder)}
     return found
 
 
 @lru_cache(maxsize=64)  # of many files of weights in one folder each asks
-def _names_in(folder: Path, _time: int) -> list[str]:
-    """Return the names of files that may be lists, of which a folder of many weights has few."""
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries)
-    return [name for name in names if not is_weights(name) or _lists_tokens(name)]
+def _names_in(folder: Path, _time: int) -> tuple[list[str], list[str]]:
+    """Return the names of files that may be lists, of which a folder of many weights has few, and of those that are."""
+    names = sorted(os.listdir(folder))  # noqa: PTH208 - a Path for each of very many files takes long
+    listed = list(filter(_lists_tokens, names))
+    known = set(listed)
+    return [name for name in names if name in known or not is_weights(name)], listed
+
+
+KNOWN = (*SIDE_FILES, *NAMED)
 
 
 def _lists_tokens(name: str) -> bool:
-    return (matches(name, (*SIDE_FILES, *NAMED)) and not is_weights(name)) or numbers_tokens(name)
+    return (matches(name, KNOWN) and not is_weights(name)) or numbers_tokens(name)
 
 
 def _without(stem: str, name: str) -> str | None:
