@@ -48,6 +48,7 @@ CANARY = Path("canary")
 HOSTILE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
+SEVERAL = re.compile(r"\d+ of \d+ checkpoints cannot be opened:")
 Result = tuple[Counter[str], list[str]]  # what was tried how often, and a line for each broken promise
 
 
@@ -64,6 +65,8 @@ class Outcome(NamedTuple):
 def faults(outcome: Outcome, *, silent: bool, seconds: float = 1.0, codes: Sequence[int] = (0, 2)) -> Iterator[str]:
     """What is wrong with an outcome; nothing where the promise holds."""
     lines = [line for line in outcome.stderr.split("\n") if not line.startswith("warning: ")]
+    if SEVERAL.fullmatch(lines[0]):  # each of them is named in a line of its own
+        lines = [lines[0], *(line for line in lines[1:] if not line.startswith("  "))]
     if outcome.code not in ((0,) if silent else codes):
         yield f"exit code {outcome.code}"
     if outcome.code == 2 and outcome.stdout:
