@@ -6,13 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from soupcli.checkpoints.formats.folders import folder as folders
 from soupcli.checkpoints.formats.folders.parts import STEPS
+from soupcli.checkpoints.formats.folders.trainer_state import best_by_trainer
 from soupcli.errors import CheckpointError
-from soupcli.files.json_text import parse_json
-from soupcli.files.small_file import read_small
 from soupcli.wording import natural_order
 
 SHOWN = 4  # names in a line
@@ -65,9 +62,5 @@ def _one_of(members: Sequence[Path], prefer: str) -> Path | None:
 
 def _best_by_trainer(members: Sequence[Path]) -> Path | None:
     """Return the checkpoint that `trainer_state.json` of the last one names as the best."""
-    try:
-        state: Any = parse_json(read_small(members[-1] / folders.NAME, most=folders.MAX_BYTES))
-        name = Path(str(state["best_model_checkpoint"])).name
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    name = best_by_trainer(members[-1])
     return next((one for one in members if one.name == name), None)

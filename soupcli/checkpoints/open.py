@@ -18,8 +18,8 @@ from soupcli.checkpoints.formats.folders import accelerate, nnunet, parts, shard
 from soupcli.checkpoints.formats.folders import folder as folders
 from soupcli.checkpoints.formats.folders import torch_distributed as distributed
 from soupcli.checkpoints.formats.folders.beside import heads_beside
-from soupcli.checkpoints.formats.folders.folder import trainer_metrics
 from soupcli.checkpoints.formats.folders.neighbours import writer_of
+from soupcli.checkpoints.formats.folders.trainer_state import trainer_metrics
 from soupcli.checkpoints.formats.foreign import refuse_foreign, refuse_slice, whole_of_deepspeed
 from soupcli.checkpoints.formats.names import plain_names, without_wrappers
 from soupcli.checkpoints.formats.other_files import refuse_absent, refuse_unfinished

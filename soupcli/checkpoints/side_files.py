@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME, NAME, SIDE_FILES, STATISTICS, TRAINER_STATE
+from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME, SIDE_FILES, STATISTICS, TRAINER_STATE
+from soupcli.checkpoints.formats.folders.trainer_state import NAME
 from soupcli.checkpoints.formats.foreign import LATEST
 from soupcli.checkpoints.formats.torch_save import is_state
 from soupcli.checkpoints.shell_patterns import matches
@@ -199,17 +200,12 @@ def _counts(entry: os.DirEntry[str], above: str) -> bool:
     """Whether an entry of a folder is looked at, by its name and kind alone: a folder may hold 100,000 pictures."""
     if entry.name.startswith(".") or (not above and entry.name == REPORT):
         return False
-    passed_over = entry.name.lower().endswith(PICTURES) or (
-        matches(entry.name, OF_A_TRAINING) and (_is_passed_over(entry.name) or _is_of_weights(entry.name))
-    )
+    passed_over = _is_passed_over(entry.name) or _is_of_weights(entry.name)
     return not passed_over or entry.is_symlink() or not entry.is_file()
 
 
-OF_A_TRAINING = (*TRAINING, *WEIGHTS)
-
-
 def _is_passed_over(name: str) -> bool:
-    return _is_training(name) or name.lower().endswith(PICTURES)
+    return name.lower().endswith(PICTURES) or _is_training(name)
 
 
 def _is_of_weights(name: str) -> bool:

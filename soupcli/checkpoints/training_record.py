@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from soupcli.checkpoints.formats.folders.folder import trainer_progress
+from soupcli.checkpoints.formats.folders.trainer_state import trainer_progress
 from soupcli.checkpoints.formats.torch_save import epochs_of
 from soupcli.errors import UsageError
 from soupcli.files.json_text import finite

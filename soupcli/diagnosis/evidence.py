@@ -53,7 +53,7 @@ def _of_names(facts: Facts) -> list[CheckpointDifference]:
 
 def _in_heads(facts: Facts, fatal: list[CheckpointDifference]) -> bool:
     """Whether only output layers differ: at most two, and not most of the network."""
-    if any(each.kind == "format" or each.count > 1 for each in fatal) or not any(
+    if any(each.kind == "format" or each.tensors > 1 for each in fatal) or not any(
         _is_weight(facts, each.tensor) for each in fatal
     ):
         return False
@@ -73,7 +73,7 @@ def _is_weight(facts: Facts, tensor: str | None) -> bool:
 
 def _told(differences: list[CheckpointDifference]) -> Evidence:
     first = differences[0]
-    count = sum(each.count for each in differences)
+    count = sum(each.tensors for each in differences)
     more = f", and {count - 1} more differences" if count > 1 else ""
     accused = tuple(dict.fromkeys(each.checkpoint for each in differences))
     return Evidence(f"{first.checkpoint.path}: {first}{more}", accused)

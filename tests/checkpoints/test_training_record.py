@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from soupcli.checkpoints.formats.folders import folder
+from soupcli.checkpoints.formats.folders import trainer_state
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.training_record import TrainingRecord, order_by, record_of
 from soupcli.errors import UsageError
@@ -78,9 +78,14 @@ def test_a_long_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer_state.json").write_text(json.dumps({"global_step": 999, "epoch": 1.0, "log_history": log}))
     save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
     parsed: list[Any] = []
-    monkeypatch.setattr(folder, "parse_json", lambda *args, **how: parsed.append(parse_json(*args, **how)) or parsed[0])
+
+    def counted(content: bytes, **how: Any) -> Any:
+        parsed.append(parse_json(content, **how))
+        return parsed[-1]
+
+    monkeypatch.setattr(trainer_state, "parse_json", counted)
     assert record_of(open_checkpoint(tmp_path)) == (999, 1, {"eval_loss": 2.0})
-    assert [len(list(filter(None, one["log_history"]))) for one in parsed if "log_history" in one] == [1]
+    assert [len(list(filter(None, one["log_history"]))) for one in parsed] == [1]
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{", '{"global_step": "x", "epoch": [1]}', "\x00"])

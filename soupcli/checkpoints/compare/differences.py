@@ -42,12 +42,12 @@ class CheckpointDifference(NamedTuple):
     tensor: str | None
     found: str  # e.g. [12, 64]
     expected: str  # what most of them have
-    count: int = 1  # of such tensors; those above MOST_LISTED are one difference without a name
+    tensors: int = 1  # of such tensors; those above MOST_LISTED are one difference without a name
 
     def __str__(self) -> str:
         """One line without the checkpoint's path."""
-        if self.count > 1:
-            return f"{'has no' if self.kind == 'lacks' else 'has alone'} {self.count:,} more tensors"
+        if self.tensors > 1:
+            return f"{'has no' if self.kind == 'lacks' else 'has alone'} {self.tensors:,} more tensors"
         if self.kind == "lacks":
             return f"has no tensor {self.tensor!r}" + (f", its nearest is {self.found!r}" if self.found else "")
         if self.kind == "has alone":

@@ -61,9 +61,9 @@ def test_networks_without_a_name_in_common(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("soupcli.checkpoints.compare.differences.MOST_NEAREST", 5)
     states = [{f"{number}.{word}": torch.ones(1) for number in range(50)} for word in ("one", "two")]
     found = survey(opened(tmp_path, *states), EVERYTHING)
-    assert [sum(each.count for each in found), len(found)] == [200 // 2, 2 * 21]
+    assert [sum(each.tensors for each in found), len(found)] == [200 // 2, 2 * 21]
     assert sum(bool(each.found) for each in found) <= 2 * 5
-    assert [str(each) for each in found if each.count > 1] == ["has no 30 more tensors"] * 2
+    assert [str(each) for each in found if each.tensors > 1] == ["has no 30 more tensors"] * 2
 
 
 def test_selection(tmp_path: Path) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from functools import lru_cache
 from heapq import nsmallest
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from soupcli.checkpoints.formats.folders import shards
 from soupcli.checkpoints.formats.folders.own_names import refuse_parts
@@ -19,13 +18,10 @@ from soupcli.checkpoints.formats.torch_archives import refuse_program
 from soupcli.checkpoints.formats.torch_save import is_without_tensors
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import CheckpointError
-from soupcli.files.json_text import finite, parse_json
+from soupcli.files.json_text import parse_json
 from soupcli.files.reading import FileVersion, distinct
 from soupcli.files.small_file import read_small, read_start
 from soupcli.wording import natural_order
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 INDEX_SUFFIX = ".index.json"
 # In the order in which transformers tries them, then open_clip's, then diffusers'.
@@ -299,54 +295,3 @@ def side_files(folder: Path) -> tuple[Path, ...]:
     names = os.listdir(folder)  # noqa: PTH208 - a Path for each of very many files takes long
     named = (folder / name for name in names if matches(name, SIDE_FILES))
     return tuple(sorted(entry for entry in named if entry.is_file()))
-
-
-NAME = "trainer_state.json"
-MAX_BYTES = 1 << 25  # a run of 100,000 logged steps writes half of that
-SPEEDS = ("_runtime", "_per_second", "_time", "_count")  # of the machine, not of the weights
-
-
-def trainer_metrics(folder: Path) -> dict[str, float]:
-    """The last evaluation at the checkpoint's own step, and the best metric of the run so far."""
-    state = _trainer_state(folder)
-    log = state.get("log_history")
-    evaluations = (entry for entry in log if isinstance(entry, dict)) if isinstance(log, list) else ()
-    own = [entry for entry in evaluations if entry.get("step") == state.get("global_step")]
-    measured = ({name: value for name, value in entry.items() if _is_metric(name)} for entry in reversed(own))
-    found = next(filter(None, measured), {})
-    return _numbers({**found, "best_metric": state.get("best_metric")})
-
-
-def trainer_progress(folder: Path) -> dict[str, float]:
-    """The `step` and `epoch` at which the checkpoint was saved, as far as its trainer says so."""
-    state = _trainer_state(folder)
-    return _numbers({"step": state.get("global_step"), "epoch": state.get("epoch")})
-
-
-def _trainer_state(folder: Path) -> dict[str, Any]:
-    """Return the content of `trainer_state.json` without steps that evaluate nothing, or {} if it cannot be read."""
-    try:
-        found = (folder / NAME).stat()
-        return _read_state(folder / NAME, found.st_mtime_ns, found.st_size)
-    except (OSError, ValueError, RecursionError):
-        return {}
-
-
-@lru_cache(maxsize=2)  # metrics and progress of one are asked for one after the other
-def _read_state(file: Path, _time: int, _size: int) -> dict[str, Any]:
-    state = parse_json(read_small(file, most=MAX_BYTES), object_hook=_evaluation)
-    return state if isinstance(state, dict) else {}
-
-
-def _evaluation(entry: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the whole state and evaluations, and None for one of the many steps of training."""
-    return entry if "log_history" in entry or "global_step" in entry or any(map(_is_metric, entry)) else None
-
-
-def _numbers(entries: Mapping[str, Any]) -> dict[str, float]:
-    found = ((name, finite(value)) for name, value in sorted(entries.items()))
-    return {name: number for name, number in found if number is not None}
-
-
-def _is_metric(name: str) -> bool:
-    return name.startswith("eval_") and not name.endswith(SPEEDS)
