@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from soupcli.checkpoints.compare.class_files import OF_BYTES, OF_TEXT, OF_TORCH, YAML
 from soupcli.checkpoints.formats.class_lists import rows_of_text
 from soupcli.checkpoints.formats.numpy_names import plain
+from soupcli.checkpoints.formats.sentencepiece import TooManyPiecesError, pieces_of
 from soupcli.checkpoints.formats.torch_archives import read_object
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.errors import CheckpointError
@@ -30,6 +31,8 @@ LONGEST_ENTRY = 3  # of a list with more than tokens: a token, its score and its
 TABLES = (".csv", ".tsv")
 COUNTS = late_pattern(r"(.*[_-])?(counts?|docs?|freqs?|frequenc(y|ies)|n?idf|df)", re.IGNORECASE)  # keys of no numbers
 NUMBER = re.compile(r"[0-9]{1,9}")
+PLAIN_YAML = re.compile(r"(\S.*): ([0-9]{1,9})|- (\S.*)")
+BELOW = "\0"  # between a token and the keys that lead to it, which are no part of it
 
 
 class Tokens(NamedTuple):
@@ -93,33 +96,16 @@ def _of_tekken(content: bytes) -> dict[str, int]:
 
 
 def _of_sentencepiece(content: bytes) -> dict[str, int]:
-    """Of a model of sentencepiece, a protocol buffer: the pieces come first, each with its text first."""
-    pieces: list[str] = []
-    at = 0
-    while content[at : at + 1] == b"\n":  # field 1, of a length that follows
-        size, at = _varint(content, at + 1)
-        length, begin = _varint(content, at + 1)
-        pieces.append(content[begin : begin + length].decode("utf-8"))
-        at += size
-        _check_count(len(pieces))
-    return {piece: row for row, piece in enumerate(pieces)}
+    """Of a model of sentencepiece."""
+    try:
+        return {piece: row for row, piece in enumerate(pieces_of(content))}
+    except TooManyPiecesError as cause:
+        raise TooManyValuesError(str(cause)) from cause
 
 
 def _check_count(tokens: int) -> None:
     if tokens > MOST_TOKENS:
         raise TooManyValuesError(f"it holds more than {MOST_TOKENS:,} tokens")
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """Return the number of seven bits a byte at `at`, and the position after it. Raises ValueError for a long one."""
-    number = 0
-    for shift in range(0, 35, 7):
-        byte = content[at : at + 1] or b"\0"
-        number |= (byte[0] & 127) << shift
-        at += 1
-        if byte[0] < 128:
-            return number, at
-    raise ValueError("a length of more than 35 bits")
 
 
 def of_torch(file: Path) -> dict[str, int]:
@@ -139,7 +125,7 @@ def of_any(file: str, content: bytes) -> dict[str, int]:
         return _of_document(_of_json(content))
     if suffix in YAML:
         if len(content) > MAX_YAML:
-            raise TooManyValuesError(f"YAML of more than {MAX_YAML:,} bytes")
+            return _of_long_yaml(content)
         return _of_document(OF_TEXT[suffix](content.decode("utf-8")))
     if content.startswith(b"\n"):
         return _of_sentencepiece(content)
@@ -148,6 +134,20 @@ def of_any(file: str, content: bytes) -> dict[str, int]:
     if suffix in TABLES:
         return {name: row for row, name in enumerate(rows_of_text(text) or ())}
     return _of_numbered(text.splitlines())
+
+
+def _of_long_yaml(content: bytes) -> dict[str, int]:
+    """Of YAML that is too long for its reader: `token: number` in each line, or `- token`. Quotes count as letters."""
+    _check_count(content.count(b"\n"))
+    lines = [
+        line for line in content.decode("utf-8").splitlines() if line.strip() and not line.startswith(("#", "---"))
+    ]
+    found = [PLAIN_YAML.fullmatch(line) for line in lines]
+    numbers = {match[1]: int(match[2]) for match in found if match is not None and match[2] is not None}
+    listed = [match[3] for match in found if match is not None and match[3] is not None]
+    if len(numbers) != len(lines) and len(listed) != len(lines):
+        raise TooManyValuesError(f"YAML of more than {MAX_YAML:,} bytes, not of one token in each line")
+    return numbers or {token: number for number, token in enumerate(listed)}
 
 
 def _of_document(document: Any, above: str = "", depth: int = 0) -> dict[str, int]:
@@ -170,7 +170,7 @@ def _of_document(document: Any, above: str = "", depth: int = 0) -> dict[str, in
 
 
 def _of_parts(parts: Sequence[tuple[Any, Any]], above: str, depth: int) -> dict[str, int]:
-    found = [_of_document(value, f"{above}{key}: ", depth + 1) for key, value in parts] if depth < DEEPEST else ()
+    found = [_of_document(value, f"{above}{key}{BELOW}", depth + 1) for key, value in parts] if depth < DEEPEST else ()
     return {token: number for one in found for token, number in one.items()}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ from soupcli.checkpoints.compare.class_files import OF_TORCH, folders_of
 from soupcli.checkpoints.compare.compared_files import compared_files
 from soupcli.checkpoints.compare.token_lists import (
     ALIKE,
+    BELOW,
     FAMILIES,
     MERGES,
     NAMED,
@@ -26,6 +28,7 @@ from soupcli.checkpoints.compare.token_lists import (
     of_merges,
     of_torch,
 )
+from soupcli.checkpoints.formats.class_lists import plain_name
 from soupcli.checkpoints.formats.class_words import LETTERS, TOKEN_KEYS
 from soupcli.checkpoints.formats.folders.folder import SIDE_FILES
 from soupcli.checkpoints.shell_patterns import matches
@@ -42,6 +45,13 @@ if TYPE_CHECKING:
 
 SEPARATORS = ("_", "-", ".")  # between the stem of a file of weights and what another file is
 MAX_BYTES = 1 << 26  # of a file that lists tokens: the largest has half of that
+
+MOST_MORE = 2  # rows of a table beyond those of the tokens: padding, and what is not known
+OF_TOKENS = re.compile(r"embed|(^|\.)(wte|emb|shared|lm_head|output)\b", re.IGNORECASE)  # in names of their tables
+# Tokens that stand for nothing until a user names them: `[unused1]`, `<|reserved_special_token_5|>`, `<extra_id_0>`.
+UNUSED = re.compile(r"unused|reserved|extra|madeup|placeholder|dummy|filler|special_?\d|custom_?token|(^|\W)pad", re.I)
+LONGEST = 100  # letters of a token in a message
+MARKS = re.compile("[\u0120\u2581\u010a]|^##|</w>$")
 
 List: TypeAlias = "tuple[Path, Tokens]"  # a file, and how it is read
 
@@ -164,21 +174,73 @@ def _check_numbers(
     of_first: tuple[str, Mapping[str, int]],
     of_other: tuple[str, Mapping[str, int]],
 ) -> None:
-    """Raise MixError if a token that both list has two numbers, and a table has a row for each."""
+    """Raise MixError if a token that both list has two numbers, or a number two tokens, and a table has such rows."""
     (one, ids), (two, others) = of_first, of_other
     token = next((token for token, row in ids.items() if others.get(token, row) != row), None)
-    rows = max([*ids.values(), *others.values()], default=0) + 1
-    shapes = {name: first.tensors[name].shape for name in tables(first, selection)} if token is not None else {}
-    fitting = [name for name, shape in shapes.items() if shape[0] >= rows]
-    table = min(fitting, key=lambda name: (len(shapes[name]) != 2, shapes[name][0]), default=None)  # the closest
-    if token is None or table is None:
+    renamed = _renamed(ids, others) if token is None else None
+    if token is None and renamed is None:
         return
+    rows = max([*ids.values(), *others.values()], default=0) + 1
+    table = _table(first, selection, rows, exact=renamed is not None)
+    if table is None:
+        return
+    if token is not None:
+        raise MixError(
+            f"{two}: the token {_shown(token)} is number {others[token]}, in {one} it is {ids[token]}: rows of "
+            f"{table!r} stand for other tokens",
+            hint="mix networks with one tokenizer: bring the rows of one into the order of the other (mergekit: "
+            "tokenizer_source), or leave it out",
+        )
+    assert renamed is not None
+    row, name, other = renamed
     raise MixError(
-        f"{two}: the token {token!r} is number {others[token]}, in {one} it is {ids[token]}: rows of {table!r} "
-        "stand for other tokens",
-        hint="mix networks with one tokenizer: bring the rows of one into the order of the other (mergekit: "
-        "tokenizer_source), or leave it out",
+        f"{two}: number {row} is the token {_shown(other)}, in {one} it is {_shown(name)}: a row of {table!r} stands "
+        "for two tokens",
+        hint="if it is one token under two names, write one name into both; else give each token its own number in "
+        "both tokenizers, and both networks a row for each (mergekit: tokenizer_source: union), or leave one out",
     )
+
+
+def _table(first: Checkpoint, selection: TensorFilter, rows: int, *, exact: bool) -> str | None:
+    """Return the mixed weight that has the closest number of rows for tokens.
+
+    Names that differ are no proof as numbers that differ are: `exact` asks for a table of tokens by its name, or with
+    as many rows.
+    """
+    shapes = {name: first.tensors[name].shape for name in tables(first, selection)}
+    fitting = [name for name, shape in shapes.items() if shape[0] >= rows]
+    if exact:
+        fitting = [name for name in fitting if OF_TOKENS.search(name) or shapes[name][0] <= rows + MOST_MORE]
+    return min(fitting, key=lambda name: (len(shapes[name]) != 2, shapes[name][0]), default=None)
+
+
+def _renamed(ids: Mapping[str, int], others: Mapping[str, int]) -> tuple[int, str, str] | None:
+    """Return the first number of two tokens, and both; None if all of its names are alike or stand for no token yet."""
+    names: dict[int, list[str]] = {}
+    for token, row in others.items():
+        names.setdefault(row, []).append(token)
+    same = {row for token, row in ids.items() if others.get(token) == row}
+    if len(same) * 2 < min(len(ids), len(others)):  # not one vocabulary that was extended twice
+        return None
+    for token, row in ids.items():
+        if row in same or row not in names:
+            continue
+        other = names[row][0]
+        if not any(map(UNUSED.search, (token, other))) and _plain(token) not in map(_plain, names[row]):
+            return row, token, other
+    return None
+
+
+def _plain(token: str) -> str:
+    """Return a token without case, brackets and the marks of a word's beginning, in which libraries differ."""
+    return plain_name(MARKS.sub("", token))
+
+
+def _shown(token: str) -> str:
+    """Return a token for a message, with the key that leads to its list."""
+    above, _, own = token.rpartition(BELOW)
+    short = repr(own if len(own) <= LONGEST else f"{own[:LONGEST]}...")
+    return f"{short} of {above.replace(BELOW, '.')}" if above else short
 
 
 def tables(checkpoint: Checkpoint, selection: TensorFilter) -> list[str]:

@@ -18,10 +18,11 @@ from soupcli.checkpoints.formats.class_lists import LONGEST_JSON, View, entries_
 from soupcli.checkpoints.formats.names import COUNTERS
 from soupcli.checkpoints.formats.network_part import EXTRA_STATE, network_part
 from soupcli.checkpoints.formats.pickles.machine import PickleError
-from soupcli.checkpoints.formats.pickles.stand_ins import Payload, find_in
+from soupcli.checkpoints.formats.pickles.stand_ins import Payload, bytes_of, find_in
 from soupcli.checkpoints.formats.pickles.tensors import PickledTensor, UnreadableTensor, is_tensor, tensor_of
 from soupcli.checkpoints.formats.safetensors import NAMES
 from soupcli.checkpoints.formats.saved_parts import stated_in, view_of
+from soupcli.checkpoints.formats.sentencepiece import numbered_pieces
 from soupcli.checkpoints.formats.soup_mark import members_at
 from soupcli.checkpoints.formats.torch_archives import SAVE_AGAIN, holds_a_pickle, is_torch_file, read_object
 from soupcli.checkpoints.formats.training_numbers import metrics_of, metrics_of_epochs, progress_of
@@ -124,21 +125,29 @@ def _network(file: FileVersion, saved: SavedObject, key: str | None) -> Contents
 
 
 def _stating(file: FileVersion, start: int) -> View:
-    """Return what gives the entries of a dict or object, and of a text in the file that is JSON."""
+    """Return what gives the entries of a dict or object, of a text that is JSON, and of a model of sentencepiece."""
 
     @cache  # both kinds of lists ask
-    def read(text: Payload) -> Mapping[Any, Any] | None:
-        at = start + text.offset
-        if not text.text or text.length > LONGEST_JSON or read_bytes(file, at, 1) != b"{":
+    def read(kept: Payload, encoding: str) -> Mapping[Any, Any] | None:
+        at = start + kept.offset
+        if kept.length > LONGEST_JSON or read_bytes(file, at, 1) not in (b"{", b"\n"):
             return None
-        return entries_of_json(read_bytes(file, at, text.length))
+        content = read_bytes(file, at, kept.length)
+        return _entries_of_bytes(content.decode("utf-8").encode(encoding) if encoding else content)
 
     def stated(value: Any) -> Mapping[Any, Any] | None:
-        if isinstance(value, Payload):
-            return read(value)
-        return entries_of_json(value) if isinstance(value, str) else stated_in(value)
+        kept, encoding = bytes_of(value)
+        if isinstance(kept, Payload):
+            return read(kept, encoding)
+        return _entries_of_bytes(kept) if isinstance(kept, bytes | str) else stated_in(value)
 
     return stated
+
+
+def _entries_of_bytes(content: bytes | str) -> Mapping[Any, Any] | None:
+    """Return the entries of JSON, and the pieces of a model of sentencepiece as a `vocab`."""
+    pieces = numbered_pieces(content) if isinstance(content, bytes) and content.startswith(b"\n") else None
+    return {"vocab": pieces} if pieces is not None else entries_of_json(content)
 
 
 def _is_part_of_deepspeed(view: Mapping[Any, Any]) -> bool:

@@ -19,6 +19,7 @@ from soupcli.checkpoints.compare.token_lists import of_any, of_merges, of_torch
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
+from soupcli.files.json_text import TooManyValuesError
 from tests.helpers.temporary_modules import module_of
 
 WORDS = [f"w{number}" for number in range(12)]
@@ -105,7 +106,7 @@ def test_lists(tmp_path: Path, name: str, write: Callable[[Path, list[str]], Any
 def test_counts_and_rules_number_nothing(tmp_path: Path) -> None:
     """Counts of words, and merges beside a vocabulary, may differ: the vocabulary says which row is which."""
     torch.save(Vocab(WORDS), tmp_path / "vocab.pt")
-    assert set(of_torch(tmp_path / "vocab.pt")) == {f"{key}: {word}" for key in ("itos", "stoi") for word in WORDS}
+    assert set(of_torch(tmp_path / "vocab.pt")) == {f"{key}\0{word}" for key in ("itos", "stoi") for word in WORDS}
     assert of_any("vocab.yaml", b"{b: '1', a: '0'}") == {"b": 1, "a": 0}
     assert of_merges(b"#version: 0.2\na b\nb c 7\n") == {"a b": 0, "b c": 1}
     for number in range(2):
@@ -152,3 +153,80 @@ def test_an_embedding_with_further_rows(tmp_path: Path, rows: int, *, refused: b
         return
     with pytest.raises(MixError, match=r"rows of 'style_embed.weight' stand for other outputs"):
         check_meanings(both, EVERYTHING)
+
+
+def vocabulary(folder: Path, words: list[str], rows: int = 12, name: str = "emb.weight") -> Path:
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps(numbered(words)))
+    save_file({name: torch.rand(rows, 3), "body.weight": torch.rand(40, 3)}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "refused"),
+    [
+        ("<foo>", "<bar>", True),
+        ("[unused7]", "<bar>", False),  # a row that stood for nothing
+        ("<|reserved_special_token_7|>", "<|im_start|>", False),
+        ("[PAD]", "<pad>", False),  # one token in two spellings
+        ("\u0120the", "\u2581the", False),
+    ],
+)
+def test_two_tokens_of_one_number(tmp_path: Path, one: str, other: str, *, refused: bool) -> None:
+    """Vocabularies that were extended otherwise: a row of two tokens is refused; renamed and unused ones are not."""
+    runs = [vocabulary(tmp_path / name, [*WORDS[:11], word]) for name, word in (("a", one), ("b", other))]
+    checkpoints = list(map(open_checkpoint, runs))
+    if not refused:
+        assert not check_meanings(checkpoints, EVERYTHING)
+        return
+    with pytest.raises(MixError, match=r"number 11 is the token '<bar>', in .* it is '<foo>': a row of 'emb.weight'"):
+        check_meanings(checkpoints, EVERYTHING)
+    assert not check_meanings(checkpoints, TensorFilter(exclude=("emb.weight",)))
+    (tmp_path / "b/vocab.json").write_text((tmp_path / "a/vocab.json").read_text())  # the hint's first way out
+    assert not check_meanings(list(map(open_checkpoint, runs)), EVERYTHING)
+
+
+def test_renamed_tokens_of_no_table(tmp_path: Path) -> None:
+    """Names that differ say nothing of a layer that merely has more rows than there are tokens."""
+    runs = [vocabulary(tmp_path / name, [*WORDS[:11], name], 30, "lin.weight") for name in "ab"]
+    assert not check_meanings(list(map(open_checkpoint, runs)), EVERYTHING)
+
+
+def sentencepiece(words: list[str]) -> bytes:
+    """A model with these pieces."""
+    pieces = [b"\x0a" + bytes([len(word)]) + word.encode() + b"\x15" + bytes(4) for word in words]
+    return b"".join(b"\x0a" + bytes([len(piece)]) + piece for piece in pieces) + b"\x12\x02\x08\x01"
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("count", [12, 3000])
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_a_model_of_sentencepiece_in_a_checkpoint(
+    tmp_path: Path, kind: Callable[[bytes], Any], count: int, protocol: int
+) -> None:
+    """Its bytes, short or long and in every protocol, are compared as a file of them is; a list's key is no token."""
+    words = [f"w{number}" for number in range(count)]
+    for name, pieces in (("a", words), ("b", [words[1], words[0], *words[2:]]), ("c", words)):
+        saved = {"model": {"emb.weight": torch.rand(count, 2)}, "tok": {"spm": kind(sentencepiece(pieces))}}
+        torch.save(saved, tmp_path / f"{name}.pt", pickle_protocol=protocol)
+    a, b, c = (open_checkpoint(tmp_path / f"{name}.pt") for name in "abc")
+    with pytest.raises(MixError, match=r"b\.pt: tok\.spm\.vocab: the token 'w0' is number 1"):
+        check_meanings([a, b], EVERYTHING)
+    assert not check_meanings([a, c], EVERYTHING)
+
+
+def test_the_key_above_a_token(tmp_path: Path) -> None:
+    """A message names the token and the key of its list apart."""
+    for name, words in (("a", WORDS), ("b", WORDS[::-1])):
+        vocabulary(tmp_path / name, []).joinpath("vocab.json").write_text(json.dumps({"itos": words}))
+    with pytest.raises(MixError, match="the token 'w0' of itos is number 11"):
+        check_meanings([open_checkpoint(tmp_path / name) for name in "ab"], EVERYTHING)
+
+
+def test_long_yaml() -> None:
+    """YAML that its reader would take seconds for is read line by line if each line has one token."""
+    many = [f"word{number:06}" for number in range(40_000)]
+    for content in ("\n".join(f"{word}: {row}" for row, word in enumerate(many)), "\n".join(f"- {w}" for w in many)):
+        assert of_any("vocab.yaml", content.encode()) == numbered(many)
+    with pytest.raises(TooManyValuesError, match="not of one token in each line"):
+        of_any("vocab.yaml", ("a:\n" + "\n".join(f"  {word}: 1" for word in many)).encode())

@@ -16,6 +16,9 @@ LARGEST_KEY = 1 << 60  # larger integers may all have one hash, which would make
 CONTAINERS = (dict, list, tuple, set, frozenset)
 
 
+ENCODED = frozenset(("_codecs.encode", "codecs.encode", "builtins.bytearray", "__builtin__.bytearray"))
+
+
 class Global:
     """The name of a class or function, by which a pickle asks for it."""
 
@@ -109,6 +112,23 @@ def call(function: Any, args: Any, spend: Callable[[int], None]) -> Any:
     if name in ("copyreg._reconstructor", "copyreg.__newobj__") and isinstance(args, tuple) and args:
         return StandIn(args[0], args[1:])
     return StandIn(function, args)
+
+
+def bytes_of(value: Any) -> tuple[Any, str]:
+    """Return the bytes or text of a value, perhaps left in the file, and how that text is still to be encoded.
+
+    Protocols 2 and older, and bytearrays, keep bytes as a text of latin-1.
+    """
+    encoding = ""
+    while isinstance(value, StandIn) and value.full_name in ENCODED and isinstance(value.args, tuple) and value.args:
+        encoding = "latin-1"
+        value = value.args[0]
+    if isinstance(value, str) and encoding:
+        try:
+            return value.encode(encoding), ""
+        except ValueError:
+            return None, ""
+    return value, encoding if isinstance(value, Payload) and value.text else ""
 
 
 def _dict(args: tuple[Any, ...]) -> dict[Any, Any] | None:
