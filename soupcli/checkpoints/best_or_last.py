@@ -6,11 +6,18 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soupcli.checkpoints.formats.folders.parts import STEPS
 from soupcli.checkpoints.formats.folders.trainer_state import best_by_trainer
+from soupcli.checkpoints.formats.names import plain_names
+from soupcli.checkpoints.formats.table import read_contents
 from soupcli.errors import CheckpointError
+from soupcli.files.reading import FileVersion
 from soupcli.wording import natural_order
+
+if TYPE_CHECKING:
+    from soupcli.checkpoints.contents import How
 
 SHOWN = 4  # names in a line
 FORMS = {"best": re.compile(r"best"), "last": re.compile(r"last|latest|final")}
@@ -26,8 +33,11 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(first[:SHOWN]) + (", ..." if len(first) > SHOWN else "")
 
 
-def one_of_each_run(found: Sequence[Path], prefer: str | None, failures: list[CheckpointError]) -> list[Path]:
-    """Return one checkpoint of each run, by name or by the trainer's record, or all without `prefer`."""
+def one_of_each_run(found: Sequence[Path], prefer: str | None, failures: list[CheckpointError], how: How) -> list[Path]:
+    """Return one checkpoint of each run, by name or by the trainer's record, or all without `prefer`.
+
+    A run that leaves the choice open adds to `failures`.
+    """
     if prefer is None:
         return list(found)
     runs: dict[tuple[Path, bool], list[Path]] = {}
@@ -38,26 +48,70 @@ def one_of_each_run(found: Sequence[Path], prefer: str | None, failures: list[Ch
         else:
             runs.setdefault((one.parent, one.is_dir()), []).append(one)
     for (folder, _), members in runs.items():
-        member = members[0] if len(members) == 1 else _one_of(sorted(members, key=in_natural_order), prefer)
-        if member is None:
-            shown = listed(one.name for one in members)
-            failure = f"{folder}: none of its {len(members)} checkpoints is called {prefer}: {shown}"
-            failures.append(CheckpointError(failure, hint="--last 1 takes the last of each run by its step"))
-        else:
-            chosen.append(member)
+        try:
+            chosen.append(_one_of(folder, sorted(members, key=in_natural_order), prefer, how))
+        except CheckpointError as failure:
+            failures.append(failure)
     return chosen
 
 
-def _one_of(members: Sequence[Path], prefer: str) -> Path | None:
+def _one_of(folder: Path, members: Sequence[Path], prefer: str, how: How) -> Path:
     """Return the checkpoint called `best` or `last`, or without such a name the one by the trainer's record."""
+    if len(members) == 1:
+        return members[0]
     called = [one for one in members if FORMS[prefer].search(one.stem.lower())]
-    plain = [one for one in called if not AVERAGED.search(one.stem.lower())] or called
-    if plain:
-        return min(plain, key=lambda one: len(one.name)) if prefer == "best" else plain[-1]
-    if prefer == "best":
-        return _best_by_trainer(members)
-    numbered = [one for one in members if re.search(r"\d", one.stem)]
-    return max(numbered, key=in_natural_order) if numbered else None
+    rivals = [one for one in called if not AVERAGED.search(one.stem.lower())] or called
+    if not rivals and prefer == "last":
+        rivals = [one for one in members if re.search(r"\d", one.stem)]
+    member = _first_of(rivals, prefer) if rivals else _best_by_trainer(members) if prefer == "best" else None
+    if member is None:
+        raise CheckpointError(
+            f"{folder}: none of its {len(members)} checkpoints is called {prefer}: {_names(members)}",
+            hint="--last 1 takes the last of each run by its step",
+        )
+    alike = [one for one in rivals if _series(one) == _series(member)]
+    if prefer == "best" and len(alike) > 1:
+        raise CheckpointError(
+            f"{folder}: {len(alike)} of its checkpoints are called best: {_names(alike)}",
+            hint=f"give one of each run, such as {member}, or use all of them: --ckpts '{folder / _series(member)}'",
+        )
+    _check_one_network(folder, member, rivals, how)
+    return member
+
+
+def _first_of(rivals: Sequence[Path], prefer: str) -> Path:
+    return min(rivals, key=lambda one: len(one.name)) if prefer == "best" else rivals[-1]
+
+
+def _names(paths: Iterable[Path]) -> str:
+    return listed(one.name for one in paths)
+
+
+def _series(path: Path) -> str:
+    """Return a pattern of the names that differ from a path's in numbers alone."""
+    return re.sub(r"\d+", "*", path.name)
+
+
+def _check_one_network(folder: Path, member: Path, rivals: Sequence[Path], how: How) -> None:
+    """Raise CheckpointError if a file of a run with as good a name holds another network: trunk_best, embedder_best."""
+    own = _tensors_of(member, how)
+    others = {_series(one): one for one in rivals if _series(one) != _series(member)}
+    strangers = [one for one in others.values() if own and (held := _tensors_of(one, how)) and not own & held]
+    if strangers:
+        raise CheckpointError(
+            f"{folder}: holds different networks: {_names([member, *strangers])}",
+            hint=f"mix each by itself: --ckpts '{folder / _series(member)}'",
+        )
+
+
+def _tensors_of(path: Path, how: How) -> set[tuple[str, tuple[int, ...]]]:
+    """Return names and shapes of the tensors in a file; nothing of a folder, or of a file that is refused later."""
+    try:
+        specs = read_contents(FileVersion.of(path), how).specs if path.is_file() else {}
+    except CheckpointError:
+        return set()
+    names = plain_names(specs)
+    return {(name, specs[stored].shape) for stored, name in names.items()}
 
 
 def _best_by_trainer(members: Sequence[Path]) -> Path | None:

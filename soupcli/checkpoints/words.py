@@ -71,7 +71,7 @@ def paths_of(
             found += [path] if below is None else below
     if passed and not found:
         found, passed = passed, []
-    kept = one_of_each_run(_without_parts(found, given), prefer, named.failures)
+    kept = one_of_each_run(_without_parts(found, given), prefer, named.failures, search.how)
     named.paths = sorted(dict.fromkeys(kept), key=in_natural_order)
     if passed:
         named.passed.extend(passed)

@@ -89,6 +89,38 @@ def test_prefer(words: list[str]) -> None:
     assert shown(*words, prefer="last") == ["runs/a/last.pth", "runs/b/last.pth", one]
 
 
+def test_several_called_best() -> None:
+    """ignite and Lightning may keep the three best: which of them is the best is not guessed from its name."""
+    write(*(f"runs/a/best_model_{epoch}_dice={score}.pt" for epoch, score in ((1, 0.1), (2, 0.5), (3, 0.3))))
+    with pytest.raises(CheckpointError, match="3 of its checkpoints are called best: best_model_1_") as said:
+        shown("runs", prefer="best")
+    assert "--ckpts 'runs/a/best_model_*_dice=*.*.pt'" in (said.value.hint or "")
+    assert shown("runs", prefer="last") == ["runs/a/best_model_3_dice=0.3.pt"]
+    write("runs/a/best_ema.pt", "runs/a/best.pt", "runs/a/best-v1.pt")
+    assert shown("runs", prefer="best") == ["runs/a/best.pt"]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "names"),
+    [
+        ("best", ("trunk_best2", "embedder_best2", "trunk_1")),
+        ("last", ("trunk_last", "embedder_last")),
+        ("last", ("D_100", "D_200", "G_100", "G_200")),
+    ],
+)
+def test_networks_of_one_run(prefer: str, names: tuple[str, ...]) -> None:
+    """pytorch-metric-learning and GANs save each of a run's networks by itself: none is chosen for all of them."""
+    for name in names:
+        Path("runs/a").mkdir(parents=True, exist_ok=True)
+        width = 2 if name.startswith(("trunk", "D")) else 3
+        torch.save({"weight": torch.zeros(width, width)}, f"runs/a/{name}.pth")
+    with pytest.raises(CheckpointError, match="runs/a: holds different networks: ") as refused:
+        shown("runs", prefer=prefer)
+    assert "mix each by itself: --ckpts 'runs/a/" in (refused.value.hint or "")
+    one = [str(path) for path in sorted(Path("runs/a").glob(f"{names[0][0]}*"))]
+    assert shown("runs/a/" + names[0][0] + "*", prefer=prefer)[0] in one
+
+
 def test_prefer_by_trainer() -> None:
     """Without such names the best is what the trainer wrote down, the last the highest number; else it is an error."""
     write(*(f"runs/a/checkpoint-{step}/model.safetensors" for step in (90, 100)))
