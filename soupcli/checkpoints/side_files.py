@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soupcli.checkpoints.formats.folders.folder import LAST, MAX_NAME, SIDE_FILES, STATISTICS, TRAINER_STATE
 from soupcli.checkpoints.formats.folders.trainer_state import NAME
 from soupcli.checkpoints.formats.foreign import LATEST
+from soupcli.checkpoints.formats.other_files import exported_form
 from soupcli.checkpoints.formats.torch_save import is_state
 from soupcli.checkpoints.shell_patterns import matches
 from soupcli.files.json_text import parse_json
@@ -42,7 +43,7 @@ POINTERS = (LAST, LATEST)  # files that name the weights, or their folder
 REPORT = "soup.json"  # of a soup that is an ingredient: it is not the new soup's
 # Files that hold weights, in whatever format; their small indexes too.
 WEIGHTS = (
-    *("*.safetensors", "*.safetensors.index.json", "*.bin.index.json", "pytorch_model*.bin", "*_model.bin"),
+    *("*.safetensors", "*.safetensors.index*.json", "*.bin.index*.json", "pytorch_model*.bin", "*_model.bin"),
     *("*.pt", "*.pth", "*.ckpt", "*.pth.tar", "*.pt.tar", "*.distcp", "*.h5", "*.keras", "*.msgpack", "*.ot"),
     *("*.onnx", "*.onnx_data", "*.gguf", "*.ggml", "*.tflite", "*.pb", "*.mlmodel", "*.nemo", "*.npz", "*.engine"),
     *("*.pdparams", "*.plan"),
@@ -53,16 +54,8 @@ NUMBERS = (".pkl", ".pickle", ".joblib", ".npy")
 # What trainers leave beside the weights.
 TRAINING = (
     *("optimizer*", "scheduler*", "scaler*.pt", "scaler*.bin", "sampler*", "training_args.bin", "rng_state*"),
-    "random_states*",
-    *(
-        "custom_checkpoint_*",
-        "dl_state_dict*",
-        "train_state*",
-        "latest_train_state*",
-        "trainer_state.json",
-        "zero_to_fp32.py",
-        "*.log",
-    ),
+    *("random_states*", "custom_checkpoint_*", "dl_state_dict*", "train_state*", "latest_train_state*"),
+    *("trainer_state.json", "zero_to_fp32.py", "*.log"),
     *("events.out.*", "*_results.json", "emissions.csv", "nohup.out", "adapter_model.*", "meta.pt", "*.pdopt"),
 )
 TRAINING_FOLDERS = (
@@ -253,7 +246,10 @@ def _file(path: Path, name: str, mixed: set[tuple[int, int]]) -> _Entry | None:
         return _Entry(file, f"{found.st_size} bytes, at most {LARGEST} are copied")
     if found.st_size > SPARSE and found.st_blocks * 512 < found.st_size // 2:
         return _Entry(file, "a file with holes")
-    return _Entry(file, "a program" if _is_program(path, found.st_mode) else "")
+    if _is_program(path, found.st_mode):
+        return _Entry(file, "a program")
+    form = exported_form(path)
+    return _Entry(file, f"{form}: it holds the weights of the ingredient" if form is not None else "")
 
 
 def _names_one(path: Path, mixed: set[tuple[int, int]]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,20 @@ def test_statistics_of_a_policy(tmp_path: Path) -> None:
     files = files_beside(one.side_folder, one.files).files
     assert differing_numbers(files, one, [one, other])[0].startswith(f"{name}: is that of {one.path}, not a mean")
     assert not differing_numbers(files, one, [one])
+
+
+def test_other_forms_of_the_weights(ingredient: Path) -> None:
+    """An exported network is the ingredient's, whatever its name: a soup does not carry it on, and that is said."""
+    with zipfile.ZipFile(ingredient / "model.ts", "w") as archive:  # as torch.jit.save writes it, and so MONAI
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            archive.writestr(f"model/{name}", b"")
+    (ingredient / "net.mobile").write_bytes(b"\x1c\0\0\0TFL3" + bytes(100))
+    (ingredient / "openvino.xml").write_bytes(b'<?xml version="1.0"?>\n<net name="a" version="11">')
+    (ingredient / "5gram.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5")
+    (ingredient / "diffusion_pytorch_model.safetensors.index.fp16.json").write_text("{}")
+    found = beside(ingredient)
+    assert sorted(file.name for file in found.files) == sorted((*CARRIED, "5gram.bin"))
+    assert [line.partition(":")[0] for line in found.left_out] == ["model.ts", "net.mobile", "openvino.xml"]
+    assert found.left_out[0].endswith(
+        "a TorchScript archive, which is a program: it holds the weights of the ingredient"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from soupcli.checkpoints.formats.torch_archives import program_in
 from soupcli.errors import CheckpointError
 from soupcli.files.json_text import parse_json
 from soupcli.files.reading import FileVersion, read_bytes
@@ -30,10 +31,11 @@ class FileKind(NamedTuple):
     begins: re.Pattern[bytes]
     what: str
     hint: str
+    is_export: bool = False  # whether it holds a network as another program runs it
 
 
-def _kind(pattern: bytes, what: str, hint: str) -> FileKind:
-    return FileKind(re.compile(pattern, re.DOTALL | re.IGNORECASE), what, hint)
+def _kind(pattern: bytes, what: str, hint: str, *, is_export: bool = False) -> FileKind:
+    return FileKind(re.compile(pattern, re.DOTALL | re.IGNORECASE), what, hint, is_export)
 
 
 # No file of torch.save or safetensors begins so.
@@ -49,22 +51,32 @@ KINDS = (
         "is a web page, not a checkpoint: the download failed",
         "download it again; hf download and a token help with private and gated repositories",
     ),
-    _kind(rb"\s*<\?xml[^>]*>\s*<net\b", "is OpenVINO", EXPORTED),
+    _kind(rb"\s*<\?xml[^>]*>\s*<net\b", "is OpenVINO", EXPORTED, is_export=True),
     _kind(rb"\s*<(\?xml|error)\b", "is XML, perhaps the error message of a download", "download it again"),
     _kind(
         rb"\x89HDF\r\n\x1a\n",
         "is HDF5 (Keras .h5)",
         f"{NOT_OURS}; a keras model with the torch backend has a state_dict()",
     ),
-    _kind(rb"GGUF", "is GGUF (llama.cpp)", f"{NOT_OURS}: mix those that it was converted from, and convert the soup"),
-    _kind(rb"(lmgg|tjgg|fmgg|algg)", "is GGML (llama.cpp)", f"{NOT_OURS}: mix those that it was converted from"),
+    _kind(
+        rb"GGUF",
+        "is GGUF (llama.cpp)",
+        f"{NOT_OURS}: mix those that it was converted from, and convert the soup",
+        is_export=True,
+    ),
+    _kind(
+        rb"(lmgg|tjgg|fmgg|algg)",
+        "is GGML (llama.cpp)",
+        f"{NOT_OURS}: mix those that it was converted from",
+        is_export=True,
+    ),
     _kind(
         rb"\x93NUMPY", "is a numpy array (.npy)", "save all tensors by name: safetensors.numpy.save_file(arrays, path)"
     ),
-    _kind(rb"[\x01-\x20]\0{3}.\0\w+Spec\0", "is CTranslate2 (faster-whisper)", EXPORTED),
-    _kind(rb"ftrt", "is a TensorRT engine", EXPORTED),
-    _kind(rb"....TFL3", "is TensorFlow Lite", NOT_OURS),
-    _kind(rb"....ET\d\d", "is an ExecuTorch program", NOT_OURS),
+    _kind(rb"[\x01-\x20]\0{3}.\0\w+Spec\0", "is CTranslate2 (faster-whisper)", EXPORTED, is_export=True),
+    _kind(rb"ftrt", "is a TensorRT engine", EXPORTED, is_export=True),
+    _kind(rb"....TFL3", "is TensorFlow Lite", NOT_OURS, is_export=True),
+    _kind(rb"....ET\d\d", "is an ExecuTorch program", NOT_OURS, is_export=True),
     _kind(rb"\x1f\x8b", "is compressed by gzip", "unpack it: gunzip, or tar -xzf"),
     _kind(rb"\x28\xb5\x2f\xfd", "is compressed by zstd", "unpack it: unzstd"),
     _kind(rb"\xfd7zXZ\0", "is compressed by xz", "unpack it: unxz"),
@@ -93,6 +105,7 @@ LESS_SURE = (
         rb"\x08[\x01-\x20](\x12|\x1a|:|B).*(onnx|pytorch|tf2onnx|skl2onnx|graph)",
         "is ONNX",
         f"{NOT_OURS}: mix the checkpoints that it was exported from, and export the soup",
+        is_export=True,
     ),
     _kind(
         rb"([\x81-\x8f]|\xde..|\xdf....)(\xa5model|\xa6params|\xa4step|\xa9opt_state|[\xa1-\xbf]\w)",
@@ -101,6 +114,9 @@ LESS_SURE = (
     ),
     _kind(rb".{257}ustar", "is a tar archive", "unpack it: tar -xf"),
 )
+
+
+EXPORTS = tuple(kind for kind in (*KINDS, *LESS_SURE) if kind.is_export)
 
 
 def refuse_other_file(file: FileVersion) -> None:
@@ -180,6 +196,15 @@ def _is_json(path: Path) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def exported_form(path: Path) -> str | None:
+    """Return what a file beside the weights is if it holds the network as another program runs it: `is OpenVINO`."""
+    file = FileVersion.of(path)
+    if not file.size:
+        return None
+    found = _first(file, EXPORTS)
+    return found.what if found is not None else program_in(file)
 
 
 def _refuse(file: FileVersion, kinds: tuple[FileKind, ...]) -> None:

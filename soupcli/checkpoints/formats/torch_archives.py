@@ -79,6 +79,17 @@ def refuse_program(file: FileVersion) -> None:
         refuse_other_archives(file, _names(file))
 
 
+def program_in(file: FileVersion) -> str | None:
+    """Return what an archive is if it holds a network as a program, such as one of TorchScript."""
+    if not file.size or read_bytes(file, 0, 4) != ZIP_MAGIC:
+        return None
+    try:
+        kind = other_archive(_names(file))
+    except CheckpointError:
+        return None  # broken: it is carried on as it is
+    return f"is {kind.what}" if kind is not None and kind.is_export else None
+
+
 def read_object(file: FileVersion, offset: int = 0, length: int | None = None) -> SavedObject:
     """Returns what torch.save wrote into (a part of) `file`. Raises CheckpointError if it is broken or another kind."""
     length = file.size - offset if length is None else length

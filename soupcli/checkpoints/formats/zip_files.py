@@ -20,6 +20,7 @@ class Archive(NamedTuple):
     member: str  # shell pattern of a name that only this kind has
     what: str
     hint: str
+    is_export: bool = True  # whether it holds a network as another program runs it
 
 
 ARCHIVES = (
@@ -58,9 +59,10 @@ ARCHIVES = (
         "*.npy",
         "numpy arrays (.npz)",
         "save them as tensors: safetensors.numpy.save_file(dict(numpy.load(path)), 'model.safetensors')",
+        is_export=False,
     ),
-    Archive("*META-INF/*", "a Java archive", "--ckpts takes files of torch.save and safetensors"),
-    Archive("word/*", "a document", "--ckpts takes files of torch.save and safetensors"),
+    Archive("*META-INF/*", "a Java archive", "--ckpts takes files of torch.save and safetensors", is_export=False),
+    Archive("word/*", "a document", "--ckpts takes files of torch.save and safetensors", is_export=False),
 )
 
 MEMBERS = tuple(kind.member for kind in ARCHIVES)
