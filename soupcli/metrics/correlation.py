@@ -27,14 +27,12 @@ def squared_error(logits_n1: Tensor, numbers_n: Tensor) -> Tensor:
 
 
 def pearson(outcomes_n2: Tensor) -> MetricValue:
-    """Return Pearson's r with its standard error sqrt((1 - r^2) / (n - 2)). NaN if either side is constant."""
+    """Return Pearson's r. NaN if either side is constant."""
     n = len(outcomes_n2)
     if n < 2 or not bool(outcomes_n2.isfinite().all()):
         return MetricValue(math.nan, None, n)
     x, y = (_centred(column.tolist()) for column in outcomes_n2.T)
-    r = _cosine(x, y)
-    error = math.sqrt((1 - r * r) / (n - 2)) if n > 2 and not math.isnan(r) else None
-    return MetricValue(r, error, n)
+    return MetricValue(_cosine(x, y), None, n)
 
 
 def spearman(outcomes_n2: Tensor) -> MetricValue:

@@ -10,6 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from soupcli.metrics.correlation import pearson, predicted_and_measured, spearman
+from soupcli.metrics.standard_error import error_of_all, with_error
 from soupcli.metrics.table import METRICS
 
 
@@ -32,13 +33,21 @@ def test_equals_scipy(n: int, offset: float, ties: bool) -> None:
     assert spearman(outcomes_n2).value == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
 
 
-def test_standard_error() -> None:
-    """Of r: that of the slope of a regression of standardised numbers, sqrt((1 - r^2) / (n - 2))."""
-    outcomes_n2 = drawn(50)
-    standardised = (outcomes_n2 - outcomes_n2.mean(dim=0)) / outcomes_n2.std(dim=0)
-    fit = stats.linregress(*standardised.T.numpy())
-    assert pearson(outcomes_n2).stderr == pytest.approx(fit.stderr, rel=1e-9)
-    assert spearman(outcomes_n2).stderr is None
+@pytest.mark.parametrize(("n", "noise"), [(50, 0.3), (400, 0.3), (400, 2.0)])
+def test_standard_error(n: int, noise: float) -> None:
+    """That of r from sample to sample, (1 - r^2) / sqrt(n) of normal numbers; not of the slope, which is far larger.
+
+    It is held against the r of 200 samples. A perfect line has that of a share of 1.
+    """
+    generator = torch.Generator().manual_seed(n)
+    found = []
+    for _ in range(200):
+        x_n, noise_n = torch.randn(2, n, dtype=torch.float64, generator=generator)
+        found.append(with_error(METRICS["pearson"], torch.stack([x_n, x_n + noise * noise_n], dim=1)))
+    values, errors = (torch.tensor(column, dtype=torch.float64) for column in list(zip(*found, strict=True))[:2])
+    assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.25)
+    line_n2 = torch.stack([torch.arange(n, dtype=torch.float64)] * 2, dim=1)
+    assert with_error(METRICS["pearson"], line_n2).stderr == pytest.approx(2 * error_of_all(n))
 
 
 @pytest.mark.parametrize("metric", ["pearson", "spearman", "mse"])
@@ -75,8 +84,8 @@ def test_infinities() -> None:
 
 
 def test_perfect() -> None:
-    """Numbers on a line correlate by exactly 1 or -1 and have no error; squares of differences are 0."""
+    """Numbers on a line correlate by exactly 1 or -1; squares of differences are 0."""
     line = torch.arange(5, dtype=torch.float64)
-    assert pearson(torch.stack([line, 3 * line - 7], dim=1)) == (1.0, 0.0, 5)
+    assert pearson(torch.stack([line, 3 * line - 7], dim=1)) == (1.0, None, 5)
     assert pearson(torch.stack([line, -line], dim=1)).value == -1.0
     assert METRICS["mse"].value(METRICS["mse"].contribution(line[:, None], line)) == (0.0, 0.0, 5)
