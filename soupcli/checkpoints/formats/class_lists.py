@@ -26,7 +26,7 @@ from soupcli.checkpoints.formats.numpy_names import names_in
 from soupcli.files.json_text import parse_json
 from soupcli.late import late_pattern
 
-DEEPEST = 3  # levels that are searched
+DEEPEST = 4  # levels that are searched: MONAI's network_data_format.outputs.pred.channel_def
 MOST = 100_000  # classes, and entries that are searched
 FEW = 4  # settings that may count from 0 by chance, such as a fold and a seed
 MOST_LOOKED_AT, PER_LIST = 300_000, 10  # items of lists and maps: one that lies in many places counts in each

@@ -17,7 +17,8 @@ _NUMBER, _NAME = "(ids?|int|idx|ind(ex|ices))", "(label|class|name|tag|intent|ca
 _MAPS = rf"{_NUMBER}_?(2|to)_?{_NAME}|{_NAME}_?(2|to)_?{_NUMBER}"
 _NAMES = r"(label|class|target|category)_?(names|list|order)|labels|classes|names"
 _LISTS = rf"""
-    {_MAPS} | categor(y|ies) | synsets?([_-]?(words|mapping))? | species | tags | intents | target_?names
+    {_MAPS} | preds_mapper | channel_def
+    | categor(y|ies) | synsets?([_-]?(words|mapping))? | species | tags | intents | target_?names
     | (label|class|category|intent|tag)(es|s)?
       ([_-]?(names|map|mapping|list|dict|index|indices|order|(encoder|encoding)([_-]?classes)?))?
 """
@@ -48,7 +49,7 @@ OTHERS = late_pattern(
     )
     # Parts of the data, and what was predicted of them.
     | (?!.*(class|label|categor))(train|val(id|idation)?|test|dev|eval|oof|holdout)[_-].*
-    | (?!.*(class|label|categor))(.*[_-])?(pred(ict(ion|ed)?)?s?|results?)([_-].*)?
+    | (?!.*(class|label|categor)|preds_mapper)(.*[_-])?(pred(ict(ion|ed)?)?s?|results?)([_-].*)?
     | (?!.*(class|label|categor))(.*[_-])?(prompts|samples|examples|contributors)
     | (stop|hot|bad|banned|forbidden)[_-]?words
     """,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import struct
 from pathlib import Path
@@ -17,6 +18,7 @@ from soupcli.checkpoints.compare.meanings import check_meanings
 from soupcli.checkpoints.formats.class_lists import named_rows, other_lists
 from soupcli.checkpoints.open import open_checkpoint
 from soupcli.checkpoints.tensor_filter import TensorFilter
+from soupcli.errors import MixError
 
 CALLS = b"\x80\x02(ca\nb\n" + b")R2" * 60_000 + b"l."  # each the result of calling the one before
 JOBLIB = b"\x80\x02cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}("
@@ -186,3 +188,25 @@ def test_very_many_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(class_files, "MOST_BELOW", 10)
     found = class_files.files_of(open_checkpoint(tmp_path))
     assert "part00/classes.txt" in found and 5 < len(looked) <= 10
+
+
+@pytest.mark.parametrize(
+    ("file", "above"),
+    [
+        ("model_params.json", ("class_attrs", "preds_mapper")),
+        ("configs/metadata.json", ("network_data_format", "outputs", "pred", "channel_def")),
+    ],
+)
+def test_libraries(tmp_path: Path, file: str, above: tuple[str, ...]) -> None:
+    """pytorch-tabnet and MONAI's bundles say under keys of their own what two outputs are, written here by hand."""
+    for run, names in enumerate((["x", "y"], ["y", "x"])):
+        weights = tmp_path / str(run) / "models/network.pt"
+        weights.parent.mkdir(parents=True)
+        torch.save(torch.nn.Linear(3, 2).state_dict(), weights)
+        document: object = dict(zip("01", names, strict=True))
+        for key in reversed(above):
+            document = {key: document}
+        (weights.parents[1] / file).parent.mkdir(exist_ok=True)
+        (weights.parents[1] / file).write_text(json.dumps(document))
+    with pytest.raises(MixError, match=f"{above[-1]} lists y, x, that of .* lists x, y: rows of 'weight' stand for"):
+        check_meanings([open_checkpoint(tmp_path / str(run) / "models") for run in range(2)], TensorFilter())
