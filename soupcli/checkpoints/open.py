@@ -238,8 +238,17 @@ def laid_out(path: Path, how: How) -> Checkpoint | None:
     return next((opened for layout in LAYOUTS[1:-1] if (opened := layout(path, how)) is not None), None)
 
 
+# Weights beside an adapter_config.json that is not PEFT's (adapters/utils.py).
+OF_ADAPTERHUB = ("pytorch_adapter.bin", "adapter.safetensors")
+
+
 def _open_adapter(path: Path, folder: Path, how: How) -> Checkpoint:
     weights = next((folder / name for name in adapter.WEIGHTS if (folder / name).is_file()), None)
+    if weights is None and any((folder / name).is_file() for name in OF_ADAPTERHUB):
+        raise CheckpointError(
+            f"{folder}: an adapter of AdapterHub's library adapters: only PEFT's are known",
+            hint="save each whole network: model.merge_adapter(name), if it is LoRA, and model.save_pretrained(folder)",
+        )
     if weights is None:
         raise CheckpointError(
             f"{folder}: has {adapter.CONFIG} and no {adapter.WEIGHTS[0]}",

@@ -205,6 +205,36 @@ def test_parts_in_safetensors(tmp_path: Path) -> None:
     assert "consolidate_safetensors_files" in str(refused.value.hint)
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+def test_whole_tensors_in_safetensors(tmp_path: Path) -> None:
+    """Where torch's distributed checkpoint writes an index, every tensor lies whole in one file."""
+    state = small_net().state_dict()
+    places = {name: 1 + number % 2 for number, name in enumerate(state)}
+    save(state, storage_writer=HuggingFaceStorageWriter(str(tmp_path), fqn_to_index_mapping=places))
+    assert_same(opened(tmp_path), state)
+
+
+def test_no_adapter_of_peft(tmp_path: Path) -> None:
+    """AdapterHub's adapters lie beside an adapter_config.json too, written here by hand: the save is not blamed."""
+    torch.save(
+        {"bert.encoder.layer.0.output.adapters.a.adapter_up.weight": torch.ones(2)}, tmp_path / "pytorch_adapter.bin"
+    )
+    (tmp_path / "adapter_config.json").write_text(
+        '{"config": {"architecture": null}, "model_type": "bert", "name": "a"}'
+    )
+    with pytest.raises(CheckpointError, match="an adapter of AdapterHub's library adapters"):
+        open_checkpoint(tmp_path)
+
+
+def test_runs_of_another_program(tmp_path: Path) -> None:
+    """A folder of spaCy's pipelines is not said to hold nothing, but what its folders are."""
+    for run in ("a", "b"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "config.cfg").write_text("[nlp]")
+    with pytest.raises(CheckpointError, match="a: is a pipeline of spaCy"):
+        open_checkpoint(tmp_path)
+
+
 def test_what_is_no_checkpoint(tmp_path: Path) -> None:
     """Empty folders, folders of folders, text, devices and absent paths each have a line and a hint of their own."""
     (tmp_path / "empty").mkdir()

@@ -63,6 +63,8 @@ def _check_key(first: Checkpoint, other: Checkpoint, *, asked: bool) -> None:
     if keys[0] == keys[1] and averaged[0] != averaged[1] and not asked:
         means, trained = (first, other) if averaged[0] else (other, first)
         under, way = "", "leave one of them out"
+        if means.path.name != trained.path.name:
+            way = f"give those of one kind: all {trained.path.name}, or all {means.path.name}"
         if keys[0] is not None:
             under, way = f" under {keys[0]!r}", f"{way}; where every file has both, --key takes the same from all"
         raise MixError(

@@ -74,13 +74,14 @@ def read_header(file: FileVersion) -> Header:
     return specs, places, metadata
 
 
-PARTS = "DCP_SHARDING_INFO"  # torch.distributed.checkpoint.HuggingFaceStorageWriter(save_distributed=True)
+PARTS = "DCP_SHARDING_INFO"  # torch.distributed.checkpoint.HuggingFaceStorageWriter
+INDEX = "model.safetensors.index.json"  # which it writes only with tensors that are whole
 
 
 def read_contents(file: FileVersion, _: How) -> Contents:
     """Returns specs and places of all tensors. Raises CheckpointError if they are parts of larger ones."""
     specs, places, metadata = read_header(file)
-    if PARTS in metadata:
+    if PARTS in metadata and (file.path.name.startswith("shard-") or not (file.path.parent / INDEX).is_file()):
         raise CheckpointError(
             f"{file.path}: a part that torch's distributed checkpoint wrote, of tensors that lie in several files",
             hint="torch.distributed.checkpoint._consolidate_hf_safetensors.consolidate_safetensors_files joins them",

@@ -37,6 +37,7 @@ KNOWN_NAMES = (
     "diffusion_pytorch_model.bin",
 )
 MAX_CONFIG = 10_000_000  # bytes
+MOST_BELOW = 8  # folders below one without weights that are called what they are
 MAX_NAME = 4096
 MOST_FILES = 5000  # with the names of weights, that are looked into
 PREFERENCES = ("best", "last")  # words after --prefer
@@ -148,6 +149,8 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
     if not found:
         refuse_other_folder(folder)
         _refuse_other_files(folder)
+        for below in sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=_order)[:MOST_BELOW]:
+            refuse_other_folder(below)
         raise CheckpointError(f"{folder}: holds no checkpoint", hint=listing(folder))
     names = [entry.name for entry in wholes]
     if not sets:
