@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from soupcli import user_lookups
+from soupcli import user_lookups, user_openings
 from soupcli.errors import RecipeError
 from soupcli.files.small_file import read_small
 from soupcli.user_hooks import watch
@@ -162,6 +162,7 @@ def _load_module(path: Path, reference: str) -> ModuleType:
     module_name = f"_soup_{path.stem}_{hashlib.sha256(f'{path.resolve()}:{digest}'.encode()).hexdigest()[:16]}"
     watch(module_name)
     user_lookups.watch()
+    user_openings.watch([str(path.parent), os.getcwd()])  # noqa: PTH109
     if module_name in sys.modules:
         return sys.modules[module_name]
     place = os.path.abspath(path)  # noqa: PTH100 - links stay

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from soupcli import user_notes as notes
+from soupcli import user_openings as openings
 from soupcli.environment import is_of_the_session
 from soupcli.user_hooks import is_watching
 from soupcli.user_modules import SYSTEM, libraries, sources, texts_of, user_modules
@@ -43,7 +44,8 @@ def read_files() -> dict[Path, str | None]:
     """
     modules = read_modules()
     opened = notes.of("read", modules) - notes.every("made")
-    found = {os.path.realpath(file) for file in modules} | opened | set(_named_by(modules))
+    unheard = {path for path in openings.opened() - notes.every("written") if _stays(path)}
+    found = {os.path.realpath(file) for file in modules} | opened | unheard | set(_named_by(modules))
     return {Path(path): sources.get(path) for path in sorted(found) if not path.startswith(libraries())}
 
 

@@ -4,8 +4,8 @@
 
 Python tells every opening of a file to audit hooks (PEP 578). An opening counts as the user's if a function of a file
 of theirs is among its callers, nearer than any function of this program. What is forked, spawned or started of Python
-notes what it reads as well (see user_notes.py). Libraries that open files outside of Python are not heard, but for
-safetensors.
+notes what it reads as well (see user_notes.py). Of what compiled libraries open, the system tells: see
+user_openings.py.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 from soupcli import user_notes as notes
+from soupcli import user_openings as openings
 from soupcli.user_events import (
     ATTRIBUTES,
     EVENTS,
@@ -79,6 +81,7 @@ def watch_child(*, is_worker: bool) -> None:
 def unheard() -> Iterator[None]:
     """Record no reads within the block, and no reads of threads that begin there, even after it."""
     now, before = getattr(_busy, "now", False), set(threading.enumerate())
+    opened = openings.opened()
     _busy.now = True
     _blocks.append(before)
     try:
@@ -86,6 +89,7 @@ def unheard() -> Iterator[None]:
     finally:
         _unheard.update(set(threading.enumerate()) - before)
         _blocks.remove(before)
+        openings.pass_over(map(Path, openings.opened() - opened))
         _busy.now = now
 
 
@@ -107,6 +111,8 @@ def _is_unheard(thread: threading.Thread) -> bool:
 
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
     """Handle one audited event of Python. It must not raise."""
+    if event == "open":
+        openings.told(arguments[0])
     if event in EVENTS:
         frame = sys._getframe().f_back
         while frame is not None and frame.f_code in passing_on:
@@ -189,6 +195,12 @@ def remember(module: str, path: str, *, is_written: bool = False, is_opened: boo
     notes.add("written" if is_written else "made" if notes.is_made_by_command(path) else "read", module, path)
     if is_opened and (state := state_of(path)):
         notes.add("opened by a program" if _is_program.is_set() else "opened", module, f"{state} {path}")
+
+
+def note_openings() -> None:
+    """Note what compiled libraries have opened in a Python that the user's code has started."""
+    for path in openings.opened():
+        remember(notes.OTHERS, path)
 
 
 def _source_of(path: str) -> str:

@@ -21,7 +21,7 @@ PLAN = (
     "late",
     "__init__ errors progress threads wording environment processes",
     "files",
-    "user_events user_notes recipe metrics",
+    "user_events user_notes user_openings recipe metrics",
     "user_modules",
     "user_hooks user_projects",
     "user_files",

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import sysconfig
@@ -24,6 +25,7 @@ from soupcli.user_files import read_files, started_commands
 from soupcli.user_packages import used_packages
 from soupcli.user_programs import unseen_programs
 from tests.conftest import Ran
+from tests.helpers.system import tells_of_openings
 
 Soup = Callable[..., Ran]
 
@@ -31,9 +33,12 @@ PROGRAM = """
 import importlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 
+base = sqlite3.connect(":memory:")  # a compiled library
+base.execute("attach 'of_a_li" + "brary' as other")
 open("count", "a").write("x")  # what it writes is no input, even if it reads it
 open("co" + "unt").read()
 variables = dict(os.environ)
@@ -42,6 +47,7 @@ found = [
     os.listdir("fol" + "der"),
     importlib.import_module("hel" + "per").X,
     variables.get("of_the_run"),
+    base.execute("select * from other.found").fetchall(),
     subprocess.check_output([sys.executable, "-c", "print(open('of_a_' + 'child.txt').read())"]).decode(),
 ]
 print(json.dumps({"accuracy": 1 / len(str(found))}))
@@ -52,8 +58,19 @@ CHANGES: dict[str, Callable[[], object]] = {
     "a folder": lambda: Path("folder/b").touch(),
     "a module": lambda: Path("helper.py").write_text("X = 22"),
     "a variable": lambda: os.environ.__setitem__("of_the_run", "two"),
+    "a file of a library": lambda: keep_in_database("two"),
     "a file of a program of the program": lambda: Path("of_a_child.txt").write_text("two"),
 }
+
+
+def keep_in_database(word: str) -> None:
+    """Write a word into the file that sqlite opens by itself."""
+    Path("of_a_library").unlink(missing_ok=True)
+    base = sqlite3.connect("of_a_library")
+    base.execute("create table found (word)")
+    base.execute("insert into found values (?)", (word,))
+    base.commit()
+    base.close()
 
 
 @pytest.fixture
@@ -65,6 +82,7 @@ def project(family: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     texts = {"eval.py": PROGRAM, "input.txt": "one", "folder/a": "", "helper.py": "X = 1", "of_a_child.txt": "one"}
     for name, text in texts.items():
         Path(name).write_text(text)
+    keep_in_database("one")
     return family
 
 
@@ -79,7 +97,7 @@ def test_a_program(project: Path, soup: Soup) -> None:
     ran = soup(*words)
     assert ran.code == 0, ran.stderr
     assert "not seen" not in ran.stderr
-    order = list(CHANGES)
+    order = [name for name in CHANGES if name != "a file of a library" or tells_of_openings(str(project))]
     random.Random(0).shuffle(order)
     for number, name in enumerate(order, 1):
         assert soup(*words).code == 0

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from soupcli import user_openings
 from soupcli.checkpoints.compare.class_orders import class_orders
 from soupcli.checkpoints.side_files import files_beside
 from soupcli.datasets import load as set_kinds
@@ -140,6 +141,7 @@ class Keys:
         """
         if folder not in self._described:
             files = configuration_files(folder)
+            user_openings.pass_over(files)
             self._described[folder] = [[file.relative_to(folder).as_posix(), self._print_of(file)] for file in files]
         return self._described[folder]
 

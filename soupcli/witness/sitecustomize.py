@@ -26,10 +26,12 @@ def _watch() -> None:
         sys.modules["soupcli"] = package = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(package)
     try:
-        from soupcli import user_hooks, user_lookups, user_notes, user_packages
+        from soupcli import user_hooks, user_lookups, user_notes, user_openings, user_packages
 
         if user_notes.begin_in_child():
             atexit.register(user_packages.note_packages)
+            atexit.register(user_hooks.note_openings)
+            user_openings.watch([os.getcwd()])  # noqa: PTH109
             user_hooks.watch_child(is_worker=is_worker)
             user_lookups.watch()
     finally:
