@@ -21,7 +21,7 @@ from soupcli.checkpoints.compare.class_orders import (
 )
 from soupcli.checkpoints.compare.head_rows import HEAD
 from soupcli.checkpoints.compare.tokens import check_tokens, tables
-from soupcli.checkpoints.formats.class_lists import plain_name
+from soupcli.checkpoints.formats.class_lists import is_class_list, plain_name
 from soupcli.checkpoints.formats.class_words import EMBEDDED, PLACEHOLDER
 from soupcli.checkpoints.tensor_filter import TensorFilter
 from soupcli.errors import MixError
@@ -50,16 +50,21 @@ def check_meanings(checkpoints: Sequence[Checkpoint], selection: TensorFilter) -
 
 def _check_classes(first: Checkpoint, other: Checkpoint, selection: TensorFilter) -> None:
     one, two = class_orders(first), class_orders(other)
-    shared = [(one[source], two[source]) for source in one if source in two]
+    for source in (source for source in one if source in two):
+        _check_order(first, other, selection, (one[source], two[source]), "", _unclear(source))
     said = [next((orders[source] for source in (*HEADS, *orders) if source in orders), None) for orders in (one, two)]
-    if said[0] is not None and said[1] is not None:
-        shared.append((said[0], said[1]))  # id2label of one, label2id or a list of the other
-    for names, others in shared:
-        _check_order(first, other, selection, (names, others))
+    if said[0] is not None and said[1] is not None:  # id2label of one, label2id or a list of the other
+        _check_order(first, other, selection, (said[0], said[1]))
     stated = [len(names) for names in said if names is not None and not all(map(PLACEHOLDER.fullmatch, names))]
     for place, names, others in other_orders(first, other):
         if stated != [len(names)] * 2:  # else both name their rows, and the list is of something else
-            _check_order(first, other, selection, (names, others), place)
+            _check_order(first, other, selection, (names, others), place, place)
+
+
+def _unclear(source: str) -> str:
+    """Return the source if it is a whole file of names and numbers that no name calls a list of classes, else ""."""
+    name = PurePosixPath(source).name.lstrip("*._-")  # `*` stands for the stem of the weights
+    return "" if ": " in source or is_class_list(name) or _is_embedded(source) else source
 
 
 def _classes_in_large_files(first: Checkpoint, other: Checkpoint) -> list[str]:
@@ -73,9 +78,18 @@ def _classes_in_large_files(first: Checkpoint, other: Checkpoint) -> list[str]:
 
 
 def _check_order(
-    first: Checkpoint, other: Checkpoint, selection: TensorFilter, orders: tuple[list[str], list[str]], place: str = ""
+    first: Checkpoint,
+    other: Checkpoint,
+    selection: TensorFilter,
+    orders: tuple[list[str], list[str]],
+    place: str = "",
+    unclear: str = "",
 ) -> None:
-    """Raise MixError if the orders move or rename a row of the head. `place` is that of a list of unknown meaning."""
+    """Raise MixError if the orders move or rename a row of the head.
+
+    `place` is that of a list that counts only if it has as many names as the head has rows. `unclear` is that of one
+    which may be of something else: then the message says so, and what to do in either case.
+    """
     one, two = orders
     moved = contradict(one, two)
     if len(one) != len(two) or not (moved or other_classes(one, two)):
@@ -87,21 +101,21 @@ def _check_order(
     excluded = f"'{module}.*'" if module else " ".join(heads)
     known = HEAD.search(heads[0]) is not None or "embed" in heads[0]
     rest = f"--exclude {excluded}" if known else f"--exclude with its name, such as {excluded}"
-    if place:
-        said = f"{other.path}: {place} lists {shown(two)}, that of {first.path} lists {shown(one)}"
-        rest += f"; or, if it does not say what the {len(one)} rows stand for, write one order into both"
-    else:
+    way = f"{_remedy(orders, heads, moved=moved, known=known)}mix all but the head: {rest}"
+    if not unclear:
         said = f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}"
+        raise MixError(f"{said}: rows of {heads[0]!r} stand for other classes", hint=way)
+    said = f"{other.path}: {unclear} lists {shown(two)}, that of {first.path} lists {shown(one)}"
     raise MixError(
-        f"{said}: rows of {heads[0]!r} stand for other {'outputs' if place else 'classes'}",
-        hint=f"{_remedy(orders, heads, moved=moved, known=known)}mix all but the head: {rest}",
+        f"{said}: rows of {heads[0]!r} stand for other outputs, if these are their names",
+        hint=f"if they are, {way}; if the list is of something else, write one order into both",
     )
 
 
 def _remedy(orders: tuple[list[str], list[str]], heads: Sequence[str], *, moved: bool, known: bool) -> str:
     """Return the beginning of a hint: how the classes of the other one become those of the first."""
     if not moved:
-        return "if these are the same classes under other names, write one spelling beside both; else "
+        return "write one spelling beside both if these are the same classes under other names; else "
     plain, others = ([plain_name(name) for name in names] for names in orders)
     if len(plain) > SHOWN or sorted(plain) != sorted(others):
         return ""

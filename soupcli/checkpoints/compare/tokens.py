@@ -189,7 +189,7 @@ def _check_numbers(
             f"{two}: the token {_shown(token)} is number {others[token]}, in {one} it is {ids[token]}: rows of "
             f"{table!r} stand for other tokens",
             hint="mix networks with one tokenizer: bring the rows of one into the order of the other (mergekit: "
-            "tokenizer_source), or leave it out",
+            "tokenizer_source), or leave it out; if the list numbers no rows of these networks, write one into both",
         )
     assert renamed is not None
     row, name, other = renamed
