@@ -19,20 +19,46 @@ from soupcli.wording import suggestion
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from soupcli.checkpoints.checkpoint import Checkpoint
     from soupcli.files.manifest import Manifest
     from soupcli.recipe.sets import ArraysSet
+
+SHOWN = 20  # names of tensors
 
 
 def fingerprint(spec: ArraysSet, manifest: Manifest | None = None) -> str:
     """Return the fingerprint of the content of the tensors' files. Raises ValidationError for an unreadable one."""
-    check_is_file(spec.arrays)
-    try:
-        files = open_checkpoint(spec.arrays).files  # before all of it is hashed
-    except CheckpointError as cause:
-        raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause
+    files = _opened(spec).files  # and checked before all of it is hashed
     index = content_hash(spec.arrays, manifest)
     parts = [content_hash(file.path, manifest) for file in files if len(files) > 1 or file.path != spec.arrays]
     return ":".join(("arrays", index, *parts))
+
+
+def _opened(spec: ArraysSet) -> Checkpoint:
+    """Open the file. Raises ValidationError if its header has no inputs and labels, one for each of the other."""
+    check_is_file(spec.arrays)
+    try:
+        stored = open_checkpoint(spec.arrays)
+    except CheckpointError as cause:
+        raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause
+    for name in ("inputs", "labels"):
+        if name not in stored.tensors:
+            near = suggestion(name, stored.tensors)
+            some = ", ".join(list(stored.tensors)[:SHOWN])
+            raise ValidationError(f"{spec.arrays}: has no tensor {name!r}{near}", hint=f"it has {some}")
+    inputs, labels = stored.tensors["inputs"], stored.tensors["labels"]
+    if (
+        len(labels.shape) not in (1, 2)
+        or labels.shape[1:] == (1,)
+        or inputs.shape[:1] != labels.shape[:1]
+        or labels.dtype.is_complex
+        or not labels.numel
+    ):
+        raise ValidationError(
+            f"{spec.arrays}: labels are {labels.dtype} {list(labels.shape)}, inputs {list(inputs.shape)}",
+            hint="labels are integers or numbers [N], or 0 and 1 [N, K], inputs [N, ...], N at least 1",
+        )
+    return stored
 
 
 def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
@@ -40,31 +66,14 @@ def load(spec: ArraysSet, manifest: Manifest | None = None) -> ArrayExamples:
     mark = fingerprint(spec, manifest)
     tensors: dict[str, Tensor] = {}
     try:
-        stored = open_checkpoint(spec.arrays)
+        stored = _opened(spec)
         for name in ("inputs", "labels"):
-            if name not in stored.tensors:
-                near = suggestion(name, stored.tensors)
-                raise ValidationError(
-                    f"{spec.arrays}: has no tensor {name!r}{near}", hint=f"it has {', '.join(stored.tensors)}"
-                )
             shape, dtype = stored.tensors[name]
             tensors[name] = torch.empty(shape, dtype=dtype.torch)
             stored.read(name, tensors[name])
     except CheckpointError as cause:
         raise ValidationError(str(cause), hint="arrays: takes a safetensors file") from cause
     inputs, labels = tensors["inputs"], tensors["labels"]
-    if (
-        labels.dim() not in (1, 2)
-        or labels.shape[1:] == (1,)
-        or inputs.dim() < 1
-        or len(inputs) != len(labels)
-        or labels.is_complex()
-        or not labels.numel()
-    ):
-        raise ValidationError(
-            f"{spec.arrays}: labels are {labels.dtype} {list(labels.shape)}, inputs {list(inputs.shape)}",
-            hint="labels are integers or numbers [N], or 0 and 1 [N, K], inputs [N, ...], N at least 1",
-        )
     if labels.dim() == 2:
         return ArrayExamples(inputs, label_rows.of_tensor(spec.arrays, labels), mark)
     if labels.is_floating_point() and not bool(labels.isfinite().all()):

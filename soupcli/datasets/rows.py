@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from soupcli.datasets.prompts import check_is_file
 from soupcli.environment import import_extra
 from soupcli.errors import ValidationError
+from soupcli.files.json_text import TooManyValuesError, parse_json
 from soupcli.files.small_file import read_end, read_start
 from soupcli.late import collection_paused
 from soupcli.wording import suggestion, with_article
@@ -23,6 +24,7 @@ MOST_UNPACKED = 200  # bytes that one byte of a parquet file unpacks to
 MOST_VALUES, MOST_REPEATED = 1_000_000, 4  # of a column of such a file, and further ones for each byte
 MOST_FOOTER, MOST_GROUPS = 1 << 24, 10_000  # `datasets` writes a group for each thousand rows, or hundred pictures
 FEWER_GROUPS = "write it again with larger groups: pyarrow.parquet.write_table(table, FILE, row_group_size=10_000)"
+LONG_LINE = 1_000_000  # characters of a line whose values are counted before it is parsed
 MOST_COLUMNS, SHOWN = 10_000, 20
 BLANK, MOST_BLANK = ("\n", "\r\n", "\r"), 100_000  # lines, one after the other
 LONGEST = (
@@ -116,11 +118,15 @@ def _jsonl(path: Path, _columns: Sequence[str]) -> list[Row]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line) if len(line) < LONG_LINE else parse_json(line)
+            except TooManyValuesError as cause:
+                raise ValidationError(f"{path}:{number}: {cause}", hint="a row holds one example") from cause
             except (ValueError, RecursionError) as cause:
                 raise ValidationError(f"{path}:{number}: not JSON: {cause}") from cause
             if not isinstance(row, dict):
                 raise ValidationError(f"{path}:{number}: a row is a JSON object, not {with_article(row)}")
+            if len(row) > MOST_COLUMNS:
+                raise ValidationError(f"{path}:{number}: has {len(row)} columns, at most {MOST_COLUMNS} are read")
             rows.append(row)
     return rows
 

@@ -146,6 +146,21 @@ def test_very_many_columns(tmp_path: Path) -> None:
     assert "18, 19 and 80 more:" in str(refused.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (json.dumps({f"{number}": 0 for number in range(10_001)}), "has 10001 columns, at most 10000 are read"),
+        ('{"text":[' + "[]," * 1_000_000 + "[]]}", "holds 2,000,003 values, at most 1,000,000 are read"),
+    ],
+    ids=["keys", "values"],
+)
+def test_very_many_values_in_a_row(row: str, message: str, tmp_path: Path) -> None:
+    """A row of more keys or values than an example has is refused with its line."""
+    (tmp_path / "val.jsonl").write_text(f'{{"text": "a"}}\n{row}\n')
+    with pytest.raises(ValidationError, match=rf"val\.jsonl:2: .*{message}"):
+        read_rows(tmp_path / "val.jsonl", ["text"])
+
+
 def test_very_many_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A parquet file of more groups, or of a longer list of them, than a set has is refused before it is read."""
     table = pyarrow.table({"text": ["a"] * 9, "label": [0] * 9})
