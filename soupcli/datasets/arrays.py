@@ -55,7 +55,7 @@ def _opened(spec: ArraysSet) -> Checkpoint:
         or not labels.numel
     ):
         raise ValidationError(
-            f"{spec.arrays}: labels are {labels.dtype} {list(labels.shape)}, inputs {list(inputs.shape)}",
+            f"{spec.arrays}: labels are {labels.dtype.value} {list(labels.shape)}, inputs {list(inputs.shape)}",
             hint="labels are integers or numbers [N], or 0 and 1 [N, K], inputs [N, ...], N at least 1",
         )
     return stored
