@@ -33,7 +33,8 @@ MOST_LOOKED_AT, PER_LIST = 300_000, 10  # items of lists and maps: one that lies
 LONGEST = 4096  # characters of a line
 MOST_CHARACTERS = 4_000_000  # of all names of a list
 FEWEST_LETTERS, LONGEST_JSON = 20, 1 << 25  # of JSON in a text, such as a whole tokenizer
-ENDINGS = ("", "json", "yaml", "yml", "toml", "txt", "names", "csv", "tsv", "lst", "list", "dat", "pbtxt")
+# Speechbrain's lists of classes are texts that end in .ckpt.
+ENDINGS = ("", "ckpt", "json", "yaml", "yml", "toml", "txt", "names", "csv", "tsv", "lst", "list", "dat", "pbtxt")
 BINARY = ("npy", "pkl", "pickle", "joblib", "pt", "pth")
 _CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])")
 _NUMBER_FIRST = late_pattern(r"(\d{1,9})[\s:,;=]+(.+)")  # lines of a list: `0 cat`, `1: dog`, `0,cat`

@@ -109,12 +109,12 @@ def _plain(value: Any, depth: int, room: _Room) -> Any:
 
 
 def names_in(value: Any) -> Any:
-    """Return `value`, with text and numbers of numpy in it as plain ones."""
+    """Return `value`, with bytes (flair's), and text and numbers of numpy in it, as plain ones."""
     if isinstance(value, StandIn):
         return _array(value) if is_array(value) else value
-    if isinstance(value, list | tuple) and value and isinstance(value[0], StandIn):
+    if isinstance(value, list | tuple) and value and isinstance(value[0], StandIn | bytes):
         return [_scalar(one) for one in value[:MOST]]
-    if isinstance(value, dict) and any(isinstance(one, StandIn) for one in next(iter(value.items()), ())):
+    if isinstance(value, dict) and any(isinstance(one, StandIn | bytes) for one in next(iter(value.items()), ())):
         return {_scalar(key): _scalar(below) for key, below in value.items()}
     return value
 
@@ -139,7 +139,10 @@ def _array(value: StandIn) -> list[str] | None:
 
 
 def _scalar(value: Any) -> Any:
-    """Return the text or integer that a pickled scalar of numpy stands for, anything else as it is."""
+    """Return the text or integer that bytes or a pickled scalar of numpy stand for, anything else as it is."""
+    text = _bytes(value)
+    if text is not None:
+        return text.decode("utf-8", "backslashreplace")
     if not isinstance(value, StandIn) or not SCALAR.fullmatch(value.full_name):
         return value
     kind, data = (*_arguments(value), None, None)[:2]

@@ -210,3 +210,26 @@ def test_libraries(tmp_path: Path, file: str, above: tuple[str, ...]) -> None:
         (weights.parents[1] / file).write_text(json.dumps(document))
     with pytest.raises(MixError, match=f"{above[-1]} lists y, x, that of .* lists x, y: rows of 'weight' stand for"):
         check_meanings([open_checkpoint(tmp_path / str(run) / "models") for run in range(2)], TensorFilter())
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_dictionaries_of_flair(tmp_path: Path, protocol: int) -> None:
+    """flair's Dictionary, beside the state dict in final-model.pt, lists labels as bytes; it is imitated here."""
+    for run, labels in enumerate(([b"<unk>", b"POS", b"NEG"], [b"<unk>", b"NEG", b"POS"])):
+        held = {"idx2item": labels, "item2idx": {label: at for at, label in enumerate(labels)}}
+        saved = {"state_dict": torch.nn.Linear(4, 3).state_dict(), "label_dictionary": held}
+        torch.save(saved, tmp_path / f"{run}.pt", pickle_protocol=protocol)
+    with pytest.raises(MixError, match=r"label_dictionary\.idx2item lists <unk>, NEG, POS"):
+        check_meanings([open_checkpoint(tmp_path / f"{run}.pt") for run in range(2)], TensorFilter())
+
+
+def test_label_encoders_of_speechbrain(tmp_path: Path) -> None:
+    """speechbrain's label encoders are texts that end in .ckpt, as its networks do; written here by hand."""
+    for run, labels in enumerate(("ab", "ba")):
+        (tmp_path / str(run)).mkdir()
+        torch.save(torch.nn.Linear(4, 2).state_dict(), tmp_path / str(run) / "classifier.ckpt")
+        (tmp_path / str(run) / "CKPT.yaml").write_text("end-of-epoch: true\n")
+        lines = "".join(f"'{label}' => {at}\n" for at, label in enumerate(labels))
+        (tmp_path / str(run) / "label_encoder.ckpt").write_text(f"{lines}================\n'starting_index' => 0\n")
+    with pytest.raises(MixError, match="its classes are 'b', 'a', those of "):
+        check_meanings([open_checkpoint(tmp_path / str(run)) for run in range(2)], TensorFilter())
