@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,18 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
             open_checkpoint(tmp_path / name)
         assert (refused.value.hint or "").find(hint or "") >= 0
         assert str(refused.value).startswith(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("ending", [".tmp", ".tmp4711", ".part", ".incomplete", ".bak", ".OLD", "~"])
+def test_what_is_not_yet_or_no_longer_the_weights(tmp_path: Path, ending: str) -> None:
+    """A folder with nothing but a file that is written or put aside is no run; the file itself can be named."""
+    (tmp_path / "run").mkdir()
+    file = tmp_path / f"run/model.safetensors{ending}"
+    save_file(small_net().state_dict(), file)
+    with pytest.raises(CheckpointError, match=rf"run: holds only model.safetensors{re.escape(ending)}") as refused:
+        open_checkpoint(tmp_path / "run")
+    assert str(refused.value.hint).endswith(f"--ckpts {file}")
+    assert open_checkpoint(file).tensors
 
 
 def test_hugging_face_trainer(tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

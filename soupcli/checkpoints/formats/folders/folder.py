@@ -63,6 +63,10 @@ OTHER_KINDS = (
     *(".csv", ".jsonl", ".log", ".md", ".parquet", ".py", ".pyc", ".sh", ".tsv", ".txt", ".yaml", ".yml"),
 )
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")  # of files of weights, that are looked into
+# Endings of files that a program has not finished, and of those that somebody has put aside.
+ASIDE = re.compile(
+    r"(\.(tmp\d*|temp|part|partial|incomplete|download|crdownload|bak|backup|old|orig)|~)$", re.IGNORECASE
+)
 SIDE_FILES = (
     "config.json",
     "generation_config.json",
@@ -145,6 +149,8 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
     sets = [] if indexes else shards.shard_sets(folder, [entry.name for entry in found])
     files = distinct([FileVersion.of(entry) for entry in wholes])
     if len(files) + len(sets) == 1:
+        if not sets:
+            _refuse_aside(folder, files[0].path)
         return sets[0] if sets else files[0].path
     if not found:
         refuse_other_folder(folder)
@@ -160,6 +166,15 @@ def only_weights(folder: Path) -> Path | shards.ShardSet:
         f"{folder}: holds {len(shown)} checkpoints: {', '.join(shown[:8])}{', ...' if len(shown) > 8 else ''}",
         hint=_pick_one(folder, names),
     )
+
+
+def _refuse_aside(folder: Path, file: Path) -> None:
+    """Raises CheckpointError if the only weights of a folder have the name of a file that is written or put aside."""
+    if ASIDE.search(file.name):
+        raise CheckpointError(
+            f"{folder}: holds only {file.name}, by its name a file that is not yet written, or put aside",
+            hint=f"give it another name, or name the file itself: --ckpts {file}",
+        )
 
 
 def _refuse_other_files(folder: Path) -> None:
