@@ -21,6 +21,7 @@ from soupcli.files.small_file import read_small
 
 OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - compared with names of frames
 STANDARD = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - compared with names of frames
+OF_PACKAGES = ("site-packages", "dist-packages")
 SYSTEM = ("/proc/", "/sys/", "/dev/")
 MAX_SOURCE = 10_000_000  # bytes of a file of Python
 MOST_TEXTS, LONGEST_NAME = 1_000, 256
@@ -33,10 +34,11 @@ _looked_at: tuple[tuple[str, ...], tuple[ModuleType, ...]] = (), ()  # names and
 
 @cache
 def libraries() -> tuple[str, ...]:
-    """Return the folders of Python and of installed packages."""
+    """Return the folders of Python and of installed packages, also of those that PYTHONPATH or a .pth file shares."""
     paths = sysconfig.get_paths()
     folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders |= {*site.getsitepackages(), site.getusersitepackages()}
+    folders |= {entry for entry in sys.path if os.path.basename(entry) in OF_PACKAGES}  # noqa: PTH119 - a text
     return tuple(sorted({os.path.realpath(folder) + os.sep for folder in folders} | {f + os.sep for f in folders}))
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from soupcli.user_modules import user_modules
+from soupcli.user_modules import is_users, libraries, user_modules
 
 
 class LazyModule(ModuleType):
@@ -37,3 +37,18 @@ def test_another_module_under_the_name(monkeypatch: pytest.MonkeyPatch, tmp_path
             assert dict(user_modules()).get("replaced") == (file if file in files else None)
     monkeypatch.delitem(sys.modules, "replaced")
     assert "replaced" not in dict(user_modules())
+
+
+def test_shared_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Packages that lie in a folder of another Python, as clusters share them, are not compiled as the user's code."""
+    shared, own = tmp_path / "apps/lib/python3/site-packages", tmp_path / "helpers"
+    monkeypatch.setattr(sys, "path", [*sys.path, str(shared), str(own)])
+    for known in (libraries, is_users):
+        known.cache_clear()
+    try:
+        assert not is_users(str(shared / "torch/__init__.py"))
+        assert is_users(str(own / "helper.py"))
+    finally:
+        monkeypatch.undo()
+        for known in (libraries, is_users):
+            known.cache_clear()
