@@ -49,7 +49,7 @@ _found: set[str] = set()
 
 def watch(folders: Iterable[str]) -> None:
     """Begin to watch these folders and those below them, but for hidden ones."""
-    roots = [root for folder in folders if (root := os.path.realpath(folder)) not in _roots]
+    roots = [root for root in dict.fromkeys(map(os.path.realpath, folders)) if root not in _roots]
     if not roots or not sys.platform.startswith("linux"):
         return
     _roots.update(roots)
@@ -61,11 +61,11 @@ def watch(folders: Iterable[str]) -> None:
                 _group.append(_Group(descriptor, os.getpid(), {}))
     for group in _group:
         watched = set(group.folders.values())
-        for folder in _below(roots):
+        for folder in (folder for root in roots for folder in _below(root)):
+            if folder not in watched and not _mark(libc, group, os.fsencode(folder), folder):
+                return  # it goes through no folders of a file system that tells nothing, such as NFS
             if len(group.folders) >= MOST_FOLDERS:
                 return
-            if folder not in watched:
-                _mark(libc, group, os.fsencode(folder), folder)
 
 
 def told(path: object) -> None:
@@ -90,8 +90,9 @@ def opened() -> set[str]:
     return _found - _passed
 
 
-def _below(folders: list[str]) -> Iterator[str]:
-    """Yield folders and those below them, the nearest first."""
+def _below(root: str) -> Iterator[str]:
+    """Yield a folder and those below it, the nearest first. A folder is listed after it was yielded."""
+    folders = [root]
     while folders:
         yield from folders
         found: list[str] = []
@@ -102,15 +103,18 @@ def _below(folders: list[str]) -> Iterator[str]:
         folders = found[:MOST_FOLDERS]
 
 
-def _mark(libc: Any, group: _Group, name: bytes, folder: str) -> None:
+def _mark(libc: Any, group: _Group, name: bytes, folder: str) -> bool:
+    """Watch a folder. Returns whether the system does."""
     handle, mount = ctypes.create_string_buffer(START.size + LONGEST_HANDLE), ctypes.c_int()
     START.pack_into(handle, 0, LONGEST_HANDLE, 0)
     if libc.name_to_handle_at(AT_FDCWD, name, handle, ctypes.byref(mount), 0):
-        return
+        return False
     size, kind = START.unpack_from(handle)
     events = ctypes.c_uint64(OPENED | OF_CHILDREN)
-    if not libc.fanotify_mark(group.descriptor, ADD, events, AT_FDCWD, name):
-        group.folders[kind, handle.raw[START.size : START.size + size]] = folder
+    if libc.fanotify_mark(group.descriptor, ADD, events, AT_FDCWD, name):
+        return False
+    group.folders[kind, handle.raw[START.size : START.size + size]] = folder
+    return True
 
 
 def _collect() -> None:
