@@ -133,7 +133,8 @@ class WeightDistances:
         """Whether the ingredient that is farthest from the others is no farther from the base, in another direction.
 
         Runs that began at the base would be the farther from it the farther they went. Seen from one more run of a
-        high rate, those that went less far all lie in the direction of the start.
+        high rate, those that went less far all lie in the direction of the start. A run that hardly moved is at its
+        start, and far from all that did.
         """
         if self.from_base_k is None or self.offset_kk is None or len(self.from_base_k) < FEWEST_AMONG:
             return False
@@ -144,7 +145,8 @@ class WeightDistances:
         out, far, angle = (
             float(of_k[one]) / max(median_of_others(of_k, one), 1e-9) for of_k in (out_k, far_k, angle_k)
         )
-        return out > OUTSIDE and far < NO_FARTHER and angle > TURNED and float(angle_k[one]) > TURNED_ANGLE
+        no_farther = 1 / UNEVEN < far < NO_FARTHER
+        return out > OUTSIDE and no_farther and angle > TURNED and float(angle_k[one]) > TURNED_ANGLE
 
     @property
     def outermost(self) -> int:

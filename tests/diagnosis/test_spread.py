@@ -65,3 +65,15 @@ def test_as_whole_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, libra
     apart = torch.cdist(vectors, vectors)
     medians = [sorted(row[:k] + row[k + 1 :])[1] for k, row in enumerate(apart.tolist())]
     np.testing.assert_allclose(alone.moved_lk[1], medians)
+
+
+@pytest.mark.parametrize(("near", "beside"), [(0.001, False), (0.3, True)])
+def test_runs_that_hardly_moved(tmp_path: Path, near: float, *, beside: bool) -> None:
+    """A run that is still at its start is far from those that moved; one as far from it as they are is another run."""
+    generator = torch.Generator().manual_seed(0)
+    start, common, other = (torch.randn(40, 30, generator=generator) for _ in range(3))
+    runs = [start + near * other + 0.001 * torch.randn(40, 30, generator=generator) for _ in range(2)]
+    runs += [start + 0.3 * common + 0.1 * torch.randn(40, 30, generator=generator) for _ in range(4)]
+    for number, weight in enumerate((start, *runs)):
+        save_file({"fc.weight": weight}, tmp_path / f"{number}.safetensors")
+    assert measured(tmp_path, np, has_base=True).base_is_beside_them is beside
