@@ -5,6 +5,7 @@ notes = check_meanings(checkpoints, selection)            # raises MixError, nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ from soupcli.files.small_file import same_bytes
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint
 
+NUMBER = re.compile(r"\d+")
 FEWEST_EMBEDDED = 3  # rows of an embedding that a list may name: tokens have two types in many networks
 MOST_MORE = 2  # rows of an embedding beyond those of a longer list: padding, and what is not known
 
@@ -97,11 +99,14 @@ def _check_order(
     heads = _heads(first, selection, len(one), MOST_MORE if not place or _is_embedded(place) else 0)
     if not heads:
         return
-    module = heads[0].rpartition(".")[0]
+    pattern, alone = _of_all(first, heads[0])
+    module = pattern.rpartition(".")[0]
     excluded = f"'{module}.*'" if module else " ".join(heads)
     known = HEAD.search(heads[0]) is not None or "embed" in heads[0]
     rest = f"--exclude {excluded}" if known else f"--exclude with its name, such as {excluded}"
-    way = f"{_remedy(orders, heads, moved=moved, known=known)}mix all but the head: {rest}"
+    whole = alone and any(len(first.tensors[name].shape) > 1 for name in heads)  # a transposed one has other rows
+    remedy = _remedy(orders, heads, moved=moved, known=known) if whole or not moved else ""
+    way = f"{remedy}mix all but the head: {rest}"
     if not unclear:
         said = f"{other.path}: its classes are {shown(two)}, those of {first.path} are {shown(one)}"
         raise MixError(f"{said}: rows of {heads[0]!r} stand for other classes", hint=way)
@@ -110,6 +115,23 @@ def _check_order(
         f"{said}: rows of {heads[0]!r} stand for other outputs, if these are their names",
         hint=f"if they are, {way}; if the list is of something else, write one order into both",
     )
+
+
+def _of_all(checkpoint: Checkpoint, head: str) -> tuple[str, bool]:
+    """Return a pattern of the tensors of a head's name and shape that differ in numbers, and whether it is one alone.
+
+    YOLO has a head for each size of objects: `model.22.cv3.*.2.weight`.
+    """
+    shape, plain = checkpoint.tensors[head].shape, NUMBER.sub("", head)
+    same = [
+        name.split(".")
+        for name, spec in checkpoint.tensors.items()
+        if spec.shape == shape and NUMBER.sub("", name) == plain
+    ]
+    parts = [steps[0] if len(set(steps)) == 1 else "*" for steps in zip(*same, strict=True)]
+    if parts[0] == "*":  # layers of a plain stack
+        return head, True
+    return ".".join(parts), len(same) == 1
 
 
 def _remedy(orders: tuple[list[str], list[str]], heads: Sequence[str], *, moved: bool, known: bool) -> str:

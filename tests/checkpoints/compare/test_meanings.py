@@ -716,3 +716,17 @@ def test_one_configuration_says_two_orders(tmp_path: Path) -> None:
     real = run(tmp_path / "b", config_json=json.dumps(placeholders))
     assert label_names(auto, real) == tuple(MOVED)
     assert caveats([open_checkpoint(real)], EVERYTHING) == []
+
+
+def test_heads_of_several_sizes(tmp_path: Path) -> None:
+    """YOLO has a head for each size, MONAI's UNet a transposed one: no hint mends or excludes a part of the head."""
+    head = {"weight": torch.ones(2, 4), "bias": torch.ones(2)}
+    yolo = {f"model.22.cv3.{size}.2.{name}": head[name].clone() for size in range(3) for name in head}
+    unet = {"model.2.conv.weight": torch.ones(4, 2, 3), "model.2.conv.bias": torch.ones(2)}
+    for network, excluded in ((yolo, "'model.22.cv3.*.2.*'"), (unet, "'model.2.conv.*'")):
+        for run, names in enumerate((["cat", "dog"], ["dog", "cat"])):
+            torch.save({"model": network, "names": dict(enumerate(names))}, tmp_path / f"{run}.pt")
+        with pytest.raises(MixError, match="its classes are dog, cat") as refused:
+            check(tmp_path / "0.pt", tmp_path / "1.pt")
+        assert "put the rows" not in str(refused.value.hint)
+        assert f"such as {excluded}" in str(refused.value.hint)
