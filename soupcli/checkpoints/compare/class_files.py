@@ -149,7 +149,7 @@ def _lists_below(folder: Path, weights: Path) -> Iterator[tuple[str, Path]]:
     seen = 0
     while waiting and seen < MOST_BELOW:
         place, depth = waiting.popleft()
-        entries = _entries(place)[: MOST_BELOW - seen]
+        entries = _first_entries(place, MOST_BELOW - seen)
         seen += 1 + len(entries)
         if any(is_weights(file.name) for file in entries):
             continue
@@ -190,6 +190,15 @@ def _time_of(folder: Path) -> int:
 
 def _entries(folder: Path) -> list[Path]:
     return [folder / name for name in _names_in(folder)]
+
+
+def _first_entries(folder: Path, most: int) -> list[Path]:
+    return [folder / name for name in _first_names(folder, most, _time_of(folder))]
+
+
+@lru_cache(maxsize=256)  # a data set of 100,000 folders may lie beside the weights, and each checkpoint asks
+def _first_names(folder: Path, most: int, _time: int) -> list[str]:
+    return _names_in(folder)[:most]
 
 
 def _names_in(folder: Path) -> list[str]:

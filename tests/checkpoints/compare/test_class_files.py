@@ -140,16 +140,17 @@ def test_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(other_orders(one, two))
 
 
-def noted_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The folders whose entries are listed from here on, as they are."""
+def noted_folders(monkeypatch: pytest.MonkeyPatch, by: str = "_entries") -> list[Path]:
+    """The folders whose entries are listed from here on `by` a function, as they are."""
     looked: list[Path] = []
-    entries = class_files._entries
+    entries = getattr(class_files, by)
 
-    def listed(folder: Path) -> list[Path]:
+    def listed(folder: Path, *most: int) -> list[Path]:
         looked.append(folder)
-        return entries(folder)
+        found: list[Path] = entries(folder, *most)
+        return found
 
-    monkeypatch.setattr(class_files, "_entries", listed)
+    monkeypatch.setattr(class_files, by, listed)
     return looked
 
 
@@ -184,7 +185,7 @@ def test_very_many_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for number in range(30):
         (tmp_path / f"part{number:02}").mkdir()
     (tmp_path / "part00/classes.txt").write_text("a\nb\n")
-    looked = noted_folders(monkeypatch)
+    looked = noted_folders(monkeypatch, "_first_entries")
     monkeypatch.setattr(class_files, "MOST_BELOW", 10)
     found = class_files.files_of(open_checkpoint(tmp_path))
     assert "part00/classes.txt" in found and 5 < len(looked) <= 10
@@ -233,3 +234,22 @@ def test_label_encoders_of_speechbrain(tmp_path: Path) -> None:
         (tmp_path / str(run) / "label_encoder.ckpt").write_text(f"{lines}================\n'starting_index' => 0\n")
     with pytest.raises(MixError, match="its classes are 'b', 'a', those of "):
         check_meanings([open_checkpoint(tmp_path / str(run)) for run in range(2)], TensorFilter())
+
+
+def test_a_data_set_beside_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of very many class folders beside the weights is listed once, whichever checkpoints ask."""
+    for name in ("a", "b"):
+        save_file({"w": torch.ones(1)}, tmp_path / f"{name}.safetensors")
+    for number in range(9):
+        (tmp_path / "flowers" / f"{number}").mkdir(parents=True)
+    listed: list[str] = []
+    names_in = class_files._names_in
+
+    def noted(folder: Path) -> list[str]:
+        listed.append(folder.name)
+        return names_in(folder)
+
+    monkeypatch.setattr(class_files, "_names_in", noted)
+    for name in ("a", "b", "a"):
+        assert files_of(open_checkpoint(tmp_path / f"{name}.safetensors")) == {}
+    assert listed.count("flowers") == 1
