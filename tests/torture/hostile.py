@@ -115,6 +115,8 @@ REPORTS: dict[str, Callable[[int], bytes]] = {
     "levels": lambda size: b"[" * size,
     "a text": lambda size: b'{"schema":"soup-report/1","soup":{"x":"' + b"a" * size + b'"}}',
 }
+ENTRY = b'"%b.%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+HOLES = ("config.json", "tokenizer.json", "vocab.txt", "classes.txt", "spiece.model", "trainer_state.json", "README.md")
 
 
 FOLDERS: dict[str, Callable[[int], Iterable[tuple[str, bytes]]]] = {
@@ -127,6 +129,15 @@ FOLDERS: dict[str, Callable[[int], Iterable[tuple[str, bytes]]]] = {
     ),
     "keys": lambda size: [("config.json", json.dumps({f"{at}": at for at in range(size // 1_000)}).encode())],
     "laughs": lambda size: [("config.yaml", YAML_LAUGHS[:size])],
+    "steps": lambda size: [
+        ("trainer_state.json", b'{"global_step":1,"log_history":[' + b'{"step":1},' * (size // 33) + b"{}]}")
+    ],
+    "index": lambda size: [
+        (
+            "model.safetensors.index.json",
+            b'{"weight_map":{' + b",".join(b'"%d":"model.safetensors"' % at for at in range(size // 410)) + b"}}",
+        )
+    ],
 }
 
 
@@ -147,6 +158,16 @@ def inputs(size: int) -> Iterator[tuple[str, list[str]]]:
     for name, files in FOLDERS.items():
         folder_of("beside", files(size))
         yield f"folder: {name}", ["inspect", "--ckpts", "beside"]
+    for name in HOLES:
+        for side in ("one", "two"):
+            folder_of(side, [])
+            Path(side, name).touch()
+            os.truncate(Path(side, name), size * 10_000)  # holes, of which nothing lies on the disk
+        yield f"holes: {name}", ["inspect", "--ckpts", "one", "two"]
+    for side in ("one", "two"):
+        names = (ENTRY % (side.encode(), at) for at in range(size // 20_000))
+        header(Path(f"{side}.safetensors"), b"{" + b",".join(names) + b"}")
+    yield "header: other names", ["inspect", "--ckpts", "one.safetensors", "two.safetensors"]
     folder_of("adapter", [("adapter_config.json", json.dumps(ADAPTER).encode())])
     save_file(
         {PEFT.format("A"): torch.ones(2, 2), PEFT.format("B"): torch.ones(2, 2)}, "adapter/adapter_model.safetensors"
