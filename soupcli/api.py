@@ -50,8 +50,8 @@ from soupcli.run.made import MadeSoup, Measurement, made
 from soupcli.run.run import Run
 from soupcli.run.score_alone import measure_alone, report_alone
 from soupcli.run.words.resolve import resolve
-from soupcli.user_code import given
-from soupcli.user_projects import one_turn
+from soupcli.user_code.function import given
+from soupcli.user_code.projects import one_turn
 from soupcli.wording import with_article
 
 if TYPE_CHECKING:

@@ -80,7 +80,8 @@ def is_of_the_session(variable: str) -> bool:
 EVERY = "="  # in the place of a variable: all of them
 SEARCHED = ":"  # how names begin that are none of variables, but of modules that are looked for
 searched: list[str] = []  # the folders of the user's where they are, as the present run has found them
-WITNESS = str(Path(__file__).parent / "witness")  # first on the path of a Python that the user's code starts
+# First on the path of a Python that the user's code starts.
+WITNESS = str(Path(__file__).parent / "user_code" / "witness")
 
 
 def variable(name: str) -> str | None:

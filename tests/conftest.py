@@ -15,9 +15,11 @@ from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from soupcli import user_modules, user_notes, user_projects
 from soupcli.cli import signals
 from soupcli.cli.app import run
+from soupcli.user_code import modules as user_modules
+from soupcli.user_code import notes as user_notes
+from soupcli.user_code import projects as user_projects
 from tests.helpers.warm import Warm
 
 # The same examples each time, as all tests are seeded; a slow machine is no failure.

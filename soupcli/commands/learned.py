@@ -24,7 +24,7 @@ from soupcli.run.methods.scale import check_scale, scale_evaluations, scaled_lay
 from soupcli.run.run import Row
 from soupcli.run.to_report import coefficients_to_report
 from soupcli.soups.learned.learned import Learnt, learn
-from soupcli.user_code import users_code
+from soupcli.user_code.function import users_code
 from soupcli.wording import human_bytes
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from soupcli.networks.network import UNNAMED, ClassFolders, ImageTransform, Netw
 from soupcli.networks.pictures import of_set as pictures_of_set
 from soupcli.progress import Progress, silent
 from soupcli.report.scores import ClassOrder
-from soupcli.user_code import content_of
+from soupcli.user_code.function import content_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,11 +16,11 @@ from soupcli.files.kept_file import refusal
 from soupcli.files.manifest import Manifest, UserReads
 from soupcli.progress import Progress, silent, unsaid
 from soupcli.recipe.sets import SetSpec
-from soupcli.user_changes import begin, changed_files, made_files
-from soupcli.user_files import is_written_now, one_moment, read_files, started_commands, written_files
-from soupcli.user_lookups import asked_files, asked_variables, stated_files
-from soupcli.user_packages import used_packages
-from soupcli.user_programs import unseen_programs
+from soupcli.user_code.changes import begin, changed_files, made_files
+from soupcli.user_code.files import is_written_now, one_moment, read_files, started_commands, written_files
+from soupcli.user_code.lookups import asked_files, asked_variables, stated_files
+from soupcli.user_code.packages import used_packages
+from soupcli.user_code.programs import unseen_programs
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint

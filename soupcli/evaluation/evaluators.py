@@ -29,7 +29,7 @@ from soupcli.files.json_text import key_of
 from soupcli.metrics.metric import MetricValue
 from soupcli.metrics.table import metric_named
 from soupcli.mixing.mixture import Mixture
-from soupcli.user_code import users_code
+from soupcli.user_code.function import users_code
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupcli import user_openings
 from soupcli.checkpoints.compare.class_orders import class_orders
 from soupcli.checkpoints.side_files import files_beside
 from soupcli.datasets import load as set_kinds
@@ -22,8 +21,9 @@ from soupcli.metrics.table import metric_named
 from soupcli.networks.configuration import configuration_files
 from soupcli.progress import unsaid
 from soupcli.recipe.sets import OutsideSet
-from soupcli.user_code import content_of
-from soupcli.user_modules import is_users
+from soupcli.user_code import openings as user_openings
+from soupcli.user_code.function import content_of
+from soupcli.user_code.modules import is_users
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint

@@ -1,6 +1,6 @@
 """Bytes of small files, and the first bytes of any: never of a pipe or a device, and never more than asked for.
 
-It imports little: each Python that a command starts imports it (see soupcli/user_notes.py).
+It imports little: each Python that a command starts imports it (see soupcli/user_code/notes.py).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from soupcli.environment import import_extra
 from soupcli.errors import NetworkError
 from soupcli.late import torch
 from soupcli.networks.network import ImageTransform, mean_and_std
-from soupcli.user_code import content_of, describe_error, load_function
+from soupcli.user_code.function import content_of, describe_error, load_function
 from soupcli.wording import with_article
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from soupcli.mixing.adapter_mean import soup_specs
 from soupcli.output import console
 from soupcli.output.sentences import describe_classes
 from soupcli.report.tables import Column, Table
-from soupcli.user_code import content_of
+from soupcli.user_code.function import content_of
 from soupcli.wording import human_bytes
 
 if TYPE_CHECKING:

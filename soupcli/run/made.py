@@ -26,7 +26,7 @@ from soupcli.output.text import report_text
 from soupcli.report.tables import Table
 from soupcli.run.make_soup import FinishedSoup, Prepare, decided, reserved, write
 from soupcli.run.to_report import search_to_report
-from soupcli.user_projects import one_turn
+from soupcli.user_code.projects import one_turn
 from soupcli.wording import with_article
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ from soupcli.run.to_report import ingredient_to_report, lower_is_better
 from soupcli.run.trackers import RunTrackers
 from soupcli.run.words.resolve import Resolved, locate, no_sets
 from soupcli.soups.ranking import Ranked, rank
-from soupcli.user_projects import leave
+from soupcli.user_code.projects import leave
 
 if TYPE_CHECKING:
     from soupcli.checkpoints.checkpoint import Checkpoint

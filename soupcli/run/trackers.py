@@ -23,7 +23,7 @@ from soupcli.files.unfinished import scratch_folder
 from soupcli.output import console
 from soupcli.output.trackers.table import tracker_named
 from soupcli.output.trackers.tracker import Cell, TrackedRun, TrackedTable, Tracker
-from soupcli.user_hooks import unheard
+from soupcli.user_code.hooks import unheard
 
 if TYPE_CHECKING:
     from soupcli.evaluation.score import Score

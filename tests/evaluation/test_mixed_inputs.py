@@ -26,7 +26,7 @@ from soupcli.evaluation.kept_scores import ScoreStore
 from soupcli.evaluation.score import Score
 from soupcli.mixing.mixture import Mixture
 from soupcli.progress import unsaid
-from soupcli.user_hooks import unheard
+from soupcli.user_code.hooks import unheard
 from tests.helpers.evaluators import evaluators, score
 
 NETWORK = "soupcli.evaluation.runner.build"
@@ -179,9 +179,8 @@ def test_a_file_that_a_program_reads(family: Path, when: str) -> None:
     Path("data.txt").write_text("one")
     recipe = {"val": {"val": {"command": f"{sys.executable} mine.py {{checkpoint}}", "metric": "accuracy"}}}
     said: list[str] = []
-    where = (
-        "soupcli.user_notes.environment_of_command" if when == "before" else "soupcli.evaluation.outside.command.result"
-    )
+    before, after = "soupcli.user_code.notes.environment_of_command", "soupcli.evaluation.outside.command.result"
+    where = before if when == "before" else after
     with meanwhile(where, lambda: Path("data.txt").write_text("longer"), after=True):
         assert watched(recipe, warn=said.append).value == (0.06 if when == "before" else 0.03)
     assert [f"val.val: {family}/data.txt changes while a program uses it" in one for one in said] == [True] * (
@@ -209,7 +208,7 @@ def test_a_file_that_was_read_when_a_module_was_imported(family: Path) -> None:
 
 def test_a_clock_that_is_behind(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of a server whose clock is ahead seem to change while the run goes on: they count all the same."""
-    monkeypatch.setattr("soupcli.user_files.time", SimpleNamespace(time_ns=lambda: 0))
+    monkeypatch.setattr("soupcli.user_code.files.time", SimpleNamespace(time_ns=lambda: 0))
     Path("mine.py").write_text(
         "import os, torch\n\n"
         "def evaluate(model, device):\n"

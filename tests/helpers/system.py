@@ -10,7 +10,7 @@ from subprocess import run
 
 ASKED = """
 import sqlite3, sys
-from soupcli import user_openings
+from soupcli.user_code import openings as user_openings
 user_openings.watch([sys.argv[1]])
 sqlite3.connect("file:" + sys.argv[1] + "/any?mode=ro", uri=True).execute("select * from sqlite_master")
 sys.exit(not user_openings.opened())

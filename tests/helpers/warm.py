@@ -207,7 +207,7 @@ def _import_what_commands_need() -> None:
         part = ".".join(file.relative_to(ROOT).with_suffix("").parts)
         if not part.startswith(("soupcli.demo", "soupcli.networks.libraries", "soupcli.__main__")):
             importlib.import_module(part.removesuffix(".__init__"))
-    from soupcli import user_packages  # noqa: PLC0415
+    from soupcli.user_code import packages as user_packages  # noqa: PLC0415
 
     user_packages._distributions(None)  # reads the metadata of all that is installed
 

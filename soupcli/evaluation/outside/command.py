@@ -13,12 +13,12 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soupcli import user_notes as notes
 from soupcli.datasets.kind import SetKind
 from soupcli.errors import ValidationError
 from soupcli.evaluation.outside.prints import check_depends, print_of
 from soupcli.evaluation.outside.program_files import files_of, programs_of, split, variables_of
 from soupcli.evaluation.outside.user_function import score_of_result
+from soupcli.user_code import notes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,7 +12,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from soupcli import user_notes as notes
 from soupcli.checkpoints.adapters.base_as_adapter import BaseAsAdapter
 from soupcli.datasets.load import kind_of
 from soupcli.environment import cache_folder
@@ -27,7 +26,8 @@ from soupcli.late import torch
 from soupcli.mixing.merged_adapters import as_written
 from soupcli.networks.configuration import configuration_files
 from soupcli.recipe.sets import CommandSet
-from soupcli.user_programs import shown_program
+from soupcli.user_code import notes
+from soupcli.user_code.programs import shown_program
 
 if TYPE_CHECKING:
     from soupcli.evaluation.context import EvaluationContext

@@ -20,7 +20,7 @@ from pathlib import Path
 from soupcli.environment import is_of_the_session
 from soupcli.errors import ValidationError
 from soupcli.files.small_file import read_small, read_start
-from soupcli.user_modules import is_users
+from soupcli.user_code.modules import is_users
 
 PLACES = ("{checkpoint}", "{weights}", "{folder}")  # of the weights, in a command
 MOST = 10_000  # files

@@ -18,8 +18,8 @@ from soupcli.mixing.adapter_mean import soup_specs
 from soupcli.mixing.mixture import mix
 from soupcli.networks.module_state import first_changed, restored, sampled
 from soupcli.progress import Progress, silent
-from soupcli.user_code import content_of, describe_error, hint_with_traceback, load_function, takes_tensors
-from soupcli.user_code import named as named_code
+from soupcli.user_code.function import content_of, describe_error, hint_with_traceback, load_function, takes_tensors
+from soupcli.user_code.function import named as named_code
 from soupcli.wording import suggestion, with_article
 
 if TYPE_CHECKING:

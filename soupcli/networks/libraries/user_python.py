@@ -11,7 +11,7 @@ from soupcli.networks.library import Library
 from soupcli.networks.network import Network
 from soupcli.networks.pictures import of_function
 from soupcli.networks.without_weights import make_without_weights
-from soupcli.user_code import describe_error, hint_with_traceback, is_given, load_function, named
+from soupcli.user_code.function import describe_error, hint_with_traceback, is_given, load_function, named
 from soupcli.wording import with_article
 
 if TYPE_CHECKING:

@@ -19,11 +19,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from soupcli import user_notes as notes
-from soupcli import user_openings as openings
 from soupcli.environment import is_of_the_session
-from soupcli.user_hooks import is_watching
-from soupcli.user_modules import SYSTEM, libraries, sources, texts_of, user_modules
+from soupcli.user_code import notes, openings
+from soupcli.user_code.hooks import is_watching
+from soupcli.user_code.modules import SYSTEM, libraries, sources, texts_of, user_modules
 
 VARIABLE, WORD = re.compile(r"[A-Z][A-Z0-9_]{2,}"), re.compile(r"[A-Za-z_]\w{1,63}")
 _absolute = cache(os.path.abspath)  # of files of modules, which begin at the root

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from soupcli import user_files
-from soupcli import user_notes as notes
 from soupcli.environment import searched
-from soupcli.user_events import state_of
-from soupcli.user_files import moving, read_modules
-from soupcli.user_hooks import pass_over_threads
-from soupcli.user_modules import forget
-from soupcli.user_projects import enter, is_nested, searched_folders
+from soupcli.user_code import files as user_files
+from soupcli.user_code import notes
+from soupcli.user_code.events import state_of
+from soupcli.user_code.files import moving, read_modules
+from soupcli.user_code.hooks import pass_over_threads
+from soupcli.user_code.modules import forget
+from soupcli.user_code.projects import enter, is_nested, searched_folders
 
 
 def begin(folder: Path) -> None:

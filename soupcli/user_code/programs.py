@@ -10,8 +10,8 @@ import json
 import os
 from collections.abc import Sequence
 
-from soupcli import user_notes as notes
-from soupcli.user_files import read_modules
+from soupcli.user_code import notes
+from soupcli.user_code.files import read_modules
 
 LONGEST_SHOWN = 60  # letters
 

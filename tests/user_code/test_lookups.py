@@ -11,15 +11,17 @@ from threading import Thread
 
 import pytest
 
-from soupcli import user_changes as changes
-from soupcli import user_files, user_lookups, user_projects
 from soupcli.cli.parsing import guarded
 from soupcli.evaluation.context import made_manifest
 from soupcli.files.manifest import Manifest, UserReads
-from soupcli.user_code import load_function, users_code
-from soupcli.user_files import read_files
-from soupcli.user_lookups import asked_files, asked_variables, stated_files
-from soupcli.user_packages import used_packages
+from soupcli.user_code import changes
+from soupcli.user_code import files as user_files
+from soupcli.user_code import lookups as user_lookups
+from soupcli.user_code import projects as user_projects
+from soupcli.user_code.files import read_files
+from soupcli.user_code.function import load_function, users_code
+from soupcli.user_code.lookups import asked_files, asked_variables, stated_files
+from soupcli.user_code.packages import used_packages
 
 NET = """
 import os

@@ -1,8 +1,8 @@
 """Notes what a Python reads that the user's code has started: a program, or a worker of multiprocessing.
 
-Python imports this at its start, as the first `sitecustomize` on its path (see soupcli/user_notes.py), and then the one
-that it would have imported. A Python that is too old for soupcli runs on unwatched. The program finds the modules that
-it would find otherwise: what was imported here gives way to files of the same names in its folder.
+Python imports this at its start, as the first `sitecustomize` on its path (see soupcli/user_code/notes.py), and then
+the one that it would have imported. A Python that is too old for soupcli runs on unwatched. The program finds the
+modules that it would find otherwise: what was imported here gives way to files of the same names in its folder.
 """
 
 import atexit
@@ -13,7 +13,7 @@ import os
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
-PACKAGE = os.path.dirname(HERE)  # noqa: PTH120
+PACKAGE = os.path.dirname(os.path.dirname(HERE))  # noqa: PTH120
 
 
 def _watch() -> None:
@@ -26,7 +26,11 @@ def _watch() -> None:
         sys.modules["soupcli"] = package = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(package)
     try:
-        from soupcli import user_hooks, user_lookups, user_notes, user_openings, user_packages
+        from soupcli.user_code import hooks as user_hooks
+        from soupcli.user_code import lookups as user_lookups
+        from soupcli.user_code import notes as user_notes
+        from soupcli.user_code import openings as user_openings
+        from soupcli.user_code import packages as user_packages
 
         if user_notes.begin_in_child():
             atexit.register(user_packages.note_packages)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from soupcli import user_openings as openings
-from soupcli.user_hooks import unheard
+from soupcli.user_code import openings
+from soupcli.user_code.hooks import unheard
 from tests.helpers.system import tells_of_openings
 
 

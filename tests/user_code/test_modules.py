@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from soupcli.user_modules import is_users, libraries, user_modules
+from soupcli.user_code.modules import is_users, libraries, user_modules
 
 
 class LazyModule(ModuleType):

@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from soupcli.user_modules import forgotten, is_read_here, is_users, user_modules
-from soupcli.user_notes import grain
+from soupcli.user_code.modules import forgotten, is_read_here, is_users, user_modules
+from soupcli.user_code.notes import grain
 
 _STANDARD = re.compile(r"python\d+\.zip$")
 _turn = threading.RLock()  # modules, and the notes of what they read, are those of one run

@@ -14,13 +14,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from soupcli import user_lookups, user_openings
 from soupcli.errors import RecipeError
 from soupcli.files.small_file import read_small
-from soupcli.user_hooks import watch
-from soupcli.user_modules import MAX_SOURCE, SourceLoader, forgotten
-from soupcli.user_notes import shared_with_children
-from soupcli.user_projects import make_way
+from soupcli.user_code import lookups as user_lookups
+from soupcli.user_code import openings as user_openings
+from soupcli.user_code.hooks import watch
+from soupcli.user_code.modules import MAX_SOURCE, SourceLoader, forgotten
+from soupcli.user_code.notes import shared_with_children
+from soupcli.user_code.projects import make_way
 from soupcli.wording import suggestion
 
 

@@ -22,9 +22,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from soupcli import user_notes as notes
-from soupcli import user_openings as openings
-from soupcli.user_events import (
+from soupcli.user_code import notes, openings
+from soupcli.user_code.events import (
     ATTRIBUTES,
     EVENTS,
     LISTINGS,
@@ -36,7 +35,7 @@ from soupcli.user_events import (
     state_of,
     words_of,
 )
-from soupcli.user_modules import OWN, SYSTEM, ModuleFinder, asking, is_users, libraries
+from soupcli.user_code.modules import OWN, SYSTEM, ModuleFinder, asking, is_users, libraries
 
 IMPORTING = "<frozen importlib"
 

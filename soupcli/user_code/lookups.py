@@ -16,10 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from soupcli import user_notes as notes
 from soupcli.environment import EVERY, SEARCHED, is_of_the_session
-from soupcli.user_events import place_of
-from soupcli.user_files import (
+from soupcli.user_code import notes
+from soupcli.user_code.events import place_of
+from soupcli.user_code.files import (
     is_written_now,
     named_variables,
     opened_to_write,
@@ -27,9 +27,9 @@ from soupcli.user_files import (
     scanned_files,
     written_files,
 )
-from soupcli.user_hooks import passing_on, remember, users_caller
-from soupcli.user_modules import OWN, SYSTEM, asking, is_library, is_standard, is_users, stated_in
-from soupcli.user_packages import file_of, imports_of
+from soupcli.user_code.hooks import passing_on, remember, users_caller
+from soupcli.user_code.modules import OWN, SYSTEM, asking, is_library, is_standard, is_users, stated_in
+from soupcli.user_code.packages import file_of, imports_of
 
 LANGUAGE = {"LANG", "LANGUAGE", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_MONETARY", "LC_NUMERIC", "LC_TIME"}
 FOR_ITER = opmap["FOR_ITER"]

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soupcli import user_notes as notes
 from soupcli.files.small_file import read_small
-from soupcli.user_files import imported_names, read_modules
-from soupcli.user_modules import MAX_SOURCE, is_library, libraries, stated_in
+from soupcli.user_code import notes
+from soupcli.user_code.files import imported_names, read_modules
+from soupcli.user_code.modules import MAX_SOURCE, is_library, libraries, stated_in
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution

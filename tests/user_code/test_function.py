@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from soupcli.errors import RecipeError
-from soupcli.user_code import content_of, describe_error, load_function, users_code
+from soupcli.user_code.function import content_of, describe_error, load_function, users_code
 
 FILE = """
 from __future__ import annotations

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from soupcli import user_projects
-from soupcli.user_code import load_function
-from soupcli.user_projects import enter, is_nested, leave, one_turn
+from soupcli.user_code import projects as user_projects
+from soupcli.user_code.function import load_function
+from soupcli.user_code.projects import enter, is_nested, leave, one_turn
 
 NET = """
 import sys

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
-from soupcli import user_notes as notes
 from soupcli.files.small_file import read_small
+from soupcli.user_code import notes
 
-OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - compared with names of frames
+# Compared with names of frames.
+OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # noqa: PTH100, PTH120
 STANDARD = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - compared with names of frames
 OF_PACKAGES = ("site-packages", "dist-packages")
 SYSTEM = ("/proc/", "/sys/", "/dev/")

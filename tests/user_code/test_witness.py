@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from soupcli import user_notes
 from soupcli.files.manifest import Manifest, UserReads
-from soupcli.user_changes import made_files
-from soupcli.user_code import load_function, users_code
-from soupcli.user_files import read_files, started_commands
-from soupcli.user_packages import used_packages
-from soupcli.user_programs import unseen_programs
+from soupcli.user_code import notes as user_notes
+from soupcli.user_code.changes import made_files
+from soupcli.user_code.files import read_files, started_commands
+from soupcli.user_code.function import load_function, users_code
+from soupcli.user_code.packages import used_packages
+from soupcli.user_code.programs import unseen_programs
 from tests.conftest import Ran
 from tests.helpers.system import tells_of_openings
 
