@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from soupcli.errors import SoupError
 from soupcli.files.small_file import read_small
 from soupcli.metrics.direction import direction_of
 
+LEVELS = 3  # of folders
 MAX_LOOKED_AT = 2_000  # entries of a folder, so that the answer comes at once in any folder
 MAX_SOURCE = 1_000_000  # bytes of a file of Python
 TEXT_COLUMNS = ("text", "sentence", "sentence1", "premise", "question", "review", "content")
@@ -45,8 +48,7 @@ def sets_below(folder: Path, *, runs: Collection[Path], writes: bool) -> dict[st
 
     `writes` says that the network is a causal language model, for which a text is a set.
     """
-    entries = sorted([*folder.glob("*"), *folder.glob("*/*"), *folder.glob("*/*/*")])[:MAX_LOOKED_AT]
-    entries = [entry for entry in entries if not any(entry.is_relative_to(run) for run in runs)]
+    entries = [entry for entry in _entries(folder) if not any(entry.is_relative_to(run) for run in runs)]
     sets: dict[str, FoundSet] = {}
     for entry in (entry for entry in entries if entry.is_file()):
         for name, found in _of_file(folder, entry, writes=writes):
@@ -59,6 +61,23 @@ def sets_below(folder: Path, *, runs: Collection[Path], writes: bool) -> dict[st
                 sets.setdefault(entry.name, pictures)
     order = sorted(sets, key=lambda name: ("val" not in name and "dev" not in name, name))
     return {name: sets[name] for name in order if "train" not in name} or sets
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return files and folders up to three folders down, sorted; of very many those that are nearest."""
+    found: list[Path] = []
+    level = [folder]
+    for _ in range(LEVELS):
+        below = chain.from_iterable(map(_listed, level))
+        level = list(islice(below, MAX_LOOKED_AT - len(found)))
+        found += level
+    return sorted(found)
+
+
+def _listed(folder: Path) -> Iterator[Path]:
+    """Yield the entries of a folder as the system lists them; none if it is a file or may not be read."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        yield from (folder / entry.name for entry in entries)
 
 
 def _of_file(folder: Path, file: Path, *, writes: bool) -> Iterable[tuple[str, FoundSet]]:
@@ -77,7 +96,7 @@ def _of_file(folder: Path, file: Path, *, writes: bool) -> Iterable[tuple[str, F
 
 
 def _class_folders(folder: Path, entry: Path) -> FoundSet | None:
-    below = (path for path in list(entry.glob("*/*"))[:MAX_LOOKED_AT] if path.suffix.lower() in PICTURES)
+    below = (path for path in islice(entry.glob("*/*"), MAX_LOOKED_AT) if path.suffix.lower() in PICTURES)
     pictures = sorted(below)
     if not pictures:
         return None

@@ -43,9 +43,9 @@ def find(images: Path) -> list[Path] | None:
     a shard of a range is missing.
     """
     if images.is_dir():
-        entries = sorted(entry for entry in images.iterdir() if not entry.name.startswith("."))
-        shards = [entry for entry in entries if entry.suffix == ".tar"]
-        return shards if shards and not any(entry.is_dir() for entry in entries) else None
+        names = sorted(name for name in os.listdir(images) if not name.startswith("."))  # noqa: PTH208
+        shards = [images / name for name in names if name.endswith(".tar")]
+        return shards if shards and not any((images / name).is_dir() for name in names) else None
     if images.is_file() or not (_RANGE.search(str(images)) or _MAGIC.search(str(images))):
         return [images] if images.suffix == ".tar" else None
     shards = []
