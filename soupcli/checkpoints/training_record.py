@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from soupcli.checkpoints.formats.folders.trainer_state import trainer_progress
+from soupcli.checkpoints.formats.folders.trainer_state import trainer_progress, unread
 from soupcli.checkpoints.formats.torch_save import epochs_of
 from soupcli.errors import UsageError
 from soupcli.files.json_text import finite
@@ -93,10 +93,12 @@ def order_by(word: str) -> Order:
 def value_of(metric: str, about: TrainingRecord, path: Path) -> float:
     """Return the recorded value of a metric. Raises UsageError, with the recorded names, if there is none."""
     if metric not in about.metrics:
-        known = sorted(about.metrics)
+        known, why = sorted(about.metrics), unread(path)
         raise UsageError(
             f"--by {metric}: the trainer of {path} recorded no such metric{suggestion(metric, known)}",
-            hint=f"it recorded {', '.join(known)}" if known else "nothing is recorded there: soup rank measures",
+            hint=f"it recorded {', '.join(known)}"
+            if known
+            else f"{why or 'nothing is recorded there'}: soup rank measures",
         )
     return about.metrics[metric]
 

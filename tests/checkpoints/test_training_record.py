@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from soupcli.checkpoints.formats.folders import trainer_state
 from soupcli.checkpoints.open import open_checkpoint
-from soupcli.checkpoints.training_record import TrainingRecord, order_by, record_of
+from soupcli.checkpoints.training_record import TrainingRecord, order_by, record_of, value_of
 from soupcli.errors import UsageError
 from soupcli.files.json_text import parse_json
 
@@ -96,6 +96,22 @@ def test_broken_trainer_state(tmp_path: Path, text: str) -> None:
     (folder / "trainer_state.json").write_text(text)
     save_file({"w": torch.ones(1)}, folder / "model.safetensors")
     assert record_of(open_checkpoint(folder)) == (7, None, {})
+
+
+def test_why_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who chooses by a metric of a file that is too large is told so, and of one that is no JSON."""
+    nothing = TrainingRecord(None, None, {})
+    for text, why in (
+        ("", "nothing is recorded there: soup rank"),
+        ("{", "trainer_state.json: Expecting"),
+        ("{}" * 9, "trainer_state.json: has more than 16 bytes: soup rank"),
+    ):
+        monkeypatch.setattr(trainer_state, "MAX_BYTES", 16)
+        if text:
+            (tmp_path / "trainer_state.json").write_text(text)
+        with pytest.raises(UsageError) as refused:
+            value_of("loss", nothing, tmp_path)
+        assert why in (refused.value.hint or "")
 
 
 def test_odd_numbers_of_wenet(tmp_path: Path) -> None:

@@ -45,6 +45,18 @@ def best_by_trainer(folder: Path) -> str | None:
     return PurePath(named).name if isinstance(named, str) else None
 
 
+def unread(folder: Path) -> str | None:
+    """Why `trainer_state.json` cannot be read, e.g. because it is too large; None if it can, or is not there."""
+    try:
+        found = (folder / NAME).stat()
+        _read_state(folder / NAME, found.st_mtime_ns, found.st_size)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as cause:
+        return f"{folder / NAME}: {getattr(cause, 'strerror', None) or cause}"
+    return None
+
+
 def _trainer_state(folder: Path) -> dict[str, Any]:
     """Return the content of `trainer_state.json` without steps that evaluate nothing, or {} if it cannot be read."""
     try:
