@@ -21,7 +21,7 @@ from soupcli.metrics.table import metric_named
 from soupcli.networks.configuration import configuration_files
 from soupcli.progress import unsaid
 from soupcli.recipe.sets import OutsideSet
-from soupcli.user_code import openings as user_openings
+from soupcli.user_code import openings
 from soupcli.user_code.function import content_of
 from soupcli.user_code.modules import is_users
 
@@ -141,7 +141,7 @@ class Keys:
         """
         if folder not in self._described:
             files = configuration_files(folder)
-            user_openings.pass_over(files)
+            openings.pass_over(files)
             self._described[folder] = [[file.relative_to(folder).as_posix(), self._print_of(file)] for file in files]
         return self._described[folder]
 

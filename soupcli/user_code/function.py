@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 from soupcli.errors import RecipeError
 from soupcli.files.small_file import read_small
-from soupcli.user_code import lookups as user_lookups
-from soupcli.user_code import openings as user_openings
+from soupcli.user_code import lookups, openings
 from soupcli.user_code.hooks import watch
 from soupcli.user_code.modules import MAX_SOURCE, SourceLoader, forgotten
 from soupcli.user_code.notes import shared_with_children
@@ -162,8 +161,8 @@ def _load_module(path: Path, reference: str) -> ModuleType:
     make_way(path.parent)
     module_name = f"_soup_{path.stem}_{hashlib.sha256(f'{path.resolve()}:{digest}'.encode()).hexdigest()[:16]}"
     watch(module_name)
-    user_lookups.watch()
-    user_openings.watch([str(path.parent), os.getcwd()])  # noqa: PTH109
+    lookups.watch()
+    openings.watch([str(path.parent), os.getcwd()])  # noqa: PTH109
     if module_name in sys.modules:
         return sys.modules[module_name]
     place = os.path.abspath(path)  # noqa: PTH100 - links stay

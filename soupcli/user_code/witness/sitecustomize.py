@@ -26,18 +26,14 @@ def _watch() -> None:
         sys.modules["soupcli"] = package = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(package)
     try:
-        from soupcli.user_code import hooks as user_hooks
-        from soupcli.user_code import lookups as user_lookups
-        from soupcli.user_code import notes as user_notes
-        from soupcli.user_code import openings as user_openings
-        from soupcli.user_code import packages as user_packages
+        from soupcli.user_code import hooks, lookups, notes, openings, packages
 
-        if user_notes.begin_in_child():
-            atexit.register(user_packages.note_packages)
-            atexit.register(user_hooks.note_openings)
-            user_openings.watch([os.getcwd()])  # noqa: PTH109
-            user_hooks.watch_child(is_worker=is_worker)
-            user_lookups.watch()
+        if notes.begin_in_child():
+            atexit.register(packages.note_packages)
+            atexit.register(hooks.note_openings)
+            openings.watch([os.getcwd()])  # noqa: PTH109
+            hooks.watch_child(is_worker=is_worker)
+            lookups.watch()
     finally:
         if not is_worker:
             _give_way(set(sys.modules) - known)
