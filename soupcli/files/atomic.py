@@ -14,10 +14,14 @@ import ctypes
 import os
 import stat
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 from soupcli.errors import OutputError
 from soupcli.files.unfinished import aside, finishing, left_by_others, remove, remove_abandoned, unfinished
+
+FLUSHED_AT_ONCE = 128 << 20  # bytes
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int | None = None, flushed: bool = True) -> None:
@@ -53,6 +57,45 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class EarlyFlush:
+    """Has the system write a file to disk while it is filled, so that less is left to wait for at its end.
+
+    with EarlyFlush(descriptor) as early:
+        early.written(nbytes)                              # after each part, by one thread
+
+    Raises the OSError of a disk that fails, from `written` or at the end: the system reports it only once.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._pool = ThreadPoolExecutor(1, "flush")
+        self._flushing: Future[None] | None = None
+        self._waiting = 0  # bytes that were written since the last flush began
+
+    def __enter__(self) -> Self:
+        return self
+
+    def written(self, nbytes: int) -> None:
+        """Begin to flush if enough was written, and the last flush has ended."""
+        self._waiting += nbytes
+        if self._waiting < FLUSHED_AT_ONCE or (self._flushing is not None and not self._flushing.done()):
+            return
+        self._end()
+        self._waiting = 0
+        self._flushing = self._pool.submit(os.fsync, self._descriptor)
+
+    def _end(self) -> None:
+        """Wait until the flush has ended; raise its error."""
+        flushing, self._flushing = self._flushing, None
+        if flushing is not None:
+            flushing.result()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._pool.shutdown()
+        if error is None:
+            self._end()
 
 
 def flush_tree(folder: Path) -> None:

@@ -24,7 +24,7 @@ from soupcli.checkpoints.adapters.adapter import CONFIG, WEIGHTS
 from soupcli.checkpoints.checkpoint import in_file_order
 from soupcli.checkpoints.formats.safetensors import NAMES, read_header
 from soupcli.errors import SoupFault
-from soupcli.files.atomic import flush, write_whole
+from soupcli.files.atomic import EarlyFlush, flush, write_whole
 from soupcli.files.reading import FileVersion, hash_of_files, sha256, write_at
 from soupcli.mixing.adapter_mean import AdapterSoup, is_of_adapters
 from soupcli.mixing.hash_stream import HashStream
@@ -102,9 +102,11 @@ def write_weights(
         with _opened(folder / shard.name, folder, needed, os.O_CREAT | os.O_EXCL) as descriptor:
             os.ftruncate(descriptor, shard.nbytes)
             work = partial(Mixer, descriptor, shard.offsets, device, stream, holes=True)
-            for nbytes in in_threads(work, pieces_of(mixture, order, specs, overrides or {})):
-                done += nbytes
-                progress("mixing", done, total)
+            with EarlyFlush(descriptor) as early:
+                for nbytes in in_threads(work, pieces_of(mixture, order, specs, overrides or {})):
+                    done += nbytes
+                    early.written(nbytes)
+                    progress("mixing", done, total)
     stream.finish()
     for shard in shards:
         final = shard if final_metadata is None else _layout(shard.name, shard.names, specs, final_metadata())

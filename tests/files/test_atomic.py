@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 from itertools import count
 from pathlib import Path
+from threading import Event, Semaphore
 
 import pytest
 
 from soupcli.errors import OutputError
 from soupcli.files import atomic
-from soupcli.files.atomic import check_file, take_place, write_whole
+from soupcli.files.atomic import EarlyFlush, check_file, take_place, write_whole
 from soupcli.files.lock import claim
 
 
@@ -25,6 +26,33 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OutputError, match="file: Input/output error: 3 bytes are needed"):
         write_whole(tmp_path / "file", b"new")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_flushed_while_it_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush begins after so many bytes, not while another goes on, and what the disk refuses is raised at the end."""
+    monkeypatch.setattr(atomic, "FLUSHED_AT_ONCE", 10)
+    begun, may_end = Semaphore(0), Event()
+
+    def slow(_: int) -> None:
+        begun.release()
+        assert may_end.wait(60)
+
+    monkeypatch.setattr("soupcli.files.atomic.os.fsync", slow)
+    with EarlyFlush(0) as early:
+        early.written(9)
+        assert not begun.acquire(blocking=False)
+        early.written(1)
+        assert begun.acquire(timeout=60)
+        early.written(10)
+        may_end.set()
+    assert not begun.acquire(blocking=False)
+
+    def refuse(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("soupcli.files.atomic.os.fsync", refuse)
+    with pytest.raises(OSError, match="Input/output error"), EarlyFlush(0) as early:
+        early.written(10)
 
 
 def test_a_link_stays(tmp_path: Path) -> None:
