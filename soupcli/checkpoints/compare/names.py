@@ -155,9 +155,11 @@ def _by_prefix(first: Checkpoint, other: Checkpoint) -> tuple[dict[str, str], st
 def _renames(first: Checkpoint, others: Sequence[Checkpoint]) -> Iterator[tuple[str, str]]:
     """Map names of the first checkpoint that others lack to the others' names."""
     unknown = {name for one in others for name in one.tensors if name not in first.tensors}
+    steps = {step for name in unknown for step in name.split(".")}
+    wrappers = [wrapper for wrapper in WRAPPERS if wrapper in steps]
     for name, spec in first.tensors.items() if unknown else ():
         without = [one for one in others if name not in one.tensors]
-        for other in filter(unknown.__contains__, _spellings(name)) if without else ():
+        for other in filter(unknown.__contains__, _spellings(name, wrappers)) if without else ():
             called = (one.tensors[other] for one in without if other in one.tensors)
             if any(renamed.shape == spec.shape for renamed in called):
                 yield name, other
@@ -168,11 +170,12 @@ def _unwrapped(name: str) -> str:
     return ".".join(step for step in name.split(".") if step not in WRAPPERS)
 
 
-def _spellings(name: str) -> Iterator[str]:
-    steps = name.split(".")
-    if _unwrapped(name) != name:
-        yield _unwrapped(name)
-    yield from (".".join([*steps[:at], wrapper, *steps[at:]]) for wrapper in WRAPPERS for at in range(len(steps)))
+def _spellings(name: str, wrappers: Sequence[str]) -> Iterator[str]:
+    """Yield other names of the same tensor; `wrappers` are those that some name has."""
+    steps, unwrapped = name.split("."), _unwrapped(name)
+    if unwrapped != name:
+        yield unwrapped
+    yield from (".".join([*steps[:at], wrapper, *steps[at:]]) for wrapper in wrappers for at in range(len(steps)))
     for pair in ENDINGS:
         for one, other in (pair, pair[::-1]):
             if f".{name}".endswith(one):
