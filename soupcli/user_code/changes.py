@@ -1,6 +1,6 @@
 """Which files change while the user's code reads them, so that no score is kept of what they were.
 
-A file's state is noted when it is opened (see user_hooks.py). Who changes it afterwards is not known: a program makes
+A file's state is noted when it is opened (see hooks.py). Who changes it afterwards is not known: a program makes
 its own files in ways that nobody sees, and so does anybody else.
 """
 

@@ -1,7 +1,7 @@
 """Which files the user's code has read: modules that it imported, and files that it opened, listed or names.
 
 Files of Python itself and of installed packages are left out: versions stand for them. Not every opening is heard (see
-user_hooks.py): so every file counts that a text in a module of the user's names. `depends:` in the recipe names the
+hooks.py): so every file counts that a text in a module of the user's names. `depends:` in the recipe names the
 rest.
 """
 

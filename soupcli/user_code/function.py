@@ -104,7 +104,7 @@ def _hash(path: Path) -> str:
 def content_of(reference: str, hash_of: Callable[[Path], str] = _hash) -> list[str]:
     """Return the identity of `file.py:function`, whatever its folder: its name and the file's content.
 
-    What the file imports or opens is not a part of it: see user_files.py. Raises RecipeError if there is no such file.
+    What the file imports or opens is not a part of it: see files.py. Raises RecipeError if there is no such file.
     """
     file, _, name = reference.rpartition(":")
     if reference in _given:

@@ -4,8 +4,8 @@
 
 Python tells every opening of a file to audit hooks (PEP 578). An opening counts as the user's if a function of a file
 of theirs is among its callers, nearer than any function of this program. What is forked, spawned or started of Python
-notes what it reads as well (see user_notes.py). Of what compiled libraries open, the system tells: see
-user_openings.py.
+notes what it reads as well (see notes.py). Of what compiled libraries open, the system tells: see
+openings.py.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 Linux tells a process of its own openings (fanotify(7), since 5.13 without special rights). Elsewhere, and where a
 container forbids it, nothing is found. Of what other processes open it does not say whose they are, so only those of
-this one count. What Python has told itself is left out: see user_hooks.py.
+this one count. What Python has told itself is left out: see hooks.py.
 """
 
 from __future__ import annotations

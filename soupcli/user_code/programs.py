@@ -1,6 +1,6 @@
 """Which programs the user's code starts, and which of them nobody watches.
 
-A Python that is watched notes its own words when it begins (see user_notes.py). What was started by words that none of
+A Python that is watched notes its own words when it begins (see notes.py). What was started by words that none of
 them has is not watched: other programs, `python -I`, a Python with an environment of its own, one that is too old.
 """
 
