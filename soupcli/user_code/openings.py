@@ -1,7 +1,7 @@
 """Which files compiled libraries open for the user's code. Python does not tell these openings to audit hooks.
 
-    watch(["/work/project"])               # from here on, in these folders and those below them
-    opened()                               # {"/work/project/data/a.parquet"}
+    watch(["/home/me/project"])            # from here on, in these folders and those below them
+    opened()                               # {"/home/me/project/data/a.parquet"}
 
 Linux tells a process of its own openings (fanotify(7), since 5.13 without special rights). Elsewhere, and where a
 container forbids it, nothing is found. Of what other processes open it does not say whose they are, so only those of
