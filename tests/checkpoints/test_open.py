@@ -257,7 +257,7 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
         assert str(refused.value).startswith(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("ending", [".tmp", ".tmp4711", ".part", ".incomplete", ".bak", ".OLD", "~"])
+@pytest.mark.parametrize("ending", [".tmp", ".tmp4711", ".part", ".incomplete", ".bak", ".OLD", ".swp", "~"])
 def test_what_is_not_yet_or_no_longer_the_weights(tmp_path: Path, ending: str) -> None:
     """A folder with nothing but a file that is written or put aside is no run; the file itself can be named."""
     (tmp_path / "run").mkdir()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NEVER = re.compile(r"(?!)")
 CHUNK = 1 << 20  # elements that are looked at once
 FACTOR = re.compile(
-    r"scale|alpha|step_size|(^|_)(s|delta|range|zp|shift|codebook|lut)$"
+    r"scale|alpha|step_size|abs_?max|quant|(^|_)(s|delta|range|zp|shift|codebook|lut)$"
 )  # of names beside whole numbers
 GLANCE = 64  # elements that tell most weights from masks
 FEW = 16  # elements of no weight

@@ -223,6 +223,10 @@ SCALES: dict[str, tuple[Callable[[], dict[str, Tensor]], str]] = {
         lambda: {"l.weight": torch.randint(-8, 8, (8, 8)).half(), "l.delta": torch.rand(8, 1)},
         "*l.weight",
     ),
+    "whole numbers beside their largest": (
+        lambda: {"l.weight": torch.randint(-127, 127, (8, 8)).half(), "l.weight_absmax": torch.rand(8)},
+        "*l.weight",
+    ),
 }
 
 

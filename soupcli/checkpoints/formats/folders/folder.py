@@ -65,7 +65,8 @@ OTHER_KINDS = (
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")  # of files of weights, that are looked into
 # Endings of files that a program has not finished, and of those that somebody has put aside.
 ASIDE = re.compile(
-    r"(\.(tmp\d*|temp|part|partial|incomplete|download|crdownload|bak|backup|old|orig)|~)$", re.IGNORECASE
+    r"(\.(tmp\d*|temp|part|partial|incomplete|download|crdownload|bak|backup|old|orig|save|sw[a-p]|aria2)|~)$",
+    re.IGNORECASE,
 )
 SIDE_FILES = (
     "config.json",
